@@ -1,0 +1,1 @@
+"""The surfaces: where people meet the services."""

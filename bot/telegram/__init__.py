@@ -1,0 +1,1 @@
+"""Telegram: updates come in, answers go out."""

@@ -1,0 +1,295 @@
+"""The SQL database: one SQLite file by default, PostgreSQL for many replicas; migrated at start."""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+from pydantic import SecretStr
+from sqlalchemy import URL, Connection, event, inspect, make_url, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from core.errors import ConfigurationError, StartupError, StorageError
+from core.migrations import HEAD
+from core.storage_faults import LOCKED, as_storage_errors, reason_of
+from core.tables import Base
+
+log = structlog.get_logger()
+
+FILE_NAME = "understudy.db"
+
+_BEGIN = "sqlite_begin"  # execution option: how a transaction on SQLite starts; empty: not at all
+_MIGRATION_LOCK = 0x756E6465727374  # any constant of ours: "underst"
+_MIGRATION_LOCK_TIMEOUT = "10min"  # how long a replica waits for another's migration
+
+
+class DatabaseSettings(Protocol):
+    """What the settings say about the database."""
+
+    @property
+    def database_url(self) -> SecretStr | None:
+        """Where the database is; None: a file under `data_dir`."""
+        ...
+
+    @property
+    def data_dir(self) -> Path:
+        """Where files that must last are kept."""
+        ...
+
+
+def url_for(settings: DatabaseSettings) -> str:
+    """The address of the database that the settings ask for.
+
+    Raises:
+        ConfigurationError: DATABASE_URL is no address of a kind that we know.
+    """
+    if settings.database_url is not None and (url := settings.database_url.get_secret_value()):
+        return _engine_url(url).render_as_string(hide_password=False)
+    path = (settings.data_dir / FILE_NAME).absolute()
+    return URL.create("sqlite+aiosqlite", database=str(path)).render_as_string(hide_password=False)
+
+
+def _engine_url(url: str) -> URL:
+    """The address with the drivers that we ship."""
+    drivers = {
+        "postgresql": "postgresql+psycopg",
+        "postgres": "postgresql+psycopg",
+        "postgresql+psycopg": "postgresql+psycopg",
+        "sqlite": "sqlite+aiosqlite",
+        "sqlite+aiosqlite": "sqlite+aiosqlite",
+    }
+    try:
+        parsed = make_url(url)
+        return parsed.set(drivername=drivers[parsed.drivername])
+    except (ArgumentError, KeyError, ValueError):
+        # The value may hold a password, so it is not repeated, not even as the cause.
+        mistake = "DATABASE_URL: not an address of a database, for example postgresql://user:password@host:5432/name"
+        raise ConfigurationError([mistake]) from None
+
+
+class Database:
+    """Sessions with the database.
+
+    Args:
+        url: `postgresql://...` or `sqlite:///path`.
+        busy_timeout_s: how long a statement waits for a lock that somebody else holds.
+    """
+
+    def __init__(self, url: str, *, busy_timeout_s: float = 5.0) -> None:
+        self._url = _engine_url(url)
+        self._busy_timeout_s = busy_timeout_s
+        self._is_sqlite = self._url.get_backend_name() == "sqlite"
+        self._engine = self._sqlite_engine() if self._is_sqlite else self._postgres_engine()
+        # A transaction that reads first and writes later fails at once on SQLite when somebody else wrote in
+        # between, whatever the busy timeout. So a writing one takes the write lock at its beginning.
+        self._writing = self._engine.execution_options(**{_BEGIN: "IMMEDIATE"})
+        self._untransacted = self._engine.execution_options(**{_BEGIN: ""})
+        # SQLite has one writer at a time. In this process they queue here, in order and woken at once, instead
+        # of polling for the file's lock.
+        self._writers = asyncio.Lock() if self._is_sqlite else None
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The engine itself, for what sessions cannot do."""
+        return self._engine
+
+    @property
+    def name(self) -> str:
+        """Which database this is, without its password."""
+        if self._is_sqlite:
+            return str(self._url.database)
+        return f"{self._url.host or 'localhost'}:{self._url.port or 5432}/{self._url.database or ''}"
+
+    async def start(self) -> None:
+        """Make the file where it is missing, and bring the schema up to date.
+
+        Several replicas may do so at once: one migrates, the others wait for it.
+
+        Raises:
+            StartupError: the database cannot be used; one line with the reason.
+        """
+        variable = "DATA_DIR" if self._is_sqlite else "DATABASE_URL"
+        try:
+            if self._is_sqlite:
+                self._make_directory()
+                await self._switch_to_wal()
+            async with self._writing.begin() as connection:
+                await connection.run_sync(_migrate)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            await self.close()
+            reason = reason_of(error)
+            raise StartupError(f"the database {self.name} cannot be used: {reason} ({variable})") from error
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise StartupError(f"the database {self.name} cannot be used: {reason} ({variable})") from error
+        except StartupError:
+            await self.close()
+            raise
+        log.info("database.ready", engine=self._url.get_backend_name(), revision=HEAD)
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[AsyncSession]:
+        """A session in a transaction that may write; it commits on exit.
+
+        Raises:
+            StorageError: the database is locked, read-only, full, gone, or refused a statement.
+        """
+        if self._writers is None:
+            async with self._transaction(self._engine) as session:
+                yield session
+            return
+        try:
+            async with asyncio.timeout(self._busy_timeout_s):
+                await self._writers.acquire()
+        except TimeoutError:
+            raise StorageError(f"the database failed: {LOCKED}") from None
+        try:
+            async with self._transaction(self._writing) as session:
+                yield session
+        finally:
+            self._writers.release()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncGenerator[AsyncSession]:
+        """A session in a transaction that only reads: on SQLite it waits for no writer.
+
+        Raises:
+            StorageError: as `session`.
+        """
+        async with self._transaction(self._engine) as session:
+            yield session
+
+    @asynccontextmanager
+    async def _transaction(self, engine: AsyncEngine) -> AsyncGenerator[AsyncSession]:
+        with as_storage_errors():
+            async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+
+    def insert(self, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
+        """An INSERT that knows ON CONFLICT, in the dialect of this database."""
+        return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)
+
+    def _sqlite_engine(self) -> AsyncEngine:
+        # Each connection is a thread; readers beyond these wait for one.
+        engine = create_async_engine(
+            self._url,
+            hide_parameters=True,
+            pool_size=4,
+            max_overflow=4,
+            pool_timeout=10,
+            connect_args={"timeout": self._busy_timeout_s},
+        )
+
+        def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+            # Python's sqlite3 would begin transactions by itself, late and never for DDL: `begin` below does.
+            connection.isolation_level = None  # pyright: ignore[reportAttributeAccessIssue]  # sqlite3's own
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA foreign_keys = ON")
+            # FULL syncs each commit. A turn commits twice beside seconds of waiting for a model, so it costs
+            # nothing that anyone notices; NORMAL would forget the last answers when the power fails.
+            cursor.execute("PRAGMA synchronous = FULL")
+            cursor.close()
+
+        def begin(connection: Connection) -> None:
+            mode = connection.get_execution_options().get(_BEGIN, "DEFERRED")
+            if mode:
+                connection.exec_driver_sql(f"BEGIN {mode}")
+
+        event.listen(engine.sync_engine, "connect", prepare)
+        event.listen(engine.sync_engine, "begin", begin)
+        return engine
+
+    def _postgres_engine(self) -> AsyncEngine:
+        # libpq's defaults wait minutes for a host that is gone. What the URL says comes first.
+        patience = {
+            "connect_timeout": 5,
+            "keepalives_idle": 30,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+        }
+        engine = create_async_engine(
+            self._url,
+            hide_parameters=True,
+            pool_size=10,
+            max_overflow=10,
+            pool_timeout=10,
+            # One round trip more, and a server that was restarted in between is not noticed.
+            pool_pre_ping=True,
+            connect_args={name: value for name, value in patience.items() if name not in self._url.query},
+        )
+
+        def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+            cursor = connection.cursor()
+            cursor.execute(f"SET lock_timeout = {int(self._busy_timeout_s * 1000)}")
+            cursor.close()
+            connection.commit()
+
+        event.listen(engine.sync_engine, "connect", prepare)
+        return engine
+
+    def _make_directory(self) -> None:
+        path = self._url.database
+        if path and not path.startswith(("file:", ":memory:")):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+    async def _switch_to_wal(self) -> None:
+        """Let readers and the writer work side by side; the file remembers it.
+
+        SQLite does not wait its busy timeout when two processes switch a new file at once: hence the loop.
+        """
+        deadline = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                async with self._untransacted.connect() as connection:
+                    mode = (await connection.exec_driver_sql("PRAGMA journal_mode = WAL")).scalar()
+            except SQLAlchemyError as error:
+                if reason_of(error) != LOCKED or time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(0.02)
+            else:
+                if mode != "wal":
+                    log.warning("database.without_wal", mode=mode)
+                return
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring the schema to HEAD, within the transaction of the connection."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_MIGRATION_LOCK_TIMEOUT}'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+    if _revision(connection) == HEAD:
+        # Beginning a transaction does not tell whether the file, or a standby server, takes any writing.
+        connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
+        return
+    from alembic import command  # noqa: PLC0415  # 0.3 s that only a migration needs
+    from alembic.config import Config  # noqa: PLC0415  # the same
+    from alembic.util import CommandError  # noqa: PLC0415  # the same
+
+    config = Config()
+    config.set_main_option("script_location", "core:migrations")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        raise StartupError("the database is of another, probably newer, version of Understudy") from error
+
+
+def _revision(connection: Connection) -> str | None:
+    """Where the schema stands; None: nothing is there yet."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

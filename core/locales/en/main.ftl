@@ -1,0 +1,72 @@
+# Plain text without Markdown. A test holds every language to the same keys and variables.
+
+## Meeting
+
+start =
+    Hello, { $name }! Write to me and I answer.
+    If the model I think with falls silent, another takes over, so just keep talking.
+
+    /new starts afresh, /model picks a model, /help tells the rest.
+help =
+    Write a message and I answer. In a group, mention me, reply to me or use /ask.
+
+    /new: a fresh conversation
+    /model: choose who answers
+    /stop: stop the answer that is being written
+    /help: this text
+
+    Under an answer, Retry asks again and Retry elsewhere asks another provider.
+new-done = Done. I start with a clean slate; what shall we talk about?
+unknown-command = I do not know that command. /help shows what I can do.
+not-allowed = Sorry, I only talk to people and groups on my list. Please ask whoever runs me.
+
+## While an answer is made
+
+queue-full = You are faster than I am: too many messages are waiting here already. Please send this one again in a moment.
+stopping = Stopping.
+stopped = Stopped.
+nothing-to-stop = Nothing to stop: I am not writing anything right now.
+interrupted = The answer broke off here.
+shutting-down = I am being restarted, so the answer ends here. Please try again in a minute.
+rate-limited-note = Telegram asked me to slow down, so this answer came with a delay.
+
+## What went wrong
+
+failed-all-providers = Nobody answers me right now, sorry. Please try again in a moment.
+failed-refused = The provider declined to answer this: { $reason }
+failed-rejected = The provider could not make sense of this request. Putting it another way, or /new, may help.
+failed-too-long = This conversation has grown too long for every model I have. Please start afresh with /new.
+failed-unexpected = Something went wrong on my side, sorry. It has been noted; please try again.
+failed-storage-footer = This answer could not be saved, so I will not remember it.
+degraded-memory-footer = I could not read our earlier conversation just now.
+
+## What came with a message
+
+unsupported-media = I cannot make anything of this kind of message yet. I understand text and pictures.
+cannot-see-image = The model that answered cannot see pictures, so I went by the text alone.
+cannot-hear-audio = I cannot listen to voice messages and audio yet. Please write it to me instead.
+file-too-large = That file is too large for me. Could you send a smaller one?
+
+## Under an answer
+
+answered-by = answered by { $provider }
+demo-footer = This is the built-in demo, not a model. To talk to a real one, set for example OPENAI_API_KEY in .env, or run Ollama; README.md shows how.
+
+## Buttons
+
+button-stop = Stop
+button-retry = Retry
+button-retry-elsewhere = Retry elsewhere
+button-automatic = Automatic
+button-back = Back
+
+## Choosing a model
+
+model-title =
+    Who shall answer you?
+    Now: { $current }
+model-automatic = Automatic: the best provider that works
+model-set = From now on { $model } of { $provider } answers you. If it fails, another one steps in.
+model-group-admins-only = In a group, only its admins choose the model.
+retry-pick = Who shall try?
+retry-last-only = Only the latest answer can be tried again.

@@ -1,0 +1,1 @@
+"""Conversations: one turn, its history, what it remembers."""

@@ -1,0 +1,172 @@
+"""The demo provider: a canned answer, streamed, with no model behind it.
+
+A newcomer who has configured nothing yet gets something to look at, and is told how to get the real thing.
+"""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic_ai import RunContext
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    ModelResponseStreamEvent,
+    TextPart,
+    UserPromptPart,
+)
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.usage import RequestUsage
+
+from core.clock import Clock
+
+PAUSE_S: Final = 0.02
+"""Between two words: fast enough not to bore, slow enough to be seen as a stream."""
+
+_ECHO_LENGTH = 120
+
+_ANSWER = """\
+I am the built-in demo: there is no language model behind me, so all I can do is tell you how to get one.
+
+{echo}To talk to a real model, put one of these into `.env` and start again:
+
+- **OpenAI**: `OPENAI_API_KEY=sk-...`
+- **Ollama**, on your own machine: run `ollama pull llama3.2`; another address than the usual one goes into \
+`OLLAMA_BASE_URL`
+- **any server that speaks OpenAI's protocol**: `AVAILABLE_PROVIDERS={{"mine": ["its-model"]}}` and \
+`MINE_BASE_URL=http://localhost:1234/v1`
+
+The order in `AVAILABLE_PROVIDERS` is the order in which they are asked; `/provider` shows how each of them is doing.
+"""
+
+
+def demo_answer(messages: Sequence[ModelMessage]) -> str:
+    """What the demo says to a conversation: always the same to the same last question."""
+    question = " ".join(_last_question(messages).split())
+    if len(question) > _ECHO_LENGTH:
+        question = question[:_ECHO_LENGTH].rstrip() + "…"
+    return _ANSWER.format(
+        echo=f"You wrote “{question}”, and a real model would have answered that.\n\n" if question else ""
+    )
+
+
+def _last_question(messages: Sequence[ModelMessage]) -> str:
+    for message in reversed(messages):
+        if not isinstance(message, ModelRequest):
+            continue
+        for part in reversed(message.parts):
+            if isinstance(part, UserPromptPart):
+                content = [part.content] if isinstance(part.content, str) else part.content
+                return " ".join(piece for piece in content if isinstance(piece, str))
+    return ""
+
+
+def _usage(messages: Sequence[ModelMessage], answer: str) -> RequestUsage:
+    return RequestUsage(input_tokens=len(_last_question(messages).split()), output_tokens=len(answer.split()))
+
+
+class DemoModel(Model[None]):
+    """A model that is none.
+
+    Args:
+        model_name: what it goes by in AVAILABLE_PROVIDERS.
+        clock: what it pauses by between two words.
+        pause_s: how long.
+    """
+
+    def __init__(self, model_name: str, clock: Clock, pause_s: float = PAUSE_S) -> None:
+        super().__init__()
+        self._name = model_name
+        self._clock = clock
+        self._pause_s = pause_s
+
+    @property
+    def model_name(self) -> str:
+        """Its name in AVAILABLE_PROVIDERS."""
+        return self._name
+
+    @property
+    def system(self) -> str:
+        """The provider that is recorded with its answers."""
+        return "demo"
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,  # noqa: ARG002 - the library's signature
+        model_request_parameters: ModelRequestParameters,  # noqa: ARG002 - the same
+    ) -> ModelResponse:
+        """Answer in one piece."""
+        answer = demo_answer(messages)
+        return ModelResponse(
+            parts=[TextPart(answer)],
+            usage=_usage(messages, answer),
+            model_name=self._name,
+            provider_name=self.system,
+            finish_reason="stop",
+        )
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,  # noqa: ARG002 - the library's signature
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,  # noqa: ARG002 - the same
+    ) -> AsyncGenerator[StreamedResponse]:
+        """Answer word by word."""
+        answer = demo_answer(messages)
+        yield _DemoStream(
+            model_request_parameters=model_request_parameters,
+            _name=self._name,
+            _answer=answer,
+            _cost=_usage(messages, answer),
+            _clock=self._clock,
+            _pause_s=self._pause_s,
+        )
+
+
+@dataclass
+class _DemoStream(StreamedResponse):
+    _name: str
+    _answer: str
+    _cost: RequestUsage
+    _clock: Clock
+    _pause_s: float
+    _started: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._started = self._clock.now()
+
+    async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
+        for number, word in enumerate(re.findall(r"\S+\s*", self._answer)):
+            if number:
+                await self._clock.sleep(self._pause_s)
+            for event in self._parts_manager.handle_text_delta(vendor_part_id="answer", content=word):
+                yield event
+        self._usage = self._cost
+        self.finish_reason = "stop"
+
+    async def close_stream(self) -> None:
+        """Nothing is open."""
+
+    @property
+    def model_name(self) -> str:
+        return self._name
+
+    @property
+    def provider_name(self) -> str:
+        return "demo"
+
+    @property
+    def provider_url(self) -> None:
+        return None
+
+    @property
+    def timestamp(self) -> datetime:
+        return self._started

@@ -1,0 +1,43 @@
+"""Models for the rest of the house: each goes through the fallback service."""
+
+from pydantic_ai.settings import ModelSettings
+
+from core.errors import UnknownProvider
+from services.llm.fallback import LLMProviderFallback, ModelChoice
+from services.llm.routed import Builder, RoutedModel
+
+
+class LLMModelFactory:
+    """Makes the models that agents and direct requests use.
+
+    Args:
+        fallback: the provider fallback service.
+        builder: builds the model of one provider.
+    """
+
+    def __init__(self, fallback: LLMProviderFallback, builder: Builder) -> None:
+        self._fallback = fallback
+        self._builder = builder
+
+    def create_llm_model_with_fallback(
+        self,
+        context: str,
+        model_settings: ModelSettings | None = None,
+        force_provider: ModelChoice | str | None = None,
+    ) -> RoutedModel:
+        """A model that asks the providers in the order of the service, each request anew.
+
+        Args:
+            context: what it is for, for the log: `chat`.
+            model_settings: settings of every request.
+            force_provider: a user's explicit choice: a provider, or a provider and one of its models. It comes
+                before the preferred provider and after one that an admin forced; if it fails the others follow.
+
+        Raises:
+            UnknownProvider: the choice is not a configured provider.
+        """
+        choice = ModelChoice(force_provider) if isinstance(force_provider, str) else force_provider
+        usable = [provider.id for provider in self._fallback.providers]
+        if choice is not None and choice.provider not in usable:
+            raise UnknownProvider(choice.provider, usable)
+        return RoutedModel(self._fallback, self._builder, context, choice, model_settings)

@@ -1,0 +1,245 @@
+"""What an outcome of a request means: whose fault it is, whether another candidate helps, how long to cool down.
+
+The table of the provider fallback service as code. It is read in one place, so that streamed and plain requests
+cannot differ.
+"""
+
+import traceback
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import ValidationError
+from pydantic_ai.exceptions import (
+    ConcurrencyLimitExceeded,
+    ContentFilterError,
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelContextWindowExceededError,
+    ModelHTTPError,
+    ModelNotFoundError,
+    ModelOverloadedError,
+    ModelQuotaExceededError,
+    ModelRateLimitError,
+    ModelRequestTimeout,
+    ModelTimeoutError,
+    UnexpectedModelBehavior,
+)
+
+MISCONFIGURED_COOLDOWN_S = 30 * 60.0
+"""A wrong key or an empty account is not mended by waiting five minutes."""
+RETRY_AFTER_RANGE_S = (1.0, 3600.0)
+HICCUP_STATUSES = frozenset({408, 500, 502, 503, 504})
+REFUSAL_CODES = frozenset(
+    {"content_filter", "content_policy_violation", "moderation_blocked", "ResponsibleAIPolicyViolation"}
+)
+CODE_LENGTH = 60
+"""A provider's error code is a word; whatever is longer may be anything."""
+
+
+class Fault(StrEnum):
+    """Whose fault an outcome is, and of what kind."""
+
+    HICCUP = "hiccup"
+    """A passing fault of the provider: worth another try on the same one."""
+    DOWN = "down"
+    """The provider is out of reach, silent or overloaded."""
+    RATE_LIMITED = "rate_limited"
+    MISCONFIGURED = "misconfigured"
+    """The key, the account or the model's name is wrong: an operator has to act."""
+    UNREADABLE = "unreadable"
+    """Something came, but no answer: empty, cut, an error page, only thinking."""
+    CONTEXT_WINDOW = "context_window"
+    REFUSED = "refused"
+    """The provider's content filter."""
+    REJECTED = "rejected"
+    """The request itself is at fault."""
+    BUSY = "busy"
+    """Our own limit for this provider is reached."""
+    OURS = "ours"
+    """A bug of ours: nobody is blamed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What to do about a request that did not end well.
+
+    Args:
+        fault: what happened.
+        reason: the same in a few words, for operators; without secrets.
+        cooldown_s: how long the provider cools down, or None where it is not to blame.
+    """
+
+    fault: Fault
+    reason: str
+    cooldown_s: float | None = None
+
+    @property
+    def try_next(self) -> bool:
+        """Whether another candidate may help."""
+        return self.fault not in {Fault.REFUSED, Fault.REJECTED, Fault.OURS}
+
+
+class EmptyAnswer(UnexpectedModelBehavior):
+    """A provider ended its answer without text, a tool call or a file."""
+
+
+def classify(error: BaseException, cooldown_s: float) -> Outcome:
+    """The outcome that an exception of a model stands for.
+
+    Args:
+        error: what the model, its adapter or its deadline raised.
+        cooldown_s: the ordinary cooldown, for faults that have none of their own.
+    """
+    fault = _fault(error)
+    match fault:
+        case Fault.HICCUP | Fault.DOWN | Fault.UNREADABLE:
+            rest: float | None = cooldown_s
+        case Fault.RATE_LIMITED:
+            low, high = RETRY_AFTER_RANGE_S
+            asked = error.retry_after if isinstance(error, ModelAPIError) else None
+            rest = cooldown_s if asked is None else min(max(asked, low), high)
+        case Fault.MISCONFIGURED:
+            rest = MISCONFIGURED_COOLDOWN_S
+        case _:
+            rest = None
+    return Outcome(fault, describe(error), rest)
+
+
+_FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
+    # The first that fits counts: most errors of the library are several of these at once.
+    (ModelContextWindowExceededError, Fault.CONTEXT_WINDOW),
+    (ModelQuotaExceededError, Fault.MISCONFIGURED),
+    (ModelNotFoundError, Fault.MISCONFIGURED),
+    (ModelRateLimitError, Fault.RATE_LIMITED),
+    (ModelOverloadedError, Fault.DOWN),
+    (ModelRequestTimeout, Fault.DOWN),
+    (ModelTimeoutError, Fault.DOWN),
+    (ContentFilterError, Fault.REFUSED),
+    (ConcurrencyLimitExceeded, Fault.BUSY),
+    (UnexpectedModelBehavior, Fault.UNREADABLE),
+    (TimeoutError, Fault.DOWN),
+)
+_PHASE_FAULTS: dict[str | None, Fault] = {"pool": Fault.BUSY, "connect": Fault.DOWN}
+
+
+def _fault(error: BaseException) -> Fault:
+    for kind, fault in _FAULTS:
+        if isinstance(error, kind):
+            return fault
+    match error:
+        case ModelConnectionError():
+            return _PHASE_FAULTS.get(error.phase, Fault.HICCUP)
+        case ModelAPIError() if _is_refusal(error):
+            return Fault.REFUSED
+        case ModelHTTPError():
+            return _status_fault(error)
+        case ModelAuthenticationError():
+            return Fault.MISCONFIGURED
+        case ModelAPIError():
+            return Fault.UNREADABLE
+        case _:
+            return Fault.UNREADABLE if _raised_by_reading(error) else Fault.OURS
+
+
+def _status_fault(error: ModelHTTPError) -> Fault:
+    status = error.status_code
+    if status in HICCUP_STATUSES and error.retry_after is None:
+        return Fault.HICCUP
+    if status >= 500 or status == 408:  # noqa: PLR2004 - HTTP's own numbers
+        return Fault.DOWN
+    if status in {401, 402, 403, 404}:
+        return Fault.MISCONFIGURED
+    return Fault.REJECTED
+
+
+def _is_refusal(error: ModelAPIError) -> bool:
+    if error.provider_error_code in REFUSAL_CODES:
+        return True
+    # OpenRouter answers 403 to input that its moderation flagged; the library tells it from a wrong key.
+    return (
+        isinstance(error, ModelHTTPError)
+        and error.status_code == 403  # noqa: PLR2004 - HTTP's own number
+        and not isinstance(error, ModelAuthenticationError)
+    )
+
+
+def _raised_by_reading(error: BaseException) -> bool:
+    """Whether a plain Python error came out of an adapter that was reading a provider's answer.
+
+    A body without choices surfaces as IndexError, one of the wrong shape as TypeError or AttributeError. The same
+    errors can come from our own bugs, for which no provider may be blamed: the frames tell which it was.
+    """
+    if not isinstance(error, (LookupError, TypeError, AttributeError, ValueError, ValidationError, AssertionError)):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(
+        frame.name.startswith(("_process_", "_map_usage", "_get_event_iterator", "_validate_"))
+        or frame.name in {"__stream__", "_iter_events", "_parse_response", "parse"}
+        for frame in frames
+    )
+
+
+def describe(error: BaseException) -> str:
+    """The reason in a few words, without what a provider may have echoed of the prompt or the key."""
+    match error:
+        case EmptyAnswer():
+            return error.message
+        case ModelRequestTimeout(setting="first_event_timeout"):
+            return f"no output within {error.timeout:g} s"
+        case ModelRequestTimeout():
+            return f"no answer within {error.timeout:g} s"
+        case ModelConnectionError():
+            return _transport_reason(error)
+        case ModelAPIError():
+            return _api_reason(error)
+        case TimeoutError():
+            return str(error) or "timed out"
+        case UnexpectedModelBehavior():
+            return "unreadable answer"
+        case _:
+            name = type(error).__name__
+            return f"unreadable answer ({name})" if _raised_by_reading(error) else name
+
+
+def _api_reason(error: ModelAPIError) -> str:
+    code = (error.provider_error_code or error.provider_error_type or "")[:CODE_LENGTH]
+    if isinstance(error, ModelHTTPError):
+        return f"HTTP {error.status_code}" + (f" ({code})" if code else "")
+    if code:
+        return f"error in the answer ({code})"
+    # The library's own words; its other messages may quote the body.
+    return "the stream ended without a finish_reason" if "finish_reason" in error.message else "unreadable answer"
+
+
+def _transport_reason(error: ModelConnectionError) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionRefusedError):
+            return "connection refused"
+        if isinstance(cause, ConnectionResetError):
+            return "connection reset"
+        text = str(cause).lower()
+        for sign, reason in _SIGNS:
+            if sign in text:
+                return reason
+        cause = cause.__cause__ or cause.__context__
+    return {"connect": "cannot connect", "pool": "too many requests in flight"}.get(
+        error.phase or "", "connection lost"
+    )
+
+
+_SIGNS = (
+    ("connection refused", "connection refused"),
+    ("all connection attempts failed", "connection refused"),
+    ("name or service not known", "host not found"),
+    ("nodename nor servname", "host not found"),
+    ("temporary failure in name resolution", "host not found"),
+    ("no address associated", "host not found"),
+    ("certificate", "TLS certificate not accepted"),
+    ("ssl", "TLS failed"),
+    ("reset by peer", "connection reset"),
+    ("server disconnected", "connection closed without an answer"),
+    ("incomplete chunked read", "connection cut"),
+    ("peer closed connection", "connection cut"),
+)

@@ -1,0 +1,240 @@
+"""The routed model: one pydantic-ai model that asks the fallback service for candidates on every request.
+
+It owns the deadlines (`asyncio.timeout` a candidate), because the library's own reach an inner model as a
+cancellation that cannot be told from the user's Stop. A stream is committed at its first output: until then events
+are held back and a failure moves on to the next candidate; after that a failure keeps what came and never switches.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from pydantic_ai import RunContext
+from pydantic_ai.exceptions import ModelRequestTimeout
+from pydantic_ai.messages import BinaryContent, ImageUrl, ModelMessage, ModelRequest, ModelResponse, UserPromptPart
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.settings import ModelSettings, merge_model_settings
+
+from core.settings import ProviderSettings
+from services.llm.fallback import Attempts, Candidate, LLMProviderFallback, ModelChoice
+from services.llm.outcomes import EmptyAnswer
+from services.llm.streams import CommittedStream, emptiness, is_answer, open_stream, refusal
+
+METADATA_KEY = "understudy"
+"""Where a response says who gave it: `{"provider", "model", "failed": [{"provider", "reason"}]}`."""
+
+
+class Builder(Protocol):
+    """Builds the model of a provider, lazily, and knows what it can do."""
+
+    def model(self, provider: ProviderSettings, model_name: str) -> Model:
+        """The pydantic-ai model for one of a provider's models."""
+        ...
+
+    def sees_images(self, provider: ProviderSettings, model_name: str) -> bool:
+        """Whether the model takes images."""
+        ...
+
+    def context_window(self, provider: ProviderSettings, model_name: str) -> int | None:
+        """Its context window in tokens, where known."""
+        ...
+
+
+class RoutedModel(FallbackModel):
+    """A model over all providers, in the order that the fallback service gives for each request.
+
+    Args:
+        fallback: the service.
+        builder: gives the model of a candidate.
+        context: what the requests are for, for the log.
+        choice: the user's explicit choice of provider and model, if any.
+        settings: model settings of every request.
+    """
+
+    def __init__(
+        self,
+        fallback: LLMProviderFallback,
+        builder: Builder,
+        context: str,
+        choice: ModelChoice | None = None,
+        settings: ModelSettings | None = None,
+    ) -> None:
+        # The library's own chain is not used; it lends its rules for histories from the first model by priority,
+        # which is the one that is built anyway.
+        first = fallback.providers[0]
+        super().__init__(builder.model(first, first.default_model))
+        self._defaults = settings
+        self._fallback = fallback
+        self._builder = builder
+        self._context = context
+        self._choice = choice
+
+    @property
+    def model_name(self) -> str:
+        """The name in traces; a response carries the name of the model that gave it."""
+        return "understudy"
+
+    async def __aenter__(self) -> Self:
+        """Nothing to enter: the builder owns the HTTP clients and outlives every run."""
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Nothing to leave."""
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        """Ask the candidates one after the other until one answers.
+
+        Raises:
+            ProviderError: nobody answered, or the failure is not one that another candidate could mend.
+        """
+        settings = merge_model_settings(self._defaults, model_settings)
+        attempts = await self._begin(messages)
+        loop = asyncio.get_running_loop()
+        try:
+            for candidate in self._large_enough(attempts):
+                began = loop.time()
+                try:
+                    model, prepared = self._prepared(candidate, messages, model_request_parameters)
+                    response = await _asked(candidate, model, prepared, settings, model_request_parameters)
+                except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
+                    await attempts.failed(error)
+                    continue
+                if response.finish_reason == "content_filter":
+                    raise attempts.refused(refusal(response.provider_details))
+                attempts.succeeded(loop.time() - began)
+                return replace(response, metadata=self._stamped(response.metadata, candidate, attempts))
+            raise attempts.exhausted()
+        finally:
+            attempts.close()
+
+    @asynccontextmanager
+    async def request_stream(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+        run_context: RunContext[Any] | None = None,
+    ) -> AsyncGenerator[StreamedResponse]:
+        """Open the stream of the first candidate that brings output.
+
+        Raises:
+            ProviderError: nobody answered, or the failure is not one that another candidate could mend; the stream
+                itself raises `AnswerInterrupted` and `ContentRefused`.
+        """
+        settings = merge_model_settings(self._defaults, model_settings)
+        attempts = await self._begin(messages)
+        loop = asyncio.get_running_loop()
+        try:
+            for candidate in self._large_enough(attempts):
+                began = loop.time()
+                async with AsyncExitStack() as stack:
+                    try:
+                        model, prepared = self._prepared(candidate, messages, model_request_parameters)
+                        opening = model.request_stream(prepared, settings, model_request_parameters, run_context)
+                        opened = await open_stream(stack, opening, candidate)
+                    except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
+                        failure = error
+                    else:
+                        stream = opened.response
+                        if not opened.held:
+                            raise attempts.refused(refusal(stream.provider_details))
+                        stream.metadata = self._stamped(stream.metadata, candidate, attempts)
+                        # Private, but the library replays what it peeked in the same way; the contract test
+                        # (tests/services/llm/test_routed_contract.py) fails if that changes.
+                        stream._event_iterator = CommittedStream(opened, attempts, candidate, began)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                        yield stream
+                        return
+                await attempts.failed(failure)
+            raise attempts.exhausted()
+        finally:
+            attempts.close()
+
+    async def _begin(self, messages: Sequence[ModelMessage]) -> Attempts:
+        fits = self._sees if any(map(_has_image, messages)) else None
+        return await self._fallback.begin(self._context, self._choice, fits=fits)
+
+    def _sees(self, candidate: Candidate) -> bool:
+        return self._builder.sees_images(candidate.provider, candidate.model)
+
+    def _window(self, candidate: Candidate) -> int | None:
+        return self._builder.context_window(candidate.provider, candidate.model)
+
+    def _large_enough(self, attempts: Attempts) -> Iterator[Candidate]:
+        """The candidates, without those whose window is known to be no larger than one that was too small."""
+        for candidate in attempts:
+            too_small = attempts.overflowed
+            if too_small is not None:
+                known, window = self._window(too_small), self._window(candidate)
+                if known is not None and window is not None and window <= known:
+                    attempts.skip()
+                    continue
+            yield candidate
+
+    def _prepared(
+        self, candidate: Candidate, messages: list[ModelMessage], parameters: ModelRequestParameters
+    ) -> tuple[Model, list[ModelMessage]]:
+        model = self._builder.model(candidate.provider, candidate.model)
+        if any(map(_has_image, messages)) and not self._sees(candidate):
+            messages = [_without_images(message) for message in messages]
+        return model, model.prepare_messages(messages, parameters)
+
+    def _stamped(self, metadata: dict[str, Any] | None, candidate: Candidate, attempts: Attempts) -> dict[str, Any]:
+        stamp = {
+            "provider": candidate.provider.id,
+            "model": candidate.model,
+            "failed": [{"provider": failure.provider, "reason": failure.reason} for failure in attempts.failures],
+        }
+        return {**(metadata or {}), METADATA_KEY: stamp}
+
+
+async def _asked(
+    candidate: Candidate,
+    model: Model,
+    messages: list[ModelMessage],
+    settings: ModelSettings | None,
+    parameters: ModelRequestParameters,
+) -> ModelResponse:
+    timeout_s = candidate.provider.timeout_s
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await model.request(messages, settings, parameters)
+    except TimeoutError as error:
+        raise ModelRequestTimeout(candidate.model, timeout_s) from error
+    if response.finish_reason != "content_filter" and not any(map(is_answer, response.parts)):
+        raise EmptyAnswer(emptiness(response.parts))
+    return response
+
+
+def _has_image(message: ModelMessage) -> bool:
+    return isinstance(message, ModelRequest) and any(
+        isinstance(part, UserPromptPart) and not isinstance(part.content, str) and any(map(_is_image, part.content))
+        for part in message.parts
+    )
+
+
+def _is_image(content: object) -> bool:
+    return isinstance(content, ImageUrl) or (isinstance(content, BinaryContent) and content.is_image)
+
+
+def _without_images(message: ModelMessage) -> ModelMessage:
+    """The message with a remark in place of each image, for a model that does not see."""
+    if not isinstance(message, ModelRequest) or not _has_image(message):
+        return message
+    parts = [
+        replace(part, content=["[an image that you cannot see]" if _is_image(item) else item for item in part.content])
+        if isinstance(part, UserPromptPart) and not isinstance(part.content, str)
+        else part
+        for part in message.parts
+    ]
+    return replace(message, parts=parts)

@@ -1,0 +1,169 @@
+"""A candidate's stream: held back until its first output, then passed on under the provider's deadlines."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Self
+
+from pydantic_ai.exceptions import ModelAPIError, ModelRequestTimeout
+from pydantic_ai.messages import (
+    ModelResponsePart,
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+)
+from pydantic_ai.models import StreamedResponse
+
+from services.llm.fallback import Attempts, Candidate
+from services.llm.outcomes import EmptyAnswer
+
+Event = ModelResponseStreamEvent
+
+
+def is_answer(part: ModelResponsePart) -> bool:
+    """Whether a part is something a user gets to see or an agent acts on; thinking and white space are not."""
+    match part:
+        case TextPart(content=text):
+            return bool(text.strip())
+        case ThinkingPart():
+            return False
+        case _:
+            return True
+
+
+def emptiness(parts: Sequence[ModelResponsePart]) -> str:
+    """Why parts without an answer in them are none, in a few words."""
+    return "only thinking, no answer" if any(isinstance(part, ThinkingPart) for part in parts) else "empty answer"
+
+
+def refusal(details: dict[str, Any] | None) -> str:
+    """What a provider says about its refusal, in its own words where it sent any."""
+    words = (details or {}).get("refusal")
+    return str(words) if words else "its content filter stopped the answer"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStream:
+    """A stream up to its first output; `held` is empty where the provider's filter refused to answer."""
+
+    response: StreamedResponse
+    events: AsyncIterator[Event]
+    held: deque[Event]
+
+
+async def open_stream(
+    stack: AsyncExitStack, opening: AbstractAsyncContextManager[StreamedResponse], candidate: Candidate
+) -> OpenedStream:
+    """Wait for the first output of a stream; nobody has seen any of it, so a failure may be tried elsewhere.
+
+    Args:
+        stack: closes the stream.
+        opening: what `request_stream` of the candidate's model returned.
+        candidate: for its deadline.
+
+    Raises:
+        ModelRequestTimeout: nothing within the candidate's first-token timeout.
+        EmptyAnswer: the stream ended without output.
+    """
+    timeout_s = candidate.provider.first_token_timeout_s
+    held: deque[Event] = deque()
+    try:
+        async with asyncio.timeout(timeout_s):
+            response = await stack.enter_async_context(opening)
+            events = aiter(response)
+            async for event in events:
+                held.append(event)
+                if _is_output(event):
+                    return OpenedStream(response, events, held)
+    except TimeoutError as error:
+        raise ModelRequestTimeout(candidate.model, timeout_s, setting="first_event_timeout") from error
+    if response.finish_reason == "content_filter":
+        return OpenedStream(response, events, deque())
+    raise EmptyAnswer(emptiness(response.get().parts))
+
+
+def _is_output(event: Event) -> bool:
+    match event:
+        case PartStartEvent(part=part):
+            return is_answer(part)
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            return bool(text.strip())
+        case PartDeltaEvent(delta=delta):
+            return not isinstance(delta, ThinkingPartDelta)
+        case _:
+            return False
+
+
+class CommittedStream:
+    """The events of a stream whose output has begun: first those held back, then the rest as they come.
+
+    The time that the consumer takes between two events does not count. The outcome is reported once: at the end, or
+    with the failure that ends it early; a consumer that leaves reports nothing.
+
+    Args:
+        opened: the stream so far.
+        attempts: learns the outcome.
+        candidate: for its stall timeout and its timeout for a whole answer.
+        began: when the request was made, in the event loop's time.
+    """
+
+    def __init__(self, opened: OpenedStream, attempts: Attempts, candidate: Candidate, began: float) -> None:
+        self._response = opened.response
+        self._events = opened.events
+        self._held = opened.held
+        self._attempts = attempts
+        self._stall_s = candidate.provider.stall_timeout_s
+        self._timeout_s = candidate.provider.timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._deadline = began + candidate.provider.timeout_s
+        self._first_output_s = self._loop.time() - began
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event.
+
+        Raises:
+            AnswerInterrupted: the provider broke off.
+            ContentRefused: its filter ended the answer.
+        """
+        if self._held:
+            return self._held.popleft()
+        if self._over:
+            raise StopAsyncIteration
+        left_s = self._deadline - self._loop.time()
+        try:
+            async with asyncio.timeout(min(self._stall_s, left_s)):
+                return await anext(self._events)
+        except StopAsyncIteration:
+            self._over = True
+            self._end()
+            raise
+        except TimeoutError as error:
+            self._over = True
+            stalled = left_s > self._stall_s
+            reason = f"stalled for {self._stall_s:g} s" if stalled else f"not finished within {self._timeout_s:g} s"
+            raise self._attempts.broke_off(TimeoutError(reason)) from error
+        except Exception as error:
+            self._over = True
+            raise self._attempts.broke_off(error) from error
+
+    def _end(self) -> None:
+        if self._response.cancelled:
+            return
+        match self._response.finish_reason:
+            case "content_filter":
+                raise self._attempts.refused(refusal(self._response.provider_details))
+            case None | "error":
+                cut = ModelAPIError(self._response.model_name, "the stream ended without a finish_reason")
+                raise self._attempts.broke_off(cut)
+            case _:
+                self._attempts.succeeded(self._first_output_s)

@@ -1,0 +1,171 @@
+"""The texts: the same in every language, and every one that the code asks for."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fluent.syntax import FluentParser
+from fluent.syntax import ast as ftl
+from fluent.syntax.visitor import Visitor
+from structlog.testing import capture_logs
+
+from core import i18n
+from core.i18n import Texts
+
+ROOT = Path(__file__).parents[2]
+LOCALES = ROOT / "core" / "locales"
+LANGUAGES = sorted(path.name for path in LOCALES.iterdir())
+
+
+class _Variables(Visitor):
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def visit_VariableReference(self, node: ftl.VariableReference) -> None:  # noqa: N802 - the visitor's protocol
+        self.names.add(node.id.name)
+
+
+def entries(language: str) -> list[ftl.EntryType]:
+    """What the file of a language holds."""
+    return FluentParser().parse((LOCALES / language / "main.ftl").read_text(encoding="utf-8")).body
+
+
+def variables(language: str) -> dict[str, set[str]]:
+    """The variables of every text of a language."""
+    found: dict[str, set[str]] = {}
+    for entry in entries(language):
+        if isinstance(entry, ftl.Message):
+            visitor = _Variables()
+            visitor.visit(entry)
+            found[entry.id.name] = visitor.names
+    return found
+
+
+def asked_for() -> Iterator[tuple[str, str]]:
+    """Where the code asks a `Texts` for a text by a literal key: in calls such as `self._texts.get("start", ...)`."""
+    for floor in ("core", "services", "bot"):
+        for path in (ROOT / floor).rglob("*.py"):
+            yield from keys_in(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
+
+
+def keys_in(source: str, name: str) -> Iterator[tuple[str, str]]:
+    """The keys that a module asks for, each with its place."""
+    for node in ast.walk(ast.parse(source)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get"):
+            continue
+        if not re.search(r"\b_?texts(\(.*\))?$", ast.unparse(node.func.value), re.IGNORECASE):
+            continue
+        # A choice between two keys, `"a" if x else "b"`, has two literals.
+        for literal in ast.walk(node.args[0]) if node.args else ():
+            if isinstance(literal, ast.Constant) and isinstance(literal.value, str):
+                yield f"{name}:{node.lineno}", literal.value
+
+
+class TestFiles:
+    """The Fluent files."""
+
+    def test_english_and_russian_are_there(self) -> None:
+        assert {"en", "ru"} <= set(LANGUAGES)
+        assert Texts().languages == tuple(LANGUAGES)
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_a_file_parses_whole_and_holds_each_key_once(self, language: str) -> None:
+        assert not [entry for entry in entries(language) if isinstance(entry, ftl.Junk)]
+        keys = [entry.id.name for entry in entries(language) if isinstance(entry, ftl.Message)]
+        assert len(keys) == len(set(keys))
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_a_language_has_the_keys_and_variables_of_english(self, language: str) -> None:
+        assert variables(language) == variables("en")
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_every_text_can_be_said_whole(self, language: str) -> None:
+        """Strict: a missing reference or argument would raise."""
+        texts = Texts(strict=True)
+        for key, names in variables(language).items():
+            text = texts.get(key, language, **dict.fromkeys(names, "X"))
+            assert text.strip()
+            assert "{" not in text
+            # Telegram counts a message in 4,096 UTF-16 units; no text of ours is near that.
+            assert len(text) < 1000
+
+    @pytest.mark.parametrize("language", LANGUAGES)
+    def test_buttons_fit_a_phone(self, language: str) -> None:
+        buttons = [key for key in variables(language) if key.startswith("button-")]
+        assert buttons
+        assert all(len(Texts().get(key, language)) <= 24 for key in buttons)
+
+    def test_every_key_in_the_code_exists(self) -> None:
+        known = variables("en")
+        assert [f"{place}: {key}" for place, key in asked_for() if key not in known] == []
+
+    @pytest.mark.parametrize(
+        ("source", "keys"),
+        [
+            ('texts.get("a-b", language)', ["a-b"]),  # a name
+            ('self._texts.get("a", None, x=d.get("b"))', ["a"]),  # an attribute; an argument's `get` is another's
+            ('self.deps.texts.get("a" if x else "b")', ["a", "b"]),  # a choice
+            ("texts.get(key)", []),  # not a literal
+            ('contexts.get("a"); d["texts"].get("b")', []),  # other objects
+        ],
+    )
+    def test_keys_in_the_code_are_found(self, source: str, keys: list[str]) -> None:
+        assert [key for _, key in keys_in(source, "x")] == keys
+
+
+class TestTexts:
+    """Asking for a text."""
+
+    @pytest.mark.parametrize(
+        ("language", "text"),
+        [
+            ("ru", "Остановить"),
+            ("ru-RU", "Остановить"),  # a region
+            ("RU_ru", "Остановить"),  # as some clients write it
+            ("ru-Cyrl-RU", "Остановить"),  # a script too
+            ("en-GB", "Stop"),
+            ("pt-br", "Stop"),  # not there: English
+            ("../en", "Stop"),  # nothing of a user's reaches the file system
+            ("", "Stop"),
+            (None, "Stop"),
+        ],
+    )
+    def test_the_nearest_language_answers(self, language: str | None, text: str) -> None:
+        assert Texts(strict=True).get("button-stop", language) == text
+
+    def test_arguments_are_put_in_as_they_are(self) -> None:
+        """No isolation marks, and nothing in a name is taken for Fluent."""
+        text = Texts(strict=True).get("answered-by", "en", provider="{ $x } \u202eא")
+        assert text == "answered by { $x } \u202eא"
+
+    def test_english_stands_in_for_a_text_that_a_language_lacks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for language, content in {"en": "a = A\nb = B\n", "xx": "a = X\n"}.items():
+            (tmp_path / language).mkdir()
+            (tmp_path / language / "main.ftl").write_text(content)
+        monkeypatch.setattr(i18n, "_LOCALES", tmp_path)
+        texts = Texts(strict=True)
+        assert (texts.get("a", "xx"), texts.get("b", "xx")) == ("X", "B")
+
+    @pytest.mark.parametrize(("key", "event"), [("no-such-text", "text.missing"), ("start", "text.incomplete")])
+    def test_a_missing_text_or_argument_raises_in_tests_and_is_logged_for_users(self, key: str, event: str) -> None:
+        with pytest.raises(LookupError, match=key):
+            Texts(strict=True).get(key)
+        with capture_logs() as logs:
+            assert Texts().get(key)
+        assert [entry["event"] for entry in logs] == [event]
+
+    def test_a_language_is_read_once_and_only_when_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        read: list[str] = []
+        parse = i18n._parse
+        monkeypatch.setattr(i18n, "_parse", lambda language: (read.append(language), parse(language))[1])
+        texts = Texts()
+        assert read == []
+        for _ in range(3):
+            texts.get("button-stop", "ru")
+        assert read == ["ru"]
+        texts.get("button-stop", "de")
+        assert read == ["ru", "en"]

@@ -1,0 +1,128 @@
+"""Two LLM servers on loopback behind the fallback service, and a way to ask through it."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+from pydantic_ai.direct import model_request, model_request_stream
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, PartDeltaEvent, PartStartEvent
+from pydantic_ai.messages import TextPart, TextPartDelta
+from redis.asyncio import Redis
+
+from core.provider_settings import ProviderKind
+from core.settings import ProviderSettings
+from services.llm.builders import ModelBuilder
+from services.llm.fallback import LLMProviderFallback, ModelChoice, Rules
+from services.llm.model_factory import LLMModelFactory
+from services.llm.state import SharedRouting
+from tests.support.clock import ManualClock
+from tests.support.llm_server import LLMServer
+
+HELLO: list[ModelMessage] = [ModelRequest.user_text_prompt("Hello?")]
+
+
+class RealPauses(ManualClock):
+    """Instants stand still as with any clock that tests move, but the short pause before a retry does pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds < 0.4:  # noqa: PLR2004 - the pause before a retry is 0.2 to 0.3 s
+            self.pauses.append(seconds)
+            return
+        await super().sleep(seconds)
+
+
+def provider(name: str, server_url: str, **changes: object) -> ProviderSettings:
+    """An OpenAI-compatible provider with deadlines that a test can wait for."""
+    settings = ProviderSettings(
+        id=name,
+        kind=ProviderKind.OPENAI_COMPATIBLE,
+        models=(f"{name}-model", f"{name}-large"),
+        base_url=server_url,
+        timeout_s=5.0,
+        first_token_timeout_s=0.4,
+        stall_timeout_s=0.4,
+    )
+    return replace(settings, **changes)
+
+
+@dataclass(slots=True)
+class Bench:
+    """One replica: its service over the given store."""
+
+    clock: ManualClock
+    shared: SharedRouting
+    fallback: LLMProviderFallback
+    factory: LLMModelFactory
+
+    async def ask(
+        self, *, streamed: bool, choice: ModelChoice | str | None = None, messages: list[ModelMessage] | None = None
+    ) -> ModelResponse:
+        """One request; a streamed one is read to its end."""
+        model = self.factory.create_llm_model_with_fallback("test", force_provider=choice)
+        if not streamed:
+            return await model_request(model, messages or HELLO)
+        async with model_request_stream(model, messages or HELLO) as stream:
+            async for _ in stream:
+                pass
+        return stream.get()
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """The text of one streamed answer, piece by piece."""
+        model = self.factory.create_llm_model_with_fallback("test")
+        async with model_request_stream(model, HELLO) as stream:
+            async for event in stream:
+                match event:
+                    case PartStartEvent(part=TextPart(content=text)) if text:
+                        yield text
+                    case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+                        yield text
+                    case _:
+                        pass
+
+    def cooling(self) -> dict[str, float]:
+        """How long each provider cools down from now, in seconds."""
+        now = self.clock.time()
+        return {name: entry.until - now for name, entry in self.shared.routing.cooldowns.items() if entry.until > now}
+
+    @property
+    def preferred(self) -> str | None:
+        return self.fallback.get_provider_status().preferred
+
+
+@asynccontextmanager
+async def bench(
+    redis: Redis, providers: Sequence[ProviderSettings], clock: ManualClock | None = None, rules: Rules | None = None
+) -> AsyncIterator[Bench]:
+    """A replica on that store, closed at the end."""
+    clock = clock or RealPauses()
+    shared = SharedRouting(redis, "test", clock)
+    await shared.start()
+    fallback = LLMProviderFallback(providers, shared, clock, rules)
+    builder = ModelBuilder()
+    try:
+        yield Bench(clock, shared, fallback, LLMModelFactory(fallback, builder))
+    finally:
+        await builder.aclose()
+        await shared.close()
+
+
+def said(response: ModelResponse) -> str:
+    """The text of a response."""
+    return "".join(part.content for part in response.parts if isinstance(part, TextPart))
+
+
+def answered_by(response: ModelResponse) -> str:
+    """The provider that a response carries the stamp of."""
+    assert response.metadata is not None
+    return response.metadata["understudy"]["provider"]
+
+
+async def stopped_server() -> str:
+    """The URL of a port where nobody listens."""
+    server = await LLMServer().start()
+    await server.stop()
+    return server.url

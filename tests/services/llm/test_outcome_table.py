@@ -1,0 +1,269 @@
+"""Every row of the outcome table, for plain and for streamed requests, over real HTTP."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, ContextWindowExceeded, RequestRejected
+from core.redis import open_redis
+from tests.services.llm.bench import Bench, answered_by, bench, provider, said, stopped_server
+from tests.support import llm_server as llm
+from tests.support.llm_server import NO_SUCH_HOST_URL, Behaviour, LLMServer
+
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+
+
+@dataclass(slots=True)
+class Stage:
+    """Two providers, `first` and `second`, each with its server."""
+
+    first: LLMServer
+    second: LLMServer
+    replica: Bench
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    async with LLMServer() as first, LLMServer() as second:
+        second.default = llm.answer("from the second")
+        providers = [provider("first", first.url), provider("second", second.url)]
+        redis = open_redis(None)
+        async with bench(redis, providers) as replica:
+            yield Stage(first, second, replica)
+        await redis.aclose()
+
+
+MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
+    # what the first provider does, how often it is asked, how long it cools down
+    ("500", lambda: llm.status(500), 2, 300),
+    ("502", lambda: llm.status(502), 2, 300),
+    ("503", lambda: llm.status(503), 2, 300),
+    ("504", lambda: llm.status(504), 2, 300),
+    ("408", lambda: llm.status(408), 2, 300),
+    ("reset before any byte", llm.reset, 2, 300),
+    ("closed before any byte", llm.closed_without_answer, 2, 300),
+    ("another 5xx", lambda: llm.status(520), 1, 300),
+    ("408 with Retry-After", lambda: llm.status(408, headers={"retry-after": "9"}), 1, 300),
+    ("503 with Retry-After", lambda: llm.status(503, headers={"retry-after": "9"}), 1, 300),
+    ("529", lambda: llm.status(529), 1, 300),
+    ("429", lambda: llm.status(429), 1, 300),
+    ("429 with Retry-After", lambda: llm.status(429, headers={"retry-after": "42"}), 1, 42),
+    ("429 with Retry-After 0", lambda: llm.status(429, headers={"retry-after": "0"}), 1, 1),
+    ("429 with a day of Retry-After", lambda: llm.status(429, headers={"retry-after": "86400"}), 1, 3600),
+    ("401", lambda: llm.status(401), 1, 1800),
+    ("402", lambda: llm.status(402), 1, 1800),
+    ("403", lambda: llm.status(403), 1, 1800),
+    ("404: model not found", lambda: llm.status(404), 1, 1800),
+    ("429 that says the quota is used up", llm.quota_exceeded, 1, 1800),
+    ("an empty body", llm.empty_body, 1, 300),
+    ("an empty stream", llm.empty_stream, 1, 300),
+    ("an answer without content", llm.empty_answer, 1, 300),
+    ("an HTML page with 200", llm.html_page, 1, 300),
+    ("an error object with 200", llm.error_object_in_200, 1, 300),
+    ("no choices", llm.no_choices, 1, 300),
+    ("only thinking", llm.thinking_only, 1, 300),
+    ("only white space", llm.whitespace_only, 1, 300),
+    ("an unreadable first piece", lambda: llm.garbage_in_stream(after_pieces=0), 1, 300),
+    ("a context window too small", llm.context_exceeded, 1, 0),
+]
+
+
+@STREAMED
+@pytest.mark.parametrize(("does", "asked", "cooldown_s"), [row[1:] for row in MOVES_ON], ids=[row[0] for row in MOVES_ON])
+async def test_the_second_provider_answers(
+    stage: Stage, does: Callable[[], Behaviour], asked: int, cooldown_s: float, *, streamed: bool
+) -> None:
+    """The failure is not seen, the first provider is asked as often as the table says and cools down that long."""
+    stage.first.default = does()
+
+    response = await stage.replica.ask(streamed=streamed)
+
+    assert said(response) == "from the second"
+    assert answered_by(response) == "second"
+    assert len(stage.first.requests) == asked
+    cooling = stage.replica.cooling()
+    assert cooling == ({"first": pytest.approx(cooldown_s, abs=1)} if cooldown_s else {})
+
+
+@STREAMED
+async def test_silence_ends_at_the_deadline(stage: Stage, *, streamed: bool) -> None:
+    """A provider that accepts and says nothing is left at its deadline and not asked again."""
+    stage.first.default = llm.hang()
+    replica = stage.replica
+    if not streamed:
+        # A plain request shows no first output: its deadline is that of the whole answer.
+        providers = [provider("first", stage.first.url, timeout_s=0.3), provider("second", stage.second.url)]
+        async with bench(open_redis(None), providers) as replica:
+            response = await replica.ask(streamed=False)
+            assert replica.cooling() == {"first": pytest.approx(300)}
+    else:
+        response = await replica.ask(streamed=True)
+        assert replica.cooling() == {"first": pytest.approx(300)}
+
+    assert said(response) == "from the second"
+    assert len(stage.first.requests) == 1
+    assert stage.first.requests[0].abandoned.is_set() or await _abandoned(stage.first)
+
+
+async def _abandoned(server: LLMServer) -> bool:
+    await server.requests[0].abandoned.wait()
+    return True
+
+
+async def test_headers_alone_are_no_output(stage: Stage) -> None:
+    """A stream that opens and then hangs counts as silent."""
+    stage.first.default = llm.hang_after_headers()
+
+    response = await stage.replica.ask(streamed=True)
+
+    assert said(response) == "from the second"
+    assert stage.replica.cooling() == {"first": pytest.approx(300)}
+
+
+@STREAMED
+@pytest.mark.parametrize("kind", ["refused", "dns", "tls"])
+async def test_an_unreachable_provider_is_left_at_once(stage: Stage, kind: str, *, streamed: bool) -> None:
+    """Connection refused, an unknown host and a failed TLS handshake are not tried again on the same provider."""
+    url = {
+        "refused": await stopped_server(),
+        "dns": NO_SUCH_HOST_URL,
+        "tls": stage.first.url.replace("http:", "https:"),
+    }[kind]
+    providers = [provider("first", url), provider("second", stage.second.url)]
+    async with bench(open_redis(None), providers) as replica:
+        response = await replica.ask(streamed=streamed)
+
+        assert said(response) == "from the second"
+        assert replica.clock.pauses == []  # pyright: ignore[reportAttributeAccessIssue]
+        assert replica.cooling() == {"first": pytest.approx(300)}
+
+
+@STREAMED
+async def test_one_hiccup_moves_nobody(stage: Stage, *, streamed: bool) -> None:
+    """After a single 500 the same provider is tried again after 200 to 300 ms and answers."""
+    stage.first.default = llm.answer("from the first")
+    stage.first.script(llm.status(500))
+
+    response = await stage.replica.ask(streamed=streamed)
+
+    assert answered_by(response) == "first"
+    assert stage.second.connections == 0
+    assert stage.replica.cooling() == {}
+    [pause] = stage.replica.clock.pauses  # pyright: ignore[reportAttributeAccessIssue]
+    assert 0.2 <= pause <= 0.3
+
+
+@STREAMED
+async def test_retries_follow_the_setting(stage: Stage, *, streamed: bool) -> None:
+    """`<ID>_RETRIES=0` moves on at once."""
+    stage.first.default = llm.status(500)
+    providers = [provider("first", stage.first.url, retries=0), provider("second", stage.second.url)]
+    async with bench(open_redis(None), providers) as replica:
+        await replica.ask(streamed=streamed)
+
+    assert len(stage.first.requests) == 1
+
+
+SURFACES: list[tuple[str, Callable[[], Behaviour], type[Exception]]] = [
+    ("400", lambda: llm.status(400), RequestRejected),
+    ("422", lambda: llm.status(422), RequestRejected),
+    ("413", lambda: llm.status(413), RequestRejected),
+    ("a refusal", llm.refusal, ContentRefused),
+    ("a content filter that left nothing", llm.content_filter, ContentRefused),
+    ("a request that the content filter rejected", llm.content_filter_rejected, ContentRefused),
+]
+
+
+@STREAMED
+@pytest.mark.parametrize(("does", "error"), [row[1:] for row in SURFACES], ids=[row[0] for row in SURFACES])
+async def test_what_no_other_provider_would_mend_surfaces(
+    stage: Stage, does: Callable[[], Behaviour], error: type[Exception], *, streamed: bool
+) -> None:
+    """A fault of the request and a refusal surface at once; nobody cools down, nobody else is asked."""
+    stage.first.default = does()
+
+    with pytest.raises(error):
+        await stage.replica.ask(streamed=streamed)
+
+    assert stage.second.connections == 0
+    assert stage.replica.cooling() == {}
+
+
+BREAKS_OFF: list[tuple[str, Callable[[], Behaviour]]] = [
+    ("an error", lambda: llm.error_in_stream(after_pieces=1)),
+    ("a cut", lambda: llm.cut(after_pieces=1)),
+    ("a stall", lambda: llm.stall(after_pieces=1)),
+    ("an unreadable piece", lambda: llm.garbage_in_stream(after_pieces=1)),
+    ("an end without a finish reason", llm.no_finish_reason),
+]
+
+
+@pytest.mark.parametrize("does", [row[1] for row in BREAKS_OFF], ids=[row[0] for row in BREAKS_OFF])
+async def test_after_the_first_output_nobody_takes_over(stage: Stage, does: Callable[[], Behaviour]) -> None:
+    """What was said stays, the failure surfaces as an interruption, the provider cools down, nobody else is asked."""
+    stage.first.default = does()
+    heard: list[str] = []
+
+    with pytest.raises(AnswerInterrupted) as failure:
+        async for piece in stage.replica.pieces():
+            heard.append(piece)  # noqa: PERF401 - the error comes in mid-iteration
+
+    assert "".join(heard).strip()
+    assert failure.value.provider == "first"
+    assert stage.second.connections == 0
+    assert stage.replica.cooling() == {"first": pytest.approx(300)}
+
+
+async def test_a_missing_end_marker_is_fine(stage: Stage) -> None:
+    """A finish reason without `[DONE]` behind it is a whole answer."""
+    stage.first.default = llm.no_done_marker(("A", " whole", " answer"))
+
+    assert said(await stage.replica.ask(streamed=True)) == "A whole answer"
+    assert stage.replica.cooling() == {}
+
+
+async def test_an_answer_takes_no_longer_than_its_timeout(stage: Stage) -> None:
+    """`<ID>_TIMEOUT` ends a stream that trickles on for ever."""
+    stage.first.default = llm.answer(pieces=["word "] * 100, pause_s=0.05)
+    providers = [provider("first", stage.first.url, timeout_s=0.6), provider("second", stage.second.url)]
+    async with bench(open_redis(None), providers) as replica:
+        with pytest.raises(AnswerInterrupted, match=r"not finished within 0\.6 s"):
+            await replica.ask(streamed=True)
+
+
+@STREAMED
+async def test_a_bug_of_ours_blames_nobody(stage: Stage, *, streamed: bool) -> None:
+    """An error that no provider caused surfaces as it is."""
+    with pytest.raises(AttributeError):
+        await stage.replica.ask(streamed=streamed, messages=["no message"])  # pyright: ignore[reportArgumentType]
+
+    assert stage.first.connections == 0
+    assert stage.replica.cooling() == {}
+
+
+@STREAMED
+async def test_all_failed_names_each_with_its_reason(stage: Stage, *, streamed: bool) -> None:
+    """The first real cause is not hidden behind the last one."""
+    stage.first.default = llm.status(401)
+    stage.second.default = llm.empty_answer()
+
+    with pytest.raises(AllProvidersFailed) as failure:
+        await stage.replica.ask(streamed=streamed)
+
+    assert isinstance(failure.value, RuntimeError)
+    assert [(attempt.provider, attempt.reason) for attempt in failure.value.attempts] == [
+        ("first", "HTTP 401 (invalid_api_key)"),
+        ("second", "empty answer"),
+    ]
+
+
+@STREAMED
+async def test_too_long_for_everybody(stage: Stage, *, streamed: bool) -> None:
+    """When no candidate has a window large enough, that is said, and nobody cools down."""
+    stage.first.default = stage.second.default = llm.context_exceeded()
+
+    with pytest.raises(ContextWindowExceeded):
+        await stage.replica.ask(streamed=streamed)
+
+    assert stage.replica.cooling() == {}

@@ -1,0 +1,250 @@
+"""What the library makes of each fault, on both wires: the ground on which outcomes are classified.
+
+These tests hold the library's behaviour fast, version by version; what the program does about it is tested with
+the fallback service.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelContextWindowExceededError,
+    ModelHTTPError,
+    ModelNotFoundError,
+    ModelOverloadedError,
+    ModelQuotaExceededError,
+    ModelRateLimitError,
+    ModelRequestRejectedError,
+    ModelServerError,
+    ModelTimeoutError,
+    ModelUnavailableError,
+    UnexpectedModelBehavior,
+)
+
+from core.provider_settings import ProviderKind
+from services.llm.builders import ModelBuilder
+from tests.support import llm_server as llm
+from tests.support.asking import ask
+from tests.support.llm_providers import MODELS, NETWORKED_KINDS, provider_at
+from tests.support.llm_server import LLMServer
+
+EACH_KIND = pytest.mark.parametrize("kind", NETWORKED_KINDS)
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+BOTH_WIRES = pytest.mark.parametrize("kind", [ProviderKind.OPENAI_COMPATIBLE, ProviderKind.ANTHROPIC])
+
+STATUSES: list[tuple[llm.Behaviour, type[Exception], int]] = [
+    (llm.status(400), ModelRequestRejectedError, 400),
+    (llm.status(401), ModelAuthenticationError, 401),
+    (llm.status(402), ModelQuotaExceededError, 402),
+    (llm.status(403), ModelAuthenticationError, 403),
+    (llm.status(404), ModelNotFoundError, 404),
+    (llm.status(408), ModelHTTPError, 408),
+    (llm.status(422), ModelRequestRejectedError, 422),
+    (llm.status(429), ModelRateLimitError, 429),
+    (llm.status(500), ModelServerError, 500),
+    (llm.status(502), ModelServerError, 502),
+    (llm.status(503), ModelUnavailableError, 503),
+    (llm.status(504), ModelServerError, 504),
+    (llm.status(529), ModelOverloadedError, 529),
+    (llm.html_page(502), ModelServerError, 502),  # a proxy's error page
+    (llm.context_exceeded(), ModelContextWindowExceededError, 400),
+]
+
+
+@EACH_KIND
+@STREAMED
+@pytest.mark.parametrize(("behaviour", "expected", "code"), STATUSES)
+async def test_status(
+    server: LLMServer,
+    builder: ModelBuilder,
+    kind: ProviderKind,
+    behaviour: llm.Behaviour,
+    expected: type[Exception],
+    code: int,
+    *,
+    streamed: bool,
+) -> None:
+    """An HTTP error is of the class of its meaning, and knows its status."""
+    server.script(behaviour)
+    with pytest.raises(ModelHTTPError) as caught:
+        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    assert type(caught.value).__name__ == expected.__name__  # the library makes a class of its own of both
+    assert isinstance(caught.value, expected)
+    assert caught.value.status_code == code
+
+
+@EACH_KIND
+async def test_exhausted_quota_is_no_rate_limit(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
+    """OpenAI sends 429 and Anthropic 400 when the money is gone: both are told from what passes by itself."""
+    server.script(llm.quota_exceeded())
+    with pytest.raises(ModelQuotaExceededError):
+        await ask(builder.model(provider_at(server, kind), MODELS[kind]))
+
+
+@EACH_KIND
+async def test_retry_after(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
+    """The error carries how long the provider wants to be left alone."""
+    server.script(llm.status(429, headers={"retry-after": "7"}))
+    with pytest.raises(ModelRateLimitError) as caught:
+        await ask(builder.model(provider_at(server, kind), MODELS[kind]))
+    assert caught.value.retry_after == 7
+
+
+UNREADABLE: list[tuple[ProviderKind, llm.Behaviour, bool, type[Exception]]] = [
+    # OpenAI wire, plain
+    (ProviderKind.OPENAI_COMPATIBLE, llm.empty_body(), False, ModelAPIError),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.garbage_in_stream(), False, ModelAPIError),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.html_page(), False, UnexpectedModelBehavior),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.error_object_in_200(), False, UnexpectedModelBehavior),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.no_choices(), False, IndexError),  # bare, out of the library
+    # OpenAI wire, streamed
+    (ProviderKind.OPENAI_COMPATIBLE, llm.empty_body(), True, UnexpectedModelBehavior),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.empty_stream(), True, UnexpectedModelBehavior),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.html_page(), True, UnexpectedModelBehavior),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.error_object_in_200(), True, UnexpectedModelBehavior),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.garbage_in_stream(), True, ModelAPIError),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.no_choices(), True, ModelAPIError),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.no_finish_reason(), True, ModelAPIError),
+    # Anthropic, plain
+    (ProviderKind.ANTHROPIC, llm.empty_body(), False, ModelAPIError),
+    (ProviderKind.ANTHROPIC, llm.garbage_in_stream(), False, ModelAPIError),
+    (ProviderKind.ANTHROPIC, llm.html_page(), False, ModelAPIError),
+    (ProviderKind.ANTHROPIC, llm.error_object_in_200(), False, TypeError),  # bare, out of the library
+    # Anthropic, streamed
+    (ProviderKind.ANTHROPIC, llm.empty_body(), True, UnexpectedModelBehavior),
+    (ProviderKind.ANTHROPIC, llm.empty_stream(), True, UnexpectedModelBehavior),
+    (ProviderKind.ANTHROPIC, llm.html_page(), True, UnexpectedModelBehavior),
+    (ProviderKind.ANTHROPIC, llm.error_object_in_200(), True, UnexpectedModelBehavior),
+    (ProviderKind.ANTHROPIC, llm.garbage_in_stream(), True, ModelAPIError),
+]
+
+
+@pytest.mark.parametrize(("kind", "behaviour", "streamed", "expected"), UNREADABLE)
+async def test_unreadable_answer_with_status_200(
+    server: LLMServer,
+    builder: ModelBuilder,
+    kind: ProviderKind,
+    behaviour: llm.Behaviour,
+    expected: type[Exception],
+    *,
+    streamed: bool,
+) -> None:
+    """What is no answer raises, though not always an error of the library's own."""
+    server.script(behaviour)
+    with pytest.raises(expected) as caught:
+        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    assert type(caught.value) is expected
+
+
+EMPTY: list[tuple[llm.Behaviour, str | None]] = [
+    (llm.empty_answer(), None),
+    (llm.thinking_only(), None),
+    (llm.whitespace_only(), " \n \n"),
+]
+
+
+@EACH_KIND
+@STREAMED
+@pytest.mark.parametrize(("behaviour", "text"), EMPTY)
+async def test_empty_answer_passes_for_a_success(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, behaviour: llm.Behaviour, text: str, *, streamed: bool
+) -> None:
+    """The library is content with these: whoever asks has to look for text or a tool call."""
+    server.script(behaviour)
+    response = await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    assert (response.text, response.finish_reason) == (text, "stop")
+
+
+async def test_anthropic_stream_without_a_stop_reason_passes_for_a_success(
+    server: LLMServer, builder: ModelBuilder
+) -> None:
+    """Only the missing finish reason tells that it broke off: no profile makes the library raise here."""
+    server.script(llm.no_finish_reason())
+    provider = provider_at(server, ProviderKind.ANTHROPIC)
+    response = await ask(builder.model(provider, provider.default_model), streamed=True)
+    assert (response.text, response.finish_reason) == ("Half an answer", None)
+
+
+@EACH_KIND
+@STREAMED
+@pytest.mark.parametrize("behaviour", [llm.reset(), llm.closed_without_answer()], ids=["reset", "closed"])
+async def test_connection_lost_before_any_byte(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, behaviour: llm.Behaviour, *, streamed: bool
+) -> None:
+    """It is told from a refused connection by its phase."""
+    server.script(behaviour)
+    with pytest.raises(ModelConnectionError) as caught:
+        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    assert caught.value.phase == "read"
+
+
+@EACH_KIND
+@STREAMED
+async def test_connection_cut_in_mid_answer(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, *, streamed: bool
+) -> None:
+    """The same error as before any byte: only whoever counts the output can tell them apart."""
+    server.script(llm.cut(after_pieces=2))
+    with pytest.raises(ModelConnectionError) as caught:
+        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
+    assert caught.value.phase == "read"
+
+
+@EACH_KIND
+@pytest.mark.parametrize("after_pieces", [0, 2])
+async def test_error_event_in_a_stream(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, after_pieces: int
+) -> None:
+    """An error inside a 200 has the class and status it would have had outside, and says where it came."""
+    server.script(llm.error_in_stream(after_pieces))
+    with pytest.raises(ModelHTTPError) as caught:
+        await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=True)
+    assert isinstance(caught.value, ModelOverloadedError if kind is ProviderKind.ANTHROPIC else ModelServerError)
+    assert caught.value.in_stream
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """A base URL that refuses connections."""
+    with llm.refusing_url() as url:
+        yield url
+
+
+@BOTH_WIRES
+async def test_refused_connection(server: LLMServer, builder: ModelBuilder, kind: ProviderKind, refusing: str) -> None:
+    """Nobody listens: it fails while connecting."""
+    with pytest.raises(ModelConnectionError) as caught:
+        await ask(builder.model(provider_at(server, kind, base_url=refusing), MODELS[kind]))
+    assert caught.value.phase == "connect"
+
+
+@BOTH_WIRES
+async def test_host_that_does_not_resolve(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
+    """A wrong name fails while connecting."""
+    with pytest.raises(ModelConnectionError) as caught:
+        await ask(builder.model(provider_at(server, kind, base_url=llm.NO_SUCH_HOST_URL), MODELS[kind]))
+    assert caught.value.phase == "connect"
+
+
+@BOTH_WIRES
+async def test_tls_that_is_none(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
+    """An https address of a plain server fails while connecting."""
+    url = server.url.replace("http://", "https://")
+    with pytest.raises(ModelConnectionError) as caught:
+        await ask(builder.model(provider_at(server, kind, base_url=url), MODELS[kind]))
+    assert caught.value.phase == "connect"
+
+
+@BOTH_WIRES
+async def test_black_hole_is_given_up_within_the_first_token_timeout(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind
+) -> None:
+    """A host that swallows packets costs no more than what the first token is waited for."""
+    async with llm.black_hole_url() as url:
+        provider = provider_at(server, kind, base_url=url, first_token_timeout_s=0.2)
+        with pytest.raises(ModelTimeoutError) as caught:
+            await ask(builder.model(provider, MODELS[kind]))
+    assert caught.value.phase == "connect"
