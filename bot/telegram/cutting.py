@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -24,8 +24,9 @@ _LINE_MARKS = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d{1,9}[.)]|#{1,6})[ \t]+)*", re.
 _BLANK_LINE = re.compile(r"^[ \t>]*$", re.MULTILINE)
 _FENCE = re.compile(r"`{3,}|~{3,}")
 _CLOSING_FENCE = re.compile(r"\n[ \t>]*(?:`{3,}|~{3,})[ \t]*$")
+_GAP = re.compile(r"[\s>]*")
 _HEADING_MARK = re.compile(r"#{1,6}[ \t]+")
-_SENTENCE_END = re.compile(r"[.!?…]['\")\]*_]*\s+|[。！？]")  # noqa: RUF001 - the full stops of Chinese and Japanese
+_SENTENCE_END = re.compile(r"[.!?…]['\")\]*_]*\s+|[。！？]")
 _WORD_END = re.compile(r"\s+")
 # What would open a block at the start of a page and did not inside a line.
 _BLOCK_OPENER = re.compile(r"(?=[-*+](?:\s|$|[-*])|#{1,6}(?:\s|$)|>|~~~|=)|\d{1,9}(?=[.)](?:\s|$))")
@@ -179,24 +180,28 @@ class _Knife:
         def forbid(start: int, end: int) -> None:
             forbidden[start:end] = b"\1" * (end - start)
 
+        code = [node for node in self._nodes if node.kind == "CodeBlock"]
         for found in _LINE_MARKS.finditer(self._text):
             forbid(found.start() + 1, found.end() + 1)
         for found in _BLANK_LINE.finditer(self._text):
-            forbid(found.start(), found.end() + 1)
-        for before, node in zip((None, *self._nodes), self._nodes, strict=False):
+            if not any(_enclosing(code, found.start())):
+                forbid(found.start(), found.end() + 1)
+        first_row = 0
+        for node in self._nodes:
             if node.kind in _UNBROKEN and node.end - node.start < self._limit // 4:
                 forbid(node.start + 1, node.end)
             elif node.kind == "Table":
                 forbid(self._line_start(node.start) + 1, node.end)
-            elif node.kind == "TableRow" and before is not None:
+                first_row = self._line_end(self._line_end(node.start) + 1) + 1
+            elif node.kind == "TableRow" and self._line_start(node.start) > first_row:
                 forbidden[self._line_start(node.start)] = 0
-            elif node.kind == "CodeBlock":
-                # Blank lines belong to the code, so the page may start with one.
-                forbidden[node.start : node.end] = bytes(node.end - node.start)
-                if node.detail is not None:
-                    forbid(node.start + 1, min(self._line_end(node.start) + 2, node.end))
-                    closing = _CLOSING_FENCE.search(self._text, self._line_end(node.start), node.end)
-                    forbid(closing.start() + 1 if closing else node.end, node.end)
+            elif node.kind == "Heading" and (after := _GAP.match(self._text, node.end)):
+                # A heading stays with what it heads.
+                forbid(node.end, after.end() + 1)
+            elif node.kind == "CodeBlock" and node.detail is not None:
+                forbid(node.start + 1, min(self._line_end(node.start) + 2, node.end))
+                if closing := _CLOSING_FENCE.search(self._text, self._line_end(node.start), node.end):
+                    forbid(closing.start() + 1, node.end)
         return forbidden
 
     def _line_start(self, index: int) -> int:
@@ -226,7 +231,7 @@ class _Knife:
         return len(rest) - 1 if rest[:-1].isspace() else 0
 
     def _cut_at(self, place: int) -> Cut:
-        enclosing = [node for node in self._nodes if node.start < place < node.end]
+        enclosing = list(_enclosing(self._nodes, place))
         path = self._path(enclosing)
         within_line = place != self._line_start(place)
         quotes = "> " * path.count(QUOTE)
@@ -277,6 +282,10 @@ class _Knife:
             path,
             within_line=True,
         )
+
+
+def _enclosing(nodes: Iterable[Node], index: int) -> Iterator[Node]:
+    return (node for node in nodes if node.start < index < node.end)
 
 
 def _belong_together(text: str, index: int) -> bool:

@@ -124,7 +124,6 @@ class StreamedAnswer:
         self._drafted: Rendered | None = None
         self._drafted_at = 0.0
         self._unreachable = False
-        self._finished = False
         self.draft_id = int(clock.time() * 1000) % (2**31 - 1) + 1
 
     async def show(self) -> None:
@@ -144,15 +143,24 @@ class StreamedAnswer:
 
     async def finish(self) -> None:
         """Deliver the final state of the reply; what is delivered already is left as it is."""
-        if self._finished or self._unreachable:
+        if self._unreachable:
             return
         index, last = await self._settle_all_but_last()
         markup = self._buttons.final()
         if last is not None:
             await self._put(index, last, markup, final=True)
-        elif markup is not None and (shown := self._messages.get(self._settled - 1)) is not None:
-            await self._delivery.edit_markup(shown.sent.chat_id, shown.sent.message_id, markup)
-        self._finished = True
+        else:
+            await self._close_full_page(index - 1, markup)
+
+    async def _close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
+        """Put the buttons under a page after which nothing came, or nothing that is still visible."""
+        if (stale := self._messages.pop(index + 1, None)) is not None:
+            await self._delivery.delete(stale.sent.chat_id, stale.sent.message_id)
+        shown = self._messages.get(index)
+        if shown is None or shown.markup == markup:
+            return
+        if await self._delivery.edit_markup(shown.sent.chat_id, shown.sent.message_id, markup):
+            shown.markup = markup
 
     @property
     def _final(self) -> bool:
@@ -181,8 +189,9 @@ class StreamedAnswer:
             await self._reply.changed(len(self._reply.text))
 
     async def _await_news(self, seen: int) -> None:
-        if self._mode == "draft":
-            await _first_of(self._reply.changed(seen), self._clock.sleep(DRAFT_LIFE_S))
+        if self._mode == "draft" and self._drafted is not None:
+            fades_in = self._drafted_at + DRAFT_LIFE_S - self._clock.monotonic()
+            await _first_of(self._reply.changed(seen), self._clock.sleep(fades_in))
         else:
             await self._reply.changed(seen)
 

@@ -22,10 +22,8 @@ from pydantic_ai.settings import ModelSettings, merge_model_settings
 from core.settings import ProviderSettings
 from services.llm.fallback import Attempts, Candidate, LLMProviderFallback, ModelChoice
 from services.llm.outcomes import EmptyAnswer
+from services.llm.stamp import Stamp, stamped
 from services.llm.streams import CommittedStream, emptiness, is_answer, open_stream, refusal
-
-METADATA_KEY = "understudy"
-"""Where a response says who gave it: `{"provider", "model", "failed": [{"provider", "reason"}]}`."""
 
 
 class Builder(Protocol):
@@ -113,7 +111,7 @@ class RoutedModel(FallbackModel):
                 if response.finish_reason == "content_filter":
                     raise attempts.refused(refusal(response.provider_details))
                 attempts.succeeded(loop.time() - began)
-                return replace(response, metadata=self._stamped(response.metadata, candidate, attempts))
+                return replace(response, metadata=self._stamped(response.metadata, candidate, attempts, messages))
             raise attempts.exhausted()
         finally:
             attempts.close()
@@ -149,7 +147,7 @@ class RoutedModel(FallbackModel):
                         stream = opened.response
                         if not opened.held:
                             raise attempts.refused(refusal(stream.provider_details))
-                        stream.metadata = self._stamped(stream.metadata, candidate, attempts)
+                        stream.metadata = self._stamped(stream.metadata, candidate, attempts, messages)
                         # Private, but the library replays what it peeked in the same way; the contract test
                         # (tests/services/llm/test_routed_contract.py) fails if that changes.
                         stream._event_iterator = CommittedStream(opened, attempts, candidate, began)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -189,13 +187,18 @@ class RoutedModel(FallbackModel):
             messages = [_without_images(message) for message in messages]
         return model, model.prepare_messages(messages, parameters)
 
-    def _stamped(self, metadata: dict[str, Any] | None, candidate: Candidate, attempts: Attempts) -> dict[str, Any]:
-        stamp = {
-            "provider": candidate.provider.id,
-            "model": candidate.model,
-            "failed": [{"provider": failure.provider, "reason": failure.reason} for failure in attempts.failures],
-        }
-        return {**(metadata or {}), METADATA_KEY: stamp}
+    def _stamped(
+        self,
+        metadata: dict[str, Any] | None,
+        candidate: Candidate,
+        attempts: Attempts,
+        messages: Sequence[ModelMessage],
+    ) -> dict[str, Any]:
+        failed = tuple((failure.provider, failure.reason) for failure in attempts.failures)
+        blind = _has_image(messages[-1]) and not self._sees(candidate)
+        return stamped(
+            metadata, Stamp(provider=candidate.provider.id, model=candidate.model, failed=failed, blind=blind)
+        )
 
 
 async def _asked(

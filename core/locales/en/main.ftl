@@ -36,6 +36,7 @@ failed-all-providers = Nobody answers me right now, sorry. Please try again in a
 failed-refused = The provider declined to answer this: { $reason }
 failed-rejected = The provider could not make sense of this request. Putting it another way, or /new, may help.
 failed-too-long = This conversation has grown too long for every model I have. Please start afresh with /new.
+failed-limit = That would take me more steps than I may take for one answer. Could you ask for less at once?
 failed-unexpected = Something went wrong on my side, sorry. It has been noted; please try again.
 failed-storage-footer = This answer could not be saved, so I will not remember it.
 degraded-memory-footer = I could not read our earlier conversation just now.

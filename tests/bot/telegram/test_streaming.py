@@ -362,6 +362,20 @@ async def test_4096_astral_characters_arrive_whole(stage: Stage, server: Telegra
     assert {call.status for call in server.calls} == {200}
 
 
+@pytest.mark.parametrize("seen", [True, False])
+async def test_a_page_after_which_nothing_visible_comes(stage: Stage, server: TelegramServer, *, seen: bool) -> None:
+    """A fence that was opened and left empty: what was seen of it goes, and the full page gets the buttons."""
+    stage.begin()
+    stage.reply.grow("x" * 4095 + "\n\n`")
+    await stage.pass_time(3 if seen else 0.5)
+    assert len(stage.texts) == (2 if seen else 1)
+    stage.reply.grow("``py\n")
+    await stage.end()
+
+    [message] = server.chat(PERSON).answers()
+    assert (message.text, message.labels) == ("x" * 4095, ["Retry"])
+
+
 async def test_a_footer_that_does_not_fit_is_a_message_of_its_own(stage: Stage, server: TelegramServer) -> None:
     """A full last page stays whole; buttons go with the footer."""
     stage.begin()
@@ -509,6 +523,18 @@ async def test_a_person_who_blocked_the_bot_is_left_alone(stage: Stage, server: 
     assert logs == []
 
 
+async def test_a_long_answer_to_a_person_who_blocked_the_bot_costs_one_call(
+    stage: Stage, server: TelegramServer
+) -> None:
+    """The first page finds out; the others are not tried."""
+    server.block(PERSON)
+    stage.begin("off")
+    stage.reply.grow("word " * 3000)
+    await stage.end()
+
+    assert stage.calls("sendMessage") == 1
+
+
 async def test_a_server_without_edits_gets_the_end_as_a_message(stage: Stage, server: TelegramServer) -> None:
     """Some emulators know no more than sending."""
     server.unknown_methods |= {"editMessageText", "sendChatAction"}
@@ -561,7 +587,11 @@ async def test_a_draft_is_kept_alive_while_the_model_thinks(stage: Stage, server
     """Telegram forgets drafts after 30 seconds."""
     stage.begin("draft")
     stage.reply.grow("Hello")
-    await stage.pass_time(70)
+    for _ in range(10):
+        stage.reply.grow("\n")
+        await stage.pass_time(1)
+    assert stage.calls("sendMessageDraft") == 1
+    await stage.pass_time(60)
 
     times = [draft.at for draft in server.chat(PERSON).drafts]
     assert len(times) >= 3

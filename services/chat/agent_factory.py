@@ -1,0 +1,69 @@
+"""The agent that chats: its instructions, its tools, and the model it gets from the fallback service."""
+
+from pydantic_ai import Agent, RunContext
+from pydantic_ai.usage import UsageLimits
+
+from core.messages import ChatKind
+from services.chat.tools import TurnContext, equip
+from services.llm.fallback import ModelChoice
+from services.llm.model_factory import LLMModelFactory
+from services.llm.routed import RoutedModel
+
+LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
+"""The most that one turn may cost: steps of the tool loop, and tools called in them."""
+
+CHARACTER = """\
+You are Understudy, a helpful assistant in a chat. Answer in the language of the user's message, to the point, and \
+say so when you do not know. You may use Markdown: bold, italics, lists, code, quotes, short tables. Chat messages \
+are read on a phone, so prefer short paragraphs."""
+
+GROUP = """\
+This is a group chat{title}. Each message begins with the name of who wrote it; answer the last one and address its \
+writer where it helps. Do not begin your answer with a name."""
+
+PRIVATE = "This is a private chat with {name}."
+
+
+class AgentFactory:
+    """Makes the agent and the model that it runs with.
+
+    Args:
+        models: makes models that go through the fallback service.
+    """
+
+    def __init__(self, models: LLMModelFactory) -> None:
+        self._models = models
+        self._agent = _agent()
+
+    @property
+    def agent(self) -> Agent[TurnContext, str]:
+        """The agent; it keeps nothing between runs, so one serves everybody."""
+        return self._agent
+
+    def model(self, choice: ModelChoice | None) -> RoutedModel:
+        """The model of one turn.
+
+        Raises:
+            UnknownProvider: the choice is not a configured provider.
+        """
+        return self._models.create_llm_model_with_fallback("chat", force_provider=choice)
+
+
+def _agent() -> Agent[TurnContext, str]:
+    # `instructions` are made anew for each turn; a `system_prompt` would freeze the date into the history.
+    agent = Agent(deps_type=TurnContext, instructions=CHARACTER, retries=2)
+    agent.instructions(_circumstances)
+    equip(agent)
+    return agent
+
+
+def _circumstances(context: RunContext[TurnContext]) -> str:
+    turn = context.deps
+    if turn.chat_kind is ChatKind.GROUP:
+        where = GROUP.format(title=f' called "{turn.chat_title}"' if turn.chat_title else "")
+    else:
+        where = PRIVATE.format(name=turn.user_name)
+    lines = [f"Today is {turn.clock.now():%A, %Y-%m-%d} (UTC).", where]
+    if turn.language:
+        lines.append(f"The user's language setting is {turn.language}.")
+    return "\n".join(lines)

@@ -1,0 +1,51 @@
+"""What a chat chose: its provider and model, and whether answers carry a footer.
+
+Nothing is cached: a read is one look at a primary key, and another replica may have written a moment ago.
+"""
+
+from dataclasses import dataclass
+
+from core.clock import Clock
+from core.database import Database
+from core.tables import PreferenceRow
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """The choices of a chat; None where it made none."""
+
+    provider: str | None = None
+    model: str | None = None
+    footers: bool | None = None
+
+
+class Preferences:
+    """The choices of all chats. Each method raises StorageError where the database fails."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def get(self, scope: str) -> Preference:
+        """What this chat chose."""
+        async with self._database.reading() as session:
+            row = await session.get(PreferenceRow, scope)
+        return Preference() if row is None else Preference(row.provider, row.model, row.footers)
+
+    async def set_model(self, scope: str, provider: str, model: str) -> None:
+        """Answer this chat with this model first."""
+        await self._put(scope, provider=provider, model=model)
+
+    async def clear_model(self, scope: str) -> None:
+        """Go back to the order of the configuration."""
+        await self._put(scope, provider=None, model=None)
+
+    async def set_footers(self, scope: str, *, shown: bool) -> None:
+        """Show under each answer who gave it, or do not."""
+        await self._put(scope, footers=shown)
+
+    async def _put(self, scope: str, **choices: str | bool | None) -> None:
+        values = {**choices, "updated_at": self._clock.now()}
+        statement = self._database.insert(PreferenceRow).values(scope=scope, **values)
+        async with self._database.session() as session:
+            await session.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=values))

@@ -1,0 +1,52 @@
+"""What chats chose."""
+
+import asyncio
+
+import pytest
+
+from core.database import Database
+from services.chat.preferences import Preference, Preferences
+from tests.support.clock import ManualClock
+
+
+@pytest.fixture
+def preferences(database: Database, clock: ManualClock) -> Preferences:
+    return Preferences(database, clock)
+
+
+async def test_a_chat_that_chose_nothing(preferences: Preferences) -> None:
+    assert await preferences.get("telegram:1") == Preference(None, None, None)
+
+
+async def test_choices_stand_side_by_side(preferences: Preferences) -> None:
+    """Each is set and cleared by itself, for one chat."""
+    await preferences.set_footers("telegram:1", shown=True)
+    await preferences.set_model("telegram:1", "ollama", "llama3.2")
+    await preferences.set_model("telegram:1", "openai", "gpt-5-mini")
+    assert await preferences.get("telegram:1") == Preference("openai", "gpt-5-mini", footers=True)
+    await preferences.clear_model("telegram:1")
+    assert await preferences.get("telegram:1") == Preference(None, None, footers=True)
+    await preferences.set_footers("telegram:1", shown=False)
+    assert (await preferences.get("telegram:1")).footers is False
+    assert await preferences.get("telegram:2") == Preference()
+
+
+async def test_another_replica_sees_it_at_once(
+    preferences: Preferences, replica: Database, clock: ManualClock
+) -> None:
+    """Also when it had read the old choice a moment ago."""
+    other = Preferences(replica, clock)
+    await other.get("telegram:1")
+    await preferences.set_model("telegram:1", "openai", "gpt-5-mini")
+    assert (await other.get("telegram:1")).provider == "openai"
+
+
+async def test_two_first_choices_at_once_are_both_kept(
+    preferences: Preferences, replica: Database, clock: ManualClock
+) -> None:
+    """The row that both want to make is made once."""
+    other = Preferences(replica, clock)
+    await asyncio.gather(
+        preferences.set_model("telegram:1", "openai", "gpt-5-mini"), other.set_footers("telegram:1", shown=True)
+    )
+    assert await preferences.get("telegram:1") == Preference("openai", "gpt-5-mini", footers=True)
