@@ -3,8 +3,8 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -195,12 +195,13 @@ class Database:
         def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
             # Python's sqlite3 would begin transactions by itself, late and never for DDL: `begin` below does.
             connection.isolation_level = None  # pyright: ignore[reportAttributeAccessIssue]  # sqlite3's own
-            cursor = connection.cursor()
-            cursor.execute("PRAGMA foreign_keys = ON")
-            # FULL syncs each commit. A turn commits twice beside seconds of waiting for a model, so it costs
-            # nothing that anyone notices; NORMAL would forget the last answers when the power fails.
-            cursor.execute("PRAGMA synchronous = FULL")
-            cursor.close()
+            with _closed_on_failure(connection):
+                cursor = connection.cursor()
+                cursor.execute("PRAGMA foreign_keys = ON")
+                # FULL syncs each commit. A turn commits twice beside seconds of waiting for a model, so it costs
+                # nothing that anyone notices; NORMAL would forget the last answers when the power fails.
+                cursor.execute("PRAGMA synchronous = FULL")
+                cursor.close()
 
         def begin(connection: Connection) -> None:
             mode = connection.get_execution_options().get(_BEGIN, "DEFERRED")
@@ -232,10 +233,11 @@ class Database:
         )
 
         def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-            cursor = connection.cursor()
-            cursor.execute(f"SET lock_timeout = {int(self._busy_timeout_s * 1000)}")
-            cursor.close()
-            connection.commit()
+            with _closed_on_failure(connection):
+                cursor = connection.cursor()
+                cursor.execute(f"SET lock_timeout = {int(self._busy_timeout_s * 1000)}")
+                cursor.close()
+                connection.commit()
 
         event.listen(engine.sync_engine, "connect", prepare)
         return engine
@@ -263,6 +265,16 @@ class Database:
                 if mode != "wal":
                     log.warning("database.without_wal", mode=mode)
                 return
+
+
+@contextmanager
+def _closed_on_failure(connection: DBAPIConnection) -> Generator[None]:
+    """Close a connection that could not be prepared: the pool, which never got it, does not."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _migrate(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 import redis.asyncio as redis
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 CONNECT_TIMEOUT_S = 1.0
@@ -32,6 +32,8 @@ def open_redis(url: str | None) -> redis.Redis:
         return FakeAsyncRedis(decode_responses=True)
     options: dict[str, Any] = {  # Any: keyword arguments of several constructors
         "decode_responses": True,
+        # A value that is no UTF-8 is one that its reader cannot use, and no reason to refuse all those beside it.
+        "encoding_errors": "replace",
         "socket_timeout": COMMAND_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "health_check_interval": HEALTH_CHECK_S,
@@ -50,11 +52,25 @@ def open_redis(url: str | None) -> redis.Redis:
 
 def _sentinel(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
     service, _, database = parts.path.strip("/").partition("/")
-    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout")}
-    sentinel = Sentinel(_nodes(parts, DEFAULT_PORTS["sentinel"]), sentinel_kwargs=timeouts)
+    patience = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+    sentinel = Sentinel(_nodes(parts, DEFAULT_PORTS["sentinel"]), sentinel_kwargs=patience)
     return sentinel.master_for(
-        service or "mymaster", db=int(database or 0), **_credentials(parts), **_tls(parts), **options
+        service or "mymaster",
+        connection_pool_class=_MasterPool,
+        db=int(database or 0),
+        **_credentials(parts),
+        **_tls(parts),
+        **options,
     )
+
+
+class _MasterPool(SentinelConnectionPool):
+    """Connections to the master; closes those to the sentinels too, which nobody else does."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        manager: Sentinel = self.sentinel_manager
+        await manager.aclose()
 
 
 def _cluster(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:

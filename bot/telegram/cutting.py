@@ -29,7 +29,11 @@ _HEADING_MARK = re.compile(r"#{1,6}[ \t]+")
 _SENTENCE_END = re.compile(r"[.!?…]['\")\]*_]*\s+|[。！？]")
 _WORD_END = re.compile(r"\s+")
 # What would open a block at the start of a page and did not inside a line.
-_BLOCK_OPENER = re.compile(r"(?=[-*+](?:\s|$|[-*])|#{1,6}(?:\s|$)|>|~~~|=)|\d{1,9}(?=[.)](?:\s|$))")
+_BLOCK_OPENER = re.compile(
+    r"(?=[-+*]\s|[-+]$|([-*_])\1{2,}\s*$|#{1,6}(?:\s|$)|>|~~~|=)|\d{1,9}(?=[.)](?:\s|$))", re.MULTILINE
+)
+# The start of a last line that is still to come: it may open a block or not.
+_UNDECIDED = re.compile(r"\n[ \t>]*(?:[-+*#=~`|_]+|\d{1,9}[.)]?)?[ \t]*$")
 _SAME_MARKS = frozenset("*_~|$`")
 _REGIONAL_INDICATORS = range(0x1F1E6, 0x1F200)
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -100,14 +104,23 @@ def cut(text: str, limit: int) -> Cut:
     knife = _Knife(text, limit)
     best: Cut | None = None
     best_length = 0
-    for places in (knife.blocks, knife.items, knife.lines, knife.sentences, knife.words, knife.characters):
+    for places, enough in (
+        (knife.blocks, limit // 2),
+        (knife.items, limit // 2),
+        (knife.lines, limit // 2),
+        (knife.sentences, limit // 2),
+        (knife.words, limit // 8),
+        (knife.characters, 1),
+        (knife.words_anywhere, 1),
+        (knife.characters_anywhere, 1),
+    ):
         found, length = knife.latest(places())
         if found is not None and length > best_length:
             best, best_length = found, length
-        # A page that is at least half full need not be cut at a worse place.
-        if best is not None and best_length * 2 >= limit:
+        # A page that is full enough need not be cut at a worse place.
+        if best is not None and best_length >= enough:
             return best
-    return best or knife.by_force()
+    return knife.by_force()
 
 
 class _Knife:
@@ -118,7 +131,12 @@ class _Knife:
         self._limit = limit
         self._nodes = parse(hide_angles(text))
         self._borders = {self._line_start(node.start) for node in self._nodes if node.kind in _WITH_BORDERS}
-        self._forbidden = self._forbid()
+        self._unbroken = self._forbid(span for node in self._nodes for span in self._whole(node))
+        """Where a cut would spoil a link, a span of code or a row, but lose nothing."""
+        for start in self._row_starts():
+            self._unbroken[start] = 0
+        self._forbidden = self._forbid(self._marks())
+        """Where a cut would part or double marks that make the structure."""
 
     def blocks(self) -> list[int]:
         """Borders between the blocks of the document."""
@@ -170,39 +188,61 @@ class _Knife:
             size //= 2
         return Cut(self._text[:size], size, within_line=True)
 
-    def _allowed(self, places: Iterable[int]) -> list[int]:
-        return sorted(place for place in places if 0 < place < len(self._text) and not self._forbidden[place])
+    def words_anywhere(self) -> list[int]:
+        """Ends of words, in links and rows of tables too."""
+        return self._allowed((found.end() for found in _WORD_END.finditer(self._text)), within_units=True)
 
-    def _forbid(self) -> bytearray:
-        """Mark where a cut would break something: inside links, code spans, marks, fences, and rows of tables."""
+    def characters_anywhere(self) -> list[int]:
+        """Between any two characters but those of the marks."""
+        return self._allowed(range(1, len(self._text)), within_units=True)
+
+    def _allowed(self, places: Iterable[int], *, within_units: bool = False) -> list[int]:
+        return sorted(
+            place
+            for place in places
+            if 0 < place < len(self._text)
+            and not self._forbidden[place]
+            and (within_units or not self._unbroken[place])
+        )
+
+    def _forbid(self, spans: Iterable[tuple[int, int]]) -> bytearray:
         forbidden = bytearray(len(self._text) + 1)
-
-        def forbid(start: int, end: int) -> None:
+        for start, end in spans:
             forbidden[start:end] = b"\1" * (end - start)
+        return forbidden
 
+    def _whole(self, node: Node) -> Iterator[tuple[int, int]]:
+        if node.kind in _UNBROKEN and node.end - node.start < self._limit // 4:
+            yield node.start + 1, node.end
+        elif node.kind == "Table":
+            yield self._line_start(node.start) + 1, node.end
+
+    def _marks(self) -> Iterator[tuple[int, int]]:
         code = [node for node in self._nodes if node.kind == "CodeBlock"]
+        if undecided := _UNDECIDED.search(self._text):
+            yield undecided.start() + 1, undecided.end()
         for found in _LINE_MARKS.finditer(self._text):
-            forbid(found.start() + 1, found.end() + 1)
+            yield found.start() + 1, found.end() + 1
         for found in _BLANK_LINE.finditer(self._text):
             if not any(_enclosing(code, found.start())):
-                forbid(found.start(), found.end() + 1)
-        first_row = 0
+                yield found.start(), found.end() + 1
         for node in self._nodes:
-            if node.kind in _UNBROKEN and node.end - node.start < self._limit // 4:
-                forbid(node.start + 1, node.end)
-            elif node.kind == "Table":
-                forbid(self._line_start(node.start) + 1, node.end)
-                first_row = self._line_end(self._line_end(node.start) + 1) + 1
-            elif node.kind == "TableRow" and self._line_start(node.start) > first_row:
-                forbidden[self._line_start(node.start)] = 0
-            elif node.kind == "Heading" and (after := _GAP.match(self._text, node.end)):
+            if node.kind == "Heading" and (after := _GAP.match(self._text, node.end)):
                 # A heading stays with what it heads.
-                forbid(node.end, after.end() + 1)
+                yield node.end, after.end() + 1
             elif node.kind == "CodeBlock" and node.detail is not None:
-                forbid(node.start + 1, min(self._line_end(node.start) + 2, node.end))
+                yield node.start + 1, min(self._line_end(node.start) + 2, node.end)
                 if closing := _CLOSING_FENCE.search(self._text, self._line_end(node.start), node.end):
-                    forbid(closing.start() + 1, node.end)
-        return forbidden
+                    yield closing.start() + 1, node.end
+
+    def _row_starts(self) -> Iterator[int]:
+        """Find the rows of tables that a page may start with; the first stays with its header."""
+        first = 0
+        for node in self._nodes:
+            if node.kind == "Table":
+                first = self._line_end(self._line_end(node.start) + 1) + 1
+            elif node.kind == "TableRow" and self._line_start(node.start) > first:
+                yield self._line_start(node.start)
 
     def _line_start(self, index: int) -> int:
         return self._text.rfind("\n", 0, index) + 1

@@ -64,7 +64,12 @@ def parse(text: str) -> tuple[Node, ...]:
         name, value = ("Rule", None) if event == "Rule" else _named(event)
         if name == "Start":
             kind, detail = _named(value)
-            nodes.append(Node(kind, index_of[span["start"]], index_of[span["end"]], depth, _info_string(kind, detail)))
+            start, info = index_of[span["start"]], _info_string(kind, detail)
+            if kind == "Item" or info is not None:
+                # The first item of a list starts at its indentation for the parser, the others at their marks.
+                while text.startswith(" ", start):
+                    start += 1
+            nodes.append(Node(kind, start, index_of[span["end"]], depth, info))
             depth += 1
         elif name == "End":
             depth -= 1

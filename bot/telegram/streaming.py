@@ -163,6 +163,11 @@ class StreamedAnswer:
             shown.markup = markup
 
     @property
+    def message_ids(self) -> tuple[int, ...]:
+        """The messages that hold the answer, in order."""
+        return tuple(self._messages[index].sent.message_id for index in sorted(self._messages))
+
+    @property
     def _final(self) -> bool:
         return self._reply.phase.name != "RUNNING"
 

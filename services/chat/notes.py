@@ -34,9 +34,10 @@ class Notes:
             await session.execute(delete(NoteRow).where(*_of(user_id, scope), NoteRow.text == text))
             session.add(NoteRow(user_id=user_id, scope=scope, text=text, created_at=self._clock.now()))
             await session.flush()
-            newest = select(NoteRow.id).where(*_of(user_id, scope)).order_by(NoteRow.id.desc()).limit(MAX_NOTES)
-            kept = set(await session.scalars(newest))
-            await session.execute(delete(NoteRow).where(*_of(user_id, scope), NoteRow.id < min(kept)))
+            # By the ids that were seen: a note that another replica saves meanwhile is not among them.
+            surplus = select(NoteRow.id).where(*_of(user_id, scope)).order_by(NoteRow.id.desc()).offset(MAX_NOTES)
+            if dropped := list(await session.scalars(surplus)):
+                await session.execute(delete(NoteRow).where(NoteRow.id.in_(dropped)))
 
     async def recall(self, user_id: int, scope: str) -> list[str]:
         """The notes of this user in this chat, oldest first."""

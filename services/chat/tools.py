@@ -97,5 +97,6 @@ async def recall(context: RunContext[TurnContext]) -> list[str]:
 
 def equip(agent: Agent[TurnContext, str]) -> None:
     """Give an agent these tools."""
+    described = agent.tool(docstring_format="google", require_parameter_descriptions=True)
     for tool in (current_time, remember, recall):
-        agent.tool(tool, docstring_format="google", require_parameter_descriptions=True)
+        described(tool)

@@ -57,12 +57,16 @@ def thread_of(row: ThreadRow) -> Thread:
 
 
 def readable(stored: str, turn_id: int) -> list[ModelMessage]:
-    """Stored messages; none where they cannot be read any more, which is logged and harms nothing else."""
+    """Stored messages, from the prompt on; none where they are damaged, which is logged and harms nothing else."""
     try:
-        return transcript.load(stored)
+        messages = transcript.load(stored)
     except UnreadableTranscript as error:
         log.warning("turn.unreadable", turn_id=turn_id, reason=str(error))
         return []
+    if not starts_with_prompt(messages):
+        log.warning("turn.unreadable", turn_id=turn_id, reason="no prompt")
+        return []
+    return messages
 
 
 async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | None:
@@ -143,9 +147,8 @@ async def _load(
     query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
     turns: list[tuple[int, list[ModelMessage]]] = []
     for turn_id, stored in await session.execute(query):
-        messages = pair_tools(readable(stored or "", turn_id))
-        if starts_with_prompt(messages):
-            turns.append((turn_id, messages))
+        if messages := readable(stored or "[]", turn_id):
+            turns.append((turn_id, pair_tools(messages)))
     return turns
 
 

@@ -1,5 +1,6 @@
 """The provider fallback service: who is asked next, and what each outcome changes."""
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -193,21 +194,19 @@ class LLMProviderFallback:
         picked = choice.provider if choice is not None else None
         holder: str | None = None
         probe = routing.probe_due(state, self._usable, now, choice=picked) if state.cooldowns else None
-        if probe is not None:
+        if probe is not None and (fits is None or fits(self._candidate(probe, choice))):
             holder = await self._take_probe(probe, now)
             state = self._shared.routing
         order = routing.order(state, self._usable, now, choice=picked, probe=probe if holder is not None else None)
         fixed = {state.forced(now), picked}
-        candidates = [
-            Candidate(self._all[provider], self._model(provider, choice), provider not in fixed) for provider in order
-        ]
+        candidates = [self._candidate(provider, choice, by_order=provider not in fixed) for provider in order]
         if fits is not None:
             candidates.sort(key=lambda candidate: candidate.by_order and not fits(candidate))
         if not candidates:
             raise AllProvidersFailed(())
         passed_over = fits is not None and [c.provider.id for c in candidates] != order
         lease = (probe, holder) if probe is not None and holder is not None else None
-        return Attempts(self, candidates[: self._rules.max_hops], context, lease, passed_over=passed_over)
+        return Attempts(self, candidates, context, lease, passed_over=passed_over)
 
     async def force_provider(self, provider: str, duration_seconds: float = 1800) -> None:
         """Ask this provider first, even in cooldown, for so many seconds.
@@ -220,7 +219,7 @@ class LLMProviderFallback:
 
     async def clear_cache(self) -> None:
         """Forget the force and the preference, so that the priority order is in force; cooldowns stay."""
-        await self._act(routing.cleared())
+        await self._act(routing.cleared(self._clock.time()))
 
     async def cool_down(self, provider: str, duration_seconds: float, by: str) -> None:
         """Ask this provider last for so many seconds, because an admin says so."""
@@ -265,8 +264,6 @@ class LLMProviderFallback:
         """Apply an outcome: the local copy changes at once, Redis soon after."""
         tally = self._tallies[provider]
         tally.requests += 1
-        tally.failures += 1
-        tally.last_error = outcome.reason
         log.warning(
             "provider.failed",
             provider=provider,
@@ -277,10 +274,14 @@ class LLMProviderFallback:
         )
         if outcome.cooldown_s is None:
             return
+        tally.failures += 1
+        tally.last_error = outcome.reason
         before = self._leader()
         now = self._clock.time()
+        known = self._shared.routing.cooldowns.get(provider)
         self._shared.apply(routing.cooled(provider, outcome.reason, now, outcome.cooldown_s, self._shared.replica))
-        if outcome.fault is Fault.MISCONFIGURED:
+        if outcome.fault is Fault.MISCONFIGURED and (known is None or known.reason != outcome.reason):
+            # Once: many requests may fail at the same time, and so does each probe until somebody acts.
             self._tell(Misconfigured(provider, outcome.reason))
         after = self._leader()
         if before != after and before is not None and after is not None:
@@ -312,6 +313,10 @@ class LLMProviderFallback:
         """Seconds since the epoch."""
         return self._clock.time()
 
+    def leads(self, provider: str) -> bool:
+        """Whether no healthy provider stands above this one."""
+        return routing.leads(self._shared.routing, provider, self._usable, self._clock.time())
+
     def release(self, provider: str, holder: str) -> None:
         """Give a probe's lease back without a verdict."""
         self._shared.apply(routing.probe_returned(provider, holder))
@@ -320,7 +325,11 @@ class LLMProviderFallback:
         self._leases += 1
         holder = f"{self._shared.replica}:{self._leases}"
         lease_s = self._all[provider].timeout_s + LEASE_MARGIN_S
-        await self._shared.commit(routing.probe_taken(provider, holder, now, lease_s), LEASE_WAIT_S)
+        try:
+            await self._shared.commit(routing.probe_taken(provider, holder, now, lease_s), LEASE_WAIT_S)
+        except asyncio.CancelledError:
+            self.release(provider, holder)
+            raise
         lease = self._shared.routing.probes.get(provider)
         if lease is None or lease.holder != holder:
             return None
@@ -334,11 +343,10 @@ class LLMProviderFallback:
         if provider not in self._all:
             raise UnknownProvider(provider, tuple(self._all))
 
-    def _model(self, provider: str, choice: ModelChoice | None) -> str:
+    def _candidate(self, provider: str, choice: ModelChoice | None, *, by_order: bool = True) -> Candidate:
         settings = self._all[provider]
-        if choice is not None and choice.provider == provider and choice.model is not None:
-            return choice.model
-        return settings.default_model
+        picked = choice.model if choice is not None and choice.provider == provider else None
+        return Candidate(settings, picked or settings.default_model, by_order)
 
     def _leader(self) -> str | None:
         """Who is asked first by the rules; a half-open provider leads again only when it has proven itself."""
@@ -412,6 +420,8 @@ class Attempts:
 
     def __iter__(self) -> Iterator[Candidate]:
         for candidate in self._candidates:
+            if len(self._failed) == self._service.rules.max_hops:
+                return
             self._current = candidate
             self._retries = candidate.provider.retries
             self._again = True
@@ -469,7 +479,7 @@ class Attempts:
             self._current.provider.id,
             self._context,
             began=self._began,
-            prefer=self._current.by_order and not self._passed_over,
+            prefer=self._current.by_order and not self._passed_over and self._service.leads(self._current.provider.id),
             first_output_s=first_output_s,
         )
 

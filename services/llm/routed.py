@@ -150,7 +150,9 @@ class RoutedModel(FallbackModel):
                         stream.metadata = self._stamped(stream.metadata, candidate, attempts, messages)
                         # Private, but the library replays what it peeked in the same way; the contract test
                         # (tests/services/llm/test_routed_contract.py) fails if that changes.
-                        stream._event_iterator = CommittedStream(opened, attempts, candidate, began)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                        events = CommittedStream(opened, attempts, candidate, began)
+                        stack.callback(events.close)
+                        stream._event_iterator = events  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
                         yield stream
                         return
                 await attempts.failed(failure)

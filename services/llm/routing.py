@@ -10,13 +10,18 @@ cooling    its cooldown has not ended
 half-open  its cooldown has ended, and nobody has proven since that it works again
 
 All instants are seconds since the epoch by the replicas' own clocks, which are expected to agree to
-within a few seconds (NTP); a clock that is ahead only probes that much earlier.
+within `CLOCK_SKEW_S`; a clock that is ahead only probes that much earlier.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import takewhile
 from typing import TypeVar
+
+CLOCK_SKEW_S = 5.0
+"""How far apart the clocks of two replicas may be: what an admin did is only older than something else if it is older
+by more."""
 
 _Entry = TypeVar("_Entry")
 
@@ -141,6 +146,9 @@ def probe_due(routing: Routing, providers: Sequence[str], now: float, *, choice:
     if routing.forced(now) in providers or choice in providers:
         return None
     preferred = routing.preferred(now)
+    if preferred not in providers:
+        # A replica with other settings may prefer somebody whom this one does not know.
+        preferred = None
     for provider in providers:
         if provider == preferred:
             return None
@@ -152,14 +160,39 @@ def probe_due(routing: Routing, providers: Sequence[str], now: float, *, choice:
     return None
 
 
+def leads(routing: Routing, provider: str, priority: Sequence[str], now: float) -> bool:
+    """Whether no healthy provider stands above this one.
+
+    Only then does an answer of it say who should be asked first. One that began before a preference ran out, or before
+    an admin cleared it, would otherwise renew it, and under load there is always such a one: the priority order would
+    never come back.
+    """
+    above = takewhile(lambda other: other != provider, priority)
+    return all(routing.phase(other, now) is not Phase.HEALTHY for other in above)
+
+
 def forced(provider: str, now: float, duration_s: float) -> Change:
-    """An admin forces a provider."""
-    return lambda routing: replace(routing, force=Force(provider, now, now + duration_s))
+    """An admin forces a provider, unless another replica was told something newer while this one was cut off."""
+    return lambda routing: (
+        routing
+        if routing.force is not None and routing.force.since > now + CLOCK_SKEW_S
+        else replace(routing, force=Force(provider, now, now + duration_s))
+    )
 
 
-def cleared() -> Change:
-    """An admin clears the force and the preference; cooldowns stay."""
-    return lambda routing: replace(routing, force=None, preference=None)
+def cleared(now: float) -> Change:
+    """An admin clears the force and the preference, but none that is newer than this; cooldowns stay."""
+
+    def change(routing: Routing) -> Routing:
+        force, preference = routing.force, routing.preference
+        newest = now + CLOCK_SKEW_S
+        return replace(
+            routing,
+            force=force if force is not None and force.since > newest else None,
+            preference=preference if preference is not None and preference.since > newest else None,
+        )
+
+    return change
 
 
 def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
@@ -205,7 +238,7 @@ def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequ
             return routing
         preference = routing.preference
         standing = routing.preferred(now)
-        if prefer and (standing is None or rank.get(provider, 0) < rank.get(standing, len(rank))):
+        if prefer and provider in rank and (standing is None or rank[provider] < rank.get(standing, len(rank))):
             preference = Preference(provider, now, now + ttl_s)
         if cooldown is None and preference is routing.preference:
             return routing

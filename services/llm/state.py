@@ -4,25 +4,26 @@ Reading is a look at the local copy. It is kept fresh by publish/subscribe (with
 backstop, or every second where a server refuses subscriptions). A change is applied to the copy at once and
 written behind, as an optimistic transaction on one hash, so that the same pure rule decides here and there.
 
-Without Redis the same rules run on the local copy. Changes wait, and when Redis is back both copies are merged and
-the waiting changes applied on top.
+Without Redis the same rules run on the local copy. Changes wait, and when Redis is back they are applied to what it
+holds. Where it came back without its data (a field of the hash says which life of the data this is), the local copy
+is merged in first. It must not be merged otherwise: a copy that missed how an admin ended a force would revive it.
 """
 
 import asyncio
 import contextlib
-import json
 import uuid
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
 from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError, WatchError
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisClusterException, RedisError, ResponseError, WatchError
 
 from core.clock import Clock
-from services.llm.routing import Change, Cooldown, Force, Lease, Preference, Routing, merged
+from services.llm.routing import Change, Routing, merged
+from services.llm.routing_fields import decoded, encoded, is_ours
 
 log = structlog.get_logger()
 
@@ -32,14 +33,19 @@ POLL_S = 1.0
 """The same where the server refuses subscriptions: the most that a copy may be old."""
 RECONNECT_S = 0.5
 """Pause between two attempts to reach a Redis that is gone."""
+SUBSCRIBE_S = 1.0
+"""How long the server may take to confirm a subscription."""
 KEEP_S = 7 * 24 * 3600
-"""The hash outlives its newest entry by a week: long enough for a half-open provider to stay known as one."""
+"""The hash outlives its last change by a week: long enough for a half-open provider to stay known as one."""
 MAX_WAITING = 1000
 """Changes kept for a Redis that is gone; they are rare (a failure, a first success, an admin's act)."""
 WRITE_ATTEMPTS = 20
 """Rounds of an optimistic write before it counts as a fault: replicas write rarely, so two rounds are unusual."""
 
-REDIS_FAULTS = (RedisError, OSError, TimeoutError)
+REDIS_FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+LIFE = "life"
+"""The field that names this life of the data: another name, or none, says that Redis lost what it was told before."""
 
 
 class SharedRouting:
@@ -59,8 +65,10 @@ class SharedRouting:
         self._channel = f"{prefix}:{{llm}}:changed"
         self._routing = Routing()
         self._connected = False
+        self._life: str | None = None
+        self._unreadable: frozenset[str] = frozenset()
         self._waiting: deque[Change] = deque(maxlen=MAX_WAITING)
-        self._written = asyncio.Condition()
+        self._settled = asyncio.Event()
         self._wake = asyncio.Event()
         self._exchange = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -105,51 +113,61 @@ class SharedRouting:
         if routing is not self._routing:
             self._routing = routing
             self._waiting.append(change)
+            self._settled.clear()
             self._wake.set()
 
     async def commit(self, change: Change, timeout_s: float) -> None:
         """Like `apply`, and wait until Redis has it, at most `timeout_s` seconds and not at all while it is gone."""
         self.apply(change)
-        if self._tasks and self._connected:
+        if self._waiting and self._tasks and self._connected:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s), self._written:
-                    await self._written.wait_for(lambda: not self._waiting or not self._connected)
+                async with asyncio.timeout(timeout_s):
+                    await self._settled.wait()
 
     async def _follow(self) -> None:
-        interval_s = RESYNC_S
         while not self._closing:
             try:
                 async with self._redis.pubsub() as pubsub:
-                    try:
-                        await pubsub.subscribe(self._channel)
-                        interval_s = RESYNC_S
-                    except ResponseError:
-                        interval_s = POLL_S
+                    listens = await self._subscribed(pubsub)
                     await self._resync()
                     while not self._closing:
-                        if interval_s == POLL_S:
+                        if not listens:
                             await self._clock.sleep(POLL_S)
                             await self._resync()
-                            continue
-                        message = cast(  # the types of a message's values are not declared
-                            "dict[str, Any] | None",
-                            await pubsub.get_message(ignore_subscribe_messages=True, timeout=interval_s),
-                        )
-                        if message is None or message["data"] != self.replica:
+                        elif await self._heard(pubsub):
                             await self._resync()
-            except REDIS_FAULTS as error:
+            except Exception as error:  # noqa: BLE001 - reported; a follower that dies would leave the copy to age
                 self._lost(error)
                 await self._clock.sleep(RECONNECT_S)
+
+    async def _subscribed(self, pubsub: PubSub) -> bool:
+        """Subscribe and wait for the answer, so that what is read afterwards misses no change; False if refused."""
+        await pubsub.subscribe(self._channel)
+        try:
+            if await pubsub.get_message(timeout=SUBSCRIBE_S) is None:
+                raise TimeoutError("the subscription was not confirmed")
+        except ResponseError as error:
+            log.warning("routing.subscription_refused", detail=str(error)[:200], poll_s=POLL_S)
+            return False
+        return True
+
+    async def _heard(self, pubsub: PubSub) -> bool:
+        """Wait for another replica's change, at most until the next reload is due; False for what is our own."""
+        message = cast(  # the types of a message's values are not declared
+            "dict[str, Any] | None", await pubsub.get_message(ignore_subscribe_messages=True, timeout=RESYNC_S)
+        )
+        return message is None or message["data"] != self.replica
 
     async def _write_behind(self) -> None:
         while not self._closing:
             await self._wake.wait()
             self._wake.clear()
             try:
-                if self._connected:
-                    await self._resync()
-            except REDIS_FAULTS as error:
+                await self._resync()
+            except Exception as error:  # noqa: BLE001 - reported; a writer that dies would keep every change here
                 self._lost(error)
+                await self._clock.sleep(RECONNECT_S)
+                self._wake.set()
 
     async def _resync(self) -> None:
         """Bring the copy and Redis together: read, apply what waits, write the difference, tell the others."""
@@ -160,7 +178,8 @@ class SharedRouting:
                     routing = await self._exchanged(changes)
                 except WatchError:
                     continue
-                self._waiting = deque((c for c in self._waiting if c not in changes), MAX_WAITING)
+                written = set(changes)
+                self._waiting = deque((c for c in self._waiting if c not in written), MAX_WAITING)
                 self._routing = _applied(routing, self._waiting)
                 break
             else:
@@ -168,75 +187,70 @@ class SharedRouting:
         if not self._connected:
             self._connected = True
             log.info("routing.redis_connected", replica=self.replica)
-        async with self._written:
-            self._written.notify_all()
+        if not self._waiting:
+            self._settled.set()
 
     async def _exchanged(self, changes: Collection[Change]) -> Routing:
         """One round of an optimistic transaction; one round trip where there is nothing to write."""
-        if self._connected and not changes:
-            return _decoded(cast("dict[str, str]", await self._redis.hgetall(self._key)))
+        # A client with `decode_responses` answers in strings, which its types do not say.
+        if not changes:
+            stored = cast("dict[str, str]", await self._redis.hgetall(self._key))
+            shared = self._read(stored)
+            if self._together(shared, stored) == shared:
+                self._life = stored.get(LIFE)
+                return shared
         async with self._redis.pipeline(transaction=True) as pipe:
             await pipe.watch(self._key)
-            # A client with `decode_responses` answers in strings, which its types do not say.
             stored = cast("dict[str, str]", await pipe.hgetall(self._key))
-            shared = _decoded(stored)
-            routing = shared if self._connected else merged(shared, self._routing)
-            routing = _applied(routing, changes)
+            shared = self._read(stored)
+            routing = _applied(self._together(shared, stored), changes)
+            life = stored.get(LIFE)
             if routing != shared:
-                fields = _encoded(routing)
-                gone = [name for name in stored if name not in fields]
+                life = life or uuid.uuid4().hex
+                fields = {LIFE: life, **encoded(routing)}
+                gone = [name for name in stored if name not in fields and is_ours(name)]
                 changed: dict[Any, Any] = {name: value for name, value in fields.items() if stored.get(name) != value}
                 pipe.multi()
-                if changed:
-                    pipe.hset(self._key, mapping=changed)
+                pipe.hset(self._key, mapping=changed)
                 if gone:
                     pipe.hdel(self._key, *gone)
-                pipe.expireat(self._key, int(self._clock.time() + KEEP_S))
-                pipe.publish(self._channel, self.replica)
+                pipe.expire(self._key, KEEP_S)
                 await pipe.execute()
-            return routing
+        self._life = life
+        if routing != shared:
+            await self._publish()
+        return routing
 
-    def _lost(self, error: BaseException) -> None:
+    async def _publish(self) -> None:
+        # Not within the transaction: a cluster takes it in none, and a user without the right to publish may still
+        # write; the others then learn of the change by their own reloads.
+        try:
+            await self._redis.publish(self._channel, self.replica)
+        except REDIS_FAULTS as error:
+            log.info("routing.not_published", error=type(error).__name__, detail=str(error)[:200])
+
+    def _together(self, shared: Routing, stored: Mapping[str, str]) -> Routing:
+        """What Redis holds, with the local copy merged in where Redis lost its data since."""
+        return shared if self._life in {None, stored.get(LIFE)} else merged(shared, self._routing)
+
+    def _read(self, stored: Mapping[str, str]) -> Routing:
+        routing, unreadable = decoded(stored)
+        if unreadable != self._unreadable:
+            self._unreadable = unreadable
+            if unreadable:
+                log.warning("routing.unreadable_fields", fields=sorted(unreadable))
+        return routing
+
+    def _lost(self, error: Exception) -> None:
         if self._connected or not self._tasks:
-            log.warning("routing.redis_lost", error=type(error).__name__, detail=str(error)[:200])
+            bug = None if isinstance(error, REDIS_FAULTS) else error
+            log.warning("routing.redis_lost", error=type(error).__name__, detail=str(error)[:200], exc_info=bug)
         self._connected = False
+        # Who waits for a write need not wait for one that does not come.
+        self._settled.set()
 
 
 def _applied(routing: Routing, changes: Iterable[Change]) -> Routing:
     for change in changes:
         routing = change(routing)
     return routing
-
-
-def _encoded(routing: Routing) -> dict[str, str]:
-    entries: dict[str, Force | Preference | Cooldown | Lease | None] = {
-        "force": routing.force,
-        "preferred": routing.preference,
-        **{f"cooldown:{provider}": cooldown for provider, cooldown in routing.cooldowns.items()},
-        **{f"probe:{provider}": lease for provider, lease in routing.probes.items()},
-    }
-    return {name: json.dumps(asdict(entry)) for name, entry in entries.items() if entry is not None}
-
-
-def _decoded(fields: Mapping[str, str]) -> Routing:
-    cooldowns: dict[str, Cooldown] = {}
-    probes: dict[str, Lease] = {}
-    force: Force | None = None
-    preference: Preference | None = None
-    for name, value in fields.items():
-        try:
-            entry: dict[str, Any] = json.loads(value)  # Any: what another replica wrote, checked by the constructors
-            match name.partition(":"):
-                case ("force", "", ""):
-                    force = Force(**entry)
-                case ("preferred", "", ""):
-                    preference = Preference(**entry)
-                case ("cooldown", ":", provider):
-                    cooldowns[provider] = Cooldown(**entry)
-                case ("probe", ":", provider):
-                    probes[provider] = Lease(**entry)
-                case _:
-                    log.warning("routing.unknown_field", field=name)
-        except (TypeError, ValueError) as error:
-            log.warning("routing.unreadable_field", field=name, error=type(error).__name__)
-    return Routing(force, preference, cooldowns, probes)

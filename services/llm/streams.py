@@ -20,6 +20,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import StreamedResponse
 
+from services.llm.deadlines import Deadline
 from services.llm.fallback import Attempts, Candidate
 from services.llm.outcomes import EmptyAnswer
 
@@ -71,7 +72,7 @@ async def open_stream(
         ModelRequestTimeout: nothing within the candidate's first-token timeout.
         EmptyAnswer: the stream ended without output.
     """
-    timeout_s = candidate.provider.first_token_timeout_s
+    timeout_s = min(candidate.provider.first_token_timeout_s, candidate.provider.timeout_s)
     held: deque[Event] = deque()
     try:
         async with asyncio.timeout(timeout_s):
@@ -103,8 +104,9 @@ def _is_output(event: Event) -> bool:
 class CommittedStream:
     """The events of a stream whose output has begun: first those held back, then the rest as they come.
 
-    The time that the consumer takes between two events does not count. The outcome is reported once: at the end, or
-    with the failure that ends it early; a consumer that leaves reports nothing.
+    The time that the consumer takes between two events does not count, neither as a stall nor against the time for a
+    whole answer. The outcome is reported once: at the end, or with the failure that ends it early; a consumer that
+    leaves reports nothing.
 
     Args:
         opened: the stream so far.
@@ -121,8 +123,10 @@ class CommittedStream:
         self._stall_s = candidate.provider.stall_timeout_s
         self._timeout_s = candidate.provider.timeout_s
         self._loop = asyncio.get_running_loop()
-        self._deadline = began + candidate.provider.timeout_s
-        self._first_output_s = self._loop.time() - began
+        self._deadline = Deadline()
+        self._passed_on = self._loop.time()
+        self._first_output_s = self._passed_on - began
+        self._end_by = began + candidate.provider.timeout_s
         self._over = False
 
     def __aiter__(self) -> Self:
@@ -139,22 +143,33 @@ class CommittedStream:
             return self._held.popleft()
         if self._over:
             raise StopAsyncIteration
-        left_s = self._deadline - self._loop.time()
+        now = self._loop.time()
+        self._end_by += now - self._passed_on
+        stalled_by = now + self._stall_s
+        self._deadline.until = min(stalled_by, self._end_by)
         try:
-            async with asyncio.timeout(min(self._stall_s, left_s)):
-                return await anext(self._events)
+            with self._deadline:
+                event = await anext(self._events)
         except StopAsyncIteration:
-            self._over = True
+            self.close()
             self._end()
             raise
-        except TimeoutError as error:
-            self._over = True
-            stalled = left_s > self._stall_s
-            reason = f"stalled for {self._stall_s:g} s" if stalled else f"not finished within {self._timeout_s:g} s"
-            raise self._attempts.broke_off(TimeoutError(reason)) from error
         except Exception as error:
-            self._over = True
+            self.close()
+            if self._response.cancelled:
+                raise
+            if isinstance(error, TimeoutError):
+                whole = self._end_by <= stalled_by
+                reason = f"not finished within {self._timeout_s:g} s" if whole else f"stalled for {self._stall_s:g} s"
+                raise self._attempts.broke_off(TimeoutError(reason)) from error
             raise self._attempts.broke_off(error) from error
+        self._passed_on = self._loop.time()
+        return event
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._over = True
+        self._deadline.close()
 
     def _end(self) -> None:
         if self._response.cancelled:

@@ -37,10 +37,12 @@ class Place:
 
 
 def note(text: str = "likes tea", created_at: datetime = NOON) -> NoteRow:
+    """A row to write."""
     return NoteRow(user_id=1, scope="telegram:1", text=text, created_at=created_at)
 
 
 async def notes(database: Database) -> list[str]:
+    """What was written."""
     async with database.reading() as session:
         return list(await session.scalars(select(NoteRow.text).order_by(NoteRow.id)))
 
@@ -120,11 +122,15 @@ def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
 
 async def test_a_session_that_fails_leaves_nothing(database: Database) -> None:
     """An exception in the block rolls everything back and passes through as it is."""
-    with pytest.raises(LookupError):
+
+    async def write_and_fail() -> None:
         async with database.session() as session:
             session.add(note())
             await session.flush()
             raise LookupError
+
+    with pytest.raises(LookupError):
+        await write_and_fail()
     assert await notes(database) == []
 
 
@@ -285,10 +291,15 @@ class TestSqlite:
         """No room: told as such, and nothing is half written."""
         database = Database(f"sqlite:///{tmp_path / 'u.db'}")
         await database.start()
-        with pytest.raises(StorageError, match="the database failed: its disk is full"):
+
+        async def write() -> None:
             async with database.session() as session:
                 await session.execute(text("PRAGMA max_page_count = 1"))
                 session.add(note("x" * 1_000_000))
+
+        with pytest.raises(StorageError, match="the database failed: its disk is full"):
+            await write()
+        assert await notes(database) == []
         await database.close()
 
     @pytest.mark.parametrize(
@@ -299,7 +310,7 @@ class TestSqlite:
             # something else's file
             (lambda path: path.write_text("not a database, but long enough to be taken for one" * 20), "damaged"),
             # a file where the directory should be
-            (lambda path: (path.parent.rmdir(), path.parent.write_text("")), "File exists|Not a directory"),
+            (lambda path: (path.parent.rmdir(), path.parent.write_text("")), r"File exists|Not a directory"),
         ],
     )
     async def test_unusable_place_at_start(
@@ -323,7 +334,7 @@ class TestSqlite:
             first = Database(f"sqlite:///{path}")
             await first.start()
             await first.close()
-        with pytest.raises(StartupError, match="it is read-only|cannot be opened"):
+        with pytest.raises(StartupError, match=r"it is read-only|cannot be opened"):
             await Database(f"sqlite:///file:{path}?mode=ro&uri=true").start()
 
     async def test_locked_at_start(self, tmp_path: Path) -> None:
@@ -346,10 +357,9 @@ async def test_a_newer_schema_is_not_touched(database: Database, database_url: s
 class TestPostgres:
     """What only a server can do to us."""
 
-    async def test_stopped_and_started_again(self, postgres: PostgresServer) -> None:
+    async def test_stopped_and_started_again(self, postgres: PostgresServer, postgres_url: str) -> None:
         """While it is down each use says so; once it is back, the next use works without a restart of ours."""
-        url = postgres.create_database()
-        database = Database(url)
+        database = Database(postgres_url)
         await database.start()
         async with database.session() as session:
             session.add(note())
@@ -362,48 +372,49 @@ class TestPostgres:
             postgres.start()
         assert await notes(database) == ["likes tea"]
         await database.close()
-        postgres.drop_database(url)
 
-    async def test_stopped_in_the_middle_of_a_transaction(self, postgres: PostgresServer) -> None:
+    async def test_stopped_in_the_middle_of_a_transaction(self, postgres: PostgresServer, postgres_url: str) -> None:
         """The transaction that lost its server says so too."""
-        url = postgres.create_database()
-        database = Database(url)
+        database = Database(postgres_url)
         await database.start()
+
+        async def write_and_lose() -> None:
+            async with database.session() as session:
+                session.add(note())
+                await session.flush()
+                postgres.stop()
+
         try:
             with pytest.raises(StorageError, match="the database failed: it is unreachable"):
-                async with database.session() as session:
-                    session.add(note())
-                    await session.flush()
-                    postgres.stop()
+                await write_and_lose()
         finally:
             postgres.start()
         assert await notes(database) == []
         await database.close()
-        postgres.drop_database(url)
 
-    async def test_locked(self, postgres: PostgresServer) -> None:
+    async def test_locked(self, postgres_url: str) -> None:
         """A table that somebody else holds is told after the busy timeout."""
-        url = postgres.create_database()
-        database = Database(url, busy_timeout_s=0.1)
+        database = Database(postgres_url, busy_timeout_s=0.1)
         await database.start()
-        with psycopg.connect(url) as other:
+        with psycopg.connect(postgres_url) as other:
             other.execute("LOCK TABLE notes")
             with pytest.raises(StorageError, match="the database failed: it is locked by another process"):
                 await notes(database)
         await database.close()
-        postgres.drop_database(url)
 
-    async def test_read_only(self, postgres: PostgresServer) -> None:
+    async def test_read_only(self, postgres_url: str) -> None:
         """A standby, or a database that its owner closed for writing."""
-        url = postgres.create_database()
-        database = Database(url)
+        database = Database(postgres_url)
         await database.start()
-        with pytest.raises(StorageError, match="the database failed: it is read-only"):
+
+        async def write() -> None:
             async with database.session() as session:
                 await session.execute(text("SET TRANSACTION READ ONLY"))
                 session.add(note())
+
+        with pytest.raises(StorageError, match="the database failed: it is read-only"):
+            await write()
         await database.close()
-        postgres.drop_database(url)
 
     async def test_no_such_database_at_start(self, postgres: PostgresServer) -> None:
         """One line that names the place and the setting."""
@@ -443,7 +454,7 @@ class TestUrl:
 
     @pytest.mark.parametrize("url", ["mysql://u:hidden@h/x", "nonsense hidden", "postgresql://u:hidden@h:port/x"])
     def test_a_mistake_is_told_without_the_value(self, url: str, tmp_path: Path) -> None:
-        with pytest.raises(ConfigurationError, match="DATABASE_URL: .*for example") as caught:
+        with pytest.raises(ConfigurationError, match=r"DATABASE_URL: .*for example") as caught:
             url_for(Place(SecretStr(url), tmp_path))
         assert "hidden" not in str(caught.value)
         assert caught.value.__cause__ is None

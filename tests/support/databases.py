@@ -22,16 +22,20 @@ def postgres() -> Iterator[PostgresServer]:
         server.remove()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a new, empty database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'understudy.db'}"
-        return
-    server: PostgresServer = request.getfixturevalue("postgres")
-    url = server.create_database()
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The address of a new, empty database on PostgreSQL."""
+    url = postgres.create_database()
     yield url
-    server.drop_database(url)
+    postgres.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a new, empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'understudy.db'}"
+    return request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture

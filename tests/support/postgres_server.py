@@ -112,12 +112,12 @@ class PostgresServer:
         self._count += 1
         name = f"test_{self._count}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # pyright: ignore  # a name of ours
+            connection.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")  # pyright: ignore  # the same
+            connection.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)".encode())
 
     def remove(self) -> None:
         self.stop()

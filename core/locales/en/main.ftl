@@ -22,6 +22,7 @@ not-allowed = Sorry, I only talk to people and groups on my list. Please ask who
 
 ## While an answer is made
 
+ask-usage = Put your question behind the command: /ask why is the sky blue?
 queue-full = You are faster than I am: too many messages are waiting here already. Please send this one again in a moment.
 stopping = Stopping.
 stopped = Stopped.
@@ -37,7 +38,9 @@ failed-refused = The provider declined to answer this: { $reason }
 failed-rejected = The provider could not make sense of this request. Putting it another way, or /new, may help.
 failed-too-long = This conversation has grown too long for every model I have. Please start afresh with /new.
 failed-limit = That would take me more steps than I may take for one answer. Could you ask for less at once?
+empty-answer = There is nothing to say to that, it seems.
 failed-unexpected = Something went wrong on my side, sorry. It has been noted; please try again.
+failed-storage = I cannot reach my memory just now, so this did not work. Please try again in a moment.
 failed-storage-footer = This answer could not be saved, so I will not remember it.
 degraded-memory-footer = I could not read our earlier conversation just now.
 
@@ -46,6 +49,7 @@ degraded-memory-footer = I could not read our earlier conversation just now.
 unsupported-media = I cannot make anything of this kind of message yet. I understand text and pictures.
 cannot-see-image = The model that answered cannot see pictures, so I went by the text alone.
 cannot-hear-audio = I cannot listen to voice messages and audio yet. Please write it to me instead.
+file-not-fetched = I could not fetch that file from Telegram just now. Could you send it again?
 file-too-large = That file is too large for me. Could you send a smaller one?
 
 ## Under an answer
@@ -70,4 +74,13 @@ model-automatic = Automatic: the best provider that works
 model-set = From now on { $model } of { $provider } answers you. If it fails, another one steps in.
 model-group-admins-only = In a group, only its admins choose the model.
 retry-pick = Who shall try?
+model-gone = That list is out of date. Please open /model again.
+retry-gone = I can no longer try that one again.
 retry-last-only = Only the latest answer can be tried again.
+
+## Commands in Telegram's menu
+
+command-new = a fresh conversation
+command-model = choose who answers
+command-stop = stop the answer
+command-help = what I can do

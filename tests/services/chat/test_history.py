@@ -37,22 +37,27 @@ IDS = st.sampled_from(["a", "b", "c"])
 
 
 def asked(text: str) -> ModelRequest:
+    """A prompt."""
     return ModelRequest(parts=[UserPromptPart(text)])
 
 
 def called(*ids: str) -> ModelResponse:
+    """Calls of a tool of ours."""
     return ModelResponse(parts=[ToolCallPart("clock", {"zone": "UTC"}, id_) for id_ in ids])
 
 
 def returned(*ids: str) -> ModelRequest:
+    """Their results."""
     return ModelRequest(parts=[ToolReturnPart("clock", "noon", id_) for id_ in ids])
 
 
 def said(text: str) -> ModelResponse:
+    """An answer."""
     return ModelResponse(parts=[TextPart(text)])
 
 
 def native(call: str | None, result: str | None) -> ModelResponse:
+    """A call that the provider runs itself, and its result."""
     parts = [NativeToolCallPart("search", {}, call)] if call else []
     return ModelResponse(parts=[*parts, *([NativeToolReturnPart("search", "found", result)] if result else [])])
 
@@ -157,6 +162,7 @@ def test_the_budget_is_held(sizes: list[tuple[int, int]], tokens: int, attachmen
     ],
 )
 def test_pairing(messages: list[ModelMessage], kept: list[list[str]]) -> None:
+    """Half an exchange goes, everything around it stays."""
     assert shape(pair_tools(messages)) == kept
 
 
@@ -177,6 +183,7 @@ def test_pairing(messages: list[ModelMessage], kept: list[list[str]]) -> None:
     ],
 )
 def test_estimate(message: ModelMessage, tokens: int) -> None:
+    """What each kind of part costs."""
     assert estimate_tokens([message]) == tokens + MESSAGE_TOKENS
 
 
@@ -189,8 +196,9 @@ def test_a_cut_keeps_beginning_and_end_of_both_sides() -> None:
         said("To begin " + "y" * 10_000 + " in the end"),
     ]
     request, response = cut_turn(long_turn, 500)
-    assert isinstance(prompt := request.parts[0], UserPromptPart)
-    assert isinstance(answer := response.parts[0], TextPart)
+    prompt, answer = request.parts[0], response.parts[0]
+    assert isinstance(prompt, UserPromptPart)
+    assert isinstance(answer, TextPart)
     for text, begins, ends in (
         (prompt.content, "first words", "last words?"),
         (answer.content, "To begin", "in the end"),
@@ -213,5 +221,6 @@ def test_a_cut_keeps_the_places_of_files() -> None:
     """A photo with an essay under it is still a photo, and belongs to the prompt."""
     photo = TextContent("[image]", metadata={"attachment": "0" * 64})
     (request,) = cut_turn([ModelRequest(parts=[UserPromptPart(["x" * 10_000, photo])])], 200)
-    assert isinstance(part := request.parts[0], UserPromptPart)
+    part = request.parts[0]
+    assert isinstance(part, UserPromptPart)
     assert part.content[1] == photo

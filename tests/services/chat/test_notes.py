@@ -16,6 +16,7 @@ GROUP = scope_of(ConversationKey(Surface.TELEGRAM, -1001234567890))
 
 @pytest.fixture
 def notes(database: Database, clock: ManualClock) -> Notes:
+    """The notes, on each kind of database."""
     return Notes(database, clock)
 
 
@@ -48,6 +49,7 @@ async def test_recalled_in_order_where_they_were_said(notes: Notes) -> None:
     ],
 )
 async def test_what_is_kept_of_a_text(notes: Notes, said: str, kept: list[str]) -> None:
+    """One line, bounded, or nothing."""
     await notes.remember(7, PRIVATE, said)
     assert await notes.recall(7, PRIVATE) == kept
 

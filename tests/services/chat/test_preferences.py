@@ -11,10 +11,12 @@ from tests.support.clock import ManualClock
 
 @pytest.fixture
 def preferences(database: Database, clock: ManualClock) -> Preferences:
+    """The choices, on each kind of database."""
     return Preferences(database, clock)
 
 
 async def test_a_chat_that_chose_nothing(preferences: Preferences) -> None:
+    """None everywhere, so that the caller's defaults hold."""
     assert await preferences.get("telegram:1") == Preference(None, None, None)
 
 
@@ -31,9 +33,7 @@ async def test_choices_stand_side_by_side(preferences: Preferences) -> None:
     assert await preferences.get("telegram:2") == Preference()
 
 
-async def test_another_replica_sees_it_at_once(
-    preferences: Preferences, replica: Database, clock: ManualClock
-) -> None:
+async def test_another_replica_sees_it_at_once(preferences: Preferences, replica: Database, clock: ManualClock) -> None:
     """Also when it had read the old choice a moment ago."""
     other = Preferences(replica, clock)
     await other.get("telegram:1")

@@ -35,15 +35,18 @@ PLENTY = 100_000
 
 @pytest.fixture
 def threads(database: Database, clock: ManualClock) -> Threads:
+    """The conversations, on each kind of database."""
     return Threads(database, clock)
 
 
 def prompt(text: str, *images: bytes) -> ModelRequest:
+    """What a user sends."""
     files = [BinaryContent(image, media_type="image/jpeg") for image in images]
     return ModelRequest(parts=[UserPromptPart([text, *files] if files else text)])
 
 
 def answer(text: str) -> ModelResponse:
+    """What a model says."""
     return ModelResponse(parts=[TextPart(text)])
 
 
@@ -89,7 +92,7 @@ def pictures(messages: Sequence[ModelMessage]) -> list[bytes | str]:
 class TestThreads:
     """Which thread a message belongs to."""
 
-    async def test_made_once_and_kept(self, threads: Threads, database: Database, replica: Database) -> None:
+    async def test_made_once_and_kept(self, threads: Threads, replica: Database) -> None:
         """First use makes it; another process finds the same one."""
         thread = await threads.current(KEY)
         assert thread.key == KEY
@@ -114,7 +117,7 @@ class TestThreads:
         found = await asyncio.gather(*(which.current(KEY) for which in (threads, other) * 5))
         assert len({thread.id for thread in found}) == 1
 
-    async def test_start_new_puts_the_old_one_aside(self, threads: Threads, database: Database) -> None:
+    async def test_start_new_puts_the_old_one_aside(self, threads: Threads) -> None:
         """The next message goes to the new thread; the old one stays with what was said in it."""
         old = await threads.current(KEY)
         await say(threads, old, "hello")
@@ -129,7 +132,9 @@ class TestThreads:
     ) -> None:
         """Whatever meets whatever, nobody fails and one thread is current in the end."""
         other = Threads(replica, clock)
-        await asyncio.gather(*(call(KEY) for which in (threads, other) * 4 for call in (which.start_new, which.current)))
+        await asyncio.gather(
+            *(call(KEY) for which in (threads, other) * 4 for call in (which.start_new, which.current))
+        )
         async with database.reading() as session:
             current = select(func.count()).select_from(ThreadRow).where(ThreadRow.is_current)
             assert await session.scalar(current) == 1
@@ -311,7 +316,7 @@ class TestHistory:
 class TestFiles:
     """Pictures of users."""
 
-    async def test_the_newest_few_come_back(self, threads: Threads, database: Database) -> None:
+    async def test_the_newest_few_come_back(self, threads: Threads) -> None:
         """Older ones are the text that stands for them, in order, and their bytes are not read."""
         thread = await threads.current(KEY)
         for number in range(KEPT_ATTACHMENTS + 2):
@@ -388,7 +393,9 @@ class TestRetry:
         assert failed.status is TurnStatus.FAILED
         assert failed.speaker_id == ALICE
         assert failed.thread == thread
-        assert failed.prompt == asked
+        assert failed.prompt is not None
+        assert pictures([failed.prompt]) == [b"%d" % number for number in range(6)]
+        assert texts([failed.prompt])[0] == "look"
 
     async def test_an_answered_retry_takes_the_place(self, threads: Threads) -> None:
         """The history holds the new answer alone."""

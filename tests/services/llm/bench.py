@@ -1,6 +1,7 @@
 """Two LLM servers on loopback behind the fallback service, and a way to ask through it."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,20 @@ class RealPauses(ManualClock):
             self.pauses.append(seconds)
             return
         await super().sleep(seconds)
+
+
+class RealSleeps(ManualClock):
+    """Instants stand still until a test moves them, but every pause takes its real time: for faults of real servers."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    """Wait until something becomes true that happens in the background."""
+    async with asyncio.timeout(within_s):
+        while not holds():
+            await asyncio.sleep(0.002)
 
 
 def provider(name: str, server_url: str, **changes: object) -> ProviderSettings:

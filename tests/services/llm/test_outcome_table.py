@@ -70,7 +70,9 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
 
 
 @STREAMED
-@pytest.mark.parametrize(("does", "asked", "cooldown_s"), [row[1:] for row in MOVES_ON], ids=[row[0] for row in MOVES_ON])
+@pytest.mark.parametrize(
+    ("does", "asked", "cooldown_s"), [row[1:] for row in MOVES_ON], ids=[row[0] for row in MOVES_ON]
+)
 async def test_the_second_provider_answers(
     stage: Stage, does: Callable[[], Behaviour], asked: int, cooldown_s: float, *, streamed: bool
 ) -> None:

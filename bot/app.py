@@ -1,0 +1,94 @@
+"""The composition root: builds everything that both surfaces share, and hands each what it needs."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from core.clock import Clock, SystemClock
+from core.database import Database, url_for
+from core.i18n import Texts
+from core.provider_settings import ProviderKind, ProviderSettings
+from core.redis import open_redis
+from core.settings import Settings
+from services.admin import ProviderDesk
+from services.audit import Audit
+from services.chat.agent_factory import AgentFactory
+from services.chat.notes import Notes
+from services.chat.preferences import Preferences
+from services.chat.threads import Threads
+from services.chat.turn import Chat, Stores
+from services.llm.builders import ModelBuilder
+from services.llm.catalog import Catalog
+from services.llm.fallback import LLMProviderFallback, Rules
+from services.llm.model_factory import LLMModelFactory
+from services.llm.state import SharedRouting
+
+log = structlog.get_logger()
+
+DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",))
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the surfaces stand on."""
+
+    settings: Settings
+    clock: Clock
+    texts: Texts
+    database: Database
+    fallback: LLMProviderFallback
+    catalog: Catalog
+    chat: Chat
+    stores: Stores
+    desk: ProviderDesk
+
+
+def with_demo(settings: Settings) -> Settings:
+    """The settings with the built-in demo as the last provider, for the console where nobody else answers."""
+    if any(provider.kind is ProviderKind.DEMO for provider in settings.providers):
+        return settings
+    return settings.model_copy(update={"providers": (*settings.providers, DEMO)})
+
+
+@asynccontextmanager
+async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGenerator[House]:
+    """Build the services and start them in order; they stop in reverse.
+
+    Raises:
+        StartupError: DATA_DIR or the database cannot be used.
+    """
+    clock = clock or SystemClock()
+    async with AsyncExitStack() as stack:
+        settings.prepare_data_dir()
+        database = Database(url_for(settings))
+        await database.start()
+        stack.push_async_callback(database.close)
+
+        redis = open_redis(settings.redis_url.get_secret_value() if settings.redis_url is not None else None)
+        stack.push_async_callback(redis.aclose)
+        shared = SharedRouting(redis, settings.redis_prefix, clock)
+        await shared.start()
+        stack.push_async_callback(shared.close)
+
+        rules = Rules(settings.provider_preferred_ttl, settings.provider_cooldown, settings.provider_max_hops)
+        fallback = LLMProviderFallback(settings.providers, shared, clock, rules)
+        builder = ModelBuilder(clock)
+        stack.push_async_callback(builder.aclose)
+        catalog = Catalog(builder.http_client)
+        models = LLMModelFactory(fallback, builder)
+
+        texts = Texts()
+        stores = Stores(Threads(database, clock), Notes(database, clock), Preferences(database, clock))
+        chat = Chat(
+            agents=AgentFactory(models),
+            stores=stores,
+            texts=texts,
+            clock=clock,
+            history_tokens=settings.history_tokens,
+            demos=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
+        )
+        stack.push_async_callback(chat.save_unsaved)
+        desk = ProviderDesk(fallback, builder, Audit(database, clock), clock)
+        yield House(settings, clock, texts, database, fallback, catalog, chat, stores, desk)

@@ -1,0 +1,72 @@
+"""Who and what a message is for. All asynchronous: aiogram runs plain functions in a thread, 30 us each."""
+
+from aiogram import Bot
+from aiogram.enums import MessageEntityType
+from aiogram.filters import Filter
+from aiogram.types import Message
+
+from bot.telegram.incoming import is_group
+
+
+class Addressed(Filter):
+    """The message is for the bot; gives `text`, what of it is.
+
+    In a private chat that is everything; in a group a message that mentions the bot or replies to it.
+    """
+
+    async def __call__(self, message: Message, bot: Bot) -> bool | dict[str, str]:
+        """Whether it is."""
+        text = message.text or message.caption or ""
+        if not is_group(message):
+            return {"text": text}
+        me = await bot.me()
+        mention = _mention(message, me.username or "", me.id)
+        if mention is not None:
+            return {"text": text.replace(mention, "", 1).strip() if mention.startswith("@") else text}
+        original = message.reply_to_message
+        if original is not None and original.from_user is not None and original.from_user.id == me.id:
+            return {"text": text} if original.forum_topic_created is None else False
+        return False
+
+
+def _mention(message: Message, username: str, bot_id: int) -> str | None:
+    """The words of a message that mention the bot."""
+    text = message.text or message.caption or ""
+    for entity in message.entities or message.caption_entities or ():
+        if entity.type == MessageEntityType.MENTION:
+            words = entity.extract_from(text)
+            if words.lower() == f"@{username.lower()}":
+                return words
+        elif entity.type == MessageEntityType.TEXT_MENTION and entity.user is not None and entity.user.id == bot_id:
+            return entity.extract_from(text)
+    return None
+
+
+class Private(Filter):
+    """The message is in a private chat."""
+
+    async def __call__(self, message: Message) -> bool:
+        """Whether it is."""
+        return not is_group(message)
+
+
+class UserContent(Filter):
+    """The message was written by somebody, and does not merely report what happened in the chat."""
+
+    async def __call__(self, message: Message) -> bool:
+        """Whether it was."""
+        return message.content_type not in SERVICE and message.via_bot is None
+
+
+SERVICE = frozenset(
+    {
+        "new_chat_members", "left_chat_member", "new_chat_title", "new_chat_photo", "delete_chat_photo",
+        "group_chat_created", "supergroup_chat_created", "channel_chat_created", "pinned_message",
+        "migrate_to_chat_id", "migrate_from_chat_id", "message_auto_delete_timer_changed", "forum_topic_created",
+        "forum_topic_edited", "forum_topic_closed", "forum_topic_reopened", "general_forum_topic_hidden",
+        "general_forum_topic_unhidden", "video_chat_scheduled", "video_chat_started", "video_chat_ended",
+        "video_chat_participants_invited", "boost_added", "chat_background_set", "write_access_allowed",
+        "users_shared", "chat_shared", "web_app_data", "proximity_alert_triggered", "successful_payment",
+        "refunded_payment", "giveaway_created", "giveaway_completed",
+    }
+)  # fmt: skip

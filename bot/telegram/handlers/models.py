@@ -1,0 +1,121 @@
+"""`/model`: who answers this chat."""
+
+import structlog
+from aiogram import Bot, Router
+from aiogram.enums import ChatMemberStatus
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError
+from aiogram.filters import Command
+from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
+
+from bot.telegram.delivery import Delivery
+from bot.telegram.faults import reason_of
+from bot.telegram.incoming import is_group, key_of
+from bot.telegram.keyboards import Automatic, PickModel, PickProvider, checksum, models_keyboard, providers_keyboard
+from bot.telegram.rendering import Rendered
+from core.i18n import Texts
+from core.provider_settings import ProviderSettings
+from services.chat.preferences import Preferences
+from services.chat.scope import scope_of
+from services.llm.catalog import Catalog, CatalogError
+from services.llm.fallback import LLMProviderFallback
+
+log = structlog.get_logger()
+
+ADMINS = frozenset({ChatMemberStatus.CREATOR, ChatMemberStatus.ADMINISTRATOR})
+MODELS_SHOWN = 40
+"""Of a live catalogue; some have hundreds, and the configured ones come first."""
+CATALOG_TIMEOUT_S = 3.0
+
+
+def model_router(
+    *, delivery: Delivery, preferences: Preferences, catalog: Catalog, fallback: LLMProviderFallback, texts: Texts
+) -> Router:
+    """The handlers of the picker."""
+    router = Router(name="model")
+
+    async def title(message: Message, language: str | None) -> str:
+        chosen = await preferences.get(scope_of(key_of(message)))
+        current = f"{chosen.provider} · {chosen.model}" if chosen.provider else texts.get("model-automatic", language)
+        return texts.get("model-title", language, current=current)
+
+    def providers(language: str | None) -> InlineKeyboardMarkup:
+        return providers_keyboard(texts, language, [provider.id for provider in fallback.providers])
+
+    async def models(provider_id: str) -> tuple[ProviderSettings, list[str]] | None:
+        provider = next((known for known in fallback.providers if known.id == provider_id), None)
+        if provider is None:
+            return None
+        try:
+            live = await catalog.live_models(provider, timeout_s=CATALOG_TIMEOUT_S)
+        except CatalogError as error:
+            log.info("model.no_catalogue", provider=provider_id, reason=error.reason)
+            live = ()
+        if provider.deployments:
+            live = ()  # what Azure lists are models, and only a deployment can be asked
+        return provider, list(dict.fromkeys((*provider.models, *live)))[:MODELS_SHOWN]
+
+    async def may_choose(query: CallbackQuery, message: Message, bot: Bot) -> bool:
+        if not is_group(message) or await _is_admin(bot, message.chat.id, query.from_user.id):
+            return True
+        text = texts.get("model-group-admins-only", query.from_user.language_code)
+        await delivery.answer_callback(query.id, text, alert=True)
+        return False
+
+    async def show(message: Message, text: str, markup: InlineKeyboardMarkup | None) -> None:
+        await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=markup, final=True)
+
+    @router.message(Command("model"))
+    async def model(message: Message) -> None:
+        language = message.from_user.language_code if message.from_user is not None else None
+        place = key_of(message)
+        await delivery.send(
+            place.chat_id,
+            Rendered(await title(message, language)),
+            topic_id=place.topic_id or None,
+            markup=providers(language),
+        )
+
+    @router.callback_query(PickProvider.filter())
+    async def pick_provider(query: CallbackQuery, callback_data: PickProvider, bot: Bot) -> None:
+        message, language = query.message, query.from_user.language_code
+        if not isinstance(message, Message) or not await may_choose(query, message, bot):
+            return
+        await delivery.answer_callback(query.id)
+        found = await models(callback_data.provider) if callback_data.provider else None
+        markup = providers(language) if found is None else models_keyboard(texts, language, found[0].id, found[1])
+        await show(message, await title(message, language), markup)
+
+    @router.callback_query(PickModel.filter())
+    async def pick_model(query: CallbackQuery, callback_data: PickModel, bot: Bot) -> None:
+        message, language = query.message, query.from_user.language_code
+        if not isinstance(message, Message) or not await may_choose(query, message, bot):
+            return
+        found = await models(callback_data.provider)
+        name = next((name for name in found[1] if checksum(name) == callback_data.check), None) if found else None
+        if found is None or name is None:
+            await delivery.answer_callback(query.id, texts.get("model-gone", language), alert=True)
+            return
+        await preferences.set_model(scope_of(key_of(message)), found[0].id, name)
+        log.info("model.chosen", provider=found[0].id, model=name, chat_id=message.chat.id)
+        await delivery.answer_callback(query.id)
+        await show(message, texts.get("model-set", language, provider=found[0].id, model=name), None)
+
+    @router.callback_query(Automatic.filter())
+    async def automatic(query: CallbackQuery, bot: Bot) -> None:
+        message, language = query.message, query.from_user.language_code
+        if not isinstance(message, Message) or not await may_choose(query, message, bot):
+            return
+        await preferences.clear_model(scope_of(key_of(message)))
+        await delivery.answer_callback(query.id)
+        await show(message, texts.get("model-automatic", language), None)
+
+    return router
+
+
+async def _is_admin(bot: Bot, chat_id: int, user_id: int) -> bool:
+    try:
+        member = await bot.get_chat_member(chat_id, user_id)
+    except (TelegramAPIError, ClientDecodeError) as error:
+        log.warning("model.admin_unknown", chat_id=chat_id, reason=reason_of(error))
+        return False
+    return member.status in ADMINS

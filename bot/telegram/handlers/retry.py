@@ -1,0 +1,94 @@
+"""Retry and Retry elsewhere: the latest answer of a conversation, made again."""
+
+from aiogram import Router
+from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
+
+from bot.telegram.answering import Answering
+from bot.telegram.delivery import Delivery
+from bot.telegram.incoming import is_group, key_of, speaker_of
+from bot.telegram.keyboards import Back, Elsewhere, Retry, RetryWith, answer_keyboard, elsewhere_keyboard
+from bot.telegram.lanes import Lanes
+from core.i18n import Texts
+from core.messages import ChatKind, Incoming
+from services.chat.conversation import Turn
+from services.chat.threads import Threads
+from services.llm.fallback import LLMProviderFallback, ModelChoice
+
+
+def retry_router(
+    *,
+    answering: Answering,
+    delivery: Delivery,
+    lanes: Lanes,
+    threads: Threads,
+    texts: Texts,
+    fallback: LLMProviderFallback,
+) -> Router:
+    """The handlers of the buttons under an answer."""
+    router = Router(name="retry")
+
+    async def retried(query: CallbackQuery, turn_id: int) -> tuple[Message, Turn] | None:
+        """The message under which the button was pressed and its turn, if that may be answered again."""
+        message, language = query.message, query.from_user.language_code
+        turn = await threads.turn(turn_id)
+        if (
+            not isinstance(message, Message)
+            or turn is None
+            or turn.prompt is None
+            or turn.thread.key != key_of(message)
+        ):
+            await delivery.answer_callback(query.id, texts.get("retry-gone", language))
+            return None
+        latest = await threads.last_turn(turn.thread.key)
+        if latest is None or latest.id != turn_id:
+            await delivery.answer_callback(query.id, texts.get("retry-last-only", language))
+            return None
+        return message, turn
+
+    async def show(message: Message, markup: InlineKeyboardMarkup | None) -> None:
+        await delivery.edit_markup(message.chat.id, message.message_id, markup)
+
+    async def again(query: CallbackQuery, turn_id: int, choice: ModelChoice | None) -> None:
+        found = await retried(query, turn_id)
+        if found is None:
+            return
+        message, turn = found
+        incoming = Incoming(
+            key=turn.thread.key,
+            chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
+            speaker=speaker_of(query.from_user),
+            text="",
+            sent_at=turn.created_at,
+            chat_title=message.chat.title,
+        )
+        taken = lanes.submit(turn.thread.key, lambda: answering.answer(incoming, retry_of=turn, choice=choice))
+        await delivery.answer_callback(query.id, None if taken else texts.get("queue-full", incoming.speaker.language))
+        if taken:
+            await show(message, None)
+
+    @router.callback_query(Retry.filter())
+    async def retry(query: CallbackQuery, callback_data: Retry) -> None:
+        await again(query, callback_data.turn, None)
+
+    @router.callback_query(RetryWith.filter())
+    async def retry_with(query: CallbackQuery, callback_data: RetryWith) -> None:
+        await again(query, callback_data.turn, ModelChoice(callback_data.provider))
+
+    @router.callback_query(Elsewhere.filter())
+    async def elsewhere(query: CallbackQuery, callback_data: Elsewhere) -> None:
+        found = await retried(query, callback_data.turn)
+        if found is not None:
+            language = query.from_user.language_code
+            providers = [provider.id for provider in fallback.providers]
+            await delivery.answer_callback(query.id, texts.get("retry-pick", language))
+            await show(found[0], elsewhere_keyboard(texts, language, found[1].id, providers))
+
+    @router.callback_query(Back.filter())
+    async def back(query: CallbackQuery, callback_data: Back) -> None:
+        await delivery.answer_callback(query.id)
+        if isinstance(query.message, Message):
+            language = query.from_user.language_code
+            several = len(fallback.providers) > 1
+            await show(query.message, answer_keyboard(texts, language, callback_data.turn, elsewhere=several))
+
+    return router

@@ -1,0 +1,158 @@
+"""A Telegram message becomes one without Telegram: its text, its files, who says it and where."""
+
+import re
+from dataclasses import dataclass
+from io import BytesIO
+
+import structlog
+from aiogram import Bot
+from aiogram.enums import ChatType
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError
+from aiogram.types import Message, PhotoSize, User
+
+from bot.telegram.faults import reason_of
+from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface
+
+log = structlog.get_logger()
+
+LARGEST_IMAGE = 10 * 1024 * 1024
+LARGEST_TEXT_FILE = 200 * 1024
+"""A text file goes into the prompt as it is; 200 KB are some 50,000 tokens."""
+DOWNLOAD_TIMEOUT_S = 30
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
+TEXT_TYPES = re.compile(r"text/|application/(json|xml|yaml|x-yaml|toml|javascript|x-sh|sql|x-python|x-ndjson)")
+TEXT_NAMES = re.compile(
+    r"\.(txt|md|rst|csv|tsv|log|json|ya?ml|toml|ini|cfg|xml|html?|css|[jt]sx?|py|rs|go|java|kt|c|h|cc|cpp|rb|php|sh|sql"
+    r"|tex|srt)$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message that no answer can be made of; `key` is the text that says why."""
+
+    key: str
+
+
+def key_of(message: Message) -> ConversationKey:
+    """The conversation that a message belongs to: a chat, or a topic of it."""
+    topic = message.message_thread_id if message.is_topic_message else None
+    return ConversationKey(Surface.TELEGRAM, message.chat.id, topic or 0)
+
+
+def speaker_of(user: User) -> Speaker:
+    """Who a Telegram user is."""
+    return Speaker(user.id, user.full_name, user.language_code)
+
+
+def is_group(message: Message) -> bool:
+    """Whether several people may be in the chat."""
+    return message.chat.type != ChatType.PRIVATE
+
+
+def speaker_behind(message: Message) -> Speaker:
+    """Who wrote a message; a channel or an anonymous admin speaks under the name of the chat."""
+    if message.sender_chat is not None:
+        return Speaker(message.sender_chat.id, message.sender_chat.full_name)
+    if message.from_user is not None:
+        return speaker_of(message.from_user)
+    return Speaker(message.chat.id, message.chat.full_name)
+
+
+async def incoming_of(message: Message, bot: Bot, text: str) -> Incoming | Unreadable:
+    """Read a message, files and all.
+
+    Args:
+        message: the message.
+        bot: fetches its files.
+        text: what of its text is meant for the bot.
+    """
+    read = await _files(message, bot)
+    if isinstance(read, Unreadable):
+        return read
+    attachments, inlined = read
+    text = "\n\n".join(part for part in (text, inlined) if part)
+    if not text and not attachments:
+        return Unreadable("unsupported-media")
+    return Incoming(
+        key=key_of(message),
+        chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
+        speaker=speaker_behind(message),
+        text=text,
+        sent_at=message.date,
+        attachments=attachments,
+        chat_title=message.chat.title,
+        quoted=_quoted(message, bot),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of a message that is worth fetching."""
+
+    file_id: str
+    media_type: str
+    name: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return self.media_type not in IMAGE_TYPES
+
+
+async def _files(message: Message, bot: Bot) -> tuple[tuple[Attachment, ...], str] | Unreadable:
+    """The images of a message, and the text of its text file."""
+    file = _file_of(message)
+    if file is None or isinstance(file, Unreadable):
+        return file or ((), "")
+    data = await _download(bot, file.file_id)
+    if data is None:
+        return Unreadable("file-not-fetched")
+    if file.is_text:
+        return (), f"[The file {file.name}:]\n{data.decode(errors='replace')}\n[End of the file]"
+    return (Attachment(data, file.media_type, file.name),), ""
+
+
+def _file_of(message: Message) -> _File | Unreadable | None:
+    if message.photo:
+        return _File(_best(message.photo).file_id, "image/jpeg")
+    if message.voice or message.audio or message.video_note:
+        return Unreadable("cannot-hear-audio")
+    document = message.document
+    if document is None:
+        return None
+    name, media_type = document.file_name or "file", document.mime_type or ""
+    readable = media_type in IMAGE_TYPES or TEXT_TYPES.match(media_type) or TEXT_NAMES.search(name)
+    if not readable:
+        return Unreadable("unsupported-media")
+    largest = LARGEST_IMAGE if media_type in IMAGE_TYPES else LARGEST_TEXT_FILE
+    if (document.file_size or 0) > largest:
+        return Unreadable("file-too-large")
+    return _File(document.file_id, media_type, name)
+
+
+def _best(sizes: list[PhotoSize]) -> PhotoSize:
+    return max(sizes, key=lambda size: size.width * size.height)
+
+
+async def _download(bot: Bot, file_id: str) -> bytes | None:
+    target = BytesIO()
+    try:
+        await bot.download(file_id, destination=target, timeout=DOWNLOAD_TIMEOUT_S)
+    except (TelegramAPIError, ClientDecodeError, OSError, TimeoutError) as error:
+        log.warning("incoming.file_not_fetched", reason=reason_of(error))
+        return None
+    return target.getvalue()
+
+
+def _quoted(message: Message, bot: Bot) -> str | None:
+    """What a message replies to, unless the bot said it itself: then it stands in the conversation."""
+    original = message.reply_to_message
+    if message.quote is not None:
+        return message.quote.text
+    if original is None or (original.from_user is not None and original.from_user.id == bot.id):
+        return None
+    if original.forum_topic_created is not None:
+        # In a topic every message formally replies to the one that opened it.
+        return None
+    return original.text or original.caption

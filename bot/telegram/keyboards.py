@@ -1,0 +1,119 @@
+"""The buttons, and what they carry (64 bytes at most)."""
+
+import zlib
+from collections.abc import Sequence
+
+from aiogram.filters.callback_data import CallbackData
+from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
+
+from core.i18n import Texts
+
+
+class Stop(CallbackData, prefix="stop"):
+    """Stop this answer."""
+
+    number: int
+
+
+class Retry(CallbackData, prefix="retry"):
+    """Answer this turn again."""
+
+    turn: int
+
+
+class Elsewhere(CallbackData, prefix="else"):
+    """Choose who answers this turn again."""
+
+    turn: int
+
+
+class Back(CallbackData, prefix="back"):
+    """Show the buttons of an answer again."""
+
+    turn: int
+
+
+class RetryWith(CallbackData, prefix="with"):
+    """Answer this turn again, asking this provider first."""
+
+    turn: int
+    provider: str
+
+
+class PickProvider(CallbackData, prefix="prov"):
+    """Show the models of a provider; an empty one is the list of providers."""
+
+    provider: str
+
+
+class PickModel(CallbackData, prefix="model"):
+    """Answer this chat with this model. Its name may be too long for a button, so its checksum stands for it."""
+
+    provider: str
+    check: str
+
+
+class Automatic(CallbackData, prefix="auto"):
+    """Answer this chat by the order of the configuration."""
+
+
+class Desk(CallbackData, prefix="desk"):
+    """An act of `/provider`."""
+
+    act: str
+    provider: str
+
+
+def checksum(model: str) -> str:
+    """A short stand-in for a model's name."""
+    return f"{zlib.crc32(model.encode()):08x}"
+
+
+def stop_keyboard(texts: Texts, language: str | None, number: int) -> InlineKeyboardMarkup:
+    """Under an answer that is being made."""
+    return _rows([[_button(texts.get("button-stop", language), Stop(number=number))]])
+
+
+def answer_keyboard(texts: Texts, language: str | None, turn: int, *, elsewhere: bool) -> InlineKeyboardMarkup:
+    """Under an answer that is done; `elsewhere` where there is more than one provider."""
+    buttons = [_button(texts.get("button-retry", language), Retry(turn=turn))]
+    if elsewhere:
+        buttons.append(_button(texts.get("button-retry-elsewhere", language), Elsewhere(turn=turn)))
+    return _rows([buttons])
+
+
+def elsewhere_keyboard(texts: Texts, language: str | None, turn: int, providers: Sequence[str]) -> InlineKeyboardMarkup:
+    """Who shall try."""
+    rows = [[_button(provider, RetryWith(turn=turn, provider=provider))] for provider in providers]
+    return _rows([*rows, [_button(texts.get("button-back", language), Back(turn=turn))]])
+
+
+def providers_keyboard(texts: Texts, language: str | None, providers: Sequence[str]) -> InlineKeyboardMarkup:
+    """Whose models."""
+    rows = [[_button(provider, PickProvider(provider=provider))] for provider in providers]
+    return _rows([[_button(texts.get("button-automatic", language), Automatic())], *rows])
+
+
+def models_keyboard(texts: Texts, language: str | None, provider: str, models: Sequence[str]) -> InlineKeyboardMarkup:
+    """Which model of a provider."""
+    rows = [[_button(model[:60], PickModel(provider=provider, check=checksum(model)))] for model in models]
+    return _rows([*rows, [_button(texts.get("button-back", language), PickProvider(provider=""))]])
+
+
+def desk_keyboard(providers: Sequence[str]) -> InlineKeyboardMarkup:
+    """Under the table of `/provider`."""
+    rows = [
+        [_button(f"{act} {provider}", Desk(act=act, provider=provider)) for act in ("force", "test")]
+        + [_button(act, Desk(act=act, provider=provider)) for act in ("cooldown", "reset")]
+        for provider in providers
+    ]
+    everything = [_button("clear", Desk(act="clear", provider="")), _button("refresh", Desk(act="", provider=""))]
+    return _rows([*rows, everything])
+
+
+def _button(text: str, data: CallbackData) -> InlineKeyboardButton:
+    return InlineKeyboardButton(text=text, callback_data=data.pack())
+
+
+def _rows(rows: list[list[InlineKeyboardButton]]) -> InlineKeyboardMarkup:
+    return InlineKeyboardMarkup(inline_keyboard=rows)

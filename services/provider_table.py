@@ -1,0 +1,78 @@
+"""What `/provider` shows: every provider in a few lines of plain text, for a phone and for a terminal."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from services.durations import say_duration
+from services.llm.fallback import ProviderState, ProviderStatus, ServiceStatus
+
+ALONE = "Redis does not answer: this replica decides alone, and others do not see what is done here until it is back."
+
+
+def provider_table(status: ServiceStatus, now: float) -> str:
+    """All providers in the order of their priority.
+
+    Args:
+        status: what is known of them.
+        now: seconds since the epoch.
+    """
+    blocks = [_block(number, provider, now) for number, provider in enumerate(status.providers, start=1)]
+    if not blocks:
+        blocks = ["No provider is listed in AVAILABLE_PROVIDERS."]
+    if not status.shared:
+        blocks.append(ALONE)
+    return "\n\n".join(["Providers by priority; figures are of this process.", *blocks])
+
+
+def say_until(until: float, now: float) -> str:
+    """An instant with how far away it is: `until 14:05 UTC (4m 20s left)`."""
+    # Rounded up, like what is left: at the minute that is shown it is over.
+    instant = datetime.fromtimestamp(math.ceil(until / 60) * 60, UTC)
+    same_day = instant.date() == datetime.fromtimestamp(now, UTC).date()
+    shown = instant.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M")
+    return f"until {shown} UTC ({say_duration(until - now)} left)"
+
+
+def _block(number: int, provider: ProviderStatus, now: float) -> str:
+    lines = [f"{number}. {provider.provider}: {_state(provider, now)}", f"models: {', '.join(provider.models)}"]
+    if provider.requests:
+        lines.append(f"{_counted(provider.requests, 'request')}, {provider.failures} failed")
+    if provider.first_output_s:
+        lines.append(f"first output: {_latency(provider.first_output_s)}")
+    if provider.last_error is not None and provider.last_error != provider.reason:
+        lines.append(f"last error: {provider.last_error}")
+    return "\n   ".join(lines)
+
+
+def _state(provider: ProviderStatus, now: float) -> str:
+    until = f" {say_until(provider.until, now)}" if provider.until is not None else ""
+    reason = f": {provider.reason}" if provider.reason is not None else ""
+    match provider.state:
+        case ProviderState.HEALTHY:
+            return "healthy"
+        case ProviderState.PREFERRED:
+            return f"preferred{until}"
+        case ProviderState.FORCED:
+            return f"forced{until}"
+        case ProviderState.COOLING:
+            return f"cooling down{until}{reason}"
+        case ProviderState.PROBING:
+            return f"being probed{reason}"
+        case ProviderState.HALF_OPEN:
+            return f"half-open, to be probed next{reason}"
+        case ProviderState.NOT_CONFIGURED:
+            return f"not configured{reason}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _latency(seconds: Sequence[float]) -> str:
+    if len(seconds) == 1:
+        return f"{seconds[0]:.2f} s (once)"
+    # "inclusive" stays between the least and the largest; the other method extrapolates from few values.
+    percentile_95 = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
+    return f"median {statistics.median(seconds):.2f} s, 95% within {percentile_95:.2f} s"
