@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
+from redis.asyncio import Redis
 
 from core.clock import Clock, SystemClock
 from core.database import Database, url_for
@@ -38,6 +39,7 @@ class House:
     clock: Clock
     texts: Texts
     database: Database
+    redis: Redis
     fallback: LLMProviderFallback
     catalog: Catalog
     chat: Chat
@@ -91,4 +93,4 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         )
         stack.push_async_callback(chat.save_unsaved)
         desk = ProviderDesk(fallback, builder, Audit(database, clock), clock)
-        yield House(settings, clock, texts, database, fallback, catalog, chat, stores, desk)
+        yield House(settings, clock, texts, database, redis, fallback, catalog, chat, stores, desk)

@@ -119,7 +119,7 @@ class Database:
         variable = "DATA_DIR" if self._is_sqlite else "DATABASE_URL"
         try:
             if self._is_sqlite:
-                self._make_directory()
+                await asyncio.to_thread(self._make_file)
                 await self._switch_to_wal()
             async with self._writing.begin() as connection:
                 await connection.run_sync(_migrate)
@@ -242,10 +242,17 @@ class Database:
         event.listen(engine.sync_engine, "connect", prepare)
         return engine
 
-    def _make_directory(self) -> None:
+    def _make_file(self) -> None:
+        """Open the file once without aiosqlite.
+
+        Where the file cannot be opened, aiosqlite leaves a thread behind that reports to the event loop later. A
+        program that ends because of it has no loop any more, and a traceback would follow the one line.
+        """
         path = self._url.database
         if path and not path.startswith(("file:", ":memory:")):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
+        arguments, options = self._engine.dialect.create_connect_args(self._url)
+        sqlite3.connect(arguments[0], **options).close()
 
     async def _switch_to_wal(self) -> None:
         """Let readers and the writer work side by side; the file remembers it.

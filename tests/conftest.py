@@ -1,6 +1,7 @@
 """Fixtures for every test: a clock that stands still, the two stores that the shared state may live in."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -16,21 +17,32 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
+@asynccontextmanager
+async def _running(directory: Path) -> AsyncIterator[RedisServer]:
+    if BINARY is None:
+        pytest.skip("redis-server is not installed")
+    server = RedisServer(directory)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
 @pytest.fixture
 async def redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
     """A real server of this test's own, on a free port."""
-    if BINARY is None:
-        pytest.skip("redis-server is not installed")
-    server = RedisServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop()
+    async with _running(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture(params=["embedded", "server"])
-async def redis(request: pytest.FixtureRequest) -> AsyncIterator[Redis]:
+async def redis(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Redis]:
     """A client of the embedded store, and one of a real server."""
-    url = request.getfixturevalue("redis_server").url if request.param == "server" else None
-    client = open_redis(url)
-    yield client
-    await client.aclose()
+    async with AsyncExitStack() as stack:
+        url: str | None = None
+        if request.param == "server":
+            url = (await stack.enter_async_context(_running(tmp_path))).url
+        client = open_redis(url)
+        stack.push_async_callback(client.aclose)
+        yield client

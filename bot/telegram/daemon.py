@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import signal
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,7 @@ from bot.telegram.rendering import Rendered
 from core.clock import Clock
 from core.errors import StartupError, StorageError
 from core.i18n import Texts
+from services.notices import AdminNotices
 
 log = structlog.get_logger()
 
@@ -85,19 +86,33 @@ async def _serve(house: House, bot: Bot, stop: asyncio.Event) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
+    notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, bot))
+    house.fallback.listen(notices.hear)
     polling = asyncio.create_task(poller.run(), name="poll")
+    telling = asyncio.create_task(notices.run(), name="notices")
     log.info("bot.started", username=me.username, providers=[p.id for p in house.fallback.providers])
     try:
         await _first(polling, stop)
     finally:
         polling.cancel()
-        await asyncio.wait([polling])
+        telling.cancel()
+        await asyncio.wait([polling, telling])
         log.info("bot.stopping", timeout_s=settings.shutdown_timeout)
         await lanes.drain(settings.shutdown_timeout)
         log.info("bot.stopped")
     if not polling.cancelled():
         polling.result()
     return 0
+
+
+def _to_admins(house: House, bot: Bot) -> Callable[[str], Awaitable[None]]:
+    delivery = Delivery(bot, house.clock)
+
+    async def send(text: str) -> None:
+        for admin in sorted(house.settings.admin_ids):
+            await delivery.send(admin, Rendered(text))
+
+    return send
 
 
 def _bot(token: str, api_base_url: str | None) -> Bot:

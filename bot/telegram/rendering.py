@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 
 import structlog
 from aiogram.types import MessageEntity
@@ -124,11 +125,13 @@ def _around(span: Span, alone: Iterable[Span]) -> Iterator[Span]:
 
 def _nested(spans: Iterable[Span]) -> list[Span]:
     """Split what overlaps without nesting, and drop what is held by its own kind already (quotes cannot nest)."""
+    turn = count()
 
-    def entry(span: Span, count: int) -> tuple[int, int, int, Span]:
-        return span.offset, -span.length, count, span
+    def entry(span: Span) -> tuple[int, int, bool, int, Span]:
+        # Of two with the same text the quote is the outer one.
+        return span.offset, -span.length, span.type != "blockquote", next(turn), span
 
-    waiting = [entry(span, count) for count, span in enumerate(spans)]
+    waiting = [entry(span) for span in spans]
     heapq.heapify(waiting)
     result: list[Span] = []
     opened: list[Span] = []
@@ -139,13 +142,13 @@ def _nested(spans: Iterable[Span]) -> list[Span]:
         if opened and _end(span) > _end(opened[-1]):
             border = _end(opened[-1])
             rest = span.copy_with(offset=border, length=_end(span) - border)
-            heapq.heappush(waiting, entry(rest, len(result) + len(waiting) + 1_000_000))
+            heapq.heappush(waiting, entry(rest))
             span.length = border - span.offset
         if any(outer.type == span.type for outer in opened):
             continue
         opened.append(span)
         result.append(span)
-    return sorted(result, key=lambda one: (one.offset, -one.length))
+    return sorted(result, key=lambda one: (one.offset, -one.length))  # stable: an outer one stays before its inner one
 
 
 def _entities(text: str, spans: Iterable[Span]) -> Iterator[MessageEntity]:

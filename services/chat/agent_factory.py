@@ -1,5 +1,6 @@
 """The agent that chats: its instructions, its tools, and the model it gets from the fallback service."""
 
+import pydantic_ai
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.usage import UsageLimits
 
@@ -32,6 +33,8 @@ class AgentFactory:
     """
 
     def __init__(self, models: LLMModelFactory) -> None:
+        # The library would write an advertisement to the terminal at the first run, in the middle of a chat.
+        pydantic_ai.BANNER_ENABLED = False
         self._models = models
         self._agent = _agent()
 

@@ -60,20 +60,24 @@ class Reply:
         return self._stop_wanted
 
     def write(self, piece: str) -> None:
-        """Add to the text."""
+        """Add to the text; one that has ended stays as it is."""
+        if self.phase is not ReplyPhase.RUNNING:
+            return
         self._pieces.append(piece)
         self._length += len(piece)
         if self._length > self._wake_at:
             self._wake()
 
     def end(self, phase: ReplyPhase, notice: str | None = None, footer: str | None = None) -> None:
-        """Bring it to its end."""
+        """Bring it to its end; the first end counts."""
+        if self.phase is not ReplyPhase.RUNNING:
+            return
         self.phase, self.notice, self.footer = phase, notice, footer
         self._wake()
 
     def stop(self) -> None:
-        """The user wants no more of it. Nothing happens to an answer that has ended."""
-        if self.phase is ReplyPhase.RUNNING:
+        """The user wants no more of it. Nothing happens to an answer that has ended, nor at the second press."""
+        if self.phase is ReplyPhase.RUNNING and not self._stop_wanted:
             self._stop_wanted = True
             if self._on_stop is not None:
                 self._on_stop()

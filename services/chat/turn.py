@@ -1,13 +1,11 @@
 """One turn: a message comes in, an answer is written as it streams, and what was said is saved."""
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 
 import structlog
-from pydantic_ai import Agent, AgentRun, capture_run_messages
-from pydantic_ai.exceptions import UsageLimitExceeded
+from pydantic_ai import Agent, AgentRun
 from pydantic_ai.messages import (
     BinaryContent,
     ModelMessage,
@@ -22,19 +20,13 @@ from pydantic_ai.messages import (
 )
 
 from core.clock import Clock
-from core.errors import (
-    AnswerInterrupted,
-    ContentRefused,
-    ContextWindowExceeded,
-    ProviderError,
-    RequestRejected,
-    StorageError,
-    UnknownProvider,
-)
+from core.errors import ContextWindowExceeded, StorageError, UnknownProvider
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.agent_factory import LIMITS, AgentFactory
+from services.chat.backlog import Backlog
 from services.chat.conversation import Thread, Turn, TurnStatus
+from services.chat.ending import Ending, ending_of
 from services.chat.notes import Notes
 from services.chat.preferences import Preference, Preferences
 from services.chat.reply import Reply, ReplyPhase
@@ -46,15 +38,6 @@ from services.llm.routed import RoutedModel
 from services.llm.stamp import last_stamp
 
 log = structlog.get_logger()
-
-UNSAVED_KEPT = 1000
-"""Turns that wait in memory for a database that does not take them."""
-STATUS = {
-    ReplyPhase.COMPLETE: TurnStatus.COMPLETE,
-    ReplyPhase.STOPPED: TurnStatus.STOPPED,
-    ReplyPhase.INTERRUPTED: TurnStatus.INTERRUPTED,
-    ReplyPhase.FAILED: TurnStatus.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,23 +57,21 @@ class _Run:
     reply: Reply
     prompt: ModelRequest
     choice: ModelChoice | None
-    preference: Preference = field(default_factory=Preference)
+    began: float
     thread: Thread | None = None
+    replaces_id: int | None = None
+    """The turn whose place this one takes once it is answered."""
+    preference: Preference = field(default_factory=Preference)
     turn: Turn | None = None
-    before: int | None = None
-    """The turn before which the history ends."""
     messages: Sequence[ModelMessage] = ()
+    """What came after the prompt."""
     remembered: bool = True
     """Whether the history could be read."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """How a reply ends: its phase, and the text that says why, with that text's arguments."""
-
-    phase: ReplyPhase
-    key: str | None = None
-    arguments: Mapping[str, str] = field(default_factory=dict[str, str])
+    @property
+    def before_id(self) -> int | None:
+        """The turn before which the history ends."""
+        return self.replaces_id if self.replaces_id is not None or self.turn is None else self.turn.id
 
 
 class Chat:
@@ -121,7 +102,7 @@ class Chat:
         self._clock = clock
         self._history_tokens = history_tokens
         self._demos = demos
-        self._unsaved: deque[Callable[[], Awaitable[None]]] = deque(maxlen=UNSAVED_KEPT)
+        self._backlog = Backlog()
 
     async def respond(
         self,
@@ -143,74 +124,67 @@ class Chat:
             choice: the provider (and model) to ask first, for this answer only.
         """
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else prompt_of(incoming)
-        run = _Run(incoming, reply, prompt, choice)
-        began = self._clock.monotonic()
+        run = _Run(incoming, reply, prompt, choice, self._clock.monotonic())
+        if retry_of is not None:
+            run.thread, run.replaces_id = retry_of.thread, _place_of(retry_of)
         with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)):
             try:
-                ending = await self._converse(run, retry_of)
+                ending = await self._converse(run)
             except asyncio.CancelledError:
-                await self._close(run, _Ending(ReplyPhase.INTERRUPTED, "shutting-down"))
+                await self._close(run, Ending(ReplyPhase.INTERRUPTED, "shutting-down"))
                 raise
-            await self._close(run, ending)
-            log.info(
-                "turn.ended",
-                phase=reply.phase.name.lower(),
-                provider=reply.provider,
-                model=reply.model,
-                seconds=round(self._clock.monotonic() - began, 3),
-            )
+            # What its user has read is saved, even if a shutdown comes at this very moment.
+            await _to_its_end(self._close(run, ending))
 
     async def save_unsaved(self) -> None:
         """Save what the database did not take before, as far as it takes it now."""
-        while self._unsaved:
-            try:
-                await self._unsaved[0]()
-            except StorageError:
-                return
-            self._unsaved.popleft()
-            log.info("turn.saved_late")
+        await self._backlog.flush()
 
-    async def _converse(self, run: _Run, retry_of: Turn | None) -> _Ending:
-        await self.save_unsaved()
-        history = await self._open(run, retry_of)
-        task = asyncio.create_task(self._answer(run, history), name="turn.answer")
-        run.reply.on_stop(task.cancel)
+    async def _converse(self, run: _Run) -> Ending:
         try:
+            history = await self._open(run)
+            task = asyncio.create_task(self._answer(run, history), name="turn.answer")
+            run.reply.on_stop(task.cancel)
             await task
         except asyncio.CancelledError:
             this = asyncio.current_task()
             if this is not None and this.cancelling():
                 raise
-            return _Ending(ReplyPhase.STOPPED, "stopped")
-        except Exception as error:  # noqa: BLE001 - every failure has an answer for the user; `_ending` logs the rest
-            return _ending(error, run.reply)
-        return _Ending(ReplyPhase.COMPLETE)
+            return Ending(ReplyPhase.STOPPED, "stopped")
+        except Exception as error:  # noqa: BLE001 - every failure has an answer for the user; `ending_of` logs the rest
+            return ending_of(error, run.reply)
+        return Ending(ReplyPhase.COMPLETE)
 
-    async def _open(self, run: _Run, retry_of: Turn | None) -> list[ModelMessage]:
-        """Save the prompt and read the history; an answer without memory is better than none."""
+    async def _open(self, run: _Run) -> list[ModelMessage]:
+        """Read the history and save the prompt; an answer without memory is better than none."""
         threads, key = self._stores.threads, run.incoming.key
-        replaced = retry_of.id if retry_of is not None else None
+        is_next = await self._backlog.flush()
+        history: list[ModelMessage] = []
         try:
             run.preference = await self._stores.preferences.get(scope_of(key))
-            run.thread = retry_of.thread if retry_of is not None else await threads.current(key)
-            history = await threads.history(run.thread, self._history_tokens, before_turn=replaced)
+            run.thread = run.thread or await threads.current(key)
+            history = await threads.history(run.thread, self._history_tokens, before_turn=run.replaces_id)
         except StorageError as error:
             log.error("turn.history_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
             run.remembered = False
-            history = []
-        await self._save_prompt(run, replaced)
-        run.before = replaced if replaced is not None or run.turn is None else run.turn.id
+        # While earlier turns wait for the database, so does this one: it takes neither now, and their order counts.
+        if is_next:
+            try:
+                await self._open_turn(run)
+            except StorageError as error:
+                log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - the same
         return history
 
-    async def _save_prompt(self, run: _Run, replaced: int | None) -> None:
-        threads = self._stores.threads
-        try:
-            thread = run.thread or await threads.current(run.incoming.key)
+    async def _open_turn(self, run: _Run) -> Turn:
+        """Save the prompt, unless it is saved already."""
+        if run.turn is None:
+            run.thread = run.thread or await self._stores.threads.current(run.incoming.key)
             speaker = run.incoming.speaker.user_id
-            run.turn = await threads.open_turn(thread, speaker, run.prompt, replaces_id=replaced)
+            run.turn = await self._stores.threads.open_turn(
+                run.thread, speaker, run.prompt, replaces_id=run.replaces_id
+            )
             run.reply.turn_id = run.turn.id
-        except StorageError as error:
-            log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - the reason says it all
+        return run.turn
 
     async def _answer(self, run: _Run, history: list[ModelMessage]) -> None:
         try:
@@ -225,7 +199,12 @@ class Chat:
         """The history within half the budget."""
         if run.thread is None:
             return []
-        return await self._stores.threads.history(run.thread, self._history_tokens // 2, before_turn=run.before)
+        try:
+            return await self._stores.threads.history(run.thread, self._history_tokens // 2, before_turn=run.before_id)
+        except StorageError as error:
+            log.error("turn.history_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
+            run.remembered = False
+            return []
 
     async def _run_agent(self, run: _Run, history: list[ModelMessage]) -> None:
         incoming = run.incoming
@@ -239,15 +218,13 @@ class Chat:
             chat_title=incoming.chat_title,
             language=incoming.speaker.language,
         )
-        told = [*history, run.prompt]
-        with capture_run_messages() as messages:
+        async with self._agents.agent.iter(
+            message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
+        ) as agent_run:
             try:
-                async with self._agents.agent.iter(
-                    message_history=told, model=self._model(run), deps=context, usage_limits=LIMITS
-                ) as agent_run:
-                    await _stream(agent_run, run.reply)
+                await _stream(agent_run, run.reply)
             finally:
-                run.messages = messages[len(history) :]
+                run.messages = agent_run.new_messages()
 
     def _model(self, run: _Run) -> RoutedModel:
         choice = run.choice
@@ -260,39 +237,62 @@ class Chat:
             log.info("turn.choice_gone", provider=error.provider)
             return self._agents.model(None)
 
-    async def _close(self, run: _Run, ending: _Ending) -> None:
-        """Save what came of the turn, and tell the watchers that the reply is final."""
+    async def _close(self, run: _Run, ending: Ending) -> None:
+        """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""
         reply, language = run.reply, run.incoming.speaker.language
-        stamp = last_stamp(run.messages)
-        if stamp is not None:
-            reply.provider, reply.model, reply.failed_over = stamp.provider, stamp.model, stamp.failed
-        saved = await self._save(run, ending.phase)
-        footers = [
+        stamps = [stamp for message in run.messages if (stamp := last_stamp([message])) is not None]
+        if stamps:
+            reply.provider, reply.model = stamps[-1].provider, stamps[-1].model
+            # Each step of a tool loop is a request of its own, and may have met others.
+            reply.failed_over = tuple(dict.fromkeys(failed for stamp in stamps for failed in stamp.failed))
+        saved = False
+        try:
+            saved = await self._save(run, ending)
+        except Exception:
+            # The answer is there all the same.
+            log.exception("turn.lost")
+        finally:
+            notice = self._texts.get(ending.key, language, **ending.arguments) if ending.key is not None else None
+            footer = self._footer(run, is_blind=any(stamp.blind for stamp in stamps), is_saved=saved)
+            reply.end(ending.phase, notice, footer)
+        log.info(
+            "turn.ended",
+            phase=reply.phase.name.lower(),
+            provider=reply.provider,
+            model=reply.model,
+            seconds=round(self._clock.monotonic() - run.began, 3),
+        )
+
+    def _footer(self, run: _Run, *, is_blind: bool, is_saved: bool) -> str | None:
+        """What there is to say about an answer, if there is one."""
+        reply, language = run.reply, run.incoming.speaker.language
+        if not reply.text:
+            return None
+        lines = [
             self._texts.get("answered-by", language, provider=reply.provider)
             if run.preference.footers and reply.provider
             else None,
             self._texts.get("demo-footer", language) if reply.provider in self._demos else None,
-            self._texts.get("cannot-see-image", language) if stamp is not None and stamp.blind else None,
+            self._texts.get("cannot-see-image", language) if is_blind else None,
             None if run.remembered else self._texts.get("degraded-memory-footer", language),
-            None if saved else self._texts.get("failed-storage-footer", language),
+            None if is_saved else self._texts.get("failed-storage-footer", language),
         ]
-        notice = self._texts.get(ending.key, language, **ending.arguments) if ending.key is not None else None
-        reply.end(ending.phase, notice, "\n".join(footer for footer in footers if footer) or None)
+        return "\n".join(line for line in lines if line) or None
 
-    async def _save(self, run: _Run, phase: ReplyPhase) -> bool:
+    async def _save(self, run: _Run, ending: Ending) -> bool:
         """Save the turn now or, if the database does not take it, later."""
-        failed = phase is ReplyPhase.FAILED
-        messages = () if failed else tuple(run.messages)
+        status = ending.status
+        if run.replaces_id is not None and not run.reply.text:
+            # A Retry of which nothing came takes nobody's place.
+            status = TurnStatus.FAILED
+        messages = () if status is TurnStatus.FAILED else run.messages
         usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
 
         async def save() -> None:
-            if run.turn is None:
-                # The prompt was not taken either: both go in together.
-                thread = run.thread or await self._stores.threads.current(run.incoming.key)
-                run.turn = await self._stores.threads.open_turn(thread, run.incoming.speaker.user_id, run.prompt)
+            turn = await self._open_turn(run)
             await self._stores.threads.close_turn(
-                run.turn.id,
-                STATUS[phase],
+                turn.id,
+                status,
                 messages,
                 provider=run.reply.provider,
                 model=run.reply.model,
@@ -300,35 +300,26 @@ class Chat:
                 output_tokens=sum(entry.output_tokens for entry in usage) or None,
             )
 
+        return await self._backlog.save(save)
+
+
+def _place_of(turn: Turn) -> int:
+    """The turn whose place a Retry takes: that turn, or what it was to replace itself, had it been answered."""
+    is_open = turn.status in {TurnStatus.RUNNING, TurnStatus.FAILED}
+    return turn.replaces_id if is_open and turn.replaces_id is not None else turn.id
+
+
+async def _to_its_end(work: Coroutine[object, object, None]) -> None:
+    """Do something to its end; a cancellation is passed on after that, and a second one at once."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
         try:
-            await save()
-        except StorageError as error:
-            log.error("turn.not_saved", error=str(error), waiting=len(self._unsaved) + 1)  # noqa: TRY400 - as above
-            self._unsaved.append(save)
-            return False
-        return True
-
-
-def _ending(error: Exception, reply: Reply) -> _Ending:
-    # What was said before a failure stays: the answer is interrupted then, and not failed.
-    phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED
-    match error:
-        case AnswerInterrupted():
-            return _Ending(ReplyPhase.INTERRUPTED, "interrupted")
-        case ContentRefused():
-            return _Ending(phase, "failed-refused", {"reason": error.reason})
-        case ContextWindowExceeded():
-            return _Ending(phase, "failed-too-long")
-        case RequestRejected():
-            return _Ending(phase, "failed-rejected")
-        case ProviderError():
-            return _Ending(phase, "failed-all-providers")
-        case UsageLimitExceeded():
-            log.warning("turn.limit_reached", steps=LIMITS.request_limit, tools=LIMITS.tool_calls_limit)
-            return _Ending(phase, "failed-limit")
-        case _:
-            log.error("turn.failed", exc_info=error)
-            return _Ending(phase, "failed-unexpected")
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+        raise
 
 
 async def _stream(agent_run: AgentRun[TurnContext, str], reply: Reply) -> None:
@@ -355,5 +346,5 @@ def prompt_of(incoming: Incoming) -> ModelRequest:
     if incoming.quoted:
         text = f"[In reply to this message:]\n{incoming.quoted}\n[The message itself:]\n{text}"
     files = [BinaryContent(file.data, media_type=file.media_type) for file in incoming.attachments]
-    content: str | list[UserContent] = [text, *files] if files else text
+    content: str | list[UserContent] = [*filter(None, [text]), *files] if files else text
     return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])

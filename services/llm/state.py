@@ -207,11 +207,11 @@ class SharedRouting:
             life = stored.get(LIFE)
             if routing != shared:
                 life = life or uuid.uuid4().hex
-                fields = {LIFE: life, **encoded(routing)}
+                fields = encoded(routing)
                 gone = [name for name in stored if name not in fields and is_ours(name)]
-                changed: dict[Any, Any] = {name: value for name, value in fields.items() if stored.get(name) != value}
+                changed = {name: value for name, value in fields.items() if stored.get(name) != value}
                 pipe.multi()
-                pipe.hset(self._key, mapping=changed)
+                pipe.hset(self._key, mapping={LIFE: life, **changed})
                 if gone:
                     pipe.hdel(self._key, *gone)
                 pipe.expire(self._key, KEEP_S)

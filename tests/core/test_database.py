@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -325,6 +326,14 @@ class TestSqlite:
         assert str(directory / "u.db") in str(caught.value)
         assert "DATA_DIR" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+    def test_an_unusable_place_leaves_no_thread_behind(self, tmp_path: Path) -> None:
+        """A program that ends because of it prints its one line, not a thread's traceback after it."""
+        before = threading.active_count()
+        for _ in range(20):
+            with pytest.raises(StartupError):
+                asyncio.run(Database(f"sqlite:///{tmp_path}").start())
+            assert threading.active_count() == before
 
     @pytest.mark.parametrize("exists", [True, False])
     async def test_read_only_at_start(self, tmp_path: Path, exists: bool) -> None:  # noqa: FBT001  # a parameter

@@ -84,3 +84,28 @@ command-new = a fresh conversation
 command-model = choose who answers
 command-stop = stop the answer
 command-help = what I can do
+
+## In the console
+
+console-help =
+    Write a line and I answer.
+
+    /new: a fresh conversation
+    /model: who may answer; /model <provider> [<model>] picks one, /model auto leaves it to me again
+    /retry [<provider>]: answer the latest message again, by that provider if you name one
+    /provider: how the providers are doing; /provider help tells what can be done with them
+    /quit: leave
+
+    Ctrl-C stops an answer, Ctrl-D leaves.
+console-ready = { $provider }: ready ({ $model })
+console-model-missing = { $provider }: answers, but has no model { $model } yet (ollama pull { $model })
+console-demo-stands-in = None of your providers can answer right now, so the built-in demo stands in for them.
+console-embedded-store = REDIS_URL is not set: what is known of the providers stays in this process. Conversations are saved.
+console-hint = /help lists the commands, Ctrl-C stops an answer, Ctrl-D or /quit leaves.
+console-failed-over = { $failed } -> { $provider } answered
+console-model-others = it also has { $models }
+console-model-usage = /model <provider> [<model>] picks one, /model auto leaves it to me again.
+console-unknown-provider = I know no provider { $name }. There are: { $known }.
+console-unknown-model = { $provider } has no model { $name }. It has: { $known }.
+console-nothing-to-retry = There is nothing to try again yet.
+console-storage-failed = The database did not play along: { $reason }

@@ -84,3 +84,28 @@ command-new = новый разговор
 command-model = выбрать, кто отвечает
 command-stop = остановить ответ
 command-help = что я умею
+
+## В консоли
+
+console-help =
+    Напишите строку, и я отвечу.
+
+    /new: новый разговор
+    /model: кто может отвечать; /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне
+    /retry [<провайдер>]: ответить на последнее сообщение ещё раз, у этого провайдера, если он назван
+    /provider: как дела у провайдеров; /provider help расскажет, что с ними можно делать
+    /quit: выйти
+
+    Ctrl-C останавливает ответ, Ctrl-D завершает работу.
+console-ready = { $provider }: готов ({ $model })
+console-model-missing = { $provider }: отвечает, но модели { $model } у него ещё нет (ollama pull { $model })
+console-demo-stands-in = Сейчас никто из ваших провайдеров не может ответить, поэтому их подменяет встроенная демонстрация.
+console-embedded-store = REDIS_URL не задан: сведения о провайдерах остаются в этом процессе. Разговоры сохраняются.
+console-hint = /help перечисляет команды, Ctrl-C останавливает ответ, Ctrl-D или /quit завершает работу.
+console-failed-over = { $failed } -> ответил { $provider }
+console-model-others = ещё у него есть { $models }
+console-model-usage = /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне.
+console-unknown-provider = Я не знаю провайдера { $name }. Есть: { $known }.
+console-unknown-model = У { $provider } нет модели { $name }. Есть: { $known }.
+console-nothing-to-retry = Повторять пока нечего.
+console-storage-failed = База данных не справилась: { $reason }

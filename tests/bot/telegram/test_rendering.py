@@ -5,6 +5,8 @@ from itertools import combinations
 
 import pytest
 from aiogram.types import MessageEntity
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from bot.telegram import rendering
@@ -177,6 +179,20 @@ def test_long_and_degenerate_texts(markdown: str) -> None:
         rendered = render(markdown[:end])
         assert broken_rules(rendered) == []
         assert not rendered.blank or not markdown[:end].strip("*`$ >|[]")
+
+
+MARKS = [
+    *("a", "1", " ", "\n", "\n\n", "    ", "> ", "- ", "1. ", "# ", "*", "**", "_", "~~", "`", "```"),
+    *("||", "|", "|-|-|\n", "$", "$$", "\\(", "\\)", "\\alpha", "\\", "[", "](https://x.org)", "](b)", "!"),
+    *("<", ">", "<br>", "&lt;", "\U0001f600"),
+]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.sampled_from(MARKS), max_size=40).map("".join))
+def test_any_heap_of_marks_is_lawful(markdown: str) -> None:
+    """Whatever marks come in whatever order, Telegram takes what is made of them."""
+    assert broken_rules(render(markdown)) == []
 
 
 def seen(markdown: str) -> tuple[str, list[str]]:

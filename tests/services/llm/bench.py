@@ -6,8 +6,15 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from pydantic_ai.direct import model_request, model_request_stream
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, PartDeltaEvent, PartStartEvent
-from pydantic_ai.messages import TextPart, TextPartDelta
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
 from redis.asyncio import Redis
 
 from core.provider_settings import ProviderKind
@@ -30,7 +37,7 @@ class RealPauses(ManualClock):
         self.pauses: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
-        if seconds < 0.4:  # noqa: PLR2004 - the pause before a retry is 0.2 to 0.3 s
+        if seconds < 0.4:
             self.pauses.append(seconds)
             return
         await super().sleep(seconds)
@@ -46,7 +53,7 @@ class RealSleeps(ManualClock):
 async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
     """Wait until something becomes true that happens in the background."""
     async with asyncio.timeout(within_s):
-        while not holds():
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.002)
 
 

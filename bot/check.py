@@ -1,0 +1,149 @@
+"""`python -m bot check`: does everything that is configured answer?"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import httpx2
+from redis.exceptions import RedisError
+
+from bot.probing import Probe, probe_all
+from core.clock import SystemClock
+from core.database import Database, url_for
+from core.errors import ConfigurationError, StartupError
+from core.log import Redactor
+from core.redis import open_redis
+from core.settings import Settings
+from services.llm.builders import ModelBuilder
+from services.llm.catalog import Catalog, transport_reason
+
+TIMEOUT_S = 5.0
+TELEGRAM_URL = "https://api.telegram.org"
+OK, FAILED, UNSET = "ok", "FAILED", "not set"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the table.
+
+    Args:
+        name: what was looked at.
+        verdict: OK, FAILED, or UNSET where there is nothing to look at.
+        detail: why, or what was found.
+        warnings: what works but looks unintended.
+    """
+
+    name: str
+    verdict: str
+    detail: str
+    warnings: tuple[str, ...] = ()
+
+
+async def run(settings: Settings) -> int:
+    """Look at everything side by side and print a table; 0 if the bot can do its work, else 1."""
+    providers, *rest = await asyncio.gather(
+        _providers(settings), _redis(settings), _database(settings), _telegram(settings)
+    )
+    lines = [*providers, *(line for lines in rest for line in lines)]
+    answered = any(line.verdict == OK for line in providers)
+    broken = any(line.verdict == FAILED for lines in rest for line in lines)
+    warnings = [*_said_once(settings), *(warning for line in lines for warning in line.warnings)]
+    if not answered:
+        warnings.append("not a single provider answers")
+    text = "\n".join([*_table(lines), *(f"warning: {warning}" for warning in warnings)])
+    sys.stdout.write(Redactor(settings.secrets).text(text) + "\n")
+    return 0 if answered and not broken else 1
+
+
+def _said_once(settings: Settings) -> list[str]:
+    """The warnings of the settings without what the table says anyway."""
+    told = {f"{provider.id} is left out: {provider.missing}" for provider in settings.providers}
+    return [warning for warning in settings.warnings if warning not in told]
+
+
+async def _providers(settings: Settings) -> list[Line]:
+    builder = ModelBuilder()
+    try:
+        catalog = Catalog(builder.http_client)
+        probes = await probe_all(catalog, settings.providers, TIMEOUT_S, SystemClock())
+    finally:
+        await builder.aclose()
+    return [_provider(probe) for probe in probes]
+
+
+def _provider(probe: Probe) -> Line:
+    provider = probe.provider
+    name = f"provider {provider.id}"
+    if provider.missing is not None:
+        return Line(name, UNSET, provider.missing)
+    if probe.reason is not None:
+        return Line(name, FAILED, probe.reason)
+    count = len(probe.models)
+    found = f"{count} model{'' if count == 1 else 's'} in {probe.took_s * 1000:.0f} ms"
+    unlisted = tuple(f"{provider.id} does not list the model {name}" for name in probe.unlisted)
+    return Line(name, OK, found, unlisted)
+
+
+async def _redis(settings: Settings) -> list[Line]:
+    if settings.redis_url is None:
+        return [Line("redis", OK, "embedded, REDIS_URL is not set")]
+    client = open_redis(settings.redis_url.get_secret_value())
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            await cast("Any", client.ping())  # typed as maybe not awaitable, since a pipeline's is not
+    except (RedisError, OSError, TimeoutError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return [Line("redis", FAILED, reason)]
+    finally:
+        await client.aclose()
+    return [Line("redis", OK, f"answered in {(asyncio.get_running_loop().time() - began) * 1000:.0f} ms")]
+
+
+async def _database(settings: Settings) -> list[Line]:
+    try:
+        settings.prepare_data_dir()
+        database = Database(url_for(settings))
+        await database.start()
+        await database.close()
+    except (ConfigurationError, StartupError) as error:
+        return [Line("database", FAILED, " ".join(str(error).split()))]
+    return [Line("database", OK, database.name)]
+
+
+async def _telegram(settings: Settings) -> list[Line]:
+    if settings.telegram_bot_token is None:
+        return [Line("telegram", UNSET, "TELEGRAM_BOT_TOKEN is not set, the console needs none")]
+    base_url = (settings.telegram_api_base_url or TELEGRAM_URL).rstrip("/")
+    url = f"{base_url}/bot{settings.telegram_bot_token.get_secret_value()}/getMe"
+    try:
+        async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client:
+            response = await client.get(url)
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        return [Line("telegram", FAILED, transport_reason(error))]
+    return [_bot(response)]
+
+
+def _bot(response: httpx2.Response) -> Line:
+    try:
+        decoded: object = json.loads(response.content)
+    except ValueError:
+        decoded = None
+    # Objects of JSON have string keys, and values of any kind.
+    answer = cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
+    if response.status_code in {httpx2.codes.UNAUTHORIZED, httpx2.codes.NOT_FOUND}:
+        return Line("telegram", FAILED, f"HTTP {response.status_code}: the token of TELEGRAM_BOT_TOKEN is not accepted")
+    if answer.get("ok") is not True:
+        said = answer.get("description") or "not an answer of a Bot API server"
+        return Line("telegram", FAILED, f"HTTP {response.status_code}: {said}")
+    bot = cast("dict[str, Any]", answer.get("result") or {})
+    return Line("telegram", OK, f"@{bot.get('username', '?')}")
+
+
+def _table(lines: Sequence[Line]) -> list[str]:
+    names = max(len(line.name) for line in lines)
+    verdicts = max(len(line.verdict) for line in lines)
+    return [f"{line.name:{names}}  {line.verdict:{verdicts}}  {line.detail}" for line in lines]

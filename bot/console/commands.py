@@ -1,0 +1,139 @@
+"""The commands of the console."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from bot.app import House
+from bot.console.screen import Screen
+from bot.console.talk import KEY, USER_ID, Talk
+from bot.probing import Probe, probe_all
+from core.provider_settings import ProviderSettings
+from services.chat.scope import scope_of
+from services.llm.catalog import CatalogError
+from services.llm.fallback import ModelChoice
+
+CATALOG_TIMEOUT_S = 2.0
+SHOWN_MODELS = 12
+"""Of a list that may have hundreds."""
+QUIT = "/quit"
+
+
+class Commands:
+    """What a line that begins with a slash does.
+
+    Args:
+        house: the services.
+        talk: for answering again.
+        screen: where the outcome is shown.
+    """
+
+    def __init__(self, house: House, talk: Talk, screen: Screen) -> None:
+        self._house = house
+        self._talk = talk
+        self._screen = screen
+        self._scope = scope_of(KEY)
+        self._acts: Mapping[str, Callable[[str], Awaitable[None]]] = {
+            "/help": self._help,
+            "/new": self._new,
+            "/model": self._model,
+            "/provider": self._provider,
+            "/retry": self._retry,
+        }
+
+    async def run(self, line: str) -> None:
+        """Carry out a line.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        name, _, arguments = line.partition(" ")
+        act = self._acts.get(name.lower())
+        if act is None:
+            self._say("unknown-command")
+        else:
+            await act(arguments.strip())
+
+    async def _help(self, _arguments: str) -> None:
+        self._say("console-help")
+
+    async def _new(self, _arguments: str) -> None:
+        await self._house.stores.threads.start_new(KEY)
+        self._say("new-done")
+
+    async def _provider(self, arguments: str) -> None:
+        # Whoever sits at the console of a bot runs it.
+        self._screen.say(await self._house.desk.command(arguments, USER_ID))
+
+    async def _retry(self, arguments: str) -> None:
+        choice: ModelChoice | None = None
+        if arguments:
+            provider = self._named(arguments)
+            if provider is None:
+                return
+            choice = ModelChoice(provider.id)
+        turn = await self._house.stores.threads.last_turn(KEY)
+        if turn is None:
+            self._say("console-nothing-to-retry")
+        elif turn.prompt is None:
+            self._say("retry-gone")
+        else:
+            await self._talk.ask("", retry_of=turn, choice=choice)
+
+    async def _model(self, arguments: str) -> None:
+        name, _, model = arguments.partition(" ")
+        if not name:
+            await self._list_models()
+        elif name.lower() == "auto":
+            await self._house.stores.preferences.clear_model(self._scope)
+            self._say("model-automatic")
+        elif (provider := self._named(name)) is not None:
+            await self._pick(provider, model.strip() or provider.default_model)
+
+    async def _list_models(self) -> None:
+        house, language = self._house, self._talk.language
+        preference = await house.stores.preferences.get(self._scope)
+        automatic = house.texts.get("model-automatic", language)
+        current = f"{preference.provider} {preference.model or ''}".strip() if preference.provider else automatic
+        probes = await probe_all(house.catalog, house.fallback.providers, CATALOG_TIMEOUT_S, house.clock)
+        self._say("model-title", current=current)
+        self._screen.say("\n".join(["", *map(self._choices, probes), ""]))
+        self._say("console-model-usage")
+
+    def _choices(self, probe: Probe) -> str:
+        texts, language = self._house.texts, self._talk.language
+        line = f"  {probe.provider.id}: {', '.join(probe.provider.models)}"
+        others = [name for name in probe.models if name not in probe.provider.models]
+        if probe.reason is not None:
+            return f"{line} ({probe.reason})"
+        if not others:
+            return line
+        return f"{line}; {texts.get('console-model-others', language, models=self._shortened(others))}"
+
+    async def _pick(self, provider: ProviderSettings, model: str) -> None:
+        if model not in provider.models:
+            try:
+                offered = await self._house.catalog.live_models(provider, timeout_s=CATALOG_TIMEOUT_S)
+            except CatalogError:
+                offered = ()
+            if model not in offered:
+                known = self._shortened(list(dict.fromkeys([*provider.models, *offered])))
+                self._say("console-unknown-model", name=model, provider=provider.id, known=known)
+                return
+        await self._house.stores.preferences.set_model(self._scope, provider.id, model)
+        self._say("model-set", provider=provider.id, model=model)
+
+    def _named(self, name: str) -> ProviderSettings | None:
+        """The provider that is meant; None after saying that there is none."""
+        providers = self._house.fallback.providers
+        for provider in providers:
+            if provider.id.casefold() == name.casefold():
+                return provider
+        self._say("console-unknown-provider", name=name, known=", ".join(provider.id for provider in providers))
+        return None
+
+    def _shortened(self, names: Sequence[str]) -> str:
+        shown = ", ".join(names[:SHOWN_MODELS])
+        rest = len(names) - SHOWN_MODELS
+        return f"{shown}, …, +{rest}" if rest > 0 else shown
+
+    def _say(self, key: str, **arguments: str) -> None:
+        self._screen.say(self._house.texts.get(key, self._talk.language, **arguments))

@@ -1,0 +1,133 @@
+"""A visit to the console, from the greeting to the end of input."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator
+
+import structlog
+
+from bot.app import House, open_house, with_demo
+from bot.console.commands import QUIT, Commands
+from bot.console.greeting import greet, ready
+from bot.console.lines import Lines, PipedLines, PromptedLines
+from bot.console.screen import Screen
+from bot.console.talk import Talk, speaker_of
+from bot.probing import Probe, probe_all
+from core.clock import SystemClock
+from core.errors import StorageError
+from core.settings import Settings
+from services.llm.builders import ModelBuilder
+from services.llm.catalog import Catalog
+
+log = structlog.get_logger()
+
+PROBE_TIMEOUT_S = 1.5
+
+
+async def run(settings: Settings) -> int:
+    """Chat until `/quit`, the end of input or a signal; the exit code.
+
+    Raises:
+        ConfigurationError: DATA_DIR cannot be used.
+        StartupError: the database cannot be used.
+    """
+    visit = _Visit(Screen(sys.stdout), _lines())
+    task = asyncio.create_task(visit.run(settings), name="console.visit")
+    try:
+        with _signals(interrupt=lambda: visit.interrupt() or task.cancel(), leave=task.cancel):
+            await asyncio.wait({task})
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    if not task.cancelled():
+        task.result()
+    return 0
+
+
+@contextlib.contextmanager
+def _signals(interrupt: Callable[[], object], leave: Callable[[], object]) -> Generator[None]:
+    loop = asyncio.get_running_loop()
+    handled: list[int] = []
+    with contextlib.suppress(NotImplementedError, AttributeError):  # Windows has no such handlers, and no SIGHUP
+        for number, act in ((signal.SIGINT, interrupt), (signal.SIGTERM, leave), (signal.SIGHUP, leave)):
+            loop.add_signal_handler(number, act)
+            handled.append(number)
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+
+
+def _lines() -> Lines:
+    # Without an input (`<&-`), the interpreter has no sys.stdin at all.
+    stdin, stdout = sys.stdin, sys.stdout
+    if stdin is None or stdin.closed:  # pyright: ignore[reportUnnecessaryComparison] - typeshed does not say so
+        return PipedLines(None)
+    if stdin.isatty() and stdout.isatty():
+        return PromptedLines()
+    return PipedLines(stdin.fileno(), stdin.encoding)
+
+
+class _Visit:
+    """Reads lines and has each carried out before the next is read."""
+
+    def __init__(self, screen: Screen, lines: Lines) -> None:
+        self._screen = screen
+        self._lines = lines
+        self._talk: Talk | None = None
+        self._act: asyncio.Task[None] | None = None
+
+    async def run(self, settings: Settings) -> None:
+        probes = await _probe(settings)
+        if not ready(probes):
+            settings = with_demo(settings)
+        speaker = speaker_of(os.environ)
+        async with open_house(settings) as house:
+            greet(self._screen, house.texts, speaker.language, settings, probes)
+            self._talk = Talk(house.chat, speaker, house.texts, house.clock, self._screen)
+            commands = Commands(house, self._talk, self._screen)
+            while (line := await self._lines.next()) is not None:
+                line = line.strip()
+                if line.lower() == QUIT:
+                    break
+                if line:
+                    act = commands.run(line) if line.startswith("/") else self._talk.ask(line)
+                    self._act = asyncio.create_task(act, name="console.act")
+                    await self._carried_out(self._act, house, speaker.language)
+
+    def interrupt(self) -> bool:
+        """Stop what is going on; False if nothing is."""
+        if self._talk is not None and self._talk.stop():
+            return True
+        return self._act is not None and self._act.cancel()
+
+    async def _carried_out(self, act: asyncio.Task[None], house: House, language: str | None) -> None:
+        try:
+            await act
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if this is not None and this.cancelling():
+                raise
+            self._screen.aside(house.texts.get("stopped", language))
+        except BrokenPipeError:
+            # Nobody reads what we write any more.
+            raise
+        except StorageError as error:
+            self._screen.say(house.texts.get("console-storage-failed", language, reason=str(error)))
+        except Exception:
+            log.exception("console.failed")
+            self._screen.say(house.texts.get("failed-unexpected", language))
+
+
+async def _probe(settings: Settings) -> tuple[Probe, ...]:
+    """Ask the providers before the services are built, since these depend on who answers."""
+    builder = ModelBuilder()
+    try:
+        usable = [provider for provider in settings.providers if provider.missing is None]
+        return await probe_all(Catalog(builder.http_client), usable, PROBE_TIMEOUT_S, SystemClock())
+    finally:
+        await builder.aclose()

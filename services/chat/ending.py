@@ -1,0 +1,68 @@
+"""How a turn ends: what its user is told, and what the history keeps of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import structlog
+from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
+
+from core.errors import (
+    AnswerInterrupted,
+    ContentRefused,
+    ContextWindowExceeded,
+    ProviderError,
+    RequestRejected,
+)
+from services.chat.agent_factory import LIMITS
+from services.chat.conversation import TurnStatus
+from services.chat.reply import Reply, ReplyPhase
+
+log = structlog.get_logger()
+
+_STATUS = {
+    ReplyPhase.COMPLETE: TurnStatus.COMPLETE,
+    ReplyPhase.STOPPED: TurnStatus.STOPPED,
+    ReplyPhase.INTERRUPTED: TurnStatus.INTERRUPTED,
+    ReplyPhase.FAILED: TurnStatus.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a reply ends: its phase, and the text that says why, with that text's arguments."""
+
+    phase: ReplyPhase
+    key: str | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def status(self) -> TurnStatus:
+        """The same for the history."""
+        return _STATUS[self.phase]
+
+
+def ending_of(error: Exception, reply: Reply) -> Ending:
+    """The ending that a failure makes of a reply; what no user and no provider is to blame for is logged."""
+    # What was said before a failure stays: the answer is interrupted then, and not failed.
+    phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED
+    match error:
+        case AnswerInterrupted():
+            return Ending(ReplyPhase.INTERRUPTED, "interrupted")
+        case ContentRefused():
+            return Ending(phase, "failed-refused", {"reason": error.reason})
+        case ContextWindowExceeded():
+            return Ending(phase, "failed-too-long")
+        case RequestRejected():
+            return Ending(phase, "failed-rejected")
+        case ProviderError():
+            return Ending(phase, "failed-all-providers")
+        case UsageLimitExceeded():
+            log.warning("turn.limit_reached", steps=LIMITS.request_limit, tools=LIMITS.tool_calls_limit)
+            return Ending(phase, "failed-limit")
+        case UnexpectedModelBehavior():
+            # Its message and its cause quote what the model said.
+            log.warning("turn.model_misbehaved", error=type(error).__name__)
+            return Ending(phase, "failed-unexpected")
+        case _:
+            log.error("turn.failed", exc_info=error)
+            return Ending(phase, "failed-unexpected")
