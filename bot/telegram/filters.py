@@ -3,7 +3,7 @@
 from aiogram import Bot
 from aiogram.enums import MessageEntityType
 from aiogram.filters import Filter
-from aiogram.types import Message
+from aiogram.types import Message, MessageEntity, User
 
 from bot.telegram.incoming import is_group
 
@@ -20,26 +20,34 @@ class Addressed(Filter):
         if not is_group(message):
             return {"text": text}
         me = await bot.me()
-        mention = _mention(message, me.username or "", me.id)
+        mention = _mention(message, text, me)
         if mention is not None:
-            return {"text": text.replace(mention, "", 1).strip() if mention.startswith("@") else text}
+            return {"text": _without(text, mention)}
         original = message.reply_to_message
         if original is not None and original.from_user is not None and original.from_user.id == me.id:
             return {"text": text} if original.forum_topic_created is None else False
         return False
 
 
-def _mention(message: Message, username: str, bot_id: int) -> str | None:
-    """The words of a message that mention the bot."""
-    text = message.text or message.caption or ""
+def _mention(message: Message, text: str, me: User) -> MessageEntity | None:
+    """Where a message mentions the bot."""
     for entity in message.entities or message.caption_entities or ():
         if entity.type == MessageEntityType.MENTION:
-            words = entity.extract_from(text)
-            if words.lower() == f"@{username.lower()}":
-                return words
-        elif entity.type == MessageEntityType.TEXT_MENTION and entity.user is not None and entity.user.id == bot_id:
-            return entity.extract_from(text)
+            if entity.extract_from(text).lower() == f"@{me.username}".lower():
+                return entity
+        elif entity.type == MessageEntityType.TEXT_MENTION and entity.user is not None and entity.user.id == me.id:
+            return entity
     return None
+
+
+def _without(text: str, mention: MessageEntity) -> str:
+    """A text without the mention it begins or ends with; within a sentence the name is a part of what is said."""
+    units = text.encode("utf-16-le")
+    before = units[: 2 * mention.offset].decode("utf-16-le").strip()
+    after = units[2 * (mention.offset + mention.length) :].decode("utf-16-le").strip()
+    if before and after:
+        return text
+    return before or after.lstrip(",:").lstrip()
 
 
 class Private(Filter):
@@ -67,6 +75,12 @@ SERVICE = frozenset(
         "general_forum_topic_unhidden", "video_chat_scheduled", "video_chat_started", "video_chat_ended",
         "video_chat_participants_invited", "boost_added", "chat_background_set", "write_access_allowed",
         "users_shared", "chat_shared", "web_app_data", "proximity_alert_triggered", "successful_payment",
-        "refunded_payment", "giveaway_created", "giveaway_completed",
+        "refunded_payment", "giveaway_created", "giveaway_completed", "giveaway_winners", "chat_owner_left",
+        "chat_owner_changed", "invoice", "gift", "unique_gift", "gift_upgrade_sent", "connected_website",
+        "passport_data", "checklist_tasks_done", "checklist_tasks_added", "direct_message_price_changed",
+        "managed_bot_created", "paid_message_price_changed", "poll_option_added", "poll_option_deleted",
+        "suggested_post_approved", "suggested_post_approval_failed", "suggested_post_declined", "suggested_post_paid",
+        "suggested_post_refunded", "community_chat_added", "community_chat_removed", "community_chat_joined",
+        "user_shared",
     }
 )  # fmt: skip

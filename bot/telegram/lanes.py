@@ -21,18 +21,19 @@ class Lanes:
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[Hashable, deque[Job]] = {}
+        self._lanes: dict[Hashable, deque[Job]] = {}
+        """The first job of each is the one that runs, or is just about to."""
         self._workers: dict[Hashable, asyncio.Task[None]] = {}
         self._urgent: set[asyncio.Task[None]] = set()
 
     def submit(self, key: Hashable, job: Job) -> bool:
         """Put a job at the end of its lane; False, and nothing done, where too many wait there already."""
-        waiting = self._waiting.setdefault(key, deque())
-        if len(waiting) >= WAITING_LIMIT:
+        lane = self._lanes.setdefault(key, deque())
+        if len(lane) > WAITING_LIMIT:
             return False
-        waiting.append(job)
+        lane.append(job)
         if key not in self._workers:
-            self._workers[key] = asyncio.create_task(self._work(key, waiting), name=f"lane {key}")
+            self._workers[key] = asyncio.create_task(self._work(key, lane), name=f"lane {key}")
         return True
 
     def run_at_once(self, job: Job) -> None:
@@ -43,11 +44,15 @@ class Lanes:
 
     async def drain(self, timeout_s: float) -> None:
         """Let everything finish for so long; then cancel what runs, wait for it to end, and drop what has not begun."""
-        if tasks := self._tasks():
-            await asyncio.wait(tasks, timeout=timeout_s)
-        dropped = sum(map(len, self._waiting.values()))
-        for waiting in self._waiting.values():
-            waiting.clear()
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        # Again and again, since what runs may put more into a lane: a pressed Retry does.
+        while (tasks := self._tasks()) and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(tasks, timeout=left)
+        dropped = 0
+        for lane in self._lanes.values():
+            while len(lane) > 1:
+                lane.pop()
+                dropped += 1
         if tasks := self._tasks():
             log.warning("lanes.cut_short", running=len(tasks), dropped=dropped)
             for task in tasks:
@@ -55,15 +60,16 @@ class Lanes:
             await asyncio.wait(tasks)
 
     def _tasks(self) -> list[asyncio.Task[None]]:
-        return [*self._workers.values(), *self._urgent]
+        return [task for task in (*self._workers.values(), *self._urgent) if not task.done()]
 
-    async def _work(self, key: Hashable, waiting: deque[Job]) -> None:
+    async def _work(self, key: Hashable, lane: deque[Job]) -> None:
         try:
-            while waiting:
-                await _safely(waiting.popleft())
+            while lane:
+                await _safely(lane[0])
+                lane.popleft()
         finally:
-            # Nothing is awaited between the last look at `waiting` and here, so no job can slip in between.
-            del self._workers[key], self._waiting[key]
+            # Nothing is awaited between the last look at the lane and here, so no job can slip in between.
+            del self._workers[key], self._lanes[key]
 
 
 async def _safely(job: Job) -> None:

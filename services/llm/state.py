@@ -35,6 +35,8 @@ RECONNECT_S = 0.5
 """Pause between two attempts to reach a Redis that is gone."""
 SUBSCRIBE_S = 1.0
 """How long the server may take to confirm a subscription."""
+LAST_WRITE_S = 2.0
+"""How long closing waits for Redis to take what has not been written yet."""
 KEEP_S = 7 * 24 * 3600
 """The hash outlives its last change by a week: long enough for a half-open provider to stay known as one."""
 MAX_WAITING = 1000
@@ -99,7 +101,8 @@ class SharedRouting:
         """Write what waits, if Redis takes it, and stop following."""
         if self._waiting and self._connected:
             with contextlib.suppress(*REDIS_FAULTS):
-                await self._resync()
+                async with asyncio.timeout(LAST_WRITE_S):
+                    await self._resync()
         # On Python 3.11 a client's `wait_for` may swallow a cancellation that comes with its result, hence the flag.
         self._closing = True
         for task in self._tasks:

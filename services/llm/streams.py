@@ -157,7 +157,8 @@ class CommittedStream:
         except Exception as error:
             self.close()
             if self._response.cancelled:
-                raise
+                # Somebody stopped the stream, which tears the connection down under whoever reads it.
+                raise StopAsyncIteration from error
             if isinstance(error, TimeoutError):
                 whole = self._end_by <= stalled_by
                 reason = f"not finished within {self._timeout_s:g} s" if whole else f"stalled for {self._stall_s:g} s"

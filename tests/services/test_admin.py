@@ -106,6 +106,7 @@ async def three(tmp_path: Path) -> AsyncIterator[Office]:
 
 @pytest.fixture
 async def server() -> AsyncIterator[LLMServer]:
+    """A provider's server."""
     async with LLMServer() as started:
         yield started
 

@@ -1,7 +1,7 @@
 """The fallback service as its users meet it: over HTTP, with the embedded store and a clock that the tests move."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -17,7 +17,9 @@ from core.provider_settings import ProviderKind
 from core.redis import open_redis
 from core.settings import ProviderSettings
 from services.llm.fallback import LeaderChanged, LLMProviderFallback, Misconfigured, ModelChoice, ProviderState, Rules
+from services.llm.routing import Change
 from services.llm.stamp import last_stamp
+from services.llm.state import SharedRouting
 from tests.services.llm.bench import HELLO, Bench, RealPauses, answered_by, bench, eventually, provider, said
 from tests.support import llm_server as llm
 from tests.support.llm_server import LLMServer
@@ -345,15 +347,22 @@ async def test_a_probe_cancelled_while_it_waits_for_the_lease_gives_it_back(
 ) -> None:
     await stage.first_fails()
     stage.replica.clock.shift(300)
-    with monkeypatch.context() as slow:
-        slow.setattr(stage.replica.shared, "_exchanged", lambda _: asyncio.sleep(60))
-        probe = asyncio.create_task(stage.asked())
-        await eventually(lambda: bool(stage.replica.shared.routing.probes))
-        probe.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await probe
+    monkeypatch.setattr(stage.replica.shared, "commit", _slowly(stage.replica.shared))
+    probe = asyncio.create_task(stage.asked())
+    await eventually(lambda: bool(stage.replica.shared.routing.probes))
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
 
     assert not stage.replica.shared.routing.probes
+
+
+def _slowly(shared: SharedRouting) -> Callable[[Change, float], Awaitable[None]]:
+    async def commit(change: Change, timeout_s: float) -> None:
+        shared.apply(change)
+        await asyncio.sleep(10 * timeout_s)
+
+    return commit
 
 
 async def test_a_probe_without_a_verdict_gives_the_lease_back(stage: Stage) -> None:
@@ -390,9 +399,6 @@ async def test_only_who_stands_above_the_preferred_is_probed(stage: Stage) -> No
 
 
 # What says nothing about the order
-
-
-CONTEXT_WINDOWS = "a history too long for the first"
 
 
 async def test_an_answer_after_a_context_window_skip_is_no_preference(stage: Stage) -> None:
@@ -644,7 +650,11 @@ async def test_a_response_says_who_gave_it_and_who_did_not(stage: Stage) -> None
 
     stamp = last_stamp([response])
     assert stamp is not None
-    assert (stamp.provider, stamp.model, stamp.failed) == ("second", "second-model", ("first",))
+    assert (stamp.provider, stamp.model, stamp.failed) == (
+        "second",
+        "second-model",
+        (("first", "HTTP 529 (overloaded)"),),
+    )
     assert said(response) == "from the second"
 
 
