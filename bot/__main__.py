@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import io
 import logging
 import os
 import sys
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if surface == "telegram":
             return asyncio.run(_telegram(settings))
         _log_quietly(settings)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal that lacks a character shows another; an answer does not end there.
+            sys.stdout.reconfigure(errors="replace")
         return asyncio.run(_console(settings) if surface == "console" else _check(settings))
     except ConfigurationError as error:
         return _refuse(error.mistakes)

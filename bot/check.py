@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx2
-from redis.exceptions import RedisError
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import RedisClusterException, RedisError
 
 from bot.probing import Probe, probe_all
 from core.clock import SystemClock
@@ -95,9 +96,11 @@ async def _redis(settings: Settings) -> list[Line]:
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await cast("Any", client.ping())  # typed as maybe not awaitable, since a pipeline's is not
-    except (RedisError, OSError, TimeoutError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return [Line("redis", FAILED, reason)]
+    except MasterNotFoundError:
+        # The library's message prints its connections with all that is in them.
+        return [Line("redis", FAILED, "no sentinel that answers knows the master")]
+    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+        return [Line("redis", FAILED, " ".join(str(error).split()) or type(error).__name__)]
     finally:
         await client.aclose()
     return [Line("redis", OK, f"answered in {(asyncio.get_running_loop().time() - began) * 1000:.0f} ms")]

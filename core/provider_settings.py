@@ -24,6 +24,10 @@ class ProviderKind(StrEnum):
     OPENROUTER = "openrouter"
     AZURE_OPENAI = "azure_openai"
     ANTHROPIC = "anthropic"
+    GOOGLE = "google"
+    GROQ = "groq"
+    MISTRAL = "mistral"
+    DEEPSEEK = "deepseek"
     DEMO = "demo"
 
 
@@ -32,6 +36,10 @@ DEFAULT_BASE_URLS: Mapping[ProviderKind, str] = {
     ProviderKind.OPENAI: "https://api.openai.com/v1",
     ProviderKind.OPENROUTER: "https://openrouter.ai/api/v1",
     ProviderKind.ANTHROPIC: "https://api.anthropic.com",
+    ProviderKind.GOOGLE: "https://generativelanguage.googleapis.com",
+    ProviderKind.GROQ: "https://api.groq.com",
+    ProviderKind.MISTRAL: "https://api.mistral.ai",
+    ProviderKind.DEEPSEEK: "https://api.deepseek.com",
 }
 
 _NEEDS: Mapping[ProviderKind, tuple[str, ...]] = {
@@ -41,6 +49,10 @@ _NEEDS: Mapping[ProviderKind, tuple[str, ...]] = {
     ProviderKind.OPENROUTER: ("api_key",),
     ProviderKind.AZURE_OPENAI: ("base_url", "api_key", "api_version"),
     ProviderKind.ANTHROPIC: ("api_key",),
+    ProviderKind.GOOGLE: ("api_key",),
+    ProviderKind.GROQ: ("api_key",),
+    ProviderKind.MISTRAL: ("api_key",),
+    ProviderKind.DEEPSEEK: ("api_key",),
     ProviderKind.DEMO: (),
 }
 

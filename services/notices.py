@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from core.clock import Clock
 from services.llm.fallback import LeaderChanged, Misconfigured
@@ -54,7 +54,10 @@ class AdminNotices:
             name, pause_s, text = _notice(event)
             if await self._is_first(name, pause_s):
                 log.info("admins.told", notice=name)
-                await self._send(text)
+                try:
+                    await self._send(text)
+                except Exception:
+                    log.exception("admins.not_told", notice=name)
 
     async def _is_first(self, name: str, pause_s: int) -> bool:
         now = self._clock.monotonic()
@@ -64,7 +67,7 @@ class AdminNotices:
         self._told[name] = now + pause_s
         try:
             return bool(await self._redis.set(f"{self._prefix}:{name}", "1", nx=True, ex=pause_s))
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, RedisClusterException, OSError, TimeoutError):
             # Told twice, by two replicas, is better than not at all.
             return True
 

@@ -91,6 +91,7 @@ def test_aiogram_is_loaded_for_telegram_only() -> None:
 
 
 def test_nothing_that_is_shipped_imports_the_tests() -> None:
+    """The tests do not ship."""
     found = [each for each in imports_of("core", "services", "bot") if each.is_of("tests")]
     assert list(map(str, found)) == []
 
@@ -112,6 +113,7 @@ def test_nothing_that_is_shipped_imports_the_tests() -> None:
     ],
 )
 def test_imports_are_found_wherever_they_stand(source: str, name: str, *, at_start: bool) -> None:
+    """The rules above are as good as what they look at."""
     found = [each for each in imports_in(source, "bot.app") if each.name == name]
     assert [each.at_start for each in found] == [at_start]
 

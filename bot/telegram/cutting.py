@@ -23,7 +23,6 @@ _ITEM_MARK = re.compile(r"(?:[-*+]|\d{1,9}[.)])([ \t]*)")
 _LINE_MARKS = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d{1,9}[.)]|#{1,6})[ \t]+)*", re.MULTILINE)
 _BLANK_LINE = re.compile(r"^[ \t>]*$", re.MULTILINE)
 _FENCE = re.compile(r"`{3,}|~{3,}")
-_CLOSING_FENCE = re.compile(r"\n[ \t>]*(?:`{3,}|~{3,})[ \t]*$")
 _GAP = re.compile(r"[\s>]*")
 _HEADING_MARK = re.compile(r"#{1,6}[ \t]+")
 _SENTENCE_END = re.compile(r"[.!?…]['\")\]*_]*\s+|[。！？]")
@@ -232,8 +231,6 @@ class _Knife:
                 yield node.end, after.end() + 1
             elif node.kind == "CodeBlock" and node.detail is not None:
                 yield node.start + 1, min(self._line_end(node.start) + 2, node.end)
-                if closing := _CLOSING_FENCE.search(self._text, self._line_end(node.start), node.end):
-                    yield closing.start() + 1, node.end
 
     def _row_starts(self) -> Iterator[int]:
         """Find the rows of tables that a page may start with; the first stays with its header."""

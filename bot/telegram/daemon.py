@@ -9,22 +9,14 @@ from typing import Any
 
 import structlog
 from aiogram import Bot, Dispatcher, Router
-from aiogram.client.session.aiohttp import AiohttpSession
-from aiogram.client.telegram import PRODUCTION, TelegramAPIServer
-from aiogram.exceptions import (
-    ClientDecodeError,
-    TelegramAPIError,
-    TelegramNotFound,
-    TelegramRetryAfter,
-    TelegramUnauthorizedError,
-)
-from aiogram.types import BotCommand, ErrorEvent, User
+from aiogram.types import ErrorEvent
 
 from bot.app import House
+from bot.probing import probe_all
 from bot.telegram.answering import Answering
+from bot.telegram.connecting import KnownBot, bot_at, connect, introduce
 from bot.telegram.delivery import Delivery
 from bot.telegram.doorway import Doorway
-from bot.telegram.faults import reason_of
 from bot.telegram.handlers.admin import admin_router
 from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.models import model_router
@@ -34,21 +26,16 @@ from bot.telegram.intake import Poller
 from bot.telegram.lanes import Lanes
 from bot.telegram.live import LiveReplies
 from bot.telegram.rendering import Rendered
-from core.clock import Clock
 from core.errors import StartupError, StorageError
 from core.i18n import Texts
 from services.notices import AdminNotices
 
 log = structlog.get_logger()
 
-CONNECTIONS = 512
-"""Calls to the Bot API at the same time; aiogram's default of 100 would also cap concurrent sends."""
-CALL_TIMEOUT_S = 10
-COMMAND_LANGUAGES = (None, "ru")
+PROBE_TIMEOUT_S = 5.0
 GC_THRESHOLDS = (50_000, 50, 100)
 """After the imports there are half a million objects that never die; measured, the default thresholds doubled
 aiogram's cost of an update, and a full collection paused for 129 ms."""
-LONGEST_PAUSE_S = 30.0
 
 
 async def run(house: House) -> int:
@@ -63,7 +50,7 @@ async def run(house: House) -> int:
     settings = house.settings
     if settings.telegram_bot_token is None:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
-    bot = _bot(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
+    bot = bot_at(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
     with _stop_signal() as stop:
         try:
             return await _serve(house, bot, stop)
@@ -71,59 +58,76 @@ async def run(house: House) -> int:
             await bot.session.close()
 
 
-async def _serve(house: House, bot: Bot, stop: asyncio.Event) -> int:
-    settings = house.settings
-    connecting = asyncio.create_task(_connect(bot, house.clock), name="connect")
+async def _serve(house: House, bot: KnownBot, stop: asyncio.Event) -> int:
+    connecting = asyncio.create_task(connect(bot, house.clock), name="connect")
     await _first(connecting, stop)
     if not connecting.done():
-        connecting.cancel()
+        await _end(connecting)
         return 0
     me = connecting.result()
+    settings = house.settings
+    if settings.telegram_mode == "webhook":
+        log.warning("telegram.webhook_not_served", detail="this version fetches its updates by polling")
     lanes = Lanes()
-    doorway = _furnish(house, bot, lanes)
+    delivery = Delivery(bot, house.clock)
+    doorway = _furnish(house, bot, delivery, lanes)
     poller = Poller(bot, house.clock, doorway.take)
-    await _introduce(bot, house.texts)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
-    notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, bot))
+    notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, delivery))
     house.fallback.listen(notices.hear)
+    _tune_garbage_collection()
     polling = asyncio.create_task(poller.run(), name="poll")
-    telling = asyncio.create_task(notices.run(), name="notices")
+    aside = [
+        asyncio.create_task(notices.run(), name="notices"),
+        asyncio.create_task(introduce(bot, house.texts), name="introduce"),
+        asyncio.create_task(_look_around(house), name="look around"),
+    ]
+    for task in aside:
+        task.add_done_callback(_report_death)
     log.info("bot.started", username=me.username, providers=[p.id for p in house.fallback.providers])
     try:
         await _first(polling, stop)
     finally:
-        polling.cancel()
-        telling.cancel()
-        await asyncio.wait([polling, telling])
+        await _end(polling)
         log.info("bot.stopping", timeout_s=settings.shutdown_timeout)
         await lanes.drain(settings.shutdown_timeout)
+        await _end(*aside)
         log.info("bot.stopped")
     if not polling.cancelled():
         polling.result()
     return 0
 
 
-def _to_admins(house: House, bot: Bot) -> Callable[[str], Awaitable[None]]:
-    delivery = Delivery(bot, house.clock)
+async def _look_around(house: House) -> None:
+    """Say which providers do not answer. That is no fault: each is used when it is back."""
+    probes = await probe_all(house.catalog, house.fallback.providers, PROBE_TIMEOUT_S, house.clock)
+    for probe in probes:
+        if probe.reason is not None:
+            log.warning("provider.silent", provider=probe.provider.id, reason=probe.reason)
+        elif not probe.ready:
+            log.warning("provider.lacks_model", provider=probe.provider.id, models=probe.unlisted)
+    if not any(probe.ready for probe in probes):
+        log.error("bot.no_provider_answers", detail="messages are answered when one is back")
+
+
+def _tune_garbage_collection() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def _to_admins(house: House, delivery: Delivery) -> Callable[[str], Awaitable[None]]:
+    admins = sorted(house.settings.admin_ids)
 
     async def send(text: str) -> None:
-        for admin in sorted(house.settings.admin_ids):
-            await delivery.send(admin, Rendered(text))
+        # Side by side: one whose chat is held must not keep the others waiting.
+        await asyncio.gather(*(delivery.send(admin, Rendered(text)) for admin in admins))
 
     return send
 
 
-def _bot(token: str, api_base_url: str | None) -> Bot:
-    api = TelegramAPIServer.from_base(api_base_url) if api_base_url else PRODUCTION
-    return Bot(token, session=AiohttpSession(limit=CONNECTIONS, api=api))
-
-
-def _furnish(house: House, bot: Bot, lanes: Lanes) -> Doorway:
+def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorway:
     """Put the Telegram side together."""
     settings = house.settings
-    delivery = Delivery(bot, house.clock)
     live = LiveReplies()
     threads = house.stores.threads
     answering = Answering(
@@ -196,43 +200,6 @@ def _apologies(delivery: Delivery, texts: Texts) -> Router:
     return router
 
 
-async def _connect(bot: Bot, clock: Clock) -> User:
-    """Make sure of the token; a Telegram that is out of reach is waited for."""
-    pause = 1.0
-    while True:
-        try:
-            me = await bot.get_me(request_timeout=CALL_TIMEOUT_S)
-            await bot.delete_webhook(drop_pending_updates=False, request_timeout=CALL_TIMEOUT_S)
-        except (TelegramUnauthorizedError, TelegramNotFound) as error:
-            raise StartupError(
-                "TELEGRAM_BOT_TOKEN: Telegram does not accept this token; copy it anew from @BotFather, "
-                "example: TELEGRAM_BOT_TOKEN=123456789:AAF..."
-            ) from error
-        except (TelegramAPIError, ClientDecodeError) as error:
-            wait = float(error.retry_after) if isinstance(error, TelegramRetryAfter) else pause
-            log.warning("telegram.unreachable", reason=reason_of(error), pause_s=wait)
-            await clock.sleep(wait)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
-        else:
-            return me
-
-
-async def _introduce(bot: Bot, texts: Texts) -> None:
-    """Tell Telegram the commands; a server that does not know how is no fault."""
-    for language in COMMAND_LANGUAGES:
-        commands = [
-            BotCommand(command="new", description=texts.get("command-new", language)),
-            BotCommand(command="model", description=texts.get("command-model", language)),
-            BotCommand(command="stop", description=texts.get("command-stop", language)),
-            BotCommand(command="help", description=texts.get("command-help", language)),
-        ]
-        try:
-            await bot.set_my_commands(commands, language_code=language, request_timeout=CALL_TIMEOUT_S)
-        except (TelegramAPIError, ClientDecodeError) as error:
-            log.info("telegram.commands_not_set", reason=reason_of(error))
-            return
-
-
 @contextmanager
 def _stop_signal() -> Generator[asyncio.Event]:
     """An event that SIGTERM and SIGINT set."""
@@ -255,3 +222,15 @@ async def _first(task: asyncio.Task[Any], stop: asyncio.Event) -> None:
         await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopping.cancel()
+
+
+async def _end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and wait until they have come to their end."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def _report_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("bot.task_died", task=task.get_name(), exc_info=error)

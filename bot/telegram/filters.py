@@ -50,14 +50,6 @@ def _without(text: str, mention: MessageEntity) -> str:
     return before or after.lstrip(",:").lstrip()
 
 
-class Private(Filter):
-    """The message is in a private chat."""
-
-    async def __call__(self, message: Message) -> bool:
-        """Whether it is."""
-        return not is_group(message)
-
-
 class UserContent(Filter):
     """The message was written by somebody, and does not merely report what happened in the chat."""
 
@@ -76,7 +68,7 @@ SERVICE = frozenset(
         "video_chat_participants_invited", "boost_added", "chat_background_set", "write_access_allowed",
         "users_shared", "chat_shared", "web_app_data", "proximity_alert_triggered", "successful_payment",
         "refunded_payment", "giveaway_created", "giveaway_completed", "giveaway_winners", "chat_owner_left",
-        "chat_owner_changed", "invoice", "gift", "unique_gift", "gift_upgrade_sent", "connected_website",
+        "chat_owner_changed", "gift", "unique_gift", "gift_upgrade_sent", "connected_website",
         "passport_data", "checklist_tasks_done", "checklist_tasks_added", "direct_message_price_changed",
         "managed_bot_created", "paid_message_price_changed", "poll_option_added", "poll_option_deleted",
         "suggested_post_approved", "suggested_post_approval_failed", "suggested_post_declined", "suggested_post_paid",

@@ -9,6 +9,7 @@ from aiogram import Bot
 from aiogram.enums import ChatType
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError
 from aiogram.types import Message, PhotoSize, User
+from aiohttp import ClientError
 
 from bot.telegram.faults import reason_of
 from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface
@@ -73,8 +74,9 @@ async def incoming_of(message: Message, bot: Bot, text: str) -> Incoming | Unrea
         return read
     attachments, inlined = read
     text = "\n\n".join(part for part in (text, inlined) if part)
-    if not text and not attachments:
-        return Unreadable("unsupported-media")
+    quoted = _quoted(message, bot)
+    if not text and not attachments and not quoted:
+        return Unreadable("unsupported-media" if message.text is None else "nothing-asked")
     return Incoming(
         key=key_of(message),
         chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
@@ -83,7 +85,7 @@ async def incoming_of(message: Message, bot: Bot, text: str) -> Incoming | Unrea
         sent_at=message.date,
         attachments=attachments,
         chat_title=message.chat.title,
-        quoted=_quoted(message, bot),
+        quoted=quoted,
     )
 
 
@@ -102,7 +104,7 @@ class _File:
 
 async def _files(message: Message, bot: Bot) -> tuple[tuple[Attachment, ...], str] | Unreadable:
     """The images of a message, and the text of its text file."""
-    file = _file_of(message)
+    file = _file_of(message) or _shown_to_us(message)
     if file is None or isinstance(file, Unreadable):
         return file or ((), "")
     data = await _download(bot, file.file_id)
@@ -118,6 +120,9 @@ def _file_of(message: Message) -> _File | Unreadable | None:
         return _File(_best(message.photo).file_id, "image/jpeg")
     if message.voice or message.audio or message.video_note:
         return Unreadable("cannot-hear-audio")
+    if message.video or message.paid_media:
+        # Without it a caption would be answered as if it spoke of nothing.
+        return Unreadable("unsupported-media")
     document = message.document
     if document is None:
         return None
@@ -131,6 +136,14 @@ def _file_of(message: Message) -> _File | Unreadable | None:
     return _File(document.file_id, media_type, name)
 
 
+def _shown_to_us(message: Message) -> _File | None:
+    """The picture that somebody in a group points the bot to by replying to it."""
+    original = message.reply_to_message
+    if original is None or not original.photo or not is_group(message):
+        return None
+    return _File(_best(original.photo).file_id, "image/jpeg")
+
+
 def _best(sizes: list[PhotoSize]) -> PhotoSize:
     return max(sizes, key=lambda size: size.width * size.height)
 
@@ -139,7 +152,7 @@ async def _download(bot: Bot, file_id: str) -> bytes | None:
     target = BytesIO()
     try:
         await bot.download(file_id, destination=target, timeout=DOWNLOAD_TIMEOUT_S)
-    except (TelegramAPIError, ClientDecodeError, OSError, TimeoutError) as error:
+    except (TelegramAPIError, ClientDecodeError, ClientError, OSError, TimeoutError) as error:
         log.warning("incoming.file_not_fetched", reason=reason_of(error))
         return None
     return target.getvalue()
@@ -148,11 +161,15 @@ async def _download(bot: Bot, file_id: str) -> bytes | None:
 def _quoted(message: Message, bot: Bot) -> str | None:
     """What a message replies to, unless the bot said it itself: then it stands in the conversation."""
     original = message.reply_to_message
-    if message.quote is not None:
-        return message.quote.text
-    if original is None or (original.from_user is not None and original.from_user.id == bot.id):
-        return None
-    if original.forum_topic_created is not None:
+    if original is not None and original.forum_topic_created is not None:
         # In a topic every message formally replies to the one that opened it.
         return None
-    return original.text or original.caption
+    if message.quote is not None:
+        words = message.quote.text
+    elif original is None or (original.from_user is not None and original.from_user.id == bot.id):
+        return None
+    else:
+        words = original.text or original.caption
+    if words and original is not None and is_group(message):
+        return f"{speaker_behind(original).name}: {words}"
+    return words

@@ -92,14 +92,22 @@ class Poller:
                 await self._clock.sleep(1)
 
     async def _take(self, raw: dict[str, Any]) -> None:
-        self._offset = int(raw["update_id"]) + 1
+        update_id = raw.get("update_id")
+        if not isinstance(update_id, int):
+            log.error("intake.unreadable", kinds=list(raw))
+            return
+        self._offset = update_id + 1
         try:
             update = Update.model_validate(raw, context={"bot": self._bot})
         except ValidationError as error:
             kinds = [kind for kind in raw if kind != "update_id"]
-            log.error("intake.unreadable", update_id=raw["update_id"], kinds=kinds, faults=error.error_count())  # noqa: TRY400 - the error quotes the message
+            log.error("intake.unreadable", update_id=update_id, kinds=kinds, faults=error.error_count())  # noqa: TRY400 - the error quotes the message
             return
-        await self._sink(update)
+        try:
+            await self._sink(update)
+        except Exception:
+            # A bug of ours costs this update, and not those that come after it.
+            log.exception("intake.not_taken", update_id=update_id)
 
     def _pause_after(self, error: TelegramAPIError | ClientDecodeError) -> float:
         match error:

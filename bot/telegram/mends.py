@@ -19,6 +19,7 @@ _LINE_BREAK_TAG = re.compile(rf"{ANGLE}br ?/?>", re.IGNORECASE)
 _SPOILER = re.compile(r"(?<![\\|\w])\|\|(?=[^\s|])[^\n|]+(?<=[^\s|])\|\|(?![\w|])")
 _PIPES = re.compile(r"(?<!\\)\|{2,}")
 _INLINE_MATH = re.compile(r"\\\((.+?)\\\)|(?<![\\$\w])\$([^$\n]+?)\$(?![$\d])")
+_FIRST_MARK = re.compile(r"\n[ \t>]*(-{1,2}|={1,2})[ \t]*$")
 _NEEDS_A_LOOK = re.compile(rf"\\[(\[]|\||{ANGLE}br", re.IGNORECASE)
 
 _Edit: TypeAlias = tuple[int, int, str]
@@ -26,7 +27,7 @@ _Edit: TypeAlias = tuple[int, int, str]
 
 def mended(source: str) -> str:
     """Rewrite a `tidy` text so that the converter shows all of it; some characters are stand-ins afterwards."""
-    text = _with_visible_definitions(hide_angles(source))
+    text = _with_visible_definitions(_without_hasty_heading(hide_angles(source)))
     if not _NEEDS_A_LOOK.search(text):
         return text
     nodes = parse(text)
@@ -56,6 +57,14 @@ def _edited(text: str, edits: Iterable[_Edit]) -> str:
 
 def _inside(index: int, nodes: Iterable[Node]) -> bool:
     return any(node.start <= index < node.end for node in nodes)
+
+
+def _without_hasty_heading(text: str) -> str:
+    """Keep the first mark of a list from making a heading of the paragraph before it, until the next one comes."""
+    mark = _FIRST_MARK.search(text)
+    if mark and any(node.kind == "Heading" and node.start < mark.start(1) < node.end for node in parse(text)):
+        return _edited(text, [(mark.start(1), mark.start(1), "\\")])
+    return text
 
 
 def _with_visible_definitions(text: str) -> str:

@@ -89,7 +89,8 @@ async def recall(context: RunContext[TurnContext]) -> list[str]:
     """
     turn = context.deps
     try:
-        return await turn.notes.recall(turn.user_id, turn.scope)
+        # An empty list would reach the model as an empty text, which tells it nothing.
+        return await turn.notes.recall(turn.user_id, turn.scope) or ["There are no notes yet."]
     except StorageError as error:
         log.warning("note.not_read", user_id=turn.user_id, error=str(error))
         return ["The notes cannot be read just now."]

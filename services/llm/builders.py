@@ -7,10 +7,10 @@ when, is the fallback's business), and nothing from the SDKs' own environment va
 
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx2
 from pydantic_ai.models import Model
@@ -24,6 +24,7 @@ from services.llm.families import deployment_of, family_of, sees_images
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
+    from groq import AsyncGroq
     from openai import AsyncOpenAI
     from pydantic_ai.models.openai import OpenAIChatModel
     from pydantic_ai.providers import Provider
@@ -45,6 +46,7 @@ class _Order:
     wire_name: str
     family: str
     http: httpx2.AsyncClient
+    tls: ssl.SSLContext
     clock: Clock
 
     @property
@@ -85,6 +87,7 @@ class ModelBuilder:
                 wire_name=deployment_of(provider, model_name),
                 family=family_of(provider, model_name),
                 http=self.http_client(provider),
+                tls=self._tls,
                 clock=self._clock,
             )
             self._models[key] = _BUILDERS[provider.kind](order)
@@ -134,7 +137,20 @@ class ModelBuilder:
             # internet would be asked for a model on loopback.
             trust_env=provider.remote,
             follow_redirects=True,
+            event_hooks={"request": [_connecting_within(connect)]},
         )
+
+
+def _connecting_within(seconds: float) -> Callable[[httpx2.Request], Awaitable[None]]:
+    """A hook against SDKs that give each request one figure for everything, and so a minute to connect."""
+
+    async def cap(request: httpx2.Request) -> None:
+        timeout: dict[str, float | None] = request.extensions.get("timeout", {})
+        asked = timeout.get("connect")
+        connect = seconds if asked is None else min(asked, seconds)
+        request.extensions = {**request.extensions, "timeout": {**timeout, "connect": connect}}
+
+    return cap
 
 
 def _openai_client(order: _Order, headers: Mapping[str, str] | None = None) -> "AsyncOpenAI":
@@ -151,12 +167,12 @@ def _openai_client(order: _Order, headers: Mapping[str, str] | None = None) -> "
     return client
 
 
-def _forget_environment(client: "AsyncOpenAI | AsyncAnthropic", headers: Mapping[str, str] | None = None) -> None:
+def _forget_environment(client: "AsyncOpenAI | AsyncAnthropic | AsyncGroq", headers: Mapping[str, str] | None = None) -> None:
     """Take back what an SDK read from its own environment variables, and set the headers of ours."""
     for name in ("organization", "project", "admin_api_key", "webhook_secret", "webhook_key"):
         if hasattr(client, name):
             setattr(client, name, None)
-    # Where the SDKs keep `default_headers` merged with OPENAI_CUSTOM_HEADERS or ANTHROPIC_CUSTOM_HEADERS;
+    # Where the SDKs keep `default_headers` merged with OPENAI_CUSTOM_HEADERS and its likes;
     # tests/wire/test_requests.py tells when that moves.
     client._custom_headers = dict(headers or {})  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - see above
 
@@ -258,11 +274,103 @@ def _anthropic(order: _Order) -> Model:
         max_retries=0,
     )
     _forget_environment(client)
-    sdk_provider = AnthropicProvider(anthropic_client=client)
+    return _native_model(order, AnthropicModel, AnthropicProvider(anthropic_client=client))
+
+
+def _native_model(
+    order: _Order, model_class: "Callable[..., Model]", sdk_provider: "Provider[Any]"
+) -> Model:
+    """A model of an SDK of its own, with the profile of its family."""
     if order.family == order.wire_name:
-        return AnthropicModel(order.wire_name, provider=sdk_provider)
-    resolved = AnthropicModel(order.family, provider=sdk_provider).profile
-    return AnthropicModel(order.wire_name, provider=sdk_provider, profile=lambda _: resolved)
+        return model_class(order.wire_name, provider=sdk_provider)
+    resolved = model_class(order.family, provider=sdk_provider).profile
+    return model_class(order.wire_name, provider=sdk_provider, profile=lambda _: resolved)
+
+
+def _google(order: _Order) -> Model:
+    from google.genai import Client  # noqa: PLC0415 - an SDK takes half a second to import: only when it is used
+    from google.genai.client import DebugConfig  # noqa: PLC0415 - the same
+    from google.genai.types import HttpOptions  # noqa: PLC0415 - the same
+    from pydantic_ai.models.google import GoogleModel  # noqa: PLC0415 - the same
+    from pydantic_ai.providers.google import GoogleProvider  # noqa: PLC0415 - the same
+
+    # Without these it reads the certificate authorities twice for clients that nobody uses.
+    unused: dict[str, Any] = {"verify": order.tls}
+    options = HttpOptions(
+        # The SDK appends the version itself.
+        base_url=order.base_url.removesuffix("/v1beta"),
+        api_version="v1beta",
+        httpx_async_client=order.http,
+        timeout=_milliseconds(order),
+        client_args=unused,
+        async_client_args=unused,
+        # No `retry_options` means one attempt.
+    )
+    client = Client(
+        # Otherwise GOOGLE_GENAI_USE_VERTEXAI decides.
+        vertexai=False,
+        api_key=order.key,
+        http_options=options,
+        # Otherwise GOOGLE_GENAI_CLIENT_MODE may have it answer from recordings.
+        debug_config=DebugConfig(client_mode=None, replays_directory=None, replay_id=None),
+    )
+    return _native_model(order, GoogleModel, GoogleProvider(client=client))
+
+
+def _groq(order: _Order) -> Model:
+    import httpx  # noqa: PLC0415 - what Groq's SDK speaks, and nobody else
+    from groq import AsyncGroq  # noqa: PLC0415 - an SDK takes its time to import: only when it is used
+    from pydantic_ai.providers.groq import GroqProvider  # noqa: PLC0415 - the same
+
+    from services.llm.groq_wire import GroqChatModel, SharedTransport  # noqa: PLC0415 - the same
+
+    client = AsyncGroq(
+        api_key=order.key,
+        # The SDK appends /openai/v1/chat/completions itself.
+        base_url=order.base_url.removesuffix("/openai/v1"),
+        http_client=httpx.AsyncClient(transport=SharedTransport(order.http), trust_env=False),
+        timeout=httpx.Timeout(**order.http.timeout.as_dict()),
+        max_retries=0,
+    )
+    _forget_environment(client)
+    return _native_model(order, GroqChatModel, GroqProvider(groq_client=client))
+
+
+def _mistral(order: _Order) -> Model:
+    from mistralai.client import Mistral  # noqa: PLC0415 - an SDK takes its time to import: only when it is used
+    from mistralai.client.utils.logger import NoOpLogger  # noqa: PLC0415 - the same
+    from pydantic_ai.models.mistral import MistralModel  # noqa: PLC0415 - the same
+    from pydantic_ai.providers.mistral import MistralProvider  # noqa: PLC0415 - the same
+
+    client = Mistral(
+        api_key=order.key,
+        # The SDK appends /v1/chat/completions itself.
+        server_url=order.base_url.removesuffix("/v1"),
+        async_client=order.http,
+        timeout_ms=_milliseconds(order),
+        # No retries.
+        retry_config=None,
+        # Otherwise MISTRAL_DEBUG writes every message to the log.
+        debug_logger=NoOpLogger(),
+    )
+    # They put another key in for MISTRAL_SA_TOKEN_PATH, and for MISTRAL_SDK_TELEMETRY send every message to Mistral
+    # a second time, as a trace; tests/wire/test_requests.py tells when they move.
+    hooks = client.sdk_configuration.__dict__["_hooks"]
+    for each in (hooks.before_request_hooks, hooks.after_success_hooks, hooks.after_error_hooks):
+        each.clear()
+    return _native_model(order, MistralModel, MistralProvider(mistral_client=client))
+
+
+def _milliseconds(order: _Order) -> int:
+    """The timeout between two bytes, for SDKs that put one of their own over the client's."""
+    return round((order.http.timeout.read or 0) * 1000)
+
+
+def _deepseek(order: _Order) -> Model:
+    from pydantic_ai.models.openai import OpenAIChatModel  # noqa: PLC0415 - imports the SDK
+    from pydantic_ai.providers.deepseek import DeepSeekProvider  # noqa: PLC0415 - the same
+
+    return _chat_model(order, OpenAIChatModel, DeepSeekProvider(openai_client=_openai_client(order)))
 
 
 def _demo(order: _Order) -> Model:
@@ -276,5 +384,9 @@ _BUILDERS: Final[Mapping[ProviderKind, Callable[[_Order], Model]]] = {
     ProviderKind.OPENROUTER: _openrouter,
     ProviderKind.AZURE_OPENAI: _azure_openai,
     ProviderKind.ANTHROPIC: _anthropic,
+    ProviderKind.GOOGLE: _google,
+    ProviderKind.GROQ: _groq,
+    ProviderKind.MISTRAL: _mistral,
+    ProviderKind.DEEPSEEK: _deepseek,
     ProviderKind.DEMO: _demo,
 }

@@ -5,7 +5,7 @@ import json
 import re
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -20,7 +20,7 @@ MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 MAX_PAGES: Final = 10
 _PAGE_SIZE = 1000
 _MAX_REASON_LENGTH = 200
-_KEY_LIKE = re.compile(r"\b(sk|pk|key|gsk|xai)-[\w*.\-]{6,}")
+_KEY_LIKE = re.compile(r"\b((sk|pk|key|xai)-|gsk_|AIza)[\w*.\-]{6,}")
 ANTHROPIC_VERSION: Final = "2026-10-21"
 """What the SDK sends with a request for an answer; a test compares the two."""
 
@@ -76,6 +76,14 @@ class Catalog:
             case ProviderKind.ANTHROPIC:
                 headers = {**bearer, "anthropic-version": ANTHROPIC_VERSION}
                 return await self._pages(provider, f"{base_url.removesuffix('/v1')}/v1/models", headers)
+            case ProviderKind.GOOGLE:
+                url = f"{base_url.removesuffix('/v1beta')}/v1beta/models"
+                return await self._gemini_pages(provider, url, {"x-goog-api-key": key or ""})
+            case ProviderKind.GROQ:
+                url = f"{base_url.removesuffix('/openai/v1')}/openai/v1/models"
+                return _names(await self._get(provider, url, bearer))
+            case ProviderKind.MISTRAL:
+                return _names(await self._get(provider, f"{base_url.removesuffix('/v1')}/v1/models", bearer))
             case ProviderKind.AZURE_OPENAI:
                 query = {"api-version": provider.api_version or ""}
                 await self._get(provider, f"{base_url}/openai/models", {"api-key": key or ""}, query)
@@ -96,6 +104,20 @@ class Catalog:
             if not page.get("has_more") or not isinstance(last, str):
                 break
             query["after_id"] = last
+        return tuple(names)
+
+    async def _gemini_pages(
+        self, provider: ProviderSettings, url: str, headers: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        names: list[str] = []
+        query = {"pageSize": str(_PAGE_SIZE)}
+        for _ in range(MAX_PAGES):
+            page = await self._get(provider, url, headers, query)
+            names.extend(_gemini_names(page))
+            token = page.get("nextPageToken")
+            if not isinstance(token, str) or not token:
+                break
+            query["pageToken"] = token
         return tuple(names)
 
     async def _get(
@@ -129,16 +151,42 @@ async def _bounded(response: httpx2.Response) -> bytes:
 
 
 def _names(page: Mapping[str, Any]) -> tuple[str, ...]:
-    rows = page.get("data")
+    return _unique("id", [entry for entry in _entries(page, "data") if _answers(entry)])
+
+
+def _answers(entry: Mapping[str, object]) -> bool:
+    """Whether a model may be asked for an answer, as far as a list tells."""
+    # Groq's word for models that were taken away, Mistral's for those that only embed, transcribe or moderate.
+    can = entry.get("capabilities")
+    chats = cast("dict[str, object]", can).get("completion_chat") if isinstance(can, dict) else None
+    return entry.get("active") is not False and chats is not False
+
+
+def _gemini_names(page: Mapping[str, Any]) -> tuple[str, ...]:
+    chats = [
+        {"name": str(entry.get("name", "")).removeprefix("models/")}
+        for entry in _entries(page, "models")
+        if "generateContent" in cast("list[object]", entry.get("supportedGenerationMethods") or ["generateContent"])
+    ]
+    return _unique("name", chats)
+
+
+def _entries(page: Mapping[str, Any], field: str) -> list[dict[str, object]]:
+    rows = page.get(field)
     if not isinstance(rows, list):
         raise CatalogError("answered with something that is no model list")
-    entries = [cast("dict[str, object]", row) for row in cast("list[object]", rows) if isinstance(row, dict)]
-    return tuple(name for entry in entries if isinstance(name := entry.get("id"), str))
+    return [cast("dict[str, object]", row) for row in cast("list[object]", rows) if isinstance(row, dict)]
+
+
+def _unique(field: str, entries: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
+    """The names, each once: Mistral lists a model again for each of its aliases."""
+    return tuple(dict.fromkeys(name for entry in entries if isinstance(name := entry.get(field), str) and name))
 
 
 def _status_reason(response: httpx2.Response, body: bytes, provider: ProviderSettings) -> str:
     status = f"HTTP {response.status_code}"
-    if response.status_code == HTTPStatus.UNAUTHORIZED:
+    # Google says it with a 400, and in the details only.
+    if response.status_code == HTTPStatus.UNAUTHORIZED or b"API_KEY_INVALID" in body:
         # Providers like to repeat the key here, whole or in part.
         return (
             f"{status}: the API key was refused" if provider.api_key is not None else f"{status}: it wants an API key"

@@ -32,7 +32,7 @@ RETRY_PAUSE_S = (0.2, 0.3)
 """How long a hiccup is given before the same provider is tried again."""
 LEASE_MARGIN_S = 5.0
 """A probe's lease outlives the longest answer by this, in case its holder dies."""
-LEASE_WAIT_S = 0.5
+LEASE_WAIT_S = 0.25
 """How long the one request that probes waits for Redis to grant the lease."""
 LATENCIES_KEPT = 200
 ACKNOWLEDGE_S = 0.5

@@ -15,9 +15,9 @@ _SEES = re.compile(
     r"|grok-(4|2-vision|vision)"
     r"|llama-?3\.2.*vision|llama-?4|llava|bakllava|moondream"
     r"|qwen[\d.]*-?vl|qvq"
-    r"|pixtral|mistral-small-?(3\.[1-9]|latest|25|26)|mistral-medium(-?3|-latest|-25|-26)|mistral-large-?(3|latest|2512)"
-    r"|ministral-3|magistral-(small|medium)-(2509|latest)"
-    r"|minicpm-v|internvl|granite.*vision|phi.*(vision|multimodal)|glm-4(\.\d)?v|kimi-(vl|k2\.5)|nova-(lite|pro|premier)"
+    r"|pixtral|mistral-small-?(3\.[1-9]|latest|25|26)|mistral-medium(-?3|-latest|-25|-26)|mistral-large-?(3|4|latest|2512|26)"
+    r"|ministral-(3(?!b)|(3|8|14)b-(2512|26|latest))|magistral-(small|medium)-(2509|latest)"
+    r"|deepseek-vl|minicpm-v|internvl|granite.*vision|phi.*(vision|multimodal)|glm-4(\.\d)?v|kimi-(vl|k2\.5)|nova-(lite|pro|premier)"
 )
 _BLIND = re.compile(
     r"claude-(instant|[12]\b|v)|audio|realtime|transcribe|tts|gemma-?3.*\b(1b|270m)|gpt-3\.5|gpt-4(-\d{4})?$|o1-(mini|preview)|o3-mini"

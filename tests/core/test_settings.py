@@ -369,6 +369,10 @@ class TestProvider:
             ("OpenAI", "openai", "https://api.openai.com/v1", "OPENAI_API_KEY is not set"),  # as people write it
             ("openrouter", "openrouter", "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY is not set"),
             ("anthropic", "anthropic", "https://api.anthropic.com", "ANTHROPIC_API_KEY is not set"),
+            ("google", "google", "https://generativelanguage.googleapis.com", "GOOGLE_API_KEY is not set"),
+            ("groq", "groq", "https://api.groq.com", "GROQ_API_KEY is not set"),
+            ("mistral", "mistral", "https://api.mistral.ai", "MISTRAL_API_KEY is not set"),
+            ("deepseek", "deepseek", "https://api.deepseek.com", "DEEPSEEK_API_KEY is not set"),
             ("demo", "demo", None, None),
             ("lab", "openai_compatible", None, "LAB_BASE_URL is not set"),  # any other id
         ],
@@ -439,7 +443,18 @@ class TestProvider:
         assert provider("lab", LAB_BASE_URL=base_url).remote is remote
         assert provider("lab", LAB_BASE_URL=base_url, LAB_REMOTE=str(not remote)).remote is not remote
 
-    @pytest.mark.parametrize(("provider_id", "remote"), [("ollama", False), ("openai", True), ("demo", False)])
+    @pytest.mark.parametrize(
+        ("provider_id", "remote"),
+        [
+            ("ollama", False),
+            ("openai", True),
+            ("google", True),
+            ("groq", True),
+            ("mistral", True),
+            ("deepseek", True),
+            ("demo", False),
+        ],
+    )
     def test_remote_of_the_default_addresses(self, provider_id: str, remote: bool) -> None:  # noqa: FBT001 - a column
         assert provider(provider_id).remote is remote
 

@@ -54,7 +54,7 @@ def chat_router(
 
     @router.message(Command("ask"))
     async def ask(message: Message, bot: Bot, command: CommandObject) -> None:
-        if not command.args and not message.photo and not message.document:
+        if not command.args and not message.photo and not message.document and not message.reply_to_message:
             await say(message, "ask-usage")
             return
         await answer(message, bot, command.args or "")

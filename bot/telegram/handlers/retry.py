@@ -1,5 +1,7 @@
 """Retry and Retry elsewhere: the latest answer of a conversation, made again."""
 
+from contextlib import suppress
+
 from aiogram import Router
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
@@ -8,6 +10,7 @@ from bot.telegram.delivery import Delivery
 from bot.telegram.incoming import is_group, key_of, speaker_of
 from bot.telegram.keyboards import Back, Elsewhere, Retry, RetryWith, answer_keyboard, elsewhere_keyboard
 from bot.telegram.lanes import Lanes
+from core.errors import StorageError
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.conversation import Turn
@@ -39,11 +42,14 @@ def retry_router(
         ):
             await delivery.answer_callback(query.id, texts.get("retry-gone", language))
             return None
-        latest = await threads.last_turn(turn.thread.key)
-        if latest is None or latest.id != turn_id:
+        if not await is_latest(turn):
             await delivery.answer_callback(query.id, texts.get("retry-last-only", language))
             return None
         return message, turn
+
+    async def is_latest(turn: Turn) -> bool:
+        latest = await threads.last_turn(turn.thread.key)
+        return latest is not None and latest.id == turn.id
 
     async def show(message: Message, markup: InlineKeyboardMarkup | None) -> None:
         await delivery.edit_markup(message.chat.id, message.message_id, markup)
@@ -61,7 +67,17 @@ def retry_router(
             sent_at=turn.created_at,
             chat_title=message.chat.title,
         )
-        taken = lanes.submit(turn.thread.key, lambda: answering.answer(incoming, retry_of=turn, choice=choice))
+        asked = message.reply_to_message
+        reply_to = asked.message_id if asked is not None and is_group(message) else None
+
+        async def answer() -> None:
+            # Again, now that it has its turn: a second press may have come before the buttons were gone.
+            with suppress(StorageError):
+                if not await is_latest(turn):
+                    return
+            await answering.answer(incoming, reply_to=reply_to, retry_of=turn, choice=choice)
+
+        taken = lanes.submit(turn.thread.key, answer)
         await delivery.answer_callback(query.id, None if taken else texts.get("queue-full", incoming.speaker.language))
         if taken:
             await show(message, None)

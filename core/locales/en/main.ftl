@@ -23,6 +23,7 @@ not-allowed = Sorry, I only talk to people and groups on my list. Please ask who
 ## While an answer is made
 
 ask-usage = Put your question behind the command: /ask why is the sky blue?
+nothing-asked = Yes? Put your question next to my name, and I answer.
 queue-full = You are faster than I am: too many messages are waiting here already. Please send this one again in a moment.
 stopping = Stopping.
 stopped = Stopped.

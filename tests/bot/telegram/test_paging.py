@@ -231,9 +231,10 @@ def test_a_heading_stays_with_what_it_heads() -> None:
 )
 def test_without_white_space(text: str) -> None:
     """Text without a place to cut is cut between characters, and put together it is the same."""
-    pages = paginate(text)
+    # No multiple of four, so that a flag would not fit by chance.
+    pages = paginate(text, 4094)
     assert "".join(page.rendered.text for page in pages) == text
-    assert all(page.rendered.length > 4096 - 16 for page in pages[:-1])
+    assert all(page.rendered.length > 4094 - 16 for page in pages[:-1])
     for page in pages:
         assert page.rendered.text[0] == text[0]
 
@@ -249,11 +250,58 @@ def test_room_for_a_footer() -> None:
     assert max(page.rendered.length for page in paginate("word " * 4000, reserve=96)) in range(3900, 4001)
 
 
-def test_marks_that_a_cut_brings_to_a_line_start_mean_nothing_new() -> None:
+@pytest.mark.parametrize("sign", ["-", "1.", "#", ">", "+"])
+def test_marks_that_a_cut_brings_to_a_line_start_mean_nothing_new(sign: str) -> None:
     """A minus, a number or a hash sign within a sentence does not become a list or a heading on the next page."""
-    for sign in ("-", "1.", "#", ">", "+"):
-        pages = paginate(f"a {sign} " * 300, 64)
-        assert "".join(page.rendered.text for page in pages).replace(" ", "") == f"a{sign}" * 300
+    for limit in range(60, 68):
+        pages = paginate(f"a {sign} " * 100, limit)
+        assert "".join(page.rendered.text for page in pages).replace(" ", "") == f"a{sign}" * 100
+        assert not any(page.rendered.entities for page in pages)
+
+
+def test_a_list_that_begins_just_when_a_page_is_full_is_a_list() -> None:
+    """A mark of which only the first character has come is not taken for text."""
+    for filler in range(50, 70):
+        source = "word " * 5 + "x" * (filler - 25) + "\n- alpha\n- beta"
+        pages = Pages(64)
+        for end in range(1, len(source) + 1):
+            pages.update(source[:end])
+        assert "\n".join(page.rendered.text for page in pages.all).endswith("• alpha\n• beta")
+
+
+@pytest.mark.parametrize("step", [1, 5, 5000])
+def test_an_item_that_is_cut_within_a_line_keeps_its_children(step: int) -> None:
+    """Children of an item whose own text ran over the page are items, at every instant of the stream."""
+    source = "10. parent " + "word " * 40 + "\n    - child\n      - grandchild\n    - child\n11. parent"
+    pages = Pages(100)
+    for end in range(step, len(source) + step, step):
+        pages.update(source[:end])
+        assert not re.search(r"^ *- \w", pages.live.rendered.text, re.MULTILINE)
+        assert not pages.live.rendered.entities
+    assert pages.all[-1].rendered.text.endswith("\n• child\n  • grandchild\n• child\n11. parent")
+
+
+def test_an_indented_list_goes_on_as_a_list() -> None:
+    """Models indent whole lists: the indentation of the list is no part of what its items hold."""
+    pages = paginate("   1. parent\n" + "".join(f"      - child{number}\n" for number in range(20)), 64)
+    assert len(pages) > 2
+    assert not any(page.rendered.entities for page in pages)
+    assert sum(page.rendered.text.count("• child") for page in pages) == 20
+
+
+@pytest.mark.parametrize("mark", ["- ", "7. ", "> ", "# "])
+def test_no_mark_is_left_alone_at_the_end_of_a_page(mark: str) -> None:
+    """A bullet, a number or a heading's mark goes with what it marks, where that has no place to be cut at."""
+    first, *rest = paginate(f"intro text\n\n{mark}" + "x" * 150, 64)
+    assert first.rendered.text == "intro text"
+    assert rest[0].rendered.text.endswith("x" * 50)
+
+
+def test_no_empty_code_block_follows_a_full_one() -> None:
+    """A page that ends with the last line of code takes the closing fence along."""
+    for count in range(1, 24):
+        pages = paginate("```py\n" + "code\n" * count + "```\n\n" + "after " * 12, 64)
+        assert not any("```py\n```" in page.markdown for page in pages)
 
 
 def test_halves_that_come_apart() -> None:

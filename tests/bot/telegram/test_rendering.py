@@ -214,6 +214,11 @@ def seen(markdown: str) -> tuple[str, list[str]]:
         # Headings are bold, without signs in front.
         ("## Plan\nDo it", "Plan\nDo it", ["underline: Plan", "bold: Plan"]),
         ("### Plan", "Plan", ["bold: Plan"]),
+        # The first mark of a list that is still to come makes no heading of what stands before it.
+        ("Plan\n-", "Plan\n-", []),
+        ("> Plan\n> - ", "Plan\n-", ["blockquote: Plan\n-"]),
+        ("```\nPlan\n-", "Plan\n-", ["pre: Plan\n-"]),
+        ("Plan\n---", "Plan", ["underline: Plan", "bold: Plan"]),
         # Lists have bullets and numbers, tasks have boxes.
         ("- a\n  1. b\n- [ ] c\n- [x] d", "• a\n  1. b\n☐ c\n☑ d", []),
         # What looks like HTML is text, in code and outside.

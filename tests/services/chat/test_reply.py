@@ -1,8 +1,6 @@
 """An answer that is watched while it is written."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 
@@ -16,12 +14,11 @@ class Watcher:
     """A watcher that is driven by hand, so that every time it is woken is seen."""
 
     def __init__(self, reply: Reply, seen: int) -> None:
-        self._waits: Coroutine[Any, Any, None] = reply.changed(seen)
-        self._future: asyncio.Future[None] | None = self._waits.send(None)
+        self._waits = reply.changed(seen)
+        self._future = self._waits.send(None)
 
     @property
     def woken(self) -> bool:
-        assert self._future is not None
         return self._future.done()
 
     @property

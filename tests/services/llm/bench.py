@@ -1,9 +1,11 @@
 """Two LLM servers on loopback behind the fallback service, and a way to ask through it."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.messages import (
@@ -57,16 +59,23 @@ async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
             await asyncio.sleep(0.002)
 
 
+async def subscribed(redis: Redis, replicas: int) -> None:
+    """Wait until so many replicas follow the changes of the routing state."""
+    async with asyncio.timeout(5):
+        while (await redis.pubsub_numsub("test:{llm}:changed"))[0][1] < replicas:
+            await asyncio.sleep(0.005)
+
+
 def provider(name: str, server_url: str, **changes: object) -> ProviderSettings:
-    """An OpenAI-compatible provider with deadlines that a test can wait for."""
+    """An OpenAI-compatible provider; its deadlines are none that a busy machine would miss by itself."""
     settings = ProviderSettings(
         id=name,
         kind=ProviderKind.OPENAI_COMPATIBLE,
         models=(f"{name}-model", f"{name}-large"),
         base_url=server_url,
         timeout_s=5.0,
-        first_token_timeout_s=0.4,
-        stall_timeout_s=0.4,
+        first_token_timeout_s=5.0,
+        stall_timeout_s=5.0,
     )
     return replace(settings, **changes)
 
@@ -115,6 +124,12 @@ class Bench:
         return self.fallback.get_provider_status().preferred
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all tests: loading the certificate authorities takes longer than most of them."""
+    return ModelBuilder()._tls
+
+
 @asynccontextmanager
 async def bench(
     redis: Redis, providers: Sequence[ProviderSettings], clock: ManualClock | None = None, rules: Rules | None = None
@@ -125,6 +140,7 @@ async def bench(
     await shared.start()
     fallback = LLMProviderFallback(providers, shared, clock, rules)
     builder = ModelBuilder()
+    builder._tls = _tls()
     try:
         yield Bench(clock, shared, fallback, LLMModelFactory(fallback, builder))
     finally:

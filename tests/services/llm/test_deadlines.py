@@ -1,6 +1,7 @@
 """The deadline that many short waits share: it ends what takes too long and is never confused with a cancellation."""
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -19,9 +20,8 @@ async def test_it_ends_a_wait_that_takes_too_long() -> None:
     deadline = Deadline()
     for _ in range(2):
         deadline.until = now() + LOOP_S
-        with pytest.raises(TimeoutError):
-            with deadline:
-                await asyncio.sleep(5)
+        with pytest.raises(TimeoutError), deadline:
+            await asyncio.sleep(5)
 
     task = asyncio.current_task()
     assert task is not None
@@ -52,9 +52,8 @@ async def test_nothing_goes_off_between_waits() -> None:
     await asyncio.sleep(2 * LOOP_S)
 
     deadline.until = now() + LOOP_S
-    with pytest.raises(TimeoutError):
-        with deadline:
-            await asyncio.sleep(5)
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(5)
 
 
 async def test_an_earlier_end_counts_at_once() -> None:
@@ -65,25 +64,22 @@ async def test_an_earlier_end_counts_at_once() -> None:
         await asyncio.sleep(0)
 
     deadline.until = now() + LOOP_S
-    with pytest.raises(TimeoutError):
-        with deadline:
-            await asyncio.sleep(5)
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(5)
 
 
 async def test_an_end_that_is_past_ends_the_wait_at_once() -> None:
     deadline = Deadline()
     deadline.until = now() - 1
-    with pytest.raises(TimeoutError):
-        with deadline:
-            await asyncio.sleep(5)
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(5)
 
 
 async def test_other_errors_pass() -> None:
     deadline = Deadline()
     deadline.until = now() + 5
-    with pytest.raises(KeyError):
-        with deadline:
-            raise KeyError
+    with pytest.raises(KeyError), deadline:
+        raise KeyError
 
     deadline.close()
 
@@ -134,11 +130,8 @@ async def test_a_result_at_the_same_instant_wins() -> None:
 
     async def swallowing() -> int:
         deadline.until = now() + LOOP_S
-        with deadline:
-            try:
-                await asyncio.sleep(5)
-            except asyncio.CancelledError:
-                pass
+        with deadline, contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(5)
         task = asyncio.current_task()
         assert task is not None
         return task.cancelling()

@@ -20,7 +20,7 @@ from services.llm.fallback import LeaderChanged, LLMProviderFallback, Misconfigu
 from services.llm.routing import Change
 from services.llm.stamp import last_stamp
 from services.llm.state import SharedRouting
-from tests.services.llm.bench import HELLO, Bench, RealPauses, answered_by, bench, eventually, provider, said
+from tests.services.llm.bench import HELLO, Bench, answered_by, bench, eventually, provider, said
 from tests.support import llm_server as llm
 from tests.support.llm_server import LLMServer
 
@@ -556,25 +556,24 @@ async def test_a_consumer_that_leaves_blames_nobody(stage: Stage) -> None:
 
 async def test_a_slow_consumer_is_not_the_provider_s_fault() -> None:
     """Neither a stall nor the time for a whole answer counts what the consumer takes between two pieces."""
-    async with staged(stall_timeout_s=0.2, timeout_s=0.4, first_token_timeout_s=0.2) as stage:
-        stage.first.default = llm.answer(pieces=["word "] * 4)
+    async with staged(stall_timeout_s=0.4, timeout_s=0.7) as stage:
+        stage.first.default = llm.answer(pieces=["word "] * 3)
         heard: list[str] = []
         async for piece in stage.replica.pieces():
             heard.append(piece)
-            await asyncio.sleep(0.25)
+            await asyncio.sleep(0.45)
 
-        assert len(heard) == 4
+        assert len(heard) == 3
         assert stage.replica.cooling() == {}
 
 
 async def test_the_first_output_takes_no_longer_than_a_whole_answer_may() -> None:
-    async with staged(timeout_s=0.1, first_token_timeout_s=60.0) as stage:
+    async with staged() as stage:
         stage.first.default = llm.hang()
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-
-        assert await stage.asked() == "second"
-        assert loop.time() - began < 3
+        first, second, _ = stage.fallback.providers
+        impatient = replace(first, timeout_s=0.1, first_token_timeout_s=60.0)
+        async with bench(open_redis(None), [impatient, second]) as replica, asyncio.timeout(5):
+            assert answered_by(await replica.ask(streamed=True)) == "second"
 
 
 # What agents do
@@ -820,12 +819,3 @@ async def test_an_interruption_is_a_failure_of_the_provider(stage: Stage) -> Non
         await stage.asked()
 
     assert await stage.asked() == "second"
-
-
-async def test_the_clock_of_the_bench_counts_pauses() -> None:
-    """A hiccup's pause is the service's, not the SDK's: no request waits longer than that."""
-    async with staged() as stage:
-        stage.first.script(llm.status(503))
-        assert await stage.asked() == "first"
-        assert isinstance(stage.replica.clock, RealPauses)
-        assert len(stage.replica.clock.pauses) == 1

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from core.redis import open_redis
 from services.llm import routing, state
 from services.llm.routing import Cooldown, Force, Lease, Preference, Routing
 from services.llm.state import SharedRouting
-from tests.services.llm.bench import RealSleeps, eventually
+from tests.services.llm.bench import RealSleeps, eventually, subscribed
 from tests.support.redis_server import RedisServer
 
 KEY = "test:{llm}:routing"
@@ -144,13 +144,6 @@ async def test_another_replica_learns_of_a_change(redis: Redis, shared: SharedRo
 
         assert loop.time() - began < min(1.0, state.RESYNC_S)
         assert other.routing == shared.routing
-
-
-async def subscribed(redis: Redis, count: int) -> None:
-    """Wait until so many replicas follow the changes."""
-    async with asyncio.timeout(5):
-        while (await redis.pubsub_numsub(CHANNEL))[0][1] < count:
-            await asyncio.sleep(0.005)
 
 
 async def test_changes_of_many_replicas_at_once_are_all_kept(redis: Redis, clock: RealSleeps) -> None:
@@ -359,7 +352,7 @@ async def test_no_error_ends_the_following(
     exchanged = shared._exchanged
     failures = iter([error(), error()])
 
-    async def flaky(changes: Any) -> Routing:
+    async def flaky(changes: Collection[routing.Change]) -> Routing:
         if (failure := next(failures, None)) is not None:
             raise failure
         return await exchanged(changes)

@@ -1,0 +1,132 @@
+"""The parts of the console that need no services."""
+
+import asyncio
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from bot.console import talk
+from bot.console.lines import PipedLines
+from bot.console.screen import Screen
+from bot.console.talk import language_of, speaker_of
+from bot.probing import Probe
+from core.provider_settings import ProviderKind, ProviderSettings
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environ", "language"),
+    [
+        ({"LANG": "ru_RU.UTF-8"}, "ru-RU"),
+        ({"LANG": "de_DE@euro"}, "de-DE"),
+        ({"LANG": "ru", "LC_ALL": "en_US.UTF-8"}, "en-US"),  # as POSIX has it
+        ({"LANG": "ru", "LC_MESSAGES": "de", "LC_ALL": ""}, "de"),
+        ({"LANG": "C.UTF-8"}, None),
+        ({"LANG": "POSIX"}, None),
+        ({}, None),
+    ],
+)
+def test_the_language_is_the_environments(environ: dict[str, str], language: str | None) -> None:
+    """As an IETF tag, which texts are asked for by."""
+    assert language_of(environ) == language
+
+
+def test_a_user_without_a_name_is_you(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run under numbers that nobody named."""
+
+    def nameless() -> str:
+        raise KeyError("uid not found: 12345")
+
+    monkeypatch.setattr(talk.getpass, "getuser", nameless)
+    assert speaker_of({}).name == "you"
+
+
+@pytest.mark.parametrize(
+    ("stream", "environ", "styled"),
+    [
+        (Terminal, {"TERM": "xterm"}, True),
+        (Terminal, {"TERM": "dumb"}, False),
+        (Terminal, {"TERM": "xterm", "NO_COLOR": "1"}, False),
+        (io.StringIO, {"TERM": "xterm"}, False),  # a pipe or a file
+    ],
+)
+def test_styles_are_for_terminals_that_show_them(
+    monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], environ: dict[str, str], *, styled: bool
+) -> None:
+    """An answer itself is never styled."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    written = stream()
+    screen = Screen(written)
+    screen.piece("an answer")
+    screen.aside("dim")
+    screen.note("noted")
+    text = written.getvalue()
+    assert text.startswith("an answer\n")
+    assert ("\x1b[2mdim\x1b[0m\n" in text) is styled
+    assert ("\x1b" in text) is styled
+
+
+async def test_lines_of_a_file_are_read_whatever_their_bytes(tmp_path: Path) -> None:
+    """A regular file cannot be waited for by an event loop; a character may be cut by a read; bytes may be no text."""
+    long = "é" * 70_000
+    path = tmp_path / "input"
+    path.write_bytes(f"{long}\n\r\n".encode() + b"\xff\xfe\nlast")
+    with path.open("rb") as file:
+        lines = PipedLines(file.fileno())
+        read = [await lines.next() for _ in range(6)]
+    assert read == [long, "\r", "��", "last", None, None]
+
+
+async def test_a_missing_input_is_an_empty_one() -> None:
+    """`python -m bot console <&-`."""
+    assert await PipedLines(None).next() is None
+
+
+async def test_a_pipe_is_waited_for_and_nobody_else_waits() -> None:
+    """The event loop goes on, and the wait can be cancelled."""
+    reading, writing = os.pipe()
+    lines = PipedLines(reading)
+    waiting = asyncio.create_task(lines.next())
+    await asyncio.sleep(0.01)
+    os.write(writing, b"hel")
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    os.write(writing, b"lo\n")
+    assert await waiting == "hello"
+    cancelled = asyncio.create_task(lines.next())
+    await asyncio.sleep(0.01)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    os.close(writing)
+    await asyncio.sleep(0.01)
+    os.close(reading)
+
+
+@pytest.mark.parametrize(
+    ("listed", "unlisted"),
+    [
+        (("llama3.2",), ()),
+        (("llama3.2:latest",), ()),  # as Ollama writes it
+        (("llama3.2-20260101",), ()),  # the dated name behind an alias
+        (("llama3.2-2026-01-01",), ()),
+        (("llama3.2:70b", "llama3x2", "llama3.2-vision"), ("llama3.2",)),  # other models
+        ((), ("llama3.2",)),
+    ],
+)
+def test_a_model_may_be_listed_under_another_writing(listed: tuple[str, ...], unlisted: tuple[str, ...]) -> None:
+    """A warning that is wrong is worse than none."""
+    provider = ProviderSettings(id="ollama", kind=ProviderKind.OLLAMA, models=("llama3.2",))
+    probe = Probe(provider, listed, None, 0.1)
+    assert probe.unlisted == unlisted
+    assert probe.ready is not bool(unlisted)

@@ -1,0 +1,38 @@
+"""The stage, set up and with the bot on it."""
+
+import gc
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from aiogram.client.session.aiohttp import AiohttpSession
+
+from bot.telegram import daemon
+from tests.support.stage import Stage, close_at_once, staged
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _collector() -> Iterator[None]:
+    """Tune the garbage collector as the daemon does, but once: it takes longer than most scenarios."""
+    thresholds = gc.get_threshold()
+    daemon._tune_garbage_collection()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(daemon, "_tune_garbage_collection", lambda: None)
+        yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
+
+
+@pytest.fixture
+async def empty_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+    """Telegram and the providers are there; the test starts the bot with `stage.start(...)`."""
+    monkeypatch.setattr(AiohttpSession, "close", close_at_once)
+    async for stage in staged(tmp_path / "data"):
+        yield stage
+
+
+@pytest.fixture
+async def stage(empty_stage: Stage) -> Stage:
+    """The bot runs and polls."""
+    await empty_stage.start()
+    return empty_stage

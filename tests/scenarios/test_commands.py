@@ -1,0 +1,97 @@
+"""The commands that everybody has."""
+
+import pytest
+
+from tests.support.stage import FIRST, Stage, instructions, told
+
+START = """\
+Hello, Ann! Write to me and I answer.
+If the model I think with falls silent, another takes over, so just keep talking.
+
+/new starts afresh, /model picks a model, /help tells the rest."""
+
+
+async def test_start(stage: Stage) -> None:
+    stage.says("/start")
+    assert (await stage.reply()).text == START
+
+
+async def test_start_by_a_link(stage: Stage) -> None:
+    """Links to a bot put a word behind the command."""
+    stage.says("/start from-the-website")
+    assert (await stage.reply()).text == START
+
+
+async def test_help(stage: Stage) -> None:
+    stage.says("/help")
+    text = (await stage.reply()).text
+    assert all(command in text for command in ("/new", "/model", "/stop", "/ask", "Retry"))
+    assert "/provider" not in text, "what admins can do is none of everybody's business"
+
+
+async def test_new_forgets_what_was_said(stage: Stage) -> None:
+    await stage.asks("My name is Ann.")
+    stage.says("/new")
+    assert (await stage.reply()).text.startswith("Done.")
+    await stage.asks("What is my name?")
+    assert told(stage.first.requests[-1]) == [("user", "What is my name?")]
+
+
+async def test_new_waits_for_its_turn(stage: Stage) -> None:
+    """What was sent before it is answered in the old conversation, what was sent after it in the new one."""
+    stage.says("One.")
+    stage.says("/new")
+    stage.says("Two.")
+    await stage.until(lambda: len(stage.chat().texts()) == 3)
+    texts = stage.chat().texts()
+    assert texts[1].startswith("Done.")
+    assert (texts[0], texts[2]) == (FIRST, FIRST)
+    assert told(stage.first.requests[-1]) == [("user", "Two.")]
+
+
+@pytest.mark.parametrize("command", ["/dance", "/provider", "/provider force b", "/audit"])
+async def test_an_unknown_command(stage: Stage, command: str) -> None:
+    """To a stranger `/provider` is one."""
+    stage.says(command)
+    assert (await stage.reply()).text == "I do not know that command. /help shows what I can do."
+    assert not stage.first.requests
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"),
+    [
+        ("ru", "Здравствуйте, Ann!"),
+        ("ru-RU", "Здравствуйте, Ann!"),
+        # One that there are no texts in.
+        ("fi", "Hello, Ann!"),
+    ],
+)
+async def test_the_bot_speaks_the_language_of_the_person(stage: Stage, language: str, expected: str) -> None:
+    stage.says("/start", language=language)
+    assert (await stage.reply()).text.startswith(expected)
+
+
+async def test_the_model_is_told_whom_it_talks_to(stage: Stage) -> None:
+    await stage.asks("Привет!", language="ru")
+    said = instructions(stage.first.requests[0])
+    assert "This is a private chat with Ann." in said
+    assert "The user's language setting is ru." in said
+    assert "Today is" in said
+
+
+async def test_buttons_speak_the_language_too(stage: Stage) -> None:
+    assert (await stage.asks("Привет!", language="ru")).labels == ["Повторить", "Повторить у другого"]
+
+
+async def test_the_commands_are_in_the_menu(stage: Stage) -> None:
+    calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 2 and found)
+    assert calls
+    assert [call.params.get("language_code") for call in calls] == [None, "ru"]
+    assert [command["command"] for command in stage.telegram.commands] == ["new", "model", "stop", "help"]
+
+
+async def test_a_server_that_knows_no_menu(empty_stage: Stage) -> None:
+    """Bot API servers differ; that is no reason not to start."""
+    empty_stage.telegram.unknown_methods |= {"setMyCommands", "sendChatAction", "deleteWebhook"}
+    await empty_stage.start()
+    assert (await empty_stage.asks("Are you there?")).text == FIRST

@@ -1,0 +1,180 @@
+"""Groups: when the bot speaks, and what it knows."""
+
+import asyncio
+
+import pytest
+
+from tests.support.llm_server import answer, gate
+from tests.support.stage import ELSEWHERE, FIRST, GROUP, RETRY, Stage, instructions, told
+
+ANN, BOB = 7, 8
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        # Mentioned at the beginning, with and without what people put behind a name.
+        ("@understudy_bot what time is it?", "what time is it?"),
+        ("@understudy_bot, what time is it?", "what time is it?"),
+        ("@Understudy_Bot what time is it?", "what time is it?"),
+        # At the end.
+        ("What time is it @understudy_bot", "What time is it"),
+        # Within a sentence the name belongs to it.
+        ("Hey @understudy_bot what time is it?", "Hey @understudy_bot what time is it?"),
+        # Behind characters that are two units long for Telegram.
+        ("👋🏽 @understudy_bot hi", "👋🏽 @understudy_bot hi"),
+        # Another bot's name begins like ours.
+        ("@understudy_bot2 or @understudy_bot", "@understudy_bot2 or"),
+        # By command, also one meant for this very bot.
+        ("/ask what time is it?", "what time is it?"),
+        ("/ask@understudy_bot what time is it?", "what time is it?"),
+    ],
+)
+async def test_the_bot_answers_when_it_is_spoken_to(stage: Stage, said: str, heard: str) -> None:
+    question = stage.says(said, GROUP, user_id=ANN)
+    message = await stage.answer(GROUP)
+    assert (message.text, message.reply_to, message.labels) == (FIRST, question.id, [RETRY, ELSEWHERE])
+    assert told(stage.first.requests[0]) == [("user", f"Ann: {heard}")]
+
+
+async def test_a_reply_to_the_bot_is_for_the_bot(stage: Stage) -> None:
+    message = await stage.asks("/ask What time is it?", GROUP, user_id=ANN)
+    await stage.asks("And in Tokyo?", GROUP, user_id=BOB, name="Bob", reply_to=message)
+    assert told(stage.first.requests[1]) == [
+        ("user", "Ann: What time is it?"),
+        ("assistant", FIRST),
+        ("user", "Bob: And in Tokyo?"),
+    ]
+
+
+async def test_a_mention_by_name_of_a_bot_without_a_username_in_the_text(stage: Stage) -> None:
+    marks = [{"type": "text_mention", "offset": 0, "length": 10, "user": stage.telegram._bot_object()}]
+    await stage.asks("Understudy what time is it?", GROUP, user_id=ANN, entities=marks)
+    assert told(stage.first.requests[0]) == [("user", "Ann: what time is it?")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        # People talk to each other,
+        "What time is it?",
+        # to somebody else,
+        "@somebody_else what time is it?",
+        # to another bot.
+        "/ask@another_bot what time is it?",
+        "/dance",
+        # An address is no mention.
+        "mail me at ann@understudy_bot.example",
+    ],
+)
+async def test_otherwise_it_is_silent(stage: Stage, said: str) -> None:
+    stage.says(said, GROUP, user_id=ANN)
+    assert (await stage.asks("/ask Are you there?", GROUP, user_id=ANN)).text == FIRST
+    assert len(stage.chat(GROUP).answers()) == 1
+    assert told(stage.first.requests[0]) == [("user", "Ann: Are you there?")]
+
+
+async def test_a_reply_to_somebody_else_is_not_for_the_bot(stage: Stage) -> None:
+    said = stage.says("What time is it?", GROUP, user_id=BOB, name="Bob")
+    stage.says("Late.", GROUP, user_id=ANN, reply_to=said)
+    await stage.asks("/ask Are you there?", GROUP, user_id=ANN)
+    assert len(stage.chat(GROUP).answers()) == 1
+
+
+async def test_service_messages_are_nothing_to_answer(stage: Stage) -> None:
+    """Not even in reply to the bot, where Telegram puts a pinned message."""
+    message = await stage.asks("/ask Are you there?", GROUP, user_id=ANN)
+    for extra in (
+        {"pinned_message": {"message_id": message.id, "date": 0, "chat": {"id": GROUP, "type": "supergroup"}}},
+        {"new_chat_title": "Another name"},
+    ):
+        stage.says("", GROUP, user_id=ANN, reply_to=message, extra=extra)
+    stage.says("", ANN, extra={"message_auto_delete_timer_changed": {"message_auto_delete_time": 86400}})
+    await stage.asks("/ask Still?", GROUP, user_id=ANN)
+    assert len(stage.chat(GROUP).answers()) == 2
+    assert not stage.chat(ANN).answers()
+
+
+async def test_the_bot_is_pointed_at_what_somebody_said(stage: Stage) -> None:
+    """A mention in reply to another's message is about that message, even if it says nothing else."""
+    said = stage.says("The moon is made of cheese.", GROUP, user_id=BOB, name="Bob")
+    for text in ("@understudy_bot", "/ask", "@understudy_bot is that so?"):
+        await stage.asks(text, GROUP, user_id=ANN, reply_to=said)
+    heard = [told(request)[-1][1] for request in stage.first.requests]
+    assert all("Bob: The moon is made of cheese." in text for text in heard)
+    assert heard[2].endswith("Ann: is that so?")
+
+
+async def test_the_bot_is_pointed_at_a_picture(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.start(A_FAMILIES='{"m": "gpt-4o"}')
+    shown = stage.says("", GROUP, user_id=BOB, photo=b"\xff\xd8\xff\xe0 a picture")
+    await stage.asks("@understudy_bot what is this?", GROUP, user_id=ANN, reply_to=shown)
+    assert told(stage.first.requests[0]) == [("user", "Ann: what is this?<image_url>")]
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("@understudy_bot", "Yes? Put your question next to my name, and I answer."),
+        ("/ask", "Put your question behind the command: /ask why is the sky blue?"),
+    ],
+)
+async def test_called_without_a_question(stage: Stage, said: str, hint: str) -> None:
+    question = stage.says(said, GROUP, user_id=ANN)
+    message = await stage.reply(GROUP)
+    assert (message.text, message.reply_to) == (hint, question.id)
+    assert not stage.first.requests
+
+
+async def test_a_group_knows_nothing_of_the_private_chat(stage: Stage) -> None:
+    """Nor the other way round; and the model is told where it is."""
+    await stage.asks("My secret is 1234.", ANN)
+    await stage.asks("/ask What do you know?", GROUP, user_id=ANN)
+    await stage.asks("What did I ask?", ANN)
+    group, private = stage.first.requests[1], stage.first.requests[2]
+    assert told(group) == [("user", "Ann: What do you know?")]
+    assert "secret" not in str(group.json)
+    assert 'a group chat called "Group 100"' in instructions(group)
+    assert told(private) == [("user", "My secret is 1234."), ("assistant", FIRST), ("user", "What did I ask?")]
+    assert "private chat with Ann" in instructions(private)
+
+
+async def test_a_channel_and_an_anonymous_admin_speak_under_their_own_name(stage: Stage) -> None:
+    channel = {"id": -200, "type": "channel", "title": "The News"}
+    await stage.asks("/ask What is new?", GROUP, user_id=777000, extra={"sender_chat": channel})
+    assert told(stage.first.requests[0]) == [("user", "The News: What is new?")]
+
+
+async def test_what_people_say_to_each_other_does_not_queue(stage: Stage) -> None:
+    """While a long answer is made a lively group says more than twenty things, none of them to the bot."""
+    more = asyncio.Event()
+    stage.first.script(gate(more, then=answer("Done.")))
+    question = stage.says("/ask Tell me something long.", GROUP, user_id=ANN)
+    await stage.first.arrival(1)
+    for number in range(30):
+        stage.says(f"Nonsense number {number}", GROUP, user_id=BOB)
+    last = stage.says("/ask And me?", GROUP, user_id=BOB, name="Bob")
+    await stage.until(lambda: not stage.telegram.pending)
+    more.set()
+    assert (await stage.answer(GROUP, after=question.id)).text == "Done."
+    assert (await stage.seen(lambda message: message.reply_to == last.id, GROUP)).text == FIRST
+    assert len(stage.chat(GROUP).answers()) == 2
+
+
+async def test_retry_in_a_group_hangs_on_the_question_too(stage: Stage) -> None:
+    question = stage.says("/ask Are you there?", GROUP, user_id=ANN)
+    message = await stage.answer(GROUP)
+    stage.presses(message, RETRY, BOB)
+    assert (await stage.answer(GROUP, after=message.id)).reply_to == question.id
+    assert told(stage.first.requests[1]) == [("user", "Ann: Are you there?")]
+
+
+async def test_a_group_that_became_a_supergroup_under_the_answer(stage: Stage) -> None:
+    """The answer follows to the new id."""
+    stage.telegram.fail(
+        "sendMessage", status=400, description="Bad Request: group chat was upgraded to a supergroup chat",
+        migrate_to=-1001, chat_id=GROUP,
+    )  # fmt: skip
+    stage.says("/ask Are you there?", GROUP, user_id=ANN)
+    assert (await stage.answer(-1001)).text == FIRST

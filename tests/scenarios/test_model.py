@@ -1,0 +1,120 @@
+"""`/model`: choosing who answers."""
+
+import json
+
+import pytest
+
+from tests.support.llm_server import status
+from tests.support.stage import FIRST, GROUP, PERSON, SECOND, Stage
+from tests.support.telegram_chats import Message
+
+BOB = 8
+
+
+async def picker(stage: Stage, chat_id: int = PERSON, **more: int) -> Message:
+    """Open the picker."""
+    stage.says("/model", chat_id, **more)
+    return await stage.reply(chat_id)
+
+
+async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: Stage) -> None:
+    message = await picker(stage)
+    assert message.text == "Who shall answer you?\nNow: Automatic: the best provider that works"
+    assert message.labels == ["Automatic", "a", "b"]
+    stage.presses(message, "a")
+    await stage.until(lambda: message.labels == ["m", "m2", "Back"])
+    stage.presses(message, "m2")
+    await stage.until(lambda: not message.labels)
+    assert message.text == "From now on m2 of a answers you. If it fails, another one steps in."
+    await stage.asks("Are you there?")
+    assert stage.first.requests[-1].model == "m2"
+    assert (await picker(stage)).text == "Who shall answer you?\nNow: a · m2"
+
+
+async def test_the_choice_comes_before_the_order_and_falls_back_to_it(stage: Stage) -> None:
+    message = await picker(stage)
+    stage.presses(message, "b")
+    await stage.until(lambda: "n" in message.labels)
+    stage.presses(message, "n")
+    await stage.until(lambda: not message.labels)
+    assert (await stage.asks("Are you there?")).text == SECOND
+    stage.second.default = status(503)
+    assert (await stage.asks("And now?")).text == FIRST
+    assert stage.first.requests[-1].model == "m"
+
+
+async def test_back_to_automatic(stage: Stage) -> None:
+    message = await picker(stage)
+    stage.presses(message, "b")
+    await stage.until(lambda: "n" in message.labels)
+    stage.presses(message, "n")
+    await stage.until(lambda: not message.labels)
+    message = await picker(stage)
+    stage.presses(message, "Automatic")
+    await stage.until(lambda: not message.labels)
+    assert message.text == "Automatic: the best provider that works"
+    assert (await stage.asks("Are you there?")).text == FIRST
+
+
+async def test_back_to_the_providers(stage: Stage) -> None:
+    message = await picker(stage)
+    stage.presses(message, "b")
+    await stage.until(lambda: "Back" in message.labels)
+    stage.presses(message, "Back")
+    await stage.until(lambda: message.labels == ["Automatic", "a", "b"])
+
+
+async def test_a_provider_that_does_not_answer_offers_what_is_configured(stage: Stage) -> None:
+    await stage.first.stop()
+    message = await picker(stage)
+    stage.presses(message, "a")
+    await stage.until(lambda: message.labels == ["m", "Back"])
+
+
+async def test_a_model_that_is_gone_from_the_list(stage: Stage) -> None:
+    message = await picker(stage)
+    stage.presses(message, "a")
+    await stage.until(lambda: "m2" in message.labels)
+    stage.first.models.remove("m2")
+    query = stage.presses(message, "m2")
+    assert await stage.toast(query) == "That list is out of date. Please open /model again."
+
+
+@pytest.mark.parametrize("button", ["Automatic", "a"])
+async def test_in_a_group_only_its_admins_choose(stage: Stage, button: str) -> None:
+    stage.chat(GROUP).admin_ids.add(BOB)
+    message = await picker(stage, GROUP, user_id=PERSON)
+    query = stage.presses(message, button, PERSON)
+    assert await stage.toast(query) == "In a group, only its admins choose the model."
+    assert stage.telegram.callback_answers[query]["show_alert"]
+    assert message.labels == ["Automatic", "a", "b"]
+    stage.presses(message, button, BOB)
+    await stage.until(lambda: message.labels != ["Automatic", "a", "b"])
+
+
+async def test_the_choice_of_a_group_is_the_group_s(stage: Stage) -> None:
+    stage.chat(GROUP).admin_ids.add(BOB)
+    message = await picker(stage, GROUP, user_id=BOB)
+    stage.presses(message, "b", BOB)
+    await stage.until(lambda: "n" in message.labels)
+    stage.presses(message, "n", BOB)
+    await stage.until(lambda: not message.labels)
+    assert (await stage.asks("/ask Are you there?", GROUP, user_id=PERSON)).text == SECOND
+    assert (await stage.asks("And here?", BOB)).text == FIRST
+
+
+async def test_when_nobody_can_tell_who_the_admins_are_nobody_chooses(stage: Stage) -> None:
+    stage.telegram.fail("getChatMember", status=400, description="Bad Request: CHAT_ADMIN_REQUIRED")
+    stage.chat(GROUP).admin_ids.add(BOB)
+    message = await picker(stage, GROUP, user_id=BOB)
+    query = stage.presses(message, "a", BOB)
+    assert "only its admins" in await stage.toast(query)
+
+
+async def test_a_server_of_another_version_tells_who_the_admins_are(stage: Stage) -> None:
+    """It lacks a right that the library insists on; that somebody is an admin can be read all the same."""
+    member = {"status": "administrator", "user": {"id": BOB, "is_bot": False, "first_name": "Bob"}}
+    stage.telegram.garble("getChatMember", body=json.dumps({"ok": True, "result": member}))
+    message = await picker(stage, GROUP, user_id=BOB)
+    stage.presses(message, "a", BOB)
+    await stage.until(lambda: "m2" in message.labels)

@@ -1,0 +1,138 @@
+"""Retry and Retry elsewhere."""
+
+import asyncio
+
+from tests.support.llm_server import answer, gate, status
+from tests.support.stage import ELSEWHERE, FIRST, RETRY, SECOND, Stage, told
+from tests.support.telegram_chats import Message
+
+
+async def test_retry_asks_the_same_message_again(stage: Stage) -> None:
+    stage.first.script(answer("My first thought."), answer("My second thought."))
+    message = await stage.asks("What do you think?")
+    query = stage.presses(message, RETRY)
+    again = await stage.answer(after=message.id)
+    assert again.text == "My second thought."
+    assert await stage.toast(query) == ""
+    assert told(stage.first.requests[1]) == [("user", "What do you think?")], "the first thought would colour the next"
+    assert not message.buttons
+
+
+async def test_the_history_knows_the_answer_of_the_retry(stage: Stage) -> None:
+    stage.first.script(answer("My first thought."), answer("My second thought."))
+    message = await stage.asks("What do you think?")
+    stage.presses(message, RETRY)
+    await stage.answer(after=message.id)
+    await stage.asks("Why?")
+    assert told(stage.first.requests[2]) == [
+        ("user", "What do you think?"),
+        ("assistant", "My second thought."),
+        ("user", "Why?"),
+    ]
+
+
+async def test_retry_elsewhere_lets_the_person_pick_a_provider(stage: Stage) -> None:
+    message = await stage.asks("What do you think?")
+    query = stage.presses(message, ELSEWHERE)
+    await stage.until(lambda: message.labels == ["a", "b", "Back"])
+    assert await stage.toast(query) == "Who shall try?"
+    stage.presses(message, "b")
+    assert (await stage.answer(after=message.id)).text == SECOND
+    assert message.text == FIRST
+    assert not message.buttons
+    assert (await stage.asks("And now?")).text == FIRST, "it was for this answer only"
+
+
+async def test_retry_elsewhere_may_be_given_up(stage: Stage) -> None:
+    message = await stage.asks("What do you think?")
+    stage.presses(message, ELSEWHERE)
+    await stage.until(lambda: "Back" in message.labels)
+    stage.presses(message, "Back")
+    await stage.until(lambda: message.labels == [RETRY, ELSEWHERE])
+
+
+async def test_no_retry_elsewhere_where_there_is_nowhere_else(empty_stage: Stage) -> None:
+    await empty_stage.start(AVAILABLE_PROVIDERS='{"a": ["m"]}')
+    assert (await empty_stage.asks("What do you think?")).labels == [RETRY]
+
+
+async def test_retry_elsewhere_falls_back_like_any_other(stage: Stage) -> None:
+    stage.second.default = status(503)
+    message = await stage.asks("What do you think?")
+    stage.presses(message, ELSEWHERE)
+    await stage.until(lambda: "b" in message.labels)
+    stage.presses(message, "b")
+    assert (await stage.answer(after=message.id)).text == FIRST
+    assert len(stage.second.requests) >= 1
+
+
+async def test_only_the_latest_answer_can_be_tried_again(stage: Stage) -> None:
+    old = await stage.asks("What do you think?")
+    await stage.asks("And now?")
+    query = stage.presses(old, RETRY)
+    assert await stage.toast(query) == "Only the latest answer can be tried again."
+    assert len(stage.first.requests) == 2
+    assert old.labels == [RETRY, ELSEWHERE]
+
+
+async def test_not_after_a_fresh_start_either(stage: Stage) -> None:
+    old = await stage.asks("What do you think?")
+    stage.says("/new")
+    await stage.reply()
+    query = stage.presses(old, RETRY)
+    assert await stage.toast(query) == "Only the latest answer can be tried again."
+
+
+async def test_another_chat_cannot_retry_it(stage: Stage) -> None:
+    """Anybody can make a client send any button."""
+    message = await stage.asks("What do you think?")
+    stage.says("Hello", 8)
+    other = await stage.answer(8)
+    other.markup = message.markup
+    for button in (RETRY, ELSEWHERE):
+        query = stage.presses(other, button, 8)
+        assert await stage.toast(query) == "I can no longer try that one again."
+    assert len(stage.first.requests) == 2
+
+
+async def test_a_second_press_before_the_buttons_are_gone(stage: Stage) -> None:
+    """It is one wish, and gets one answer."""
+    message = await stage.asks("What do you think?")
+    markup = message.markup
+    gone = stage.telegram.hold("editMessageReplyMarkup")
+    stage.presses(message, RETRY)
+    stage.presses(message, RETRY)
+    await stage.answer(after=message.id)
+    gone.mend()
+    await stage.quiet()
+    assert message.markup != markup
+    assert len(stage.first.requests) == 2
+    assert len(stage.chat().answers()) == 2
+
+
+async def test_retry_while_the_next_message_is_answered(stage: Stage) -> None:
+    message = await stage.asks("What do you think?")
+    more = asyncio.Event()
+    stage.first.script(gate(more, then=answer("Later.")))
+    stage.says("And now?")
+    await stage.first.arrival(2)
+    query = stage.presses(message, RETRY)
+    assert await stage.toast(query) == "Only the latest answer can be tried again."
+    more.set()
+    assert (await stage.answer()).text == "Later."
+    assert len(stage.first.requests) == 2
+
+
+async def test_a_retry_that_fails_can_be_retried(stage: Stage) -> None:
+    """The question is asked once in the history, however many tries it took."""
+    message = await stage.asks("What do you think?")
+    stage.first.script(status(400))
+    stage.presses(message, RETRY)
+    failed = await stage.answer(after=message.id)
+    assert failed.text.startswith("The provider could not make sense")
+    stage.presses(failed, RETRY)
+    again: Message = await stage.answer(after=failed.id)
+    assert again.text == FIRST
+    assert told(stage.first.requests[-1]) == [("user", "What do you think?")]
+    await stage.asks("Why?")
+    assert told(stage.first.requests[-1]) == [("user", "What do you think?"), ("assistant", FIRST), ("user", "Why?")]

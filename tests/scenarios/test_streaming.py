@@ -1,0 +1,167 @@
+"""An answer as it grows, and how a person ends it."""
+
+import asyncio
+
+from tests.support.llm_server import Answer, answer, cut, gate, stall
+from tests.support.stage import ELSEWHERE, LONG, RETRY, STOP, Stage, told
+
+PIECES = (LONG, "More of it. ", "And the end.")
+WHOLE = "".join(PIECES)
+
+
+def held(event: asyncio.Event) -> Answer:
+    """An answer whose first piece is enough to be shown, and whose rest comes when the test says so."""
+    behaviour = gate(event, after_pieces=1, then=answer(pieces=PIECES))
+    assert isinstance(behaviour, Answer)
+    return behaviour
+
+
+async def test_an_answer_grows_under_a_stop_button_and_ends_with_retry(stage: Stage) -> None:
+    """One message all the while: sent once, then edited."""
+    more = asyncio.Event()
+    stage.first.default = held(more)
+    stage.says("Tell me something long.")
+    growing = await stage.growing()
+    assert growing.text == LONG.strip()
+    assert stage.chat().actions[0][1] == "typing"
+    more.set()
+    message = await stage.answer()
+    assert message.id == growing.id
+    assert (message.text, message.labels) == (WHOLE, [RETRY, ELSEWHERE])
+    assert len(stage.telegram.calls_of("sendMessage", 7)) == 1
+    assert [edit.text for edit in message.edits] == [LONG.strip(), WHOLE]
+
+
+async def test_edits_keep_their_distance(stage: Stage) -> None:
+    """However fast the provider is, a private chat sees an edit a second at most, and the final text."""
+    stage.first.default = answer(LONG * 8, pause_s=0.015)
+    message = await stage.asks("Tell me something long.")
+    assert message.text == (LONG * 8).strip()
+    times = [edit.at for edit in message.edits]
+    assert len(times) > 2
+    assert all(later - earlier > 0.95 for earlier, later in zip(times[:-2], times[1:-1], strict=True))
+
+
+async def test_the_whole_answer_at_once_where_streaming_is_off(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.start(STREAM_MODE="off")
+    more = asyncio.Event()
+    stage.first.default = held(more)
+    stage.says("Tell me something long.")
+    await stage.first.arrival(1)
+    await stage.quiet()
+    assert not stage.chat().answers()
+    more.set()
+    assert len((await stage.answer()).edits) == 1
+
+
+async def test_an_answer_grows_as_a_draft_where_that_is_asked_for(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.start(STREAM_MODE="draft")
+    more = asyncio.Event()
+    stage.first.default = held(more)
+    stage.says("Tell me something long.")
+    drafts = await stage.until(lambda: stage.chat().drafts)
+    assert drafts[0].text == LONG.strip()
+    more.set()
+    assert (await stage.answer()).text == WHOLE
+    assert len(stage.chat().answers()) == 1
+
+
+async def test_the_stop_button_of_a_draft(empty_stage: Stage) -> None:
+    """Telegram's own button; its update tells the chat, and nothing else."""
+    stage = empty_stage
+    await stage.start(STREAM_MODE="draft")
+    stage.first.default = held(asyncio.Event())
+    stage.says("Tell me something long.")
+    await stage.until(lambda: stage.chat().drafts)
+    stage.telegram.stops_draft(7)
+    assert (await stage.answer()).text == f"{LONG.strip()}\n\nStopped."
+
+
+async def test_the_stop_button(stage: Stage) -> None:
+    """The text so far stays, marked; nobody pays for what is not read; the history knows what it was."""
+    stage.first.default = held(asyncio.Event())
+    stage.says("Tell me something long.")
+    query = stage.presses(await stage.growing(), STOP)
+    message = await stage.answer()
+    assert await stage.toast(query) == "Stopping."
+    assert (message.text, message.labels) == (f"{LONG.strip()}\n\nStopped.", [RETRY, ELSEWHERE])
+    await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
+    stage.first.default = answer("As you like.")
+    await stage.asks("Shorter, please.")
+    assert told(stage.first.requests[-1]) == [
+        ("user", "Tell me something long."),
+        ("assistant", LONG),
+        ("user", "Shorter, please."),
+    ]
+    assert not stage.events("provider.failed")
+
+
+async def test_the_stop_command_does_not_wait_behind_the_answer(stage: Stage) -> None:
+    stage.first.default = held(asyncio.Event())
+    question = stage.says("Tell me something long.")
+    growing = await stage.growing()
+    stage.says("/stop")
+    message = await stage.answer(after=question.id)
+    assert message.id == growing.id
+    assert message.text == f"{LONG.strip()}\n\nStopped."
+    await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
+    assert stage.chat().texts() == [message.text], "the stopped answer says enough"
+
+
+async def test_stop_before_the_first_word(stage: Stage) -> None:
+    """There is no text to keep: the chat says that it was stopped, and Retry is there."""
+    stage.first.default = gate(asyncio.Event(), then=answer())
+    question = stage.says("Tell me something long.")
+    await stage.first.arrival(1)
+    stage.says("/stop")
+    message = await stage.answer(after=question.id)
+    assert (message.text, message.labels) == ("Stopped.", [RETRY, ELSEWHERE])
+    await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
+
+
+async def test_nothing_to_stop(stage: Stage) -> None:
+    stage.says("/stop")
+    assert (await stage.reply()).text == "Nothing to stop: I am not writing anything right now."
+
+
+async def test_a_stop_button_of_an_answer_that_is_done(stage: Stage) -> None:
+    """It may still be seen for a moment; pressed, it stops no other answer."""
+    more = asyncio.Event()
+    stage.first.script(held(more), held(asyncio.Event()))
+    stage.says("Tell me something long.")
+    growing = await stage.growing()
+    button = growing.buttons[0]["callback_data"]
+    more.set()
+    done = await stage.answer()
+    stage.says("Something else.")
+    other = await stage.growing()
+    assert other.buttons[0]["callback_data"] != button
+    done.markup = {"inline_keyboard": [[{"text": STOP, "callback_data": button}]]}
+    query = stage.presses(done, STOP)
+    assert (await stage.toast(query)).startswith("Nothing to stop")
+    await stage.quiet()
+    assert other.labels == [STOP]
+
+
+async def test_an_answer_that_stalls_is_kept_and_marked(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.start(A_STALL_TIMEOUT="0.4")
+    stage.first.default = stall(after_pieces=3)
+    message = await stage.asks("Are you there?")
+    assert message.text == "The audience hears\n\nThe answer broke off here."
+    assert message.labels == [RETRY, ELSEWHERE]
+    await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
+
+
+async def test_an_interrupted_answer_is_answered_anew_by_retry(stage: Stage) -> None:
+    """In a new message: what was said stays where it stands."""
+    stage.first.script(cut(after_pieces=3))
+    broken = await stage.asks("Are you there?")
+    stage.presses(broken, RETRY)
+    again = await stage.answer(after=broken.id)
+    assert again.text == "This is what the second provider says."
+    assert told(stage.second.requests[-1]) == [("user", "Are you there?")]
+    assert broken.text.startswith("The audience hears")
+    assert not broken.buttons

@@ -1,0 +1,64 @@
+"""Topics of forums and of private chats: each is a conversation of its own."""
+
+import pytest
+
+from tests.support.stage import FIRST, GROUP, PERSON, SECOND, Stage, told
+
+
+@pytest.mark.parametrize("chat_id", [GROUP, PERSON], ids=["forum", "private chat"])
+async def test_each_topic_is_a_conversation_of_its_own(stage: Stage, chat_id: int) -> None:
+    for topic, text in ((11, "/ask One."), (12, "/ask Two."), (None, "/ask Three."), (11, "/ask Four.")):
+        message = await stage.asks(text, chat_id, user_id=PERSON, message_thread_id=topic)
+        assert message.topic_id == topic, "the answer comes where the question was asked"
+    name = "Ann: " if chat_id == GROUP else ""
+    assert [told(request) for request in stage.first.requests] == [
+        [("user", f"{name}One.")],
+        [("user", f"{name}Two.")],
+        [("user", f"{name}Three.")],
+        [("user", f"{name}One."), ("assistant", FIRST), ("user", f"{name}Four.")],
+    ]
+
+
+async def test_typing_is_shown_in_the_topic(stage: Stage) -> None:
+    await stage.asks("/ask One.", GROUP, user_id=PERSON, message_thread_id=11)
+    assert {call.params["message_thread_id"] for call in stage.telegram.calls_of("sendChatAction")} == {"11"}
+
+
+async def test_new_in_one_topic_leaves_the_others_alone(stage: Stage) -> None:
+    await stage.asks("/ask One.", GROUP, user_id=PERSON, message_thread_id=11)
+    await stage.asks("/ask Two.", GROUP, user_id=PERSON, message_thread_id=12)
+    stage.says("/new", GROUP, user_id=PERSON, message_thread_id=11)
+    assert (await stage.reply(GROUP)).topic_id == 11
+    await stage.asks("/ask Three.", GROUP, user_id=PERSON, message_thread_id=11)
+    await stage.asks("/ask Four.", GROUP, user_id=PERSON, message_thread_id=12)
+    assert len(told(stage.first.requests[2])) == 1
+    assert len(told(stage.first.requests[3])) == 3
+
+
+async def test_the_model_is_chosen_for_the_whole_chat(stage: Stage) -> None:
+    stage.says("/model", PERSON, message_thread_id=11)
+    message = await stage.reply()
+    assert message.topic_id == 11
+    stage.presses(message, "b")
+    await stage.until(lambda: "n" in message.labels)
+    stage.presses(message, "n")
+    await stage.until(lambda: not message.labels)
+    assert (await stage.asks("Hello", PERSON, message_thread_id=12)).text == SECOND
+
+
+async def test_the_message_that_opened_the_topic_is_not_quoted(stage: Stage) -> None:
+    """In a forum every message formally replies to it; and that the bot opened it does not make it an addressee."""
+    opened = stage.says("", GROUP, user_id=42, message_thread_id=11,
+                        extra={"forum_topic_created": {"name": "Talk", "icon_color": 0}})  # fmt: skip
+    stage.says("Hello everybody", GROUP, user_id=PERSON, message_thread_id=11, reply_to=opened)
+    await stage.asks("/ask One.", GROUP, user_id=PERSON, message_thread_id=11, reply_to=opened)
+    assert told(stage.first.requests[0]) == [("user", "Ann: One.")]
+    assert [text for text in stage.chat(GROUP).texts() if text] == [FIRST]
+
+
+async def test_a_topic_that_was_closed_meanwhile(stage: Stage) -> None:
+    """The answer comes outside of it rather than not at all."""
+    stage.chat(GROUP).closed_topics.add(11)
+    stage.says("/ask One.", GROUP, user_id=PERSON, message_thread_id=11)
+    message = await stage.answer(GROUP)
+    assert (message.text, message.topic_id) == (FIRST, None)
