@@ -1,5 +1,6 @@
 """The composition root: builds everything that both surfaces share, and hands each what it needs."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -45,6 +46,22 @@ class House:
     chat: Chat
     stores: Stores
     desk: ProviderDesk
+    builder: ModelBuilder
+
+    async def warm(self) -> None:
+        """Import and build what the first answers would otherwise wait a second for: the providers' SDKs, the history.
+
+        A provider whose SDK cannot be imported is found out when it is asked.
+        """
+
+        def build() -> None:
+            for provider in self.fallback.providers:
+                try:
+                    self.builder.model(provider, provider.default_model)
+                except Exception as error:  # noqa: BLE001 - whoever asks this provider gets the error, in a thread or not
+                    log.warning("provider.not_built", provider=provider.id, error=type(error).__name__)
+
+        await asyncio.gather(asyncio.to_thread(build), self.stores.threads.warm())
 
 
 def with_demo(settings: Settings) -> Settings:
@@ -93,4 +110,4 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         )
         stack.push_async_callback(chat.save_unsaved)
         desk = ProviderDesk(fallback, builder, Audit(database, clock), clock)
-        yield House(settings, clock, texts, database, redis, fallback, catalog, chat, stores, desk)
+        yield House(settings, clock, texts, database, redis, fallback, catalog, chat, stores, desk, builder)

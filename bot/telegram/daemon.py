@@ -74,6 +74,7 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event) -> int:
     poller = Poller(bot, house.clock, doorway.take)
     notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, delivery))
     house.fallback.listen(notices.hear)
+    await house.warm()
     _tune_garbage_collection()
     polling = asyncio.create_task(poller.run(), name="poll")
     aside = [

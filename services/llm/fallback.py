@@ -1,6 +1,5 @@
 """The provider fallback service: who is asked next, and what each outcome changes."""
 
-import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +31,8 @@ RETRY_PAUSE_S = (0.2, 0.3)
 """How long a hiccup is given before the same provider is tried again."""
 LEASE_MARGIN_S = 5.0
 """A probe's lease outlives the longest answer by this, in case its holder dies."""
-LEASE_WAIT_S = 0.25
-"""How long the one request that probes waits for Redis to grant the lease."""
+LEASE_WAIT_S = 0.3
+"""How long the one request that would probe waits for Redis to grant the lease; without it, it does not probe."""
 LATENCIES_KEPT = 200
 ACKNOWLEDGE_S = 0.5
 """How long an admin's command waits until Redis has it; after that it is on its way."""
@@ -325,11 +324,12 @@ class LLMProviderFallback:
         self._leases += 1
         holder = f"{self._shared.replica}:{self._leases}"
         lease_s = self._all[provider].timeout_s + LEASE_MARGIN_S
+        granted = False
         try:
-            await self._shared.commit(routing.probe_taken(provider, holder, now, lease_s), LEASE_WAIT_S)
-        except asyncio.CancelledError:
-            self.release(provider, holder)
-            raise
+            granted = await self._shared.commit(routing.probe_taken(provider, holder, now, lease_s), LEASE_WAIT_S)
+        finally:
+            if not granted:
+                self.release(provider, holder)
         lease = self._shared.routing.probes.get(provider)
         if lease is None or lease.holder != holder:
             return None

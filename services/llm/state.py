@@ -119,13 +119,20 @@ class SharedRouting:
             self._settled.clear()
             self._wake.set()
 
-    async def commit(self, change: Change, timeout_s: float) -> None:
-        """Like `apply`, and wait until Redis has it, at most `timeout_s` seconds and not at all while it is gone."""
+    async def commit(self, change: Change, timeout_s: float) -> bool:
+        """Like `apply`, and wait until Redis has it, at most `timeout_s` seconds and not at all while it is gone.
+
+        Returns:
+            False where Redis is there and did not take it in time: what the others do about it is not known yet.
+        """
         self.apply(change)
         if self._waiting and self._tasks and self._connected:
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(timeout_s):
                     await self._settled.wait()
+            except TimeoutError:
+                return False
+        return True
 
     async def _follow(self) -> None:
         while not self._closing:

@@ -16,6 +16,7 @@ from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, R
 from core.provider_settings import ProviderKind
 from core.redis import open_redis
 from core.settings import ProviderSettings
+from services.llm import fallback
 from services.llm.fallback import LeaderChanged, LLMProviderFallback, Misconfigured, ModelChoice, ProviderState, Rules
 from services.llm.routing import Change
 from services.llm.stamp import last_stamp
@@ -357,12 +358,26 @@ async def test_a_probe_cancelled_while_it_waits_for_the_lease_gives_it_back(
     assert not stage.replica.shared.routing.probes
 
 
-def _slowly(shared: SharedRouting) -> Callable[[Change, float], Awaitable[None]]:
-    async def commit(change: Change, timeout_s: float) -> None:
+def _slowly(shared: SharedRouting) -> Callable[[Change, float], Awaitable[bool]]:
+    async def commit(change: Change, timeout_s: float) -> bool:
         shared.apply(change)
         await asyncio.sleep(10 * timeout_s)
+        return True
 
     return commit
+
+
+async def test_a_lease_that_is_not_granted_in_time_is_given_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The request does not probe, since another replica may; it goes where the others go."""
+    await stage.first_fails()
+    stage.replica.clock.shift(300)
+    with monkeypatch.context() as slow:
+        slow.setattr(fallback, "LEASE_WAIT_S", 0.0)
+        async with stage.replica.shared._exchange:
+            assert await stage.asked() == "second"
+    assert not stage.replica.shared.routing.probes
+
+    assert await stage.asked() == "first"
 
 
 async def test_a_probe_without_a_verdict_gives_the_lease_back(stage: Stage) -> None:

@@ -137,11 +137,13 @@ async def test_a_newcomer_agrees_and_changes_nothing(pair: Pair, redis_server: R
     key = "test:{llm}:routing"
     before = await pair.redis.dump(key)
 
-    async with open_redis(redis_server.url) as redis:
-        async with bench(redis, pair.one.fallback.providers, pair.clock) as newcomer:
-            assert newcomer.fallback.get_provider_status().forced == "first"
-            assert newcomer.cooling() == pair.one.cooling()
-            assert newcomer.preferred == "second"
+    async with (
+        open_redis(redis_server.url) as redis,
+        bench(redis, pair.one.fallback.providers, pair.clock) as newcomer,
+    ):
+        assert newcomer.fallback.get_provider_status().forced == "first"
+        assert newcomer.cooling() == pair.one.cooling()
+        assert newcomer.preferred == "second"
 
     assert await pair.redis.dump(key) == before
 

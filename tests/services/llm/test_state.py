@@ -283,31 +283,38 @@ async def test_a_server_that_refuses_subscriptions_is_polled(
     async with open_redis(redis_server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~*", "+@all", "resetchannels")
     url = redis_server.url.replace("://", "://poor:pw@")
-    async with open_redis(url) as one, open_redis(url) as two:
-        async with replica(one, clock) as first, replica(two, clock) as second:
-            await first.commit(cooled(clock), 5)
-            await eventually(lambda: "a" in second.routing.cooldowns)
+    async with (
+        open_redis(url) as one,
+        open_redis(url) as two,
+        replica(one, clock) as first,
+        replica(two, clock) as second,
+    ):
+        await first.commit(cooled(clock), 5)
+        await eventually(lambda: "a" in second.routing.cooldowns)
 
-            assert first.connected
-            assert second.connected
+        assert first.connected
+        assert second.connected
 
 
 async def test_a_lost_subscription_comes_back(redis_server: RedisServer, clock: RealSleeps) -> None:
     """Its connection is killed: what happened meanwhile is caught up on, and later changes arrive at once again."""
-    async with open_redis(redis_server.url) as redis:
-        async with replica(redis, clock) as shared, replica(redis, clock) as other:
-            await subscribed(redis, 2)
-            await redis.client_kill_filter(_type="pubsub")
-            await shared.commit(cooled(clock, "meanwhile"), 5)
+    async with (
+        open_redis(redis_server.url) as redis,
+        replica(redis, clock) as shared,
+        replica(redis, clock) as other,
+    ):
+        await subscribed(redis, 2)
+        await redis.client_kill_filter(_type="pubsub")
+        await shared.commit(cooled(clock, "meanwhile"), 5)
 
-            await eventually(lambda: "meanwhile" in other.routing.cooldowns)
-            await subscribed(redis, 2)
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            shared.apply(cooled(clock, "later"))
-            await eventually(lambda: "later" in other.routing.cooldowns)
+        await eventually(lambda: "meanwhile" in other.routing.cooldowns)
+        await subscribed(redis, 2)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        shared.apply(cooled(clock, "later"))
+        await eventually(lambda: "later" in other.routing.cooldowns)
 
-            assert loop.time() - began < 1.0
+        assert loop.time() - began < 1.0
 
 
 async def test_a_lost_subscription_that_nobody_notices(

@@ -1,22 +1,39 @@
-"""What Groq's SDK and its adapter need to fit in: our connections, and an end for tool calls that Groq refused.
+"""Groq's API, through its SDK: over our connections, and with an end for tool calls that Groq refused.
 
 The SDK speaks the older `httpx` and takes no other client. That one's connection pool slows down with hundreds of
 requests at once, and a second pool would be one more thing to close and to give proxies to, so its requests are
 handed on to the provider's own `httpx2` client.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
 import httpx
 import httpx2
-from groq import AsyncStream
+from groq import AsyncGroq, AsyncStream
 from groq.types import chat
 from pydantic_ai.messages import ModelResponseStreamEvent
-from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.groq import GroqModel, GroqStreamedResponse
+from pydantic_ai.providers.groq import GroqProvider
+
+from services.llm.kinds.order import Order, forget_environment, native_model
+
+
+def groq(order: Order) -> Model:
+    """A model that Groq serves."""
+    client = AsyncGroq(
+        api_key=order.key,
+        # The SDK appends /openai/v1/chat/completions itself.
+        base_url=order.base_url.removesuffix("/openai/v1"),
+        http_client=httpx.AsyncClient(transport=SharedTransport(order.http), trust_env=False),
+        timeout=httpx.Timeout(**order.http.timeout.as_dict()),
+        max_retries=0,
+    )
+    forget_environment(client)
+    return native_model(order, GroqChatModel, GroqProvider(groq_client=client))
 
 
 class SharedTransport(httpx.AsyncBaseTransport):
@@ -63,7 +80,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated() -> Generator[None]:
     """Raise the older library's error of the same name: the two have the same tree."""
     try:
         yield

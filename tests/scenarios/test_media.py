@@ -1,0 +1,150 @@
+"""What comes besides text."""
+
+import base64
+from typing import Any
+
+import pytest
+
+from tests.support.llm_server import LLMServer
+from tests.support.stage import FIRST, SECOND, Stage, told
+
+PICTURE = b"\xff\xd8\xff\xe0 not much of a picture, but one all the same"
+CANNOT_READ = "I cannot make anything of this kind of message yet. I understand text and pictures."
+CANNOT_HEAR = "I cannot listen to voice messages and audio yet. Please write it to me instead."
+TOO_LARGE = "That file is too large for me. Could you send a smaller one?"
+FILE = {"file_id": "f", "file_unique_id": "u", "file_size": 1000}
+LOCATION = {"latitude": 52.5, "longitude": 13.4}
+POLL = {
+    "id": "1", "question": "Tea?", "options": [], "total_voter_count": 0, "is_closed": False, "is_anonymous": True,
+    "type": "regular", "allows_multiple_answers": False,
+}  # fmt: skip
+
+
+def images(server: LLMServer, request: int = -1) -> list[bytes]:
+    """The pictures in what a provider was sent."""
+    content = server.requests[request].json["messages"][-1]["content"]
+    urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+    return [base64.b64decode(url.partition("base64,")[2]) for url in urls]
+
+
+@pytest.fixture
+async def seeing(empty_stage: Stage) -> Stage:
+    """A stage whose first model sees pictures, and whose second does not."""
+    await empty_stage.start(A_FAMILIES='{"m": "gpt-4o"}')
+    return empty_stage
+
+
+async def test_a_photo_reaches_a_model_that_sees(seeing: Stage) -> None:
+    message = await seeing.asks("What is this?", photo=PICTURE)
+    assert message.text == FIRST
+    assert images(seeing.first) == [PICTURE]
+    assert told(seeing.first.requests[0])[-1][1].startswith("What is this?")
+
+
+async def test_a_photo_without_a_word(seeing: Stage) -> None:
+    seeing.says("", photo=PICTURE)
+    assert (await seeing.answer()).text == FIRST
+    assert images(seeing.first) == [PICTURE]
+
+
+async def test_a_picture_sent_as_a_file(seeing: Stage) -> None:
+    await seeing.asks("What is this?", document=PICTURE, file_name="a.png", media_type="image/png")
+    assert images(seeing.first) == [PICTURE]
+
+
+async def test_the_picture_is_still_there_in_the_next_turn(seeing: Stage) -> None:
+    await seeing.asks("What is this?", photo=PICTURE)
+    await seeing.asks("Are you sure?")
+    assert base64.b64encode(PICTURE).decode() in str(seeing.first.requests[1].json["messages"][1])
+
+
+async def test_a_photo_goes_to_who_sees_it(empty_stage: Stage) -> None:
+    """Though the other is asked first otherwise."""
+    await empty_stage.start(B_FAMILIES='{"n": "gpt-4o"}', A_FAMILIES='{"m": "gpt-3.5-turbo"}')
+    assert (await empty_stage.asks("What is this?", photo=PICTURE)).text == SECOND
+    assert images(empty_stage.second) == [PICTURE]
+    empty_stage.says("/new")
+    await empty_stage.reply()
+    assert (await empty_stage.asks("Hello")).text == FIRST
+
+
+async def test_when_nobody_sees_it_the_person_is_told(empty_stage: Stage) -> None:
+    blind = '{"m": "gpt-3.5-turbo"}'
+    await empty_stage.start(AVAILABLE_PROVIDERS='{"a": ["m"]}', A_FAMILIES=blind)
+    message = await empty_stage.asks("What is this?", photo=PICTURE)
+    assert message.text == f"{FIRST}\n\nThe model that answered cannot see pictures, so I went by the text alone."
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        pytest.param({"sticker": {**FILE, "type": "regular", "width": 1, "height": 1, "is_animated": False,
+                                  "is_video": False}}, CANNOT_READ, id="sticker"),
+        pytest.param({"location": LOCATION}, CANNOT_READ, id="location"),
+        pytest.param({"poll": POLL}, CANNOT_READ, id="poll"),
+        pytest.param({"dice": {"emoji": "🎲", "value": 6}}, CANNOT_READ, id="dice"),
+        pytest.param({"contact": {"phone_number": "1", "first_name": "Bob"}}, CANNOT_READ, id="contact"),
+        pytest.param({"video": {**FILE, "width": 1, "height": 1, "duration": 1}}, CANNOT_READ, id="video"),
+        # What nobody has heard of yet.
+        pytest.param({"hologram": {**FILE, "depth": 3}}, CANNOT_READ, id="unknown kind"),
+        pytest.param({"voice": {**FILE, "duration": 1}}, CANNOT_HEAR, id="voice"),
+        pytest.param({"audio": {**FILE, "duration": 1}}, CANNOT_HEAR, id="audio"),
+        pytest.param({"video_note": {**FILE, "length": 1, "duration": 1}}, CANNOT_HEAR, id="video note"),
+        pytest.param({"document": {**FILE, "file_name": "a.zip", "mime_type": "application/zip"}}, CANNOT_READ,
+                     id="archive"),
+        pytest.param({"document": {**FILE, "file_name": "a.txt", "mime_type": "text/plain", "file_size": 10**6}},
+                     TOO_LARGE, id="large text"),
+        pytest.param({"document": {**FILE, "file_name": "a.png", "mime_type": "image/png", "file_size": 10**8}},
+                     TOO_LARGE, id="large picture"),
+    ],
+)  # fmt: skip
+async def test_what_no_answer_can_be_made_of(stage: Stage, extra: dict[str, Any], said: str) -> None:
+    """Told in a friendly line; the conversation goes on."""
+    stage.says("", extra=extra)
+    assert (await stage.reply()).text == said
+    assert not stage.first.requests
+    assert (await stage.asks("Never mind.")).text == FIRST
+
+
+async def test_a_caption_does_not_make_a_video_readable(stage: Stage) -> None:
+    """An answer that knows only the caption would look as if the bot had seen it."""
+    video = {**FILE, "width": 1, "height": 1, "duration": 1}
+    stage.says("", extra={"video": video, "caption": "What happens here?"})
+    assert (await stage.reply()).text == CANNOT_READ
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("notes.txt", "text/plain"),
+        # Known by its type alone, and by its name alone.
+        ("notes", "application/json"),
+        ("notes.py", "application/octet-stream"),
+    ],
+)
+async def test_a_text_file_is_read(stage: Stage, name: str, media_type: str) -> None:
+    await stage.asks("Sum it up.", document="Grüße aus der Datei".encode(), file_name=name, media_type=media_type)
+    assert told(stage.first.requests[0]) == [
+        ("user", f"Sum it up.\n\n[The file {name}:]\nGrüße aus der Datei\n[End of the file]")
+    ]
+
+
+async def test_a_text_file_that_is_none(stage: Stage) -> None:
+    """Bytes that are no UTF-8 spoil nothing."""
+    await stage.asks("Sum it up.", document=b"caf\xe9 \x00\xff", file_name="a.txt")
+    assert "caf\N{REPLACEMENT CHARACTER}" in told(stage.first.requests[0])[0][1]
+
+
+@pytest.mark.parametrize("method", ["getFile", "download"])
+async def test_a_file_that_telegram_does_not_give(seeing: Stage, method: str) -> None:
+    if method == "getFile":
+        seeing.telegram.fail("getFile", status=400, description="Bad Request: file is too big")
+        seeing.says("What is this?", photo=PICTURE)
+    else:
+        seeing.says("What is this?", photo=PICTURE)
+        seeing.telegram._files = {key: ("nowhere/else", data) for key, (_, data) in seeing.telegram._files.items()}
+        seeing.telegram._methods["getfile"] = lambda params: {
+            "file_id": params["file_id"], "file_unique_id": "u", "file_path": "photos/gone.jpg",
+        }  # fmt: skip
+    assert (await seeing.reply()).text == "I could not fetch that file from Telegram just now. Could you send it again?"
+    assert not seeing.first.requests
