@@ -21,9 +21,10 @@ from services.chat.notes import Notes
 from services.chat.preferences import Preferences
 from services.chat.threads import Threads
 from services.chat.turn import Chat, Stores
+from services.llm.attempts import Rules
 from services.llm.builders import ModelBuilder
 from services.llm.catalog import Catalog
-from services.llm.fallback import LLMProviderFallback, Rules
+from services.llm.fallback import LLMProviderFallback
 from services.llm.model_factory import LLMModelFactory
 from services.llm.state import SharedRouting
 

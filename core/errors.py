@@ -9,6 +9,7 @@ UnderstudyError
     ├── AnswerInterrupted     a provider failed after its first output: what came is kept
     ├── ContentRefused        a provider's filter refused: the reason is the provider's own
     ├── ContextWindowExceeded the history is too long for every candidate
+    ├── ConsentNeeded         only remote providers could serve, and nobody has agreed to that
     ├── RequestRejected       the request itself is at fault: no provider would take it
     └── UnknownProvider       a name that is not in AVAILABLE_PROVIDERS
 """
@@ -91,6 +92,13 @@ class ContextWindowExceeded(ProviderError):
     def __init__(self, attempts: Sequence[FailedAttempt]) -> None:
         self.attempts = tuple(attempts)
         super().__init__("the request is longer than every candidate's context window")
+
+
+class ConsentNeeded(ProviderError):
+    """Only providers that are not on the operator's own machines could serve, and the chat has not agreed to that."""
+
+    def __init__(self) -> None:
+        super().__init__("only remote providers could serve, and the chat has not agreed to them")
 
 
 class RequestRejected(ProviderError):

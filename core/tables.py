@@ -171,7 +171,7 @@ class NoteRow(Base):
 
 
 class PreferenceRow(Base):
-    """What a chat chose: provider and model, footers. NULL is "as the bot has it"."""
+    """What a chat chose: provider and model, footers, remote providers or not. NULL is "as the bot has it"."""
 
     __tablename__ = "preferences"
 
@@ -179,6 +179,7 @@ class PreferenceRow(Base):
     provider: Mapped[str | None] = mapped_column(PlainText)
     model: Mapped[str | None] = mapped_column(PlainText)
     footers: Mapped[bool | None] = mapped_column(Boolean)
+    remote_consent: Mapped[bool | None] = mapped_column(Boolean)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

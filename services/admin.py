@@ -15,8 +15,9 @@ from core.errors import StorageError
 from core.provider_settings import ProviderSettings
 from services.audit import Audit
 from services.durations import parse_duration, say_duration
-from services.llm.fallback import LLMProviderFallback, ProviderState, ProviderStatus
+from services.llm.fallback import LLMProviderFallback
 from services.llm.outcomes import EmptyAnswer, Fault, classify
+from services.llm.status import ProviderState, ProviderStatus
 from services.llm.streams import emptiness, is_answer
 from services.provider_table import ALONE, provider_table, say_until
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from services.durations import say_duration
-from services.llm.fallback import ProviderState, ProviderStatus, ServiceStatus
+from services.llm.status import ProviderState, ProviderStatus, ServiceStatus
 
 ALONE = "Redis does not answer: this replica decides alone, and others do not see what is done here until it is back."
 

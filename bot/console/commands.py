@@ -8,8 +8,8 @@ from bot.console.talk import KEY, USER_ID, Talk
 from bot.probing import Probe, probe_all
 from core.provider_settings import ProviderSettings
 from services.chat.scope import scope_of
+from services.llm.attempts import ModelChoice
 from services.llm.catalog import CatalogError
-from services.llm.fallback import ModelChoice
 
 CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12

@@ -11,7 +11,7 @@ from core.messages import ChatKind, ConversationKey, Incoming, Speaker, Surface
 from services.chat.conversation import Turn
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.turn import Chat
-from services.llm.fallback import ModelChoice
+from services.llm.attempts import ModelChoice
 
 KEY = ConversationKey(Surface.CONSOLE, 0)
 USER_ID = 0

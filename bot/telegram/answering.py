@@ -17,7 +17,7 @@ from services.chat.conversation import Turn
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.threads import Threads
 from services.chat.turn import Chat
-from services.llm.fallback import ModelChoice
+from services.llm.attempts import ModelChoice
 
 log = structlog.get_logger()
 

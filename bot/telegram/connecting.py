@@ -25,7 +25,6 @@ CONNECTIONS = 512
 CALL_TIMEOUT_S = 10
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-COMMANDS = ("new", "model", "stop", "help")
 LANGUAGES = (None, "ru")
 
 
@@ -68,7 +67,12 @@ async def connect(bot: KnownBot, clock: Clock) -> User:
 async def introduce(bot: Bot, texts: Texts) -> None:
     """Put the commands into the menu; a server that does not know how is no fault."""
     for language in LANGUAGES:
-        commands = [BotCommand(command=name, description=texts.get(f"command-{name}", language)) for name in COMMANDS]
+        commands = [
+            BotCommand(command="new", description=texts.get("command-new", language)),
+            BotCommand(command="model", description=texts.get("command-model", language)),
+            BotCommand(command="stop", description=texts.get("command-stop", language)),
+            BotCommand(command="help", description=texts.get("command-help", language)),
+        ]
         try:
             await bot.set_my_commands(commands, language_code=language, request_timeout=CALL_TIMEOUT_S)
         except (TelegramAPIError, ClientDecodeError) as error:

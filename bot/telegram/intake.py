@@ -5,6 +5,7 @@ whole batch for ever. Here each update is parsed by itself, and what cannot be p
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -35,6 +36,11 @@ LONGEST_PAUSE_S = 30.0
 CONFLICT_PATIENCE_S = 60.0
 """During a rolling restart the previous process may still be polling for a moment."""
 UPDATE_TYPES = ("message", "edited_message", "callback_query", "my_chat_member", "stopped_message_generation")
+ESSENTIALS = (
+    "message_id", "date", "chat", "from", "sender_chat", "message_thread_id", "is_topic_message",
+    "text", "entities", "caption", "caption_entities",
+)  # fmt: skip
+"""What is looked at of a message that the library cannot read, since it has something new or odd about it."""
 
 Sink = Callable[[Update], Awaitable[None]]
 
@@ -97,17 +103,29 @@ class Poller:
             log.error("intake.unreadable", kinds=list(raw))
             return
         self._offset = update_id + 1
-        try:
-            update = Update.model_validate(raw, context={"bot": self._bot})
-        except ValidationError as error:
-            kinds = [kind for kind in raw if kind != "update_id"]
-            log.error("intake.unreadable", update_id=update_id, kinds=kinds, faults=error.error_count())  # noqa: TRY400 - the error quotes the message
+        update = self._parsed(raw, update_id)
+        if update is None:
             return
         try:
             await self._sink(update)
         except Exception:
             # A bug of ours costs this update, and not those that come after it.
             log.exception("intake.not_taken", update_id=update_id)
+
+    def _parsed(self, raw: dict[str, Any], update_id: int) -> Update | None:
+        """The update; of a message that cannot be read as a whole what is sure, so that somebody gets an answer."""
+        try:
+            return Update.model_validate(raw, context={"bot": self._bot})
+        except ValidationError as error:
+            kinds = [kind for kind in raw if kind != "update_id"]
+            log.error("intake.unreadable", update_id=update_id, kinds=kinds, faults=error.error_count())  # noqa: TRY400 - the error quotes the message
+        message: Any = raw.get("message")  # Any: whatever JSON came
+        if not isinstance(message, dict):
+            return None
+        sure: dict[str, Any] = {name: message[name] for name in ESSENTIALS if name in message}
+        with suppress(ValidationError):
+            return Update.model_validate({"update_id": update_id, "message": sure}, context={"bot": self._bot})
+        return None
 
     def _pause_after(self, error: TelegramAPIError | ClientDecodeError) -> float:
         match error:

@@ -6,7 +6,7 @@ from pydantic_ai.usage import UsageLimits
 
 from core.messages import ChatKind
 from services.chat.tools import TurnContext, equip
-from services.llm.fallback import ModelChoice
+from services.llm.attempts import ModelChoice
 from services.llm.model_factory import LLMModelFactory
 from services.llm.routed import RoutedModel
 

@@ -46,8 +46,8 @@ def ending_of(error: Exception, reply: Reply) -> Ending:
     # What was said before a failure stays: the answer is interrupted then, and not failed.
     phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED
     match error:
-        case AnswerInterrupted():
-            return Ending(ReplyPhase.INTERRUPTED, "interrupted")
+        case AnswerInterrupted() if phase is ReplyPhase.INTERRUPTED:
+            return Ending(phase, "interrupted")
         case ContentRefused():
             return Ending(phase, "failed-refused", {"reason": error.reason})
         case ContextWindowExceeded():

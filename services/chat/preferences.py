@@ -1,4 +1,4 @@
-"""What a chat chose: its provider and model, and whether answers carry a footer.
+"""What a chat chose: its provider and model, whether answers carry a footer, whether remote providers may serve it.
 
 Nothing is cached: a read is one look at a primary key, and another replica may have written a moment ago.
 """
@@ -17,6 +17,8 @@ class Preference:
     provider: str | None = None
     model: str | None = None
     footers: bool | None = None
+    remote_consent: bool | None = None
+    """Whether messages may go to providers that are not on the operator's own machines."""
 
 
 class Preferences:
@@ -30,7 +32,7 @@ class Preferences:
         """What this chat chose."""
         async with self._database.reading() as session:
             row = await session.get(PreferenceRow, scope)
-        return Preference() if row is None else Preference(row.provider, row.model, row.footers)
+        return Preference() if row is None else Preference(row.provider, row.model, row.footers, row.remote_consent)
 
     async def set_model(self, scope: str, provider: str, model: str) -> None:
         """Answer this chat with this model first."""
@@ -43,6 +45,10 @@ class Preferences:
     async def set_footers(self, scope: str, *, shown: bool) -> None:
         """Show under each answer who gave it, or do not."""
         await self._put(scope, footers=shown)
+
+    async def set_remote_consent(self, scope: str, *, granted: bool) -> None:
+        """Let the messages of this chat go to remote providers, or do not."""
+        await self._put(scope, remote_consent=granted)
 
     async def _put(self, scope: str, **choices: str | bool | None) -> None:
         values = {**choices, "updated_at": self._clock.now()}

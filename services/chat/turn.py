@@ -33,7 +33,7 @@ from services.chat.reply import Reply, ReplyPhase
 from services.chat.scope import scope_of
 from services.chat.threads import Threads
 from services.chat.tools import TurnContext
-from services.llm.fallback import ModelChoice
+from services.llm.attempts import ModelChoice
 from services.llm.routed import RoutedModel
 from services.llm.stamp import last_stamp
 

@@ -1,29 +1,19 @@
 """The provider fallback service: who is asked next, and what each outcome changes."""
 
 import random
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
 from core.clock import Clock
-from core.errors import (
-    AllProvidersFailed,
-    AnswerInterrupted,
-    ContentRefused,
-    ContextWindowExceeded,
-    FailedAttempt,
-    ProviderError,
-    RequestRejected,
-    UnknownProvider,
-)
+from core.errors import AllProvidersFailed, ConsentNeeded, UnknownProvider
 from core.settings import ProviderSettings
 from services.llm import routing
+from services.llm.attempts import Attempts, Candidate, ModelChoice, Rules
 from services.llm.outcomes import Fault, Outcome, classify
-from services.llm.routing import Phase, Routing
 from services.llm.state import SharedRouting
+from services.llm.status import ServiceStatus, Tally, status_of
 
 log = structlog.get_logger()
 
@@ -33,77 +23,8 @@ LEASE_MARGIN_S = 5.0
 """A probe's lease outlives the longest answer by this, in case its holder dies."""
 LEASE_WAIT_S = 0.3
 """How long the one request that would probe waits for Redis to grant the lease; without it, it does not probe."""
-LATENCIES_KEPT = 200
 ACKNOWLEDGE_S = 0.5
 """How long an admin's command waits until Redis has it; after that it is on its way."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelChoice:
-    """A user's explicit choice: a provider, and one of its models or its default."""
-
-    provider: str
-    model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A provider that a request may ask, with the model it would be asked for."""
-
-    provider: ProviderSettings
-    model: str
-    by_order: bool = True
-    """Whether it stands here by the rules alone, and not because somebody forced or picked it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The figures of the service: `PROVIDER_PREFERRED_TTL`, `PROVIDER_COOLDOWN` (seconds), `PROVIDER_MAX_HOPS`."""
-
-    preferred_ttl_s: float = 1800.0
-    cooldown_s: float = 300.0
-    max_hops: int = 3
-
-
-class ProviderState(StrEnum):
-    """What an operator reads about a provider."""
-
-    FORCED = "forced"
-    PREFERRED = "preferred"
-    HEALTHY = "healthy"
-    PROBING = "probing"
-    HALF_OPEN = "half_open"
-    COOLING = "cooling"
-    NOT_CONFIGURED = "not_configured"
-
-
-@dataclass(frozen=True, slots=True)
-class ProviderStatus:
-    """One provider as `/provider` shows it; instants are seconds since the epoch, counts are of this replica."""
-
-    provider: str
-    kind: str
-    models: tuple[str, ...]
-    state: ProviderState
-    until: float | None = None
-    """When the force, the preference or the cooldown ends."""
-    reason: str | None = None
-    """Why it cools down or is not configured."""
-    requests: int = 0
-    failures: int = 0
-    last_error: str | None = None
-    first_output_s: tuple[float, ...] = ()
-    """The most recent times to first output, oldest first."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
-    """The whole service: the providers in the order of the dict, and whether replicas see each other."""
-
-    providers: tuple[ProviderStatus, ...]
-    forced: str | None
-    preferred: str | None
-    shared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +47,6 @@ class Misconfigured:
 Listener = Callable[[LeaderChanged | Misconfigured], None]
 
 
-@dataclass(slots=True)
-class _Tally:
-    requests: int = 0
-    failures: int = 0
-    last_error: str | None = None
-    first_output_s: deque[float] = field(default_factory=lambda: deque[float](maxlen=LATENCIES_KEPT))
-
-
 class LLMProviderFallback:
     """Orders the providers for each request and learns from what became of it.
 
@@ -152,7 +65,7 @@ class LLMProviderFallback:
         self._shared = shared
         self._clock = clock
         self._rules = rules or Rules()
-        self._tallies = {provider.id: _Tally() for provider in providers}
+        self._tallies = {provider.id: Tally() for provider in providers}
         self._leases = 0
         self._listeners: list[Listener] = []
 
@@ -176,7 +89,8 @@ class LLMProviderFallback:
         choice: ModelChoice | None = None,
         *,
         fits: Callable[[Candidate], bool] | None = None,
-    ) -> "Attempts":
+        local_only: bool = False,
+    ) -> Attempts:
         """The candidates for one request.
 
         Args:
@@ -184,28 +98,32 @@ class LLMProviderFallback:
             choice: the user's explicit choice, if any.
             fits: whether a candidate can take this request as it is (sees its images, say). Those that cannot come
                 last, unless somebody forced or picked them.
+            local_only: leave out every remote provider, forced and picked ones too.
 
         Raises:
             AllProvidersFailed: no provider is configured.
+            ConsentNeeded: only remote ones are.
         """
         now = self._clock.time()
         state = self._shared.routing
+        usable = [provider for provider in self._usable if not (local_only and self._all[provider].remote)]
+        withheld = len(usable) < len(self._usable)
         picked = choice.provider if choice is not None else None
         holder: str | None = None
-        probe = routing.probe_due(state, self._usable, now, choice=picked) if state.cooldowns else None
+        probe = routing.probe_due(state, usable, now, choice=picked) if state.cooldowns else None
         if probe is not None and (fits is None or fits(self._candidate(probe, choice))):
             holder = await self._take_probe(probe, now)
             state = self._shared.routing
-        order = routing.order(state, self._usable, now, choice=picked, probe=probe if holder is not None else None)
+        order = routing.order(state, usable, now, choice=picked, probe=probe if holder is not None else None)
         fixed = {state.forced(now), picked}
         candidates = [self._candidate(provider, choice, by_order=provider not in fixed) for provider in order]
         if fits is not None:
             candidates.sort(key=lambda candidate: candidate.by_order and not fits(candidate))
         if not candidates:
-            raise AllProvidersFailed(())
+            raise ConsentNeeded if withheld else AllProvidersFailed(())
         passed_over = fits is not None and [c.provider.id for c in candidates] != order
         lease = (probe, holder) if probe is not None and holder is not None else None
-        return Attempts(self, candidates, context, lease, passed_over=passed_over)
+        return Attempts(self, candidates, context, lease, passed_over=passed_over, withheld=withheld)
 
     async def force_provider(self, provider: str, duration_seconds: float = 1800) -> None:
         """Ask this provider first, even in cooldown, for so many seconds.
@@ -256,7 +174,7 @@ class LLMProviderFallback:
         """The state of every provider, by the local copy."""
         now = self._clock.time()
         state = self._shared.routing
-        statuses = tuple(self._status(provider, state, now) for provider in self._all.values())
+        statuses = tuple(status_of(provider, self._tallies[provider.id], state, now) for provider in self._all.values())
         return ServiceStatus(statuses, state.forced(now), state.preferred(now), self._shared.connected)
 
     def failed(self, provider: str, outcome: Outcome, context: str) -> None:
@@ -356,163 +274,3 @@ class LLMProviderFallback:
     def _tell(self, event: LeaderChanged | Misconfigured) -> None:
         for listener in self._listeners:
             listener(event)
-
-    def _status(self, provider: ProviderSettings, state: Routing, now: float) -> ProviderStatus:
-        tally = self._tallies[provider.id]
-        cooldown = state.cooldowns.get(provider.id)
-        until: float | None = None
-        reason: str | None = None
-        if provider.missing is not None:
-            name, reason = ProviderState.NOT_CONFIGURED, provider.missing
-        elif state.forced(now) == provider.id and state.force is not None:
-            name, until = ProviderState.FORCED, state.force.until
-        elif cooldown is not None and state.phase(provider.id, now) is Phase.COOLING:
-            name, until, reason = ProviderState.COOLING, cooldown.until, cooldown.reason
-        elif cooldown is not None:
-            probing = state.probing(provider.id, now)
-            name, reason = (ProviderState.PROBING if probing else ProviderState.HALF_OPEN), cooldown.reason
-        elif state.preferred(now) == provider.id and state.preference is not None:
-            name, until = ProviderState.PREFERRED, state.preference.until
-        else:
-            name = ProviderState.HEALTHY
-        return ProviderStatus(
-            provider.id,
-            provider.kind.value,
-            tuple(provider.models),
-            name,
-            until,
-            reason,
-            tally.requests,
-            tally.failures,
-            tally.last_error,
-            tuple(tally.first_output_s),
-        )
-
-
-class Attempts:
-    """One request on its way from candidate to candidate.
-
-    Iterate it for the next candidate; say `await failed(error)` or `succeeded()` for each, and `close()` at the end
-    whatever happened: an outcome that nobody reported (a cancelled request) blames nobody.
-    """
-
-    def __init__(
-        self,
-        service: LLMProviderFallback,
-        candidates: Sequence[Candidate],
-        context: str,
-        lease: tuple[str, str] | None,
-        *,
-        passed_over: bool,
-    ) -> None:
-        self._service = service
-        self._candidates = candidates
-        self._context = context
-        self._lease = lease
-        self._passed_over = passed_over
-        self._current = candidates[0]
-        self._began = service.time()
-        self._retries = 0
-        self._again = False
-        self._failed: list[tuple[FailedAttempt, Fault]] = []
-        self.overflowed: Candidate | None = None
-        """The last candidate whose context window was too small."""
-
-    def __iter__(self) -> Iterator[Candidate]:
-        for candidate in self._candidates:
-            if len(self._failed) == self._service.rules.max_hops:
-                return
-            self._current = candidate
-            self._retries = candidate.provider.retries
-            self._again = True
-            while self._again:
-                self._again = False
-                self._began = self._service.time()
-                yield candidate
-
-    @property
-    def failures(self) -> tuple[FailedAttempt, ...]:
-        """Those who were tried and did not answer, in order."""
-        return tuple(attempt for attempt, _ in self._failed)
-
-    async def failed(self, error: Exception) -> None:
-        """The current candidate failed before its first output. Returns where the next one should be tried.
-
-        Raises:
-            ContentRefused: its filter refused.
-            RequestRejected: the request is at fault.
-            Exception: `error` itself, where it is a bug of ours.
-        """
-        provider = self._current.provider
-        outcome = classify(error, self._service.rules.cooldown_s)
-        if not outcome.try_next:
-            raise self._surfaced(outcome, error)
-        if outcome.fault is Fault.HICCUP and self._retries > 0:
-            self._retries -= 1
-            self._again = True
-            log.info("provider.retried", provider=provider.id, reason=outcome.reason, context=self._context)
-            await self._service.pause()
-            return
-        self._passed_over = self._passed_over or outcome.cooldown_s is None
-        if outcome.fault is Fault.CONTEXT_WINDOW:
-            self.overflowed = self._current
-        self._failed.append((FailedAttempt(provider.id, self._current.model, outcome.reason), outcome.fault))
-        self._service.failed(provider.id, outcome, self._context)
-
-    def broke_off(self, error: Exception) -> ProviderError | Exception:
-        """The current candidate failed after its first output: the error to raise in place of `error`."""
-        outcome = classify(error, self._service.rules.cooldown_s)
-        if not outcome.try_next:
-            return self._surfaced(outcome, error)
-        cut = Outcome(outcome.fault, outcome.reason, self._service.rules.cooldown_s)
-        self._service.failed(self._current.provider.id, cut, self._context)
-        return AnswerInterrupted(self._current.provider.id, outcome.reason)
-
-    def refused(self, reason: str) -> ContentRefused:
-        """The current candidate's filter ended the answer: the error to raise."""
-        log.info("provider.refused", provider=self._current.provider.id, context=self._context)
-        return ContentRefused(self._current.provider.id, reason)
-
-    def succeeded(self, first_output_s: float | None = None) -> None:
-        """The current candidate answered in full."""
-        self._service.succeeded(
-            self._current.provider.id,
-            self._context,
-            began=self._began,
-            prefer=self._current.by_order and not self._passed_over and self._service.leads(self._current.provider.id),
-            first_output_s=first_output_s,
-        )
-
-    def skip(self) -> None:
-        """The current candidate could not have taken this request."""
-        self._passed_over = True
-
-    def exhausted(self) -> ProviderError:
-        """Nobody is left: the error to raise."""
-        if any(fault is Fault.CONTEXT_WINDOW for _, fault in self._failed):
-            return ContextWindowExceeded(self.failures)
-        log.error(
-            "provider.all_failed",
-            context=self._context,
-            tried=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in self.failures],
-        )
-        return AllProvidersFailed(self.failures)
-
-    def close(self) -> None:
-        """The request is over; a probe without a verdict gives its lease back."""
-        if self._lease is not None:
-            self._service.release(*self._lease)
-            self._lease = None
-
-    def _surfaced(self, outcome: Outcome, error: Exception) -> Exception:
-        provider = self._current.provider.id
-        log.info("provider.surfaced", provider=provider, fault=outcome.fault.value, reason=outcome.reason)
-        match outcome.fault:
-            case Fault.REFUSED:
-                surfaced: Exception = ContentRefused(provider, outcome.reason)
-            case Fault.REJECTED:
-                surfaced = RequestRejected(provider, outcome.reason)
-            case _:
-                return error
-        surfaced.__cause__ = error
-        return surfaced

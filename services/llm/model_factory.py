@@ -3,7 +3,8 @@
 from pydantic_ai.settings import ModelSettings
 
 from core.errors import UnknownProvider
-from services.llm.fallback import LLMProviderFallback, ModelChoice
+from services.llm.attempts import ModelChoice
+from services.llm.fallback import LLMProviderFallback
 from services.llm.routed import Builder, RoutedModel
 
 
@@ -24,6 +25,8 @@ class LLMModelFactory:
         context: str,
         model_settings: ModelSettings | None = None,
         force_provider: ModelChoice | str | None = None,
+        *,
+        local_only: bool = False,
     ) -> RoutedModel:
         """A model that asks the providers in the order of the service, each request anew.
 
@@ -32,6 +35,7 @@ class LLMModelFactory:
             model_settings: settings of every request.
             force_provider: a user's explicit choice: a provider, or a provider and one of its models. It comes
                 before the preferred provider and after one that an admin forced; if it fails the others follow.
+            local_only: leave out remote providers, because nobody agreed to them.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
@@ -40,4 +44,4 @@ class LLMModelFactory:
         usable = [provider.id for provider in self._fallback.providers]
         if choice is not None and choice.provider not in usable:
             raise UnknownProvider(choice.provider, usable)
-        return RoutedModel(self._fallback, self._builder, context, choice, model_settings)
+        return RoutedModel(self._fallback, self._builder, context, choice, model_settings, local_only=local_only)

@@ -20,7 +20,8 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
 from core.settings import ProviderSettings
-from services.llm.fallback import Attempts, Candidate, LLMProviderFallback, ModelChoice
+from services.llm.attempts import Attempts, Candidate, ModelChoice
+from services.llm.fallback import LLMProviderFallback
 from services.llm.outcomes import EmptyAnswer
 from services.llm.stamp import Stamp, stamped
 from services.llm.streams import CommittedStream, emptiness, is_answer, open_stream, refusal
@@ -51,6 +52,7 @@ class RoutedModel(FallbackModel):
         context: what the requests are for, for the log.
         choice: the user's explicit choice of provider and model, if any.
         settings: model settings of every request.
+        local_only: leave out remote providers: nobody agreed to them.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class RoutedModel(FallbackModel):
         context: str,
         choice: ModelChoice | None = None,
         settings: ModelSettings | None = None,
+        *,
+        local_only: bool = False,
     ) -> None:
         # The library's own chain is not used; it lends its rules for histories from the first model by priority,
         # which is the one that is built anyway.
@@ -70,6 +74,7 @@ class RoutedModel(FallbackModel):
         self._builder = builder
         self._context = context
         self._choice = choice
+        self._local_only = local_only
 
     @property
     def model_name(self) -> str:
@@ -162,7 +167,7 @@ class RoutedModel(FallbackModel):
 
     async def _begin(self, messages: Sequence[ModelMessage]) -> Attempts:
         fits = self._sees if any(map(_has_image, messages)) else None
-        return await self._fallback.begin(self._context, self._choice, fits=fits)
+        return await self._fallback.begin(self._context, self._choice, fits=fits, local_only=self._local_only)
 
     def _sees(self, candidate: Candidate) -> bool:
         return self._builder.sees_images(candidate.provider, candidate.model)

@@ -20,8 +20,8 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.models import StreamedResponse
 
+from services.llm.attempts import Attempts, Candidate
 from services.llm.deadlines import Deadline
-from services.llm.fallback import Attempts, Candidate
 from services.llm.outcomes import EmptyAnswer
 
 Event = ModelResponseStreamEvent

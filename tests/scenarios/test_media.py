@@ -16,7 +16,7 @@ FILE = {"file_id": "f", "file_unique_id": "u", "file_size": 1000}
 LOCATION = {"latitude": 52.5, "longitude": 13.4}
 POLL = {
     "id": "1", "question": "Tea?", "options": [], "total_voter_count": 0, "is_closed": False, "is_anonymous": True,
-    "type": "regular", "allows_multiple_answers": False,
+    "type": "regular", "allows_multiple_answers": False, "allows_revoting": False, "members_only": False,
 }  # fmt: skip
 
 
@@ -82,6 +82,8 @@ async def test_when_nobody_sees_it_the_person_is_told(empty_stage: Stage) -> Non
                                   "is_video": False}}, CANNOT_READ, id="sticker"),
         pytest.param({"location": LOCATION}, CANNOT_READ, id="location"),
         pytest.param({"poll": POLL}, CANNOT_READ, id="poll"),
+        # As a server of another version tells of it, which the library cannot read.
+        pytest.param({"poll": {"id": "1", "question": "Tea?"}}, CANNOT_READ, id="unreadable poll"),
         pytest.param({"dice": {"emoji": "🎲", "value": 6}}, CANNOT_READ, id="dice"),
         pytest.param({"contact": {"phone_number": "1", "first_name": "Bob"}}, CANNOT_READ, id="contact"),
         pytest.param({"video": {**FILE, "width": 1, "height": 1, "duration": 1}}, CANNOT_READ, id="video"),

@@ -16,8 +16,9 @@ from services.admin import NOT_AUDITED, TEST_TOKENS, ProviderDesk
 from services.audit import Audit, AuditEntry
 from services.durations import parse_duration, say_duration
 from services.llm.builders import ModelBuilder
-from services.llm.fallback import LLMProviderFallback, ProviderState, ProviderStatus
+from services.llm.fallback import LLMProviderFallback
 from services.llm.state import SharedRouting
+from services.llm.status import ProviderState, ProviderStatus
 from services.provider_table import ALONE
 from tests.support import llm_server as llm
 from tests.support.clock import ManualClock

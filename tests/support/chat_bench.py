@@ -1,7 +1,7 @@
 """A chat over real parts: the agent, loopback LLM servers behind the fallback service, a database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,8 @@ from services.chat.preferences import Preferences
 from services.chat.reply import Reply
 from services.chat.threads import Threads
 from services.chat.turn import Chat, Stores
-from services.llm.fallback import LLMProviderFallback, ModelChoice
+from services.llm.attempts import ModelChoice
+from services.llm.fallback import LLMProviderFallback
 from tests.services.llm.bench import RealPauses, bench
 from tests.support.clock import ManualClock
 from tests.support.llm_server import RecordedRequest
@@ -93,7 +94,7 @@ async def chat_bench(
     history_tokens: int = 8000,
     demos: frozenset[str] = frozenset(),
     notes: Any = None,  # noqa: ANN401 - any store of notes
-) -> AsyncIterator[ChatBench]:
+) -> AsyncGenerator[ChatBench]:
     """A chat on that database, with provider state of its own."""
     clock = clock or RealPauses()
     redis = open_redis(None)

@@ -17,6 +17,10 @@ MODELS: dict[ProviderKind, str] = {
     ProviderKind.OPENROUTER: "openai/gpt-4o",
     ProviderKind.AZURE_OPENAI: "gpt-4o",
     ProviderKind.ANTHROPIC: "claude-test",
+    ProviderKind.GOOGLE: "gemini-2.5-flash",
+    ProviderKind.GROQ: "llama-3.3-70b-versatile",
+    ProviderKind.MISTRAL: "mistral-small-latest",
+    ProviderKind.DEEPSEEK: "deepseek-chat",
 }
 
 
@@ -28,6 +32,10 @@ def provider_at(
         ProviderKind.OPENROUTER: server.openrouter_url,
         ProviderKind.AZURE_OPENAI: server.root,
         ProviderKind.ANTHROPIC: server.root,
+        ProviderKind.GOOGLE: server.root,
+        ProviderKind.GROQ: server.root,
+        ProviderKind.MISTRAL: server.mistral_url,
+        ProviderKind.DEEPSEEK: server.root,
     }
     model = MODELS.get(kind, "demo")
     settings: dict[str, Any] = {

@@ -1,7 +1,8 @@
 """A scriptable LLM server on loopback that answers well, badly, late or not at all.
 
-It speaks the OpenAI wire (`/v1/chat/completions`, Azure's deployments), the Anthropic wire (`/v1/messages`) and
-their model lists, and it can misbehave below HTTP: reset, cut, stall, hang. By hand, in another process:
+It speaks the OpenAI wire (`/v1/chat/completions`, Azure's deployments, Groq's and DeepSeek's dialects), Anthropic's
+(`/v1/messages`), Google's (`/v1beta/models/...:generateContent`), Mistral's and their model lists, and it can misbehave
+below HTTP: reset, cut, stall, hang. By hand, in another process:
 
     python -m tests.support.llm_server --port 8801 --behaviour hang
 """
@@ -21,7 +22,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.support.llm_wire import AnthropicWire, Fault, OpenAIWire, Wire, fault_for
+from tests.support.llm_wire import AnthropicWire, Dialect, Fault, OpenAIWire, Wire
+from tests.support.llm_wire_gemini import GeminiWire
+from tests.support.llm_wire_mistral import MistralWire
 
 NO_SUCH_HOST_URL = "http://llm.understudy.invalid/v1"
 """An address whose name does not resolve: `.invalid` is reserved for that (RFC 2606)."""
@@ -42,13 +45,13 @@ class RecordedRequest:
 
     @property
     def streamed(self) -> bool:
-        return bool(self.json and self.json.get("stream"))
+        return self.path.endswith(":streamGenerateContent") or bool(self.json and self.json.get("stream"))
 
     @property
     def model(self) -> str:
-        """The model that was asked: from the body, for Azure the deployment in the path."""
-        deployment = re.search(r"/deployments/([^/]+)/", self.path)
-        return deployment[1] if deployment else (self.json or {}).get("model", "")
+        """The model that was asked: from the body, for Azure and Google from the path."""
+        in_path = re.search(r"/deployments/([^/]+)/|/models/([^/:]+):", self.path)
+        return in_path[1] or in_path[2] if in_path else (self.json or {}).get("model", "")
 
     @property
     def bearer(self) -> str | None:
@@ -56,7 +59,9 @@ class RecordedRequest:
         authorization = self.headers.get("authorization", "")
         if authorization.lower().startswith("bearer "):
             return authorization[7:]
-        return self.headers.get("x-api-key") or self.headers.get("api-key")
+        return next(
+            (self.headers[name] for name in ("x-api-key", "api-key", "x-goog-api-key") if name in self.headers), None
+        )
 
 
 class ClientGone(Exception):
@@ -71,7 +76,6 @@ class Exchange:
     ) -> None:
         self.request = request
         self.wire = wire
-        self.anthropic = isinstance(wire, AnthropicWire)
         self.keep_alive = True
         self._reader = reader
         self._writer = writer
@@ -286,38 +290,20 @@ def status(
     """An HTTP error, worded as the provider would unless a body is given."""
 
     async def do(exchange: Exchange) -> None:
-        default = exchange.wire.error_body(fault_for(code, anthropic=exchange.anthropic))
+        default = exchange.wire.error_body(exchange.wire.fault(code))
         await exchange.body(default if body is None else body, code, headers=headers)
 
     return Act(do)
 
 
 def quota_exceeded() -> Behaviour:
-    """The account is out of credit: OpenAI says so with a 429, Anthropic with a 400."""
-
-    async def do(exchange: Exchange) -> None:
-        if exchange.anthropic:
-            fault = Fault("Your credit balance is too low to access the Anthropic API.", "invalid_request_error")
-            await exchange.fault(400, fault)
-        else:
-            fault = Fault("You exceeded your current quota.", "insufficient_quota", "insufficient_quota")
-            await exchange.fault(429, fault)
-
-    return Act(do)
+    """The account is out of credit: OpenAI says so with a 429, Anthropic with a 400, others with a 402."""
+    return Act(lambda exchange: exchange.fault(*exchange.wire.quota_exceeded()))
 
 
 def context_exceeded() -> Behaviour:
     """The prompt is longer than the model's window."""
-
-    async def do(exchange: Exchange) -> None:
-        if exchange.anthropic:
-            fault = Fault("prompt is too long: 212345 tokens > 200000 maximum", "invalid_request_error")
-        else:
-            words = "This model's maximum context length is 8192 tokens. Please reduce the length of the messages."
-            fault = Fault(words, "invalid_request_error", "context_length_exceeded")
-        await exchange.fault(400, fault)
-
-    return Act(do)
+    return Act(lambda exchange: exchange.fault(*exchange.wire.context_exceeded()))
 
 
 def empty_body() -> Behaviour:
@@ -330,7 +316,7 @@ def empty_stream() -> Behaviour:
 
     async def do(exchange: Exchange) -> None:
         if not exchange.request.streamed:
-            await exchange.body(exchange.wire.plain(None if exchange.anthropic else ""))
+            await exchange.body(exchange.wire.empty())
             return
         await exchange.start_stream()
         await exchange.end()
@@ -352,8 +338,6 @@ def no_choices() -> Behaviour:
             return
         await exchange.start_stream()
         await exchange.chunk(exchange.wire.no_choices_in_stream())
-        if not exchange.anthropic:
-            await exchange.chunk(exchange.wire.done())
         await exchange.end()
 
     return Act(do)
@@ -377,13 +361,12 @@ def error_in_stream(
     """An error event in the stream after so many pieces (a plain request: an error object in a 200)."""
 
     async def breaks_off(exchange: Exchange) -> None:
-        fault = Fault(message, type or ("overloaded_error" if exchange.anthropic else "server_error"), code)
+        usual = exchange.wire.overloaded()
+        said = replace(usual, message=message, type=type or usual.type, code=usual.code if code is None else code)
         if not exchange.request.streamed:
-            await exchange.body(exchange.wire.error_body(fault))
+            await exchange.body(exchange.wire.error_body(said))
             return
-        await exchange.chunk(exchange.wire.stream_error(fault))
-        if not exchange.anthropic:
-            await exchange.chunk(exchange.wire.done())
+        await exchange.chunk(exchange.wire.stream_error(said))
         await exchange.end()
 
     return _broken(after_pieces, breaks_off)
@@ -469,14 +452,16 @@ def content_filter(pieces: Sequence[str] = ()) -> Answer:
 
 
 def content_filter_rejected() -> Behaviour:
-    """Azure's filter refused the prompt with a 400."""
+    """The provider's filter refused the prompt: Azure and DeepSeek with a 400, Google with a 200 without an answer."""
 
     async def do(exchange: Exchange) -> None:
-        message = "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
-        error = {"message": message, "type": None, "param": "prompt", "code": "content_filter", "status": 400}
-        filters = {"violence": {"filtered": True, "severity": "medium"}}
-        error["innererror"] = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": filters}
-        await exchange.body({"error": error}, 400)
+        code, body = exchange.wire.prompt_refused()
+        if code == 200 and exchange.request.streamed:
+            await exchange.start_stream()
+            await exchange.chunk(b"data: " + json.dumps(body).encode() + b"\n\n")
+            await exchange.end()
+        else:
+            await exchange.body(body, code)
 
     return Act(do)
 
@@ -514,6 +499,14 @@ def closed_without_answer() -> Behaviour:
     return Act(do)
 
 
+_CHAT_PATHS = ("/chat/completions", "/messages", ":generateContent", ":streamGenerateContent")
+_DIALECTS = {
+    "api": Dialect.OPENROUTER,  # /api/v1/...
+    "/openai/v1/chat/completions": Dialect.GROQ,
+    "chat": Dialect.DEEPSEEK,  # /chat/completions, without a version before it
+}
+
+
 class LLMServer:
     """The server. `stop` and `start` keep the port, so that a provider may go and come back.
 
@@ -549,6 +542,11 @@ class LLMServer:
     def url(self) -> str:
         """The base URL of the OpenAI wire."""
         return f"{self.root}/v1"
+
+    @property
+    def mistral_url(self) -> str:
+        """The base URL below which Mistral's wire is spoken; its paths are the same as OpenAI's."""
+        return f"{self.root}/mistral"
 
     @property
     def openrouter_url(self) -> str:
@@ -641,13 +639,18 @@ class LLMServer:
     def _wire(self, request: RecordedRequest) -> Wire:
         if "anthropic-version" in request.headers:
             return AnthropicWire(request.model)
+        if request.path.startswith("/v1beta/"):
+            return GeminiWire(request.model)
+        if request.path.startswith("/mistral/"):
+            return MistralWire(request.model)
         options = (request.json or {}).get("stream_options") or {}
-        openrouter = request.path.startswith("/api/")
-        return OpenAIWire(request.model, include_usage=bool(options.get("include_usage")), openrouter=openrouter)
+        root = request.path.split("/")[1]
+        dialect = _DIALECTS.get(request.path, _DIALECTS.get(root, Dialect.PLAIN))
+        return OpenAIWire(request.model, include_usage=bool(options.get("include_usage")), dialect=dialect)
 
     async def _behaviour(self, exchange: Exchange) -> Behaviour:
         request = exchange.request
-        is_chat = request.method == "POST" and request.path.endswith(("/chat/completions", "/messages"))
+        is_chat = request.method == "POST" and request.path.endswith(_CHAT_PATHS)
         if is_chat:
             async with self._arrived:
                 self.requests.append(request)
@@ -655,7 +658,7 @@ class LLMServer:
         else:
             self.other_requests.append(request)
         if self.api_key is not None and request.bearer != self.api_key:
-            return status(401)
+            return Act(lambda exchange: exchange.fault(*exchange.wire.key_refused()))
         if is_chat:
             return self._script.popleft() if self._script else self.default
         if request.method == "GET" and request.path.endswith(("/models", "/key")):
@@ -666,11 +669,26 @@ class LLMServer:
         if exchange.request.path.endswith("/key"):
             await exchange.body({"data": {"label": "sk-or-v1-...", "usage": 0, "limit": None}})
             return
-        if exchange.anthropic:
+        if isinstance(exchange.wire, AnthropicWire):
             await self._anthropic_page(exchange)
+            return
+        if isinstance(exchange.wire, GeminiWire):
+            await self._gemini_page(exchange)
             return
         rows = [{"id": name, "object": "model", "created": 1_800_000_000, "owned_by": "t"} for name in self.models]
         await exchange.body({"object": "list", "data": rows})
+
+    async def _gemini_page(self, exchange: Exchange) -> None:
+        """A page of at most `pageSize` models (50 unless asked for more, as Google does), from `pageToken` on."""
+        query = exchange.request.query
+        start = int(query.get("pageToken", "0"))
+        end = start + int(query.get("pageSize", "50"))
+        rows = [
+            {"name": f"models/{name}", "displayName": name, "supportedGenerationMethods": ["generateContent"]}
+            for name in self.models[start:end]
+        ]
+        more = {"nextPageToken": str(end)} if end < len(self.models) else {}
+        await exchange.body({"models": rows, **more})
 
     async def _anthropic_page(self, exchange: Exchange) -> None:
         """A page of at most `limit` models after `after_id`."""

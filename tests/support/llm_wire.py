@@ -1,8 +1,12 @@
-"""What a chat answer looks like on the OpenAI wire and on the Anthropic wire: bytes and bodies, no sockets."""
+"""What a chat answer looks like on the OpenAI wire and on the Anthropic wire: bytes and bodies, no sockets.
+
+Google's and Mistral's are in `llm_wire_gemini` and `llm_wire_mistral`.
+"""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Protocol
 
 INPUT_TOKENS = 11
@@ -16,6 +20,8 @@ class Fault:
     message: str
     type: str | None = None
     code: str | int | None = None
+    details: tuple[dict[str, Any], ...] = ()
+    """Google's."""
 
 
 class Wire(Protocol):
@@ -31,6 +37,19 @@ class Wire(Protocol):
     def garbage(self) -> bytes: ...
     def stream_error(self, fault: Fault) -> bytes: ...
     def error_body(self, fault: Fault) -> dict[str, Any]: ...
+    def fault(self, status: int) -> Fault:
+        """How that provider words an error of that status when nothing else is asked for."""
+        ...
+
+    def overloaded(self) -> Fault:
+        """What a stream breaks off with."""
+        ...
+
+    def key_refused(self) -> tuple[int, Fault]: ...
+    def quota_exceeded(self) -> tuple[int, Fault]: ...
+    def context_exceeded(self) -> tuple[int, Fault]: ...
+    def prompt_refused(self) -> tuple[int, dict[str, Any]]: ...
+    def empty(self) -> dict[str, Any]: ...
     def no_choices(self) -> dict[str, Any]: ...
     def no_choices_in_stream(self) -> bytes: ...
     def plain(
@@ -45,13 +64,23 @@ class Wire(Protocol):
     ) -> dict[str, Any]: ...
 
 
-class OpenAIWire:
-    """Chat completions, as OpenAI, Azure, Ollama, OpenRouter and most local servers speak them."""
+class Dialect(Enum):
+    """Who speaks the OpenAI wire, where it shows."""
 
-    def __init__(self, model: str, *, include_usage: bool = True, openrouter: bool = False) -> None:
+    PLAIN = auto()
+    """OpenAI, Azure, Ollama and most local servers."""
+    OPENROUTER = auto()
+    GROQ = auto()
+    DEEPSEEK = auto()
+
+
+class OpenAIWire:
+    """Chat completions, in each dialect."""
+
+    def __init__(self, model: str, *, include_usage: bool = True, dialect: Dialect = Dialect.PLAIN) -> None:
         self._model = model
         self._include_usage = include_usage
-        self._openrouter = openrouter
+        self._dialect = dialect
 
     def _event(self, data: Mapping[str, Any]) -> bytes:
         return b"data: " + json.dumps(data).encode() + b"\n\n"
@@ -62,10 +91,10 @@ class OpenAIWire:
 
     def _envelope(self, kind: str) -> dict[str, Any]:
         envelope = {"id": "chatcmpl-1", "object": kind, "created": 1_800_000_000, "model": self._model}
-        return {**envelope, "provider": "Loopback"} if self._openrouter else envelope
+        return {**envelope, "provider": "Loopback"} if self._dialect is Dialect.OPENROUTER else envelope
 
     def _native(self, finish: str | None) -> dict[str, Any]:
-        return {"native_finish_reason": finish} if self._openrouter else {}
+        return {"native_finish_reason": finish} if self._dialect is Dialect.OPENROUTER else {}
 
     def _usage(self) -> dict[str, Any]:
         return {
@@ -81,8 +110,17 @@ class OpenAIWire:
         return self._chunk({"content": piece})
 
     def thinking(self, piece: str) -> bytes:
-        # `reasoning` is Ollama's and OpenRouter's field, `reasoning_content` DeepSeek's and vLLM's.
-        return self._chunk({"reasoning": piece, "reasoning_content": piece})
+        return self._chunk(self._thought(piece))
+
+    def _thought(self, text: str) -> dict[str, Any]:
+        # `reasoning` is Ollama's, OpenRouter's and Groq's field, `reasoning_content` DeepSeek's and vLLM's.
+        match self._dialect:
+            case Dialect.DEEPSEEK:
+                return {"reasoning_content": text}
+            case Dialect.GROQ:
+                return {"reasoning": text}
+            case _:
+                return {"reasoning": text, "reasoning_content": text}
 
     def tool_call(self, name: str, arguments: str) -> bytes:
         call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}}
@@ -94,7 +132,12 @@ class OpenAIWire:
         return self._chunk({"refusal": text})
 
     def finish(self, reason: str, *, usage: bool) -> bytes:
-        last = self._chunk({}, "stop" if reason == "refused" else reason)
+        reason = "stop" if reason == "refused" else reason
+        if usage and self._dialect is Dialect.GROQ:
+            choice = {"index": 0, "delta": {}, "logprobs": None, "finish_reason": reason}
+            end = {**self._envelope("chat.completion.chunk"), "choices": [choice]}
+            return self._event({**end, "x_groq": {"id": "req_1", "usage": self._usage()}})
+        last = self._chunk({}, reason)
         if usage and self._include_usage:
             last += self._event({**self._envelope("chat.completion.chunk"), "choices": [], "usage": self._usage()})
         return last
@@ -106,16 +149,48 @@ class OpenAIWire:
         return b'data: {"id": "chatcmpl-1", "choi\n\n'
 
     def stream_error(self, fault: Fault) -> bytes:
-        return self._event(self.error_body(fault))
+        return self._event(self.error_body(fault)) + self.done()
 
     def error_body(self, fault: Fault) -> dict[str, Any]:
         return {"error": {"message": fault.message, "type": fault.type, "param": None, "code": fault.code}}
+
+    def fault(self, status: int) -> Fault:
+        table = DEEPSEEK_FAULTS if self._dialect is Dialect.DEEPSEEK else OPENAI_FAULTS
+        return table.get(status) or OPENAI_FAULTS.get(status, Fault(f"Error {status}.", "server_error"))
+
+    def overloaded(self) -> Fault:
+        return Fault("upstream fell over", "server_error")
+
+    def key_refused(self) -> tuple[int, Fault]:
+        return 401, self.fault(401)
+
+    def quota_exceeded(self) -> tuple[int, Fault]:
+        if self._dialect is Dialect.DEEPSEEK:
+            return 402, self.fault(402)
+        return 429, Fault("You exceeded your current quota.", "insufficient_quota", "insufficient_quota")
+
+    def context_exceeded(self) -> tuple[int, Fault]:
+        words = "This model's maximum context length is 8192 tokens. Please reduce the length of the messages."
+        code = "invalid_request_error" if self._dialect is Dialect.DEEPSEEK else "context_length_exceeded"
+        return 400, Fault(words, "invalid_request_error", code)
+
+    def prompt_refused(self) -> tuple[int, dict[str, Any]]:
+        if self._dialect is Dialect.DEEPSEEK:
+            return 400, self.error_body(Fault("Content Exists Risk", "invalid_request_error", "invalid_request_error"))
+        message = "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
+        error = {"message": message, "type": None, "param": "prompt", "code": "content_filter", "status": 400}
+        filters = {"violence": {"filtered": True, "severity": "medium"}}
+        error["innererror"] = {"code": "ResponsibleAIPolicyViolation", "content_filter_result": filters}
+        return 400, {"error": error}
+
+    def empty(self) -> dict[str, Any]:
+        return self.plain("")
 
     def no_choices(self) -> dict[str, Any]:
         return {**self._envelope("chat.completion"), "choices": [], "usage": self._usage()}
 
     def no_choices_in_stream(self) -> bytes:
-        return self._event({**self._envelope("chat.completion.chunk"), "choices": []})
+        return self._event({**self._envelope("chat.completion.chunk"), "choices": []}) + self.done()
 
     def plain(
         self,
@@ -131,7 +206,7 @@ class OpenAIWire:
         if refusal is not None:
             message["refusal"] = refusal
         if thinking is not None:
-            message |= {"reasoning": thinking, "reasoning_content": thinking}
+            message |= self._thought(thinking)
         if tool is not None:
             function = {"name": tool[0], "arguments": tool[1]}
             message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
@@ -233,6 +308,27 @@ class AnthropicWire:
             "request_id": "req_1",
         }
 
+    def fault(self, status: int) -> Fault:
+        return ANTHROPIC_FAULTS.get(status, Fault(f"Error {status}.", "api_error"))
+
+    def overloaded(self) -> Fault:
+        return self.fault(529)
+
+    def key_refused(self) -> tuple[int, Fault]:
+        return 401, self.fault(401)
+
+    def quota_exceeded(self) -> tuple[int, Fault]:
+        return 400, Fault("Your credit balance is too low to access the Anthropic API.", "invalid_request_error")
+
+    def context_exceeded(self) -> tuple[int, Fault]:
+        return 400, Fault("prompt is too long: 212345 tokens > 200000 maximum", "invalid_request_error")
+
+    def prompt_refused(self) -> tuple[int, dict[str, Any]]:
+        return 200, self.plain(None, finish="refused")
+
+    def empty(self) -> dict[str, Any]:
+        return self.plain(None)
+
     def no_choices(self) -> dict[str, Any]:
         return self._message([], "end_turn", 0)
 
@@ -290,9 +386,9 @@ ANTHROPIC_FAULTS: dict[int, Fault] = {
     504: Fault("Request timed out.", "timeout_error"),
     529: Fault("Overloaded", "overloaded_error"),
 }
-
-
-def fault_for(status: int, *, anthropic: bool) -> Fault:
-    """How that provider words an error of that status when nothing else is asked for."""
-    table = ANTHROPIC_FAULTS if anthropic else OPENAI_FAULTS
-    return table.get(status, Fault(f"Error {status}.", "api_error" if anthropic else "server_error"))
+DEEPSEEK_FAULTS: dict[int, Fault] = {
+    400: Fault("Model Not Exist", "invalid_request_error", "invalid_request_error"),
+    401: Fault("Authentication Fails (no such user)", "authentication_error", "invalid_request_error"),
+    402: Fault("Insufficient Balance", "unknown_error", "invalid_request_error"),
+    503: Fault("Service is too busy.", "service_unavailable_error", "service_unavailable_error"),
+}

@@ -155,7 +155,9 @@ class Stage:
     async def answer(self, chat_id: int = PERSON, *, after: int | None = None, timeout: float = 8) -> Message:  # noqa: ASYNC109 - the test's patience
         """Wait for an answer that is done, newer than the person's last message (or than `after`)."""
         done = {RETRY, "Повторить"}
-        return await self.seen(lambda message: not done.isdisjoint(message.labels), chat_id, after=after, timeout=timeout)
+        return await self.seen(
+            lambda message: not done.isdisjoint(message.labels), chat_id, after=after, timeout=timeout
+        )
 
     async def reply(self, chat_id: int = PERSON, *, after: int | None = None) -> Message:
         """Wait for anything that the bot says after the person's last message (or `after`)."""

@@ -15,7 +15,8 @@ from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.conversation import Turn
 from services.chat.threads import Threads
-from services.llm.fallback import LLMProviderFallback, ModelChoice
+from services.llm.attempts import ModelChoice
+from services.llm.fallback import LLMProviderFallback
 
 
 def retry_router(

@@ -42,7 +42,7 @@ failed-limit = That would take me more steps than I may take for one answer. Cou
 empty-answer = There is nothing to say to that, it seems.
 failed-unexpected = Something went wrong on my side, sorry. It has been noted; please try again.
 failed-storage = I cannot reach my memory just now, so this did not work. Please try again in a moment.
-failed-storage-footer = This answer could not be saved, so I will not remember it.
+failed-storage-footer = This answer could not be saved just now, so I may not remember it.
 degraded-memory-footer = I could not read our earlier conversation just now.
 
 ## What came with a message

@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("provider", sa.Text(), nullable=True),
         sa.Column("model", sa.Text(), nullable=True),
         sa.Column("footers", sa.Boolean(), nullable=True),
+        sa.Column("remote_consent", sa.Boolean(), nullable=True),
         sa.Column("updated_at", instant, nullable=False),
         sa.PrimaryKeyConstraint("scope", name="pk_preferences"),
     )

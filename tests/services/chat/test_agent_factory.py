@@ -9,7 +9,7 @@ from core.database import Database
 from core.errors import UnknownProvider
 from core.messages import Incoming, Speaker
 from services.chat.agent_factory import AgentFactory
-from services.llm.fallback import ModelChoice
+from services.llm.attempts import ModelChoice
 from tests.services.llm.bench import provider
 from tests.support.chat_bench import BOB, GROUP, ChatBench, chat_bench, instructions, message
 from tests.support.llm_server import LLMServer, tool_call

@@ -21,8 +21,9 @@ from redis.asyncio import Redis
 
 from core.provider_settings import ProviderKind
 from core.settings import ProviderSettings
+from services.llm.attempts import ModelChoice, Rules
 from services.llm.builders import ModelBuilder
-from services.llm.fallback import LLMProviderFallback, ModelChoice, Rules
+from services.llm.fallback import LLMProviderFallback
 from services.llm.model_factory import LLMModelFactory
 from services.llm.state import SharedRouting
 from tests.support.clock import ManualClock

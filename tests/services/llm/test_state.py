@@ -375,10 +375,19 @@ async def test_no_error_ends_the_following(
 
 async def test_a_commit_does_not_wait_for_a_store_that_just_went_away(shared: SharedRouting, clock: RealSleeps) -> None:
     """It returns when the loss is noticed, not when its patience ends."""
-    waiting = asyncio.create_task(shared.commit(cooled(clock), 60))
-    await asyncio.sleep(0)
-    shared._lost(ConnectionError("gone"))
+    async with shared._exchange, asyncio.timeout(5):
+        waiting = asyncio.create_task(shared.commit(cooled(clock), 60))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        shared._lost(ConnectionError("gone"))
 
-    async with asyncio.timeout(1):
-        await waiting
-        await shared.commit(cooled(clock, "b"), 60)
+        assert await waiting
+        assert await shared.commit(cooled(clock, "b"), 60)
+
+
+async def test_a_commit_says_when_the_store_took_too_long(shared: SharedRouting, clock: RealSleeps) -> None:
+    """The change is not lost: it is written as soon as the store takes it."""
+    async with shared._exchange:
+        assert not await shared.commit(cooled(clock), 0.01)
+
+    await eventually(lambda: not shared._waiting)

@@ -1,0 +1,159 @@
+"""Polling: each update once, in order, through everything that Telegram answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from aiogram.types import Update
+from structlog.testing import capture_logs
+
+from bot.telegram.intake import CONFLICT_PATIENCE_S, LONGEST_PAUSE_S, UPDATE_TYPES, Poller
+from core.errors import StartupError
+from tests.support.clock import ManualClock, settle
+from tests.support.telegram_server import TelegramServer
+from tests.support.telegram_traffic import Traffic
+
+
+class Intake:
+    """A poller at work, and what it took in."""
+
+    def __init__(self, traffic: Traffic, clock: ManualClock) -> None:
+        self.taken: list[str] = []
+        self.poller = Poller(traffic.bot, clock, self.take)
+        self.task = asyncio.create_task(self.poller.run())
+
+    async def take(self, update: Update) -> None:
+        text = update.message.text if update.message is not None else None
+        if text == "trouble":
+            raise ValueError("out of tune")
+        self.taken.append(text or update.event_type)
+
+
+@pytest.fixture
+async def intake(traffic: Traffic, clock: ManualClock) -> AsyncIterator[Intake]:
+    """Polls until the test ends."""
+    intake = Intake(traffic, clock)
+    yield intake
+    intake.task.cancel()
+    await asyncio.wait([intake.task])
+
+
+async def polls(server: TelegramServer, count: int) -> None:
+    """Wait for so many polls that have been answered."""
+    await server.wait_for(lambda: len(server.calls_of("getUpdates")) >= count)
+
+
+async def test_updates_come_once_and_in_order(server: TelegramServer, intake: Intake) -> None:
+    for text in ("one", "two"):
+        server.user_says(text)
+    await server.wait_for(lambda: intake.taken == ["one", "two"])
+    server.user_says("three")
+    await server.wait_for(lambda: intake.taken == ["one", "two", "three"])
+    await server.wait_for(lambda: not server.pending)
+
+
+async def test_only_what_is_used_is_asked_for(server: TelegramServer, intake: Intake) -> None:
+    server.user_says("one")
+    await polls(server, 1)
+    params = server.calls_of("getUpdates")[0].params
+    assert all(f'"{kind}"' in params["allowed_updates"] for kind in UPDATE_TYPES)
+    assert params["timeout"] == "30"
+
+
+async def test_what_cannot_be_read_is_put_aside(server: TelegramServer, intake: Intake) -> None:
+    """A line for the operator without a word of it."""
+    with capture_logs() as logs:
+        server.push_update(message={"message_id": "x", "text": "a secret"})
+        server.push_update(callback_query={"id": 5})
+        server.user_says("one")
+        await server.wait_for(lambda: intake.taken == ["one"])
+    assert [(entry["event"], entry["kinds"]) for entry in logs] == [
+        ("intake.unreadable", ["message"]),
+        ("intake.unreadable", ["callback_query"]),
+    ]
+    assert "secret" not in str(logs)
+
+
+async def test_the_sure_part_of_a_message_is_taken(server: TelegramServer, intake: Intake) -> None:
+    server.user_says("one", extra={"poll": {"question": 5}})
+    await server.wait_for(lambda: intake.taken == ["one"])
+
+
+async def test_an_update_that_breaks_what_takes_it_costs_only_itself(server: TelegramServer, intake: Intake) -> None:
+    with capture_logs() as logs:
+        for text in ("one", "trouble", "two"):
+            server.user_says(text)
+        await server.wait_for(lambda: intake.taken == ["one", "two"])
+    assert [entry["event"] for entry in logs] == ["intake.not_taken"]
+    await server.wait_for(lambda: not server.pending)
+
+
+async def test_an_update_without_a_number_is_passed_over(
+    server: TelegramServer, intake: Intake, clock: ManualClock
+) -> None:
+    server.garble("getUpdates", body='{"ok": true, "result": [{"message": {}}]}')
+    server.user_says("one")
+    await server.wait_for(lambda: intake.taken == ["one"])
+
+
+async def test_a_server_that_does_not_hold_the_poll_is_not_hammered(
+    server: TelegramServer, intake: Intake, clock: ManualClock
+) -> None:
+    server.garble("getUpdates", 5, body='{"ok": true, "result": []}')
+    server.user_says("one")
+    for count in range(1, 6):
+        await polls(server, count)
+        assert len(server.calls_of("getUpdates")) == count
+        await clock.advance(1)
+    await server.wait_for(lambda: intake.taken == ["one"])
+
+
+async def test_faults_are_waited_out_longer_and_longer(
+    server: TelegramServer, clock: ManualClock, intake: Intake
+) -> None:
+    """1, 2, 4 ... seconds, at most half a minute; and then it goes on as if nothing had been."""
+    with capture_logs() as logs:
+        server.fail("getUpdates", 7, status=502, description="Bad Gateway")
+        server.user_says("one")
+        for number in range(1, 8):
+            await server.wait_for(lambda number=number: len(logs) == number)
+            await settle()
+            await clock.advance(logs[-1]["pause_s"] - 0.1)
+            assert len(server.calls_of("getUpdates")) == number
+            await clock.advance(0.1)
+        await server.wait_for(lambda: intake.taken == ["one"])
+    assert [entry.get("pause_s") for entry in logs] == [1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S, None]
+    assert logs[-1]["event"] == "intake.recovered"
+
+
+async def test_telegram_says_how_long_to_wait(server: TelegramServer, clock: ManualClock, intake: Intake) -> None:
+    server.fail("getUpdates", 1, status=429, description="Too Many Requests: retry after 7", retry_after=7)
+    server.user_says("one")
+    await polls(server, 1)
+    await server.wait_for(lambda: clock._sleepers)
+    await clock.advance(6.9)
+    assert len(server.calls_of("getUpdates")) == 1
+    await clock.advance(0.1)
+    await server.wait_for(lambda: intake.taken == ["one"])
+
+
+async def test_a_second_poller_is_waited_for_a_minute(
+    server: TelegramServer, traffic: Traffic, clock: ManualClock, intake: Intake
+) -> None:
+    """Loudly; whoever started both is told then what to do."""
+    with capture_logs() as logs:
+        server.second_poller(1000)
+        started = clock.monotonic()
+        while not intake.task.done():
+            await traffic.pass_time(5, step=5)
+            assert clock.monotonic() - started < CONFLICT_PATIENCE_S + 20
+    assert clock.monotonic() - started > CONFLICT_PATIENCE_S
+    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("intake.conflict", "error")}
+    with pytest.raises(StartupError, match="another process polls with this token"):
+        intake.task.result()
+
+
+async def test_a_token_that_is_revoked_ends_it(server: TelegramServer, intake: Intake) -> None:
+    server.fail("getUpdates", status=401, description="Unauthorized")
+    with pytest.raises(StartupError, match="does not accept this token any more"):
+        await asyncio.wait_for(intake.task, 5)

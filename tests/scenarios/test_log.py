@@ -1,0 +1,69 @@
+"""The log: no words of anybody, no token, no key. Every scenario is searched at its end; these are the tempting ones."""
+
+import logging
+
+import pytest
+
+from services.chat.threads import Threads
+from tests.support.llm_server import status
+from tests.support.stage import KEYS, PERSON, SECOND, Stage
+
+SECRET_TALK = "My cat is called Schnurrdiburr."
+
+
+async def test_a_provider_that_repeats_the_prompt_in_its_error(stage: Stage) -> None:
+    body = {"error": {"message": f"cannot parse: {SECRET_TALK}", "type": "server_error", "code": None}}
+    stage.first.default = status(503, body)
+    assert (await stage.asks(SECRET_TALK)).text == SECOND
+    stage.first.default = status(400, body)
+    stage.says("/provider reset a", 1000)
+    await stage.reply(1000)
+    await stage.asks(SECRET_TALK)
+    assert stage.events("provider.failed")
+    assert "Schnurrdiburr" not in stage.log
+
+
+async def test_a_provider_that_repeats_the_key_in_its_error(stage: Stage) -> None:
+    message = f"Incorrect API key provided: {KEYS['A_API_KEY']}"
+    stage.first.default = status(401, {"error": {"message": message, "type": "auth", "code": "invalid_api_key"}})
+    assert (await stage.asks(SECRET_TALK)).text == SECOND
+    await stage.until(lambda: stage.chat(1000).texts())
+    assert "sk-loopback" not in stage.log
+    assert "sk-loopback" not in "".join(stage.chat(1000).texts())
+
+
+async def test_a_handler_that_fails(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person is told, the operator gets the traceback, and neither gets what was said."""
+
+    async def broken(*_: object) -> None:
+        raise ValueError("out of tune")
+
+    monkeypatch.setattr(Threads, "start_new", broken)
+    stage.says("/new", extra={"quote": {"text": SECRET_TALK, "position": 0}})
+    assert (await stage.reply()).text == (
+        "Something went wrong on my side, sorry. It has been noted; please try again."
+    )
+    failures = stage.events("handler.failed")
+    assert "out of tune" in failures[0]["exception"]
+    assert "Schnurrdiburr" not in stage.log
+
+
+async def test_telegram_s_library_warns_without_the_token(stage: Stage) -> None:
+    """The token is in the path of every URL, and of every file."""
+    stage.telegram.drop("getUpdates", executed=False)
+    await stage.asks(SECRET_TALK)
+    stage.telegram.drop("sendMessage", 2, executed=False)
+    stage.says(SECRET_TALK)
+    await stage.until(lambda: stage.events("delivery.lost"))
+    logging.getLogger("aiogram").warning("aiogram warns")
+    assert "loopback-token" not in stage.log
+
+
+async def test_the_log_tells_what_happened(stage: Stage) -> None:
+    """Who answered, how it ended, in which conversation."""
+    stage.first.default = status(503)
+    await stage.asks(SECRET_TALK)
+    ended = stage.events("turn.ended")[0]
+    assert (ended["conversation"], ended["phase"], ended["provider"]) == (f"telegram:{PERSON}:0", "complete", "b")
+    assert {entry["provider"] for entry in stage.events("provider.failed")} == {"a"}
+    assert stage.events("provider.switched")[0]["after"] == "b"

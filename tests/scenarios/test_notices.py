@@ -1,0 +1,54 @@
+"""What admins are told without asking."""
+
+from tests.support.llm_server import answer, status
+from tests.support.stage import ADMIN, FIRST, SECOND, Stage
+
+LOST = "a failed (HTTP 503 (server_error)). b answers now. /provider shows more."
+BACK = "a answers again, in place of b."
+
+
+async def test_a_change_of_the_leader_and_its_return(empty_stage: Stage) -> None:
+    """Once each, however often it fails within five minutes."""
+    stage = empty_stage
+    await stage.start(PROVIDER_COOLDOWN="0.3", A_RETRIES="0")
+    for _ in range(2):
+        stage.first.script(status(503))
+        assert (await stage.asks("Are you there?")).text == SECOND
+        await stage.quiet(0.35)
+        assert (await stage.asks("And now?")).text == FIRST
+    texts = await stage.until(lambda: len(texts := stage.chat(ADMIN).texts()) == 2 and texts)
+    assert texts == [LOST, BACK]
+    await stage.quiet(0.2)
+    assert len(stage.chat(ADMIN).texts()) == 2
+
+
+async def test_a_provider_that_refuses_its_key(empty_stage: Stage) -> None:
+    """Told once, with what to do; the key itself is nobody's to read."""
+    stage = empty_stage
+    await stage.start(ADMIN_IDS=f"{ADMIN},{ADMIN + 1}")
+    stage.first.default = status(401)
+    await stage.asks("Are you there?")
+    await stage.asks("And now?", 8)
+    for admin in (ADMIN, ADMIN + 1):
+        texts = await stage.until(lambda admin=admin: len(texts := stage.chat(admin).texts()) == 2 and texts)
+        assert texts[0].startswith("a does not accept its key, account or model: HTTP 401")
+        assert texts[0].endswith("Mend its settings, then /provider reset a.")
+        assert "sk-" not in "".join(texts)
+
+
+async def test_an_admin_who_cannot_be_reached_keeps_the_others_from_nothing(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.start(ADMIN_IDS=f"{ADMIN},{ADMIN + 1}")
+    stage.telegram.block(ADMIN)
+    stage.first.default = status(503)
+    await stage.asks("Are you there?")
+    await stage.until(lambda: stage.chat(ADMIN + 1).texts() == [LOST])
+
+
+async def test_a_fault_of_nobody_s_is_told_to_nobody(stage: Stage) -> None:
+    """A user's message that the provider does not take is no news for admins."""
+    stage.first.script(status(400))
+    assert (await stage.asks("Are you there?")).text.startswith("The provider could not make sense")
+    stage.first.default = answer(FIRST)
+    await stage.asks("And now?")
+    assert not stage.chat(ADMIN).texts()

@@ -1,0 +1,57 @@
+"""The daemon as a process of its own, as an operator starts and ends it."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.support.llm_server import answer, gate
+from tests.support.stage import ELSEWHERE, LONG, RETRY, Stage
+from tests.support.telegram_server import TOKEN
+
+ROOT = Path(__file__).parents[2]
+CUT_SHORT = "I am being restarted, so the answer ends here. Please try again in a minute."
+
+
+async def started(stage: Stage, directory: Path, **settings: str) -> asyncio.subprocess.Process:
+    """`python -m bot telegram`, with nothing in its environment but what the stage sets."""
+    directory.mkdir(exist_ok=True)
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "telegram",
+        # Elsewhere than the sources, where an .env of whoever runs the tests may lie.
+        cwd=directory,
+        env={**stage.environment, **settings, "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+async def test_a_wrong_token_ends_the_start_with_one_line(empty_stage: Stage, tmp_path: Path) -> None:
+    wrong = "42:AAF-this-is-not-the-token-of-anybody"
+    process = await started(empty_stage, tmp_path, TELEGRAM_BOT_TOKEN=wrong, LOG_LEVEL="error")
+    _, told = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 1
+    line, *rest = told.decode().strip().splitlines()
+    assert line.startswith("TELEGRAM_BOT_TOKEN: Telegram does not accept this token")
+    assert not rest
+    assert wrong.partition(":")[2] not in told.decode()
+
+
+async def test_sigterm_in_the_middle_of_an_answer(empty_stage: Stage, tmp_path: Path) -> None:
+    """The process ends by itself, with what was said in the chat, marked; the next one knows of it."""
+    stage = empty_stage
+    stage.first.script(gate(asyncio.Event(), after_pieces=1, then=answer(pieces=[LONG, "And the end."])))
+    stage.says("Tell me something long.")
+    process = await started(stage, tmp_path, SHUTDOWN_TIMEOUT="0.5")
+    message = await stage.seen(lambda message: bool(message.text), timeout=30)
+    process.send_signal(signal.SIGTERM)
+    _, logged = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 0, logged.decode()[-2000:]
+    assert message.text == f"{LONG.strip()}\n\n{CUT_SHORT}"
+    assert message.labels == [RETRY, ELSEWHERE]
+    assert TOKEN not in logged.decode()
+    assert "Tell me something" not in logged.decode()
+    await stage.start()
+    turn = await stage.house.stores.threads.turn(1)
+    assert turn is not None
+    assert turn.status == "interrupted"

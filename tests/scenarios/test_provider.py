@@ -1,0 +1,130 @@
+"""`/provider`: running the bot from a chat."""
+
+from services.audit import Audit
+from tests.support.llm_server import hang, status
+from tests.support.stage import ADMIN, FIRST, GROUP, PERSON, SECOND, Stage
+
+UNKNOWN = "I do not know that command. /help shows what I can do."
+
+
+async def told_admin(stage: Stage, command: str) -> str:
+    """What an admin is told."""
+    question = stage.says(command, ADMIN)
+    return (await stage.reply(ADMIN, after=question.id)).text
+
+
+async def acts(stage: Stage) -> list[tuple[int, str, str | None]]:
+    """What the audit log has, oldest first."""
+    entries = await Audit(stage.house.database, stage.house.clock).recent()
+    return [(entry.actor_id, entry.action, entry.target) for entry in reversed(entries)]
+
+
+async def test_the_table(stage: Stage) -> None:
+    stage.first.script(status(503), status(503))
+    await stage.asks("Are you there?")
+    text = await told_admin(stage, "/provider")
+    first, second = text.split("\n\n")[1:3]
+    assert first.startswith("1. a: cooling down until ")
+    assert "HTTP 503" in first
+    assert "1 request, 1 failed" in first
+    assert second.startswith("2. b: preferred until ")
+    assert "models: n" in second
+    assert not await acts(stage), "looking is no act"
+
+
+async def test_force_and_clear(stage: Stage) -> None:
+    assert (await told_admin(stage, "/provider force b 10m")).startswith("b is asked first until ")
+    assert (await stage.asks("Are you there?")).text == SECOND
+    assert "b: forced until" in await told_admin(stage, "/provider")
+    assert (await told_admin(stage, "/provider clear")).startswith("Force and preference are cleared")
+    assert (await stage.asks("And now?")).text == FIRST
+    assert await acts(stage) == [(ADMIN, "provider.force", "b"), (ADMIN, "provider.clear", None)]
+
+
+async def test_a_forced_provider_that_fails_is_no_dead_end(stage: Stage) -> None:
+    stage.second.default = status(503)
+    await told_admin(stage, "/provider force b")
+    assert (await stage.asks("Are you there?")).text == FIRST
+
+
+async def test_cooldown_and_reset(stage: Stage) -> None:
+    assert (await told_admin(stage, "/provider cooldown a 5m")).startswith("a cools down until ")
+    assert (await stage.asks("Are you there?")).text == SECOND
+    assert (await told_admin(stage, "/provider reset a")).startswith("a is reset")
+    assert (await stage.asks("And now?")).text == FIRST
+    assert await acts(stage) == [(ADMIN, "provider.cooldown", "a"), (ADMIN, "provider.reset", "a")]
+
+
+async def test_test_asks_the_provider_itself(stage: Stage) -> None:
+    stage.second.default = status(401)
+    works, fails = await told_admin(stage, "/provider test a"), await told_admin(stage, "/provider test b")
+    assert works.startswith("a works: m answered in ")
+    assert fails.startswith("b does not work: n: HTTP 401")
+    assert "sk-" not in fails
+    assert [len(server.requests) for server in (stage.first, stage.second)] == [1, 1]
+    assert await acts(stage) == [(ADMIN, "provider.test", "a"), (ADMIN, "provider.test", "b")]
+    assert "b: healthy" in await told_admin(stage, "/provider"), "a test by hand changes nothing"
+
+
+async def test_what_makes_no_sense_is_explained(stage: Stage) -> None:
+    assert (await told_admin(stage, "/provider dance")).startswith("Usage: /provider [force")
+    assert (await told_admin(stage, "/provider force nobody")).startswith("There is no such provider.")
+    assert not await acts(stage)
+
+
+async def test_the_buttons_do_the_same(stage: Stage) -> None:
+    """The message becomes the table with what was done under it."""
+    stage.says("/provider", ADMIN)
+    message = await stage.reply(ADMIN)
+    assert message.labels == [
+        "force a", "test a", "cooldown", "reset", "force b", "test b", "cooldown", "reset", "clear", "refresh",
+    ]  # fmt: skip
+    stage.presses(message, "force b")
+    await stage.until(lambda: "b is asked first until " in message.text)
+    assert "2. b: forced until " in message.text
+    assert (await stage.asks("Are you there?")).text == SECOND
+    stage.presses(message, "desk:clear:")
+    await stage.until(lambda: "Force and preference are cleared" in message.text)
+    stage.presses(message, "desk:cooldown:a")
+    await stage.until(lambda: "1. a: cooling down until " in message.text)
+    stage.presses(message, "desk:reset:a")
+    await stage.until(lambda: "a is reset" in message.text)
+    stage.presses(message, "test a")
+    await stage.until(lambda: "a works: m answered in" in message.text)
+    stage.presses(message, "refresh")
+    await stage.until(lambda: "a works" not in message.text)
+    assert len(stage.chat(ADMIN).answers()) == 1
+    assert [action for _, action, _ in await acts(stage)] == [
+        "provider.force", "provider.clear", "provider.cooldown", "provider.reset", "provider.test",
+    ]  # fmt: skip
+
+
+async def test_it_does_not_wait_behind_an_answer(stage: Stage) -> None:
+    """The admin whose own answer hangs is the one who needs it."""
+    stage.first.default = hang()
+    stage.says("Are you there?", ADMIN)
+    await stage.first.arrival(1)
+    assert (await told_admin(stage, "/provider")).startswith("Providers by priority")
+
+
+async def test_a_stranger_finds_no_such_command(stage: Stage) -> None:
+    """In private as in a group; and a button that was copied does nothing."""
+    stage.says("/provider")
+    assert (await stage.reply()).text == UNKNOWN
+    stage.says("/provider force b")
+    assert (await stage.reply()).text == UNKNOWN
+    stage.says("/provider", ADMIN)
+    table = await stage.reply(ADMIN)
+    stage.says("/provider", GROUP, user_id=ADMIN)
+    in_group = await stage.reply(GROUP)
+    query = stage.presses(in_group, "force b", PERSON)
+    assert await stage.toast(query) == UNKNOWN
+    assert table.text.startswith("Providers by priority")
+    assert (await stage.asks("Are you there?")).text == FIRST
+    assert not await acts(stage)
+
+
+async def test_in_a_group_a_stranger_s_command_is_nobody_s_business(stage: Stage) -> None:
+    stage.says("/provider", GROUP, user_id=PERSON)
+    await stage.asks("/ask Are you there?", GROUP, user_id=PERSON)
+    assert len(stage.chat(GROUP).answers()) == 1

@@ -1,0 +1,145 @@
+"""How the bot comes and goes."""
+
+import asyncio
+import time
+
+import pytest
+
+from core.errors import StartupError
+from tests.support.llm_server import Answer, answer, gate
+from tests.support.stage import ELSEWHERE, FIRST, LONG, PERSON, RETRY, SECOND, STOP, Stage, told
+
+CUT_SHORT = "I am being restarted, so the answer ends here. Please try again in a minute."
+
+
+def held(event: asyncio.Event) -> Answer:
+    """An answer that is shown, and goes on when the test says so."""
+    behaviour = gate(event, after_pieces=1, then=answer(pieces=[LONG, "And the end."]))
+    assert isinstance(behaviour, Answer)
+    return behaviour
+
+
+@pytest.mark.parametrize(("status", "description"), [(401, "Unauthorized"), (404, "Not Found")])
+async def test_a_wrong_token(empty_stage: Stage, status: int, description: str) -> None:
+    """One line for the operator that names the variable and not the token."""
+    empty_stage.telegram.fail("getMe", 100, status=status, description=description)
+    with pytest.raises(StartupError, match=r"^TELEGRAM_BOT_TOKEN: Telegram does not accept this token.*example") as error:
+        await empty_stage.start()
+    assert "\n" not in str(error.value)
+    assert "loopback-token" not in str(error.value)
+
+
+async def test_telegram_that_is_out_of_reach_at_the_start_is_waited_for(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.telegram.stop()
+    await stage.launch()
+    await stage.until(lambda: stage.events("telegram.unreachable"))
+    await stage.telegram.start()
+    await stage.stands()
+    assert (await stage.asks("Are you there?")).text == FIRST
+
+
+@pytest.mark.parametrize(
+    ("status", "description", "retry_after"),
+    [(502, "Bad Gateway", None), (429, "Too Many Requests: retry after 1", 1)],
+)
+async def test_telegram_that_is_unwell_at_the_start(
+    empty_stage: Stage, status: int, description: str, retry_after: int | None
+) -> None:
+    empty_stage.telegram.fail("getMe", 1, status=status, description=description, retry_after=retry_after)
+    await empty_stage.start()
+    assert (await empty_stage.asks("Are you there?")).text == FIRST
+
+
+async def test_a_server_whose_getme_lacks_something(empty_stage: Stage) -> None:
+    """Servers that stand in for Telegram differ; the bot still knows when it is meant."""
+    empty_stage.telegram.garble("getMe", 1, body='{"ok": true, "result": {"id": 42, "username": "understudy_bot"}}')
+    await empty_stage.start()
+    assert (await empty_stage.asks("@understudy_bot are you there?", -100, user_id=PERSON)).text == FIRST
+
+
+async def test_sigterm_while_telegram_is_waited_for(empty_stage: Stage) -> None:
+    await empty_stage.telegram.stop()
+    await empty_stage.launch()
+    await empty_stage.until(lambda: empty_stage.events("telegram.unreachable"))
+    began = time.monotonic()
+    assert await empty_stage.stop() == 0
+    assert time.monotonic() - began < 1
+
+
+async def test_no_provider_can_be_reached_at_the_start(empty_stage: Stage) -> None:
+    """The bot starts, says so, and answers when one is back."""
+    stage = empty_stage
+    await asyncio.gather(stage.first.stop(), stage.second.stop())
+    await stage.start()
+    await stage.until(lambda: stage.events("bot.no_provider_answers"))
+    silent = {entry["provider"]: entry["reason"] for entry in stage.events("provider.silent")}
+    assert silent == {"a": "refused the connection", "b": "refused the connection"}
+    failed = await stage.asks("Are you there?")
+    assert failed.text.startswith("Nobody answers me right now")
+    await stage.second.start()
+    stage.presses(failed, RETRY)
+    assert (await stage.answer(after=failed.id)).text == SECOND
+    assert (await stage.asks("And now?")).text == SECOND
+
+
+async def test_a_start_with_every_provider_there_says_nothing_of_them(stage: Stage) -> None:
+    await stage.until(lambda: stage.first.other_requests and stage.second.other_requests)
+    await stage.quiet(0.1)
+    assert not [entry for entry in map(str, stage.events("provider.silent"))]
+    assert not stage.events("bot.no_provider_answers")
+
+
+async def test_the_token_is_revoked_while_the_bot_runs(stage: Stage) -> None:
+    stage.telegram.token = "42:another-token"
+    stage.says("Are you there?")
+    assert stage.task is not None
+    await stage.until(stage.task.done)
+    assert isinstance(stage.task.exception(), StartupError)
+
+
+async def test_sigterm_in_the_middle_of_an_answer(empty_stage: Stage) -> None:
+    """What there is stands in the chat, marked, with a way on; and the history knows it for what it is."""
+    stage = empty_stage
+    await stage.start(SHUTDOWN_TIMEOUT="0.3")
+    stage.first.script(held(asyncio.Event()))
+    stage.says("Tell me something long.")
+    message = await stage.growing()
+    assert await stage.stop() == 0
+    assert message.text == f"{LONG.strip()}\n\n{CUT_SHORT}"
+    assert message.labels == [RETRY, ELSEWHERE]
+    await stage.start()
+    await stage.asks("Go on.")
+    assert told(stage.first.requests[-1])[:2] == [("user", "Tell me something long."), ("assistant", LONG)]
+
+
+async def test_sigterm_before_the_first_word(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.start(SHUTDOWN_TIMEOUT="0.2")
+    stage.first.script(gate(asyncio.Event(), then=answer()))
+    stage.says("Tell me something long.")
+    await stage.first.arrival(1)
+    assert await stage.stop() == 0
+    message = await stage.answer()
+    assert message.text == CUT_SHORT
+    await stage.start()
+    stage.presses(message, RETRY)
+    assert (await stage.answer(after=message.id)).text == FIRST
+
+
+async def test_with_enough_time_an_answer_is_finished(empty_stage: Stage) -> None:
+    """And so are those that wait behind it."""
+    stage = empty_stage
+    await stage.start(SHUTDOWN_TIMEOUT="10")
+    more = asyncio.Event()
+    stage.first.script(held(more))
+    stage.says("Tell me something long.")
+    message = await stage.growing()
+    stage.says("And then?")
+    await stage.until(lambda: not stage.telegram.pending)
+    stopping = asyncio.create_task(stage.stop())
+    await stage.until(lambda: stage.events("bot.stopping"))
+    assert message.labels == [STOP]
+    more.set()
+    assert await stopping == 0
+    assert stage.chat().texts() == [f"{LONG}And the end.", FIRST]

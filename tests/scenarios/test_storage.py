@@ -1,0 +1,164 @@
+"""What is kept, and what happens when it cannot be."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+
+import pytest
+
+from bot import app
+from core.database import FILE_NAME, Database
+from core.redis import open_redis
+from tests.support.llm_server import status
+from tests.support.redis_server import RedisServer
+from tests.support.stage import ADMIN, FIRST, RETRY, SECOND, Stage, told
+
+NOT_SAVED = "This answer could not be saved just now, so I may not remember it."
+NOT_READ = "I could not read our earlier conversation just now."
+
+
+@contextmanager
+def locked(stage: Stage) -> Iterator[None]:
+    """Another program writes to the database all the while."""
+    with closing(sqlite3.connect(stage.directory / FILE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@pytest.fixture
+async def hasty(empty_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """A bot that does not wait for seconds when its database is locked."""
+    monkeypatch.setattr(app, "Database", partial(Database, busy_timeout_s=0.1))
+    await empty_stage.start()
+    return empty_stage
+
+
+async def test_a_conversation_survives_a_restart(stage: Stage) -> None:
+    """With its buttons: Retry works on an answer that another process gave."""
+    message = await stage.asks("My name is Ann.")
+    assert await stage.stop() == 0
+    await stage.start()
+    stage.presses(message, RETRY)
+    await stage.answer(after=message.id)
+    assert told(stage.first.requests[1]) == [("user", "My name is Ann.")]
+    assert await stage.stop() == 0
+    await stage.start()
+    await stage.asks("What is my name?")
+    assert told(stage.first.requests[2]) == [
+        ("user", "My name is Ann."),
+        ("assistant", FIRST),
+        ("user", "What is my name?"),
+    ]
+
+
+async def test_what_came_while_the_bot_was_away_is_answered(stage: Stage) -> None:
+    await stage.asks("Are you there?")
+    await stage.stop()
+    stage.says("And now?")
+    await stage.start()
+    assert (await stage.answer()).text == FIRST
+    await stage.quiet(0.2)
+    assert len(stage.first.requests) == 2, "what was answered before is not answered again"
+
+
+async def test_a_locked_database_costs_the_memory_and_not_the_answer(hasty: Stage) -> None:
+    await hasty.asks("My name is Ann.")
+    with locked(hasty):
+        hasty.says("Are you there?")
+        message = await hasty.reply()
+        assert message.text == f"{FIRST}\n\n{NOT_SAVED}"
+        assert not message.buttons, "nobody knows any more what there would be to try again"
+    assert told(hasty.first.requests[1])[0] == ("user", "My name is Ann."), "reading goes on while others write"
+    assert (await hasty.asks("And now?")).text == FIRST
+
+
+async def test_a_first_message_to_a_locked_database(hasty: Stage) -> None:
+    """Not even an empty conversation can be made then, and the person is answered all the same."""
+    with locked(hasty):
+        hasty.says("Are you there?")
+        assert (await hasty.reply()).text == f"{FIRST}\n\n{NOT_READ}\n{NOT_SAVED}"
+
+
+async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: Stage) -> None:
+    with locked(hasty):
+        hasty.says("My name is Ann.")
+        await hasty.reply()
+    await hasty.asks("What is my name?")
+    assert told(hasty.first.requests[-1])[0] == ("user", "My name is Ann.")
+
+
+@pytest.mark.parametrize("command", ["/new"])
+async def test_a_command_that_needs_the_database_says_that_it_failed(hasty: Stage, command: str) -> None:
+    with locked(hasty):
+        hasty.says(command)
+        assert (await hasty.reply()).text == (
+            "I cannot reach my memory just now, so this did not work. Please try again in a moment."
+        )
+    hasty.says(command)
+    assert (await hasty.reply()).text.startswith("Done.")
+
+
+async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: Stage) -> None:
+    hasty.says("/model")
+    message = await hasty.reply()
+    hasty.presses(message, "b")
+    await hasty.until(lambda: "n" in message.labels)
+    with locked(hasty):
+        query = hasty.presses(message, "n")
+        assert (await hasty.toast(query)).startswith("I cannot reach my memory")
+        assert hasty.telegram.callback_answers[query]["show_alert"]
+    assert "n" in message.labels
+
+
+async def test_an_act_that_could_not_be_noted_says_so(hasty: Stage) -> None:
+    with locked(hasty):
+        hasty.says("/provider force b", ADMIN)
+        text = (await hasty.reply(ADMIN)).text
+    assert text.startswith("b is asked first until ")
+    assert "audit" in text
+
+
+async def test_redis_goes_and_comes_back_in_mid_conversation(empty_stage: Stage, redis_server: RedisServer) -> None:
+    """Answers go on by what the bot knows, and what it learns meanwhile is shared later."""
+    stage = empty_stage
+    await stage.start(REDIS_URL=redis_server.url)
+    assert (await stage.asks("Are you there?")).text == FIRST
+    await redis_server.stop()
+    assert (await stage.asks("And now?")).text == FIRST
+    stage.first.default = status(503)
+    assert (await stage.asks("Still?")).text == SECOND
+    asked = len(stage.first.requests)
+    assert (await stage.asks("Still there?")).text == SECOND
+    assert len(stage.first.requests) == asked, "the cooldown is known without Redis"
+    await stage.until(lambda: len(stage.chat(ADMIN).texts()) == 1)
+    stage.says("/provider", ADMIN)
+    assert "Redis does not answer" in (await stage.reply(ADMIN)).text
+    await redis_server.start()
+    await stage.until(lambda: len(stage.events("routing.redis_connected")) == 2)
+    assert (await stage.asks("And again?")).text == SECOND
+    client = open_redis(redis_server.url)
+    fields = await client.hgetall("understudy:{llm}:routing")
+    await client.aclose()
+    assert any("a" in name for name in fields if "cool" in name)
+
+
+async def test_redis_that_is_not_there_at_the_start(empty_stage: Stage, redis_server: RedisServer) -> None:
+    await redis_server.stop()
+    await empty_stage.start(REDIS_URL=redis_server.url)
+    assert (await empty_stage.asks("Are you there?")).text == FIRST
+    assert empty_stage.events("routing.redis_lost")
+
+
+async def test_what_one_replica_learnt_the_next_one_knows(empty_stage: Stage, redis_server: RedisServer) -> None:
+    """A cooldown outlives the process that saw the failure."""
+    stage = empty_stage
+    await stage.start(REDIS_URL=redis_server.url)
+    stage.first.default = status(503)
+    assert (await stage.asks("Are you there?")).text == SECOND
+    asked = len(stage.first.requests)
+    await stage.stop()
+    await stage.start()
+    assert (await stage.asks("And now?")).text == SECOND
+    assert len(stage.first.requests) == asked

@@ -1,0 +1,109 @@
+"""Long and odd texts, in and out."""
+
+import pytest
+
+from tests.support.llm_server import answer
+from tests.support.stage import FIRST, Stage, told
+from tests.support.telegram_chats import Message, units
+
+ASTRAL = "𝒜" * 4096
+
+
+async def test_a_text_of_4096_astral_characters(stage: Stage) -> None:
+    """In as it is; out in as many messages as Telegram's count of it needs, without a character lost or doubled."""
+    stage.first.default = answer(pieces=[ASTRAL[:1000], ASTRAL[1000:]])
+    await stage.asks(ASTRAL)
+    assert told(stage.first.requests[0]) == [("user", ASTRAL)]
+    texts = stage.chat().texts()
+    assert "".join(texts) == ASTRAL
+    assert [units(text) for text in texts] == [4096, 4096]
+
+
+async def test_a_long_answer_comes_in_several_messages(stage: Stage) -> None:
+    """Cut between paragraphs; the buttons are under the last one only."""
+    paragraphs = [f"Paragraph {number}. " + "Some words about it. " * 20 for number in range(30)]
+    stage.first.default = answer("\n\n".join(paragraphs))
+    await stage.asks("Tell me everything.")
+    messages = stage.chat().answers()
+    assert len(messages) > 2
+    assert "\n\n".join(message.text for message in messages) == "\n\n".join(part.strip() for part in paragraphs)
+    assert all(not message.buttons for message in messages[:-1])
+    await stage.asks("And then?")
+    assert told(stage.first.requests[1])[1] == ("assistant", "\n\n".join(paragraphs))
+
+
+async def test_code_that_goes_on_in_the_next_message_is_code_there_too(stage: Stage) -> None:
+    lines = [f"print({number})  # one of many lines" for number in range(300)]
+    stage.first.default = answer("Here it is:\n\n```python\n" + "\n".join(lines) + "\n```")
+    await stage.asks("Write me a program.")
+    messages = stage.chat().answers()
+    assert len(messages) > 2
+    assert all(any(entity["type"] == "pre" and entity["language"] == "python" for entity in message.entities)
+               for message in messages)  # fmt: skip
+    assert "\n".join(message.text for message in messages) == "Here it is:\n\n" + "\n".join(lines)
+
+
+def marked(message: Message) -> list[tuple[str, str]]:
+    """What is formatted, and how."""
+    encoded = message.text.encode("utf-16-le")
+    return [
+        (entity["type"], encoded[2 * entity["offset"] : 2 * (entity["offset"] + entity["length"])].decode("utf-16-le"))
+        for entity in message.entities
+    ]
+
+
+async def test_markdown_becomes_formatting(stage: Stage) -> None:
+    """Offsets count as Telegram counts, also behind an emoji."""
+    stage.first.default = answer("# Tea 🍵\n\nIt is **hot** and _good_, see `tea --help` or [a page](https://tea.example).")
+    message = await stage.asks("Tell me about tea.")
+    assert message.text == "Tea 🍵\n\nIt is hot and good, see tea --help or a page."
+    assert set(marked(message)) >= {
+        ("bold", "hot"),
+        ("italic", "good"),
+        ("code", "tea --help"),
+        ("text_link", "a page"),
+    }
+    assert message.link_preview == {"is_disabled": True}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # Unfinished markup, which a broken-off answer ends with.
+        "This is **bold and `code",
+        # What looks like HTML, and what must be escaped in it.
+        "if a<b then c>d & e",
+        # Markup characters that mean themselves.
+        "2*3*4 = 24 and snake_case_name",
+        # Only formatting.
+        "**bold**",
+        # Right to left, combining marks, joined emoji.
+        "שלום 👨‍👩‍👧 e\u0301",
+    ],
+)
+async def test_odd_markdown_is_delivered(stage: Stage, text: str) -> None:
+    stage.first.default = answer(pieces=[text])
+    message = await stage.asks("Say something odd.")
+    assert message.text.replace("*", "").replace("`", "") == text.replace("*", "").replace("`", "")
+
+
+async def test_an_answer_of_nothing_but_invisible_characters(stage: Stage) -> None:
+    """Telegram would refuse to show it: another provider is asked, and if all are like that the person is told."""
+    stage.first.default = stage.second.default = answer(pieces=["\u200b\u2063"])
+    message = await stage.asks("Say nothing.")
+    assert message.text in {
+        "There is nothing to say to that, it seems.",
+        "Nobody answers me right now, sorry. Please try again in a moment.",
+    }
+
+
+async def test_what_a_person_quotes_reaches_the_model(stage: Stage) -> None:
+    """A part of an earlier message, which Telegram lets people pick; the conversation may be a new one."""
+    old = await stage.asks("What do you think?")
+    quote = {"text": "the first provider", "position": 13}
+    await stage.asks("Who is that?", reply_to=old, extra={"quote": quote})
+    heard = told(stage.first.requests[1])[-1][1]
+    assert "the first provider" in heard
+    assert heard.endswith("Who is that?")
+    assert (await stage.asks("Thanks", reply_to=old)).text == FIRST
+    assert told(stage.first.requests[2])[-1] == ("user", "Thanks"), "what the bot said stands in the history anyway"
