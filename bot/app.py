@@ -107,6 +107,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
             texts=texts,
             clock=clock,
             history_tokens=settings.history_tokens,
+            asks_consent=settings.remote_consent == "ask",
             demos=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
         )
         stack.push_async_callback(chat.save_unsaved)

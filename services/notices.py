@@ -79,7 +79,7 @@ def _notice(event: Event) -> tuple[str, int, str]:
             digest = hashlib.sha256(f"{provider}:{reason}".encode()).hexdigest()[:12]
             text = (
                 f"{provider} does not accept its key, account or model: {reason}. It rests for 30 minutes at a time. "
-                f"Mend its settings, then /provider reset {provider}."
+                f"Once that is mended (new settings need a restart), /provider reset {provider} brings it back."
             )
             return f"misconfigured:{digest}", MISCONFIGURED_PAUSE_S, text
         case LeaderChanged(before, after, None):

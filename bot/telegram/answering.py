@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 import structlog
+from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.delivery import Delivery
-from bot.telegram.keyboards import answer_keyboard, stop_keyboard
+from bot.telegram.keyboards import answer_keyboard, consent_keyboard, stop_keyboard
 from bot.telegram.live import LiveReplies
 from bot.telegram.streaming import Buttons, Place, StreamedAnswer, StreamMode
 from core.clock import Clock
@@ -91,11 +92,7 @@ class Answering:
                 ),
                 buttons=Buttons(
                     live=stop_keyboard(self._texts, language, number),
-                    final=lambda: (
-                        answer_keyboard(self._texts, language, reply.turn_id, elsewhere=self._several)
-                        if reply.turn_id is not None
-                        else None
-                    ),
+                    final=lambda: self._final_keyboard(reply, language),
                 ),
                 mode=self._mode,
                 empty=self._texts.get("empty-answer", language),
@@ -118,6 +115,13 @@ class Answering:
                 for task in (turn, show):
                     task.cancel()
         await self._note(reply, shown)
+
+    def _final_keyboard(self, reply: Reply, language: str | None) -> InlineKeyboardMarkup | None:
+        if reply.turn_id is None:
+            return None
+        if reply.needs_consent:
+            return consent_keyboard(self._texts, language, reply.turn_id)
+        return answer_keyboard(self._texts, language, reply.turn_id, elsewhere=self._several)
 
     async def _break_off(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:
         """A shutdown: the turn saves what it has as interrupted, and the chat gets to read that."""

@@ -20,6 +20,7 @@ from bot.telegram.doorway import Doorway
 from bot.telegram.handlers.admin import admin_router
 from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.models import model_router
+from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
 from bot.telegram.incoming import key_of, speaker_behind
 from bot.telegram.intake import Poller
@@ -164,6 +165,16 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
             catalog=house.catalog,
             fallback=house.fallback,
             texts=house.texts,
+        ),
+        privacy_router(
+            answering=answering,
+            delivery=delivery,
+            lanes=lanes,
+            threads=threads,
+            preferences=house.stores.preferences,
+            fallback=house.fallback,
+            texts=house.texts,
+            ask=settings.remote_consent == "ask",
         ),
         chat_router(answering=answering, delivery=delivery, live=live, threads=threads, texts=house.texts),
         _apologies(delivery, house.texts),

@@ -13,7 +13,7 @@ from core.i18n import Texts
 
 log = structlog.get_logger()
 
-AT_ONCE = frozenset({"/stop", "/provider"})
+AT_ONCE = frozenset({"/stop", "/provider", "/privacy"})
 """Commands about the answer that is being made, or about the bot: they do not wait behind it."""
 
 

@@ -57,6 +57,13 @@ class Automatic(CallbackData, prefix="auto"):
     """Answer this chat by the order of the configuration."""
 
 
+class Consent(CallbackData, prefix="cons"):
+    """Whether messages may go to remote providers; `turn` is the one that waits for it, or 0."""
+
+    turn: int
+    granted: bool
+
+
 class Desk(CallbackData, prefix="desk"):
     """An act of `/provider`."""
 
@@ -98,6 +105,18 @@ def models_keyboard(texts: Texts, language: str | None, provider: str, models: S
     """Which model of a provider."""
     rows = [[_button(model[:60], PickModel(provider=provider, check=checksum(model)))] for model in models]
     return _rows([*rows, [_button(texts.get("button-back", language), PickProvider(provider=""))]])
+
+
+def consent_keyboard(texts: Texts, language: str | None, turn: int) -> InlineKeyboardMarkup:
+    """Under the question whether messages may go to remote providers."""
+    return _rows(
+        [
+            [
+                _button(texts.get("button-agree", language), Consent(turn=turn, granted=True)),
+                _button(texts.get("button-decline", language), Consent(turn=turn, granted=False)),
+            ]
+        ]
+    )
 
 
 def desk_keyboard(providers: Sequence[str]) -> InlineKeyboardMarkup:

@@ -43,13 +43,13 @@ class AgentFactory:
         """The agent; it keeps nothing between runs, so one serves everybody."""
         return self._agent
 
-    def model(self, choice: ModelChoice | None) -> RoutedModel:
-        """The model of one turn.
+    def model(self, choice: ModelChoice | None, *, local_only: bool = False) -> RoutedModel:
+        """The model of one turn; `local_only` where the chat has not agreed to remote providers.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
         """
-        return self._models.create_llm_model_with_fallback("chat", force_provider=choice)
+        return self._models.create_llm_model_with_fallback("chat", force_provider=choice, local_only=local_only)
 
 
 def _agent() -> Agent[TurnContext, str]:

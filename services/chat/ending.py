@@ -8,6 +8,7 @@ from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
 
 from core.errors import (
     AnswerInterrupted,
+    ConsentNeeded,
     ContentRefused,
     ContextWindowExceeded,
     ProviderError,
@@ -25,6 +26,16 @@ _STATUS = {
     ReplyPhase.INTERRUPTED: TurnStatus.INTERRUPTED,
     ReplyPhase.FAILED: TurnStatus.FAILED,
 }
+
+
+_KEYS: tuple[tuple[type[Exception], str], ...] = (
+    # The first that fits counts.
+    (ConsentNeeded, "consent-question"),
+    (ContextWindowExceeded, "failed-too-long"),
+    (RequestRejected, "failed-rejected"),
+    (ProviderError, "failed-all-providers"),
+    (UsageLimitExceeded, "failed-limit"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +57,19 @@ def ending_of(error: Exception, reply: Reply) -> Ending:
     # What was said before a failure stays: the answer is interrupted then, and not failed.
     phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED
     match error:
-        case AnswerInterrupted() if phase is ReplyPhase.INTERRUPTED:
-            return Ending(phase, "interrupted")
         case ContentRefused():
             return Ending(phase, "failed-refused", {"reason": error.reason})
-        case ContextWindowExceeded():
-            return Ending(phase, "failed-too-long")
-        case RequestRejected():
-            return Ending(phase, "failed-rejected")
-        case ProviderError():
-            return Ending(phase, "failed-all-providers")
+        case ConsentNeeded():
+            reply.needs_consent = True
         case UsageLimitExceeded():
             log.warning("turn.limit_reached", steps=LIMITS.request_limit, tools=LIMITS.tool_calls_limit)
-            return Ending(phase, "failed-limit")
+        case ProviderError():
+            pass
         case UnexpectedModelBehavior():
             # Its message and its cause quote what the model said.
             log.warning("turn.model_misbehaved", error=type(error).__name__)
-            return Ending(phase, "failed-unexpected")
         case _:
             log.error("turn.failed", exc_info=error)
-            return Ending(phase, "failed-unexpected")
+    if isinstance(error, AnswerInterrupted) and phase is ReplyPhase.INTERRUPTED:
+        return Ending(phase, "interrupted")
+    return Ending(phase, next((key for kind, key in _KEYS if isinstance(error, kind)), "failed-unexpected"))

@@ -30,6 +30,8 @@ class Reply:
         """A small line under the answer."""
         self.turn_id: int | None = None
         """The turn in the database, once it is there."""
+        self.needs_consent = False
+        """Whether `notice` asks if remote providers may answer; the message waits for that."""
         self.provider: str | None = None
         """Who gave the answer."""
         self.model: str | None = None

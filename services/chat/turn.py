@@ -84,6 +84,7 @@ class Chat:
         clock: the time.
         history_tokens: the budget of a conversation's context.
         demos: the ids of the demo providers, whose answers say what they are.
+        asks_consent: whether a chat's messages stay with local providers until it agreed to remote ones.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Chat:
         clock: Clock,
         history_tokens: int,
         demos: frozenset[str] = frozenset(),
+        asks_consent: bool = False,
     ) -> None:
         self._agents = agents
         self._stores = stores
@@ -102,6 +104,7 @@ class Chat:
         self._clock = clock
         self._history_tokens = history_tokens
         self._demos = demos
+        self._asks_consent = asks_consent
         self._backlog = Backlog()
 
     async def respond(
@@ -230,12 +233,14 @@ class Chat:
         choice = run.choice
         if choice is None and run.preference.provider is not None:
             choice = ModelChoice(run.preference.provider, run.preference.model)
+        # Also where the database does not say: no message leaves because of a fault of ours.
+        local_only = self._asks_consent and not run.preference.remote_consent
         try:
-            return self._agents.model(choice)
+            return self._agents.model(choice, local_only=local_only)
         except UnknownProvider as error:
             # What was chosen once may not be configured any more.
             log.info("turn.choice_gone", provider=error.provider)
-            return self._agents.model(None)
+            return self._agents.model(None, local_only=local_only)
 
     async def _close(self, run: _Run, ending: Ending) -> None:
         """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""

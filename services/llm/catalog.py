@@ -106,9 +106,7 @@ class Catalog:
             query["after_id"] = last
         return tuple(names)
 
-    async def _gemini_pages(
-        self, provider: ProviderSettings, url: str, headers: Mapping[str, str]
-    ) -> tuple[str, ...]:
+    async def _gemini_pages(self, provider: ProviderSettings, url: str, headers: Mapping[str, str]) -> tuple[str, ...]:
         names: list[str] = []
         query = {"pageSize": str(_PAGE_SIZE)}
         for _ in range(MAX_PAGES):

@@ -4,9 +4,12 @@ The table of the provider fallback service as code. It is read in one place, so 
 cannot differ.
 """
 
+import json
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 from pydantic import ValidationError
 from pydantic_ai.exceptions import (
@@ -30,9 +33,8 @@ MISCONFIGURED_COOLDOWN_S = 30 * 60.0
 """A wrong key or an empty account is not mended by waiting five minutes."""
 RETRY_AFTER_RANGE_S = (1.0, 3600.0)
 HICCUP_STATUSES = frozenset({408, 500, 502, 503, 504})
-REFUSAL_CODES = frozenset(
-    {"content_filter", "content_policy_violation", "moderation_blocked", "ResponsibleAIPolicyViolation"}
-)
+DOWN_STATUSES = frozenset({408, 498, 499})
+"""Besides all of 5xx: 498 is Groq's for no capacity, 499 what Google and proxies answer when they gave a request up."""
 CODE_LENGTH = 60
 """A provider's error code is a word; whatever is longer may be anything."""
 
@@ -106,6 +108,45 @@ def classify(error: BaseException, cooldown_s: float) -> Outcome:
     return Outcome(fault, describe(error), rest)
 
 
+_CODES: dict[str, Fault] = {
+    "content_filter": Fault.REFUSED,
+    "content_policy_violation": Fault.REFUSED,
+    "moderation_blocked": Fault.REFUSED,
+    "ResponsibleAIPolicyViolation": Fault.REFUSED,
+    # With a 400: Groq's for a model that was taken away or whose terms nobody accepted, and for a blocked account.
+    "model_decommissioned": Fault.MISCONFIGURED,
+    "model_terms_required": Fault.MISCONFIGURED,
+    "organization_restricted": Fault.MISCONFIGURED,
+    # Mistral's for an unknown model, with a 400.
+    "invalid_model": Fault.MISCONFIGURED,
+    # Google's for an account that may not be used: from this country, or without billing; with a 400.
+    "FAILED_PRECONDITION": Fault.MISCONFIGURED,
+    # LiteLLM's proxy, with a 400 or a 429.
+    "budget_exceeded": Fault.MISCONFIGURED,
+    # llama.cpp, with a 400 or a 500.
+    "exceed_context_size_error": Fault.CONTEXT_WINDOW,
+}
+"""What providers call faults that their HTTP status does not tell: the `code` or `type` of an error."""
+
+_WORDS: tuple[tuple[str, Fault], ...] = (
+    # DeepSeek, with a 400.
+    ("content exists risk", Fault.REFUSED),
+    ("model not exist", Fault.MISCONFIGURED),
+    # Groq, with a 413: more at once than the account may send in a minute. Waiting does not help, a shorter one does.
+    ("request too large for model", Fault.CONTEXT_WINDOW),
+    # vLLM since 0.16.
+    ("the model's context length is only", Fault.CONTEXT_WINDOW),
+    # LM Studio.
+    ("trying to keep the first", Fault.CONTEXT_WINDOW),
+    # LiteLLM's proxy, in front of the words of whoever it asked.
+    ("litellm.contextwindowexceedederror", Fault.CONTEXT_WINDOW),
+    ("litellm.contentpolicyviolationerror", Fault.REFUSED),
+    ("budget has been exceeded", Fault.MISCONFIGURED),
+)
+"""The same for errors without a code that means anything: how their message begins."""
+_BEGINNING = 200
+"""Characters in which such words are looked for: a message may go on with what the user wrote."""
+
 _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     # The first that fits counts: most errors of the library are several of these at once.
     (ModelContextWindowExceededError, Fault.CONTEXT_WINDOW),
@@ -124,18 +165,20 @@ _PHASE_FAULTS: dict[str | None, Fault] = {"pool": Fault.BUSY, "connect": Fault.D
 
 
 def _fault(error: BaseException) -> Fault:
+    named = _named(error) if isinstance(error, ModelAPIError) else None
+    if named is not None:
+        return named
     for kind, fault in _FAULTS:
         if isinstance(error, kind):
             return fault
     match error:
         case ModelConnectionError():
             return _PHASE_FAULTS.get(error.phase, Fault.HICCUP)
-        case ModelAPIError() if _is_refusal(error):
-            return Fault.REFUSED
+        case ModelAuthenticationError():
+            # Whatever its status: Google refuses a key with a 400.
+            return Fault.MISCONFIGURED
         case ModelHTTPError():
             return _status_fault(error)
-        case ModelAuthenticationError():
-            return Fault.MISCONFIGURED
         case ModelAPIError():
             return Fault.UNREADABLE
         case _:
@@ -146,22 +189,36 @@ def _status_fault(error: ModelHTTPError) -> Fault:
     status = error.status_code
     if status in HICCUP_STATUSES and error.retry_after is None:
         return Fault.HICCUP
-    if status >= 500 or status == 408:  # noqa: PLR2004 - HTTP's own numbers
+    if status >= 500 or status in DOWN_STATUSES:  # noqa: PLR2004 - HTTP's own number
         return Fault.DOWN
-    if status in {401, 402, 403, 404}:
-        return Fault.MISCONFIGURED
-    return Fault.REJECTED
+    if status == 403:  # noqa: PLR2004 - HTTP's own number
+        # OpenRouter's for input that its moderation flagged; the library tells it from a wrong key.
+        return Fault.REFUSED
+    return Fault.MISCONFIGURED if status in {401, 402, 404} else Fault.REJECTED
 
 
-def _is_refusal(error: ModelAPIError) -> bool:
-    if error.provider_error_code in REFUSAL_CODES:
-        return True
-    # OpenRouter answers 403 to input that its moderation flagged; the library tells it from a wrong key.
-    return (
-        isinstance(error, ModelHTTPError)
-        and error.status_code == 403  # noqa: PLR2004 - HTTP's own number
-        and not isinstance(error, ModelAuthenticationError)
-    )
+def _named(error: ModelAPIError) -> Fault | None:
+    """The fault that a provider names in a code, type or words of its own."""
+    for code in (error.provider_error_code, error.provider_error_type):
+        if code in _CODES:
+            return _CODES[code]
+    if not isinstance(error, ModelHTTPError):
+        return None
+    said = _message(error.body)[:_BEGINNING].lower()
+    return next((fault for words, fault in _WORDS if words in said), None)
+
+
+def _message(body: object) -> str:
+    """The message of an error, wherever its provider puts it; empty if there is none."""
+    if isinstance(body, str):
+        with suppress(ValueError):
+            body = json.loads(body)
+    for _ in range(2):
+        # Below `error`, below `message`, or below both.
+        if isinstance(body, dict):
+            fields = cast("dict[str, object]", body)
+            body = fields.get("error") or fields.get("message")
+    return body if isinstance(body, str) else ""
 
 
 def _raised_by_reading(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ NONSENSE = {
 
 async def test_what_cannot_be_read_does_not_stop_what_can(stage: Stage) -> None:
     """It is put aside with a line for the operator, and asked for no more."""
-    stage.telegram.push_update(**{"message": NONSENSE["message"]})
+    stage.telegram.push_update(message=NONSENSE["message"])
     stage.says("Are you there?")
     for kind in ("callback_query", "my_chat_member"):
         stage.telegram.push_update(**{kind: NONSENSE[kind]})
@@ -24,7 +24,9 @@ async def test_what_cannot_be_read_does_not_stop_what_can(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("oddity", [{"external_reply": {"origin": {"type": "oracle"}}}, {"poll": {"question": 5}}])
-async def test_a_message_with_something_unreadable_about_it_is_answered(stage: Stage, oddity: dict[str, object]) -> None:
+async def test_a_message_with_something_unreadable_about_it_is_answered(
+    stage: Stage, oddity: dict[str, object]
+) -> None:
     """Its text can be read, whatever stands beside it."""
     stage.says("Are you there?", extra=oddity)
     assert (await stage.answer()).text == FIRST

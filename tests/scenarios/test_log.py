@@ -1,4 +1,4 @@
-"""The log: no words of anybody, no token, no key. Every scenario is searched at its end; these are the tempting ones."""
+"""The log: no words of anybody, no token, no key. Every scenario is searched for them; these are the tempting ones."""
 
 import logging
 

@@ -9,7 +9,7 @@ from tests.support.llm_server import LLMServer
 from tests.support.stage import FIRST, SECOND, Stage, told
 
 PICTURE = b"\xff\xd8\xff\xe0 not much of a picture, but one all the same"
-CANNOT_READ = "I cannot make anything of this kind of message yet. I understand text and pictures."
+CANNOT_READ = "I cannot make anything of this kind of message yet. I understand text, pictures and text files."
 CANNOT_HEAR = "I cannot listen to voice messages and audio yet. Please write it to me instead."
 TOO_LARGE = "That file is too large for me. Could you send a smaller one?"
 FILE = {"file_id": "f", "file_unique_id": "u", "file_size": 1000}

@@ -19,7 +19,7 @@ async def picker(stage: Stage, chat_id: int = PERSON, **more: int) -> Message:
 
 async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: Stage) -> None:
     message = await picker(stage)
-    assert message.text == "Who shall answer you?\nNow: Automatic: the best provider that works"
+    assert message.text == "Who shall answer you?\nNow: automatic, the first provider that works"
     assert message.labels == ["Automatic", "a", "b"]
     stage.presses(message, "a")
     await stage.until(lambda: message.labels == ["m", "m2", "Back"])
@@ -52,7 +52,7 @@ async def test_back_to_automatic(stage: Stage) -> None:
     message = await picker(stage)
     stage.presses(message, "Automatic")
     await stage.until(lambda: not message.labels)
-    assert message.text == "Automatic: the best provider that works"
+    assert message.text == "From now on the choice is automatic: the first provider that works answers you."
     assert (await stage.asks("Are you there?")).text == FIRST
 
 

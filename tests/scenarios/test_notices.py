@@ -32,7 +32,7 @@ async def test_a_provider_that_refuses_its_key(empty_stage: Stage) -> None:
     for admin in (ADMIN, ADMIN + 1):
         texts = await stage.until(lambda admin=admin: len(texts := stage.chat(admin).texts()) == 2 and texts)
         assert texts[0].startswith("a does not accept its key, account or model: HTTP 401")
-        assert texts[0].endswith("Mend its settings, then /provider reset a.")
+        assert texts[0].endswith("/provider reset a brings it back.")
         assert "sk-" not in "".join(texts)
 
 

@@ -16,7 +16,6 @@ CUT_SHORT = "I am being restarted, so the answer ends here. Please try again in 
 
 async def started(stage: Stage, directory: Path, **settings: str) -> asyncio.subprocess.Process:
     """`python -m bot telegram`, with nothing in its environment but what the stage sets."""
-    directory.mkdir(exist_ok=True)
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bot", "telegram",
         # Elsewhere than the sources, where an .env of whoever runs the tests may lie.

@@ -4,7 +4,6 @@ import asyncio
 
 from tests.support.llm_server import answer, gate, status
 from tests.support.stage import ELSEWHERE, FIRST, RETRY, SECOND, Stage, told
-from tests.support.telegram_chats import Message
 
 
 async def test_retry_asks_the_same_message_again(stage: Stage) -> None:
@@ -131,7 +130,7 @@ async def test_a_retry_that_fails_can_be_retried(stage: Stage) -> None:
     failed = await stage.answer(after=message.id)
     assert failed.text.startswith("The provider could not make sense")
     stage.presses(failed, RETRY)
-    again: Message = await stage.answer(after=failed.id)
+    again = await stage.answer(after=failed.id)
     assert again.text == FIRST
     assert told(stage.first.requests[-1]) == [("user", "What do you think?")]
     await stage.asks("Why?")

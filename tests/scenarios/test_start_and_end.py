@@ -23,7 +23,9 @@ def held(event: asyncio.Event) -> Answer:
 async def test_a_wrong_token(empty_stage: Stage, status: int, description: str) -> None:
     """One line for the operator that names the variable and not the token."""
     empty_stage.telegram.fail("getMe", 100, status=status, description=description)
-    with pytest.raises(StartupError, match=r"^TELEGRAM_BOT_TOKEN: Telegram does not accept this token.*example") as error:
+    with pytest.raises(
+        StartupError, match=r"^TELEGRAM_BOT_TOKEN: Telegram does not accept this token.*example"
+    ) as error:
         await empty_stage.start()
     assert "\n" not in str(error.value)
     assert "loopback-token" not in str(error.value)
@@ -86,7 +88,7 @@ async def test_no_provider_can_be_reached_at_the_start(empty_stage: Stage) -> No
 async def test_a_start_with_every_provider_there_says_nothing_of_them(stage: Stage) -> None:
     await stage.until(lambda: stage.first.other_requests and stage.second.other_requests)
     await stage.quiet(0.1)
-    assert not [entry for entry in map(str, stage.events("provider.silent"))]
+    assert not stage.events("provider.silent")
     assert not stage.events("bot.no_provider_answers")
 
 

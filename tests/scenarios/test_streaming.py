@@ -1,6 +1,7 @@
 """An answer as it grows, and how a person ends it."""
 
 import asyncio
+from itertools import pairwise
 
 from tests.support.llm_server import Answer, answer, cut, gate, stall
 from tests.support.stage import ELSEWHERE, LONG, RETRY, STOP, Stage, told
@@ -39,7 +40,7 @@ async def test_edits_keep_their_distance(stage: Stage) -> None:
     assert message.text == (LONG * 8).strip()
     times = [edit.at for edit in message.edits]
     assert len(times) > 2
-    assert all(later - earlier > 0.95 for earlier, later in zip(times[:-2], times[1:-1], strict=True))
+    assert all(later - earlier > 0.95 for earlier, later in pairwise(times[:-1]))
 
 
 async def test_the_whole_answer_at_once_where_streaming_is_off(empty_stage: Stage) -> None:

@@ -54,7 +54,9 @@ def marked(message: Message) -> list[tuple[str, str]]:
 
 async def test_markdown_becomes_formatting(stage: Stage) -> None:
     """Offsets count as Telegram counts, also behind an emoji."""
-    stage.first.default = answer("# Tea 🍵\n\nIt is **hot** and _good_, see `tea --help` or [a page](https://tea.example).")
+    stage.first.default = answer(
+        "# Tea 🍵\n\nIt is **hot** and _good_, see `tea --help` or [a page](https://tea.example)."
+    )
     message = await stage.asks("Tell me about tea.")
     assert message.text == "Tea 🍵\n\nIt is hot and good, see tea --help or a page."
     assert set(marked(message)) >= {

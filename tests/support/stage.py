@@ -5,13 +5,13 @@ is said on the stage must not be in the log: `close` looks for it.
 """
 
 import asyncio
-import contextlib
 import io
 import json
 import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,7 +60,7 @@ class Stage:
         self.task: asyncio.Task[int] | None = None
         self._log = io.StringIO()
         self._starts = 0
-        self._context: contextlib.AbstractAsyncContextManager[House] | None = None
+        self._stack = AsyncExitStack()
 
     # The house lights.
 
@@ -107,8 +107,7 @@ class Stage:
 
     async def launch(self) -> None:
         """Start the bot without waiting for anything."""
-        self._context = open_house(load_settings(None, self.environment))
-        self.house = await self._context.__aenter__()
+        self.house = await self._stack.enter_async_context(open_house(load_settings(None, self.environment)))
         self._starts = len(self.events("bot.started")) + 1
         self.task = asyncio.create_task(daemon.run(self.house), name="daemon")
 
@@ -127,14 +126,12 @@ class Stage:
                 os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.wait([self.task], timeout=30)
         task, self.task = self.task, None
-        if self._context is not None:
-            context, self._context = self._context, None
-            await context.__aexit__(None, None, None)
+        await self._stack.aclose()
         return task.result() if task is not None and not task.cancelled() and task.exception() is None else None
 
     # What people do.
 
-    def says(self, text: str = "", chat_id: int = PERSON, **more: Any) -> Message:
+    def says(self, text: str = "", chat_id: int = PERSON, **more: Any) -> Message:  # noqa: ANN401 - as there
         """A person writes; see `TelegramServer.user_says`."""
         return self.telegram.user_says(text, chat_id, **more)
 
@@ -142,7 +139,7 @@ class Stage:
         """A person presses a button; the query's id comes back."""
         return self.telegram.presses(message, button, user_id)
 
-    async def asks(self, text: str, chat_id: int = PERSON, **more: Any) -> Message:
+    async def asks(self, text: str, chat_id: int = PERSON, **more: Any) -> Message:  # noqa: ANN401 - as above
         """A person writes, and waits for the whole answer."""
         question = self.says(text, chat_id, **more)
         return await self.answer(chat_id, after=question.id)
@@ -225,11 +222,8 @@ class Stage:
 
 def told(request: RecordedRequest) -> list[tuple[str, str]]:
     """What a provider was told: who said what, without the instructions."""
-    shown: list[tuple[str, str]] = []
-    for message in request.json["messages"]:
-        if message["role"] in ("user", "assistant"):
-            shown.append((message["role"], _text_of(message.get("content"))))
-    return shown
+    said = [message for message in request.json["messages"] if message["role"] in ("user", "assistant")]
+    return [(message["role"], _text_of(message.get("content"))) for message in said]
 
 
 def instructions(request: RecordedRequest) -> str:

@@ -2,15 +2,13 @@
 
 import structlog
 from aiogram import Bot, Router
-from aiogram.enums import ChatMemberStatus
-from aiogram.exceptions import ClientDecodeError, TelegramAPIError
 from aiogram.filters import Command
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
 from bot.telegram.delivery import Delivery
-from bot.telegram.faults import reason_of
 from bot.telegram.incoming import is_group, key_of
 from bot.telegram.keyboards import Automatic, PickModel, PickProvider, checksum, models_keyboard, providers_keyboard
+from bot.telegram.members import is_chat_admin
 from bot.telegram.rendering import Rendered
 from core.i18n import Texts
 from core.provider_settings import ProviderSettings
@@ -21,7 +19,6 @@ from services.llm.fallback import LLMProviderFallback
 
 log = structlog.get_logger()
 
-ADMINS = frozenset({ChatMemberStatus.CREATOR, ChatMemberStatus.ADMINISTRATOR})
 MODELS_SHOWN = 40
 """Of a live catalogue; some have hundreds, and the configured ones come first."""
 CATALOG_TIMEOUT_S = 3.0
@@ -55,7 +52,7 @@ def model_router(
         return provider, list(dict.fromkeys((*provider.models, *live)))[:MODELS_SHOWN]
 
     async def may_choose(query: CallbackQuery, message: Message, bot: Bot) -> bool:
-        if not is_group(message) or await _is_admin(bot, message.chat.id, query.from_user.id):
+        if not is_group(message) or await is_chat_admin(bot, message.chat.id, query.from_user.id):
             return True
         text = texts.get("model-group-admins-only", query.from_user.language_code)
         await delivery.answer_callback(query.id, text, alert=True)
@@ -107,21 +104,6 @@ def model_router(
             return
         await preferences.clear_model(scope_of(key_of(message)))
         await delivery.answer_callback(query.id)
-        await show(message, texts.get("model-automatic", language), None)
+        await show(message, texts.get("model-automatic-set", language), None)
 
     return router
-
-
-async def _is_admin(bot: Bot, chat_id: int, user_id: int) -> bool:
-    try:
-        member = await bot.get_chat_member(chat_id, user_id)
-    except (TelegramAPIError, ClientDecodeError) as error:
-        match getattr(error, "data", None):
-            case {"ok": True, "result": {"status": str(status)}}:
-                # A server of another version, whose rights are not quite those that the library knows.
-                return status in ADMINS
-            case _:
-                pass
-        log.warning("model.admin_unknown", chat_id=chat_id, reason=reason_of(error))
-        return False
-    return member.status in ADMINS

@@ -7,12 +7,11 @@ from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
 from bot.telegram.answering import Answering
 from bot.telegram.delivery import Delivery
-from bot.telegram.incoming import is_group, key_of, speaker_of
+from bot.telegram.incoming import incoming_for, is_group, key_of
 from bot.telegram.keyboards import Back, Elsewhere, Retry, RetryWith, answer_keyboard, elsewhere_keyboard
 from bot.telegram.lanes import Lanes
 from core.errors import StorageError
 from core.i18n import Texts
-from core.messages import ChatKind, Incoming
 from services.chat.conversation import Turn
 from services.chat.threads import Threads
 from services.llm.attempts import ModelChoice
@@ -60,14 +59,7 @@ def retry_router(
         if found is None:
             return
         message, turn = found
-        incoming = Incoming(
-            key=turn.thread.key,
-            chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
-            speaker=speaker_of(query.from_user),
-            text="",
-            sent_at=turn.created_at,
-            chat_title=message.chat.title,
-        )
+        incoming = incoming_for(turn, message, query.from_user)
         asked = message.reply_to_message
         reply_to = asked.message_id if asked is not None and is_group(message) else None
 

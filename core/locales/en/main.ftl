@@ -47,7 +47,7 @@ degraded-memory-footer = I could not read our earlier conversation just now.
 
 ## What came with a message
 
-unsupported-media = I cannot make anything of this kind of message yet. I understand text and pictures.
+unsupported-media = I cannot make anything of this kind of message yet. I understand text, pictures and text files.
 cannot-see-image = The model that answered cannot see pictures, so I went by the text alone.
 cannot-hear-audio = I cannot listen to voice messages and audio yet. Please write it to me instead.
 file-not-fetched = I could not fetch that file from Telegram just now. Could you send it again?
@@ -71,7 +71,8 @@ button-back = Back
 model-title =
     Who shall answer you?
     Now: { $current }
-model-automatic = Automatic: the best provider that works
+model-automatic = automatic, the first provider that works
+model-automatic-set = From now on the choice is automatic: the first provider that works answers you.
 model-set = From now on { $model } of { $provider } answers you. If it fails, another one steps in.
 model-group-admins-only = In a group, only its admins choose the model.
 retry-pick = Who shall try?
@@ -110,3 +111,18 @@ console-unknown-provider = I know no provider { $name }. There are: { $known }.
 console-unknown-model = { $provider } has no model { $name }. It has: { $known }.
 console-nothing-to-retry = There is nothing to try again yet.
 console-storage-failed = The database did not play along: { $reason }
+
+## Privacy
+
+consent-question =
+    Nobody on our own machines can answer right now. May I pass your messages in this chat on to an outside provider? You can take that back at any time with /privacy.
+consent-granted = Thank you. Messages in this chat may go to outside providers; /privacy takes that back.
+consent-withheld = All right: messages in this chat stay on our own machines. /privacy changes that.
+consent-admins-only = In a group, only its admins decide this.
+button-agree = Agree
+button-decline = Keep it here
+privacy-local-only = Messages in this chat are answered on our own machines only.
+privacy-remote = Messages in this chat may also go to outside providers: { $providers }.
+privacy-granted-by-operator =
+    Messages may go to these outside providers: { $providers }. Whoever runs this bot decided that for everybody.
+privacy-none = No outside provider is set up: what you write stays on the machines of whoever runs this bot.

@@ -1,1 +1,1 @@
-"""A module for each SDK, which it imports; `services.llm.builders` imports a module when its kind is first asked for."""
+"""A module for each SDK, which imports it; the builder imports a module when its kind is first asked for."""

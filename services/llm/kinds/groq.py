@@ -1,8 +1,8 @@
 """Groq's API, through its SDK: over our connections, and with an end for tool calls that Groq refused.
 
-The SDK speaks the older `httpx` and takes no other client. That one's connection pool slows down with hundreds of
-requests at once, and a second pool would be one more thing to close and to give proxies to, so its requests are
-handed on to the provider's own `httpx2` client.
+The SDK speaks the older `httpx` and takes no other client. With 256 streams at once that one's connection pool takes
+four times the CPU (measured: 20 s against 5 s for 1,024 answers), and a second pool would be one more thing to close
+and to give proxies to. So its requests are handed on to the provider's own `httpx2` client.
 """
 
 from collections.abc import AsyncIterator, Generator, Iterator

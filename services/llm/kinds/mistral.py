@@ -7,10 +7,12 @@ from pydantic_ai.models.mistral import MistralModel
 from pydantic_ai.providers.mistral import MistralProvider
 
 from services.llm.kinds.order import Order, native_model
+from services.llm.kinds.responses import hook_in, keep_connection
 
 
 def mistral(order: Order) -> Model:
     """A model of Mistral's."""
+    hook_in(order.http, keep_connection)
     client = Mistral(
         api_key=order.key,
         # The SDK appends /v1/chat/completions itself.

@@ -1,7 +1,7 @@
 """The kinds that speak OpenAI's wire, through its SDK."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 from pydantic_ai.models import Model
@@ -18,6 +18,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.providers.openrouter import OpenRouterProvider
 
+from core.provider_settings import ProviderKind
 from services.llm.kinds.order import Order, forget_environment
 
 
@@ -53,10 +54,12 @@ def _chat_model(
 
 
 def openai(order: Order) -> Model:
+    """A model of OpenAI's."""
     return _chat_model(order, OpenAIChatModel, OpenAIProvider(openai_client=_openai_client(order)))
 
 
 def openai_compatible(order: Order) -> Model:
+    """A model behind any other server that speaks the wire: vLLM, LM Studio, llama.cpp, a LiteLLM proxy."""
     sdk_provider = OpenAICompatibleProvider(order.provider.id, openai_client=_openai_client(order))
     # Chat templates of local servers take one system message, at the start.
     one_system_message = OpenAIModelProfile(openai_chat_supports_multiple_system_messages=False)
@@ -64,6 +67,7 @@ def openai_compatible(order: Order) -> Model:
 
 
 def ollama(order: Order) -> Model:
+    """A model that Ollama serves."""
     return _chat_model(order, OllamaModel, OllamaProvider(openai_client=_openai_client(order)), _limit_field(order))
 
 
@@ -80,12 +84,14 @@ def _limit_field(order: Order) -> ModelProfile:
 
 
 def openrouter(order: Order) -> Model:
+    """A model that OpenRouter passes on."""
     # The name that OpenRouter shows for an application in its operator's account.
     client = _openai_client(order, {"X-Title": "Understudy"})
     return _chat_model(order, OpenRouterModel, OpenRouterProvider(openai_client=client))
 
 
 def azure_openai(order: Order) -> Model:
+    """A deployment on Azure."""
     if order.provider.api_version is None:
         raise ValueError(f"provider {order.provider.id} has no API version")
     client = AsyncAzureOpenAI(
@@ -101,6 +107,15 @@ def azure_openai(order: Order) -> Model:
 
 
 def deepseek(order: Order) -> Model:
+    """A model of DeepSeek's."""
     return _chat_model(order, OpenAIChatModel, DeepSeekProvider(openai_client=_openai_client(order)))
 
 
+KINDS: Mapping[ProviderKind, Callable[[Order], Model]] = {
+    ProviderKind.OPENAI_COMPATIBLE: openai_compatible,
+    ProviderKind.OPENAI: openai,
+    ProviderKind.OLLAMA: ollama,
+    ProviderKind.OPENROUTER: openrouter,
+    ProviderKind.AZURE_OPENAI: azure_openai,
+    ProviderKind.DEEPSEEK: deepseek,
+}

@@ -56,7 +56,12 @@ class ModelClass(Protocol):
     """A pydantic-ai model of an SDK of its own."""
 
     def __call__(
-        self, model_name: str, /, *, provider: Any, profile: Callable[[str], ModelProfile] | None = None  # noqa: ANN401 - each takes its own SDK's
+        self,
+        model_name: str,
+        /,
+        *,
+        provider: Any,  # noqa: ANN401 - each takes its own SDK's
+        profile: Callable[[ModelProfile], ModelProfile] | None = None,
     ) -> Model:
         """Build it."""
         ...
@@ -74,7 +79,7 @@ def native_model(order: Order, model_class: ModelClass, sdk_provider: Provider[A
         return model_class(order.wire_name, provider=sdk_provider)
     resolved = model_class(order.family, provider=sdk_provider).profile
 
-    def of_family(_name: str) -> ModelProfile:
+    def of_family(_own: ModelProfile) -> ModelProfile:
         return resolved
 
     return model_class(order.wire_name, provider=sdk_provider, profile=of_family)
