@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
+import httpx2
 from pydantic import ValidationError
 from pydantic_ai.exceptions import (
     ConcurrencyLimitExceeded,
@@ -159,6 +160,8 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (ContentFilterError, Fault.REFUSED),
     (ConcurrencyLimitExceeded, Fault.BUSY),
     (UnexpectedModelBehavior, Fault.UNREADABLE),
+    # Mistral's SDK reaches for the text of an empty response that it has not read.
+    (httpx2.StreamError, Fault.UNREADABLE),
     (TimeoutError, Fault.DOWN),
 )
 _PHASE_FAULTS: dict[str | None, Fault] = {"pool": Fault.BUSY, "connect": Fault.DOWN}
@@ -187,7 +190,8 @@ def _fault(error: BaseException) -> Fault:
 
 def _status_fault(error: ModelHTTPError) -> Fault:
     status = error.status_code
-    if status in HICCUP_STATUSES and error.retry_after is None:
+    if status in HICCUP_STATUSES and error.retry_after is None and not error.in_stream:
+        # An error object in a 200 is no hiccup: there the provider got as far as to answer.
         return Fault.HICCUP
     if status >= 500 or status in DOWN_STATUSES:  # noqa: PLR2004 - HTTP's own number
         return Fault.DOWN
@@ -252,7 +256,7 @@ def describe(error: BaseException) -> str:
             return _api_reason(error)
         case TimeoutError():
             return str(error) or "timed out"
-        case UnexpectedModelBehavior():
+        case UnexpectedModelBehavior() | httpx2.StreamError():
             return "unreadable answer"
         case _:
             name = type(error).__name__

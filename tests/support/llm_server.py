@@ -306,6 +306,11 @@ def context_exceeded() -> Behaviour:
     return Act(lambda exchange: exchange.fault(*exchange.wire.context_exceeded()))
 
 
+def model_unknown() -> Behaviour:
+    """No model of that name: most say so with a 404, DeepSeek and Mistral with a 400."""
+    return Act(lambda exchange: exchange.fault(*exchange.wire.model_unknown()))
+
+
 def empty_body() -> Behaviour:
     """A 200 with nothing in it."""
     return Act(lambda exchange: exchange.body(b""))
@@ -737,7 +742,7 @@ BEHAVIOURS: dict[str, Callable[[], Behaviour]] = {
     **{
         behaviour.__name__: behaviour
         for behaviour in (
-            quota_exceeded, context_exceeded, empty_body, empty_stream, empty_answer, no_choices, error_object_in_200,
+            quota_exceeded, context_exceeded, model_unknown, empty_body, empty_stream, empty_answer, no_choices, error_object_in_200,
             error_in_stream, garbage_in_stream, stall, cut, html_page, thinking_only, whitespace_only,
             no_finish_reason, no_done_marker, refusal, content_filter, content_filter_rejected, hang,
             hang_after_headers, reset, closed_without_answer,

@@ -48,6 +48,7 @@ class Wire(Protocol):
     def key_refused(self) -> tuple[int, Fault]: ...
     def quota_exceeded(self) -> tuple[int, Fault]: ...
     def context_exceeded(self) -> tuple[int, Fault]: ...
+    def model_unknown(self) -> tuple[int, Fault]: ...
     def prompt_refused(self) -> tuple[int, dict[str, Any]]: ...
     def empty(self) -> dict[str, Any]: ...
     def no_choices(self) -> dict[str, Any]: ...
@@ -173,6 +174,11 @@ class OpenAIWire:
         words = "This model's maximum context length is 8192 tokens. Please reduce the length of the messages."
         code = "invalid_request_error" if self._dialect is Dialect.DEEPSEEK else "context_length_exceeded"
         return 400, Fault(words, "invalid_request_error", code)
+
+    def model_unknown(self) -> tuple[int, Fault]:
+        if self._dialect is Dialect.DEEPSEEK:
+            return 400, Fault("Model Not Exist", "invalid_request_error", "invalid_request_error")
+        return 404, self.fault(404)
 
     def prompt_refused(self) -> tuple[int, dict[str, Any]]:
         if self._dialect is Dialect.DEEPSEEK:
@@ -323,6 +329,9 @@ class AnthropicWire:
     def context_exceeded(self) -> tuple[int, Fault]:
         return 400, Fault("prompt is too long: 212345 tokens > 200000 maximum", "invalid_request_error")
 
+    def model_unknown(self) -> tuple[int, Fault]:
+        return 404, self.fault(404)
+
     def prompt_refused(self) -> tuple[int, dict[str, Any]]:
         return 200, self.plain(None, finish="refused")
 
@@ -387,7 +396,7 @@ ANTHROPIC_FAULTS: dict[int, Fault] = {
     529: Fault("Overloaded", "overloaded_error"),
 }
 DEEPSEEK_FAULTS: dict[int, Fault] = {
-    400: Fault("Model Not Exist", "invalid_request_error", "invalid_request_error"),
+    400: Fault("Invalid value for `messages`.", "invalid_request_error", "invalid_request_error"),
     401: Fault("Authentication Fails (no such user)", "authentication_error", "invalid_request_error"),
     402: Fault("Insufficient Balance", "unknown_error", "invalid_request_error"),
     503: Fault("Service is too busy.", "service_unavailable_error", "service_unavailable_error"),

@@ -136,6 +136,9 @@ class GeminiWire:
         words = "The input token count (2800010) exceeds the maximum number of tokens allowed (1048576)."
         return 400, Fault(words, "INVALID_ARGUMENT", 400)
 
+    def model_unknown(self) -> tuple[int, Fault]:
+        return 404, self.fault(404)
+
     def prompt_refused(self) -> tuple[int, dict[str, Any]]:
         return 200, {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, **self._envelope(usage=True)}
 

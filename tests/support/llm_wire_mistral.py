@@ -62,6 +62,9 @@ class MistralWire(OpenAIWire):
         )
         return 400, Fault(words, "invalid_request_invalid_args", "3051")
 
+    def model_unknown(self) -> tuple[int, Fault]:
+        return 400, Fault("Invalid model: mistral-nothing", "invalid_model", "1500")
+
     def plain(
         self,
         text: str | None,

@@ -1,0 +1,108 @@
+"""REMOTE_CONSENT=ask: no message leaves the operator's own machines before its chat has agreed."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from core.database import FILE_NAME
+from tests.support.llm_server import answer, status
+from tests.support.stage import ADMIN, FIRST, GROUP, SECOND, Stage, told
+
+AGREE, DECLINE = "Agree", "Keep it here"
+
+
+@pytest.fixture
+async def asking(empty_stage: Stage) -> Stage:
+    """The first provider is down and local, the second is remote."""
+    empty_stage.first.default = status(401)
+    await empty_stage.start(REMOTE_CONSENT="ask", B_REMOTE="true")
+    # What the look around at the start asked for is a model list, and no message.
+    await empty_stage.until(lambda: empty_stage.second.other_requests)
+    return empty_stage
+
+
+async def test_the_waiting_message_is_answered_on_yes(asking: Stage) -> None:
+    """Only the question comes first, and not one byte reaches the remote provider; then the message is answered."""
+    connections = asking.second.connections
+    asking.says("What is the capital of Peru?")
+    question = await asking.seen(lambda message: AGREE in message.labels)
+    assert question.labels == [AGREE, DECLINE]
+    assert asking.second.connections == connections
+    assert not asking.second.requests
+
+    asking.presses(question, AGREE)
+    answered = await asking.answer()
+
+    assert SECOND in answered.text
+    assert told(asking.second.requests[0]) == [("user", "What is the capital of Peru?")]
+    # The next message needs no question.
+    assert SECOND in (await asking.asks("And of Chile?")).text
+
+
+async def test_no_is_no(asking: Stage) -> None:
+    """After a refusal nothing leaves, whatever is chosen, forced or tried again; the next message asks anew."""
+    asking.says("Keep this between us, please.")
+    question = await asking.seen(lambda message: AGREE in message.labels)
+    asking.presses(question, DECLINE)
+    await asking.until(lambda: "stay on our own machines" in question.text)
+    asking.says("/provider force b", chat_id=ADMIN, user_id=ADMIN)
+    await asking.reply(ADMIN)
+
+    asking.says("And this as well, please.")
+    await asking.seen(lambda message: AGREE in message.labels)
+
+    assert not asking.second.requests
+
+
+async def test_a_local_provider_needs_no_question(asking: Stage) -> None:
+    """Where the operator's own machine answers, nobody is asked."""
+    asking.first.default = answer(FIRST)
+
+    assert FIRST in (await asking.asks("Who is there?")).text
+    assert not asking.second.requests
+
+
+async def test_in_a_group_its_admins_decide(asking: Stage) -> None:
+    """A member's yes changes nothing; an admin's answers the message."""
+    asking.telegram.chat(GROUP).admin_ids = {ADMIN}
+    asking.says("@understudy_bot who discovered radium?", chat_id=GROUP, chat_type="supergroup", user_id=5)
+    question = await asking.seen(lambda message: AGREE in message.labels, GROUP)
+
+    assert "admins" in await asking.toast(asking.presses(question, AGREE, user_id=5))
+    assert not asking.second.requests
+
+    asking.presses(question, AGREE, user_id=ADMIN)
+    assert SECOND in (await asking.answer(GROUP)).text
+
+
+async def test_privacy_takes_it_back(asking: Stage) -> None:
+    """`/privacy` says what holds and changes it."""
+    asking.says("What is the capital of Peru?")
+    asking.presses(await asking.seen(lambda message: AGREE in message.labels), AGREE)
+    await asking.answer()
+
+    asking.says("/privacy")
+    standing = await asking.reply()
+    assert "outside providers: b" in standing.text
+    asking.presses(standing, DECLINE)
+    await asking.until(lambda: "stay on our own machines" in standing.text)
+    served = len(asking.second.requests)
+
+    asking.says("And the capital of Chile?")
+    await asking.seen(lambda message: AGREE in message.labels)
+    assert len(asking.second.requests) == served
+
+
+async def test_an_unreadable_database_is_no_yes(asking: Stage) -> None:
+    """A message does not leave because the choice of its chat cannot be read."""
+    asking.says("What is the capital of Peru?")
+    asking.presses(await asking.seen(lambda message: AGREE in message.labels), AGREE)
+    await asking.answer()
+    served = len(asking.second.requests)
+    with closing(sqlite3.connect(asking.directory / FILE_NAME)) as other:
+        other.execute("ALTER TABLE preferences RENAME TO out_of_reach")
+
+    asking.says("And the capital of Chile?")
+    await asking.reply()
+    assert len(asking.second.requests) == served
