@@ -17,6 +17,7 @@ from core.settings import Settings
 from services.admin import ProviderDesk
 from services.audit import Audit
 from services.chat.agent_factory import AgentFactory
+from services.chat.consent import Consent
 from services.chat.notes import Notes
 from services.chat.preferences import Preferences
 from services.chat.threads import Threads
@@ -47,6 +48,7 @@ class House:
     chat: Chat
     stores: Stores
     desk: ProviderDesk
+    consent: Consent
     builder: ModelBuilder
 
     async def warm(self) -> None:
@@ -100,6 +102,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         models = LLMModelFactory(fallback, builder)
 
         texts = Texts()
+        asks_consent = settings.remote_consent == "ask"
         stores = Stores(Threads(database, clock), Notes(database, clock), Preferences(database, clock))
         chat = Chat(
             agents=AgentFactory(models),
@@ -107,9 +110,10 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
             texts=texts,
             clock=clock,
             history_tokens=settings.history_tokens,
-            asks_consent=settings.remote_consent == "ask",
+            asks_consent=asks_consent,
             demos=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
         )
         stack.push_async_callback(chat.save_unsaved)
         desk = ProviderDesk(fallback, builder, Audit(database, clock), clock)
-        yield House(settings, clock, texts, database, redis, fallback, catalog, chat, stores, desk, builder)
+        consent = Consent(stores.preferences, fallback, texts, is_asked=asks_consent)
+        yield House(settings, clock, texts, database, redis, fallback, catalog, chat, stores, desk, consent, builder)

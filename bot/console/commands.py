@@ -37,6 +37,7 @@ class Commands:
             "/model": self._model,
             "/provider": self._provider,
             "/retry": self._retry,
+            "/privacy": self._privacy,
         }
 
     async def run(self, line: str) -> None:
@@ -77,6 +78,20 @@ class Commands:
             self._say("retry-gone")
         else:
             await self._talk.ask("", retry_of=turn, choice=choice)
+
+    async def _privacy(self, arguments: str) -> None:
+        house, language = self._house, self._talk.language
+        if not arguments or not house.consent.is_open:
+            self._screen.say(await house.consent.standing(self._scope, language))
+            if house.consent.is_open:
+                self._say("console-privacy-usage")
+        elif arguments in {"yes", "no"}:
+            granted = arguments == "yes"
+            self._screen.say(await house.consent.decide(self._scope, language, granted=granted))
+            if granted and self._talk.waits_for_consent:
+                await self._retry("")
+        else:
+            self._say("console-privacy-usage")
 
     async def _model(self, arguments: str) -> None:
         name, _, model = arguments.partition(" ")

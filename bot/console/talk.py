@@ -36,6 +36,8 @@ class Talk:
         self._clock = clock
         self._screen = screen
         self._reply: Reply | None = None
+        self.waits_for_consent = False
+        """Whether the last message waits until remote providers may answer it."""
 
     @property
     def language(self) -> str | None:
@@ -76,12 +78,15 @@ class Talk:
             if reply.phase is not ReplyPhase.RUNNING:
                 break
         screen.end_line()
+        self.waits_for_consent = reply.needs_consent
         if reply.failed_over and reply.provider is not None:
             failed = "; ".join(f"{provider}: {reason}" for provider, reason in reply.failed_over)
             screen.note(self._texts.get("console-failed-over", self.language, failed=failed, provider=reply.provider))
         for remark in (reply.notice, reply.footer):
             if remark is not None:
                 screen.aside(remark)
+        if reply.needs_consent:
+            screen.aside(self._texts.get("console-privacy-usage", self.language))
         screen.gap()
 
 

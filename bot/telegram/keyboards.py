@@ -57,7 +57,7 @@ class Automatic(CallbackData, prefix="auto"):
     """Answer this chat by the order of the configuration."""
 
 
-class Consent(CallbackData, prefix="cons"):
+class ConsentGiven(CallbackData, prefix="cons"):
     """Whether messages may go to remote providers; `turn` is the one that waits for it, or 0."""
 
     turn: int
@@ -112,8 +112,8 @@ def consent_keyboard(texts: Texts, language: str | None, turn: int) -> InlineKey
     return _rows(
         [
             [
-                _button(texts.get("button-agree", language), Consent(turn=turn, granted=True)),
-                _button(texts.get("button-decline", language), Consent(turn=turn, granted=False)),
+                _button(texts.get("button-agree", language), ConsentGiven(turn=turn, granted=True)),
+                _button(texts.get("button-decline", language), ConsentGiven(turn=turn, granted=False)),
             ]
         ]
     )

@@ -1,10 +1,11 @@
 """One request on its way from candidate to candidate, and what each failure means for it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
+from pydantic_ai.exceptions import ModelNotFoundError
 
 from core.errors import (
     AllProvidersFailed,
@@ -17,7 +18,7 @@ from core.errors import (
     RequestRejected,
 )
 from core.settings import ProviderSettings
-from services.llm.outcomes import Fault, Outcome, classify
+from services.llm.outcomes import Fault, Outcome, classify, words_of
 
 log = structlog.get_logger()
 
@@ -143,7 +144,7 @@ class Attempts:
             Exception: `error` itself, where it is a bug of ours.
         """
         provider = self._current.provider
-        outcome = classify(error, self._service.rules.cooldown_s)
+        outcome = self._outcome(error)
         if not outcome.try_next:
             raise self._surfaced(outcome, error)
         if outcome.fault is Fault.HICCUP and self._retries > 0:
@@ -205,12 +206,19 @@ class Attempts:
             self._service.release(*self._lease)
             self._lease = None
 
+    def _outcome(self, error: Exception) -> Outcome:
+        outcome = classify(error, self._service.rules.cooldown_s)
+        if isinstance(error, ModelNotFoundError) and self._current.model != self._current.provider.default_model:
+            # One chat's choice of a model that is gone says nothing about the provider.
+            return replace(outcome, cooldown_s=None)
+        return outcome
+
     def _surfaced(self, outcome: Outcome, error: Exception) -> Exception:
         provider = self._current.provider.id
         log.info("provider.surfaced", provider=provider, fault=outcome.fault.value, reason=outcome.reason)
         match outcome.fault:
             case Fault.REFUSED:
-                surfaced: Exception = ContentRefused(provider, outcome.reason)
+                surfaced: Exception = ContentRefused(provider, words_of(error) or outcome.reason)
             case Fault.REJECTED:
                 surfaced = RequestRejected(provider, outcome.reason)
             case _:

@@ -36,6 +36,7 @@ RETRY_AFTER_RANGE_S = (1.0, 3600.0)
 HICCUP_STATUSES = frozenset({408, 500, 502, 503, 504})
 DOWN_STATUSES = frozenset({408, 498, 499})
 """Besides all of 5xx: 498 is Groq's for no capacity, 499 what Google and proxies answer when they gave a request up."""
+WORDS_LENGTH = 300
 CODE_LENGTH = 60
 """A provider's error code is a word; whatever is longer may be anything."""
 
@@ -261,6 +262,20 @@ def describe(error: BaseException) -> str:
         case _:
             name = type(error).__name__
             return f"unreadable answer ({name})" if _raised_by_reading(error) else name
+
+
+def words_of(error: BaseException) -> str | None:
+    """What a provider wrote about its error: for the user whom it refused, never for the log."""
+    body: object = error.body if isinstance(error, ModelAPIError) else None
+    for _ in range(2):
+        match body:
+            case {"message": str(words)} if words.strip():
+                return " ".join(words.split())[:WORDS_LENGTH]
+            case {"error": _}:
+                body = cast("dict[str, object]", body)["error"]
+            case _:
+                return None
+    return None
 
 
 def _api_reason(error: ModelAPIError) -> str:

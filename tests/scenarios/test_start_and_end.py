@@ -55,7 +55,7 @@ async def test_telegram_that_is_unwell_at_the_start(
 
 async def test_a_server_whose_getme_lacks_something(empty_stage: Stage) -> None:
     """Servers that stand in for Telegram differ; the bot still knows when it is meant."""
-    empty_stage.telegram.garble("getMe", 1, body='{"ok": true, "result": {"id": 42, "username": "understudy_bot"}}')
+    empty_stage.telegram.garble("getMe", 100, body='{"ok": true, "result": {"id": 42, "username": "understudy_bot"}}')
     await empty_stage.start()
     assert (await empty_stage.asks("@understudy_bot are you there?", -100, user_id=PERSON)).text == FIRST
 

@@ -742,10 +742,10 @@ BEHAVIOURS: dict[str, Callable[[], Behaviour]] = {
     **{
         behaviour.__name__: behaviour
         for behaviour in (
-            quota_exceeded, context_exceeded, model_unknown, empty_body, empty_stream, empty_answer, no_choices, error_object_in_200,
-            error_in_stream, garbage_in_stream, stall, cut, html_page, thinking_only, whitespace_only,
-            no_finish_reason, no_done_marker, refusal, content_filter, content_filter_rejected, hang,
-            hang_after_headers, reset, closed_without_answer,
+            quota_exceeded, context_exceeded, model_unknown, empty_body, empty_stream, empty_answer,
+            no_choices, error_object_in_200, error_in_stream, garbage_in_stream, stall, cut, html_page,
+            thinking_only, whitespace_only, no_finish_reason, no_done_marker, refusal, content_filter,
+            content_filter_rejected, hang, hang_after_headers, reset, closed_without_answer,
         )
     },
 }  # fmt: skip

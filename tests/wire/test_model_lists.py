@@ -28,6 +28,10 @@ PATHS: dict[ProviderKind, list[str]] = {
     ProviderKind.OPENROUTER: ["/api/v1/key", "/api/v1/models"],
     ProviderKind.AZURE_OPENAI: ["/openai/models"],
     ProviderKind.ANTHROPIC: ["/v1/models"],
+    ProviderKind.GOOGLE: ["/v1beta/models"],
+    ProviderKind.GROQ: ["/openai/v1/models"],
+    ProviderKind.MISTRAL: ["/mistral/v1/models"],
+    ProviderKind.DEEPSEEK: ["/models"],
 }
 
 
@@ -56,7 +60,7 @@ async def test_list_is_asked_with_the_credentials_of_an_answer(
     provider = provider_at(server, kind)
     await ask(builder.model(provider, provider.default_model))
     await catalog.live_models(provider)
-    for name in ("authorization", "api-key", "x-api-key", "anthropic-version"):
+    for name in ("authorization", "api-key", "x-api-key", "x-goog-api-key", "anthropic-version"):
         assert server.requests[0].headers.get(name) == server.other_requests[0].headers.get(name)
 
 
@@ -66,19 +70,82 @@ async def test_demo_lists_itself(server: LLMServer, catalog: Catalog) -> None:
     assert server.connections == 0
 
 
-async def test_anthropic_pages_are_read_on(server: LLMServer, catalog: Catalog) -> None:
+@pytest.mark.parametrize("kind", [ProviderKind.ANTHROPIC, ProviderKind.GOOGLE])
+async def test_pages_are_read_on(server: LLMServer, catalog: Catalog, kind: ProviderKind) -> None:
     """A list that is longer than a page comes whole."""
-    server.models = [f"claude-{number}" for number in range(1500)]
-    assert len(await catalog.live_models(provider_at(server, ProviderKind.ANTHROPIC))) == 1500
+    server.models = [f"model-{number}" for number in range(1500)]
+    assert await catalog.live_models(provider_at(server, kind)) == tuple(server.models)
     assert len(server.other_requests) == 2
 
 
-async def test_endless_pages_are_left(server: LLMServer, catalog: Catalog) -> None:
+@pytest.mark.parametrize("kind", [ProviderKind.ANTHROPIC, ProviderKind.GOOGLE])
+async def test_endless_pages_are_left(server: LLMServer, catalog: Catalog, kind: ProviderKind) -> None:
     """A server that always says there is more is asked a bounded number of times."""
-    page = {"data": [{"id": "claude"}], "has_more": True, "last_id": "claude"}
+    page = {"data": [{"id": "m"}], "has_more": True, "last_id": "m", "models": [], "nextPageToken": "again"}
     server.models_behaviour = llm.Act(lambda exchange: exchange.body(page))
-    assert len(await catalog.live_models(provider_at(server, ProviderKind.ANTHROPIC))) == MAX_PAGES
+    await catalog.live_models(provider_at(server, kind))
     assert len(server.other_requests) == MAX_PAGES
+
+
+# (kind, what it lists, what may be asked for an answer)
+CHATTING: list[tuple[ProviderKind, dict[str, object], tuple[str, ...]]] = [
+    (
+        ProviderKind.GOOGLE,
+        {
+            "models": [
+                {"name": "models/gemini-2.5-flash", "supportedGenerationMethods": ["generateContent", "countTokens"]},
+                {"name": "models/gemini-embedding-001", "supportedGenerationMethods": ["embedContent"]},
+                {"name": "models/gemini-3-pro"},  # nothing said against it
+            ]
+        },
+        ("gemini-2.5-flash", "gemini-3-pro"),
+    ),
+    (ProviderKind.GROQ, {"data": [{"id": "llama", "active": True}, {"id": "gone", "active": False}]}, ("llama",)),
+    (
+        ProviderKind.MISTRAL,
+        {
+            "data": [
+                {"id": "mistral-small-2603", "capabilities": {"completion_chat": True}},
+                {"id": "mistral-small-latest", "capabilities": {"completion_chat": True}},
+                {"id": "mistral-small-2603", "capabilities": {"completion_chat": True}},  # again, for its alias
+                {"id": "mistral-embed", "capabilities": {"completion_chat": False}},
+            ]
+        },
+        ("mistral-small-2603", "mistral-small-latest"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "page", "expected"), CHATTING)
+async def test_only_what_answers_is_listed(
+    server: LLMServer, catalog: Catalog, kind: ProviderKind, page: dict[str, object], expected: tuple[str, ...]
+) -> None:
+    """Where a list tells, models that only embed or were taken away are left out, and none comes twice."""
+    server.models_behaviour = llm.Act(lambda exchange: exchange.body(page))
+    assert await catalog.live_models(provider_at(server, kind)) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix", "path"),
+    [
+        (ProviderKind.GOOGLE, "/v1beta", "/v1beta/models"),
+        (ProviderKind.GROQ, "/openai/v1", "/openai/v1/models"),
+        (ProviderKind.MISTRAL, "/v1", "/v1/models"),
+        (ProviderKind.ANTHROPIC, "/v1", "/v1/models"),
+        (ProviderKind.DEEPSEEK, "/v1", "/v1/models"),
+    ],
+)
+async def test_an_address_may_be_given_with_its_version(
+    server: LLMServer, builder: ModelBuilder, catalog: Catalog, kind: ProviderKind, suffix: str, path: str
+) -> None:
+    """As other programs want it: neither the list nor an answer is asked for below /v1/v1."""
+    provider = provider_at(server, kind, base_url=server.root + suffix)
+    await ask(builder.model(provider, provider.default_model))
+    server.models_behaviour = llm.Act(lambda exchange: exchange.body({"data": [], "models": []}))
+    await catalog.live_models(provider)
+    assert server.requests[0].path.startswith(f"{suffix}/")
+    assert server.requests[0].path.count("/v1") == 1
+    assert server.other_requests[0].path == path
 
 
 @EACH_KIND
@@ -87,7 +154,8 @@ async def test_wrong_key(server: LLMServer, catalog: Catalog, kind: ProviderKind
     server.api_key = "another"
     with pytest.raises(CatalogError) as caught:
         await catalog.live_models(provider_at(server, kind))
-    assert caught.value.reason == "HTTP 401: the API key was refused"
+    status = 400 if kind is ProviderKind.GOOGLE else 401
+    assert caught.value.reason == f"HTTP {status}: the API key was refused"
 
 
 async def test_missing_key(server: LLMServer, catalog: Catalog) -> None:
@@ -104,6 +172,8 @@ FAULTS: list[tuple[llm.Behaviour, str]] = [
     # a key that is repeated, whole or masked by the provider, does not get through
     (llm.status(403, {"error": {"message": f"key {KEY} may not"}}), "HTTP 403: key *** may not"),
     (llm.status(403, {"error": {"message": "key sk-loop****6789 may not"}}), "HTTP 403: key *** may not"),
+    (llm.status(403, {"error": {"message": "key gsk_abc123XYZ may not"}}), "HTTP 403: key *** may not"),
+    (llm.status(403, {"error": {"message": "key AIzaSyD-abc_1 may not"}}), "HTTP 403: key *** may not"),
     (llm.status(500, {"error": {"message": "x" * 500}}), "HTTP 500: " + "x" * 200 + "…"),
     (llm.html_page(200), "answered with something that is no JSON"),
     (llm.Act(lambda exchange: exchange.body(b"[]")), "answered with something that is no model list"),

@@ -1,6 +1,7 @@
 """What each kind of provider is sent: path, authentication, model, messages, stream flag, tools, limits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +34,16 @@ SHAPES = {
         "/openai/deployments/chat-prod/chat/completions", ("api-key", KEY), "chat-prod", {"api-version": "2024-10-21"}
     ),
     ProviderKind.ANTHROPIC: Shape("/v1/messages", BEARER, "claude-test", {}),
+    ProviderKind.GOOGLE: Shape(
+        "/v1beta/models/gemini-2.5-flash:generateContent", ("x-goog-api-key", KEY), "gemini-2.5-flash", {}
+    ),
+    ProviderKind.GROQ: Shape("/openai/v1/chat/completions", BEARER, "llama-3.3-70b-versatile", {}),
+    ProviderKind.MISTRAL: Shape("/mistral/v1/chat/completions", BEARER, "mistral-small-latest", {}),
+    ProviderKind.DEEPSEEK: Shape("/chat/completions", BEARER, "deepseek-chat", {}),
 }
+GEMINI_STREAM = replace(
+    SHAPES[ProviderKind.GOOGLE], path="/v1beta/models/gemini-2.5-flash:streamGenerateContent", query={"alt": "sse"}
+)
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 EACH_KIND = pytest.mark.parametrize("kind", NETWORKED_KINDS)
 
@@ -47,14 +57,14 @@ async def test_request_has_the_shape_of_its_kind(
     await ask(builder.model(provider_at(server, kind), MODELS[kind]), "How are you?", streamed=streamed)
 
     (request,) = server.requests
-    shape = SHAPES[kind]
+    shape = GEMINI_STREAM if kind is ProviderKind.GOOGLE and streamed else SHAPES[kind]
     assert (request.path, request.query) == (shape.path, shape.query)
     assert request.headers[shape.auth[0]] == shape.auth[1]
-    assert request.json["model"] == shape.model
+    assert request.model == shape.model
     assert request.streamed is streamed
-    (message,) = request.json["messages"]
+    (message,) = request.json["contents" if kind is ProviderKind.GOOGLE else "messages"]
     assert message["role"] == "user"
-    assert "How are you?" in str(message["content"])
+    assert "How are you?" in str(message["parts" if kind is ProviderKind.GOOGLE else "content"])
 
 
 @EACH_KIND
@@ -63,11 +73,14 @@ async def test_tools_are_offered(server: LLMServer, builder: ModelBuilder, kind:
     await ask(builder.model(provider_at(server, kind), MODELS[kind]), tools=(TIME_TOOL,))
 
     (tool,) = server.requests[0].json["tools"]
-    name, schema = (
-        (tool["name"], tool["input_schema"])
-        if kind is ProviderKind.ANTHROPIC
-        else (tool["function"]["name"], tool["function"]["parameters"])
-    )
+    match kind:
+        case ProviderKind.ANTHROPIC:
+            name, schema = tool["name"], tool["input_schema"]
+        case ProviderKind.GOOGLE:
+            (declared,) = tool["functionDeclarations"]
+            name, schema = declared["name"], declared["parameters_json_schema"]
+        case _:
+            name, schema = tool["function"]["name"], tool["function"]["parameters"]
     assert name == "current_time"
     assert schema["properties"] == {"zone": {"type": "string"}}
 
@@ -81,6 +94,10 @@ LIMITS: list[tuple[ProviderKind, str, dict[str, str], str]] = [
     (ProviderKind.OPENROUTER, "openai/gpt-4o", {}, "max_tokens"),
     (ProviderKind.OLLAMA, "llama3.2", {}, "max_tokens"),
     (ProviderKind.OPENAI_COMPATIBLE, "m", {}, "max_tokens"),
+    (ProviderKind.GROQ, "llama-3.3-70b-versatile", {}, "max_tokens"),
+    (ProviderKind.GROQ, "openai/gpt-oss-120b", {}, "max_tokens"),
+    (ProviderKind.MISTRAL, "mistral-small-latest", {}, "max_tokens"),
+    (ProviderKind.DEEPSEEK, "deepseek-chat", {}, "max_tokens"),
     # ... unless a gateway passes on a family that refuses it
     (ProviderKind.OPENAI_COMPATIBLE, "gpt-5-mini", {}, "max_completion_tokens"),
     (ProviderKind.OPENAI_COMPATIBLE, "smart", {"smart": "o3"}, "max_completion_tokens"),
@@ -97,6 +114,12 @@ async def test_limit_of_an_answer_goes_into_the_field_that_the_service_knows(
 
     sent = server.requests[0].json
     assert {name: sent[name] for name in ("max_tokens", "max_completion_tokens") if name in sent} == {field: 9}
+
+
+async def test_limit_of_an_answer_on_googles_wire(server: LLMServer, builder: ModelBuilder) -> None:
+    """There the limit has a place and a name of its own."""
+    await ask(builder.model(provider_at(server, ProviderKind.GOOGLE), "gemini-2.5-flash"), settings={"max_tokens": 9})
+    assert server.requests[0].json["generationConfig"]["maxOutputTokens"] == 9
 
 
 async def test_anthropic_always_gets_a_limit(server: LLMServer, builder: ModelBuilder) -> None:
@@ -142,25 +165,45 @@ async def test_server_without_a_key_is_asked_without_one_being_set(server: LLMSe
 
 @EACH_KIND
 async def test_environment_of_the_sdks_does_not_leak(
-    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, monkeypatch: pytest.MonkeyPatch
+    server: LLMServer,
+    builder: ModelBuilder,
+    kind: ProviderKind,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
-    """Variables that were set for other programs change neither address, nor key, nor headers."""
-    for name in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "AZURE_OPENAI_ENDPOINT", "OLLAMA_BASE_URL", "HTTP_PROXY"):
+    """Variables that were set for other programs change neither address, nor key, nor headers, nor the log."""
+    for name in (
+        "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL", "AZURE_OPENAI_ENDPOINT", "OLLAMA_BASE_URL", "HTTP_PROXY",
+        "GOOGLE_GEMINI_BASE_URL", "GOOGLE_VERTEX_BASE_URL", "GROQ_BASE_URL",
+    ):  # fmt: skip
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_ENTERPRISE", "MISTRAL_DEBUG"):
+        monkeypatch.setenv(name, "true")
+    monkeypatch.setenv("GOOGLE_GENAI_CLIENT_MODE", "replay")
+    monkeypatch.setenv("GOOGLE_GENAI_REPLAYS_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("GOOGLE_GENAI_REPLAY_ID", "leaked")
+    monkeypatch.setenv("MISTRAL_SDK_TELEMETRY", "dedicated")
+    (tmp_path / "token").write_text("leaked")
+    monkeypatch.setenv("MISTRAL_SA_TOKEN_PATH", str(tmp_path / "token"))
     for name in (
         "OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_API_VERSION",
         "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_AD_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN",
-        "OLLAMA_API_KEY", "OPENROUTER_API_KEY", "OPENROUTER_APP_URL", "OPENROUTER_APP_TITLE",
+        "OLLAMA_API_KEY", "OPENROUTER_API_KEY", "OPENROUTER_APP_URL", "OPENROUTER_APP_TITLE", "GOOGLE_API_KEY",
+        "GEMINI_API_KEY", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION", "GROQ_API_KEY", "MISTRAL_API_KEY",
+        "DEEPSEEK_API_KEY",
     ):  # fmt: skip
         monkeypatch.setenv(name, "leaked")
-    for name in ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS"):
+    for name in ("OPENAI_CUSTOM_HEADERS", "ANTHROPIC_CUSTOM_HEADERS", "GROQ_CUSTOM_HEADERS"):
         monkeypatch.setenv(name, "X-Other: leaked\nAuthorization: Bearer leaked")
 
-    await ask(builder.model(provider_at(server, kind), MODELS[kind]))
+    with caplog.at_level("DEBUG", "mistralai"):
+        await ask(builder.model(provider_at(server, kind), MODELS[kind]), "my secret")
 
     (request,) = server.requests
     assert "leaked" not in str(request)
     assert request.bearer == KEY
+    assert "my secret" not in caplog.text
 
 
 @EACH_KIND

@@ -125,4 +125,5 @@ privacy-local-only = Messages in this chat are answered on our own machines only
 privacy-remote = Messages in this chat may also go to outside providers: { $providers }.
 privacy-granted-by-operator =
     Messages may go to these outside providers: { $providers }. Whoever runs this bot decided that for everybody.
+console-privacy-usage = /privacy yes lets them go to outside providers, /privacy no keeps them here.
 privacy-none = No outside provider is set up: what you write stays on the machines of whoever runs this bot.

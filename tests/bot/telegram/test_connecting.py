@@ -42,7 +42,7 @@ async def test_a_bot_that_was_not_connected_asks(bot: KnownBot) -> None:
 async def test_servers_that_differ(
     bot: KnownBot, server: TelegramServer, clock: ManualClock, method: str, body: str
 ) -> None:
-    server.garble(method, body=body)
+    server.garble(method, 100, body=body)
     assert (await connect(bot, clock)).username == "understudy_bot"
     assert (await bot.me()).id == 42
 

@@ -14,7 +14,14 @@ from services.llm.families import family_of, sees_images
 from tests.support.llm_providers import MODELS, NETWORKED_KINDS, provider_at
 from tests.support.llm_server import LLMServer
 
-OPENAI_WIRE = [kind for kind in NETWORKED_KINDS if kind is not ProviderKind.ANTHROPIC]
+SDKS: dict[ProviderKind, str] = {
+    ProviderKind.ANTHROPIC: "anthropic",
+    ProviderKind.GOOGLE: "google.genai",
+    ProviderKind.GROQ: "groq",
+    ProviderKind.MISTRAL: "mistralai",
+}
+"""The kinds that speak through an SDK of their own; all others through OpenAI's."""
+OPENAI_WIRE = [kind for kind in NETWORKED_KINDS if kind not in SDKS]
 
 
 @pytest.fixture
@@ -32,9 +39,27 @@ def provider(kind: ProviderKind, **changes: object) -> ProviderSettings:
 
 def test_no_sdk_is_imported_before_it_is_needed() -> None:
     """Importing the builder costs no SDK: the console starts without them."""
-    code = "import sys, services.llm.builders; print([n for n in ('openai', 'anthropic') if n in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
-    assert result.stdout.strip() == "[]"
+    assert imported("import services.llm.builders") == set()
+
+
+@pytest.mark.parametrize("kind", [*SDKS, ProviderKind.DEEPSEEK])
+def test_only_the_sdk_of_a_configured_kind_is_imported(kind: ProviderKind) -> None:
+    """Each takes up to two seconds and 30 MB."""
+    code = f"""
+from services.llm.builders import ModelBuilder
+from tests.support.llm_providers import MODELS, ProviderKind, provider_at
+from tests.support.llm_server import LLMServer
+kind = ProviderKind("{kind.value}")
+ModelBuilder().model(provider_at(LLMServer(port=1), kind), MODELS[kind])
+"""
+    assert imported(code) == {SDKS.get(kind, "openai")}
+
+
+def imported(code: str) -> set[str]:
+    """The SDKs that a fresh interpreter has imported after running that."""
+    asked = f"{code}\nimport sys; print(*({ {'openai', *SDKS.values()}!r} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
+    return set(result.stdout.split())
 
 
 async def test_model_is_built_once(builder: ModelBuilder) -> None:
@@ -95,6 +120,25 @@ async def test_family_lends_its_whole_profile(builder: ModelBuilder) -> None:
     assert builder.context_window(azure, "chat") == builder.context_window(azure, "gpt-5-mini") is not None
 
 
+# (kind, a model whose profile is known to differ from that of an unknown one)
+NATIVE_FAMILIES: list[tuple[ProviderKind, str]] = [
+    (ProviderKind.ANTHROPIC, "claude-sonnet-4-5"),
+    (ProviderKind.GOOGLE, "gemini-3-pro-preview"),
+    (ProviderKind.GROQ, "openai/gpt-oss-120b"),
+    (ProviderKind.MISTRAL, "mistral-small-latest"),
+]
+
+
+@pytest.mark.parametrize(("kind", "family"), NATIVE_FAMILIES)
+async def test_family_lends_its_profile_on_every_sdk(builder: ModelBuilder, kind: ProviderKind, family: str) -> None:
+    """The same for the kinds with an SDK of their own: a tuned model is described by what it was tuned from."""
+    mine = provider(kind, models=("tuned", family, "unknown"), families={"tuned": family})
+    tuned = builder.model(mine, "tuned")
+    assert tuned.model_name == "tuned"
+    assert tuned.profile == builder.model(mine, family).profile
+    assert tuned.profile != builder.model(mine, "unknown").profile
+
+
 async def test_timeouts_never_cut_in_before_the_providers_own(builder: ModelBuilder) -> None:
     """Connecting is short; reading is longer than any deadline that the fallback keeps."""
     client = builder.http_client(
@@ -119,6 +163,9 @@ WINDOWS: list[tuple[ProviderKind, str, bool]] = [
     (ProviderKind.OPENAI, "gpt-5-mini", True),
     (ProviderKind.OPENROUTER, "openai/gpt-4o", True),
     (ProviderKind.ANTHROPIC, "claude-sonnet-4-5", True),
+    (ProviderKind.GOOGLE, "gemini-2.5-flash", True),
+    (ProviderKind.GROQ, "openai/gpt-oss-120b", True),
+    (ProviderKind.MISTRAL, "mistral-large-latest", True),
     # Ollama's window is its configuration's, not the model's
     (ProviderKind.OLLAMA, "llama3.2", False),
     (ProviderKind.OPENAI_COMPATIBLE, "m", False),
@@ -144,6 +191,12 @@ def test_family_by_model_or_by_deployment() -> None:
 
 
 OLLAMA, LOCAL, OPENAI = ProviderKind.OLLAMA, ProviderKind.OPENAI_COMPATIBLE, ProviderKind.OPENAI
+GOOGLE, GROQ, MISTRAL, DEEPSEEK = (
+    ProviderKind.GOOGLE,
+    ProviderKind.GROQ,
+    ProviderKind.MISTRAL,
+    ProviderKind.DEEPSEEK,
+)
 ROUTER, CLAUDE, AZURE = ProviderKind.OPENROUTER, ProviderKind.ANTHROPIC, ProviderKind.AZURE_OPENAI
 EYES: list[tuple[ProviderKind, str, bool]] = [
     # the maker's own: everything newer sees, what is known to be blind does not
@@ -187,6 +240,30 @@ EYES: list[tuple[ProviderKind, str, bool]] = [
     (OLLAMA, "gpt-oss", False),
     (LOCAL, "my-finetune", False),
     (LOCAL, "Qwen/Qwen2-VL-7B-Instruct", True),
+    (GOOGLE, "gemini-2.5-flash", True),
+    (GOOGLE, "gemini-3-pro-preview", True),
+    (GOOGLE, "models/gemini-flash-latest", True),
+    (GOOGLE, "gemini-1.0-pro", False),
+    (GOOGLE, "gemini-2.5-flash-preview-tts", False),
+    (GOOGLE, "gemma-3-27b-it", True),
+    (GOOGLE, "gemma-3-1b-it", False),
+    (GROQ, "meta-llama/llama-4-scout-17b-16e-instruct", True),
+    (GROQ, "llama-3.3-70b-versatile", False),
+    (GROQ, "openai/gpt-oss-120b", False),
+    (MISTRAL, "mistral-small-latest", True),
+    (MISTRAL, "mistral-small-2603", True),
+    (MISTRAL, "mistral-small-2402", False),
+    (MISTRAL, "mistral-medium-latest", True),
+    (MISTRAL, "mistral-large-2411", False),
+    (MISTRAL, "mistral-large-latest", True),
+    (MISTRAL, "mistral-large-4-0", True),
+    (MISTRAL, "ministral-8b-latest", True),
+    (MISTRAL, "ministral-3b-2410", False),
+    (MISTRAL, "ministral-14b-2512", True),
+    (MISTRAL, "codestral-latest", False),
+    (OLLAMA, "ministral-3:8b", True),
+    (DEEPSEEK, "deepseek-chat", False),
+    (DEEPSEEK, "deepseek-reasoner", False),
     (AZURE, "chat-prod", False),
     (ProviderKind.DEMO, "demo", False),
 ]

@@ -844,3 +844,24 @@ async def test_an_interruption_is_a_failure_of_the_provider(stage: Stage) -> Non
         await stage.asked()
 
     assert await stage.asked() == "second"
+
+
+async def test_a_picked_model_that_is_gone_cools_nobody_down(stage: Stage) -> None:
+    """A chat chose a model that its provider no longer has: the others go on asking that provider."""
+    stage.first.script(llm.status(404))
+
+    response = await stage.replica.ask(streamed=True, choice=ModelChoice("first", "first-gone"))
+
+    assert answered_by(response) == "second"
+    assert stage.replica.cooling() == {}
+
+
+async def test_a_refusal_carries_the_words_of_the_provider(stage: Stage) -> None:
+    """What its filter says about the request is told to whoever wrote it."""
+    stage.first.default = llm.content_filter_rejected()
+
+    with pytest.raises(ContentRefused) as refused:
+        await stage.replica.ask(streamed=False)
+
+    assert not refused.value.reason.startswith("HTTP")
+    assert "filter" in refused.value.reason
