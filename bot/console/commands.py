@@ -99,7 +99,7 @@ class Commands:
             await self._list_models()
         elif name.lower() == "auto":
             await self._house.stores.preferences.clear_model(self._scope)
-            self._say("model-automatic")
+            self._say("model-automatic-set")
         elif (provider := self._named(name)) is not None:
             await self._pick(provider, model.strip() or provider.default_model)
 

@@ -271,8 +271,8 @@ def words_of(error: BaseException) -> str | None:
         match body:
             case {"message": str(words)} if words.strip():
                 return " ".join(words.split())[:WORDS_LENGTH]
-            case {"error": _}:
-                body = cast("dict[str, object]", body)["error"]
+            case dict():
+                body = cast("dict[str, object]", body).get("error")
             case _:
                 return None
     return None

@@ -4,7 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 
 from openai import AsyncAzureOpenAI, AsyncOpenAI
-from pydantic_ai.models import Model
+from pydantic_ai.exceptions import UnexpectedModelBehavior
+from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.ollama import OllamaModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.models.openrouter import OpenRouterModel
@@ -17,6 +19,7 @@ from pydantic_ai.providers.ollama import OllamaProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 from pydantic_ai.providers.openrouter import OpenRouterProvider
+from pydantic_ai.settings import ModelSettings
 
 from core.provider_settings import ProviderKind
 from services.llm.kinds.order import Order, forget_environment
@@ -106,9 +109,33 @@ def azure_openai(order: Order) -> Model:
     return _chat_model(order, OpenAIChatModel, AzureProvider(openai_client=client))
 
 
+class DeepSeekModel(OpenAIChatModel):
+    """DeepSeek's model, without the answers that DeepSeek gave up.
+
+    It says so by a finish reason of its own, `insufficient_system_resource`, which the library does not know. Of a
+    stream that leaves no finish reason, which is enough; of a plain answer nobody would notice.
+    """
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        """Ask for an answer.
+
+        Raises:
+            UnexpectedModelBehavior: it was given up.
+        """
+        response = await super().request(messages, model_settings, model_request_parameters)
+        if response.finish_reason is None:
+            raise UnexpectedModelBehavior("the answer was given up")
+        return response
+
+
 def deepseek(order: Order) -> Model:
     """A model of DeepSeek's."""
-    return _chat_model(order, OpenAIChatModel, DeepSeekProvider(openai_client=_openai_client(order)))
+    return _chat_model(order, DeepSeekModel, DeepSeekProvider(openai_client=_openai_client(order)))
 
 
 KINDS: Mapping[ProviderKind, Callable[[Order], Model]] = {

@@ -188,7 +188,7 @@ class TestCommands:
             async with opened({"a": server.url, "b": nobody}) as seen:
                 seen.type("/model")
                 shown = await seen.until("/model auto")
-        assert "Now: Automatic" in shown
+        assert "Now: automatic" in shown
         assert "  a: m, n; it also has x, y0, " in shown
         assert ", …, +9\n" in shown
         assert "  b: m, n (refused the connection)\n" in shown
@@ -215,7 +215,7 @@ class TestCommands:
         async with opened({"a": server.url}) as seen:
             seen.type(f"/model {arguments}", "/model")
             await seen.until(answer)
-            await seen.until("Now: Automatic")
+            await seen.until("Now: automatic")
 
     async def test_retry_asks_the_same_again_elsewhere_if_wanted(self, opened: Opener, server: LLMServer) -> None:
         """The former answer gives way: the model is not told of it."""

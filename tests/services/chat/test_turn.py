@@ -295,7 +295,7 @@ class TestFailover:
         [
             (refusal("I can't help with that."), "I can't help with that."),  # the provider's own words
             (content_filter(), "its content filter stopped the answer"),
-            (content_filter_rejected(), "content_filter"),  # Azure refuses the prompt with a 400
+            (content_filter_rejected(), "content management policy"),  # Azure refuses the prompt with a 400
         ],
     )
     async def test_refused(

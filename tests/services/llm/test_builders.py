@@ -165,7 +165,8 @@ WINDOWS: list[tuple[ProviderKind, str, bool]] = [
     (ProviderKind.ANTHROPIC, "claude-sonnet-4-5", True),
     (ProviderKind.GOOGLE, "gemini-2.5-flash", True),
     (ProviderKind.GROQ, "openai/gpt-oss-120b", True),
-    (ProviderKind.MISTRAL, "mistral-large-latest", True),
+    (ProviderKind.MISTRAL, "codestral-latest", True),
+    (ProviderKind.MISTRAL, "mistral-large-latest", False),
     # Ollama's window is its configuration's, not the model's
     (ProviderKind.OLLAMA, "llama3.2", False),
     (ProviderKind.OPENAI_COMPATIBLE, "m", False),

@@ -1,0 +1,125 @@
+"""What is peculiar to Groq: its SDK over our connections, refused tool calls, limits by the minute."""
+
+import gzip
+import json
+
+import pytest
+from pydantic_ai.messages import ToolCallPart
+
+from core.provider_settings import ProviderKind, ProviderSettings
+from services.llm.builders import ModelBuilder
+from services.llm.outcomes import Fault, classify
+from tests.support import llm_server as llm
+from tests.support.asking import TIME_TOOL, ask
+from tests.support.llm_providers import provider_at
+from tests.support.llm_server import Exchange, LLMServer
+
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+
+
+@pytest.fixture
+def groq(server: LLMServer) -> ProviderSettings:
+    """The provider."""
+    return provider_at(server, ProviderKind.GROQ)
+
+
+def tool_use_failed() -> llm.Behaviour:
+    """Groq found that the arguments of a tool call do not fit its schema."""
+    error = {
+        "message": "Tool call validation failed: parameters for tool current_time did not match schema",
+        "type": "invalid_request_error",
+        "code": "tool_use_failed",
+        "failed_generation": json.dumps({"name": "current_time", "arguments": {"place": "Berlin"}}),
+    }
+
+    async def do(exchange: Exchange) -> None:
+        if not exchange.request.streamed:
+            await exchange.body({"error": error}, 400)
+            return
+        await exchange.start_stream()
+        await exchange.chunk(exchange.wire.opening())
+        await exchange.chunk(b"event: error\ndata: " + json.dumps({"error": error}).encode() + b"\n\n")
+        await exchange.end()
+
+    return llm.Act(do)
+
+
+@STREAMED
+async def test_a_tool_call_that_groq_refused_is_an_answer(
+    server: LLMServer, builder: ModelBuilder, groq: ProviderSettings, *, streamed: bool
+) -> None:
+    """The agent tells the model what was wrong with it: no cut, and no fault of the provider's."""
+    server.script(tool_use_failed())
+    response = await ask(builder.model(groq, groq.default_model), streamed=streamed, tools=(TIME_TOOL,))
+    (call,) = response.parts
+    assert isinstance(call, ToolCallPart)
+    assert (call.tool_name, call.args_as_dict()) == ("current_time", {"place": "Berlin"})
+    assert response.finish_reason == ("tool_call" if streamed else "error")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "fault"),
+    [
+        # more than the account may send in a minute: a shorter request would pass, this one never will
+        (
+            413,
+            {
+                "message": "Request too large for model `llama-3.1-8b-instant` in organization `org_1` service tier "
+                "`on_demand` on tokens per minute (TPM): Limit 6000, Requested 12328",
+                "type": "tokens",
+                "code": "rate_limit_exceeded",
+            },
+            Fault.CONTEXT_WINDOW,
+        ),
+        (413, {"message": "Request Entity Too Large", "type": "invalid_request_error"}, Fault.REJECTED),
+        (
+            400,
+            {"message": "The model `x` has been decommissioned", "code": "model_decommissioned"},
+            Fault.MISCONFIGURED,
+        ),
+        (400, {"message": "Organization has been restricted.", "code": "organization_restricted"}, Fault.MISCONFIGURED),
+        (403, {"message": "blocked at the organization level", "type": "permissions_error"}, Fault.MISCONFIGURED),
+        (498, {"message": "Flex tier capacity exceeded", "code": "capacity_exceeded"}, Fault.DOWN),
+    ],
+)
+async def test_an_error_is_understood(
+    server: LLMServer, builder: ModelBuilder, groq: ProviderSettings, status: int, error: dict[str, str], fault: Fault
+) -> None:
+    """What its status does not tell, its code or its words do."""
+    server.script(llm.status(status, {"error": error}))
+    with pytest.raises(RuntimeError) as caught:
+        await ask(builder.model(groq, groq.default_model))
+    assert classify(caught.value, 300).fault is fault
+
+
+async def test_a_compressed_answer(server: LLMServer, builder: ModelBuilder, groq: ProviderSettings) -> None:
+    """Bytes go from one HTTP library to the other as they came, and are unpacked once."""
+
+    async def do(exchange: Exchange) -> None:
+        packed = gzip.compress(json.dumps(exchange.wire.plain("Hello")).encode())
+        await exchange.body(packed, headers={"content-encoding": "gzip"})
+
+    server.script(llm.Act(do))
+    assert (await ask(builder.model(groq, groq.default_model))).text == "Hello"
+
+
+async def test_its_requests_go_through_the_providers_own_client(
+    server: LLMServer, builder: ModelBuilder, groq: ProviderSettings
+) -> None:
+    """So its proxy, its certificate authorities, its pool and its closing are those of every other kind."""
+    seen: list[str] = []
+
+    async def look(request: object) -> None:
+        seen.append(str(request.url))  # pyright: ignore[reportAttributeAccessIssue]
+
+    builder.http_client(groq).event_hooks["request"].append(look)
+    await ask(builder.model(groq, groq.default_model), streamed=True)
+    assert seen == [f"{server.root}/openai/v1/chat/completions"]
+
+
+async def test_a_redirect_is_followed(server: LLMServer, builder: ModelBuilder, groq: ProviderSettings) -> None:
+    """By the client that sends, with the body."""
+    elsewhere = f"{server.root}/openai/v1/chat/completions"
+    server.script(llm.status(307, b"", {"location": elsewhere}), llm.answer("Here"))
+    assert (await ask(builder.model(groq, groq.default_model))).text == "Here"
+    assert server.requests[1].json == server.requests[0].json

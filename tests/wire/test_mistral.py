@@ -1,0 +1,112 @@
+"""What is peculiar to Mistral: content in pieces of several kinds, flat errors, a stream that is left at its marker."""
+
+import asyncio
+
+import pytest
+from pydantic_ai.messages import ThinkingPart
+
+from core.provider_settings import ProviderKind, ProviderSettings
+from services.llm.builders import ModelBuilder
+from services.llm.outcomes import Fault, classify
+from tests.support import llm_server as llm
+from tests.support.asking import ask
+from tests.support.llm_providers import provider_at
+from tests.support.llm_server import Exchange, LLMServer
+
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+
+
+@pytest.fixture
+def mistral(server: LLMServer) -> ProviderSettings:
+    """The provider."""
+    return provider_at(server, ProviderKind.MISTRAL)
+
+
+@STREAMED
+async def test_text_may_come_as_a_list_of_pieces(
+    server: LLMServer, builder: ModelBuilder, mistral: ProviderSettings, *, streamed: bool
+) -> None:
+    """Reasoning models answer so: thinking and text side by side."""
+
+    async def do(exchange: Exchange) -> None:
+        content = [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "Two and two"}]},
+            {"type": "text", "text": "Four"},
+        ]
+        if not streamed:
+            body = exchange.wire.plain("")
+            body["choices"][0]["message"]["content"] = content
+            await exchange.body(body)
+            return
+        await exchange.start_stream()
+        await exchange.chunk(exchange.wire._chunk({"content": content}))
+        await exchange.chunk(exchange.wire.finish("stop", usage=True) + exchange.wire.done())
+        await exchange.end()
+
+    server.script(llm.Act(do))
+    response = await ask(builder.model(mistral, mistral.default_model), streamed=streamed)
+    assert [part.content for part in response.parts if isinstance(part, ThinkingPart)] == ["Two and two"]
+    assert response.text == "Four"
+
+
+@STREAMED
+async def test_the_models_own_limit_is_a_length(
+    server: LLMServer, builder: ModelBuilder, mistral: ProviderSettings, *, streamed: bool
+) -> None:
+    """`model_length` is Mistral's word for an answer that its model could not make longer."""
+    server.script(llm.answer("Four", finish="model_length"))
+    response = await ask(builder.model(mistral, mistral.default_model), streamed=streamed)
+    assert (response.text, response.finish_reason) == ("Four", "length")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fault"),
+    [
+        (
+            400,
+            {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "param": None, "code": "1500"},
+            Fault.MISCONFIGURED,
+        ),
+        (401, {"detail": "Unauthorized"}, Fault.MISCONFIGURED),
+        (422, {"detail": [{"type": "missing", "loc": ["body", "messages"], "msg": "Field required"}]}, Fault.REJECTED),
+        (
+            503,
+            {"object": "error", "message": "Service tier capacity exceeded for this model.", "code": "3505"},
+            Fault.HICCUP,
+        ),
+    ],
+)
+@STREAMED
+async def test_an_error_is_understood(
+    server: LLMServer,
+    builder: ModelBuilder,
+    mistral: ProviderSettings,
+    status: int,
+    body: dict[str, object],
+    fault: Fault,
+    *,
+    streamed: bool,
+) -> None:
+    """Its errors have no envelope, and an unknown model is a 400."""
+    server.script(llm.status(status, body))
+    with pytest.raises(RuntimeError) as caught:
+        await ask(builder.model(mistral, mistral.default_model), streamed=streamed)
+    assert classify(caught.value, 300).fault is fault
+
+
+async def test_a_stream_that_never_ends_after_its_marker_is_left(
+    server: LLMServer, builder: ModelBuilder, mistral: ProviderSettings
+) -> None:
+    """Its end is read for the sake of the connection, and not for long."""
+
+    async def do(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        await exchange.chunk(exchange.wire.text("Four"))
+        await exchange.chunk(exchange.wire.finish("stop", usage=True) + exchange.wire.done())
+        await exchange.hang()
+
+    server.script(llm.Act(do))
+    async with asyncio.timeout(2):
+        response = await ask(builder.model(mistral, mistral.default_model), streamed=True)
+    assert (response.text, response.finish_reason) == ("Four", "stop")
+    await asyncio.wait_for(server.requests[0].abandoned.wait(), 2)
