@@ -27,6 +27,7 @@ from services.llm.builders import ModelBuilder
 from services.llm.catalog import Catalog
 from services.llm.fallback import LLMProviderFallback
 from services.llm.model_factory import LLMModelFactory
+from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
 
 log = structlog.get_logger()
@@ -95,7 +96,9 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         stack.push_async_callback(shared.close)
 
         rules = Rules(settings.provider_preferred_ttl, settings.provider_cooldown, settings.provider_max_hops)
-        fallback = LLMProviderFallback(settings.providers, shared, clock, rules)
+        shedding = Shedding(redis, settings.redis_prefix, clock)
+        stack.push_async_callback(shedding.close)
+        fallback = LLMProviderFallback(settings.providers, shared, clock, rules, shedding)
         builder = ModelBuilder(clock)
         stack.push_async_callback(builder.aclose)
         catalog = Catalog(builder.http_client)

@@ -39,6 +39,10 @@ def _block(number: int, provider: ProviderStatus, now: float) -> str:
     lines = [f"{number}. {provider.provider}: {_state(provider, now)}", f"models: {', '.join(provider.models)}"]
     if provider.requests:
         lines.append(f"{_counted(provider.requests, 'request')}, {provider.failures} failed")
+    if provider.limit is not None:
+        lines.append(f"in flight: {provider.in_flight}, limit over all replicas: {provider.limit}")
+    elif provider.in_flight:
+        lines.append(f"in flight: {provider.in_flight}")
     if provider.first_output_s:
         lines.append(f"first output: {_latency(provider.first_output_s)}")
     if provider.last_error is not None and provider.last_error != provider.reason:

@@ -16,7 +16,7 @@ from bot.probing import probe_all
 from bot.telegram.answering import Answering
 from bot.telegram.connecting import KnownBot, bot_at, connect, introduce
 from bot.telegram.delivery import Delivery
-from bot.telegram.doorway import Doorway
+from bot.telegram.doorway import Doorway, Guests
 from bot.telegram.handlers.admin import admin_router
 from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.models import model_router
@@ -183,9 +183,8 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
         lanes=lanes,
         delivery=delivery,
         texts=house.texts,
-        users=settings.allowed_user_ids | settings.admin_ids,
-        chats=settings.allowed_chat_ids,
-        everyone=not settings.allowed_user_ids and not settings.allowed_chat_ids,
+        clock=house.clock,
+        guests=Guests(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
     )
 
 

@@ -1,6 +1,8 @@
 """A Telegram message becomes one without Telegram: its text, its files, who says it and where."""
 
+import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -18,6 +20,8 @@ from services.chat.conversation import Turn
 log = structlog.get_logger()
 
 LARGEST_IMAGE = 10 * 1024 * 1024
+LARGEST_ALBUM = 20 * 1024 * 1024
+"""All pictures of a message together: what providers take in one request, with room for base64."""
 LARGEST_TEXT_FILE = 200 * 1024
 """A text file goes into the prompt as it is; 200 KB are some 50,000 tokens."""
 DOWNLOAD_TIMEOUT_S = 30
@@ -80,19 +84,21 @@ def incoming_for(turn: Turn, message: Message, user: User) -> Incoming:
     )
 
 
-async def incoming_of(message: Message, bot: Bot, text: str) -> Incoming | Unreadable:
+async def incoming_of(message: Message, bot: Bot, text: str, album: Sequence[Message] = ()) -> Incoming | Unreadable:
     """Read a message, files and all.
 
     Args:
-        message: the message.
+        message: the message; of an album, the part that is for the bot.
         bot: fetches its files.
         text: what of its text is meant for the bot.
+        album: every part of the album, `message` among them; empty where it is none.
     """
-    read = await _files(message, bot)
+    read = await _files(message, album or (message,), bot)
     if isinstance(read, Unreadable):
         return read
     attachments, inlined = read
-    text = "\n\n".join(part for part in (text, inlined) if part)
+    captions = [text if part.message_id == message.message_id else part.caption for part in album or (message,)]
+    text = "\n\n".join(part for part in (*captions, *inlined) if part)
     quoted = _quoted(message, bot)
     if not text and not attachments and not quoted:
         return Unreadable("unsupported-media" if message.text is None else "nothing-asked")
@@ -114,6 +120,8 @@ class _File:
 
     file_id: str
     media_type: str
+    size: int
+    """As Telegram tells; 0 where it does not."""
     name: str | None = None
 
     @property
@@ -121,22 +129,35 @@ class _File:
         return self.media_type not in IMAGE_TYPES
 
 
-async def _files(message: Message, bot: Bot) -> tuple[tuple[Attachment, ...], str] | Unreadable:
-    """The images of a message, and the text of its text file."""
-    file = _file_of(message) or _shown_to_us(message)
-    if file is None or isinstance(file, Unreadable):
-        return file or ((), "")
-    data = await _download(bot, file.file_id)
-    if data is None:
-        return Unreadable("file-not-fetched")
-    if file.is_text:
-        return (), f"[The file {file.name}:]\n{data.decode(errors='replace')}\n[End of the file]"
-    return (Attachment(data, file.media_type, file.name),), ""
+async def _files(
+    message: Message, parts: Sequence[Message], bot: Bot
+) -> tuple[tuple[Attachment, ...], tuple[str, ...]] | Unreadable:
+    """The images of a message, and the texts of its text files."""
+    found = [_file_of(part) for part in parts]
+    for file in found:
+        if isinstance(file, Unreadable):
+            return file
+    files = [file for file in found if isinstance(file, _File)]
+    if not files and (shown := _shown_to_us(message)) is not None:
+        files = [shown]
+    for are_text, largest in ((True, LARGEST_TEXT_FILE), (False, LARGEST_ALBUM)):
+        if sum(file.size for file in files if file.is_text is are_text) > largest:
+            return Unreadable("file-too-large")
+    attachments: list[Attachment] = []
+    texts: list[str] = []
+    for file, data in zip(files, await asyncio.gather(*(_download(bot, file.file_id) for file in files)), strict=True):
+        if data is None:
+            return Unreadable("file-not-fetched")
+        if file.is_text:
+            texts.append(f"[The file {file.name}:]\n{data.decode(errors='replace')}\n[End of the file]")
+        else:
+            attachments.append(Attachment(data, file.media_type, file.name))
+    return tuple(attachments), tuple(texts)
 
 
 def _file_of(message: Message) -> _File | Unreadable | None:
     if message.photo:
-        return _File(_best(message.photo).file_id, "image/jpeg")
+        return _photo(message.photo)
     if message.voice or message.audio or message.video_note:
         return Unreadable("cannot-hear-audio")
     if message.video or message.paid_media:
@@ -150,9 +171,8 @@ def _file_of(message: Message) -> _File | Unreadable | None:
     if not readable:
         return Unreadable("unsupported-media")
     largest = LARGEST_IMAGE if media_type in IMAGE_TYPES else LARGEST_TEXT_FILE
-    if (document.file_size or 0) > largest:
-        return Unreadable("file-too-large")
-    return _File(document.file_id, media_type, name)
+    size = document.file_size or 0
+    return Unreadable("file-too-large") if size > largest else _File(document.file_id, media_type, size, name)
 
 
 def _shown_to_us(message: Message) -> _File | None:
@@ -160,11 +180,12 @@ def _shown_to_us(message: Message) -> _File | None:
     original = message.reply_to_message
     if original is None or not original.photo or not is_group(message):
         return None
-    return _File(_best(original.photo).file_id, "image/jpeg")
+    return _photo(original.photo)
 
 
-def _best(sizes: list[PhotoSize]) -> PhotoSize:
-    return max(sizes, key=lambda size: size.width * size.height)
+def _photo(sizes: Sequence[PhotoSize]) -> _File:
+    best = max(sizes, key=lambda size: size.width * size.height)
+    return _File(best.file_id, "image/jpeg", best.file_size or 0)
 
 
 async def _download(bot: Bot, file_id: str) -> bytes | None:

@@ -43,13 +43,20 @@ class AgentFactory:
         """The agent; it keeps nothing between runs, so one serves everybody."""
         return self._agent
 
-    def model(self, choice: ModelChoice | None, *, local_only: bool = False) -> RoutedModel:
-        """The model of one turn; `local_only` where the chat has not agreed to remote providers.
+    def model(self, choice: ModelChoice | None, *, local_only: bool = False, speaker: str | None = None) -> RoutedModel:
+        """The model of one turn.
+
+        Args:
+            choice: the user's choice of a provider, if any.
+            local_only: the chat has not agreed to remote providers.
+            speaker: who is answered, such as `telegram:123`.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
         """
-        return self._models.create_llm_model_with_fallback("chat", force_provider=choice, local_only=local_only)
+        return self._models.create_llm_model_with_fallback(
+            "chat", force_provider=choice, local_only=local_only, speaker=speaker
+        )
 
 
 def _agent() -> Agent[TurnContext, str]:

@@ -235,12 +235,13 @@ class Chat:
             choice = ModelChoice(run.preference.provider, run.preference.model)
         # Also where the database does not say: no message leaves because of a fault of ours.
         local_only = self._asks_consent and not run.preference.remote_consent
+        speaker = f"{run.incoming.key.surface}:{run.incoming.speaker.user_id}"
         try:
-            return self._agents.model(choice, local_only=local_only)
+            return self._agents.model(choice, local_only=local_only, speaker=speaker)
         except UnknownProvider as error:
             # What was chosen once may not be configured any more.
             log.info("turn.choice_gone", provider=error.provider)
-            return self._agents.model(None, local_only=local_only)
+            return self._agents.model(None, local_only=local_only, speaker=speaker)
 
     async def _close(self, run: _Run, ending: Ending) -> None:
         """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""

@@ -1,8 +1,10 @@
 """One request on its way from candidate to candidate, and what each failure means for it."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from itertools import takewhile
+from typing import Protocol, Self
 
 import structlog
 from pydantic_ai.exceptions import ModelNotFoundError
@@ -19,8 +21,12 @@ from core.errors import (
 )
 from core.settings import ProviderSettings
 from services.llm.outcomes import Fault, Outcome, classify, words_of
+from services.llm.slots import Slot
 
 log = structlog.get_logger()
+
+BUSY = "busy"
+"""Why a provider was not asked whose limit was reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,21 @@ class Rules:
     preferred_ttl_s: float = 1800.0
     cooldown_s: float = 300.0
     max_hops: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What a request is, as far as it matters for who may be asked.
+
+    Args:
+        context: what it is for, for the log: `chat`, `moderation`.
+        speaker: who is answered, for whom a provider that stepped in for a busy one stays the first.
+        window: the context window of a candidate in tokens, where known.
+    """
+
+    context: str
+    speaker: str | None = None
+    window: Callable[[Candidate], int | None] = lambda _: None
 
 
 class Ledger(Protocol):
@@ -84,51 +105,142 @@ class Ledger(Protocol):
         """Wait before a provider that had a hiccup is tried again."""
         ...
 
+    def moved(self, speaker: str, provider: str) -> None:
+        """Somebody was answered by this provider because one before it was busy."""
+        ...
+
+
+class Turnstile(Protocol):
+    """Where a request gets the right to ask a provider."""
+
+    async def take(self, provider: ProviderSettings) -> Slot | None:
+        """A slot if one is free."""
+        ...
+
+    async def wait(self, providers: Sequence[ProviderSettings]) -> Slot | None:
+        """The first slot that becomes free at one of them, if that does not take too long."""
+        ...
+
+    def extend(self, slot: Slot) -> None:
+        """The same provider is asked once more."""
+        ...
+
+    def release(self, slot: Slot) -> None:
+        """The request is over."""
+        ...
+
 
 class Attempts:
     """One request on its way from candidate to candidate.
 
     Iterate it for the next candidate; say `await failed(error)` or `succeeded()` for each, and `close()` at the end
     whatever happened: an outcome that nobody reported (a cancelled request) blames nobody.
+
+    A candidate whose limit is reached is passed over; if nobody else answers, the request waits for its turn there.
     """
 
     def __init__(
         self,
         service: Ledger,
+        slots: Turnstile,
         candidates: Sequence[Candidate],
-        context: str,
+        asking: Asking,
         lease: tuple[str, str] | None,
         *,
         passed_over: bool,
         withheld: bool = False,
     ) -> None:
         self._service = service
-        self._candidates = candidates
-        self._context = context
+        self._slots = slots
+        self.candidates = tuple(candidates)
+        """All of them, in the order in which they are asked."""
+        self._left = deque(candidates)
+        self._asking = asking
+        self._context = asking.context
         self._lease = lease
         self._passed_over = passed_over
         self._withheld = withheld
         # Whoever probes for all does not pay for it with a candidate less.
         self._hops = service.rules.max_hops + (lease is not None)
         self._current = candidates[0]
+        self._slot: Slot | None = None
         self._began = service.time()
         self._retries = 0
         self._again = False
         self._failed: list[tuple[FailedAttempt, Fault]] = []
-        self.overflowed: Candidate | None = None
+        self._busy: dict[str, tuple[Candidate, bool]] = {}
+        """Those whose limit was reached, and whether somebody before them had been passed over already."""
+        self._overflowed: Candidate | None = None
         """The last candidate whose context window was too small."""
 
-    def __iter__(self) -> Iterator[Candidate]:
-        for candidate in self._candidates:
-            if len(self._failed) == self._hops:
-                return
-            self._current = candidate
-            self._retries = candidate.provider.retries
-            self._again = True
-            while self._again:
-                self._again = False
-                self._began = self._service.time()
-                yield candidate
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Candidate:
+        """The next candidate to ask: the same one after a hiccup, and at last the busy ones, when it is their turn."""
+        if self._again and self._slot is not None:
+            self._again = False
+            self._began = self._service.time()
+            self._slots.extend(self._slot)
+            return self._current
+        self._leave()
+        while self._left and len(self._failed) < self._hops:
+            candidate = self._left.popleft()
+            if self._is_too_small(candidate):
+                self._passed_over = True
+                continue
+            slot = await self._slots.take(candidate.provider)
+            if slot is not None:
+                return self._ask(candidate, slot)
+            self._shed(candidate)
+        return await self._next_in_turn()
+
+    async def _next_in_turn(self) -> Candidate:
+        busy = [candidate.provider for candidate, _ in self._busy.values() if not self._is_too_small(candidate)]
+        if busy and len(self._failed) < self._hops:
+            slot = await self._slots.wait(busy)
+            if slot is not None:
+                candidate, self._passed_over = self._busy.pop(slot.provider.id)
+                return self._ask(candidate, slot)
+        raise StopAsyncIteration
+
+    def _ask(self, candidate: Candidate, slot: Slot) -> Candidate:
+        self._current = candidate
+        self._slot = slot
+        self._retries = candidate.provider.retries
+        self._began = self._service.time()
+        return candidate
+
+    def _leave(self) -> None:
+        """The current candidate is done with this request."""
+        if self._slot is not None:
+            self._slots.release(self._slot)
+            self._slot = None
+
+    def _was_moved(self) -> bool:
+        """Whether a busy provider stands before the current candidate."""
+        before = takewhile(lambda candidate: candidate is not self._current, self.candidates)
+        return bool(self._busy) and any(candidate.provider.id in self._busy for candidate in before)
+
+    def _shed(self, candidate: Candidate) -> None:
+        log.info("provider.shed", provider=candidate.provider.id, context=self._context)
+        self._busy[candidate.provider.id] = (candidate, self._passed_over)
+        self._passed_over = True
+        if self._lease is not None and self._lease[0] == candidate.provider.id:
+            # Another request may find it free before this one is through.
+            self._return_lease()
+
+    def _return_lease(self) -> None:
+        if self._lease is not None:
+            self._service.release(*self._lease)
+            self._lease = None
+
+    def _is_too_small(self, candidate: Candidate) -> bool:
+        """Whether its window is known to be no larger than one that was too small."""
+        if self._overflowed is None:
+            return False
+        known, window = self._asking.window(self._overflowed), self._asking.window(candidate)
+        return known is not None and window is not None and window <= known
 
     @property
     def failures(self) -> tuple[FailedAttempt, ...]:
@@ -155,7 +267,7 @@ class Attempts:
             return
         self._passed_over = self._passed_over or outcome.cooldown_s is None
         if outcome.fault is Fault.CONTEXT_WINDOW:
-            self.overflowed = self._current
+            self._overflowed = self._current
         self._failed.append((FailedAttempt(provider.id, self._current.model, outcome.reason), outcome.fault))
         self._service.failed(provider.id, outcome, self._context)
 
@@ -175,6 +287,9 @@ class Attempts:
 
     def succeeded(self, first_output_s: float | None = None) -> None:
         """The current candidate answered in full."""
+        self._leave()
+        if self._asking.speaker is not None and self._was_moved():
+            self._service.moved(self._asking.speaker, self._current.provider.id)
         self._service.succeeded(
             self._current.provider.id,
             self._context,
@@ -183,28 +298,25 @@ class Attempts:
             first_output_s=first_output_s,
         )
 
-    def skip(self) -> None:
-        """The current candidate could not have taken this request."""
-        self._passed_over = True
-
     def exhausted(self) -> ProviderError:
         """Nobody is left: the error to raise."""
         if self._withheld:
             return ConsentNeeded()
         if any(fault is Fault.CONTEXT_WINDOW for _, fault in self._failed):
             return ContextWindowExceeded(self.failures)
+        busy = [FailedAttempt(name, candidate.model, BUSY) for name, (candidate, _) in self._busy.items()]
+        attempts = (*self.failures, *busy)
         log.error(
             "provider.all_failed",
             context=self._context,
-            tried=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in self.failures],
+            tried=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
         )
-        return AllProvidersFailed(self.failures)
+        return AllProvidersFailed(attempts)
 
     def close(self) -> None:
         """The request is over; a probe without a verdict gives its lease back."""
-        if self._lease is not None:
-            self._service.release(*self._lease)
-            self._lease = None
+        self._leave()
+        self._return_lease()
 
     def _outcome(self, error: Exception) -> Outcome:
         outcome = classify(error, self._service.rules.cooldown_s)

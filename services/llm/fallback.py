@@ -10,8 +10,9 @@ from core.clock import Clock
 from core.errors import AllProvidersFailed, ConsentNeeded, UnknownProvider
 from core.settings import ProviderSettings
 from services.llm import routing
-from services.llm.attempts import Attempts, Candidate, ModelChoice, Rules
+from services.llm.attempts import Asking, Attempts, Candidate, ModelChoice, Rules
 from services.llm.outcomes import Fault, Outcome, classify
+from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
 from services.llm.status import ServiceStatus, Tally, status_of
 
@@ -55,16 +56,25 @@ class LLMProviderFallback:
         shared: the state that all replicas share.
         clock: the time.
         rules: the figures.
+        shedding: how many requests each provider takes at once, and who was moved because of that; by default this
+            replica keeps to the limits by itself.
     """
 
     def __init__(
-        self, providers: Sequence[ProviderSettings], shared: SharedRouting, clock: Clock, rules: Rules | None = None
+        self,
+        providers: Sequence[ProviderSettings],
+        shared: SharedRouting,
+        clock: Clock,
+        rules: Rules | None = None,
+        shedding: Shedding | None = None,
     ) -> None:
         self._all: Mapping[str, ProviderSettings] = {provider.id: provider for provider in providers}
         self._usable = tuple(provider.id for provider in providers if provider.missing is None)
         self._shared = shared
         self._clock = clock
         self._rules = rules or Rules()
+        self._shedding = shedding or Shedding(None, "", clock)
+        self._sheds = any(self._all[provider].max_concurrency is not None for provider in self._usable)
         self._tallies = {provider.id: Tally() for provider in providers}
         self._leases = 0
         self._listeners: list[Listener] = []
@@ -90,6 +100,8 @@ class LLMProviderFallback:
         *,
         fits: Callable[[Candidate], bool] | None = None,
         local_only: bool = False,
+        speaker: str | None = None,
+        window: Callable[[Candidate], int | None] | None = None,
     ) -> Attempts:
         """The candidates for one request.
 
@@ -99,22 +111,29 @@ class LLMProviderFallback:
             fits: whether a candidate can take this request as it is (sees its images, say). Those that cannot come
                 last, unless somebody forced or picked them.
             local_only: leave out every remote provider, forced and picked ones too.
+            speaker: who is answered, such as `telegram:123`; for them a provider that stepped in for a busy one comes
+                before the preferred one for some minutes.
+            window: the context window of a candidate in tokens, where known.
 
         Raises:
             AllProvidersFailed: no provider is configured.
             ConsentNeeded: only remote ones are.
         """
+        usable = [provider for provider in self._usable if not (local_only and self._all[provider].remote)]
+        stay = await self._shedding.stays.of(speaker) if self._sheds and speaker is not None and usable[1:] else None
         now = self._clock.time()
         state = self._shared.routing
-        usable = [provider for provider in self._usable if not (local_only and self._all[provider].remote)]
+        if stay not in usable or state.phase(stay, now) is not routing.Phase.HEALTHY:
+            stay = None
         withheld = len(usable) < len(self._usable)
         picked = choice.provider if choice is not None else None
         holder: str | None = None
-        probe = routing.probe_due(state, usable, now, choice=picked) if state.cooldowns else None
+        probe = self._probe_due(state, usable, now, picked, stay)
         if probe is not None and (fits is None or fits(self._candidate(probe, choice))):
             holder = await self._take_probe(probe, now)
             state = self._shared.routing
-        order = routing.order(state, usable, now, choice=picked, probe=probe if holder is not None else None)
+        granted = probe if holder is not None else None
+        order = routing.order(state, usable, now, choice=picked, stay=stay, probe=granted)
         fixed = {state.forced(now), picked}
         candidates = [self._candidate(provider, choice, by_order=provider not in fixed) for provider in order]
         if fits is not None:
@@ -123,7 +142,10 @@ class LLMProviderFallback:
             raise ConsentNeeded if withheld else AllProvidersFailed(())
         passed_over = fits is not None and [c.provider.id for c in candidates] != order
         lease = (probe, holder) if probe is not None and holder is not None else None
-        return Attempts(self, candidates, context, lease, passed_over=passed_over, withheld=withheld)
+        asking = Asking(context, speaker, window) if window is not None else Asking(context, speaker)
+        return Attempts(
+            self, self._shedding.slots, candidates, asking, lease, passed_over=passed_over, withheld=withheld
+        )
 
     async def force_provider(self, provider: str, duration_seconds: float = 1800) -> None:
         """Ask this provider first, even in cooldown, for so many seconds.
@@ -174,7 +196,11 @@ class LLMProviderFallback:
         """The state of every provider, by the local copy."""
         now = self._clock.time()
         state = self._shared.routing
-        statuses = tuple(status_of(provider, self._tallies[provider.id], state, now) for provider in self._all.values())
+        in_flight = self._shedding.slots.in_flight
+        statuses = tuple(
+            status_of(provider, self._tallies[provider.id], state, now, in_flight(provider.id))
+            for provider in self._all.values()
+        )
         return ServiceStatus(statuses, state.forced(now), state.preferred(now), self._shared.connected)
 
     def failed(self, provider: str, outcome: Outcome, context: str) -> None:
@@ -234,9 +260,23 @@ class LLMProviderFallback:
         """Whether no healthy provider stands above this one."""
         return routing.leads(self._shared.routing, provider, self._usable, self._clock.time())
 
+    def moved(self, speaker: str, provider: str) -> None:
+        """Somebody was answered by this provider because one before it was busy."""
+        log.info("provider.stepped_in", provider=provider)
+        self._shedding.stays.begin(speaker, provider)
+
     def release(self, provider: str, holder: str) -> None:
         """Give a probe's lease back without a verdict."""
         self._shared.apply(routing.probe_returned(provider, holder))
+
+    @staticmethod
+    def _probe_due(
+        state: routing.Routing, usable: Sequence[str], now: float, picked: str | None, stay: str | None
+    ) -> str | None:
+        if not state.cooldowns:
+            return None
+        # Who stays somewhere is not sent elsewhere to find something out.
+        return routing.probe_due(state, usable, now, choice=picked if picked in usable else stay)
 
     async def _take_probe(self, provider: str, now: float) -> str | None:
         self._leases += 1

@@ -27,6 +27,7 @@ class LLMModelFactory:
         force_provider: ModelChoice | str | None = None,
         *,
         local_only: bool = False,
+        speaker: str | None = None,
     ) -> RoutedModel:
         """A model that asks the providers in the order of the service, each request anew.
 
@@ -36,6 +37,7 @@ class LLMModelFactory:
             force_provider: a user's explicit choice: a provider, or a provider and one of its models. It comes
                 before the preferred provider and after one that an admin forced; if it fails the others follow.
             local_only: leave out remote providers, because nobody agreed to them.
+            speaker: who is answered, such as `telegram:123`: after load shedding they stay with whoever answered.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
@@ -44,4 +46,6 @@ class LLMModelFactory:
         usable = [provider.id for provider in self._fallback.providers]
         if choice is not None and choice.provider not in usable:
             raise UnknownProvider(choice.provider, usable)
-        return RoutedModel(self._fallback, self._builder, context, choice, model_settings, local_only=local_only)
+        return RoutedModel(
+            self._fallback, self._builder, context, choice, model_settings, local_only=local_only, speaker=speaker
+        )

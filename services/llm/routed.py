@@ -6,7 +6,7 @@ are held back and a failure moves on to the next candidate; after that a failure
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -53,6 +53,7 @@ class RoutedModel(FallbackModel):
         choice: the user's explicit choice of provider and model, if any.
         settings: model settings of every request.
         local_only: leave out remote providers: nobody agreed to them.
+        speaker: who is answered, such as `telegram:123`: after load shedding they stay with whoever answered.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class RoutedModel(FallbackModel):
         settings: ModelSettings | None = None,
         *,
         local_only: bool = False,
+        speaker: str | None = None,
     ) -> None:
         # The library's own chain is not used; it lends its rules for histories from the first model by priority,
         # which is the one that is built anyway.
@@ -75,6 +77,7 @@ class RoutedModel(FallbackModel):
         self._context = context
         self._choice = choice
         self._local_only = local_only
+        self._speaker = speaker
 
     @property
     def model_name(self) -> str:
@@ -105,7 +108,7 @@ class RoutedModel(FallbackModel):
         attempts = await self._begin(messages)
         loop = asyncio.get_running_loop()
         try:
-            for candidate in self._large_enough(attempts):
+            async for candidate in attempts:
                 began = loop.time()
                 try:
                     model, prepared = self._prepared(candidate, messages, model_request_parameters)
@@ -139,7 +142,7 @@ class RoutedModel(FallbackModel):
         attempts = await self._begin(messages)
         loop = asyncio.get_running_loop()
         try:
-            for candidate in self._large_enough(attempts):
+            async for candidate in attempts:
                 began = loop.time()
                 async with AsyncExitStack() as stack:
                     try:
@@ -167,24 +170,20 @@ class RoutedModel(FallbackModel):
 
     async def _begin(self, messages: Sequence[ModelMessage]) -> Attempts:
         fits = self._sees if any(map(_has_image, messages)) else None
-        return await self._fallback.begin(self._context, self._choice, fits=fits, local_only=self._local_only)
+        return await self._fallback.begin(
+            self._context,
+            self._choice,
+            fits=fits,
+            local_only=self._local_only,
+            speaker=self._speaker,
+            window=self._window,
+        )
 
     def _sees(self, candidate: Candidate) -> bool:
         return self._builder.sees_images(candidate.provider, candidate.model)
 
     def _window(self, candidate: Candidate) -> int | None:
         return self._builder.context_window(candidate.provider, candidate.model)
-
-    def _large_enough(self, attempts: Attempts) -> Iterator[Candidate]:
-        """The candidates, without those whose window is known to be no larger than one that was too small."""
-        for candidate in attempts:
-            too_small = attempts.overflowed
-            if too_small is not None:
-                known, window = self._window(too_small), self._window(candidate)
-                if known is not None and window is not None and window <= known:
-                    attempts.skip()
-                    continue
-            yield candidate
 
     def _prepared(
         self, candidate: Candidate, messages: list[ModelMessage], parameters: ModelRequestParameters

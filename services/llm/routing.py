@@ -115,6 +115,7 @@ def order(
     now: float,
     *,
     choice: str | None = None,
+    stay: str | None = None,
     probe: str | None = None,
 ) -> list[str]:
     """All of `providers` in the order in which a request asks them.
@@ -124,6 +125,7 @@ def order(
         providers: the ids that may serve, by priority.
         now: the instant, seconds since the epoch.
         choice: the provider that the user picked, if any.
+        stay: the provider that the user was moved to because another one was busy, if any.
         probe: the half-open provider whose lease this request holds, if any.
     """
     phases = {provider: routing.phase(provider, now) for provider in providers}
@@ -133,7 +135,7 @@ def order(
         (p for p in providers if phases[p] is Phase.COOLING and p != probe),
         key=lambda p: routing.cooldowns[p].until,
     )
-    first = (routing.forced(now), choice, probe, routing.preferred(now))
+    first = (routing.forced(now), choice, stay, probe, routing.preferred(now))
     return list(dict.fromkeys(p for p in (*first, *healthy, *half_open, *cooling) if p in phases))
 
 

@@ -39,6 +39,10 @@ class ProviderStatus:
     last_error: str | None = None
     first_output_s: tuple[float, ...] = ()
     """The most recent times to first output, oldest first."""
+    in_flight: int = 0
+    """Requests that it is at work on."""
+    limit: int | None = None
+    """How many of all replicas it takes at once, None for any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,9 @@ class Tally:
     first_output_s: deque[float] = field(default_factory=lambda: deque[float](maxlen=LATENCIES_KEPT))
 
 
-def status_of(provider: ProviderSettings, tally: Tally, state: Routing, now: float) -> ProviderStatus:
+def status_of(
+    provider: ProviderSettings, tally: Tally, state: Routing, now: float, in_flight: int = 0
+) -> ProviderStatus:
     """The status of one provider.
 
     Args:
@@ -69,6 +75,7 @@ def status_of(provider: ProviderSettings, tally: Tally, state: Routing, now: flo
         tally: what was counted of it.
         state: what replicas share.
         now: the instant, seconds since the epoch.
+        in_flight: how many requests it is at work on.
     """
     cooldown = state.cooldowns.get(provider.id)
     until: float | None = None
@@ -97,4 +104,6 @@ def status_of(provider: ProviderSettings, tally: Tally, state: Routing, now: flo
         tally.failures,
         tally.last_error,
         tuple(tally.first_output_s),
+        in_flight,
+        provider.max_concurrency,
     )

@@ -40,6 +40,20 @@ async def test_the_waiting_message_is_answered_on_yes(asking: Stage) -> None:
     assert SECOND in (await asking.asks("And of Chile?")).text
 
 
+async def test_a_second_yes_before_the_buttons_are_gone(asking: Stage) -> None:
+    """It is one message, and gets one answer."""
+    asking.says("What is the capital of Peru?")
+    question = await asking.seen(lambda message: AGREE in message.labels)
+    gone = asking.telegram.hold("editMessageText", 2)
+    asking.presses(question, AGREE)
+    asking.presses(question, AGREE)
+    await asking.until(lambda: len(asking.events("consent.decided")) == 2)
+    gone.mend()
+    await asking.answer()
+    await asking.quiet()
+    assert len(asking.second.requests) == 1
+
+
 async def test_no_is_no(asking: Stage) -> None:
     """After a refusal nothing leaves, whatever is chosen, forced or tried again; the next message asks anew."""
     asking.says("Keep this between us, please.")

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.llm_server import LLMServer
-from tests.support.stage import FIRST, SECOND, Stage, told
+from tests.support.stage import FIRST, SECOND, Stage, images, told
 
 PICTURE = b"\xff\xd8\xff\xe0 not much of a picture, but one all the same"
 CANNOT_READ = "I cannot make anything of this kind of message yet. I understand text, pictures and text files."
@@ -18,13 +17,6 @@ POLL = {
     "id": "1", "question": "Tea?", "options": [], "total_voter_count": 0, "is_closed": False, "is_anonymous": True,
     "type": "regular", "allows_multiple_answers": False, "allows_revoting": False, "members_only": False,
 }  # fmt: skip
-
-
-def images(server: LLMServer, request: int = -1) -> list[bytes]:
-    """The pictures in what a provider was sent."""
-    content = server.requests[request].json["messages"][-1]["content"]
-    urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
-    return [base64.b64decode(url.partition("base64,")[2]) for url in urls]
 
 
 @pytest.fixture

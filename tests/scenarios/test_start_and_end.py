@@ -5,11 +5,15 @@ import time
 
 import pytest
 
+from bot.telegram.answering import LAST_WORDS_S
+from bot.telegram.lanes import FAREWELL_S
 from core.errors import StartupError
 from tests.support.llm_server import Answer, answer, gate
-from tests.support.stage import ELSEWHERE, FIRST, LONG, PERSON, RETRY, SECOND, STOP, Stage, told
+from tests.support.stage import ELSEWHERE, FIRST, GROUP, LONG, PERSON, RETRY, SECOND, STOP, Stage, told
 
 CUT_SHORT = "I am being restarted, so the answer ends here. Please try again in a minute."
+
+UNREAD = "I was restarted before I could read what you wrote last. Please send it again."
 
 
 def held(event: asyncio.Event) -> Answer:
@@ -127,6 +131,60 @@ async def test_sigterm_before_the_first_word(empty_stage: Stage) -> None:
     await stage.start()
     stage.presses(message, RETRY)
     assert (await stage.answer(after=message.id)).text == FIRST
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("en", UNREAD),
+        ("ru", "Меня перезапустили раньше, чем я успел прочитать ваше последнее. Отправьте его, пожалуйста, ещё раз."),
+    ],
+)
+async def test_who_still_waits_when_the_time_is_up_is_told_so(empty_stage: Stage, language: str, said: str) -> None:
+    """Once a chat, under what there is of the answer before it; what was sent again is answered."""
+    stage = empty_stage
+    await stage.start(SHUTDOWN_TIMEOUT="0.3")
+    stage.first.script(held(asyncio.Event()))
+    stage.says("Tell me something long.", language=language)
+    await stage.until(lambda: stage.chat().texts())
+    for question in ("And then?", "And what then?"):
+        stage.says(question, language=language)
+    await stage.until(lambda: not stage.telegram.pending)
+    assert await stage.stop() == 0
+    assert len(stage.chat().texts()) == 2
+    assert stage.chat().texts()[1] == said
+    assert [entry["dropped"] for entry in stage.events("lanes.cut_short")] == [2]
+    assert [entry["told"] for entry in stage.events("lanes.took_leave")] == [1]
+    await stage.start()
+    assert (await stage.asks("And then?")).text == FIRST
+
+
+async def test_in_a_group_who_was_not_heard_sees_which_message_it_was(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.start(SHUTDOWN_TIMEOUT="0.3")
+    stage.first.script(held(asyncio.Event()))
+    stage.says("/ask Tell me something long.", GROUP, user_id=PERSON)
+    await stage.growing(GROUP)
+    unheard = stage.says("/ask And then?", GROUP, user_id=PERSON)
+    await stage.until(lambda: not stage.telegram.pending)
+    assert await stage.stop() == 0
+    said = stage.chat(GROUP).answers()[-1]
+    assert (said.text, said.reply_to) == (UNREAD, unheard.id)
+
+
+async def test_a_telegram_that_hangs_does_not_keep_the_bot_from_leaving(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.start(SHUTDOWN_TIMEOUT="0.3", STREAM_MODE="off")
+    stage.first.script(gate(asyncio.Event(), then=answer()))
+    stage.says("Tell me something long.")
+    await stage.first.arrival(1)
+    stage.says("And then?")
+    await stage.until(lambda: not stage.telegram.pending)
+    stage.telegram.hold("sendMessage", 100)
+    began = time.monotonic()
+    assert await stage.stop() == 0
+    assert time.monotonic() - began < LAST_WORDS_S + FAREWELL_S + 2
+    assert [entry["untold"] for entry in stage.events("lanes.took_leave")] == [1]
 
 
 async def test_with_enough_time_an_answer_is_finished(empty_stage: Stage) -> None:

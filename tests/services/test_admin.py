@@ -67,7 +67,7 @@ class Office:
         """Whom the next request would ask, in this order."""
         attempts = await self.fallback.begin("test")
         attempts.close()
-        return [candidate.provider.id for candidate in attempts]
+        return [candidate.provider.id for candidate in attempts.candidates]
 
     async def audited(self) -> list[tuple[str, str | None, str | None]]:
         """Action, target and detail of each entry, oldest first; all are the admin's."""

@@ -5,6 +5,7 @@ is said on the stage must not be in the log: `close` looks for it.
 """
 
 import asyncio
+import base64
 import io
 import json
 import logging
@@ -224,6 +225,13 @@ def told(request: RecordedRequest) -> list[tuple[str, str]]:
     """What a provider was told: who said what, without the instructions."""
     said = [message for message in request.json["messages"] if message["role"] in ("user", "assistant")]
     return [(message["role"], _text_of(message.get("content"))) for message in said]
+
+
+def images(server: LLMServer, request: int = -1) -> list[bytes]:
+    """The pictures in what a provider was sent."""
+    content = server.requests[request].json["messages"][-1]["content"]
+    urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
+    return [base64.b64decode(url.partition("base64,")[2]) for url in urls]
 
 
 def instructions(request: RecordedRequest) -> str:

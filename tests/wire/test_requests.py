@@ -202,7 +202,7 @@ async def test_environment_of_the_sdks_does_not_leak(
 
     (request,) = server.requests
     assert "leaked" not in str(request)
-    assert request.bearer == KEY
+    assert (request.path, request.bearer) == (SHAPES[kind].path, KEY)
     assert "my secret" not in caplog.text
 
 

@@ -1,5 +1,7 @@
 """Talking: messages for the bot, and the commands and buttons around an answer."""
 
+from collections.abc import Sequence
+
 from aiogram import Bot, Router
 from aiogram.filters import Command, CommandObject, CommandStart
 from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
@@ -27,8 +29,11 @@ def chat_router(
         reply_to = message.message_id if is_group(message) else None
         await delivery.send(place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=reply_to)
 
-    async def answer(message: Message, bot: Bot, text: str) -> None:
-        incoming = await incoming_of(message, bot, text)
+    # `album` is every part of the album that the message belongs to, empty for one that stands by itself: the doorway
+    # hands it over with the update.
+
+    async def answer(message: Message, bot: Bot, text: str, album: Sequence[Message]) -> None:
+        incoming = await incoming_of(message, bot, text, album)
         if isinstance(incoming, Unreadable):
             await say(message, incoming.key)
             return
@@ -53,18 +58,18 @@ def chat_router(
             await say(message, "nothing-to-stop")
 
     @router.message(Command("ask"))
-    async def ask(message: Message, bot: Bot, command: CommandObject) -> None:
+    async def ask(message: Message, bot: Bot, command: CommandObject, album: Sequence[Message]) -> None:
         if not command.args and not message.photo and not message.document and not message.reply_to_message:
             await say(message, "ask-usage")
             return
-        await answer(message, bot, command.args or "")
+        await answer(message, bot, command.args or "", album)
 
     @router.message(UserContent(), Addressed())
-    async def talk(message: Message, bot: Bot, text: str) -> None:
+    async def talk(message: Message, bot: Bot, text: str, album: Sequence[Message]) -> None:
         if text.startswith("/"):
             await say(message, "unknown-command")
             return
-        await answer(message, bot, text)
+        await answer(message, bot, text, album)
 
     @router.callback_query(Stop.filter())
     async def stop_pressed(query: CallbackQuery, callback_data: Stop) -> None:

@@ -1,5 +1,7 @@
 """`/privacy`, and the question whether messages may leave the operator's own machines."""
 
+from contextlib import suppress
+
 import structlog
 from aiogram import Bot, Router
 from aiogram.filters import Command
@@ -12,8 +14,10 @@ from bot.telegram.keyboards import ConsentGiven, consent_keyboard
 from bot.telegram.lanes import Lanes
 from bot.telegram.members import is_chat_admin
 from bot.telegram.rendering import Rendered
+from core.errors import StorageError
 from core.i18n import Texts
 from services.chat.consent import Consent
+from services.chat.conversation import TurnStatus
 from services.chat.scope import scope_of
 from services.chat.threads import Threads
 
@@ -57,6 +61,20 @@ def privacy_router(
         if turn is not None and turn.prompt is not None and turn.thread.key == key:
             # The message that waited for the answer to this question.
             incoming = incoming_for(turn, message, query.from_user)
-            lanes.submit(key, lambda: answering.answer(incoming, retry_of=turn))
+
+            async def answer() -> None:
+                # Again, now that it has its turn: a second press may have come before the buttons were gone.
+                with suppress(StorageError):
+                    waiting = await threads.turn(turn.id)
+                    if waiting is None or waiting.status is TurnStatus.SUPERSEDED:
+                        return
+                await answering.answer(incoming, retry_of=turn)
+
+            async def tell(key_of_text: str) -> None:
+                text = Rendered(texts.get(key_of_text, language))
+                await delivery.send(key.chat_id, text, topic_id=key.topic_id or None)
+
+            if not lanes.submit(key, answer, lambda: tell("restarted-unread")):
+                await tell("queue-full")
 
     return router

@@ -13,6 +13,7 @@ help =
     /new: a fresh conversation
     /model: choose who answers
     /stop: stop the answer that is being written
+    /privacy: where your messages may go
     /help: this text
 
     Under an answer, Retry asks again and Retry elsewhere asks another provider.
@@ -30,7 +31,7 @@ stopped = Stopped.
 nothing-to-stop = Nothing to stop: I am not writing anything right now.
 interrupted = The answer broke off here.
 shutting-down = I am being restarted, so the answer ends here. Please try again in a minute.
-rate-limited-note = Telegram asked me to slow down, so this answer came with a delay.
+restarted-unread = I was restarted before I could read what you wrote last. Please send it again.
 
 ## What went wrong
 
@@ -96,6 +97,7 @@ console-help =
     /model: who may answer; /model <provider> [<model>] picks one, /model auto leaves it to me again
     /retry [<provider>]: answer the latest message again, by that provider if you name one
     /provider: how the providers are doing; /provider help tells what can be done with them
+    /privacy: where your messages may go
     /quit: leave
 
     Ctrl-C stops an answer, Ctrl-D leaves.

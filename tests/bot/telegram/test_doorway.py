@@ -9,8 +9,9 @@ from aiogram import Bot, Dispatcher
 from aiogram.types import Update
 
 from bot.telegram.delivery import Delivery
-from bot.telegram.doorway import Doorway
+from bot.telegram.doorway import Doorway, Guests
 from bot.telegram.lanes import WAITING_LIMIT, Job, Lanes
+from core.clock import Clock, SystemClock
 from core.i18n import Texts
 from core.messages import ConversationKey, Surface
 from tests.support.telegram_chats import JsonObject, natural_entities
@@ -40,9 +41,9 @@ class Crossing(Lanes):
         super().__init__()
         self.ways: list[Hashable] = []
 
-    def submit(self, key: Hashable, job: Job) -> bool:
+    def submit(self, key: Hashable, job: Job, farewell: Job | None = None) -> bool:
         self.ways.append(key)
-        return super().submit(key, job)
+        return super().submit(key, job, farewell)
 
     def run_at_once(self, job: Job) -> None:
         self.ways.append("at once")
@@ -58,12 +59,13 @@ class Entrance:
         delivery: Delivery,
         users: frozenset[int] = frozenset(),
         chats: frozenset[int] = frozenset(),
+        clock: Clock | None = None,
     ) -> None:
         self.lanes, self.dispatcher = Crossing(), Recorder()
         self._bot = traffic.bot
         self.doorway = Doorway(
             bot=traffic.bot, dispatcher=self.dispatcher, lanes=self.lanes, delivery=delivery, texts=Texts(strict=True),
-            users=users, chats=chats, everyone=not users and not chats,
+            clock=clock or SystemClock(), guests=Guests(users=users, chats=chats),
         )  # fmt: skip
 
     async def take(self, **content: object) -> None:
@@ -93,6 +95,8 @@ def said(text: str, **fields: object) -> dict[str, Any]:
         ({"edited_message": said("hello!", edit_date=2)}, "at once"),
         # Nor what people in a group say to each other: there may be more of it than a lane holds.
         ({"message": said("hello Bob", chat=GROUP)}, "at once"),
+        # Among that the commands of other bots.
+        ({"message": said("/roll 6", chat=GROUP)}, "at once"),
         # A text of nothing but spaces.
         ({"message": said("  ", chat=GROUP)}, "at once"),
         ({"message": said(" ")}, IN_PRIVATE),
@@ -137,6 +141,16 @@ async def test_who_is_let_in(
     for content in ({"message": said("/help", chat=chat, **{"from": person})}, {"callback_query": pressed}):
         await entrance.take(**content)
     assert len(entrance.dispatcher.fed) == (2 if let_in else 0)
+
+
+@pytest.mark.parametrize(("users", "let_in"), [({7}, True), ({8}, False)])
+async def test_the_stop_button_of_a_draft(
+    traffic: Traffic, delivery: Delivery, users: set[int], *, let_in: bool
+) -> None:
+    """Telegram tells the private chat in which it was pressed, and not by whom."""
+    entrance = Entrance(traffic, delivery, frozenset(users))
+    await entrance.take(stopped_message_generation={"chat": PRIVATE, "draft_id": 1})
+    assert bool(entrance.dispatcher.fed) is let_in
 
 
 async def test_who_is_not_let_in_is_told_in_private_and_on_a_press(

@@ -25,6 +25,7 @@ from services.llm.attempts import ModelChoice, Rules
 from services.llm.builders import ModelBuilder
 from services.llm.fallback import LLMProviderFallback
 from services.llm.model_factory import LLMModelFactory
+from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
 from tests.support.clock import ManualClock
 from tests.support.llm_server import LLMServer
@@ -91,10 +92,18 @@ class Bench:
     factory: LLMModelFactory
 
     async def ask(
-        self, *, streamed: bool, choice: ModelChoice | str | None = None, messages: list[ModelMessage] | None = None
+        self,
+        *,
+        streamed: bool,
+        choice: ModelChoice | str | None = None,
+        messages: list[ModelMessage] | None = None,
+        speaker: str | None = None,
+        local_only: bool = False,
     ) -> ModelResponse:
         """One request; a streamed one is read to its end."""
-        model = self.factory.create_llm_model_with_fallback("test", force_provider=choice)
+        model = self.factory.create_llm_model_with_fallback(
+            "test", force_provider=choice, speaker=speaker, local_only=local_only
+        )
         if not streamed:
             return await model_request(model, messages or HELLO)
         async with model_request_stream(model, messages or HELLO) as stream:
@@ -139,13 +148,15 @@ async def bench(
     clock = clock or RealPauses()
     shared = SharedRouting(redis, "test", clock)
     await shared.start()
-    fallback = LLMProviderFallback(providers, shared, clock, rules)
+    shedding = Shedding(redis, "test", clock)
+    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding)
     builder = ModelBuilder()
     builder._tls = _tls()
     try:
         yield Bench(clock, shared, fallback, LLMModelFactory(fallback, builder))
     finally:
         await builder.aclose()
+        await shedding.close()
         await shared.close()
 
 
