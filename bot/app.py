@@ -32,7 +32,7 @@ from services.llm.state import SharedRouting
 
 log = structlog.get_logger()
 
-DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",))
+DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), remote=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,8 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         await database.start()
         stack.push_async_callback(database.close)
 
+        if settings.redis_url is None:
+            log.info("redis.embedded", detail="REDIS_URL is not set: what is known of the providers stays here")
         redis = open_redis(settings.redis_url.get_secret_value() if settings.redis_url is not None else None)
         stack.push_async_callback(redis.aclose)
         shared = SharedRouting(redis, settings.redis_prefix, clock)

@@ -100,7 +100,9 @@ async def _redis(settings: Settings) -> list[Line]:
         # The library's message prints its connections with all that is in them.
         return [Line("redis", FAILED, "no sentinel that answers knows the master")]
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        return [Line("redis", FAILED, " ".join(str(error).split()) or type(error).__name__)]
+        refused = isinstance(error.__cause__, ConnectionRefusedError)
+        reason = "refused the connection" if refused else " ".join(str(error).split())
+        return [Line("redis", FAILED, reason or type(error).__name__)]
     finally:
         await client.aclose()
     return [Line("redis", OK, f"answered in {(asyncio.get_running_loop().time() - began) * 1000:.0f} ms")]
@@ -142,8 +144,11 @@ def _bot(response: httpx2.Response) -> Line:
     if answer.get("ok") is not True:
         said = answer.get("description") or "not an answer of a Bot API server"
         return Line("telegram", FAILED, f"HTTP {response.status_code}: {said}")
-    bot = cast("dict[str, Any]", answer.get("result") or {})
-    return Line("telegram", OK, f"@{bot.get('username', '?')}")
+    match answer.get("result"):
+        case {"username": str(username)}:
+            return Line("telegram", OK, f"@{username}")
+        case _:
+            return Line("telegram", OK, "answered without a name")
 
 
 def _table(lines: Sequence[Line]) -> list[str]:

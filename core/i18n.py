@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LOCALES = Path(__file__).parent / "locales"
-_LAST_RESORT = "en"
+LAST_RESORT = "en"
+"""What is spoken to those whose language there are no texts in."""
 
 
 class Texts:
@@ -65,7 +66,7 @@ class Texts:
         while parts:
             tags.append("-".join(parts).lower())
             parts.pop()
-        tags.append(_LAST_RESORT)
+        tags.append(LAST_RESORT)
         return [known for tag in dict.fromkeys(tags) for known in self.languages if known.lower() == tag]
 
     def _bundle(self, language: str) -> "FluentBundle":

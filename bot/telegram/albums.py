@@ -49,8 +49,8 @@ class Albums:
         self._clock = clock
         self._open: dict[tuple[int, str], Album] = {}
 
-    def of(self, message: Message) -> Album | None:
-        """The album that a message is a part of, with this part in it; None for a message that stands by itself."""
+    def join(self, message: Message) -> Album | None:
+        """Put a message into its album, and tell which that is; None for a message that stands by itself."""
         if message.media_group_id is None:
             return None
         self._open = {key: album for key, album in self._open.items() if album.is_open}

@@ -16,7 +16,7 @@ from aiogram.types import BotCommand, User
 from bot.telegram.faults import Fault, fault_of, reason_of
 from core.clock import Clock
 from core.errors import StartupError
-from core.i18n import Texts
+from core.i18n import LAST_RESORT, Texts
 
 log = structlog.get_logger()
 
@@ -25,7 +25,6 @@ CONNECTIONS = 512
 CALL_TIMEOUT_S = 10
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
-LANGUAGES = (None, "ru")
 
 
 class KnownBot(Bot):
@@ -66,7 +65,7 @@ async def connect(bot: KnownBot, clock: Clock) -> User:
 
 async def introduce(bot: Bot, texts: Texts) -> None:
     """Put the commands into the menu; a server that does not know how is no fault."""
-    for language in LANGUAGES:
+    for language in (None, *(known for known in texts.languages if known != LAST_RESORT)):
         commands = [
             BotCommand(command="new", description=texts.get("command-new", language)),
             BotCommand(command="model", description=texts.get("command-model", language)),

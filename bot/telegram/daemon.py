@@ -22,11 +22,12 @@ from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.models import model_router
 from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
-from bot.telegram.incoming import key_of, speaker_behind
+from bot.telegram.incoming import speaker_behind
 from bot.telegram.intake import Poller
 from bot.telegram.lanes import Lanes
 from bot.telegram.live import LiveReplies
 from bot.telegram.rendering import Rendered
+from bot.telegram.telling import tell
 from core.errors import StartupError, StorageError
 from core.i18n import Texts
 from services.notices import AdminNotices
@@ -199,9 +200,7 @@ def _apologies(delivery: Delivery, texts: Texts) -> Router:
         key = "failed-storage" if storage else "failed-unexpected"
         if event.update.message is not None:
             message = event.update.message
-            place = key_of(message)
-            text = Rendered(texts.get(key, speaker_behind(message).language))
-            await delivery.send(place.chat_id, text, topic_id=place.topic_id or None)
+            await tell(delivery, message, texts.get(key, speaker_behind(message).language))
         elif event.update.callback_query is not None:
             query = event.update.callback_query
             await delivery.answer_callback(query.id, texts.get(key, query.from_user.language_code), alert=True)

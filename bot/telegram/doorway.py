@@ -11,7 +11,7 @@ from bot.telegram.delivery import Delivery
 from bot.telegram.filters import Addressed
 from bot.telegram.incoming import is_group, key_of, speaker_behind
 from bot.telegram.lanes import Lanes
-from bot.telegram.rendering import Rendered
+from bot.telegram.telling import tell
 from core.clock import Clock
 from core.i18n import Texts
 
@@ -79,7 +79,7 @@ class Doorway:
     async def take(self, update: Update) -> None:
         """Send an update on its way; returns when it has its place."""
         message = update.message
-        album = self._albums.of(message) if message is not None else None
+        album = self._albums.join(message) if message is not None else None
         if album is None:
             await self._place(update, None)
         elif not album.is_placed:
@@ -127,9 +127,7 @@ class Doorway:
             self._lanes.run_at_once(lambda: self._delivery.answer_callback(query.id, text))
 
     async def _tell(self, message: Message, key: str) -> None:
-        place, text = key_of(message), self._texts.get(key, speaker_behind(message).language)
-        reply_to = message.message_id if is_group(message) else None
-        await self._delivery.send(place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=reply_to)
+        await tell(self._delivery, message, self._texts.get(key, speaker_behind(message).language))
 
 
 def _first_word(message: Message) -> str:

@@ -145,11 +145,12 @@ class Slots:
         desk.in_flight -= 1
         if slot.lease is None:
             return
-        if slot.is_told:
-            self._tell(desk, slot.lease, None)
-        else:
-            desk.untold.pop(slot.lease, None)
+        if not slot.is_told and slot.lease in desk.untold and desk.writer is None:
+            # It came and went while Redis was gone.
+            del desk.untold[slot.lease]
             desk.wake()
+        else:
+            self._tell(desk, slot.lease, None)
 
     async def close(self) -> None:
         """Wait until Redis has heard of what ended, if it listens."""
@@ -181,22 +182,26 @@ class Slots:
             # Left over from a time without Redis: others have to know of it first.
             await asyncio.shield(self._write_behind(desk))
         now, ends = self._clock.time(), self._end_of(slot.provider)
+        ended = [name for name, its_end in desk.untold.items() if its_end is None]
 
         async def exchange(redis: Redis) -> bool:
             async with redis.pipeline(transaction=True) as pipe:
+                # What ended a moment ago and is about to be told: the next step of a tool loop comes before that.
+                if ended:
+                    pipe.zrem(desk.key, *ended)
                 pipe.zremrangebyscore(desk.key, "-inf", now)
+                if desk.line:
+                    pipe.zadd(desk.lines_key, {self._replica: now + LINE_S})
+                    pipe.expire(desk.lines_key, KEEP_S)
                 # Last in the order until it is known whether it fits. While replicas disagree about the limit, the
                 # lower one forgets the youngest of the leases above it; they only miss in the count.
                 pipe.zadd(desk.key, {lease: math.inf})
                 pipe.zremrangebyrank(desk.key, limit, -1)
-                pipe.zadd(desk.key, {lease: ends}, xx=True, ch=True)
                 pipe.expire(desk.key, int(_lease_s(slot.provider)) + KEEP_S)
-                if desk.line:
-                    pipe.zadd(desk.lines_key, {self._replica: now + LINE_S})
-                    pipe.expire(desk.lines_key, KEEP_S)
+                pipe.zadd(desk.key, {lease: ends}, xx=True, ch=True)
                 slot.is_told = True
                 results = await pipe.execute()
-            return results[3] == 1
+            return results[-1] == 1
 
         try:
             return await self._reach.ask(exchange)

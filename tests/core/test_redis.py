@@ -15,8 +15,10 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisClusterException, RedisError
 
 from core.clock import SystemClock
+from core.provider_settings import ProviderKind, ProviderSettings
 from core.redis import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, open_redis
 from services.llm import routing
+from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
 from tests.services.llm.bench import eventually
 from tests.support.redis_server import BINARY, RedisServer, free_port
@@ -143,6 +145,30 @@ async def test_the_shared_state_works_on_each_kind_of_server(url: str) -> None:
             await first.close()
             await second.close()
             await one.delete("test:{llm}:routing")
+
+
+async def test_the_slots_work_on_each_kind_of_server(url: str) -> None:
+    """Taken, refused, waited for and given back over two replicas; and who stays where."""
+    busy = ProviderSettings(id="busy", kind=ProviderKind.OPENAI_COMPATIBLE, models=("m",), max_concurrency=1)
+    async with open_redis(url) as one, open_redis(url) as two:
+        first, second = Shedding(one, "test", SystemClock()), Shedding(two, "test", SystemClock())
+        held = await first.slots.take(busy)
+        assert held is not None
+        assert await second.slots.take(busy) is None
+        waiting = asyncio.create_task(second.slots.wait([busy]))
+        await asyncio.sleep(0.05)
+        first.slots.release(held)
+        async with asyncio.timeout(2):
+            passed_on = await waiting
+        assert passed_on is not None
+        assert await first.slots.take(busy) is None
+        second.slots.release(passed_on)
+
+        first.stays.begin("telegram:1", "other")
+        await first.close()
+        await second.close()
+        assert await second.stays.of("telegram:1") == "other"
+        assert await one.zcard("test:{llm}:inflight:busy") == 0
 
 
 @pytest.mark.parametrize("form", ["redis://{}", "redis+sentinel://{}/stage", "redis+cluster://{}"])

@@ -5,9 +5,9 @@ from aiogram.filters import Command, CommandObject, Filter
 from aiogram.types import CallbackQuery, InaccessibleMessage, Message, User
 
 from bot.telegram.delivery import Delivery
-from bot.telegram.incoming import key_of
 from bot.telegram.keyboards import Desk, desk_keyboard
 from bot.telegram.rendering import Rendered
+from bot.telegram.telling import tell
 from core.i18n import Texts
 from services.admin import ProviderDesk
 from services.llm.fallback import LLMProviderFallback
@@ -43,9 +43,7 @@ def admin_router(
         actor = message.from_user
         if actor is None:
             return
-        place = key_of(message)
-        text = await desk.command(command.args or "", actor.id)
-        await delivery.send(place.chat_id, Rendered(text), topic_id=place.topic_id or None, markup=keyboard)
+        await tell(delivery, message, await desk.command(command.args or "", actor.id), keyboard)
 
     @router.callback_query(Desk.filter(), FromAdmin(admin_ids))
     async def pressed(query: CallbackQuery, callback_data: Desk) -> None:

@@ -12,7 +12,7 @@ from bot.telegram.filters import Addressed, UserContent
 from bot.telegram.incoming import Unreadable, incoming_of, is_group, key_of, speaker_behind
 from bot.telegram.keyboards import Stop
 from bot.telegram.live import LiveReplies
-from bot.telegram.rendering import Rendered
+from bot.telegram.telling import tell
 from core.i18n import Texts
 from services.chat.threads import Threads
 
@@ -24,10 +24,7 @@ def chat_router(
     router = Router(name="chat")
 
     async def say(message: Message, key: str, **arguments: str) -> None:
-        text = texts.get(key, speaker_behind(message).language, **arguments)
-        place = key_of(message)
-        reply_to = message.message_id if is_group(message) else None
-        await delivery.send(place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=reply_to)
+        await tell(delivery, message, texts.get(key, speaker_behind(message).language, **arguments))
 
     # `album` is every part of the album that the message belongs to, empty for one that stands by itself: the doorway
     # hands it over with the update.

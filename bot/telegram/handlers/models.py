@@ -10,6 +10,7 @@ from bot.telegram.incoming import is_group, key_of
 from bot.telegram.keyboards import Automatic, PickModel, PickProvider, checksum, models_keyboard, providers_keyboard
 from bot.telegram.members import is_chat_admin
 from bot.telegram.rendering import Rendered
+from bot.telegram.telling import tell
 from core.i18n import Texts
 from core.provider_settings import ProviderSettings
 from services.chat.preferences import Preferences
@@ -64,13 +65,7 @@ def model_router(
     @router.message(Command("model"))
     async def model(message: Message) -> None:
         language = message.from_user.language_code if message.from_user is not None else None
-        place = key_of(message)
-        await delivery.send(
-            place.chat_id,
-            Rendered(await title(message, language)),
-            topic_id=place.topic_id or None,
-            markup=providers(language),
-        )
+        await tell(delivery, message, await title(message, language), providers(language))
 
     @router.callback_query(PickProvider.filter())
     async def pick_provider(query: CallbackQuery, callback_data: PickProvider, bot: Bot) -> None:

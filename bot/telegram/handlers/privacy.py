@@ -14,6 +14,7 @@ from bot.telegram.keyboards import ConsentGiven, consent_keyboard
 from bot.telegram.lanes import Lanes
 from bot.telegram.members import is_chat_admin
 from bot.telegram.rendering import Rendered
+from bot.telegram.telling import tell
 from core.errors import StorageError
 from core.i18n import Texts
 from services.chat.consent import Consent
@@ -38,10 +39,9 @@ def privacy_router(
 
     @router.message(Command("privacy"))
     async def privacy(message: Message) -> None:
-        place, language = key_of(message), speaker_behind(message).language
-        text = await consent.standing(scope_of(place), language)
+        language = speaker_behind(message).language
         markup = consent_keyboard(texts, language, 0) if consent.is_open else None
-        await delivery.send(place.chat_id, Rendered(text), topic_id=place.topic_id or None, markup=markup)
+        await tell(delivery, message, await consent.standing(scope_of(key_of(message)), language), markup)
 
     @router.callback_query(ConsentGiven.filter())
     async def decided(query: CallbackQuery, callback_data: ConsentGiven, bot: Bot) -> None:
@@ -70,11 +70,8 @@ def privacy_router(
                         return
                 await answering.answer(incoming, retry_of=turn)
 
-            async def tell(key_of_text: str) -> None:
-                text = Rendered(texts.get(key_of_text, language))
-                await delivery.send(key.chat_id, text, topic_id=key.topic_id or None)
-
-            if not lanes.submit(key, answer, lambda: tell("restarted-unread")):
-                await tell("queue-full")
+            unread = texts.get("restarted-unread", language)
+            if not lanes.submit(key, answer, lambda: tell(delivery, message, unread)):
+                await tell(delivery, message, texts.get("queue-full", language))
 
     return router

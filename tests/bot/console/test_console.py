@@ -76,6 +76,8 @@ class TestGreeting:
         async with LLMServer(models=["llama3.2:latest"]) as server, opened({"ollama": server.url}) as seen:
             seen.type("/provider test demo")
             await seen.until("demo works")
+            seen.type("/privacy")
+            await seen.until("No outside provider is set up")
         assert "has no model m yet (ollama pull m)" in seen.text
         assert "the built-in demo stands in" in seen.text
 
@@ -197,7 +199,7 @@ class TestCommands:
         """A provider with its default model, one of its models, one of its live list; then nobody in particular."""
         server.models = ["m", "n", "x"]
         async with opened({"a": server.url, "b": server.url}) as seen:
-            for arguments, current in {"b": "b m", "B n": "b n", "b x": "b x", "auto": "Automatic"}.items():
+            for arguments, current in {"b": "b m", "B n": "b n", "b x": "b x", "auto": "automatic"}.items():
                 seen.type(f"/model {arguments}", "hello", "/model")
                 await seen.until(f"Now: {current}")
         assert [request.model for request in server.requests] == ["m", "n", "x", "m"]

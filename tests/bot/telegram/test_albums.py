@@ -8,7 +8,7 @@ from tests.support.telegram_messages import GROUP, message
 
 
 def taken(albums: Albums, number: int, album: str | None = "x", **fields: object) -> Album:
-    found = albums.of(message(None, message_id=number, media_group_id=album, **fields))
+    found = albums.join(message(None, message_id=number, media_group_id=album, **fields))
     assert found is not None
     return found
 
@@ -18,7 +18,7 @@ async def numbers(album: Album) -> list[int]:
 
 
 async def test_a_message_that_stands_by_itself_is_no_album(clock: ManualClock) -> None:
-    assert Albums(clock).of(message("hello")) is None
+    assert Albums(clock).join(message("hello")) is None
 
 
 async def test_an_album_is_whole_a_second_after_its_last_part(clock: ManualClock) -> None:

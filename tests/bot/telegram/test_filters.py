@@ -95,3 +95,7 @@ async def test_what_nobody_wrote_is_not_for_the_bot() -> None:
     assert await UserContent()(message("hello"))
     assert not await UserContent()(message(None, chat=GROUP, new_chat_members=[ANN]))
     assert not await UserContent()(message("inline result", via_bot=BOT))
+    # Another bot; an anonymous admin only looks like one.
+    other = {"id": 1087968824, "is_bot": True, "first_name": "Group"}
+    assert not await UserContent()(message("hello", chat=GROUP, **{"from": other}))
+    assert await UserContent()(message("hello", chat=GROUP, sender_chat=GROUP, **{"from": other}))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
 from structlog.testing import capture_logs
 
 from bot.telegram.lanes import WAITING_LIMIT, Lanes
@@ -154,6 +155,44 @@ async def test_drain_cancels_what_takes_too_long_and_drops_what_has_not_begun() 
     assert work.begun == []
     assert logs == [{"event": "lanes.cut_short", "log_level": "warning", "running": 1, "dropped": 2}]
     assert lanes._workers == {}
+
+
+async def test_drain_takes_leave_of_what_it_drops() -> None:
+    """Once a lane, by the last job's own farewell, and not before what ran there has said its last word."""
+    lanes, work = Lanes(), Work()
+    said: list[str] = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            said.append("last word")
+
+    def farewell(name: str) -> Callable[[], Awaitable[None]]:
+        async def say() -> None:
+            said.append(name)
+
+        return say
+
+    lanes.submit("x", slow, farewell("x1"))
+    lanes.submit("x", work.job("x2"), farewell("x2"))
+    lanes.submit("x", work.job("x3"), farewell("x3"))
+    lanes.submit("y", work.job("y1"), farewell("y1"))
+    await settle()
+    await lanes.drain(0.05)
+    assert said == ["last word", "x3"]
+
+
+async def test_a_farewell_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.telegram.lanes.FAREWELL_S", 0.05)
+    lanes, work = Lanes(), Work()
+    lanes.submit("x", work.job("x1"))
+    lanes.submit("x", work.job("x2"), work.job("farewell"))
+    await settle()
+    async with asyncio.timeout(1):
+        await lanes.drain(0.05)
+    assert work.ended == ["x1 cancelled", "farewell cancelled"]
 
 
 async def test_drain_of_nothing_is_done_at_once() -> None:

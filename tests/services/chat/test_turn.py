@@ -86,6 +86,24 @@ async def opened(file: Database, path: str = "{}", busy_timeout_s: float = 0.2) 
 class TestAnswer:
     """The ordinary turn."""
 
+    async def test_who_was_moved_because_somebody_was_busy_stays_there(
+        self, file: Database, first: LLMServer, second: LLMServer
+    ) -> None:
+        """In all chats, and nobody else does."""
+        busy = provider("first", first.url, max_concurrency=1)
+        async with chat_bench(file, busy, provider("second", second.url)) as bench:
+            held = asyncio.Event()
+            first.script(gate(held))
+            reply, turn = bench.begin(message(speaker=BOB))
+            await first.arrival(1)
+            assert (await bench.say()).provider == "second"
+            held.set()
+            await turn
+
+            assert (await bench.say()).provider == "second"
+            assert (await bench.say(message(key=GROUP))).provider == "second"
+            assert (await bench.say(message(key=GROUP, speaker=BOB))).provider == reply.provider == "first"
+
     async def test_streamed_saved_and_read_back_after_a_restart(
         self, database: Database, database_url: str, first: LLMServer
     ) -> None:

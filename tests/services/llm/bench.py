@@ -90,6 +90,7 @@ class Bench:
     shared: SharedRouting
     fallback: LLMProviderFallback
     factory: LLMModelFactory
+    shedding: Shedding
 
     async def ask(
         self,
@@ -153,7 +154,7 @@ async def bench(
     builder = ModelBuilder()
     builder._tls = _tls()
     try:
-        yield Bench(clock, shared, fallback, LLMModelFactory(fallback, builder))
+        yield Bench(clock, shared, fallback, LLMModelFactory(fallback, builder), shedding)
     finally:
         await builder.aclose()
         await shedding.close()

@@ -47,7 +47,7 @@ async def stage(kind: ProviderKind) -> AsyncIterator[Stage]:
 
 def of_kind(kind: ProviderKind, server: LLMServer, **changes: object) -> ProviderSettings:
     """The provider `first`, with deadlines that a test can wait for."""
-    short = provider_at(server, kind, id="first", timeout_s=5.0, first_token_timeout_s=0.4, stall_timeout_s=0.4)
+    short = provider_at(server, kind, id="first", timeout_s=8.0, first_token_timeout_s=1.5, stall_timeout_s=1.0)
     return replace(short, **changes)
 
 
