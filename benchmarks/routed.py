@@ -17,7 +17,7 @@ from pydantic_ai import Agent
 from pydantic_ai.models import Model
 from pydantic_ai.models.fallback import FallbackModel
 
-from benchmarks.measuring import compare, llm_server_process
+from benchmarks.measuring import Work, compare, llm_server_process
 from core.clock import SystemClock
 from core.provider_settings import ProviderKind, ProviderSettings
 from core.redis import open_redis
@@ -25,7 +25,7 @@ from services.llm.builders import ModelBuilder
 from services.llm.fallback import LLMProviderFallback
 from services.llm.model_factory import LLMModelFactory
 from services.llm.state import SharedRouting
-from tests.support.llm_server import LLMServer
+from tests.support.llm_server import refusing_url
 from tests.support.redis_server import RedisServer
 
 AGENT = Agent(instructions="Answer in a few words.")
@@ -80,18 +80,16 @@ async def overhead(redis_url: str, healthy: str, broken: str, rounds: int, repea
         stock = FallbackModel(bare, well.builder.model(up[1], "m"))
         stock_ill = FallbackModel(ill.builder.model(down[0], "m"), ill.builder.model(down[1], "m"))
         for title, ask in (("plain", _plain), ("streamed", _streamed)):
-            await compare(
-                f"CPU time of a {title} request",
-                {
-                    "bare model": lambda ask=ask: ask(bare),
-                    "routed, healthy": lambda ask=ask: ask(well.model),
-                    "routed, primary in cooldown": lambda ask=ask: ask(ill.model),
-                    "FallbackModel, healthy": lambda ask=ask: ask(stock),
-                    "FallbackModel, primary down": lambda ask=ask: ask(stock_ill),
-                },
-                rounds=rounds,
-                repeat=repeat,
-            )
+            alternatives: dict[str, Work] = {
+                "bare model": lambda ask=ask: ask(bare),
+                "routed, healthy": lambda ask=ask: ask(well.model),
+                "routed, primary in cooldown": lambda ask=ask: ask(ill.model),
+                "FallbackModel, healthy": lambda ask=ask: ask(stock),
+            }
+            if title == "plain":
+                # Streamed, it stopped for ever after some sixty refused connections in a row.
+                alternatives["FallbackModel, primary down"] = lambda ask=ask: ask(stock_ill)
+            await compare(f"CPU time of a {title} request", alternatives, rounds=rounds, repeat=repeat)
 
 
 async def failover_latency(redis_url: str, healthy: str, cases: dict[str, str]) -> None:
@@ -156,10 +154,9 @@ async def main(rounds: int, repeat: int) -> None:
         healthy = await stack.enter_async_context(llm_server_process())
         failing = await stack.enter_async_context(llm_server_process("500"))
         silent = await stack.enter_async_context(llm_server_process("hang"))
-        gone = await LLMServer().start()
-        await gone.stop()
-        await overhead(redis.url, healthy, gone.url, rounds, repeat)
-        await failover_latency(redis.url, healthy, {"refused": gone.url, "500": failing, "silent (0.5 s)": silent})
+        gone = stack.enter_context(refusing_url())
+        await overhead(redis.url, healthy, gone, rounds, repeat)
+        await failover_latency(redis.url, healthy, {"refused": gone, "500": failing, "silent (0.5 s)": silent})
         await spread(redis.url)
 
 
