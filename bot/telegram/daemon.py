@@ -70,6 +70,8 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event) -> int:
     settings = house.settings
     if settings.telegram_mode == "webhook":
         log.warning("telegram.webhook_not_served", detail="this version fetches its updates by polling")
+    if settings.web_port is not None:
+        log.warning("web.not_served", detail="this version has no web side: WEB_PORT has no effect")
     lanes = Lanes()
     delivery = Delivery(bot, house.clock)
     doorway = _furnish(house, bot, delivery, lanes)
