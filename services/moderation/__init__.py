@@ -1,0 +1,1 @@
+"""Groups kept clean: what is judged, by whom, and what follows from it."""
