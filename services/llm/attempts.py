@@ -27,6 +27,8 @@ log = structlog.get_logger()
 
 BUSY = "busy"
 """Why a provider was not asked whose limit was reached."""
+HALF_OPEN = 1.0
+"""The doubt about a provider whose cooldown has ended and that has not proven itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Candidate:
     model: str
     by_order: bool = True
     """Whether it stands here by the rules alone, and not because somebody forced or picked it."""
+    misfit: bool = False
+    """Whether it cannot take the request as it is (does not see its images, say) and therefore comes last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,10 @@ class Ledger(Protocol):
 
     def leads(self, provider: str) -> bool:
         """Whether no healthy provider stands above this one."""
+        ...
+
+    def doubt(self, provider: str) -> float:
+        """What speaks against asking it: 0 while healthy, more the later its cooldown ends, `HALF_OPEN` after that."""
         ...
 
     def failed(self, provider: str, outcome: Outcome, context: str) -> None:
@@ -165,6 +173,8 @@ class Attempts:
         self._current = candidates[0]
         self._slot: Slot | None = None
         self._began = service.time()
+        self._doubt = 0.0
+        """What spoke against the current candidate when it was asked."""
         self._retries = 0
         self._again = False
         self._failed: list[tuple[FailedAttempt, Fault]] = []
@@ -185,7 +195,7 @@ class Attempts:
             return self._current
         self._leave()
         while self._left and len(self._failed) < self._hops:
-            candidate = self._left.popleft()
+            candidate = self._next_left()
             if self._is_too_small(candidate):
                 self._passed_over = True
                 continue
@@ -194,6 +204,19 @@ class Attempts:
                 return self._ask(candidate, slot)
             self._shed(candidate)
         return await self._next_in_turn()
+
+    def _next_left(self) -> Candidate:
+        """The next in the order of this moment: others may have found out since that it has to cool down."""
+        probed = self._lease[0] if self._lease is not None else None
+
+        def lateness(candidate: Candidate) -> tuple[bool, float]:
+            doubt = self._service.doubt(candidate.provider.id) if candidate.by_order else 0.0
+            # Whoever probes comes first until others have found it failing.
+            return candidate.misfit, 0.0 if candidate.provider.id == probed and doubt == HALF_OPEN else doubt
+
+        candidate = min(self._left, key=lateness)
+        self._left.remove(candidate)
+        return candidate
 
     async def _next_in_turn(self) -> Candidate:
         busy = [candidate.provider for candidate, _ in self._busy.values() if not self._is_too_small(candidate)]
@@ -209,6 +232,7 @@ class Attempts:
         self._slot = slot
         self._retries = candidate.provider.retries
         self._began = self._service.time()
+        self._doubt = self._service.doubt(candidate.provider.id)
         return candidate
 
     def _leave(self) -> None:
@@ -261,10 +285,12 @@ class Attempts:
             raise self._surfaced(outcome, error)
         if outcome.fault is Fault.HICCUP and self._retries > 0:
             self._retries -= 1
-            self._again = True
-            log.info("provider.retried", provider=provider.id, reason=outcome.reason, context=self._context)
             await self._service.pause()
-            return
+            # Unless another request has found out meanwhile that it was no hiccup, and somebody else can be asked.
+            if self._service.doubt(provider.id) <= self._doubt or not self._left:
+                log.info("provider.retried", provider=provider.id, reason=outcome.reason, context=self._context)
+                self._again = True
+                return
         self._passed_over = self._passed_over or outcome.cooldown_s is None
         if outcome.fault is Fault.CONTEXT_WINDOW:
             self._overflowed = self._current

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -10,7 +10,7 @@ from core.clock import Clock
 from core.errors import AllProvidersFailed, ConsentNeeded, UnknownProvider
 from core.settings import ProviderSettings
 from services.llm import routing
-from services.llm.attempts import Asking, Attempts, Candidate, ModelChoice, Rules
+from services.llm.attempts import HALF_OPEN, Asking, Attempts, Candidate, ModelChoice, Rules
 from services.llm.outcomes import Fault, Outcome, classify
 from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
@@ -137,7 +137,8 @@ class LLMProviderFallback:
         fixed = {state.forced(now), picked}
         candidates = [self._candidate(provider, choice, by_order=provider not in fixed) for provider in order]
         if fits is not None:
-            candidates.sort(key=lambda candidate: candidate.by_order and not fits(candidate))
+            candidates = [replace(each, misfit=each.by_order and not fits(each)) for each in candidates]
+            candidates.sort(key=lambda candidate: candidate.misfit)
         if not candidates:
             raise ConsentNeeded if withheld else AllProvidersFailed(())
         passed_over = fits is not None and [c.provider.id for c in candidates] != order
@@ -255,6 +256,13 @@ class LLMProviderFallback:
     def time(self) -> float:
         """Seconds since the epoch."""
         return self._clock.time()
+
+    def doubt(self, provider: str) -> float:
+        """What speaks against asking it: 0 while healthy, more the later its cooldown ends, `HALF_OPEN` after that."""
+        cooldown = self._shared.routing.cooldowns.get(provider)
+        if cooldown is None:
+            return 0.0
+        return cooldown.until if cooldown.until > self._clock.time() else HALF_OPEN
 
     def leads(self, provider: str) -> bool:
         """Whether no healthy provider stands above this one."""

@@ -199,6 +199,59 @@ async def test_when_all_cool_down_the_one_that_is_free_first_is_tried(stage: Sta
     assert await stage.asked() == "second"
 
 
+async def test_who_was_found_failing_meanwhile_is_not_asked_before_who_is_well(stage: Stage) -> None:
+    """The order is that of the moment at which a candidate is asked, not of the one at which the request began."""
+    held = asyncio.Event()
+    stage.first.script(llm.gate(held, then=llm.status(529)))
+    stuck = asyncio.create_task(stage.asked())
+    await stage.first.arrival(1)
+    stage.second.script(llm.status(529))
+    assert await stage.asked(choice="second") == "first"
+
+    held.set()
+
+    assert await stuck == "third"
+    assert stage.counts()[1] == 1
+
+
+async def test_nor_is_who_has_not_proven_itself_since(stage: Stage) -> None:
+    """Its cooldown has even ended by then: it is found out by one request whether it is back, and not by this one."""
+    held = asyncio.Event()
+    stage.first.script(llm.gate(held, then=llm.status(529)))
+    stuck = asyncio.create_task(stage.asked())
+    await stage.first.arrival(1)
+    stage.second.script(llm.status(429, headers={"retry-after": "1"}))
+    assert await stage.asked(choice="second") == "first"
+    stage.replica.clock.shift(2)
+
+    held.set()
+
+    assert await stuck == "third"
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_a_hiccup_of_who_was_found_failing_meanwhile_is_none(stage: Stage, *, streamed: bool) -> None:
+    """Another request has already tried once more, in vain."""
+    held = asyncio.Event()
+    stage.first.script(llm.gate(held, then=llm.status(500)), llm.status(500), llm.status(500))
+    stuck = asyncio.create_task(stage.asked(streamed=streamed))
+    await stage.first.arrival(1)
+    assert await stage.asked(streamed=streamed) == "second"
+
+    held.set()
+
+    assert await stuck == "second"
+    assert stage.counts() == [3, 2, 0]
+
+
+async def test_a_picked_one_in_cooldown_is_tried_once_more_after_a_hiccup(stage: Stage) -> None:
+    """Its cooldown was known when it was asked."""
+    await stage.first_fails()
+    stage.first.script(llm.status(500))
+
+    assert await stage.asked(choice="first") == "first"
+
+
 # Remembering
 
 
