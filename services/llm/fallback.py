@@ -170,7 +170,7 @@ class LLMProviderFallback:
     async def reset(self, provider: str) -> None:
         """End a provider's cooldown; a preference for one that stands below it ends too."""
         self._known(provider)
-        await self._act(routing.reset(provider, self._usable))
+        await self._act(routing.reset(provider, self._clock.time(), self._usable))
 
     async def report_provider_failure(self, provider: str, error: BaseException, context: str) -> None:
         """Count a failure that a caller saw; it cools the provider down where the error is the provider's fault.

@@ -254,13 +254,16 @@ def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequ
     return change
 
 
-def reset(provider: str, priority: Sequence[str]) -> Change:
-    """An admin ends a cooldown; a preference for somebody below in the order goes with it."""
+def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
+    """An admin ends a cooldown, and a preference for somebody below in the order; neither if it is newer than this."""
     above = set(priority[: priority.index(provider) + 1]) if provider in priority else set[str]()
+    newest = now + CLOCK_SKEW_S
 
     def change(routing: Routing) -> Routing:
-        preference = routing.preference
-        if preference is not None and preference.provider not in above:
+        cooldown, preference = routing.cooldowns.get(provider), routing.preference
+        if cooldown is not None and cooldown.since > newest:
+            return routing
+        if preference is not None and preference.provider not in above and preference.since <= newest:
             preference = None
         return replace(
             routing,

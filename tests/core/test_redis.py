@@ -132,7 +132,7 @@ async def test_the_shared_state_works_on_each_kind_of_server(url: str) -> None:
                   for name, replica in (("b", first), ("c", second), ("d", first), ("e", second)))
             )  # fmt: skip
             await eventually(lambda: set(first.routing.cooldowns) == set(second.routing.cooldowns) == set("abcde"))
-            await first.commit(routing.reset("a", ("a",)), 5)
+            await first.commit(routing.reset("a", clock.time(), ("a",)), 5)
             await eventually(lambda: set(second.routing.cooldowns) == set("bcde"))
 
             await one.delete("test:{llm}:routing")

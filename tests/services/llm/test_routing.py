@@ -197,8 +197,8 @@ def test_only_its_holder_gives_a_lease_back() -> None:
 def test_reset_ends_the_cooldown_and_what_stands_below() -> None:
     known = state(cooling("b"), preferred="c", probing="b")
 
-    assert routing.reset("b", ABC)(known) == Routing()
-    assert routing.reset("b", ABC)(state(cooling("b"), preferred="a")).preferred(NOW) == "a"
+    assert routing.reset("b", NOW, ABC)(known) == Routing()
+    assert routing.reset("b", NOW, ABC)(state(cooling("b"), preferred="a")).preferred(NOW) == "a"
 
 
 def test_clear_forgets_force_and_preference_and_keeps_cooldowns() -> None:
@@ -216,6 +216,16 @@ def test_what_an_admin_did_while_cut_off_does_not_undo_what_is_newer() -> None:
     assert routing.cleared(NOW)(newer) == newer
     assert routing.forced("c", NOW, 1800)(skewed).forced(NOW) == "c"
     assert routing.cleared(NOW)(skewed) == Routing()
+
+
+def test_a_reset_while_cut_off_does_not_end_what_is_newer() -> None:
+    """The provider failed again since, or somebody below has stepped in since."""
+    failed_since = state(cooling("a"), preferred="b")
+    stepped_in_since = Routing(preference=Preference("b", NOW, NOW + 1800))
+
+    assert routing.reset("a", NOW - 60, ABC)(failed_since) == failed_since
+    assert routing.reset("a", NOW - 60, ABC)(stepped_in_since).preferred(NOW) == "b"
+    assert routing.reset("a", NOW - 1, ABC)(stepped_in_since) == Routing()
 
 
 def test_merging_keeps_the_newer_force_and_the_later_ends() -> None:

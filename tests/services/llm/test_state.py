@@ -101,7 +101,7 @@ async def test_what_is_gone_is_gone_from_the_store(redis: Redis, shared: SharedR
     await shared.commit(routing.forced("a", clock.time(), 60), 5)
     await shared.commit(cooled(clock), 5)
 
-    await shared.commit(routing.reset("a", ("a",)), 5)
+    await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
     await shared.commit(routing.cleared(clock.time()), 5)
 
     assert await fields(redis) == {}
@@ -204,7 +204,7 @@ async def test_an_unreadable_field_is_left_out(redis: Redis, clock: RealSleeps, 
             assert set(shared.routing.cooldowns) == {"b"}
             assert shared.connected
 
-            await shared.commit(routing.reset("b", ("b",)), 5)
+            await shared.commit(routing.reset("b", clock.time(), ("b",)), 5)
 
             assert await fields(redis) == {}
     assert [entry["fields"] for entry in logs if entry["event"] == "routing.unreadable_fields"] == [[field]]
@@ -228,7 +228,7 @@ async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: Rea
 
     async with replica(redis, clock) as shared:
         await shared.commit(cooled(clock), 5)
-        await shared.commit(routing.reset("a", ("a",)), 5)
+        await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
 
     assert await redis.hgetall(KEY) == {"inflight:a": "3", state.LIFE: await redis.hget(KEY, state.LIFE)}  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -260,7 +260,7 @@ async def test_what_an_admin_ended_stays_ended(redis: Redis, shared: SharedRouti
         await redis.publish(CHANNEL, "wakes everybody")
 
         await shared.commit(routing.cleared(clock.time()), 5)
-        await shared.commit(routing.reset("a", ("a",)), 5)
+        await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
 
         await eventually(lambda: other.connected and other.routing == Routing())
         await other.commit(cooled(clock, "c"), 5)
