@@ -88,6 +88,10 @@ class EmptyAnswer(UnexpectedModelBehavior):
     """A provider ended its answer without text, a tool call or a file."""
 
 
+class AnswerGivenUp(UnexpectedModelBehavior):
+    """A provider says itself that it did not finish its answer."""
+
+
 def classify(error: BaseException, cooldown_s: float) -> Outcome:
     """The outcome that an exception of a model stands for.
 
@@ -245,7 +249,7 @@ def _raised_by_reading(error: BaseException) -> bool:
 def describe(error: BaseException) -> str:
     """The reason in a few words, without what a provider may have echoed of the prompt or the key."""
     match error:
-        case EmptyAnswer():
+        case EmptyAnswer() | AnswerGivenUp():
             return error.message
         case ModelRequestTimeout(setting="first_event_timeout"):
             return f"no output within {error.timeout:g} s"

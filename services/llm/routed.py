@@ -22,9 +22,9 @@ from pydantic_ai.settings import ModelSettings, merge_model_settings
 from core.settings import ProviderSettings
 from services.llm.attempts import Attempts, Candidate, ModelChoice
 from services.llm.fallback import LLMProviderFallback
-from services.llm.outcomes import EmptyAnswer
+from services.llm.outcomes import AnswerGivenUp, EmptyAnswer
 from services.llm.stamp import Stamp, stamped
-from services.llm.streams import CommittedStream, emptiness, is_answer, open_stream, refusal
+from services.llm.streams import CommittedStream, emptiness, failed_end, is_answer, open_stream, refusal
 
 
 class Builder(Protocol):
@@ -222,6 +222,10 @@ async def _asked(
         raise ModelRequestTimeout(candidate.model, timeout_s) from error
     if response.finish_reason != "content_filter" and not any(map(is_answer, response.parts)):
         raise EmptyAnswer(emptiness(response.parts))
+    failed = failed_end(response.finish_reason, response.provider_details)
+    if failed is not None and not response.tool_calls:
+        # Where a tool was called in vain (so Groq ends one), the agent lets the model try again.
+        raise AnswerGivenUp(failed)
     return response
 
 

@@ -22,9 +22,13 @@ from pydantic_ai.models import StreamedResponse
 
 from services.llm.attempts import Attempts, Candidate
 from services.llm.deadlines import Deadline
-from services.llm.outcomes import EmptyAnswer
+from services.llm.outcomes import AnswerGivenUp, EmptyAnswer
 
 Event = ModelResponseStreamEvent
+
+GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
+"""Finish reasons that are none to be content with and that the library does not know: OpenRouter's and LiteLLM's,
+vLLM's, DeepSeek's, Google's."""
 
 
 def is_answer(part: ModelResponsePart) -> bool:
@@ -47,6 +51,19 @@ def refusal(details: dict[str, Any] | None) -> str:
     """What a provider says about its refusal, in its own words where it sent any."""
     words = (details or {}).get("refusal")
     return str(words) if words else "its content filter stopped the answer"
+
+
+def failed_end(reason: str | None, details: dict[str, Any] | None) -> str | None:
+    """Why an answer that ended so was not finished, in a few words; None if it was, as far as its provider says.
+
+    Args:
+        reason: the finish reason in the library's words, None where it has none for what came.
+        details: the response's, with the reason in the provider's words.
+    """
+    named = (details or {}).get("finish_reason")
+    if reason == "error" or (reason is None and named in GIVEN_UP):
+        return f"gave its answer up ({named})" if named in GIVEN_UP else "gave its answer up"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +192,12 @@ class CommittedStream:
     def _end(self) -> None:
         if self._response.cancelled:
             return
-        match self._response.finish_reason:
-            case "content_filter":
-                raise self._attempts.refused(refusal(self._response.provider_details))
-            case None | "error":
-                cut = ModelAPIError(self._response.model_name, "the stream ended without a finish_reason")
-                raise self._attempts.broke_off(cut)
-            case _:
-                self._attempts.succeeded(self._first_output_s)
+        reason, details = self._response.finish_reason, self._response.provider_details
+        if reason == "content_filter":
+            raise self._attempts.refused(refusal(details))
+        if failed := failed_end(reason, details):
+            raise self._attempts.broke_off(AnswerGivenUp(failed))
+        if reason is None and not (details or {}).get("finish_reason"):
+            cut = ModelAPIError(self._response.model_name, "the stream ended without a finish_reason")
+            raise self._attempts.broke_off(cut)
+        self._attempts.succeeded(self._first_output_s)

@@ -12,6 +12,7 @@ from core.provider_settings import ProviderKind
 from core.redis import open_redis
 from tests.services.llm.bench import Bench, answered_by, bench, provider, said, stopped_server
 from tests.support import llm_server as llm
+from tests.support.llm_providers import provider_at
 from tests.support.llm_server import NO_SUCH_HOST_URL, Behaviour, LLMServer
 
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
@@ -19,6 +20,15 @@ ON_BOTH_WIRES = pytest.mark.parametrize(
     "stage", [ProviderKind.OPENAI_COMPATIBLE, ProviderKind.ANTHROPIC], ids=["openai", "anthropic"], indirect=True
 )
 """The same fault looks different on each wire, and comes as a different error out of each SDK."""
+
+
+GAVE_UP: list[tuple[str, str, ProviderKind]] = [
+    # what a provider says instead of "stop"
+    ("OpenRouter, LiteLLM", "error", ProviderKind.OPENAI_COMPATIBLE),
+    ("vLLM", "abort", ProviderKind.OPENAI_COMPATIBLE),
+    ("DeepSeek", "insufficient_system_resource", ProviderKind.OPENAI_COMPATIBLE),
+    ("OpenRouter's own kind", "error", ProviderKind.OPENROUTER),
+]
 
 
 @dataclass(slots=True)
@@ -248,6 +258,30 @@ async def test_after_the_first_output_nobody_takes_over(stage: Stage, does: Call
 async def _listen(replica: Bench, heard: list[str]) -> None:
     async for piece in replica.pieces():
         heard.append(piece)  # noqa: PERF401 - the error comes in mid-iteration, after what was heard
+
+
+@pytest.mark.parametrize(("finish", "kind"), [row[1:] for row in GAVE_UP], ids=[row[0] for row in GAVE_UP])
+async def test_an_answer_that_its_provider_gave_up_is_none(stage: Stage, finish: str, kind: ProviderKind) -> None:
+    """Though there is text: a plain request goes to the next one, a stream is kept and marked as interrupted."""
+    stage.first.default = llm.answer("Half an answer", finish=finish)
+    providers = [replace(provider_at(stage.first, kind), id="first"), provider("second", stage.second.url)]
+    for streamed in (False, True):
+        async with bench(open_redis(None), providers) as replica:
+            if streamed:
+                with pytest.raises(AnswerInterrupted, match="gave its answer up"):
+                    await replica.ask(streamed=True)
+            else:
+                assert said(await replica.ask(streamed=False)) == "from the second"
+            assert replica.cooling() == {"first": pytest.approx(300)}
+
+
+@STREAMED
+async def test_an_end_in_words_of_its_own_is_an_end(stage: Stage, *, streamed: bool) -> None:
+    """Some servers say neither "stop" nor "length"."""
+    stage.first.default = llm.answer("A whole answer", finish="eos_token")
+
+    assert said(await stage.replica.ask(streamed=streamed)) == "A whole answer"
+    assert stage.replica.cooling() == {}
 
 
 @ON_BOTH_WIRES
