@@ -105,13 +105,16 @@ class RoutedModel(FallbackModel):
             ProviderError: nobody answered, or the failure is not one that another candidate could mend.
         """
         settings = merge_model_settings(self._defaults, model_settings)
-        attempts = await self._begin(messages)
+        has_images = any(map(_has_image, messages))
+        attempts = await self._begin(has_images=has_images)
         loop = asyncio.get_running_loop()
         try:
             async for candidate in attempts:
                 began = loop.time()
                 try:
-                    model, prepared = self._prepared(candidate, messages, model_request_parameters)
+                    model, prepared = self._prepared(
+                        candidate, messages, model_request_parameters, has_images=has_images
+                    )
                     response = await _asked(candidate, model, prepared, settings, model_request_parameters)
                 except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
                     await attempts.failed(error)
@@ -139,14 +142,17 @@ class RoutedModel(FallbackModel):
                 itself raises `AnswerInterrupted` and `ContentRefused`.
         """
         settings = merge_model_settings(self._defaults, model_settings)
-        attempts = await self._begin(messages)
+        has_images = any(map(_has_image, messages))
+        attempts = await self._begin(has_images=has_images)
         loop = asyncio.get_running_loop()
         try:
             async for candidate in attempts:
                 began = loop.time()
                 async with AsyncExitStack() as stack:
                     try:
-                        model, prepared = self._prepared(candidate, messages, model_request_parameters)
+                        model, prepared = self._prepared(
+                            candidate, messages, model_request_parameters, has_images=has_images
+                        )
                         opening = model.request_stream(prepared, settings, model_request_parameters, run_context)
                         opened = await open_stream(stack, opening, candidate)
                     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
@@ -168,8 +174,8 @@ class RoutedModel(FallbackModel):
         finally:
             attempts.close()
 
-    async def _begin(self, messages: Sequence[ModelMessage]) -> Attempts:
-        fits = self._sees if any(map(_has_image, messages)) else None
+    async def _begin(self, *, has_images: bool) -> Attempts:
+        fits = self._sees if has_images else None
         return await self._fallback.begin(
             self._context,
             self._choice,
@@ -186,10 +192,15 @@ class RoutedModel(FallbackModel):
         return self._builder.context_window(candidate.provider, candidate.model)
 
     def _prepared(
-        self, candidate: Candidate, messages: list[ModelMessage], parameters: ModelRequestParameters
+        self,
+        candidate: Candidate,
+        messages: list[ModelMessage],
+        parameters: ModelRequestParameters,
+        *,
+        has_images: bool,
     ) -> tuple[Model, list[ModelMessage]]:
         model = self._builder.model(candidate.provider, candidate.model)
-        if any(map(_has_image, messages)) and not self._sees(candidate):
+        if has_images and not self._sees(candidate):
             messages = [_without_images(message) for message in messages]
         return model, model.prepare_messages(messages, parameters)
 
