@@ -199,6 +199,34 @@ async def test_when_all_cool_down_the_one_that_is_free_first_is_tried(stage: Sta
     assert await stage.asked() == "second"
 
 
+@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+async def test_the_only_provider_cools_down_like_any_other(stage: Stage, *, streamed: bool) -> None:
+    """It is asked all the same, since nobody else is there, and leads again once it has answered."""
+    async with bench(open_redis(None), stage.fallback.providers[:1]) as replica:
+        stage.first.script(llm.status(529))
+        with pytest.raises(AllProvidersFailed):
+            await replica.ask(streamed=streamed)
+        assert replica.cooling() == {"first": 300}
+
+        assert answered_by(await replica.ask(streamed=streamed)) == "first"
+        assert replica.cooling() == {}
+        assert replica.preferred == "first"
+
+
+async def test_the_only_provider_is_tried_again_after_a_hiccup(stage: Stage) -> None:
+    """Though another request has just tried that in vain: there is nobody else to go to."""
+    async with bench(open_redis(None), stage.fallback.providers[:1]) as replica:
+        held = asyncio.Event()
+        stage.first.script(llm.gate(held, then=llm.status(500)), llm.status(500), llm.status(500))
+        stuck = asyncio.create_task(replica.ask(streamed=True))
+        await stage.first.arrival(1)
+        with pytest.raises(AllProvidersFailed):
+            await replica.ask(streamed=True)
+        held.set()
+
+        assert answered_by(await stuck) == "first"
+
+
 async def test_who_was_found_failing_meanwhile_is_not_asked_before_who_is_well(stage: Stage) -> None:
     """The order is that of the moment at which a candidate is asked, not of the one at which the request began."""
     held = asyncio.Event()

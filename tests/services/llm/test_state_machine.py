@@ -73,6 +73,7 @@ _Result = TypeVar("_Result")
 replicas = st.sampled_from(REPLICAS)
 names = st.sampled_from(PRIORITY)
 durations = st.sampled_from([1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0])
+ACTS = ("force", "clear", "reset", "failure", "success")
 which = st.integers(0, MOST_IN_FLIGHT - 1)
 
 
@@ -550,6 +551,40 @@ class FallbackMachine(RuleBasedStateMachine):
     def find_redis_alone(self, replica: int) -> None:
         """One is back, the other may not be."""
         self._find(replica)
+
+    @rule(
+        replica=replicas,
+        provider=names,
+        acts=st.tuples(st.sampled_from(ACTS), st.sampled_from(ACTS)),
+        seconds=st.sampled_from([1.0, 30.0, 400.0]),
+    )
+    def act_apart(self, replica: int, provider: str, acts: tuple[str, str], seconds: float) -> None:
+        """Somebody acts at a replica that is cut off, somebody else a while later at the other one."""
+        self.lose_redis(replica)
+        self._act(acts[0], replica, provider)
+        self._pass(seconds)
+        self._act(acts[1], 1 - replica, provider)
+        self._find(replica)
+
+    def _act(self, act: str, replica: int, provider: str) -> None:
+        match act:
+            case "force":
+                self.force(replica, provider, 600.0)
+            case "clear":
+                self.clear(replica)
+            case "reset":
+                self.reset(replica, provider)
+            case _:
+                self.report(replica, provider, None if act == "success" else "529")
+
+    @precondition(lambda self: len(self.in_flight) < MOST_IN_FLIGHT)
+    @rule(replica=replicas, provider=names)
+    def die_while_probing(self, replica: int, provider: str) -> None:
+        """A replica dies with the request that was to find out whether a provider is back."""
+        self.cool_down(replica, provider, 1.0)
+        self._pass(1.0 + CLOCKS_DIFFER_BY)
+        self.ask(replica, None, local_only=False)
+        self.restart(replica)
 
     async def _wipe(self) -> None:
         await self.admin.flushall()
