@@ -16,11 +16,16 @@ from tests.support.llm_providers import provider_at
 from tests.support.llm_server import NO_SUCH_HOST_URL, Behaviour, LLMServer
 
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-ON_BOTH_WIRES = pytest.mark.parametrize(
-    "stage", [ProviderKind.OPENAI_COMPATIBLE, ProviderKind.ANTHROPIC], ids=["openai", "anthropic"], indirect=True
+KINDS = (
+    ProviderKind.OPENAI_COMPATIBLE,
+    ProviderKind.ANTHROPIC,
+    ProviderKind.GOOGLE,
+    ProviderKind.GROQ,
+    ProviderKind.MISTRAL,
+    ProviderKind.DEEPSEEK,
 )
-"""The same fault looks different on each wire, and comes as a different error out of each SDK."""
-
+EACH_KIND = pytest.mark.parametrize("stage", KINDS, ids=[kind.value for kind in KINDS], indirect=True)
+"""Those with a wire or a dialect of their own: the same fault looks different, and comes as a different error."""
 
 GAVE_UP: list[tuple[str, str, ProviderKind]] = [
     # what a provider says instead of "stop"
@@ -42,14 +47,12 @@ class Stage:
 
 @pytest.fixture
 async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    """OpenAI-compatible providers, unless a test asks for others."""
+    """OpenAI-compatible providers, unless a test asks for another kind of the first one."""
     kind = getattr(request, "param", ProviderKind.OPENAI_COMPATIBLE)
     async with LLMServer() as first, LLMServer() as second:
         second.default = llm.answer("from the second")
-        providers = [
-            provider(name, server.root if kind is ProviderKind.ANTHROPIC else server.url, kind=kind)
-            for name, server in (("first", first), ("second", second))
-        ]
+        patient = {"timeout_s": 5.0, "first_token_timeout_s": 5.0, "stall_timeout_s": 5.0}
+        providers = [provider_at(first, kind, id="first", **patient), provider("second", second.url)]
         redis = open_redis(None)
         async with bench(redis, providers) as replica:
             yield Stage(first, second, replica)
@@ -60,6 +63,7 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
     # what the first provider does, how often it is asked, how long it cools down
     ("500", lambda: llm.status(500), 2, 300),
     ("502", lambda: llm.status(502), 2, 300),
+    ("502 by a proxy", lambda: llm.html_page(502), 2, 300),
     ("503", lambda: llm.status(503), 2, 300),
     ("504", lambda: llm.status(504), 2, 300),
     ("408", lambda: llm.status(408), 2, 300),
@@ -69,6 +73,7 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
     ("408 with Retry-After", lambda: llm.status(408, headers={"retry-after": "9"}), 1, 300),
     ("503 with Retry-After", lambda: llm.status(503, headers={"retry-after": "9"}), 1, 300),
     ("529", lambda: llm.status(529), 1, 300),
+    ("499: given up on the other side", lambda: llm.status(499), 1, 300),
     ("429", lambda: llm.status(429), 1, 300),
     ("429 with Retry-After", lambda: llm.status(429, headers={"retry-after": "42"}), 1, 42),
     ("429 with Retry-After 0", lambda: llm.status(429, headers={"retry-after": "0"}), 1, 1),
@@ -76,13 +81,15 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
     ("401", lambda: llm.status(401), 1, 1800),
     ("402", lambda: llm.status(402), 1, 1800),
     ("403", lambda: llm.status(403), 1, 1800),
-    ("404: model not found", lambda: llm.status(404), 1, 1800),
-    ("429 that says the quota is used up", llm.quota_exceeded, 1, 1800),
+    ("404", lambda: llm.status(404), 1, 1800),
+    ("no such model", llm.model_unknown, 1, 1800),
+    ("the quota is used up", llm.quota_exceeded, 1, 1800),
     ("an empty body", llm.empty_body, 1, 300),
     ("an empty stream", llm.empty_stream, 1, 300),
     ("an answer without content", llm.empty_answer, 1, 300),
     ("an HTML page with 200", llm.html_page, 1, 300),
     ("an error object with 200", llm.error_object_in_200, 1, 300),
+    ("an error before the first piece", llm.error_in_stream, 1, 300),
     ("no choices", llm.no_choices, 1, 300),
     ("only thinking", llm.thinking_only, 1, 300),
     ("only white space", llm.whitespace_only, 1, 300),
@@ -91,7 +98,7 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
 ]
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 @STREAMED
 @pytest.mark.parametrize(
     ("does", "asked", "cooldown_s"), [row[1:] for row in MOVES_ON], ids=[row[0] for row in MOVES_ON]
@@ -119,7 +126,7 @@ async def impatient(stage: Stage, **changes: float) -> AsyncIterator[Bench]:
         yield replica
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 @STREAMED
 async def test_silence_ends_at_the_deadline(stage: Stage, *, streamed: bool) -> None:
     """A provider that accepts and says nothing is left at its deadline and not asked again.
@@ -136,7 +143,7 @@ async def test_silence_ends_at_the_deadline(stage: Stage, *, streamed: bool) -> 
     await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 5)
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 async def test_headers_alone_are_no_output(stage: Stage) -> None:
     """A stream that opens and then hangs counts as silent."""
     stage.first.default = llm.hang_after_headers()
@@ -165,7 +172,7 @@ async def test_an_unreachable_provider_is_left_at_once(stage: Stage, kind: str, 
         assert replica.cooling() == {"first": pytest.approx(300)}
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 @STREAMED
 async def test_one_hiccup_moves_nobody(stage: Stage, *, streamed: bool) -> None:
     """After a single 500 the same provider is tried again after 200 to 300 ms and answers."""
@@ -196,18 +203,16 @@ SURFACES: list[tuple[str, Callable[[], Behaviour], type[Exception]]] = [
     ("400", lambda: llm.status(400), RequestRejected),
     ("422", lambda: llm.status(422), RequestRejected),
     ("413", lambda: llm.status(413), RequestRejected),
-    ("a refusal", llm.refusal, ContentRefused),
-    ("a content filter that left nothing", llm.content_filter, ContentRefused),
 ]
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 @STREAMED
 @pytest.mark.parametrize(("does", "error"), [row[1:] for row in SURFACES], ids=[row[0] for row in SURFACES])
 async def test_what_no_other_provider_would_mend_surfaces(
     stage: Stage, does: Callable[[], Behaviour], error: type[Exception], *, streamed: bool
 ) -> None:
-    """A fault of the request and a refusal surface at once; nobody cools down, nobody else is asked."""
+    """A fault of the request surfaces at once; nobody cools down, nobody else is asked."""
     stage.first.default = does()
 
     with pytest.raises(error):
@@ -238,7 +243,7 @@ BREAKS_OFF: list[tuple[str, Callable[[], Behaviour]]] = [
 ]
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 @pytest.mark.parametrize("does", [row[1] for row in BREAKS_OFF], ids=[row[0] for row in BREAKS_OFF])
 async def test_after_the_first_output_nobody_takes_over(stage: Stage, does: Callable[[], Behaviour]) -> None:
     """What was said stays, the failure surfaces as an interruption, the provider cools down, nobody else is asked."""
@@ -284,7 +289,7 @@ async def test_an_end_in_words_of_its_own_is_an_end(stage: Stage, *, streamed: b
     assert stage.replica.cooling() == {}
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 async def test_a_missing_end_marker_is_fine(stage: Stage) -> None:
     """A finish reason without `[DONE]` behind it is a whole answer."""
     stage.first.default = llm.no_done_marker(("A", " whole", " answer"))
@@ -312,7 +317,7 @@ async def test_a_bug_of_ours_blames_nobody(stage: Stage, *, streamed: bool) -> N
     assert stage.replica.cooling() == {}
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 @STREAMED
 async def test_all_failed_names_each_with_its_reason(stage: Stage, *, streamed: bool) -> None:
     """The first real cause is not hidden behind the last one."""
@@ -325,11 +330,11 @@ async def test_all_failed_names_each_with_its_reason(stage: Stage, *, streamed: 
     assert isinstance(failure.value, RuntimeError)
     first, second = failure.value.attempts
     assert (first.provider, second.provider) == ("first", "second")
-    assert first.reason in {"HTTP 401 (invalid_api_key)", "HTTP 401 (authentication_error)"}
+    assert first.reason.startswith("HTTP 401 (")
     assert second.reason == "empty answer"
 
 
-@ON_BOTH_WIRES
+@EACH_KIND
 @STREAMED
 async def test_too_long_for_everybody(stage: Stage, *, streamed: bool) -> None:
     """When no candidate has a window large enough, that is said, and nobody cools down."""
