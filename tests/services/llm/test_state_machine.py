@@ -540,6 +540,8 @@ class FallbackMachine(RuleBasedStateMachine):
         self.elapsed += seconds
         for replica in self.replicas.values():
             replica.clock.shift(seconds)
+        # A rule may go on and renew what has just ended.
+        self.no_preference_outlives_its_time()
 
     # Redis
 
