@@ -14,18 +14,22 @@ from core.i18n import Texts
 from core.provider_settings import ProviderKind, ProviderSettings
 from core.redis import open_redis
 from core.settings import Settings
+from core.telemetry import Metrics
 from services.admin import ProviderDesk
 from services.audit import Audit
 from services.chat.agent_factory import AgentFactory
 from services.chat.consent import Consent
+from services.chat.metrics import TurnMetrics
 from services.chat.notes import Notes
 from services.chat.preferences import Preferences
 from services.chat.threads import Threads
 from services.chat.turn import Chat, Stores
+from services.chat.watching import TurnWatch
 from services.llm.attempts import Rules
 from services.llm.builders import ModelBuilder
 from services.llm.catalog import Catalog
 from services.llm.fallback import LLMProviderFallback
+from services.llm.metrics import ProviderMetrics
 from services.llm.model_factory import LLMModelFactory
 from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
@@ -51,6 +55,7 @@ class House:
     desk: ProviderDesk
     consent: Consent
     builder: ModelBuilder
+    metrics: Metrics
 
     async def warm(self) -> None:
         """Import and build what the first answers would otherwise wait a second for: the providers' SDKs, the history.
@@ -101,6 +106,8 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         shedding = Shedding(redis, settings.redis_prefix, clock)
         stack.push_async_callback(shedding.close)
         fallback = LLMProviderFallback(settings.providers, shared, clock, rules, shedding)
+        metrics = Metrics((provider.id, model) for provider in settings.providers for model in provider.models)
+        ProviderMetrics(metrics, fallback, shared)
         builder = ModelBuilder(clock)
         stack.push_async_callback(builder.aclose)
         catalog = Catalog(builder.http_client)
@@ -109,6 +116,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         texts = Texts()
         asks_consent = settings.remote_consent == "ask"
         stores = Stores(Threads(database, clock), Notes(database, clock), Preferences(database, clock))
+        watch = TurnWatch(watcher=TurnMetrics(metrics).note)
         chat = Chat(
             agents=AgentFactory(models),
             stores=stores,
@@ -116,9 +124,14 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
             clock=clock,
             history_tokens=settings.history_tokens,
             asks_consent=asks_consent,
+            watch=watch,
             demos=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
         )
         stack.push_async_callback(chat.save_unsaved)
+        metrics.reading("turns_running", "Turns that are being answered", lambda: float(watch.running))
+        metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(chat.unsaved))
         desk = ProviderDesk(fallback, builder, Audit(database, clock), clock)
         consent = Consent(stores.preferences, fallback, texts, is_asked=asks_consent)
-        yield House(settings, clock, texts, database, redis, fallback, catalog, chat, stores, desk, consent, builder)
+        yield House(
+            settings, clock, texts, database, redis, fallback, catalog, chat, stores, desk, consent, builder, metrics
+        )

@@ -28,6 +28,8 @@ from bot.telegram.lanes import Lanes
 from bot.telegram.live import LiveReplies
 from bot.telegram.rendering import Rendered
 from bot.telegram.telling import tell
+from bot.telegram.watch import Phase, Watch
+from bot.web.side import web_side
 from core.errors import StartupError, StorageError
 from core.i18n import Texts
 from services.notices import AdminNotices
@@ -47,20 +49,22 @@ async def run(house: House) -> int:
         The exit code.
 
     Raises:
-        StartupError: the token is refused, or another process polls with it.
+        StartupError: the token is refused, another process polls with it, or WEB_PORT is taken.
     """
     settings = house.settings
     if settings.telegram_bot_token is None:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
     bot = bot_at(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
+    watch = Watch(bot, house.metrics)
     with _stop_signal() as stop:
         try:
-            return await _serve(house, bot, stop)
+            async with web_side(house, watch.checks):
+                return await _serve(house, bot, stop, watch)
         finally:
             await bot.session.close()
 
 
-async def _serve(house: House, bot: KnownBot, stop: asyncio.Event) -> int:
+async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch) -> int:
     connecting = asyncio.create_task(connect(bot, house.clock), name="connect")
     await _first(connecting, stop)
     if not connecting.done():
@@ -70,12 +74,11 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event) -> int:
     settings = house.settings
     if settings.telegram_mode == "webhook":
         log.warning("telegram.webhook_not_served", detail="this version fetches its updates by polling")
-    if settings.web_port is not None:
-        log.warning("web.not_served", detail="this version has no web side: WEB_PORT has no effect")
     lanes = Lanes()
-    delivery = Delivery(bot, house.clock)
+    watch.figures.follow(lanes)
+    delivery = Delivery(bot, house.clock, watch.figures)
     doorway = _furnish(house, bot, delivery, lanes)
-    poller = Poller(bot, house.clock, doorway.take)
+    poller = Poller(bot, house.clock, watch.figures.counted(doorway.take))
     notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, delivery))
     house.fallback.listen(notices.hear)
     await house.warm()
@@ -88,10 +91,12 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event) -> int:
     ]
     for task in aside:
         task.add_done_callback(_report_death)
+    watch.phase = Phase.SERVING
     log.info("bot.started", username=me.username, providers=[p.id for p in house.fallback.providers])
     try:
         await _first(polling, stop)
     finally:
+        watch.phase = Phase.STOPPING
         await _end(polling)
         log.info("bot.stopping", timeout_s=settings.shutdown_timeout)
         await lanes.drain(settings.shutdown_timeout)

@@ -7,7 +7,7 @@ most, since blind retries of sends are what triples messages; an edit may be rep
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 from aiogram import Bot
@@ -21,7 +21,7 @@ from aiogram.methods import (
     TelegramMethod,
 )
 from aiogram.types import InlineKeyboardMarkup
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
 from bot.telegram.faults import Fault, fault_of, message_id_in, reason_of
 from bot.telegram.post import Post
@@ -82,17 +82,31 @@ class Outcome:
     sent: Sent | None = None
 
 
+class Meter(Protocol):
+    """Who counts what did not go smoothly."""
+
+    def retried(self, fault: Fault) -> None:
+        """A call is made once more."""
+        ...
+
+    def lost(self, act: str) -> None:
+        """What was to be sent, or edited, was given up."""
+        ...
+
+
 class Delivery:
     """Says things in chats, through flood control, hiccups and refusals.
 
     Args:
         bot: whose messages they are.
         clock: what pauses and holds are measured by.
+        meter: counts.
     """
 
-    def __init__(self, bot: Bot, clock: Clock) -> None:
+    def __init__(self, bot: Bot, clock: Clock, meter: Meter | None = None) -> None:
         self._bot = bot
         self._clock = clock
+        self._meter = meter
         self._held: dict[int, float] = {}
         self._moved: dict[int, int] = {}
         self._knows_drafts = True
@@ -276,6 +290,8 @@ class Delivery:
             return Result.UNREACHABLE
         if final:
             log.error("delivery.lost", act=act, chat_id=chat_id, fault=fault.name.lower(), reason=reason_of(error))
+            if self._meter is not None:
+                self._meter.lost(act)
             return Result.LOST
         log.debug("delivery.skipped", act=act, chat_id=chat_id, fault=fault.name.lower(), reason=reason_of(error))
         return _PROGRESS_RESULTS.get(fault, Result.SKIPPED)
@@ -304,6 +320,7 @@ class Delivery:
                 self._hold(chat_id, error)
                 if not final:
                     raise _Held from None
+                self._again(error)
 
     async def _tried(self, method: TelegramMethod[T], chat_id: int, tries: int, *, repeatable: bool) -> T:
         attempts = AsyncRetrying(
@@ -311,6 +328,7 @@ class Delivery:
             stop=stop_after_attempt(tries),
             wait=wait_exponential_jitter(FIRST_PAUSE_S, LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S),
             retry=retry_if_exception(_Patience(repeatable=repeatable)),
+            before_sleep=self._paused,
             reraise=True,
         )
         async for attempt in attempts:
@@ -319,6 +337,15 @@ class Delivery:
                     await self._clock.sleep(left)
                 return await self._bot(method, request_timeout=CALL_TIMEOUT_S)
         raise AssertionError("the last attempt returns or raises")
+
+    def _paused(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if error is not None:
+            self._again(error)
+
+    def _again(self, error: BaseException) -> None:
+        if self._meter is not None:
+            self._meter.retried(fault_of(error))
 
     def _hold(self, chat_id: int, error: Exception) -> None:
         now = self._clock.monotonic()

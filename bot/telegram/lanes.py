@@ -36,6 +36,16 @@ class Lanes:
         self._workers: dict[Hashable, asyncio.Task[None]] = {}
         self._urgent: set[asyncio.Task[None]] = set()
 
+    @property
+    def running(self) -> int:
+        """How many lanes have work."""
+        return len(self._workers)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait behind the first of their lane."""
+        return sum(len(lane) - 1 for lane in self._lanes.values() if lane)
+
     def submit(self, key: Hashable, job: Job, farewell: Job | None = None) -> bool:
         """Put a job at the end of its lane; False, and nothing done, where too many wait there already.
 

@@ -26,6 +26,9 @@ class Backlog:
         self._waiting: deque[Save] = deque()
         self._flushing = asyncio.Lock()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     async def save(self, save: Save) -> bool:
         """Save behind what waits, or wait too where the database takes nothing; whether it is saved.
 

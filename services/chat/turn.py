@@ -33,6 +33,7 @@ from services.chat.reply import Reply, ReplyPhase
 from services.chat.scope import scope_of
 from services.chat.threads import Threads
 from services.chat.tools import TurnContext
+from services.chat.watching import TurnWatch
 from services.llm.attempts import ModelChoice
 from services.llm.routed import RoutedModel
 from services.llm.stamp import last_stamp
@@ -85,6 +86,7 @@ class Chat:
         history_tokens: the budget of a conversation's context.
         demos: the ids of the demo providers, whose answers say what they are.
         asks_consent: whether a chat's messages stay with local providers until it agreed to remote ones.
+        watch: sees each turn begin and end.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Chat:
         history_tokens: int,
         demos: frozenset[str] = frozenset(),
         asks_consent: bool = False,
+        watch: TurnWatch | None = None,
     ) -> None:
         self._agents = agents
         self._stores = stores
@@ -106,6 +109,12 @@ class Chat:
         self._demos = demos
         self._asks_consent = asks_consent
         self._backlog = Backlog()
+        self._watch = watch or TurnWatch()
+
+    @property
+    def unsaved(self) -> int:
+        """How many turns wait for the database."""
+        return len(self._backlog)
 
     async def respond(
         self,
@@ -130,7 +139,7 @@ class Chat:
         run = _Run(incoming, reply, prompt, choice, self._clock.monotonic())
         if retry_of is not None:
             run.thread, run.replaces_id = retry_of.thread, _place_of(retry_of)
-        with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)):
+        with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)), self._watch.turn(reply):
             try:
                 ending = await self._converse(run)
             except asyncio.CancelledError:
@@ -246,6 +255,7 @@ class Chat:
     async def _close(self, run: _Run, ending: Ending) -> None:
         """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""
         reply, language = run.reply, run.incoming.speaker.language
+        self._watch.used(run.messages)
         stamps = [stamp for message in run.messages if (stamp := last_stamp([message])) is not None]
         if stamps:
             reply.provider, reply.model = stamps[-1].provider, stamps[-1].model

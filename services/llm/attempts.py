@@ -1,5 +1,6 @@
 """One request on its way from candidate to candidate, and what each failure means for it."""
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from core.errors import (
     RequestRejected,
 )
 from core.settings import ProviderSettings
+from services.llm.happenings import AttemptEnded, Happening, Result, Shed
 from services.llm.outcomes import Fault, Outcome, classify, words_of
 from services.llm.slots import Slot
 
@@ -117,6 +119,10 @@ class Ledger(Protocol):
         """Somebody was answered by this provider because one before it was busy."""
         ...
 
+    def note(self, happening: Happening) -> None:
+        """Tell whoever keeps count of what happens to requests."""
+        ...
+
 
 class Turnstile(Protocol):
     """Where a request gets the right to ask a provider."""
@@ -175,6 +181,9 @@ class Attempts:
         self._began = service.time()
         self._doubt = 0.0
         """What spoke against the current candidate when it was asked."""
+        self._loop = asyncio.get_running_loop()
+        self._asked_at: float | None = None
+        """When the current candidate was asked, in the event loop's time; None once it is told what became of it."""
         self._retries = 0
         self._again = False
         self._failed: list[tuple[FailedAttempt, Fault]] = []
@@ -191,6 +200,7 @@ class Attempts:
         if self._again and self._slot is not None:
             self._again = False
             self._began = self._service.time()
+            self._asked_at = self._loop.time()
             self._slots.extend(self._slot)
             return self._current
         self._leave()
@@ -233,7 +243,18 @@ class Attempts:
         self._retries = candidate.provider.retries
         self._began = self._service.time()
         self._doubt = self._service.doubt(candidate.provider.id)
+        self._asked_at = self._loop.time()
         return candidate
+
+    def _ended(self, result: Result, fault: Fault | None = None, first_output_s: float | None = None) -> None:
+        """The current candidate was asked, and this is what became of it; told once."""
+        if self._asked_at is not None:
+            seconds = self._loop.time() - self._asked_at
+            self._asked_at = None
+            provider, model = self._current.provider.id, self._current.model
+            self._service.note(
+                AttemptEnded(provider, model, self._context, result, fault, self._began, seconds, first_output_s)
+            )
 
     def _leave(self) -> None:
         """The current candidate is done with this request."""
@@ -248,6 +269,7 @@ class Attempts:
 
     def _shed(self, candidate: Candidate) -> None:
         log.info("provider.shed", provider=candidate.provider.id, context=self._context)
+        self._service.note(Shed(candidate.provider.id))
         self._busy[candidate.provider.id] = (candidate, self._passed_over)
         self._passed_over = True
         if self._lease is not None and self._lease[0] == candidate.provider.id:
@@ -289,11 +311,13 @@ class Attempts:
             # Unless another request has found out meanwhile that it was no hiccup, and somebody else can be asked.
             if self._service.doubt(provider.id) <= self._doubt or not self._left:
                 log.info("provider.retried", provider=provider.id, reason=outcome.reason, context=self._context)
+                self._ended(Result.RETRIED, outcome.fault)
                 self._again = True
                 return
         self._passed_over = self._passed_over or outcome.cooldown_s is None
         if outcome.fault is Fault.CONTEXT_WINDOW:
             self._overflowed = self._current
+        self._ended(Result.FAILED, outcome.fault)
         self._failed.append((FailedAttempt(provider.id, self._current.model, outcome.reason), outcome.fault))
         self._service.failed(provider.id, outcome, self._context)
 
@@ -302,6 +326,7 @@ class Attempts:
         outcome = classify(error, self._service.rules.cooldown_s)
         if not outcome.try_next:
             return self._surfaced(outcome, error)
+        self._ended(Result.INTERRUPTED, outcome.fault)
         cut = Outcome(outcome.fault, outcome.reason, self._service.rules.cooldown_s)
         self._service.failed(self._current.provider.id, cut, self._context)
         return AnswerInterrupted(self._current.provider.id, outcome.reason)
@@ -309,10 +334,12 @@ class Attempts:
     def refused(self, reason: str) -> ContentRefused:
         """The current candidate's filter ended the answer: the error to raise."""
         log.info("provider.refused", provider=self._current.provider.id, context=self._context)
+        self._ended(Result.SURFACED, Fault.REFUSED)
         return ContentRefused(self._current.provider.id, reason)
 
     def succeeded(self, first_output_s: float | None = None) -> None:
         """The current candidate answered in full."""
+        self._ended(Result.ANSWERED, None, first_output_s)
         self._leave()
         if self._asking.speaker is not None and self._was_moved():
             self._service.moved(self._asking.speaker, self._current.provider.id)
@@ -341,6 +368,7 @@ class Attempts:
 
     def close(self) -> None:
         """The request is over; a probe without a verdict gives its lease back."""
+        self._ended(Result.CANCELLED)
         self._leave()
         self._return_lease()
 
@@ -354,6 +382,7 @@ class Attempts:
     def _surfaced(self, outcome: Outcome, error: Exception) -> Exception:
         provider = self._current.provider.id
         log.info("provider.surfaced", provider=provider, fault=outcome.fault.value, reason=outcome.reason)
+        self._ended(Result.SURFACED, outcome.fault)
         match outcome.fault:
             case Fault.REFUSED:
                 surfaced: Exception = ContentRefused(provider, words_of(error) or outcome.reason)

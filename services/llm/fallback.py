@@ -11,6 +11,7 @@ from core.errors import AllProvidersFailed, ConsentNeeded, UnknownProvider
 from core.settings import ProviderSettings
 from services.llm import routing
 from services.llm.attempts import HALF_OPEN, Asking, Attempts, Candidate, ModelChoice, Rules
+from services.llm.happenings import Happening, Probed, Watcher
 from services.llm.outcomes import Fault, Outcome, classify
 from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
@@ -78,6 +79,7 @@ class LLMProviderFallback:
         self._tallies = {provider.id: Tally() for provider in providers}
         self._leases = 0
         self._listeners: list[Listener] = []
+        self._watchers: list[Watcher] = []
 
     @property
     def rules(self) -> Rules:
@@ -92,6 +94,10 @@ class LLMProviderFallback:
     def listen(self, listener: Listener) -> None:
         """Tell `listener` when the leader changes or a provider turns out to be misconfigured; it must not block."""
         self._listeners.append(listener)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` of everything that happens to requests; it must be quick, since each request waits for it."""
+        self._watchers.append(watcher)
 
     async def begin(
         self,
@@ -273,6 +279,11 @@ class LLMProviderFallback:
         log.info("provider.stepped_in", provider=provider)
         self._shedding.stays.begin(speaker, provider)
 
+    def note(self, happening: Happening) -> None:
+        """Tell whoever watches what happened to a request."""
+        for watcher in self._watchers:
+            watcher(happening)
+
     def release(self, provider: str, holder: str) -> None:
         """Give a probe's lease back without a verdict."""
         self._shared.apply(routing.probe_returned(provider, holder))
@@ -300,6 +311,7 @@ class LLMProviderFallback:
         if lease is None or lease.holder != holder:
             return None
         log.info("provider.probed", provider=provider)
+        self.note(Probed(provider))
         return holder
 
     async def _act(self, change: routing.Change) -> None:

@@ -86,6 +86,11 @@ class SharedRouting:
         """Whether the copy follows Redis; if not, this replica decides alone."""
         return self._connected
 
+    @property
+    def waiting(self) -> int:
+        """How many changes wait for Redis to take them."""
+        return len(self._waiting)
+
     async def start(self) -> None:
         """Load the state and follow it. A Redis that does not answer is no error."""
         try:

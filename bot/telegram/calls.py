@@ -1,0 +1,74 @@
+"""Every call of the Bot API passes here: whether Telegram answers, how long that takes, what it refuses."""
+
+import asyncio
+import time
+from typing import Protocol
+
+from aiogram import Bot
+from aiogram.client.session.middlewares.base import NextRequestMiddlewareType
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError
+from aiogram.methods import Response, TelegramMethod
+from aiogram.methods.base import TelegramType
+
+from bot.telegram.faults import Fault, fault_of, reason_of
+
+RECENT_S = 15.0
+"""Whoever answered so short a time ago need not be asked whether they are there."""
+ASK_TIMEOUT_S = 2
+ANSWERS = frozenset({Fault.DONE, Fault.UNCHANGED, Fault.FLOOD})
+"""A call that ends so is an answer of Telegram all the same."""
+
+
+class CallWatcher(Protocol):
+    """Who is told of each call."""
+
+    def called(self, method: str, began_ns: int, seconds: float, fault: Fault | None) -> None:
+        """A call is over; `fault` is None where all went well."""
+        ...
+
+
+class Calls:
+    """Watches the calls of a bot: a middleware of its session."""
+
+    def __init__(self) -> None:
+        self._watchers: list[CallWatcher] = []
+        self._answered_at: float | None = None
+
+    def watch(self, watcher: CallWatcher) -> None:
+        """Tell `watcher` of each call but `getUpdates`, which lasts as long as there are no updates."""
+        self._watchers.append(watcher)
+
+    async def __call__(
+        self, make_request: NextRequestMiddlewareType[TelegramType], bot: Bot, method: TelegramMethod[TelegramType]
+    ) -> Response[TelegramType]:
+        """Make one call."""
+        began_ns, began = time.time_ns(), time.perf_counter()
+        fault: Fault | None = None
+        try:
+            response = await make_request(bot, method)
+            self._answered_at = time.monotonic()
+        except (TelegramAPIError, ClientDecodeError) as error:
+            fault = fault_of(error)
+            if fault in ANSWERS:
+                self._answered_at = time.monotonic()
+            raise
+        else:
+            return response
+        finally:
+            name = method.__api_method__
+            if name != "getUpdates":
+                for watcher in self._watchers:
+                    watcher.called(name, began_ns, time.perf_counter() - began, fault)
+
+    async def silence(self, bot: Bot) -> str | None:
+        """Why Telegram cannot be used right now; None where it answered a moment ago, or answers when it is asked."""
+        if self._answered_at is not None and time.monotonic() - self._answered_at < RECENT_S:
+            return None
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                await bot.get_me(request_timeout=ASK_TIMEOUT_S)
+        except TimeoutError:
+            return f"no answer within {ASK_TIMEOUT_S} s"
+        except (TelegramAPIError, ClientDecodeError) as error:
+            return None if fault_of(error) in ANSWERS else reason_of(error)
+        return None

@@ -1,0 +1,66 @@
+"""What is counted of Telegram."""
+
+from collections.abc import Awaitable, Callable
+
+from aiogram.types import Update
+from aiogram.types.update import UpdateTypeLookupError
+
+from bot.telegram.faults import Fault
+from bot.telegram.lanes import Lanes
+from core.telemetry import OTHER, QUICK_SECONDS, Metrics
+
+Sink = Callable[[Update], Awaitable[None]]
+
+
+class TelegramMetrics:
+    """Counts updates, calls, refusals and what was lost.
+
+    Args:
+        metrics: where it is shown.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._updates = metrics.counter("updates", "Updates taken, by kind", ("kind",))
+        self._calls = metrics.histogram("telegram_call_seconds", "Time of Bot API calls", ("method",), QUICK_SECONDS)
+        self._refusals = metrics.counter(
+            "telegram_refusals", "Bot API calls that did not end well, by kind of fault", ("method", "kind")
+        )
+        self._retries = metrics.counter("telegram_retries", "Calls made once more, by kind of fault", ("kind",))
+        self._lost = metrics.counter("telegram_lost", "Messages that were given up, by what was to be done", ("act",))
+        self._retries.labels(Fault.FLOOD.name.lower())
+        for act in ("send", "edit"):
+            self._lost.labels(act)
+
+    def follow(self, lanes: Lanes) -> None:
+        """Show what is at work and what waits, whenever that is asked for."""
+        show = self._metrics.reading
+        show("lanes_running", "Conversations that are at work", lambda: float(lanes.running))
+        show("lanes_waiting", "Messages that wait behind others of their chat", lambda: float(lanes.waiting))
+
+    def counted(self, sink: Sink) -> Sink:
+        """The sink, with each update counted on its way there."""
+
+        async def take(update: Update) -> None:
+            try:
+                kind = update.event_type
+            except UpdateTypeLookupError:
+                kind = OTHER
+            self._updates.labels(kind).inc()
+            await sink(update)
+
+        return take
+
+    def called(self, method: str, began_ns: int, seconds: float, fault: Fault | None) -> None:  # noqa: ARG002 - tracers need the instant
+        """Count a call."""
+        self._calls.labels(method).observe(seconds)
+        if fault is not None:
+            self._refusals.labels(method, fault.name.lower()).inc()
+
+    def retried(self, fault: Fault) -> None:
+        """Count a call that is made once more."""
+        self._retries.labels(fault.name.lower()).inc()
+
+    def lost(self, act: str) -> None:
+        """Count a message that was given up."""
+        self._lost.labels(act).inc()

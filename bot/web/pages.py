@@ -1,0 +1,98 @@
+"""What the web side shows: health, readiness, metrics, the state of the providers."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from aiohttp import web
+from aiohttp.hdrs import ACCEPT, CACHE_CONTROL
+
+from bot.web.app import Route
+from bot.web.health import Readiness
+from core.log import Redactor
+from core.telemetry import Metrics
+from services.llm.fallback import LLMProviderFallback
+from services.llm.status import ProviderStatus, ServiceStatus
+
+NOT_STORED = {CACHE_CONTROL: "no-store"}
+
+
+class Pages:
+    """The pages.
+
+    Args:
+        readiness: whether the bot can do its work.
+        metrics: the figures.
+        fallback: the providers.
+        redactor: takes out what must not be shown, should it ever come so far.
+    """
+
+    def __init__(
+        self, readiness: Readiness, metrics: Metrics, fallback: LLMProviderFallback, redactor: Redactor
+    ) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._fallback = fallback
+        self._redactor = redactor
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Where they are."""
+        return (
+            Route("GET", "/healthz", self.health, guarded=False),
+            Route("GET", "/readyz", self.ready, guarded=False),
+            Route("GET", "/metrics", self.metrics),
+            Route("GET", "/llm/status", self.status),
+        )
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """The process lives; that this is answered shows that its event loop goes round."""
+        return self._json({"alive": True})
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """Whether every part of the bot is there, and what those that are not say."""
+        report = await self._readiness.look()
+        body = {"ready": report.ready, "parts": {name: why or "ok" for name, why in report.parts.items()}}
+        return self._json(body, 200 if report.ready else 503)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """All figures, for Prometheus."""
+        body, content_type = self._metrics.exposition(request.headers.get(ACCEPT))
+        return web.Response(body=body, headers={"Content-Type": content_type, **NOT_STORED})
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """The providers by priority."""
+        return self._json(status_of(self._fallback.get_provider_status()))
+
+    def _json(self, body: object, status: int = 200) -> web.Response:
+        text = self._redactor.text(json.dumps(body, ensure_ascii=False, indent=2))
+        return web.Response(status=status, text=text + "\n", content_type="application/json", headers=NOT_STORED)
+
+
+def status_of(status: ServiceStatus) -> dict[str, object]:
+    """The state of the service as JSON takes it; instants in ISO 8601, times in seconds."""
+    return {
+        "forced": status.forced,
+        "preferred": status.preferred,
+        "shared": status.shared,
+        "providers": [_provider(provider) for provider in status.providers],
+    }
+
+
+def _provider(provider: ProviderStatus) -> dict[str, object]:
+    fields = dataclasses.asdict(provider)
+    latest: Sequence[float] = fields.pop("first_output_s")
+    until = provider.until
+    return {
+        **fields,
+        "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds") if until is not None else None,
+        "first_output_median_s": round(statistics.median(latest), 3) if latest else None,
+        "first_output_p95_s": round(_percentile_95(latest), 3) if latest else None,
+    }
+
+
+def _percentile_95(seconds: Sequence[float]) -> float:
+    # "inclusive" stays between the least and the largest, as /provider shows it.
+    return seconds[0] if len(seconds) == 1 else statistics.quantiles(seconds, n=20, method="inclusive")[-1]

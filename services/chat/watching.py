@@ -1,0 +1,82 @@
+"""What an operator sees of turns: how many run, how each ended, what each used, and a span of each."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from opentelemetry.trace import NoOpTracer, Tracer
+from pydantic_ai.messages import ModelMessage, ModelResponse
+
+from services.chat.reply import Reply
+from services.llm.stamp import last_stamp
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """One turn is over.
+
+    Args:
+        phase: how it ended: `complete`, `stopped`, `interrupted`, `failed`.
+        seconds: how long it took, from its message to its saved answer.
+    """
+
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokensUsed:
+    """What one response of a model took in and gave out."""
+
+    provider: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+
+
+TurnWatcher = Callable[[TurnEnded | TokensUsed], None]
+
+
+class TurnWatch:
+    """Sees each turn begin and end.
+
+    Args:
+        tracer: makes a span of each turn.
+        watcher: is told what there is to count; it must be quick.
+    """
+
+    def __init__(self, tracer: Tracer | None = None, watcher: TurnWatcher | None = None) -> None:
+        self._tracer = tracer or NoOpTracer()
+        self._watcher = watcher
+        self.running = 0
+        """How many turns are being answered."""
+
+    @contextmanager
+    def turn(self, reply: Reply) -> Generator[None]:
+        """Watch one turn, whose reply tells at its end how it went."""
+        self.running += 1
+        began = time.perf_counter()
+        with self._tracer.start_as_current_span("turn", record_exception=False) as span:
+            try:
+                yield
+            finally:
+                self.running -= 1
+                phase = reply.phase.name.lower()
+                if span.is_recording():
+                    span.set_attribute("understudy.phase", phase)
+                    if reply.provider is not None and reply.model is not None:
+                        span.set_attribute("understudy.provider", reply.provider)
+                        span.set_attribute("understudy.model", reply.model)
+                if self._watcher is not None:
+                    self._watcher(TurnEnded(phase, time.perf_counter() - began))
+
+    def used(self, messages: Sequence[ModelMessage]) -> None:
+        """Tell what the responses of a turn used, by who gave them."""
+        if self._watcher is None:
+            return
+        for message in messages:
+            stamp = last_stamp([message])
+            if isinstance(message, ModelResponse) and stamp is not None:
+                usage = message.usage
+                self._watcher(TokensUsed(stamp.provider, stamp.model, usage.input_tokens, usage.output_tokens))

@@ -1,0 +1,111 @@
+"""What is counted of the providers."""
+
+from core.telemetry import Metrics
+from services.llm.fallback import LeaderChanged, LLMProviderFallback, Misconfigured
+from services.llm.happenings import AttemptEnded, Happening, Probed, Result, Shed
+from services.llm.state import SharedRouting
+from services.llm.status import ProviderState, ProviderStatus
+
+_COOLING = frozenset({ProviderState.COOLING})
+_SERVING = frozenset({ProviderState.HEALTHY, ProviderState.PREFERRED, ProviderState.FORCED})
+
+
+class ProviderMetrics:
+    """Counts what the fallback service tells, and looks up the rest when it is asked for.
+
+    Args:
+        metrics: where it is shown.
+        fallback: tells.
+        shared: knows what waits for Redis.
+    """
+
+    def __init__(self, metrics: Metrics, fallback: LLMProviderFallback, shared: SharedRouting) -> None:
+        self._metrics = metrics
+        self._fallback = fallback
+        by_model = ("provider", "model")
+        self._requests = metrics.counter("provider_requests", "Requests to providers by result", (*by_model, "result"))
+        self._failures = metrics.counter(
+            "provider_failures", "Requests that did not end well, by outcome", ("provider", "outcome")
+        )
+        self._first_output = metrics.histogram(
+            "first_output_seconds", "Time from asking a provider to its first output", by_model
+        )
+        self._answer = metrics.histogram(
+            "answer_seconds", "Time from asking a provider to the end of its answer", by_model
+        )
+        self._switches = metrics.counter(
+            "provider_switches", "Changes of the provider that is asked first", ("provider", "cause")
+        )
+        self._misconfigured = metrics.counter(
+            "provider_misconfigured", "Refusals of a key, an account or a model's name", ("provider",)
+        )
+        self._probes = metrics.counter("provider_probes", "Requests that found out who is back", ("provider",))
+        self._shed = metrics.counter("provider_shed", "Requests passed on since a provider was full", ("provider",))
+        self._look_up(metrics, shared)
+        for provider in fallback.providers:
+            # From the start, so that the first failure of a provider is an increase and not a new line.
+            self._requests.labels(provider.id, provider.default_model, Result.ANSWERED)
+            for cause in ("failure", "recovery"):
+                self._switches.labels(provider.id, cause)
+            for counter in (self._misconfigured, self._probes, self._shed):
+                counter.labels(provider.id)
+        fallback.watch(self.note)
+        fallback.listen(self.hear)
+
+    def note(self, happening: Happening) -> None:
+        """Count what happened to a request."""
+        match happening:
+            case AttemptEnded():
+                self._attempt(happening)
+            case Shed(provider):
+                self._shed.labels(provider).inc()
+            case Probed(provider):
+                self._probes.labels(provider).inc()
+
+    def hear(self, event: LeaderChanged | Misconfigured) -> None:
+        """Count a change of who is asked first, or a provider that an operator has to mend."""
+        match event:
+            case LeaderChanged(after=after, reason=reason):
+                self._switches.labels(after, "recovery" if reason is None else "failure").inc()
+            case Misconfigured(provider=provider):
+                self._misconfigured.labels(provider).inc()
+
+    def _attempt(self, attempt: AttemptEnded) -> None:
+        labels = (attempt.provider, self._metrics.model_label(attempt.provider, attempt.model))
+        self._requests.labels(*labels, attempt.result).inc()
+        if attempt.fault is not None:
+            self._failures.labels(attempt.provider, attempt.fault).inc()
+        if attempt.result is Result.ANSWERED:
+            self._answer.labels(*labels).observe(attempt.seconds)
+            if attempt.first_output_s is not None:
+                self._first_output.labels(*labels).observe(attempt.first_output_s)
+
+    def _look_up(self, metrics: Metrics, shared: SharedRouting) -> None:
+        def configured() -> list[ProviderStatus]:
+            statuses = self._fallback.get_provider_status().providers
+            return [each for each in statuses if each.state is not ProviderState.NOT_CONFIGURED]
+
+        def standing(states: frozenset[ProviderState]) -> dict[str, float]:
+            return {each.provider: float(each.state in states) for each in configured()}
+
+        metrics.reading(
+            "provider_cooling", "1 while a provider cools down", lambda: standing(_COOLING), label="provider"
+        )
+        metrics.reading(
+            "provider_serving", "1 while a provider is healthy, preferred or forced", lambda: standing(_SERVING),
+            label="provider",
+        )  # fmt: skip
+        metrics.reading(
+            "provider_in_flight",
+            "Requests of this replica that a provider is at work on",
+            lambda: {each.provider: float(each.in_flight) for each in configured()},
+            label="provider",
+        )
+        metrics.reading(
+            "routing_shared", "1 while this replica shares the providers' state through Redis",
+            lambda: float(shared.connected),
+        )  # fmt: skip
+        metrics.reading(
+            "routing_changes_waiting", "Changes of the providers' state that wait for Redis",
+            lambda: float(shared.waiting),
+        )  # fmt: skip

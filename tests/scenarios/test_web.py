@@ -1,0 +1,214 @@
+"""The web side of the whole bot: what probes, Prometheus and operators are told, and what nobody is."""
+
+import asyncio
+
+import pytest
+
+from bot.web import health
+from core.errors import StartupError
+from tests.support.llm_server import status
+from tests.support.redis_server import RedisServer, free_port
+from tests.support.stage import FIRST, KEYS, SECOND, Stage
+from tests.support.telegram_server import TOKEN
+from tests.support.web_client import WebClient
+
+WORD = "a-long-random-word-of-the-operator"
+QUESTION = "Is anybody out there tonight?"
+
+
+@pytest.fixture(autouse=True)
+def _often_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no test waits for an answer to grow old."""
+    monkeypatch.setattr(health, "FRESH_S", 0.1)
+
+
+async def opened(stage: Stage, **settings: str) -> WebClient:
+    """The bot with its web side, and a client that knows the token."""
+    port = free_port()
+    await stage.start(WEB_PORT=str(port), WEB_TOKEN=WORD, **settings)
+    return WebClient(port, WORD)
+
+
+def assert_discreet(stage: Stage, client: WebClient) -> None:
+    """Nothing secret, and nothing that anybody said, is in any body or in the log."""
+    for body in (*client.bodies, stage.log):
+        for word in (*KEYS.values(), TOKEN.partition(":")[2], WORD, QUESTION, FIRST, SECOND):
+            assert word not in body
+
+
+async def test_ready_until_redis_dies_and_again_when_it_is_back(empty_stage: Stage, redis_server: RedisServer) -> None:
+    """The bot itself goes on meanwhile, and lives all the time."""
+    stage = empty_stage
+    # A server that asks for no password takes any.
+    client = await opened(stage, REDIS_URL=redis_server.url.replace("://", "://:a-password-of-redis@"))
+    ready = await client.becomes("/readyz", 200)
+    assert ready.json == {
+        "ready": True,
+        "parts": dict.fromkeys(("redis", "database", "providers", "telegram", "bot"), "ok"),
+    }
+    await redis_server.stop()
+    gone = await client.becomes("/readyz", 503)
+    assert gone.json["ready"] is False
+    assert {name for name, said in gone.json["parts"].items() if said != "ok"} == {"redis"}
+    assert (await client.get("/healthz")).status == 200
+    assert (await stage.asks(QUESTION)).text == FIRST
+    await redis_server.start()
+    await client.becomes("/readyz", 200)
+    assert "a-password-of-redis" not in "".join(client.bodies)
+    assert_discreet(stage, client)
+
+
+async def test_a_failover_is_counted(empty_stage: Stage) -> None:
+    """By who failed and how, who answered, in which phase the turn ended, and what Telegram did not like."""
+    stage = empty_stage
+    client = await opened(stage)
+    before = (await client.get("/metrics")).figures
+    stage.first.default = status(500)
+    stage.telegram.fail("sendMessage", 1, status=429, description="Too Many Requests: retry after 1", retry_after=1)
+    assert (await stage.asks(QUESTION)).text == SECOND
+    await stage.until(lambda: stage.events("turn.ended"))
+    after = (await client.get("/metrics")).figures
+
+    def more(name: str) -> float:
+        return after.get(name, 0) - before.get(name, 0)
+
+    assert more("understudy_provider_requests_total{model=m,provider=a,result=retried}") == 1
+    assert more("understudy_provider_requests_total{model=m,provider=a,result=failed}") == 1
+    assert more("understudy_provider_requests_total{model=n,provider=b,result=answered}") == 1
+    assert more("understudy_provider_failures_total{outcome=hiccup,provider=a}") == 2
+    assert more("understudy_provider_switches_total{cause=failure,provider=b}") == 1
+    assert more("understudy_first_output_seconds_count{model=n,provider=b}") == 1
+    assert more("understudy_answer_seconds_count{model=n,provider=b}") == 1
+    assert more("understudy_tokens_total{direction=out,model=n,provider=b}") > 0
+    assert more("understudy_turns_total{phase=complete}") == 1
+    assert more("understudy_turn_seconds_count") == 1
+    assert more("understudy_updates_total{kind=message}") == 1
+    assert more("understudy_telegram_refusals_total{kind=flood,method=sendMessage}") == 1
+    assert after["understudy_provider_cooling{provider=a}"] == 1
+    assert after["understudy_provider_serving{provider=b}"] == 1
+    assert after["understudy_turns_running"] == 0
+    assert after["process_resident_memory_bytes"] > 0
+    assert_discreet(stage, client)
+
+
+async def test_a_model_that_nobody_configured_is_no_label(empty_stage: Stage) -> None:
+    """Chats may pick any model of a live list, so their names must not become lines of their own."""
+    stage = empty_stage
+    client = await opened(stage)
+    stage.says("/model")
+    picker = await stage.reply()
+    stage.presses(picker, "a")
+    await stage.until(lambda: "m2" in picker.labels)
+    stage.presses(picker, "m2")
+    await stage.until(lambda: stage.chat().answers()[-1].labels == [])
+    assert (await stage.asks(QUESTION)).text == FIRST
+    assert stage.first.requests[-1].json["model"] == "m2"
+    await stage.until(lambda: stage.events("turn.ended"))
+    figures = (await client.get("/metrics")).figures
+    assert figures["understudy_provider_requests_total{model=other,provider=a,result=answered}"] == 1
+    assert not any("m2" in name for name in figures)
+
+
+async def test_the_state_of_the_providers_needs_the_token(empty_stage: Stage) -> None:
+    stage = empty_stage
+    client = await opened(stage, AVAILABLE_PROVIDERS='{"a": ["m"], "b": ["n"], "openai": ["gpt-5-mini"]}')
+    stage.first.default = status(503)
+    await stage.asks(QUESTION)
+    for token in ("another-word", WORD[:-1], "é"):
+        refused = await client.get("/llm/status", token=token)
+        assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert "provider" not in refused.text
+    assert (await client.get("/metrics", token="another-word")).status == 401
+    shown = (await client.get("/llm/status")).json
+    first, second, third = shown["providers"]
+    assert (shown["preferred"], shown["forced"], shown["shared"]) == ("b", None, True)
+    assert (first["provider"], first["state"], first["reason"]) == ("a", "cooling", "HTTP 503 (server_error)")
+    assert (second["state"], second["requests"], second["models"]) == ("preferred", 1, ["n"])
+    assert second["first_output_median_s"] > 0
+    assert (third["state"], third["reason"]) == ("not_configured", "OPENAI_API_KEY is not set")
+    assert_discreet(stage, client)
+
+
+async def test_without_a_token_what_is_guarded_stays_closed(empty_stage: Stage) -> None:
+    """Never open by default; the hint says what to do."""
+    stage = empty_stage
+    port = free_port()
+    await stage.start(WEB_PORT=str(port))
+    client = WebClient(port, "any-word")
+    for path in ("/metrics", "/llm/status", "/nowhere"):
+        closed = await client.get(path)
+        assert closed.status == 403
+        assert "WEB_TOKEN is not set" in closed.text
+    assert (await client.get("/healthz")).json == {"alive": True}
+    await client.becomes("/readyz", 200)
+
+
+async def test_not_ready_while_telegram_is_waited_for_and_while_no_provider_is_left(empty_stage: Stage) -> None:
+    stage = empty_stage
+    await stage.telegram.stop()
+    port = free_port()
+    stage.settings |= {"WEB_PORT": str(port), "WEB_TOKEN": WORD}
+    await stage.launch()
+    await stage.until(lambda: stage.events("web.listening"))
+    client = WebClient(port, WORD)
+    waiting = await client.becomes("/readyz", 503)
+    assert waiting.json["parts"]["telegram"] == "TelegramNetworkError: ClientConnectorError"
+    assert waiting.json["parts"]["bot"] == "starting"
+    assert (await client.get("/healthz")).status == 200
+    await stage.telegram.start()
+    await stage.stands()
+    await client.becomes("/readyz", 200)
+    stage.first.default = stage.second.default = status(503)
+    await stage.asks(QUESTION)
+    none_left = await client.becomes("/readyz", 503)
+    assert none_left.json["parts"] == {
+        "redis": "ok",
+        "database": "ok",
+        "providers": "a: cooling (HTTP 503 (server_error)); b: cooling (HTTP 503 (server_error))",
+        "telegram": "ok",
+        "bot": "ok",
+    }
+    assert_discreet(stage, client)
+
+
+async def test_a_port_in_use_ends_the_start_with_one_line(empty_stage: Stage) -> None:
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        with pytest.raises(StartupError, match=rf"^WEB_PORT: port {port} .*in use") as error:
+            await empty_stage.start(WEB_PORT=str(port))
+    assert "\n" not in str(error.value)
+
+
+async def test_a_connection_that_is_left_open_keeps_nobody_from_leaving(empty_stage: Stage) -> None:
+    """The web side closes last, in bounded time, whoever still holds a connection."""
+    stage = empty_stage
+    client = await opened(stage)
+    _, idle = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
+    _, slow = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
+    slow.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n")
+    await slow.drain()
+    await client.get("/healthz")
+    async with asyncio.timeout(5):
+        assert await stage.stop() == 0
+    names = [entry["event"] for event in ("bot.stopped", "web.closed") for entry in stage.events(event)]
+    assert names == ["bot.stopped", "web.closed"]
+    for writer in (idle, slow):
+        writer.close()
+
+
+async def test_nobody_is_told_of_what_was_asked(empty_stage: Stage) -> None:
+    """No version in the headers, no access log, and a query that holds a secret leaves no trace."""
+    stage = empty_stage
+    client = await opened(stage)
+    page = await client.get("/healthz?token=a-secret-in-a-query")
+    await client.get("/llm/status?token=a-secret-in-a-query", token="another-word")
+    assert "Server" not in page.headers
+    assert page.headers["Cache-Control"] == "no-store"
+    assert "a-secret-in-a-query" not in stage.log
+    assert [entry["path"] for entry in stage.events("web.refused")] == ["/llm/status"]
+
+
+async def test_nothing_listens_unless_a_port_is_set(stage: Stage) -> None:
+    assert (await stage.asks(QUESTION)).text == FIRST
+    assert not stage.events("web.listening")

@@ -1,0 +1,63 @@
+"""Asking the web side, as a probe, a Prometheus or an operator does."""
+
+import asyncio
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+
+@dataclass(frozen=True)
+class Page:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - whatever was answered
+        return json.loads(self.text)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The samples of a page of metrics, each by its name and labels: `name{label=value}`."""
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(self.text):
+            for sample in family.samples:
+                labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
+                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        return found
+
+
+class WebClient:
+    """Asks one server; every body that it saw is kept, to be searched for what must not be in it."""
+
+    def __init__(self, port: int, token: str | None = None) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self.token = token
+        self.bodies: list[str] = []
+
+    async def get(self, path: str, *, token: str | None = None, method: str = "GET", data: bytes | None = None) -> Page:
+        """One request, with the token if there is one."""
+        shown = token or self.token
+        headers = {"Authorization": f"Bearer {shown}"} if shown else {}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(
+                method, self.url + path, headers=headers, data=io.BytesIO(data) if data else None
+            ) as response,
+        ):
+            text = await response.text()
+            self.bodies.append(text)
+            return Page(response.status, dict(response.headers), text)
+
+    async def becomes(self, path: str, status: int, within_s: float = 15.0) -> Page:
+        """Ask until the answer has that status."""
+        async with asyncio.timeout(within_s):
+            while (page := await self.get(path)).status != status:  # noqa: ASYNC110 - a server tells nobody by itself
+                await asyncio.sleep(0.05)
+            return page
