@@ -15,6 +15,7 @@ from core.provider_settings import ProviderKind, ProviderSettings
 from core.redis import open_redis
 from core.settings import Settings
 from core.telemetry import Metrics
+from core.tracing import Tracing, open_tracing, trace_transactions
 from services.admin import ProviderDesk
 from services.audit import Audit
 from services.chat.agent_factory import AgentFactory
@@ -32,6 +33,7 @@ from services.llm.fallback import LLMProviderFallback
 from services.llm.metrics import ProviderMetrics
 from services.llm.model_factory import LLMModelFactory
 from services.llm.shedding import Shedding
+from services.llm.spans import AttemptSpans
 from services.llm.state import SharedRouting
 
 log = structlog.get_logger()
@@ -56,6 +58,7 @@ class House:
     consent: Consent
     builder: ModelBuilder
     metrics: Metrics
+    tracing: Tracing
 
     async def warm(self) -> None:
         """Import and build what the first answers would otherwise wait a second for: the providers' SDKs, the history.
@@ -90,9 +93,13 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
     clock = clock or SystemClock()
     async with AsyncExitStack() as stack:
         settings.prepare_data_dir()
+        tracing = open_tracing(settings)
+        stack.push_async_callback(tracing.close)
         database = Database(url_for(settings))
         await database.start()
         stack.push_async_callback(database.close)
+        if tracing.on:
+            trace_transactions(tracing.tracer, database.engine)
 
         if settings.redis_url is None:
             log.info("redis.embedded", detail="REDIS_URL is not set: what is known of the providers stays here")
@@ -108,6 +115,8 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         fallback = LLMProviderFallback(settings.providers, shared, clock, rules, shedding)
         metrics = Metrics((provider.id, model) for provider in settings.providers for model in provider.models)
         ProviderMetrics(metrics, fallback, shared)
+        if tracing.on:
+            fallback.watch(AttemptSpans(tracing.tracer).note)
         builder = ModelBuilder(clock)
         stack.push_async_callback(builder.aclose)
         catalog = Catalog(builder.http_client)
@@ -116,9 +125,9 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         texts = Texts()
         asks_consent = settings.remote_consent == "ask"
         stores = Stores(Threads(database, clock), Notes(database, clock), Preferences(database, clock))
-        watch = TurnWatch(watcher=TurnMetrics(metrics).note)
+        watch = TurnWatch(tracing.tracer, TurnMetrics(metrics).note)
         chat = Chat(
-            agents=AgentFactory(models),
+            agents=AgentFactory(models, tracing.provider if tracing.on else None),
             stores=stores,
             texts=texts,
             clock=clock,
@@ -133,5 +142,18 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         desk = ProviderDesk(fallback, builder, Audit(database, clock), clock)
         consent = Consent(stores.preferences, fallback, texts, is_asked=asks_consent)
         yield House(
-            settings, clock, texts, database, redis, fallback, catalog, chat, stores, desk, consent, builder, metrics
+            settings=settings,
+            clock=clock,
+            texts=texts,
+            database=database,
+            redis=redis,
+            fallback=fallback,
+            catalog=catalog,
+            chat=chat,
+            stores=stores,
+            desk=desk,
+            consent=consent,
+            builder=builder,
+            metrics=metrics,
+            tracing=tracing,
         )

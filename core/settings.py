@@ -21,7 +21,19 @@ from core.provider_settings import (
     prefix_of,
     read_provider,
 )
-from core.variable_types import DirectoryPath, Ids, Lowered, WebUrl, json_object, password_of, shaped, shown, store_url
+from core.variable_types import (
+    DirectoryPath,
+    Headers,
+    Ids,
+    Lowered,
+    WebUrl,
+    headers_of,
+    json_object,
+    password_of,
+    shaped,
+    shown,
+    store_url,
+)
 from core.variables import Mistakes, VariableSet, checked, mistake, read_variables
 
 
@@ -90,6 +102,14 @@ class CommonVariables(VariableSet):
     history_tokens: int = Field(default=8000, gt=0, examples=[8000])
     shutdown_timeout: float = Field(default=25.0, gt=0, allow_inf_nan=False, examples=[25])
     moderation_dry_run: bool = Field(default=True, examples=["true"])
+    otel_exporter_otlp_endpoint: WebUrl | None = Field(default=None, examples=["http://localhost:4318"])
+    otel_exporter_otlp_headers: Annotated[SecretStr | None, Headers] = Field(
+        default=None, examples=["authorization=Bearer my-key"]
+    )
+    otel_service_name: Annotated[str, shaped(r"\S(.{0,98}\S)?", "must be 1 to 100 characters")] = Field(
+        default="understudy", examples=["understudy"]
+    )
+    otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False, examples=[0.1])
     log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], Lowered] = Field(
         default="info", examples=["info"]
     )
@@ -123,6 +143,10 @@ class Settings(CommonVariables):
         own = (self.telegram_bot_token, self.telegram_webhook_secret, self.web_token, self.redis_url, self.database_url)
         keys = (provider.api_key for provider in self.providers)
         values = [secret.get_secret_value() for secret in (*own, *keys) if secret]
+        if self.otel_exporter_otlp_headers is not None:
+            for value in headers_of(self.otel_exporter_otlp_headers.get_secret_value()).values():
+                # `Bearer` and a key: the key by itself is the secret.
+                values += [value, value.rpartition(" ")[2]]
         passwords = [password_of(value) for value in values]
         # A driver may tell of a password as it is in the URL, or decoded.
         return tuple(dict.fromkeys([*values, *filter(None, passwords), *map(unquote, filter(None, passwords))]))

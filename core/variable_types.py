@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
@@ -180,6 +180,29 @@ def store_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeVali
         return value
 
     return BeforeValidator(check)
+
+
+def headers_of(text: str) -> dict[str, str]:
+    """The headers in `name=value,name=value`, each percent-encoded or not, as OpenTelemetry writes them.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if not pairs or not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name.strip()) for name, _, _ in pairs):
+        raise ValueError("must be name=value, with commas between several")
+    if not all(value.strip() for _, _, value in pairs):
+        raise ValueError("must be name=value, with commas between several")
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+
+
+def _headers(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
+    if isinstance(value, str):
+        headers_of(value)
+    return value
+
+
+Headers = BeforeValidator(_headers)
 
 
 def directory_path(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in

@@ -27,6 +27,7 @@ from bot.telegram.intake import Poller
 from bot.telegram.lanes import Lanes
 from bot.telegram.live import LiveReplies
 from bot.telegram.rendering import Rendered
+from bot.telegram.spans import UpdateSpans
 from bot.telegram.telling import tell
 from bot.telegram.watch import Phase, Watch
 from bot.web.side import web_side
@@ -55,7 +56,7 @@ async def run(house: House) -> int:
     if settings.telegram_bot_token is None:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
     bot = bot_at(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
-    watch = Watch(bot, house.metrics)
+    watch = Watch(bot, house.metrics, house.tracing)
     with _stop_signal() as stop:
         try:
             async with web_side(house, watch.checks):
@@ -151,6 +152,8 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
         providers=[provider.id for provider in house.fallback.providers],
     )
     dispatcher = Dispatcher(disable_fsm=True)
+    if house.tracing.on:
+        dispatcher.update.outer_middleware(UpdateSpans(house.tracing.tracer))
     dispatcher.include_routers(
         admin_router(
             admin_ids=settings.admin_ids,

@@ -12,6 +12,14 @@ from core.telemetry import OTHER, QUICK_SECONDS, Metrics
 Sink = Callable[[Update], Awaitable[None]]
 
 
+def kind_of(update: Update) -> str:
+    """What an update is: `message`, `callback_query`, ..."""
+    try:
+        return update.event_type
+    except UpdateTypeLookupError:
+        return OTHER
+
+
 class TelegramMetrics:
     """Counts updates, calls, refusals and what was lost.
 
@@ -42,11 +50,7 @@ class TelegramMetrics:
         """The sink, with each update counted on its way there."""
 
         async def take(update: Update) -> None:
-            try:
-                kind = update.event_type
-            except UpdateTypeLookupError:
-                kind = OTHER
-            self._updates.labels(kind).inc()
+            self._updates.labels(kind_of(update)).inc()
             await sink(update)
 
         return take

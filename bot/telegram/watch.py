@@ -8,8 +8,10 @@ from aiogram import Bot
 
 from bot.telegram.calls import Calls
 from bot.telegram.metrics import TelegramMetrics
+from bot.telegram.spans import CallSpans
 from bot.web.health import Check
 from core.telemetry import Metrics
+from core.tracing import Tracing
 
 
 class Phase(StrEnum):
@@ -26,14 +28,17 @@ class Watch:
     Args:
         bot: whose calls are watched.
         metrics: where they are counted.
+        tracing: where their spans go.
     """
 
-    def __init__(self, bot: Bot, metrics: Metrics) -> None:
+    def __init__(self, bot: Bot, metrics: Metrics, tracing: Tracing) -> None:
         self.phase = Phase.STARTING
         self.figures = TelegramMetrics(metrics)
         self._bot = bot
         self._calls = Calls()
         self._calls.watch(self.figures)
+        if tracing.on:
+            self._calls.watch(CallSpans(tracing.tracer))
         bot.session.middleware(self._calls)
 
     @property

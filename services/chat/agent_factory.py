@@ -1,7 +1,9 @@
 """The agent that chats: its instructions, its tools, and the model it gets from the fallback service."""
 
 import pydantic_ai
+from opentelemetry.trace import TracerProvider
 from pydantic_ai import Agent, RunContext
+from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.usage import UsageLimits
 
 from core.messages import ChatKind
@@ -30,13 +32,18 @@ class AgentFactory:
 
     Args:
         models: makes models that go through the fallback service.
+        spans: where the library's own spans go, without what was said; None: nowhere.
     """
 
-    def __init__(self, models: LLMModelFactory) -> None:
+    def __init__(self, models: LLMModelFactory, spans: TracerProvider | None = None) -> None:
         # The library would write an advertisement to the terminal at the first run, in the middle of a chat.
         pydantic_ai.BANNER_ENABLED = False
         self._models = models
         self._agent = _agent()
+        if spans is not None:
+            self._agent.instrument = InstrumentationSettings(
+                tracer_provider=spans, include_content=False, include_model_request_parameters=False
+            )
 
     @property
     def agent(self) -> Agent[TurnContext, str]:

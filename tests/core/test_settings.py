@@ -199,6 +199,11 @@ class TestValues:
             ("DATABASE_URL", "postgresql://h:port/d", "is not a URL"),
             ("WEB_PORT", "0", "must be at least 1"),
             ("WEB_PORT", "70000", "must be at most 65535"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "must begin with http:// or https://"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer abc", "must be name=value, with commas between several"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=", "must be name=value, with commas between several"),
+            ("OTEL_TRACES_SAMPLER_ARG", "1.5", "must be at most 1"),
+            ("OTEL_SERVICE_NAME", "x" * 101, "must be 1 to 100 characters"),
             ("STREAM_MODE", "fast", "must be edit, draft or off"),
             ("HISTORY_TOKENS", "0", "must be above 0"),
             ("HISTORY_TOKENS", "-1", "must be above 0"),
@@ -580,6 +585,11 @@ class TestSecrets:
         )
         assert "hunter22" not in repr(settings)
         assert "hunter22" not in str(settings)
+
+    def test_the_keys_in_headers_are_secrets(self) -> None:
+        """With and without the word before them, and as they are sent."""
+        settings = load(OTEL_EXPORTER_OTLP_HEADERS="authorization=Bearer abc%2Fdef, x-team=audience")
+        assert {"Bearer abc/def", "abc/def", "audience"} <= set(settings.secrets)
 
     def test_all_secrets_are_listed_for_the_log_passwords_too(self) -> None:
         settings = load(

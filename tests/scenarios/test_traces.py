@@ -1,0 +1,127 @@
+"""Traces of the whole bot, at a real receiver: what happened is in them, and nobody's words are."""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+from tests.support.llm_server import answer, status, tool_call
+from tests.support.otlp_receiver import OTLPReceiver, ReceivedSpan
+from tests.support.redis_server import free_port
+from tests.support.stage import FIRST, KEYS, SECOND, Stage
+from tests.support.telegram_server import TOKEN
+
+ROOT = Path(__file__).parents[2]
+QUESTION = "My cat is called Schnurrdiburr."
+HEADER_KEY = "a-key-of-the-collector"
+
+
+def one(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
+    """The span of that name."""
+    (span,) = [each for each in spans if each.name == name]
+    return span
+
+
+async def test_a_failover_as_a_trace(empty_stage: Stage) -> None:
+    """The update, its turn, the library's own spans, each attempt, the database, what was sent to Telegram."""
+    stage = empty_stage
+    async with OTLPReceiver() as collector:
+        await stage.start(
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+            OTEL_EXPORTER_OTLP_HEADERS=f"x-key={HEADER_KEY},x-team=the%20audience",
+            OTEL_SERVICE_NAME="understudy-of-the-tests",
+        )
+        echo = {"error": {"message": f"{QUESTION} {KEYS['A_API_KEY']}", "type": "auth", "code": "invalid_api_key"}}
+        stage.first.default = status(401, echo)
+        assert (await stage.asks(QUESTION)).text == SECOND
+        await stage.stop()
+        spans = collector.spans
+        update, turn = one(spans, "update"), one(spans, "turn")
+        first, second = one(spans, "attempt a"), one(spans, "attempt b")
+        assert len({span.trace for span in spans}) == 1
+        assert (update.parent, turn.parent) == (b"", update.id)
+        assert update.attributes == {"telegram.update": "message"}
+        assert turn.attributes == {
+            "understudy.phase": "complete",
+            "understudy.provider": "b",
+            "understudy.model": "n",
+        }
+        assert first.failed
+        assert first.attributes == {
+            "understudy.provider": "a",
+            "understudy.model": "m",
+            "understudy.context": "chat",
+            "understudy.result": "failed",
+            "understudy.fault": "misconfigured",
+        }
+        assert not second.failed
+        assert second.attributes["understudy.result"] == "answered"
+        assert second.attributes["understudy.first_output_s"] > 0
+        by_id = {span.id: span for span in spans}
+        asked = by_id[first.parent]
+        assert asked.name.startswith("chat")
+        assert asked.attributes["gen_ai.usage.output_tokens"] > 0
+        assert by_id[second.parent] == asked
+        assert [span.parent for span in spans if span.name == "telegram sendMessage"] == [update.id]
+        assert sum(span.name == "transaction" for span in spans) >= 2
+        assert "telegram getUpdates" not in {span.name for span in spans}
+        assert collector.resource["service.name"] == "understudy-of-the-tests"
+        assert (collector.headers[-1]["x-key"], collector.headers[-1]["x-team"]) == (HEADER_KEY, "the audience")
+        for word in (QUESTION, "Schnurr", SECOND, *KEYS.values(), TOKEN, TOKEN.partition(":")[2], "instructions"):
+            assert not any(word.encode() in body for body in collector.bodies), word
+        assert HEADER_KEY not in stage.log
+
+
+async def test_nothing_that_fails_or_is_made_up_tells_what_was_said(empty_stage: Stage) -> None:
+    """An error that quotes the prompt, a tool that does not exist, arguments that do not fit."""
+    stage = empty_stage
+    async with OTLPReceiver() as collector:
+        await stage.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        stage.first.script(
+            tool_call("say_Schnurrdiburr", {"text": QUESTION}),
+            tool_call("current_time", {"zone": QUESTION}),
+            answer(FIRST),
+        )
+        assert (await stage.asks(QUESTION)).text == FIRST
+        stage.first.default = stage.second.default = status(400, {"error": {"message": f"no: {QUESTION}"}})
+        await stage.asks(QUESTION)
+        await stage.stop()
+        assert {"turn", "attempt a"} <= {span.name for span in collector.spans}
+        for body in collector.bodies:
+            assert b"Schnurrdiburr" not in body
+            assert b"My cat" not in body
+
+
+async def test_a_collector_that_is_gone_or_hangs_disturbs_nobody(empty_stage: Stage) -> None:
+    """Said once; and the end does not wait for it for long."""
+    stage = empty_stage
+    await stage.start(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
+    assert (await stage.asks(QUESTION)).text == FIRST
+    await stage.stop()
+    assert len(stage.events("tracing.not_exported")) == 1
+    async with OTLPReceiver(hangs=True) as collector:
+        await stage.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
+        assert (await stage.asks(QUESTION)).text == FIRST
+        began = time.monotonic()
+        assert await stage.stop() == 0
+        assert time.monotonic() - began < 6
+
+
+async def test_without_an_endpoint_nothing_of_the_export_is_even_imported() -> None:
+    """What is not wanted costs nothing; parts of the SDK come with redis-py, whoever wants them."""
+    code = (
+        "import asyncio, sys, tempfile\n"
+        "from bot.app import open_house\n"
+        "from core.settings import load_settings\n"
+        "async def main():\n"
+        "    async with open_house(load_settings(None, {'DATA_DIR': tempfile.mkdtemp()})) as house:\n"
+        "        await house.warm()\n"
+        "asyncio.run(main())\n"
+        "exporting = ('opentelemetry.exporter', 'opentelemetry.sdk.trace.export', 'core.tracing_export')\n"
+        "print([name for name in sys.modules if name.startswith(exporting)])\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    told, _ = await asyncio.wait_for(process.communicate(), 50)
+    assert told.decode().splitlines()[-1] == "[]"
