@@ -1,23 +1,35 @@
-FROM python:3.12-slim AS build
-WORKDIR /app
-RUN python -m venv /venv
-COPY requirements.lock .
-RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+# syntax=docker/dockerfile:1
 
-FROM python:3.12-slim
-# /data holds the SQLite file; everything else may be read-only.
-RUN useradd --system --uid 10001 --no-create-home understudy && install -d -o understudy -g understudy /data
-ENV PATH=/venv/bin:$PATH \
-    PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
-    DATA_DIR=/data
+FROM python:3.12-slim AS build
+RUN python -m venv /venv
 WORKDIR /app
-COPY --from=build /venv /venv
+# What is installed changes less often than the sources, and has a layer of its own.
+COPY requirements.lock .
+RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock \
+    && rm requirements.lock
 COPY core core
 COPY services services
 COPY bot bot
-USER understudy
+# Compiled here: where the file system is read-only every start would compile anew.
+RUN /venv/bin/python -m compileall -q --invalidation-mode unchecked-hash core services bot
+
+FROM python:3.12-slim
+# /data holds the SQLite file and /tmp what passes; everything else may be read-only.
+RUN groupadd --system --gid 10001 understudy \
+    && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /data understudy \
+    && install -d -o understudy -g understudy -m 0700 /data
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOME=/data \
+    DATA_DIR=/data
+WORKDIR /app
+COPY --from=build /venv /venv
+COPY --from=build /app /app
+USER 10001:10001
 VOLUME /data
 STOPSIGNAL SIGTERM
+# Asks /healthz where WEB_PORT is set; without the web side it says so, and Docker watches the process itself.
+HEALTHCHECK --interval=30s --timeout=6s --start-period=60s --retries=3 CMD ["python", "-m", "bot.web.healthcheck"]
 ENTRYPOINT ["python", "-m", "bot"]
 CMD ["telegram"]

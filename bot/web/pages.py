@@ -1,5 +1,6 @@
 """What the web side shows: health, readiness, metrics, the state of the providers."""
 
+import asyncio
 import dataclasses
 import json
 import statistics
@@ -36,6 +37,7 @@ class Pages:
         self._metrics = metrics
         self._fallback = fallback
         self._redactor = redactor
+        self._lag = metrics.gauge("event_loop_lag_seconds", "How long what is ready had to wait just now")
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -59,6 +61,11 @@ class Pages:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """All figures, for Prometheus."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # Once through the loop, behind everything that is ready.
+        await asyncio.sleep(0)
+        self._lag.set(loop.time() - began)
         body, content_type = self._metrics.exposition(request.headers.get(ACCEPT))
         return web.Response(body=body, headers={"Content-Type": content_type, **NOT_STORED})
 
