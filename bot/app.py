@@ -125,7 +125,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         texts = Texts()
         asks_consent = settings.remote_consent == "ask"
         stores = Stores(Threads(database, clock), Notes(database, clock), Preferences(database, clock))
-        watch = TurnWatch(tracing.tracer, TurnMetrics(metrics).note)
+        watch = TurnWatch(tracing.tracer if tracing.on else None, TurnMetrics(metrics).note)
         chat = Chat(
             agents=AgentFactory(models, tracing.provider if tracing.on else None),
             stores=stores,

@@ -43,6 +43,7 @@ class Metrics:
         self._models = frozenset(models)
         self._providers = frozenset(provider for provider, _ in self._models)
         self._tokens = self.counter("tokens", "Tokens by direction", ("provider", "model", "direction"))
+        self._lines: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         self._cost = self.counter("cost_usd", "What answers cost, in US dollars", ("provider", "model"))
 
     def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
@@ -81,8 +82,12 @@ class Metrics:
     def tokens(self, provider: str, model: str, tokens_in: int, tokens_out: int) -> None:
         """Count what a request took in and gave out."""
         labels = (self.provider_label(provider), self.model_label(provider, model))
-        self._tokens.labels(*labels, "in").inc(tokens_in)
-        self._tokens.labels(*labels, "out").inc(tokens_out)
+        line = self._lines.get(labels)
+        if line is None:
+            # Looked up once: the library looks labels up under a lock.
+            line = self._lines[labels] = (self._tokens.labels(*labels, "in"), self._tokens.labels(*labels, "out"))
+        line[0].inc(tokens_in)
+        line[1].inc(tokens_out)
 
     def cost(self, provider: str, model: str, usd: float) -> None:
         """Count what a request cost."""

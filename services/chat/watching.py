@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from opentelemetry.trace import NoOpTracer, Tracer
+from opentelemetry.trace import Tracer
 from pydantic_ai.messages import ModelMessage, ModelResponse
 
 from services.chat.reply import Reply
@@ -42,12 +42,12 @@ class TurnWatch:
     """Sees each turn begin and end.
 
     Args:
-        tracer: makes a span of each turn.
+        tracer: makes a span of each turn, where somebody looks at them.
         watcher: is told what there is to count; it must be quick.
     """
 
     def __init__(self, tracer: Tracer | None = None, watcher: TurnWatcher | None = None) -> None:
-        self._tracer = tracer or NoOpTracer()
+        self._tracer = tracer
         self._watcher = watcher
         self.running = 0
         """How many turns are being answered."""
@@ -57,19 +57,19 @@ class TurnWatch:
         """Watch one turn, whose reply tells at its end how it went."""
         self.running += 1
         began = time.perf_counter()
-        with self._tracer.start_as_current_span("turn", record_exception=False) as span:
-            try:
+        try:
+            if self._tracer is None:
                 yield
-            finally:
-                self.running -= 1
-                phase = reply.phase.name.lower()
-                if span.is_recording():
-                    span.set_attribute("understudy.phase", phase)
-                    if reply.provider is not None and reply.model is not None:
-                        span.set_attribute("understudy.provider", reply.provider)
-                        span.set_attribute("understudy.model", reply.model)
-                if self._watcher is not None:
-                    self._watcher(TurnEnded(phase, time.perf_counter() - began))
+            else:
+                with self._tracer.start_as_current_span("turn", record_exception=False) as span:
+                    try:
+                        yield
+                    finally:
+                        span.set_attributes(_described(reply))
+        finally:
+            self.running -= 1
+            if self._watcher is not None:
+                self._watcher(TurnEnded(reply.phase.name.lower(), time.perf_counter() - began))
 
     def used(self, messages: Sequence[ModelMessage]) -> None:
         """Tell what the responses of a turn used, by who gave them."""
@@ -80,3 +80,8 @@ class TurnWatch:
             if isinstance(message, ModelResponse) and stamp is not None:
                 usage = message.usage
                 self._watcher(TokensUsed(stamp.provider, stamp.model, usage.input_tokens, usage.output_tokens))
+
+
+def _described(reply: Reply) -> dict[str, str]:
+    facts = {"phase": reply.phase.name.lower(), "provider": reply.provider, "model": reply.model}
+    return {f"understudy.{name}": value for name, value in facts.items() if value is not None}

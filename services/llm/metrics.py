@@ -1,5 +1,10 @@
 """What is counted of the providers."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prometheus_client import Counter, Histogram
+
 from core.telemetry import Metrics
 from services.llm.fallback import LeaderChanged, LLMProviderFallback, Misconfigured
 from services.llm.happenings import AttemptEnded, Happening, Probed, Result, Shed
@@ -8,6 +13,15 @@ from services.llm.status import ProviderState, ProviderStatus
 
 _COOLING = frozenset({ProviderState.COOLING})
 _SERVING = frozenset({ProviderState.HEALTHY, ProviderState.PREFERRED, ProviderState.FORCED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What is counted of one model, looked up once: the library looks labels up under a lock."""
+
+    results: Mapping[Result, Counter]
+    first_output: Histogram
+    answer: Histogram
 
 
 class ProviderMetrics:
@@ -42,9 +56,11 @@ class ProviderMetrics:
         self._probes = metrics.counter("provider_probes", "Requests that found out who is back", ("provider",))
         self._shed = metrics.counter("provider_shed", "Requests passed on since a provider was full", ("provider",))
         self._look_up(metrics, shared)
+        self._lines: dict[tuple[str, str], _Line] = {}
         for provider in fallback.providers:
             # From the start, so that the first failure of a provider is an increase and not a new line.
-            self._requests.labels(provider.id, provider.default_model, Result.ANSWERED)
+            model = metrics.model_label(provider.id, provider.default_model)
+            self._lines[provider.id, model] = self._line(provider.id, model)
             for cause in ("failure", "recovery"):
                 self._switches.labels(provider.id, cause)
             for counter in (self._misconfigured, self._probes, self._shed):
@@ -71,14 +87,24 @@ class ProviderMetrics:
                 self._misconfigured.labels(provider).inc()
 
     def _attempt(self, attempt: AttemptEnded) -> None:
-        labels = (attempt.provider, self._metrics.model_label(attempt.provider, attempt.model))
-        self._requests.labels(*labels, attempt.result).inc()
+        model = self._metrics.model_label(attempt.provider, attempt.model)
+        line = self._lines.get((attempt.provider, model))
+        if line is None:
+            line = self._lines[attempt.provider, model] = self._line(attempt.provider, model)
+        line.results[attempt.result].inc()
         if attempt.fault is not None:
             self._failures.labels(attempt.provider, attempt.fault).inc()
         if attempt.result is Result.ANSWERED:
-            self._answer.labels(*labels).observe(attempt.seconds)
+            line.answer.observe(attempt.seconds)
             if attempt.first_output_s is not None:
-                self._first_output.labels(*labels).observe(attempt.first_output_s)
+                line.first_output.observe(attempt.first_output_s)
+
+    def _line(self, provider: str, model: str) -> _Line:
+        return _Line(
+            results={result: self._requests.labels(provider, model, result) for result in Result},
+            first_output=self._first_output.labels(provider, model),
+            answer=self._answer.labels(provider, model),
+        )
 
     def _look_up(self, metrics: Metrics, shared: SharedRouting) -> None:
         def configured() -> list[ProviderStatus]:

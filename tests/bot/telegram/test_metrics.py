@@ -1,0 +1,123 @@
+"""What is counted of Telegram, with a real bot and a Bot API server on loopback."""
+
+import asyncio
+
+import pytest
+from aiogram.types import Update
+
+from bot.telegram.calls import RECENT_S, Calls
+from bot.telegram.delivery import Delivery
+from bot.telegram.lanes import Lanes
+from bot.telegram.metrics import TelegramMetrics
+from bot.telegram.rendering import render
+from core.telemetry import Metrics
+from tests.support.clock import ManualClock
+from tests.support.telegram_server import TelegramServer
+from tests.support.telegram_traffic import Traffic
+from tests.support.web_client import Page
+
+PERSON = 7
+
+
+class Counted:
+    """A bot whose calls are counted."""
+
+    def __init__(self, traffic: Traffic, clock: ManualClock) -> None:
+        self.metrics = Metrics()
+        self.figures = TelegramMetrics(self.metrics)
+        self.calls = Calls()
+        self.calls.watch(self.figures)
+        traffic.bot.session.middleware(self.calls)
+        self.delivery = Delivery(traffic.bot, clock, self.figures)
+
+    def shown(self, name: str) -> float:
+        text = self.metrics.exposition()[0].decode()
+        return Page(200, {}, text).figures.get(f"understudy_{name}", 0)
+
+
+@pytest.fixture
+def counted(traffic: Traffic, clock: ManualClock) -> Counted:
+    return Counted(traffic, clock)
+
+
+async def said(counted: Counted, traffic: Traffic) -> None:
+    """Say something, whatever it takes."""
+    task = asyncio.create_task(counted.delivery.post(PERSON, render("hello")))
+    await traffic.settle()
+    while not task.done():
+        await traffic.pass_time(1, step=1)
+
+
+async def test_a_flood_is_a_refusal_and_what_follows_a_retry(
+    counted: Counted, server: TelegramServer, traffic: Traffic
+) -> None:
+    server.fail("sendMessage", 2, status=429, description="Too Many Requests: retry after 3", retry_after=3)
+    await said(counted, traffic)
+    assert counted.shown("telegram_refusals_total{kind=flood,method=sendMessage}") == 2
+    assert counted.shown("telegram_retries_total{kind=flood}") == 2
+    assert counted.shown("telegram_call_seconds_count{method=sendMessage}") == 3
+    assert counted.shown("telegram_lost_total{act=send}") == 0
+
+
+async def test_a_fault_that_passes_and_one_that_does_not(
+    counted: Counted, server: TelegramServer, traffic: Traffic
+) -> None:
+    server.fail("sendMessage", 2, status=502, description="Bad Gateway")
+    await said(counted, traffic)
+    assert counted.shown("telegram_retries_total{kind=passing}") == 2
+    server.fail("sendMessage", 100, status=502, description="Bad Gateway")
+    await said(counted, traffic)
+    assert counted.shown("telegram_lost_total{act=send}") == 1
+    assert counted.shown("telegram_retries_total{kind=flood}") == 0
+
+
+async def test_updates_by_kind(counted: Counted, server: TelegramServer) -> None:
+    """And each goes on to where it was meant to go."""
+    taken: list[int] = []
+
+    async def sink(update: Update) -> None:
+        taken.append(update.update_id)
+
+    take = counted.figures.counted(sink)
+    server.user_says("hello", PERSON)
+    await take(Update.model_validate(server.pending[0]))
+    await take(Update(update_id=9999))
+    assert counted.shown("updates_total{kind=message}") == 1
+    assert counted.shown("updates_total{kind=other}") == 1
+    assert taken[1] == 9999
+
+
+async def test_what_is_at_work_and_what_waits(counted: Counted) -> None:
+    lanes, more = Lanes(), asyncio.Event()
+    counted.figures.follow(lanes)
+
+    async def job() -> None:
+        await more.wait()
+
+    for key in ("one", "one", "one", "two"):
+        lanes.submit(key, job)
+    assert (counted.shown("lanes_running"), counted.shown("lanes_waiting")) == (2, 2)
+    more.set()
+    await lanes.drain(5)
+    assert (counted.shown("lanes_running"), counted.shown("lanes_waiting")) == (0, 0)
+
+
+async def test_telegram_is_not_asked_for_what_it_just_showed(
+    counted: Counted, server: TelegramServer, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe every second must not become a call every second; a refusal is an answer too."""
+    assert await counted.calls.silence(traffic.bot) is None
+    assert await counted.calls.silence(traffic.bot) is None
+    assert len(server.calls_of("getMe")) == 1
+    monkeypatch.setattr("bot.telegram.calls.RECENT_S", 0.0)
+    server.fail("getMe", 1, status=429, description="Too Many Requests: retry after 3", retry_after=3)
+    assert await counted.calls.silence(traffic.bot) is None
+    server.fail("getMe", 1, status=401, description="Unauthorized")
+    assert "Unauthorized" in (await counted.calls.silence(traffic.bot) or "")
+    server.fail("getMe", 1, status=502, description="Bad Gateway")
+    assert await counted.calls.silence(traffic.bot) is not None
+    await server.stop()
+    silent = await counted.calls.silence(traffic.bot)
+    assert silent is not None
+    assert silent.startswith("TelegramNetworkError")
+    assert RECENT_S > 5
