@@ -11,6 +11,7 @@ from aiogram.methods import Response, TelegramMethod
 from aiogram.methods.base import TelegramType
 
 from bot.telegram.faults import Fault, fault_of, reason_of
+from core.clock import Clock
 
 RECENT_S = 15.0
 """Whoever answered so short a time ago need not be asked whether they are there."""
@@ -28,9 +29,14 @@ class CallWatcher(Protocol):
 
 
 class Calls:
-    """Watches the calls of a bot: a middleware of its session."""
+    """Watches the calls of a bot: a middleware of its session.
 
-    def __init__(self) -> None:
+    Args:
+        clock: tells how long ago Telegram answered.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._watchers: list[CallWatcher] = []
         self._answered_at: float | None = None
 
@@ -46,11 +52,11 @@ class Calls:
         fault: Fault | None = None
         try:
             response = await make_request(bot, method)
-            self._answered_at = time.monotonic()
+            self._answered_at = self._clock.monotonic()
         except (TelegramAPIError, ClientDecodeError) as error:
             fault = fault_of(error)
             if fault in ANSWERS:
-                self._answered_at = time.monotonic()
+                self._answered_at = self._clock.monotonic()
             raise
         else:
             return response
@@ -62,7 +68,7 @@ class Calls:
 
     async def silence(self, bot: Bot) -> str | None:
         """Why Telegram cannot be used right now; None where it answered a moment ago, or answers when it is asked."""
-        if self._answered_at is not None and time.monotonic() - self._answered_at < RECENT_S:
+        if self._answered_at is not None and self._clock.monotonic() - self._answered_at < RECENT_S:
             return None
         try:
             async with asyncio.timeout(ASK_TIMEOUT_S):

@@ -56,7 +56,7 @@ async def run(house: House) -> int:
     if settings.telegram_bot_token is None:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
     bot = bot_at(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
-    watch = Watch(bot, house.metrics, house.tracing)
+    watch = Watch(bot, house.clock, house.metrics, house.tracing)
     with _stop_signal() as stop:
         try:
             async with web_side(house, watch.checks):

@@ -10,6 +10,7 @@ from bot.telegram.calls import Calls
 from bot.telegram.metrics import TelegramMetrics
 from bot.telegram.spans import CallSpans
 from bot.web.health import Check
+from core.clock import Clock
 from core.telemetry import Metrics
 from core.tracing import Tracing
 
@@ -27,15 +28,16 @@ class Watch:
 
     Args:
         bot: whose calls are watched.
+        clock: the time.
         metrics: where they are counted.
         tracing: where their spans go.
     """
 
-    def __init__(self, bot: Bot, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(self, bot: Bot, clock: Clock, metrics: Metrics, tracing: Tracing) -> None:
         self.phase = Phase.STARTING
         self.figures = TelegramMetrics(metrics)
         self._bot = bot
-        self._calls = Calls()
+        self._calls = Calls(clock)
         self._calls.watch(self.figures)
         if tracing.on:
             self._calls.watch(CallSpans(tracing.tracer))

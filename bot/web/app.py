@@ -100,7 +100,10 @@ class WebSide:
         if self._token is None:
             return web.Response(status=403, text=NO_TOKEN)
         scheme, _, shown = request.headers.get(AUTHORIZATION, "").partition(" ")
-        if not hmac.compare_digest(shown.strip().encode(), self._token) or scheme.lower() != "bearer":
+        if (
+            not hmac.compare_digest(shown.strip().encode(errors="surrogateescape"), self._token)
+            or scheme.lower() != "bearer"
+        ):
             log.info("web.refused", method=request.method, path=request.path[:100])
             return web.Response(status=401, text=WRONG_TOKEN, headers={WWW_AUTHENTICATE: "Bearer"})
         return await self._answered(request, handler)

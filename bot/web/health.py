@@ -1,7 +1,6 @@
 """Is the bot ready? Each of its parts is asked, all at once, briefly, and not more often than every few seconds."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisClusterException, RedisError
 from sqlalchemy import text
 
+from core.clock import Clock
 from core.database import Database
 from core.errors import StorageError
 from services.llm.fallback import LLMProviderFallback
@@ -46,10 +46,12 @@ class Readiness:
 
     Args:
         checks: one for each part, by its name.
+        clock: tells how old an answer is.
     """
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
+    def __init__(self, checks: Mapping[str, Check], clock: Clock) -> None:
         self._checks = checks
+        self._clock = clock
         self._report = Report({})
         self._looked_at: float | None = None
         self._looking = asyncio.Lock()
@@ -57,10 +59,10 @@ class Readiness:
     async def look(self) -> Report:
         """The state of all parts, at most some seconds old."""
         async with self._looking:
-            if self._looked_at is None or time.monotonic() - self._looked_at >= FRESH_S:
+            if self._looked_at is None or self._clock.monotonic() - self._looked_at >= FRESH_S:
                 reasons = await asyncio.gather(*(_asked(name, check) for name, check in self._checks.items()))
                 before, self._report = self._report, Report(dict(zip(self._checks, reasons, strict=True)))
-                self._looked_at = time.monotonic()
+                self._looked_at = self._clock.monotonic()
                 if before.ready != self._report.ready or not before.parts:
                     log.info("web.readiness", ready=self._report.ready, parts=dict(self._report.parts))
             return self._report

@@ -33,7 +33,8 @@ async def web_side(house: House, checks: Mapping[str, Check], routes: Sequence[R
             "database": partial(database_silence, house.database),
             "providers": partial(provider_silence, house.fallback),
             **checks,
-        }
+        },
+        house.clock,
     )
     pages = Pages(readiness, house.metrics, house.fallback, Redactor(settings.secrets))
     web = WebSide(

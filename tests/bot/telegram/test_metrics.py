@@ -25,7 +25,7 @@ class Counted:
     def __init__(self, traffic: Traffic, clock: ManualClock) -> None:
         self.metrics = Metrics()
         self.figures = TelegramMetrics(self.metrics)
-        self.calls = Calls()
+        self.calls = Calls(clock)
         self.calls.watch(self.figures)
         traffic.bot.session.middleware(self.calls)
         self.delivery = Delivery(traffic.bot, clock, self.figures)
@@ -103,15 +103,17 @@ async def test_what_is_at_work_and_what_waits(counted: Counted) -> None:
 
 
 async def test_telegram_is_not_asked_for_what_it_just_showed(
-    counted: Counted, server: TelegramServer, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+    counted: Counted, server: TelegramServer, traffic: Traffic, clock: ManualClock
 ) -> None:
     """A probe every second must not become a call every second; a refusal is an answer too."""
     assert await counted.calls.silence(traffic.bot) is None
     assert await counted.calls.silence(traffic.bot) is None
     assert len(server.calls_of("getMe")) == 1
-    monkeypatch.setattr("bot.telegram.calls.RECENT_S", 0.0)
+    clock.shift(RECENT_S)
     server.fail("getMe", 1, status=429, description="Too Many Requests: retry after 3", retry_after=3)
     assert await counted.calls.silence(traffic.bot) is None
+    assert len(server.calls_of("getMe")) == 2
+    clock.shift(RECENT_S)
     server.fail("getMe", 1, status=401, description="Unauthorized")
     assert "Unauthorized" in (await counted.calls.silence(traffic.bot) or "")
     server.fail("getMe", 1, status=502, description="Bad Gateway")
@@ -120,4 +122,3 @@ async def test_telegram_is_not_asked_for_what_it_just_showed(
     silent = await counted.calls.silence(traffic.bot)
     assert silent is not None
     assert silent.startswith("TelegramNetworkError")
-    assert RECENT_S > 5

@@ -78,13 +78,13 @@ async def test_who_is_let_in(token: str | None, method: str, path: str, shown: s
     assert "Server" not in page.headers
 
 
-@pytest.mark.parametrize("scheme", ["Basic", "", "Bearer x"])
-async def test_another_scheme_is_none(scheme: str) -> None:
-    """The token alone, or behind another word, does not open anything."""
+@pytest.mark.parametrize("shown", [f"Basic {WORD}", WORD, f"Bearer x {WORD}", "Bearer \xff", "Bearer", ""])
+async def test_another_scheme_is_none(shown: str) -> None:
+    """The token alone, or behind another word, does not open anything, nor do bytes that are no text."""
     async with served() as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
-        request = f"GET /guarded HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {scheme} {WORD}\r\n\r\n"
-        writer.write(request.encode())
+        request = f"GET /guarded HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {shown}\r\n\r\n"
+        writer.write(request.encode("latin-1"))
         answer = await reader.read()
         writer.close()
     assert answer.startswith(b"HTTP/1.1 401")
