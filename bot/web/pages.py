@@ -56,7 +56,10 @@ class Pages:
     async def ready(self, _request: web.Request) -> web.Response:
         """Whether every part of the bot is there, and what those that are not say."""
         report = await self._readiness.look()
-        body = {"ready": report.ready, "parts": {name: why or "ok" for name, why in report.parts.items()}}
+        body = {
+            "ready": report.ready,
+            "parts": {name: "ok" if why is None else why for name, why in report.parts.items()},
+        }
         return self._json(body, 200 if report.ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:

@@ -91,11 +91,16 @@ async def test_the_daemon_writes_nowhere_but_where_it_is_told_to(empty_stage: St
         },
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    question = stage.says("Is anybody out there?")
-    assert (await stage.answer(after=question.id, timeout=30)).text == FIRST
-    assert (await checked(WEB_PORT=port))[0] == 0
-    process.send_signal(signal.SIGTERM)
-    _, logged = await asyncio.wait_for(process.communicate(), 20)
+    try:
+        question = stage.says("Is anybody out there?")
+        assert (await stage.answer(after=question.id, timeout=40)).text == FIRST
+        assert (await checked(WEB_PORT=port))[0] == 0
+        process.send_signal(signal.SIGTERM)
+        _, logged = await asyncio.wait_for(process.communicate(), 15)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
     assert process.returncode == 0, logged.decode()[-2000:]
     # Root may write anywhere, so it is not enough that nothing failed.
     assert [list(places[name].iterdir()) for name in ("cwd", "home", "passing")] == [[], [], []]
