@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 
-from openai import AsyncAzureOpenAI, AsyncOpenAI
+from openai import AsyncOpenAI
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters
@@ -22,11 +22,12 @@ from pydantic_ai.providers.openrouter import OpenRouterProvider
 from pydantic_ai.settings import ModelSettings
 
 from core.provider_settings import ProviderKind
+from services.llm.kinds.openai_clients import LeanAzureOpenAI, LeanOpenAI
 from services.llm.kinds.order import Order, forget_environment
 
 
 def _openai_client(order: Order, headers: Mapping[str, str] | None = None) -> AsyncOpenAI:
-    client = AsyncOpenAI(
+    client = LeanOpenAI(
         api_key=order.key,
         base_url=order.base_url,
         http_client=order.http,
@@ -97,7 +98,7 @@ def azure_openai(order: Order) -> Model:
     """A deployment on Azure."""
     if order.provider.api_version is None:
         raise ValueError(f"provider {order.provider.id} has no API version")
-    client = AsyncAzureOpenAI(
+    client = LeanAzureOpenAI(
         azure_endpoint=order.base_url,
         api_version=order.provider.api_version,
         api_key=order.key,
