@@ -11,6 +11,7 @@ from services.chat.tools import TurnContext, equip
 from services.llm.attempts import ModelChoice
 from services.llm.model_factory import LLMModelFactory
 from services.llm.routed import RoutedModel
+from services.llm.streams import Listener
 
 LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
 """The most that one turn may cost: steps of the tool loop, and tools called in them."""
@@ -50,19 +51,27 @@ class AgentFactory:
         """The agent; it keeps nothing between runs, so one serves everybody."""
         return self._agent
 
-    def model(self, choice: ModelChoice | None, *, local_only: bool = False, speaker: str | None = None) -> RoutedModel:
+    def model(
+        self,
+        choice: ModelChoice | None,
+        *,
+        local_only: bool = False,
+        speaker: str | None = None,
+        listener: Listener | None = None,
+    ) -> RoutedModel:
         """The model of one turn.
 
         Args:
             choice: the user's choice of a provider, if any.
             local_only: the chat has not agreed to remote providers.
             speaker: who is answered, such as `telegram:123`.
+            listener: hears the text as it comes.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
         """
         return self._models.create_llm_model_with_fallback(
-            "chat", force_provider=choice, local_only=local_only, speaker=speaker
+            "chat", force_provider=choice, local_only=local_only, speaker=speaker, listener=listener
         )
 
 

@@ -39,6 +39,7 @@ class Reply:
         """Who was asked before and did not answer, with the reason."""
         self._pieces: list[str] = []
         self._length = 0
+        self._gap = ""
         self._watchers: list[tuple[int, asyncio.Future[None]]] = []
         self._wake_at = sys.maxsize
         self._on_stop: Callable[[], object] | None = None
@@ -61,10 +62,16 @@ class Reply:
         """Whether the user pressed Stop."""
         return self._stop_wanted
 
+    def begin_part(self) -> None:
+        """What is said next, after a tool was used, is a paragraph of its own."""
+        self._gap = "\n\n" if self._length else ""
+
     def write(self, piece: str) -> None:
         """Add to the text; one that has ended stays as it is."""
         if self.phase is not ReplyPhase.RUNNING:
             return
+        if self._gap and piece:
+            piece, self._gap = self._gap + piece, ""
         self._pieces.append(piece)
         self._length += len(piece)
         if self._length > self._wake_at:

@@ -11,10 +11,6 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     ModelResponse,
-    PartDeltaEvent,
-    PartStartEvent,
-    TextPart,
-    TextPartDelta,
     UserContent,
     UserPromptPart,
 )
@@ -234,7 +230,7 @@ class Chat:
             message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
         ) as agent_run:
             try:
-                await _stream(agent_run, run.reply)
+                await _stream(agent_run)
             finally:
                 run.messages = agent_run.new_messages()
 
@@ -246,11 +242,11 @@ class Chat:
         local_only = self._asks_consent and not run.preference.remote_consent
         speaker = f"{run.incoming.key.surface}:{run.incoming.speaker.user_id}"
         try:
-            return self._agents.model(choice, local_only=local_only, speaker=speaker)
+            return self._agents.model(choice, local_only=local_only, speaker=speaker, listener=run.reply)
         except UnknownProvider as error:
             # What was chosen once may not be configured any more.
             log.info("turn.choice_gone", provider=error.provider)
-            return self._agents.model(None, local_only=local_only, speaker=speaker)
+            return self._agents.model(None, local_only=local_only, speaker=speaker, listener=run.reply)
 
     async def _close(self, run: _Run, ending: Ending) -> None:
         """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""
@@ -338,20 +334,13 @@ async def _to_its_end(work: Coroutine[object, object, None]) -> None:
         raise
 
 
-async def _stream(agent_run: AgentRun[TurnContext, str], reply: Reply) -> None:
-    """Drive a run to its end, writing each piece of text as it comes."""
+async def _stream(agent_run: AgentRun[TurnContext, str]) -> None:
+    """Drive a run to its end; its model writes each piece of text to the reply as it comes."""
     async for node in agent_run:
         if Agent.is_model_request_node(node):
             async with node.stream(agent_run.ctx) as events:
-                async for event in events:
-                    match event:
-                        case PartDeltaEvent(delta=TextPartDelta(content_delta=piece)):
-                            reply.write(piece)
-                        case PartStartEvent(part=TextPart(content=piece)):
-                            # What is said after a tool was used is a paragraph of its own.
-                            reply.write(f"\n\n{piece}" if reply.text else piece)
-                        case _:
-                            pass
+                async for _ in events:
+                    pass
 
 
 def prompt_of(incoming: Incoming) -> ModelRequest:

@@ -6,6 +6,7 @@ from core.errors import UnknownProvider
 from services.llm.attempts import ModelChoice
 from services.llm.fallback import LLMProviderFallback
 from services.llm.routed import Builder, RoutedModel
+from services.llm.streams import Listener
 
 
 class LLMModelFactory:
@@ -28,6 +29,7 @@ class LLMModelFactory:
         *,
         local_only: bool = False,
         speaker: str | None = None,
+        listener: Listener | None = None,
     ) -> RoutedModel:
         """A model that asks the providers in the order of the service, each request anew.
 
@@ -38,6 +40,7 @@ class LLMModelFactory:
                 before the preferred provider and after one that an admin forced; if it fails the others follow.
             local_only: leave out remote providers, because nobody agreed to them.
             speaker: who is answered, such as `telegram:123`: after load shedding they stay with whoever answered.
+            listener: hears the text of streamed answers; whoever iterates the stream then sees no deltas.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
@@ -47,5 +50,12 @@ class LLMModelFactory:
         if choice is not None and choice.provider not in usable:
             raise UnknownProvider(choice.provider, usable)
         return RoutedModel(
-            self._fallback, self._builder, context, choice, model_settings, local_only=local_only, speaker=speaker
+            self._fallback,
+            self._builder,
+            context,
+            choice,
+            model_settings,
+            local_only=local_only,
+            speaker=speaker,
+            listener=listener,
         )

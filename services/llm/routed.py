@@ -24,7 +24,7 @@ from services.llm.attempts import Attempts, Candidate, ModelChoice
 from services.llm.fallback import LLMProviderFallback
 from services.llm.outcomes import AnswerGivenUp, EmptyAnswer
 from services.llm.stamp import Stamp, stamped
-from services.llm.streams import CommittedStream, emptiness, failed_end, is_answer, open_stream, refusal
+from services.llm.streams import CommittedStream, Listener, emptiness, failed_end, is_answer, open_stream, refusal
 
 
 class Builder(Protocol):
@@ -54,6 +54,7 @@ class RoutedModel(FallbackModel):
         settings: model settings of every request.
         local_only: leave out remote providers: nobody agreed to them.
         speaker: who is answered, such as `telegram:123`: after load shedding they stay with whoever answered.
+        listener: hears the text of streamed answers; whoever iterates the stream then sees no deltas.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class RoutedModel(FallbackModel):
         *,
         local_only: bool = False,
         speaker: str | None = None,
+        listener: Listener | None = None,
     ) -> None:
         # The library's own chain is not used; it lends its rules for histories from the first model by priority,
         # which is the one that is built anyway.
@@ -78,6 +80,7 @@ class RoutedModel(FallbackModel):
         self._choice = choice
         self._local_only = local_only
         self._speaker = speaker
+        self._listener = listener
 
     @property
     def model_name(self) -> str:
@@ -164,7 +167,7 @@ class RoutedModel(FallbackModel):
                         stream.metadata = self._stamped(stream.metadata, candidate, attempts, messages)
                         # Private, but the library replays what it peeked in the same way; the contract test
                         # (tests/services/llm/test_routed_contract.py) fails if that changes.
-                        events = CommittedStream(opened, attempts, candidate, began)
+                        events = CommittedStream(opened, attempts, candidate, began, self._listener)
                         stack.callback(events.close)
                         stream._event_iterator = events  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
                         yield stream

@@ -189,6 +189,11 @@ class TelegramServer:
 
     # What tests look at.
 
+    @property
+    def polls(self) -> int:
+        """How many calls of getUpdates have begun, the one that waits included."""
+        return self._poller
+
     def chat(self, chat_id: int) -> Chat:
         """A chat, made on first use: private for a user's id, a supergroup for a negative one."""
         if chat_id not in self.chats:

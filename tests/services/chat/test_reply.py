@@ -156,3 +156,34 @@ class TestStop:
         assert acts == []
         assert not reply.stop_wanted
         assert reply.phase is ReplyPhase.COMPLETE
+
+
+class TestParts:
+    """What is said before and after a tool was used."""
+
+    def test_a_part_is_a_paragraph_of_its_own(self) -> None:
+        reply = Reply()
+        for part in (("Let me", " see."), ("It is", " eight.")):
+            reply.begin_part()
+            for piece in part:
+                reply.write(piece)
+        assert reply.text == "Let me see.\n\nIt is eight."
+
+    def test_a_part_without_text_leaves_no_gap(self) -> None:
+        """Some providers begin one with an empty piece, and some say nothing after that."""
+        reply = Reply()
+        for piece in ("", "Hello.", ""):
+            reply.begin_part()
+            reply.write(piece)
+        assert reply.text == "Hello."
+
+    async def test_a_gap_counts_for_who_watches(self) -> None:
+        """The length that watchers go by is that of the text."""
+        reply = Reply()
+        reply.write("x")
+        watcher = Watcher(reply, 3)
+        reply.begin_part()
+        reply.write("y")
+        assert len(reply.text) == 4
+        assert watcher.woken
+        assert watcher.returns
