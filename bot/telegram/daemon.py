@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import signal
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from services.notices import AdminNotices
 log = structlog.get_logger()
 
 PROBE_TIMEOUT_S = 5.0
+OPEN_FILES = 65_536
 GC_THRESHOLDS = (50_000, 50, 100)
 """After the imports there are half a million objects that never die; measured, the default thresholds doubled
 aiogram's cost of an update, and a full collection paused for 129 ms."""
@@ -83,6 +85,7 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch)
     notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, delivery))
     house.fallback.listen(notices.hear)
     await house.warm()
+    _allow_connections()
     _tune_garbage_collection()
     polling = asyncio.create_task(poller.run(), name="poll")
     aside = [
@@ -118,6 +121,19 @@ async def _look_around(house: House) -> None:
             log.warning("provider.lacks_model", provider=probe.provider.id, models=probe.unlisted)
     if not any(probe.ready for probe in probes):
         log.error("bot.no_provider_answers", detail="messages are answered when one is back")
+
+
+def _allow_connections() -> None:
+    """As many open files as the system lets us have: each answer in the making is a connection.
+
+    The soft limit is mostly 1,024, for the sake of programs that use `select`; beyond it connections would fail, and
+    the providers would be blamed for that.
+    """
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems name no limit at all and refuse to set none.
+    wanted = OPEN_FILES if most == resource.RLIM_INFINITY else min(most, OPEN_FILES)
+    if wanted > now:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _tune_garbage_collection() -> None:

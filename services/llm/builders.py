@@ -102,7 +102,9 @@ class ModelBuilder:
         connect = min(CONNECT_TIMEOUT_S, provider.first_token_timeout_s)
         return httpx2.AsyncClient(
             timeout=httpx2.Timeout(backstop, connect=connect),
-            limits=httpx2.Limits(max_connections=1000, max_keepalive_connections=200, keepalive_expiry=KEEPALIVE_S),
+            # No limit of connections: who waits for one would wait within the provider's deadline to the first output,
+            # and a healthy provider would cool down for it. `<ID>_MAX_CONCURRENCY` is the limit that knows better.
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=KEEPALIVE_S),
             verify=self._tls,
             # Proxies of the environment are for what leaves the operator's machines: without this, a proxy for the
             # internet would be asked for a model on loopback.

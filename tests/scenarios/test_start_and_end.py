@@ -1,6 +1,7 @@
 """How the bot comes and goes."""
 
 import asyncio
+import resource
 import time
 
 import pytest
@@ -55,6 +56,19 @@ async def test_telegram_that_is_unwell_at_the_start(
     empty_stage.telegram.fail("getMe", 1, status=status, description=description, retry_after=retry_after)
     await empty_stage.start()
     assert (await empty_stage.asks("Are you there?")).text == FIRST
+
+
+async def test_the_limit_of_open_files_is_raised(empty_stage: Stage) -> None:
+    """A thousand conversations at once are as many connections, and the usual limit is 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        await empty_stage.start()
+        raised, same = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert raised == (65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536))
+    assert same == hard
 
 
 async def test_a_server_whose_getme_lacks_something(empty_stage: Stage) -> None:
