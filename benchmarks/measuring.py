@@ -1,64 +1,132 @@
-"""Rounds of alternatives side by side, and the ratio of each to the first with its spread."""
+"""Ratios with their spread, the CPU time and memory of a process, and tables for docs/performance.md."""
 
-import asyncio
+import gc
+import os
 import random
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-
-from tests.support.redis_server import free_port
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 Work = Callable[[], Awaitable[object]]
 
-
-@asynccontextmanager
-async def llm_server_process(behaviour: str = "answer") -> AsyncIterator[str]:
-    """The base URL of an LLM server in a process of its own, whose CPU time does not count."""
-    port = free_port()
-    command = [sys.executable, "-m", "tests.support.llm_server", "--port", str(port), "--behaviour", behaviour]
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.05)
-                continue
-            writer.close()
-            break
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        await process.wait()
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-async def compare(title: str, alternatives: Mapping[str, Work], *, rounds: int = 15, repeat: int = 100) -> None:
-    """Print the CPU time of each alternative, and its ratio to the first: the median and the quartiles of the rounds.
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of some figures with their quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, figures: Sequence[float]) -> Self:
+        """The spread of two figures or more."""
+        return cls(*statistics.quantiles(figures, n=4, method="inclusive"))
+
+    def text(self, digits: int = 2) -> str:
+        """The median, and the quartiles in brackets."""
+        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+@dataclass(slots=True)
+class Rounds:
+    """What each alternative cost, round after round; the ratios are to the first, of the same round."""
+
+    figures: dict[str, list[float]]
+
+    @property
+    def first(self) -> str:
+        """The alternative that the others are compared with."""
+        return next(iter(self.figures))
+
+    def spread(self, name: str) -> Spread:
+        """The figures of one alternative."""
+        return Spread.of(self.figures[name])
+
+    def ratio(self, name: str, to: str | None = None) -> Spread:
+        """What one cost in relation to another, or to the first."""
+        pairs = zip(self.figures[name], self.figures[to or self.first], strict=True)
+        return Spread.of([mine / base for mine, base in pairs])
+
+
+async def interleave(
+    alternatives: Mapping[str, Callable[[], Awaitable[float]]], rounds: int, *, warm_up: int = 1
+) -> Rounds:
+    """Have each alternative measured once a round, the order changing so that none always comes first.
 
     Args:
-        title: what is compared.
-        alternatives: by name, the first being what the others are compared with.
+        alternatives: by name, what measures one turn of it.
         rounds: how often each takes its turn.
-        repeat: how many calls a turn has.
+        warm_up: how often before what is measured counts.
+    """
+    figures: dict[str, list[float]] = {name: [] for name in alternatives}
+    for number in range(-warm_up, rounds):
+        for name in random.sample(list(alternatives), len(alternatives)):
+            figure = await alternatives[name]()
+            if number >= 0:
+                figures[name].append(figure)
+    return Rounds(figures)
+
+
+async def compare(alternatives: Mapping[str, Work], *, rounds: int, repeat: int) -> Rounds:
+    """The CPU time of calls in this process, in milliseconds a call.
+
+    Within a round the alternatives take turns call by call, so that what slows the machine for a moment slows all.
+
+    Args:
+        alternatives: by name, the first being what the others are compared with.
+        rounds: how many ratios there will be.
+        repeat: how many calls of each a round has.
     """
     names = list(alternatives)
-    times: dict[str, list[float]] = {name: [] for name in names}
     for name in names:
-        for _ in range(10):
+        for _ in range(20):
             await alternatives[name]()
+    # What the imports left never dies: a full collection of it would land on whoever is just measured.
+    gc.collect()
+    gc.freeze()
+    figures: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
-        for name in random.sample(names, len(names)):  # the order changes, so that none always comes first
-            began = time.process_time()
-            for _ in range(repeat):
+        spent = dict.fromkeys(names, 0.0)
+        for _ in range(repeat):
+            for name in random.sample(names, len(names)):
+                began = time.process_time()
                 await alternatives[name]()
-            times[name].append((time.process_time() - began) / repeat)
-    print(f"\n{title}")
-    for name in names:
-        ratios = [mine / base for mine, base in zip(times[name], times[names[0]], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        print(
-            f"  {name:<28} {statistics.median(times[name]) * 1000:8.3f} ms   x{middle:.3f}  ({low:.3f} to {high:.3f})"
-        )
+                spent[name] += time.process_time() - began
+        for name in names:
+            figures[name].append(spent[name] / repeat * 1000)
+    gc.unfreeze()
+    return Rounds(figures)
+
+
+def cpu_s(pid: int) -> float:
+    """The CPU time of a process so far, all its threads, to 10 ms."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
+
+
+def rss_mib(pid: int) -> float:
+    """The memory of a process that is resident right now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 2**20
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A Markdown table."""
+    print()
+    for row in (header, ["---"] * len(header), *rows):
+        print(f"| {' | '.join(row)} |")
+    print(flush=True)
+
+
+def machine() -> str:
+    """One line on where the figures come from."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown processor")
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} cores ({model}), load {load:.1f} at the start"

@@ -1,0 +1,53 @@
+"""A bare `Agent.run_stream`: the bot's instructions and tools on the library's own model, with Python's defaults.
+
+Reads a request a line, `{"turns": 40, "at_once": 20}`, and answers with a line when they are done.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import Any
+
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.models import Model
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
+
+from benchmarks.conversation import QUESTION, messages
+from services.chat.agent_factory import CHARACTER
+from services.chat.tools import equip
+
+
+async def _turns(agent: Agent[Any, str], model: Model, history: list[ModelMessage], turns: int, at_once: int) -> None:
+    left = iter(range(turns))
+
+    async def visitor() -> None:
+        for _ in left:
+            async with agent.run_stream(QUESTION, model=model, message_history=history) as result:
+                async for _ in result.stream_text(delta=True, debounce_by=None):
+                    pass
+
+    await asyncio.gather(*(visitor() for _ in range(at_once)))
+
+
+async def _main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--history", type=int, default=0, help="tokens")
+    options = parser.parse_args()
+    # Any: the tools are never called, so nobody looks at the dependencies.
+    agent: Agent[Any, str] = Agent(instructions=CHARACTER)
+    equip(agent)
+    model = OpenAIChatModel("m", provider=OpenAIProvider(base_url=options.url, api_key="none"))
+    history = messages(options.history)
+    print("{}", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        request = json.loads(line)
+        await _turns(agent, model, history, request["turns"], request["at_once"])
+        print("{}", flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main())

@@ -1,0 +1,66 @@
+"""The fallback service over real Redis, as the bot has it, with models of its own."""
+
+import time
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic_ai import Agent
+from pydantic_ai.models import Model
+
+from core.clock import SystemClock
+from core.provider_settings import ProviderKind, ProviderSettings
+from core.redis import open_redis
+from services.llm.builders import ModelBuilder
+from services.llm.fallback import LLMProviderFallback
+from services.llm.model_factory import LLMModelFactory
+from services.llm.state import SharedRouting
+
+AGENT = Agent(instructions="Answer in a few words.")
+
+
+def provider(name: str, url: str) -> ProviderSettings:
+    """A provider with everything at its default."""
+    return ProviderSettings(id=name, kind=ProviderKind.OPENAI_COMPATIBLE, models=("m",), base_url=url)
+
+
+async def plain(model: Model) -> None:
+    """One request."""
+    await AGENT.run("Hello?", model=model)
+
+
+async def streamed(model: Model) -> None:
+    """One streamed request, read to its end piece by piece."""
+    async with AGENT.run_stream("Hello?", model=model) as result:
+        async for _ in result.stream_text(delta=True, debounce_by=None):
+            pass
+
+
+class Replica:
+    """One replica of the service.
+
+    Args:
+        redis_url: where the state is shared.
+        providers: in the order of their priority.
+        prefix: of the keys; replicas of one prefix share their state.
+    """
+
+    def __init__(self, redis_url: str, providers: Sequence[ProviderSettings], prefix: str | None = None) -> None:
+        self.redis = open_redis(redis_url)
+        self.shared = SharedRouting(self.redis, prefix or f"bench-{time.monotonic_ns()}", SystemClock())
+        self.fallback = LLMProviderFallback(providers, self.shared, SystemClock())
+        self.builder = ModelBuilder()
+        self.models = LLMModelFactory(self.fallback, self.builder)
+
+    async def __aenter__(self) -> Self:
+        await self.shared.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.shared.close()
+        await self.builder.aclose()
+        await self.redis.aclose()
+
+    @property
+    def model(self) -> Model:
+        """A fresh routed model, as each turn makes one."""
+        return self.models.create_llm_model_with_fallback("bench")

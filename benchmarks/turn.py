@@ -1,0 +1,89 @@
+"""What a whole turn costs: update in, streamed answer out, history saved, against a bare `Agent.run_stream`."""
+
+import argparse
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from benchmarks.bot import Bot, bot
+from benchmarks.conversation import ANSWER_PIECES, seed
+from benchmarks.measuring import cpu_s, interleave, machine, print_table
+from benchmarks.processes import Contestant, contestant, llm_process
+from tests.support.redis_server import RedisServer
+
+HISTORY_TOKENS = 8000
+"""The default of the setting of that name: what a model is told in a conversation that has gone on for a while."""
+
+
+def of_bot(house: Bot, chats: Callable[[], range], at_once: int) -> Callable[[], Awaitable[float]]:
+    """Measures the daemon: milliseconds of CPU a turn."""
+
+    async def measure() -> float:
+        asked = chats()
+        began = cpu_s(house.pid)
+        await house.turns(asked, at_once)
+        return (cpu_s(house.pid) - began) / len(asked) * 1000
+
+    return measure
+
+
+def of_rival(rival: Contestant, turns: int, at_once: int) -> Callable[[], Awaitable[float]]:
+    """Measures a contestant in the same way."""
+
+    async def measure() -> float:
+        began = cpu_s(rival.pid)
+        await rival.does(turns=turns, at_once=at_once)
+        return (cpu_s(rival.pid) - began) / turns * 1000
+
+    return measure
+
+
+async def case(history: int, rounds: int, turns: int, at_once: int) -> list[list[str]]:
+    """The rows of the table for conversations of so many tokens."""
+    numbers = itertools.count(1)
+    regulars = range(1, turns + 1)
+
+    def newcomers() -> range:
+        first = next(numbers) * 10_000
+        return range(first, first + turns)
+
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        redis = RedisServer(directory)
+        await redis.start()
+        stack.push_async_callback(redis.stop)
+        llm = await stack.enter_async_context(llm_process("--pieces", str(ANSWER_PIECES), "--pause", "0.01"))
+        if history:
+            await seed(directory, regulars, history)
+        house = await stack.enter_async_context(bot(directory, llm.url, redis.url))
+        bare = await stack.enter_async_context(contestant("bare_agent", "--url", llm.url, "--history", str(history)))
+        measured = await interleave(
+            {
+                "bare `Agent.run_stream`": of_rival(bare, turns, at_once),
+                "the bot": of_bot(house, (lambda: regulars) if history else newcomers, at_once),
+            },
+            rounds,
+        )
+    kind = f"{history:,} tokens of history" if history else "a first message"
+    return [
+        [kind, name, f"{measured.spread(name).text(1)} ms", measured.ratio(name).text()] for name in measured.figures
+    ]
+
+
+async def main(rounds: int, turns: int, at_once: int) -> None:
+    """Short and long conversations."""
+    print(f"{machine()}; {rounds} rounds of {turns} turns, {at_once} at a time, answers of {ANSWER_PIECES} pieces")
+    rows = [row for history in (0, HISTORY_TOKENS) for row in await case(history, rounds, turns, at_once)]
+    print_table(["turn", "", "CPU a turn", "ratio"], rows)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--turns", type=int, default=40)
+    parser.add_argument("--at-once", type=int, default=20)
+    options = parser.parse_args()
+    asyncio.run(main(options.rounds, options.turns, options.at_once))
