@@ -83,7 +83,8 @@ def _agent() -> Agent[TurnContext, str]:
     return agent
 
 
-def _circumstances(context: RunContext[TurnContext]) -> str:
+async def _circumstances(context: RunContext[TurnContext]) -> str:
+    # A coroutine although it waits for nothing: the library would send a plain function through a thread.
     turn = context.deps
     if turn.chat_kind is ChatKind.GROUP:
         where = GROUP.format(title=f' called "{turn.chat_title}"' if turn.chat_title else "")

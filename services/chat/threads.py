@@ -208,5 +208,7 @@ class Threads:
 
 
 async def _store(messages: Sequence[ModelMessage]) -> Transcript:
+    if not transcript.has_files(messages):
+        return transcript.store(messages)
     # Off the event loop: the digest of some megabytes takes as many milliseconds.
     return await asyncio.to_thread(transcript.store, messages)

@@ -57,6 +57,11 @@ def store(messages: Sequence[ModelMessage]) -> Transcript:
     return Transcript(detached, _dump(detached), attachments)
 
 
+def has_files(messages: Sequence[ModelMessage]) -> bool:
+    """Whether there is a file of the user's in them."""
+    return any(isinstance(item, BinaryContent) for message in messages for item in _items(message))
+
+
 def load(stored: str) -> list[ModelMessage]:
     """The messages again, files as text.
 
