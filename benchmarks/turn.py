@@ -3,10 +3,13 @@
 import argparse
 import asyncio
 import itertools
+import logging
 import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+
+import structlog
 
 from benchmarks.bot import Bot, bot
 from benchmarks.conversation import ANSWER_PIECES, seed
@@ -86,4 +89,5 @@ if __name__ == "__main__":
     parser.add_argument("--turns", type=int, default=40)
     parser.add_argument("--at-once", type=int, default=20)
     options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     asyncio.run(main(options.rounds, options.turns, options.at_once))
