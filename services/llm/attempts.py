@@ -351,6 +351,17 @@ class Attempts:
             first_output_s=first_output_s,
         )
 
+    def misfit(self, reason: str, took_s: float) -> None:
+        """The current candidate answered in full, but not with what was asked for: the next one may."""
+        log.info("provider.misfit", provider=self._current.provider.id, reason=reason, context=self._context)
+        self.succeeded(took_s)
+        self._failed.append((FailedAttempt(self._current.provider.id, self._current.model, reason), Fault.UNREADABLE))
+        self._passed_over = True
+
+    def pass_over(self) -> None:
+        """Ask the next candidate without a word about the current one, whom nobody blames."""
+        self._passed_over = True
+
     def exhausted(self) -> ProviderError:
         """Nobody is left: the error to raise."""
         if self._withheld:

@@ -1,12 +1,22 @@
 """Models for the rest of the house: each goes through the fallback service."""
 
+from typing import TypeVar
+
+from pydantic import BaseModel
 from pydantic_ai.settings import ModelSettings
 
 from core.errors import UnknownProvider
 from services.llm.attempts import ModelChoice
+from services.llm.direct import DirectModel, Purpose
 from services.llm.fallback import LLMProviderFallback
+from services.llm.naming import NameGenerator, Title
 from services.llm.routed import Builder, RoutedModel
 from services.llm.streams import Listener
+from services.llm.structured import Structured
+
+NAMING = "naming"
+
+Out = TypeVar("Out", bound=BaseModel)
 
 
 class LLMModelFactory:
@@ -59,3 +69,32 @@ class LLMModelFactory:
             speaker=speaker,
             listener=listener,
         )
+
+    def create_moderation_model(
+        self, context: str, output: type[Out], *, local_only: bool = False, chat: str | None = None
+    ) -> DirectModel[Out]:
+        """A model that judges: each request gives a value of `output`.
+
+        Args:
+            context: what it is for, for the log and the usage: `moderation`.
+            output: the shape of a verdict; its schema is what the model is told.
+            local_only: leave out remote providers, because nobody agreed to them.
+            chat: the chat that is judged, such as `telegram:-100`.
+        """
+        purpose = Purpose(context, local_only=local_only, chat=chat)
+        return DirectModel(self._fallback, self._builder, purpose, Structured(output))
+
+    def create_name_generator_model(
+        self, language: str | None, max_length: int, *, local_only: bool = False, chat: str | None = None
+    ) -> NameGenerator:
+        """A model that names conversations.
+
+        Args:
+            language: the user's, an IETF tag, where it is known.
+            max_length: characters that a name may have.
+            local_only: leave out remote providers, because nobody agreed to them.
+            chat: whose conversation it is, such as `telegram:123`.
+        """
+        purpose = Purpose(NAMING, local_only=local_only, chat=chat)
+        model = DirectModel(self._fallback, self._builder, purpose, Title(max_length))
+        return NameGenerator(model, language, max_length)

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from pydantic_ai import RunContext
-from pydantic_ai.exceptions import ModelRequestTimeout
 from pydantic_ai.messages import BinaryContent, ImageUrl, ModelMessage, ModelRequest, ModelResponse, UserPromptPart
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.fallback import FallbackModel
@@ -22,9 +21,9 @@ from pydantic_ai.settings import ModelSettings, merge_model_settings
 from core.settings import ProviderSettings
 from services.llm.attempts import Attempts, Candidate, ModelChoice
 from services.llm.fallback import LLMProviderFallback
-from services.llm.outcomes import AnswerGivenUp, EmptyAnswer
+from services.llm.plain import request_of, require_answer
 from services.llm.stamp import Stamp, stamped
-from services.llm.streams import CommittedStream, Listener, emptiness, failed_end, is_answer, open_stream, refusal
+from services.llm.streams import CommittedStream, Listener, open_stream, refusal
 
 
 class Builder(Protocol):
@@ -118,7 +117,8 @@ class RoutedModel(FallbackModel):
                     model, prepared = self._prepared(
                         candidate, messages, model_request_parameters, has_images=has_images
                     )
-                    response = await _asked(candidate, model, prepared, settings, model_request_parameters)
+                    response = await request_of(candidate, model, prepared, settings, model_request_parameters)
+                    require_answer(response)
                 except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
                     await attempts.failed(error)
                     continue
@@ -219,28 +219,6 @@ class RoutedModel(FallbackModel):
         return stamped(
             metadata, Stamp(provider=candidate.provider.id, model=candidate.model, failed=failed, blind=blind)
         )
-
-
-async def _asked(
-    candidate: Candidate,
-    model: Model,
-    messages: list[ModelMessage],
-    settings: ModelSettings | None,
-    parameters: ModelRequestParameters,
-) -> ModelResponse:
-    timeout_s = candidate.provider.timeout_s
-    try:
-        async with asyncio.timeout(timeout_s):
-            response = await model.request(messages, settings, parameters)
-    except TimeoutError as error:
-        raise ModelRequestTimeout(candidate.model, timeout_s) from error
-    if response.finish_reason != "content_filter" and not any(map(is_answer, response.parts)):
-        raise EmptyAnswer(emptiness(response.parts))
-    failed = failed_end(response.finish_reason, response.provider_details)
-    if failed is not None and not response.tool_calls:
-        # Where a tool was called in vain (so Groq ends one), the agent lets the model try again.
-        raise AnswerGivenUp(failed)
-    return response
 
 
 def _has_image(message: ModelMessage) -> bool:
