@@ -35,6 +35,9 @@ from services.llm.model_factory import LLMModelFactory
 from services.llm.shedding import Shedding
 from services.llm.spans import AttemptSpans
 from services.llm.state import SharedRouting
+from services.usage.accounts import UsageAccounts
+from services.usage.desk import UsageDesk
+from services.usage.ledger import UsageLedger
 
 log = structlog.get_logger()
 
@@ -56,6 +59,7 @@ class House:
     stores: Stores
     desk: ProviderDesk
     consent: Consent
+    usage: UsageDesk
     builder: ModelBuilder
     metrics: Metrics
     tracing: Tracing
@@ -100,6 +104,9 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         stack.push_async_callback(database.close)
         if tracing.on:
             trace_transactions(tracing.tracer, database.engine)
+        ledger = UsageLedger(database, clock)
+        await ledger.start()
+        stack.push_async_callback(ledger.close)
 
         if settings.redis_url is None:
             log.info("redis.embedded", detail="REDIS_URL is not set: what is known of the providers stays here")
@@ -112,7 +119,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         rules = Rules(settings.provider_preferred_ttl, settings.provider_cooldown, settings.provider_max_hops)
         shedding = Shedding(redis, settings.redis_prefix, clock)
         stack.push_async_callback(shedding.close)
-        fallback = LLMProviderFallback(settings.providers, shared, clock, rules, shedding)
+        fallback = LLMProviderFallback(settings.providers, shared, clock, rules, shedding, ledger)
         metrics = Metrics((provider.id, model) for provider in settings.providers for model in provider.models)
         ProviderMetrics(metrics, fallback, shared)
         if tracing.on:
@@ -139,7 +146,8 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         stack.push_async_callback(chat.save_unsaved)
         metrics.reading("turns_running", "Turns that are being answered", lambda: float(watch.running))
         metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(chat.unsaved))
-        desk = ProviderDesk(fallback, builder, Audit(database, clock), clock)
+        accounts = UsageAccounts(database, ledger, clock)
+        desk = ProviderDesk(fallback, builder, Audit(database, clock), accounts, clock)
         consent = Consent(stores.preferences, fallback, texts, is_asked=asks_consent)
         yield House(
             settings=settings,
@@ -153,6 +161,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
             stores=stores,
             desk=desk,
             consent=consent,
+            usage=UsageDesk(accounts, texts),
             builder=builder,
             metrics=metrics,
             tracing=tracing,

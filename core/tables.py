@@ -3,11 +3,12 @@
 Every change here needs a revision in `core/migrations/versions`; a test compares the two.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    Date,
     DateTime,
     Dialect,
     ForeignKey,
@@ -194,3 +195,54 @@ class AuditRow(Base):
     action: Mapped[str] = mapped_column(PlainText)
     target: Mapped[str | None] = mapped_column(PlainText)
     detail: Mapped[str | None] = mapped_column(PlainText)
+
+
+class UsageRequestRow(Base):
+    """A request to a provider and what it used; kept for some months. The sums of a day are in `usage_days`.
+
+    Costs are whole billionths of a dollar, which both engines add up exactly. NULL is "nobody knows the price".
+    """
+
+    __tablename__ = "usage_requests"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    speaker: Mapped[str | None] = mapped_column(PlainText)
+    chat: Mapped[str | None] = mapped_column(PlainText)
+    provider: Mapped[str] = mapped_column(PlainText)
+    model: Mapped[str] = mapped_column(PlainText)
+    purpose: Mapped[str] = mapped_column(PlainText)
+    end: Mapped[str] = mapped_column(String(16))
+    is_answer: Mapped[bool] = mapped_column(Boolean)
+    is_failure: Mapped[bool] = mapped_column(Boolean)
+    is_estimated: Mapped[bool] = mapped_column(Boolean)
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    cost_nanousd: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class UsageDayRow(Base):
+    """What all requests of one kind used on a day (UTC). An empty `speaker` or `chat` is nobody's."""
+
+    __tablename__ = "usage_days"
+    __table_args__ = (
+        Index("ix_usage_days_speaker_day", "speaker", "day"),
+        Index("ix_usage_days_chat_day", "chat", "day"),
+    )
+
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    speaker: Mapped[str] = mapped_column(PlainText, primary_key=True)
+    chat: Mapped[str] = mapped_column(PlainText, primary_key=True)
+    provider: Mapped[str] = mapped_column(PlainText, primary_key=True)
+    model: Mapped[str] = mapped_column(PlainText, primary_key=True)
+    purpose: Mapped[str] = mapped_column(PlainText, primary_key=True)
+    requests: Mapped[int] = mapped_column(BigInteger)
+    answers: Mapped[int] = mapped_column(BigInteger)
+    failures: Mapped[int] = mapped_column(BigInteger)
+    estimated: Mapped[int] = mapped_column(BigInteger)
+    """Requests whose tokens are an estimate."""
+    unpriced: Mapped[int] = mapped_column(BigInteger)
+    """Requests whose price nobody knows."""
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    cost_nanousd: Mapped[int] = mapped_column(BigInteger)

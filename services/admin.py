@@ -1,6 +1,8 @@
 """What admins do with the providers: `/provider` and its buttons."""
 
 import asyncio
+from collections.abc import Mapping
+from datetime import date
 from typing import Protocol
 
 import structlog
@@ -19,7 +21,8 @@ from services.llm.fallback import LLMProviderFallback
 from services.llm.outcomes import EmptyAnswer, Fault, classify
 from services.llm.status import ProviderState, ProviderStatus
 from services.llm.streams import emptiness, is_answer
-from services.provider_table import ALONE, provider_table, say_until
+from services.provider_table import ALONE, NO_FIGURES, provider_table, say_until
+from services.usage.accounts import Usage
 
 log = structlog.get_logger()
 
@@ -39,6 +42,19 @@ class ModelSource(Protocol):
         ...
 
 
+class Accounts(Protocol):
+    """What was used of the providers."""
+
+    @property
+    def today(self) -> date:
+        """The day in UTC."""
+        ...
+
+    async def by_provider(self, since: date) -> Mapping[str, Usage]:
+        """What all replicas used of each provider, from that day on."""
+        ...
+
+
 class ProviderDesk:
     """The acts of admins on providers, each answered with a text for whoever did it and noted in the audit log.
 
@@ -48,13 +64,17 @@ class ProviderDesk:
         fallback: the service that is acted on.
         builder: gives the model that a test asks.
         audit: where acts are noted.
+        accounts: what was used today.
         clock: the time.
     """
 
-    def __init__(self, fallback: LLMProviderFallback, builder: ModelSource, audit: Audit, clock: Clock) -> None:
+    def __init__(
+        self, fallback: LLMProviderFallback, builder: ModelSource, audit: Audit, accounts: Accounts, clock: Clock
+    ) -> None:
         self._fallback = fallback
         self._builder = builder
         self._audit = audit
+        self._accounts = accounts
         self._clock = clock
 
     @property
@@ -78,7 +98,7 @@ class ProviderDesk:
         words = arguments.split()
         match [word.lower() for word in words[:1]], words[1:]:
             case [[], []]:
-                return self.table()
+                return await self.overview()
             case [["clear"], []]:
                 return await self.clear(actor_id)
             case [["test"], [provider]]:
@@ -95,8 +115,17 @@ class ProviderDesk:
             case _:
                 return self.usage
 
+    async def overview(self) -> str:
+        """Every provider with its state and figures; without those of today where the database does not answer."""
+        try:
+            today = await self._accounts.by_provider(self._accounts.today)
+        except StorageError as error:
+            log.warning("admin.no_figures", error=str(error))
+            return f"{self.table()}\n\n{NO_FIGURES}"
+        return provider_table(self._fallback.get_provider_status(), self._clock.time(), today)
+
     def table(self) -> str:
-        """Every provider with its state and figures."""
+        """Every provider with its state and what this process knows of it."""
         return provider_table(self._fallback.get_provider_status(), self._clock.time())
 
     async def force(self, provider: str, actor_id: int, seconds: float | None = None) -> str:

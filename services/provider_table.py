@@ -2,28 +2,36 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from services.durations import say_duration
 from services.llm.status import ProviderState, ProviderStatus, ServiceStatus
+from services.usage.accounts import Usage
+from services.usage.wording import say_operators_cost
 
 ALONE = "Redis does not answer: this replica decides alone, and others do not see what is done here until it is back."
+NO_FIGURES = "The database does not answer: requests are counted since this process started, and no cost is known."
 
 
-def provider_table(status: ServiceStatus, now: float) -> str:
+def provider_table(status: ServiceStatus, now: float, today: Mapping[str, Usage] | None = None) -> str:
     """All providers in the order of their priority.
 
     Args:
         status: what is known of them.
         now: seconds since the epoch.
+        today: what all replicas used of each today; None where that cannot be told.
     """
-    blocks = [_block(number, provider, now) for number, provider in enumerate(status.providers, start=1)]
+    blocks = [_block(number, provider, now, today) for number, provider in enumerate(status.providers, start=1)]
     if not blocks:
         blocks = ["No provider is listed in AVAILABLE_PROVIDERS."]
     if not status.shared:
         blocks.append(ALONE)
-    return "\n\n".join(["Providers by priority; figures are of this process.", *blocks])
+    if today is None:
+        title = "Providers by priority; figures are of this process."
+    else:
+        title = "Providers by priority; today (UTC) is of all replicas, other figures are of this process."
+    return "\n\n".join([title, *blocks])
 
 
 def say_until(until: float, now: float) -> str:
@@ -35,9 +43,12 @@ def say_until(until: float, now: float) -> str:
     return f"until {shown} UTC ({say_duration(until - now)} left)"
 
 
-def _block(number: int, provider: ProviderStatus, now: float) -> str:
+def _block(number: int, provider: ProviderStatus, now: float, today: Mapping[str, Usage] | None) -> str:
     lines = [f"{number}. {provider.provider}: {_state(provider, now)}", f"models: {', '.join(provider.models)}"]
-    if provider.requests:
+    if today is not None and (used := today.get(provider.provider)) is not None:
+        counted = f"{_counted(used.requests, 'request')}, {used.failures} failed"
+        lines.append(f"today: {counted}, {say_operators_cost(used)}")
+    elif today is None and provider.requests:
         lines.append(f"{_counted(provider.requests, 'request')}, {provider.failures} failed")
     if provider.limit is not None:
         lines.append(f"in flight: {provider.in_flight}, limit over all replicas: {provider.limit}")

@@ -38,6 +38,7 @@ class Commands:
             "/provider": self._provider,
             "/retry": self._retry,
             "/privacy": self._privacy,
+            "/usage": self._usage,
         }
 
     async def run(self, line: str) -> None:
@@ -79,6 +80,11 @@ class Commands:
         else:
             await self._talk.ask("", retry_of=turn, choice=choice)
 
+    async def _usage(self, _arguments: str) -> None:
+        usage = self._house.usage
+        self._screen.say(await usage.report(f"{KEY.surface}:{USER_ID}", None, self._talk.language))
+        self._screen.say(f"\n{await usage.everything()}")
+
     async def _privacy(self, arguments: str) -> None:
         house, language = self._house, self._talk.language
         if not arguments or not house.consent.is_open:
@@ -97,11 +103,20 @@ class Commands:
         name, _, model = arguments.partition(" ")
         if not name:
             await self._list_models()
+        elif name.lower() == "footers":
+            await self._footers(model.strip())
         elif name.lower() == "auto":
             await self._house.stores.preferences.clear_model(self._scope)
             self._say("model-automatic-set")
         elif (provider := self._named(name)) is not None:
             await self._pick(provider, model.strip() or provider.default_model)
+
+    async def _footers(self, argument: str) -> None:
+        if argument not in {"on", "off"}:
+            self._say("console-model-usage")
+            return
+        await self._house.stores.preferences.set_footers(self._scope, shown=argument == "on")
+        self._say("footers-shown" if argument == "on" else "footers-hidden")
 
     async def _list_models(self) -> None:
         house, language = self._house, self._talk.language

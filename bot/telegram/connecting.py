@@ -70,6 +70,7 @@ async def introduce(bot: Bot, texts: Texts) -> None:
             BotCommand(command="new", description=texts.get("command-new", language)),
             BotCommand(command="model", description=texts.get("command-model", language)),
             BotCommand(command="stop", description=texts.get("command-stop", language)),
+            BotCommand(command="usage", description=texts.get("command-usage", language)),
             BotCommand(command="help", description=texts.get("command-help", language)),
         ]
         try:

@@ -23,6 +23,7 @@ from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.models import model_router
 from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
+from bot.telegram.handlers.usage import usage_router
 from bot.telegram.incoming import speaker_behind
 from bot.telegram.intake import Poller
 from bot.telegram.lanes import Lanes
@@ -201,6 +202,7 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
             consent=house.consent,
             texts=house.texts,
         ),
+        usage_router(admin_ids=settings.admin_ids, delivery=delivery, usage=house.usage),
         chat_router(answering=answering, delivery=delivery, live=live, threads=threads, texts=house.texts),
         _apologies(delivery, house.texts),
     )

@@ -57,6 +57,12 @@ class Automatic(CallbackData, prefix="auto"):
     """Answer this chat by the order of the configuration."""
 
 
+class Footers(CallbackData, prefix="foot"):
+    """Say under each answer of this chat who gave it, or do not."""
+
+    shown: bool
+
+
 class ConsentGiven(CallbackData, prefix="cons"):
     """Whether messages may go to remote providers; `turn` is the one that waits for it, or 0."""
 
@@ -95,10 +101,15 @@ def elsewhere_keyboard(texts: Texts, language: str | None, turn: int, providers:
     return _rows([*rows, [_button(texts.get("button-back", language), Back(turn=turn))]])
 
 
-def providers_keyboard(texts: Texts, language: str | None, providers: Sequence[str]) -> InlineKeyboardMarkup:
-    """Whose models."""
+def providers_keyboard(
+    texts: Texts, language: str | None, providers: Sequence[str], *, footers: bool
+) -> InlineKeyboardMarkup:
+    """Whose models; `footers` is whether answers say now who gave them."""
     rows = [[_button(provider, PickProvider(provider=provider))] for provider in providers]
-    return _rows([[_button(texts.get("button-automatic", language), Automatic())], *rows])
+    switch = _button(
+        texts.get("button-hide-footers" if footers else "button-show-footers", language), Footers(shown=not footers)
+    )
+    return _rows([[_button(texts.get("button-automatic", language), Automatic())], *rows, [switch]])
 
 
 def models_keyboard(texts: Texts, language: str | None, provider: str, models: Sequence[str]) -> InlineKeyboardMarkup:

@@ -58,6 +58,7 @@ class AgentFactory:
         local_only: bool = False,
         speaker: str | None = None,
         listener: Listener | None = None,
+        chat: str | None = None,
     ) -> RoutedModel:
         """The model of one turn.
 
@@ -66,12 +67,13 @@ class AgentFactory:
             local_only: the chat has not agreed to remote providers.
             speaker: who is answered, such as `telegram:123`.
             listener: hears the text as it comes.
+            chat: where, such as `telegram:-100`.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
         """
         return self._models.create_llm_model_with_fallback(
-            "chat", force_provider=choice, local_only=local_only, speaker=speaker, listener=listener
+            "chat", force_provider=choice, local_only=local_only, speaker=speaker, chat=chat, listener=listener
         )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from pydantic_ai.messages import (
     BaseToolCallPart,
@@ -11,32 +10,24 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     ModelResponse,
-    SystemPromptPart,
     TextContent,
     TextPart,
-    ThinkingPart,
     ToolCallPart,
     ToolReturnPart,
     UserContent,
     UserPromptPart,
 )
 
-ATTACHMENT_TOKENS = 1000
-"""An image. Anthropic counts width x height / 750 (https://docs.anthropic.com/en/docs/build-with-claude/vision): 1,638
-for the largest photo that Telegram sends. OpenAI counts 85 + 170 for each tile of 512 pixels: 765 to 1,105 for it."""
+from services.llm.estimates import (
+    ATTACHMENT_TOKENS,
+    BYTES_A_TOKEN,
+    MESSAGE_TOKENS,
+    item_tokens,
+    text_tokens,
+)
 
 KEPT_ATTACHMENTS = 4
 """How many of the newest files of a conversation a model is shown again."""
-
-MESSAGE_TOKENS = 4
-"""The frame of a message: role and separators (OpenAI cookbook, "How to count tokens with tiktoken", says 3 to 4)."""
-
-_BYTES_A_TOKEN = 4
-"""The usual rule for English. In UTF-8 bytes rather than characters: other scripts have fewer characters a token, and
-more bytes a character, which about cancels out."""
-
-_PART_TOKENS = 16
-"""A part of a kind that we know nothing about."""
 
 _GAP = "\n[...]\n"
 _LEAST_TOKENS = 16
@@ -64,16 +55,6 @@ class HistoryBudget:
         self.tokens -= cost
         self._attachments -= shown
         return True
-
-
-def text_tokens(text: str) -> int:
-    """What a text costs, about."""
-    return -(-len(text.encode(errors="replace")) // _BYTES_A_TOKEN)
-
-
-def estimate_tokens(messages: Sequence[ModelMessage]) -> int:
-    """What messages cost, about; an estimate that needs no tokenizer of any provider."""
-    return sum(MESSAGE_TOKENS + sum(map(_part_tokens, message.parts)) for message in messages)
 
 
 def starts_with_prompt(messages: Sequence[ModelMessage]) -> bool:
@@ -115,7 +96,7 @@ def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelM
     prompt = "\n".join(filter(None, map(_prompt_text, messages)))
     answers = [message for message in messages if isinstance(message, ModelResponse) and _answer_text(message)]
     answer = _answer_text(answers[-1]) if answers else ""
-    room = token_budget - (2 if answer else 1) * MESSAGE_TOKENS - sum(map(_item_tokens, files))
+    room = token_budget - (2 if answer else 1) * MESSAGE_TOKENS - sum(map(item_tokens, files))
     if room < 2 * _LEAST_TOKENS:
         return []
     # Each may have half; what one does not need, the other gets.
@@ -126,32 +107,6 @@ def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelM
     if answer:
         cut.append(replace(answers[-1], parts=[TextPart(_shorten(answer, answer_tokens))]))
     return cut
-
-
-def _part_tokens(part: Any) -> int:  # noqa: ANN401  # any of some thirty kinds of part
-    match part:
-        case UserPromptPart(content=str(text)) | TextPart(content=text) | ThinkingPart(content=text):
-            return text_tokens(text)
-        case SystemPromptPart(content=text):
-            return text_tokens(text)
-        case UserPromptPart(content=items):
-            return sum(map(_item_tokens, items))
-        case BaseToolCallPart():
-            return text_tokens(part.tool_name) + text_tokens(part.args_as_json_str())
-        case BaseToolReturnPart():
-            return text_tokens(part.tool_name) + text_tokens(part.model_response_str())
-        case _:
-            return _PART_TOKENS
-
-
-def _item_tokens(item: UserContent) -> int:
-    match item:
-        case str(text) | TextContent(content=text):
-            return text_tokens(text)
-        case BinaryContent() if item.media_type.startswith("text/"):
-            return -(-len(item.data) // _BYTES_A_TOKEN)
-        case _:
-            return ATTACHMENT_TOKENS
 
 
 def _is_open(part: object, answered: set[str], native: set[str]) -> bool:
@@ -202,7 +157,7 @@ def _answer_text(message: ModelResponse) -> str:
 def _shorten(text: str, tokens: int) -> str:
     """The beginning and the end of a text, in at most so many tokens."""
     whole = text.encode(errors="replace")
-    limit = tokens * _BYTES_A_TOKEN
+    limit = tokens * BYTES_A_TOKEN
     if len(whole) <= limit:
         return text
     room = limit - len(_GAP)

@@ -14,9 +14,10 @@ from core.messages import ConversationKey
 from core.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from services.chat import transcript
 from services.chat.conversation import ANSWERED, Thread, Turn, TurnStatus
-from services.chat.history import estimate_tokens, starts_with_prompt
+from services.chat.history import starts_with_prompt
 from services.chat.transcript import Transcript
 from services.chat.turn_rows import current_thread, of_key, read_history, read_turn, readable, thread_of
+from services.llm.estimates import estimate_tokens
 
 log = structlog.get_logger()
 
@@ -140,7 +141,7 @@ class Threads:
 
         Args:
             thread: the conversation.
-            token_budget: what the history may cost, as `history.estimate_tokens` counts.
+            token_budget: what the history may cost, as `estimate_tokens` counts.
             before_turn: leave out this turn and all after it (a Retry is told what was said before).
         """
         async with self._database.reading() as session:

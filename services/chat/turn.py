@@ -241,12 +241,13 @@ class Chat:
         # Also where the database does not say: no message leaves because of a fault of ours.
         local_only = self._asks_consent and not run.preference.remote_consent
         speaker = f"{run.incoming.key.surface}:{run.incoming.speaker.user_id}"
+        chat = scope_of(run.incoming.key)
         try:
-            return self._agents.model(choice, local_only=local_only, speaker=speaker, listener=run.reply)
+            return self._agents.model(choice, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
         except UnknownProvider as error:
             # What was chosen once may not be configured any more.
             log.info("turn.choice_gone", provider=error.provider)
-            return self._agents.model(None, local_only=local_only, speaker=speaker, listener=run.reply)
+            return self._agents.model(None, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
 
     async def _close(self, run: _Run, ending: Ending) -> None:
         """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""

@@ -12,15 +12,9 @@ from core.messages import ConversationKey, Surface
 from core.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from services.chat import transcript
 from services.chat.conversation import ANSWERED, Thread, Turn, TurnStatus
-from services.chat.history import (
-    ATTACHMENT_TOKENS,
-    KEPT_ATTACHMENTS,
-    HistoryBudget,
-    cut_turn,
-    pair_tools,
-    starts_with_prompt,
-)
+from services.chat.history import KEPT_ATTACHMENTS, HistoryBudget, cut_turn, pair_tools, starts_with_prompt
 from services.chat.transcript import UnreadableTranscript
+from services.llm.estimates import ATTACHMENT_TOKENS
 
 log = structlog.get_logger()
 

@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import structlog
 from pydantic_ai.exceptions import ModelNotFoundError
+from pydantic_ai.messages import ModelMessage
 
 from core.errors import (
     AllProvidersFailed,
@@ -22,7 +23,8 @@ from core.errors import (
 )
 from core.settings import ProviderSettings
 from services.llm.happenings import AttemptEnded, Happening, Result, Shed
-from services.llm.outcomes import Fault, Outcome, classify, words_of
+from services.llm.metering import NOTHING, RequestEnd, RequestReport, Used, used_by_prompt
+from services.llm.outcomes import AnswerGivenUp, EmptyAnswer, Fault, Outcome, classify, words_of
 from services.llm.slots import Slot
 
 log = structlog.get_logger()
@@ -69,11 +71,15 @@ class Asking:
     Args:
         context: what it is for, for the log: `chat`, `moderation`.
         speaker: who is answered, for whom a provider that stepped in for a busy one stays the first.
+        chat: where, such as `telegram:-100`.
+        messages: what is sent.
         window: the context window of a candidate in tokens, where known.
     """
 
     context: str
     speaker: str | None = None
+    chat: str | None = None
+    messages: Sequence[ModelMessage] = ()
     window: Callable[[Candidate], int | None] = lambda _: None
 
 
@@ -121,6 +127,10 @@ class Ledger(Protocol):
 
     def note(self, happening: Happening) -> None:
         """Tell whoever keeps count of what happens to requests."""
+        ...
+
+    def count(self, report: RequestReport) -> None:
+        """A request to a provider is over."""
         ...
 
 
@@ -186,6 +196,8 @@ class Attempts:
         """When the current candidate was asked, in the event loop's time; None once it is told what became of it."""
         self._retries = 0
         self._again = False
+        self._is_asked = False
+        """Whether the current candidate was sent the request, and nothing is known of what became of it."""
         self._failed: list[tuple[FailedAttempt, Fault]] = []
         self._busy: dict[str, tuple[Candidate, bool]] = {}
         """Those whose limit was reached, and whether somebody before them had been passed over already."""
@@ -199,6 +211,7 @@ class Attempts:
         """The next candidate to ask: the same one after a hiccup, and at last the busy ones, when it is their turn."""
         if self._again and self._slot is not None:
             self._again = False
+            self._is_asked = True
             self._began = self._service.time()
             self._asked_at = self._loop.time()
             self._slots.extend(self._slot)
@@ -240,6 +253,7 @@ class Attempts:
     def _ask(self, candidate: Candidate, slot: Slot) -> Candidate:
         self._current = candidate
         self._slot = slot
+        self._is_asked = True
         self._retries = candidate.provider.retries
         self._began = self._service.time()
         self._doubt = self._service.doubt(candidate.provider.id)
@@ -304,9 +318,12 @@ class Attempts:
         provider = self._current.provider
         outcome = self._outcome(error)
         if not outcome.try_next:
+            self._count(RequestEnd.REFUSED if outcome.fault is Fault.REFUSED else RequestEnd.FAILED, NOTHING)
             raise self._surfaced(outcome, error)
         if outcome.fault is Fault.HICCUP and self._retries > 0:
             self._retries -= 1
+            # Who gives up during the pause leaves no request behind.
+            self._is_asked = False
             await self._service.pause()
             # Unless another request has found out meanwhile that it was no hiccup, and somebody else can be asked.
             if self._service.doubt(provider.id) <= self._doubt or not self._left:
@@ -314,6 +331,9 @@ class Attempts:
                 self._ended(Result.RETRIED, outcome.fault)
                 self._again = True
                 return
+            self._is_asked = True
+        used = Used(error.usage) if isinstance(error, EmptyAnswer | AnswerGivenUp) else NOTHING
+        self._count(RequestEnd.FAILED, used, is_failure=outcome.cooldown_s is not None)
         self._passed_over = self._passed_over or outcome.cooldown_s is None
         if outcome.fault is Fault.CONTEXT_WINDOW:
             self._overflowed = self._current
@@ -321,9 +341,10 @@ class Attempts:
         self._failed.append((FailedAttempt(provider.id, self._current.model, outcome.reason), outcome.fault))
         self._service.failed(provider.id, outcome, self._context)
 
-    def broke_off(self, error: Exception) -> ProviderError | Exception:
+    def broke_off(self, error: Exception, used: Used) -> ProviderError | Exception:
         """The current candidate failed after its first output: the error to raise in place of `error`."""
         outcome = classify(error, self._service.rules.cooldown_s)
+        self._count(RequestEnd.INTERRUPTED, used, is_failure=outcome.try_next)
         if not outcome.try_next:
             return self._surfaced(outcome, error)
         self._ended(Result.INTERRUPTED, outcome.fault)
@@ -331,15 +352,22 @@ class Attempts:
         self._service.failed(self._current.provider.id, cut, self._context)
         return AnswerInterrupted(self._current.provider.id, outcome.reason)
 
-    def refused(self, reason: str) -> ContentRefused:
+    def refused(self, reason: str, used: Used) -> ContentRefused:
         """The current candidate's filter ended the answer: the error to raise."""
+        self._count(RequestEnd.REFUSED, used)
         log.info("provider.refused", provider=self._current.provider.id, context=self._context)
         self._ended(Result.SURFACED, Fault.REFUSED)
         return ContentRefused(self._current.provider.id, reason)
 
-    def succeeded(self, first_output_s: float | None = None) -> None:
+    def left(self, used: Callable[[], Used]) -> None:
+        """Nobody wants the rest of the current candidate's answer, if there is more to come; nobody is blamed."""
+        if self._is_asked:
+            self._count(RequestEnd.STOPPED, used())
+
+    def succeeded(self, first_output_s: float, used: Used) -> None:
         """The current candidate answered in full."""
         self._ended(Result.ANSWERED, None, first_output_s)
+        self._count(RequestEnd.ANSWERED, used)
         self._leave()
         if self._asking.speaker is not None and self._was_moved():
             self._service.moved(self._asking.speaker, self._current.provider.id)
@@ -351,15 +379,17 @@ class Attempts:
             first_output_s=first_output_s,
         )
 
-    def misfit(self, reason: str, took_s: float) -> None:
+    def misfit(self, reason: str, took_s: float, used: Used) -> None:
         """The current candidate answered in full, but not with what was asked for: the next one may."""
         log.info("provider.misfit", provider=self._current.provider.id, reason=reason, context=self._context)
-        self.succeeded(took_s)
+        self.succeeded(took_s, used)
         self._failed.append((FailedAttempt(self._current.provider.id, self._current.model, reason), Fault.UNREADABLE))
         self._passed_over = True
 
     def pass_over(self) -> None:
-        """Ask the next candidate without a word about the current one, whom nobody blames."""
+        """Ask the next candidate; the current one was not asked, or refused, and nobody blames it."""
+        self._is_asked = False
+        self._asked_at = None
         self._passed_over = True
 
     def exhausted(self) -> ProviderError:
@@ -380,8 +410,27 @@ class Attempts:
     def close(self) -> None:
         """The request is over; a probe without a verdict gives its lease back."""
         self._ended(Result.CANCELLED)
+        if self._is_asked:
+            self._count(RequestEnd.STOPPED, used_by_prompt(self._asking.messages))
         self._leave()
         self._return_lease()
+
+    def _count(self, end: RequestEnd, used: Used, *, is_failure: bool = False) -> None:
+        if not self._is_asked:
+            return
+        self._is_asked = False
+        report = RequestReport(
+            at=self._service.time(),
+            provider=self._current.provider,
+            model=self._current.model,
+            purpose=self._context,
+            speaker=self._asking.speaker,
+            chat=self._asking.chat,
+            end=end,
+            is_failure=is_failure,
+            used=used,
+        )
+        self._service.count(report)
 
     def _outcome(self, error: Exception) -> Outcome:
         outcome = classify(error, self._service.rules.cooldown_s)

@@ -4,7 +4,7 @@ An agent's loop costs more than twice the time of this process, and a verdict or
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from core.errors import ContentRefused
 from core.provider_settings import ProviderKind, ProviderSettings
 from services.llm.attempts import Attempts, Candidate
 from services.llm.fallback import LLMProviderFallback
+from services.llm.metering import used_whole
 from services.llm.plain import request_of, require_answer
 from services.llm.streams import refusal
 
@@ -120,7 +121,7 @@ class DirectModel(Generic[Value_co]):
             ProviderError: another failure that a further candidate would not mend.
         """
         messages: list[ModelMessage] = [ModelRequest.user_text_prompt(prompt, instructions=instructions)]
-        attempts = await self._begin()
+        attempts = await self._begin(messages)
         refused: ContentRefused | None = None
         other: str | None = None
         misfits = 0
@@ -132,6 +133,7 @@ class DirectModel(Generic[Value_co]):
                     continue
                 if refused is not None:
                     if other not in {None, candidate.provider.id}:
+                        attempts.pass_over()
                         break
                     other = candidate.provider.id
                 try:
@@ -150,10 +152,12 @@ class DirectModel(Generic[Value_co]):
         finally:
             attempts.close()
 
-    async def _begin(self) -> Attempts:
+    async def _begin(self, messages: Sequence[ModelMessage]) -> Attempts:
         return await self._fallback.begin(
             self._purpose.context,
             local_only=self._purpose.local_only,
+            chat=self._purpose.chat,
+            messages=messages,
             window=lambda candidate: self._builder.context_window(candidate.provider, candidate.model),
         )
 
@@ -183,16 +187,17 @@ class DirectModel(Generic[Value_co]):
         except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
             await attempts.failed(error)
             return None
+        used = replace(used_whole(response.usage, response.parts, messages), is_answer=True)
         if response.finish_reason == "content_filter":
-            raise attempts.refused(refusal(response.provider_details))
+            raise attempts.refused(refusal(response.provider_details), used)
         took_s = loop.time() - began
         try:
             value = self._shape.read(response)
         except Misfit as misfit:
-            attempts.misfit(str(misfit), took_s)
+            attempts.misfit(str(misfit), took_s, used)
             raise
-        attempts.succeeded(took_s)
-        usage = response.usage
+        attempts.succeeded(took_s, used)
+        usage = used.usage
         return Answer(value, candidate.provider.id, candidate.model, usage.input_tokens, usage.output_tokens)
 
 

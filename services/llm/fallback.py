@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
+from pydantic_ai.messages import ModelMessage
 
 from core.clock import Clock
 from core.errors import AllProvidersFailed, ConsentNeeded, UnknownProvider
@@ -12,6 +13,7 @@ from core.settings import ProviderSettings
 from services.llm import routing
 from services.llm.attempts import HALF_OPEN, Asking, Attempts, Candidate, ModelChoice, Rules
 from services.llm.happenings import Happening, Probed, Watcher
+from services.llm.metering import Meter, RequestReport
 from services.llm.outcomes import Fault, Outcome, classify
 from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
@@ -59,6 +61,7 @@ class LLMProviderFallback:
         rules: the figures.
         shedding: how many requests each provider takes at once, and who was moved because of that; by default this
             replica keeps to the limits by itself.
+        meter: counts what each request used.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class LLMProviderFallback:
         clock: Clock,
         rules: Rules | None = None,
         shedding: Shedding | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self._all: Mapping[str, ProviderSettings] = {provider.id: provider for provider in providers}
         self._usable = tuple(provider.id for provider in providers if provider.missing is None)
@@ -75,6 +79,7 @@ class LLMProviderFallback:
         self._clock = clock
         self._rules = rules or Rules()
         self._shedding = shedding or Shedding(None, "", clock)
+        self._meter = meter
         self._sheds = any(self._all[provider].max_concurrency is not None for provider in self._usable)
         self._tallies = {provider.id: Tally() for provider in providers}
         self._leases = 0
@@ -107,6 +112,8 @@ class LLMProviderFallback:
         fits: Callable[[Candidate], bool] | None = None,
         local_only: bool = False,
         speaker: str | None = None,
+        chat: str | None = None,
+        messages: Sequence[ModelMessage] = (),
         window: Callable[[Candidate], int | None] | None = None,
     ) -> Attempts:
         """The candidates for one request.
@@ -119,6 +126,8 @@ class LLMProviderFallback:
             local_only: leave out every remote provider, forced and picked ones too.
             speaker: who is answered, such as `telegram:123`; for them a provider that stepped in for a busy one comes
                 before the preferred one for some minutes.
+            chat: where, such as `telegram:-100`.
+            messages: what is sent, to estimate what it used where no provider says.
             window: the context window of a candidate in tokens, where known.
 
         Raises:
@@ -149,7 +158,7 @@ class LLMProviderFallback:
             raise ConsentNeeded if withheld else AllProvidersFailed(())
         passed_over = fits is not None and [c.provider.id for c in candidates] != order
         lease = (probe, holder) if probe is not None and holder is not None else None
-        asking = Asking(context, speaker, window) if window is not None else Asking(context, speaker)
+        asking = Asking(context, speaker, chat, messages, window or _unknown_window)
         return Attempts(
             self, self._shedding.slots, candidates, asking, lease, passed_over=passed_over, withheld=withheld
         )
@@ -284,6 +293,11 @@ class LLMProviderFallback:
         for watcher in self._watchers:
             watcher(happening)
 
+    def count(self, report: RequestReport) -> None:
+        """A request to a provider is over."""
+        if self._meter is not None:
+            self._meter.count(report)
+
     def release(self, provider: str, holder: str) -> None:
         """Give a probe's lease back without a verdict."""
         self._shared.apply(routing.probe_returned(provider, holder))
@@ -334,3 +348,7 @@ class LLMProviderFallback:
     def _tell(self, event: LeaderChanged | Misconfigured) -> None:
         for listener in self._listeners:
             listener(event)
+
+
+def _unknown_window(_: Candidate) -> None:
+    return None

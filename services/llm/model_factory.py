@@ -40,6 +40,7 @@ class LLMModelFactory:
         local_only: bool = False,
         speaker: str | None = None,
         listener: Listener | None = None,
+        chat: str | None = None,
     ) -> RoutedModel:
         """A model that asks the providers in the order of the service, each request anew.
 
@@ -51,6 +52,7 @@ class LLMModelFactory:
             local_only: leave out remote providers, because nobody agreed to them.
             speaker: who is answered, such as `telegram:123`: after load shedding they stay with whoever answered.
             listener: hears the text of streamed answers; whoever iterates the stream then sees no deltas.
+            chat: where, such as `telegram:-100`, for the usage.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
@@ -68,6 +70,7 @@ class LLMModelFactory:
             local_only=local_only,
             speaker=speaker,
             listener=listener,
+            chat=chat,
         )
 
     def create_moderation_model(

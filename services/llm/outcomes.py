@@ -29,6 +29,7 @@ from pydantic_ai.exceptions import (
     ModelTimeoutError,
     UnexpectedModelBehavior,
 )
+from pydantic_ai.usage import RequestUsage
 
 MISCONFIGURED_COOLDOWN_S = 30 * 60.0
 """A wrong key or an empty account is not mended by waiting five minutes."""
@@ -85,11 +86,19 @@ class Outcome:
 
 
 class EmptyAnswer(UnexpectedModelBehavior):
-    """A provider ended its answer without text, a tool call or a file."""
+    """A provider ended its answer without text, a tool call or a file; `usage` is what that used all the same."""
+
+    def __init__(self, message: str, usage: RequestUsage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage or RequestUsage()
 
 
 class AnswerGivenUp(UnexpectedModelBehavior):
-    """A provider says itself that it did not finish its answer."""
+    """A provider says itself that it did not finish its answer; `usage` is what that used all the same."""
+
+    def __init__(self, message: str, usage: RequestUsage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage or RequestUsage()
 
 
 def classify(error: BaseException, cooldown_s: float) -> Outcome:

@@ -40,8 +40,8 @@ def require_answer(response: ModelResponse) -> None:
         AnswerGivenUp: its provider says that it did not finish it.
     """
     if response.finish_reason != "content_filter" and not any(map(is_answer, response.parts)):
-        raise EmptyAnswer(emptiness(response.parts))
+        raise EmptyAnswer(emptiness(response.parts), response.usage)
     failed = failed_end(response.finish_reason, response.provider_details)
     if failed is not None and not response.tool_calls:
         # Where a tool was called in vain (so Groq ends one), the agent lets the model try again.
-        raise AnswerGivenUp(failed)
+        raise AnswerGivenUp(failed, response.usage)

@@ -21,6 +21,7 @@ from pydantic_ai.settings import ModelSettings, merge_model_settings
 from core.settings import ProviderSettings
 from services.llm.attempts import Attempts, Candidate, ModelChoice
 from services.llm.fallback import LLMProviderFallback
+from services.llm.metering import used_whole
 from services.llm.plain import request_of, require_answer
 from services.llm.stamp import Stamp, stamped
 from services.llm.streams import CommittedStream, Listener, open_stream, refusal
@@ -54,9 +55,10 @@ class RoutedModel(FallbackModel):
         local_only: leave out remote providers: nobody agreed to them.
         speaker: who is answered, such as `telegram:123`: after load shedding they stay with whoever answered.
         listener: hears the text of streamed answers; whoever iterates the stream then sees no deltas.
+        chat: where, such as `telegram:-100`, for the usage.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is one fact about its requests
         self,
         fallback: LLMProviderFallback,
         builder: Builder,
@@ -67,6 +69,7 @@ class RoutedModel(FallbackModel):
         local_only: bool = False,
         speaker: str | None = None,
         listener: Listener | None = None,
+        chat: str | None = None,
     ) -> None:
         # The library's own chain is not used; it lends its rules for histories from the first model by priority,
         # which is the one that is built anyway.
@@ -80,6 +83,7 @@ class RoutedModel(FallbackModel):
         self._local_only = local_only
         self._speaker = speaker
         self._listener = listener
+        self._chat = chat
 
     @property
     def model_name(self) -> str:
@@ -108,7 +112,7 @@ class RoutedModel(FallbackModel):
         """
         settings = merge_model_settings(self._defaults, model_settings)
         has_images = any(map(_has_image, messages))
-        attempts = await self._begin(has_images=has_images)
+        attempts = await self._begin(messages, has_images=has_images)
         loop = asyncio.get_running_loop()
         try:
             async for candidate in attempts:
@@ -122,9 +126,10 @@ class RoutedModel(FallbackModel):
                 except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
                     await attempts.failed(error)
                     continue
+                used = used_whole(response.usage, response.parts, messages)
                 if response.finish_reason == "content_filter":
-                    raise attempts.refused(refusal(response.provider_details))
-                attempts.succeeded(loop.time() - began)
+                    raise attempts.refused(refusal(response.provider_details), used)
+                attempts.succeeded(loop.time() - began, used)
                 return replace(response, metadata=self._stamped(response.metadata, candidate, attempts, messages))
             raise attempts.exhausted()
         finally:
@@ -146,7 +151,7 @@ class RoutedModel(FallbackModel):
         """
         settings = merge_model_settings(self._defaults, model_settings)
         has_images = any(map(_has_image, messages))
-        attempts = await self._begin(has_images=has_images)
+        attempts = await self._begin(messages, has_images=has_images)
         loop = asyncio.get_running_loop()
         try:
             async for candidate in attempts:
@@ -163,12 +168,13 @@ class RoutedModel(FallbackModel):
                     else:
                         stream = opened.response
                         if not opened.held:
-                            raise attempts.refused(refusal(stream.provider_details))
+                            used = used_whole(stream.usage, (), messages)
+                            raise attempts.refused(refusal(stream.provider_details), used)
                         stream.metadata = self._stamped(stream.metadata, candidate, attempts, messages)
                         # Private, but the library replays what it peeked in the same way; the contract test
                         # (tests/services/llm/test_routed_contract.py) fails if that changes.
-                        events = CommittedStream(opened, attempts, candidate, began, self._listener)
-                        stack.callback(events.close)
+                        events = CommittedStream(opened, attempts, candidate, messages, began, self._listener)
+                        stack.callback(events.leave)
                         stream._event_iterator = events  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
                         yield stream
                         return
@@ -177,7 +183,7 @@ class RoutedModel(FallbackModel):
         finally:
             attempts.close()
 
-    async def _begin(self, *, has_images: bool) -> Attempts:
+    async def _begin(self, messages: Sequence[ModelMessage], *, has_images: bool) -> Attempts:
         fits = self._sees if has_images else None
         return await self._fallback.begin(
             self._context,
@@ -185,6 +191,8 @@ class RoutedModel(FallbackModel):
             fits=fits,
             local_only=self._local_only,
             speaker=self._speaker,
+            chat=self._chat,
+            messages=messages,
             window=self._window,
         )
 

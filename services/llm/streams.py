@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 from pydantic_ai.exceptions import ModelAPIError, ModelRequestTimeout
 from pydantic_ai.messages import (
+    ModelMessage,
     ModelResponsePart,
     ModelResponseStreamEvent,
     PartDeltaEvent,
@@ -22,6 +23,7 @@ from pydantic_ai.models import StreamedResponse
 
 from services.llm.attempts import Attempts, Candidate
 from services.llm.deadlines import Deadline
+from services.llm.metering import Used, used_partly, used_whole
 from services.llm.outcomes import AnswerGivenUp, EmptyAnswer
 
 Event = ModelResponseStreamEvent
@@ -115,7 +117,7 @@ async def open_stream(
         raise ModelRequestTimeout(candidate.model, timeout_s, setting="first_event_timeout") from error
     if response.finish_reason == "content_filter":
         return OpenedStream(response, events, deque())
-    raise EmptyAnswer(emptiness(response.get().parts))
+    raise EmptyAnswer(emptiness(response.get().parts), response.usage)
 
 
 def _is_output(event: Event) -> bool:
@@ -135,7 +137,7 @@ class CommittedStream:
 
     The time that the consumer takes between two events does not count, neither as a stall nor against the time for a
     whole answer. The outcome is reported once: at the end, or with the failure that ends it early; a consumer that
-    leaves reports nothing.
+    leaves blames nobody.
 
     With a listener the text goes straight to it, and the consumer is told of where parts begin and end: the library
     passes each event through half a dozen generators, locks and cancel scopes, which cost more than a fifth of a turn.
@@ -145,6 +147,7 @@ class CommittedStream:
         opened: the stream so far.
         attempts: learns the outcome.
         candidate: for its stall timeout and its timeout for a whole answer.
+        messages: what it was sent.
         began: when the request was made, in the event loop's time.
         listener: hears the text, in place of the consumer.
     """
@@ -154,6 +157,7 @@ class CommittedStream:
         opened: OpenedStream,
         attempts: Attempts,
         candidate: Candidate,
+        messages: Sequence[ModelMessage],
         began: float,
         listener: Listener | None = None,
     ) -> None:
@@ -162,6 +166,7 @@ class CommittedStream:
         self._held = opened.held
         self._listener = listener
         self._attempts = attempts
+        self._messages = messages
         self._stall_s = candidate.provider.stall_timeout_s
         self._timeout_s = candidate.provider.timeout_s
         self._loop = asyncio.get_running_loop()
@@ -211,8 +216,8 @@ class CommittedStream:
             if isinstance(error, TimeoutError):
                 whole = self._end_by <= stalled_by
                 reason = f"not finished within {self._timeout_s:g} s" if whole else f"stalled for {self._stall_s:g} s"
-                raise self._attempts.broke_off(TimeoutError(reason)) from error
-            raise self._attempts.broke_off(error) from error
+                raise self._attempts.broke_off(TimeoutError(reason), self._used_partly()) from error
+            raise self._attempts.broke_off(error, self._used_partly()) from error
         self._passed_on = self._loop.time()
         return event
 
@@ -221,18 +226,29 @@ class CommittedStream:
         self._over = True
         self._deadline.close()
 
+    def leave(self) -> None:
+        """Nobody reads on; after an outcome there is nothing left to leave."""
+        self.close()
+        self._attempts.left(self._used_partly)
+
     def _end(self) -> None:
         if self._response.cancelled:
             return
         reason, details = self._response.finish_reason, self._response.provider_details
         if reason == "content_filter":
-            raise self._attempts.refused(refusal(details))
+            raise self._attempts.refused(refusal(details), self._used_partly())
         if failed := failed_end(reason, details):
-            raise self._attempts.broke_off(AnswerGivenUp(failed))
+            raise self._attempts.broke_off(AnswerGivenUp(failed), self._used_partly())
         if reason is None and not (details or {}).get("finish_reason"):
             cut = ModelAPIError(self._response.model_name, "the stream ended without a finish_reason")
-            raise self._attempts.broke_off(cut)
-        self._attempts.succeeded(self._first_output_s)
+            raise self._attempts.broke_off(cut, self._used_partly())
+        self._attempts.succeeded(self._first_output_s, self._used_whole())
+
+    def _used_whole(self) -> Used:
+        return used_whole(self._response.usage, self._response.get().parts, self._messages)
+
+    def _used_partly(self) -> Used:
+        return used_partly(self._response.usage, self._response.get().parts, self._messages)
 
 
 def _is_for_consumer(event: Event, listener: Listener) -> bool:

@@ -25,7 +25,7 @@ async def test_start_by_a_link(stage: Stage) -> None:
 async def test_help(stage: Stage) -> None:
     stage.says("/help")
     text = (await stage.reply()).text
-    assert all(command in text for command in ("/new", "/model", "/stop", "/ask", "Retry"))
+    assert all(command in text for command in ("/new", "/model", "/stop", "/ask", "/usage", "Retry"))
     assert "/provider" not in text, "what admins can do is none of everybody's business"
 
 
@@ -87,7 +87,7 @@ async def test_the_commands_are_in_the_menu(stage: Stage) -> None:
     calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 2 and found)
     assert calls
     assert [call.params.get("language_code") for call in calls] == [None, "ru"]
-    assert [command["command"] for command in stage.telegram.commands] == ["new", "model", "stop", "help"]
+    assert [command["command"] for command in stage.telegram.commands] == ["new", "model", "stop", "usage", "help"]
 
 
 async def test_a_server_that_knows_no_menu(empty_stage: Stage) -> None:

@@ -20,7 +20,7 @@ async def picker(stage: Stage, chat_id: int = PERSON, **more: int) -> Message:
 async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: Stage) -> None:
     message = await picker(stage)
     assert message.text == "Who shall answer you?\nNow: automatic, the first provider that works"
-    assert message.labels == ["Automatic", "a", "b"]
+    assert message.labels == ["Automatic", "a", "b", "Say who answered"]
     stage.presses(message, "a")
     await stage.until(lambda: message.labels == ["m", "m2", "Back"])
     stage.presses(message, "m2")
@@ -61,7 +61,7 @@ async def test_back_to_the_providers(stage: Stage) -> None:
     stage.presses(message, "b")
     await stage.until(lambda: "Back" in message.labels)
     stage.presses(message, "Back")
-    await stage.until(lambda: message.labels == ["Automatic", "a", "b"])
+    await stage.until(lambda: message.labels == ["Automatic", "a", "b", "Say who answered"])
 
 
 async def test_a_provider_that_does_not_answer_offers_what_is_configured(stage: Stage) -> None:
@@ -87,9 +87,9 @@ async def test_in_a_group_only_its_admins_choose(stage: Stage, button: str) -> N
     query = stage.presses(message, button, PERSON)
     assert await stage.toast(query) == "In a group, only its admins choose the model."
     assert stage.telegram.callback_answers[query]["show_alert"]
-    assert message.labels == ["Automatic", "a", "b"]
+    assert message.labels == ["Automatic", "a", "b", "Say who answered"]
     stage.presses(message, button, BOB)
-    await stage.until(lambda: message.labels != ["Automatic", "a", "b"])
+    await stage.until(lambda: message.labels != ["Automatic", "a", "b", "Say who answered"])
 
 
 async def test_the_choice_of_a_group_is_the_group_s(stage: Stage) -> None:
@@ -118,3 +118,24 @@ async def test_a_server_of_another_version_tells_who_the_admins_are(stage: Stage
     message = await picker(stage, GROUP, user_id=BOB)
     stage.presses(message, "a", BOB)
     await stage.until(lambda: "m2" in message.labels)
+
+
+async def test_answers_say_who_gave_them_where_a_chat_wants_that(stage: Stage) -> None:
+    """A button switches it on, and off again."""
+    assert (await stage.asks("Are you there?")).text == FIRST
+    message = await picker(stage)
+    query = stage.presses(message, "Say who answered")
+    assert await stage.toast(query) == "From now on each answer says who gave it."
+    await stage.until(lambda: message.labels[-1] == "Do not say who answered")
+    assert (await stage.asks("And now?")).text == f"{FIRST}\n\nanswered by a"
+    stage.presses(message, "Do not say who answered")
+    await stage.until(lambda: message.labels[-1] == "Say who answered")
+    assert (await stage.asks("And then?")).text == FIRST
+
+
+async def test_in_a_group_its_admins_switch_the_footers(stage: Stage) -> None:
+    """As they choose the model."""
+    message = await picker(stage, GROUP, user_id=BOB)
+    query = stage.presses(message, "Say who answered", BOB)
+    assert await stage.toast(query) == "In a group, only its admins choose the model."
+    assert message.labels[-1] == "Say who answered"

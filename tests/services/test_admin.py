@@ -20,6 +20,8 @@ from services.llm.fallback import LLMProviderFallback
 from services.llm.state import SharedRouting
 from services.llm.status import ProviderState, ProviderStatus
 from services.provider_table import ALONE
+from services.usage.accounts import UsageAccounts
+from services.usage.ledger import UsageLedger
 from tests.support import llm_server as llm
 from tests.support.clock import ManualClock
 from tests.support.llm_providers import provider_at
@@ -94,7 +96,9 @@ async def office(tmp_path: Path, *providers: ProviderSettings, connected: bool =
         stack.push_async_callback(builder.aclose)
         fallback = LLMProviderFallback(providers or (A, B, UNSET), shared, clock)
         audit = Audit(database, clock)
-        yield Office(ProviderDesk(fallback, builder, audit, clock), fallback, shared, audit, database, clock)
+        accounts = UsageAccounts(database, UsageLedger(database, clock), clock)
+        desk = ProviderDesk(fallback, builder, audit, accounts, clock)
+        yield Office(desk, fallback, shared, audit, database, clock)
 
 
 @pytest.fixture

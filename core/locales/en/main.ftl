@@ -13,6 +13,7 @@ help =
     /new: a fresh conversation
     /model: choose who answers
     /stop: stop the answer that is being written
+    /usage: tokens, answers and cost, today and this month
     /privacy: where your messages may go
     /help: this text
 
@@ -65,6 +66,8 @@ button-stop = Stop
 button-retry = Retry
 button-retry-elsewhere = Retry elsewhere
 button-automatic = Automatic
+button-show-footers = Say who answered
+button-hide-footers = Do not say who answered
 button-back = Back
 
 ## Choosing a model
@@ -77,6 +80,8 @@ model-automatic-set = From now on the choice is automatic: the first provider th
 model-set = From now on { $model } of { $provider } answers you. If it fails, another one steps in.
 model-group-admins-only = In a group, only its admins choose the model.
 retry-pick = Who shall try?
+footers-shown = From now on each answer says who gave it.
+footers-hidden = From now on answers do not say who gave them.
 model-gone = That list is out of date. Please open /model again.
 retry-gone = I can no longer try that one again.
 retry-last-only = Only the latest answer can be tried again.
@@ -86,6 +91,7 @@ retry-last-only = Only the latest answer can be tried again.
 command-new = a fresh conversation
 command-model = choose who answers
 command-stop = stop the answer
+command-usage = tokens, answers and cost
 command-help = what I can do
 
 ## In the console
@@ -94,9 +100,10 @@ console-help =
     Write a line and I answer.
 
     /new: a fresh conversation
-    /model: who may answer; /model <provider> [<model>] picks one, /model auto leaves it to me again
+    /model: who may answer; /model <provider> [<model>] picks one, /model auto leaves it to me again; /model footers on says under each answer who gave it
     /retry [<provider>]: answer the latest message again, by that provider if you name one
     /provider: how the providers are doing; /provider help tells what can be done with them
+    /usage: tokens, answers and cost, today and this month
     /privacy: where your messages may go
     /quit: leave
 
@@ -108,7 +115,7 @@ console-embedded-store = REDIS_URL is not set: what is known of the providers st
 console-hint = /help lists the commands, Ctrl-C stops an answer, Ctrl-D or /quit leaves.
 console-failed-over = { $failed } -> { $provider } answered
 console-model-others = it also has { $models }
-console-model-usage = /model <provider> [<model>] picks one, /model auto leaves it to me again.
+console-model-usage = /model <provider> [<model>] picks one, /model auto leaves it to me again, /model footers on or off says who answered or does not.
 console-unknown-provider = I know no provider { $name }. There are: { $known }.
 console-unknown-model = { $provider } has no model { $name }. It has: { $known }.
 console-nothing-to-retry = There is nothing to try again yet.
@@ -129,3 +136,21 @@ privacy-granted-by-operator =
     Messages may go to these outside providers: { $providers }. Whoever runs this bot decided that for everybody.
 console-privacy-usage = /privacy yes lets them go to outside providers, /privacy no keeps them here.
 privacy-none = No outside provider is set up: what you write stays on the machines of whoever runs this bot.
+
+## Usage
+
+usage-amount = { $answers ->
+        [one] one answer
+       *[other] { $answers } answers
+    }, { $tokens } tokens, { $cost }
+usage-yours-today = You today: { $amount }
+usage-yours-month = You this month: { $amount }
+usage-chat-today = This chat today: { $amount }
+usage-chat-month = This chat this month: { $amount }
+usage-estimated = (some of it estimated)
+usage-no-price = no price known
+usage-partly-priced = { $cost } and { $unpriced ->
+        [one] one request
+       *[other] { $unpriced } requests
+    } without a known price
+usage-days = A day begins at midnight UTC.

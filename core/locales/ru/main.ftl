@@ -13,6 +13,7 @@ help =
     /new: новый разговор
     /model: выбрать, кто отвечает
     /stop: остановить ответ, который сейчас пишется
+    /usage: токены, ответы и стоимость за сегодня и за месяц
     /privacy: куда могут уходить ваши сообщения
     /help: эта справка
 
@@ -65,6 +66,8 @@ button-stop = Остановить
 button-retry = Повторить
 button-retry-elsewhere = Повторить у другого
 button-automatic = Автоматически
+button-show-footers = Подписывать ответы
+button-hide-footers = Не подписывать ответы
 button-back = Назад
 
 ## Выбор модели
@@ -77,6 +80,8 @@ model-automatic-set = Теперь выбор автоматический: от
 model-set = Теперь вам отвечает { $model } ({ $provider }). Если не получится, её подменит другая модель.
 model-group-admins-only = В группе модель выбирают только её администраторы.
 retry-pick = Кому попробовать?
+footers-shown = Теперь под каждым ответом написано, кто его дал.
+footers-hidden = Теперь под ответами не написано, кто их дал.
 model-gone = Этот список устарел. Откройте /model ещё раз.
 retry-gone = Это повторить уже нельзя.
 retry-last-only = Повторить можно только последний ответ.
@@ -86,6 +91,7 @@ retry-last-only = Повторить можно только последний 
 command-new = новый разговор
 command-model = выбрать, кто отвечает
 command-stop = остановить ответ
+command-usage = токены, ответы и стоимость
 command-help = что я умею
 
 ## В консоли
@@ -94,9 +100,10 @@ console-help =
     Напишите строку, и я отвечу.
 
     /new: новый разговор
-    /model: кто может отвечать; /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне
+    /model: кто может отвечать; /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне; /model footers on подписывает ответы
     /retry [<провайдер>]: ответить на последнее сообщение ещё раз, у этого провайдера, если он назван
     /provider: как дела у провайдеров; /provider help расскажет, что с ними можно делать
+    /usage: токены, ответы и стоимость за сегодня и за месяц
     /privacy: куда могут уходить ваши сообщения
     /quit: выйти
 
@@ -108,7 +115,7 @@ console-embedded-store = REDIS_URL не задан: сведения о пров
 console-hint = /help перечисляет команды, Ctrl-C останавливает ответ, Ctrl-D или /quit завершает работу.
 console-failed-over = { $failed } -> ответил { $provider }
 console-model-others = ещё у него есть { $models }
-console-model-usage = /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне.
+console-model-usage = /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне, /model footers on или off включает или выключает подпись под ответами.
 console-unknown-provider = Я не знаю провайдера { $name }. Есть: { $known }.
 console-unknown-model = У { $provider } нет модели { $name }. Есть: { $known }.
 console-nothing-to-retry = Повторять пока нечего.
@@ -129,3 +136,23 @@ privacy-granted-by-operator =
     Сообщения могут уходить этим внешним провайдерам: { $providers }. Так для всех решил владелец бота.
 console-privacy-usage = /privacy yes разрешает передавать их внешним провайдерам, /privacy no оставляет их здесь.
 privacy-none = Внешних провайдеров нет: всё, что вы пишете, остаётся на машинах владельца бота.
+
+## Расход
+
+usage-amount = { $answers ->
+        [one] { $answers } ответ
+        [few] { $answers } ответа
+       *[many] { $answers } ответов
+    }, токенов: { $tokens }, { $cost }
+usage-yours-today = Вы сегодня: { $amount }
+usage-yours-month = Вы в этом месяце: { $amount }
+usage-chat-today = Этот чат сегодня: { $amount }
+usage-chat-month = Этот чат в этом месяце: { $amount }
+usage-estimated = (частично по оценке)
+usage-no-price = цена неизвестна
+usage-partly-priced = { $cost } и { $unpriced ->
+        [one] { $unpriced } запрос
+        [few] { $unpriced } запроса
+       *[many] { $unpriced } запросов
+    } с неизвестной ценой
+usage-days = День начинается в полночь по UTC.

@@ -251,7 +251,23 @@ class TestCommands:
         async with opened({"a": server.url}) as seen:
             seen.type("/HELP")
             shown = await seen.until("Ctrl-D leaves.")
-        assert all(f"\n/{name}" in shown for name in ("new", "model", "retry", "provider", "quit"))
+        assert all(f"\n/{name}" in shown for name in ("new", "model", "retry", "provider", "usage", "quit"))
+
+    async def test_usage(self, opened: Opener, server: LLMServer) -> None:
+        """Whoever sits at the console of a bot sees everything."""
+        async with opened({"a": server.url}) as seen:
+            seen.type("hello", "/usage")
+            shown = await seen.until("Everybody this month, by provider:\na: 1 requests")
+        assert "You today: one answer, 18 tokens, $0\n" in shown
+
+    async def test_footers_are_switched_on_and_off(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as seen:
+            seen.type("/model footers on", "hello")
+            await seen.until("answered by a")
+            seen.type("/model footers off")
+            await seen.until("do not say who gave them")
+            seen.type("/model footers")
+            await seen.until("/model footers on or off")
 
     async def test_a_database_that_fails_is_told_and_the_console_goes_on(
         self, opened: Opener, server: LLMServer, tmp_path: Path

@@ -29,7 +29,8 @@ def test_everything_fits_into_what_a_button_may_carry(language: str | None) -> N
         stop_keyboard(TEXTS, language, LAST_TURN),
         answer_keyboard(TEXTS, language, LAST_TURN, elsewhere=True),
         elsewhere_keyboard(TEXTS, language, LAST_TURN, [LONGEST_ID]),
-        providers_keyboard(TEXTS, language, [LONGEST_ID]),
+        providers_keyboard(TEXTS, language, [LONGEST_ID], footers=False),
+        providers_keyboard(TEXTS, language, [LONGEST_ID], footers=True),
         models_keyboard(TEXTS, language, LONGEST_ID, [LONG_MODEL, "mödel"]),
         desk_keyboard([LONGEST_ID]),
     ]

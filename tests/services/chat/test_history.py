@@ -21,16 +21,8 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from services.chat.history import (
-    ATTACHMENT_TOKENS,
-    MESSAGE_TOKENS,
-    HistoryBudget,
-    cut_turn,
-    estimate_tokens,
-    pair_tools,
-    starts_with_prompt,
-    text_tokens,
-)
+from services.chat.history import HistoryBudget, cut_turn, pair_tools, starts_with_prompt
+from services.llm.estimates import ATTACHMENT_TOKENS, MESSAGE_TOKENS, estimate_tokens, text_tokens
 
 TEXT = st.one_of(st.text(max_size=40), st.text(min_size=1, max_size=8).map(lambda text: text * 200))
 IDS = st.sampled_from(["a", "b", "c"])

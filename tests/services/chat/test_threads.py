@@ -24,8 +24,9 @@ from core.errors import StorageError
 from core.messages import ConversationKey, Surface
 from core.tables import AttachmentRow, ThreadRow, TurnRow
 from services.chat.conversation import Thread, TurnStatus
-from services.chat.history import ATTACHMENT_TOKENS, KEPT_ATTACHMENTS, estimate_tokens
+from services.chat.history import KEPT_ATTACHMENTS
 from services.chat.threads import Threads
+from services.llm.estimates import ATTACHMENT_TOKENS, estimate_tokens
 from tests.support.clock import ManualClock
 
 KEY = ConversationKey(Surface.TELEGRAM, -1001234567890, 3)

@@ -24,6 +24,7 @@ from core.settings import ProviderSettings
 from services.llm.attempts import ModelChoice, Rules
 from services.llm.builders import ModelBuilder
 from services.llm.fallback import LLMProviderFallback
+from services.llm.metering import Meter
 from services.llm.model_factory import LLMModelFactory
 from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
@@ -143,14 +144,18 @@ def _tls() -> ssl.SSLContext:
 
 @asynccontextmanager
 async def bench(
-    redis: Redis, providers: Sequence[ProviderSettings], clock: ManualClock | None = None, rules: Rules | None = None
+    redis: Redis,
+    providers: Sequence[ProviderSettings],
+    clock: ManualClock | None = None,
+    rules: Rules | None = None,
+    meter: Meter | None = None,
 ) -> AsyncIterator[Bench]:
     """A replica on that store, closed at the end."""
     clock = clock or RealPauses()
     shared = SharedRouting(redis, "test", clock)
     await shared.start()
     shedding = Shedding(redis, "test", clock)
-    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding)
+    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter)
     builder = ModelBuilder()
     builder._tls = _tls()
     try:

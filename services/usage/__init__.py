@@ -1,0 +1,1 @@
+"""What requests to models use: counted, priced, summed up."""

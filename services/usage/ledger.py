@@ -1,0 +1,269 @@
+"""The usage ledger: each request to a provider once, written behind, so that no answer ever waits for it."""
+
+import asyncio
+import contextlib
+import uuid
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import structlog
+from sqlalchemy import delete, select
+from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.clock import Clock
+from core.database import Database
+from core.errors import StorageError
+from core.tables import UsageDayRow, UsageRequestRow
+from services.llm.metering import RequestReport
+from services.usage.prices import Prices
+
+log = structlog.get_logger()
+
+LIMIT = 10_000
+"""Requests that wait for the database, at most; the oldest give way."""
+BATCH = 200
+PAUSE_S = 1.0
+"""How long requests gather before they are written together."""
+REST_S = (5.0, 60.0)
+"""How long the database is left alone after it failed, the first and the longest time."""
+LAST_WRITE_S = 3.0
+"""How long a shutdown waits for the last of it."""
+KEPT = timedelta(days=90)
+"""How long single requests are kept; the sums of the days stay."""
+SWEEP_S = 24 * 3600.0
+SWEPT_AT_ONCE = 1000
+LARGEST = 10**13
+"""Tokens of a request, and billionths of a dollar; both leave room for sums of many."""
+
+_SUMS = (
+    "requests",
+    "answers",
+    "failures",
+    "estimated",
+    "unpriced",
+    "input_tokens",
+    "output_tokens",
+    "cost_nanousd",
+)
+_KEY = ("day", "speaker", "chat", "provider", "model", "purpose")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A request that waits to be written; its id tells whether it was written already."""
+
+    id: str
+    report: RequestReport
+
+
+class UsageLedger:
+    """Counts requests.
+
+    Args:
+        database: where they are kept.
+        clock: the time.
+        prices: what they cost.
+        limit: how many may wait for the database.
+    """
+
+    def __init__(self, database: Database, clock: Clock, prices: Prices | None = None, limit: int = LIMIT) -> None:
+        self._database = database
+        self._clock = clock
+        self._prices = prices or Prices()
+        self._waiting: deque[_Entry] = deque(maxlen=limit)
+        self._limit = limit
+        self._lost = 0
+        self._boot = uuid.uuid4().hex
+        self._numbers = count(1)
+        self._some = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._is_down = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Write behind, and sweep once a day."""
+        self._tasks = [
+            asyncio.create_task(self._write_behind(), name="usage.write"),
+            asyncio.create_task(self._sweep_daily(), name="usage.sweep"),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(_report_death)
+
+    async def close(self) -> None:
+        """Write what waits, if the database takes it, and stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITE_S):
+                # Not in the middle of a statement: with the lock in our hands they wait or sleep.
+                async with self._writing:
+                    self._cancel()
+                await self.flush()
+        self._cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        if self._waiting:
+            log.error("usage.lost", requests=len(self._waiting))
+
+    def count(self, report: RequestReport) -> None:
+        """Take note of a request, in memory."""
+        if len(self._waiting) == self._limit:
+            self._lost += 1
+        self._waiting.append(_Entry(f"{self._boot}-{next(self._numbers)}", report))
+        self._some.set()
+
+    async def flush(self) -> bool:
+        """Write what waits, as far as the database takes it now; whether nothing is left."""
+        async with self._writing:
+            while self._waiting:
+                batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
+                try:
+                    await self._write(batch)
+                except StorageError as error:
+                    self._failed(error)
+                    return False
+                written = {entry.id for entry in batch}
+                # While they were written, some may have given way to newer ones.
+                while self._waiting and self._waiting[0].id in written:
+                    self._waiting.popleft()
+            self._some.clear()
+            self._recovered()
+            return True
+
+    async def sweep(self) -> int:
+        """Drop single requests that are older than they are kept, some at a time; how many were dropped.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        before = self._clock.now() - KEPT
+        old = select(UsageRequestRow.id).where(UsageRequestRow.at < before).limit(SWEPT_AT_ONCE)
+        dropped = 0
+        while True:
+            async with self._writing:
+                # Mostly there is nothing to do, and no reason to keep others from writing meanwhile.
+                async with self._database.reading() as session:
+                    found = (await session.scalars(old)).all()
+                if not found:
+                    return dropped
+                async with self._database.session() as session:
+                    await session.execute(delete(UsageRequestRow).where(UsageRequestRow.id.in_(found)))
+            dropped += len(found)
+
+    def _cancel(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _write_behind(self) -> None:
+        rest_s = REST_S[0]
+        while True:
+            await self._some.wait()
+            await self._clock.sleep(PAUSE_S)
+            if await self.flush():
+                rest_s = REST_S[0]
+            else:
+                await self._clock.sleep(rest_s)
+                rest_s = min(2 * rest_s, REST_S[1])
+
+    async def _sweep_daily(self) -> None:
+        while True:
+            try:
+                dropped = await self.sweep()
+                log.info("usage.swept", requests=dropped)
+            except StorageError as error:
+                log.warning("usage.not_swept", error=str(error))
+            await self._clock.sleep(SWEEP_S)
+
+    async def _write(self, batch: Sequence[_Entry]) -> None:
+        """Write a batch; what the database will never take is dropped, so that the others are not kept waiting.
+
+        Raises:
+            StorageError: the database takes nothing now.
+        """
+        # The price library reads its lists on first use, which takes a while.
+        rows = await asyncio.to_thread(lambda: [self._row(entry) for entry in batch])
+        try:
+            await self._insert(rows)
+        except StorageError as error:
+            if not isinstance(error.__cause__, IntegrityError | DataError):
+                raise
+            if len(batch) == 1:
+                log.error("usage.refused", provider=batch[0].report.provider.id, error=str(error))  # noqa: TRY400 - the reason says it all
+                return
+            for entry in batch:
+                await self._write([entry])
+
+    def _row(self, entry: _Entry) -> UsageRequestRow:
+        report = entry.report
+        cost = self._prices.cost_nanousd(report)
+        return UsageRequestRow(
+            id=entry.id,
+            at=datetime.fromtimestamp(report.at, UTC),
+            speaker=report.speaker,
+            chat=report.chat,
+            provider=report.provider.id,
+            model=report.model,
+            purpose=report.purpose,
+            end=report.end.value,
+            is_answer=report.used.is_answer,
+            is_failure=report.is_failure,
+            is_estimated=report.used.is_estimated,
+            input_tokens=_sane(report.used.usage.input_tokens),
+            output_tokens=_sane(report.used.usage.output_tokens),
+            cost_nanousd=None if cost is None else _sane(cost),
+        )
+
+    async def _insert(self, rows: Sequence[UsageRequestRow]) -> None:
+        """Requests and sums in one transaction. A request that is there already is in the sums already.
+
+        A commit whose answer is lost is tried again; without that look it would count twice.
+        """
+        columns = [column.key for column in UsageRequestRow.__table__.columns]
+        values = [{name: getattr(row, name) for name in columns} for row in rows]
+        insert = self._database.insert(UsageRequestRow).values(values)
+        async with self._database.session() as session:
+            taken = await session.scalars(insert.on_conflict_do_nothing().returning(UsageRequestRow.id))
+            new = frozenset(taken)
+            await self._add_up(session, [row for row in rows if row.id in new])
+
+    async def _add_up(self, session: AsyncSession, rows: Sequence[UsageRequestRow]) -> None:
+        sums: dict[tuple[object, ...], list[int]] = {}
+        for row in rows:
+            key = (row.at.date(), row.speaker or "", row.chat or "", row.provider, row.model, row.purpose)
+            cost = row.cost_nanousd
+            counted = (1, row.is_answer, row.is_failure, row.is_estimated, cost is None)
+            numbers = [*map(int, counted), row.input_tokens, row.output_tokens, cost or 0]
+            known = sums.get(key)
+            sums[key] = numbers if known is None else [a + b for a, b in zip(known, numbers, strict=True)]
+        if not sums:
+            return
+        # In one order, so that replicas that write the same rows wait for each other and not in a circle.
+        values = [dict(zip((*_KEY, *_SUMS), (*key, *sums[key]), strict=True)) for key in sorted(sums, key=repr)]
+        insert = self._database.insert(UsageDayRow).values(values)
+        added = {name: getattr(UsageDayRow, name) + insert.excluded[name] for name in _SUMS}
+        await session.execute(insert.on_conflict_do_update(index_elements=list(_KEY), set_=added))
+
+    def _failed(self, error: StorageError) -> None:
+        if not self._is_down:
+            self._is_down = True
+            log.error("usage.not_written", waiting=len(self._waiting), error=str(error))
+
+    def _recovered(self) -> None:
+        if self._is_down:
+            self._is_down = False
+            log.info("usage.written_late")
+        if self._lost:
+            log.error("usage.lost", requests=self._lost)
+            self._lost = 0
+
+
+def _sane(number: int) -> int:
+    """What a server counted, within what a column holds: some count wrongly."""
+    return max(0, min(number, LARGEST))
+
+
+def _report_death(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("usage.task_died", task=task.get_name(), exc_info=error)

@@ -1,0 +1,110 @@
+"""`/usage`, and the figures of today in `/provider`."""
+
+import sqlite3
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pytest
+
+from bot import app
+from core.database import FILE_NAME, Database
+from tests.support.llm_server import answer, status
+from tests.support.stage import ADMIN, FIRST, GROUP, PERSON, STOP, Stage
+
+PRICES = {"A_PRICES": '{"m": [1000, 2000]}', "A_REMOTE": "true"}
+"""A thousand dollars for a million tokens: 11 in and 7 out make 2.5 cents."""
+
+
+async def told(stage: Stage, command: str, chat_id: int = PERSON, **more: Any) -> str:  # noqa: ANN401 - as `says`
+    question = stage.says(command, chat_id, **more)
+    return (await stage.reply(chat_id, after=question.id)).text
+
+
+async def test_what_somebody_used(empty_stage: Stage) -> None:
+    """Their own answers in all chats, and no others; where nothing was used, nothing."""
+    stage = empty_stage
+    await stage.start(**PRICES)
+    assert (await told(stage, "/usage")).splitlines() == [
+        "You today: 0 answers, 0 tokens, $0",
+        "You this month: 0 answers, 0 tokens, $0",
+        "A day begins at midnight UTC.",
+    ]
+    await stage.asks("Are you there?")
+    await stage.asks("And I?", 8)
+    assert (await told(stage, "/usage")).splitlines()[0] == "You today: one answer, 18 tokens, $0.0250"
+    await stage.asks("/ask And here?", GROUP, user_id=PERSON)
+    in_group = (await told(stage, "/usage", GROUP, user_id=PERSON)).splitlines()
+    assert in_group[1] == "You this month: 2 answers, 36 tokens, $0.0500"
+    assert in_group[2] == "This chat today: one answer, 18 tokens, $0.0250"
+
+
+async def test_those_who_run_the_bot_see_everything(empty_stage: Stage) -> None:
+    """By provider, with what failed; nobody else does, and no group reads it."""
+    stage = empty_stage
+    await stage.start(**PRICES, B_REMOTE="true")
+    stage.first.script(answer(FIRST), status(401))
+    await stage.asks("Are you there?")
+    await stage.asks("And now?", 8)
+    text = await told(stage, "/usage", ADMIN)
+    assert text.split("\n\n")[1].splitlines() == [
+        "Everybody today, by provider:",
+        "a: 2 requests, 1 failed, 11 tokens in, 7 out, $0.0250",
+        "b: 1 requests, 0 failed, 11 tokens in, 7 out, no price known",
+    ]
+    assert "Everybody" not in await told(stage, "/usage", 8)
+    assert "Everybody" not in await told(stage, "/usage", GROUP, user_id=ADMIN)
+    assert "no price known" in await told(stage, "/usage", 8)
+
+
+async def test_a_stopped_answer_counts_as_an_estimate(empty_stage: Stage) -> None:
+    """Its provider did not come to say what it used."""
+    stage = empty_stage
+    await stage.start()
+    stage.first.default = answer("word " * 100, pause_s=0.02)
+    stage.says("Count!")
+    message = await stage.growing()
+    stage.presses(message, STOP)
+    await stage.answer()
+    line = (await told(stage, "/usage")).splitlines()[0]
+    assert line.startswith("You today: one answer, ")
+    assert line.endswith("(some of it estimated)")
+
+
+async def test_in_the_asker_s_language(stage: Stage) -> None:
+    """With its plural forms."""
+    for question in ("Раз?", "Два?"):
+        await stage.asks(question, language="ru")
+    text = await told(stage, "/usage", language="ru")
+    assert text.splitlines()[0] == "Вы сегодня: 2 ответа, токенов: 36, $0"
+
+
+async def test_the_table_has_the_figures_of_today_after_a_restart(empty_stage: Stage) -> None:
+    """Requests, failures and cost come from the database, so all replicas see them."""
+    stage = empty_stage
+    await stage.start(**PRICES)
+    stage.first.script(answer(FIRST), status(401))
+    await stage.asks("Are you there?")
+    await stage.asks("And now?")
+    await stage.stop()
+    await stage.start()
+    text = await told(stage, "/provider", ADMIN)
+    first, second = text.split("\n\n")[1:3]
+    assert "today: 2 requests, 1 failed, $0.0250" in first
+    assert "today: 1 request, 0 failed, $0" in second
+
+
+async def test_without_a_database_the_table_has_what_this_process_knows(
+    empty_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says that this is all."""
+    stage = empty_stage
+    monkeypatch.setattr(app, "Database", partial(Database, busy_timeout_s=0.1))
+    await stage.start()
+    await stage.asks("Are you there?")
+    with closing(sqlite3.connect(stage.directory / FILE_NAME)) as other:
+        other.execute("DROP TABLE usage_days")
+        other.commit()
+        text = await told(stage, "/provider", ADMIN)
+    assert "1 request, 0 failed" in text
+    assert text.endswith("requests are counted since this process started, and no cost is known.")
