@@ -24,6 +24,7 @@ from services.chat.metrics import TurnMetrics
 from services.chat.notes import Notes
 from services.chat.preferences import Preferences
 from services.chat.threads import Threads
+from services.chat.titles import Titles
 from services.chat.turn import Chat, Stores
 from services.chat.watching import TurnWatch
 from services.llm.attempts import Rules
@@ -133,6 +134,9 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         asks_consent = settings.remote_consent == "ask"
         stores = Stores(Threads(database, clock), Notes(database, clock), Preferences(database, clock))
         watch = TurnWatch(tracing.tracer if tracing.on else None, TurnMetrics(metrics).note)
+        titles = Titles(stores.threads, models)
+        await titles.start()
+        stack.push_async_callback(titles.close)
         chat = Chat(
             agents=AgentFactory(models, tracing.provider if tracing.on else None),
             stores=stores,
@@ -141,6 +145,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
             history_tokens=settings.history_tokens,
             asks_consent=asks_consent,
             watch=watch,
+            titles=titles,
             demos=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
         )
         stack.push_async_callback(chat.save_unsaved)

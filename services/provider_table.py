@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from services.durations import say_duration
 from services.llm.status import ProviderState, ProviderStatus, ServiceStatus
 from services.usage.accounts import Usage
-from services.usage.wording import say_operators_cost
+from services.usage.wording import say_count, say_operators_cost
 
 ALONE = "Redis does not answer: this replica decides alone, and others do not see what is done here until it is back."
 NO_FIGURES = "The database does not answer: requests are counted since this process started, and no cost is known."
@@ -46,10 +46,10 @@ def say_until(until: float, now: float) -> str:
 def _block(number: int, provider: ProviderStatus, now: float, today: Mapping[str, Usage] | None) -> str:
     lines = [f"{number}. {provider.provider}: {_state(provider, now)}", f"models: {', '.join(provider.models)}"]
     if today is not None and (used := today.get(provider.provider)) is not None:
-        counted = f"{_counted(used.requests, 'request')}, {used.failures} failed"
+        counted = f"{say_count(used.requests, 'request')}, {used.failures} failed"
         lines.append(f"today: {counted}, {say_operators_cost(used)}")
     elif today is None and provider.requests:
-        lines.append(f"{_counted(provider.requests, 'request')}, {provider.failures} failed")
+        lines.append(f"{say_count(provider.requests, 'request')}, {provider.failures} failed")
     if provider.limit is not None:
         lines.append(f"in flight: {provider.in_flight}, limit over all replicas: {provider.limit}")
     elif provider.in_flight:
@@ -79,10 +79,6 @@ def _state(provider: ProviderStatus, now: float) -> str:
             return f"half-open, to be probed next{reason}"
         case ProviderState.NOT_CONFIGURED:
             return f"not configured{reason}"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _latency(seconds: Sequence[float]) -> str:

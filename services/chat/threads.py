@@ -57,6 +57,12 @@ class Threads:
             await session.execute(aside)
             return thread_of(await self._ensure_current(session, key))
 
+    async def name_unnamed(self, thread_id: int, name: str) -> None:
+        """Give a thread its name, unless it got one meanwhile."""
+        unnamed = update(ThreadRow).where(ThreadRow.id == thread_id, ThreadRow.name.is_(None))
+        async with self._database.session() as session:
+            await session.execute(unnamed.values(name=name))
+
     async def open_turn(
         self, thread: Thread, speaker_id: int, prompt: ModelRequest, *, replaces_id: int | None = None
     ) -> Turn:

@@ -28,6 +28,7 @@ from services.chat.preferences import Preference, Preferences
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.scope import scope_of
 from services.chat.threads import Threads
+from services.chat.titles import Beginning, Titles
 from services.chat.tools import TurnContext
 from services.chat.watching import TurnWatch
 from services.llm.attempts import ModelChoice
@@ -83,9 +84,10 @@ class Chat:
         demos: the ids of the demo providers, whose answers say what they are.
         asks_consent: whether a chat's messages stay with local providers until it agreed to remote ones.
         watch: sees each turn begin and end.
+        titles: names threads, after their first answer.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what answers, and with what
         self,
         *,
         agents: AgentFactory,
@@ -96,6 +98,7 @@ class Chat:
         demos: frozenset[str] = frozenset(),
         asks_consent: bool = False,
         watch: TurnWatch | None = None,
+        titles: Titles | None = None,
     ) -> None:
         self._agents = agents
         self._stores = stores
@@ -104,6 +107,7 @@ class Chat:
         self._history_tokens = history_tokens
         self._demos = demos
         self._asks_consent = asks_consent
+        self._titles = titles
         self._backlog = Backlog()
         self._watch = watch or TurnWatch()
 
@@ -238,8 +242,7 @@ class Chat:
         choice = run.choice
         if choice is None and run.preference.provider is not None:
             choice = ModelChoice(run.preference.provider, run.preference.model)
-        # Also where the database does not say: no message leaves because of a fault of ours.
-        local_only = self._asks_consent and not run.preference.remote_consent
+        local_only = self._is_local_only(run)
         speaker = f"{run.incoming.key.surface}:{run.incoming.speaker.user_id}"
         chat = scope_of(run.incoming.key)
         try:
@@ -248,6 +251,10 @@ class Chat:
             # What was chosen once may not be configured any more.
             log.info("turn.choice_gone", provider=error.provider)
             return self._agents.model(None, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
+
+    def _is_local_only(self, run: _Run) -> bool:
+        # Also where the database does not say: no message leaves because of a fault of ours.
+        return self._asks_consent and not run.preference.remote_consent
 
     async def _close(self, run: _Run, ending: Ending) -> None:
         """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""
@@ -268,12 +275,29 @@ class Chat:
             notice = self._texts.get(ending.key, language, **ending.arguments) if ending.key is not None else None
             footer = self._footer(run, is_blind=any(stamp.blind for stamp in stamps), is_saved=saved)
             reply.end(ending.phase, notice, footer)
+        if saved and ending.phase is ReplyPhase.COMPLETE:
+            self._have_named(run)
         log.info(
             "turn.ended",
             phase=reply.phase.name.lower(),
             provider=reply.provider,
             model=reply.model,
             seconds=round(self._clock.monotonic() - run.began, 3),
+        )
+
+    def _have_named(self, run: _Run) -> None:
+        """A thread without a name gets one from this answer."""
+        if self._titles is None or run.thread is None or run.thread.name is not None or not run.reply.text:
+            return
+        self._titles.want(
+            Beginning(
+                thread=run.thread,
+                message=run.incoming.text or text_of(run.prompt),
+                answer=run.reply.text,
+                language=run.incoming.speaker.language,
+                local_only=self._is_local_only(run),
+                is_demo=run.reply.provider in self._demos,
+            )
         )
 
     def _footer(self, run: _Run, *, is_blind: bool, is_saved: bool) -> str | None:
@@ -342,6 +366,13 @@ async def _stream(agent_run: AgentRun[TurnContext, str]) -> None:
             async with node.stream(agent_run.ctx) as events:
                 async for _ in events:
                     pass
+
+
+def text_of(prompt: ModelRequest) -> str:
+    """What a user wrote, without the files."""
+    contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
+    texts = [[content] if isinstance(content, str) else content for content in contents]
+    return "\n".join(item for items in texts for item in items if isinstance(item, str))
 
 
 def prompt_of(incoming: Incoming) -> ModelRequest:

@@ -187,7 +187,8 @@ class DirectModel(Generic[Value_co]):
         except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
             await attempts.failed(error)
             return None
-        used = replace(used_whole(response.usage, response.parts, messages), is_answer=True)
+        # Nobody reads it.
+        used = replace(used_whole(response.usage, response.parts, messages), is_answer=False)
         if response.finish_reason == "content_filter":
             raise attempts.refused(refusal(response.provider_details), used)
         took_s = loop.time() - began

@@ -25,7 +25,7 @@ class Usage:
 
     Args:
         requests: how many there were.
-        answers: those that came to something that somebody read.
+        answers: those that came to something that somebody read; steps of a tool loop, verdicts and names are none.
         failures: those that their provider failed.
         estimated: those whose tokens are an estimate.
         unpriced: those whose price nobody knows; they are not in `cost_usd`.

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from core.i18n import Texts
 from services.usage.accounts import Usage
-from services.usage.wording import say_cost, say_operators_cost
+from services.usage.wording import say_cost, say_count, say_operators_cost
 
 
 class Accounts(Protocol):
@@ -102,4 +102,5 @@ def _by_provider(title: str, usages: Mapping[str, Usage]) -> str:
 def _operators_line(usage: Usage) -> str:
     tokens = f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
     estimated = f" ({usage.estimated} estimated)" if usage.estimated else ""
-    return f"{usage.requests} requests, {usage.failures} failed, {tokens}{estimated}, {say_operators_cost(usage)}"
+    counted = f"{say_count(usage.requests, 'request')}, {usage.failures} failed"
+    return f"{counted}, {tokens}{estimated}, {say_operators_cost(usage)}"

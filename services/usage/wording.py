@@ -15,6 +15,11 @@ def say_cost(usd: float) -> str:
     return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"
 
 
+def say_count(count: int, noun: str) -> str:
+    """So many of something, for operators."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def say_operators_cost(usage: Usage) -> str:
     """What some requests cost, for operators: never nothing where nobody knows."""
     if usage.unpriced == 0:

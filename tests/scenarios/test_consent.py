@@ -1,12 +1,10 @@
 """REMOTE_CONSENT=ask: no message leaves the operator's own machines before its chat has agreed."""
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from core.database import FILE_NAME
 from tests.support.llm_server import answer, status
+from tests.support.sqlite_file import locked_file
 from tests.support.stage import ADMIN, FIRST, GROUP, SECOND, Stage, told
 
 AGREE, DECLINE = "Agree", "Keep it here"
@@ -114,7 +112,7 @@ async def test_an_unreadable_database_is_no_yes(asking: Stage) -> None:
     asking.presses(await asking.seen(lambda message: AGREE in message.labels), AGREE)
     await asking.answer()
     served = len(asking.second.requests)
-    with closing(sqlite3.connect(asking.directory / FILE_NAME)) as other:
+    async with locked_file(asking.directory / FILE_NAME) as other:
         other.execute("ALTER TABLE preferences RENAME TO out_of_reach")
 
     asking.says("And the capital of Chile?")

@@ -1,8 +1,6 @@
 """What is kept, and what happens when it cannot be."""
 
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import pytest
@@ -12,19 +10,16 @@ from core.database import FILE_NAME, Database
 from core.redis import open_redis
 from tests.support.llm_server import status
 from tests.support.redis_server import RedisServer
+from tests.support.sqlite_file import locked_file
 from tests.support.stage import ADMIN, FIRST, RETRY, SECOND, Stage, told
 
 NOT_SAVED = "This answer could not be saved just now, so I may not remember it."
 NOT_READ = "I could not read our earlier conversation just now."
 
 
-@contextmanager
-def locked(stage: Stage) -> Iterator[None]:
+def locked(stage: Stage) -> AbstractAsyncContextManager[object]:
     """Another program writes to the database all the while."""
-    with closing(sqlite3.connect(stage.directory / FILE_NAME, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
+    return locked_file(stage.directory / FILE_NAME)
 
 
 @pytest.fixture
@@ -65,7 +60,7 @@ async def test_what_came_while_the_bot_was_away_is_answered(stage: Stage) -> Non
 
 async def test_a_locked_database_costs_the_memory_and_not_the_answer(hasty: Stage) -> None:
     await hasty.asks("My name is Ann.")
-    with locked(hasty):
+    async with locked(hasty):
         hasty.says("Are you there?")
         message = await hasty.reply()
         assert message.text == f"{FIRST}\n\n{NOT_SAVED}"
@@ -76,13 +71,13 @@ async def test_a_locked_database_costs_the_memory_and_not_the_answer(hasty: Stag
 
 async def test_a_first_message_to_a_locked_database(hasty: Stage) -> None:
     """Not even an empty conversation can be made then, and the person is answered all the same."""
-    with locked(hasty):
+    async with locked(hasty):
         hasty.says("Are you there?")
         assert (await hasty.reply()).text == f"{FIRST}\n\n{NOT_READ}\n{NOT_SAVED}"
 
 
 async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: Stage) -> None:
-    with locked(hasty):
+    async with locked(hasty):
         hasty.says("My name is Ann.")
         await hasty.reply()
     await hasty.asks("What is my name?")
@@ -91,7 +86,7 @@ async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: Sta
 
 @pytest.mark.parametrize("command", ["/new"])
 async def test_a_command_that_needs_the_database_says_that_it_failed(hasty: Stage, command: str) -> None:
-    with locked(hasty):
+    async with locked(hasty):
         hasty.says(command)
         assert (await hasty.reply()).text == (
             "I cannot reach my memory just now, so this did not work. Please try again in a moment."
@@ -105,7 +100,7 @@ async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: Stage
     message = await hasty.reply()
     hasty.presses(message, "b")
     await hasty.until(lambda: "n" in message.labels)
-    with locked(hasty):
+    async with locked(hasty):
         query = hasty.presses(message, "n")
         assert (await hasty.toast(query)).startswith("I cannot reach my memory")
         assert hasty.telegram.callback_answers[query]["show_alert"]
@@ -113,7 +108,7 @@ async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: Stage
 
 
 async def test_an_act_that_could_not_be_noted_says_so(hasty: Stage) -> None:
-    with locked(hasty):
+    async with locked(hasty):
         hasty.says("/provider force b", ADMIN)
         text = (await hasty.reply(ADMIN)).text
     assert text.startswith("b is asked first until ")

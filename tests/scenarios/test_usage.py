@@ -1,7 +1,5 @@
 """`/usage`, and the figures of today in `/provider`."""
 
-import sqlite3
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 from bot import app
 from core.database import FILE_NAME, Database
 from tests.support.llm_server import answer, status
+from tests.support.sqlite_file import locked_file
 from tests.support.stage import ADMIN, FIRST, GROUP, PERSON, STOP, Stage
 
 PRICES = {"A_PRICES": '{"m": [1000, 2000]}', "A_REMOTE": "true"}
@@ -34,9 +33,10 @@ async def test_what_somebody_used(empty_stage: Stage) -> None:
     await stage.asks("And I?", 8)
     assert (await told(stage, "/usage")).splitlines()[0] == "You today: one answer, 18 tokens, $0.0250"
     await stage.asks("/ask And here?", GROUP, user_id=PERSON)
+    await stage.named(3)
     in_group = (await told(stage, "/usage", GROUP, user_id=PERSON)).splitlines()
     assert in_group[1] == "You this month: 2 answers, 36 tokens, $0.0500"
-    assert in_group[2] == "This chat today: one answer, 18 tokens, $0.0250"
+    assert in_group[2] == "This chat today: one answer, 36 tokens, $0.0500", "its name was not for nothing"
 
 
 async def test_those_who_run_the_bot_see_everything(empty_stage: Stage) -> None:
@@ -45,12 +45,14 @@ async def test_those_who_run_the_bot_see_everything(empty_stage: Stage) -> None:
     await stage.start(**PRICES, B_REMOTE="true")
     stage.first.script(answer(FIRST), status(401))
     await stage.asks("Are you there?")
+    await stage.named(1)
     await stage.asks("And now?", 8)
+    await stage.named(2)
     text = await told(stage, "/usage", ADMIN)
     assert text.split("\n\n")[1].splitlines() == [
         "Everybody today, by provider:",
-        "a: 2 requests, 1 failed, 11 tokens in, 7 out, $0.0250",
-        "b: 1 requests, 0 failed, 11 tokens in, 7 out, no price known",
+        "a: 3 requests, 1 failed, 22 tokens in, 14 out, $0.0500",
+        "b: 2 requests, 0 failed, 22 tokens in, 14 out, no price known",
     ]
     assert "Everybody" not in await told(stage, "/usage", 8)
     assert "Everybody" not in await told(stage, "/usage", GROUP, user_id=ADMIN)
@@ -85,12 +87,13 @@ async def test_the_table_has_the_figures_of_today_after_a_restart(empty_stage: S
     await stage.start(**PRICES)
     stage.first.script(answer(FIRST), status(401))
     await stage.asks("Are you there?")
+    await stage.named(1)
     await stage.asks("And now?")
     await stage.stop()
     await stage.start()
     text = await told(stage, "/provider", ADMIN)
     first, second = text.split("\n\n")[1:3]
-    assert "today: 2 requests, 1 failed, $0.0250" in first
+    assert "today: 3 requests, 1 failed, $0.0500" in first
     assert "today: 1 request, 0 failed, $0" in second
 
 
@@ -102,9 +105,9 @@ async def test_without_a_database_the_table_has_what_this_process_knows(
     monkeypatch.setattr(app, "Database", partial(Database, busy_timeout_s=0.1))
     await stage.start()
     await stage.asks("Are you there?")
-    with closing(sqlite3.connect(stage.directory / FILE_NAME)) as other:
+    await stage.named(1)
+    async with locked_file(stage.directory / FILE_NAME) as other:
         other.execute("DROP TABLE usage_days")
-        other.commit()
-        text = await told(stage, "/provider", ADMIN)
-    assert "1 request, 0 failed" in text
+    text = await told(stage, "/provider", ADMIN)
+    assert "2 requests, 0 failed" in text
     assert text.endswith("requests are counted since this process started, and no cost is known.")

@@ -67,6 +67,7 @@ async def test_a_failover_is_counted(empty_stage: Stage) -> None:
     stage.telegram.fail("sendMessage", 1, status=429, description="Too Many Requests: retry after 1", retry_after=1)
     assert (await stage.asks(QUESTION)).text == SECOND
     await stage.until(lambda: stage.events("turn.ended"))
+    await stage.named(1)
     after = (await client.get("/metrics")).figures
 
     def more(name: str) -> float:
@@ -74,11 +75,12 @@ async def test_a_failover_is_counted(empty_stage: Stage) -> None:
 
     assert more("understudy_provider_requests_total{model=m,provider=a,result=retried}") == 1
     assert more("understudy_provider_requests_total{model=m,provider=a,result=failed}") == 1
-    assert more("understudy_provider_requests_total{model=n,provider=b,result=answered}") == 1
+    # The answer, and the name of the conversation.
+    assert more("understudy_provider_requests_total{model=n,provider=b,result=answered}") == 2
     assert more("understudy_provider_failures_total{outcome=hiccup,provider=a}") == 2
     assert more("understudy_provider_switches_total{cause=failure,provider=b}") == 1
-    assert more("understudy_first_output_seconds_count{model=n,provider=b}") == 1
-    assert more("understudy_answer_seconds_count{model=n,provider=b}") == 1
+    assert more("understudy_first_output_seconds_count{model=n,provider=b}") == 2
+    assert more("understudy_answer_seconds_count{model=n,provider=b}") == 2
     assert more("understudy_tokens_total{direction=out,model=n,provider=b}") > 0
     assert more("understudy_turns_total{phase=complete}") == 1
     assert more("understudy_turn_seconds_count") == 1
@@ -114,6 +116,7 @@ async def test_the_state_of_the_providers_needs_the_token(empty_stage: Stage) ->
     client = await opened(stage, AVAILABLE_PROVIDERS='{"a": ["m"], "b": ["n"], "openai": ["gpt-5-mini"]}')
     stage.first.default = status(503)
     await stage.asks(QUESTION)
+    await stage.named(1)
     for token in ("another-word", WORD[:-1], "é"):
         refused = await client.get("/llm/status", token=token)
         assert (refused.status, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -123,7 +126,7 @@ async def test_the_state_of_the_providers_needs_the_token(empty_stage: Stage) ->
     first, second, third = shown["providers"]
     assert (shown["preferred"], shown["forced"], shown["shared"]) == ("b", None, True)
     assert (first["provider"], first["state"], first["reason"]) == ("a", "cooling", "HTTP 503 (server_error)")
-    assert (second["state"], second["requests"], second["models"]) == ("preferred", 1, ["n"])
+    assert (second["state"], second["requests"], second["models"]) == ("preferred", 2, ["n"])
     assert second["first_output_median_s"] > 0
     assert (third["state"], third["reason"]) == ("not_configured", "OPENAI_API_KEY is not set")
     assert_discreet(stage, client)

@@ -19,6 +19,7 @@ from services.chat.notes import Notes
 from services.chat.preferences import Preferences
 from services.chat.reply import Reply
 from services.chat.threads import Threads
+from services.chat.titles import Titles
 from services.chat.turn import Chat, Stores
 from services.llm.attempts import ModelChoice
 from services.llm.fallback import LLMProviderFallback
@@ -94,14 +95,20 @@ async def chat_bench(
     history_tokens: int = 8000,
     demos: frozenset[str] = frozenset(),
     notes: Any = None,  # noqa: ANN401 - any store of notes
+    titled: bool = False,
+    asks_consent: bool = False,
 ) -> AsyncGenerator[ChatBench]:
     """A chat on that database, with provider state of its own."""
     clock = clock or RealPauses()
     redis = open_redis(None)
+    titles: Titles | None = None
     try:
         async with bench(redis, providers, clock) as replica:
             stores = Stores(Threads(database, clock), notes or Notes(database, clock), Preferences(database, clock))
             agents = AgentFactory(replica.factory)
+            if titled:
+                titles = Titles(stores.threads, replica.factory)
+                await titles.start()
             chat = Chat(
                 agents=agents,
                 stores=stores,
@@ -109,8 +116,14 @@ async def chat_bench(
                 clock=clock,
                 history_tokens=history_tokens,
                 demos=demos,
+                asks_consent=asks_consent,
+                titles=titles,
             )
-            yield ChatBench(chat, stores, agents, replica.fallback, clock, database)
+            try:
+                yield ChatBench(chat, stores, agents, replica.fallback, clock, database)
+            finally:
+                if titles is not None:
+                    await titles.close()
     finally:
         await redis.aclose()
 

@@ -504,6 +504,7 @@ def closed_without_answer() -> Behaviour:
     return Act(do)
 
 
+_NAMING = "You name conversations."
 _CHAT_PATHS = ("/chat/completions", "/messages", ":generateContent", ":streamGenerateContent")
 _DIALECTS = {
     "api": Dialect.OPENROUTER,  # /api/v1/...
@@ -530,6 +531,9 @@ class LLMServer:
         """How model lists are answered; `None` lists `models`."""
         self.requests: list[RecordedRequest] = []
         """The chat requests, in the order of their arrival."""
+        self.names: list[RecordedRequest] = []
+        """Requests for the name of a conversation, which come by themselves after an answer, if `naming` is set."""
+        self.naming: Behaviour | None = None
         self.other_requests: list[RecordedRequest] = []
         """Everything else: model lists, key checks."""
         self.connections = 0
@@ -656,6 +660,9 @@ class LLMServer:
     async def _behaviour(self, exchange: Exchange) -> Behaviour:
         request = exchange.request
         is_chat = request.method == "POST" and request.path.endswith(_CHAT_PATHS)
+        if self.naming is not None and is_chat and _NAMING in str((request.json or {}).get("messages")):
+            self.names.append(request)
+            return self.naming
         if is_chat:
             async with self._arrived:
                 self.requests.append(request)

@@ -18,11 +18,13 @@ from typing import Any, TypeVar
 
 import structlog
 from aiogram.client.session.aiohttp import AiohttpSession
+from sqlalchemy import func, select
 
 from bot.app import House, open_house
 from bot.telegram import daemon
 from core.log import configure_logging
 from core.settings import load_settings
+from core.tables import ThreadRow
 from tests.support.llm_server import LLMServer, RecordedRequest, answer
 from tests.support.telegram_chats import Chat, Message
 from tests.support.telegram_server import TOKEN, TelegramServer
@@ -36,6 +38,8 @@ KEYS = {"A_API_KEY": "sk-loopback-first-0123456789", "B_API_KEY": "sk-loopback-s
 STOP, RETRY, ELSEWHERE = "Stop", "Retry", "Retry elsewhere"
 FIRST = "This is what the first provider says."
 SECOND = "This is what the second provider says."
+NAME = "A name for it"
+"""What the providers call a conversation."""
 LONG = "An answer that is long enough to be shown before it is done, since it has more than eighty characters. "
 """Eighty characters make the first message of a stream appear at once."""
 TELLING = 16
@@ -55,6 +59,7 @@ class Stage:
         self.first = LLMServer(models=("m", "m2"))
         self.second = LLMServer(models=("n",))
         self.first.default, self.second.default = answer(FIRST), answer(SECOND)
+        self.first.naming = self.second.naming = answer(NAME)
         self.directory = directory
         self.settings = settings
         self.house: House
@@ -197,6 +202,16 @@ class Stage:
         except AssertionError as error:
             grave = [line for line in self.log.splitlines() if '"level": "info"' not in line]
             raise AssertionError(f"{error}\n" + "\n".join(line[:400] for line in grave[-20:])) from None
+
+    async def named(self, threads: int) -> None:
+        """Wait until so many conversations have got their names, each by a request of its own."""
+        count = select(func.count()).select_from(ThreadRow).where(ThreadRow.name.is_not(None))
+        async with asyncio.timeout(8):
+            while True:
+                async with self.house.database.reading() as session:
+                    if await session.scalar(count) == threads:
+                        return
+                await asyncio.sleep(0.02)
 
     async def quiet(self, seconds: float = 0.3) -> None:
         """Give something that must not happen the time to happen."""

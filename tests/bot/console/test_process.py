@@ -46,6 +46,7 @@ async def test_at_a_terminal(tmp_path: Path) -> None:
     """A prompt, an answer as it streams, Ctrl-C that stops it, Ctrl-C and Ctrl-D at the prompt."""
     variables = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "LANG": "en_GB.UTF-8"}
     async with LLMServer() as server:
+        server.naming = llm.answer("A name for it")
         server.script(llm.stall(after_pieces=2), llm.answer("All of it."))
         variables |= variables_for(tmp_path / "data", {"a": server.url})
         with Terminal() as seen:

@@ -230,9 +230,9 @@ async def test_verdicts_and_names_count_too(counted: Counted) -> None:
     assert counted.book.ends == [("a", A, False), ("b", A, False), ("a", A, False)]
     seen = [(each.purpose, each.chat, each.used.is_answer) for each in counted.book.reports]
     assert seen == [
-        ("moderation", "telegram:-100", True),
-        ("moderation", "telegram:-100", True),
-        ("naming", "telegram:7", True),
+        ("moderation", "telegram:-100", False),  # nobody reads it
+        ("moderation", "telegram:-100", False),
+        ("naming", "telegram:7", False),
     ]
 
 
