@@ -23,6 +23,7 @@ from services.chat.consent import Consent
 from services.chat.metrics import TurnMetrics
 from services.chat.notes import Notes
 from services.chat.preferences import Preferences
+from services.chat.shelf import ThreadShelf
 from services.chat.threads import Threads
 from services.chat.titles import Titles
 from services.chat.turn import Chat, Stores
@@ -58,6 +59,7 @@ class House:
     catalog: Catalog
     chat: Chat
     stores: Stores
+    shelf: ThreadShelf
     desk: ProviderDesk
     consent: Consent
     usage: UsageDesk
@@ -164,6 +166,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
             catalog=catalog,
             chat=chat,
             stores=stores,
+            shelf=ThreadShelf(database),
             desk=desk,
             consent=consent,
             usage=UsageDesk(accounts, texts),

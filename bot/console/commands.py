@@ -8,12 +8,14 @@ from bot.console.talk import KEY, USER_ID, Talk
 from bot.probing import Probe, probe_all
 from core.provider_settings import ProviderSettings
 from services.chat.scope import scope_of
+from services.chat.shelf import Shelved
 from services.llm.attempts import ModelChoice
 from services.llm.catalog import CatalogError
 
 CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12
 """Of a list that may have hundreds."""
+SHOWN_THREADS = 30
 QUIT = "/quit"
 
 
@@ -39,6 +41,7 @@ class Commands:
             "/retry": self._retry,
             "/privacy": self._privacy,
             "/usage": self._usage,
+            "/threads": self._threads,
         }
 
     async def run(self, line: str) -> None:
@@ -79,6 +82,37 @@ class Commands:
             self._say("retry-gone")
         else:
             await self._talk.ask("", retry_of=turn, choice=choice)
+
+    async def _threads(self, arguments: str) -> None:
+        verb, _, rest = arguments.partition(" ")
+        if verb.lower() == "rename":
+            current = await self._house.stores.threads.current(KEY)
+            name = await self._house.shelf.rename(KEY, current.id, rest)
+            if name is None:
+                self._say("console-threads-usage")
+            else:
+                self._say("thread-renamed", name=name)
+            return
+        shelved = await self._house.shelf.page(KEY, SHOWN_THREADS)
+        if not verb:
+            for number, each in enumerate(shelved, start=1):
+                self._screen.say(f"{'*' if each.is_current else ' '} {number}. {self._thread_name(each)}")
+            self._say("console-threads-usage")
+            return
+        wanted = rest.strip() if verb.lower() == "delete" else verb
+        if not wanted.isdecimal() or not 0 < int(wanted) <= len(shelved):
+            self._say("console-threads-usage")
+            return
+        found = shelved[int(wanted) - 1]
+        if verb.lower() == "delete":
+            await self._house.shelf.delete(KEY, found.thread.id)
+            self._say("thread-deleted")
+        else:
+            await self._house.shelf.switch(KEY, found.thread.id)
+            self._say("thread-opened", name=self._thread_name(found))
+
+    def _thread_name(self, shelved: Shelved) -> str:
+        return shelved.thread.name or self._house.texts.get("thread-unnamed", self._talk.language)
 
     async def _usage(self, _arguments: str) -> None:
         usage = self._house.usage

@@ -68,6 +68,7 @@ async def introduce(bot: Bot, texts: Texts) -> None:
     for language in (None, *(known for known in texts.languages if known != LAST_RESORT)):
         commands = [
             BotCommand(command="new", description=texts.get("command-new", language)),
+            BotCommand(command="threads", description=texts.get("command-threads", language)),
             BotCommand(command="model", description=texts.get("command-model", language)),
             BotCommand(command="stop", description=texts.get("command-stop", language)),
             BotCommand(command="usage", description=texts.get("command-usage", language)),

@@ -23,6 +23,7 @@ from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.models import model_router
 from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
+from bot.telegram.handlers.threads import threads_router
 from bot.telegram.handlers.usage import usage_router
 from bot.telegram.incoming import speaker_behind
 from bot.telegram.intake import Poller
@@ -202,6 +203,7 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
             consent=house.consent,
             texts=house.texts,
         ),
+        threads_router(delivery=delivery, shelf=house.shelf, threads=threads, texts=house.texts),
         usage_router(admin_ids=settings.admin_ids, delivery=delivery, usage=house.usage),
         chat_router(answering=answering, delivery=delivery, live=live, threads=threads, texts=house.texts),
         _apologies(delivery, house.texts),

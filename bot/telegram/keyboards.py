@@ -63,6 +63,31 @@ class Footers(CallbackData, prefix="foot"):
     shown: bool
 
 
+class ThreadPage(CallbackData, prefix="thrs"):
+    """Show the threads of this chat from there on."""
+
+    offset: int
+
+
+class ThreadCard(CallbackData, prefix="thr"):
+    """Show one thread; `sure` asks first whether it is to be thrown away."""
+
+    thread: int
+    sure: bool = False
+
+
+class OpenThread(CallbackData, prefix="thro"):
+    """Go on in this thread."""
+
+    thread: int
+
+
+class DropThread(CallbackData, prefix="thrd"):
+    """Throw this thread away."""
+
+    thread: int
+
+
 class ConsentGiven(CallbackData, prefix="cons"):
     """Whether messages may go to remote providers; `turn` is the one that waits for it, or 0."""
 
@@ -116,6 +141,29 @@ def models_keyboard(texts: Texts, language: str | None, provider: str, models: S
     """Which model of a provider."""
     rows = [[_button(model[:60], PickModel(provider=provider, check=checksum(model)))] for model in models]
     return _rows([*rows, [_button(texts.get("button-back", language), PickProvider(provider=""))]])
+
+
+def threads_keyboard(
+    texts: Texts, language: str | None, threads: Sequence[tuple[int, str]], *, newer: int | None, older: int | None
+) -> InlineKeyboardMarkup:
+    """Which thread; `newer` and `older` are where the neighbouring pages begin, if there are any."""
+    rows = [[_button(label[:60], ThreadCard(thread=thread))] for thread, label in threads]
+    turn = [
+        _button(texts.get(key, language), ThreadPage(offset=offset))
+        for key, offset in (("button-newer", newer), ("button-older", older))
+        if offset is not None
+    ]
+    return _rows([*rows, turn] if turn else rows)
+
+
+def thread_keyboard(texts: Texts, language: str | None, thread: int, *, sure: bool) -> InlineKeyboardMarkup:
+    """What can be done with a thread; `sure` is the question before it is thrown away."""
+    if sure:
+        back = _button(texts.get("button-back", language), ThreadCard(thread=thread))
+        return _rows([[_button(texts.get("button-really-delete", language), DropThread(thread=thread)), back]])
+    act = _button(texts.get("button-open", language), OpenThread(thread=thread))
+    drop = _button(texts.get("button-delete", language), ThreadCard(thread=thread, sure=True))
+    return _rows([[act, drop], [_button(texts.get("button-back", language), ThreadPage(offset=0))]])
 
 
 def consent_keyboard(texts: Texts, language: str | None, turn: int) -> InlineKeyboardMarkup:

@@ -87,7 +87,14 @@ async def test_the_commands_are_in_the_menu(stage: Stage) -> None:
     calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 2 and found)
     assert calls
     assert [call.params.get("language_code") for call in calls] == [None, "ru"]
-    assert [command["command"] for command in stage.telegram.commands] == ["new", "model", "stop", "usage", "help"]
+    assert [command["command"] for command in stage.telegram.commands] == [
+        "new",
+        "threads",
+        "model",
+        "stop",
+        "usage",
+        "help",
+    ]
 
 
 async def test_a_server_that_knows_no_menu(empty_stage: Stage) -> None:

@@ -11,6 +11,7 @@ help =
     Write a message and I answer. In a group, mention me, reply to me or use /ask.
 
     /new: a fresh conversation
+    /threads: earlier conversations, to go on in, rename or delete
     /model: choose who answers
     /stop: stop the answer that is being written
     /usage: tokens, answers and cost, today and this month
@@ -68,6 +69,11 @@ button-retry-elsewhere = Retry elsewhere
 button-automatic = Automatic
 button-show-footers = Say who answered
 button-hide-footers = Do not say who answered
+button-newer = Newer
+button-older = Older
+button-open = Go on with it
+button-delete = Delete
+button-really-delete = Yes, delete it
 button-back = Back
 
 ## Choosing a model
@@ -89,6 +95,7 @@ retry-last-only = Only the latest answer can be tried again.
 ## Commands in Telegram's menu
 
 command-new = a fresh conversation
+command-threads = earlier conversations
 command-model = choose who answers
 command-stop = stop the answer
 command-usage = tokens, answers and cost
@@ -100,6 +107,7 @@ console-help =
     Write a line and I answer.
 
     /new: a fresh conversation
+    /threads: earlier conversations; /threads 2 goes on in one
     /model: who may answer; /model <provider> [<model>] picks one, /model auto leaves it to me again; /model footers on says under each answer who gave it
     /retry [<provider>]: answer the latest message again, by that provider if you name one
     /provider: how the providers are doing; /provider help tells what can be done with them
@@ -154,3 +162,20 @@ usage-partly-priced = { $cost } and { $unpriced ->
        *[other] { $unpriced } requests
     } without a known price
 usage-days = A day begins at midnight UTC.
+
+## Conversations
+
+threads-title =
+    Your conversations here, the newest first; • is the current one.
+    /threads rename <name> gives that another name.
+threads-none = There is no conversation here yet.
+thread-unnamed = without a name
+thread-card = { $name }
+thread-really-delete = Delete “{ $name }” with everything that was said in it? That cannot be undone.
+thread-opened = We go on with “{ $name }”.
+thread-deleted = Deleted.
+thread-gone = That conversation is not there any more.
+thread-renamed = This conversation is called “{ $name }” now.
+threads-rename-usage = Put the name behind it: /threads rename Holiday plans
+threads-group-admins-only = In a group, only its admins change its conversations.
+console-threads-usage = /threads <number> goes on in one, /threads rename <name> renames the current one (*), /threads delete <number> deletes one.

@@ -11,6 +11,7 @@ help =
     Напишите сообщение, и я отвечу. В группе упомяните меня, ответьте на моё сообщение или используйте /ask.
 
     /new: новый разговор
+    /threads: прежние разговоры: продолжить, переименовать, удалить
     /model: выбрать, кто отвечает
     /stop: остановить ответ, который сейчас пишется
     /usage: токены, ответы и стоимость за сегодня и за месяц
@@ -68,6 +69,11 @@ button-retry-elsewhere = Повторить у другого
 button-automatic = Автоматически
 button-show-footers = Подписывать ответы
 button-hide-footers = Не подписывать ответы
+button-newer = Новее
+button-older = Старше
+button-open = Продолжить
+button-delete = Удалить
+button-really-delete = Да, удалить
 button-back = Назад
 
 ## Выбор модели
@@ -89,6 +95,7 @@ retry-last-only = Повторить можно только последний 
 ## Команды в меню Telegram
 
 command-new = новый разговор
+command-threads = прежние разговоры
 command-model = выбрать, кто отвечает
 command-stop = остановить ответ
 command-usage = токены, ответы и стоимость
@@ -100,6 +107,7 @@ console-help =
     Напишите строку, и я отвечу.
 
     /new: новый разговор
+    /threads: прежние разговоры; /threads 2 продолжает один из них
     /model: кто может отвечать; /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне; /model footers on подписывает ответы
     /retry [<провайдер>]: ответить на последнее сообщение ещё раз, у этого провайдера, если он назван
     /provider: как дела у провайдеров; /provider help расскажет, что с ними можно делать
@@ -156,3 +164,20 @@ usage-partly-priced = { $cost } и { $unpriced ->
        *[many] { $unpriced } запросов
     } с неизвестной ценой
 usage-days = День начинается в полночь по UTC.
+
+## Разговоры
+
+threads-title =
+    Ваши разговоры здесь, сначала новые; • отмечает текущий.
+    /threads rename <название> даёт ему другое название.
+threads-none = Здесь ещё не было разговоров.
+thread-unnamed = без названия
+thread-card = { $name }
+thread-really-delete = Удалить «{ $name }» со всем, что в нём сказано? Вернуть это будет нельзя.
+thread-opened = Продолжаем «{ $name }».
+thread-deleted = Удалено.
+thread-gone = Этого разговора больше нет.
+thread-renamed = Теперь этот разговор называется «{ $name }».
+threads-rename-usage = Напишите название сразу после команды: /threads rename Планы на отпуск
+threads-group-admins-only = В группе её разговоры меняют только администраторы.
+console-threads-usage = /threads <номер> продолжает разговор, /threads rename <название> переименовывает текущий (*), /threads delete <номер> удаляет.

@@ -253,7 +253,7 @@ class TestCommands:
         async with opened({"a": server.url}) as seen:
             seen.type("/HELP")
             shown = await seen.until("Ctrl-D leaves.")
-        assert all(f"\n/{name}" in shown for name in ("new", "model", "retry", "provider", "usage", "quit"))
+        assert all(f"\n/{name}" in shown for name in ("new", "threads", "model", "retry", "provider", "usage", "quit"))
 
     async def test_usage(self, opened: Opener, server: LLMServer) -> None:
         """Whoever sits at the console of a bot sees everything."""
@@ -261,6 +261,21 @@ class TestCommands:
             seen.type("hello", "/usage")
             shown = await seen.until("Everybody this month, by provider:\na: ")
         assert "You today: one answer, 18 tokens, $0\n" in shown
+
+    async def test_threads(self, opened: Opener, server: LLMServer) -> None:
+        """Gone on in, renamed, thrown away."""
+        async with opened({"a": server.url}) as seen:
+            seen.type("of Peru", "/threads rename Peru", "/new", "of bread", "/threads rename Bread", "/threads")
+            await seen.until("* 1. Bread\n  2. Peru\n")
+            seen.type("/threads 2", "and its capital?")
+            await seen.until("We go on with “Peru”.")
+            await server.arrival(3)
+            assert asked(server.requests[-1]) == ["of Peru", "Hello", "and its capital?"]
+            seen.type("/threads delete 1", "/threads")
+            await seen.until("Deleted.")
+            await seen.until("* 1. Peru\n/threads <number>")
+            seen.type("/threads 7")
+            await seen.until("/threads <number> goes on in one")
 
     async def test_footers_are_switched_on_and_off(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as seen:

@@ -1,0 +1,102 @@
+"""`/threads`: earlier conversations."""
+
+import pytest
+
+from tests.support.llm_server import answer
+from tests.support.stage import GROUP, PERSON, Stage, told
+from tests.support.telegram_chats import Message
+
+BOB = 8
+
+
+async def named(stage: Stage, name: str, text: str) -> None:
+    """A new conversation that got its name."""
+    stage.first.naming = answer(name)
+    count = len(stage.first.names)
+    stage.says("/new")
+    await stage.reply()
+    await stage.asks(text)
+    await stage.until(lambda: len(stage.first.names) > count)
+    # The name is written a moment after it came.
+    for _ in range(100):
+        if any(name in label for label in (await shelf(stage)).labels):
+            return
+        await stage.quiet(0.02)
+    pytest.fail(f"no conversation is called {name}")
+
+
+async def shelf(stage: Stage, chat_id: int = PERSON, **more: int) -> Message:
+    question = stage.says("/threads", chat_id, **more)
+    return await stage.reply(chat_id, after=question.id)
+
+
+async def test_an_earlier_conversation_goes_on(stage: Stage) -> None:
+    """With its history."""
+    await named(stage, "Peru", "Tell me of Peru.")
+    await named(stage, "Bread", "Tell me of bread.")
+    message = await shelf(stage)
+    assert message.labels == ["• Bread", "Peru"]
+    stage.presses(message, "Peru")
+    await stage.until(lambda: "Go on with it" in message.labels)
+    stage.presses(message, "Go on with it")
+    await stage.until(lambda: message.text == "We go on with “Peru”.")
+    await stage.asks("And its capital?")
+    assert told(stage.first.requests[-1])[0] == ("user", "Tell me of Peru.")
+    assert (await shelf(stage)).labels == ["Bread", "• Peru"]
+
+
+async def test_a_conversation_is_thrown_away_after_a_question(stage: Stage) -> None:
+    """And a second press on an old message finds nothing."""
+    await named(stage, "Peru", "Tell me of Peru.")
+    await named(stage, "Bread", "Tell me of bread.")
+    message, old = await shelf(stage), await shelf(stage)
+    stage.presses(message, "Peru")
+    await stage.until(lambda: "Delete" in message.labels)
+    stage.presses(message, "Delete")
+    await stage.until(lambda: message.text.startswith("Delete “Peru” with everything"))
+    assert message.labels == ["Yes, delete it", "Back"]
+    query = stage.presses(message, "Yes, delete it")
+    assert await stage.toast(query) == "Deleted."
+    await stage.until(lambda: message.labels == ["• Bread"])
+    query = stage.presses(old, "Peru")
+    assert await stage.toast(query) == "That conversation is not there any more."
+    await stage.until(lambda: old.labels == ["• Bread"])
+
+
+async def test_a_conversation_gets_another_name(stage: Stage) -> None:
+    await named(stage, "Peru", "Tell me of Peru.")
+    stage.says("/threads rename Holiday plans")
+    assert (await stage.reply()).text == "This conversation is called “Holiday plans” now."
+    assert (await shelf(stage)).labels == ["• Holiday plans"]
+    stage.says("/threads rename")
+    assert (await stage.reply()).text == "Put the name behind it: /threads rename Holiday plans"
+
+
+async def test_many_are_shown_page_by_page(stage: Stage) -> None:
+    for number in range(10):
+        await stage.asks(f"Number {number}")
+        stage.says("/new")
+        await stage.reply()
+    message = await shelf(stage)
+    assert len(message.labels) == 8 + 1
+    stage.presses(message, "Older")
+    await stage.until(lambda: message.labels[-1] == "Newer")
+    assert len(message.labels) == 3 + 1
+    stage.presses(message, "Newer")
+    await stage.until(lambda: message.labels[-1] == "Older")
+
+
+async def test_in_a_group_its_admins_decide(stage: Stage) -> None:
+    """Everybody may look."""
+    await stage.asks("/ask Tell me of Peru.", GROUP, user_id=BOB)
+    message = await shelf(stage, GROUP, user_id=BOB)
+    stage.presses(message, message.labels[0], BOB)
+    await stage.until(lambda: "Go on with it" in message.labels)
+    query = stage.presses(message, "Go on with it", BOB)
+    assert await stage.toast(query) == "In a group, only its admins change its conversations."
+    question = stage.says("/threads rename Mine", GROUP, user_id=BOB)
+    assert (await stage.reply(GROUP, after=question.id)).text.startswith("In a group, only its admins")
+
+
+async def test_nothing_was_said_yet(stage: Stage) -> None:
+    assert (await shelf(stage)).text == "There is no conversation here yet."
