@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import structlog
 from redis.asyncio import Redis
+from sqlalchemy import URL, make_url
 
 from core.clock import Clock, SystemClock
 from core.database import Database, url_for
@@ -28,6 +29,13 @@ from services.chat.threads import Threads
 from services.chat.titles import Titles
 from services.chat.turn import Chat, Stores
 from services.chat.watching import TurnWatch
+from services.inbox.albums import AlbumParts
+from services.inbox.attempts import Attempts
+from services.inbox.dead_letters import DeadLetters
+from services.inbox.inbox import Inbox
+from services.inbox.queue import JobQueue
+from services.inbox.replicas import PostgresReplicas, Replicas, SingleProcess, process_name
+from services.inbox.said import Said
 from services.llm.attempts import Rules
 from services.llm.builders import ModelBuilder
 from services.llm.catalog import Catalog
@@ -43,6 +51,7 @@ from services.usage.ledger import UsageLedger
 
 log = structlog.get_logger()
 
+INBOX_FILE = "inbox.db"
 DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), remote=False)
 
 
@@ -88,6 +97,48 @@ def with_demo(settings: Settings) -> Settings:
     if any(provider.kind is ProviderKind.DEMO for provider in settings.providers):
         return settings
     return settings.model_copy(update={"providers": (*settings.providers, DEMO)})
+
+
+@dataclass(frozen=True, slots=True)
+class Mailroom:
+    """What the daemon has beside the house: the durable inbox, and the other processes that share it."""
+
+    inbox: Inbox
+    replicas: Replicas
+
+
+@asynccontextmanager
+async def open_mailroom(house: House, bot_id: int) -> AsyncGenerator[Mailroom]:
+    """Open the inbox of a bot: beside the SQLite file, or in the PostgreSQL database that replicas share.
+
+    Raises:
+        StartupError: another process uses DATA_DIR, or the database cannot be used.
+    """
+    settings, clock, database = house.settings, house.clock, house.database
+    url = make_url(url_for(settings))
+    async with AsyncExitStack() as stack:
+        replicas: Replicas
+        if url.get_backend_name() == "sqlite":
+            alone = SingleProcess(settings.data_dir / "inbox.lock", clock)
+            await alone.claim()
+            stack.callback(alone.release)
+            replica, replicas = "local", alone
+            url = URL.create("sqlite", database=str((settings.data_dir / INBOX_FILE).absolute()))
+        else:
+            replica = process_name()
+            conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            replicas = PostgresReplicas(conninfo, replica, str(bot_id), clock)
+        inbox = Inbox(
+            lambda run: JobQueue(url, f"inbox-{bot_id}", replica, run),
+            Attempts(database, clock),
+            DeadLetters(database, clock),
+            Said(database, clock),
+            AlbumParts(database, clock),
+            clock,
+        )
+        await inbox.start()
+        stack.push_async_callback(inbox.queue.close)
+        yield Mailroom(inbox, replicas)
 
 
 @asynccontextmanager

@@ -118,7 +118,10 @@ class TurnRow(Base):
     """
 
     __tablename__ = "turns"
-    __table_args__ = (Index("ix_turns_thread_id_id", "thread_id", "id"),)
+    __table_args__ = (
+        Index("ix_turns_thread_id_id", "thread_id", "id"),
+        Index("uq_turns_origin", "origin", unique=True),
+    )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     thread_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("threads.id", ondelete="CASCADE"))
@@ -134,6 +137,8 @@ class TurnRow(Base):
     model: Mapped[str | None] = mapped_column(PlainText)
     input_tokens: Mapped[int | None] = mapped_column(BigInteger)
     output_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    origin: Mapped[str | None] = mapped_column(String(64))
+    """The job of the inbox that this turn answers: done again, it finds what it had begun. NULL where there is none."""
 
 
 class AttachmentRow(Base):
@@ -246,3 +251,53 @@ class UsageDayRow(Base):
     input_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
     cost_nanousd: Mapped[int] = mapped_column(BigInteger)
+
+
+class AlbumPartRow(Base):
+    """A part of an album, which Telegram hands over one by one. `taken_by` is the job that answers it."""
+
+    __tablename__ = "album_parts"
+
+    chat_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    album: Mapped[str] = mapped_column(String(64), primary_key=True)
+    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    update: Mapped[str] = mapped_column(Text)
+    taken_by: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class SaidRow(Base):
+    """A message that a job sent: done again, it does not send it twice. `place` counts its messages in the chat."""
+
+    __tablename__ = "said"
+
+    job_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    chat_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    place: Mapped[int] = mapped_column(Integer, primary_key=True)
+    message_id: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class JobAttemptRow(Base):
+    """How often a job that was not finished was begun again, `alone` of these with no other such job beside it."""
+
+    __tablename__ = "job_attempts"
+
+    job_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    begun: Mapped[int] = mapped_column(Integer)
+    alone: Mapped[int] = mapped_column(Integer)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class DeadLetterRow(Base):
+    """A job that failed again and again, for an admin to look at; `payload` is what it was."""
+
+    __tablename__ = "dead_letters"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(64), unique=True)
+    lane: Mapped[str] = mapped_column(String(128))
+    priority: Mapped[int] = mapped_column(BigInteger)
+    payload: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(PlainText)
+    failed_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

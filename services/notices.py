@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 from redis.asyncio import Redis
@@ -17,9 +18,18 @@ LEADER_PAUSE_S = 300
 """At most one notice of each kind in this time, over all replicas."""
 MISCONFIGURED_PAUSE_S = 24 * 3600
 """A wrong key is told once, and again a day later if nobody mended it."""
+DEAD_PAUSE_S = 300
 QUEUE_LIMIT = 100
 
-Event = LeaderChanged | Misconfigured
+
+@dataclass(frozen=True, slots=True)
+class WorkGivenUp:
+    """A message was put to the dead letters."""
+
+    reason: str
+
+
+Event = LeaderChanged | Misconfigured | WorkGivenUp
 Send = Callable[[str], Awaitable[None]]
 
 
@@ -82,6 +92,9 @@ def _notice(event: Event) -> tuple[str, int, str]:
                 f"Once that is mended (new settings need a restart), /provider reset {provider} brings it back."
             )
             return f"misconfigured:{digest}", MISCONFIGURED_PAUSE_S, text
+        case WorkGivenUp(reason):
+            text = f"A message could not be handled and is among the dead letters: {reason}. /dead shows them."
+            return "dead", DEAD_PAUSE_S, text
         case LeaderChanged(before, after, None):
             return "back", LEADER_PAUSE_S, f"{after} answers again, in place of {before}."
         case LeaderChanged(before, after, reason):

@@ -1,59 +1,78 @@
-"""Albums: pictures or files that a person sent as one message and that Telegram hands over one by one."""
+"""Albums of groups: whose parts say nothing of themselves, until one of them turns out to be for the bot."""
+
+from dataclasses import dataclass, field
 
 from aiogram.types import Message
 
 from core.clock import Clock
+from services.inbox.albums import MOST_PARTS, AlbumPart
 
-LAST_PART_S = 1.0
-"""Nothing tells which part is the last: an album is whole when none has come for so long."""
-MOST_PARTS = 10
-"""What Telegram lets people put into one album."""
+FORGOTTEN_AFTER_S = 30.0
+"""So long after its last part an album's parts are remembered."""
+ALBUMS_KEPT = 1000
 
 
-class Album:
-    """The parts that have come so far.
-
-    Args:
-        clock: tells when the last part has come.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        self.is_placed = False
-        """Whether one of its parts is in a lane already, or was turned away: the others go with it."""
-        self._clock = clock
-        self._parts: list[Message] = []
-        self._whole_at = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether more parts are expected."""
-        return self._clock.monotonic() < self._whole_at
-
-    def add(self, part: Message) -> None:
-        """A part has come."""
-        self._parts.append(part)
-        is_full = len(self._parts) == MOST_PARTS
-        self._whole_at = self._clock.monotonic() + (0.0 if is_full else LAST_PART_S)
-
-    async def whole(self) -> tuple[Message, ...]:
-        """Every part, when the last one has come."""
-        while self.is_open:
-            await self._clock.sleep(self._whole_at - self._clock.monotonic())
-        return tuple(self._parts)
+@dataclass(slots=True)
+class _Album:
+    is_for_bot: bool = False
+    is_placed: bool = False
+    is_refused: bool = False
+    parts: list[AlbumPart] = field(default_factory=list[AlbumPart])
+    last_at: float = 0.0
 
 
 class Albums:
-    """The albums whose parts are coming in; those of the last second, so there are never many."""
+    """The albums whose parts came in lately, at this process.
+
+    In a group mostly the part with the caption is for the bot. Those before it are remembered here, and stored with it
+    when it comes; those after it are stored as they come.
+
+    Args:
+        clock: tells when an album is forgotten.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._open: dict[tuple[int, str], Album] = {}
+        self._albums: dict[tuple[int, str], _Album] = {}
 
-    def join(self, message: Message) -> Album | None:
-        """Put a message into its album, and tell which that is; None for a message that stands by itself."""
+    def join(self, message: Message, update: str, *, is_for_bot: bool) -> list[AlbumPart]:
+        """Put a part to its album; what is to be stored now.
+
+        Args:
+            message: the part.
+            update: what brought it, as JSON.
+            is_for_bot: whether the part by itself is for the bot.
+        """
         if message.media_group_id is None:
-            return None
-        self._open = {key: album for key, album in self._open.items() if album.is_open}
-        album = self._open.setdefault((message.chat.id, message.media_group_id), Album(self._clock))
-        album.add(message)
+            return []
+        album = self._album(message)
+        album.is_for_bot = album.is_for_bot or is_for_bot
+        if len(album.parts) < MOST_PARTS:
+            album.parts.append(AlbumPart(message.chat.id, message.media_group_id, message.message_id, update))
+        return list(album.parts) if album.is_for_bot else []
+
+    def placed(self, message: Message) -> None:
+        """The album of this part has its place in a lane: its other parts are answered with it."""
+        self._album(message).is_placed = True
+
+    def refused(self, message: Message) -> bool:
+        """A part was turned away: whether somebody is to be told, which they are once an album."""
+        if message.media_group_id is None:
+            return True
+        album = self._album(message)
+        is_first, album.is_refused = not (album.is_refused or album.is_placed), True
+        return is_first
+
+    def _album(self, message: Message) -> _Album:
+        now = self._clock.monotonic()
+        self._forget(now)
+        album = self._albums.setdefault((message.chat.id, message.media_group_id or ""), _Album())
+        album.last_at = now
         return album
+
+    def _forget(self, now: float) -> None:
+        while self._albums:
+            oldest = next(iter(self._albums))
+            if len(self._albums) < ALBUMS_KEPT and now - self._albums[oldest].last_at < FORGOTTEN_AFTER_S:
+                return
+            del self._albums[oldest]

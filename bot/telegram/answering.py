@@ -68,6 +68,7 @@ class Answering:
         reply_to: int | None = None,
         retry_of: Turn | None = None,
         choice: ModelChoice | None = None,
+        origin: str | None = None,
     ) -> None:
         """Answer a message, or a turn again; returns when all of it is delivered.
 
@@ -76,6 +77,7 @@ class Answering:
             reply_to: the message that the answer hangs on, in a group.
             retry_of: the turn to answer again.
             choice: who is asked first, for this answer only.
+            origin: the job that this answers: done again, it goes on in the messages that it has made.
         """
         reply = Reply()
         language = incoming.speaker.language
@@ -96,9 +98,10 @@ class Answering:
                 ),
                 mode=self._mode,
                 empty=self._texts.get("empty-answer", language),
+                sent=lambda message_id: self._note(reply, message_id),
             )
             turn = asyncio.create_task(
-                self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice), name="turn"
+                self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice, origin=origin), name="turn"
             )
             show = asyncio.create_task(shown.show(), name="show")
             try:
@@ -114,26 +117,26 @@ class Answering:
             finally:
                 for task in (turn, show):
                     task.cancel()
-        await self._note(reply, shown)
 
     def _final_keyboard(self, reply: Reply, language: str | None) -> InlineKeyboardMarkup | None:
-        if reply.turn_id is None:
+        if reply.turn_id is None or reply.is_handed_back:
             return None
         if reply.needs_consent:
             return consent_keyboard(self._texts, language, reply.turn_id)
         return answer_keyboard(self._texts, language, reply.turn_id, elsewhere=self._several)
 
     async def _break_off(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:
-        """A shutdown: the turn saves what it has as interrupted, and the chat gets to read that."""
+        """A shutdown: the chat gets to read what there is, and that the rest comes by itself."""
         turn.cancel()
         await asyncio.wait([turn])
         _, late = await asyncio.wait([show], timeout=LAST_WORDS_S)
         if late:
             log.error("answer.last_words_lost")
 
-    async def _note(self, reply: Reply, shown: StreamedAnswer) -> None:
-        if reply.turn_id is not None and shown.message_ids:
+    async def _note(self, reply: Reply, message_id: int) -> None:
+        """Remember at once whose answer a message holds: what comes to know it later is a Retry, or the job itself."""
+        if reply.turn_id is not None:
             try:
-                await self._threads.note_answer(reply.turn_id, shown.message_ids)
+                await self._threads.note_answer(reply.turn_id, [message_id])
             except StorageError as error:
-                log.warning("answer.messages_not_noted", error=str(error))
+                log.warning("answer.message_not_noted", error=str(error))

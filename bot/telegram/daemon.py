@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from aiogram import Bot, Dispatcher, Router
-from aiogram.types import ErrorEvent
+from aiogram import Bot, Dispatcher
+from aiogram.types import User
 
-from bot.app import House
+from bot.app import House, Mailroom, open_mailroom
 from bot.probing import probe_all
 from bot.telegram.answering import Answering
+from bot.telegram.backstage import Backstage
 from bot.telegram.connecting import KnownBot, bot_at, connect, introduce
 from bot.telegram.delivery import Delivery
 from bot.telegram.doorway import Doorway, Guests
+from bot.telegram.encore import Encore
 from bot.telegram.handlers.admin import admin_router
 from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.models import model_router
@@ -25,18 +27,15 @@ from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
 from bot.telegram.handlers.threads import threads_router
 from bot.telegram.handlers.usage import usage_router
-from bot.telegram.incoming import speaker_behind
 from bot.telegram.intake import Poller
-from bot.telegram.lanes import Lanes
 from bot.telegram.live import LiveReplies
 from bot.telegram.rendering import Rendered
 from bot.telegram.spans import UpdateSpans
-from bot.telegram.telling import tell
 from bot.telegram.watch import Phase, Watch
 from bot.web.side import web_side
-from core.errors import StartupError, StorageError
-from core.i18n import Texts
-from services.notices import AdminNotices
+from core.errors import StartupError
+from services.inbox.replicas import Replicas
+from services.notices import AdminNotices, WorkGivenUp
 
 log = structlog.get_logger()
 
@@ -76,21 +75,38 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch)
         await _end(connecting)
         return 0
     me = connecting.result()
-    settings = house.settings
+    async with open_mailroom(house, bot.id) as mailroom:
+        await _work(house, mailroom, bot, me, stop, watch)
+    return 0
+
+
+async def _work(house: House, mailroom: Mailroom, bot: KnownBot, me: User, stop: asyncio.Event, watch: Watch) -> None:
+    """Take updates in and do what they ask for, until told to stop."""
+    settings, inbox = house.settings, mailroom.inbox
     if settings.telegram_mode == "webhook":
         log.warning("telegram.webhook_not_served", detail="this version fetches its updates by polling")
-    lanes = Lanes()
-    watch.figures.follow(lanes)
-    delivery = Delivery(bot, house.clock, watch.figures)
-    doorway = _furnish(house, bot, delivery, lanes)
-    poller = Poller(bot, house.clock, watch.figures.counted(doorway.take))
+    watch.figures.follow(inbox)
+    delivery = Delivery(bot, house.clock, inbox.said, watch.figures)
+    doorway = Doorway(
+        bot=bot,
+        inbox=inbox,
+        parts=inbox.albums,
+        clock=house.clock,
+        guests=Guests(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
+    )
+    take = watch.figures.counted(doorway.take)
     notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, delivery))
     house.fallback.listen(notices.hear)
     await house.warm()
     _allow_connections()
     _tune_garbage_collection()
-    polling = asyncio.create_task(poller.run(), name="poll")
+    await inbox.work(
+        _backstage(house, mailroom, bot, delivery), on_dead=lambda reason: notices.hear(WorkGivenUp(reason))
+    )
+    polling = asyncio.create_task(_poll(mailroom.replicas, Poller(bot, house.clock, take)), name="poll")
     aside = [
+        asyncio.create_task(mailroom.replicas.watch(inbox.queue.recover), name="replicas"),
+        asyncio.create_task(inbox.keep_house(), name="housekeeping"),
         asyncio.create_task(notices.run(), name="notices"),
         asyncio.create_task(introduce(bot, house.texts), name="introduce"),
         asyncio.create_task(_look_around(house), name="look around"),
@@ -105,12 +121,27 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch)
         watch.phase = Phase.STOPPING
         await _end(polling)
         log.info("bot.stopping", timeout_s=settings.shutdown_timeout)
-        await lanes.drain(settings.shutdown_timeout)
+        await inbox.queue.drain(settings.shutdown_timeout)
         await _end(*aside)
         log.info("bot.stopped")
     if not polling.cancelled():
         polling.result()
-    return 0
+
+
+async def _poll(replicas: Replicas, poller: Poller) -> None:
+    """Poll while this replica leads; others with the same token stand by.
+
+    Raises:
+        StartupError: the token is not accepted any more, or somebody outside polls with it.
+    """
+    while True:
+        async with replicas.lead() as lost:
+            polling = asyncio.create_task(poller.run(), name="poller")
+            await _first(polling, lost)
+            if polling.done():
+                polling.result()
+            await _end(polling)
+            log.warning("intake.lead_lost")
 
 
 async def _look_around(house: House) -> None:
@@ -154,11 +185,12 @@ def _to_admins(house: House, delivery: Delivery) -> Callable[[str], Awaitable[No
     return send
 
 
-def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorway:
-    """Put the Telegram side together."""
-    settings = house.settings
+def _backstage(house: House, mailroom: Mailroom, bot: Bot, delivery: Delivery) -> Backstage:
+    """Put together what does the work."""
+    settings, inbox = house.settings, mailroom.inbox
     live = LiveReplies()
     threads = house.stores.threads
+    encore = Encore(bot, inbox)
     answering = Answering(
         chat=house.chat,
         threads=threads,
@@ -181,9 +213,8 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
             texts=house.texts,
         ),
         retry_router(
-            answering=answering,
+            encore=encore,
             delivery=delivery,
-            lanes=lanes,
             threads=threads,
             texts=house.texts,
             fallback=house.fallback,
@@ -196,9 +227,8 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
             texts=house.texts,
         ),
         privacy_router(
-            answering=answering,
+            encore=encore,
             delivery=delivery,
-            lanes=lanes,
             threads=threads,
             consent=house.consent,
             texts=house.texts,
@@ -206,36 +236,16 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
         threads_router(delivery=delivery, shelf=house.shelf, threads=threads, texts=house.texts),
         usage_router(admin_ids=settings.admin_ids, delivery=delivery, usage=house.usage),
         chat_router(answering=answering, delivery=delivery, live=live, threads=threads, texts=house.texts),
-        _apologies(delivery, house.texts),
     )
-    return Doorway(
+    return Backstage(
         bot=bot,
         dispatcher=dispatcher,
-        lanes=lanes,
+        answering=answering,
         delivery=delivery,
+        parts=inbox.albums,
+        threads=threads,
         texts=house.texts,
-        clock=house.clock,
-        guests=Guests(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
     )
-
-
-def _apologies(delivery: Delivery, texts: Texts) -> Router:
-    """What is said when a handler fails."""
-    router = Router(name="apologies")
-
-    @router.errors()
-    async def apologise(event: ErrorEvent) -> None:
-        storage = isinstance(event.exception, StorageError)
-        log.error("handler.failed", update_id=event.update.update_id, exc_info=event.exception)
-        key = "failed-storage" if storage else "failed-unexpected"
-        if event.update.message is not None:
-            message = event.update.message
-            await tell(delivery, message, texts.get(key, speaker_behind(message).language))
-        elif event.update.callback_query is not None:
-            query = event.update.callback_query
-            await delivery.answer_callback(query.id, texts.get(key, query.from_user.language_code), alert=True)
-
-    return router
 
 
 @contextmanager

@@ -5,6 +5,7 @@ what only shows progress is skipped and what must arrive waits. A send whose out
 most, since blind retries of sends are what triples messages; an edit may be repeated freely.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -82,6 +83,14 @@ class Outcome:
     sent: Sent | None = None
 
 
+class Once(Protocol):
+    """Knows what the job that runs has sent already."""
+
+    async def once(self, chat_id: int, send: Callable[[], Awaitable[int | None]]) -> int | None:
+        """Send a message unless that was done in an earlier run of the job; its id."""
+        ...
+
+
 class Meter(Protocol):
     """Who counts what did not go smoothly."""
 
@@ -100,11 +109,13 @@ class Delivery:
     Args:
         bot: whose messages they are.
         clock: what pauses and holds are measured by.
+        said: knows what a job has sent, so that one which is done again does not send it twice.
         meter: counts.
     """
 
-    def __init__(self, bot: Bot, clock: Clock, meter: Meter | None = None) -> None:
+    def __init__(self, bot: Bot, clock: Clock, said: Once | None = None, meter: Meter | None = None) -> None:
         self._bot = bot
+        self._said = said
         self._clock = clock
         self._meter = meter
         self._held: dict[int, float] = {}
@@ -132,8 +143,26 @@ class Delivery:
         final: bool = True,
     ) -> Sent | None:
         """Say something; None where it could not be said, which a log event explains."""
-        outcome = await self.post(chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, final=final)
-        return outcome.sent
+
+        async def post() -> Sent | None:
+            return (
+                await self.post(chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, final=final)
+            ).sent
+
+        if self._said is None:
+            return await post()
+        return await self._sent_once(self._said, chat_id, post)
+
+    async def _sent_once(self, said: Once, chat_id: int, post: Callable[[], Awaitable[Sent | None]]) -> Sent | None:
+        sent: Sent | None = None
+
+        async def send() -> int | None:
+            nonlocal sent
+            sent = await post()
+            return sent.message_id if sent is not None else None
+
+        message_id = await said.once(chat_id, send)
+        return sent if sent is not None or message_id is None else Sent(self._moved.get(chat_id, chat_id), message_id)
 
     async def post(
         self,

@@ -1,26 +1,46 @@
-"""Where an update goes: whether it is let in, and behind which others it waits."""
+"""Where an update goes: whether it is let in, whether anything is to be done about it, and behind which others."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import structlog
-from aiogram import Bot, Dispatcher
+from aiogram import Bot
 from aiogram.types import Message, Update
 
-from bot.telegram.albums import Album, Albums
-from bot.telegram.delivery import Delivery
+from bot.telegram.albums import Albums
 from bot.telegram.filters import Addressed
-from bot.telegram.incoming import is_group, key_of, speaker_behind
-from bot.telegram.lanes import Lanes
-from bot.telegram.telling import tell
+from bot.telegram.incoming import is_group, key_of
+from bot.telegram.jobs import TurnedAway, UpdateArrived, job_of
+from bot.telegram.updates import parsed
 from core.clock import Clock
-from core.i18n import Texts
+from core.messages import ConversationKey
+from services.inbox.albums import AlbumPart
+from services.inbox.job import Job
 
 log = structlog.get_logger()
 
-AT_ONCE = frozenset({"/stop", "/provider", "/privacy"})
+AT_ONCE = frozenset({"/stop", "/provider", "/privacy", "/dead"})
 """Commands about the answer that is being made, or about the bot: they do not wait behind it."""
 IN_TURN = frozenset({"/start", "/help", "/new", "/model", "/ask"})
 """The other commands; in a group they need no mention."""
+
+
+class Inbox(Protocol):
+    """What keeps the work."""
+
+    async def put(self, jobs: Sequence[Job]) -> list[Job]:
+        """Store jobs; those come back that were turned away, because too many of their lane wait."""
+        ...
+
+
+class PartStore(Protocol):
+    """What keeps the parts of albums."""
+
+    async def put(self, parts: Sequence[AlbumPart]) -> None:
+        """Store them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,94 +63,109 @@ class Guests:
         return not people.isdisjoint(self.users | self.admins) or (chat is not None and chat.id in self.chats)
 
 
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """An update that something is to be done about."""
+
+    job: Job
+    raw: dict[str, Any]  # Any: as Telegram sent it
+    message: Message | None
+
+
 class Doorway:
-    """Takes every update that came in.
+    """Takes every update that came in, by polling or by webhook.
 
     Args:
         bot: whose updates.
-        dispatcher: handles them.
-        lanes: keep those of one conversation in order.
-        delivery: the way out.
-        texts: what users are told.
-        clock: tells when an album is whole.
+        inbox: keeps what is to be done.
+        parts: keeps the parts of albums.
+        clock: tells when an album of a group is forgotten.
         guests: who is let in.
     """
 
-    def __init__(
-        self,
-        *,
-        bot: Bot,
-        dispatcher: Dispatcher,
-        lanes: Lanes,
-        delivery: Delivery,
-        texts: Texts,
-        clock: Clock,
-        guests: Guests,
-    ) -> None:
+    def __init__(self, *, bot: Bot, inbox: Inbox, parts: PartStore, clock: Clock, guests: Guests) -> None:
         self._bot = bot
-        self._dispatcher = dispatcher
-        self._lanes = lanes
-        self._delivery = delivery
-        self._texts = texts
+        self._inbox = inbox
+        self._parts = parts
         self._guests = guests
         self._addressed = Addressed()
         self._albums = Albums(clock)
 
-    async def take(self, update: Update) -> None:
-        """Send an update on its way; returns when it has its place."""
-        message = update.message
-        album = self._albums.join(message) if message is not None else None
-        if album is None:
-            await self._place(update, None)
-        elif not album.is_placed:
-            album.is_placed = await self._place(update, album)
+    async def take(self, batch: Sequence[dict[str, Any]]) -> None:
+        """Store what is to be done about a batch of updates, as Telegram sent them. What was stored before is no harm.
 
-    async def _place(self, update: Update, album: Album | None) -> bool:
-        """Send an update on its way; False for one that has no place in a lane and asks for none.
-
-        An album has the place of the first of its parts that is for the bot: in a group that is mostly the one with
-        the caption, and the others say nothing of themselves.
+        Raises:
+            StorageError: the database does not take it; nothing may be confirmed to Telegram.
         """
-        message = update.message
+        parts: list[AlbumPart] = []
+        arrived: list[_Arrived] = []
+        for raw in batch:
+            if not isinstance(raw.get("update_id"), int):
+                log.error("intake.unreadable", kinds=list(raw))
+                continue
+            looked_at = await self._looked_at(raw, parts)
+            if looked_at is not None:
+                arrived.append(looked_at)
+        await self._parts.put(parts)
+        refused = {job.id for job in await self._inbox.put([each.job for each in arrived])}
+        turned_away: list[Job] = []
+        for each in arrived:
+            message = each.message
+            if each.job.id not in refused:
+                if message is not None and message.media_group_id is not None:
+                    self._albums.placed(message)
+            elif message is None or self._albums.refused(message):
+                turned_away.append(self._turned_away(each.raw, "queue-full"))
+        if refused:
+            log.warning("update.queue_full", updates=len(refused))
+            await self._inbox.put(turned_away)
+
+    async def _looked_at(self, raw: dict[str, Any], parts: list[AlbumPart]) -> "_Arrived | None":
+        try:
+            update = parsed(raw, self._bot)
+            job = await self._job(update, raw, parts) if update is not None else None
+            return _Arrived(job, raw, update.message) if job is not None and update is not None else None
+        except Exception:
+            # A bug of ours neither loses this update nor keeps those beside it from being stored.
+            log.exception("intake.not_understood", update_id=raw["update_id"])
+            return _Arrived(self._arrived(raw, None), raw, None)
+
+    async def _job(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Job | None:
+        """What is to be done about an update, if anything: most of what people in a group say is not for the bot."""
         if not self._guests.include(update):
             log.info("update.not_admitted", update_id=update.update_id)
-            self._turn_away(update)
-        elif message is None or not await self._waits(message):
-            self._lanes.run_at_once(lambda: self._handle(update))
-            return False
-        elif not self._lanes.submit(
-            key_of(message), lambda: self._handle(update, album), lambda: self._tell(message, "restarted-unread")
-        ):
-            log.warning("update.queue_full", update_id=update.update_id, chat_id=message.chat.id)
-            self._lanes.run_at_once(lambda: self._tell(message, "queue-full"))
-        return True
+            return self._turned_away(raw, "not-allowed") if self._is_to_be_told(update) else None
+        message = update.message
+        if message is None:
+            is_of_use = update.callback_query is not None or update.stopped_message_generation is not None
+            return self._arrived(raw, None) if is_of_use else None
+        command = _command(message, await self._username())
+        if command in AT_ONCE:
+            return self._arrived(raw, None)
+        is_for_bot = command in IN_TURN or bool(await self._addressed(message, self._bot))
+        parts += self._albums.join(message, json.dumps(raw), is_for_bot=is_for_bot)
+        return self._arrived(raw, key_of(message)) if is_for_bot else None
 
-    async def _handle(self, update: Update, album: Album | None = None) -> None:
-        parts = await album.whole() if album is not None else ()
-        await self._dispatcher.feed_update(self._bot, update, album=parts)
+    def _is_to_be_told(self, update: Update) -> bool:
+        """Whether somebody is told that they are not let in: in a group it would disturb those who did not ask."""
+        message = update.message
+        if message is None:
+            return update.callback_query is not None
+        return not is_group(message) and self._albums.refused(message)
 
-    async def _waits(self, message: Message) -> bool:
-        """Whether it waits behind the answer that is being made: not what people in a group say to each other."""
-        word = _first_word(message)
-        if word in AT_ONCE:
-            return False
-        # A command in a group may be meant for another bot.
-        return word in IN_TURN or bool(await self._addressed(message, self._bot))
+    def _arrived(self, raw: dict[str, Any], key: ConversationKey | None) -> Job:
+        lane = None if key is None else str(key)
+        return job_of(self._bot.id, raw["update_id"], lane, UpdateArrived(update=raw), is_limited=lane is not None)
 
-    def _turn_away(self, update: Update) -> None:
-        """Say so in private and to who pressed a button; in a group it would disturb those who did not ask."""
-        message, query = update.message, update.callback_query
-        if message is not None and not is_group(message):
-            self._lanes.run_at_once(lambda: self._tell(message, "not-allowed"))
-        elif query is not None:
-            text = self._texts.get("not-allowed", query.from_user.language_code)
-            self._lanes.run_at_once(lambda: self._delivery.answer_callback(query.id, text))
+    def _turned_away(self, raw: dict[str, Any], reason: Any) -> Job:  # noqa: ANN401 - checked by the model
+        return job_of(self._bot.id, raw["update_id"], None, TurnedAway(update=raw, reason=reason))
 
-    async def _tell(self, message: Message, key: str) -> None:
-        await tell(self._delivery, message, self._texts.get(key, speaker_behind(message).language))
+    async def _username(self) -> str:
+        return ((await self._bot.me()).username or "").lower()
 
 
-def _first_word(message: Message) -> str:
-    """The command of a message, without the name of the bot that it may carry."""
+def _command(message: Message, username: str) -> str:
+    """The command of a message; none that is another bot's."""
     words = (message.text or message.caption or "").split(maxsplit=1)
-    return words[0].partition("@")[0].lower() if words else ""
+    command, _, bot = words[0].lower().partition("@") if words else ("", "", "")
+    return command if bot in {"", username} else ""

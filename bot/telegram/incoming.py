@@ -15,7 +15,6 @@ from aiohttp import ClientError
 
 from bot.telegram.faults import reason_of
 from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface
-from services.chat.conversation import Turn
 
 log = structlog.get_logger()
 
@@ -64,24 +63,6 @@ def speaker_behind(message: Message) -> Speaker:
     if message.from_user is not None:
         return speaker_of(message.from_user)
     return Speaker(message.chat.id, message.chat.full_name)
-
-
-def incoming_for(turn: Turn, message: Message, user: User) -> Incoming:
-    """Who wants a turn answered again, and where.
-
-    Args:
-        turn: what is to be answered.
-        message: the message whose button was pressed.
-        user: who pressed it.
-    """
-    return Incoming(
-        key=turn.thread.key,
-        chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
-        speaker=speaker_of(user),
-        text="",
-        sent_at=turn.created_at,
-        chat_title=message.chat.title,
-    )
 
 
 async def incoming_of(message: Message, bot: Bot, text: str, album: Sequence[Message] = ()) -> Incoming | Unreadable:

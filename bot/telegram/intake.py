@@ -1,11 +1,10 @@
-"""Updates come in: fetched as raw JSON, admitted, and sent down the lane of their conversation.
+"""Updates come in by polling: fetched as raw JSON, stored, and only then confirmed to Telegram.
 
 The library's own polling confirms a batch when it spawns its handlers, and one update that it cannot parse wedges the
 whole batch for ever. Here each update is parsed by itself, and what cannot be parsed is put aside.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
@@ -18,12 +17,11 @@ from aiogram.exceptions import (
     TelegramUnauthorizedError,
 )
 from aiogram.methods import TelegramMethod
-from aiogram.types import Update
-from pydantic import ValidationError
 
 from bot.telegram.faults import reason_of
+from bot.telegram.updates import UPDATE_TYPES
 from core.clock import Clock
-from core.errors import StartupError
+from core.errors import StartupError, StorageError
 
 log = structlog.get_logger()
 
@@ -35,14 +33,8 @@ QUICK_S = 0.5
 LONGEST_PAUSE_S = 30.0
 CONFLICT_PATIENCE_S = 60.0
 """During a rolling restart the previous process may still be polling for a moment."""
-UPDATE_TYPES = ("message", "edited_message", "callback_query", "my_chat_member", "stopped_message_generation")
-ESSENTIALS = (
-    "message_id", "date", "chat", "from", "sender_chat", "message_thread_id", "is_topic_message",
-    "text", "entities", "caption", "caption_entities",
-)  # fmt: skip
-"""What is looked at of a message that the library cannot read, since it has something new or odd about it."""
 
-Sink = Callable[[Update], Awaitable[None]]
+Sink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
 
 
 class GetRawUpdates(TelegramMethod[list[dict[str, Any]]]):
@@ -57,12 +49,12 @@ class GetRawUpdates(TelegramMethod[list[dict[str, Any]]]):
 
 
 class Poller:
-    """Fetches updates and hands each to `sink`.
+    """Fetches updates and hands each batch to `sink`.
 
     Args:
         bot: whose updates.
         clock: the time.
-        sink: takes an update; it returns when the update is in its lane.
+        sink: stores a batch; it raises StorageError where it cannot, and gets the batch again.
     """
 
     def __init__(self, bot: Bot, clock: Clock, sink: Sink) -> None:
@@ -71,6 +63,7 @@ class Poller:
         self._sink = sink
         self._offset: int | None = None
         self._failures = 0
+        self._refusals = 0
         self._conflict_since: float | None = None
 
     async def run(self) -> None:
@@ -92,40 +85,26 @@ class Poller:
             if self._failures:
                 log.info("intake.recovered", failures=self._failures)
             self._failures, self._conflict_since = 0, None
-            for raw in batch:
-                await self._take(raw)
+            if not await self._taken(batch):
+                continue
             if not batch and self._clock.monotonic() - began < QUICK_S:
                 await self._clock.sleep(1)
 
-    async def _take(self, raw: dict[str, Any]) -> None:
-        update_id = raw.get("update_id")
-        if not isinstance(update_id, int):
-            log.error("intake.unreadable", kinds=list(raw))
-            return
-        self._offset = update_id + 1
-        update = self._parsed(raw, update_id)
-        if update is None:
-            return
+    async def _taken(self, batch: Sequence[dict[str, Any]]) -> bool:
+        """Have a batch stored; only then Telegram is told so, by the next offset."""
         try:
-            await self._sink(update)
-        except Exception:
-            # A bug of ours costs this update, and not those that come after it.
-            log.exception("intake.not_taken", update_id=update_id)
-
-    def _parsed(self, raw: dict[str, Any], update_id: int) -> Update | None:
-        """The update; of a message that cannot be read as a whole what is sure, so that somebody gets an answer."""
-        try:
-            return Update.model_validate(raw, context={"bot": self._bot})
-        except ValidationError as error:
-            kinds = [kind for kind in raw if kind != "update_id"]
-            log.error("intake.unreadable", update_id=update_id, kinds=kinds, faults=error.error_count())  # noqa: TRY400 - the error quotes the message
-        message: Any = raw.get("message")  # Any: whatever JSON came
-        if not isinstance(message, dict):
-            return None
-        sure: dict[str, Any] = {name: message[name] for name in ESSENTIALS if name in message}
-        with suppress(ValidationError):
-            return Update.model_validate({"update_id": update_id, "message": sure}, context={"bot": self._bot})
-        return None
+            await self._sink(batch)
+        except StorageError as error:
+            self._refusals += 1
+            pause = min(2.0**self._refusals / 2, LONGEST_PAUSE_S)
+            log.error("intake.not_stored", updates=len(batch), error=str(error), pause_s=pause)  # noqa: TRY400 - the reason says it all
+            await self._clock.sleep(pause)
+            return False
+        self._refusals = 0
+        numbers = [raw["update_id"] for raw in batch if isinstance(raw.get("update_id"), int)]
+        if numbers:
+            self._offset = max(numbers) + 1
+        return True
 
     def _pause_after(self, error: TelegramAPIError | ClientDecodeError) -> float:
         match error:

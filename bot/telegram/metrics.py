@@ -1,23 +1,33 @@
 """What is counted of Telegram."""
 
-from collections.abc import Awaitable, Callable
-
-from aiogram.types import Update
-from aiogram.types.update import UpdateTypeLookupError
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from bot.telegram.faults import Fault
-from bot.telegram.lanes import Lanes
+from bot.telegram.updates import UPDATE_TYPES
 from core.telemetry import OTHER, QUICK_SECONDS, Metrics
 
-Sink = Callable[[Update], Awaitable[None]]
+Sink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
+"""Takes a batch of updates as Telegram sent them."""
 
 
-def kind_of(update: Update) -> str:
+class Queue(Protocol):
+    """What is shown of the inbox."""
+
+    @property
+    def running(self) -> int:
+        """Jobs that are being done here."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that were taken in here and not begun yet."""
+        ...
+
+
+def kind_of(update: Mapping[str, Any]) -> str:
     """What an update is: `message`, `callback_query`, ..."""
-    try:
-        return update.event_type
-    except UpdateTypeLookupError:
-        return OTHER
+    return next((kind for kind in update if kind in UPDATE_TYPES), OTHER)
 
 
 class TelegramMetrics:
@@ -40,18 +50,20 @@ class TelegramMetrics:
         for act in ("send", "edit"):
             self._lost.labels(act)
 
-    def follow(self, lanes: Lanes) -> None:
+    def follow(self, inbox: Queue) -> None:
         """Show what is at work and what waits, whenever that is asked for."""
         show = self._metrics.reading
-        show("lanes_running", "Conversations that are at work", lambda: float(lanes.running))
-        show("lanes_waiting", "Messages that wait behind others of their chat", lambda: float(lanes.waiting))
+        show("jobs_running", "Messages and presses that are at work", lambda: float(inbox.running))
+        show("jobs_waiting", "Those that were taken in here and wait for their turn", lambda: float(inbox.waiting))
 
     def counted(self, sink: Sink) -> Sink:
-        """The sink, with each update counted on its way there."""
+        """The sink, with each update counted that it took."""
 
-        async def take(update: Update) -> None:
-            self._updates.labels(kind_of(update)).inc()
-            await sink(update)
+        async def take(batch: Sequence[dict[str, Any]]) -> None:
+            await sink(batch)
+            # A batch that was not stored comes again.
+            for update in batch:
+                self._updates.labels(kind_of(update)).inc()
 
         return take
 

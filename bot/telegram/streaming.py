@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
@@ -53,6 +53,11 @@ class Watched(Protocol):
         """A small line under the answer."""
         ...
 
+    @property
+    def earlier_ids(self) -> tuple[int, ...]:
+        """The messages of an earlier attempt, in which the answer goes on."""
+        ...
+
     async def changed(self, seen: int) -> None:
         """Return when the text is longer than `seen` or the phase is final."""
         ...
@@ -96,6 +101,7 @@ class StreamedAnswer:
         buttons: what can be pressed.
         mode: `edit` a message as it grows, show a `draft` where Telegram has them, or say it all at the end (`off`).
         empty: what is said in the place of an answer without any text.
+        sent: is told of each new message, before anything else is said.
     """
 
     def __init__(
@@ -108,7 +114,9 @@ class StreamedAnswer:
         buttons: Buttons,
         mode: StreamMode,
         empty: str,
+        sent: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
+        self._sent = sent
         self._delivery = delivery
         self._clock = clock
         self._reply = reply
@@ -150,7 +158,11 @@ class StreamedAnswer:
         if last is not None:
             await self._put(index, last, markup, final=True)
         else:
-            await self._close_full_page(index - 1, markup)
+            index -= 1
+            await self._close_full_page(index, markup)
+        for message_id in self._reply.earlier_ids[index + 1 :]:
+            # An earlier attempt had more to say.
+            await self._delivery.delete(self._place.chat_id, message_id)
 
     async def _close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
         """Put the buttons under a page after which nothing came, or nothing that is still visible."""
@@ -271,7 +283,7 @@ class StreamedAnswer:
 
     async def _put(self, index: int, rendered: Rendered, markup: InlineKeyboardMarkup | None, *, final: bool) -> Result:
         """Make the message of a page say this, in a new message where it has none yet."""
-        shown = self._messages.get(index)
+        shown = self._messages.get(index) or self._earlier(index)
         if self._unreachable or rendered.blank or (shown and (shown.rendered, shown.markup) == (rendered, markup)):
             return Result.SHOWN
         place = self._place
@@ -287,8 +299,16 @@ class StreamedAnswer:
             )
         if outcome.sent is not None:
             self._messages[index] = _Shown(outcome.sent, rendered, markup)
+            if self._sent is not None and (shown is None or shown.sent != outcome.sent):
+                await self._sent(outcome.sent.message_id)
         self._unreachable = outcome.result is Result.UNREACHABLE
         return outcome.result
+
+    def _earlier(self, index: int) -> _Shown | None:
+        """The message that held this page in an earlier attempt; what it says now, nobody knows."""
+        if index >= len(self._reply.earlier_ids):
+            return None
+        return _Shown(Sent(self._place.chat_id, self._reply.earlier_ids[index]), Rendered(""), None)
 
 
 def _with_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:

@@ -47,6 +47,7 @@ class Turn:
         prompt: the user's message with its files; None where what is stored cannot be read any more.
         replaces_id: the turn whose place this one takes once it is answered.
         answer_ids: the messages on the surface that hold the answer, oldest first.
+        origin: the job that it answers, where there is one.
     """
 
     id: int
@@ -59,3 +60,4 @@ class Turn:
     provider: str | None = None
     model: str | None = None
     answer_ids: tuple[int, ...] = ()
+    origin: str | None = None

@@ -30,6 +30,10 @@ class Reply:
         """A small line under the answer."""
         self.turn_id: int | None = None
         """The turn in the database, once it is there."""
+        self.earlier_ids: tuple[int, ...] = ()
+        """The messages of an earlier attempt at it, which a crash or a shutdown broke off: it goes on in them."""
+        self.is_handed_back = False
+        """Whether it was broken off by a shutdown, and is made anew by itself after that."""
         self.needs_consent = False
         """Whether `notice` asks if remote providers may answer; the message waits for that."""
         self.provider: str | None = None

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import Clock
 from core.database import Database
+from core.errors import StorageError
 from core.messages import ConversationKey
 from core.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from services.chat import transcript
@@ -64,32 +65,54 @@ class Threads:
             await session.execute(unnamed.values(name=name))
 
     async def open_turn(
-        self, thread: Thread, speaker_id: int, prompt: ModelRequest, *, replaces_id: int | None = None
+        self,
+        thread: Thread,
+        speaker_id: int,
+        prompt: ModelRequest,
+        *,
+        replaces_id: int | None = None,
+        origin: str | None = None,
     ) -> Turn:
-        """Save a prompt before a model is asked.
+        """Save a prompt before a model is asked; of an origin that has a turn already, that turn as it stands.
 
         Args:
             thread: where it was said.
             speaker_id: who said it.
             prompt: the message with its files.
             replaces_id: the turn that this one is a Retry of; it stands until this one is answered.
+            origin: the job that the turn answers, where that may be done again.
         """
         stored = await _store([prompt])
-        row = TurnRow(
-            thread_id=thread.id,
-            replaces_id=replaces_id,
-            created_at=self._clock.now(),
-            status=TurnStatus.RUNNING,
-            speaker_id=speaker_id,
-            prompt=stored.json,
-            estimated_tokens=estimate_tokens(stored.messages),
-            attachment_count=len(transcript.digests(stored.messages)),
-        )
+        now = self._clock.now()
+        values = {
+            "thread_id": thread.id,
+            "replaces_id": replaces_id,
+            "created_at": now,
+            "status": TurnStatus.RUNNING,
+            "speaker_id": speaker_id,
+            "prompt": stored.json,
+            "estimated_tokens": estimate_tokens(stored.messages),
+            "attachment_count": len(transcript.digests(stored.messages)),
+            "origin": origin,
+        }
+        insert = self._database.insert(TurnRow).values(values).on_conflict_do_nothing(index_elements=["origin"])
         async with self._database.session() as session:
-            session.add(row)
-            await session.flush()
-            await self._keep_attachments(session, row.id, stored)
-        return Turn(row.id, thread, TurnStatus.RUNNING, speaker_id, row.created_at, prompt, replaces_id)
+            turn_id = (await session.scalars(insert.returning(TurnRow.id))).one_or_none()
+            if turn_id is None:
+                begun = await read_turn(session, select(TurnRow).where(TurnRow.origin == origin))
+                if begun is None:
+                    raise StorageError("the database failed: a turn that stood there a moment ago is gone")
+                return begun
+            await self._keep_attachments(session, turn_id, stored)
+        return Turn(
+            turn_id, thread, TurnStatus.RUNNING, speaker_id, now, prompt, replaces_id=replaces_id, origin=origin
+        )
+
+    async def answer_of(self, turn_id: int) -> list[ModelMessage]:
+        """What was said in a turn, from its prompt on; nothing where it was not answered."""
+        async with self._database.reading() as session:
+            stored = await session.scalar(select(TurnRow.messages).where(TurnRow.id == turn_id))
+        return readable(stored, turn_id) if stored else []
 
     async def close_turn(
         self,

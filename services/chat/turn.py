@@ -11,6 +11,7 @@ from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
     ModelResponse,
+    TextPart,
     UserContent,
     UserPromptPart,
 )
@@ -21,7 +22,7 @@ from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.agent_factory import LIMITS, AgentFactory
 from services.chat.backlog import Backlog
-from services.chat.conversation import Thread, Turn, TurnStatus
+from services.chat.conversation import ANSWERED, Thread, Turn, TurnStatus
 from services.chat.ending import Ending, ending_of
 from services.chat.notes import Notes
 from services.chat.preferences import Preference, Preferences
@@ -55,6 +56,7 @@ class _Run:
     reply: Reply
     prompt: ModelRequest
     choice: ModelChoice | None
+    origin: str | None
     began: float
     thread: Thread | None = None
     replaces_id: int | None = None
@@ -65,6 +67,8 @@ class _Run:
     """What came after the prompt."""
     remembered: bool = True
     """Whether the history could be read."""
+    is_answered: bool = False
+    """Whether this was answered in an earlier life of the process: then only its delivery is left to be done."""
 
     @property
     def before_id(self) -> int | None:
@@ -123,28 +127,41 @@ class Chat:
         *,
         retry_of: Turn | None = None,
         choice: ModelChoice | None = None,
+        origin: str | None = None,
     ) -> None:
         """Answer a message, or answer an earlier one again.
 
         Faults of providers and of the database end the reply, they are not raised. A cancellation ends it as
-        interrupted, saves it and is passed on.
+        interrupted, saves it and is passed on; with an origin it is not saved, since the job is done again.
 
         Args:
             incoming: the message; of a Retry, who wants it and where.
             reply: what to write to.
             retry_of: the turn to answer again.
             choice: the provider (and model) to ask first, for this answer only.
+            origin: the job that this answers, where that may be done again: a turn that it has begun goes on, and
+                one that it has ended is only written to the reply once more.
         """
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else prompt_of(incoming)
-        run = _Run(incoming, reply, prompt, choice, self._clock.monotonic())
+        run = _Run(incoming, reply, prompt, choice, origin, self._clock.monotonic())
         if retry_of is not None:
             run.thread, run.replaces_id = retry_of.thread, _place_of(retry_of)
         with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)), self._watch.turn(reply):
             try:
                 ending = await self._converse(run)
             except asyncio.CancelledError:
-                await self._close(run, Ending(ReplyPhase.INTERRUPTED, "shutting-down"))
+                if run.origin is None:
+                    await self._close(run, Ending(ReplyPhase.INTERRUPTED, "shutting-down"))
+                else:
+                    # Not saved: the job is done again, and the answer made anew in the same message.
+                    reply.is_handed_back = True
+                    notice = self._texts.get("handed-back", incoming.speaker.language)
+                    reply.end(ReplyPhase.INTERRUPTED, notice)
+                    log.info("turn.handed_back")
                 raise
+            if run.is_answered:
+                self._tell_again(run)
+                return
             # What its user has read is saved, even if a shutdown comes at this very moment.
             await _to_its_end(self._close(run, ending))
 
@@ -155,6 +172,8 @@ class Chat:
     async def _converse(self, run: _Run) -> Ending:
         try:
             history = await self._open(run)
+            if run.is_answered:
+                return Ending(ReplyPhase.COMPLETE)
             task = asyncio.create_task(self._answer(run, history), name="turn.answer")
             run.reply.on_stop(task.cancel)
             await task
@@ -193,10 +212,25 @@ class Chat:
             run.thread = run.thread or await self._stores.threads.current(run.incoming.key)
             speaker = run.incoming.speaker.user_id
             run.turn = await self._stores.threads.open_turn(
-                run.thread, speaker, run.prompt, replaces_id=run.replaces_id
+                run.thread, speaker, run.prompt, replaces_id=run.replaces_id, origin=run.origin
             )
             run.reply.turn_id = run.turn.id
+            run.reply.earlier_ids = run.turn.answer_ids
+            if run.turn.status in ANSWERED:
+                run.messages = (await self._stores.threads.answer_of(run.turn.id))[1:]
+                run.is_answered = True
         return run.turn
+
+    def _tell_again(self, run: _Run) -> None:
+        """Write the answer of an earlier life once more: nobody knows whether all of it was delivered."""
+        for message in run.messages:
+            for part in message.parts:
+                if isinstance(part, TextPart):
+                    run.reply.begin_part()
+                    run.reply.write(part.content)
+        status = run.turn.status if run.turn is not None else TurnStatus.COMPLETE
+        log.info("turn.told_again", status=status)
+        self._end(run, _ENDINGS_AGAIN.get(status, Ending(ReplyPhase.COMPLETE)), is_blind=_sign(run), is_saved=True)
 
     async def _answer(self, run: _Run, history: list[ModelMessage]) -> None:
         try:
@@ -258,13 +292,8 @@ class Chat:
 
     async def _close(self, run: _Run, ending: Ending) -> None:
         """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""
-        reply, language = run.reply, run.incoming.speaker.language
         self._watch.used(run.messages)
-        stamps = [stamp for message in run.messages if (stamp := last_stamp([message])) is not None]
-        if stamps:
-            reply.provider, reply.model = stamps[-1].provider, stamps[-1].model
-            # Each step of a tool loop is a request of its own, and may have met others.
-            reply.failed_over = tuple(dict.fromkeys(failed for stamp in stamps for failed in stamp.failed))
+        is_blind = _sign(run)
         saved = False
         try:
             saved = await self._save(run, ending)
@@ -272,18 +301,21 @@ class Chat:
             # The answer is there all the same.
             log.exception("turn.lost")
         finally:
-            notice = self._texts.get(ending.key, language, **ending.arguments) if ending.key is not None else None
-            footer = self._footer(run, is_blind=any(stamp.blind for stamp in stamps), is_saved=saved)
-            reply.end(ending.phase, notice, footer)
+            self._end(run, ending, is_blind=is_blind, is_saved=saved)
         if saved and ending.phase is ReplyPhase.COMPLETE:
             self._have_named(run)
         log.info(
             "turn.ended",
-            phase=reply.phase.name.lower(),
-            provider=reply.provider,
-            model=reply.model,
+            phase=run.reply.phase.name.lower(),
+            provider=run.reply.provider,
+            model=run.reply.model,
             seconds=round(self._clock.monotonic() - run.began, 3),
         )
+
+    def _end(self, run: _Run, ending: Ending, *, is_blind: bool, is_saved: bool) -> None:
+        language = run.incoming.speaker.language
+        notice = self._texts.get(ending.key, language, **ending.arguments) if ending.key is not None else None
+        run.reply.end(ending.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
 
     def _have_named(self, run: _Run) -> None:
         """A thread without a name gets one from this answer."""
@@ -338,6 +370,23 @@ class Chat:
             )
 
         return await self._backlog.save(save)
+
+
+_ENDINGS_AGAIN = {
+    TurnStatus.STOPPED: Ending(ReplyPhase.STOPPED, "stopped"),
+    TurnStatus.INTERRUPTED: Ending(ReplyPhase.INTERRUPTED, "interrupted"),
+}
+"""How an answer that is told again ended, where that needs a word."""
+
+
+def _sign(run: _Run) -> bool:
+    """Write into the reply who gave it; whether some of it was given by a model that does not see."""
+    stamps = [stamp for message in run.messages if (stamp := last_stamp([message])) is not None]
+    if stamps:
+        run.reply.provider, run.reply.model = stamps[-1].provider, stamps[-1].model
+        # Each step of a tool loop is a request of its own, and may have met others.
+        run.reply.failed_over = tuple(dict.fromkeys(failed for stamp in stamps for failed in stamp.failed))
+    return any(stamp.blind for stamp in stamps)
 
 
 def _place_of(turn: Turn) -> int:

@@ -87,6 +87,7 @@ async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | Non
         provider=row.provider,
         model=row.model,
         answer_ids=answer_ids,
+        origin=row.origin,
     )
 
 

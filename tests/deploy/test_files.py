@@ -11,16 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.telegram.answering import LAST_WORDS_S
-from bot.telegram.lanes import FAREWELL_S
 from bot.web.app import CLOSING_S
 from core.settings import Settings, load_settings
 from core.tracing_export import FLUSH_S
+from services.inbox.queue import LAST_WORDS_S
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 YAML_FILES = sorted(DEPLOY.rglob("*.yaml"))
-AFTERWARDS_S = LAST_WORDS_S + FAREWELL_S + CLOSING_S + FLUSH_S
+AFTERWARDS_S = LAST_WORDS_S + CLOSING_S + FLUSH_S
 """What a shutdown may take beyond SHUTDOWN_TIMEOUT."""
 
 

@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from services.chat.threads import Threads
+from services.inbox import inbox
 from tests.support.llm_server import status
 from tests.support.stage import KEYS, PERSON, SECOND, Stage
 
@@ -39,11 +40,12 @@ async def test_a_handler_that_fails(stage: Stage, monkeypatch: pytest.MonkeyPatc
         raise ValueError("out of tune")
 
     monkeypatch.setattr(Threads, "start_new", broken)
+    monkeypatch.setattr(inbox, "PAUSES_S", (0.01,))
     stage.says("/new", extra={"quote": {"text": SECRET_TALK, "position": 0}})
     assert (await stage.reply()).text == (
         "Something went wrong on my side, sorry. It has been noted; please try again."
     )
-    failures = stage.events("handler.failed")
+    failures = stage.events("inbox.job_failed")
     assert "out of tune" in failures[0]["exception"]
     assert "Schnurrdiburr" not in stage.log
 

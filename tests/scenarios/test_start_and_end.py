@@ -7,14 +7,9 @@ import time
 import pytest
 
 from bot.telegram.answering import LAST_WORDS_S
-from bot.telegram.lanes import FAREWELL_S
 from core.errors import StartupError
 from tests.support.llm_server import Answer, answer, gate
-from tests.support.stage import ELSEWHERE, FIRST, GROUP, LONG, PERSON, RETRY, SECOND, STOP, Stage, told
-
-CUT_SHORT = "I am being restarted, so the answer ends here. Please try again in a minute."
-
-UNREAD = "I was restarted before I could read what you wrote last. Please send it again."
+from tests.support.stage import FIRST, GROUP, LONG, PERSON, RETRY, SECOND, STOP, Stage, told
 
 
 def held(event: asyncio.Event) -> Answer:
@@ -118,91 +113,104 @@ async def test_the_token_is_revoked_while_the_bot_runs(stage: Stage) -> None:
     assert isinstance(stage.task.exception(), StartupError)
 
 
-async def test_sigterm_in_the_middle_of_an_answer(empty_stage: Stage) -> None:
-    """What there is stands in the chat, marked, with a way on; and the history knows it for what it is."""
+@pytest.mark.parametrize(
+    ("language", "notice"),
+    [
+        ("en", "I am being restarted. This answer goes on in a moment, by itself."),
+        ("ru", "Меня перезапускают. Этот ответ сам продолжится через мгновение."),
+    ],
+)
+async def test_sigterm_in_the_middle_of_an_answer(empty_stage: Stage, language: str, notice: str) -> None:
+    """What there is stays, marked; the next process makes the answer anew, in the same message."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3")
     stage.first.script(held(asyncio.Event()))
-    stage.says("Tell me something long.")
-    message = await stage.growing()
+    question = stage.says("Tell me something long.", language=language)
+    message = await stage.seen(lambda message: bool(message.labels))
     assert await stage.stop() == 0
-    assert message.text == f"{LONG.strip()}\n\n{CUT_SHORT}"
-    assert message.labels == [RETRY, ELSEWHERE]
+    assert message.text == f"{LONG.strip()}\n\n{notice}"
+    assert message.labels == []
+    assert [entry["jobs"] for entry in stage.events("inbox.handed_back")] == [1]
     await stage.start()
+    assert (await stage.answer(after=question.id)).id == message.id
+    assert stage.chat().texts() == [FIRST]
+    assert told(stage.first.requests[-1]) == [("user", "Tell me something long.")]
     await stage.asks("Go on.")
-    assert told(stage.first.requests[-1])[:2] == [("user", "Tell me something long."), ("assistant", LONG)]
+    assert told(stage.first.requests[-1])[:2] == [("user", "Tell me something long."), ("assistant", FIRST)]
+
+
+async def test_an_answer_that_was_longer_before_the_restart(empty_stage: Stage) -> None:
+    """What the new one does not need of the old one's messages is taken away."""
+    stage = empty_stage
+    await stage.start(SHUTDOWN_TIMEOUT="0.3")
+    long = " ".join(f"Sentence number {number} of a long tale." for number in range(250))
+    stage.first.script(gate(asyncio.Event(), after_pieces=1, then=answer(pieces=[long, "And the end."])))
+    stage.says("Tell me something long.")
+    await stage.until(lambda: len(stage.chat().texts()) == 3)
+    assert await stage.stop() == 0
+    await stage.start()
+    await stage.until(lambda: stage.chat().texts() == [FIRST])
 
 
 async def test_sigterm_before_the_first_word(empty_stage: Stage) -> None:
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.2")
     stage.first.script(gate(asyncio.Event(), then=answer()))
-    stage.says("Tell me something long.")
+    question = stage.says("Tell me something long.")
     await stage.first.arrival(1)
     assert await stage.stop() == 0
-    message = await stage.answer()
-    assert message.text == CUT_SHORT
+    assert stage.chat().texts() == ["I am being restarted. This answer goes on in a moment, by itself."]
     await stage.start()
-    stage.presses(message, RETRY)
-    assert (await stage.answer(after=message.id)).text == FIRST
+    await stage.answer(after=question.id)
+    assert stage.chat().texts() == [FIRST]
 
 
-@pytest.mark.parametrize(
-    ("language", "said"),
-    [
-        ("en", UNREAD),
-        ("ru", "Меня перезапустили раньше, чем я успел прочитать ваше последнее. Отправьте его, пожалуйста, ещё раз."),
-    ],
-)
-async def test_who_still_waits_when_the_time_is_up_is_told_so(empty_stage: Stage, language: str, said: str) -> None:
-    """Once a chat, under what there is of the answer before it; what was sent again is answered."""
+@pytest.mark.parametrize("chat_id", [PERSON, GROUP])
+async def test_who_still_waits_when_the_time_is_up_is_answered_by_the_next_process(
+    empty_stage: Stage, chat_id: int
+) -> None:
+    """In order, and each once."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3")
     stage.first.script(held(asyncio.Event()))
-    stage.says("Tell me something long.", language=language)
-    await stage.until(lambda: stage.chat().texts())
+    stage.says("/ask Tell me something long.", chat_id, user_id=PERSON)
+    await stage.growing(chat_id)
     for question in ("And then?", "And what then?"):
-        stage.says(question, language=language)
+        stage.says(f"/ask {question}", chat_id, user_id=PERSON)
     await stage.until(lambda: not stage.telegram.pending)
     assert await stage.stop() == 0
-    assert len(stage.chat().texts()) == 2
-    assert stage.chat().texts()[1] == said
-    assert [entry["dropped"] for entry in stage.events("lanes.cut_short")] == [2]
-    assert [entry["told"] for entry in stage.events("lanes.took_leave")] == [1]
+    assert len(stage.chat(chat_id).answers()) == 1
     await stage.start()
-    assert (await stage.asks("And then?")).text == FIRST
-
-
-async def test_in_a_group_who_was_not_heard_sees_which_message_it_was(empty_stage: Stage) -> None:
-    stage = empty_stage
-    await stage.start(SHUTDOWN_TIMEOUT="0.3")
-    stage.first.script(held(asyncio.Event()))
-    stage.says("/ask Tell me something long.", GROUP, user_id=PERSON)
-    await stage.growing(GROUP)
-    unheard = stage.says("/ask And then?", GROUP, user_id=PERSON)
-    await stage.until(lambda: not stage.telegram.pending)
-    assert await stage.stop() == 0
-    said = stage.chat(GROUP).answers()[-1]
-    assert (said.text, said.reply_to) == (UNREAD, unheard.id)
+    await stage.until(lambda: stage.chat(chat_id).texts() == [FIRST] * 3)
+    asked = [told(request)[-1][1].removeprefix("Ann: ") for request in stage.first.requests[1:]]
+    assert [question.rpartition(": ")[2] for question in asked] == [
+        "Tell me something long.",
+        "And then?",
+        "And what then?",
+    ]
 
 
 async def test_a_telegram_that_hangs_does_not_keep_the_bot_from_leaving(empty_stage: Stage) -> None:
+    """And what could not be said then is said by the next process."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3", STREAM_MODE="off")
     stage.first.script(gate(asyncio.Event(), then=answer()))
-    stage.says("Tell me something long.")
+    question = stage.says("Tell me something long.")
     await stage.first.arrival(1)
     stage.says("And then?")
     await stage.until(lambda: not stage.telegram.pending)
-    stage.telegram.hold("sendMessage", 100)
+    held_back = stage.telegram.hold("sendMessage", 100)
     began = time.monotonic()
     assert await stage.stop() == 0
-    assert time.monotonic() - began < LAST_WORDS_S + FAREWELL_S + 2
-    assert [entry["untold"] for entry in stage.events("lanes.took_leave")] == [1]
+    assert time.monotonic() - began < LAST_WORDS_S + 3
+    held_back.mend()
+    await stage.start()
+    await stage.answer(after=question.id)
+    await stage.until(lambda: stage.chat().texts()[-2:] == [FIRST, FIRST])
 
 
 async def test_with_enough_time_an_answer_is_finished(empty_stage: Stage) -> None:
-    """And so are those that wait behind it."""
+    """What waits behind it is left to the next process."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="10")
     more = asyncio.Event()
@@ -216,4 +224,6 @@ async def test_with_enough_time_an_answer_is_finished(empty_stage: Stage) -> Non
     assert message.labels == [STOP]
     more.set()
     assert await stopping == 0
-    assert stage.chat().texts() == [f"{LONG}And the end.", FIRST]
+    assert stage.chat().texts() == [f"{LONG}And the end."]
+    await stage.start()
+    await stage.until(lambda: stage.chat().texts() == [f"{LONG}And the end.", FIRST])

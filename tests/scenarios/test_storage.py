@@ -8,6 +8,7 @@ import pytest
 from bot import app
 from core.database import FILE_NAME, Database
 from core.redis import open_redis
+from services.inbox import inbox
 from tests.support.llm_server import status
 from tests.support.redis_server import RedisServer
 from tests.support.sqlite_file import locked_file
@@ -24,8 +25,9 @@ def locked(stage: Stage) -> AbstractAsyncContextManager[object]:
 
 @pytest.fixture
 async def hasty(empty_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """A bot that does not wait for seconds when its database is locked."""
+    """A bot that neither waits nor tries again for seconds when its database is locked."""
     monkeypatch.setattr(app, "Database", partial(Database, busy_timeout_s=0.1))
+    monkeypatch.setattr(inbox, "PAUSES_S", (0.01, 0.01))
     await empty_stage.start()
     return empty_stage
 

@@ -26,15 +26,16 @@ def chat_router(
     async def say(message: Message, key: str, **arguments: str) -> None:
         await tell(delivery, message, texts.get(key, speaker_behind(message).language, **arguments))
 
-    # `album` is every part of the album that the message belongs to, empty for one that stands by itself: the doorway
-    # hands it over with the update.
+    # Handed over with the update: `album`, every part of the album that the message belongs to, empty for one that
+    # stands by itself; `job`, what the inbox knows the update by.
 
-    async def answer(message: Message, bot: Bot, text: str, album: Sequence[Message]) -> None:
+    async def answer(message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
         incoming = await incoming_of(message, bot, text, album)
         if isinstance(incoming, Unreadable):
             await say(message, incoming.key)
             return
-        await answering.answer(incoming, reply_to=message.message_id if is_group(message) else None)
+        reply_to = message.message_id if is_group(message) else None
+        await answering.answer(incoming, reply_to=reply_to, origin=job)
 
     @router.message(CommandStart())
     async def start(message: Message) -> None:
@@ -55,18 +56,18 @@ def chat_router(
             await say(message, "nothing-to-stop")
 
     @router.message(Command("ask"))
-    async def ask(message: Message, bot: Bot, command: CommandObject, album: Sequence[Message]) -> None:
+    async def ask(message: Message, bot: Bot, command: CommandObject, album: Sequence[Message], job: str) -> None:
         if not command.args and not message.photo and not message.document and not message.reply_to_message:
             await say(message, "ask-usage")
             return
-        await answer(message, bot, command.args or "", album)
+        await answer(message, bot, command.args or "", album, job)
 
     @router.message(UserContent(), Addressed())
-    async def talk(message: Message, bot: Bot, text: str, album: Sequence[Message]) -> None:
+    async def talk(message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
         if text.startswith("/"):
             await say(message, "unknown-command")
             return
-        await answer(message, bot, text, album)
+        await answer(message, bot, text, album, job)
 
     @router.callback_query(Stop.filter())
     async def stop_pressed(query: CallbackQuery, callback_data: Stop) -> None:

@@ -1,24 +1,19 @@
 """`/privacy`, and the question whether messages may leave the operator's own machines."""
 
-from contextlib import suppress
-
 import structlog
 from aiogram import Bot, Router
 from aiogram.filters import Command
-from aiogram.types import CallbackQuery, Message
+from aiogram.types import CallbackQuery, Message, Update
 
-from bot.telegram.answering import Answering
 from bot.telegram.delivery import Delivery
-from bot.telegram.incoming import incoming_for, is_group, key_of, speaker_behind
+from bot.telegram.encore import Encore
+from bot.telegram.incoming import is_group, key_of, speaker_behind
 from bot.telegram.keyboards import ConsentGiven, consent_keyboard
-from bot.telegram.lanes import Lanes
 from bot.telegram.members import is_chat_admin
 from bot.telegram.rendering import Rendered
 from bot.telegram.telling import tell
-from core.errors import StorageError
 from core.i18n import Texts
 from services.chat.consent import Consent
-from services.chat.conversation import TurnStatus
 from services.chat.scope import scope_of
 from services.chat.threads import Threads
 
@@ -27,9 +22,8 @@ log = structlog.get_logger()
 
 def privacy_router(
     *,
-    answering: Answering,
+    encore: Encore,
     delivery: Delivery,
-    lanes: Lanes,
     threads: Threads,
     consent: Consent,
     texts: Texts,
@@ -44,7 +38,7 @@ def privacy_router(
         await tell(delivery, message, await consent.standing(scope_of(key_of(message)), language), markup)
 
     @router.callback_query(ConsentGiven.filter())
-    async def decided(query: CallbackQuery, callback_data: ConsentGiven, bot: Bot) -> None:
+    async def decided(query: CallbackQuery, callback_data: ConsentGiven, bot: Bot, event_update: Update) -> None:
         message, language = query.message, query.from_user.language_code
         if not consent.is_open or not isinstance(message, Message):
             await delivery.answer_callback(query.id)
@@ -58,20 +52,11 @@ def privacy_router(
         await delivery.answer_callback(query.id)
         await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=None, final=True)
         turn = await threads.turn(callback_data.turn) if callback_data.granted and callback_data.turn else None
-        if turn is not None and turn.prompt is not None and turn.thread.key == key:
-            # The message that waited for the answer to this question.
-            incoming = incoming_for(turn, message, query.from_user)
-
-            async def answer() -> None:
-                # Again, now that it has its turn: a second press may have come before the buttons were gone.
-                with suppress(StorageError):
-                    waiting = await threads.turn(turn.id)
-                    if waiting is None or waiting.status is TurnStatus.SUPERSEDED:
-                        return
-                await answering.answer(incoming, retry_of=turn)
-
-            unread = texts.get("restarted-unread", language)
-            if not lanes.submit(key, answer, lambda: tell(delivery, message, unread)):
+        # The message that waited for the answer to this question.
+        waits = turn is not None and turn.prompt is not None and turn.thread.key == key
+        if turn is not None and waits:
+            taken = await encore.ask(event_update, turn, message, query.from_user, provider=None, only_latest=False)
+            if not taken:
                 await tell(delivery, message, texts.get("queue-full", language))
 
     return router

@@ -1,28 +1,22 @@
 """Retry and Retry elsewhere: the latest answer of a conversation, made again."""
 
-from contextlib import suppress
-
 from aiogram import Router
-from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
+from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
-from bot.telegram.answering import Answering
 from bot.telegram.delivery import Delivery
-from bot.telegram.incoming import incoming_for, is_group, key_of
+from bot.telegram.encore import Encore
+from bot.telegram.incoming import key_of
 from bot.telegram.keyboards import Back, Elsewhere, Retry, RetryWith, answer_keyboard, elsewhere_keyboard
-from bot.telegram.lanes import Lanes
-from core.errors import StorageError
 from core.i18n import Texts
 from services.chat.conversation import Turn
 from services.chat.threads import Threads
-from services.llm.attempts import ModelChoice
 from services.llm.fallback import LLMProviderFallback
 
 
 def retry_router(
     *,
-    answering: Answering,
+    encore: Encore,
     delivery: Delivery,
-    lanes: Lanes,
     threads: Threads,
     texts: Texts,
     fallback: LLMProviderFallback,
@@ -54,34 +48,24 @@ def retry_router(
     async def show(message: Message, markup: InlineKeyboardMarkup | None) -> None:
         await delivery.edit_markup(message.chat.id, message.message_id, markup)
 
-    async def again(query: CallbackQuery, turn_id: int, choice: ModelChoice | None) -> None:
+    async def again(query: CallbackQuery, update: Update, turn_id: int, provider: str | None) -> None:
         found = await retried(query, turn_id)
         if found is None:
             return
         message, turn = found
-        incoming = incoming_for(turn, message, query.from_user)
-        asked = message.reply_to_message
-        reply_to = asked.message_id if asked is not None and is_group(message) else None
-
-        async def answer() -> None:
-            # Again, now that it has its turn: a second press may have come before the buttons were gone.
-            with suppress(StorageError):
-                if not await is_latest(turn):
-                    return
-            await answering.answer(incoming, reply_to=reply_to, retry_of=turn, choice=choice)
-
-        taken = lanes.submit(turn.thread.key, answer)
-        await delivery.answer_callback(query.id, None if taken else texts.get("queue-full", incoming.speaker.language))
+        taken = await encore.ask(update, turn, message, query.from_user, provider=provider, only_latest=True)
+        text = None if taken else texts.get("queue-full", query.from_user.language_code)
+        await delivery.answer_callback(query.id, text)
         if taken:
             await show(message, None)
 
     @router.callback_query(Retry.filter())
-    async def retry(query: CallbackQuery, callback_data: Retry) -> None:
-        await again(query, callback_data.turn, None)
+    async def retry(query: CallbackQuery, callback_data: Retry, event_update: Update) -> None:
+        await again(query, event_update, callback_data.turn, None)
 
     @router.callback_query(RetryWith.filter())
-    async def retry_with(query: CallbackQuery, callback_data: RetryWith) -> None:
-        await again(query, callback_data.turn, ModelChoice(callback_data.provider))
+    async def retry_with(query: CallbackQuery, callback_data: RetryWith, event_update: Update) -> None:
+        await again(query, event_update, callback_data.turn, callback_data.provider)
 
     @router.callback_query(Elsewhere.filter())
     async def elsewhere(query: CallbackQuery, callback_data: Elsewhere) -> None:

@@ -33,7 +33,7 @@ stopped = Stopped.
 nothing-to-stop = Nothing to stop: I am not writing anything right now.
 interrupted = The answer broke off here.
 shutting-down = I am being restarted, so the answer ends here. Please try again in a minute.
-restarted-unread = I was restarted before I could read what you wrote last. Please send it again.
+handed-back = I am being restarted. This answer goes on in a moment, by itself.
 
 ## What went wrong
 

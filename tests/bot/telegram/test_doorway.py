@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from aiogram import Bot, Dispatcher
 from aiogram.types import Update
+from bot.telegram.lanes import WAITING_LIMIT, Job, Lanes
 
 from bot.telegram.delivery import Delivery
 from bot.telegram.doorway import Doorway, Guests
-from bot.telegram.lanes import WAITING_LIMIT, Job, Lanes
 from core.clock import Clock, SystemClock
 from core.i18n import Texts
 from core.messages import ConversationKey, Surface

@@ -1,0 +1,147 @@
+"""The work behind the doorway: what the jobs of the inbox do."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+from aiogram import Bot, Dispatcher
+from aiogram.types import Message, Update
+from pydantic import ValidationError
+
+from bot.telegram.answering import Answering
+from bot.telegram.delivery import Delivery
+from bot.telegram.incoming import speaker_behind
+from bot.telegram.jobs import AnswerAgain, TurnedAway, UpdateArrived, payload_of
+from bot.telegram.rendering import Rendered
+from bot.telegram.telling import tell
+from bot.telegram.updates import parsed
+from core.errors import StorageError
+from core.i18n import Texts
+from core.messages import Incoming
+from services.chat.conversation import TurnStatus
+from services.chat.threads import Threads
+from services.inbox.job import Job
+from services.llm.attempts import ModelChoice
+
+log = structlog.get_logger()
+
+
+class PartSource(Protocol):
+    """Where the parts of an album are."""
+
+    async def take(self, chat_id: int, album: str, message_id: int, job_id: str) -> list[str]:
+        """The parts of an album when it is whole; none where another job answers them."""
+        ...
+
+
+class Backstage:
+    """Does the jobs. Each may be done again after a crash, and then leaves alone what is done.
+
+    Args:
+        bot: whose jobs.
+        dispatcher: handles updates.
+        answering: answers turns again.
+        delivery: the way out.
+        parts: the parts of albums.
+        threads: the conversations.
+        texts: what users are told.
+    """
+
+    def __init__(
+        self,
+        *,
+        bot: Bot,
+        dispatcher: Dispatcher,
+        answering: Answering,
+        delivery: Delivery,
+        parts: PartSource,
+        threads: Threads,
+        texts: Texts,
+    ) -> None:
+        self._bot = bot
+        self._dispatcher = dispatcher
+        self._answering = answering
+        self._delivery = delivery
+        self._parts = parts
+        self._threads = threads
+        self._texts = texts
+
+    async def do(self, job: Job) -> None:
+        """Do a job; whatever it raises means that it is to be tried again."""
+        match payload_of(job):
+            case UpdateArrived(update=raw):
+                update = parsed(raw, self._bot)
+                if update is not None:
+                    await self._handle(update, job)
+            case TurnedAway(update=raw, reason=reason):
+                update = parsed(raw, self._bot)
+                if update is not None:
+                    await self._say_to_sender(update, reason)
+            case AnswerAgain() as again:
+                await self._answer_again(again, job)
+
+    async def apologise(self, job: Job, error: Exception | None) -> None:
+        """Tell whom it concerns that a job was given up; without an error the process died over it."""
+        key = "failed-storage" if isinstance(error, StorageError) else "failed-unexpected"
+        try:
+            payload = payload_of(job)
+        except ValidationError:
+            return
+        if isinstance(payload, AnswerAgain):
+            turn = await self._threads.turn(payload.turn)
+            if turn is not None:
+                text = self._texts.get(key, payload.speaker.language)
+                place = turn.thread.key
+                await self._delivery.send(
+                    place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=payload.reply_to
+                )
+        elif (update := parsed(payload.update, self._bot)) is not None:
+            await self._say_to_sender(update, key)
+
+    async def _handle(self, update: Update, job: Job) -> None:
+        album: Sequence[Message] = ()
+        message = update.message
+        if message is not None and message.media_group_id is not None:
+            album = await self._whole_album(message, job)
+            if not album:
+                return
+        await self._dispatcher.feed_update(self._bot, update, album=album, job=job.id)
+
+    async def _whole_album(self, message: Message, job: Job) -> Sequence[Message]:
+        taken = await self._parts.take(message.chat.id, message.media_group_id or "", message.message_id, job.id)
+        parts = [parsed(json.loads(part), self._bot) for part in taken]
+        return [part.message for part in parts if part is not None and part.message is not None]
+
+    async def _answer_again(self, again: AnswerAgain, job: Job) -> None:
+        turn = await self._threads.turn(again.turn)
+        if turn is None or turn.prompt is None:
+            return
+        # Now that it has its turn: a second press may have come before the buttons were gone. A job that is done again
+        # finds the turn that it made itself to be the latest.
+        with suppress(StorageError):
+            latest = await self._threads.last_turn(turn.thread.key)
+            if again.only_latest and latest is not None and latest.id != turn.id and latest.origin != job.id:
+                return
+            if turn.status is TurnStatus.SUPERSEDED and (latest is None or latest.origin != job.id):
+                return
+        incoming = Incoming(
+            key=turn.thread.key,
+            chat_kind=again.chat_kind,
+            speaker=again.speaker,
+            text="",
+            sent_at=turn.created_at,
+            chat_title=again.chat_title,
+        )
+        choice = ModelChoice(again.provider) if again.provider is not None else None
+        await self._answering.answer(incoming, reply_to=again.reply_to, retry_of=turn, choice=choice, origin=job.id)
+
+    async def _say_to_sender(self, update: Update, key: str) -> None:
+        """A line to who wrote or pressed."""
+        message, query = update.message, update.callback_query
+        if message is not None:
+            await tell(self._delivery, message, self._texts.get(key, speaker_behind(message).language))
+        elif query is not None:
+            text = self._texts.get(key, query.from_user.language_code)
+            await self._delivery.answer_callback(query.id, text, alert=key != "not-allowed")

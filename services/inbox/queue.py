@@ -1,0 +1,358 @@
+"""The queue under the inbox: DBOS on SQLite or PostgreSQL. The only module that knows it.
+
+A job is a workflow of DBOS, its lane a partition of one queue with room for a single workflow at a time over all
+replicas. DBOS polls; here its own worker loop is woken by a bell instead, so that work begins within milliseconds and
+an idle process looks once a second. That loop, and the recovery of a dead replica's work, are private to the library:
+its minor version is pinned, and tests/services/inbox/test_queue_contract.py says when they change.
+"""
+
+import asyncio
+import logging
+import threading
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from core.errors import StartupError
+from core.storage_faults import as_storage_errors, reason_of
+from services.inbox.job import Job
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient, WorkflowSerializationFormat
+    from dbos._dbos import DBOS
+
+log = structlog.get_logger()
+
+WORKFLOW = "job"
+VERSION = "1"
+"""Constant: work that an older release left behind is taken up by the newer one."""
+POLL_S = 1.0
+"""How often a process looks for work although no bell rang: another replica's, or what became free there."""
+THREADS = 16
+WAITING_LIMIT = 20
+"""How many jobs of a lane may wait behind the one that is being done."""
+LAST_WORDS_S = 5.0
+"""How long jobs that were cancelled at a shutdown may take to come to their end."""
+MOST_AT_ONCE = {"sqlite": 5000, "postgresql": 1000}
+"""Jobs at once in one process. Beyond that they wait, and with PostgreSQL for whichever replica has room."""
+
+_COLUMNS = ("workflow_uuid", "queue_name", "queue_partition_key", "status", "created_at")
+"""What is read of DBOS's documented table of workflows."""
+
+Run = Callable[[Job], Awaitable[None]]
+
+
+class JobQueue:
+    """Stores jobs and does them.
+
+    Args:
+        url: the database, with its synchronous driver: `sqlite:///path` or `postgresql+psycopg://...`.
+        name: tells this queue from those of other bots in the same database.
+        replica: who this process is; on SQLite the same at each start, with PostgreSQL another one each time.
+        run: does a job. It must not raise: what it raises ends the job as failed, and is not tried again.
+    """
+
+    def __init__(self, url: sa.URL, name: str, replica: str, run: Run) -> None:
+        self._name = name
+        self.replica = replica
+        self._url = url
+        self._run = run
+        self._engine = _engine(url)
+        self._is_sqlite = url.get_backend_name() == "sqlite"
+        self._rows = sa.table("workflow_status", *map(_column, _COLUMNS), schema=None if self._is_sqlite else "dbos")
+        self._bell = Bell()
+        self._open: Counter[str] = Counter()
+        self._running: dict[asyncio.Task[None], Job] = {}
+        self._client: DBOSClient
+        self._dbos: DBOS
+        self._worker: threading.Thread | None = None
+
+    @property
+    def running(self) -> int:
+        """How many jobs are being done here."""
+        return len(self._running)
+
+    async def start(self) -> None:
+        """Bring the queue's tables up to date and open them for `put`; nothing is done before `work`.
+
+        Raises:
+            StartupError: the database cannot be used.
+        """
+        logger = logging.getLogger("dbos")
+        if not logger.handlers:
+            # Otherwise the library writes to the terminal by itself.
+            logger.addHandler(logging.NullHandler())
+            logger.addFilter(_speaks_of_no_message)
+        from dbos import DBOS, DBOSClient  # noqa: PLC0415 - 0.5 s that the console need not wait for
+
+        try:
+            self._dbos = DBOS(
+                config={
+                    "name": "understudy",
+                    "system_database_url": self._url.render_as_string(hide_password=False),
+                    "system_database_engine": self._engine,
+                    "application_version": VERSION,
+                    "executor_id": self.replica,
+                    "max_executor_threads": THREADS,
+                    "log_level": "WARNING",
+                    "use_listen_notify": False,
+                    # Nothing here waits for the library's notifications: this thread only sleeps, and a stop waits for
+                    # it to wake.
+                    "notification_listener_polling_interval_sec": 0.1,
+                }
+            )
+            DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow())
+            DBOS.listen_queues([])
+            # In this thread, since the loop that runs here is the one that jobs run on.
+            DBOS.launch()
+            self._client = DBOSClient(system_database_engine=self._engine)
+        except (SQLAlchemyError, OSError) as error:
+            raise StartupError(f"the inbox cannot be opened in its database: {reason_of(error)}") from error
+
+    async def work(self) -> None:
+        """Begin to do what is there and what comes."""
+        from dbos import DBOS  # noqa: PLC0415 - loaded by now
+        from dbos._queue import queue_worker_thread  # noqa: PLC0415 - private, see the top of the module
+
+        queue = await asyncio.to_thread(
+            lambda: DBOS.register_queue(
+                self._name,
+                partition_concurrency=1,
+                worker_concurrency=MOST_AT_ONCE["sqlite" if self._is_sqlite else "postgresql"],
+                polling_interval_sec=POLL_S,
+                on_conflict="always_update",
+            )
+        )
+        arguments = (self._bell, self._dbos, queue)
+        self._worker = threading.Thread(target=queue_worker_thread, args=arguments, name="inbox", daemon=True)
+        self._worker.start()
+        self._bell.ring()
+
+    async def put(self, jobs: Sequence[Job]) -> list[Job]:
+        """Store jobs, all or none of them, on the disk when this returns.
+
+        Returns:
+            Those that were turned away, because too many of their lane wait.
+
+        Raises:
+            StorageError: the database does not take them.
+        """
+        if not jobs:
+            return []
+        with as_storage_errors():
+            refused = await asyncio.to_thread(self._insert, jobs)
+        turned_away = {job.id for job in refused}
+        self._open.update(job.lane for job in jobs if job.id not in turned_away)
+        self._bell.ring()
+        return refused
+
+    async def recover(self, replica: str) -> int:
+        """Put what a dead replica was doing back into the queue; how much that was.
+
+        Raises:
+            StorageError: the database does not answer.
+        """
+        with as_storage_errors():
+            handles = await asyncio.to_thread(lambda: self._dbos._recover_pending_workflows([replica]))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._bell.ring()
+        return len(handles)
+
+    async def purge(self, before: datetime, limit: int = 1000) -> int:
+        """Delete finished jobs that were put before an instant; how many, at most `limit` a call.
+
+        Raises:
+            StorageError: the database does not answer.
+        """
+        rows = self._rows
+        old = (
+            sa.select(rows.c.workflow_uuid)
+            .where(rows.c.status.in_(["SUCCESS", "ERROR"]), rows.c.created_at < int(before.timestamp() * 1000))
+            .limit(limit)
+        )
+
+        def delete() -> int:
+            with self._engine.connect() as connection:
+                ids = list(connection.scalars(old))
+            if ids:
+                self._client.delete_workflows(ids)
+            return len(ids)
+
+        with as_storage_errors():
+            return await asyncio.to_thread(delete)
+
+    async def depth(self) -> int:
+        """How many jobs wait or are being done, over all replicas.
+
+        Raises:
+            StorageError: the database does not answer.
+        """
+        unfinished = sa.select(sa.func.count()).select_from(self._rows).where(*self._unfinished())
+
+        def count() -> int:
+            with self._engine.connect() as connection:
+                return connection.scalar(unfinished) or 0
+
+        with as_storage_errors():
+            return await asyncio.to_thread(count)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Begin nothing more, let what runs finish for so long, and hand the rest back for another process."""
+        await self._stop_worker()
+        if self._running and timeout_s > 0:
+            await asyncio.wait(list(self._running), timeout=timeout_s)
+        rest = [task for task in self._running if not task.done()]
+        if rest:
+            log.warning("inbox.handed_back", jobs=len(rest))
+            for task in rest:
+                task.cancel()
+            await asyncio.wait(rest, timeout=LAST_WORDS_S)
+
+    async def close(self) -> None:
+        """Let go of the database; what is not finished is for the next process, or for another replica at once."""
+        from dbos import DBOS  # noqa: PLC0415 - loaded by now
+
+        await self._stop_worker()
+        try:
+            await self.recover(self.replica)
+        except Exception as error:  # noqa: BLE001 - reported; the next start, or a peer, takes it up all the same
+            log.warning("inbox.not_handed_back", error=type(error).__name__)
+        # In a thread, since the library's own threads may want the loop once more before they end.
+        await asyncio.to_thread(lambda: DBOS.destroy(destroy_registry=True))
+        self._engine.dispose()
+
+    def _workflow(self) -> Callable[[str, int, str], Awaitable[None]]:
+        async def job(lane: str, priority: int, payload: str) -> None:
+            from dbos import DBOS  # noqa: PLC0415 - loaded by now
+
+            this = asyncio.current_task()
+            if this is None or DBOS.workflow_id is None:
+                raise RuntimeError("a job runs as a workflow, in a task of its own")
+            doing = Job(DBOS.workflow_id, lane, priority, payload)
+            self._running[this] = doing
+            # Called when the library has noted how the job ended, and so whether the next of its lane may begin.
+            this.add_done_callback(self._ended)
+            await self._run(doing)
+
+        return job
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        job = self._running.pop(task)
+        known = self._open[job.lane]
+        if known <= 1:
+            del self._open[job.lane]
+        else:
+            self._open[job.lane] -= 1
+        # One that was put here and has no successor that was put here needs no look; with PostgreSQL another replica
+        # may have put one.
+        if known != 1 or not self._is_sqlite:
+            self._bell.ring()
+
+    async def _stop_worker(self) -> None:
+        self._bell.set()
+        if self._worker is not None:
+            worker, self._worker = self._worker, None
+            await asyncio.to_thread(worker.join)
+
+    def _insert(self, jobs: Sequence[Job]) -> list[Job]:
+        refused: list[Job] = []
+        with self._engine.begin() as connection:
+            unfinished = self._count(connection, {job.lane for job in jobs if job.is_limited})
+            for job in jobs:
+                if job.is_limited and unfinished[job.lane] > WAITING_LIMIT:
+                    refused.append(job)
+                    continue
+                unfinished[job.lane] += 1
+                self._client.enqueue_in_transaction(
+                    connection,
+                    {
+                        "queue_name": self._name,
+                        "workflow_name": WORKFLOW,
+                        "workflow_id": job.id,
+                        "queue_partition_key": job.lane,
+                        "priority": job.priority,
+                        "app_version": VERSION,
+                        # Not the default, pickle: what a database holds must not run as code.
+                        "serialization_type": _portable(),
+                    },
+                    job.lane,
+                    job.priority,
+                    job.payload,
+                )
+        return refused
+
+    def _count(self, connection: sa.Connection, lanes: set[str]) -> Counter[str]:
+        if not lanes:
+            return Counter()
+        lane = self._rows.c.queue_partition_key
+        counted = sa.select(lane, sa.func.count()).where(*self._unfinished(), lane.in_(lanes)).group_by(lane)
+        return Counter({str(name): int(count) for name, count in connection.execute(counted)})
+
+    def _unfinished(self) -> list[sa.ColumnElement[bool]]:
+        return [self._rows.c.queue_name == self._name, self._rows.c.status.in_(["ENQUEUED", "PENDING"])]
+
+
+class Bell(threading.Event):
+    """The stop event of the worker loop, whose wait ends early when somebody rings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rung = threading.Event()
+
+    def ring(self) -> None:
+        """Have the loop look for work now, or once more if it is looking."""
+        self._rung.set()
+
+    def set(self) -> None:
+        """Have the loop stop."""
+        super().set()
+        self._rung.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return when it rang, when the loop is to stop (True), or when the time is over."""
+        self._rung.wait(timeout)
+        self._rung.clear()
+        return self.is_set()
+
+
+def _column(name: str) -> sa.ColumnClause[Any]:
+    return sa.column(name)  # Any: strings, but for an instant in milliseconds
+
+
+def _portable() -> "WorkflowSerializationFormat":
+    from dbos import WorkflowSerializationFormat  # noqa: PLC0415 - loaded by now
+
+    return WorkflowSerializationFormat.PORTABLE
+
+
+def _speaks_of_no_message(record: logging.LogRecord) -> bool:
+    """Leave out what the library says of a cancelled job: it quotes the job, and with it the message."""
+    return not str(record.msg).startswith("Asyncio task cancelled")
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    if url.get_backend_name() != "sqlite":
+        # What errors quote would be what people wrote.
+        return sa.create_engine(url, hide_parameters=True, pool_size=8, max_overflow=8, pool_pre_ping=True)
+    engine = sa.create_engine(url, hide_parameters=True, pool_size=4, max_overflow=4)
+
+    def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        # As the library does where it makes the engine: writers queue at their beginning and cannot deadlock.
+        connection.isolation_level = "IMMEDIATE"  # pyright: ignore[reportAttributeAccessIssue]  # sqlite3's own
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 30000")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        # Without it a commit takes 26 ms and not 1.
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.close()
+
+    event.listen(engine, "connect", prepare)
+    return engine
