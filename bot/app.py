@@ -70,6 +70,7 @@ class House:
     stores: Stores
     shelf: ThreadShelf
     desk: ProviderDesk
+    audit: Audit
     consent: Consent
     usage: UsageDesk
     builder: ModelBuilder
@@ -205,7 +206,8 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
         metrics.reading("turns_running", "Turns that are being answered", lambda: float(watch.running))
         metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(chat.unsaved))
         accounts = UsageAccounts(database, ledger, clock)
-        desk = ProviderDesk(fallback, builder, Audit(database, clock), accounts, clock)
+        audit = Audit(database, clock)
+        desk = ProviderDesk(fallback, builder, audit, accounts, clock)
         consent = Consent(stores.preferences, fallback, texts, is_asked=asks_consent)
         yield House(
             settings=settings,
@@ -219,6 +221,7 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
             stores=stores,
             shelf=ThreadShelf(database),
             desk=desk,
+            audit=audit,
             consent=consent,
             usage=UsageDesk(accounts, texts),
             builder=builder,

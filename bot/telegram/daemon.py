@@ -22,6 +22,7 @@ from bot.telegram.doorway import Doorway, Guests
 from bot.telegram.encore import Encore
 from bot.telegram.handlers.admin import admin_router
 from bot.telegram.handlers.chat import chat_router
+from bot.telegram.handlers.dead import dead_router
 from bot.telegram.handlers.models import model_router
 from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
@@ -31,9 +32,11 @@ from bot.telegram.intake import Poller
 from bot.telegram.live import LiveReplies
 from bot.telegram.rendering import Rendered
 from bot.telegram.spans import UpdateSpans
+from bot.telegram.stops import Stops
 from bot.telegram.watch import Phase, Watch
 from bot.web.side import web_side
 from core.errors import StartupError
+from services.inbox.desk import DeadLetterDesk
 from services.inbox.replicas import Replicas
 from services.notices import AdminNotices, WorkGivenUp
 
@@ -100,13 +103,17 @@ async def _work(house: House, mailroom: Mailroom, bot: KnownBot, me: User, stop:
     await house.warm()
     _allow_connections()
     _tune_garbage_collection()
+    live = LiveReplies()
+    stops = Stops(live, house.redis if settings.redis_url is not None else None, settings.redis_prefix, house.clock)
     await inbox.work(
-        _backstage(house, mailroom, bot, delivery), on_dead=lambda reason: notices.hear(WorkGivenUp(reason))
+        _backstage(house, mailroom, bot, delivery, live, stops),
+        on_dead=lambda reason: notices.hear(WorkGivenUp(reason)),
     )
     polling = asyncio.create_task(_poll(mailroom.replicas, Poller(bot, house.clock, take)), name="poll")
     aside = [
         asyncio.create_task(mailroom.replicas.watch(inbox.queue.recover), name="replicas"),
         asyncio.create_task(inbox.keep_house(), name="housekeeping"),
+        asyncio.create_task(stops.run(), name="stops"),
         asyncio.create_task(notices.run(), name="notices"),
         asyncio.create_task(introduce(bot, house.texts), name="introduce"),
         asyncio.create_task(_look_around(house), name="look around"),
@@ -185,10 +192,11 @@ def _to_admins(house: House, delivery: Delivery) -> Callable[[str], Awaitable[No
     return send
 
 
-def _backstage(house: House, mailroom: Mailroom, bot: Bot, delivery: Delivery) -> Backstage:
+def _backstage(
+    house: House, mailroom: Mailroom, bot: Bot, delivery: Delivery, live: LiveReplies, stops: Stops
+) -> Backstage:
     """Put together what does the work."""
     settings, inbox = house.settings, mailroom.inbox
-    live = LiveReplies()
     threads = house.stores.threads
     encore = Encore(bot, inbox)
     answering = Answering(
@@ -209,6 +217,12 @@ def _backstage(house: House, mailroom: Mailroom, bot: Bot, delivery: Delivery) -
             admin_ids=settings.admin_ids,
             desk=house.desk,
             fallback=house.fallback,
+            delivery=delivery,
+            texts=house.texts,
+        ),
+        dead_router(
+            admin_ids=settings.admin_ids,
+            desk=DeadLetterDesk(inbox, house.audit),
             delivery=delivery,
             texts=house.texts,
         ),
@@ -235,7 +249,7 @@ def _backstage(house: House, mailroom: Mailroom, bot: Bot, delivery: Delivery) -
         ),
         threads_router(delivery=delivery, shelf=house.shelf, threads=threads, texts=house.texts),
         usage_router(admin_ids=settings.admin_ids, delivery=delivery, usage=house.usage),
-        chat_router(answering=answering, delivery=delivery, live=live, threads=threads, texts=house.texts),
+        chat_router(answering=answering, delivery=delivery, stops=stops, threads=threads, texts=house.texts),
     )
     return Backstage(
         bot=bot,

@@ -102,6 +102,13 @@ class Desk(CallbackData, prefix="desk"):
     provider: str
 
 
+class Letter(CallbackData, prefix="dead"):
+    """An act of `/dead`."""
+
+    act: str
+    number: int
+
+
 def checksum(model: str) -> str:
     """A short stand-in for a model's name."""
     return f"{zlib.crc32(model.encode()):08x}"
@@ -187,6 +194,14 @@ def desk_keyboard(providers: Sequence[str]) -> InlineKeyboardMarkup:
     ]
     everything = [_button("clear", Desk(act="clear", provider="")), _button("refresh", Desk(act="", provider=""))]
     return _rows([*rows, everything])
+
+
+def letters_keyboard(numbers: Sequence[int]) -> InlineKeyboardMarkup | None:
+    """Under the list of `/dead`."""
+    rows = [
+        [_button(f"{act} {number}", Letter(act=act, number=number)) for act in ("replay", "drop")] for number in numbers
+    ]
+    return _rows(rows) if rows else None
 
 
 def _button(text: str, data: CallbackData) -> InlineKeyboardButton:

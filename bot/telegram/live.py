@@ -1,5 +1,6 @@
 """The answers that are being made right now, so that they can be stopped."""
 
+import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import count
@@ -12,7 +13,8 @@ class LiveReplies:
     """One answer a conversation at most; each has a number that its Stop button carries."""
 
     def __init__(self) -> None:
-        self._numbers = count(1)
+        # Replicas number by themselves: a button of one of them must not fit an answer of another.
+        self._numbers = count(secrets.randbelow(2**40))
         self._live: dict[ConversationKey, tuple[int, Reply]] = {}
 
     @contextmanager
@@ -33,8 +35,9 @@ class LiveReplies:
         live[1].stop()
         return True
 
-    def stop_chat(self, chat_id: int) -> None:
-        """Stop every answer of a chat, whatever its topic."""
-        for key, (_, reply) in list(self._live.items()):
-            if key.chat_id == chat_id:
-                reply.stop()
+    def stop_chat(self, chat_id: int) -> bool:
+        """Stop every answer of a chat, whatever its topic; False where there is none."""
+        replies = [reply for key, (_, reply) in self._live.items() if key.chat_id == chat_id]
+        for reply in replies:
+            reply.stop()
+        return bool(replies)

@@ -1,6 +1,6 @@
 """What is counted of Telegram."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from bot.telegram.faults import Fault
@@ -25,9 +25,9 @@ class Queue(Protocol):
         ...
 
 
-def kind_of(update: Mapping[str, Any]) -> str:
-    """What an update is: `message`, `callback_query`, ..."""
-    return next((kind for kind in update if kind in UPDATE_TYPES), OTHER)
+def kind_of(fields: Iterable[str]) -> str:
+    """What an update with these fields is: `message`, `callback_query`, ..."""
+    return next((kind for kind in fields if kind in UPDATE_TYPES), OTHER)
 
 
 class TelegramMetrics:

@@ -30,7 +30,7 @@ class UpdateSpans:
         """Handle an update."""
         with self._tracer.start_as_current_span("update", record_exception=False) as span:
             if isinstance(update, Update):
-                span.set_attribute("telegram.update", kind_of(update))
+                span.set_attribute("telegram.update", kind_of(update.model_fields_set))
             return await handler(update, data)
 
 

@@ -130,9 +130,9 @@ class Inbox:
             StorageError: the database does not answer; then the letter stays.
         """
         job = letter.job
-        # The number of the letter makes it a job of its own: the old one is done, for ever.
-        origin = job.id.partition("~")[0]
-        await self.put([Job(f"{origin}~{letter.id}", job.lane, job.priority, job.payload)])
+        # The instant at which it failed makes it a job of its own: the old one is done, for ever.
+        origin, failed_ms = job.id.partition("~")[0], int(letter.failed_at.timestamp() * 1000)
+        await self.put([Job(f"{origin}~{failed_ms}", job.lane, job.priority, job.payload)])
         await self.dead_letters.drop(letter.id)
 
     async def keep_house(self) -> None:

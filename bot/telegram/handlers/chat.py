@@ -11,15 +11,13 @@ from bot.telegram.delivery import Delivery
 from bot.telegram.filters import Addressed, UserContent
 from bot.telegram.incoming import Unreadable, incoming_of, is_group, key_of, speaker_behind
 from bot.telegram.keyboards import Stop
-from bot.telegram.live import LiveReplies
+from bot.telegram.stops import Stops
 from bot.telegram.telling import tell
 from core.i18n import Texts
 from services.chat.threads import Threads
 
 
-def chat_router(
-    *, answering: Answering, delivery: Delivery, live: LiveReplies, threads: Threads, texts: Texts
-) -> Router:
+def chat_router(*, answering: Answering, delivery: Delivery, stops: Stops, threads: Threads, texts: Texts) -> Router:
     """The handlers of ordinary conversation."""
     router = Router(name="chat")
 
@@ -52,7 +50,7 @@ def chat_router(
 
     @router.message(Command("stop"))
     async def stop(message: Message) -> None:
-        if not live.stop(key_of(message)):
+        if not await stops.stop(key_of(message)):
             await say(message, "nothing-to-stop")
 
     @router.message(Command("ask"))
@@ -73,11 +71,11 @@ def chat_router(
     async def stop_pressed(query: CallbackQuery, callback_data: Stop) -> None:
         message = query.message
         language = query.from_user.language_code
-        stopped = isinstance(message, Message) and live.stop(key_of(message), callback_data.number)
+        stopped = isinstance(message, Message) and await stops.stop(key_of(message), callback_data.number)
         await delivery.answer_callback(query.id, texts.get("stopping" if stopped else "nothing-to-stop", language))
 
     @router.stopped_message_generation()
     async def stopped_in_draft(stopped: MessageGenerationStopped) -> None:
-        live.stop_chat(stopped.chat.id)
+        await stops.stop_chat(stopped.chat.id)
 
     return router

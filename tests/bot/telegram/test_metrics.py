@@ -1,5 +1,6 @@
 """What is counted of Telegram, with a real bot and a Bot API server on loopback."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 

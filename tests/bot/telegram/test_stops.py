@@ -1,0 +1,80 @@
+"""Stop reaches the replica that is making the answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from redis.asyncio import Redis
+
+from bot.telegram.live import LiveReplies
+from bot.telegram.stops import Stops
+from core.clock import SystemClock
+from core.messages import ConversationKey, Surface
+from core.redis import open_redis
+from services.chat.reply import Reply
+from tests.support.redis_server import RedisServer
+
+HERE = ConversationKey(Surface.TELEGRAM, 7)
+TOPIC = ConversationKey(Surface.TELEGRAM, 7, 3)
+
+
+@asynccontextmanager
+async def replicas(server: RedisServer) -> AsyncIterator[tuple[Stops, Stops, LiveReplies]]:
+    """One that gets the update, and another one that is making the answer."""
+    redis = open_redis(server.url)
+    live = LiveReplies()
+    ours, theirs = (Stops(each, redis, "test", SystemClock()) for each in (LiveReplies(), live))
+    tasks = [asyncio.create_task(stops.run()) for stops in (ours, theirs)]
+    try:
+        await _both_listen(redis)
+        yield ours, theirs, live
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await redis.aclose()
+
+
+async def _both_listen(redis: Redis) -> None:
+    async with asyncio.timeout(5):
+        while (await redis.pubsub_numsub("test:stops"))[0][1] < 2:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_answer_of_another_replica_is_stopped(redis_server: RedisServer) -> None:
+    async with replicas(redis_server) as (ours, _, live):
+        reply, other = Reply(), Reply()
+        with live.showing(HERE, reply) as number, live.showing(TOPIC, other):
+            assert not await ours.stop(HERE, number + 1), "that is the button of an earlier answer"
+            assert not reply.stop_wanted
+            assert await ours.stop(HERE, number)
+            assert reply.stop_wanted
+            assert not other.stop_wanted
+            await ours.stop_chat(7)
+            assert other.stop_wanted
+        assert not await ours.stop(HERE)
+
+
+async def test_without_redis_only_what_is_here_can_be_stopped(redis_server: RedisServer) -> None:
+    """And a Redis that is gone keeps nobody waiting for long."""
+    live, reply = LiveReplies(), Reply()
+    redis = open_redis(redis_server.url)
+    stops = Stops(live, redis, "test", SystemClock())
+    await redis_server.stop()
+    async with asyncio.timeout(5):
+        assert not await stops.stop(HERE)
+    with live.showing(HERE, reply):
+        assert await stops.stop(HERE)
+    assert reply.stop_wanted
+    await redis.aclose()
+
+
+async def test_numbers_of_two_replicas_do_not_meet() -> None:
+    """A Stop button outlives its answer; pressed later, it must not stop another one."""
+    numbers: set[int] = set()
+    for _ in range(2):
+        live = LiveReplies()
+        for _ in range(100):
+            with live.showing(HERE, Reply()) as number:
+                numbers.add(number)
+    assert len(numbers) == 200

@@ -1,0 +1,103 @@
+"""Messages that cannot be handled: tried again, then kept for those who run the bot."""
+
+import math
+import re
+
+import pytest
+
+from services.chat.threads import Threads
+from services.inbox import inbox
+from tests.support.stage import ADMIN, FIRST, GROUP, PERSON, Stage
+
+SORRY = "Something went wrong on my side, sorry. It has been noted; please try again."
+
+
+class Trouble:
+    """Makes `/new` fail so many times."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.times = 0
+        self.left = math.inf
+        original = Threads.start_new
+
+        async def start_new(threads: Threads, key: object) -> object:
+            self.times += 1
+            self.left -= 1
+            if self.left >= 0:
+                raise ValueError("out of tune")
+            return await original(threads, key)  # type: ignore[arg-type]
+
+        patch.setattr(Threads, "start_new", start_new)
+
+
+@pytest.fixture
+def trouble(monkeypatch: pytest.MonkeyPatch) -> Trouble:
+    monkeypatch.setattr(inbox, "PAUSES_S", (0.01, 0.01))
+    return Trouble(monkeypatch)
+
+
+async def number_of_the_letter(stage: Stage) -> int:
+    """Its number, once it is in the list."""
+    while True:
+        stage.says("/dead", ADMIN)
+        found = re.search(r"^(\d+)\. ", (await stage.reply(ADMIN)).text, re.MULTILINE)
+        if found is not None:
+            return int(found[1])
+
+
+async def test_a_fault_that_passes_is_not_noticed(stage: Stage, trouble: Trouble) -> None:
+    """The third try answers, and nobody hears of the two before it."""
+    trouble.left = 2
+    stage.says("/new")
+    assert (await stage.reply()).text.startswith("Done.")
+    assert len(stage.chat().texts()) == 1
+    assert not stage.chat(ADMIN).texts()
+
+
+async def test_a_message_that_fails_again_and_again(stage: Stage, trouble: Trouble) -> None:
+    """Its sender is told once, what waits behind it is answered, admins are told, and can do it again or drop it."""
+    stage.says("/new")
+    assert (await stage.reply()).text == SORRY
+    assert (await stage.asks("Are you there?")).text == FIRST
+    assert stage.chat().texts() == [SORRY, FIRST]
+    assert trouble.times == 3
+    await stage.until(lambda: any("dead letters" in text for text in stage.chat(ADMIN).texts()))
+    stage.says("/dead", ADMIN)
+    listed = await stage.reply(ADMIN)
+    assert "ValueError" in listed.text
+    assert "telegram:7:0" in listed.text
+    assert listed.labels == ["replay 1", "drop 1"]
+
+    trouble.left = 0
+    stage.presses(listed, "replay 1")
+    await stage.until(lambda: stage.chat().texts()[-1].startswith("Done."))
+    await stage.until(lambda: listed.text.startswith("There are no dead letters"))
+    assert not listed.labels
+    audit = await stage.house.audit.recent()
+    assert [(entry.action, entry.actor_id) for entry in audit] == [("dead.replay", ADMIN)]
+
+
+async def test_a_replay_that_fails_comes_back(stage: Stage, trouble: Trouble) -> None:
+    stage.says("/new")
+    await stage.reply()
+    for times in (1, 2):
+        stage.says(f"/dead replay {await number_of_the_letter(stage)}", ADMIN)
+        await stage.until(lambda times=times: stage.chat().texts() == [SORRY] * (times + 1))
+    assert trouble.times == 9
+    number = await number_of_the_letter(stage)
+    stage.says(f"/dead drop {number}", ADMIN)
+    assert f"{number} is thrown away" in (await stage.reply(ADMIN)).text
+    stage.says(f"/dead drop {number}", ADMIN)
+    assert f"There is no dead letter {number}" in (await stage.reply(ADMIN)).text
+    stage.says(f"/dead bury {number}", ADMIN)
+    assert (await stage.reply(ADMIN)).text.startswith("Usage:")
+
+
+@pytest.mark.parametrize("chat_id", [PERSON, GROUP])
+async def test_nobody_else_knows_the_command(stage: Stage, chat_id: int) -> None:
+    stage.says("/dead", chat_id, user_id=PERSON)
+    if chat_id == PERSON:
+        assert (await stage.reply()).text.startswith("I do not know that command")
+    else:
+        await stage.quiet()
+        assert not stage.chat(GROUP).texts()
