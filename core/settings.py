@@ -240,6 +240,9 @@ def _inconsistencies(common: CommonVariables, wrong: frozenset[str]) -> list[str
         for name in ("telegram_webhook_url", "telegram_webhook_secret")
         if getattr(common, name) is None and name not in wrong
     ]
+    if common.web_port is None and "web_port" not in wrong:
+        reason = "is needed with TELEGRAM_MODE=webhook: the web side takes what Telegram delivers"
+        found.append(mistake("WEB_PORT", reason, _example("web_port")))
     url = common.telegram_webhook_url
     if url and not url.lower().startswith("https://") and common.telegram_api_base_url is None:
         reason = "must begin with https://, Telegram delivers to nothing else"

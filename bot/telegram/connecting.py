@@ -43,8 +43,13 @@ def bot_at(token: str, api_base_url: str | None) -> KnownBot:
     return KnownBot(token, session=AiohttpSession(limit=CONNECTIONS, api=api))
 
 
-async def connect(bot: KnownBot, clock: Clock) -> User:
+async def connect(bot: KnownBot, clock: Clock, *, polls: bool = True) -> User:
     """Make sure of the token and of the right to poll; a Telegram that is out of reach is waited for.
+
+    Args:
+        bot: who connects.
+        clock: what pauses are measured by.
+        polls: whether it is going to poll, for which there may be no webhook.
 
     Raises:
         StartupError: the token is refused.
@@ -53,7 +58,8 @@ async def connect(bot: KnownBot, clock: Clock) -> User:
     while True:
         try:
             bot.identity = await _identity(bot)
-            await _end_webhook(bot)
+            if polls:
+                await _end_webhook(bot)
         except (TelegramAPIError, ClientDecodeError) as error:
             wait = float(error.retry_after) if isinstance(error, TelegramRetryAfter) else pause
             log.warning("telegram.unreachable", reason=reason_of(error), pause_s=wait)

@@ -28,14 +28,16 @@ from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
 from bot.telegram.handlers.threads import threads_router
 from bot.telegram.handlers.usage import usage_router
-from bot.telegram.intake import Poller
+from bot.telegram.intake import Poller, Sink
 from bot.telegram.live import LiveReplies
 from bot.telegram.rendering import Rendered
 from bot.telegram.spans import UpdateSpans
 from bot.telegram.stops import Stops
 from bot.telegram.watch import Phase, Watch
+from bot.telegram.webhook import Webhook
 from bot.web.side import web_side
 from core.errors import StartupError
+from core.settings import Settings
 from services.inbox.desk import DeadLetterDesk
 from services.inbox.replicas import Replicas
 from services.notices import AdminNotices, WorkGivenUp
@@ -63,31 +65,45 @@ async def run(house: House) -> int:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
     bot = bot_at(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
     watch = Watch(bot, house.clock, house.metrics, house.tracing)
+    webhook = _webhook(settings)
     with _stop_signal() as stop:
         try:
-            async with web_side(house, watch.checks):
-                return await _serve(house, bot, stop, watch)
+            async with web_side(house, watch.checks, [webhook.route] if webhook is not None else []):
+                return await _serve(house, bot, stop, watch, webhook)
         finally:
             await bot.session.close()
 
 
-async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch) -> int:
-    connecting = asyncio.create_task(connect(bot, house.clock), name="connect")
+async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch, webhook: Webhook | None) -> int:
+    connecting = asyncio.create_task(connect(bot, house.clock, polls=webhook is None), name="connect")
     await _first(connecting, stop)
     if not connecting.done():
         await _end(connecting)
         return 0
     me = connecting.result()
     async with open_mailroom(house, bot.id) as mailroom:
-        await _work(house, mailroom, bot, me, stop, watch)
+        await _work(house, mailroom, bot, me, stop, watch, webhook)
     return 0
 
 
-async def _work(house: House, mailroom: Mailroom, bot: KnownBot, me: User, stop: asyncio.Event, watch: Watch) -> None:
+def _webhook(settings: Settings) -> Webhook | None:
+    url, secret = settings.telegram_webhook_url, settings.telegram_webhook_secret
+    if settings.telegram_mode != "webhook" or url is None or secret is None:
+        return None
+    return Webhook(url, secret.get_secret_value())
+
+
+async def _work(
+    house: House,
+    mailroom: Mailroom,
+    bot: KnownBot,
+    me: User,
+    stop: asyncio.Event,
+    watch: Watch,
+    webhook: Webhook | None,
+) -> None:
     """Take updates in and do what they ask for, until told to stop."""
     settings, inbox = house.settings, mailroom.inbox
-    if settings.telegram_mode == "webhook":
-        log.warning("telegram.webhook_not_served", detail="this version fetches its updates by polling")
     watch.figures.follow(inbox)
     delivery = Delivery(bot, house.clock, inbox.said, watch.figures)
     doorway = Doorway(
@@ -109,7 +125,11 @@ async def _work(house: House, mailroom: Mailroom, bot: KnownBot, me: User, stop:
         _backstage(house, mailroom, bot, delivery, live, stops),
         on_dead=lambda reason: notices.hear(WorkGivenUp(reason)),
     )
-    polling = asyncio.create_task(_poll(mailroom.replicas, Poller(bot, house.clock, take)), name="poll")
+    if webhook is None:
+        receiving = _poll(mailroom.replicas, Poller(bot, house.clock, take))
+    else:
+        receiving = _be_delivered_to(webhook, bot, house, take)
+    intake = asyncio.create_task(receiving, name="intake")
     aside = [
         asyncio.create_task(mailroom.replicas.watch(inbox.queue.recover), name="replicas"),
         asyncio.create_task(inbox.keep_house(), name="housekeeping"),
@@ -123,16 +143,30 @@ async def _work(house: House, mailroom: Mailroom, bot: KnownBot, me: User, stop:
     watch.phase = Phase.SERVING
     log.info("bot.started", username=me.username, providers=[p.id for p in house.fallback.providers])
     try:
-        await _first(polling, stop)
+        await _first(intake, stop)
     finally:
         watch.phase = Phase.STOPPING
-        await _end(polling)
+        await _end(intake)
         log.info("bot.stopping", timeout_s=settings.shutdown_timeout)
         await inbox.queue.drain(settings.shutdown_timeout)
         await _end(*aside)
         log.info("bot.stopped")
-    if not polling.cancelled():
-        polling.result()
+    if not intake.cancelled():
+        intake.result()
+
+
+async def _be_delivered_to(webhook: Webhook, bot: Bot, house: House, take: Sink) -> None:
+    """Have Telegram deliver to this replica, among others.
+
+    Raises:
+        StartupError: Telegram does not deliver to that address.
+    """
+    webhook.open(take)
+    try:
+        await webhook.announce(bot, house.clock)
+        await asyncio.Event().wait()
+    finally:
+        webhook.close()
 
 
 async def _poll(replicas: Replicas, poller: Poller) -> None:

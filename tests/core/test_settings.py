@@ -241,21 +241,23 @@ class TestValues:
             load(**{name.upper(): str(field.examples[0])})
         load(AVAILABLE_PROVIDERS=Settings.model_fields["available_providers"].examples[0])
 
-    def test_webhook_mode_asks_for_both_of_its_variables(self) -> None:
+    def test_webhook_mode_asks_for_its_variables_and_a_port_to_be_delivered_to(self) -> None:
         lines = mistakes(TELEGRAM_MODE="webhook")
-        assert [line.partition(":")[0] for line in lines] == ["TELEGRAM_WEBHOOK_URL", "TELEGRAM_WEBHOOK_SECRET"]
-        assert (
-            load(
-                TELEGRAM_MODE="webhook", TELEGRAM_WEBHOOK_URL="https://a.example/t", TELEGRAM_WEBHOOK_SECRET="word"
-            ).telegram_webhook_url
-            == "https://a.example/t"
-        )
+        assert [line.partition(":")[0] for line in lines] == [
+            "TELEGRAM_WEBHOOK_URL",
+            "TELEGRAM_WEBHOOK_SECRET",
+            "WEB_PORT",
+        ]
+        url = "https://a.example/t"
+        hook = {"TELEGRAM_MODE": "webhook", "TELEGRAM_WEBHOOK_URL": url, "TELEGRAM_WEBHOOK_SECRET": "word"}
+        assert load(**hook, WEB_PORT="8080").telegram_webhook_url == url
 
     def test_a_webhook_without_https_is_for_a_self_hosted_server_only(self) -> None:
         hook = {
             "TELEGRAM_MODE": "webhook",
             "TELEGRAM_WEBHOOK_URL": "http://bot:80/t",
             "TELEGRAM_WEBHOOK_SECRET": "word",
+            "WEB_PORT": "80",
         }
         assert "must begin with https://" in mistakes(**hook)[0]
         load(**hook, TELEGRAM_API_BASE_URL="http://localhost:8081")
