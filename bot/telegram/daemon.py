@@ -178,10 +178,13 @@ async def _poll(replicas: Replicas, poller: Poller) -> None:
     while True:
         async with replicas.lead() as lost:
             polling = asyncio.create_task(poller.run(), name="poller")
-            await _first(polling, lost)
-            if polling.done():
+            try:
+                await _first(polling, lost)
+            finally:
+                # Before the lead is left: two that poll would throw each other out.
+                await _end(polling)
+            if not polling.cancelled():
                 polling.result()
-            await _end(polling)
             log.warning("intake.lead_lost")
 
 
