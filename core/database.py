@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -94,7 +95,7 @@ class Database:
         self._untransacted = self._engine.execution_options(**{_BEGIN: ""})
         # SQLite has one writer at a time. In this process they queue here, in order and woken at once, instead
         # of polling for the file's lock.
-        self._writers = asyncio.Lock() if self._is_sqlite else None
+        self._writers = _Writers() if self._is_sqlite else None
 
     @property
     def engine(self) -> AsyncEngine:
@@ -140,8 +141,11 @@ class Database:
         await self._engine.dispose()
 
     @asynccontextmanager
-    async def session(self) -> AsyncGenerator[AsyncSession]:
+    async def session(self, *, first: bool = False) -> AsyncGenerator[AsyncSession]:
         """A session in a transaction that may write; it commits on exit.
+
+        Args:
+            first: whether it goes before others that wait, where one waits for another.
 
         Raises:
             StorageError: the database is locked, read-only, full, gone, or refused a statement.
@@ -152,7 +156,7 @@ class Database:
             return
         try:
             async with asyncio.timeout(self._busy_timeout_s):
-                await self._writers.acquire()
+                await self._writers.acquire(first=first)
         except TimeoutError:
             raise StorageError(f"the database failed: {LOCKED}") from None
         try:
@@ -272,6 +276,38 @@ class Database:
                 if mode != "wal":
                     log.warning("database.without_wal", mode=mode)
                 return
+
+
+class _Writers:
+    """A lock whose waiters are served in order, but for those that go first."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        self._first: deque[asyncio.Future[None]] = deque()
+        self._others: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self, *, first: bool) -> None:
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        (self._first if first else self._others).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # It got the lock at the moment when it gave up.
+                self.release()
+            raise
+
+    def release(self) -> None:
+        for waiting in (self._first, self._others):
+            while waiting:
+                turn = waiting.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return
+        self._is_taken = False
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 import structlog
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
-from sqlalchemy import and_, select, update
+from sqlalchemy import BigInteger, and_, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import Clock
 from core.database import Database
 from core.errors import StorageError
+from core.group_commit import GroupCommit
 from core.messages import ConversationKey
 from core.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from services.chat import transcript
@@ -33,6 +34,7 @@ class Threads:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._notes = GroupCommit(database)
 
     async def warm(self) -> None:
         """Build what the first reading and writing of messages would otherwise wait 0.2 s for."""
@@ -84,7 +86,7 @@ class Threads:
         """
         stored = await _store([prompt])
         now = self._clock.now()
-        values = {
+        row = {
             "thread_id": thread.id,
             "replaces_id": replaces_id,
             "created_at": now,
@@ -95,7 +97,7 @@ class Threads:
             "attachment_count": len(transcript.digests(stored.messages)),
             "origin": origin,
         }
-        insert = self._database.insert(TurnRow).values(values).on_conflict_do_nothing(index_elements=["origin"])
+        insert = self._database.insert(TurnRow).values(row).on_conflict_do_nothing(index_elements=["origin"])
         async with self._database.session() as session:
             turn_id = (await session.scalars(insert.returning(TurnRow.id))).one_or_none()
             if turn_id is None:
@@ -200,20 +202,18 @@ class Threads:
 
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
         """Remember which messages on the surface hold the answer; a message that held another's is now this one's."""
-        async with self._database.session() as session:
-            of_turn = select(ThreadRow).join(TurnRow, TurnRow.thread_id == ThreadRow.id).where(TurnRow.id == turn_id)
-            thread = await session.scalar(of_turn)
-            if thread is None or not message_ids:
-                return
-            place = {"surface": thread.surface, "chat_id": thread.chat_id, "turn_id": turn_id}
-            insert = self._database.insert(AnswerMessageRow)
-            values = [{**place, "message_id": message_id} for message_id in dict.fromkeys(message_ids)]
-            await session.execute(
-                insert.values(values).on_conflict_do_update(
-                    index_elements=["surface", "chat_id", "message_id"],
-                    set_={"turn_id": turn_id},
-                )
-            )
+        await asyncio.gather(*(self._note_answer(turn_id, each) for each in dict.fromkeys(message_ids)))
+
+    async def _note_answer(self, turn_id: int, message_id: int) -> None:
+        # In one statement, so that it goes together with others: a crash before it is done doubles a message.
+        found = (
+            select(ThreadRow.surface, ThreadRow.chat_id, literal(message_id, BigInteger), TurnRow.id)
+            .join(TurnRow, TurnRow.thread_id == ThreadRow.id)
+            .where(TurnRow.id == turn_id)
+        )
+        columns = ["surface", "chat_id", "message_id", "turn_id"]
+        insert = self._database.insert(AnswerMessageRow).from_select(columns, found)
+        await self._notes.execute(insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id}))
 
     async def _ensure_current(self, session: AsyncSession, key: ConversationKey) -> ThreadRow:
         # Another replica may do the same at this instant: the unique index lets one row in, both then read it.

@@ -17,6 +17,7 @@ from sqlalchemy import delete, select
 from core.clock import Clock
 from core.database import Database
 from core.errors import StorageError
+from core.group_commit import GroupCommit
 from core.tables import SaidRow
 
 log = structlog.get_logger()
@@ -41,6 +42,7 @@ class Said:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._notes = GroupCommit(database)
 
     @contextmanager
     def by(self, job_id: str) -> Generator[None]:
@@ -102,7 +104,6 @@ class Said:
             "created_at": self._clock.now(),
         }
         try:
-            async with self._database.session() as session:
-                await session.execute(self._database.insert(SaidRow).values(values).on_conflict_do_nothing())
+            await self._notes.execute(self._database.insert(SaidRow).values(values).on_conflict_do_nothing())
         except StorageError as error:
             log.warning("inbox.said_not_noted", job=job_id, error=str(error))
