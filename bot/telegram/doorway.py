@@ -21,9 +21,9 @@ from services.inbox.job import Job
 
 log = structlog.get_logger()
 
-AT_ONCE = frozenset({"/stop", "/provider", "/privacy", "/dead"})
+AT_ONCE = frozenset({"/stop", "/provider", "/privacy", "/usage", "/dead"})
 """Commands about the answer that is being made, or about the bot: they do not wait behind it."""
-IN_TURN = frozenset({"/start", "/help", "/new", "/model", "/ask"})
+IN_TURN = frozenset({"/start", "/help", "/new", "/threads", "/model", "/ask"})
 """The other commands; in a group they need no mention."""
 
 
