@@ -1,14 +1,14 @@
 """Polling: each update once, in order, through everything that Telegram answers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
-from aiogram.types import Update
 from structlog.testing import capture_logs
 
 from bot.telegram.intake import CONFLICT_PATIENCE_S, LONGEST_PAUSE_S, UPDATE_TYPES, Poller
-from core.errors import StartupError
+from core.errors import StartupError, StorageError
 from tests.support.clock import ManualClock, settle
 from tests.support.telegram_server import TelegramServer
 from tests.support.telegram_traffic import Traffic
@@ -19,14 +19,16 @@ class Intake:
 
     def __init__(self, traffic: Traffic, clock: ManualClock) -> None:
         self.taken: list[str] = []
+        self.failures = 0
+        """How many batches the database does not take."""
         self.poller = Poller(traffic.bot, clock, self.take)
         self.task = asyncio.create_task(self.poller.run())
 
-    async def take(self, update: Update) -> None:
-        text = update.message.text if update.message is not None else None
-        if text == "trouble":
-            raise ValueError("out of tune")
-        self.taken.append(text or update.event_type)
+    async def take(self, batch: Sequence[dict[str, Any]]) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StorageError("the database failed: locked")
+        self.taken += [raw["message"]["text"] for raw in batch if "text" in raw.get("message", {})]
 
 
 @pytest.fixture
@@ -60,32 +62,22 @@ async def test_only_what_is_used_is_asked_for(server: TelegramServer, intake: In
     assert params["timeout"] == "30"
 
 
-async def test_what_cannot_be_read_is_put_aside(server: TelegramServer, intake: Intake) -> None:
-    """A line for the operator without a word of it."""
+async def test_a_batch_is_confirmed_when_it_is_stored_and_not_before(
+    server: TelegramServer, intake: Intake, clock: ManualClock
+) -> None:
+    """What the database does not take comes again, after 1, 2 and 4 seconds, and nothing is lost or overtaken."""
+    intake.failures = 3
     with capture_logs() as logs:
-        server.push_update(message={"message_id": "x", "text": "a secret"})
-        server.push_update(callback_query={"id": 5})
         server.user_says("one")
-        await server.wait_for(lambda: intake.taken == ["one"])
-    assert [(entry["event"], entry["kinds"]) for entry in logs] == [
-        ("intake.unreadable", ["message"]),
-        ("intake.unreadable", ["callback_query"]),
-    ]
-    assert "secret" not in str(logs)
-
-
-async def test_the_sure_part_of_a_message_is_taken(server: TelegramServer, intake: Intake) -> None:
-    server.user_says("one", extra={"poll": {"question": 5}})
-    await server.wait_for(lambda: intake.taken == ["one"])
-
-
-async def test_an_update_that_breaks_what_takes_it_costs_only_itself(server: TelegramServer, intake: Intake) -> None:
-    with capture_logs() as logs:
-        for text in ("one", "trouble", "two"):
-            server.user_says(text)
-        await server.wait_for(lambda: intake.taken == ["one", "two"])
-    assert [entry["event"] for entry in logs] == ["intake.not_taken"]
-    await server.wait_for(lambda: not server.pending)
+        for number in range(1, 4):
+            await server.wait_for(lambda number=number: len(logs) == number)
+            await settle()
+            assert [each["update_id"] for each in server.pending]
+            server.user_says(f"more {number}")
+            await clock.advance(logs[-1]["pause_s"])
+        await server.wait_for(lambda: intake.taken == ["one", "more 1", "more 2", "more 3"])
+        await server.wait_for(lambda: not server.pending)
+    assert [(entry["event"], entry["pause_s"]) for entry in logs] == [("intake.not_stored", s) for s in (1, 2, 4)]
 
 
 async def test_an_update_without_a_number_is_passed_over(

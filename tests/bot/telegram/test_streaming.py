@@ -10,6 +10,7 @@ from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
 from structlog.testing import capture_logs
 
 from bot.telegram.delivery import Delivery
+from bot.telegram.rendering import Rendered
 from bot.telegram.streaming import Buttons, Place, StreamedAnswer, StreamMode
 from tests.support.clock import ManualClock
 from tests.support.telegram_server import TelegramServer
@@ -40,6 +41,7 @@ class GrowingReply:
         self.phase = Phase.RUNNING
         self.notice: str | None = None
         self.footer: str | None = None
+        self.earlier_ids: tuple[int, ...] = ()
         self._news = asyncio.Event()
 
     def grow(self, piece: str) -> None:
@@ -72,15 +74,20 @@ class Stage:
         self.task: asyncio.Task[None] | None = None
         self.answer: StreamedAnswer | None = None
         self.chat_id = PERSON
+        self.noted: list[int] = []
+        """The messages that whoever keeps such things was told of, in order."""
 
     def begin(self, mode: StreamMode = "edit", place: Place | None = None) -> None:
         place = place or Place(PERSON, is_group=False)
         self.chat_id = place.chat_id
         self.answer = StreamedAnswer(
             delivery=self._delivery, clock=self.clock, reply=self.reply, place=place, mode=mode, empty=EMPTY,
-            buttons=Buttons(STOP, lambda: RETRY),
+            buttons=Buttons(STOP, lambda: RETRY), sent=self._note,
         )  # fmt: skip
         self.task = asyncio.create_task(self.answer.show())
+
+    async def _note(self, message_id: int) -> None:
+        self.noted.append(message_id)
 
     async def pass_time(self, seconds: float) -> None:
         await self._traffic.pass_time(seconds)
@@ -686,3 +693,50 @@ async def test_an_answer_cancelled_in_a_flood_gives_way(stage: Stage, server: Te
 
     with pytest.raises(asyncio.CancelledError):
         await stage.task
+
+
+# Begun in an earlier life of the process.
+
+
+async def test_an_answer_goes_on_in_the_messages_that_it_had(
+    stage: Stage, delivery: Delivery, server: TelegramServer
+) -> None:
+    """Page by page, without a new message; one that is over is taken away, and one that is lacking is sent."""
+    before = [sent for text in ("half of", "and a", "rest") if (sent := await delivery.send(PERSON, Rendered(text)))]
+    stage.reply.earlier_ids = tuple(each.message_id for each in before)
+    stage.begin()
+    stage.reply.grow("First page.\n\n" + "word " * 900)
+    await stage.end()
+
+    assert [message.id for message in server.chat(PERSON).answers()] == [each.message_id for each in before[:2]]
+    assert stage.texts[0].startswith("First page.")
+    assert server.chat(PERSON).answers()[1].labels == ["Retry"]
+    assert stage.calls("sendMessage") == len(before)
+
+
+async def test_each_message_is_noted_when_it_stands_and_once(stage: Stage, server: TelegramServer) -> None:
+    """Before anything else is said: whoever dies after that must know of it."""
+    stage.begin()
+    stage.reply.grow("Hello")
+    await stage.pass_time(1)
+    assert stage.noted == [message.id for message in server.chat(PERSON).answers()]
+    stage.reply.grow(" there.\n\n" + "word " * 900)
+    await stage.end()
+    assert stage.noted == [message.id for message in server.chat(PERSON).answers()]
+    assert len(stage.noted) == 2
+
+
+async def test_the_message_that_takes_the_place_of_a_deleted_one_is_noted(
+    stage: Stage, delivery: Delivery, server: TelegramServer
+) -> None:
+    """A person deleted what an earlier attempt had said: the end comes in a new message."""
+    earlier = await delivery.send(PERSON, Rendered("half of"))
+    assert earlier is not None
+    await delivery.delete(PERSON, earlier.message_id)
+    stage.reply.earlier_ids = (earlier.message_id,)
+    stage.begin()
+    stage.reply.grow("All of it.")
+    await stage.end()
+    [message] = server.chat(PERSON).answers()
+    assert message.text == "All of it."
+    assert stage.noted == [message.id]
