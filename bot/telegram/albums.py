@@ -17,7 +17,8 @@ class _Album:
     is_for_bot: bool = False
     is_placed: bool = False
     is_refused: bool = False
-    parts: list[AlbumPart] = field(default_factory=list[AlbumPart])
+    parts: dict[int, AlbumPart] = field(default_factory=dict[int, AlbumPart])
+    """By their messages."""
     last_at: float = 0.0
 
 
@@ -48,8 +49,10 @@ class Albums:
         album = self._album(message)
         album.is_for_bot = album.is_for_bot or is_for_bot
         if len(album.parts) < MOST_PARTS:
-            album.parts.append(AlbumPart(message.chat.id, message.media_group_id, message.message_id, update))
-        return list(album.parts) if album.is_for_bot else []
+            # By its message, since a batch that could not be stored comes again.
+            part = AlbumPart(message.chat.id, message.media_group_id, message.message_id, update)
+            album.parts.setdefault(part.message_id, part)
+        return list(album.parts.values()) if album.is_for_bot else []
 
     def placed(self, message: Message) -> None:
         """The album of this part has its place in a lane: its other parts are answered with it."""

@@ -1,65 +1,68 @@
-"""When an album is whole, and what belongs to it."""
+"""Which parts of a group's album are stored, and when."""
 
-import asyncio
-
-from bot.telegram.albums import LAST_PART_S, MOST_PARTS, Album, Albums
-from tests.support.clock import ManualClock, settle
+from bot.telegram.albums import ALBUMS_KEPT, FORGOTTEN_AFTER_S, Albums
+from services.inbox.albums import MOST_PARTS
+from tests.support.clock import ManualClock
 from tests.support.telegram_messages import GROUP, message
 
 
-def taken(albums: Albums, number: int, album: str | None = "x", **fields: object) -> Album:
-    found = albums.join(message(None, message_id=number, media_group_id=album, **fields))
-    assert found is not None
-    return found
+def joined(albums: Albums, number: int, *, is_for_bot: bool = False, album: str | None = "x", **fields: object) -> list[int]:
+    """The parts that are to be stored now, by their messages."""
+    part = message(None, message_id=number, media_group_id=album, **fields)
+    return [each.message_id for each in albums.join(part, f"update {number}", is_for_bot=is_for_bot)]
 
 
-async def numbers(album: Album) -> list[int]:
-    return [each.message_id for each in await album.whole()]
+def test_a_message_that_stands_by_itself_is_no_album(clock: ManualClock) -> None:
+    assert joined(Albums(clock), 1, album=None, is_for_bot=True) == []
 
 
-async def test_a_message_that_stands_by_itself_is_no_album(clock: ManualClock) -> None:
-    assert Albums(clock).join(message("hello")) is None
-
-
-async def test_an_album_is_whole_a_second_after_its_last_part(clock: ManualClock) -> None:
+def test_nothing_is_stored_before_a_part_is_for_the_bot(clock: ManualClock) -> None:
+    """Then those before it are, and those after it as they come."""
     albums = Albums(clock)
-    whole = asyncio.create_task(numbers(taken(albums, 1)))
-    await clock.advance(0.9 * LAST_PART_S)
-    taken(albums, 2)
-    await clock.advance(0.9 * LAST_PART_S)
-    assert not whole.done()
-    await clock.advance(0.2 * LAST_PART_S)
-    assert whole.result() == [1, 2]
+    assert [joined(albums, 1), joined(albums, 2)] == [[], []]
+    assert joined(albums, 3, is_for_bot=True) == [1, 2, 3]
+    assert 4 in joined(albums, 4)
 
 
-async def test_a_part_that_comes_later_is_a_message_of_its_own(clock: ManualClock) -> None:
+def test_what_is_stored_is_the_update_that_brought_it(clock: ManualClock) -> None:
+    [part] = Albums(clock).join(message(None, message_id=1, media_group_id="x"), "the update", is_for_bot=True)
+    assert (part.chat_id, part.album, part.message_id, part.update) == (7, "x", 1, "the update")
+
+
+def test_albums_of_two_chats_are_apart_whatever_their_name(clock: ManualClock) -> None:
     albums = Albums(clock)
-    first = taken(albums, 1)
-    await clock.advance(LAST_PART_S)
-    late = taken(albums, 2)
-    assert late is not first
-    assert await numbers(first) == [1]
+    joined(albums, 1)
+    assert joined(albums, 2, chat=GROUP, is_for_bot=True) == [2]
 
 
-async def test_no_more_than_ten_parts_and_the_tenth_is_the_last(clock: ManualClock) -> None:
-    """Nothing is waited for then."""
+def test_a_part_that_comes_twice_is_one(clock: ManualClock) -> None:
     albums = Albums(clock)
-    parts = [taken(albums, number) for number in range(MOST_PARTS + 1)]
-    assert parts[0] is parts[MOST_PARTS - 1] is not parts[MOST_PARTS]
-    whole = asyncio.create_task(numbers(parts[0]))
-    await settle()
-    assert whole.result() == list(range(MOST_PARTS))
+    for _ in range(MOST_PARTS):
+        joined(albums, 1)
+    assert joined(albums, 2, is_for_bot=True) == [1, 2]
 
 
-async def test_albums_of_two_chats_are_apart_whatever_their_name(clock: ManualClock) -> None:
+def test_an_album_is_forgotten_half_a_minute_after_its_last_part(clock: ManualClock) -> None:
     albums = Albums(clock)
-    assert taken(albums, 1) is not taken(albums, 2, chat=GROUP)
+    joined(albums, 1)
+    clock.shift(FORGOTTEN_AFTER_S - 1)
+    joined(albums, 2)
+    clock.shift(FORGOTTEN_AFTER_S - 1)
+    assert joined(albums, 3, is_for_bot=True) == [1, 2, 3]
+    clock.shift(FORGOTTEN_AFTER_S)
+    assert joined(albums, 4, is_for_bot=True) == [4]
 
 
-async def test_albums_that_are_whole_leave_nothing_behind(clock: ManualClock) -> None:
+def test_only_so_many_albums_are_remembered(clock: ManualClock) -> None:
     albums = Albums(clock)
-    for number in range(50):
-        taken(albums, number, str(number))
-    await clock.advance(LAST_PART_S)
-    taken(albums, 50)
-    assert len(albums._open) == 1
+    for number in range(2 * ALBUMS_KEPT):
+        joined(albums, number, album=str(number))
+    assert len(albums._albums) <= ALBUMS_KEPT
+
+
+def test_who_sent_an_album_is_told_once_that_it_is_too_much(clock: ManualClock) -> None:
+    albums = Albums(clock)
+    one, two = (message(None, message_id=number, media_group_id="x") for number in (1, 2))
+    assert [albums.refused(one), albums.refused(two)] == [True, False]
+    alone = message("hello")
+    assert [albums.refused(alone), albums.refused(alone)] == [True, True]

@@ -1,76 +1,83 @@
-"""Where an update goes: who is let in, and who waits behind whom."""
+"""Where an update goes: who is let in, what is kept, and who waits behind whom."""
 
-import asyncio
-from collections.abc import Hashable
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from aiogram import Bot, Dispatcher
-from aiogram.types import Update
-from bot.telegram.lanes import WAITING_LIMIT, Job, Lanes
+from structlog.testing import capture_logs
 
-from bot.telegram.delivery import Delivery
 from bot.telegram.doorway import Doorway, Guests
-from core.clock import Clock, SystemClock
-from core.i18n import Texts
+from bot.telegram.jobs import TurnedAway, UpdateArrived, payload_of
+from core.errors import StorageError
 from core.messages import ConversationKey, Surface
+from services.inbox.albums import AlbumPart
+from services.inbox.job import LARGEST_PRIORITY, Job
+from tests.support.clock import ManualClock
 from tests.support.telegram_chats import JsonObject, natural_entities
-from tests.support.telegram_messages import ANN, BOB, BOT, GROUP, PRIVATE, raw, update
-from tests.support.telegram_server import TelegramServer
+from tests.support.telegram_messages import ANN, BOB, BOT, GROUP, PRIVATE, raw
 from tests.support.telegram_traffic import Traffic
 
-IN_PRIVATE = ConversationKey(Surface.TELEGRAM, 7)
-IN_GROUP = ConversationKey(Surface.TELEGRAM, -100)
+IN_PRIVATE = str(ConversationKey(Surface.TELEGRAM, 7))
+IN_GROUP = str(ConversationKey(Surface.TELEGRAM, -100))
+NOW = "now:1"
 
 
-class Recorder(Dispatcher):
-    """Handles nothing, and remembers what it was fed."""
-
-    def __init__(self) -> None:
-        super().__init__(disable_fsm=True)
-        self.fed: list[Update] = []
-
-    async def feed_update(self, bot: Bot, update: Update, **_: object) -> None:  # noqa: ARG002 - the library's signature
-        self.fed.append(update)
-
-
-class Crossing(Lanes):
-    """Lanes that tell which way a job went."""
+class Shelf:
+    """An inbox that only keeps, and has no room for the lanes that a test closes."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.ways: list[Hashable] = []
+        self.jobs: dict[str, Job] = {}
+        self.full: set[str] = set()
+        self.broken = False
 
-    def submit(self, key: Hashable, job: Job, farewell: Job | None = None) -> bool:
-        self.ways.append(key)
-        return super().submit(key, job, farewell)
+    async def put(self, jobs: Sequence[Job]) -> list[Job]:
+        if self.broken:
+            raise StorageError("the database failed: full")
+        refused = [job for job in jobs if job.is_limited and job.lane in self.full]
+        self.jobs |= {job.id: job for job in jobs if job not in refused and job.id not in self.jobs}
+        return refused
 
-    def run_at_once(self, job: Job) -> None:
-        self.ways.append("at once")
-        super().run_at_once(job)
+
+class Parts:
+    """Parts of albums, kept."""
+
+    def __init__(self) -> None:
+        self.kept: dict[int, AlbumPart] = {}
+
+    async def put(self, parts: Sequence[AlbumPart]) -> None:
+        self.kept |= {part.message_id: part for part in parts}
 
 
 class Entrance:
     """A doorway, and what lies behind it."""
 
     def __init__(
-        self,
-        traffic: Traffic,
-        delivery: Delivery,
-        users: frozenset[int] = frozenset(),
-        chats: frozenset[int] = frozenset(),
-        clock: Clock | None = None,
+        self, traffic: Traffic, clock: ManualClock, users: frozenset[int] = frozenset(), chats: frozenset[int] = frozenset()
     ) -> None:
-        self.lanes, self.dispatcher = Crossing(), Recorder()
-        self._bot = traffic.bot
-        self.doorway = Doorway(
-            bot=traffic.bot, dispatcher=self.dispatcher, lanes=self.lanes, delivery=delivery, texts=Texts(strict=True),
-            clock=clock or SystemClock(), guests=Guests(users=users, chats=chats),
-        )  # fmt: skip
+        self.shelf, self.parts = Shelf(), Parts()
+        guests = Guests(users=users, chats=chats)
+        self.doorway = Doorway(bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, guests=guests)
 
-    async def take(self, **content: object) -> None:
-        await self.doorway.take(update(self._bot, **content))
-        await self.lanes.drain(1)
+    async def take(self, *contents: JsonObject) -> None:
+        """A batch of updates, numbered from 1."""
+        await self.doorway.take([{"update_id": number, **content} for number, content in enumerate(contents, 1)])
+
+    @property
+    def jobs(self) -> list[Job]:
+        return list(self.shelf.jobs.values())
+
+    @property
+    def kinds(self) -> list[str]:
+        """What the jobs are: an update to be handled, or why it is not."""
+        payloads = [payload_of(job) for job in self.jobs]
+        return [each.reason if isinstance(each, TurnedAway) else each.kind for each in payloads]
+
+
+@pytest.fixture
+def entrance(traffic: Traffic, clock: ManualClock) -> Entrance:
+    """One that lets everybody in."""
+    return Entrance(traffic, clock)
 
 
 def said(text: str, **fields: object) -> dict[str, Any]:
@@ -86,29 +93,85 @@ def said(text: str, **fields: object) -> dict[str, Any]:
         ({"message": said("@understudy_bot hello", chat=GROUP)}, IN_GROUP),
         ({"message": said("/ask hello", chat=GROUP)}, IN_GROUP),
         ({"message": said("hello", message_thread_id=3, is_topic_message=True)},
-         ConversationKey(Surface.TELEGRAM, 7, 3)),
-        # What is about that answer, or about the bot, does not.
-        ({"message": said("/stop")}, "at once"),
-        ({"message": said("/STOP@understudy_bot")}, "at once"),
-        ({"message": said("/provider force a")}, "at once"),
-        ({"callback_query": {"id": "1", "from": ANN, "chat_instance": "1", "data": "stop:1"}}, "at once"),
-        ({"edited_message": said("hello!", edit_date=2)}, "at once"),
-        # Nor what people in a group say to each other: there may be more of it than a lane holds.
-        ({"message": said("hello Bob", chat=GROUP)}, "at once"),
-        # Among that the commands of other bots.
-        ({"message": said("/roll 6", chat=GROUP)}, "at once"),
-        # A text of nothing but spaces.
-        ({"message": said("  ", chat=GROUP)}, "at once"),
+         str(ConversationKey(Surface.TELEGRAM, 7, 3))),
         ({"message": said(" ")}, IN_PRIVATE),
+        # What is about that answer, or about the bot, does not.
+        ({"message": said("/stop")}, NOW),
+        ({"message": said("/STOP@understudy_bot")}, NOW),
+        ({"message": said("/provider force a")}, NOW),
+        ({"message": said("/dead")}, NOW),
+        ({"callback_query": {"id": "1", "from": ANN, "chat_instance": "1", "data": "stop:1"}}, NOW),
+        ({"stopped_message_generation": {"chat": PRIVATE, "draft_id": 1}}, NOW),
+        # What people in a group say to each other is not kept at all.
+        ({"message": said("hello Bob", chat=GROUP)}, None),
+        # Among that the commands of other bots.
+        ({"message": said("/roll 6", chat=GROUP)}, None),
+        ({"message": said("/new@another_bot", chat=GROUP)}, None),
+        # A text of nothing but spaces.
+        ({"message": said("  ", chat=GROUP)}, None),
+        # An edit, and a change of members, ask for nothing.
+        ({"edited_message": said("hello!", edit_date=2)}, None),
     ],
 )  # fmt: skip
-async def test_which_way_an_update_goes(
-    traffic: Traffic, delivery: Delivery, content: dict[str, Any], way: object
-) -> None:
-    entrance = Entrance(traffic, delivery)
-    await entrance.take(**content)
-    assert entrance.lanes.ways == [way]
-    assert len(entrance.dispatcher.fed) == 1
+async def test_which_way_an_update_goes(entrance: Entrance, content: dict[str, Any], way: str | None) -> None:
+    await entrance.take(content)
+    assert [(job.lane, job.is_limited) for job in entrance.jobs] == ([] if way is None else [(way, way != NOW)])
+    for job in entrance.jobs:
+        assert payload_of(job) == UpdateArrived(update={"update_id": 1, **content})
+
+
+async def test_a_batch_is_kept_in_the_order_of_its_numbers(entrance: Entrance) -> None:
+    """The number of an update is its place in its lane, and tells its job from all others."""
+    await entrance.take(*({"message": said(text)} for text in ("one", "two")), {"message": said("/stop")})
+    assert [(job.id, job.priority) for job in entrance.jobs] == [
+        (f"tg-{BOT['id']}-{number:012d}", number + 1) for number in (1, 2, 3)
+    ]
+
+
+async def test_a_number_that_no_queue_can_order_by_still_has_a_place(entrance: Entrance) -> None:
+    await entrance.doorway.take([{"update_id": 2**40, "message": said("one")}])
+    assert 1 <= entrance.jobs[0].priority <= LARGEST_PRIORITY
+
+
+async def test_the_same_update_again_is_the_same_job(entrance: Entrance) -> None:
+    for _ in range(2):
+        await entrance.take({"message": said("hello")})
+    assert len(entrance.jobs) == 1
+
+
+async def test_half_a_character_is_kept_as_it_came(entrance: Entrance) -> None:
+    """Telegram may cut a text within one."""
+    await entrance.take({"message": said("half \ud83d")})
+    assert payload_of(entrance.jobs[0]) == UpdateArrived(update={"update_id": 1, "message": said("half \ud83d")})
+
+
+async def test_what_the_database_does_not_take_is_not_confirmed(entrance: Entrance) -> None:
+    entrance.shelf.broken = True
+    with pytest.raises(StorageError):
+        await entrance.take({"message": said("hello")})
+
+
+async def test_what_cannot_be_read_is_put_aside(entrance: Entrance) -> None:
+    """A line for the operator without a word of it; what came beside it is kept."""
+    with capture_logs() as logs:
+        await entrance.take(
+            {"message": {"message_id": "x", "text": "a secret"}}, {"callback_query": {"id": 5}}, {"message": said("one")}
+        )
+        await entrance.doorway.take([{"message": said("a secret")}])
+    assert [(entry["event"], entry["kinds"]) for entry in logs] == [
+        ("intake.unreadable", ["message"]),
+        ("intake.unreadable", ["callback_query"]),
+        ("intake.unreadable", ["message"]),
+    ]
+    assert "secret" not in str(logs)
+    assert [job.priority for job in entrance.jobs] == [4]
+
+
+async def test_the_sure_part_of_a_message_is_enough_to_find_its_way(entrance: Entrance) -> None:
+    """The whole of it is kept: a later version may read more of it."""
+    await entrance.take({"message": said("one", poll={"question": 5})})
+    assert [job.lane for job in entrance.jobs] == [IN_PRIVATE]
+    assert json.loads(entrance.jobs[0].payload)["update"]["message"]["poll"] == {"question": 5}
 
 
 @pytest.mark.parametrize(
@@ -128,7 +191,7 @@ async def test_which_way_an_update_goes(
 )
 async def test_who_is_let_in(
     traffic: Traffic,
-    delivery: Delivery,
+    clock: ManualClock,
     users: set[int],
     chats: set[int],
     chat: JsonObject,
@@ -136,47 +199,101 @@ async def test_who_is_let_in(
     *,
     let_in: bool,
 ) -> None:
-    entrance = Entrance(traffic, delivery, frozenset(users), frozenset(chats))
+    entrance = Entrance(traffic, clock, frozenset(users), frozenset(chats))
     pressed = {"id": "1", "from": person, "chat_instance": "1", "message": raw("Hi", chat=chat, **{"from": BOT})}
-    for content in ({"message": said("/help", chat=chat, **{"from": person})}, {"callback_query": pressed}):
-        await entrance.take(**content)
-    assert len(entrance.dispatcher.fed) == (2 if let_in else 0)
+    await entrance.take({"message": said("/help", chat=chat, **{"from": person})}, {"callback_query": pressed})
+    assert entrance.kinds.count("update") == (2 if let_in else 0)
 
 
 @pytest.mark.parametrize(("users", "let_in"), [({7}, True), ({8}, False)])
 async def test_the_stop_button_of_a_draft(
-    traffic: Traffic, delivery: Delivery, users: set[int], *, let_in: bool
+    traffic: Traffic, clock: ManualClock, users: set[int], *, let_in: bool
 ) -> None:
     """Telegram tells the private chat in which it was pressed, and not by whom."""
-    entrance = Entrance(traffic, delivery, frozenset(users))
-    await entrance.take(stopped_message_generation={"chat": PRIVATE, "draft_id": 1})
-    assert bool(entrance.dispatcher.fed) is let_in
+    entrance = Entrance(traffic, clock, frozenset(users))
+    await entrance.take({"stopped_message_generation": {"chat": PRIVATE, "draft_id": 1}})
+    assert bool(entrance.jobs) is let_in
 
 
-async def test_who_is_not_let_in_is_told_in_private_and_on_a_press(
-    traffic: Traffic, delivery: Delivery, server: TelegramServer
-) -> None:
-    entrance = Entrance(traffic, delivery, frozenset({1}))
-    await entrance.take(message=said("hello"))
-    await entrance.take(message=said("/help", chat=GROUP))
-    server._queries.add("5")
-    await entrance.take(callback_query={"id": "5", "from": ANN, "chat_instance": "1", "data": "x"})
-    assert server.chat(7).texts() == [Texts().get("not-allowed")]
-    assert not server.chat(-100).texts()
-    assert server.callback_answers["5"]["text"] == Texts().get("not-allowed")
+async def test_who_is_not_let_in_is_told_in_private_and_on_a_press(traffic: Traffic, clock: ManualClock) -> None:
+    """At once: not behind anything that their chat still waits for."""
+    entrance = Entrance(traffic, clock, frozenset({1}))
+    pressed = {"id": "5", "from": ANN, "chat_instance": "1", "data": "x"}
+    await entrance.take(
+        {"message": said("hello")}, {"message": said("/help", chat=GROUP)}, {"callback_query": pressed}
+    )
+    assert [(job.id[-1], job.lane) for job in entrance.jobs] == [("1", "now:1"), ("3", "now:3")]
+    assert entrance.kinds == ["not-allowed", "not-allowed"]
 
 
-async def test_the_one_too_many_is_told_so(traffic: Traffic, delivery: Delivery, server: TelegramServer) -> None:
-    entrance = Entrance(traffic, delivery)
-    busy = asyncio.Event()
+# Too much at once.
 
-    async def answer() -> None:
-        await busy.wait()
 
-    for _ in range(WAITING_LIMIT + 1):
-        entrance.lanes.submit(IN_PRIVATE, answer)
-    await entrance.doorway.take(update(traffic.bot, message=said("hello")))
-    await server.wait_for(lambda: server.chat(7).texts() == [Texts().get("queue-full")])
-    busy.set()
-    await entrance.lanes.drain(1)
-    assert not entrance.dispatcher.fed
+async def test_the_one_too_many_is_told_so(entrance: Entrance) -> None:
+    """At once, and only that one; when it comes again that is no news."""
+    entrance.shelf.full = {IN_PRIVATE}
+    for _ in range(2):
+        await entrance.take({"message": said("hello")}, {"message": said("@understudy_bot hello", chat=GROUP)})
+    assert sorted(zip(entrance.kinds, (job.lane for job in entrance.jobs), strict=True)) == [
+        ("queue-full", NOW), ("update", IN_GROUP),
+    ]  # fmt: skip
+
+
+async def test_one_that_was_turned_away_is_not_answered_when_it_comes_again(entrance: Entrance) -> None:
+    """Its sender was told to send it again."""
+    entrance.shelf.full = {IN_PRIVATE}
+    await entrance.take({"message": said("hello")})
+    entrance.shelf.full = set()
+    await entrance.take({"message": said("hello")})
+    assert entrance.kinds == ["queue-full"]
+
+
+# Albums.
+
+
+def part(number: int, caption: str | None = None, **fields: object) -> JsonObject:
+    """A part of an album."""
+    said = {"caption": caption, "caption_entities": natural_entities(caption)} if caption else {}
+    photo = [{"file_id": "f", "file_unique_id": "u", "width": 1, "height": 1}]
+    return {"message": raw(None, message_id=number, media_group_id="x", photo=photo, **said, **fields)}
+
+
+async def test_each_part_of_an_album_is_kept_and_has_a_job(entrance: Entrance) -> None:
+    """Whichever of them is done first answers all of them."""
+    await entrance.take(part(11), part(12))
+    assert sorted(entrance.parts.kept) == [11, 12]
+    assert [job.lane for job in entrance.jobs] == [IN_PRIVATE, IN_PRIVATE]
+
+
+async def test_of_an_album_in_a_group_the_part_that_is_for_the_bot_has_a_job(entrance: Entrance) -> None:
+    """The others are kept with it, those before it too; of an album that is for nobody nothing is kept."""
+    await entrance.take(part(11, chat=GROUP), part(12, "@understudy_bot look", chat=GROUP), part(13, chat=GROUP))
+    await entrance.take({"message": part(21, chat=GROUP)["message"] | {"media_group_id": "y"}})
+    assert sorted(entrance.parts.kept) == [11, 12, 13]
+    assert [job.priority for job in entrance.jobs] == [3]
+
+
+async def test_a_batch_that_comes_again_takes_no_room_in_an_album(entrance: Entrance) -> None:
+    """The database was full for a while: the last of ten parts has its place all the same."""
+    entrance.shelf.broken = True
+    for _ in range(4):
+        with pytest.raises(StorageError):
+            await entrance.take(part(11), part(12), part(13))
+    entrance.shelf.broken = False
+    await entrance.take(*(part(number) for number in range(11, 21)))
+    assert sorted(entrance.parts.kept) == list(range(11, 21))
+
+
+async def test_an_album_that_is_too_much_is_told_of_once(entrance: Entrance) -> None:
+    entrance.shelf.full = {IN_PRIVATE}
+    await entrance.take(part(11), part(12), part(13))
+    assert entrance.kinds == ["queue-full"]
+
+
+async def test_an_album_of_which_a_part_has_its_place_is_answered_whole(entrance: Entrance) -> None:
+    """The lane is full after that part: the others are answered with it, and nobody is told otherwise."""
+    await entrance.take(part(11))
+    entrance.shelf.full = {IN_PRIVATE}
+    await entrance.doorway.take([{"update_id": 2, **part(12)}])
+    assert entrance.kinds == ["update"]
+    assert sorted(entrance.parts.kept) == [11, 12]
