@@ -293,6 +293,8 @@ class DeadLetterRow(Base):
     """A job that failed again and again, for an admin to look at; `payload` is what it was."""
 
     __tablename__ = "dead_letters"
+    # SQLite would give a number once more, and a button under an old list would drop another letter.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, and never changed
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     job_id: Mapped[str] = mapped_column(String(64), unique=True)

@@ -116,12 +116,12 @@ class Inbox:
         Raises:
             StorageError: the database does not take them.
         """
-        refused = await self.queue.put(jobs)
-        turned_away = {job.id for job in refused}
-        self._fresh.update((job.id, None) for job in jobs if job.id not in turned_away)
+        receipt = await self.queue.put(jobs)
+        # Not one that was there: Telegram may repeat the very update that the process died over.
+        self._fresh.update(dict.fromkeys(receipt.new))
         while len(self._fresh) > FRESH_KEPT:
             del self._fresh[next(iter(self._fresh))]
-        return refused
+        return list(receipt.refused)
 
     async def replay(self, letter: DeadLetter) -> None:
         """Do a dead letter's job once more; if that fails too it is a dead letter again.
@@ -129,10 +129,8 @@ class Inbox:
         Raises:
             StorageError: the database does not answer; then the letter stays.
         """
-        job = letter.job
-        # The instant at which it failed makes it a job of its own: the old one is done, for ever.
-        origin, failed_ms = job.id.partition("~")[0], int(letter.failed_at.timestamp() * 1000)
-        await self.put([Job(f"{origin}~{failed_ms}", job.lane, job.priority, job.payload)])
+        # The instant at which it failed makes it a job of its own.
+        await self.put([letter.job.once_more(int(letter.failed_at.timestamp() * 1000))])
         await self.dead_letters.drop(letter.id)
 
     async def keep_house(self) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 LARGEST_PRIORITY = 2**31 - 1
 """The queue orders by a 32-bit number."""
+ONCE_MORE = "~"
+"""What stands in an id between that of a job that was given up and the number of this attempt at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +25,12 @@ class Job:
     priority: int
     payload: str
     is_limited: bool = False
+
+    @property
+    def origin(self) -> str:
+        """The id of the job that this one does once more, after that was given up; its own where it does none."""
+        return self.id.partition(ONCE_MORE)[0]
+
+    def once_more(self, number: int) -> "Job":
+        """This job, given up before, as a job of its own: the old one is done, for ever."""
+        return Job(f"{self.origin}{ONCE_MORE}{number}", self.lane, self.priority, self.payload)

@@ -9,14 +9,17 @@ its minor version is pinned, and tests/services/inbox/test_queue_contract.py say
 import asyncio
 import logging
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import event
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -44,10 +47,26 @@ LAST_WORDS_S = 5.0
 MOST_AT_ONCE = {"sqlite": 5000, "postgresql": 1000}
 """Jobs at once in one process. Beyond that they wait, and with PostgreSQL for whichever replica has room."""
 
+LANE = 0x6C616E
+"""The first half of the advisory locks' names under which replicas count a lane; ALIVE and LEAD are the replicas'."""
+
 _COLUMNS = ("workflow_uuid", "queue_name", "queue_partition_key", "status", "created_at")
 """What is read of DBOS's documented table of workflows."""
 
 Run = Callable[[Job], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of jobs that were put.
+
+    Args:
+        new: the ids of those that nobody had put before.
+        refused: those that were turned away, because too many of their lane wait.
+    """
+
+    new: frozenset[str] = frozenset()
+    refused: tuple[Job, ...] = ()
 
 
 class JobQueue:
@@ -69,7 +88,8 @@ class JobQueue:
         self._is_sqlite = url.get_backend_name() == "sqlite"
         self._rows = sa.table("workflow_status", *map(_column, _COLUMNS), schema=None if self._is_sqlite else "dbos")
         self._bell = Bell()
-        self._open: Counter[str] = Counter()
+        self._put_here: dict[str, set[str]] = {}
+        """By lane the jobs that were put here and have not ended; with PostgreSQL another replica may do them."""
         self._running: dict[asyncio.Task[None], Job] = {}
         self._client: DBOSClient
         self._dbos: DBOS
@@ -115,6 +135,7 @@ class JobQueue:
             DBOS.launch()
             self._client = DBOSClient(system_database_engine=self._engine)
         except (SQLAlchemyError, OSError) as error:
+            await self._let_go()
             raise StartupError(f"the inbox cannot be opened in its database: {reason_of(error)}") from error
 
     async def work(self) -> None:
@@ -136,23 +157,26 @@ class JobQueue:
         self._worker.start()
         self._bell.ring()
 
-    async def put(self, jobs: Sequence[Job]) -> list[Job]:
+    async def put(self, jobs: Sequence[Job]) -> Receipt:
         """Store jobs, all or none of them, on the disk when this returns.
-
-        Returns:
-            Those that were turned away, because too many of their lane wait.
 
         Raises:
             StorageError: the database does not take them.
         """
         if not jobs:
-            return []
-        with as_storage_errors():
-            refused = await asyncio.to_thread(self._insert, jobs)
-        turned_away = {job.id for job in refused}
-        self._open.update(job.lane for job in jobs if job.id not in turned_away)
+            return Receipt()
+        # Before they are there, since one may be begun, and done, before this goes on.
+        self._expect(jobs)
+        receipt = Receipt()
+        try:
+            with as_storage_errors():
+                receipt = await asyncio.to_thread(self._insert, jobs)
+        finally:
+            for job in jobs:
+                if job.id not in receipt.new:
+                    self._forget(job)
         self._bell.ring()
-        return refused
+        return receipt
 
     async def recover(self, replica: str) -> int:
         """Put what a dead replica was doing back into the queue; how much that was.
@@ -160,10 +184,17 @@ class JobQueue:
         Raises:
             StorageError: the database does not answer.
         """
+
+        def put_back() -> int:
+            # The library itself would wait for a database that is gone, for ever.
+            with self._engine.connect() as connection:
+                connection.execute(sa.select(1))
+            return len(self._dbos._recover_pending_workflows([replica]))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
         with as_storage_errors():
-            handles = await asyncio.to_thread(lambda: self._dbos._recover_pending_workflows([replica]))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            jobs = await asyncio.to_thread(put_back)
         self._bell.ring()
-        return len(handles)
+        return jobs
 
     async def purge(self, before: datetime, limit: int = 1000) -> int:
         """Delete finished jobs that were put before an instant; how many, at most `limit` a call.
@@ -217,13 +248,18 @@ class JobQueue:
 
     async def close(self) -> None:
         """Let go of the database; what is not finished is for the next process, or for another replica at once."""
-        from dbos import DBOS  # noqa: PLC0415 - loaded by now
-
         await self._stop_worker()
         try:
             await self.recover(self.replica)
         except Exception as error:  # noqa: BLE001 - reported; the next start, or a peer, takes it up all the same
             log.warning("inbox.not_handed_back", error=type(error).__name__)
+        # The library's threads wait for a database that is gone, and the process would wait for them.
+        self._dbos._sys_db._retry_connection_errors = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        from dbos import DBOS  # noqa: PLC0415 - loaded by now
+
         # In a thread, since the library's own threads may want the loop once more before they end.
         await asyncio.to_thread(lambda: DBOS.destroy(destroy_registry=True))
         self._engine.dispose()
@@ -245,31 +281,51 @@ class JobQueue:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         job = self._running.pop(task)
-        known = self._open[job.lane]
-        if known <= 1:
-            del self._open[job.lane]
-        else:
-            self._open[job.lane] -= 1
-        # One that was put here and has no successor that was put here needs no look; with PostgreSQL another replica
-        # may have put one.
-        if known != 1 or not self._is_sqlite:
+        # One that was put here and has no successor that was put here needs no look.
+        if not self._forget(job) or job.lane in self._put_here:
             self._bell.ring()
+
+    def _expect(self, jobs: Sequence[Job]) -> None:
+        if self._is_sqlite:
+            for job in jobs:
+                self._put_here.setdefault(job.lane, set()).add(job.id)
+
+    def _forget(self, job: Job) -> bool:
+        """A job has ended, or was not stored; whether it was one that had been put here."""
+        lane = self._put_here.get(job.lane)
+        if lane is None or job.id not in lane:
+            return False
+        lane.discard(job.id)
+        if not lane:
+            del self._put_here[job.lane]
+        return True
 
     async def _stop_worker(self) -> None:
         self._bell.set()
         if self._worker is not None:
             worker, self._worker = self._worker, None
-            await asyncio.to_thread(worker.join)
+            await asyncio.to_thread(worker.join, LAST_WORDS_S)
+            if worker.is_alive():
+                # It waits for a database that is gone, and finds nothing to do there.
+                log.warning("inbox.worker_hangs")
 
-    def _insert(self, jobs: Sequence[Job]) -> list[Job]:
+    def _insert(self, jobs: Sequence[Job]) -> Receipt:
+        new: set[str] = set()
         refused: list[Job] = []
         with self._engine.begin() as connection:
-            unfinished = self._count(connection, {job.lane for job in jobs if job.is_limited})
+            lanes = {job.lane for job in jobs if job.is_limited}
+            self._keep_others_out(connection, lanes)
+            ids = self._rows.c.workflow_uuid
+            stored = set(connection.scalars(sa.select(ids).where(ids.in_([job.id for job in jobs]))))
+            unfinished = self._count(connection, lanes)
             for job in jobs:
+                if job.id in stored or job.id in new:
+                    continue
                 if job.is_limited and unfinished[job.lane] > WAITING_LIMIT:
                     refused.append(job)
                     continue
                 unfinished[job.lane] += 1
+                new.add(job.id)
                 self._client.enqueue_in_transaction(
                     connection,
                     {
@@ -286,7 +342,18 @@ class JobQueue:
                     job.priority,
                     job.payload,
                 )
-        return refused
+        return Receipt(frozenset(new), tuple(refused))
+
+    def _keep_others_out(self, connection: sa.Connection, lanes: set[str]) -> None:
+        """Until the transaction ends nobody else counts these lanes, and puts one too many."""
+        if self._is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        elif lanes:
+            # In one order for everybody, so that no two wait for each other.
+            names = sorted({zlib.crc32(f"{self._name}/{lane}".encode()) - 2**31 for lane in lanes})
+            lock = sa.func.pg_advisory_xact_lock(LANE, sa.column("name", sa.Integer))
+            named = sa.select(sa.func.unnest(sa.cast(names, ARRAY(sa.Integer))).label("name")).subquery()
+            connection.execute(sa.select(lock).select_from(named))
 
     def _count(self, connection: sa.Connection, lanes: set[str]) -> Counter[str]:
         if not lanes:
@@ -337,10 +404,27 @@ def _speaks_of_no_message(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Asyncio task cancelled")
 
 
+_PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 30,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""For a host that is gone; libpq's defaults wait minutes."""
+
+
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         # What errors quote would be what people wrote.
-        return sa.create_engine(url, hide_parameters=True, pool_size=8, max_overflow=8, pool_pre_ping=True)
+        return sa.create_engine(
+            url,
+            hide_parameters=True,
+            pool_size=8,
+            max_overflow=8,
+            pool_pre_ping=True,
+            connect_args={name: value for name, value in _PATIENCE.items() if name not in url.query},
+        )
     engine = sa.create_engine(url, hide_parameters=True, pool_size=4, max_overflow=4)
 
     def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

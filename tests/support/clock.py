@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 
@@ -52,3 +53,10 @@ async def settle(rounds: int = 20) -> None:
     """Let everything that is ready to run do so."""
     for _ in range(rounds):
         await asyncio.sleep(0)
+
+
+async def until(predicate: Callable[[], object], within_s: float = 10) -> None:
+    """Wait until something is true that runs on the machine's own time: another process, a thread, a database."""
+    async with asyncio.timeout(within_s):
+        while not predicate():  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.005)

@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.Column("failed_at", instant, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_dead_letters"),
         sa.UniqueConstraint("job_id", name="uq_dead_letters_job_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index("ix_dead_letters_failed_at", "dead_letters", ["failed_at"])
 
