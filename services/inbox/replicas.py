@@ -70,14 +70,24 @@ class SingleProcess:
         Raises:
             StartupError: it does not leave.
         """
-        file = self._path.open("ab")
+        try:
+            file = self._path.open("ab")
+        except OSError as error:
+            raise StartupError(f"DATA_DIR: {self._path} cannot be opened: {error.strerror}") from error
+        try:
+            await self._lock(file)
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+
+    async def _lock(self, file: IO[bytes]) -> None:
         deadline = self._clock.monotonic() + FILE_PATIENCE_S
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if self._clock.monotonic() >= deadline:
-                    file.close()
                     raise StartupError(
                         f"DATA_DIR: another process of the bot uses {self._path.parent}; stop it, give this one "
                         "another folder, or share a database: DATABASE_URL=postgresql://user:password@host:5432/name"
@@ -85,10 +95,8 @@ class SingleProcess:
                 log.info("inbox.folder_in_use", detail="waiting for the process before this one to leave")
                 await self._clock.sleep(LOOK_S)
             except OSError as error:
-                file.close()
                 raise StartupError(f"DATA_DIR: {self._path} cannot be locked: {error.strerror}") from error
             else:
-                self._file = file
                 return
 
     def release(self) -> None:
