@@ -31,8 +31,8 @@ log = structlog.get_logger()
 class PartSource(Protocol):
     """Where the parts of an album are."""
 
-    async def take(self, chat_id: int, album: str, message_id: int, job_id: str) -> list[str]:
-        """The parts of an album when it is whole; none where another job answers them."""
+    async def take(self, chat_id: int, album: str, message_id: int, job_id: str) -> list[str] | None:
+        """The parts of an album when it is whole; [] where another job answers them, None where they are forgotten."""
         ...
 
 
@@ -110,7 +110,10 @@ class Backstage:
         await self._dispatcher.feed_update(self._bot, update, album=album, job=job.id)
 
     async def _whole_album(self, message: Message, job: Job) -> Sequence[Message]:
-        taken = await self._parts.take(message.chat.id, message.media_group_id or "", message.message_id, job.id)
+        taken = await self._parts.take(message.chat.id, message.media_group_id or "", message.message_id, job.origin)
+        if taken is None:
+            # Done once more after so long that the other parts are gone.
+            return [message]
         parts = [parsed(json.loads(part), self._bot) for part in taken]
         return [part.message for part in parts if part is not None and part.message is not None]
 

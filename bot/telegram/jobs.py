@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from core.messages import ChatKind, Speaker
 from services.inbox.job import LARGEST_PRIORITY, Job
@@ -39,7 +39,11 @@ class AnswerAgain(BaseModel):
 
 
 Payload = UpdateArrived | TurnedAway | AnswerAgain
-_PAYLOAD: TypeAdapter[Payload] = TypeAdapter(Annotated[Payload, Field(discriminator="kind")])
+_PAYLOAD: TypeAdapter[Payload] = TypeAdapter(
+    Annotated[Payload, Field(discriminator="kind")],
+    # An error that quotes its input would bring what people wrote into the log.
+    config=ConfigDict(hide_input_in_errors=True),
+)
 
 
 def payload_of(job: Job) -> Payload:

@@ -51,7 +51,7 @@ class AlbumParts:
         async with self._database.session() as session:
             await session.execute(self._database.insert(AlbumPartRow).values(values).on_conflict_do_nothing())
 
-    async def take(self, chat_id: int, album: str, message_id: int, job_id: str) -> list[str]:
+    async def take(self, chat_id: int, album: str, message_id: int, job_id: str) -> list[str] | None:
         """Wait until the album is whole, and take the parts that nobody has.
 
         Args:
@@ -62,16 +62,19 @@ class AlbumParts:
 
         Returns:
             The updates, in the order of the album; none where another job answers this part together with its own.
+            None where nobody knows of this part any more.
         """
         while (left := await self._incomplete_for(chat_id, album)) > 0:
             await self._clock.sleep(left)
         of_album = (AlbumPartRow.chat_id == chat_id, AlbumPartRow.album == album)
         free = or_(AlbumPartRow.taken_by.is_(None), AlbumPartRow.taken_by == job_id)
         async with self._database.session() as session:
-            mine = await session.scalar(
-                select(AlbumPartRow.message_id).where(*of_album, AlbumPartRow.message_id == message_id, free)
+            this = await session.scalar(
+                select(AlbumPartRow).where(*of_album, AlbumPartRow.message_id == message_id).limit(1)
             )
-            if mine is None:
+            if this is None:
+                return None
+            if this.taken_by not in {None, job_id}:
                 return []
             await session.execute(update(AlbumPartRow).where(*of_album, free).values(taken_by=job_id))
             rows = select(AlbumPartRow.update).where(*of_album, AlbumPartRow.taken_by == job_id)
