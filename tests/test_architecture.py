@@ -123,3 +123,19 @@ def test_every_rule_finds_its_modules() -> None:
     assert {name for name, _ in modules("bot.console")} >= {"bot.console", "bot.console.session"}
     assert [name for name, _ in modules("bot.app")] == ["bot.app"]
     assert len(imports_of("core", "services")) > 100
+
+
+def test_only_the_queue_knows_the_library_under_it() -> None:
+    """It can be changed for another, and what is private to it is relied on in one place."""
+    outside = [each for each in imports_of("core", "services", "bot") if each.is_of("dbos")]
+    assert outside
+    assert {each.module for each in outside} == {"services.inbox.queue"}
+    # Importing it takes half a second, which the console need not wait for.
+    assert not [each for each in outside if each.at_start]
+
+
+def test_the_inbox_knows_nothing_of_what_it_keeps() -> None:
+    """Neither of Telegram nor of conversations: a job's payload is a text to it."""
+    above = ("aiogram", "aiohttp", "pydantic_ai", "bot", "services.chat", "services.llm")
+    inbox = [each for each in imports_of("services.inbox") if any(each.is_of(package) for package in above)]
+    assert not inbox, "\n".join(map(str, inbox))

@@ -6,7 +6,9 @@ from tests.support.clock import ManualClock
 from tests.support.telegram_messages import GROUP, message
 
 
-def joined(albums: Albums, number: int, *, is_for_bot: bool = False, album: str | None = "x", **fields: object) -> list[int]:
+def joined(
+    albums: Albums, number: int, *, is_for_bot: bool = False, album: str | None = "x", **fields: object
+) -> list[int]:
     """The parts that are to be stored now, by their messages."""
     part = message(None, message_id=number, media_group_id=album, **fields)
     return [each.message_id for each in albums.join(part, f"update {number}", is_for_bot=is_for_bot)]

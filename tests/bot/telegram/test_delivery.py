@@ -10,9 +10,14 @@ from structlog.testing import capture_logs
 
 from bot.telegram.delivery import CHATS_KEPT, TRIES, Delivery, Result, Sent
 from bot.telegram.rendering import Rendered, render
+from core.database import Database
+from services.inbox.said import Said
+from tests.services.chat.conftest import file, migrated
 from tests.support.clock import ManualClock
 from tests.support.telegram_server import TelegramServer
 from tests.support.telegram_traffic import Traffic
+
+__all__ = ["file", "migrated"]
 
 T = TypeVar("T")
 
@@ -517,3 +522,60 @@ async def test_a_cancelled_delivery_stays_cancelled(
     gate.mend()
 
     assert [type(result) for result in results] == [asyncio.CancelledError] * 2
+
+
+# Within a job of the inbox, which may be done again.
+
+
+@pytest.fixture
+async def said(file: Database, clock: ManualClock) -> Said:
+    return Said(file, clock)
+
+
+async def test_what_a_job_said_it_does_not_say_twice(
+    traffic: Traffic, clock: ManualClock, server: TelegramServer, said: Said
+) -> None:
+    """In another life of the process too; what comes after that is said."""
+    texts = ["one"], ["one", "two"]
+    for lines in texts:
+        delivery = Delivery(traffic.bot, clock, said)
+        with said.by("job"):
+            for line in lines:
+                sent_now = await delivery.send(PERSON, render(line))
+                assert sent_now is not None
+    assert server.chat(PERSON).texts() == ["one", "two"]
+    delivery = Delivery(traffic.bot, clock, said)
+    assert await delivery.send(PERSON, render("one")) is not None
+    assert server.chat(PERSON).texts() == ["one", "two", "one"]
+
+
+async def test_what_could_not_be_said_is_said_when_the_job_is_done_again(
+    traffic: Traffic, clock: ManualClock, server: TelegramServer, said: Said
+) -> None:
+    delivery = Delivery(traffic.bot, clock, said)
+    server.fail("sendMessage", status=400, description="Bad Request: message is too long")
+    with said.by("job"):
+        assert await delivery.send(PERSON, render("one")) is None
+    with said.by("job"):
+        assert await delivery.send(PERSON, render("one")) is not None
+    assert server.chat(PERSON).texts() == ["one"]
+
+
+async def test_a_job_says_it_once_also_where_the_group_moved(
+    traffic: Traffic, clock: ManualClock, server: TelegramServer, said: Said
+) -> None:
+    """It is known by where it was to go; the process that does it again has not heard of the move."""
+    server.fail(
+        "sendMessage", 10, status=400, description="Bad Request: group chat was upgraded to a supergroup chat",
+        chat_id=GROUP, migrate_to=-200,
+    )  # fmt: skip
+    places: list[Sent | None] = []
+    for _ in range(2):
+        delivery = Delivery(traffic.bot, clock, said)
+        with said.by("job"):
+            places.append(await delivery.send(GROUP, render("one")))
+    assert server.chat(-200).texts() == ["one"]
+    assert places[0] is not None
+    assert places[0].chat_id == -200
+    assert places[1] is not None
+    assert places[1].message_id == places[0].message_id

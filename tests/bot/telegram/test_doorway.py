@@ -53,7 +53,11 @@ class Entrance:
     """A doorway, and what lies behind it."""
 
     def __init__(
-        self, traffic: Traffic, clock: ManualClock, users: frozenset[int] = frozenset(), chats: frozenset[int] = frozenset()
+        self,
+        traffic: Traffic,
+        clock: ManualClock,
+        users: frozenset[int] = frozenset(),
+        chats: frozenset[int] = frozenset(),
     ) -> None:
         self.shelf, self.parts = Shelf(), Parts()
         guests = Guests(users=users, chats=chats)
@@ -155,7 +159,9 @@ async def test_what_cannot_be_read_is_put_aside(entrance: Entrance) -> None:
     """A line for the operator without a word of it; what came beside it is kept."""
     with capture_logs() as logs:
         await entrance.take(
-            {"message": {"message_id": "x", "text": "a secret"}}, {"callback_query": {"id": 5}}, {"message": said("one")}
+            {"message": {"message_id": "x", "text": "a secret"}},
+            {"callback_query": {"id": 5}},
+            {"message": said("one")},
         )
         await entrance.doorway.take([{"message": said("a secret")}])
     assert [(entry["event"], entry["kinds"]) for entry in logs] == [
@@ -219,9 +225,7 @@ async def test_who_is_not_let_in_is_told_in_private_and_on_a_press(traffic: Traf
     """At once: not behind anything that their chat still waits for."""
     entrance = Entrance(traffic, clock, frozenset({1}))
     pressed = {"id": "5", "from": ANN, "chat_instance": "1", "data": "x"}
-    await entrance.take(
-        {"message": said("hello")}, {"message": said("/help", chat=GROUP)}, {"callback_query": pressed}
-    )
+    await entrance.take({"message": said("hello")}, {"message": said("/help", chat=GROUP)}, {"callback_query": pressed})
     assert [(job.id[-1], job.lane) for job in entrance.jobs] == [("1", "now:1"), ("3", "now:3")]
     assert entrance.kinds == ["not-allowed", "not-allowed"]
 

@@ -611,6 +611,153 @@ class TestShutdown:
                 other.execute("COMMIT")
 
 
+class TestOrigin:
+    """A turn of a job, which may be done again after a crash or a shutdown."""
+
+    async def test_one_that_was_begun_goes_on(self, bench: ChatBench, first: LLMServer) -> None:
+        """In the same row and in the messages that it had; nobody is told its prompt twice."""
+        await bench.say("Before.")
+        first.script(hang())
+        reply, turn = bench.begin("Talk!", origin="job")
+        await first.arrival(2)
+        assert reply.turn_id is not None
+        await bench.stores.threads.note_answer(reply.turn_id, [11])
+        await bench.stores.threads.note_answer(reply.turn_id, [12])
+        turn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+
+        again = await bench.say("Talk!", origin="job")
+        assert (again.phase, again.turn_id, again.earlier_ids) == (ReplyPhase.COMPLETE, reply.turn_id, (11, 12))
+        assert told(first.requests[2])[-1] == ("user", "Talk!")
+        assert [text for _, text in told(first.requests[2])].count("Talk!") == 1
+        assert [(row.status, row.origin) for row in await bench.rows()] == [
+            (TurnStatus.COMPLETE, None), (TurnStatus.COMPLETE, "job"),
+        ]  # fmt: skip
+
+    async def test_one_that_is_handed_back_stays_open(self, bench: ChatBench, first: LLMServer) -> None:
+        """Its user reads what there is, and that the rest comes by itself; it is not saved as interrupted."""
+        first.script(stall(3))
+        reply, turn = bench.begin("Talk!", origin="job")
+        await reply.changed(len("The audience hears") - 1)
+        turn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+        assert (reply.phase, reply.text, reply.is_handed_back) == (ReplyPhase.INTERRUPTED, "The audience hears", True)
+        assert reply.notice == english("handed-back")
+        row = await bench.row(reply)
+        assert (row.status, row.messages) == (TurnStatus.RUNNING, None)
+
+    async def test_one_that_was_answered_is_told_again(self, bench: ChatBench, first: LLMServer) -> None:
+        """By whom and all of it, also after another turn; no model is asked, and nothing of it is saved anew."""
+        reply = await bench.say("Talk!", origin="job")
+        await bench.say("And then?")
+        before = await bench.row(reply)
+        again = await bench.say("Talk!", origin="job")
+        assert (again.text, again.phase, again.notice) == (reply.text, ReplyPhase.COMPLETE, None)
+        assert (again.turn_id, again.provider, again.model) == (reply.turn_id, "first", "first-model")
+        assert again.footer == reply.footer
+        assert len(first.requests) == 2
+        after = await bench.row(again)
+        assert (after.messages, after.status, after.output_tokens) == (
+            before.messages, before.status, before.output_tokens,
+        )  # fmt: skip
+        assert len(await bench.rows()) == 2
+
+    async def test_the_footer_is_told_again(self, file: Database, first: LLMServer) -> None:
+        """Who answered, and that it is only the demo."""
+        async with chat_bench(file, provider("first", first.url), demos=frozenset({"first"})) as bench:
+            reply = await bench.say("Talk!", origin="job")
+            again = await bench.say("Talk!", origin="job")
+        assert reply.footer is not None
+        assert again.footer == reply.footer
+
+    async def test_after_a_tool_it_reads_the_same(self, bench: ChatBench, first: LLMServer) -> None:
+        first.script(tool_call("current_time", {"zone": "UTC"}, text="Let me see."), answer("It is late."))
+        reply = await bench.say("Talk!", origin="job")
+        assert reply.text == "Let me see.\n\nIt is late."
+        assert (await bench.say("Talk!", origin="job")).text == reply.text
+
+    @pytest.mark.parametrize(
+        ("how", "phase", "key"),
+        [
+            # Somebody pressed Stop, and the process died before the last words stood there.
+            ("stop", ReplyPhase.STOPPED, "stopped"),
+            ("error", ReplyPhase.INTERRUPTED, "interrupted"),
+        ],
+    )
+    async def test_how_it_ended_is_told_again(
+        self, bench: ChatBench, first: LLMServer, how: str, phase: ReplyPhase, key: str
+    ) -> None:
+        first.script(stall(2) if how == "stop" else error_in_stream(2))
+        reply, turn = bench.begin("Talk!", origin="job")
+        if how == "stop":
+            await reply.changed(len("The audience") - 1)
+            reply.stop()
+        await turn
+        assert reply.phase is phase
+        again = await bench.say("Talk!", origin="job")
+        assert (again.text, again.phase, again.notice) == (reply.text, phase, english(key))
+        assert len(first.requests) == 1
+
+    async def test_one_of_which_nothing_came_is_tried_again(self, bench: ChatBench, first: LLMServer) -> None:
+        first.script(status(400))
+        reply = await bench.say("Talk!", origin="job")
+        assert reply.phase is ReplyPhase.FAILED
+        again = await bench.say("Talk!", origin="job")
+        assert (again.phase, again.turn_id) == (ReplyPhase.COMPLETE, reply.turn_id)
+
+    async def test_a_retry_is_done_again_as_what_it_was(self, bench: ChatBench, first: LLMServer) -> None:
+        """It takes the place of the same turn, once, and tells the model what was said before that."""
+        await bench.say("One.")
+        reply = await bench.say("Two.")
+        assert reply.turn_id is not None
+        turn = await bench.stores.threads.turn(reply.turn_id)
+        first.script(hang())
+        retry, task = bench.begin(message(""), retry_of=turn, origin="job")
+        await first.arrival(3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(2):
+            # Answered by the first of these, and told again by the second.
+            turn = await bench.stores.threads.turn(reply.turn_id)
+            again = await bench.say(message(""), retry_of=turn, origin="job")
+            assert (again.phase, again.turn_id) == (ReplyPhase.COMPLETE, retry.turn_id)
+        assert len(first.requests) == 4
+        assert [role for role, _ in told(first.requests[3])] == ["user", "assistant", "user"]
+        assert [row.status for row in await bench.rows()] == [
+            TurnStatus.COMPLETE, TurnStatus.SUPERSEDED, TurnStatus.COMPLETE,
+        ]  # fmt: skip
+
+    async def test_two_processes_at_once_make_one_turn(
+        self, database: Database, replica: Database, first: LLMServer
+    ) -> None:
+        """One of them was only slow, and taken for dead: both answer, into one row."""
+        async with (
+            chat_bench(database, provider("first", first.url)) as one,
+            chat_bench(replica, provider("first", first.url)) as two,
+        ):
+            replies = await asyncio.gather(one.say("Talk!", origin="job"), two.say("Talk!", origin="job"))
+            assert {reply.phase for reply in replies} == {ReplyPhase.COMPLETE}
+            assert len({reply.turn_id for reply in replies}) == 1
+            assert [row.status for row in await one.rows()] == [TurnStatus.COMPLETE]
+
+    async def test_without_an_origin_each_is_a_turn_of_its_own(self, bench: ChatBench) -> None:
+        assert (await bench.say("Talk!")).turn_id != (await bench.say("Talk!")).turn_id
+
+    async def test_a_prompt_that_the_database_did_not_take_is_saved_with_its_origin(
+        self, bench: ChatBench, file: Database
+    ) -> None:
+        """Later, when it takes anything again; done again after that, it is told again."""
+        with locked(file):
+            reply = await bench.say("Talk!", origin="job")
+        assert reply.phase is ReplyPhase.COMPLETE
+        await bench.chat.save_unsaved()
+        assert [row.origin for row in await bench.rows()] == ["job"]
+        assert (await bench.say("Talk!", origin="job")).text == reply.text
+
+
 class TestRetry:
     """The same message, asked again."""
 
