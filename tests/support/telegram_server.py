@@ -56,6 +56,10 @@ class Call:
     params: JsonObject
     at: float
     status: int
+    result: Any = None
+    """What it got, where it was carried out."""
+    is_cut_off: bool = False
+    """Whether the caller had hung up before its answer was there."""
 
     @property
     def chat_id(self) -> int | None:
@@ -109,6 +113,8 @@ class TelegramServer:
         self.unknown_methods: set[str] = set()
         self.webhook: JsonObject | None = None
         self.pending: list[JsonObject] = []
+        self.lag_s = 0.0
+        """How long an answer is under way, after the call was carried out; polls have no lag."""
         self._clock: Clock = clock or SystemClock()
         self._port = port
         self._faults: list[Fault] = []
@@ -117,6 +123,7 @@ class TelegramServer:
         self._update_id = 100
         self._queries: set[str] = set()
         self._poller = 0
+        self._polls: list[float] = []
         self._allowed: list[str] | None = None
         self._changed = asyncio.Condition()
         self._stopping = False
@@ -204,6 +211,10 @@ class TelegramServer:
     def calls_of(self, method: str, chat_id: int | None = None) -> list[Call]:
         """The calls of one method so far, in a chat where one is given."""
         return [call for call in self.calls if call.method == method and chat_id in (None, call.chat_id)]
+
+    def polls_begun(self, *, since: float) -> list[float]:
+        """When polls began, from an instant on; `calls` has only those that have ended."""
+        return [at for at in self._polls if at >= since]
 
     async def wait_for(self, predicate: Callable[[], T], timeout: float = 5.0) -> T:  # noqa: ASYNC109 - the caller's patience is this helper's point
         """Wait until `predicate` gives something true, and hand that back."""
@@ -375,9 +386,9 @@ class TelegramServer:
     async def _on_call(self, request: web.Request) -> web.StreamResponse:
         method = request.match_info["method"]
         params = await _params(request)
-        status = 200
+        status, result = 200, None
         try:
-            response = await self._answer(request.match_info["token"], method, params)
+            response, result = await self._answer(request.match_info["token"], method, params)
             status = response.status
         except Refusal as refusal:
             status = refusal.status
@@ -387,11 +398,12 @@ class TelegramServer:
             if request.transport is not None:
                 request.transport.close()
             response = web.Response(status=500)
-        self.calls.append(Call(method, params, self._clock.time(), status))
+        is_cut_off = request.transport is None or request.transport.is_closing()
+        self.calls.append(Call(method, params, self._clock.time(), status, result, is_cut_off))
         await self._tell()
         return response
 
-    async def _answer(self, token: str, method: str, params: JsonObject) -> web.StreamResponse:
+    async def _answer(self, token: str, method: str, params: JsonObject) -> tuple[web.StreamResponse, Any]:
         if token != self.token:
             raise Refusal(401, "Unauthorized")
         fault = self._strike(method, addressee(params))
@@ -399,7 +411,7 @@ class TelegramServer:
             if fault.refusal is not None:
                 raise fault.refusal
             if fault.act is not None:
-                return fault.act()
+                return fault.act(), None
             if fault.gate is not None:
                 await fault.gate.wait()
         if method.lower() == "getupdates":
@@ -409,9 +421,11 @@ class TelegramServer:
             if handler is None or method in self.unknown_methods:
                 raise Refusal(404, "Not Found")
             result = handler(params)
+            if self.lag_s:
+                await asyncio.sleep(self.lag_s)
         if fault is not None and fault.act is not None:
-            return fault.act()
-        return web.json_response({"ok": True, "result": result})
+            return fault.act(), result
+        return web.json_response({"ok": True, "result": result}), result
 
     def _strike(self, method: str, chat_id: int | None) -> Fault | None:
         fault = next((fault for fault in self._faults if fault.meets(method, chat_id)), None)
@@ -449,6 +463,7 @@ class TelegramServer:
             )
         self._poller += 1
         me = self._poller
+        self._polls.append(self._clock.time())
         await self._tell()
         offset = int(params.get("offset") or 0)
         if offset < 0:

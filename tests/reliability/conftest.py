@@ -1,0 +1,18 @@
+"""A place to start daemons from, and a PostgreSQL."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.databases import postgres, postgres_url
+from tests.support.nursery import Nursery
+
+__all__ = ["postgres", "postgres_url"]
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """Where daemons are forked; its imports are paid once."""
+    nursery = Nursery()
+    yield nursery
+    nursery.close()

@@ -1,0 +1,83 @@
+"""Ends and beginnings of one process: SIGTERM, a restart, a long sleep."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.crowd import Crowd
+from tests.support.fleet import Fleet
+from tests.support.nursery import Nursery
+
+AGAIN_S = 5.0
+"""A restart takes its own work up again by then, once it is ready."""
+
+
+@pytest.mark.timeout(120)
+async def test_sigterm_in_a_busy_moment(nursery: Nursery, tmp_path: Path) -> None:
+    """Answers in flight are finished, what waits behind them is the next process's; the exit code is 0."""
+    async with Fleet(nursery, tmp_path, SHUTDOWN_TIMEOUT="20") as fleet:
+        crowd = Crowd(fleet.telegram, fleet.llm, people=10, pause_s=0.5)
+        daemon = await fleet.start()
+        for person in crowd.people:
+            for _ in range(3):
+                crowd.asks(person)
+        await fleet.llm.arrival(10, timeout_s=20)
+        daemon.signal(signal.SIGTERM)
+        await daemon.event("bot.stopping")
+        late = crowd.people[0]
+        crowd.asks(late)
+        assert await daemon.code() == 0, daemon.log[-2000:]
+        assert [update["message"]["chat"]["id"] for update in fleet.telegram.pending] == [late], "nobody fetched it"
+        assert crowd.answered == len(fleet.llm.requests), "what was begun is finished"
+        assert 10 <= crowd.answered < crowd.asked, "nothing is begun after that"
+        assert daemon.events("inbox.handed_back") == []
+        await fleet.start()
+        await crowd.all_answered(timeout_s=40)
+        outcome = crowd.outcome(fleet.noted())
+        assert (outcome.lost, outcome.disorder, outcome.duplicates, outcome.odd) == ([], [], [], []), fleet.tell()
+
+
+@pytest.mark.timeout(120)
+async def test_a_restart_takes_its_own_work_up_again(nursery: Nursery, tmp_path: Path) -> None:
+    """Within five seconds of being ready, in the messages that the killed process had begun."""
+    async with Fleet(nursery, tmp_path) as fleet:
+        crowd = Crowd(fleet.telegram, fleet.llm, people=5, pieces=2, pause_s=30)
+        daemon = await fleet.start()
+        for person in crowd.people:
+            crowd.asks(person)
+        await fleet.llm.arrival(5, timeout_s=20)
+        async with asyncio.timeout(20):
+            while len(fleet.noted()) < 5:  # noqa: ASYNC110 - a database that tells nobody
+                await asyncio.sleep(0.05)
+        await fleet.kill(daemon)
+        crowd.pause_s = 0
+        asked = len(fleet.llm.requests)
+        daemon = await fleet.start()
+        await fleet.llm.arrival(asked + 5, timeout_s=AGAIN_S)
+        await crowd.all_answered(timeout_s=20)
+        outcome = crowd.outcome(fleet.noted())
+        assert (outcome.lost, outcome.disorder, outcome.duplicates, outcome.odd) == ([], [], [], []), fleet.tell()
+
+
+@pytest.mark.timeout(120)
+async def test_a_replica_that_was_only_slow_makes_no_second_answer_appear(
+    nursery: Nursery, tmp_path: Path, postgres_url: str
+) -> None:
+    """It stands still for four seconds in the middle of its answers while another one looks on."""
+    async with Fleet(nursery, tmp_path, DATABASE_URL=postgres_url) as fleet:
+        crowd = Crowd(fleet.telegram, fleet.llm, people=10, pause_s=1.0)
+        slow = await fleet.start()
+        await slow.event("replicas.leads")
+        await fleet.start()
+        for person in crowd.people:
+            crowd.asks(person)
+        await fleet.llm.arrival(10, timeout_s=20)
+        slow.signal(signal.SIGSTOP)
+        await asyncio.sleep(4)
+        slow.signal(signal.SIGCONT)
+        await crowd.all_answered(timeout_s=40)
+        outcome = crowd.outcome(fleet.noted())
+        assert (outcome.lost, outcome.disorder, outcome.duplicates, outcome.odd) == ([], [], [], []), fleet.tell()
+        assert len(fleet.llm.requests) == 10, "nobody asked again"
