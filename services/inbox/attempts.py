@@ -39,6 +39,18 @@ class Attempts:
         async with self._database.session() as session:
             return (await session.scalars(statement.returning(row.alone))).one_or_none() or 1
 
+    async def take_back(self, job_id: str) -> None:
+        """A job that was begun again was broken off by a shutdown: that beginning does not count."""
+        row = JobAttemptRow
+        async with self._database.session() as session:
+            await session.execute(update(row).where(row.job_id == job_id).values(begun=row.begun - 1))
+
+    async def take_back_alone(self, job_id: str) -> None:
+        """The same of a beginning alone."""
+        row = JobAttemptRow
+        async with self._database.session() as session:
+            await session.execute(update(row).where(row.job_id == job_id).values(alone=row.alone - 1))
+
     async def forget(self, job_id: str) -> None:
         """The job came to its end."""
         async with self._database.session() as session:

@@ -166,16 +166,31 @@ class Inbox:
         """Do a job that may have been begun before: by this process in an earlier life, or by another one."""
         begun = await self._counted(self._attempts.begin_again(job.id))
         log.info("inbox.begun_again", begun=begun)
-        if begun <= TOGETHER:
-            await self._try(job)
-        else:
-            async with self._alone:
-                if await self._counted(self._attempts.begin_alone(job.id)) > ALONE:
-                    await self._give_up(job, None)
-                else:
-                    await self._try(job)
         try:
-            await self._attempts.forget(job.id)
+            if begun <= TOGETHER:
+                await self._try(job)
+            else:
+                async with self._alone:
+                    await self._try_alone(job)
+        except asyncio.CancelledError:
+            # Handed back by a shutdown: nobody died over it, and a release a minute must not make it look so.
+            await self._forget_attempts(self._attempts.take_back(job.id))
+            raise
+        await self._forget_attempts(self._attempts.forget(job.id))
+
+    async def _try_alone(self, job: Job) -> None:
+        if await self._counted(self._attempts.begin_alone(job.id)) > ALONE:
+            await self._give_up(job, None)
+            return
+        try:
+            await self._try(job)
+        except asyncio.CancelledError:
+            await self._forget_attempts(self._attempts.take_back_alone(job.id))
+            raise
+
+    async def _forget_attempts(self, forgetting: Awaitable[None]) -> None:
+        try:
+            await forgetting
         except StorageError as error:
             log.warning("inbox.attempts_not_forgotten", error=str(error))
 
