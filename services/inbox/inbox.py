@@ -76,6 +76,9 @@ class Inbox:
         self._worker: Worker | None = None
         self._on_dead: Callable[[str], None] | None = None
         self._fresh: dict[str, None] = {}
+        self._putting = 0
+        self._overtook: set[str] = set()
+        """Jobs that were begun before the call that put them has returned."""
         self._alone = asyncio.Lock()
 
     @property
@@ -116,9 +119,17 @@ class Inbox:
         Raises:
             StorageError: the database does not take them.
         """
-        receipt = await self.queue.put(jobs)
-        # Not one that was there: Telegram may repeat the very update that the process died over.
-        self._fresh.update(dict.fromkeys(receipt.new))
+        self._putting += 1
+        new: frozenset[str] = frozenset()
+        try:
+            receipt = await self.queue.put(jobs)
+            # Not one that was there: Telegram may repeat the very update that the process died over.
+            new = receipt.new - self._overtook
+        finally:
+            self._putting -= 1
+            if not self._putting:
+                self._overtook.clear()
+        self._fresh.update(dict.fromkeys(sorted(new)))
         while len(self._fresh) > FRESH_KEPT:
             del self._fresh[next(iter(self._fresh))]
         return list(receipt.refused)
@@ -160,6 +171,8 @@ class Inbox:
             if self._fresh.pop(job.id, job.id) is None:
                 await self._try(job)
             else:
+                if self._putting:
+                    self._overtook.add(job.id)
                 await self._do_again(job)
 
     async def _do_again(self, job: Job) -> None:
