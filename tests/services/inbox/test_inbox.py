@@ -303,9 +303,15 @@ class TestSuspects:
         await post.until(lambda: fresh.id in post.worker.done)
 
     async def test_the_one_that_kills_is_given_up_and_bystanders_are_not(
-        self, file: Database, tmp_path: Path, clock: ManualClock
+        self, file: Database, tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One life after the other: whenever the killer is begun the process dies with all that it was doing."""
+
+        async def too_late(*_: object) -> None:
+            """A process that dies takes nothing back, as one does that is told to stop."""
+
+        monkeypatch.setattr(Attempts, "take_back", too_late)
+        monkeypatch.setattr(Attempts, "take_back_alone", too_late)
         url = sa.URL.create("sqlite", database=str(tmp_path / "inbox.db"))
         jobs = [job(number, f"lane {number}") for number in range(1, 6)]
         killer = jobs[2]
