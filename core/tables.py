@@ -246,3 +246,16 @@ class UsageDayRow(Base):
     input_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
     cost_nanousd: Mapped[int] = mapped_column(BigInteger)
+
+
+class LocalScoreRow(Base):
+    """What the local score of a group learned, weights of hashed columns as a npz file; scope 0 is the common base."""
+
+    __tablename__ = "local_scores"
+
+    scope: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    revision: Mapped[str] = mapped_column(String(32))
+    weights: Mapped[bytes] = mapped_column(LargeBinary)
+    spam_count: Mapped[int] = mapped_column(Integer)
+    ham_count: Mapped[int] = mapped_column(Integer)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
