@@ -15,6 +15,7 @@ _ZWNJ, _ZWJ = "\u200c", "\u200d"
 _JOINERS = frozenset({_ZWNJ, _ZWJ})
 _BLACK_FLAG = "\U0001f3f4"
 _OVERRIDES = frozenset("\u202d\u202e")
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u2066\u2067\u2068\u2069")
 
 _INVISIBLE = re.compile(
     "["
@@ -65,11 +66,10 @@ def without_invisible(text: str) -> tuple[str, int]:
         before = text[run.start() - 1] if run.start() else ""
         after = text[run.end()] if run.end() < len(text) else ""
         stays = _belongs(run[0], before, after)
-        if not stays:
-            hidden += sum(_is_hidden(char, before, after, is_right_to_left=is_right_to_left) for char in run[0])
-        else:
-            # What stands among the parts of an emoji is counted only beyond the parts themselves.
-            hidden += max(0, len(run[0]) - max(len(stays), 2))
+        rest = run[0]
+        for char in stays:
+            rest = rest.replace(char, "", 1)
+        hidden += sum(_is_hidden(char, before, after, is_right_to_left=is_right_to_left) for char in rest)
         return stays
 
     return _INVISIBLE.sub(kept, text), hidden
@@ -98,7 +98,7 @@ def _is_hidden(char: str, before: str, after: str, *, is_right_to_left: bool) ->
         return True
     if "\ud800" <= char <= "\udfff" or (char == "\ufeff" and not before):
         return False
-    if unicodedata.bidirectional(char) != "BN" or "\u2066" <= char <= "\u2069":
+    if char in _DIRECTIONS:
         return not is_right_to_left and bool(neighbours)
     if _is_selector(char):
         return bool(before) and script_of(before) in _SPOOFED_SCRIPTS

@@ -43,10 +43,11 @@ class _Base:
 
 @dataclass(slots=True)
 class _Known:
-    """Weights as this replica knows them."""
+    """A group's weights as this replica knows them, and when it looked."""
 
     revision: str | None
     weights: Weights
+    checked_at: float
 
 
 class LocalScore:
@@ -65,7 +66,6 @@ class LocalScore:
         self._base_revision: str | None = None
         self._building = asyncio.Lock()
         self._groups: OrderedDict[int, _Known] = OrderedDict()
-        self._checked: dict[int, float] = {}
         self._asking = asyncio.Lock()
         self._rests_until = 0.0
 
@@ -125,24 +125,26 @@ class LocalScore:
         return self._base
 
     def _is_stale(self, group_id: int) -> bool:
-        now = self._clock.monotonic()
-        return now >= self._rests_until and now - self._checked.get(group_id, -FRESH_S) >= FRESH_S
+        now, known = self._clock.monotonic(), self._groups.get(group_id)
+        return now >= self._rests_until and (known is None or now - known.checked_at >= FRESH_S)
 
     async def _look(self, group_id: int) -> None:
-        known = {group_id: self._revision_of(group_id), BASE: self._base_revision}
+        known = self._groups.get(group_id)
+        revisions = {group_id: known.revision if known is not None else None, BASE: self._base_revision}
         try:
             async with asyncio.timeout(PATIENCE_S):
-                changes = await self._store.changes(known)
+                changes = await self._store.changes(revisions)
         except (StorageError, TimeoutError) as error:
             self._rests_until = self._clock.monotonic() + FRESH_S
             log.warning("score.not_refreshed", error=type(error).__name__)
             return
-        self._checked[group_id] = self._clock.monotonic()
-        for scope, stored in changes.items():
-            if scope == BASE:
-                await self._change_base(stored)
-            else:
-                self._keep(scope, stored)
+        if BASE in changes:
+            await self._change_base(changes[BASE])
+        if group_id in changes or known is None:
+            self._keep(group_id, changes.get(group_id))
+        else:
+            known.checked_at = self._clock.monotonic()
+            self._groups.move_to_end(group_id)
 
     async def _change_base(self, stored: Stored | None) -> None:
         async with self._building:
@@ -157,18 +159,12 @@ class LocalScore:
             weights = fit(self._vectors, starter())
         return _Base(self._vectors, weights.dense(), weights.intercept)
 
-    def _revision_of(self, group_id: int) -> str | None:
-        known = self._groups.get(group_id)
-        return known.revision if known is not None else None
-
     def _keep(self, group_id: int, stored: Stored | None) -> None:
-        weights = stored.weights if stored is not None else None
-        self._groups[group_id] = _Known(stored.revision if stored else None, weights or Weights.none())
+        revision, weights = (stored.revision, stored.weights) if stored is not None else (None, None)
+        self._groups[group_id] = _Known(revision, weights or Weights.none(), self._clock.monotonic())
         self._groups.move_to_end(group_id)
-        self._checked[group_id] = self._clock.monotonic()
         while len(self._groups) > MOST_GROUPS:
-            oldest, _ = self._groups.popitem(last=False)
-            self._checked.pop(oldest, None)
+            self._groups.popitem(last=False)
 
 
 def _logit(base: _Base, own: Weights, vector: Vector) -> float:
