@@ -4,6 +4,7 @@ import re
 import unicodedata
 from enum import StrEnum
 
+from services.moderation import lures
 from services.moderation.links import links_of
 from services.moderation.message import GroupMessage
 from services.moderation.normalise import Normal
@@ -64,56 +65,14 @@ _CRYPTO_ADDRESS = re.compile(
 """Ethereum and its like, Bitcoin (both forms), Tron, TON."""
 _PHONE = re.compile(r"(?<![\w.])(?:\+\d[\d ()\-]{8,17}\d|8[ (-]{0,2}9\d{2}[ )-]{0,2}\d{3}[ -]?\d{2}[ -]?\d{2})(?!\d)")
 _HANDLE = re.compile(r"(?<![\w@./])@[A-Za-z]\w{3,31}(?![\w@])")
-_MONEY = re.compile(
-    r"(?:[$€£₽₴₸₿]|\busdt\b|\busd\b|\beur\b)\s?\d[\d .,]*"
-    r"|\d[\d .,]*\s?[kк]?\+?\s?(?:[$€£₽₴₸₿%]|usdt\b|usd\b|eur\b|euros?\b|dollars?\b|bucks\b|"
-    r"руб\w*|р\b|р\.|тыс\w*|доллар\w*|евро\b|бакс\w*|грн\b|тенге\b|долл\b)"
-)
-_DAILY_PAY = re.compile(
-    r"(?:[$€£₽₴₸₿]|usdt?|руб\w*|тыс\w*|доллар\w*|евро|бакс\w*|\d\s?[kк]|\d\s?р\.?|\d)\+?\s?"
-    r"(?:(?:в|за|/|per|a|an|each|every|кажд\w+)\s?(?:день|дн\w*|сутки|час|недел\w+|смен\w+|day|week|hour|shift)\b|"
-    r"daily|weekly|hourly|ежедневно)"
-)
-_CONTACT_CALL = re.compile(
-    r"(?:пиш\w*|напиш\w*|стуч\w*|обращ\w*|жду|ответ\w*|подробност\w*|детал\w*|инф\w*)[^.!?\n]{0,25}"
-    r"(?:\bл\.?\s?с\.?(?!\w)|личк\w*|личн\w+ сообщ\w*|\bдирект\w*|@\w)"
-    r"|(?:пиши|пишите|напишите|напиши|ставь|ставьте|жми|жмите)\s?[\"'«(]?\s?(?:\+|плюс)"
-    r"|\b(?:dm|pm|message|msg|text|write|contact|inbox|whatsapp|hit)\s(?:me|us|to me|up)\b|\binbox\b|\bin dms?\b"
-    r"|\bfor (?:details|more info)\b"
-)
-_JOB_LURE = re.compile(
-    r"удал[её]нн\w+ (?:работ|заработ|подработ|занятост|доход)\w*|без опыта|пассивн\w+ доход"
-    r"|л[её]гк\w+ (?:деньг|заработ)\w*"
-    r"|\b(?:набира|ищ|треб)\w+ (?:[\w-]+ ){0,3}(?:люд|человек|сотрудник|партн[её]р|курьер|команд)\w*"
-    r"|ежедневн\w+ (?:выплат|доход|оплат)\w*|выплат\w+ (?:каждый день|ежедневно)|подработк\w*|заработ\w+ от\b"
-    r"|\bwork from home\b|\bpassive income\b|\bno experience\b|\bextra (?:income|cash|money)\b|\bearn (?:up to|from|\$)"
-    r"|\b(?:hiring|looking for) (?:[\w-]+ ){0,3}(?:people|partners|assistants?|team)\b|\bdaily pay\w*\b|\bquick money\b"
-)
-_CRYPTO_LURE = re.compile(
-    r"\bairdrop\w*|\bаирдроп\w*|\bэйрдроп\w*|\bpresale\b|\bseed phrase\b|\bсид[- ]фраз\w*|\bp2p\b|\bарбитраж\w*"
-    r"|\bcrypto signals?\b|\bсигнал\w* (?:по )?(?:крипт|трейд)\w*|\bguaranteed (?:profit|return|income)s?\b"
-    r"|\bгарантированн\w+ (?:прибыл|доход)\w*|\bconnect (?:your )?wallet\b"
-    r"|\bclaim (?:your )?(?:tokens?|reward|bonus|nft)\w*"
-    r"|\bдоходност\w+ (?:от )?\d+|\b\d+ ?% (?:в|за|per|a) (?:день|сутки|недел\w+|месяц|day|week|month)"
-)
-_GAMBLING_LURE = re.compile(
-    r"\bказино\b|\bcasino\w*|\bфриспин\w*|\bfree ?spins?\b|\bставк\w+ на спорт|\bпромокод\w*|\bbetting\b|\bjackpot\b"
-    r"|\bджекпот\w*|\bслот(?:ы|ов|ах)\b|\bslots? (?:bonus|game)\w*|\b1x(?:bet|win)\b|\bдоговорн\w+ матч\w*"
-    r"|\bfixed match\w*"
-)
-_ADULT_LURE = re.compile(
-    r"\b(?:интим\w*|шлюх\w*|проститут\w*|эскорт\w*|порн\w*|секс[- ]?(?:чат|знаком|видео|услуг|встреч)\w*|18\+)"
-    r"|\b(?:слив\w*|фото|видео) (?:\w+ )?(?:голы\w+|интим\w*|девуш\w+ 18)|\b(?:nudes?|porn\w*|onlyfans|escorts?|xxx)\b"
-    r"|\bhot (?:girls?|milfs?|singles?|babes?)\b|\bsex (?:chat|cam|dating)\b|🔞|🍑.{0,20}💦"
-)
 _TOPICS = {
-    Feature.MONEY: _MONEY,
-    Feature.DAILY_PAY: _DAILY_PAY,
-    Feature.CONTACT_CALL: _CONTACT_CALL,
-    Feature.JOB_LURE: _JOB_LURE,
-    Feature.CRYPTO_LURE: _CRYPTO_LURE,
-    Feature.GAMBLING_LURE: _GAMBLING_LURE,
-    Feature.ADULT_LURE: _ADULT_LURE,
+    Feature.MONEY: lures.MONEY,
+    Feature.DAILY_PAY: lures.DAILY_PAY,
+    Feature.CONTACT_CALL: lures.CONTACT_CALL,
+    Feature.JOB_LURE: lures.JOB_LURE,
+    Feature.CRYPTO_LURE: lures.CRYPTO_LURE,
+    Feature.GAMBLING_LURE: lures.GAMBLING_LURE,
+    Feature.ADULT_LURE: lures.ADULT_LURE,
 }
 _HIDDEN_FROM = 3
 _EMOJI_FROM, _EMOJI_SHARE = 5, 0.15
