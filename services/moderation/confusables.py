@@ -99,6 +99,7 @@ def fold_confusables(text: str) -> Folded:
     )
 
 
+@lru_cache(maxsize=8192)
 def _scripts_of(word: str) -> frozenset[str]:
     """The scripts of a word's letters, without those that mix with anything."""
     if word.isascii():
@@ -108,9 +109,9 @@ def _scripts_of(word: str) -> frozenset[str]:
 
 def _mixture(word: str, scripts: frozenset[str]) -> _Mixture | None:
     """What to do with a word of several scripts; None where there is nothing odd about it."""
-    letters = [char for char in word if char.isalpha()]
     if len(scripts) < 2:  # noqa: PLR2004 - one script is no mixture
         return None
+    letters = [char for char in word if char.isalpha()]
     own = [script_of(char) for char in letters]
     is_long = len(letters) >= _SHORTEST
     strict = tuple(target for target in sorted(scripts & _ALPHABET.keys()) if _all_look_like(letters, own, target))

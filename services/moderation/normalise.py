@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import cache
 
 from services.moderation.confusables import fold_confusables
 from services.moderation.invisible import without_invisible
@@ -78,19 +79,22 @@ def _unboxed(boxes: re.Match[str]) -> str:
 def _for_comparing(text: str) -> str:
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES).casefold()).translate(_APOSTROPHES)
     if not text.isascii():
-        text = "".join(char for char in text if not _changes_no_letter(char))
+        text = _changing_no_letter().sub("", text)
     return " ".join(text.split())
 
 
-def _changes_no_letter(char: str) -> bool:
+@cache
+def _changing_no_letter() -> re.Pattern[str]:
     """Marks above, below and across a letter, points of Hebrew and Arabic, frames, joiners and selectors.
 
     Those that are a letter's own are composed with it by now; vowel signs and viramas of Indic scripts are no such
-    marks, their combining classes are 0 to 9.
+    marks, their combining classes are 0 to 9: https://www.unicode.org/reports/tr44/#Canonical_Combining_Class_Values
     """
-    if char < "\u0300":
-        return False
-    if char in "\u200c\u200d" or "\ufe00" <= char <= "\ufe0f" or "\U000e0000" <= char <= "\U000e0fff":
-        return True
-    kind = unicodedata.combining(char)
-    return kind == 1 or 10 <= kind <= 36 or kind >= 200 or unicodedata.category(char) == "Me"  # noqa: PLR2004 - classes of https://www.unicode.org/reports/tr44/#Canonical_Combining_Class_Values
+    above_and_below = range(200, 256)
+    lost = {1, *range(10, 37), *above_and_below}
+    marks = "".join(
+        char
+        for char in map(chr, range(0x0300, 0x10000))
+        if unicodedata.combining(char) in lost or unicodedata.category(char) == "Me"
+    )
+    return re.compile(f"[{marks}\u200c\u200d\ufe00-\ufe0f\U000e0000-\U000e0fff]")

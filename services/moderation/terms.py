@@ -9,7 +9,8 @@ from services.moderation.invisible import script_of
 from services.moderation.normalise import Normal, normalise
 
 _WITHOUT_SPACES = frozenset({"HAN", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"})
-_FIRST_PICTURE = 0x1F000
+_LAST_OF_PLANE = 0x10000
+"""Beyond it only scripts of the past have marks, and a class of characters is no longer looked up in a table."""
 
 
 class Terms:
@@ -58,5 +59,5 @@ def _words_of(text: str) -> str:
 @cache
 def _between_words() -> re.Pattern[str]:
     r"""What parts words. Marks do not, although `\w` lacks them: they are vowels in Indic scripts."""
-    marks = "".join(char for char in map(chr, range(_FIRST_PICTURE)) if unicodedata.category(char)[0] == "M")
+    marks = "".join(char for char in map(chr, range(_LAST_OF_PLANE)) if unicodedata.category(char)[0] == "M")
     return re.compile(f"(?:_|[^\\w{marks}])+")

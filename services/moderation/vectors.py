@@ -20,6 +20,7 @@ FEATURE_COLUMNS = 2**9
 COLUMNS = WORD_COLUMNS + PIECE_COLUMNS + FEATURE_COLUMNS
 UNIT = r"[^\W_]+|[^\w\s]"
 """A word, or a single sign: adverts live on emoji and exclamation marks."""
+_FIRST_FEATURE = WORD_COLUMNS + PIECE_COLUMNS
 FEATURE_WEIGHT = 0.3
 """What one feature is worth beside all words of a message, whose vector has the length 1."""
 READ_FIRST, READ_LAST = 1000, 500
@@ -42,50 +43,53 @@ class Vectors:
     """Makes vectors. Importing what it needs takes a while."""
 
     def __init__(self) -> None:
-        from sklearn.feature_extraction import text  # noqa: PLC0415 - a second or two, only when used
+        from sklearn import feature_extraction  # noqa: PLC0415 - a second or two, only when used
+        from sklearn.feature_extraction import text  # noqa: PLC0415 - the same
 
-        hashing: Any = text.HashingVectorizer  # Any: scikit-learn has no types, and guesses at them are wrong
-        self._words = hashing(
-            n_features=WORD_COLUMNS,
-            ngram_range=(1, 2),
-            token_pattern=UNIT,
-            lowercase=False,
-            alternate_sign=False,
-            dtype=np.float32,
-        )
-        self._pieces = hashing(
-            n_features=PIECE_COLUMNS,
-            analyzer="char_wb",
-            ngram_range=(3, 5),
-            lowercase=False,
-            alternate_sign=False,
-            dtype=np.float32,
-        )
+        extraction: Any = feature_extraction  # Any: scikit-learn has no types, and guesses at them are wrong
+        self._words: Any = text.CountVectorizer(
+            ngram_range=(1, 2), token_pattern=UNIT, lowercase=False
+        ).build_analyzer()
+        self._pieces: Any = text.CountVectorizer(
+            analyzer="char_wb", ngram_range=(3, 5), lowercase=False
+        ).build_analyzer()
+        # HashingVectorizer is these two parts, put together anew and checked at every call: three times as long.
+        self._hash_words: Any = extraction.FeatureHasher(WORD_COLUMNS, input_type="string", alternate_sign=False)
+        self._hash_pieces: Any = extraction.FeatureHasher(PIECE_COLUMNS, input_type="string", alternate_sign=False)
 
     def of(self, folded: str, features: Iterable[str]) -> Vector:
-        """The vector of one message.
+        """The vector of one message: its words and its pieces of the length 1 each, and its features.
 
         Args:
             folded: its text, as `Normal.folded`.
             features: its features.
         """
-        matrix = self.matrix([(folded, frozenset(features))])
-        return Vector(matrix.indices.astype(np.int32, copy=False), matrix.data.astype(np.float32, copy=False))
+        text = read(folded)
+        words = self._hash_words.transform([self._words(text)])
+        pieces = self._hash_pieces.transform([self._pieces(text)])
+        marks = sorted({zlib.crc32(feature.encode()) % FEATURE_COLUMNS for feature in features})
+        columns = np.concatenate(
+            (words.indices, pieces.indices + WORD_COLUMNS, np.asarray(marks, dtype=np.int32) + _FIRST_FEATURE)
+        )
+        values = np.concatenate((_of_length_1(words.data), _of_length_1(pieces.data), [FEATURE_WEIGHT] * len(marks)))
+        order = np.argsort(columns)
+        return Vector(columns[order].astype(np.int32), values[order].astype(np.float32))
 
     def matrix(self, messages: Sequence[tuple[str, frozenset[str]]]) -> Any:  # noqa: ANN401 - scipy has no types
         """The vectors of many messages, a row each, as a sparse matrix of `COLUMNS` columns."""
         from scipy import sparse  # noqa: PLC0415 - see above
 
-        texts = [read(folded) for folded, _ in messages]
-        rows = [sorted({zlib.crc32(feature.encode()) % FEATURE_COLUMNS for feature in found}) for _, found in messages]
-        columns = np.asarray([column for row in rows for column in row], dtype=np.int32)
-        ends = np.cumsum([0, *map(len, rows)])
-        values = np.full(len(columns), FEATURE_WEIGHT, dtype=np.float32)
+        rows = [self.of(folded, features) for folded, features in messages]
+        columns = np.concatenate([row.columns for row in rows])
+        values = np.concatenate([row.values for row in rows])
+        ends = np.cumsum([0, *(len(row.columns) for row in rows)])
         scipy: Any = sparse  # Any: as above
-        marked = scipy.csr_matrix((values, columns, ends), shape=(len(messages), FEATURE_COLUMNS))
-        stacked = scipy.hstack((self._words.transform(texts), self._pieces.transform(texts), marked), format="csr")
-        stacked.sum_duplicates()
-        return stacked
+        return scipy.csr_matrix((values, columns, ends), shape=(len(rows), COLUMNS))
+
+
+def _of_length_1(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    length = float(np.sqrt(values @ values))
+    return values / length if length else values
 
 
 def read(text: str) -> str:

@@ -12,7 +12,7 @@ from services.moderation.base import EMPTY_SCORE, HIGH, VERY_HIGH, fit, starter
 from services.moderation.examples import Example, example
 from services.moderation.score import FRESH_S, LocalScore
 from services.moderation.score_store import BASE, ScoreStore
-from services.moderation.vectors import Vectors
+from services.moderation.vectors import COLUMNS, FEATURE_WEIGHT, Vectors
 from services.moderation.weights import Weights
 from tests.services.moderation.speaking import heard
 from tests.support.clock import ManualClock
@@ -272,3 +272,14 @@ def test_importing_it_does_not_import_scikit_learn() -> None:
 def test_very_high_is_above_high() -> None:
     assert EMPTY_SCORE < 50 < HIGH < VERY_HIGH <= 100
     assert Weights.none().dot(Vectors().of("x", ())) == 0
+
+
+def test_a_vector_is_its_words_its_pieces_and_its_features(vectors: Vectors) -> None:
+    whole = vectors.of("free money now", {"link", "money"})
+    assert list(whole.columns) == sorted(set(whole.columns))
+    assert float(whole.values @ whole.values) == pytest.approx(2 + 2 * FEATURE_WEIGHT**2)
+    assert len(vectors.of("", ()).columns) == 0
+    matrix = vectors.matrix([("free money now", frozenset({"link", "money"})), ("", frozenset()), ("a", frozenset())])
+    assert matrix.shape == (3, COLUMNS)
+    assert matrix[0].indices.tolist() == whole.columns.tolist()
+    assert matrix[1].nnz == 0
