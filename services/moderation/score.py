@@ -141,7 +141,7 @@ class LocalScore:
         if BASE in changes:
             await self._change_base(changes[BASE])
         if group_id in changes or known is None:
-            self._keep(group_id, changes.get(group_id))
+            self._keep(group_id, changes.get(group_id) if group_id != BASE else None)
         else:
             known.checked_at = self._clock.monotonic()
             self._groups.move_to_end(group_id)

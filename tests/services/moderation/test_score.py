@@ -123,6 +123,19 @@ class TestBase:
         assert [await of(shipped, text) for text in (SCAM, TALK)] == [await of(twin, text) for text in (SCAM, TALK)]
 
 
+async def test_after_warming_no_score_waits_for_training(
+    database: Database, clock: ManualClock, vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be it for the base that ships or for one's own."""
+    mine = [example(f"{word} {number}", is_spam=word == "кот") for word in ("кот", "пёс") for number in range(9)]
+    await ScoreStore(database, clock).replace(BASE, fit(vectors, mine), spam_count=9, ham_count=9)
+    score = LocalScore(database, clock)
+    await score.warm()
+    monkeypatch.setattr(score, "_trained", None)
+    assert await of(score, "кот") > HIGH
+    assert await of(score, "пёс") < 50
+
+
 class TestLearning:
     """On SQLite and PostgreSQL."""
 
