@@ -21,14 +21,19 @@ from bot.telegram.doorway import Doorway, Guests
 from bot.telegram.handlers.admin import admin_router
 from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.models import model_router
+from bot.telegram.handlers.moderation import moderation_router
+from bot.telegram.handlers.moderation_settings import moderation_settings_router
 from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
 from bot.telegram.handlers.threads import threads_router
 from bot.telegram.handlers.usage import usage_router
+from bot.telegram.handlers.rules import rules_router
 from bot.telegram.incoming import speaker_behind
 from bot.telegram.intake import Poller
 from bot.telegram.lanes import Lanes
 from bot.telegram.live import LiveReplies
+from bot.telegram.moderating import Moderation, moderation_for
+from bot.telegram.moderation_settings import SettingsCard
 from bot.telegram.rendering import Rendered
 from bot.telegram.spans import UpdateSpans
 from bot.telegram.telling import tell
@@ -82,7 +87,8 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch)
     lanes = Lanes()
     watch.figures.follow(lanes)
     delivery = Delivery(bot, house.clock, watch.figures)
-    doorway = _furnish(house, bot, delivery, lanes)
+    moderation = moderation_for(house, bot, delivery)
+    doorway = _furnish(house, bot, delivery, lanes, moderation)
     poller = Poller(bot, house.clock, watch.figures.counted(doorway.take))
     notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, delivery))
     house.fallback.listen(notices.hear)
@@ -94,6 +100,7 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch)
         asyncio.create_task(notices.run(), name="notices"),
         asyncio.create_task(introduce(bot, house.texts), name="introduce"),
         asyncio.create_task(_look_around(house), name="look around"),
+        asyncio.create_task(moderation.caretaker.run(), name="moderation"),
     ]
     for task in aside:
         task.add_done_callback(_report_death)
@@ -106,6 +113,7 @@ async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch)
         await _end(polling)
         log.info("bot.stopping", timeout_s=settings.shutdown_timeout)
         await lanes.drain(settings.shutdown_timeout)
+        await moderation.door.close()
         await _end(*aside)
         log.info("bot.stopped")
     if not polling.cancelled():
@@ -154,7 +162,7 @@ def _to_admins(house: House, delivery: Delivery) -> Callable[[str], Awaitable[No
     return send
 
 
-def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorway:
+def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes, moderation: Moderation) -> Doorway:
     """Put the Telegram side together."""
     settings = house.settings
     live = LiveReplies()
@@ -169,6 +177,7 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
         mode=settings.stream_mode,
         providers=[provider.id for provider in house.fallback.providers],
     )
+    cards = SettingsCard(moderation, house.texts)
     dispatcher = Dispatcher(disable_fsm=True)
     if house.tracing.on:
         dispatcher.update.outer_middleware(UpdateSpans(house.tracing.tracer))
@@ -205,6 +214,15 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
         ),
         threads_router(delivery=delivery, shelf=house.shelf, threads=threads, texts=house.texts),
         usage_router(admin_ids=settings.admin_ids, delivery=delivery, usage=house.usage),
+        moderation_router(moderation=moderation, delivery=delivery, texts=house.texts),
+        moderation_settings_router(
+            moderation=moderation,
+            cards=cards,
+            delivery=delivery,
+            texts=house.texts,
+            starts_dry=settings.moderation_dry_run,
+        ),
+        rules_router(moderation=moderation, cards=cards, delivery=delivery, texts=house.texts),
         chat_router(answering=answering, delivery=delivery, live=live, threads=threads, texts=house.texts),
         _apologies(delivery, house.texts),
     )
@@ -215,6 +233,7 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes) -> Doorwa
         delivery=delivery,
         texts=house.texts,
         clock=house.clock,
+        moderation=moderation.door,
         guests=Guests(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
     )
 

@@ -1,6 +1,7 @@
 """Where an update goes: whether it is let in, and behind which others it waits."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from aiogram import Bot, Dispatcher
@@ -13,7 +14,9 @@ from bot.telegram.incoming import is_group, key_of, speaker_behind
 from bot.telegram.lanes import Lanes
 from bot.telegram.telling import tell
 from core.clock import Clock
+from core.errors import StorageError
 from core.i18n import Texts
+from services.moderation.pipeline import Outcome
 
 log = structlog.get_logger()
 
@@ -35,12 +38,24 @@ class Guests:
         """Whether an update comes from one of them."""
         if not self.users and not self.chats:
             return True
-        event = update.message or update.callback_query or update.stopped_message_generation
+        event = update.message or update.edited_message or update.callback_query or update.stopped_message_generation
         user = getattr(event, "from_user", None)
         chat = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
         # A private chat has the number of its person, and some updates tell only the chat.
         people = {each.id for each in (user, chat) if each is not None}
         return not people.isdisjoint(self.users | self.admins) or (chat is not None and chat.id in self.chats)
+
+
+class Moderator(Protocol):
+    """Sees what is said in moderated groups."""
+
+    async def concerns(self, update: Update) -> bool:
+        """Whether an update is its business."""
+        ...
+
+    async def moderate(self, update: Update) -> Outcome:
+        """Judge it, and tell whether its message is gone."""
+        ...
 
 
 class Doorway:
@@ -53,6 +68,7 @@ class Doorway:
         delivery: the way out.
         texts: what users are told.
         clock: tells when an album is whole.
+        moderation: sees the messages of moderated groups before anybody answers them.
         guests: who is let in.
     """
 
@@ -65,6 +81,7 @@ class Doorway:
         delivery: Delivery,
         texts: Texts,
         clock: Clock,
+        moderation: Moderator,
         guests: Guests,
     ) -> None:
         self._bot = bot
@@ -72,6 +89,7 @@ class Doorway:
         self._lanes = lanes
         self._delivery = delivery
         self._texts = texts
+        self._moderation = moderation
         self._guests = guests
         self._addressed = Addressed()
         self._albums = Albums(clock)
@@ -84,6 +102,9 @@ class Doorway:
             await self._place(update, None)
         elif not album.is_placed:
             album.is_placed = await self._place(update, album)
+        else:
+            # It goes with the part that has a place; moderation gathers an album for itself.
+            self._lanes.run_at_once(lambda: self._moderate(update))
 
     async def _place(self, update: Update, album: Album | None) -> bool:
         """Send an update on its way; False for one that has no place in a lane and asks for none.
@@ -95,6 +116,8 @@ class Doorway:
         if not self._guests.include(update):
             log.info("update.not_admitted", update_id=update.update_id)
             self._turn_away(update)
+            # Whom the bot does not talk to is moderated all the same, where a group wants that.
+            self._lanes.run_at_once(lambda: self._moderate(update))
         elif message is None or not await self._waits(message):
             self._lanes.run_at_once(lambda: self._handle(update))
             return False
@@ -106,8 +129,22 @@ class Doorway:
         return True
 
     async def _handle(self, update: Update, album: Album | None = None) -> None:
+        if await self._moderated(update):
+            return
         parts = await album.whole() if album is not None else ()
         await self._dispatcher.feed_update(self._bot, update, album=parts)
+
+    async def _moderate(self, update: Update) -> None:
+        await self._moderated(update)
+
+    async def _moderated(self, update: Update) -> bool:
+        """Let moderation see an update, and tell whether its message is gone: then nobody answers it."""
+        try:
+            return await self._moderation.concerns(update) and (await self._moderation.moderate(update)).removed
+        except StorageError as error:
+            # Whom the database keeps from judging must not keep the bot from answering.
+            log.error("moderation.failed", update_id=update.update_id, error=str(error))  # noqa: TRY400 - no bug of ours
+            return False
 
     async def _waits(self, message: Message) -> bool:
         """Whether it waits behind the answer that is being made: not what people in a group say to each other."""

@@ -14,6 +14,7 @@ from bot.telegram.lanes import WAITING_LIMIT, Job, Lanes
 from core.clock import Clock, SystemClock
 from core.i18n import Texts
 from core.messages import ConversationKey, Surface
+from services.moderation.pipeline import Outcome, Stage
 from tests.support.telegram_chats import JsonObject, natural_entities
 from tests.support.telegram_messages import ANN, BOB, BOT, GROUP, PRIVATE, raw, update
 from tests.support.telegram_server import TelegramServer
@@ -50,6 +51,23 @@ class Crossing(Lanes):
         super().run_at_once(job)
 
 
+class Moderator:
+    """Takes away what is called spam, in every group."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    async def concerns(self, update: Update) -> bool:
+        message = update.message or update.edited_message
+        return message is not None and message.chat.id == GROUP["id"]
+
+    async def moderate(self, update: Update) -> Outcome:
+        self.seen.append(update.update_id)
+        message = update.message or update.edited_message
+        assert message is not None
+        return Outcome(Stage.FOUND, removed="spam" in (message.text or ""))
+
+
 class Entrance:
     """A doorway, and what lies behind it."""
 
@@ -61,11 +79,11 @@ class Entrance:
         chats: frozenset[int] = frozenset(),
         clock: Clock | None = None,
     ) -> None:
-        self.lanes, self.dispatcher = Crossing(), Recorder()
+        self.lanes, self.dispatcher, self.moderator = Crossing(), Recorder(), Moderator()
         self._bot = traffic.bot
         self.doorway = Doorway(
             bot=traffic.bot, dispatcher=self.dispatcher, lanes=self.lanes, delivery=delivery, texts=Texts(strict=True),
-            clock=clock or SystemClock(), guests=Guests(users=users, chats=chats),
+            clock=clock or SystemClock(), moderation=self.moderator, guests=Guests(users=users, chats=chats),
         )  # fmt: skip
 
     async def take(self, **content: object) -> None:
@@ -180,3 +198,26 @@ async def test_the_one_too_many_is_told_so(traffic: Traffic, delivery: Delivery,
     busy.set()
     await entrance.lanes.drain(1)
     assert not entrance.dispatcher.fed
+
+
+@pytest.mark.parametrize(
+    ("content", "users", "seen", "answered"),
+    [
+        # Everything in a moderated group is seen, for the bot or not; what is taken away is not answered.
+        ({"message": said("hello Bob", chat=GROUP)}, set(), 1, True),
+        ({"message": said("@understudy_bot spam", chat=GROUP)}, set(), 1, False),
+        ({"message": said("/ask hello", chat=GROUP)}, set(), 1, True),
+        ({"edited_message": said("hello spam", chat=GROUP, edit_date=2)}, set(), 1, False),
+        # Also of those whom the bot does not talk to.
+        ({"message": said("hello Bob", chat=GROUP)}, {1}, 1, False),
+        # What is said in private is nobody's business.
+        ({"message": said("spam")}, set(), 0, True),
+    ],
+)
+async def test_moderation_comes_first(
+    traffic: Traffic, delivery: Delivery, content: dict[str, Any], users: set[int], seen: int, *, answered: bool
+) -> None:
+    entrance = Entrance(traffic, delivery, frozenset(users))
+    await entrance.take(**content)
+    assert len(entrance.moderator.seen) == seen
+    assert bool(entrance.dispatcher.fed) is answered

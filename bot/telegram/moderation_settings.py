@@ -1,0 +1,98 @@
+"""What `/moderation` shows: a group's settings with their buttons, and its figures."""
+
+from typing import Protocol
+
+from aiogram.types import InlineKeyboardMarkup, Message
+
+from bot.telegram.incoming import speaker_behind
+from bot.telegram.moderating import Moderation
+from bot.telegram.moderation_keyboards import settings_keyboard
+from bot.telegram.moderation_words import word
+from core.i18n import LAST_RESORT, Texts
+from services.moderation.group import GroupSettings
+
+STATISTICS_DAYS = 30
+
+
+class Costs(Protocol):
+    """Knows what judging cost."""
+
+    async def dollars(self, group_id: int, days: int) -> float | None:
+        """What the judgements of a group cost in the last so many days; None where nobody knows."""
+        ...
+
+
+class SettingsCard:
+    """Puts it into words.
+
+    Args:
+        moderation: where it is known.
+        texts: the words.
+        costs: knows what judging cost.
+    """
+
+    def __init__(self, moderation: Moderation, texts: Texts, costs: Costs | None = None) -> None:
+        self._moderation = moderation
+        self._texts = texts
+        self._costs = costs
+
+    async def settings_at(self, message: Message) -> GroupSettings:
+        """The settings of a group; of one that nobody has set anything in, what it would begin with."""
+        known = await self._moderation.groups.read(message.chat.id)
+        if known is not None:
+            return known
+        spoken = (speaker_behind(message).language or LAST_RESORT).partition("-")[0]
+        language = spoken if spoken in self._texts.languages else LAST_RESORT
+        return GroupSettings(message.chat.id, language=language)
+
+    async def card(self, settings: GroupSettings) -> tuple[str, InlineKeyboardMarkup]:
+        """All settings, and the buttons that change them."""
+        texts, language = self._texts, settings.language
+        remote = await self._moderation.privacy.is_allowed(settings)
+
+        def answer(*, is_so: bool) -> str:
+            return texts.get("moderation-yes" if is_so else "moderation-no", language)
+
+        text = texts.get(
+            "moderation-settings",
+            language,
+            mode=word(texts, language, "moderation-mode", settings.mode),
+            preset=word(texts, language, "moderation-preset", settings.preset),
+            language=language,
+            ban=answer(is_so=settings.ban_allowed),
+            remote=answer(is_so=remote),
+            cards=texts.get(
+                "moderation-cards-here" if settings.cards_to is None else "moderation-cards-person", language
+            ),
+            budget=settings.budget,
+            reports=settings.report_threshold,
+        )
+        return text, settings_keyboard(texts, settings, remote=remote)
+
+    async def statistics(self, settings: GroupSettings) -> str:
+        """The figures of the last weeks."""
+        texts, language = self._texts, settings.language
+        figures = await self._moderation.statistics.of(settings.group_id, STATISTICS_DAYS)
+        costs = self._costs
+        dollars = await costs.dollars(settings.group_id, STATISTICS_DAYS) if costs is not None else None
+        cost = (
+            texts.get("moderation-cost-unknown", language)
+            if dollars is None
+            else texts.get("moderation-cost", language, dollars=f"{dollars:.4f}")
+        )
+        return texts.get(
+            "moderation-stats",
+            language,
+            days=STATISTICS_DAYS,
+            seen=figures.seen,
+            judged=figures.judged,
+            asked=figures.asked,
+            share=f"{100 * figures.asked / figures.seen:.0f}" if figures.seen else "0",
+            unjudged=figures.unjudged,
+            acted=figures.acted,
+            carded=figures.carded,
+            undone=figures.undone,
+            input=figures.input_tokens,
+            output=figures.output_tokens,
+            cost=cost,
+        )
