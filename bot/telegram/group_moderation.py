@@ -90,7 +90,13 @@ class GroupModeration:
         if settings is None or not settings.is_on:
             return PASSED
         album = message.media_group_id if parts else None
-        return await self._pipeline.handle(group_message_of(message, parts), settings, album=album)
+        seen = group_message_of(message, parts)
+        outcome = await self._pipeline.handle(seen, settings, album=album)
+        log.debug(
+            "moderation.handled", group_id=message.chat.id, message_id=seen.message_id,
+            stage=outcome.stage.value, removed=outcome.removed, incident=outcome.incident,
+        )  # fmt: skip
+        return outcome
 
     async def _follow(self, message: Message) -> None:
         """A group became a supergroup: what its admins chose goes with it."""

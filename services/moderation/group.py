@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from core.clock import Clock
 from core.database import Database
@@ -114,6 +114,12 @@ class Groups:
         settings = await self.read(group_id)
         self._remember(group_id, settings, now)
         return settings
+
+    async def are_any_on(self) -> bool:
+        """Whether any group is moderated at all."""
+        on = select(ModerationGroupRow.group_id).where(ModerationGroupRow.mode != Mode.OFF.value).limit(1)
+        async with self._database.reading() as session:
+            return (await session.scalar(on)) is not None
 
     async def read(self, group_id: int) -> GroupSettings | None:
         """The settings of a group as they are now."""

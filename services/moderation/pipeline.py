@@ -206,7 +206,9 @@ class Pipeline:
         own = normalise(message.text)
         # A bare forward is judged by what it shows.
         shown = own if own.text else normalise(message.forwarded)
-        hits = () if again else await tools.rules.check(message, own, settings.rules, is_newcomer=is_newcomer)
+        # What came again and again was seen when it came: a second look at it is no further message.
+        looked_at = again or entry.reported
+        hits = () if looked_at else await tools.rules.check(message, own, settings.rules, is_newcomer=is_newcomer)
         found = features(message, shown)
         facts = Facts(
             has_words=bool(shown.text or message.links or message.buttons),

@@ -1,0 +1,36 @@
+"""One running bot for all scenarios of moderation: each has a group of its own."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from aiogram.client.session.aiohttp import AiohttpSession
+
+from tests.support.moderated import ModeratedGroup, verdict
+from tests.support.stage import Stage, close_at_once, staged
+
+
+@pytest_asyncio.fixture(scope="package", loop_scope="session")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """The bot, with a local score that has been trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AiohttpSession, "close", close_at_once)
+        async for stage in staged(tmp_path_factory.mktemp("moderation")):
+            await stage.start()
+            yield stage
+
+
+@pytest.fixture
+def calm(running: Stage) -> Stage:
+    """The same, with judges that say that all is well unless a scenario has them say something else."""
+    for server in (running.first, running.second):
+        server._script.clear()
+        server.default = verdict("ok", 99)
+        server.requests.clear()
+    return running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def group(calm: Stage) -> ModeratedGroup:
+    """A group in which moderation acts."""
+    return await ModeratedGroup(calm).open()
