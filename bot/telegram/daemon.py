@@ -25,9 +25,9 @@ from bot.telegram.handlers.moderation import moderation_router
 from bot.telegram.handlers.moderation_settings import moderation_settings_router
 from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
+from bot.telegram.handlers.rules import rules_router
 from bot.telegram.handlers.threads import threads_router
 from bot.telegram.handlers.usage import usage_router
-from bot.telegram.handlers.rules import rules_router
 from bot.telegram.incoming import speaker_behind
 from bot.telegram.intake import Poller
 from bot.telegram.lanes import Lanes
@@ -177,7 +177,7 @@ def _furnish(house: House, bot: Bot, delivery: Delivery, lanes: Lanes, moderatio
         mode=settings.stream_mode,
         providers=[provider.id for provider in house.fallback.providers],
     )
-    cards = SettingsCard(moderation, house.texts)
+    cards = SettingsCard(moderation, house.texts, house.accounts)
     dispatcher = Dispatcher(disable_fsm=True)
     if house.tracing.on:
         dispatcher.update.outer_middleware(UpdateSpans(house.tracing.tracer))

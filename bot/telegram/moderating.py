@@ -11,7 +11,7 @@ from bot.telegram.group_sanctions import GroupSanctions
 from bot.telegram.group_staff import GroupStaff
 from bot.telegram.incident_cards import IncidentCards
 from services.moderation.budget import Budget, Reminders
-from services.moderation.caretaker import Caretaker
+from services.moderation.caretaker import Cared, Caretaker
 from services.moderation.desk import DeskTools, ModerationDesk
 from services.moderation.enforcement import Enforcement, Records
 from services.moderation.figures import Statistics
@@ -45,7 +45,6 @@ class Moderation:
     desk: ModerationDesk
     door: GroupModeration
     caretaker: Caretaker
-    scores: LocalScore
 
 
 def moderation_for(house: House, bot: Bot, delivery: Delivery) -> Moderation:
@@ -98,15 +97,5 @@ def moderation_for(house: House, bot: Bot, delivery: Delivery) -> Moderation:
         incidents=incidents,
         desk=ModerationDesk(desk, bot.id),
         door=GroupModeration(groups, pipeline, clock),
-        caretaker=Caretaker(
-            groups=groups,
-            waiting=waiting,
-            incidents=incidents,
-            seen=seen,
-            pipeline=pipeline,
-            enforcement=enforcement,
-            cards=cards,
-            clock=clock,
-        ),
-        scores=scores,
+        caretaker=Caretaker(Cared(groups, waiting, incidents, seen, scores), pipeline, enforcement, cards, clock),
     )

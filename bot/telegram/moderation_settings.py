@@ -1,6 +1,6 @@
 """What `/moderation` shows: a group's settings with their buttons, and its figures."""
 
-from typing import Protocol
+from datetime import timedelta
 
 from aiogram.types import InlineKeyboardMarkup, Message
 
@@ -10,16 +10,10 @@ from bot.telegram.moderation_keyboards import settings_keyboard
 from bot.telegram.moderation_words import word
 from core.i18n import LAST_RESORT, Texts
 from services.moderation.group import GroupSettings
+from services.moderation.judge import CONTEXT
+from services.usage.accounts import UsageAccounts
 
 STATISTICS_DAYS = 30
-
-
-class Costs(Protocol):
-    """Knows what judging cost."""
-
-    async def dollars(self, group_id: int, days: int) -> float | None:
-        """What the judgements of a group cost in the last so many days; None where nobody knows."""
-        ...
 
 
 class SettingsCard:
@@ -28,13 +22,13 @@ class SettingsCard:
     Args:
         moderation: where it is known.
         texts: the words.
-        costs: knows what judging cost.
+        accounts: know what judging cost.
     """
 
-    def __init__(self, moderation: Moderation, texts: Texts, costs: Costs | None = None) -> None:
+    def __init__(self, moderation: Moderation, texts: Texts, accounts: UsageAccounts) -> None:
         self._moderation = moderation
         self._texts = texts
-        self._costs = costs
+        self._accounts = accounts
 
     async def settings_at(self, message: Message) -> GroupSettings:
         """The settings of a group; of one that nobody has set anything in, what it would begin with."""
@@ -73,13 +67,10 @@ class SettingsCard:
         """The figures of the last weeks."""
         texts, language = self._texts, settings.language
         figures = await self._moderation.statistics.of(settings.group_id, STATISTICS_DAYS)
-        costs = self._costs
-        dollars = await costs.dollars(settings.group_id, STATISTICS_DAYS) if costs is not None else None
-        cost = (
-            texts.get("moderation-cost-unknown", language)
-            if dollars is None
-            else texts.get("moderation-cost", language, dollars=f"{dollars:.4f}")
-        )
+        since = self._accounts.today - timedelta(days=STATISTICS_DAYS - 1)
+        used = await self._accounts.of_purpose(f"telegram:{settings.group_id}", CONTEXT, since)
+        key = "moderation-cost-partly" if used.unpriced else "moderation-cost"
+        cost = texts.get(key, language, dollars=f"{used.cost_usd:.4f}", unpriced=used.unpriced)
         return texts.get(
             "moderation-stats",
             language,

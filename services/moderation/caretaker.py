@@ -1,5 +1,8 @@
 """What has to happen although nobody writes: what waits is judged, what is unfinished done, what is old erased."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import structlog
 
 from core.clock import Clock
@@ -19,36 +22,50 @@ SWEEP_S = 600.0
 """How often what is old is looked for."""
 
 
-class Caretaker:
-    """Looks after all groups. Several replicas may do so at once: each piece of work is taken by one of them.
+class Warm(Protocol):
+    """Something that takes a while when it is first used."""
+
+    async def warm(self) -> None:
+        """Let it take that while now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cared:
+    """What is looked after.
 
     Args:
         groups: how each group wants it.
         waiting: what could not be judged.
         incidents: what may be unfinished, or old.
         seen: what may be old.
+        scores: the local score.
+    """
+
+    groups: Groups
+    waiting: WaitingRoom
+    incidents: Incidents
+    seen: Seen
+    scores: Warm
+
+
+class Caretaker:
+    """Looks after all groups. Several replicas may do so at once: each piece of work is taken by one of them.
+
+    Args:
+        cared: what is looked after.
         pipeline: judges.
         enforcement: finishes.
         cards: show what was erased.
         clock: the time.
     """
 
-    def __init__(
-        self,
-        *,
-        groups: Groups,
-        waiting: WaitingRoom,
-        incidents: Incidents,
-        seen: Seen,
-        pipeline: Pipeline,
-        enforcement: Enforcement,
-        cards: Cards,
-        clock: Clock,
-    ) -> None:
-        self._groups = groups
-        self._waiting = waiting
-        self._incidents = incidents
-        self._seen = seen
+    def __init__(self, cared: Cared, pipeline: Pipeline, enforcement: Enforcement, cards: Cards, clock: Clock) -> None:
+        self._groups = cared.groups
+        self._waiting = cared.waiting
+        self._incidents = cared.incidents
+        self._seen = cared.seen
+        self._scores = cared.scores
         self._pipeline = pipeline
         self._enforcement = enforcement
         self._cards = cards
@@ -57,6 +74,7 @@ class Caretaker:
 
     async def run(self) -> None:
         """Go round until cancelled."""
+        await self._warm()
         while True:
             try:
                 await self.go_round()
@@ -66,6 +84,14 @@ class Caretaker:
                 # One message that trips over a bug of ours must not end the care of all groups.
                 log.exception("moderation.round_failed")
             await self._clock.sleep(ROUND_S)
+
+    async def _warm(self) -> None:
+        """Where a group is moderated, its first message need not wait seconds for the local score."""
+        try:
+            if await self._groups.are_any_on():
+                await self._scores.warm()
+        except StorageError as error:
+            log.warning("moderation.not_warm", reason=str(error))
 
     async def go_round(self) -> None:
         """Do everything that is due."""

@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from core.clock import Clock
+from services.moderation.base import HIGH
 from services.moderation.budget import Reminders
 from services.moderation.enforcement import Enforcement
 from services.moderation.features import features
@@ -35,7 +36,7 @@ from services.moderation.policy import (
 from services.moderation.ports import Cards, Sanctions, StaffList
 from services.moderation.precedents import Precedents
 from services.moderation.privacy import RemoteJudging
-from services.moderation.routing import HIGH_SCORE, Facts, reason_to_judge
+from services.moderation.routing import Facts, reason_to_judge
 from services.moderation.rules import Rule, RuleHit, RuleSet
 from services.moderation.standing import is_meaningful
 from services.moderation.verdict import Category, Judged, Judgement, Unjudged, Why
@@ -265,7 +266,7 @@ class Pipeline:
                     await self._tools.cards.alert(case.settings, "moderation-budget-spent", budget=case.settings.budget)
             case Why.NO_CONSENT | Why.REJECTED:
                 pass
-        if facts.is_newcomer and facts.score >= HIGH_SCORE:
+        if facts.is_newcomer and facts.score >= HIGH:
             return await self._found(case, self._unsure(case, CARD, Source.OUTAGE, unjudged.why.value), figures)
         return await self._passed(case, figures)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 
+from services.moderation.base import VERY_HIGH
 from services.moderation.group import Preset
 from services.moderation.message import AuthorKind
 from services.moderation.verdict import EASILY_MISTAKEN, About, Category, Evidence, Judged
@@ -28,8 +29,6 @@ WARNING_SPAN = timedelta(days=30)
 """How long a warning counts."""
 BAN_CONFIDENCE = 95
 """Where a group lets the bot ban by itself: how sure it has to be."""
-BLIND_SCORE = 95
-"""The local score from which, with a risky feature, a newcomer's message is deleted while nobody can judge it."""
 
 
 class Sanction(StrEnum):
@@ -119,7 +118,7 @@ def plan_for_rule() -> Plan:
 
 def plan_in_outage(*, is_newcomer: bool, is_risky: bool, score: int) -> Plan:
     """What follows while nobody can judge: nobody is sanctioned, and only the plainest is deleted."""
-    return DELETE if is_newcomer and is_risky and score >= BLIND_SCORE else NOTHING
+    return DELETE if is_newcomer and is_risky and score >= VERY_HIGH else NOTHING
 
 
 def plan_for_warnings(count: int) -> Sanction:

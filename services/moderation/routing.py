@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from services.moderation.base import HIGH
 from services.moderation.features import RISKY
-
-HIGH_SCORE = 60
-"""The local score from which an established member's message is worth a look."""
 
 
 class Reason(StrEnum):
@@ -62,7 +60,7 @@ def reason_to_judge(facts: Facts) -> Reason | None:
         return Reason.RISKY
     if facts.breaks_rule:
         return Reason.RULE
-    if facts.score >= HIGH_SCORE:
+    if facts.score >= HIGH:
         return Reason.SCORE
     # A newcomer's "hi" or sticker can be nothing that a judge would find.
     return Reason.NEWCOMER if facts.is_newcomer and (facts.is_meaningful or facts.features) else None

@@ -332,4 +332,4 @@ moderation-stats =
     tokens: { $input } in, { $output } out
     cost: { $cost }
 moderation-cost = ${ $dollars }
-moderation-cost-unknown = unknown
+moderation-cost-partly = ${ $dollars }, and { $unpriced } requests whose price I do not know

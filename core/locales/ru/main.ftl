@@ -334,4 +334,4 @@ moderation-stats =
     токенов: { $input } на входе, { $output } на выходе
     стоимость: { $cost }
 moderation-cost = ${ $dollars }
-moderation-cost-unknown = неизвестна
+moderation-cost-partly = ${ $dollars }, и ещё запросы с неизвестной ценой: { $unpriced }
