@@ -1,7 +1,9 @@
 """What must be counted or told once over all replicas, in Redis; without it each replica counts for itself."""
 
+from typing import cast
+
 from redis.asyncio import Redis
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError, WatchError
 
 from core.clock import Clock
 
@@ -65,30 +67,44 @@ class Reminders:
             pause_s: for how long it is not told again after the first time.
             longest_s: the most that this pause grows to.
         """
-        key = self._key(group_id, name)
-        now = self._clock.time()
+        key, now = self._key(group_id, name), self._clock.time()
         if self._alone.get(key, 0.0) > now:
             return False
         try:
-            told = int(await self._redis.get(f"{key}:count") or 0)
-            pause = min(pause_s * 2**told, longest_s)
-            if not await self._redis.set(key, "1", nx=True, ex=pause):
-                return False
-            await self._redis.set(f"{key}:count", told + 1, ex=2 * longest_s)
+            until, is_ours = await self._agreed(key, now, pause_s, longest_s)
+        except WatchError:
+            # Another replica was faster, and tells it.
+            return False
         except REDIS_FAULTS:
             # Told twice, by two replicas, is better than not at all.
-            pause = pause_s
+            until, is_ours = now + pause_s, True
         if len(self._alone) >= COUNTERS_KEPT:
-            self._alone = {name: until for name, until in self._alone.items() if until > now}
-        self._alone[key] = now + pause
-        return True
+            self._alone = {known: until for known, until in self._alone.items() if until > now}
+        self._alone[key] = until
+        return is_ours
+
+    async def _agreed(self, key: str, now: float, pause_s: int, longest_s: int) -> tuple[float, bool]:
+        """Until when it is not told again, and whether it is this replica that tells it now."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            await pipe.watch(key)
+            # A client with `decode_responses` answers in strings, which its types do not say.
+            until, told = cast("list[str | None]", await pipe.hmget(key, ["until", "told"]))
+            if until is not None and float(until) > now:
+                return float(until), False
+            times = int(told or 0)
+            pause = min(pause_s * 2**times, longest_s)
+            pipe.multi()
+            pipe.hset(key, mapping={"until": now + pause, "told": times + 1})
+            pipe.expire(key, pause + longest_s)
+            await pipe.execute()
+        return now + pause, True
 
     async def forget(self, group_id: int, name: str) -> None:
         """It is over: the next time is the first again."""
         key = self._key(group_id, name)
         self._alone.pop(key, None)
         try:
-            await self._redis.delete(key, f"{key}:count")
+            await self._redis.delete(key)
         except REDIS_FAULTS:
             return
 
