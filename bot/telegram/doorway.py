@@ -20,7 +20,9 @@ from services.moderation.pipeline import Outcome
 
 log = structlog.get_logger()
 
-AT_ONCE = frozenset({"/stop", "/provider", "/privacy"})
+AT_ONCE = frozenset(
+    {"/stop", "/provider", "/privacy", "/moderation", "/rules", "/spam", "/ham", "/warn", "/unwarn", "/report"}
+)
 """Commands about the answer that is being made, or about the bot: they do not wait behind it."""
 IN_TURN = frozenset({"/start", "/help", "/new", "/model", "/ask"})
 """The other commands; in a group they need no mention."""

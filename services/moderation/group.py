@@ -19,6 +19,7 @@ from core.moderation_tables import (
     ModerationReportRow,
     ModerationWarningRow,
 )
+from core.tables import LocalScoreRow
 from services.moderation.rules import Duplicates, Flood, RuleSet
 
 FRESH_S = 1.0
@@ -158,6 +159,8 @@ class Groups:
                 await session.execute(gone.execution_options(synchronize_session=False))
             moved = update(ModerationIncidentRow).where(ModerationIncidentRow.group_id == old_id)
             await session.execute(moved.values(group_id=new_id).execution_options(synchronize_session=False))
+            learned = update(LocalScoreRow).where(LocalScoreRow.scope == old_id).values(scope=new_id)
+            await session.execute(learned.execution_options(synchronize_session=False))
         self._known.pop(old_id, None)
         self._known.pop(new_id, None)
         return True

@@ -42,8 +42,10 @@ class Journal:
 
     async def open(self, entry: Entry) -> tuple[Sight, Standing]:
         """Write down that a version is looked at; what is known of it, and of its author."""
-        sight = await self.seen.look(entry.message, entry.version, entry.album)
-        return sight, await self.members.standing(entry.message.group_id, entry.message.author.id)
+        message = entry.message
+        async with self._database.session() as session:
+            sight = await self.seen.look(session, message, entry.version, entry.album)
+            return sight, await self.members.standing_in(session, message.group_id, message.author.id)
 
     async def close(self, entry: Entry, figures: Figures, *, removed: bool, meaningful: bool | None) -> None:
         """Write down what became of it, in one transaction.

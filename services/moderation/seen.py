@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Update, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import Clock
 from core.database import Database
@@ -52,7 +53,7 @@ class Seen:
         self._database = database
         self._clock = clock
 
-    async def look(self, message: GroupMessage, version: str, album: str | None) -> Sight:
+    async def look(self, session: AsyncSession, message: GroupMessage, version: str, album: str | None) -> Sight:
         """Write down that a version is looked at, every part of an album for itself, and tell what was known of it."""
         row = ModerationMessageRow
         links = {zlib.crc32(link.encode()) for link in (*message.links, *message.buttons)}
@@ -61,16 +62,15 @@ class Seen:
             "seen_at": self._clock.now(), "settled": False, "removed": False,
         }  # fmt: skip
         ours = row.message_id.in_(message.message_ids)
-        async with self._database.session() as session:
-            known = (await session.scalars(select(row).where(row.group_id == message.group_id, ours))).all()
-            insert = self._database.insert(row).values(
-                [{**common, "message_id": message_id} for message_id in message.message_ids]
-            )
-            await session.execute(insert.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"]))
-            removed = any(each.removed for each in known)
-            if album is not None and not removed:
-                gone = select(row.message_id).where(row.group_id == message.group_id, row.album == album, row.removed)
-                removed = (await session.scalars(gone.limit(1))).first() is not None
+        known = (await session.scalars(select(row).where(row.group_id == message.group_id, ours))).all()
+        insert = self._database.insert(row).values(
+            [{**common, "message_id": message_id} for message_id in message.message_ids]
+        )
+        await session.execute(insert.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"]))
+        removed = any(each.removed for each in known)
+        if album is not None and not removed:
+            gone = select(row.message_id).where(row.group_id == message.group_id, row.album == album, row.removed)
+            removed = (await session.scalars(gone.limit(1))).first() is not None
         same = [each for each in known if each.version == version]
         earlier = [each for each in known if each.version != version]
         before = max(earlier, key=lambda each: each.seen_at, default=None)

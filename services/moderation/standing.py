@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import Executable
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import Clock
 from core.database import Database
@@ -49,7 +50,11 @@ class Members:
     async def standing(self, group_id: int, member_id: int) -> Standing:
         """What is known of somebody; whoever was never seen is seen now."""
         async with self._database.reading() as session:
-            row = await session.get(ModerationMemberRow, (group_id, member_id))
+            return await self.standing_in(session, group_id, member_id)
+
+    async def standing_in(self, session: AsyncSession, group_id: int, member_id: int) -> Standing:
+        """The same, within a transaction that there is."""
+        row = await session.get(ModerationMemberRow, (group_id, member_id))
         return Standing(self._clock.now(), 0) if row is None else Standing(row.first_seen, row.meaningful)
 
     def speaking(self, group_id: int, member_id: int, *, meaningful: bool) -> Executable:
