@@ -79,7 +79,9 @@ class GroupStaff:
 
     async def _admins(self, group_id: int) -> frozenset[int] | None:
         try:
-            members = await self._bot.get_chat_administrators(group_id, request_timeout=CALL_TIMEOUT_S)
+            members = await self._bot.get_chat_administrators(
+                group_id, return_bots=True, request_timeout=CALL_TIMEOUT_S
+            )
         except (TelegramAPIError, ClientDecodeError) as error:
             match _payload(error):
                 case [*rows]:

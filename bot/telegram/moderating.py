@@ -53,7 +53,8 @@ def moderation_for(house: House, bot: Bot, delivery: Delivery) -> Moderation:
     groups, staff = Groups(database, clock), GroupStaff(bot, clock)
     incidents, statistics = Incidents(database, clock), Statistics(database, clock)
     seen, waiting = Seen(database, clock), WaitingRoom(database, clock)
-    records = Records(incidents, WarningLedger(database, clock), statistics)
+    warnings, reports = WarningLedger(database, clock), Reports(database, clock)
+    records = Records(incidents, warnings, statistics)
     cards, sanctions = IncidentCards(delivery, house.texts), GroupSanctions(delivery)
     reminders, precedents = Reminders(redis, prefix, clock), Precedents(redis, prefix)
     enforcement = Enforcement(records, sanctions, cards, reminders, clock)
@@ -80,7 +81,7 @@ def moderation_for(house: House, bot: Bot, delivery: Delivery) -> Moderation:
         records=records,
         enforcement=enforcement,
         pipeline=pipeline,
-        reports=Reports(database, clock),
+        reports=reports,
         precedents=precedents,
         teacher=scores,
         staff=staff,
@@ -97,5 +98,7 @@ def moderation_for(house: House, bot: Bot, delivery: Delivery) -> Moderation:
         incidents=incidents,
         desk=ModerationDesk(desk, bot.id),
         door=GroupModeration(groups, pipeline, clock),
-        caretaker=Caretaker(Cared(groups, waiting, incidents, seen, scores), pipeline, enforcement, cards, clock),
+        caretaker=Caretaker(
+            Cared(groups, waiting, incidents, (seen, reports, warnings), scores), pipeline, enforcement, cards, clock
+        ),
     )

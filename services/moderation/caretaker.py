@@ -12,7 +12,6 @@ from services.moderation.group import Groups
 from services.moderation.incidents import Incidents
 from services.moderation.pipeline import Pipeline, Stage
 from services.moderation.ports import Cards
-from services.moderation.seen import Seen
 from services.moderation.waiting import WaitingRoom
 
 log = structlog.get_logger()
@@ -30,6 +29,14 @@ class Warm(Protocol):
         ...
 
 
+class Old(Protocol):
+    """Something of which the old is of no use any more."""
+
+    async def forget_old(self) -> None:
+        """Forget it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Cared:
     """What is looked after.
@@ -38,14 +45,14 @@ class Cared:
         groups: how each group wants it.
         waiting: what could not be judged.
         incidents: what may be unfinished, or old.
-        seen: what may be old.
+        old: what else may be old.
         scores: the local score.
     """
 
     groups: Groups
     waiting: WaitingRoom
     incidents: Incidents
-    seen: Seen
+    old: tuple[Old, ...]
     scores: Warm
 
 
@@ -64,7 +71,7 @@ class Caretaker:
         self._groups = cared.groups
         self._waiting = cared.waiting
         self._incidents = cared.incidents
-        self._seen = cared.seen
+        self._old = cared.old
         self._scores = cared.scores
         self._pipeline = pipeline
         self._enforcement = enforcement
@@ -126,4 +133,5 @@ class Caretaker:
                 erased = await self._incidents.erase(incident.id)
                 if erased is not None and settings is not None:
                     await self._cards.refresh(erased, settings)
-        await self._seen.forget_old()
+        for each in self._old:
+            await each.forget_old()

@@ -104,19 +104,11 @@ class ModerationDesk:
         if resolved is None:
             return Resolved.TOO_LATE, await tools.records.incidents.get(incident.id) or incident
         log.info("moderation.resolved", incident=incident.id, group_id=settings.group_id, resolution=resolution.value)
-        match resolution:
-            case Resolution.UNDO:
-                await tools.enforcement.lift(resolved)
-                await tools.records.statistics.count(settings.group_id, Figures(undone=1))
-            case Resolution.BAN:
-                await tools.enforcement.ban(resolved.finding, settings)
-                resolved = await self._deleted(resolved, settings)
-            case Resolution.CONFIRM:
-                if not resolved.finding.dry_run and resolved.finding.category is not Category.TOXIC:
-                    resolved = await self._deleted(resolved, settings)
-        await self._learn(resolved, is_spam=resolution is not Resolution.UNDO)
-        await tools.cards.refresh(resolved, settings)
-        return Resolved.DONE, resolved
+        concluded = await tools.enforcement.conclude(resolved, settings)
+        if resolution is Resolution.UNDO:
+            await tools.records.statistics.count(settings.group_id, Figures(undone=1))
+        await self._learn(concluded, is_spam=resolution is not Resolution.UNDO)
+        return Resolved.DONE, concluded
 
     async def spam(self, message: GroupMessage, settings: GroupSettings, by: str) -> Incident | None:
         """An admin says that a message is spam: it is deleted, also in dry run; None where its author is exempt."""
@@ -125,11 +117,7 @@ class ModerationDesk:
             return None
         finding = self._finding(message, f"{version_of(message)}-a", Source.ADMIN, by)
         incident = await tools.enforcement.enforce(finding, settings)
-        confirmed = await tools.records.incidents.resolve(incident.id, Resolution.CONFIRM, by)
-        if confirmed is not None:
-            await self._learn(confirmed, is_spam=True)
-            await tools.cards.refresh(confirmed, settings)
-        return confirmed or incident
+        return (await self.resolve(incident, Resolution.CONFIRM, settings, by))[1]
 
     async def ham(self, message: GroupMessage, settings: GroupSettings, by: str) -> None:
         """An admin says that a message is none; what was done about it is undone."""
@@ -177,13 +165,6 @@ class ModerationDesk:
             finding = self._finding(message, f"{version_of(message)}-r", Source.REPORT, str(report.count))
             await tools.enforcement.enforce(finding, settings)
         return ReportResult.TAKEN
-
-    async def _deleted(self, incident: Incident, settings: GroupSettings) -> Incident:
-        """The incident with its messages deleted, where they are not yet."""
-        if incident.deleted in {"done", "gone"}:
-            return incident
-        done = await self._tools.enforcement.delete(incident.finding, settings)
-        return await self._tools.records.incidents.note(incident.id, deleted=done.value) or incident
 
     async def _learn(self, incident: Incident, *, is_spam: bool) -> None:
         """What an admin decided is known from now on; a text that is erased teaches nothing."""

@@ -67,6 +67,8 @@ class Enforcement:
         taken = await incidents.take(incident.id)
         if taken is None:
             return await incidents.get(incident.id) or incident
+        if taken.is_resolved:
+            return await self.conclude(taken, settings)
         plan = taken.finding.plan
         log.info(
             "moderation.incident", incident=taken.id, group_id=taken.finding.group_id,
@@ -87,6 +89,22 @@ class Enforcement:
         figures = Figures(acted=1) if finished.has_acted else Figures(carded=1)
         await self._records.statistics.count(finished.finding.group_id, figures)
         return finished
+
+    async def conclude(self, incident: Incident, settings: GroupSettings) -> Incident:
+        """Do what follows from what a person said of an incident, and show it; repeating it changes nothing."""
+        incidents, finding = self._records.incidents, incident.finding
+        if incident.undone_by is not None:
+            await self.lift(incident)
+        else:
+            if incident.banned_by is not None:
+                await self.ban(finding, settings)
+            # What is confirmed in dry run is only learned, and an insult stays where it is.
+            is_wrong = not finding.dry_run and finding.category is not Category.TOXIC
+            if not incident.is_deleted and (is_wrong or incident.banned_by is not None):
+                deleted = await self.delete(finding, settings)
+                incident = await incidents.note(incident.id, deleted=deleted.value) or incident
+        await self._cards.refresh(incident, settings)
+        return await incidents.note(incident.id, finished=True) or incident
 
     async def delete(self, finding: Finding, settings: GroupSettings) -> Done:
         """Take the messages of a finding away."""

@@ -91,6 +91,16 @@ class Incident:
             self.finding.plan.delete or self.finding.plan.sanction is not Sanction.NONE
         )
 
+    @property
+    def is_deleted(self) -> bool:
+        """Whether its messages are gone."""
+        return self.deleted in {"done", "gone"}
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether a person has said what it was."""
+        return any(by is not None for by in (self.confirmed_by, self.banned_by, self.undone_by))
+
 
 class Resolution(StrEnum):
     """What a person does with an incident; each is effective once, and nothing after an undo."""
@@ -196,16 +206,20 @@ class Incidents:
         return await self._changed(incident_id, statement)
 
     async def resolve(self, incident_id: int, resolution: Resolution, by: str) -> Incident | None:
-        """Write down what a person made of it; None where that was done before, or it was undone."""
+        """Write down what a person made of it; None where that was done before, or it was undone.
+
+        The incident is unfinished again until what follows is done, so that somebody does it in any case.
+        """
+        row = ModerationIncidentRow
         column = {
-            Resolution.CONFIRM: ModerationIncidentRow.confirmed_by,
-            Resolution.BAN: ModerationIncidentRow.banned_by,
-            Resolution.UNDO: ModerationIncidentRow.undone_by,
+            Resolution.CONFIRM: row.confirmed_by,
+            Resolution.BAN: row.banned_by,
+            Resolution.UNDO: row.undone_by,
         }[resolution]
         statement = (
             update(ModerationIncidentRow)
             .where(ModerationIncidentRow.id == incident_id, column.is_(None), ModerationIncidentRow.undone_by.is_(None))
-            .values({column: by})
+            .values({column: by, row.finished_at: None, row.lease_until: self._clock.now() + LEASE})
         )
         return await self._changed(incident_id, statement)
 

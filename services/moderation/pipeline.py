@@ -294,7 +294,7 @@ class Pipeline:
             seen = await self._tools.journal.seen.parts(finding.group_id, case.entry.album)
             finding = replace(finding, message_ids=tuple(dict.fromkeys((*finding.message_ids, *seen))))
         incident = await self._tools.enforcement.enforce(finding, case.settings)
-        removed = incident.deleted in {"done", "gone"}
+        removed = incident.is_deleted
         await self._tools.journal.close(case.entry, figures, removed=removed, meaningful=None)
         return Outcome(Stage.FOUND, removed, incident.id)
 

@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from core.clock import Clock
 from core.database import Database
 from core.moderation_tables import ModerationReportRow
 
 REPORTS_AN_HOUR = 10
+KEPT = timedelta(days=30)
+"""For how long it is known who reported what."""
 
 
 class Reported(StrEnum):
@@ -57,3 +59,9 @@ class Reports:
                 await session.execute(insert.on_conflict_do_nothing(index_elements=keys))
             count = (await session.scalar(select(func.count()).where(*of_message))) or 0
         return Report(result, count)
+
+    async def forget_old(self) -> None:
+        """Forget what is older than `KEPT`."""
+        old = delete(ModerationReportRow).where(ModerationReportRow.at < self._clock.now() - KEPT)
+        async with self._database.session() as session:
+            await session.execute(old, execution_options={"synchronize_session": False})

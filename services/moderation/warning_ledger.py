@@ -47,3 +47,9 @@ class WarningLedger:
                 return None
             await session.execute(delete(row).where(row.id == warning))
         return await self.count(group_id, member_id)
+
+    async def forget_old(self) -> None:
+        """Forget what counts no longer."""
+        old = delete(ModerationWarningRow).where(ModerationWarningRow.at < self._clock.now() - WARNING_SPAN)
+        async with self._database.session() as session:
+            await session.execute(old, execution_options={"synchronize_session": False})

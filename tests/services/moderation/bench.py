@@ -160,12 +160,13 @@ class Bench:
             ),
             SELF,
         )
+        reports = Reports(database, clock)
         desk = DeskTools(
-            records, self.enforcement, self.pipeline, Reports(database, clock), precedents, judge, recorder, recorder,
+            records, self.enforcement, self.pipeline, reports, precedents, judge, recorder, recorder,
             recorder, clock,
         )  # fmt: skip
         self.desk = ModerationDesk(desk, SELF)
-        cared = Cared(self.groups, self.waiting, self.incidents, self.seen, judge)
+        cared = Cared(self.groups, self.waiting, self.incidents, (self.seen, reports, self.warnings), judge)
         self.caretaker = Caretaker(cared, self.pipeline, self.enforcement, recorder, clock)
         self.settings = GroupSettings(GROUP, mode=Mode.ENFORCE)
 

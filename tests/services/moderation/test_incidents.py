@@ -115,6 +115,22 @@ async def test_two_admins_press_the_same_button_at_once(bench: Bench, other: Ben
     assert bench.judge.learned == [resolution is not Resolution.UNDO]
 
 
+async def test_an_undo_that_was_cut_off_is_done_by_another(bench: Bench, other: Bench, clock: ManualClock) -> None:
+    """Nobody stays muted because a replica died between the press and the deed."""
+    bench.judge.default = SCAM
+    outcome = await bench.pipeline.handle(bench.message(), bench.settings)
+    incident = await bench.incidents.get(outcome.incident or 0)
+    assert incident is not None
+    bench.recorder.kills["unmute"] = RuntimeError("killed")
+    with pytest.raises(RuntimeError, match="killed"):
+        await bench.desk.resolve(incident, Resolution.UNDO, bench.settings, "Ann")
+    clock.shift(LEASE.total_seconds() + 1)
+    await other.caretaker.go_round()
+    await bench.caretaker.go_round()
+    assert names(bench.recorder) == ["mute", "delete", "unmute"]
+    assert [card.undone_by for card in bench.recorder.refreshed] == ["Ann"]
+
+
 async def test_after_an_undo_nothing_more_is_done(bench: Bench) -> None:
     bench.judge.default = SCAM
     outcome = await bench.pipeline.handle(bench.message(), bench.settings)
