@@ -105,7 +105,7 @@ class TelegramServer:
         self.calls: list[Call] = []
         self.chats: dict[int, Chat] = {}
         self.callback_answers: dict[str, JsonObject] = {}
-        self.commands: list[JsonObject] = []
+        self.menus: dict[str, list[JsonObject]] = {}
         self.unknown_methods: set[str] = set()
         self.webhook: JsonObject | None = None
         self.pending: list[JsonObject] = []
@@ -680,7 +680,8 @@ class TelegramServer:
         return True
 
     def _set_my_commands(self, params: JsonObject) -> bool:
-        self.commands = json_of(params, "commands") or []
+        scope: JsonObject = json_of(params, "scope") or {}
+        self.menus[scope.get("type", "default")] = json_of(params, "commands") or []
         return True
 
     def _get_chat_member(self, params: JsonObject) -> JsonObject:

@@ -100,6 +100,13 @@ command-model = choose who answers
 command-stop = stop the answer
 command-usage = tokens, answers and cost
 command-help = what I can do
+command-report = report a message, in reply to it
+command-rules = the rules of this group
+command-moderation = how this group is moderated
+command-spam = that message is spam
+command-ham = that message is no spam
+command-warn = warn who wrote that message
+command-unwarn = take a warning back
 
 ## In the console
 

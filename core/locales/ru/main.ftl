@@ -100,6 +100,13 @@ command-model = выбрать, кто отвечает
 command-stop = остановить ответ
 command-usage = токены, ответы и стоимость
 command-help = что я умею
+command-report = пожаловаться на сообщение, в ответ на него
+command-rules = правила этой группы
+command-moderation = как модерируется эта группа
+command-spam = это сообщение спам
+command-ham = это сообщение не спам
+command-warn = предупредить автора сообщения
+command-unwarn = снять предупреждение
 
 ## В консоли
 
