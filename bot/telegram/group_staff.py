@@ -22,6 +22,7 @@ FAILED_S = 15.0
 """For how long a failure is remembered: until then nothing is done in that group."""
 GROUPS_KEPT = 10_000
 CALL_TIMEOUT_S = 10
+NEEDED = ("can_delete_messages", "can_restrict_members")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,19 @@ class GroupStaff:
             if staff is not None and user_id in staff.admins:
                 return True
         return False
+
+    async def lacks(self, group_id: int) -> frozenset[str] | None:
+        """The rights that moderation needs and the bot does not have there; None where Telegram does not tell."""
+        try:
+            me = await self._bot.get_chat_member(group_id, self._bot.id, request_timeout=CALL_TIMEOUT_S)
+        except (TelegramAPIError, ClientDecodeError) as error:
+            match _payload(error):
+                case {"status": _, **fields}:
+                    return frozenset(right for right in NEEDED if fields.get(right) is not True)
+                case _:
+                    log.warning("staff.rights_unknown", group_id=group_id, reason=reason_of(error))
+                    return None
+        return frozenset(right for right in NEEDED if getattr(me, right, False) is not True)
 
     async def _staff(self, group_id: int, age_s: float) -> Staff | None:
         known = self._known.get(group_id)

@@ -22,14 +22,15 @@ KEPT = timedelta(days=7)
 
 
 def version_of(message: GroupMessage) -> str:
-    """What tells one version of a message from another: when it was made, and a digest of what it says."""
-    made_at = int(message.edited_at.timestamp()) if message.edited_at is not None else 0
+    """What tells one version of a message from another: a digest of what it says.
+
+    Not when it was made: Telegram calls it an edit too when a preview or a button changes.
+    """
     said = [
         message.text, message.quoted, message.forwarded, *message.links, *message.buttons, *message.media,
         message.via_bot or "",
     ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()
-    return f"{made_at}-{digest[:24]}"
+    return hashlib.sha256(json.dumps(said, ensure_ascii=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -686,7 +686,9 @@ class TelegramServer:
 
     def _get_chat_member(self, params: JsonObject) -> JsonObject:
         chat = self._addressed(params)
-        return self._member_object(int(params.get("user_id") or 0), admin_ids=chat.admin_ids)
+        user_id = int(params.get("user_id") or 0)
+        rights = chat.bot_rights if user_id == self.bot_id else None
+        return self._member_object(user_id, admin_ids=chat.admin_ids, rights=rights)
 
     def _get_chat_administrators(self, params: JsonObject) -> list[JsonObject]:
         chat = self._addressed(params)
@@ -786,13 +788,13 @@ class TelegramServer:
             shown["reply_to_message"] = self._message_object(target, with_reply=False)
         return shown
 
-    def _member_object(self, user_id: int, *, admin_ids: set[int]) -> JsonObject:
+    def _member_object(self, user_id: int, *, admin_ids: set[int], rights: set[str] | None = None) -> JsonObject:
         is_bot = user_id == self.bot_id
         user = self._bot_object() if is_bot else {"id": user_id, "is_bot": False, "first_name": f"User {user_id}"}
         if user_id not in admin_ids:
             return {"status": "member", "user": user}
-        rights = dict.fromkeys(_ADMIN_RIGHTS, True)
-        return {"status": "administrator", "user": user, "can_be_edited": False, "is_anonymous": False, **rights}
+        granted = {right: rights is None or right in rights for right in _ADMIN_RIGHTS}
+        return {"status": "administrator", "user": user, "can_be_edited": False, "is_anonymous": False, **granted}
 
     # The control endpoint, for tries by hand.
 

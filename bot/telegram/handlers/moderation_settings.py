@@ -11,6 +11,7 @@ from bot.telegram.incoming import is_group, speaker_behind
 from bot.telegram.moderating import Moderation
 from bot.telegram.moderation_keyboards import Choose, rules_keyboard
 from bot.telegram.moderation_settings import SettingsCard
+from bot.telegram.moderation_words import word
 from bot.telegram.rendering import Rendered
 from bot.telegram.telling import tell
 from core.i18n import Texts
@@ -32,8 +33,13 @@ def moderation_settings_router(
 
     async def switch(message: Message, settings: GroupSettings, mode: Mode) -> None:
         await groups.change(settings, mode=mode)
-        key = "moderation-switched-off" if mode is Mode.OFF else f"moderation-on-{mode}"
-        await say(message, key, settings.language)
+        if mode is Mode.OFF:
+            await say(message, "moderation-switched-off", settings.language)
+            return
+        said = [word(texts, settings.language, "moderation-on", mode)]
+        if await moderation.staff.lacks(message.chat.id):
+            said.append(texts.get("moderation-needs-rights", settings.language))
+        await tell(delivery, message, "\n\n".join(said))
 
     async def set_number(message: Message, settings: GroupSettings, what: str, value: str) -> None:
         least, most = NUMBERS[what]

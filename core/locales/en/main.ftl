@@ -245,6 +245,7 @@ moderation-card-gone = I know nothing of that any more.
 moderation-off-here = Moderation is off in this group. An admin switches it on with /moderation on.
 moderation-on-dry = Moderation is on, as a dry run: I do nothing and tell what I would do. When you like what you see, say /moderation enforce.
 moderation-on-enforce = Moderation is on, and I act on what I find. /moderation dry makes me only tell what I would do.
+moderation-needs-rights = What I still need: make me an admin who can delete messages and ban users.
 moderation-switched-off = Moderation is off.
 moderation-usage = I understand /moderation on, off, dry, enforce, stats, budget <number>, reports <number>, and /moderation alone for all settings.
 moderation-reply-needed = Say that in reply to the message that you mean.

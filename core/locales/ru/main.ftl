@@ -247,6 +247,7 @@ moderation-card-gone = Об этом я уже ничего не знаю.
 moderation-off-here = Модерация в этой группе выключена. Администратор включает её командой /moderation on.
 moderation-on-dry = Модерация включена в пробном режиме: я ничего не делаю, а рассказываю, что сделал бы. Если всё нравится, скажите /moderation enforce.
 moderation-on-enforce = Модерация включена, и я действую. С /moderation dry я буду только рассказывать, что сделал бы.
+moderation-needs-rights = Чего мне ещё не хватает: сделайте меня администратором с правом удалять сообщения и блокировать.
 moderation-switched-off = Модерация выключена.
 moderation-usage = Я понимаю /moderation on, off, dry, enforce, stats, budget <число>, reports <число> и просто /moderation для всех настроек.
 moderation-reply-needed = Скажите это в ответ на сообщение, о котором речь.

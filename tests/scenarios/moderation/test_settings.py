@@ -43,6 +43,26 @@ async def test_a_group_starts_in_dry_run_and_nobody_is_looked_at_before(fresh: M
 
 
 @pytest.mark.parametrize(
+    ("is_admin", "rights", "needs"),
+    [
+        (True, {"can_delete_messages", "can_restrict_members"}, False),
+        # One of the two is missing.
+        (True, {"can_delete_messages"}, True),
+        # It is no admin at all.
+        (False, set(), True),
+    ],
+)
+async def test_who_switches_it_on_is_told_what_the_bot_lacks(
+    fresh: ModeratedGroup, rights: set[str], *, is_admin: bool, needs: bool
+) -> None:
+    fresh.chat.bot_rights = rights
+    if not is_admin:
+        fresh.chat.admin_ids.discard(fresh.stage.telegram.bot_id)
+    said = (await fresh.commands("/moderation on")).text
+    assert ("make me an admin who can delete messages and ban users" in said) is needs
+
+
+@pytest.mark.parametrize(
     ("button", "line"),
     [
         ("Act", "Moderation of this group: acting"),

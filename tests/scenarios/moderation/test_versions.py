@@ -53,6 +53,14 @@ async def test_an_edit_that_changes_a_word_asks_nobody(group: ModeratedGroup) ->
     assert not message.deleted
 
 
+async def test_an_edit_that_changes_nothing_is_no_new_version(group: ModeratedGroup) -> None:
+    """Telegram tells of a changed preview as of an edit."""
+    message = await group.look(QUESTION)
+    group.stage.telegram.user_edits(message, QUESTION)
+    assert (await group.handled(message, times=2))["stage"] == "repeated"
+    assert len(group.stage.first.requests) == 1
+
+
 async def test_three_edits_of_one_message(group: ModeratedGroup) -> None:
     """Each is judged; while nothing worse comes of it there is one card for the message."""
     doubtful = verdict("job_scam", 60, "pays well")
