@@ -99,14 +99,14 @@ def plan_for(judged: Judged, subject: Subject) -> Plan:  # noqa: PLR0911 - the t
     if confidence < thresholds.delete:
         return CARD
     if verdict.category is Category.TOXIC:
-        return Plan(card=True, sanction=Sanction.WARN) if subject.kind is not AuthorKind.CHANNEL else DELETE
+        return Plan(card=True, sanction=Sanction.WARN) if subject.kind is AuthorKind.USER else DELETE
     careful = verdict.category in EASILY_MISTAKEN or not verdict.is_spam or judged.evidence is not Evidence.OWN
     if not subject.is_newcomer or careful:
         return DELETE
     if subject.ban_allowed and confidence >= max(BAN_CONFIDENCE, thresholds.sanction):
         return replace(DELETE, sanction=Sanction.BAN)
-    if confidence >= thresholds.sanction and subject.kind is not AuthorKind.CHANNEL:
-        # A channel cannot be muted; whether it is banned is for a person to say.
+    if confidence >= thresholds.sanction and subject.kind is AuthorKind.USER:
+        # A channel cannot be muted, and a bot does what somebody built it for: whether they go is for a person to say.
         return replace(DELETE, sanction=Sanction.MUTE)
     return DELETE
 

@@ -102,6 +102,9 @@ def test_a_ban_only_where_the_group_opted_in() -> None:
     # A channel cannot be muted, and is not warned.
     assert plan(confidence=100, kind=AuthorKind.CHANNEL) == DELETE
     assert plan("toxic", 100, kind=AuthorKind.CHANNEL) == DELETE
+    # Nor is a bot.
+    assert plan(confidence=100, kind=AuthorKind.BOT) == DELETE
+    assert plan("toxic", 100, kind=AuthorKind.BOT) == DELETE
 
 
 def test_nobody_is_sanctioned_without_evidence_and_established_members_never_for_spam() -> None:
