@@ -19,6 +19,7 @@ from services.moderation.group import Groups
 from services.moderation.incidents import Incidents
 from services.moderation.journal import Journal
 from services.moderation.judge import Judge
+from services.moderation.metrics import ModerationMetrics
 from services.moderation.pipeline import Pipeline, Tools
 from services.moderation.precedents import Precedents
 from services.moderation.privacy import RemoteJudging
@@ -51,7 +52,8 @@ def moderation_for(house: House, bot: Bot, delivery: Delivery) -> Moderation:
     """Build it."""
     database, clock, redis, prefix = house.database, house.clock, house.redis, house.settings.redis_prefix
     groups, staff = Groups(database, clock), GroupStaff(bot, clock)
-    incidents, statistics = Incidents(database, clock), Statistics(database, clock)
+    figures = ModerationMetrics(house.metrics)
+    incidents, statistics = Incidents(database, clock), Statistics(database, clock, figures.count)
     seen, waiting = Seen(database, clock), WaitingRoom(database, clock)
     warnings, reports = WarningLedger(database, clock), Reports(database, clock)
     records = Records(incidents, warnings, statistics)

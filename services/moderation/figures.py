@@ -1,5 +1,6 @@
 """How much there was to moderate, and what was done."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 
@@ -41,11 +42,18 @@ NAMES = tuple(field.name for field in fields(Figures))
 
 
 class Statistics:
-    """The figures of all groups. Methods raise StorageError where the database fails."""
+    """The figures of all groups. Methods raise StorageError where the database fails.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    Args:
+        database: where they are.
+        clock: which day it is.
+        also: who else counts them, for all groups together.
+    """
+
+    def __init__(self, database: Database, clock: Clock, also: Callable[[Figures], None] | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._also = also
 
     def counting(self, group_id: int, more: Figures) -> Executable | None:
         """The statement that adds to the figures of today; None where there is nothing to add."""
@@ -54,6 +62,8 @@ class Statistics:
         added = {name: getattr(row, name) + value for name, value in values.items() if value}
         if not added:
             return None
+        if self._also is not None:
+            self._also(more)
         day = self._clock.now().date().isoformat()
         statement = self._database.insert(row).values(group_id=group_id, day=day, **values)
         return statement.on_conflict_do_update(index_elements=["group_id", "day"], set_=added)
