@@ -10,13 +10,14 @@ from core.clock import Clock
 from services.moderation.enforcement import Enforcement, Records
 from services.moderation.features import features
 from services.moderation.figures import Figures
+from services.moderation.findings import Charge, finding_about, shown_text
 from services.moderation.gate import exempt
 from services.moderation.group import GroupSettings
 from services.moderation.incidents import Finding, Incident, Resolution, Source
 from services.moderation.message import AuthorKind, GroupMessage
 from services.moderation.normalise import Normal, normalise
-from services.moderation.pipeline import Pipeline, shown_text
-from services.moderation.policy import CARD, DELETE, MUTE, WARNINGS_TO_MUTE
+from services.moderation.pipeline import Pipeline
+from services.moderation.policy import CARD, DELETE, WARNINGS_TO_MUTE
 from services.moderation.ports import Cards, Sanctions, StaffList
 from services.moderation.precedents import Precedents
 from services.moderation.reports import Reported, Reports
@@ -180,20 +181,7 @@ class ModerationDesk:
 
     def _finding(self, message: GroupMessage, version: str, source: Source, detail: str) -> Finding:
         normal = normalise(message.text or message.forwarded)
-        return Finding(
-            group_id=message.group_id,
-            message_ids=message.message_ids,
-            version=version,
-            topic_id=message.topic_id,
-            author=message.author,
-            text=shown_text(message),
-            category=Category.UNSURE,
-            confidence=100,
-            source=source,
-            plan=CARD if source is Source.REPORT else DELETE,
-            # What a person orders is done, whatever the bot may do by itself.
-            dry_run=False,
-            detail=detail,
-            features=features(message, normal),
-            until=self._tools.clock.now() + MUTE,
-        )
+        charge = Charge(Category.UNSURE, 100, source, CARD if source is Source.REPORT else DELETE, detail)
+        # What a person orders is done, whatever the bot may do by itself.
+        found = features(message, normal)
+        return finding_about(message, version, charge, found, self._tools.clock.now(), dry_run=False)

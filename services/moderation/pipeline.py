@@ -16,6 +16,7 @@ from services.moderation.budget import Reminders
 from services.moderation.enforcement import Enforcement
 from services.moderation.features import features
 from services.moderation.figures import Figures
+from services.moderation.findings import Charge, finding_about, shown_text
 from services.moderation.gate import exempt
 from services.moderation.group import GroupSettings
 from services.moderation.incidents import Finding, Source
@@ -24,10 +25,8 @@ from services.moderation.message import GroupMessage
 from services.moderation.normalise import Normal, normalise
 from services.moderation.policy import (
     CARD,
-    MUTE,
     NOTHING,
     Plan,
-    Sanction,
     Subject,
     plan_for,
     plan_for_rule,
@@ -184,7 +183,8 @@ class Pipeline:
             standing = await tools.journal.members.standing(message.group_id, message.author.id)
             is_newcomer = standing.is_newcomer(tools.clock.now())
             case, _ = await self._examined(entry, settings, is_newcomer=is_newcomer, adds_link=False, again=True)
-            outcome = await self._judged(case, again=True)
+            known = await self._is_known_ham(case)
+            outcome = await self._passed(case, Figures()) if known else await self._judged(case, again=True)
         if outcome.stage is not Stage.WAITS:
             await tools.waiting.done(message, version)
             if outcome.stage is not Stage.EXEMPT:
@@ -227,15 +227,17 @@ class Pipeline:
         hit = next((hit for hit in hits if hit.decisive), None)
         if hit is not None:
             category = Category.FLOOD if hit.rule in {Rule.FLOOD, Rule.DUPLICATE} else Category.OFF_TOPIC
-            finding = self._finding(
-                case, plan_for_rule(), category, 100, Source.RULE, detail=f"{hit.rule}: {hit.detail}"
-            )
-            return await self._found(case, finding, Figures(seen=1))
+            charge = Charge(category, 100, Source.RULE, plan_for_rule(), f"{hit.rule}: {hit.detail}")
+            return await self._found(case, self._finding(case, charge), Figures(seen=1))
         reason = reason_to_judge(case.facts)
-        if reason is None or await self._tools.precedents.are_ham(case.message.group_id, shown_text(case.message)):
+        if reason is None or await self._is_known_ham(case):
             return await self._passed(case, Figures(seen=1))
         log.debug("moderation.judged_because", group_id=case.message.group_id, reason=reason.value)
         return await self._judged(case)
+
+    async def _is_known_ham(self, case: _Case) -> bool:
+        """Whether an admin said of this very text that it is no spam."""
+        return await self._tools.precedents.are_ham(case.message.group_id, shown_text(case.message))
 
     async def _judged(self, case: _Case, *, again: bool = False) -> Outcome:
         judgement = await self._tools.judge.judge(case.message, case.own, case.settings, local_only=case.local_only)
@@ -292,46 +294,21 @@ class Pipeline:
     async def _found(self, case: _Case, finding: Finding, figures: Figures) -> Outcome:
         if case.entry.album is not None:
             seen = await self._tools.journal.seen.parts(finding.group_id, case.entry.album)
-            finding = replace(finding, message_ids=tuple(dict.fromkeys((*finding.message_ids, *seen))))
+            # In order, so that all replicas know the album by the same part.
+            finding = replace(finding, message_ids=tuple(sorted({*finding.message_ids, *seen})))
         incident = await self._tools.enforcement.enforce(finding, case.settings)
-        removed = incident.is_deleted
-        await self._tools.journal.close(case.entry, figures, removed=removed, meaningful=None)
-        return Outcome(Stage.FOUND, removed, incident.id)
+        await self._tools.journal.close(case.entry, figures, removed=incident.is_deleted, meaningful=None)
+        return Outcome(Stage.FOUND, incident.is_deleted, incident.id)
 
     def _from_verdict(self, case: _Case, judged: Judged, plan: Plan) -> Finding:
         verdict = judged.verdict
-        finding = self._finding(
-            case, plan, verdict.category, verdict.confidence, Source.JUDGE, detail=judged.evidence.value
-        )
-        return replace(finding, evidence=verdict.evidence, provider=f"{judged.provider} · {judged.model}")
+        charge = Charge(verdict.category, verdict.confidence, Source.JUDGE, plan, judged.evidence.value)
+        found = self._finding(case, charge)
+        return replace(found, evidence=verdict.evidence, provider=f"{judged.provider} · {judged.model}")
 
     def _unsure(self, case: _Case, plan: Plan, source: Source, detail: str) -> Finding:
-        return self._finding(case, plan, Category.UNSURE, case.facts.score, source, detail=detail)
+        return self._finding(case, Charge(Category.UNSURE, case.facts.score, source, plan, detail))
 
-    def _finding(
-        self, case: _Case, plan: Plan, category: Category, confidence: int, source: Source, *, detail: str
-    ) -> Finding:
-        message = case.message
-        return Finding(
-            group_id=message.group_id,
-            message_ids=message.message_ids,
-            version=case.entry.version,
-            topic_id=message.topic_id,
-            author=message.author,
-            text=shown_text(message),
-            category=category,
-            confidence=confidence,
-            source=source,
-            plan=plan,
-            dry_run=case.settings.is_dry,
-            detail=detail,
-            features=case.facts.features,
-            until=self._tools.clock.now() + MUTE if plan.sanction is not Sanction.NONE else None,
-        )
-
-
-def shown_text(message: GroupMessage) -> str:
-    """A message as its card shows it and as the local score learns it: its words, and where it leads."""
-    words = message.text or message.forwarded
-    targets = [link for link in dict.fromkeys((*message.links, *message.buttons)) if link not in words]
-    return "\n".join(part for part in (words, *targets) if part)
+    def _finding(self, case: _Case, charge: Charge) -> Finding:
+        now, dry_run = self._tools.clock.now(), case.settings.is_dry
+        return finding_about(case.message, case.entry.version, charge, case.facts.features, now, dry_run=dry_run)
