@@ -76,6 +76,8 @@ class House:
     builder: ModelBuilder
     metrics: Metrics
     tracing: Tracing
+    models: LLMModelFactory
+    accounts: UsageAccounts
 
     async def warm(self) -> None:
         """Import and build what the first answers would otherwise wait a second for: the providers' SDKs, the history.
@@ -227,4 +229,6 @@ async def open_house(settings: Settings, clock: Clock | None = None) -> AsyncGen
             builder=builder,
             metrics=metrics,
             tracing=tracing,
+            models=models,
+            accounts=accounts,
         )

@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from core import moderation_tables  # noqa: F401 - its tables are part of the schema  # pyright: ignore[reportUnusedImport]
 from core.errors import ConfigurationError, StartupError, StorageError
 from core.migrations import HEAD
 from core.storage_faults import LOCKED, as_storage_errors, reason_of

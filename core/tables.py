@@ -303,3 +303,16 @@ class DeadLetterRow(Base):
     payload: Mapped[str] = mapped_column(Text)
     reason: Mapped[str] = mapped_column(PlainText)
     failed_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class LocalScoreRow(Base):
+    """What the local score of a group learned, weights of hashed columns as a npz file; scope 0 is the common base."""
+
+    __tablename__ = "local_scores"
+
+    scope: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    revision: Mapped[str] = mapped_column(String(32))
+    weights: Mapped[bytes] = mapped_column(LargeBinary)
+    spam_count: Mapped[int] = mapped_column(Integer)
+    ham_count: Mapped[int] = mapped_column(Integer)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

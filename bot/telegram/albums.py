@@ -14,7 +14,7 @@ ALBUMS_KEPT = 1000
 
 @dataclass(slots=True)
 class _Album:
-    is_for_bot: bool = False
+    is_wanted: bool = False
     is_placed: bool = False
     is_refused: bool = False
     parts: dict[int, AlbumPart] = field(default_factory=dict[int, AlbumPart])
@@ -36,23 +36,23 @@ class Albums:
         self._clock = clock
         self._albums: dict[tuple[int, str], _Album] = {}
 
-    def join(self, message: Message, update: str, *, is_for_bot: bool) -> list[AlbumPart]:
+    def join(self, message: Message, update: str, *, is_wanted: bool) -> list[AlbumPart]:
         """Put a part to its album; what is to be stored now.
 
         Args:
             message: the part.
             update: what brought it, as JSON.
-            is_for_bot: whether the part by itself is for the bot.
+            is_wanted: whether the part by itself is for the bot, or is to be judged.
         """
         if message.media_group_id is None:
             return []
         album = self._album(message)
-        album.is_for_bot = album.is_for_bot or is_for_bot
+        album.is_wanted = album.is_wanted or is_wanted
         if len(album.parts) < MOST_PARTS:
             # By its message, since a batch that could not be stored comes again.
             part = AlbumPart(message.chat.id, message.media_group_id, message.message_id, update)
             album.parts.setdefault(part.message_id, part)
-        return list(album.parts.values()) if album.is_for_bot else []
+        return list(album.parts.values()) if album.is_wanted else []
 
     def placed(self, message: Message) -> None:
         """The album of this part has its place in a lane: its other parts are answered with it."""

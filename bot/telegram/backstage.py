@@ -11,6 +11,7 @@ from aiogram.types import Message, Update
 from pydantic import ValidationError
 
 from bot.telegram.answering import Answering
+from bot.telegram.commands import is_for_bot
 from bot.telegram.delivery import Delivery
 from bot.telegram.incoming import speaker_behind
 from bot.telegram.jobs import AnswerAgain, TurnedAway, UpdateArrived, payload_of
@@ -24,6 +25,7 @@ from services.chat.conversation import TurnStatus
 from services.chat.threads import Threads
 from services.inbox.job import Job
 from services.llm.attempts import ModelChoice
+from services.moderation.pipeline import Outcome
 
 log = structlog.get_logger()
 
@@ -36,6 +38,18 @@ class PartSource(Protocol):
         ...
 
 
+class Moderator(Protocol):
+    """Sees what is said in moderated groups."""
+
+    async def concerns(self, update: Update) -> bool:
+        """Whether an update is its business."""
+        ...
+
+    async def moderate(self, update: Update, album: Sequence[Message] = ()) -> Outcome:
+        """Judge it, and tell whether its message is gone."""
+        ...
+
+
 class Backstage:
     """Does the jobs. Each may be done again after a crash, and then leaves alone what is done.
 
@@ -45,6 +59,7 @@ class Backstage:
         answering: answers turns again.
         delivery: the way out.
         parts: the parts of albums.
+        moderation: sees the messages of moderated groups before anybody answers them.
         threads: the conversations.
         texts: what users are told.
     """
@@ -57,6 +72,7 @@ class Backstage:
         answering: Answering,
         delivery: Delivery,
         parts: PartSource,
+        moderation: Moderator,
         threads: Threads,
         texts: Texts,
     ) -> None:
@@ -65,16 +81,17 @@ class Backstage:
         self._answering = answering
         self._delivery = delivery
         self._parts = parts
+        self._moderation = moderation
         self._threads = threads
         self._texts = texts
 
     async def do(self, job: Job) -> None:
         """Do a job; whatever it raises means that it is to be tried again."""
         match payload_of(job):
-            case UpdateArrived(update=raw):
-                update = parsed(raw, self._bot)
+            case UpdateArrived() as arrived:
+                update = parsed(arrived.update, self._bot)
                 if update is not None:
-                    await self._handle(update, job)
+                    await self._handle(arrived, update, job)
             case TurnedAway(update=raw, reason=reason):
                 update = parsed(raw, self._bot)
                 if update is not None:
@@ -97,17 +114,42 @@ class Backstage:
                 await self._delivery.send(
                     place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=payload.reply_to
                 )
+        elif isinstance(payload, UpdateArrived) and not payload.is_for_bot:
+            # Nobody asked for anything.
+            return
         elif (update := parsed(payload.update, self._bot)) is not None:
             await self._say_to_sender(update, key)
 
-    async def _handle(self, update: Update, job: Job) -> None:
+    async def _handle(self, arrived: UpdateArrived, update: Update, job: Job) -> None:
         album: Sequence[Message] = ()
         message = update.message
         if message is not None and message.media_group_id is not None:
             album = await self._whole_album(message, job)
             if not album:
                 return
+        if await self._is_removed(arrived, update, album) or not arrived.is_admitted:
+            return
+        if album:
+            update = await self._part_for_bot(update, album)
         await self._dispatcher.feed_update(self._bot, update, album=album, job=job.id)
+
+    async def _is_removed(self, arrived: UpdateArrived, update: Update, album: Sequence[Message]) -> bool:
+        """Let moderation see an update first: what it takes away nobody answers."""
+        try:
+            return await self._moderation.concerns(update) and (await self._moderation.moderate(update, album)).removed
+        except StorageError as error:
+            if not arrived.is_for_bot:
+                raise
+            # Whom the database keeps from judging must not keep the bot from answering.
+            log.error("moderation.failed", update_id=update.update_id, error=str(error))  # noqa: TRY400 - no bug of ours
+            return False
+
+    async def _part_for_bot(self, update: Update, album: Sequence[Message]) -> Update:
+        """The update of an album's part that the bot is asked with; mostly the one with the caption."""
+        for part in album:
+            if await is_for_bot(part, self._bot):
+                return update.model_copy(update={"message": part})
+        return update
 
     async def _whole_album(self, message: Message, job: Job) -> Sequence[Message]:
         taken = await self._parts.take(message.chat.id, message.media_group_id or "", message.message_id, job.origin)

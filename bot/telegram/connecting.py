@@ -11,7 +11,7 @@ from aiogram.exceptions import (
     TelegramRetryAfter,
     TelegramUnauthorizedError,
 )
-from aiogram.types import BotCommand, User
+from aiogram.types import BotCommand, BotCommandScopeAllChatAdministrators, BotCommandScopeAllGroupChats, User
 
 from bot.telegram.faults import Fault, fault_of, reason_of
 from core.clock import Clock
@@ -23,6 +23,16 @@ log = structlog.get_logger()
 CONNECTIONS = 512
 """Calls to the Bot API at the same time; aiogram's default of 100 would also cap concurrent sends."""
 CALL_TIMEOUT_S = 10
+EVERYWHERE = ("new", "threads", "model", "stop", "usage", "help")
+MENUS = (
+    (None, EVERYWHERE),
+    (BotCommandScopeAllGroupChats(), (*EVERYWHERE, "rules", "report")),
+    (
+        BotCommandScopeAllChatAdministrators(),
+        (*EVERYWHERE, "moderation", "rules", "spam", "ham", "warn", "unwarn"),
+    ),
+)
+"""The menus: everywhere, in groups, and for the admins of groups. Telegram shows the narrowest that fits."""
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
@@ -70,21 +80,20 @@ async def connect(bot: KnownBot, clock: Clock, *, polls: bool = True) -> User:
 
 
 async def introduce(bot: Bot, texts: Texts) -> None:
-    """Put the commands into the menu; a server that does not know how is no fault."""
-    for language in (None, *(known for known in texts.languages if known != LAST_RESORT)):
-        commands = [
-            BotCommand(command="new", description=texts.get("command-new", language)),
-            BotCommand(command="threads", description=texts.get("command-threads", language)),
-            BotCommand(command="model", description=texts.get("command-model", language)),
-            BotCommand(command="stop", description=texts.get("command-stop", language)),
-            BotCommand(command="usage", description=texts.get("command-usage", language)),
-            BotCommand(command="help", description=texts.get("command-help", language)),
-        ]
-        try:
-            await bot.set_my_commands(commands, language_code=language, request_timeout=CALL_TIMEOUT_S)
-        except (TelegramAPIError, ClientDecodeError) as error:
-            log.info("telegram.commands_not_set", reason=reason_of(error))
-            return
+    """Put the commands into the menus; a server that does not know how is no fault."""
+    for scope, names in MENUS:
+        for language in (None, *(known for known in texts.languages if known != LAST_RESORT)):
+            commands = [BotCommand(command=name, description=_described(texts, name, language)) for name in names]
+            try:
+                await bot.set_my_commands(commands, scope=scope, language_code=language, request_timeout=CALL_TIMEOUT_S)
+            except (TelegramAPIError, ClientDecodeError) as error:
+                log.info("telegram.commands_not_set", reason=reason_of(error))
+                return
+
+
+def _described(texts: Texts, name: str, language: str | None) -> str:
+    key = f"command-{name}"
+    return texts.get(key, language)
 
 
 async def _identity(bot: Bot) -> User:

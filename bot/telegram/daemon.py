@@ -24,12 +24,17 @@ from bot.telegram.handlers.admin import admin_router
 from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.dead import dead_router
 from bot.telegram.handlers.models import model_router
+from bot.telegram.handlers.moderation import moderation_router
+from bot.telegram.handlers.moderation_settings import moderation_settings_router
 from bot.telegram.handlers.privacy import privacy_router
 from bot.telegram.handlers.retry import retry_router
+from bot.telegram.handlers.rules import rules_router
 from bot.telegram.handlers.threads import threads_router
 from bot.telegram.handlers.usage import usage_router
 from bot.telegram.intake import Poller, Sink
 from bot.telegram.live import LiveReplies
+from bot.telegram.moderating import Moderation, moderation_for
+from bot.telegram.moderation_settings import SettingsCard
 from bot.telegram.rendering import Rendered
 from bot.telegram.spans import UpdateSpans
 from bot.telegram.stops import Stops
@@ -106,11 +111,13 @@ async def _work(
     settings, inbox = house.settings, mailroom.inbox
     watch.figures.follow(inbox)
     delivery = Delivery(bot, house.clock, inbox.said, watch.figures)
+    moderation = moderation_for(house, bot, delivery)
     doorway = Doorway(
         bot=bot,
         inbox=inbox,
         parts=inbox.albums,
         clock=house.clock,
+        moderation=moderation.door,
         guests=Guests(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
     )
     take = watch.figures.counted(doorway.take)
@@ -122,7 +129,7 @@ async def _work(
     live = LiveReplies()
     stops = Stops(live, house.redis if settings.redis_url is not None else None, settings.redis_prefix, house.clock)
     await inbox.work(
-        _backstage(house, mailroom, bot, delivery, live, stops),
+        _backstage(house, mailroom, bot, delivery, live, stops, moderation),
         on_dead=lambda reason: notices.hear(WorkGivenUp(reason)),
     )
     if webhook is None:
@@ -137,6 +144,7 @@ async def _work(
         asyncio.create_task(notices.run(), name="notices"),
         asyncio.create_task(introduce(bot, house.texts), name="introduce"),
         asyncio.create_task(_look_around(house), name="look around"),
+        asyncio.create_task(moderation.caretaker.run(), name="moderation"),
     ]
     for task in aside:
         task.add_done_callback(_report_death)
@@ -230,7 +238,13 @@ def _to_admins(house: House, delivery: Delivery) -> Callable[[str], Awaitable[No
 
 
 def _backstage(
-    house: House, mailroom: Mailroom, bot: Bot, delivery: Delivery, live: LiveReplies, stops: Stops
+    house: House,
+    mailroom: Mailroom,
+    bot: Bot,
+    delivery: Delivery,
+    live: LiveReplies,
+    stops: Stops,
+    moderation: Moderation,
 ) -> Backstage:
     """Put together what does the work."""
     settings, inbox = house.settings, mailroom.inbox
@@ -246,6 +260,7 @@ def _backstage(
         mode=settings.stream_mode,
         providers=[provider.id for provider in house.fallback.providers],
     )
+    cards = SettingsCard(moderation, house.texts, house.accounts)
     dispatcher = Dispatcher(disable_fsm=True)
     if house.tracing.on:
         dispatcher.update.outer_middleware(UpdateSpans(house.tracing.tracer))
@@ -286,6 +301,15 @@ def _backstage(
         ),
         threads_router(delivery=delivery, shelf=house.shelf, threads=threads, texts=house.texts),
         usage_router(admin_ids=settings.admin_ids, delivery=delivery, usage=house.usage),
+        moderation_router(moderation=moderation, delivery=delivery, texts=house.texts),
+        moderation_settings_router(
+            moderation=moderation,
+            cards=cards,
+            delivery=delivery,
+            texts=house.texts,
+            starts_dry=settings.moderation_dry_run,
+        ),
+        rules_router(moderation=moderation, cards=cards, delivery=delivery, texts=house.texts),
         chat_router(answering=answering, delivery=delivery, stops=stops, threads=threads, texts=house.texts),
     )
     return Backstage(
@@ -294,6 +318,7 @@ def _backstage(
         answering=answering,
         delivery=delivery,
         parts=inbox.albums,
+        moderation=moderation.door,
         threads=threads,
         texts=house.texts,
     )

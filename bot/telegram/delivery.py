@@ -219,6 +219,14 @@ class Delivery:
         """Take a message away, and tell whether it is gone now."""
         return await self._settle("delete", DeleteMessage(chat_id=chat_id, message_id=message_id), chat_id)
 
+    async def attempt(self, method: TelegramMethod[bool], chat_id: int) -> TelegramAPIError | ClientDecodeError | None:
+        """Do something in a chat that may be repeated, through floods and hiccups; what kept it from being done."""
+        try:
+            await self._call(method, chat_id, final=True, repeatable=True)
+        except _FAILURES as error:
+            return None if fault_of(error) in {Fault.DONE, Fault.UNCHANGED} else error
+        return None
+
     async def answer_callback(self, query_id: str, text: str | None = None, *, alert: bool = False) -> None:
         """End the wait of a pressed button, with a passing note where there is one. Too late is no fault."""
         method = AnswerCallbackQuery(callback_query_id=query_id, text=text, show_alert=alert or None)

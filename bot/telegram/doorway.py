@@ -10,21 +10,16 @@ from aiogram import Bot
 from aiogram.types import Message, Update
 
 from bot.telegram.albums import Albums
-from bot.telegram.filters import Addressed
-from bot.telegram.incoming import is_group, key_of
+from bot.telegram.commands import AT_ONCE, command_of, is_for_bot
+from bot.telegram.incoming import is_group, key_of, speaker_behind
 from bot.telegram.jobs import TurnedAway, UpdateArrived, job_of
 from bot.telegram.updates import parsed
 from core.clock import Clock
-from core.messages import ConversationKey
+from core.errors import StorageError
 from services.inbox.albums import AlbumPart
 from services.inbox.job import Job
 
 log = structlog.get_logger()
-
-AT_ONCE = frozenset({"/stop", "/provider", "/privacy", "/usage", "/dead"})
-"""Commands about the answer that is being made, or about the bot: they do not wait behind it."""
-IN_TURN = frozenset({"/start", "/help", "/new", "/threads", "/model", "/ask"})
-"""The other commands; in a group they need no mention."""
 
 
 class Inbox(Protocol):
@@ -32,6 +27,14 @@ class Inbox(Protocol):
 
     async def put(self, jobs: Sequence[Job]) -> list[Job]:
         """Store jobs; those come back that were turned away, because too many of their lane wait."""
+        ...
+
+
+class Moderator(Protocol):
+    """Knows which groups are moderated."""
+
+    async def concerns(self, update: Update) -> bool:
+        """Whether an update is its business."""
         ...
 
 
@@ -55,7 +58,7 @@ class Guests:
         """Whether an update comes from one of them."""
         if not self.users and not self.chats:
             return True
-        event = update.message or update.callback_query or update.stopped_message_generation
+        event = update.message or update.edited_message or update.callback_query or update.stopped_message_generation
         user = getattr(event, "from_user", None)
         chat = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
         # A private chat has the number of its person, and some updates tell only the chat.
@@ -80,15 +83,18 @@ class Doorway:
         inbox: keeps what is to be done.
         parts: keeps the parts of albums.
         clock: tells when an album of a group is forgotten.
+        moderation: knows which groups are moderated.
         guests: who is let in.
     """
 
-    def __init__(self, *, bot: Bot, inbox: Inbox, parts: PartStore, clock: Clock, guests: Guests) -> None:
+    def __init__(
+        self, *, bot: Bot, inbox: Inbox, parts: PartStore, clock: Clock, moderation: Moderator, guests: Guests
+    ) -> None:
         self._bot = bot
         self._inbox = inbox
         self._parts = parts
+        self._moderation = moderation
         self._guests = guests
-        self._addressed = Addressed()
         self._albums = Albums(clock)
 
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
@@ -125,6 +131,8 @@ class Doorway:
             update = parsed(raw, self._bot)
             job = await self._job(update, raw, parts) if update is not None else None
             return _Arrived(job, raw, update.message) if job is not None and update is not None else None
+        except StorageError:
+            raise
         except Exception:
             # A bug of ours neither loses this update nor keeps those beside it from being stored.
             log.exception("intake.not_understood", update_id=raw["update_id"])
@@ -132,19 +140,41 @@ class Doorway:
 
     async def _job(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Job | None:
         """What is to be done about an update, if anything: most of what people in a group say is not for the bot."""
+        is_moderated = await self._moderation.concerns(update)
         if not self._guests.include(update):
             log.info("update.not_admitted", update_id=update.update_id)
-            return self._turned_away(raw, "not-allowed") if self._is_to_be_told(update) else None
+            if self._is_to_be_told(update):
+                return self._turned_away(raw, "not-allowed")
+            # Whom the bot does not talk to is moderated all the same, where a group wants that.
+            return self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
         message = update.message
-        if message is None:
-            is_of_use = update.callback_query is not None or update.stopped_message_generation is not None
-            return self._arrived(raw, None) if is_of_use else None
-        command = _command(message, await self._username())
-        if command in AT_ONCE:
+        if message is not None and await command_of(message, self._bot) in AT_ONCE:
             return self._arrived(raw, None)
-        is_for_bot = command in IN_TURN or bool(await self._addressed(message, self._bot))
-        parts += self._albums.join(message, json.dumps(raw), is_for_bot=is_for_bot)
-        return self._arrived(raw, key_of(message)) if is_for_bot else None
+        if message is not None and await is_for_bot(message, self._bot):
+            parts += self._albums.join(message, json.dumps(raw), is_wanted=True)
+            return self._arrived(raw, str(key_of(message)))
+        if is_moderated:
+            return self._judged(update, raw, parts)
+        if message is not None:
+            parts += self._albums.join(message, json.dumps(raw), is_wanted=False)
+            return None
+        is_of_use = update.callback_query is not None or update.stopped_message_generation is not None
+        return self._arrived(raw, None) if is_of_use else None
+
+    def _judged(
+        self, update: Update, raw: dict[str, Any], parts: list[AlbumPart], *, is_admitted: bool = True
+    ) -> Job | None:
+        """What people in a moderated group say to each other, and every edit of it."""
+        message = update.message or update.edited_message
+        if message is None:
+            return None
+        lane = f"group:{message.chat.id}:{speaker_behind(message).user_id}"
+        if update.message is not None and message.media_group_id is not None:
+            parts += self._albums.join(message, json.dumps(raw), is_wanted=True)
+            # Behind each other, whichever of them turns out to be for the bot.
+            lane = str(key_of(message))
+        payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=is_admitted)
+        return job_of(self._bot.id, raw["update_id"], lane, payload)
 
     def _is_to_be_told(self, update: Update) -> bool:
         """Whether somebody is told that they are not let in: in a group it would disturb those who did not ask."""
@@ -153,19 +183,8 @@ class Doorway:
             return update.callback_query is not None
         return not is_group(message) and self._albums.refused(message)
 
-    def _arrived(self, raw: dict[str, Any], key: ConversationKey | None) -> Job:
-        lane = None if key is None else str(key)
+    def _arrived(self, raw: dict[str, Any], lane: str | None) -> Job:
         return job_of(self._bot.id, raw["update_id"], lane, UpdateArrived(update=raw), is_limited=lane is not None)
 
     def _turned_away(self, raw: dict[str, Any], reason: Any) -> Job:  # noqa: ANN401 - checked by the model
         return job_of(self._bot.id, raw["update_id"], None, TurnedAway(update=raw, reason=reason))
-
-    async def _username(self) -> str:
-        return ((await self._bot.me()).username or "").lower()
-
-
-def _command(message: Message, username: str) -> str:
-    """The command of a message; none that is another bot's."""
-    words = (message.text or message.caption or "").split(maxsplit=1)
-    command, _, bot = words[0].lower().partition("@") if words else ("", "", "")
-    return command if bot in {"", username} else ""

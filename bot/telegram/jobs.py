@@ -14,6 +14,10 @@ class UpdateArrived(BaseModel):
 
     kind: Literal["update"] = "update"
     update: dict[str, Any]  # Any: as Telegram sent it
+    is_for_bot: bool = True
+    """Whether it is to be answered, and not only what people in a moderated group say to each other."""
+    is_admitted: bool = True
+    """Whether the bot talks to its sender."""
 
 
 class TurnedAway(BaseModel):

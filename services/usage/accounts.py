@@ -93,6 +93,10 @@ class UsageAccounts:
         """What was used in one chat by everybody, from that day on."""
         return await self._sum(UsageDayRow.chat == chat, UsageDayRow.day >= since)
 
+    async def of_purpose(self, chat: str, purpose: str, since: date) -> Usage:
+        """What was used in one chat for one purpose, from that day on."""
+        return await self._sum(UsageDayRow.chat == chat, UsageDayRow.purpose == purpose, UsageDayRow.day >= since)
+
     async def by_provider(self, since: date) -> Mapping[str, Usage]:
         """What everybody used of each provider, from that day on."""
         query = select(UsageDayRow.provider, *_SUMS).where(UsageDayRow.day >= since).group_by(UsageDayRow.provider)

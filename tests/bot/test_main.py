@@ -200,11 +200,11 @@ def test_a_terminal_without_a_character_is_no_end(monkeypatch: pytest.MonkeyPatc
     assert written.getvalue() == b"????"
 
 
-def test_help_tells_the_three_surfaces(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_tells_what_can_be_started(capsys: pytest.CaptureFixture[str]) -> None:
     """And what happens without any."""
     with pytest.raises(SystemExit) as exit_:
         main(["--help"])
     assert exit_.value.code == 0
     out = capsys.readouterr().out
-    assert all(f"\n  {name} " in out for name in ("telegram", "console", "check"))
+    assert all(f"\n  {name} " in out for name in ("telegram", "console", "check", "train"))
     assert "until TELEGRAM_BOT_TOKEN is set" in out

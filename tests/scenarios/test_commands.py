@@ -83,18 +83,18 @@ async def test_buttons_speak_the_language_too(stage: Stage) -> None:
     assert (await stage.asks("Привет!", language="ru")).labels == ["Повторить", "Повторить у другого"]
 
 
-async def test_the_commands_are_in_the_menu(stage: Stage) -> None:
-    calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 2 and found)
+async def test_the_commands_are_in_the_menus(stage: Stage) -> None:
+    """In groups there are more of them, and for their admins others; each in every language."""
+    calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 6 and found)
     assert calls
-    assert [call.params.get("language_code") for call in calls] == [None, "ru"]
-    assert [command["command"] for command in stage.telegram.commands] == [
-        "new",
-        "threads",
-        "model",
-        "stop",
-        "usage",
-        "help",
-    ]
+    assert [call.params.get("language_code") for call in calls] == [None, "ru"] * 3
+    everywhere = ["new", "threads", "model", "stop", "usage", "help"]
+    menus = {scope: [command["command"] for command in commands] for scope, commands in stage.telegram.menus.items()}
+    assert menus == {
+        "default": everywhere,
+        "all_group_chats": [*everywhere, "rules", "report"],
+        "all_chat_administrators": [*everywhere, "moderation", "rules", "spam", "ham", "warn", "unwarn"],
+    }
 
 
 async def test_a_server_that_knows_no_menu(empty_stage: Stage) -> None:

@@ -100,6 +100,12 @@ class Chat:
     actions: list[tuple[float, str]] = field(default_factory=list)
     drafts: list[Draft] = field(default_factory=list)
     admin_ids: set[int] = field(default_factory=set)
+    linked_channel: int | None = None
+    bot_rights: set[str] = field(default_factory=lambda: {"can_delete_messages", "can_restrict_members"})
+    muted: dict[int, int] = field(default_factory=dict)
+    """Who may not write, and until when (seconds since the epoch, 0: for good)."""
+    banned: set[int] = field(default_factory=set)
+    """Users, and chats that may not speak in their own name."""
     refusal: Refusal | None = None
     closed_topics: set[int] = field(default_factory=set)
     gone_topics: set[int] = field(default_factory=set)
@@ -214,9 +220,10 @@ def checked_markup(params: JsonObject) -> JsonObject | None:
 
 
 def natural_entities(text: str) -> list[JsonObject]:
-    """The entities that Telegram's clients find by themselves: commands and mentions."""
+    """The entities that Telegram's clients find by themselves: commands, mentions, addresses."""
     found: list[JsonObject] = []
-    for match in re.finditer(r"(?<!\S)(/[A-Za-z0-9_]{1,32}(?:@\w+)?|@\w{4,})", text):
-        kind = "bot_command" if match[0].startswith("/") else "mention"
+    for match in re.finditer(r"(?<!\S)(/[A-Za-z0-9_]{1,32}(?:@\w+)?|@\w{4,}|https?://\S+|t\.me/\S+)", text):
+        kinds = {"/": "bot_command", "@": "mention"}
+        kind = kinds.get(match[0][0], "url")
         found.append({"type": kind, "offset": units(text[: match.start()]), "length": units(match[0])})
     return found

@@ -109,7 +109,7 @@ class TelegramServer:
         self.calls: list[Call] = []
         self.chats: dict[int, Chat] = {}
         self.callback_answers: dict[str, JsonObject] = {}
-        self.commands: list[JsonObject] = []
+        self.menus: dict[str, list[JsonObject]] = {}
         self.unknown_methods: set[str] = set()
         self.webhook: JsonObject | None = None
         self.pending: list[JsonObject] = []
@@ -142,11 +142,16 @@ class TelegramServer:
             "editmessagetext": self._edit_message_text,
             "editmessagereplymarkup": self._edit_message_reply_markup,
             "deletemessage": self._delete_message,
+            "deletemessages": self._delete_messages,
+            "restrictchatmember": self._restrict_chat_member,
+            "banchatmember": self._ban_chat_member,
+            "unbanchatmember": self._unban_chat_member,
+            "banchatsenderchat": self._ban_chat_sender_chat,
+            "unbanchatsenderchat": self._unban_chat_sender_chat,
             "sendchataction": self._send_chat_action,
             "answercallbackquery": self._answer_callback_query,
             "setmycommands": self._set_my_commands,
-            "getchat": lambda params: {**self._chat_object(self._addressed(params)), "accent_color_id": 0,
-                                       "max_reaction_count": 11, "accepted_gift_types": _NO_GIFTS},
+            "getchat": self._get_chat,
             "getchatmember": self._get_chat_member,
             "getchatadministrators": self._get_chat_administrators,
             "getfile": self._get_file,
@@ -282,8 +287,11 @@ class TelegramServer:
 
     def user_edits(self, message: Message, text: str) -> None:
         """A person changes what they wrote."""
-        message.become(self._clock.time(), text, natural_entities(text), None)
-        message.fields |= {"text": text, "edit_date": int(self._clock.time())}
+        marks = natural_entities(text)
+        message.become(self._clock.time(), text, marks, None)
+        field = "caption" if "caption" in message.fields else "text"
+        message.fields |= {field: text, "edit_date": int(self._clock.time())}
+        message.fields["caption_entities" if field == "caption" else "entities"] = marks
         self.push_update(edited_message=self._message_object(message))
 
     def presses(self, message: Message, button: str, user_id: int | None = None) -> str:
@@ -604,8 +612,75 @@ class TelegramServer:
         message = chat.message(int(params.get("message_id") or 0))
         if message is None:
             raise bad("message to delete not found")
+        self._may_delete(chat, message)
         message.deleted = True
         return True
+
+    def _delete_messages(self, params: JsonObject) -> bool:
+        chat = self._addressed(params)
+        ids: list[int] = json_of(params, "message_ids") or []
+        if not 1 <= len(ids) <= 100:
+            raise bad("message identifiers are not specified")
+        # Those that are gone already are passed over.
+        messages = [message for message_id in ids if (message := chat.message(message_id)) is not None]
+        for message in messages:
+            self._may_delete(chat, message)
+        for message in messages:
+            message.deleted = True
+        return True
+
+    def _may_delete(self, chat: Chat, message: Message) -> None:
+        if not message.by_bot and chat.type != "private" and "can_delete_messages" not in chat.bot_rights:
+            raise bad("message can't be deleted")
+
+    def _restrict_chat_member(self, params: JsonObject) -> bool:
+        chat, user_id = self._restrictable(params)
+        if chat.type != "supergroup":
+            raise bad("method is available only for supergroups")
+        permissions: JsonObject = json_of(params, "permissions") or {}
+        if permissions.get("can_send_messages"):
+            chat.muted.pop(user_id, None)
+        else:
+            chat.muted[user_id] = int(params.get("until_date") or 0)
+        return True
+
+    def _ban_chat_member(self, params: JsonObject) -> bool:
+        chat, user_id = self._restrictable(params)
+        chat.banned.add(user_id)
+        return True
+
+    def _unban_chat_member(self, params: JsonObject) -> bool:
+        chat, user_id = self._restrictable(params)
+        chat.banned.discard(user_id)
+        return True
+
+    def _restrictable(self, params: JsonObject) -> tuple[Chat, int]:
+        chat, user_id = self._addressed(params), int(params.get("user_id") or 0)
+        if "can_restrict_members" not in chat.bot_rights:
+            raise bad("not enough rights to restrict/unrestrict chat member")
+        if user_id in chat.admin_ids:
+            raise bad("user is an administrator of the chat")
+        return chat, user_id
+
+    def _ban_chat_sender_chat(self, params: JsonObject) -> bool:
+        chat = self._addressed(params)
+        sender_id = int(params.get("sender_chat_id") or 0)
+        if "can_restrict_members" not in chat.bot_rights:
+            raise bad("not enough rights to restrict/unrestrict chat member")
+        if sender_id in {chat.id, chat.linked_channel}:
+            raise bad("PARTICIPANT_ID_INVALID")
+        chat.banned.add(sender_id)
+        return True
+
+    def _unban_chat_sender_chat(self, params: JsonObject) -> bool:
+        self._addressed(params).banned.discard(int(params.get("sender_chat_id") or 0))
+        return True
+
+    def _get_chat(self, params: JsonObject) -> JsonObject:
+        chat = self._addressed(params)
+        linked = {} if chat.linked_channel is None else {"linked_chat_id": chat.linked_channel}
+        shown = {**self._chat_object(chat), **linked, "accent_color_id": 0, "max_reaction_count": 11}
+        return {**shown, "accepted_gift_types": _NO_GIFTS}
 
     def _send_chat_action(self, params: JsonObject) -> bool:
         self._addressed(params).actions.append((self._clock.time(), params.get("action", "")))
@@ -620,12 +695,15 @@ class TelegramServer:
         return True
 
     def _set_my_commands(self, params: JsonObject) -> bool:
-        self.commands = json_of(params, "commands") or []
+        scope: JsonObject = json_of(params, "scope") or {}
+        self.menus[scope.get("type", "default")] = json_of(params, "commands") or []
         return True
 
     def _get_chat_member(self, params: JsonObject) -> JsonObject:
         chat = self._addressed(params)
-        return self._member_object(int(params.get("user_id") or 0), admin_ids=chat.admin_ids)
+        user_id = int(params.get("user_id") or 0)
+        rights = chat.bot_rights if user_id == self.bot_id else None
+        return self._member_object(user_id, admin_ids=chat.admin_ids, rights=rights)
 
     def _get_chat_administrators(self, params: JsonObject) -> list[JsonObject]:
         chat = self._addressed(params)
@@ -725,13 +803,13 @@ class TelegramServer:
             shown["reply_to_message"] = self._message_object(target, with_reply=False)
         return shown
 
-    def _member_object(self, user_id: int, *, admin_ids: set[int]) -> JsonObject:
+    def _member_object(self, user_id: int, *, admin_ids: set[int], rights: set[str] | None = None) -> JsonObject:
         is_bot = user_id == self.bot_id
         user = self._bot_object() if is_bot else {"id": user_id, "is_bot": False, "first_name": f"User {user_id}"}
         if user_id not in admin_ids:
             return {"status": "member", "user": user}
-        rights = dict.fromkeys(_ADMIN_RIGHTS, True)
-        return {"status": "administrator", "user": user, "can_be_edited": False, "is_anonymous": False, **rights}
+        granted = {right: rights is None or right in rights for right in _ADMIN_RIGHTS}
+        return {"status": "administrator", "user": user, "can_be_edited": False, "is_anonymous": False, **granted}
 
     # The control endpoint, for tries by hand.
 

@@ -100,6 +100,13 @@ command-model = choose who answers
 command-stop = stop the answer
 command-usage = tokens, answers and cost
 command-help = what I can do
+command-report = report a message, in reply to it
+command-rules = the rules of this group
+command-moderation = how this group is moderated
+command-spam = that message is spam
+command-ham = that message is no spam
+command-warn = warn who wrote that message
+command-unwarn = take a warning back
 
 ## In the console
 
@@ -179,3 +186,158 @@ thread-renamed = This conversation is called “{ $name }” now.
 threads-rename-usage = Put the name behind it: /threads rename Holiday plans
 threads-group-admins-only = In a group, only its admins change its conversations.
 console-threads-usage = /threads <number> goes on in one, /threads rename <name> renames the current one (*), /threads delete <number> deletes one.
+## Moderation: what a card says
+
+moderation-done = Done: { $acts }.
+moderation-dry = Dry run, so I did nothing. I would have: { $acts }.
+moderation-look = Please have a look. I did nothing about it.
+moderation-act-delete = deleted the message
+moderation-act-mute = muted them for 24 hours
+moderation-act-ban = banned them
+moderation-act-warn = warned them
+moderation-act-warned = warned them ({ $count } of 3 in 30 days)
+moderation-act-muted = warned them ({ $count } in 30 days) and muted them for 24 hours
+moderation-failed-delete = I could not delete it: { $reason }.
+moderation-failed-sanction = I could not restrict them: { $reason }.
+moderation-reason-no_right = I lack the right to
+moderation-reason-protected = they are an admin
+moderation-reason-failed = Telegram refused
+moderation-who = From: { $name } ({ $id })
+moderation-why-judge = Why: { $category }, { $confidence }% sure ({ $provider })
+moderation-why-rule = Why: a rule of this group ({ $detail })
+moderation-why-report = Why: { $detail } members reported it
+moderation-why-admin = Why: { $detail } called it spam
+moderation-why-outage = Why: no provider could judge it; my own score is { $confidence } of 100
+moderation-why-refused = Why: the content filter of a provider would not look at it ({ $detail })
+moderation-evidence = It says: “{ $evidence }”
+moderation-evidence-missing = Whoever judged it could not show where it says that, so it is yours to judge.
+moderation-evidence-name = It is about the name, so it is yours to judge.
+moderation-message = The message:
+moderation-no-text = It has no text.
+moderation-erased = What it said has been erased: that happens after 7 days.
+moderation-confirmed = Confirmed by { $name }.
+moderation-banned = Banned by { $name }.
+moderation-undone = Undone by { $name }.
+moderation-category-ok = nothing
+moderation-category-job_scam = a job scam
+moderation-category-crypto_scam = a crypto scam
+moderation-category-gambling = gambling
+moderation-category-adult = adult content
+moderation-category-phishing = phishing
+moderation-category-channel_promo = promotion
+moderation-category-flood = flooding
+moderation-category-toxic = an insult
+moderation-category-threat = a threat
+moderation-category-off_topic = off topic
+moderation-category-injection = an attempt to give orders to the moderator
+moderation-category-unsure = unclear
+button-undo = Undo
+button-confirm = Confirm
+button-ban = Ban
+
+## Moderation: answers to buttons and commands
+
+moderation-admins-only = Only admins of this group may do that.
+moderation-groups-only = That works in groups: add me to one as an admin, and say it there.
+moderation-resolved = Done.
+moderation-too-late = That was done already.
+moderation-card-gone = I know nothing of that any more.
+moderation-off-here = Moderation is off in this group. An admin switches it on with /moderation on.
+moderation-on-dry = Moderation is on, as a dry run: I do nothing and tell what I would do. When you like what you see, say /moderation enforce.
+moderation-on-enforce = Moderation is on, and I act on what I find. /moderation dry makes me only tell what I would do.
+moderation-needs-rights = What I still need: make me an admin who can delete messages and ban users.
+moderation-switched-off = Moderation is off.
+moderation-usage = I understand /moderation on, off, dry, enforce, stats, budget <number>, reports <number>, and /moderation alone for all settings.
+moderation-reply-needed = Say that in reply to the message that you mean.
+moderation-author-exempt = Admins and the group’s own channel are not moderated.
+moderation-spam-done = Deleted and remembered.
+moderation-ham-done = Remembered: that is no spam.
+moderation-warned =
+    { $name }, please stay friendly. That is warning { $count } of 3 in 30 days.
+moderation-warned-muted = { $name }, that was warning { $count } in 30 days. You can write again in 24 hours.
+moderation-unwarned = Warning taken back, { $count } left.
+moderation-no-warning = They have no warning.
+moderation-report-taken = Thank you, I am looking at it.
+moderation-report-again = You have reported that one already.
+moderation-report-too-many = You have reported a lot within an hour. Please give it a rest.
+moderation-no-right-delete = I found something to delete and may not: please make me an admin who can delete messages.
+moderation-no-right-restrict = I found somebody to restrict and may not: please make me an admin who can ban users. Muting works in supergroups only.
+moderation-outage = No provider can judge messages right now. I punish nobody on my own; what waits is judged as soon as one is back.
+moderation-budget-spent = The { $budget } judgements of today are used up. Until midnight (UTC) only the group’s own rules work. /moderation budget <number> changes that.
+moderation-number-needed = I need a number from { $least } to { $most } there.
+
+## Moderation: settings
+
+moderation-settings =
+    Moderation of this group: { $mode }
+    Sensitivity: { $preset }
+    Language: { $language }
+    I may ban by myself: { $ban }
+    Outside providers may judge: { $remote }
+    Cards go to: { $cards }
+    Judgements a day: { $budget }
+    Reports for a card: { $reports }
+moderation-mode-off = off
+moderation-mode-dry = dry run
+moderation-mode-enforce = acting
+moderation-preset-lenient = lenient
+moderation-preset-standard = standard
+moderation-preset-strict = strict
+moderation-yes = yes
+moderation-no = no
+moderation-cards-here = this group
+moderation-cards-person = an admin, in private
+moderation-cards-unreachable = I cannot write to you in private. Please start a chat with me first.
+moderation-cards-hello = The moderation cards of { $group } come here from now on.
+button-mode-off = Off
+button-mode-dry = Dry run
+button-mode-enforce = Act
+button-preset-lenient = Lenient
+button-preset-standard = Standard
+button-preset-strict = Strict
+button-ban-allowed = Ban by itself
+button-remote = Outside providers
+button-cards-here = Cards here
+button-cards-me = Cards to me
+button-rules = Rules
+button-rule-flood = Floods
+button-rule-duplicates = Repetition
+button-rule-mixed = Mixed alphabets
+button-rule-links = Links: { $value }
+button-rule-forwards = Forwards: { $value }
+button-rule-media = No media for newcomers
+moderation-links-all = all
+moderation-links-not_from_newcomers = not new
+moderation-links-listed = listed
+moderation-links-none = none
+moderation-whom-nobody = free
+moderation-whom-newcomers = not new
+moderation-whom-everybody = none
+moderation-rules-none = This group has set no rules in words.
+moderation-rules-card =
+    { $words }
+
+    Links: { $links }
+    Forwards: { $forwards }
+    Forbidden words: { $banned }
+    Domains that are always welcome: { $domains }
+
+    Admins: /rules text <words>, /rules ban <word>, /rules unban <word>, /rules domain <name>, /rules undomain <name>
+moderation-rules-for-members =
+    The rules of this group:
+    { $words }
+moderation-rules-saved = Saved.
+moderation-rules-usage = I understand /rules text <words>, /rules ban <word>, /rules unban <word>, /rules domain <name>, /rules undomain <name>.
+moderation-stats =
+    The last { $days } days:
+    messages seen: { $seen }
+    judged: { $judged }
+    asked a model: { $asked } ({ $share }%)
+    could not be judged at first: { $unjudged }
+    acted on: { $acted }
+    cards only: { $carded }
+    undone by admins: { $undone }
+    tokens: { $input } in, { $output } out
+    cost: { $cost }
+moderation-cost = ${ $dollars }
+moderation-cost-partly = ${ $dollars }, and { $unpriced } requests whose price I do not know

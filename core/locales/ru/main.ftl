@@ -100,6 +100,13 @@ command-model = выбрать, кто отвечает
 command-stop = остановить ответ
 command-usage = токены, ответы и стоимость
 command-help = что я умею
+command-report = пожаловаться на сообщение, в ответ на него
+command-rules = правила этой группы
+command-moderation = как модерируется эта группа
+command-spam = это сообщение спам
+command-ham = это сообщение не спам
+command-warn = предупредить автора сообщения
+command-unwarn = снять предупреждение
 
 ## В консоли
 
@@ -181,3 +188,158 @@ thread-renamed = Теперь этот разговор называется «{
 threads-rename-usage = Напишите название сразу после команды: /threads rename Планы на отпуск
 threads-group-admins-only = В группе её разговоры меняют только администраторы.
 console-threads-usage = /threads <номер> продолжает разговор, /threads rename <название> переименовывает текущий (*), /threads delete <номер> удаляет.
+## Модерация: что написано на карточке
+
+moderation-done = Сделано: { $acts }.
+moderation-dry = Пробный режим: я ничего не делал. Было бы: { $acts }.
+moderation-look = Посмотрите, пожалуйста. Сам я ничего не делал.
+moderation-act-delete = сообщение удалено
+moderation-act-mute = автор лишён голоса на 24 часа
+moderation-act-ban = автор исключён
+moderation-act-warn = автор предупреждён
+moderation-act-warned = автор предупреждён ({ $count } из 3 за 30 дней)
+moderation-act-muted = автор предупреждён ({ $count } за 30 дней) и лишён голоса на 24 часа
+moderation-failed-delete = Удалить не получилось: { $reason }.
+moderation-failed-sanction = Ограничить не получилось: { $reason }.
+moderation-reason-no_right = у меня нет такого права
+moderation-reason-protected = это администратор
+moderation-reason-failed = Telegram отказал
+moderation-who = От: { $name } ({ $id })
+moderation-why-judge = Почему: { $category }, уверенность { $confidence }% ({ $provider })
+moderation-why-rule = Почему: правило этой группы ({ $detail })
+moderation-why-report = Почему: жалоб от участников: { $detail }
+moderation-why-admin = Почему: { $detail } считает это спамом
+moderation-why-outage = Почему: ни один провайдер не смог оценить; моя собственная оценка { $confidence } из 100
+moderation-why-refused = Почему: фильтр провайдера отказался это читать ({ $detail })
+moderation-evidence = Там сказано: «{ $evidence }»
+moderation-evidence-missing = Судья не смог показать, где это сказано, поэтому решать вам.
+moderation-evidence-name = Дело в имени, поэтому решать вам.
+moderation-message = Сообщение:
+moderation-no-text = Текста в нём нет.
+moderation-erased = Что там было, стёрто: так происходит через 7 дней.
+moderation-confirmed = Подтверждено: { $name }.
+moderation-banned = Исключено: { $name }.
+moderation-undone = Отменено: { $name }.
+moderation-category-ok = ничего
+moderation-category-job_scam = обман с работой
+moderation-category-crypto_scam = криптообман
+moderation-category-gambling = азартные игры
+moderation-category-adult = материалы для взрослых
+moderation-category-phishing = фишинг
+moderation-category-channel_promo = реклама
+moderation-category-flood = флуд
+moderation-category-toxic = оскорбление
+moderation-category-threat = угроза
+moderation-category-off_topic = не по теме
+moderation-category-injection = попытка командовать модератором
+moderation-category-unsure = непонятно
+button-undo = Отменить
+button-confirm = Подтвердить
+button-ban = Исключить
+
+## Модерация: ответы на кнопки и команды
+
+moderation-admins-only = Это могут только администраторы группы.
+moderation-groups-only = Это работает в группах: добавьте меня администратором и скажите там.
+moderation-resolved = Готово.
+moderation-too-late = Это уже сделано.
+moderation-card-gone = Об этом я уже ничего не знаю.
+moderation-off-here = Модерация в этой группе выключена. Администратор включает её командой /moderation on.
+moderation-on-dry = Модерация включена в пробном режиме: я ничего не делаю, а рассказываю, что сделал бы. Если всё нравится, скажите /moderation enforce.
+moderation-on-enforce = Модерация включена, и я действую. С /moderation dry я буду только рассказывать, что сделал бы.
+moderation-needs-rights = Чего мне ещё не хватает: сделайте меня администратором с правом удалять сообщения и блокировать.
+moderation-switched-off = Модерация выключена.
+moderation-usage = Я понимаю /moderation on, off, dry, enforce, stats, budget <число>, reports <число> и просто /moderation для всех настроек.
+moderation-reply-needed = Скажите это в ответ на сообщение, о котором речь.
+moderation-author-exempt = Администраторы и канал самой группы не модерируются.
+moderation-spam-done = Удалено, запомнил.
+moderation-ham-done = Запомнил: это не спам.
+moderation-warned =
+    { $name }, давайте дружелюбнее. Это предупреждение { $count } из 3 за 30 дней.
+moderation-warned-muted = { $name }, это предупреждение { $count } за 30 дней. Писать снова можно через 24 часа.
+moderation-unwarned = Предупреждение снято, осталось: { $count }.
+moderation-no-warning = Предупреждений нет.
+moderation-report-taken = Спасибо, смотрю.
+moderation-report-again = На это вы уже жаловались.
+moderation-report-too-many = За час вы пожаловались уже много раз. Передохните, пожалуйста.
+moderation-no-right-delete = Есть что удалить, а права у меня нет: сделайте меня, пожалуйста, администратором с правом удалять сообщения.
+moderation-no-right-restrict = Есть кого ограничить, а права у меня нет: сделайте меня, пожалуйста, администратором с правом блокировать. Лишать голоса можно только в супергруппах.
+moderation-outage = Сейчас ни один провайдер не может оценивать сообщения. Сам я никого не наказываю; что ждёт, будет оценено, как только кто-то вернётся.
+moderation-budget-spent = Оценки на сегодня ({ $budget }) израсходованы. До полуночи (UTC) работают только правила группы. /moderation budget <число> это меняет.
+moderation-number-needed = Здесь нужно число от { $least } до { $most }.
+
+## Модерация: настройки
+
+moderation-settings =
+    Модерация этой группы: { $mode }
+    Чувствительность: { $preset }
+    Язык: { $language }
+    Могу исключать сам: { $ban }
+    Оценивать могут внешние провайдеры: { $remote }
+    Карточки получает: { $cards }
+    Оценок в день: { $budget }
+    Жалоб для карточки: { $reports }
+moderation-mode-off = выключена
+moderation-mode-dry = пробный режим
+moderation-mode-enforce = действует
+moderation-preset-lenient = мягкая
+moderation-preset-standard = обычная
+moderation-preset-strict = строгая
+moderation-yes = да
+moderation-no = нет
+moderation-cards-here = эта группа
+moderation-cards-person = администратор, лично
+moderation-cards-unreachable = Я не могу написать вам лично. Сначала начните чат со мной.
+moderation-cards-hello = Карточки модерации группы { $group } теперь приходят сюда.
+button-mode-off = Выкл
+button-mode-dry = Проба
+button-mode-enforce = Действие
+button-preset-lenient = Мягко
+button-preset-standard = Обычно
+button-preset-strict = Строго
+button-ban-allowed = Исключать самому
+button-remote = Внешние провайдеры
+button-cards-here = Карточки сюда
+button-cards-me = Карточки мне
+button-rules = Правила
+button-rule-flood = Флуд
+button-rule-duplicates = Повторы
+button-rule-mixed = Смесь алфавитов
+button-rule-links = Ссылки: { $value }
+button-rule-forwards = Пересылка: { $value }
+button-rule-media = Новичкам без медиа
+moderation-links-all = все
+moderation-links-not_from_newcomers = не новым
+moderation-links-listed = списком
+moderation-links-none = нет
+moderation-whom-nobody = можно
+moderation-whom-newcomers = не новым
+moderation-whom-everybody = нет
+moderation-rules-none = Правил словами в этой группе нет.
+moderation-rules-card =
+    { $words }
+
+    Ссылки: { $links }
+    Пересылка: { $forwards }
+    Запрещённые слова: { $banned }
+    Домены, которым всегда рады: { $domains }
+
+    Администраторам: /rules text <слова>, /rules ban <слово>, /rules unban <слово>, /rules domain <имя>, /rules undomain <имя>
+moderation-rules-for-members =
+    Правила этой группы:
+    { $words }
+moderation-rules-saved = Сохранено.
+moderation-rules-usage = Я понимаю /rules text <слова>, /rules ban <слово>, /rules unban <слово>, /rules domain <имя>, /rules undomain <имя>.
+moderation-stats =
+    За последние дни ({ $days }):
+    сообщений замечено: { $seen }
+    оценено: { $judged }
+    спрошено у модели: { $asked } ({ $share }%)
+    не удалось оценить сразу: { $unjudged }
+    действий: { $acted }
+    только карточки: { $carded }
+    отменено администраторами: { $undone }
+    токенов: { $input } на входе, { $output } на выходе
+    стоимость: { $cost }
+moderation-cost = ${ $dollars }
+moderation-cost-partly = ${ $dollars }, и ещё запросы с неизвестной ценой: { $unpriced }

@@ -29,6 +29,8 @@ from tests.services.chat.conftest import file, first, migrated, second
 from tests.services.llm.bench import provider
 from tests.support.chat_bench import ChatBench, chat_bench
 from tests.support.llm_server import LLMServer, answer
+from tests.support.moderator import Moderator
+from tests.support.telegram_chats import JsonObject, natural_entities
 from tests.support.telegram_messages import ANN, BOT, GROUP, message, raw
 from tests.support.telegram_server import TelegramServer
 from tests.support.telegram_traffic import Traffic
@@ -81,7 +83,7 @@ class House:
         clock = SystemClock()
         self.bench, self.threads = bench, bench.stores.threads
         self.said, self.parts = Said(database, clock), AlbumParts(database, clock)
-        self.handled, self.shelf = Handled(), Shelf()
+        self.handled, self.shelf, self.moderator = Handled(), Shelf(), Moderator()
         self.encore = Encore(traffic.bot, self.shelf)
         delivery = Delivery(traffic.bot, clock, self.said)
         texts = Texts(strict=True)
@@ -91,7 +93,7 @@ class House:
         )  # fmt: skip
         self.backstage = Backstage(
             bot=traffic.bot, dispatcher=self.handled.dispatcher, answering=answering, delivery=delivery,
-            parts=self.parts, threads=self.threads, texts=texts,
+            parts=self.parts, moderation=self.moderator, threads=self.threads, texts=texts,
         )  # fmt: skip
 
     async def do(self, job: Job) -> None:
@@ -364,3 +366,60 @@ class TestEncores:
 def speaker_user() -> Any:  # noqa: ANN401 - aiogram's type, made from JSON
     """Ann, as she pressed."""
     return message("x").from_user
+
+
+class TestModeration:
+    """What is judged before it is answered."""
+
+    @pytest.mark.parametrize(
+        ("content", "flags", "handled"),
+        [
+            # What is left alone goes on to whoever answers it, what is taken away does not.
+            ({"message": raw("@understudy_bot hello", chat=GROUP)}, {}, True),
+            ({"message": raw("@understudy_bot spam", chat=GROUP)}, {}, False),
+            # Whom the bot does not talk to is judged and not answered.
+            ({"message": raw("hello", chat=GROUP)}, {"is_for_bot": False, "is_admitted": False}, False),
+            ({"edited_message": raw("spam", chat=GROUP, edit_date=2)}, {"is_for_bot": False}, False),
+        ],
+    )
+    async def test_comes_first(
+        self, house: House, content: JsonObject, flags: dict[str, bool], *, handled: bool
+    ) -> None:
+        house.moderator.groups = {-100}
+        await house.do(job(UpdateArrived(update={"update_id": 1, **content}, **flags)))
+        assert len(house.moderator.seen) == 1
+        assert bool(house.handled.seen) is handled
+
+    async def test_an_album_is_judged_whole_and_answered_by_the_part_that_asks(self, house: House) -> None:
+        """Although the job is that of another part."""
+        house.moderator.groups = {-100}
+        photo = [{"file_id": "f", "file_unique_id": "u", "width": 1, "height": 1}]
+        album: JsonObject = {"chat": GROUP, "media_group_id": "x", "photo": photo}
+        silent = {"update_id": 1, "message": raw(None, message_id=11, **album)}
+        caption = "@understudy_bot look"
+        asks = {
+            "update_id": 2,
+            "message": raw(None, message_id=12, caption=caption, caption_entities=natural_entities(caption), **album),
+        }
+        await house.parts.put([AlbumPart(-100, "x", 11 + n, json.dumps(each)) for n, each in enumerate((silent, asks))])
+        await house.do(job(UpdateArrived(update=silent, is_for_bot=False)))
+        await house.do(job(UpdateArrived(update=asks), 2))
+        assert house.moderator.seen == [(11, 2)]
+        assert [(text, parts) for text, parts, _ in house.handled.seen] == [(caption, [11, 12])]
+
+    async def test_a_database_that_fails_keeps_nobody_from_being_answered(self, house: House) -> None:
+        """What nobody waits for is tried again."""
+        house.moderator.groups = {-100}
+        house.moderator.is_broken = True
+        await house.do(job(UpdateArrived(update={"update_id": 1, "message": raw("/help", chat=GROUP)})))
+        assert len(house.handled.seen) == 1
+        said = UpdateArrived(update={"update_id": 2, "message": raw("hello", chat=GROUP)}, is_for_bot=False)
+        with pytest.raises(StorageError):
+            await house.do(job(said, 2))
+
+    async def test_nobody_is_told_that_something_that_they_did_not_ask_for_failed(
+        self, house: House, server: TelegramServer
+    ) -> None:
+        said = UpdateArrived(update={"update_id": 2, "message": raw("hello", chat=GROUP)}, is_for_bot=False)
+        await house.apologise(job(said), ValueError("out of tune"))
+        assert not server.chat(-100).texts()

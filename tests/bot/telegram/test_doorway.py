@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from aiogram.types import Update
 from structlog.testing import capture_logs
 
 from bot.telegram.doorway import Doorway, Guests
@@ -14,6 +15,7 @@ from core.messages import ConversationKey, Surface
 from services.inbox.albums import AlbumPart
 from services.inbox.job import LARGEST_PRIORITY, Job
 from tests.support.clock import ManualClock
+from tests.support.moderator import Moderator
 from tests.support.telegram_chats import JsonObject, natural_entities
 from tests.support.telegram_messages import ANN, BOB, BOT, GROUP, PRIVATE, raw
 from tests.support.telegram_traffic import Traffic
@@ -59,9 +61,11 @@ class Entrance:
         users: frozenset[int] = frozenset(),
         chats: frozenset[int] = frozenset(),
     ) -> None:
-        self.shelf, self.parts = Shelf(), Parts()
+        self.shelf, self.parts, self.moderator = Shelf(), Parts(), Moderator()
         guests = Guests(users=users, chats=chats)
-        self.doorway = Doorway(bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, guests=guests)
+        self.doorway = Doorway(
+            bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, moderation=self.moderator, guests=guests
+        )
 
     async def take(self, *contents: JsonObject) -> None:
         """A batch of updates, numbered from 1."""
@@ -301,3 +305,59 @@ async def test_an_album_of_which_a_part_has_its_place_is_answered_whole(entrance
     await entrance.doorway.take([{"update_id": 2, **part(12)}])
     assert entrance.kinds == ["update"]
     assert sorted(entrance.parts.kept) == [11, 12]
+
+
+# Moderated groups.
+
+BY_ANN, BY_BOB = "group:-100:7", "group:-100:8"
+
+
+@pytest.mark.parametrize(
+    ("content", "lane", "for_bot"),
+    [
+        # Everything that people say is kept, each person's in order, edits too.
+        ({"message": said("hello Bob", chat=GROUP)}, BY_ANN, False),
+        ({"message": said("hello Ann", chat=GROUP, **{"from": BOB})}, BY_BOB, False),
+        ({"edited_message": said("hello!", chat=GROUP, edit_date=2)}, BY_ANN, False),
+        # What is for the bot goes where it always goes, and is judged there.
+        ({"message": said("@understudy_bot hello", chat=GROUP)}, IN_GROUP, True),
+        ({"message": said("/report", chat=GROUP)}, NOW, True),
+        # Elsewhere nobody is judged.
+        ({"message": said("hello")}, IN_PRIVATE, True),
+        ({"edited_message": said("hello!", edit_date=2)}, None, None),
+    ],
+)
+async def test_in_a_moderated_group(
+    entrance: Entrance, content: dict[str, Any], lane: str | None, *, for_bot: bool | None
+) -> None:
+    entrance.moderator.groups = {-100}
+    await entrance.take(content)
+    assert [job.lane for job in entrance.jobs] == ([] if lane is None else [lane])
+    assert [payload_of(job).is_for_bot for job in entrance.jobs] == ([] if lane is None else [for_bot])
+
+
+async def test_strangers_in_a_moderated_group_are_judged_and_not_answered(traffic: Traffic, clock: ManualClock) -> None:
+    entrance = Entrance(traffic, clock, users=frozenset({8}))
+    entrance.moderator.groups = {-100}
+    await entrance.take(
+        {"message": said("@understudy_bot hello", chat=GROUP)}, {"message": said("hello", chat=GROUP, **{"from": BOB})}
+    )
+    assert [payload_of(job).is_admitted for job in entrance.jobs] == [False, True]
+
+
+async def test_an_album_in_a_moderated_group_is_kept_whole_and_in_one_lane(entrance: Entrance) -> None:
+    """Whichever part comes first: the one that is for the bot is answered by whoever takes the album."""
+    entrance.moderator.groups = {-100}
+    await entrance.take(part(11, chat=GROUP), part(12, "@understudy_bot look", chat=GROUP))
+    assert sorted(entrance.parts.kept) == [11, 12]
+    assert {job.lane for job in entrance.jobs} == {IN_GROUP}
+
+
+async def test_a_database_that_does_not_say_who_is_moderated_confirms_nothing(entrance: Entrance) -> None:
+    async def fails(_: Update) -> bool:
+        raise StorageError("the database failed: it is locked")
+
+    entrance.moderator.concerns = fails  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        await entrance.take({"message": said("hello Bob", chat=GROUP)})
+    assert not entrance.jobs

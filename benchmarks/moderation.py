@@ -1,0 +1,238 @@
+"""What everything before the judge costs a message, and how good the local score is on groups that it does not know."""
+
+import argparse
+import asyncio
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from core.clock import SystemClock
+from core.database import Database
+from core.redis import open_redis
+from services.moderation.base import HIGH, VERY_HIGH, fit, inputs, labels, starter, to_score
+from services.moderation.examples import STARTER, Example
+from services.moderation.features import features
+from services.moderation.message import Author, AuthorKind, GroupMessage
+from services.moderation.normalise import Normal, normalise
+from services.moderation.rules import Duplicates, Flood, LinkPolicy, Rules, RuleSet, Whom
+from services.moderation.score import LocalScore
+from services.moderation.training import cross_validate, without_copies
+from services.moderation.vectors import Vectors
+from tests.support.redis_server import RedisServer
+
+GROUP = -1001
+EVERYTHING = RuleSet(
+    banned=tuple(f"banned{number}" for number in range(100)),
+    links=LinkPolicy.LISTED,
+    domains=tuple(f"domain{number}.example" for number in range(20)),
+    forwards=Whom.NEWCOMERS,
+    flood=Flood(),
+    duplicates=Duplicates(),
+    mixed_scripts=True,
+)
+Step = Callable[[GroupMessage, Normal, frozenset[str]], Awaitable[object]]
+
+
+def _message(text: str, number: int) -> GroupMessage:
+    author = Author(number % 50, AuthorKind.USER, "Somebody")
+    return GroupMessage(GROUP, (number,), author, datetime.now(UTC), text=text)
+
+
+def _texts() -> dict[str, list[str]]:
+    """Texts by their kind; the starter set is a fair mixture of what groups say."""
+    starter_texts = [json.loads(line)["text"] for line in STARTER.read_text("utf-8").splitlines()]
+    long = " ".join(starter_texts)[:4096]
+    return {
+        "the starter set (median 65 characters)": starter_texts,
+        "300 characters": [(text * 20)[:300] for text in starter_texts[::4]],
+        "4,096 characters": [long] * 30,
+        "4,096 zero-width characters": ["a\u200b" * 2048] * 30,
+    }
+
+
+async def cost(rounds: int) -> None:
+    """Wall-clock and CPU time of each step, message after message."""
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = RedisServer(directory)
+        await server.start()
+        stack.push_async_callback(server.stop)
+        redis, embedded = open_redis(server.url), open_redis(None)
+        stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(embedded.aclose)
+        database = Database(f"sqlite:///{directory / 'understudy.db'}")
+        await database.start()
+        stack.push_async_callback(database.close)
+        score = LocalScore(database, SystemClock())
+        await score.warm()
+        for number in range(0, 200, 5):
+            each = _message(_texts()["300 characters"][number % 100], number)
+            normal = normalise(each.text)
+            await score.learn(GROUP, normal, features(each, normal), is_spam=number % 2 == 0)
+
+        def check(rules: Rules, rule_set: RuleSet) -> Step:
+            return lambda each, normal, _: rules.check(each, normal, rule_set, is_newcomer=True)
+
+        async def normalising(each: GroupMessage, _normal: Normal, _found: frozenset[str]) -> object:
+            return normalise(each.text)
+
+        async def finding(each: GroupMessage, normal: Normal, _found: frozenset[str]) -> object:
+            return features(each, normal)
+
+        alone, shared, inside = Rules(None, "bench"), Rules(redis, "bench"), Rules(embedded, "bench")
+
+        async def whole(each: GroupMessage, _normal: Normal, _found: frozenset[str]) -> object:
+            normal = normalise(each.text)
+            await shared.check(each, normal, EVERYTHING, is_newcomer=True)
+            return await score.score(GROUP, normal, features(each, normal))
+
+        steps: dict[str, Step] = {
+            "normalise": normalising,
+            "rules, none set": check(alone, RuleSet()),
+            "rules, all set, no Redis": check(alone, EVERYTHING),
+            "rules, all set, embedded store": check(inside, EVERYTHING),
+            "rules, all set, Redis": check(shared, EVERYTHING),
+            "features": finding,
+            "score (group has learned 40)": lambda _, normal, found: score.score(GROUP, normal, found),
+            "all of it, rules over Redis": whole,
+        }
+        for kind, texts in _texts().items():
+            await _table(kind, texts, steps, rounds)
+
+
+async def _table(kind: str, texts: list[str], steps: Mapping[str, Step], rounds: int) -> None:
+    print(f"\n{kind}: milliseconds a message\n  {'':<34}{'median':>9}{'95th':>9}{'CPU mean':>10}")
+    for name, step in steps.items():
+        taken: list[float] = []
+        cpu = 0.0
+        for turn in range(rounds):
+            for number, text in enumerate(texts):
+                each = _message(text, turn * len(texts) + number)
+                normal = normalise(text)
+                found = features(each, normal)
+                cpu_before, before = time.process_time(), time.perf_counter()
+                await step(each, normal, found)
+                taken.append((time.perf_counter() - before) * 1000)
+                cpu += time.process_time() - cpu_before
+        cuts = statistics.quantiles(taken, n=20)
+        print(f"  {name:<34}{statistics.median(taken):>9.3f}{cuts[18]:>9.3f}{cpu / len(taken) * 1000:>10.3f}")
+
+
+def models(vectors: Vectors, examples: list[Example]) -> None:
+    """Kinds of models side by side, each tested on sources that it was not trained on."""
+    from sklearn.linear_model import LogisticRegression, SGDClassifier  # noqa: PLC0415 - beside what it compares
+    from sklearn.metrics import average_precision_score  # noqa: PLC0415 - the same
+    from sklearn.model_selection import GroupKFold  # noqa: PLC0415 - the same
+    from sklearn.naive_bayes import ComplementNB, MultinomialNB  # noqa: PLC0415 - the same
+
+    def sgd(strength: float, **changes: object) -> Callable[[], Any]:
+        options = {"class_weight": "balanced", "max_iter": 200, "tol": 1e-4, "random_state": 1} | changes
+        return lambda: SGDClassifier(loss="log_loss", alpha=strength, **options)
+
+    def logistic(strength: float) -> Callable[[], Any]:
+        return lambda: LogisticRegression(C=strength, class_weight="balanced", solver="liblinear", random_state=1)
+
+    candidates: dict[str, Callable[[], Any]] = {
+        **{f"SGD, log loss, alpha {alpha:g}": sgd(alpha) for alpha in (1e-3, 3e-4, 1e-4, 3e-5)},
+        "SGD averaged, alpha 0.0001": sgd(1e-4, average=True),
+        **{f"logistic regression, C {strength}": logistic(strength) for strength in (1, 4, 16)},
+        **{f"multinomial naive Bayes, {a}": lambda a=a: MultinomialNB(alpha=a) for a in (1, 0.3, 0.1, 0.03)},
+        **{f"complement naive Bayes, {a}": lambda a=a: ComplementNB(alpha=a) for a in (1, 0.3, 0.1)},
+    }
+    matrix, truth = vectors.matrix(inputs(examples)), np.asarray(labels(examples))
+    sources = np.asarray([each.source for each in examples])
+    print(f"\nModels, {len(set(sources))} sources in 8 parts: average precision; recall and false positives by score")
+    for name, make in candidates.items():
+        chance = np.zeros(len(examples))
+        took = 0.0
+        for training, test in GroupKFold(8).split(matrix, truth, sources):
+            model = make()
+            before = time.perf_counter()
+            model.fit(matrix[training], truth[training])
+            took += time.perf_counter() - before
+            chance[test] = model.predict_proba(matrix[test])[:, 1]
+        at = [
+            f"{np.mean(chance[truth == 1] >= limit / 100):7.3f} {int(np.sum(chance[truth == 0] >= limit / 100)):3d}"
+            for limit in (50, HIGH, VERY_HIGH)
+        ]
+        precision = average_precision_score(truth, chance)
+        print(f"  {name:<34}{precision:6.3f} {' '.join(at)}   fit {took / 8 * 1000:6.0f} ms")
+
+
+def quality(vectors: Vectors, examples: list[Example]) -> None:
+    """The chosen model by source and by language, and what becomes of it with fewer examples."""
+    validation = cross_validate(vectors, examples)
+    for limit in (50, HIGH, VERY_HIGH):
+        tally = validation.tally(limit)
+        print(f"\nfrom {limit}: precision {tally.precision:.3f}, recall {tally.recall:.3f}", end=", ")
+        print(f"false positives {tally.false_positives} of {tally.ham}")
+        for source in validation.sources:
+            part = validation.tally(limit, source)
+            print(f"  {source:<16}{part.precision:7.3f}{part.recall:7.3f}   {part.false_positives} of {part.ham}")
+    names = list(dict.fromkeys(each.source for each in examples))
+    print(f"\nHow much examples matter: recall and false positives of the rest, from {HIGH}")
+    for count in (2, 4, 8, 12):
+        found = missed = false = ham = 0
+        for start in range(len(names)):
+            known = {names[(start + step * 3) % len(names)] for step in range(count)}
+            spam_there, ham_there, hits, wrong = _held_out(vectors, examples, known)
+            found, missed, false, ham = found + hits, missed + spam_there - hits, false + wrong, ham + ham_there
+        print(f"  {count:>2} sources: recall {found / (found + missed):.3f}, false positives {false / ham:.3%}")
+
+
+def _held_out(vectors: Vectors, examples: list[Example], known: set[str]) -> tuple[int, int, int, int]:
+    trained = fit(vectors, [each for each in examples if each.source in known])
+    rest = [each for each in examples if each.source not in known]
+    scores = [to_score(trained.dot(vectors.of(each.folded, each.features))) for each in rest]
+    hits = sum(each.is_spam and score >= HIGH for each, score in zip(rest, scores, strict=True))
+    wrong = sum(not each.is_spam and score >= HIGH for each, score in zip(rest, scores, strict=True))
+    spam = sum(each.is_spam for each in rest)
+    return spam, len(rest) - spam, hits, wrong
+
+
+def start() -> None:
+    """What the first score waits for, and what it takes of memory, in a process of its own."""
+    code = (
+        "import resource, time\n"
+        "def mb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "import services.moderation.score, services.moderation.rules\n"
+        "before, began = mb(), time.perf_counter()\n"
+        "from services.moderation.base import fit, starter\n"
+        "from services.moderation.vectors import Vectors\n"
+        "vectors = Vectors(); imported = time.perf_counter()\n"
+        "weights = fit(vectors, starter()).dense()\n"
+        "print(f'import {imported - began:.2f} s, read and train {time.perf_counter() - imported:.2f} s,'\n"
+        "      f' memory {before} to {mb()} MB')\n"
+    )
+    print("\nFirst use:", subprocess.check_output([sys.executable, "-c", code], text=True).strip())  # noqa: S603 - our own code
+
+
+def main() -> None:
+    """Everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    warnings.simplefilter("ignore")
+    start()
+    asyncio.run(cost(options.rounds))
+    vectors, examples = Vectors(), without_copies(starter())
+    quality(vectors, examples)
+    models(vectors, examples)
+
+
+if __name__ == "__main__":
+    main()

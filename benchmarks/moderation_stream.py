@@ -1,0 +1,118 @@
+"""What moderation costs a message of a mixed stream, judge left out, and how much of the stream a judge is asked about.
+
+The stream is made of the starter set: what groups say, mostly by members whom the group knows, and spam of newcomers.
+The judge answers at once, so that what is measured is everything else: the gate, the books (SQLite on disk), the rules
+over the embedded Redis, features, the local score, the policy, and carrying out what follows, without Telegram.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import random
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from core.clock import SystemClock
+from core.database import Database
+from core.moderation_tables import ModerationMemberRow
+from core.redis import open_redis
+from services.moderation.examples import STARTER
+from services.moderation.message import Author, AuthorKind
+from services.moderation.score import LocalScore
+from services.moderation.verdict import Category
+from tests.services.moderation.bench import GROUP, SCAM, Bench, Recorder, Scripted, judged
+
+MEMBERS = 200
+SPAM_SHARE, NEWCOMER_SHARE = 0.05, 0.10
+"""Of the messages, and of those that are none: who writes them."""
+FLOOD_FREE_S = 20
+"""Between two messages of one author, so that the stream is no flood."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A message of the stream."""
+
+    text: str
+    author_id: int
+    is_spam: bool
+
+
+def stream(length: int, seed: int) -> list[Said]:
+    """A mixed stream: the same for the same seed."""
+    rows = [json.loads(line) for line in STARTER.read_text("utf-8").splitlines() if line.strip()]
+    spam = [row["text"] for row in rows if row["label"] == "spam"]
+    ham = [row["text"] for row in rows if row["label"] == "ham"]
+    chance = random.Random(seed)  # noqa: S311 - a benchmark's stream
+    said: list[Said] = []
+    for number in range(length):
+        if chance.random() < SPAM_SHARE:
+            said.append(Said(chance.choice(spam), 1_000_000 + number, is_spam=True))
+        elif chance.random() < NEWCOMER_SHARE:
+            said.append(Said(chance.choice(ham), 2_000_000 + number, is_spam=False))
+        else:
+            said.append(Said(chance.choice(ham), number % MEMBERS, is_spam=False))
+    return said
+
+
+async def run(length: int, seed: int) -> None:
+    """Print the figures."""
+    clock = SystemClock()
+    with tempfile.TemporaryDirectory() as directory:
+        database = Database(f"sqlite:///{Path(directory) / 'bench.db'}")
+        await database.start()
+        judge = Scripted()
+        bench = Bench(database, open_redis(None), clock, Recorder(), judge)
+        scores = LocalScore(database, clock)
+        bench.pipeline._tools = replace(bench.pipeline._tools, scores=scores)  # noqa: SLF001 - the bench's own score is a fixed one
+        await scores.warm()
+        async with database.session() as session:
+            long_ago = clock.now() - timedelta(days=60)
+            for member_id in range(MEMBERS):
+                session.add(
+                    ModerationMemberRow(group_id=GROUP, member_id=member_id, first_seen=long_ago, meaningful=50)
+                )
+        walls: list[float] = []
+        asked = {True: 0, False: 0}
+        said = stream(length, seed)
+        cpu = time.process_time()
+        for number, one in enumerate(said):
+            judge.default = SCAM if one.is_spam else judged(Category.OK, 99)
+            author = Author(one.author_id, AuthorKind.USER, "Somebody")
+            sent_at = clock.now() + timedelta(seconds=FLOOD_FREE_S * number)
+            message = replace(bench.message(one.text, number + 1), author=author, sent_at=sent_at)
+            before, began = judge.asked, time.perf_counter()
+            await bench.pipeline.handle(message, bench.settings)
+            walls.append(time.perf_counter() - began)
+            asked[one.is_spam] += judge.asked - before
+        cpu = time.process_time() - cpu
+        await database.close()
+    spam = sum(one.is_spam for one in said)
+    cuts = statistics.quantiles(walls, n=20)
+    print(f"{length} messages, {spam} of them spam")
+    print(f"  CPU per message          {1000 * cpu / length:.2f} ms")
+    print(f"  wall, median and 95th    {1000 * cuts[9]:.2f} ms, {1000 * cuts[18]:.2f} ms")
+    print(f"  a judge is asked about   {100 * sum(asked.values()) / length:.1f} % of all")
+    print(f"    of the spam            {100 * asked[True] / spam:.1f} %")
+    print(f"    of the rest            {100 * asked[False] / (length - spam):.1f} %")
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    asyncio.run(run(options.messages, options.seed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""One running bot for the scenarios of a module: each has a group of its own."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from aiogram.client.session.aiohttp import AiohttpSession
+
+from services.moderation import caretaker
+from tests.support.moderated import ModeratedGroup, verdict
+from tests.support.stage import Stage, close_at_once, staged
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """The bot, with a local score that has been trained once."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Scenarios wait for real time; the caretaker's rounds are what they wait for.
+        patch.setattr(caretaker, "ROUND_S", 0.2)
+        patch.setattr(AiohttpSession, "close", close_at_once)
+        async for stage in staged(tmp_path_factory.mktemp("moderation")):
+            await stage.start()
+            yield stage
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def calm(running: Stage) -> Stage:
+    """The same, with judges that say that all is well unless a scenario has them say something else."""
+    for provider in ("a", "b"):
+        await running.house.desk.command(f"reset {provider}", 1)
+    for server in (running.first, running.second):
+        server._script.clear()
+        server.default = verdict("ok", 99)
+        server.requests.clear()
+    return running
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def group(calm: Stage) -> ModeratedGroup:
+    """A group in which moderation acts."""
+    return await ModeratedGroup(calm).open()

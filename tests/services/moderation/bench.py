@@ -1,0 +1,176 @@
+"""Moderation without Telegram and models: a real database, the embedded Redis, a scripted judge, a recorder."""
+# ruff: noqa: ARG002 - the recorder and the judge take whatever the protocols hand them
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from redis.asyncio import Redis
+
+from core.clock import Clock
+from core.database import Database
+from services.chat.preferences import Preferences
+from services.moderation.budget import Reminders
+from services.moderation.caretaker import Cared, Caretaker
+from services.moderation.desk import DeskTools, ModerationDesk
+from services.moderation.enforcement import Enforcement, Records
+from services.moderation.figures import Statistics
+from services.moderation.group import Groups, GroupSettings, Mode
+from services.moderation.incidents import Incident, Incidents
+from services.moderation.journal import Journal
+from services.moderation.message import Author, AuthorKind, GroupMessage
+from services.moderation.normalise import Normal
+from services.moderation.pipeline import Pipeline, Tools
+from services.moderation.ports import CardPlace, Done, Staff
+from services.moderation.precedents import Precedents
+from services.moderation.privacy import RemoteJudging
+from services.moderation.reports import Reports
+from services.moderation.rules import Rules
+from services.moderation.seen import Seen
+from services.moderation.standing import Members
+from services.moderation.verdict import Category, Evidence, Judged, Judgement, Unjudged, Verdict, Why
+from services.moderation.waiting import WaitingRoom
+from services.moderation.warning_ledger import WarningLedger
+
+GROUP, NEWCOMER, ADMIN, SELF = -100, 6001, 5001, 42
+OUTAGE = Unjudged(Why.OUTAGE)
+
+
+def judged(category: Category, confidence: int, evidence: str | None = "x") -> Judged:
+    """A verdict whose evidence was found in the author's text."""
+    verdict = Verdict(category=category, confidence=confidence, evidence=evidence)
+    return Judged(verdict, Evidence.OWN, "a", "m")
+
+
+SCAM = judged(Category.JOB_SCAM, 97)
+
+
+class Recorder:
+    """The group, as far as moderation acts on it: what was done and shown, and what fails."""
+
+    def __init__(self) -> None:
+        self.acts: list[tuple[Any, ...]] = []
+        self.cards: list[Incident] = []
+        self.refreshed: list[Incident] = []
+        self.alerts: list[str] = []
+        self.kills: dict[str, BaseException] = {}
+        self.known = Staff(frozenset({ADMIN}))
+
+    async def staff(self, group_id: int) -> Staff | None:
+        return self.known
+
+    def _act(self, name: str, *what: object) -> Done:
+        if name in self.kills:
+            raise self.kills.pop(name)
+        self.acts.append((name, *what))
+        return Done.DONE
+
+    async def delete(self, group_id: int, message_ids: Sequence[int]) -> Done:
+        return self._act("delete", tuple(message_ids))
+
+    async def mute(self, group_id: int, member_id: int, until: datetime) -> Done:
+        return self._act("mute", member_id, until)
+
+    async def unmute(self, group_id: int, member_id: int) -> Done:
+        return self._act("unmute", member_id)
+
+    async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> Done:
+        return self._act("ban", author_id)
+
+    async def unban(self, group_id: int, author_id: int, kind: AuthorKind) -> Done:
+        return self._act("unban", author_id)
+
+    async def show(self, incident: Incident, settings: GroupSettings) -> CardPlace | None:
+        if "show" in self.kills:
+            raise self.kills.pop("show")
+        self.cards.append(incident)
+        return CardPlace(GROUP, 1000 + len(self.cards))
+
+    async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
+        self.refreshed.append(incident)
+
+    async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
+        self.acts.append(("warn", count))
+
+    async def alert(self, settings: GroupSettings, key: str, **arguments: str | int) -> None:
+        self.alerts.append(key)
+
+
+class Scripted:
+    """Judges as it is told, and scores everything the same."""
+
+    def __init__(self) -> None:
+        self.default: Judgement = judged(Category.OK, 99)
+        self.script: deque[Judgement] = deque()
+        self.asked = 0
+        self.fixed_score = 10
+        self.learned: list[bool] = []
+
+    async def judge(
+        self, message: GroupMessage, normal: Normal, settings: GroupSettings, *, local_only: bool
+    ) -> Judgement:
+        self.asked += 1
+        return self.script.popleft() if self.script else self.default
+
+    async def score(self, group_id: int, normal: Normal, features: frozenset[str]) -> int:
+        return self.fixed_score
+
+    async def learn(self, group_id: int, normal: Normal, features: frozenset[str], *, is_spam: bool) -> None:
+        self.learned.append(is_spam)
+
+    async def warm(self) -> None:
+        return
+
+
+class Bench:
+    """One replica.
+
+    Args:
+        database: its view of the database.
+        redis: what replicas share besides.
+        clock: the time.
+        recorder: the group.
+        judge: who judges.
+    """
+
+    def __init__(self, database: Database, redis: Redis, clock: Clock, recorder: Recorder, judge: Scripted) -> None:
+        self.clock, self.recorder, self.judge = clock, recorder, judge
+        self.groups, self.incidents = Groups(database, clock), Incidents(database, clock)
+        self.statistics, self.waiting = Statistics(database, clock), WaitingRoom(database, clock)
+        self.seen, self.warnings = Seen(database, clock), WarningLedger(database, clock)
+        records = Records(self.incidents, self.warnings, self.statistics)
+        self.reminders, precedents = Reminders(redis, "t", clock), Precedents(redis, "t")
+        self.enforcement = Enforcement(records, recorder, recorder, self.reminders, clock)
+        self.pipeline = Pipeline(
+            Tools(
+                staff=recorder,
+                journal=Journal(database, self.seen, Members(database, clock), self.statistics),
+                rules=Rules(redis, "t"),
+                scores=judge,
+                precedents=precedents,
+                privacy=RemoteJudging(self.groups, Preferences(database, clock), is_asked=False),
+                judge=judge,
+                enforcement=self.enforcement,
+                waiting=self.waiting,
+                sanctions=recorder,
+                cards=recorder,
+                reminders=self.reminders,
+                clock=clock,
+            ),
+            SELF,
+        )
+        reports = Reports(database, clock)
+        desk = DeskTools(
+            records, self.enforcement, self.pipeline, reports, precedents, judge, recorder, recorder,
+            recorder, clock,
+        )  # fmt: skip
+        self.desk = ModerationDesk(desk, SELF)
+        cared = Cared(self.groups, self.waiting, self.incidents, (self.seen, reports, self.warnings), judge)
+        self.caretaker = Caretaker(cared, self.pipeline, self.enforcement, recorder, clock)
+        self.settings = GroupSettings(GROUP, mode=Mode.ENFORCE)
+
+    def message(self, text: str = "Hello everybody, how do I set up the heating?", number: int = 1) -> GroupMessage:
+        """What a newcomer writes."""
+        author = Author(NEWCOMER, AuthorKind.USER, "Ann")
+        return GroupMessage(GROUP, (number,), author, self.clock.now(), text=text)
