@@ -199,10 +199,11 @@ class PostgresReplicas:
         self._free_since = free
 
     async def _is_alive(self, connection: psycopg.AsyncConnection, other: str) -> bool:
-        taken = await _query(connection, "SELECT pg_try_advisory_lock(%s, %s)", ALIVE, _number(other))
+        # Shared, so that those who look at the same instant do not take each other for the one that they look for.
+        taken = await _query(connection, "SELECT pg_try_advisory_lock_shared(%s, %s)", ALIVE, _number(other))
         if taken != [(True,)]:
             return True
-        await _query(connection, "SELECT pg_advisory_unlock(%s, %s)", ALIVE, _number(other))
+        await _query(connection, "SELECT pg_advisory_unlock_shared(%s, %s)", ALIVE, _number(other))
         return False
 
     def _step_down(self) -> None:

@@ -227,6 +227,16 @@ class TestTheDead:
         assert asyncio.get_running_loop().time() - began >= module.GRACE_S * 0.9
         assert set(two.recovered) == {"dead"}
 
+    async def test_whoever_looks_at_the_same_instant_is_not_taken_for_the_dead_one(
+        self, meet: Callable[..., Replica], postgres_url: str
+    ) -> None:
+        """Of many replicas somebody always looks."""
+        two = meet("two")
+        works(postgres_url, "dead")
+        with psycopg.connect(postgres_url, autocommit=True) as another:
+            another.execute("SELECT pg_advisory_lock_shared(%s, %s)", [module.ALIVE, module._number("dead")])
+            await until(lambda: two.recovered)
+
     async def test_one_that_is_only_slow_is_left_alone(self, meet: Callable[..., Replica], postgres_url: str) -> None:
         """It does nothing at all, and holds its connection."""
         slow = meet("slow")
