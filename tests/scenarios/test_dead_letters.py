@@ -40,7 +40,9 @@ async def number_of_the_letter(stage: Stage) -> int:
     """Its number, once it is in the list."""
     while True:
         stage.says("/dead", ADMIN)
-        found = re.search(r"^(\d+)\. ", (await stage.reply(ADMIN)).text, re.MULTILINE)
+        # A notice that something was given up may come first.
+        listed = await stage.seen(lambda said: said.text.startswith(("Dead letters", "There are no dead")), ADMIN)
+        found = re.search(r"^(\d+)\. ", listed.text, re.MULTILINE)
         if found is not None:
             return int(found[1])
 
