@@ -14,7 +14,7 @@ from tests.support.telegram_server import TOKEN, TelegramServer
 
 DONE = "Retry"
 """The button under an answer that is all there."""
-LONGEST_TURN_S = 240.0
+LONGEST_TURN_S = 900.0
 STARTS_WITHIN_S = 60.0
 
 
@@ -46,16 +46,23 @@ class Bot:
 
         await self.telegram.wait_for(answered, LONGEST_TURN_S)
 
-    async def turns(self, chats: Iterable[int], at_once: int) -> None:
-        """A turn in each of the chats, so many at a time; a chat that comes again waits for its answer."""
+    async def turns(self, chats: Iterable[int], at_once: int, *, apart_s: float = 0) -> None:
+        """A turn in each of the chats, so many at a time; a chat that comes again waits for its answer.
+
+        Args:
+            chats: where.
+            at_once: how many people write.
+            apart_s: between two of them who begin.
+        """
         left = iter(chats)
 
-        async def visitor() -> None:
+        async def visitor(number: int) -> None:
+            await asyncio.sleep(number * apart_s)
             for chat_id in left:
                 await self.turn(chat_id)
                 self.telegram.calls.clear()
 
-        await asyncio.gather(*(visitor() for _ in range(at_once)))
+        await asyncio.gather(*map(visitor, range(at_once)))
 
 
 @asynccontextmanager

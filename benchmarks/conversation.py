@@ -10,8 +10,8 @@ from core.clock import SystemClock
 from core.database import FILE_NAME, Database
 from core.messages import ConversationKey, Surface
 from services.chat.conversation import TurnStatus
-from services.chat.history import estimate_tokens
 from services.chat.threads import Threads
+from services.llm.estimates import estimate_tokens
 
 QUESTION = "And what would you say to somebody who has never heard of any of this, in a few plain sentences?"
 ANSWER_PIECES = 200

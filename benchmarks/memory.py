@@ -17,8 +17,11 @@ PIECES = "40"
 WARM_UP = 20
 SETTLES_S = 3.0
 """Until what is shown in the chats is shown."""
+APART_S = 0.05
+"""Between two people who begin. All at once, on one core, they would wait longer for each other than the 5 s within
+which a connection to a provider must come about."""
 PATIENCE_S = 900
-"""All these turns begin at once on one core, which is not what the deadlines of a provider are made for."""
+"""The first answers are held until the last one has begun, which is not what a provider's deadlines are made for."""
 DEADLINES = {name: str(PATIENCE_S) for name in ("A_TIMEOUT", "A_FIRST_TOKEN_TIMEOUT", "A_STALL_TIMEOUT")}
 
 
@@ -50,20 +53,20 @@ async def of_bot(stack: AsyncExitStack, llm: LLMProcess, turns: int) -> tuple[fl
     await redis.start()
     stack.push_async_callback(redis.stop)
     house = await stack.enter_async_context(bot(directory, llm.url, redis.url, **DEADLINES))
-    return await measured(house.pid, llm, turns, lambda count: house.turns(range(1, count + 1), count))
+    return await measured(house.pid, llm, turns, lambda n: house.turns(range(1, n + 1), n, apart_s=APART_S))
 
 
 async def of_agent(stack: AsyncExitStack, llm: LLMProcess, turns: int) -> tuple[float, float]:
     """A bare agent."""
     agent = await stack.enter_async_context(contestant("bare_agent", "--url", llm.url))
-    return await measured(agent.pid, llm, turns, lambda count: agent.does(turns=count, at_once=count))
+    return await measured(agent.pid, llm, turns, lambda n: agent.does(turns=n, at_once=n, apart_s=APART_S))
 
 
 async def of_litellm(stack: AsyncExitStack, llm: LLMProcess, turns: int, python: str) -> tuple[float, float]:
     """LiteLLM's router."""
     options = ("--healthy", llm.url, "--refusing", stack.enter_context(refusing_url()))
     router = await stack.enter_async_context(contestant("litellm_router", *options, python=python))
-    return await measured(router.pid, llm, turns, lambda count: router.does(act="hold", turns=count))
+    return await measured(router.pid, llm, turns, lambda n: router.does(act="hold", turns=n, apart_s=APART_S))
 
 
 async def main(counts: list[int], litellm: str | None) -> None:

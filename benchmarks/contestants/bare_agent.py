@@ -1,6 +1,6 @@
 """A bare `Agent.run_stream`: the bot's instructions and tools on the library's own model, with Python's defaults.
 
-Reads a request a line, `{"turns": 40, "at_once": 20}`, and answers with a line when they are done.
+Reads a request a line, `{"turns": 40, "at_once": 20, "apart_s": 0}`, and answers with a line when they are done.
 """
 
 import argparse
@@ -20,16 +20,25 @@ from services.chat.agent_factory import CHARACTER
 from services.chat.tools import equip
 
 
-async def _turns(agent: Agent[Any, str], model: Model, history: list[ModelMessage], turns: int, at_once: int) -> None:
+async def _turns(
+    agent: Agent[Any, str],
+    model: Model,
+    history: list[ModelMessage],
+    *,
+    turns: int,
+    at_once: int,
+    apart_s: float = 0,
+) -> None:
     left = iter(range(turns))
 
-    async def visitor() -> None:
+    async def visitor(number: int) -> None:
+        await asyncio.sleep(number * apart_s)
         for _ in left:
             async with agent.run_stream(QUESTION, model=model, message_history=history) as result:
                 async for _ in result.stream_text(delta=True, debounce_by=None):
                     pass
 
-    await asyncio.gather(*(visitor() for _ in range(at_once)))
+    await asyncio.gather(*map(visitor, range(at_once)))
 
 
 async def _main() -> None:
@@ -44,8 +53,7 @@ async def _main() -> None:
     history = messages(options.history)
     print("{}", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
-        request = json.loads(line)
-        await _turns(agent, model, history, request["turns"], request["at_once"])
+        await _turns(agent, model, history, **json.loads(line))
         print("{}", flush=True)
 
 

@@ -3,7 +3,7 @@
 Reads a request a line and answers with a line of JSON:
 
     {"act": "compare", "streamed": true, "repeat": 20}   CPU milliseconds a request, by alternative
-    {"act": "hold", "turns": 1000}                       so many streamed requests in flight, until the server ends them
+    {"act": "hold", "turns": 1000, "apart_s": 0.05}      streamed requests, all held until the server ends them
 """
 
 import argparse
@@ -62,9 +62,14 @@ class Alternatives:
                 spent[name] += time.process_time() - began
         return {name: seconds / repeat * 1000 for name, seconds in spent.items()}
 
-    async def hold(self, turns):  # noqa: ANN001, ANN201 - as above
-        """Ask so often at once."""
-        await asyncio.gather(*(self.ask("LiteLLM's router, healthy", streamed=True) for _ in range(turns)))
+    async def hold(self, turns, apart_s):  # noqa: ANN001, ANN201 - as above
+        """Ask so often, without waiting for the answers in between."""
+
+        async def visitor(number):  # noqa: ANN001, ANN202 - as above
+            await asyncio.sleep(number * apart_s)
+            await self.ask("LiteLLM's router, healthy", streamed=True)
+
+        await asyncio.gather(*map(visitor, range(turns)))
 
 
 async def _main():  # noqa: ANN202 - as above
@@ -85,7 +90,7 @@ async def _main():  # noqa: ANN202 - as above
         if request["act"] == "compare":
             answer = await alternatives.compare(streamed=request["streamed"], repeat=request["repeat"])
         else:
-            answer = await alternatives.hold(request["turns"]) or {}
+            answer = await alternatives.hold(request["turns"], request["apart_s"]) or {}
         print(json.dumps(answer), flush=True)
 
 

@@ -255,11 +255,12 @@ class LLMProviderFallback:
         tally.requests += 1
         if first_output_s is not None:
             tally.first_output_s.append(first_output_s)
-        before = self._leader()
-        now = self._clock.time()
+        state, now = self._shared.routing, self._clock.time()
         ttl_s = self._rules.preferred_ttl_s
         self._shared.apply(routing.proven(provider, began, now, ttl_s, self._usable, prefer=prefer))
-        after = self._leader()
+        if self._shared.routing is state:
+            return
+        before, after = self._leader(state), self._leader()
         if before != after and before is not None and after is not None:
             log.info("provider.recovered", before=before, after=after, context=context)
             self._tell(LeaderChanged(before, after, None))
@@ -340,9 +341,9 @@ class LLMProviderFallback:
         picked = choice.model if choice is not None and choice.provider == provider else None
         return Candidate(settings, picked or settings.default_model, by_order)
 
-    def _leader(self) -> str | None:
-        """Who is asked first by the rules; a half-open provider leads again only when it has proven itself."""
-        state = self._shared.routing
+    def _leader(self, state: routing.Routing | None = None) -> str | None:
+        """Who is asked first by the rules, in that state or now; one that is half-open must prove itself first."""
+        state = state or self._shared.routing
         return next(iter(routing.order(state, self._usable, self._clock.time())), None)
 
     def _tell(self, event: LeaderChanged | Misconfigured) -> None:
