@@ -172,7 +172,6 @@ class DirectModel(Generic[Value_co]):
             RequestRejected: the request is at fault.
         """
         loop = asyncio.get_running_loop()
-        began = loop.time()
         try:
             model = self._builder.model(candidate.provider, candidate.model)
             parameters = replace(
@@ -180,7 +179,9 @@ class DirectModel(Generic[Value_co]):
             )
             settings = _settings(model.profile, self._shape.max_tokens)
             prepared = model.prepare_messages(messages, parameters)
-            response = await request_of(candidate, model, prepared, settings, parameters)
+            async with self._fallback.opening:
+                began = loop.time()
+                response = await request_of(candidate, model, prepared, settings, parameters)
             if response.finish_reason != "length":
                 # One that thought until its tokens were used up is no worse a provider for that.
                 require_answer(response)

@@ -1,5 +1,6 @@
 """The provider fallback service: who is asked next, and what each outcome changes."""
 
+import asyncio
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,10 @@ LEASE_MARGIN_S = 5.0
 """A probe's lease outlives the longest answer by this, in case its holder dies."""
 LEASE_WAIT_S = 0.3
 """How long the one request that would probe waits for Redis to grant the lease; without it, it does not probe."""
+OPENING_AT_ONCE = 200
+"""Requests of this process that wait for their first output at the same time; further ones wait for their turn before
+any deadline runs. A thousand that began at one instant, after an outage say, would keep the process from hearing the
+answers in time, and the providers would be blamed for that."""
 ACKNOWLEDGE_S = 0.5
 """How long an admin's command waits until Redis has it; after that it is on its way."""
 
@@ -82,6 +87,8 @@ class LLMProviderFallback:
         self._meter = meter
         self._sheds = any(self._all[provider].max_concurrency is not None for provider in self._usable)
         self._tallies = {provider.id: Tally() for provider in providers}
+        self.opening = asyncio.Semaphore(OPENING_AT_ONCE)
+        """To be held from a request's beginning to its first output."""
         self._leases = 0
         self._listeners: list[Listener] = []
         self._watchers: list[Watcher] = []

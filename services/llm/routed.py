@@ -116,12 +116,13 @@ class RoutedModel(FallbackModel):
         loop = asyncio.get_running_loop()
         try:
             async for candidate in attempts:
-                began = loop.time()
                 try:
                     model, prepared = self._prepared(
                         candidate, messages, model_request_parameters, has_images=has_images
                     )
-                    response = await request_of(candidate, model, prepared, settings, model_request_parameters)
+                    async with self._fallback.opening:
+                        began = loop.time()
+                        response = await request_of(candidate, model, prepared, settings, model_request_parameters)
                     require_answer(response)
                 except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
                     await attempts.failed(error)
@@ -155,14 +156,15 @@ class RoutedModel(FallbackModel):
         loop = asyncio.get_running_loop()
         try:
             async for candidate in attempts:
-                began = loop.time()
                 async with AsyncExitStack() as stack:
                     try:
                         model, prepared = self._prepared(
                             candidate, messages, model_request_parameters, has_images=has_images
                         )
                         opening = model.request_stream(prepared, settings, model_request_parameters, run_context)
-                        opened = await open_stream(stack, opening, candidate)
+                        async with self._fallback.opening:
+                            began = loop.time()
+                            opened = await open_stream(stack, opening, candidate)
                     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
                         failure = error
                     else:

@@ -327,3 +327,22 @@ async def _took(act: Awaitable[object]) -> float:
     began = loop.time()
     await act
     return loop.time() - began
+
+
+@STREAMED
+async def test_a_crowd_beyond_what_can_be_heard_waits_and_blames_nobody(
+    monkeypatch: pytest.MonkeyPatch, *, streamed: bool
+) -> None:
+    """Who waits for a place is not waiting for the provider yet: the last ones begin after the deadline's length."""
+    monkeypatch.setattr(fallback, "OPENING_AT_ONCE", 8)
+    async with LLMServer() as server:
+        only = provider("only", server.url, first_token_timeout_s=1.2, timeout_s=1.2)
+        redis = open_redis(None)
+        async with bench(redis, [only]) as here:
+            server.default = llm.answer("Heard.", delay_s=0.4)
+            crowd = [asyncio.create_task(here.ask(streamed=streamed)) for _ in range(40)]
+            await server.arrival(8)
+            assert len(server.requests) == 8
+            assert {answered_by(response) for response in await asyncio.gather(*crowd)} == {"only"}
+            assert not here.cooling()
+        await redis.aclose()
