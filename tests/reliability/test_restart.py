@@ -23,14 +23,14 @@ async def test_sigterm_in_a_busy_moment(nursery: Nursery, tmp_path: Path) -> Non
         for person in crowd.people:
             for _ in range(3):
                 crowd.asks(person)
-        await fleet.llm.arrival(10, timeout_s=20)
+        await crowd.are_asked_for(10)
         daemon.signal(signal.SIGTERM)
         await daemon.event("bot.stopping")
         late = crowd.people[0]
         crowd.asks(late)
         assert await daemon.code() == 0, daemon.log[-2000:]
         assert [update["message"]["chat"]["id"] for update in fleet.telegram.pending] == [late], "nobody fetched it"
-        assert crowd.answered == len(fleet.llm.requests), "what was begun is finished"
+        assert crowd.answered == len(crowd.asked_for), "what was begun is finished"
         assert 10 <= crowd.answered < crowd.asked, "nothing is begun after that"
         assert daemon.events("inbox.handed_back") == []
         await fleet.start()
@@ -47,15 +47,15 @@ async def test_a_restart_takes_its_own_work_up_again(nursery: Nursery, tmp_path:
         daemon = await fleet.start()
         for person in crowd.people:
             crowd.asks(person)
-        await fleet.llm.arrival(5, timeout_s=20)
+        await crowd.are_asked_for(5)
         async with asyncio.timeout(20):
             while len(fleet.noted()) < 5:  # noqa: ASYNC110 - a database that tells nobody
                 await asyncio.sleep(0.05)
         await fleet.kill(daemon)
         crowd.pause_s = 0
-        asked = len(fleet.llm.requests)
+        asked = len(crowd.asked_for)
         daemon = await fleet.start()
-        await fleet.llm.arrival(asked + 5, timeout_s=AGAIN_S)
+        await crowd.are_asked_for(asked + 5, timeout_s=AGAIN_S)
         await crowd.all_answered(timeout_s=20)
         outcome = crowd.outcome(fleet.noted())
         assert (outcome.lost, outcome.disorder, outcome.duplicates, outcome.odd) == ([], [], [], []), fleet.tell()
@@ -73,11 +73,11 @@ async def test_a_replica_that_was_only_slow_makes_no_second_answer_appear(
         await fleet.start()
         for person in crowd.people:
             crowd.asks(person)
-        await fleet.llm.arrival(10, timeout_s=20)
+        await crowd.are_asked_for(10)
         slow.signal(signal.SIGSTOP)
         await asyncio.sleep(4)
         slow.signal(signal.SIGCONT)
         await crowd.all_answered(timeout_s=40)
         outcome = crowd.outcome(fleet.noted())
         assert (outcome.lost, outcome.disorder, outcome.duplicates, outcome.odd) == ([], [], [], []), fleet.tell()
-        assert len(fleet.llm.requests) == 10, "nobody asked again"
+        assert len(crowd.asked_for) == 10, "nobody asked again"

@@ -149,11 +149,22 @@ class Crowd:
             outcome.disorder += _gaps(told(request))
         return outcome
 
+    @property
+    def asked_for(self) -> list[tuple[int, int]]:
+        """Which answers the provider was asked for, as number and person; threads want names as well."""
+        found = (_QUESTION.fullmatch(told(request)[-1][1]) for request in self._llm.requests)
+        return [(int(match[1]), int(match[2])) for match in found if match]
+
+    async def are_asked_for(self, count: int, *, timeout_s: float = 20) -> None:
+        """Wait until the provider was asked for so many answers."""
+        async with asyncio.timeout(timeout_s):
+            while len(self.asked_for) < count:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
+
     def _heard(self) -> dict[int, list[int]]:
         heard: dict[int, list[int]] = defaultdict(list)
-        for request in self._llm.requests:
-            if match := _QUESTION.search(told(request)[-1][1]):
-                heard[int(match[2])].append(int(match[1]))
+        for number, person in self.asked_for:
+            heard[person].append(number)
         return heard
 
     def _judge(self, person: int, questions: int, noted: set[tuple[int, int]], outcome: Outcome) -> None:
@@ -191,7 +202,7 @@ class Crowd:
     async def _recite(self, exchange: Exchange) -> None:
         if self.before is not None:
             await self.before(exchange)
-        match = _QUESTION.search(told(exchange.request)[-1][1])
+        match = _QUESTION.fullmatch(told(exchange.request)[-1][1])
         if match is None:
             await answer("I was asked nothing that has a number.").play(exchange)
             return
@@ -227,7 +238,7 @@ def _is_whole(message: Message, number: int, person: int) -> bool:
 def _gaps(heard: Sequence[tuple[str, str]]) -> list[str]:
     """What is wrong with a history: it must hold every earlier question, in order, each with its answer."""
     *history, (_, last) = heard
-    match = _QUESTION.search(last)
+    match = _QUESTION.fullmatch(last)
     if match is None:
         return []
     number, person = int(match[1]), int(match[2])
