@@ -97,6 +97,15 @@ async def llm_process(*options: str) -> AsyncIterator[LLMProcess]:
         yield LLMProcess(process, port)
 
 
+@asynccontextmanager
+async def telegram_process() -> AsyncIterator[str]:
+    """The base URL of a Bot API server in a process of its own."""
+    port = free_port()
+    async with child([sys.executable, "-m", "tests.support.telegram_server", "--port", str(port)]):
+        await _listens(port)
+        yield f"http://127.0.0.1:{port}"
+
+
 async def _listens(port: int) -> None:
     async with asyncio.timeout(READY_S):
         while True:

@@ -1,0 +1,297 @@
+"""What the durable inbox costs: CPU a message, updates a second, delay before work begins, memory, idle CPU."""
+
+import argparse
+import asyncio
+import itertools
+import logging
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+
+from benchmarks.measuring import Rounds, Spread, Work, compare, machine, print_table, rss_mib
+from benchmarks.processes import llm_process, telegram_process
+from bot.app import Mailroom, open_house, open_mailroom
+from bot.telegram import daemon
+from bot.telegram.connecting import bot_at
+from bot.telegram.delivery import Delivery
+from bot.telegram.jobs import UpdateArrived, job_of
+from bot.telegram.live import LiveReplies
+from bot.telegram.stops import Stops
+from core.settings import load_settings
+from services.inbox.inbox import Worker
+from services.inbox.job import Job
+from tests.support.postgres_server import PostgresServer, missing
+from tests.support.telegram_server import TOKEN
+
+BOT = int(TOKEN.partition(":")[0])
+NUMBERS = itertools.count(1)
+IN_FLIGHT = 3000
+TOGETHER = 20
+
+
+def _job(lane: str | None = None) -> Job:
+    """An update of a person's, in a lane of its own unless one is given."""
+    number = next(NUMBERS)
+    person = {"id": number, "is_bot": False, "first_name": "Ann", "language_code": "en"}
+    chat = {"id": number, "type": "private", "first_name": "Ann"}
+    message = {"message_id": number, "date": 1_800_000_000, "chat": chat, "from": person, "text": "Hello?"}
+    raw = {"update_id": number, "message": message}
+    return job_of(BOT, number, lane or f"telegram:{number}:0", UpdateArrived(update=raw), is_limited=lane is not None)
+
+
+class Reporting:
+    """A worker that says when each job is begun and done.
+
+    Args:
+        worker: does the jobs; None: there is nothing to do.
+        gate: what every job waits for.
+    """
+
+    def __init__(self, worker: Worker | None = None, gate: asyncio.Event | None = None) -> None:
+        self._worker = worker
+        self._gate = gate
+        self.begun: dict[str, float] = {}
+        self.done: dict[str, asyncio.Event] = {}
+
+    def expect(self, job: Job) -> asyncio.Event:
+        """What is set when a job is done."""
+        return self.done.setdefault(job.id, asyncio.Event())
+
+    async def do(self, job: Job) -> None:
+        """Do a job, when the gate is open."""
+        self.begun[job.id] = time.perf_counter()
+        if self._gate is not None:
+            await self._gate.wait()
+        if self._worker is not None:
+            await self._worker.do(job)
+        self.expect(job).set()
+
+    async def apologise(self, job: Job, error: Exception | None) -> None:
+        """Nothing here is ever given up."""
+        raise AssertionError(f"{job.id} was given up: {error!r}")
+
+
+@asynccontextmanager
+async def opened(
+    database: str, telegram: str, llm: str, wrap: Callable[[Worker], Reporting]
+) -> AsyncGenerator[tuple[Mailroom, Reporting, Worker]]:
+    """The whole bot but for its poller.
+
+    Args:
+        database: `DATABASE_URL`; empty for SQLite.
+        telegram: where the Bot API is.
+        llm: where the provider is.
+        wrap: makes the worker, given the one that does the real work.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        settings = load_settings(
+            None,
+            {
+                "TELEGRAM_BOT_TOKEN": TOKEN,
+                "TELEGRAM_API_BASE_URL": telegram,
+                "AVAILABLE_PROVIDERS": '{"a": ["m"]}',
+                "A_BASE_URL": llm,
+                "A_API_KEY": "sk-loopback-0123456789",
+                "DATA_DIR": directory,
+                "STREAM_MODE": "off",
+                **({"DATABASE_URL": database} if database else {}),
+            },
+        )
+        bot = bot_at(TOKEN, telegram)
+        bot.identity = await bot.get_me()
+        async with open_house(settings) as house, open_mailroom(house, BOT) as mailroom:
+            delivery = Delivery(bot, house.clock, mailroom.inbox.said)
+            live = LiveReplies()
+            stops = Stops(live, None, settings.redis_prefix, house.clock)
+            backstage = daemon._backstage(house, mailroom, bot, delivery, live, stops)  # noqa: SLF001 - as the daemon puts it together
+            worker = wrap(backstage)
+            await house.warm()
+            daemon._tune_garbage_collection()  # noqa: SLF001 - the same
+            yield mailroom, worker, backstage
+        await bot.session.close()
+
+
+async def cpu(name: str, database: str, telegram: str, llm: str, rounds: int, repeat: int) -> None:
+    """CPU time of a whole turn, with and without the inbox; Telegram and the provider are other processes."""
+    async with opened(database, telegram, llm, Reporting) as (mailroom, worker, backstage):
+        await mailroom.inbox.work(worker)
+
+        async def direct() -> None:
+            await backstage.do(_job())
+
+        async def stored() -> None:
+            job = _job()
+            done = worker.expect(job)
+            await mailroom.inbox.put([job])
+            await done.wait()
+
+        async def stored_together() -> None:
+            jobs = [_job() for _ in range(TOGETHER)]
+            waits = [worker.expect(job).wait() for job in jobs]
+            await mailroom.inbox.put(jobs)
+            await asyncio.gather(*waits)
+
+        async def direct_together() -> None:
+            await asyncio.gather(*(backstage.do(_job()) for _ in range(TOGETHER)))
+
+        one: dict[str, Work] = {"direct": direct, "stored": stored}
+        singly = await compare(one, rounds=rounds, repeat=repeat)
+        many: dict[str, Work] = {"direct": direct_together, "stored": stored_together}
+        together = await compare(many, rounds=rounds, repeat=max(repeat // TOGETHER, 1))
+        print_table(
+            [f"{name}: CPU of a turn", "handled at once", "through the inbox", "ratio"],
+            [_row("one after the other", singly, 1), _row(f"{TOGETHER} side by side", together, TOGETHER)],
+        )
+        await mailroom.inbox.queue.drain(5)
+
+
+def _row(title: str, rounds: Rounds, turns: int) -> list[str]:
+    each = [Spread.of([figure / turns for figure in rounds.figures[name]]).text() for name in ("direct", "stored")]
+    return [title, *(f"{figure} ms" for figure in each), rounds.ratio("stored").text()]
+
+
+async def accepting(name: str, database: str, telegram: str, llm: str) -> None:
+    """How many updates a second are stored, in batches as polling brings them and singly as a webhook does."""
+    async with opened(database, telegram, llm, lambda _: Reporting()) as (mailroom, _, _):
+        inbox = mailroom.inbox
+        await inbox.put([_job()])
+        rows: list[list[str]] = []
+        for title, size, count, lane in (
+            ("batches of 100", 100, 2000, None),
+            ("batches of 100, five of a chat", 100, 2000, "chat"),
+            ("single, one at a time", 1, 300, None),
+        ):
+            jobs = [_job(f"telegram:{number // 5}:9" if lane else None) for number in range(count)]
+            began, cpu_began = time.perf_counter(), time.process_time()
+            for start in range(0, count, size):
+                await inbox.put(jobs[start : start + size])
+            rows.append(_rate(title, count, time.perf_counter() - began, time.process_time() - cpu_began))
+        jobs = [_job() for _ in range(1000)]
+        began, cpu_began = time.perf_counter(), time.process_time()
+        for start in range(0, len(jobs), TOGETHER):
+            await asyncio.gather(*(inbox.put([job]) for job in jobs[start : start + TOGETHER]))
+        title = f"single, {TOGETHER} at a time"
+        rows.append(_rate(title, len(jobs), time.perf_counter() - began, time.process_time() - cpu_began))
+        print_table([f"{name}: updates stored, nothing done about them", "a second", "CPU each"], rows)
+
+
+def _rate(title: str, count: int, seconds: float, cpu_s: float) -> list[str]:
+    return [title, f"{count / seconds:.0f}", f"{cpu_s / count * 1000:.2f} ms"]
+
+
+async def delay(name: str, database: str, telegram: str, llm: str, messages: int) -> None:
+    """From the call that stores an update to the moment when its work begins, in an idle process."""
+    async with opened(database, telegram, llm, lambda _: Reporting()) as (mailroom, worker, _):
+        await mailroom.inbox.work(worker)
+        watching = asyncio.create_task(mailroom.replicas.watch(mailroom.inbox.queue.recover))
+        await asyncio.sleep(2)
+        waits: list[float] = []
+        for _ in range(messages):
+            await asyncio.sleep(random.uniform(0.02, 0.15))  # noqa: S311 - chance, no secret
+            job = _job()
+            done = worker.expect(job)
+            began = time.perf_counter()
+            await mailroom.inbox.put([job])
+            await done.wait()
+            waits.append((worker.begun[job.id] - began) * 1000)
+        cuts = statistics.quantiles(waits, n=20)
+        await asyncio.sleep(2)
+        shares: list[float] = []
+        for _ in range(5):
+            cpu_began = time.process_time()
+            await asyncio.sleep(3)
+            shares.append((time.process_time() - cpu_began) / 3 * 100)
+        print_table(
+            [f"{name}: from storing to beginning", "median", "95th percentile", "worst", "CPU when idle"],
+            [
+                [
+                    f"{messages} messages",
+                    *(f"{figure:.0f} ms" for figure in (statistics.median(waits), cuts[18], max(waits))),
+                    f"{Spread.of(shares).text()}% of a core",
+                ]
+            ],
+        )
+        watching.cancel()
+        await asyncio.wait([watching])
+        await mailroom.inbox.queue.drain(5)
+
+
+async def memory(name: str, database: str, telegram: str, llm: str) -> None:
+    """What 3,000 jobs in flight take.
+
+    Memory that an earlier part gave back counts as free: for this figure run it alone.
+    """
+    gate = asyncio.Event()
+    async with opened(database, telegram, llm, lambda _: Reporting(gate=gate)) as (mailroom, worker, _):
+        await mailroom.inbox.work(worker)
+        jobs = [_job() for _ in range(IN_FLIGHT)]
+        done = [worker.expect(job) for job in jobs]
+        base = rss_mib(os.getpid())
+        began = time.perf_counter()
+        for start in range(0, IN_FLIGHT, 100):
+            await mailroom.inbox.put(jobs[start : start + 100])
+        last = -1
+        while len(worker.begun) > last:
+            last = len(worker.begun)
+            await asyncio.sleep(3)
+        print_table(
+            [f"{name}: {IN_FLIGHT} jobs", "begun side by side", "after", "memory"],
+            [
+                [
+                    "that wait for a model",
+                    f"{len(worker.begun)}",
+                    f"{max(worker.begun.values()) - began:.1f} s",
+                    f"{rss_mib(os.getpid()) - base:.0f} MiB",
+                ]
+            ],
+        )
+        gate.set()
+        await asyncio.gather(*(each.wait() for each in done))
+        await mailroom.inbox.queue.drain(10)
+
+
+async def main(databases: list[str], parts: list[str], rounds: int, repeat: int, messages: int) -> None:
+    """Everything, on both databases."""
+    async with AsyncExitStack() as stack:
+        telegram = await stack.enter_async_context(telegram_process())
+        llm = (await stack.enter_async_context(llm_process("--pieces", "1"))).url
+        print(machine())
+        for name in databases:
+            server: PostgresServer | None = None
+            if name == "PostgreSQL":
+                if reason := missing():
+                    sys.exit(reason)
+                server = PostgresServer()
+                stack.callback(server.remove)
+                server.start()
+
+            def fresh(server: PostgresServer | None = server) -> str:
+                return server.create_database() if server is not None else ""
+
+            if "cpu" in parts:
+                await cpu(name, fresh(), telegram, llm, rounds, repeat)
+            if "accepting" in parts:
+                await accepting(name, fresh(), telegram, llm)
+            if "delay" in parts:
+                await delay(name, fresh(), telegram, llm, messages)
+            if "memory" in parts:
+                await memory(name, fresh(), telegram, llm)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--databases", nargs="+", default=["SQLite", "PostgreSQL"])
+    parser.add_argument("--parts", nargs="+", default=["cpu", "accepting", "delay", "memory"])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--repeat", type=int, default=40)
+    parser.add_argument("--messages", type=int, default=200)
+    options = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    asyncio.run(main(options.databases, options.parts, options.rounds, options.repeat, options.messages))
