@@ -156,15 +156,16 @@ class Database:
                 yield session
             return
         try:
-            async with asyncio.timeout(self._busy_timeout_s):
-                await self._writers.acquire(first=first)
+            await self._writers.acquire(self._busy_timeout_s, first=first)
         except TimeoutError:
             raise StorageError(f"the database failed: {LOCKED}") from None
+        has_written = False
         try:
             async with self._transaction(self._writing) as session:
                 yield session
+            has_written = True
         finally:
-            self._writers.release()
+            self._writers.release(has_written=has_written)
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncSession]:
@@ -286,22 +287,36 @@ class _Writers:
         self._is_taken = False
         self._first: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
+        self._written = 0
 
-    async def acquire(self, *, first: bool) -> None:
+    async def acquire(self, patience_s: float, *, first: bool) -> None:
+        """Wait for a turn.
+
+        Raises:
+            TimeoutError: nobody has written anything for so long. A long queue that moves is no reason to give up.
+        """
         if not self._is_taken:
             self._is_taken = True
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         (self._first if first else self._others).append(turn)
         try:
-            await turn
+            while not turn.done():
+                written = self._written
+                await asyncio.wait([turn], timeout=patience_s)
+                if not turn.done() and self._written == written:
+                    turn.cancel()
+                    raise TimeoutError
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done():
                 # It got the lock at the moment when it gave up.
-                self.release()
+                self.release(has_written=False)
+            turn.cancel()
             raise
 
-    def release(self) -> None:
+    def release(self, *, has_written: bool) -> None:
+        """Let the next one have its turn."""
+        self._written += has_written
         for waiting in (self._first, self._others):
             while waiting:
                 turn = waiting.popleft()

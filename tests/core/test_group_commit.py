@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,21 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_their_writes(databas
     assert isinstance(done[0], asyncio.CancelledError)
     assert done[1:] == [None] * (MANY - 1)
     assert set(await places(database)) >= set(range(1, MANY))
+
+
+async def test_a_long_queue_that_moves_is_no_locked_database(tmp_path: Path) -> None:
+    """Its last one waits longer than for somebody else's lock, which nobody has."""
+    database = Database(f"sqlite:///{tmp_path / 'understudy.db'}", busy_timeout_s=0.3)
+    await database.start()
+
+    async def write(place: int) -> None:
+        async with database.session() as session:
+            await session.execute(said(database, place))
+            await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(write(place) for place in range(20)))
+    assert await places(database) == list(range(20))
+    await database.close()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
