@@ -230,8 +230,9 @@ class Database:
         engine = create_async_engine(
             self._url,
             hide_parameters=True,
-            pool_size=10,
-            max_overflow=10,
+            # With the inbox's 8 and its session of locks, three replicas fit into PostgreSQL's default of 100.
+            pool_size=8,
+            max_overflow=8,
             pool_timeout=10,
             # One round trip more, and a server that was restarted in between is not noticed.
             pool_pre_ping=True,

@@ -420,8 +420,8 @@ def _engine(url: sa.URL) -> sa.Engine:
         return sa.create_engine(
             url,
             hide_parameters=True,
-            pool_size=8,
-            max_overflow=8,
+            pool_size=4,
+            max_overflow=4,
             pool_pre_ping=True,
             connect_args={name: value for name, value in _PATIENCE.items() if name not in url.query},
         )

@@ -4,18 +4,15 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import structlog
 
 from bot.__main__ import main
 from bot.app import House
 from core.errors import StartupError
-from core.log import _Handler
-from core.settings import CommonVariables, Settings
+from core.settings import Settings
 from tests.support.telegram_server import TOKEN
 
 PROVIDER = {"AVAILABLE_PROVIDERS": '{"a": ["m"]}', "A_BASE_URL": "http://127.0.0.1:1/v1"}
@@ -23,21 +20,8 @@ SENT = "123456:" + "A" * 35
 
 
 @pytest.fixture(autouse=True)
-def _clean_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings from around the test; logging is left as it was found."""
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name in CommonVariables.names() or name.startswith(("OLLAMA_", "OPENAI_", "A_")):
-            monkeypatch.delenv(name)
-    root, services = logging.getLogger(), logging.getLogger("services.llm")
-    level = root.level
-    yield
-    for handler in [each for each in root.handlers if isinstance(each, _Handler)]:
-        root.removeHandler(handler)
-    root.setLevel(level)
-    services.setLevel(logging.NOTSET)
-    logging.captureWarnings(capture=False)
-    structlog.reset_defaults()
+def _clean(clean_process: None) -> None:
+    """See there."""
 
 
 @pytest.fixture

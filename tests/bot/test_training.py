@@ -20,8 +20,7 @@ LINES = [
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def elsewhere(clean_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVAILABLE_PROVIDERS", "{}")
 
 

@@ -1,0 +1,30 @@
+"""What the tests of the command line share."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from core.log import _Handler
+from core.settings import CommonVariables
+
+
+@pytest.fixture
+def clean_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """No settings from around the test, in a folder of its own; logging is left as it was found."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name in CommonVariables.names() or name.startswith(("OLLAMA_", "OPENAI_", "A_")):
+            monkeypatch.delenv(name)
+    root, services = logging.getLogger(), logging.getLogger("services.llm")
+    level = root.level
+    yield
+    for handler in [each for each in root.handlers if isinstance(each, _Handler)]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    services.setLevel(logging.NOTSET)
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
