@@ -36,6 +36,7 @@ from core.settings import ProviderSettings
 from services.llm import fallback
 from services.llm.attempts import Attempts, ModelChoice, Rules
 from services.llm.fallback import LLMProviderFallback
+from services.llm.metering import NOTHING
 from services.llm.routing_fields import decoded
 from services.llm.state import SharedRouting
 from services.llm.status import ProviderState
@@ -324,7 +325,7 @@ class FallbackMachine(RuleBasedStateMachine):
         counts = (
             provider not in request.wished and not request.passed_over and self.known(request.replica).leads(provider)
         )
-        request.attempts.succeeded()
+        request.attempts.succeeded(0.1, NOTHING)
         self.do(request.replica, lambda known: known.answered(provider, began, now, PREFERRED_FOR, counts=counts))
         self._over(request)
         self.settle()
@@ -385,7 +386,7 @@ class FallbackMachine(RuleBasedStateMachine):
     def break_off(self, number: int, outcome: str) -> None:
         """A request fails after its first output."""
         request, row = self.picked(number), AFTER_OUTPUT[outcome]
-        error = request.attempts.broke_off(row.error())
+        error = request.attempts.broke_off(row.error(), NOTHING)
         assert isinstance(error, row.surfaces or AnswerInterrupted), "nobody takes over after the first output"
         if row.cools_for is not None:
             self._cools(request.replica, request.current, row.cools_for)

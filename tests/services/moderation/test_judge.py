@@ -16,6 +16,7 @@ from core.errors import (
     ProviderError,
     RequestRejected,
 )
+from core.redis import open_redis
 from services.llm.direct import Answer
 from services.moderation.budget import Budget
 from services.moderation.fences import parts_of, prompt_for
@@ -253,7 +254,7 @@ async def test_the_budget_of_a_day_over_replicas(redis: Redis, clock: ManualCloc
 
 async def test_without_redis_everything_is_asked(clock: ManualClock) -> None:
     """Dearer, and no worse; each replica keeps the budget for itself."""
-    gone = Redis(host="127.0.0.1", port=1, decode_responses=True, socket_connect_timeout=0.2)
+    gone = open_redis("redis://127.0.0.1:1")
     models = Models(SCAM)
     judge = judge_of(gone, clock, models)
     few = replace(GroupSettings(-100), budget=2)
