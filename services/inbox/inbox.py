@@ -108,6 +108,11 @@ class Inbox:
         """
         self._worker = worker
         self._on_dead = on_dead
+        try:
+            log.info("inbox.opened", unfinished=await self.queue.depth())
+        except StorageError as error:
+            # What is there is done when the database is back.
+            log.warning("inbox.not_counted", error=str(error))
         await self.queue.work()
 
     async def put(self, jobs: Sequence[Job]) -> list[Job]:
