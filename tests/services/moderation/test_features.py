@@ -1,7 +1,5 @@
 """Risky features: what has them, and what has nothing of the kind."""
 
-import time
-
 import pytest
 
 from services.moderation.features import RISKY, Feature
@@ -109,7 +107,7 @@ def test_everyday_features_are_not_risky(text: str, features: set[Feature]) -> N
     ["ищу " + "a-" * 2000, "1 " * 2048, "9" * 4096, "пиши" * 1024, "$" * 4096, "1,." * 1365, "🍑" * 4096, "@a" * 2048,
      "набираю aa aa aa " * 240, "0x" * 2048, "+7 (" * 1024, "фото " * 800, "слив \u0430" * 600, "www." * 1024],
 )  # fmt: skip
+@pytest.mark.timeout(30)
 def test_hostile_texts_take_no_longer_than_others(text: str) -> None:
-    began = time.process_time()
-    heard(text)
-    assert time.process_time() - began < 0.5
+    """Eight times what Telegram allows: time that grows with the square of the length would be minutes."""
+    heard(8 * text)

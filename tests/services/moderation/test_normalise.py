@@ -1,7 +1,5 @@
 """Normalisation: tricks are undone, and honest texts of any script come through as they were."""
 
-import time
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -200,7 +198,7 @@ def test_it_never_raises_and_never_grows_beyond_nfkc(text: str) -> None:
         "🏴" + "\U000e0067" * 4095,
     ],
 )
+@pytest.mark.timeout(30)
 def test_hostile_texts_take_no_longer_than_others(text: str) -> None:
-    began = time.process_time()
-    normalise(text)
-    assert time.process_time() - began < 0.5
+    """Eight times what Telegram allows: time that grows with the square of the length would be minutes."""
+    normalise(8 * text)
