@@ -23,6 +23,7 @@ from bot.telegram.connecting import bot_at
 from bot.telegram.delivery import Delivery
 from bot.telegram.jobs import UpdateArrived, job_of
 from bot.telegram.live import LiveReplies
+from bot.telegram.moderating import moderation_for
 from bot.telegram.stops import Stops
 from core.settings import load_settings
 from services.inbox.inbox import Worker
@@ -110,7 +111,10 @@ async def opened(
             delivery = Delivery(bot, house.clock, mailroom.inbox.said)
             live = LiveReplies()
             stops = Stops(live, None, settings.redis_prefix, house.clock)
-            backstage = daemon._backstage(house, mailroom, bot, delivery, live, stops)  # noqa: SLF001 - as the daemon puts it together
+            moderation = moderation_for(house, bot, delivery)
+            backstage = daemon._backstage(  # noqa: SLF001 - as the daemon puts it together
+                house, mailroom, bot, delivery, live, stops, moderation
+            )
             worker = wrap(backstage)
             await house.warm()
             daemon._tune_garbage_collection()  # noqa: SLF001 - the same
