@@ -151,12 +151,12 @@ class Doorway:
         if message is not None and await command_of(message, self._bot) in AT_ONCE:
             return self._arrived(raw, None)
         if message is not None and await is_for_bot(message, self._bot):
-            parts += self._albums.join(message, json.dumps(raw), is_wanted=True)
+            parts += self._joined(message, raw, is_wanted=True)
             return self._arrived(raw, str(key_of(message)))
         if is_moderated:
             return self._judged(update, raw, parts)
         if message is not None:
-            parts += self._albums.join(message, json.dumps(raw), is_wanted=False)
+            parts += self._joined(message, raw, is_wanted=False)
             return None
         is_of_use = update.callback_query is not None or update.stopped_message_generation is not None
         return self._arrived(raw, None) if is_of_use else None
@@ -170,11 +170,17 @@ class Doorway:
             return None
         lane = f"group:{message.chat.id}:{speaker_behind(message).user_id}"
         if update.message is not None and message.media_group_id is not None:
-            parts += self._albums.join(message, json.dumps(raw), is_wanted=True)
+            parts += self._joined(message, raw, is_wanted=True)
             # Behind each other, whichever of them turns out to be for the bot.
             lane = str(key_of(message))
         payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=is_admitted)
         return job_of(self._bot.id, raw["update_id"], lane, payload)
+
+    def _joined(self, message: Message, raw: dict[str, Any], *, is_wanted: bool) -> list[AlbumPart]:
+        """What is to be stored of the album that a message belongs to; most belong to none, and cost nothing here."""
+        if message.media_group_id is None:
+            return []
+        return self._albums.join(message, json.dumps(raw), is_wanted=is_wanted)
 
     def _is_to_be_told(self, update: Update) -> bool:
         """Whether somebody is told that they are not let in: in a group it would disturb those who did not ask."""
