@@ -15,6 +15,7 @@ from tests.support.telegram_server import TOKEN, TelegramServer
 DONE = "Retry"
 """The button under an answer that is all there."""
 LONGEST_TURN_S = 900.0
+LOOKS_S = 0.02
 STARTS_WITHIN_S = 60.0
 
 
@@ -29,6 +30,8 @@ class Bot:
     def __init__(self, process: Process, telegram: TelegramServer) -> None:
         self.process = process
         self.telegram = telegram
+        self._waiting: dict[int, tuple[int, asyncio.Future[None]]] = {}
+        """By chat the message that was written there, and who waits for its answer."""
 
     @property
     def pid(self) -> int:
@@ -38,13 +41,20 @@ class Bot:
     async def turn(self, chat_id: int) -> None:
         """Write in a private chat, and wait until the whole answer stands there."""
         asked = self.telegram.user_says(QUESTION, chat_id).id
-        chat = self.telegram.chat(chat_id)
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[chat_id] = (asked, answered)
+        async with asyncio.timeout(LONGEST_TURN_S):
+            await answered
 
-        def answered() -> bool:
-            last = chat.messages[-1]
-            return last.id > asked and last.by_bot and DONE in last.labels
-
-        await self.telegram.wait_for(answered, LONGEST_TURN_S)
+    async def watch(self) -> None:
+        """Tell those who wait for an answer that it is there; one look for all, since there are thousands of them."""
+        while True:
+            for chat_id, (asked, answered) in list(self._waiting.items()):
+                last = self.telegram.chat(chat_id).messages[-1]
+                if last.id > asked and last.by_bot and DONE in last.labels:
+                    del self._waiting[chat_id]
+                    answered.set_result(None)
+            await asyncio.sleep(LOOKS_S)
 
     async def turns(self, chats: Iterable[int], at_once: int, *, apart_s: float = 0) -> None:
         """A turn in each of the chats, so many at a time; a chat that comes again waits for its answer.
@@ -74,7 +84,12 @@ async def bot(directory: Path, llm_url: str, redis_url: str, **settings: str) ->
             command = [sys.executable, "-m", "bot", "telegram"]
             async with child(command, variables, directory=directory, stderr=log.fileno()) as process:
                 await telegram.wait_for(lambda: telegram.polls, STARTS_WITHIN_S)
-                yield Bot(process, telegram)
+                house = Bot(process, telegram)
+                watching = asyncio.create_task(house.watch())
+                try:
+                    yield house
+                finally:
+                    watching.cancel()
 
 
 def environment(telegram_url: str, llm_url: str, directory: Path) -> Mapping[str, str]:

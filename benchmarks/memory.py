@@ -58,7 +58,7 @@ async def of_bot(stack: AsyncExitStack, llm: LLMProcess, turns: int) -> tuple[fl
 
 async def of_agent(stack: AsyncExitStack, llm: LLMProcess, turns: int) -> tuple[float, float]:
     """A bare agent."""
-    agent = await stack.enter_async_context(contestant("bare_agent", "--url", llm.url))
+    agent = await stack.enter_async_context(contestant("bare_agent", "--url", llm.url, "--connections", str(2 * turns)))
     return await measured(agent.pid, llm, turns, lambda n: agent.does(turns=n, at_once=n, apart_s=APART_S))
 
 

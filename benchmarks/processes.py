@@ -16,8 +16,13 @@ from tests.support.redis_server import free_port
 ROOT = Path(__file__).parents[1]
 READY_S = 60.0
 PATIENCE_S = 900.0
-LITELLM_OFFLINE = {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-"""It would fetch a price list from the internet at each import."""
+LITELLM = {
+    # It would fetch a price list from the internet at each import.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    # By default it opens 500 connections to a host, and further requests wait.
+    "AIOHTTP_CONNECTOR_LIMIT": "0",
+    "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "0",
+}
 
 
 @asynccontextmanager
@@ -154,7 +159,7 @@ class Contestant:
 async def contestant(script: str, *options: str, python: str = sys.executable) -> AsyncIterator[Contestant]:
     """A script of `benchmarks/contestants`, by any interpreter, once it says that it is ready."""
     path = ROOT / "benchmarks" / "contestants" / f"{script}.py"
-    async with child([python, str(path), *options], LITELLM_OFFLINE, stdin=PIPE, stdout=PIPE) as process:
+    async with child([python, str(path), *options], LITELLM, stdin=PIPE, stdout=PIPE) as process:
         rival = Contestant(process)
         await rival.answer()
         yield rival

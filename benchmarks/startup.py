@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.bot import environment
 from benchmarks.measuring import Spread, cpu_s, machine, print_table, rss_mib
-from benchmarks.processes import LITELLM_OFFLINE, LLMProcess, child, llm_process
+from benchmarks.processes import LITELLM, LLMProcess, child, llm_process
 from tests.support.surfaces import variables_for
 from tests.support.telegram_server import TelegramServer
 
@@ -46,7 +46,7 @@ def code(text: str, python: str = sys.executable) -> Start:
     """An interpreter that has run this."""
 
     async def start(_llm: LLMProcess, directory: Path) -> tuple[float, float, float]:
-        return await _until_line([python, "-c", text + READY], directory, LITELLM_OFFLINE)
+        return await _until_line([python, "-c", text + READY], directory, LITELLM)
 
     return start
 

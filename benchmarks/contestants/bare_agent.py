@@ -9,6 +9,7 @@ import json
 import sys
 from typing import Any
 
+import httpx2
 from pydantic_ai import Agent
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai.models import Model
@@ -41,15 +42,24 @@ async def _turns(
     await asyncio.gather(*map(visitor, range(at_once)))
 
 
+def _client(connections: int) -> httpx2.AsyncClient | None:
+    """A client with more room than the library's, which is taken where there are none."""
+    if not connections:
+        return None
+    return httpx2.AsyncClient(timeout=httpx2.Timeout(600, connect=5), limits=httpx2.Limits(max_connections=connections))
+
+
 async def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--history", type=int, default=0, help="tokens")
+    parser.add_argument("--connections", type=int, default=0, help="at once; the library's own client has 1,000")
     options = parser.parse_args()
     # Any: the tools are never called, so nobody looks at the dependencies.
     agent: Agent[Any, str] = Agent(instructions=CHARACTER)
     equip(agent)
-    model = OpenAIChatModel("m", provider=OpenAIProvider(base_url=options.url, api_key="none"))
+    provider = OpenAIProvider(base_url=options.url, api_key="none", http_client=_client(options.connections))
+    model = OpenAIChatModel("m", provider=provider)
     history = messages(options.history)
     print("{}", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
