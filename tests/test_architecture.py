@@ -67,7 +67,7 @@ RULES = {
     # The ground floor knows of nothing above it, of no surface and of no model.
     "core": ("services", "bot", "aiogram", "pydantic_ai", "aiohttp"),
     # What the bot can do, whatever it is asked through.
-    "services": ("bot", "aiogram", "aiohttp"),
+    "services": ("bot", "aiogram"),
     # The console, the check and the composition root do without Telegram: importing aiogram costs seconds.
     "bot.console": ("aiogram", "bot.telegram"),
     "bot.app": ("aiogram", "bot.telegram"),
@@ -88,6 +88,13 @@ def test_aiogram_is_loaded_for_telegram_only() -> None:
     outside = [each for each in imports_of("core", "services", "bot") if not each.module.startswith("bot.telegram")]
     found = [each for each in outside if each.at_start and (each.is_of("aiogram") or each.is_of("bot.telegram"))]
     assert list(map(str, found)) == []
+
+
+def test_aiohttp_is_one_modules_business() -> None:
+    """What providers are reached through is seen nowhere else in the services, nor loaded before it is needed."""
+    found = {each.module for each in imports_of("services") if each.is_of("aiohttp") or each.is_of("yarl")}
+    assert found == {"services.llm.transport"}
+    assert not [each for each in imports_of("services") if each.at_start and each.is_of("services.llm.transport")]
 
 
 def test_nothing_that_is_shipped_imports_the_tests() -> None:

@@ -100,14 +100,14 @@ class ModelBuilder:
         # The deadlines of an answer are kept by whoever asks for it; these only catch what was forgotten.
         backstop = max(provider.timeout_s, provider.first_token_timeout_s, provider.stall_timeout_s) + 5
         connect = min(CONNECT_TIMEOUT_S, provider.first_token_timeout_s)
+        # Imported here, since it takes as long as an SDK.
+        from services.llm.transport import Transport  # noqa: PLC0415
+
         return httpx2.AsyncClient(
             timeout=httpx2.Timeout(backstop, connect=connect),
-            # No limit of connections: who waits for one would wait within the provider's deadline to the first output,
-            # and a healthy provider would cool down for it. `<ID>_MAX_CONCURRENCY` is the limit that knows better.
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=200, keepalive_expiry=KEEPALIVE_S),
-            verify=self._tls,
             # Proxies of the environment are for what leaves the operator's machines: without this, a proxy for the
             # internet would be asked for a model on loopback.
+            transport=Transport(tls=self._tls, keepalive_s=KEEPALIVE_S, trust_env=provider.remote),
             trust_env=provider.remote,
             follow_redirects=True,
             event_hooks={"request": [_connecting_within(connect)]},

@@ -4,8 +4,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 
-import httpcore2
-import httpx2
 import pytest
 from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -73,16 +71,6 @@ async def test_model_is_built_once(builder: ModelBuilder) -> None:
     assert builder.model(one, "m") is not builder.model(other, "m")
     assert builder.http_client(one) is builder.http_client(one)
     assert builder.http_client(one) is not builder.http_client(other)
-
-
-async def test_no_request_waits_for_a_connection(builder: ModelBuilder) -> None:
-    """It would do so within the provider's deadline to the first output, and the provider would be blamed."""
-    client = builder.http_client(provider(ProviderKind.OPENAI_COMPATIBLE))
-    transport = client._transport
-    assert isinstance(transport, httpx2.AsyncHTTPTransport)
-    pool = transport._pool
-    assert isinstance(pool, httpcore2.AsyncConnectionPool)
-    assert pool._max_connections == sys.maxsize
 
 
 async def test_closing_closes_every_client() -> None:
