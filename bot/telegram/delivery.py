@@ -39,6 +39,9 @@ LONGEST_PAUSE_S = 20.0
 CALL_TIMEOUT_S = 15
 DEFAULT_HOLD_S = 1.0
 CHATS_KEPT = 1024
+TYPING_PER_S = 30
+"""What Telegram takes from a bot each second, of whatever kind: beyond that, chats that are only typed in would bring
+floods over those in which something is said."""
 _FAILURES = (TelegramAPIError, ClientDecodeError)
 
 
@@ -121,6 +124,8 @@ class Delivery:
         self._held: dict[int, float] = {}
         self._moved: dict[int, int] = {}
         self._knows_drafts = True
+        self._typed_in = 0
+        self._typed = 0
 
     def held_s(self, chat_id: int) -> float:
         """Tell for how many seconds flood control still holds a chat; 0 where it does not."""
@@ -236,7 +241,9 @@ class Delivery:
             log.debug("delivery.callback_unanswered", reason=reason_of(error))
 
     async def typing(self, chat_id: int, *, topic_id: int | None = None) -> None:
-        """Show that the bot is writing, unless flood control holds the chat; nothing depends on it."""
+        """Show that the bot is writing, unless flood control holds the chat or it writes in very many."""
+        if not self._may_type():
+            return
         method = SendChatAction(chat_id=chat_id, action="typing", message_thread_id=topic_id)
         try:
             await self._call(method, chat_id, final=False, repeatable=True)
@@ -244,6 +251,13 @@ class Delivery:
             pass
         except _FAILURES as error:
             log.debug("delivery.typing_failed", chat_id=chat_id, reason=reason_of(error))
+
+    def _may_type(self) -> bool:
+        second = int(self._clock.monotonic())
+        if second != self._typed_in:
+            self._typed_in, self._typed = second, 0
+        self._typed += 1
+        return self._typed <= TYPING_PER_S
 
     async def draft(self, chat_id: int, draft_id: int, rendered: Rendered, *, topic_id: int | None = None) -> Result:
         """Show a preview of a message that is being written; for private chats.

@@ -8,7 +8,7 @@ import pytest
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
 from structlog.testing import capture_logs
 
-from bot.telegram.delivery import CHATS_KEPT, TRIES, Delivery, Result, Sent
+from bot.telegram.delivery import CHATS_KEPT, TRIES, TYPING_PER_S, Delivery, Result, Sent
 from bot.telegram.rendering import Rendered, render
 from core.database import Database
 from services.inbox.said import Said
@@ -489,6 +489,19 @@ async def test_drafts_that_a_server_does_not_know_are_asked_for_once(
     assert await delivery.draft(PERSON, 1, render("xy")) is Result.UNSUPPORTED
     assert await delivery.draft(PERSON, 1, render("xyz")) is Result.UNSUPPORTED
     assert [call.status for call in server.calls] == [400, 200, 404]
+
+
+async def test_typing_of_very_many_leaves_room_for_answers(
+    delivery: Delivery, server: TelegramServer, clock: ManualClock
+) -> None:
+    """With thousands of answers in the making it would be all that Telegram takes from a bot."""
+    await asyncio.gather(*(delivery.typing(chat_id) for chat_id in range(1, 2 * TYPING_PER_S)))
+    assert len(server.calls_of("sendChatAction")) == TYPING_PER_S
+
+    clock.shift(1)
+    await delivery.typing(PERSON)
+
+    assert len(server.calls_of("sendChatAction")) == TYPING_PER_S + 1
 
 
 async def test_typing_never_fails(delivery: Delivery, server: TelegramServer) -> None:
