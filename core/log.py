@@ -1,4 +1,4 @@
-"""The log: events with fields, JSON or for a terminal, without secrets.
+"""The log: events with fields, JSON or for a terminal, without secrets and without what people write.
 
 Records of the standard library (aiogram, SQLAlchemy, ...) pass through the same processors, so that they look alike and
 are cleaned alike.
@@ -14,6 +14,8 @@ import structlog
 from structlog.dev import ConsoleRenderer, plain_traceback
 from structlog.stdlib import ProcessorFormatter
 from structlog.types import EventDict, Processor, WrappedLogger
+
+from core import tracebacks
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -110,7 +112,7 @@ class Redactor:
             return {self.text(str(key)): self._field(str(key), item, depth + 1) for key, item in items}
         if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
             return [self._value(item, depth + 1) for item in cast("Iterable[object]", value)]
-        return self.text(str(value) if isinstance(value, BaseException) else repr(value))
+        return self.text(tracebacks.describe(value) if isinstance(value, BaseException) else repr(value))
 
 
 class _Handler(logging.StreamHandler[Any]):
@@ -158,7 +160,7 @@ def configure_logging(
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
+        structlog.processors.ExceptionRenderer(tracebacks.render),
         structlog.processors.UnicodeDecoder(),
         redactor,
     ]
@@ -187,7 +189,15 @@ def configure_logging(
     root.setLevel(threshold)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
+    # Adding it again is no harm.
+    logging.getLogger("asyncio").addFilter(_first_line)
     logging.captureWarnings(capture=True)
+
+
+def _first_line(record: logging.LogRecord) -> bool:
+    """Of what asyncio says: below it stand the task and its exception as `repr`, which may quote a message."""
+    record.msg, record.args = record.getMessage().partition("\n")[0], None
+    return True
 
 
 def _renderer(*, for_people: bool, colors: bool) -> Processor:

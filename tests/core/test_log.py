@@ -1,5 +1,7 @@
-"""The log: its two forms, and secrets that must not be in either."""
+"""The log: its two forms, and what must be in neither: secrets, and what people write."""
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -10,9 +12,12 @@ from typing import Any
 
 import pytest
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
+from core.errors import StorageError
 from core.log import MASK, LogFormat, Redactor, _Handler, configure_logging
 
+WRITTEN = "meet me at 7"
 BOT_TOKEN = "123456789:AAF-abcdefghijklmnopqrstuvwxyz_0123"
 
 
@@ -53,6 +58,14 @@ def configured(level: str = "info", log_format: LogFormat = "json", secrets: tup
 def events(stream: io.StringIO) -> list[dict[str, Any]]:
     """What was written as JSON."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def misread(text: str) -> None:
+    """Fail as readers of what people write do, one over the other."""
+    try:
+        TypeAdapter(int).validate_python(text)
+    except ValidationError:
+        raise KeyError(text)  # noqa: B904 - as bugs do
 
 
 def fetch() -> None:
@@ -258,6 +271,50 @@ class TestSecrets:
         assert "ValueError" in stream.getvalue()
         assert BOT_TOKEN not in stream.getvalue()
         assert "hunter2" not in stream.getvalue()
+
+    @pytest.mark.parametrize("log_format", ["json", "console"])
+    def test_what_people_write_is_not_quoted_by_exceptions(self, log_format: LogFormat) -> None:
+        """A validator's message shows the value, a parser's the text; the kinds, the causes and the places remain."""
+        stream = configured(log_format=log_format)
+        try:
+            misread(WRITTEN)
+        except KeyError as error:
+            structlog.get_logger().exception("a.fault", error=error)
+            several = ExceptionGroup(WRITTEN, [error, LookupError(WRITTEN)])
+            logging.getLogger("aiogram").error("failed", exc_info=several)  # noqa: TRY400 - another one
+        written = stream.getvalue()
+        assert "meet me" not in written
+        assert "ValidationError: int: int_parsing" in written
+        assert "LookupError" in written
+        assert "During handling of the above exception" in written
+        assert "test_log.py" in written
+
+    def test_what_speaks_of_code_is_quoted(self) -> None:
+        """Without that nobody could mend anything."""
+        stream = configured()
+        for fault in (AttributeError("'X' has no 'y'"), FileNotFoundError(2, "No such file"), StorageError("full")):
+            structlog.get_logger().error("a.fault", exc_info=fault)
+        assert [event["exception"] for event in events(stream)] == [
+            "AttributeError: 'X' has no 'y'",
+            "FileNotFoundError: No such file",
+            "core.errors.StorageError: full",
+        ]
+
+    async def test_task_that_nobody_waited_for(self) -> None:
+        """Where asyncio itself writes the task as it would be printed, what it says is cut."""
+        stream = configured()
+
+        async def fails() -> None:
+            raise ValueError(WRITTEN)
+
+        task = asyncio.create_task(fails())
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+        (event,) = events(stream)
+        assert event["event"] == "Task exception was never retrieved"
+        assert "in fails" in event["exception"]
+        assert "meet me" not in stream.getvalue()
 
     def test_objects_are_cleaned_as_they_would_be_written(self) -> None:
         class Client:
