@@ -140,6 +140,7 @@ async def _work(
     aside = [
         asyncio.create_task(mailroom.replicas.watch(inbox.queue.recover), name="replicas"),
         asyncio.create_task(inbox.keep_house(), name="housekeeping"),
+        asyncio.create_task(inbox.look_for_strays(), name="strays"),
         asyncio.create_task(stops.run(), name="stops"),
         asyncio.create_task(notices.run(), name="notices"),
         asyncio.create_task(introduce(bot, house.texts), name="introduce"),

@@ -13,7 +13,7 @@ from services.inbox.albums import AlbumParts
 from services.inbox.attempts import Attempts
 from services.inbox.dead_letters import DeadLetter, DeadLetters
 from services.inbox.job import Job
-from services.inbox.queue import JobQueue
+from services.inbox.queue import Claim, JobQueue
 from services.inbox.said import Said
 
 log = structlog.get_logger()
@@ -32,6 +32,10 @@ KEEP_DEAD = timedelta(days=30)
 HOUSEKEEPING_S = 3600.0
 FIRST_HOUSEKEEPING_S = 60.0
 """After the start, when there is more urgent work."""
+STRAYS_S = 30.0
+"""How often jobs are looked for that were claimed and are not being done."""
+STRAY_AFTER_S = 120.0
+"""How long one may be about to be begun: longer than the library rests, 60 s at most, when its database is gone."""
 
 
 class Worker(Protocol):
@@ -158,6 +162,20 @@ class Inbox:
             except StorageError as error:
                 log.warning("inbox.not_tidied", error=str(error))
             await self._clock.sleep(HOUSEKEEPING_S)
+
+    async def look_for_strays(self) -> None:
+        """Put back into the queue what was claimed here and is never begun, until cancelled."""
+        since: dict[Claim, float] = {}
+        while True:
+            await self._clock.sleep(STRAYS_S)
+            try:
+                now = self._clock.monotonic()
+                since = {claim: since.get(claim, now) for claim in await self.queue.strays()}
+                stray = [claim for claim, seen in since.items() if now - seen >= STRAY_AFTER_S]
+                if stray:
+                    log.warning("inbox.strays_put_back", jobs=await self.queue.put_back(stray))
+            except StorageError as error:
+                log.warning("inbox.strays_not_looked_for", error=str(error))
 
     async def _tidy(self) -> None:
         now = self._clock.now()

@@ -9,9 +9,10 @@ its minor version is pinned, and tests/services/inbox/test_queue_contract.py say
 import asyncio
 import logging
 import threading
+import time
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -50,10 +51,28 @@ MOST_AT_ONCE = {"sqlite": 5000, "postgresql": 1000}
 LANE = 0x6C616E
 """The first half of the advisory locks' names under which replicas count a lane; ALIVE and LEAD are the replicas'."""
 
-_COLUMNS = ("workflow_uuid", "queue_name", "queue_partition_key", "status", "created_at")
-"""What is read of DBOS's documented table of workflows."""
+_COLUMNS = (
+    "workflow_uuid",
+    "queue_name",
+    "queue_partition_key",
+    "status",
+    "executor_id",
+    "owner_xid",
+    "created_at",
+    "updated_at",
+    "started_at_epoch_ms",
+)
+"""What is used of DBOS's documented table of workflows."""
 
 Run = Callable[[Job], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that a process has taken out of the queue; claimed again it is another claim."""
+
+    job_id: str
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +212,61 @@ class JobQueue:
 
         with as_storage_errors():
             jobs = await asyncio.to_thread(put_back)
+        self._bell.ring()
+        return jobs
+
+    async def strays(self) -> frozenset[Claim]:
+        """What this process has claimed and does not do.
+
+        Mostly it is just about to. Otherwise the claim was committed although its answer was lost, or the library gave
+        it up between the two: nobody would ever do it, nor what waits behind it.
+
+        Raises:
+            StorageError: the database does not answer.
+        """
+        rows = self._rows.c
+        claimed = sa.select(rows.workflow_uuid, rows.owner_xid).where(
+            rows.queue_name == self._name,
+            rows.status == "PENDING",
+            rows.executor_id == self.replica,
+            rows.owner_xid.is_not(None),
+        )
+
+        def read() -> list[Claim]:
+            with self._engine.connect() as connection:
+                return [Claim(job_id, token) for job_id, token in connection.execute(claimed)]
+
+        with as_storage_errors():
+            claims = await asyncio.to_thread(read)
+        running = {job.id for job in self._running.values()}
+        return frozenset(claim for claim in claims if claim.job_id not in running)
+
+    async def put_back(self, claims: Collection[Claim]) -> int:
+        """Put claims back into the queue, unless they have ended or were claimed anew; how many that were.
+
+        Raises:
+            StorageError: the database does not answer.
+        """
+        rows = self._rows.c
+        back = sa.update(self._rows).values(
+            status="ENQUEUED", owner_xid=None, started_at_epoch_ms=None, updated_at=int(time.time() * 1000)
+        )
+
+        def update() -> int:
+            with self._engine.begin() as connection:
+                return sum(
+                    connection.execute(
+                        back.where(
+                            rows.workflow_uuid == claim.job_id,
+                            rows.status == "PENDING",
+                            rows.owner_xid == claim.token,
+                        )
+                    ).rowcount
+                    for claim in claims
+                )
+
+        with as_storage_errors():
+            jobs = await asyncio.to_thread(update)
         self._bell.ring()
         return jobs
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -122,3 +123,22 @@ async def queue(open_queue: OpenQueue) -> AsyncIterator[JobQueue]:
     """A started queue that does not work yet."""
     async with open_queue() as queue:
         yield queue
+
+
+def lose_the_answer_to_a_claim(queue: JobQueue) -> asyncio.Event:
+    """Have the next claim of the queue carried out, and its caller told that the connection broke; set when it has."""
+    loop = asyncio.get_running_loop()
+    lost = asyncio.Event()
+    database: Any = queue._dbos._sys_db
+    carry_out = database.start_queued_partitioned_workflows
+
+    def claim(*arguments: object, **options: object) -> list[str]:
+        claimed: list[str] = carry_out(*arguments, **options)
+        if claimed:
+            database.start_queued_partitioned_workflows = carry_out
+            loop.call_soon_threadsafe(lost.set)
+            raise sa.exc.OperationalError("COMMIT", None, OSError("the connection broke"))
+        return claimed
+
+    database.start_queued_partitioned_workflows = claim
+    return lost

@@ -16,10 +16,11 @@ from services.inbox import inbox as module
 from services.inbox.albums import AlbumPart, AlbumParts
 from services.inbox.attempts import Attempts
 from services.inbox.dead_letters import DeadLetters
-from services.inbox.inbox import ALONE, FRESH_KEPT, PAUSES_S, TOGETHER, Inbox
+from services.inbox.inbox import ALONE, FRESH_KEPT, PAUSES_S, STRAY_AFTER_S, STRAYS_S, TOGETHER, Inbox
 from services.inbox.job import Job
 from services.inbox.queue import JobQueue
 from services.inbox.said import Said
+from tests.services.inbox.conftest import lose_the_answer_to_a_claim
 from tests.support.clock import ManualClock
 from tests.support.queue_process import QUEUE
 
@@ -114,6 +115,26 @@ async def opened(database: Database, url: sa.URL, clock: ManualClock) -> AsyncIt
 async def stored(database: Database, table: str) -> int:
     async with database.engine.connect() as connection:
         return (await connection.exec_driver_sql(f"SELECT count(*) FROM {table}")).scalar() or 0  # noqa: S608
+
+
+class TestStrays:
+    """What was claimed and is not being done."""
+
+    async def test_they_are_put_back_after_a_while(self, post: Post) -> None:
+        """Not at once: what was claimed a moment ago is about to be begun."""
+        lost = lose_the_answer_to_a_claim(post.inbox.queue)
+        await post.inbox.put([job(1), job(2)])
+        await post.work()
+        await lost.wait()
+        looking = asyncio.create_task(post.inbox.look_for_strays())
+        try:
+            began = post.clock.monotonic()
+            await post.until(lambda: post.worker.done, passing_s=STRAYS_S)
+            assert post.clock.monotonic() - began >= STRAY_AFTER_S
+            await post.until(lambda: len(post.worker.done) == 2)
+        finally:
+            looking.cancel()
+        assert post.worker.done == [job(1).id, job(2).id]
 
 
 class TestFailures:

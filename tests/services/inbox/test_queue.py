@@ -14,7 +14,7 @@ from core.errors import StartupError, StorageError
 from services.inbox import queue as module
 from services.inbox.job import LARGEST_PRIORITY, Job
 from services.inbox.queue import WAITING_LIMIT, JobQueue
-from tests.services.inbox.conftest import OpenQueue, Workshop
+from tests.services.inbox.conftest import OpenQueue, Workshop, lose_the_answer_to_a_claim
 from tests.support.clock import until
 from tests.support.postgres_server import PostgresServer
 from tests.support.queue_process import ended, queue_processes, sync_url
@@ -267,6 +267,26 @@ class TestEnds:
         await shop.until(lambda: len(shop.done) == 4)
         assert shop.done[2:] == ids(1, 2)
         assert await queue.recover("dead") == 0
+
+    async def test_a_claim_whose_answer_was_lost_is_put_back(self, queue: JobQueue, shop: Workshop) -> None:
+        """The database carried it out and nobody heard of that: without a look at it, its lane would wait for ever."""
+        lost = lose_the_answer_to_a_claim(queue)
+        await queue.put([job(1), job(2)])
+        await queue.work()
+        await lost.wait()
+        strays = await queue.strays()
+        assert [claim.job_id for claim in strays] == ids(1)
+        assert shop.begun == []
+
+        shop.gate.clear()
+        assert await queue.put_back(strays) == 1
+        await shop.until(lambda: shop.begun == ids(1))
+
+        # What is being done is no stray, and the lost claim is nobody's any more.
+        assert await queue.strays() == frozenset()
+        assert await queue.put_back(strays) == 0
+        shop.gate.set()
+        await shop.until(lambda: shop.done == ids(1, 2))
 
     async def test_what_is_done_and_old_is_deleted(self, queue: JobQueue, shop: Workshop, queue_url: sa.URL) -> None:
         """And nothing else, so many at a time."""
