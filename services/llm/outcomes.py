@@ -326,7 +326,9 @@ _SIGNS = (
     ("temporary failure in name resolution", "host not found"),
     ("no address associated", "host not found"),
     ("certificate", "TLS certificate not accepted"),
-    ("ssl", "TLS failed"),
+    # Only as OpenSSL writes it: aiohttp says of every connection that fails whether it would have had any.
+    ("[ssl", "TLS failed"),
+    ("(_ssl.c", "TLS failed"),
     ("reset by peer", "connection reset"),
     ("server disconnected", "connection closed without an answer"),
     ("incomplete chunked read", "connection cut"),
