@@ -20,8 +20,8 @@ LITELLM = {
     # It would fetch a price list from the internet at each import.
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     # By default it opens 500 connections to a host, and further requests wait.
-    "AIOHTTP_CONNECTOR_LIMIT": "0",
-    "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "0",
+    "AIOHTTP_CONNECTOR_LIMIT": "100000",
+    "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "100000",
 }
 
 
