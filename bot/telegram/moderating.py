@@ -101,6 +101,10 @@ def moderation_for(house: House, bot: Bot, delivery: Delivery) -> Moderation:
         desk=ModerationDesk(desk, bot.id),
         door=GroupModeration(groups, pipeline),
         caretaker=Caretaker(
-            Cared(groups, waiting, incidents, (seen, reports, warnings), scores), pipeline, enforcement, cards, clock
+            Cared(groups, waiting, incidents, (seen, reports, warnings, statistics), scores),
+            pipeline,
+            enforcement,
+            cards,
+            clock,
         ),
     )

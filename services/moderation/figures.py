@@ -4,11 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import timedelta
 
-from sqlalchemy import Executable, func, select
+from sqlalchemy import Executable, delete, func, select
 
 from core.clock import Clock
 from core.database import Database
 from core.moderation_tables import ModerationDayRow
+
+KEPT = timedelta(days=400)
+"""A month can be held against the same one a year before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +86,9 @@ class Statistics:
         async with self._database.reading() as session:
             found = (await session.execute(select(*sums).where(row.group_id == group_id, row.day >= first))).one()
         return Figures(*map(int, found))
+
+    async def forget_old(self) -> None:
+        """Forget what is older than `KEPT`."""
+        old = delete(ModerationDayRow).where(ModerationDayRow.day < (self._clock.now() - KEPT).date().isoformat())
+        async with self._database.session() as session:
+            await session.execute(old, execution_options={"synchronize_session": False})

@@ -33,7 +33,9 @@ REST_S = (5.0, 60.0)
 LAST_WRITE_S = 3.0
 """How long a shutdown waits for the last of it."""
 KEPT = timedelta(days=90)
-"""How long single requests are kept; the sums of the days stay."""
+"""How long single requests are kept."""
+SUMS_KEPT = timedelta(days=400)
+"""How long the sums of a day are kept: a month can be held against the same one a year before."""
 SWEEP_S = 24 * 3600.0
 SWEPT_AT_ONCE = 1000
 LARGEST = 10**13
@@ -133,11 +135,15 @@ class UsageLedger:
             return True
 
     async def sweep(self) -> int:
-        """Drop single requests that are older than they are kept, some at a time; how many were dropped.
+        """Drop what is older than it is kept, single requests some at a time; how many of those were dropped.
 
         Raises:
             StorageError: the database fails.
         """
+        # Of one day, mostly: it is done each day.
+        last = (self._clock.now() - SUMS_KEPT).date()
+        async with self._writing, self._database.session() as session:
+            await session.execute(delete(UsageDayRow).where(UsageDayRow.day < last))
         before = self._clock.now() - KEPT
         old = select(UsageRequestRow.id).where(UsageRequestRow.at < before).limit(SWEPT_AT_ONCE)
         dropped = 0

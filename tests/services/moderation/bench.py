@@ -166,7 +166,9 @@ class Bench:
             recorder, clock,
         )  # fmt: skip
         self.desk = ModerationDesk(desk, SELF)
-        cared = Cared(self.groups, self.waiting, self.incidents, (self.seen, reports, self.warnings), judge)
+        cared = Cared(
+            self.groups, self.waiting, self.incidents, (self.seen, reports, self.warnings, self.statistics), judge
+        )
         self.caretaker = Caretaker(cared, self.pipeline, self.enforcement, recorder, clock)
         self.settings = GroupSettings(GROUP, mode=Mode.ENFORCE)
 

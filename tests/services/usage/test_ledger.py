@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from core.provider_settings import Price, ProviderKind, ProviderSettings
 from core.tables import UsageDayRow, UsageRequestRow
 from services.llm.metering import RequestEnd, RequestReport, Used
 from services.usage.accounts import Usage, UsageAccounts
-from services.usage.ledger import BATCH, KEPT, PAUSE_S, REST_S, SWEEP_S, UsageLedger
+from services.usage.ledger import BATCH, KEPT, PAUSE_S, REST_S, SUMS_KEPT, SWEEP_S, UsageLedger
 from tests.services.llm.bench import eventually
 from tests.support.clock import ManualClock
 
@@ -285,6 +285,19 @@ async def test_single_requests_are_swept_and_sums_are_kept(database: Database, c
     assert await requests(database) == 1
     async with database.reading() as session:
         assert (await session.scalars(select(UsageDayRow.requests))).all() == [2]
+
+
+async def test_sums_of_a_day_are_kept_for_more_than_a_year(database: Database, clock: ManualClock) -> None:
+    """Otherwise a row a day for each person, chat and model would stay for ever."""
+    ledger = UsageLedger(database, clock)
+    for _ in range(2):
+        ledger.count(report(clock))
+        await ledger.flush()
+        clock.shift(timedelta(days=1).total_seconds())
+    clock.shift((SUMS_KEPT - timedelta(days=1)).total_seconds())
+    await ledger.sweep()
+    async with database.reading() as session:
+        assert (await session.scalars(select(UsageDayRow.day))).all() == [TODAY + timedelta(days=1)]
 
 
 async def test_it_sweeps_by_itself_once_a_day(file: Database, clock: ManualClock) -> None:
