@@ -21,6 +21,7 @@ from core.errors import (
     ProviderError,
     RequestRejected,
 )
+from core.provider_settings import ProviderKind
 from core.settings import ProviderSettings
 from services.llm.happenings import AttemptEnded, Happening, Result, Shed
 from services.llm.metering import NOTHING, RequestEnd, RequestReport, Used, used_by_prompt
@@ -184,8 +185,8 @@ class Attempts:
         self._lease = lease
         self._passed_over = passed_over
         self._withheld = withheld
-        # Whoever probes for all does not pay for it with a candidate less.
-        self._hops = service.rules.max_hops + (lease is not None)
+        # Whoever probes for all is answered by another one where that fails.
+        self._hops = service.rules.max_hops if lease is None else max(service.rules.max_hops, 2)
         self._current = candidates[0]
         self._slot: Slot | None = None
         self._began = service.time()
@@ -217,7 +218,10 @@ class Attempts:
             self._slots.extend(self._slot)
             return self._current
         self._leave()
-        while self._left and len(self._failed) < self._hops:
+        if len(self._failed) >= self._hops:
+            # The demo asks nobody, and says who could be asked.
+            self._left = deque(each for each in self._left if each.provider.kind is ProviderKind.DEMO)
+        while self._left:
             candidate = self._next_left()
             if self._is_too_small(candidate):
                 self._passed_over = True
@@ -344,8 +348,9 @@ class Attempts:
     def broke_off(self, error: Exception, used: Used) -> ProviderError | Exception:
         """The current candidate failed after its first output: the error to raise in place of `error`."""
         outcome = classify(error, self._service.rules.cooldown_s)
-        self._count(RequestEnd.INTERRUPTED, used, is_failure=outcome.try_next)
-        if not outcome.try_next:
+        is_failure = outcome.fault not in {Fault.REFUSED, Fault.OURS}
+        self._count(RequestEnd.INTERRUPTED, used, is_failure=is_failure)
+        if not is_failure:
             return self._surfaced(outcome, error)
         self._ended(Result.INTERRUPTED, outcome.fault)
         cut = Outcome(outcome.fault, outcome.reason, self._service.rules.cooldown_s)

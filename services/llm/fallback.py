@@ -15,7 +15,7 @@ from services.llm import routing
 from services.llm.attempts import HALF_OPEN, Asking, Attempts, Candidate, ModelChoice, Rules
 from services.llm.happenings import Happening, Probed, Watcher
 from services.llm.metering import Meter, RequestReport
-from services.llm.outcomes import Fault, Outcome, classify
+from services.llm.outcomes import Fault, Outcome, classify_report
 from services.llm.shedding import Shedding
 from services.llm.state import SharedRouting
 from services.llm.status import ServiceStatus, Tally, status_of
@@ -195,13 +195,13 @@ class LLMProviderFallback:
         await self._act(routing.reset(provider, self._clock.time(), self._usable))
 
     async def report_provider_failure(self, provider: str, error: BaseException, context: str) -> None:
-        """Count a failure that a caller saw; it cools the provider down where the error is the provider's fault.
+        """Count a failure that a caller saw; it cools the provider down unless it is the caller's own.
 
         Raises:
             UnknownProvider: it is not in AVAILABLE_PROVIDERS.
         """
         self._known(provider)
-        outcome = classify(error, self._rules.cooldown_s)
+        outcome = classify_report(error, self._rules.cooldown_s)
         self.failed(provider, outcome, context)
         await self._shared.commit(lambda state: state, ACKNOWLEDGE_S)
 

@@ -1,8 +1,5 @@
 """Models for the rest of the house: each goes through the fallback service."""
 
-from typing import TypeVar
-
-from pydantic import BaseModel
 from pydantic_ai.settings import ModelSettings
 
 from core.errors import UnknownProvider
@@ -13,10 +10,9 @@ from services.llm.naming import NameGenerator, Title
 from services.llm.routed import Builder, RoutedModel
 from services.llm.streams import Listener
 from services.llm.structured import Structured
+from services.moderation.verdict import Verdict
 
 NAMING = "naming"
-
-Out = TypeVar("Out", bound=BaseModel)
 
 
 class LLMModelFactory:
@@ -74,18 +70,17 @@ class LLMModelFactory:
         )
 
     def create_moderation_model(
-        self, context: str, output: type[Out], *, local_only: bool = False, chat: str | None = None
-    ) -> DirectModel[Out]:
-        """A model that judges: each request gives a value of `output`.
+        self, context: str, *, local_only: bool = False, chat: str | None = None
+    ) -> DirectModel[Verdict]:
+        """A model that judges: each request gives a verdict.
 
         Args:
             context: what it is for, for the log and the usage: `moderation`.
-            output: the shape of a verdict; its schema is what the model is told.
             local_only: leave out remote providers, because nobody agreed to them.
             chat: the chat that is judged, such as `telegram:-100`.
         """
         purpose = Purpose(context, local_only=local_only, chat=chat)
-        return DirectModel(self._fallback, self._builder, purpose, Structured(output))
+        return DirectModel(self._fallback, self._builder, purpose, Structured(Verdict))
 
     def create_name_generator_model(
         self, language: str | None, max_length: int, *, local_only: bool = False, chat: str | None = None

@@ -5,6 +5,8 @@ cannot differ.
 """
 
 import json
+import socket
+import ssl
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
@@ -123,6 +125,26 @@ def classify(error: BaseException, cooldown_s: float) -> Outcome:
     return Outcome(fault, describe(error), rest)
 
 
+def classify_report(error: BaseException, cooldown_s: float) -> Outcome:
+    """The outcome of what somebody reports as a provider's failure.
+
+    They should know: an error of an unknown kind is the provider's too, unless it is one that only a bug raises.
+
+    Args:
+        error: what they saw.
+        cooldown_s: the ordinary cooldown.
+    """
+    outcome = classify(error, cooldown_s)
+    if outcome.fault is Fault.OURS and isinstance(error, Exception) and not isinstance(error, _BUGS):
+        return Outcome(Fault.DOWN, outcome.reason, cooldown_s)
+    return outcome
+
+
+_BUGS = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, NameError, SyntaxError,
+    TypeError, ValueError,
+)  # fmt: skip
+
 _CODES: dict[str, Fault] = {
     "content_filter": Fault.REFUSED,
     "content_policy_violation": Fault.REFUSED,
@@ -176,7 +198,15 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (UnexpectedModelBehavior, Fault.UNREADABLE),
     # Mistral's SDK reaches for the text of an empty response that it has not read.
     (httpx2.StreamError, Fault.UNREADABLE),
+    # Errors of connections as they are, where no adapter has given them a name of the library's.
+    (httpx2.TimeoutException, Fault.DOWN),
+    (httpx2.ConnectError, Fault.DOWN),
+    (httpx2.TransportError, Fault.HICCUP),
     (TimeoutError, Fault.DOWN),
+    (ssl.SSLError, Fault.DOWN),
+    (socket.gaierror, Fault.DOWN),
+    (ConnectionRefusedError, Fault.DOWN),
+    (ConnectionError, Fault.HICCUP),
 )
 _PHASE_FAULTS: dict[str | None, Fault] = {"pool": Fault.BUSY, "connect": Fault.DOWN}
 
@@ -264,7 +294,7 @@ def describe(error: BaseException) -> str:
             return f"no output within {error.timeout:g} s"
         case ModelRequestTimeout():
             return f"no answer within {error.timeout:g} s"
-        case ModelConnectionError():
+        case _ if isinstance(error, _OF_CONNECTIONS):
             return _transport_reason(error)
         case ModelAPIError():
             return _api_reason(error)
@@ -301,7 +331,10 @@ def _api_reason(error: ModelAPIError) -> str:
     return "the stream ended without a finish_reason" if "finish_reason" in error.message else "unreadable answer"
 
 
-def _transport_reason(error: ModelConnectionError) -> str:
+_OF_CONNECTIONS = (ModelConnectionError, httpx2.TransportError, ConnectionError, ssl.SSLError, socket.gaierror)
+
+
+def _transport_reason(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ConnectionRefusedError):
@@ -313,9 +346,15 @@ def _transport_reason(error: ModelConnectionError) -> str:
             if sign in text:
                 return reason
         cause = cause.__cause__ or cause.__context__
-    return {"connect": "cannot connect", "pool": "too many requests in flight"}.get(
-        error.phase or "", "connection lost"
-    )
+    match error:
+        case httpx2.TimeoutException():
+            return "timed out"
+        case ModelConnectionError(phase="connect") | httpx2.ConnectError():
+            return "cannot connect"
+        case ModelConnectionError(phase="pool"):
+            return "too many requests in flight"
+        case _:
+            return "connection lost"
 
 
 _SIGNS = (

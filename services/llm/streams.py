@@ -24,10 +24,12 @@ from pydantic_ai.models import StreamedResponse
 from services.llm.attempts import Attempts, Candidate
 from services.llm.deadlines import Deadline
 from services.llm.metering import Used, used_partly, used_whole
-from services.llm.outcomes import AnswerGivenUp, EmptyAnswer
+from services.llm.outcomes import AnswerGivenUp, EmptyAnswer, Fault, classify
 
 Event = ModelResponseStreamEvent
 
+AFTER_FINISH_S = 2.0
+"""How long a stream that has given its finish reason may take to what it says after it, and to its end marker."""
 GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
 """Finish reasons that are none to be content with and that the library does not know: OpenRouter's and LiteLLM's,
 vLLM's, DeepSeek's, Google's."""
@@ -199,7 +201,8 @@ class CommittedStream:
             raise StopAsyncIteration
         now = self._loop.time()
         self._end_by += now - self._passed_on
-        stalled_by = now + self._stall_s
+        is_finished = self._is_finished
+        stalled_by = now + (min(self._stall_s, AFTER_FINISH_S) if is_finished else self._stall_s)
         self._deadline.until = min(stalled_by, self._end_by)
         try:
             with self._deadline:
@@ -212,6 +215,10 @@ class CommittedStream:
             self.close()
             if self._response.cancelled:
                 # Somebody stopped the stream, which tears the connection down under whoever reads it.
+                raise StopAsyncIteration from error
+            if is_finished and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}:
+                # The answer is whole: what is missing is the end marker.
+                self._end()
                 raise StopAsyncIteration from error
             if isinstance(error, TimeoutError):
                 whole = self._end_by <= stalled_by
@@ -239,10 +246,16 @@ class CommittedStream:
             raise self._attempts.refused(refusal(details), self._used_partly())
         if failed := failed_end(reason, details):
             raise self._attempts.broke_off(AnswerGivenUp(failed), self._used_partly())
-        if reason is None and not (details or {}).get("finish_reason"):
+        if not self._is_finished:
             cut = ModelAPIError(self._response.model_name, "the stream ended without a finish_reason")
             raise self._attempts.broke_off(cut, self._used_partly())
         self._attempts.succeeded(self._first_output_s, self._used_whole())
+
+    @property
+    def _is_finished(self) -> bool:
+        """Whether the provider has said why the answer ends, be it in words of its own."""
+        details = self._response.provider_details or {}
+        return self._response.finish_reason is not None or bool(details.get("finish_reason"))
 
     def _used_whole(self) -> Used:
         return used_whole(self._response.usage, self._response.get().parts, self._messages)

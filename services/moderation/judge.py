@@ -48,9 +48,7 @@ class Asker(Protocol):
 class Askers(Protocol):
     """Makes what asks; the model factory is one."""
 
-    def create_moderation_model(
-        self, context: str, output: type[Verdict], *, local_only: bool = False, chat: str | None = None
-    ) -> Asker:
+    def create_moderation_model(self, context: str, *, local_only: bool = False, chat: str | None = None) -> Asker:
         """A model that answers with verdicts."""
         ...
 
@@ -99,7 +97,7 @@ class Judge:
 
     async def _asked(self, message: GroupMessage, normal: Normal, prompt: str, *, local_only: bool) -> Judgement:
         chat = f"telegram:{message.group_id}"
-        model = self._models.create_moderation_model(CONTEXT, Verdict, local_only=local_only, chat=chat)
+        model = self._models.create_moderation_model(CONTEXT, local_only=local_only, chat=chat)
         try:
             answer = await model.ask(INSTRUCTIONS, prompt)
         except ContentRefused as error:

@@ -180,6 +180,8 @@ class Answer:
     gate_after: int = 0
     breaks_off: Callable[[Exchange], Awaitable[None]] | None = None
     """What happens instead of the end, streamed or plain."""
+    trails_off: Callable[[Exchange], Awaitable[None]] | None = None
+    """What happens instead of the end marker of a stream."""
 
     async def play(self, exchange: Exchange) -> None:
         if self.delay_s:
@@ -205,6 +207,9 @@ class Answer:
             return
         if self.finish is not None:
             await exchange.chunk(wire.finish(self.finish, usage=self.usage))
+        if self.trails_off is not None:
+            await self.trails_off(exchange)
+            return
         if self.done_marker:
             await exchange.chunk(wire.done())
         await exchange.end()
@@ -444,6 +449,24 @@ def no_finish_reason(pieces: Sequence[str] = ("Half", " an", " answer")) -> Answ
 def no_done_marker(pieces: Sequence[str] = ("A", " whole", " answer")) -> Answer:
     """A stream with a finish reason and no end marker, as some servers send it."""
     return Answer(tuple(pieces), done_marker=False)
+
+
+def hang_after_the_finish(pieces: Sequence[str] = ("A", " whole", " answer")) -> Answer:
+    """Everything but the end marker, and then nothing."""
+
+    async def trails_off(exchange: Exchange) -> None:
+        await exchange.wait(asyncio.Event().wait())
+
+    return Answer(tuple(pieces), trails_off=trails_off)
+
+
+def cut_after_the_finish(pieces: Sequence[str] = ("A", " whole", " answer")) -> Answer:
+    """Everything but the end marker, and then the connection closes without the end of the body."""
+
+    async def trails_off(exchange: Exchange) -> None:
+        exchange.cut()
+
+    return Answer(tuple(pieces), trails_off=trails_off)
 
 
 def refusal(text: str = "I can't help with that.") -> Answer:

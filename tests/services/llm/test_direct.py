@@ -3,10 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-from pydantic import BaseModel
 from redis.asyncio import Redis
 
 from core.errors import AllProvidersFailed, ConsentNeeded, ContentRefused, RequestRejected
@@ -14,6 +13,7 @@ from core.provider_settings import ProviderKind
 from core.redis import open_redis
 from services.llm.naming import first_words
 from services.llm.structured import Structured
+from services.moderation.verdict import Verdict
 from tests.services.llm.bench import Bench, bench, provider
 from tests.support.llm_providers import NETWORKED_KINDS, provider_at
 from tests.support.llm_server import (
@@ -30,13 +30,6 @@ from tests.support.llm_server import (
 
 WRONG = {"category": "no such category", "confidence": 3}
 RIGHT = {"category": "ok", "confidence": 97}
-
-
-class Verdict(BaseModel):
-    """What was judged."""
-
-    category: Literal["ok", "spam"]
-    confidence: int
 
 
 def verdict(fields: dict[str, Any] | None = None) -> Answer:
@@ -71,7 +64,7 @@ def asked(servers: list[LLMServer]) -> list[int]:
 async def test_a_verdict_comes_with_who_gave_it_and_what_it_used(three: Bench, servers: list[LLMServer]) -> None:
     """By one request, with the schema, few tokens and no imagination."""
     servers[0].default = verdict()
-    model = three.factory.create_moderation_model("moderation", Verdict)
+    model = three.factory.create_moderation_model("moderation")
     given = await model.ask("Judge.", "Buy now")
     assert given.value == Verdict(category="ok", confidence=97)
     assert (given.provider, given.model, given.input_tokens, given.output_tokens) == ("a", "a-model", 11, 7)
@@ -91,7 +84,7 @@ async def test_every_kind_is_asked_in_a_way_that_it_understands(
     """Each SDK takes the schema and gives the value back."""
     servers[0].default = verdict()
     async with bench(store, [provider_at(servers[0], kind)]) as replica:
-        given = await replica.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+        given = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert given.value.confidence == 97
     assert given.output_tokens > 0
 
@@ -124,7 +117,7 @@ def test_each_candidate_gets_the_mode_that_its_model_can_do(profile: dict[str, o
 async def test_a_weak_model_may_write_its_verdict_down(three: Bench, servers: list[LLMServer], said: str) -> None:
     """What should have been a call of the tool is one in words."""
     servers[0].default = answer(said)
-    given = await three.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert (given.provider, given.value.category) == ("a", "ok")
 
 
@@ -135,7 +128,7 @@ async def test_an_answer_that_does_not_validate_is_one_more_try(
     """With the next candidate; nobody cools down for it, since chats are answered well enough."""
     servers[0].default = wrong
     servers[1].default = verdict()
-    given = await three.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert given.provider == "b"
     assert asked(servers) == [1, 1, 0]
     assert three.cooling() == {}
@@ -147,7 +140,7 @@ async def test_a_second_one_is_an_error(three: Bench, servers: list[LLMServer]) 
     servers[0].default = servers[1].default = verdict(WRONG)
     servers[2].default = verdict()
     with pytest.raises(AllProvidersFailed) as caught:
-        await three.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+        await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert [attempt.provider for attempt in caught.value.attempts] == ["a", "b"]
     assert "category" in caught.value.attempts[0].reason
     assert "no such category" not in str(caught.value)
@@ -159,7 +152,7 @@ async def test_a_failure_goes_on_as_in_a_chat(three: Bench, servers: list[LLMSer
     servers[0].default = status(401)
     servers[1].default = status(503)
     servers[2].default = verdict()
-    given = await three.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert given.provider == "c"
     assert three.cooling().keys() == {"a", "b"}
 
@@ -170,7 +163,7 @@ async def test_thinking_until_the_tokens_are_used_up_is_no_fault_of_the_provider
     """The limit is ours."""
     servers[0].default = Answer(thinking="Let me see", finish="length")
     servers[1].default = verdict()
-    given = await three.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert given.provider == "b"
     assert three.cooling() == {}
 
@@ -180,7 +173,7 @@ async def test_a_refusal_goes_to_one_other_candidate(three: Bench, servers: list
     """Nobody cools down, and the other does not lead from now on."""
     servers[0].default = refused
     servers[1].default = verdict()
-    given = await three.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert given.provider == "b"
     assert asked(servers) == [1, 1, 0]
     assert three.cooling() == {}
@@ -194,7 +187,7 @@ async def test_a_refusal_goes_to_no_third_candidate(three: Bench, servers: list[
     servers[1].default = other
     servers[2].default = verdict()
     with pytest.raises(ContentRefused) as caught:
-        await three.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+        await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert caught.value.provider == "a"
     assert asked(servers) == [1, 1, 0]
 
@@ -203,7 +196,7 @@ async def test_a_request_that_is_at_fault_is_not_sent_around(three: Bench, serve
     """A 400 surfaces."""
     servers[0].default = status(400)
     with pytest.raises(RequestRejected):
-        await three.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+        await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert asked(servers) == [1, 0, 0]
 
 
@@ -212,7 +205,7 @@ async def test_without_consent_no_byte_leaves(store: Redis, servers: list[LLMSer
     providers = [provider(name, server.url, remote=True) for name, server in zip("ab", servers, strict=False)]
     async with bench(store, providers) as replica:
         with pytest.raises(ConsentNeeded):
-            await replica.factory.create_moderation_model("moderation", Verdict, local_only=True).ask("Judge.", "Hm")
+            await replica.factory.create_moderation_model("moderation", local_only=True).ask("Judge.", "Hm")
         with pytest.raises(ConsentNeeded):
             await replica.factory.create_name_generator_model("en", 40, local_only=True).name("Hm", "Well")
     assert [server.connections for server in servers] == [0, 0, 0]
@@ -224,7 +217,7 @@ async def test_a_silent_provider_is_left_after_its_timeout(store: Redis, servers
     servers[1].default = verdict()
     providers = [provider("a", servers[0].url, timeout_s=0.1), provider("b", servers[1].url)]
     async with bench(store, providers) as replica:
-        given = await replica.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+        given = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert given.provider == "b"
 
 
@@ -233,7 +226,7 @@ async def test_a_reasoning_family_gets_what_it_accepts(store: Redis, servers: li
     servers[0].default = verdict()
     chain = [replace(provider_at(servers[0], ProviderKind.OPENAI), models=("gpt-5-mini",))]
     async with bench(store, chain) as replica:
-        await replica.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Buy now")
+        await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     sent = servers[0].requests[0].json
     assert "temperature" not in sent
     assert sent["reasoning_effort"] == "minimal"

@@ -1,10 +1,13 @@
 """The fallback service as its users meet it: over HTTP, with the embedded store and a clock that the tests move."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+import httpx2
 import pytest
 from pydantic_ai import Agent
 from pydantic_ai.direct import model_request_stream
@@ -187,6 +190,34 @@ async def test_no_more_than_max_hops_are_tried(hops: int, asked: list[int]) -> N
 
         assert stage.counts() == asked
         assert len(failure.value.attempts) == sum(asked)
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+async def test_a_probe_that_fails_is_one_of_the_hops(hops: int) -> None:
+    """But one that may be tried alone has another one behind it: whoever probes for all is to be answered."""
+    async with staged(Rules(max_hops=hops)) as stage:
+        await stage.fallback.report_provider_failure("first", TimeoutError("silent"), "test")
+        stage.replica.clock.shift(300)
+        for server in stage.servers:
+            server.default = llm.status(529)
+
+        with pytest.raises(AllProvidersFailed) as failure:
+            await stage.asked()
+
+        assert [attempt.provider for attempt in failure.value.attempts] == ["second", "first"]
+
+
+async def test_the_demo_is_no_hop() -> None:
+    """A newcomer who has configured many that do not answer reads what to do all the same."""
+    async with LLMServer() as down, open_redis(None) as redis:
+        down.default = llm.status(529)
+        demo = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), remote=False)
+        providers = [*(provider(name, down.url) for name in ("a", "b", "c", "d")), demo]
+        async with bench(redis, providers, rules=Rules(max_hops=2)) as replica:
+            response = await replica.ask()
+
+            assert answered_by(response) == "demo"
+            assert len(down.requests) == 2
 
 
 async def test_when_all_cool_down_the_one_that_is_free_first_is_tried(stage: Stage) -> None:
@@ -771,6 +802,27 @@ async def test_a_reported_failure_counts_like_one_that_was_seen(stage: Stage) ->
 
     assert stage.replica.cooling() == {"first": 300}
     assert await stage.asked() == "second"
+
+
+# (what a caller saw, the reason that operators read)
+REPORTS: list[tuple[Exception, str]] = [
+    (ConnectionRefusedError(111, "Connect call failed"), "connection refused"),
+    (ConnectionResetError(104, "Connection reset by peer"), "connection reset"),
+    (socket.gaierror(-2, "Name or service not known"), "host not found"),
+    (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "TLS failed"),
+    (httpx2.ConnectTimeout("connecting took too long"), "timed out"),
+    (httpx2.RemoteProtocolError("Server disconnected"), "connection closed without an answer"),
+    (Exception("what nobody has a name for"), "Exception"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), REPORTS, ids=[type(error).__name__ for error, _ in REPORTS])
+async def test_whatever_a_caller_saw_of_a_connection_counts(stage: Stage, error: Exception, reason: str) -> None:
+    """Not every caller goes through an adapter that gives errors the library's names."""
+    await stage.fallback.report_provider_failure("first", error, "test")
+
+    assert stage.replica.cooling() == {"first": 300}
+    assert stage.fallback.get_provider_status().providers[0].reason == reason
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyError("a bug of ours")], ids=["stopped", "our bug"])

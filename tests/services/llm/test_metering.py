@@ -225,7 +225,7 @@ async def test_verdicts_and_names_count_too(counted: Counted) -> None:
     counted.first.script(tool_call("final_result", {"confidence": "high"}))
     counted.second.script(tool_call("final_result", {"confidence": 90}))
     factory = counted.replica.factory
-    await factory.create_moderation_model("moderation", Verdict, chat="telegram:-100").ask("Judge.", "Hm")
+    await factory.create_moderation_model("moderation", chat="telegram:-100").ask("Judge.", "Hm")
     await factory.create_name_generator_model("en", 40, chat="telegram:7").name("Hm", "Well")
     assert counted.book.ends == [("a", A, False), ("b", A, False), ("a", A, False)]
     seen = [(each.purpose, each.chat, each.used.is_answer) for each in counted.book.reports]
@@ -240,7 +240,7 @@ async def test_who_was_never_asked_is_not_counted(counted: Counted) -> None:
     """A third candidate after two misfits, and one after two refusals."""
     counted.first.default = counted.second.default = answer("no verdict")
     with pytest.raises(AllProvidersFailed):
-        await counted.replica.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Hm")
+        await counted.replica.factory.create_moderation_model("moderation").ask("Judge.", "Hm")
     assert counted.book.ends == [("a", A, False), ("b", A, False)]
 
 
@@ -251,6 +251,6 @@ async def test_a_candidate_that_may_not_judge_after_a_refusal_is_not_counted() -
         server.default = content_filter()
         async with bench(redis, [provider(name, server.url) for name in "abc"], meter=book) as replica:
             with pytest.raises(ContentRefused):
-                await replica.factory.create_moderation_model("moderation", Verdict).ask("Judge.", "Hm")
+                await replica.factory.create_moderation_model("moderation").ask("Judge.", "Hm")
     await redis.aclose()
     assert book.ends == [("a", R, False), ("b", R, False)]

@@ -236,6 +236,7 @@ async def test_a_request_that_azure_s_filter_rejected_surfaces(stage: Stage, *, 
 
 BREAKS_OFF: list[tuple[str, Callable[[], Behaviour]]] = [
     ("an error", lambda: llm.error_in_stream(after_pieces=1)),
+    ("an error that blames the request", lambda: llm.error_in_stream(1, code=400, type="invalid_request_error")),
     ("a cut", lambda: llm.cut(after_pieces=1)),
     ("a stall", lambda: llm.stall(after_pieces=1)),
     ("an unreadable piece", lambda: llm.garbage_in_stream(after_pieces=1)),
@@ -289,13 +290,32 @@ async def test_an_end_in_words_of_its_own_is_an_end(stage: Stage, *, streamed: b
     assert stage.replica.cooling() == {}
 
 
-@EACH_KIND
-async def test_a_missing_end_marker_is_fine(stage: Stage) -> None:
-    """A finish reason without `[DONE]` behind it is a whole answer."""
-    stage.first.default = llm.no_done_marker(("A", " whole", " answer"))
+# (what is there in the place of the end marker, the server's behaviour)
+NO_END_MARKER: list[tuple[str, Callable[[], Behaviour]]] = [
+    ("the end of the body", llm.no_done_marker),
+    ("a cut", llm.cut_after_the_finish),
+    ("silence", llm.hang_after_the_finish),
+]
 
-    assert said(await stage.replica.ask(streamed=True)) == "A whole answer"
-    assert stage.replica.cooling() == {}
+
+@EACH_KIND
+@pytest.mark.parametrize("does", [row[1] for row in NO_END_MARKER], ids=[row[0] for row in NO_END_MARKER])
+async def test_a_missing_end_marker_is_fine(stage: Stage, does: Callable[[], Behaviour]) -> None:
+    """What came with a finish reason is a whole answer."""
+    stage.first.default = does()
+
+    async with impatient(stage, stall_timeout_s=0.3) as replica:
+        assert said(await replica.ask(streamed=True)) == "A whole answer"
+        assert replica.cooling() == {}
+
+
+@EACH_KIND
+async def test_silence_after_the_finish_is_not_waited_out(stage: Stage) -> None:
+    """The answer is all there: nobody waits for what may follow it as long as between two pieces."""
+    stage.first.default = llm.hang_after_the_finish()
+
+    async with impatient(stage, stall_timeout_s=30) as replica, asyncio.timeout(15):
+        assert said(await replica.ask(streamed=True)) == "A whole answer"
 
 
 async def test_an_answer_takes_no_longer_than_its_timeout(stage: Stage) -> None:

@@ -122,10 +122,6 @@ class Request:
     passed_over: bool = False
     too_long: bool = False
 
-    @property
-    def hops(self) -> int:
-        return MAX_HOPS + (self.trial is not None)
-
 
 class FallbackMachine(RuleBasedStateMachine):
     """Two replicas and what they should know."""
@@ -261,7 +257,7 @@ class FallbackMachine(RuleBasedStateMachine):
         """The request goes to its next candidate, or ends because there is none."""
         known, now = self.known(request.replica), self.now(request.replica)
         candidate = self.run(self._next(request.attempts))
-        if not request.left or len(request.failed) >= request.hops:
+        if not request.left or len(request.failed) >= MAX_HOPS:
             assert candidate is None, "no more than so many are tried"
             self._exhausted(request)
             return
