@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from aiohttp import web
@@ -12,10 +12,12 @@ from aiohttp.hdrs import ACCEPT, CACHE_CONTROL
 
 from bot.web.app import Route
 from bot.web.health import Readiness
+from core.errors import StorageError
 from core.log import Redactor
 from core.telemetry import Metrics
 from services.llm.fallback import LLMProviderFallback
 from services.llm.status import ProviderStatus, ServiceStatus
+from services.usage.accounts import Usage, UsageAccounts
 
 NOT_STORED = {CACHE_CONTROL: "no-store"}
 
@@ -27,15 +29,22 @@ class Pages:
         readiness: whether the bot can do its work.
         metrics: the figures.
         fallback: the providers.
+        accounts: what was used of them.
         redactor: takes out what must not be shown, should it ever come so far.
     """
 
     def __init__(
-        self, readiness: Readiness, metrics: Metrics, fallback: LLMProviderFallback, redactor: Redactor
+        self,
+        readiness: Readiness,
+        metrics: Metrics,
+        fallback: LLMProviderFallback,
+        accounts: UsageAccounts,
+        redactor: Redactor,
     ) -> None:
         self._readiness = readiness
         self._metrics = metrics
         self._fallback = fallback
+        self._accounts = accounts
         self._redactor = redactor
         self._lag = metrics.gauge("event_loop_lag_seconds", "How long what is ready had to wait just now")
 
@@ -74,32 +83,45 @@ class Pages:
 
     async def status(self, _request: web.Request) -> web.Response:
         """The providers by priority."""
-        return self._json(status_of(self._fallback.get_provider_status()))
+        try:
+            today = await self._accounts.by_provider(self._accounts.today)
+        except StorageError:
+            today = None
+        return self._json(status_of(self._fallback.get_provider_status(), today))
 
     def _json(self, body: object, status: int = 200) -> web.Response:
         text = self._redactor.text(json.dumps(body, ensure_ascii=False, indent=2))
         return web.Response(status=status, text=text + "\n", content_type="application/json", headers=NOT_STORED)
 
 
-def status_of(status: ServiceStatus) -> dict[str, object]:
-    """The state of the service as JSON takes it; instants in ISO 8601, times in seconds."""
+def status_of(status: ServiceStatus, today: Mapping[str, Usage] | None) -> dict[str, object]:
+    """The state of the service as JSON takes it; instants in ISO 8601, times in seconds.
+
+    Args:
+        status: what is known of the providers; requests and failures are of this process, since its start.
+        today: what all replicas used of each today (UTC); None where that cannot be told.
+    """
     return {
         "forced": status.forced,
         "preferred": status.preferred,
         "shared": status.shared,
-        "providers": [_provider(provider) for provider in status.providers],
+        "providers": [_provider(provider, today) for provider in status.providers],
     }
 
 
-def _provider(provider: ProviderStatus) -> dict[str, object]:
+def _provider(provider: ProviderStatus, today: Mapping[str, Usage] | None) -> dict[str, object]:
     fields = dataclasses.asdict(provider)
     latest: Sequence[float] = fields.pop("first_output_s")
     until = provider.until
+    used = None if today is None else today.get(provider.provider, Usage())
     return {
         **fields,
         "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds") if until is not None else None,
         "first_output_median_s": round(statistics.median(latest), 3) if latest else None,
         "first_output_p95_s": round(_percentile_95(latest), 3) if latest else None,
+        "requests_today": used.requests if used is not None else None,
+        "failures_today": used.failures if used is not None else None,
+        "cost_today_usd": used.cost_usd if used is not None else None,
     }
 
 

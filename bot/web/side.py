@@ -36,7 +36,7 @@ async def web_side(house: House, checks: Mapping[str, Check], routes: Sequence[R
         },
         house.clock,
     )
-    pages = Pages(readiness, house.metrics, house.fallback, Redactor(settings.secrets))
+    pages = Pages(readiness, house.metrics, house.fallback, house.accounts, Redactor(settings.secrets))
     web = WebSide(
         host=settings.web_host,
         port=settings.web_port,

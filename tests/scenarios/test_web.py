@@ -128,6 +128,9 @@ async def test_the_state_of_the_providers_needs_the_token(empty_stage: Stage) ->
     assert (first["provider"], first["state"], first["reason"]) == ("a", "cooling", "HTTP 503 (server_error)")
     assert (second["state"], second["requests"], second["models"]) == ("preferred", 2, ["n"])
     assert second["first_output_median_s"] > 0
+    # Over all replicas, from the database: what this one has not written yet is written first.
+    assert (first["requests_today"], first["failures_today"]) == (1, 1)
+    assert (second["requests_today"], second["failures_today"], second["cost_today_usd"]) == (2, 0, 0.0)
     assert (third["state"], third["reason"]) == ("not_configured", "OPENAI_API_KEY is not set")
     assert_discreet(stage, client)
 
