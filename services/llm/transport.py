@@ -8,11 +8,14 @@ aiohttp an answer of 200 pieces takes 12 ms of CPU less, a sixth of all that the
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from ssl import SSLContext
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
+from httpx2._utils import URLPattern, get_environment_proxies  # pyright: ignore[reportPrivateUsage]  # see below
 from yarl import URL
+
+LONGEST_HEADER = 65_536
+"""Bytes: gateways copy headers from behind them, and aiohttp's own limit is an eighth of that."""
 
 _ERRORS: tuple[tuple[type[Exception], type[httpx2.TransportError]], ...] = (
     # The first that fits counts: most of aiohttp's errors are several of these at once.
@@ -45,7 +48,10 @@ class Transport(httpx2.AsyncBaseTransport):
     def __init__(self, *, tls: SSLContext, keepalive_s: float, trust_env: bool) -> None:
         self._tls = tls
         self._keepalive_s = keepalive_s
-        self._proxies = getproxies() if trust_env else {}
+        # As httpx2 reads them, with the patterns of NO_PROXY. aiohttp's own `trust_env` reads ~/.netrc too, and refuses
+        # a request that has a key beside what stands there.
+        proxies = get_environment_proxies() if trust_env else {}
+        self._proxies = sorted((URLPattern(pattern), proxy) for pattern, proxy in proxies.items())
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -71,7 +77,10 @@ class Transport(httpx2.AsyncBaseTransport):
             response.status,
             headers=response.raw_headers,
             stream=_Body(response),
-            extensions={"http_version": b"HTTP/1.1", "reason_phrase": (response.reason or "").encode()},
+            extensions={
+                "http_version": b"HTTP/1.1",
+                "reason_phrase": (response.reason or "").encode("ascii", "ignore"),
+            },
         )
 
     async def aclose(self) -> None:
@@ -87,15 +96,15 @@ class Transport(httpx2.AsyncBaseTransport):
                 # Cookies, compression and redirects are the client's.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
+                max_line_size=LONGEST_HEADER,
+                max_field_size=LONGEST_HEADER,
+                max_headers=1024,
             )
         return self._session
 
     def _proxy_for(self, url: httpx2.URL) -> str | None:
-        # Not by aiohttp's own `trust_env`: that would look into ~/.netrc too, and refuse a request that has its key.
-        if not self._proxies or proxy_bypass(url.host):
-            return None
-        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
-        if proxy is not None and not proxy.startswith(("http://", "https://")):
+        proxy = next((proxy for pattern, proxy in self._proxies if pattern.matches(url)), None)
+        if proxy is not None and not proxy.lower().startswith(("http://", "https://")):
             raise httpx2.ProxyError("only proxies that speak HTTP are supported")
         return proxy
 
@@ -118,6 +127,9 @@ class _Body(httpx2.AsyncByteStream):
                 if rest := content._read_nowait(-1):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
                     yield rest
                 raise
+            except RuntimeError as error:
+                # What aiohttp says when it could not read on and the connection has gone since.
+                raise httpx2.ReadError(str(error)) from error
 
     async def aclose(self) -> None:
         # Of a response that was not read to its end the connection is closed.

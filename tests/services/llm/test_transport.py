@@ -161,24 +161,65 @@ async def test_question_without_a_body_has_none() -> None:
     assert b"content-" not in heads[0]
 
 
-async def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked for what leaves the operator's machines, and for nothing else."""
+@asynccontextmanager
+async def naming_requests() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server, and the first lines of the requests that it got."""
     asked: list[bytes] = []
 
     async def serve(head: bytes, writer: asyncio.StreamWriter) -> None:
         asked.append(head.split(b"\r\n", 1)[0])
         writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
 
-    async with serving(serve) as proxy, serving(serve) as direct:
-        monkeypatch.setenv("http_proxy", proxy)
-        monkeypatch.setenv("no_proxy", "internal.example")
+    async with serving(serve) as url:
+        yield url, asked
+
+
+async def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for what leaves the operator's machines, and for nothing else; many write it without its scheme."""
+    async with naming_requests() as (proxy, asked):
+        monkeypatch.setenv("http_proxy", proxy.removeprefix("http://"))
         async with client(trust_env=True) as asking:
             await asking.get("http://llm.example/v1/models")
-            with pytest.raises(httpx2.ConnectError):
-                await asking.get("http://internal.example/")
         async with client(trust_env=False) as asking:
-            await asking.get(direct)
+            await asking.get(proxy)
     assert asked == [b"GET http://llm.example/v1/models HTTP/1.1", b"GET / HTTP/1.1"]
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.0/8", "a.example, 127.0.0.1", "*"])
+async def test_what_no_proxy_names_is_reached_directly(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+    """In the forms that operators know from httpx2 and curl."""
+    async with naming_requests() as (proxy, by_proxy), naming_requests() as (url, asked):
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", no_proxy)
+        async with client(trust_env=True) as asking:
+            await asking.get(url)
+    assert (by_proxy, asked) == ([], [b"GET / HTTP/1.1"])
+
+
+async def test_long_headers_and_words_of_any_alphabet() -> None:
+    """Gateways copy headers from behind them, and some say in their own language why they refuse."""
+    head = b"HTTP/1.1 403 Acc\xe8s refus\xe9\r\nX-Long: " + b"x" * 30_000 + b"\r\nContent-Length: 0\r\n\r\n"
+    async with serving(saying(head)) as url, client() as asking:
+        response = await asking.get(url)
+    assert (response.status_code, len(response.headers["x-long"])) == (403, 30_000)
+
+
+async def test_garbage_in_the_middle_of_a_body() -> None:
+    """The reader is told nothing of it, and then that the connection is closed."""
+    heard = asyncio.Event()
+
+    async def serve(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"5\r\nHello\r\n")
+        await heard.wait()
+        writer.write(b"no size of a chunk\r\n")
+
+    async with serving(serve) as url, client(timeout_s=1) as asking, asking.stream("GET", url) as response:
+        pieces = response.aiter_bytes()
+        assert await anext(pieces) == b"Hello"
+        heard.set()
+        await asyncio.sleep(0.1)
+        with pytest.raises(httpx2.TransportError):
+            await anext(pieces)
 
 
 async def test_proxy_that_speaks_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
