@@ -5,6 +5,7 @@ import gc
 import resource
 import signal
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +36,9 @@ log = structlog.get_logger()
 
 PROBE_TIMEOUT_S = 5.0
 OPEN_FILES = 65_536
+THREADS = 64
+"""Of the event loop's own: a database that is gone keeps some of them until connecting has failed, and every look-up of
+a host's name needs one meanwhile. asyncio's default is four more than there are cores."""
 GC_THRESHOLDS = (50_000, 50, 100)
 """After the imports there are half a million objects that never die; measured, the default thresholds doubled
 aiogram's cost of an update, and a full collection paused for 129 ms."""
@@ -52,6 +56,7 @@ async def run(house: House) -> int:
     settings = house.settings
     if settings.telegram_bot_token is None:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
     bot = bot_at(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
     watch = Watch(bot, house.clock, house.metrics, house.tracing)
     webhook = _webhook(settings)

@@ -32,10 +32,10 @@ KEEP_DEAD = timedelta(days=30)
 HOUSEKEEPING_S = 3600.0
 FIRST_HOUSEKEEPING_S = 60.0
 """After the start, when there is more urgent work."""
-STRAYS_S = 30.0
+STRAYS_S = 15.0
 """How often jobs are looked for that were claimed and are not being done."""
-STRAY_AFTER_S = 120.0
-"""How long one may be about to be begun: longer than the library rests, 60 s at most, when its database is gone."""
+STRAY_AFTER_S = 60.0
+"""How long one may be about to be begun."""
 
 
 class Worker(Protocol):
@@ -171,7 +171,9 @@ class Inbox:
             try:
                 now = self._clock.monotonic()
                 since = {claim: since.get(claim, now) for claim in await self.queue.strays()}
-                stray = [claim for claim, seen in since.items() if now - seen >= STRAY_AFTER_S]
+                stray = [
+                    claim for claim, seen in since.items() if now - seen >= STRAY_AFTER_S or self.queue.has_done(claim)
+                ]
                 if stray:
                     log.warning("inbox.strays_put_back", jobs=await self.queue.put_back(stray))
             except StorageError as error:

@@ -2,7 +2,7 @@
 
 A job is a workflow of DBOS, its lane a partition of one queue with room for a single workflow at a time over all
 replicas. DBOS polls; here its own worker loop is woken by a bell instead, so that work begins within milliseconds and
-an idle process looks once a second. That loop, and the recovery of a dead replica's work, are private to the library:
+an idle process looks once a second. That loop, and a switch against its endless retries, are private to the library:
 its minor version is pinned, and tests/services/inbox/test_queue_contract.py says when they change.
 """
 
@@ -110,6 +110,8 @@ class JobQueue:
         self._put_here: dict[str, set[str]] = {}
         """By lane the jobs that were put here and have not ended; with PostgreSQL another replica may do them."""
         self._running: dict[asyncio.Task[None], Job] = {}
+        self._done: set[str] = set()
+        """Jobs that were done and whose end is not noted in the database yet."""
         self._client: DBOSClient
         self._dbos: DBOS
         self._worker: threading.Thread | None = None
@@ -152,6 +154,9 @@ class JobQueue:
             DBOS.listen_queues([])
             # In this thread, since the loop that runs here is the one that jobs run on.
             DBOS.launch()
+            # It would try again for ever, asleep in threads that everybody here shares, with pauses of up to 90 s. What
+            # it could not note is found among the strays.
+            self._dbos._sys_db._retry_connection_errors = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             self._client = DBOSClient(system_database_engine=self._engine)
         except (SQLAlchemyError, OSError) as error:
             await self._let_go()
@@ -203,17 +208,7 @@ class JobQueue:
         Raises:
             StorageError: the database does not answer.
         """
-
-        def put_back() -> int:
-            # The library itself would wait for a database that is gone, for ever.
-            with self._engine.connect() as connection:
-                connection.execute(sa.select(1))
-            return len(self._dbos._recover_pending_workflows([replica]))  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-
-        with as_storage_errors():
-            jobs = await asyncio.to_thread(put_back)
-        self._bell.ring()
-        return jobs
+        return await self._put_back([self._rows.c.executor_id == replica])
 
     async def strays(self) -> frozenset[Claim]:
         """What this process has claimed and does not do.
@@ -241,6 +236,10 @@ class JobQueue:
         running = {job.id for job in self._running.values()}
         return frozenset(claim for claim in claims if claim.job_id not in running)
 
+    def has_done(self, claim: Claim) -> bool:
+        """Whether it is only not noted that a job was done: put back, it is noted and not done again."""
+        return claim.job_id in self._done
+
     async def put_back(self, claims: Collection[Claim]) -> int:
         """Put claims back into the queue, unless they have ended or were claimed anew; how many that were.
 
@@ -248,22 +247,19 @@ class JobQueue:
             StorageError: the database does not answer.
         """
         rows = self._rows.c
+        return await self._put_back(
+            *([rows.workflow_uuid == claim.job_id, rows.owner_xid == claim.token] for claim in claims)
+        )
+
+    async def _put_back(self, *which: Sequence[sa.ColumnElement[bool]]) -> int:
         back = sa.update(self._rows).values(
             status="ENQUEUED", owner_xid=None, started_at_epoch_ms=None, updated_at=int(time.time() * 1000)
         )
 
         def update() -> int:
             with self._engine.begin() as connection:
-                return sum(
-                    connection.execute(
-                        back.where(
-                            rows.workflow_uuid == claim.job_id,
-                            rows.status == "PENDING",
-                            rows.owner_xid == claim.token,
-                        )
-                    ).rowcount
-                    for claim in claims
-                )
+                claimed = (back.where(self._rows.c.status == "PENDING", *conditions) for conditions in which)
+                return sum(connection.execute(statement).rowcount for statement in claimed)
 
         with as_storage_errors():
             jobs = await asyncio.to_thread(update)
@@ -279,7 +275,12 @@ class JobQueue:
         rows = self._rows
         old = (
             sa.select(rows.c.workflow_uuid)
-            .where(rows.c.status.in_(["SUCCESS", "ERROR"]), rows.c.created_at < int(before.timestamp() * 1000))
+            .where(
+                # Others may keep theirs in the same tables.
+                rows.c.queue_name == self._name,
+                rows.c.status.in_(["SUCCESS", "ERROR"]),
+                rows.c.created_at < int(before.timestamp() * 1000),
+            )
             .limit(limit)
         )
 
@@ -311,9 +312,11 @@ class JobQueue:
     async def drain(self, timeout_s: float) -> None:
         """Begin nothing more, let what runs finish for so long, and hand the rest back for another process."""
         await self._stop_worker()
-        if self._running and timeout_s > 0:
-            await asyncio.wait(list(self._running), timeout=timeout_s)
-        rest = [task for task in self._running if not task.done()]
+        # Those too that were claimed a moment ago and are just about to begin.
+        tasks: set[asyncio.Task[None]] = {*self._running, *self._dbos._workflow_tasks}  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        if tasks and timeout_s > 0:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        rest = [task for task in tasks if not task.done()]
         if rest:
             log.warning("inbox.handed_back", jobs=len(rest))
             for task in rest:
@@ -327,8 +330,6 @@ class JobQueue:
             await self.recover(self.replica)
         except Exception as error:  # noqa: BLE001 - reported; the next start, or a peer, takes it up all the same
             log.warning("inbox.not_handed_back", error=type(error).__name__)
-        # The library's threads wait for a database that is gone, and the process would wait for them.
-        self._dbos._sys_db._retry_connection_errors = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         await self._let_go()
 
     async def _let_go(self) -> None:
@@ -349,12 +350,18 @@ class JobQueue:
             self._running[this] = doing
             # Called when the library has noted how the job ended, and so whether the next of its lane may begin.
             this.add_done_callback(self._ended)
-            await self._run(doing)
+            if doing.id not in self._done:
+                await self._run(doing)
+                self._done.add(doing.id)
 
         return job
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         job = self._running.pop(task)
+        if not task.cancelled() and task.exception() is None:
+            self._done.discard(job.id)
+        elif job.id in self._done:
+            log.warning("inbox.end_not_noted", job=job.id)
         # One that was put here and has no successor that was put here needs no look.
         if not self._forget(job) or job.lane in self._put_here:
             self._bell.ring()
@@ -496,6 +503,7 @@ def _engine(url: sa.URL) -> sa.Engine:
             hide_parameters=True,
             pool_size=4,
             max_overflow=4,
+            pool_timeout=10,
             pool_pre_ping=True,
             connect_args={name: value for name, value in _PATIENCE.items() if name not in url.query},
         )

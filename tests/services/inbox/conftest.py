@@ -142,3 +142,19 @@ def lose_the_answer_to_a_claim(queue: JobQueue) -> asyncio.Event:
 
     database.start_queued_partitioned_workflows = claim
     return lost
+
+
+def lose_ends(queue: JobQueue, times: int = 2) -> None:
+    """Have the database gone when the queue wants to note how a job ended; the library tries twice."""
+    database: Any = queue._dbos._sys_db
+    carry_out = database.update_workflow_outcome
+    left = times
+
+    def note(*arguments: object, **options: object) -> object:
+        nonlocal left
+        if left:
+            left -= 1
+            raise sa.exc.OperationalError("UPDATE", None, OSError("the connection broke"))
+        return carry_out(*arguments, **options)
+
+    database.update_workflow_outcome = note

@@ -20,7 +20,7 @@ from services.inbox.inbox import ALONE, FRESH_KEPT, PAUSES_S, STRAY_AFTER_S, STR
 from services.inbox.job import Job
 from services.inbox.queue import JobQueue
 from services.inbox.said import Said
-from tests.services.inbox.conftest import lose_the_answer_to_a_claim
+from tests.services.inbox.conftest import lose_ends, lose_the_answer_to_a_claim
 from tests.support.clock import ManualClock
 from tests.support.queue_process import QUEUE
 
@@ -135,6 +135,22 @@ class TestStrays:
         finally:
             looking.cancel()
         assert post.worker.done == [job(1).id, job(2).id]
+
+    async def test_what_was_done_and_only_not_noted_is_put_back_at_once(self, post: Post) -> None:
+        """Nothing is done twice by that."""
+        lose_ends(post.inbox.queue)
+        with capture_logs() as logs:
+            await post.inbox.put([job(1), job(2)])
+            await post.work()
+            await post.until(lambda: [entry for entry in logs if entry["event"] == "inbox.end_not_noted"])
+        looking = asyncio.create_task(post.inbox.look_for_strays())
+        try:
+            await post.until(lambda: post.clock._sleepers)
+            await post.clock.advance(STRAYS_S)
+            await post.until(lambda: len(post.worker.done) == 2)
+        finally:
+            looking.cancel()
+        assert post.worker.tried == [job(1).id, job(2).id]
 
 
 class TestFailures:

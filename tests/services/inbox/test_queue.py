@@ -14,7 +14,7 @@ from core.errors import StartupError, StorageError
 from services.inbox import queue as module
 from services.inbox.job import LARGEST_PRIORITY, Job
 from services.inbox.queue import WAITING_LIMIT, JobQueue
-from tests.services.inbox.conftest import OpenQueue, Workshop, lose_the_answer_to_a_claim
+from tests.services.inbox.conftest import OpenQueue, Workshop, lose_ends, lose_the_answer_to_a_claim
 from tests.support.clock import until
 from tests.support.postgres_server import PostgresServer
 from tests.support.queue_process import ended, queue_processes, sync_url
@@ -287,6 +287,34 @@ class TestEnds:
         assert await queue.put_back(strays) == 0
         shop.gate.set()
         await shop.until(lambda: shop.done == ids(1, 2))
+
+    async def test_an_end_that_the_database_did_not_take_is_noted_later(self, queue: JobQueue, shop: Workshop) -> None:
+        """What was done is not done again, and the next of its lane begins."""
+        lose_ends(queue)
+        with capture_logs() as logs:
+            await queue.put([job(1), job(2)])
+            await queue.work()
+            await until(lambda: [entry for entry in logs if entry["event"] == "inbox.end_not_noted"])
+        [claim] = await queue.strays()
+        assert queue.has_done(claim)
+        assert shop.begun == ids(1)
+
+        assert await queue.put_back([claim]) == 1
+        await shop.until(lambda: shop.done == ids(1, 2))
+        assert shop.begun == ids(1, 2)
+        assert not queue.has_done(claim)
+
+    async def test_what_other_programs_keep_in_the_same_tables_is_theirs(
+        self, open_queue: OpenQueue, shop: Workshop, queue_url: sa.URL
+    ) -> None:
+        """Several bots may share a database, and other programs of the library."""
+        async with open_queue(name="theirs") as queue:
+            await queue.put([job(1)])
+            await queue.work()
+            await shop.until(lambda: shop.done)
+        async with open_queue() as queue:
+            assert await queue.purge(SystemClock().now() + timedelta(minutes=1)) == 0
+        assert statuses(queue_url) == {job(1).id: "SUCCESS"}
 
     async def test_what_is_done_and_old_is_deleted(self, queue: JobQueue, shop: Workshop, queue_url: sa.URL) -> None:
         """And nothing else, so many at a time."""

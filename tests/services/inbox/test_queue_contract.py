@@ -9,9 +9,9 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient
+from dbos import DBOSClient
 from dbos._queue import queue_worker_thread
-from dbos._sys_db import SystemDatabase
+from dbos._sys_db import SystemDatabase, db_retry
 
 from core.clock import SystemClock
 from services.inbox import queue as module
@@ -77,8 +77,21 @@ def test_the_calls_have_the_shape_that_is_relied_on() -> None:
         "self", "conn_or_session", "options",
     ]  # fmt: skip
     assert "workflow_ids" in inspect.signature(DBOSClient.delete_workflows).parameters
-    assert list(inspect.signature(DBOS._recover_pending_workflows).parameters)[-1] == "executor_ids"
-    assert "_retry_connection_errors" in inspect.getsource(SystemDatabase)
+
+
+def test_that_it_need_not_try_again_for_ever_is_asked_of_an_attribute() -> None:
+    """Each time that its database is gone; the attribute is set when it runs."""
+    assert 'getattr(\n                        db, "_retry_connection_errors", True' in inspect.getsource(db_retry)
+    assert "self._retry_connection_errors = retry_connection_errors" in inspect.getsource(SystemDatabase.__init__)
+
+
+async def test_what_is_about_to_begin_is_among_its_tasks(queue: JobQueue, shop: Workshop) -> None:
+    """Where a shutdown looks for it."""
+    shop.gate.clear()
+    await queue.put([job(1)])
+    await queue.work()
+    await shop.until(lambda: shop.begun)
+    assert queue._dbos._workflow_tasks == set(queue._running)
 
 
 async def test_the_table_has_the_columns_that_are_read(queue: JobQueue, queue_url: sa.URL) -> None:
