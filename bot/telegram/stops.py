@@ -46,8 +46,9 @@ class Stops:
 
     async def stop_chat(self, chat_id: int) -> None:
         """Stop every answer of a chat, whatever its topic."""
-        if not self._live.stop_chat(chat_id):
-            await self._ask({"chat": chat_id, "topic": None, "number": None})
+        self._live.stop_chat(chat_id)
+        # Another replica may be at work in another topic.
+        await self._ask({"chat": chat_id, "topic": None, "number": None})
 
     async def run(self) -> None:
         """Stop what other replicas are asked to stop, until cancelled."""
@@ -61,7 +62,7 @@ class Stops:
                             await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S),
                         )
                         if message is not None:
-                            await self._heard(self._redis, message["data"])
+                            await self._obey(self._redis, message["data"])
             except FAULTS as error:
                 log.info("stops.not_heard", error=type(error).__name__)
                 await self._clock.sleep(RECONNECT_S)
@@ -78,7 +79,14 @@ class Stops:
             log.warning("stops.not_asked", error=type(error).__name__)
             return False
 
-    async def _heard(self, redis: Redis, data: str) -> None:
+    async def _obey(self, redis: Redis, data: str) -> None:
+        try:
+            await self._stop_for_another(redis, data)
+        except (ValueError, LookupError, TypeError) as error:
+            # Of another release, or of nobody that we know.
+            log.warning("stops.not_understood", error=type(error).__name__)
+
+    async def _stop_for_another(self, redis: Redis, data: str) -> None:
         wanted = json.loads(data)
         if wanted["topic"] is None:
             stopped = self._live.stop_chat(wanted["chat"])

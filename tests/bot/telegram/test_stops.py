@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from redis.asyncio import Redis
 
 from bot.telegram.live import LiveReplies
@@ -53,6 +54,28 @@ async def test_an_answer_of_another_replica_is_stopped(redis_server: RedisServer
             await ours.stop_chat(7)
             assert other.stop_wanted
         assert not await ours.stop(HERE)
+
+
+async def test_every_answer_of_a_chat_is_stopped_wherever_it_is_made(redis_server: RedisServer) -> None:
+    """A draft's own Stop does not tell its topic, and two of them may be at two replicas."""
+    here, there = Reply(), Reply()
+    async with replicas(redis_server) as (ours, _, live):
+        with ours._live.showing(HERE, here), live.showing(TOPIC, there):
+            await ours.stop_chat(7)
+            assert here.stop_wanted
+            assert there.stop_wanted
+
+
+@pytest.mark.parametrize("message", ["no JSON", "[]", "{}", '{"chat": 7}'])
+async def test_what_another_release_says_ends_nothing(redis_server: RedisServer, message: str) -> None:
+    """While one is rolled out both are there."""
+    reply = Reply()
+    async with replicas(redis_server) as (ours, _, live):
+        assert ours._redis is not None
+        await ours._redis.publish("test:stops", message)
+        with live.showing(HERE, reply):
+            assert await ours.stop(HERE)
+        assert reply.stop_wanted
 
 
 async def test_without_redis_only_what_is_here_can_be_stopped(redis_server: RedisServer) -> None:
