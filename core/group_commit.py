@@ -47,24 +47,22 @@ class GroupCommit:
     async def _commit_all(self) -> None:
         group, self._waiting = self._waiting, []
         try:
+            await self._commit_or_fail(group)
+        except BaseException:
+            # A cancellation concerns the caller whose turn it was: the others write themselves.
+            self._waiting = [*(each for each in group if not each[1].done()), *self._waiting]
+            raise
+
+    async def _commit_or_fail(self, group: list[_Write]) -> None:
+        try:
             await self._commit(group)
         except StorageError as error:
             if len(group) > 1 and isinstance(error.__cause__, IntegrityError | DataError):
                 # One of them is to blame.
                 for each in group:
-                    await self._commit_alone(each)
+                    await self._commit_or_fail([each])
             else:
                 _fail(group, error)
-        except BaseException:
-            # A cancellation concerns the caller whose turn it was: the others write themselves.
-            self._waiting = [*group, *self._waiting]
-            raise
-
-    async def _commit_alone(self, each: _Write) -> None:
-        try:
-            await self._commit([each])
-        except StorageError as error:
-            _fail([each], error)
 
     async def _commit(self, group: list[_Write]) -> None:
         async with self._database.session(first=True) as session:

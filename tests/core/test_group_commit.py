@@ -60,6 +60,29 @@ async def test_a_caller_that_is_cancelled_leaves_the_others_their_writes(databas
     assert set(await places(database)) >= set(range(1, MANY))
 
 
+async def test_a_caller_that_is_cancelled_among_refused_ones_leaves_them_their_writes(database: Database) -> None:
+    """While it writes the others one by one, since one of them was refused."""
+    group = GroupCommit(database)
+    commits = 0
+
+    def cancel(_connection: object) -> None:
+        nonlocal commits
+        commits += 1
+        if commits == 2:
+            # Its own is the first that went through alone.
+            tasks[0].cancel()
+
+    event.listen(database.engine.sync_engine, "commit", cancel)
+    async with database.session():
+        tasks = [asyncio.create_task(group.execute(said(database, place))) for place in (0, None, 2, 3)]
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(done[1], StorageError)
+    assert done[2:] == [None, None]
+    assert set(await places(database)) >= {2, 3}
+
+
 async def test_a_long_queue_that_moves_is_no_locked_database(tmp_path: Path) -> None:
     """Its last one waits longer than for somebody else's lock, which nobody has."""
     database = Database(f"sqlite:///{tmp_path / 'understudy.db'}", busy_timeout_s=0.3)
