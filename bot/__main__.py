@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from core.errors import ConfigurationError, StartupError
-from core.log import configure_logging
+from core.log import configure_logging, log_uncaught
 from core.settings import Settings, load_settings
 from core.variables import read_variables
 
@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _telegram(settings: Settings) -> int:
     configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets)
+    log_uncaught()
     settings.for_daemon()
     for warning in settings.warnings:
         log.warning("settings.warning", detail=warning)
@@ -109,6 +110,7 @@ def _log_quietly(settings: Settings) -> None:
     asked_for = "LOG_LEVEL" in read_variables(ENV_FILE).values
     level = settings.log_level if asked_for else "warning"
     configure_logging(level, settings.log_format, secrets=settings.secrets)
+    log_uncaught()
     # A provider that failed is told of in the conversation, and in the table of the check.
     logging.getLogger("services.llm").setLevel(logging.NOTSET if asked_for else logging.ERROR)
 

@@ -7,7 +7,9 @@ are cleaned alike.
 import logging
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import Any, Literal, TextIO, cast
 
 import structlog
@@ -192,6 +194,17 @@ def configure_logging(
     # Adding it again is no harm.
     logging.getLogger("asyncio").addFilter(_first_line)
     logging.captureWarnings(capture=True)
+
+
+def log_uncaught() -> None:
+    """Have what nobody catches logged, cleaned like everything else, and not printed as Python prints it."""
+
+    def log(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None and issubclass(kind, Exception):
+            structlog.get_logger().critical("process.uncaught", exc_info=(kind, error, trace))
+
+    sys.excepthook = log
+    threading.excepthook = lambda thread: log(thread.exc_type, thread.exc_value, thread.exc_traceback)
 
 
 def _first_line(record: logging.LogRecord) -> bool:

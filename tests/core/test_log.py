@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from core.errors import StorageError
-from core.log import MASK, LogFormat, Redactor, _Handler, configure_logging
+from core.log import MASK, LogFormat, Redactor, _Handler, configure_logging, log_uncaught
 
 WRITTEN = "meet me at 7"
 BOT_TOKEN = "123456789:AAF-abcdefghijklmnopqrstuvwxyz_0123"
@@ -299,6 +300,23 @@ class TestSecrets:
             "FileNotFoundError: No such file",
             "core.errors.StorageError: full",
         ]
+
+    def test_what_nobody_caught(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of the main thread and of others."""
+        stream = configured()
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+        log_uncaught()
+        try:
+            misread(WRITTEN)
+        except KeyError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        thread = threading.Thread(target=misread, args=[WRITTEN])
+        thread.start()
+        thread.join()
+        assert [event["event"] for event in events(stream)] == ["process.uncaught"] * 2
+        assert stream.getvalue().count("in misread") == 4
+        assert "meet me" not in stream.getvalue()
 
     async def test_task_that_nobody_waited_for(self) -> None:
         """Where asyncio itself writes the task as it would be printed, what it says is cut."""
