@@ -38,6 +38,8 @@ LINE_S = 1.0
 """How long another replica's line is known after its first one looked."""
 KEEP_S = 60
 """The set outlives its last lease by this, and Redis' own clock with it."""
+UNTOLD_KEPT = 10_000
+"""Leases that are remembered for a Redis that is gone."""
 LAST_WRITE_S = 1.0
 """How long closing waits for Redis to hear of what ended."""
 
@@ -232,9 +234,10 @@ class Slots:
                 is_alone = await self._reach.ask(lambda redis, told=told: self._written(redis, desk, told))
                 desk.untold = {name: ends for name, ends in desk.untold.items() if told.get(name, math.nan) != ends}
         except OutOfReach:
-            # What has run out since is nothing that Redis would still count.
+            # What has run out since is nothing that Redis would still count; of very many the oldest will have.
             now = self._clock.time()
-            desk.untold = {name: ends for name, ends in desk.untold.items() if ends is None or ends > now}
+            left = [(name, ends) for name, ends in desk.untold.items() if ends is None or ends > now]
+            desk.untold = dict(left[-UNTOLD_KEPT:])
         except Exception:
             # Reported; the leases run out by themselves.
             log.exception("slots.not_written")
