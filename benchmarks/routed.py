@@ -10,6 +10,8 @@ from pathlib import Path
 
 import structlog
 from pydantic_ai.models.fallback import FallbackModel
+from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.providers.openai import OpenAIProvider
 
 from benchmarks.measuring import Rounds, Work, compare, machine, print_table
 from benchmarks.processes import Contestant, contestant, llm_process
@@ -18,6 +20,7 @@ from tests.support.llm_server import refusing_url
 from tests.support.redis_server import RedisServer
 
 BARE = "the agent on a bare model"
+OWN = "the agent on the bot's model, not routed"
 ROUTED, ROUTED_DOWN = "routed, healthy", "routed, primary in cooldown"
 FALLBACK, FALLBACK_DOWN = "pydantic-ai's `FallbackModel`, healthy", "pydantic-ai's `FallbackModel`, primary down"
 LITELLM_BARE = "LiteLLM's `acompletion`"
@@ -33,11 +36,12 @@ async def ours(redis_url: str, healthy: str, refusing: str, rounds: int, repeat:
     down = [provider("first", refusing), provider("second", healthy)]
     async with Replica(redis_url, up) as well, Replica(redis_url, down) as ill:
         await ill.fallback.report_provider_failure("first", TimeoutError("down"), "bench")
-        bare = well.builder.model(up[0], "m")
-        stock = FallbackModel(bare, well.builder.model(up[1], "m"))
-        stock_down = FallbackModel(ill.builder.model(down[0], "m"), ill.builder.model(down[1], "m"))
+        bare, dead = library_model(healthy), library_model(refusing)
+        own = well.builder.model(up[0], "m")
+        stock, stock_down = FallbackModel(bare, library_model(healthy)), FallbackModel(dead, library_model(healthy))
         models = {
             BARE: lambda: bare,
+            OWN: lambda: own,
             ROUTED: lambda: well.model,
             ROUTED_DOWN: lambda: ill.model,
             FALLBACK: lambda: stock,
@@ -51,6 +55,11 @@ async def ours(redis_url: str, healthy: str, refusing: str, rounds: int, repeat:
             }
             measured[way] = await compare(works, rounds=rounds, repeat=repeat)
         return measured
+
+
+def library_model(url: str) -> OpenAIChatModel:
+    """A model as pydantic-ai's documentation makes one: what somebody would have without the bot."""
+    return OpenAIChatModel("m", provider=OpenAIProvider(base_url=url, api_key="none"))
 
 
 async def litellms(rival: Contestant, rounds: int, repeat: int) -> Mapping[str, Rounds]:
