@@ -6,6 +6,7 @@ mostly finds that it has to go on sleeping.
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -13,9 +14,13 @@ class Deadline:
     """Ends waits that take too long, as `asyncio.timeout` does; for one wait at a time.
 
     Set `until`, then `with deadline:` around the wait. Between waits nothing can go off.
+
+    Args:
+        prolong: asked when a wait is due: until when it may go on after all, an instant that is past for no longer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prolong: Callable[[], float] | None = None) -> None:
+        self._prolong = prolong
         self.until = 0.0
         """When the wait that comes must end, in the event loop's time."""
         self._loop = asyncio.get_running_loop()
@@ -59,6 +64,8 @@ class Deadline:
         self._timer = None
         if self._waiting is None:
             return
+        if self._prolong is not None and self._loop.time() >= self.until:
+            self.until = self._prolong()
         if self._loop.time() < self.until:
             self._arm()
             return

@@ -172,10 +172,11 @@ class CommittedStream:
         self._stall_s = candidate.provider.stall_timeout_s
         self._timeout_s = candidate.provider.timeout_s
         self._loop = asyncio.get_running_loop()
-        self._deadline = Deadline()
+        self._deadline = Deadline(self._may_wait_until)
         self._passed_on = self._loop.time()
         self._first_output_s = self._passed_on - began
         self._end_by = began + candidate.provider.timeout_s
+        self._stalled_by = self._end_by
         self._over = False
 
     def __aiter__(self) -> Self:
@@ -201,9 +202,8 @@ class CommittedStream:
             raise StopAsyncIteration
         now = self._loop.time()
         self._end_by += now - self._passed_on
-        is_finished = self._is_finished
-        stalled_by = now + (min(self._stall_s, AFTER_FINISH_S) if is_finished else self._stall_s)
-        self._deadline.until = min(stalled_by, self._end_by)
+        self._stalled_by = now + self._stall_s
+        self._deadline.until = min(self._stalled_by, self._end_by, now + AFTER_FINISH_S)
         try:
             with self._deadline:
                 event = await anext(self._events)
@@ -216,12 +216,12 @@ class CommittedStream:
             if self._response.cancelled:
                 # Somebody stopped the stream, which tears the connection down under whoever reads it.
                 raise StopAsyncIteration from error
-            if is_finished and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}:
+            if self._is_finished and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}:
                 # The answer is whole: what is missing is the end marker.
                 self._end()
                 raise StopAsyncIteration from error
             if isinstance(error, TimeoutError):
-                whole = self._end_by <= stalled_by
+                whole = self._end_by <= self._stalled_by
                 reason = f"not finished within {self._timeout_s:g} s" if whole else f"stalled for {self._stall_s:g} s"
                 raise self._attempts.broke_off(TimeoutError(reason), self._used_partly()) from error
             raise self._attempts.broke_off(error, self._used_partly()) from error
@@ -250,6 +250,10 @@ class CommittedStream:
             cut = ModelAPIError(self._response.model_name, "the stream ended without a finish_reason")
             raise self._attempts.broke_off(cut, self._used_partly())
         self._attempts.succeeded(self._first_output_s, self._used_whole())
+
+    def _may_wait_until(self) -> float:
+        """A stream that has said why it ends need not be waited for; one that has not, as long as it may be silent."""
+        return 0.0 if self._is_finished else min(self._stalled_by, self._end_by)
 
     @property
     def _is_finished(self) -> bool:

@@ -137,3 +137,17 @@ async def test_a_result_at_the_same_instant_wins() -> None:
         return task.cancelling()
 
     assert await asyncio.create_task(swallowing()) == 0
+
+
+async def test_a_wait_goes_on_while_it_is_prolonged() -> None:
+    """It is asked for when the wait is due, and not before."""
+    loop = asyncio.get_running_loop()
+    answers = [loop.time() + 0.1, 0.0]
+    deadline = Deadline(lambda: answers.pop(0))
+    deadline.until = loop.time() + 0.02
+    began = loop.time()
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(10)
+    assert loop.time() - began >= 0.1
+    assert answers == []
+    deadline.close()

@@ -71,7 +71,7 @@ async def test_a_verdict_comes_with_who_gave_it_and_what_it_used(three: Bench, s
     assert asked(servers) == [1, 0, 0]
     sent = servers[0].requests[0].json
     assert [(m["role"], m["content"]) for m in sent["messages"]] == [("system", "Judge."), ("user", "Buy now")]
-    assert sent["tools"][0]["function"]["parameters"]["properties"].keys() == {"category", "confidence"}
+    assert sent["tools"][0]["function"]["parameters"]["properties"].keys() == set(Verdict.model_fields)
     assert sent["tool_choice"] == "required"
     assert sent["temperature"] == 0
     assert sent["max_tokens"] <= 1000

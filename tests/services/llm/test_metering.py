@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from pydantic import BaseModel
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.usage import RequestUsage
 
@@ -35,12 +34,6 @@ A, S, B, R, F = (
     RequestEnd.FAILED,
 )
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-
-
-class Verdict(BaseModel):
-    """What was judged."""
-
-    confidence: int
 
 
 @dataclass
@@ -222,8 +215,8 @@ async def test_a_step_of_a_tool_loop_is_no_answer(counted: Counted, *, streamed:
 
 async def test_verdicts_and_names_count_too(counted: Counted) -> None:
     """Each with its purpose, the one that did not fit as well."""
-    counted.first.script(tool_call("final_result", {"confidence": "high"}))
-    counted.second.script(tool_call("final_result", {"confidence": 90}))
+    counted.first.script(tool_call("final_result", {"category": "ok", "confidence": "high"}))
+    counted.second.script(tool_call("final_result", {"category": "ok", "confidence": 90}))
     factory = counted.replica.factory
     await factory.create_moderation_model("moderation", chat="telegram:-100").ask("Judge.", "Hm")
     await factory.create_name_generator_model("en", 40, chat="telegram:7").name("Hm", "Well")

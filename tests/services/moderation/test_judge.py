@@ -44,9 +44,7 @@ class Models:
         self.gate = asyncio.Event()
         self.gate.set()
 
-    def create_moderation_model(
-        self, context: str, output: type[Verdict], *, local_only: bool = False, chat: str | None = None
-    ) -> "Models":
+    def create_moderation_model(self, context: str, *, local_only: bool = False, chat: str | None = None) -> "Models":
         return self
 
     async def ask(self, instructions: str, prompt: str) -> Answer[Verdict]:
