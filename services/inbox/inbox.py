@@ -13,7 +13,7 @@ from services.inbox.albums import AlbumParts
 from services.inbox.attempts import Attempts
 from services.inbox.dead_letters import DeadLetter, DeadLetters
 from services.inbox.job import Job
-from services.inbox.queue import Claim, JobQueue
+from services.inbox.queue import JobQueue
 from services.inbox.said import Said
 
 log = structlog.get_logger()
@@ -32,10 +32,8 @@ KEEP_DEAD = timedelta(days=30)
 HOUSEKEEPING_S = 3600.0
 FIRST_HOUSEKEEPING_S = 60.0
 """After the start, when there is more urgent work."""
-STRAYS_S = 15.0
+STRAYS_S = 5.0
 """How often jobs are looked for that were claimed and are not being done."""
-STRAY_AFTER_S = 60.0
-"""How long one may be about to be begun."""
 
 
 class Worker(Protocol):
@@ -164,18 +162,12 @@ class Inbox:
             await self._clock.sleep(HOUSEKEEPING_S)
 
     async def look_for_strays(self) -> None:
-        """Put back into the queue what was claimed here and is never begun, until cancelled."""
-        since: dict[Claim, float] = {}
+        """Put back into the queue what was claimed here and is not being done, until cancelled."""
         while True:
             await self._clock.sleep(STRAYS_S)
             try:
-                now = self._clock.monotonic()
-                since = {claim: since.get(claim, now) for claim in await self.queue.strays()}
-                stray = [
-                    claim for claim, seen in since.items() if now - seen >= STRAY_AFTER_S or self.queue.has_done(claim)
-                ]
-                if stray:
-                    log.warning("inbox.strays_put_back", jobs=await self.queue.put_back(stray))
+                if jobs := await self.queue.put_back_strays():
+                    log.warning("inbox.strays_put_back", jobs=jobs)
             except StorageError as error:
                 log.warning("inbox.strays_not_looked_for", error=str(error))
 

@@ -12,7 +12,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ VERSION = "1"
 """Constant: work that an older release left behind is taken up by the newer one."""
 POLL_S = 1.0
 """How often a process looks for work although no bell rang: another replica's, or what became free there."""
+ROUNDS = 2
+"""After so many rounds of the worker loop a claim that it made has been started: the one it is in, and a whole one."""
 THREADS = 16
 WAITING_LIMIT = 20
 """How many jobs of a lane may wait behind the one that is being done."""
@@ -68,7 +70,7 @@ Run = Callable[[Job], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class _Claim:
     """A job that a process has taken out of the queue; claimed again it is another claim."""
 
     job_id: str
@@ -112,6 +114,8 @@ class JobQueue:
         self._running: dict[asyncio.Task[None], Job] = {}
         self._done: set[str] = set()
         """Jobs that were done and whose end is not noted in the database yet."""
+        self._idle: dict[_Claim, int] = {}
+        """Claims that are not being done, each with the round of the worker loop in which it was first seen so."""
         self._client: DBOSClient
         self._dbos: DBOS
         self._worker: threading.Thread | None = None
@@ -152,8 +156,11 @@ class JobQueue:
             )
             DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(self._workflow())
             DBOS.listen_queues([])
-            # In this thread, since the loop that runs here is the one that jobs run on.
-            DBOS.launch()
+            # Not in this thread: an index that it makes waits for every transaction, and one of this process could not
+            # come to its end while the event loop stands still.
+            await asyncio.to_thread(DBOS.launch)
+            # Jobs run on the loop that runs here.
+            self._dbos._background_event_loop.set_main_loop()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             # It would try again for ever, asleep in threads that everybody here shares, with pauses of up to 90 s. What
             # it could not note is found among the strays.
             self._dbos._sys_db._retry_connection_errors = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -210,15 +217,29 @@ class JobQueue:
         """
         return await self._put_back([self._rows.c.executor_id == replica])
 
-    async def strays(self) -> frozenset[Claim]:
-        """What this process has claimed and does not do.
+    async def put_back_strays(self) -> int:
+        """Put back what this process has claimed and does not do; how much that was.
 
-        Mostly it is just about to. Otherwise the claim was committed although its answer was lost, or the library gave
-        it up between the two: nobody would ever do it, nor what waits behind it.
+        The claim was committed although its answer was lost, or the database was gone when the job was to be started or
+        its end to be noted: nobody would ever do it, nor what waits behind it. A claim that is on its way to be started
+        is told from that by the worker loop, which has come round since it was seen first.
 
         Raises:
             StorageError: the database does not answer.
         """
+        rounds = self._bell.rounds
+        claims = await self._claims()
+        active = set(self._dbos._active_workflows_set.activeList())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._idle = {claim: self._idle.get(claim, rounds) for claim in claims if claim.job_id not in active}
+        strays = [
+            claim for claim, since in self._idle.items() if claim.job_id in self._done or rounds >= since + ROUNDS
+        ]
+        rows = self._rows.c
+        return await self._put_back(
+            *([rows.workflow_uuid == claim.job_id, rows.owner_xid == claim.token] for claim in strays)
+        )
+
+    async def _claims(self) -> list["_Claim"]:
         rows = self._rows.c
         claimed = sa.select(rows.workflow_uuid, rows.owner_xid).where(
             rows.queue_name == self._name,
@@ -227,31 +248,16 @@ class JobQueue:
             rows.owner_xid.is_not(None),
         )
 
-        def read() -> list[Claim]:
+        def read() -> list[_Claim]:
             with self._engine.connect() as connection:
-                return [Claim(job_id, token) for job_id, token in connection.execute(claimed)]
+                return [_Claim(job_id, token) for job_id, token in connection.execute(claimed)]
 
         with as_storage_errors():
-            claims = await asyncio.to_thread(read)
-        running = {job.id for job in self._running.values()}
-        return frozenset(claim for claim in claims if claim.job_id not in running)
-
-    def has_done(self, claim: Claim) -> bool:
-        """Whether it is only not noted that a job was done: put back, it is noted and not done again."""
-        return claim.job_id in self._done
-
-    async def put_back(self, claims: Collection[Claim]) -> int:
-        """Put claims back into the queue, unless they have ended or were claimed anew; how many that were.
-
-        Raises:
-            StorageError: the database does not answer.
-        """
-        rows = self._rows.c
-        return await self._put_back(
-            *([rows.workflow_uuid == claim.job_id, rows.owner_xid == claim.token] for claim in claims)
-        )
+            return await asyncio.to_thread(read)
 
     async def _put_back(self, *which: Sequence[sa.ColumnElement[bool]]) -> int:
+        if not which:
+            return 0
         back = sa.update(self._rows).values(
             status="ENQUEUED", owner_xid=None, started_at_epoch_ms=None, updated_at=int(time.time() * 1000)
         )
@@ -453,6 +459,8 @@ class Bell(threading.Event):
     def __init__(self) -> None:
         super().__init__()
         self._rung = threading.Event()
+        self.rounds = 0
+        """How often the loop has come round."""
 
     def ring(self) -> None:
         """Have the loop look for work now, or once more if it is looking."""
@@ -465,6 +473,7 @@ class Bell(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Return when it rang, when the loop is to stop (True), or when the time is over."""
+        self.rounds += 1
         self._rung.wait(timeout)
         self._rung.clear()
         return self.is_set()

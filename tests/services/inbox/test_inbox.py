@@ -16,7 +16,7 @@ from services.inbox import inbox as module
 from services.inbox.albums import AlbumPart, AlbumParts
 from services.inbox.attempts import Attempts
 from services.inbox.dead_letters import DeadLetters
-from services.inbox.inbox import ALONE, FRESH_KEPT, PAUSES_S, STRAY_AFTER_S, STRAYS_S, TOGETHER, Inbox
+from services.inbox.inbox import ALONE, FRESH_KEPT, PAUSES_S, STRAYS_S, TOGETHER, Inbox
 from services.inbox.job import Job
 from services.inbox.queue import JobQueue
 from services.inbox.said import Said
@@ -120,37 +120,47 @@ async def stored(database: Database, table: str) -> int:
 class TestStrays:
     """What was claimed and is not being done."""
 
-    async def test_they_are_put_back_after_a_while(self, post: Post) -> None:
-        """Not at once: what was claimed a moment ago is about to be begun."""
+    async def test_a_job_whose_claim_got_lost_is_done(self, post: Post) -> None:
+        """Without a restart, and those behind it."""
         lost = lose_the_answer_to_a_claim(post.inbox.queue)
         await post.inbox.put([job(1), job(2)])
         await post.work()
         await lost.wait()
         looking = asyncio.create_task(post.inbox.look_for_strays())
         try:
-            began = post.clock.monotonic()
-            await post.until(lambda: post.worker.done, passing_s=STRAYS_S)
-            assert post.clock.monotonic() - began >= STRAY_AFTER_S
-            await post.until(lambda: len(post.worker.done) == 2)
+            await post.until(lambda: len(post.worker.done) == 2, passing_s=STRAYS_S)
         finally:
             looking.cancel()
         assert post.worker.done == [job(1).id, job(2).id]
 
-    async def test_what_was_done_and_only_not_noted_is_put_back_at_once(self, post: Post) -> None:
-        """Nothing is done twice by that."""
+    async def test_what_was_done_and_only_not_noted_is_not_done_again(self, post: Post) -> None:
         lose_ends(post.inbox.queue)
-        with capture_logs() as logs:
-            await post.inbox.put([job(1), job(2)])
-            await post.work()
-            await post.until(lambda: [entry for entry in logs if entry["event"] == "inbox.end_not_noted"])
+        await post.inbox.put([job(1), job(2)])
+        await post.work()
         looking = asyncio.create_task(post.inbox.look_for_strays())
         try:
-            await post.until(lambda: post.clock._sleepers)
-            await post.clock.advance(STRAYS_S)
-            await post.until(lambda: len(post.worker.done) == 2)
+            await post.until(lambda: len(post.worker.done) == 2, passing_s=STRAYS_S)
         finally:
             looking.cancel()
         assert post.worker.tried == [job(1).id, job(2).id]
+
+    async def test_a_database_that_is_gone_does_not_end_the_looking(
+        self, post: Post, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = iter([StorageError("the database failed: gone"), 0])
+
+        async def look() -> int:
+            answer = next(answers)
+            if isinstance(answer, StorageError):
+                raise answer
+            looking.cancel()
+            return answer
+
+        monkeypatch.setattr(post.inbox.queue, "put_back_strays", look)
+        looking = asyncio.create_task(post.inbox.look_for_strays())
+        with capture_logs() as logs:
+            await post.until(looking.done, passing_s=STRAYS_S)
+        assert [entry["event"] for entry in logs] == ["inbox.strays_not_looked_for"]
 
 
 class TestFailures:

@@ -92,6 +92,7 @@ async def test_what_is_about_to_begin_is_among_its_tasks(queue: JobQueue, shop: 
     await queue.work()
     await shop.until(lambda: shop.begun)
     assert queue._dbos._workflow_tasks == set(queue._running)
+    assert queue._dbos._active_workflows_set.activeList() == ["job-1"]
 
 
 async def test_the_table_has_the_columns_that_are_read(queue: JobQueue, queue_url: sa.URL) -> None:
