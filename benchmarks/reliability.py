@@ -82,7 +82,8 @@ async def alone(nursery: Nursery, people: int, questions: int, kills: int, chanc
             began = time.monotonic()
             daemon = await fleet.start()
             for _ in range(kills):
-                await _some(crowd, people * questions // (kills + 1), chance)
+                if not await _some(crowd, people * questions, kills, chance):
+                    break
                 crowd.deaths.append(await fleet.kill(daemon))
                 asked = len(crowd.asked_for)
                 daemon = await fleet.start()
@@ -92,7 +93,7 @@ async def alone(nursery: Nursery, people: int, questions: int, kills: int, chanc
                 working.append(time.time() - ready)
             await asking
             await crowd.all_answered(PATIENCE_S)
-            return _judged("SQLite, one process", fleet, crowd, kills, polling, working, time.monotonic() - began)
+            return _judged("SQLite, one process", fleet, crowd, polling, working, time.monotonic() - began)
 
 
 async def together(
@@ -108,7 +109,8 @@ async def together(
             for _ in range(replicas):
                 await fleet.start()
             for _ in range(kills):
-                await _some(crowd, people * questions // (kills + 1), chance)
+                if not await _some(crowd, people * questions, kills, chance):
+                    break
                 leader = await _leader(fleet)
                 jobs = fleet.in_flight(leader)
                 death = await fleet.kill(leader)
@@ -121,7 +123,7 @@ async def together(
             await asking
             await crowd.all_answered(PATIENCE_S)
             name = f"PostgreSQL, {replicas} replicas"
-            return _judged(name, fleet, crowd, kills, polling, working, time.monotonic() - began)
+            return _judged(name, fleet, crowd, polling, working, time.monotonic() - began)
 
 
 def _people(fleet: Fleet, people: int, questions: int, chance: random.Random) -> tuple[Crowd, asyncio.Task[None]]:
@@ -130,10 +132,18 @@ def _people(fleet: Fleet, people: int, questions: int, chance: random.Random) ->
     return crowd, asyncio.create_task(ask_in_waves(crowd, questions, chance))
 
 
-async def _some(crowd: Crowd, most: int, chance: random.Random) -> None:
-    """Until some more are answered, and a moment that nobody can tell."""
-    await crowd.some_answered(chance.randint(most // 4, most), timeout_s=PATIENCE_S)
+async def _some(crowd: Crowd, total: int, kills: int, chance: random.Random) -> bool:
+    """Wait until some more are answered, and a moment that nobody can tell; False where too few are left to kill over.
+
+    While a replica is away the others may answer more than what is waited for here.
+    """
+    most = total // (kills + 1)
+    more = chance.randint(most // 4, most)
+    if crowd.answered + more >= total:
+        return False
+    await crowd.some_answered(more, timeout_s=PATIENCE_S)
     await asyncio.sleep(chance.uniform(0, 0.5))
+    return True
 
 
 async def _leader(fleet: Fleet) -> Daemon:
@@ -146,16 +156,14 @@ async def _leader(fleet: Fleet) -> Daemon:
         await asyncio.sleep(0.1)
 
 
-def _judged(
-    name: str, fleet: Fleet, crowd: Crowd, kills: int, polling: list[float], working: list[float], seconds: float
-) -> Run:
+def _judged(name: str, fleet: Fleet, crowd: Crowd, polling: list[float], working: list[float], seconds: float) -> Run:
     outcome = crowd.outcome(fleet.noted())
     for fault in [*outcome.lost, *outcome.disorder, *outcome.unexplained, *outcome.odd]:
         print(f"{name}: {fault}", file=sys.stderr)
     if outcome.lost or outcome.unexplained:
         print(fleet.tell(), file=sys.stderr)
     dead = len(fleet.rows("SELECT id FROM dead_letters"))
-    return Run(name, outcome, kills, dead, fleet.polls_refused, polling, working, seconds)
+    return Run(name, outcome, len(crowd.deaths), dead, fleet.polls_refused, polling, working, seconds)
 
 
 async def main(people: int, questions: int, kills: int, seed: int, replicas: list[int]) -> None:
