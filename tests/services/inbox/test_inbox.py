@@ -126,23 +126,23 @@ class TestStrays:
         await post.inbox.put([job(1), job(2)])
         await post.work()
         await lost.wait()
-        looking = asyncio.create_task(post.inbox.look_for_strays())
-        try:
-            await post.until(lambda: len(post.worker.done) == 2, passing_s=STRAYS_S)
-        finally:
-            looking.cancel()
+        await self._both_done(post)
         assert post.worker.done == [job(1).id, job(2).id]
 
     async def test_what_was_done_and_only_not_noted_is_not_done_again(self, post: Post) -> None:
         lose_ends(post.inbox.queue)
         await post.inbox.put([job(1), job(2)])
         await post.work()
+        await self._both_done(post)
+        assert post.worker.tried == [job(1).id, job(2).id]
+
+    async def _both_done(self, post: Post) -> None:
+        """Wait for two jobs while strays are looked for."""
         looking = asyncio.create_task(post.inbox.look_for_strays())
         try:
             await post.until(lambda: len(post.worker.done) == 2, passing_s=STRAYS_S)
         finally:
             looking.cancel()
-        assert post.worker.tried == [job(1).id, job(2).id]
 
     async def test_a_database_that_is_gone_does_not_end_the_looking(
         self, post: Post, monkeypatch: pytest.MonkeyPatch
