@@ -25,6 +25,7 @@ from bot.telegram.jobs import UpdateArrived, job_of
 from bot.telegram.live import LiveReplies
 from bot.telegram.moderating import moderation_for
 from bot.telegram.stops import Stops
+from bot.telegram.wiring import backstage_for
 from core.settings import load_settings
 from services.inbox.inbox import Worker
 from services.inbox.job import Job
@@ -112,12 +113,10 @@ async def opened(
             live = LiveReplies()
             stops = Stops(live, None, settings.redis_prefix, house.clock)
             moderation = moderation_for(house, bot, delivery)
-            backstage = daemon._backstage(  # noqa: SLF001 - as the daemon puts it together
-                house, mailroom, bot, delivery, live, stops, moderation
-            )
+            backstage = backstage_for(house, mailroom, bot, delivery, live, stops, moderation)
             worker = wrap(backstage)
             await house.warm()
-            daemon._tune_garbage_collection()  # noqa: SLF001 - the same
+            daemon._tune_garbage_collection()  # noqa: SLF001 - as the daemon runs
             yield mailroom, worker, backstage
         await bot.session.close()
 
