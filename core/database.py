@@ -77,6 +77,18 @@ def _engine_url(url: str) -> URL:
         raise ConfigurationError([mistake]) from None
 
 
+def patience_of(url: URL) -> dict[str, int]:
+    """How long libpq waits for a host that is gone, whose defaults are minutes; what the address says comes first."""
+    patience = {
+        "connect_timeout": 5,
+        "keepalives_idle": 30,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 15_000,
+    }
+    return {name: value for name, value in patience.items() if name not in url.query}
+
+
 class Database:
     """Sessions with the database.
 
@@ -219,14 +231,6 @@ class Database:
         return engine
 
     def _postgres_engine(self) -> AsyncEngine:
-        # libpq's defaults wait minutes for a host that is gone. What the URL says comes first.
-        patience = {
-            "connect_timeout": 5,
-            "keepalives_idle": 30,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 15_000,
-        }
         engine = create_async_engine(
             self._url,
             hide_parameters=True,
@@ -236,7 +240,7 @@ class Database:
             pool_timeout=10,
             # One round trip more, and a server that was restarted in between is not noticed.
             pool_pre_ping=True,
-            connect_args={name: value for name, value in patience.items() if name not in self._url.query},
+            connect_args=patience_of(self._url),
         )
 
         def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

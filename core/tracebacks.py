@@ -49,8 +49,6 @@ def _words(error: BaseException) -> str:
             return f"{error.title}: " + ", ".join(fault["type"] for fault in faults)
         case OSError(strerror=str(words)):
             return words
-        case AssertionError():
-            return ""
         case _ if isinstance(error, _SPEAK_OF_CODE):
             return str(error)
         case _:

@@ -25,6 +25,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from core.database import patience_of
 from core.errors import StartupError
 from core.storage_faults import as_storage_errors, reason_of
 from services.inbox.job import Job
@@ -494,16 +495,6 @@ def _speaks_of_no_message(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Asyncio task cancelled")
 
 
-_PATIENCE = {
-    "connect_timeout": 5,
-    "keepalives_idle": 30,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 15_000,
-}
-"""For a host that is gone; libpq's defaults wait minutes."""
-
-
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() != "sqlite":
         # What errors quote would be what people wrote.
@@ -514,7 +505,7 @@ def _engine(url: sa.URL) -> sa.Engine:
             max_overflow=4,
             pool_timeout=10,
             pool_pre_ping=True,
-            connect_args={name: value for name, value in _PATIENCE.items() if name not in url.query},
+            connect_args=patience_of(url),
         )
     engine = sa.create_engine(url, hide_parameters=True, pool_size=4, max_overflow=4)
 

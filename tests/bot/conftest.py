@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from core.settings import CommonVariables
 def clean_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No settings from around the test, in a folder of its own; logging is left as it was found."""
     monkeypatch.chdir(tmp_path)
+    # `main` puts its own in their place; pytest's would be missed by the tests that come after.
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     for name in list(os.environ):
         if name in CommonVariables.names() or name.startswith(("OLLAMA_", "OPENAI_", "A_")):
             monkeypatch.delenv(name)
