@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check format lint types tests lock clean
+.PHONY: run test check check-fast format lint imports types tests unit-tests lock clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m bot
@@ -17,6 +17,9 @@ format: $(VENV)/.dev
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
 
 types: $(VENV)/.dev
 	$(BIN)/basedpyright

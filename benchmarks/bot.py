@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.conversation import QUESTION
 from benchmarks.processes import child
-from tests.support.telegram_server import TOKEN, TelegramServer
+from tests.support.fake_telegram.server import TOKEN, TelegramServer
 
 DONE = "Retry"
 """The button under an answer that is all there."""

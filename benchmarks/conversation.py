@@ -7,11 +7,11 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 
 from benchmarks.llm import text_of
 from core.clock import SystemClock
-from core.database import FILE_NAME, Database
+from core.db.database import FILE_NAME, Database
 from core.messages import ConversationKey, Surface
-from services.chat.conversation import TurnStatus
-from services.chat.threads import Threads
-from services.llm.estimates import estimate_tokens
+from services.chat.store.conversation import TurnStatus
+from services.chat.store.turns import TurnStore
+from services.llm.usage.token_estimates import estimate_tokens
 
 QUESTION = "And what would you say to somebody who has never heard of any of this, in a few plain sentences?"
 ANSWER_PIECES = 200
@@ -37,7 +37,7 @@ async def seed(directory: Path, chats: range, tokens: int) -> None:
     """Write that history into the database of a bot that has not started yet, for each chat."""
     database = Database(f"sqlite:///{directory / FILE_NAME}")
     await database.start()
-    threads = Threads(database, SystemClock())
+    threads = TurnStore(database, SystemClock())
     try:
         for chat in chats:
             thread = await threads.current(ConversationKey(Surface.TELEGRAM, chat))

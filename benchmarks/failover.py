@@ -17,8 +17,8 @@ from pydantic_ai.models import Model
 from benchmarks.measuring import Spread, machine, print_table
 from benchmarks.processes import llm_process
 from benchmarks.replica import Replica, provider, streamed
-from tests.support.llm_server import refusing_url
-from tests.support.redis_server import RedisServer
+from tests.support.fake_llm.server import refusing_url
+from tests.support.processes.redis_server import RedisServer
 
 SILENT_S = 0.5
 """The deadline to the first output of the provider that says nothing."""

@@ -17,20 +17,20 @@ import structlog
 
 from benchmarks.measuring import Rounds, Spread, Work, compare, machine, print_table, rss_mib
 from benchmarks.processes import llm_process, telegram_process
-from bot.app import Mailroom, open_house, open_mailroom
+from bot.composition.moderation import build_moderation
+from bot.composition.services import InboxServices, open_inbox, open_services
+from bot.composition.telegram import build_worker
 from bot.telegram import daemon
-from bot.telegram.connecting import bot_at
-from bot.telegram.delivery import Delivery
-from bot.telegram.jobs import UpdateArrived, job_of
-from bot.telegram.live import LiveReplies
-from bot.telegram.moderating import moderation_for
-from bot.telegram.stops import Stops
-from bot.telegram.wiring import backstage_for
-from core.settings import load_settings
+from bot.telegram.answers.active_replies import ActiveReplies
+from bot.telegram.answers.cancellation import ReplyCancellation
+from bot.telegram.api.client import create_bot
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.jobs.payloads import UpdateArrived, create_job
+from core.config.settings import load_settings
 from services.inbox.inbox import Worker
 from services.inbox.job import Job
-from tests.support.postgres_server import PostgresServer, missing
-from tests.support.telegram_server import TOKEN
+from tests.support.fake_telegram.server import TOKEN
+from tests.support.processes.postgres_server import PostgresServer, missing
 
 BOT = int(TOKEN.partition(":")[0])
 NUMBERS = itertools.count(1)
@@ -45,7 +45,9 @@ def _job(lane: str | None = None) -> Job:
     chat = {"id": number, "type": "private", "first_name": "Ann"}
     message = {"message_id": number, "date": 1_800_000_000, "chat": chat, "from": person, "text": "Hello?"}
     raw = {"update_id": number, "message": message}
-    return job_of(BOT, number, lane or f"telegram:{number}:0", UpdateArrived(update=raw), is_limited=lane is not None)
+    return create_job(
+        BOT, number, lane or f"telegram:{number}:0", UpdateArrived(update=raw), is_limited=lane is not None
+    )
 
 
 class Reporting:
@@ -83,7 +85,7 @@ class Reporting:
 @asynccontextmanager
 async def opened(
     database: str, telegram: str, llm: str, wrap: Callable[[Worker], Reporting]
-) -> AsyncGenerator[tuple[Mailroom, Reporting, Worker]]:
+) -> AsyncGenerator[tuple[InboxServices, Reporting, Worker]]:
     """The whole bot but for its poller.
 
     Args:
@@ -106,14 +108,14 @@ async def opened(
                 **({"DATABASE_URL": database} if database else {}),
             },
         )
-        bot = bot_at(TOKEN, telegram)
+        bot = create_bot(TOKEN, telegram)
         bot.identity = await bot.get_me()
-        async with open_house(settings) as house, open_mailroom(house, BOT) as mailroom:
+        async with open_services(settings) as house, open_inbox(house, BOT) as mailroom:
             delivery = Delivery(bot, house.clock, mailroom.inbox.said)
-            live = LiveReplies()
-            stops = Stops(live, None, settings.redis_prefix, house.clock)
-            moderation = moderation_for(house, bot, delivery)
-            backstage = backstage_for(house, mailroom, bot, delivery, live, stops, moderation)
+            live = ActiveReplies()
+            stops = ReplyCancellation(live, None, settings.redis_prefix, house.clock)
+            moderation = build_moderation(house, bot, delivery)
+            backstage = build_worker(house, mailroom, bot, delivery, live, stops, moderation)
             worker = wrap(backstage)
             await house.warm()
             daemon._tune_garbage_collection()  # noqa: SLF001 - as the daemon runs

@@ -8,7 +8,7 @@ import argparse
 import asyncio
 import signal
 
-from tests.support.llm_server import BEHAVIOURS, Answer, Behaviour, Exchange, LLMServer
+from tests.support.fake_llm.server import BEHAVIOURS, Answer, Behaviour, Exchange, LLMServer
 
 PIECES = (
     "Well,", " there", " are", " **two**", " ways", " to", " see", " it:", " the", " _long_", " one,", " which",

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks.bot import bot
 from benchmarks.measuring import machine, print_table, rss_mib
 from benchmarks.processes import LLMProcess, contestant, llm_process
-from tests.support.llm_server import refusing_url
-from tests.support.redis_server import RedisServer
+from tests.support.fake_llm.server import refusing_url
+from tests.support.processes.redis_server import RedisServer
 
 PIECES = "40"
 WARM_UP = 20

@@ -20,18 +20,18 @@ import numpy as np
 import structlog
 
 from core.clock import SystemClock
-from core.database import Database
-from core.redis import open_redis
-from services.moderation.base import HIGH, VERY_HIGH, fit, inputs, labels, starter, to_score
-from services.moderation.examples import STARTER, Example
-from services.moderation.features import features
-from services.moderation.message import Author, AuthorKind, GroupMessage
-from services.moderation.normalise import Normal, normalise
-from services.moderation.rules import Duplicates, Flood, LinkPolicy, Rules, RuleSet, Whom
-from services.moderation.score import LocalScore
-from services.moderation.training import cross_validate, without_copies
-from services.moderation.vectors import Vectors
-from tests.support.redis_server import RedisServer
+from core.db.database import Database
+from core.redis.client import open_redis
+from services.moderation.domain.message import Author, AuthorKind, GroupMessage
+from services.moderation.screening.features import features
+from services.moderation.screening.rules import Duplicates, Flood, LinkPolicy, RuleEngine, RuleSet, Whom
+from services.moderation.spam_score.base_model import HIGH, VERY_HIGH, fit, inputs, labels, starter, to_score
+from services.moderation.spam_score.examples import STARTER, Example
+from services.moderation.spam_score.scorer import LocalScore
+from services.moderation.spam_score.validation import cross_validate, without_copies
+from services.moderation.spam_score.vectorizer import Vectors
+from services.moderation.text.normalise import Normal, normalise
+from tests.support.processes.redis_server import RedisServer
 
 GROUP = -1001
 EVERYTHING = RuleSet(
@@ -83,7 +83,7 @@ async def cost(rounds: int) -> None:
             normal = normalise(each.text)
             await score.learn(GROUP, normal, features(each, normal), is_spam=number % 2 == 0)
 
-        def check(rules: Rules, rule_set: RuleSet) -> Step:
+        def check(rules: RuleEngine, rule_set: RuleSet) -> Step:
             return lambda each, normal, _: rules.check(each, normal, rule_set, is_newcomer=True)
 
         async def normalising(each: GroupMessage, _normal: Normal, _found: frozenset[str]) -> object:
@@ -92,7 +92,7 @@ async def cost(rounds: int) -> None:
         async def finding(each: GroupMessage, normal: Normal, _found: frozenset[str]) -> object:
             return features(each, normal)
 
-        alone, shared, inside = Rules(None, "bench"), Rules(redis, "bench"), Rules(embedded, "bench")
+        alone, shared, inside = RuleEngine(None, "bench"), RuleEngine(redis, "bench"), RuleEngine(embedded, "bench")
 
         async def whole(each: GroupMessage, _normal: Normal, _found: frozenset[str]) -> object:
             normal = normalise(each.text)

@@ -20,14 +20,14 @@ from pathlib import Path
 import structlog
 
 from core.clock import SystemClock
-from core.database import Database
-from core.moderation_tables import ModerationMemberRow
-from core.redis import open_redis
-from services.moderation.examples import STARTER
-from services.moderation.message import Author, AuthorKind
-from services.moderation.score import LocalScore
-from services.moderation.verdict import Category
-from tests.services.moderation.bench import GROUP, SCAM, Bench, Recorder, Scripted, judged
+from core.db.database import Database
+from core.db.moderation_tables import ModerationMemberRow
+from core.redis.client import open_redis
+from services.moderation.domain.message import Author, AuthorKind
+from services.moderation.domain.verdict import Category
+from services.moderation.spam_score.examples import STARTER
+from services.moderation.spam_score.scorer import LocalScore
+from tests.support.moderation_harness import GROUP, SCAM, ModerationHarness, Recorder, Scripted, judged
 
 MEMBERS = 200
 SPAM_SHARE, NEWCOMER_SHARE = 0.05, 0.10
@@ -69,7 +69,7 @@ async def run(length: int, seed: int) -> None:
         database = Database(f"sqlite:///{Path(directory) / 'bench.db'}")
         await database.start()
         judge = Scripted()
-        bench = Bench(database, open_redis(None), clock, Recorder(), judge)
+        bench = ModerationHarness(database, open_redis(None), clock, Recorder(), judge)
         scores = LocalScore(database, clock)
         bench.pipeline._tools = replace(bench.pipeline._tools, scores=scores)  # noqa: SLF001 - the bench's own score is a fixed one
         await scores.warm()

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.redis_server import free_port
+from tests.support.processes.redis_server import free_port
 
 ROOT = Path(__file__).parents[1]
 READY_S = 60.0
@@ -106,7 +106,7 @@ async def llm_process(*options: str) -> AsyncIterator[LLMProcess]:
 async def telegram_process() -> AsyncIterator[str]:
     """The base URL of a Bot API server in a process of its own."""
     port = free_port()
-    async with child([sys.executable, "-m", "tests.support.telegram_server", "--port", str(port)]):
+    async with child([sys.executable, "-m", "tests.support.fake_telegram.server", "--port", str(port)]):
         await _listens(port)
         yield f"http://127.0.0.1:{port}"
 

@@ -16,10 +16,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.crowd import Crowd, Outcome, Why, ask_in_waves
-from tests.support.fleet import Fleet
-from tests.support.nursery import Daemon, Nursery
-from tests.support.postgres_server import PostgresServer, missing
+from tests.support.processes.fleet import Fleet
+from tests.support.processes.fork_server import Daemon, ForkServer
+from tests.support.processes.load import LoadOutcome, SimulatedUsers, Why, ask_in_waves
+from tests.support.processes.postgres_server import PostgresServer, missing
 
 PATIENCE_S = 600.0
 LAG_S = 0.05
@@ -31,7 +31,7 @@ class Run:
     """What was measured in one run."""
 
     name: str
-    outcome: Outcome
+    outcome: LoadOutcome
     kills: int
     dead_letters: int
     refused_polls: int
@@ -72,7 +72,7 @@ def _spread(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.1f} s ({max(seconds):.1f} s)" if seconds else "-"
 
 
-async def alone(nursery: Nursery, people: int, questions: int, kills: int, chance: random.Random) -> Run:
+async def alone(nursery: ForkServer, people: int, questions: int, kills: int, chance: random.Random) -> Run:
     """One process on SQLite, restarted after each kill."""
     with tempfile.TemporaryDirectory() as directory:
         async with Fleet(nursery, Path(directory)) as fleet:
@@ -97,7 +97,7 @@ async def alone(nursery: Nursery, people: int, questions: int, kills: int, chanc
 
 
 async def together(
-    nursery: Nursery, url: str, replicas: int, people: int, questions: int, kills: int, chance: random.Random
+    nursery: ForkServer, url: str, replicas: int, people: int, questions: int, kills: int, chance: random.Random
 ) -> Run:
     """Replicas on PostgreSQL, of which the one that polls is killed, and another one started."""
     with tempfile.TemporaryDirectory() as directory:
@@ -126,13 +126,15 @@ async def together(
             return _judged(name, fleet, crowd, polling, working, time.monotonic() - began)
 
 
-def _people(fleet: Fleet, people: int, questions: int, chance: random.Random) -> tuple[Crowd, asyncio.Task[None]]:
+def _people(
+    fleet: Fleet, people: int, questions: int, chance: random.Random
+) -> tuple[SimulatedUsers, asyncio.Task[None]]:
     fleet.telegram.lag_s = LAG_S
-    crowd = Crowd(fleet.telegram, fleet.llm, people=people)
+    crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=people)
     return crowd, asyncio.create_task(ask_in_waves(crowd, questions, chance))
 
 
-async def _some(crowd: Crowd, total: int, kills: int, chance: random.Random) -> bool:
+async def _some(crowd: SimulatedUsers, total: int, kills: int, chance: random.Random) -> bool:
     """Wait until some more are answered, and a moment that nobody can tell; False where too few are left to kill over.
 
     While a replica is away the others may answer more than what is waited for here.
@@ -156,7 +158,9 @@ async def _leader(fleet: Fleet) -> Daemon:
         await asyncio.sleep(0.1)
 
 
-def _judged(name: str, fleet: Fleet, crowd: Crowd, polling: list[float], working: list[float], seconds: float) -> Run:
+def _judged(
+    name: str, fleet: Fleet, crowd: SimulatedUsers, polling: list[float], working: list[float], seconds: float
+) -> Run:
     outcome = crowd.outcome(fleet.noted())
     for fault in [*outcome.lost, *outcome.disorder, *outcome.unexplained, *outcome.odd]:
         print(f"{name}: {fault}", file=sys.stderr)
@@ -171,7 +175,7 @@ async def main(people: int, questions: int, kills: int, seed: int, replicas: lis
     print(f"seed {seed}, {people} conversations, {questions} questions each\n\n{HEAD}", flush=True)
     chance = random.Random(seed)  # noqa: S311 - chance, no secret
     with ExitStack() as stack:
-        nursery = Nursery()
+        nursery = ForkServer()
         stack.callback(nursery.close)
         if 1 in replicas:
             print((await alone(nursery, people, questions, kills, chance)).row(), flush=True)

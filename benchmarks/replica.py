@@ -8,12 +8,12 @@ from pydantic_ai import Agent
 from pydantic_ai.models import Model
 
 from core.clock import SystemClock
-from core.provider_settings import ProviderKind, ProviderSettings
-from core.redis import open_redis
-from services.llm.builders import ModelBuilder
-from services.llm.fallback import LLMProviderFallback
-from services.llm.model_factory import LLMModelFactory
-from services.llm.state import SharedRouting
+from core.config.providers import ProviderKind, ProviderSettings
+from core.redis.client import open_redis
+from services.llm.models.factory import LLMModelFactory
+from services.llm.providers.builder import ModelBuilder
+from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.shared_state import SharedRouting
 
 AGENT = Agent(instructions="Answer in a few words.")
 

@@ -16,8 +16,8 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from benchmarks.measuring import Rounds, Work, compare, machine, print_table
 from benchmarks.processes import Contestant, contestant, llm_process
 from benchmarks.replica import Replica, plain, provider, streamed
-from tests.support.llm_server import refusing_url
-from tests.support.redis_server import RedisServer
+from tests.support.fake_llm.server import refusing_url
+from tests.support.processes.redis_server import RedisServer
 
 BARE = "the agent on a bare model"
 OWN = "the agent on the bot's model, not routed"

@@ -13,8 +13,8 @@ from typing import Any
 from benchmarks.bot import environment
 from benchmarks.measuring import Spread, cpu_s, machine, print_table, rss_mib
 from benchmarks.processes import LITELLM, LLMProcess, child, llm_process
-from tests.support.surfaces import variables_for
-from tests.support.telegram_server import TelegramServer
+from tests.support.fake_telegram.server import TelegramServer
+from tests.support.settings import variables_for
 
 Start = Callable[[LLMProcess, Path], Awaitable[tuple[float, float, float]]]
 

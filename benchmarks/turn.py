@@ -15,7 +15,7 @@ from benchmarks.bot import Bot, bot
 from benchmarks.conversation import ANSWER_PIECES, seed
 from benchmarks.measuring import cpu_s, interleave, machine, print_table
 from benchmarks.processes import Contestant, contestant, llm_process
-from tests.support.redis_server import RedisServer
+from tests.support.processes.redis_server import RedisServer
 
 HISTORY_TOKENS = 8000
 """The default of the setting of that name: what a model is told in a conversation that has gone on for a while."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import structlog
 
+from core.config.environment import read_variables
+from core.config.settings import Settings, load_settings
 from core.errors import ConfigurationError, StartupError
-from core.log import configure_logging, log_uncaught
-from core.settings import Settings, load_settings
-from core.variables import read_variables
+from core.observability.log import configure_logging, log_uncaught
 
 log = structlog.get_logger()
 
@@ -78,10 +78,10 @@ async def _telegram(settings: Settings) -> int:
     settings.for_daemon()
     for warning in settings.warnings:
         log.warning("settings.warning", detail=warning)
-    from bot.app import open_house  # noqa: PLC0415 - see above
+    from bot.composition.services import open_services  # noqa: PLC0415 - see above
     from bot.telegram.daemon import run  # noqa: PLC0415 - the same
 
-    async with open_house(settings) as house:
+    async with open_services(settings) as house:
         return await run(house)
 
 
@@ -98,7 +98,7 @@ async def _check(settings: Settings) -> int:
 
 
 async def _train(settings: Settings, options: argparse.Namespace) -> int:
-    from bot.training import reset, run  # noqa: PLC0415 - see above
+    from bot.train import reset, run  # noqa: PLC0415 - see above
 
     if options.reset:
         return await reset(settings)

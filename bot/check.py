@@ -11,15 +11,15 @@ import httpx2
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import RedisClusterException, RedisError
 
-from bot.probing import Probe, probe_all
 from core.clock import SystemClock
-from core.database import Database, url_for
+from core.config.settings import Settings
+from core.db.database import Database, url_for
 from core.errors import ConfigurationError, StartupError
-from core.log import Redactor
-from core.redis import open_redis
-from core.settings import Settings
-from services.llm.builders import ModelBuilder
-from services.llm.catalog import Catalog, transport_reason
+from core.observability.log import Redactor
+from core.redis.client import open_redis
+from services.llm.providers.builder import ModelBuilder
+from services.llm.providers.catalog import Catalog, transport_reason
+from services.llm.providers.probe import ProbeResult, probe_providers
 
 TIMEOUT_S = 5.0
 TELEGRAM_URL = "https://api.telegram.org"
@@ -27,7 +27,7 @@ OK, FAILED, UNSET = "ok", "FAILED", "not set"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CheckResult:
     """A line of the table.
 
     Args:
@@ -65,32 +65,32 @@ def _said_once(settings: Settings) -> list[str]:
     return [warning for warning in settings.warnings if warning not in told]
 
 
-async def _providers(settings: Settings) -> list[Line]:
+async def _providers(settings: Settings) -> list[CheckResult]:
     builder = ModelBuilder()
     try:
         catalog = Catalog(builder.http_client)
-        probes = await probe_all(catalog, settings.providers, TIMEOUT_S, SystemClock())
+        probes = await probe_providers(catalog, settings.providers, TIMEOUT_S, SystemClock())
     finally:
         await builder.aclose()
     return [_provider(probe) for probe in probes]
 
 
-def _provider(probe: Probe) -> Line:
+def _provider(probe: ProbeResult) -> CheckResult:
     provider = probe.provider
     name = f"provider {provider.id}"
     if provider.missing is not None:
-        return Line(name, UNSET, provider.missing)
+        return CheckResult(name, UNSET, provider.missing)
     if probe.reason is not None:
-        return Line(name, FAILED, probe.reason)
+        return CheckResult(name, FAILED, probe.reason)
     count = len(probe.models)
     found = f"{count} model{'' if count == 1 else 's'} in {probe.took_s * 1000:.0f} ms"
     unlisted = tuple(f"{provider.id} does not list the model {name}" for name in probe.unlisted)
-    return Line(name, OK, found, unlisted)
+    return CheckResult(name, OK, found, unlisted)
 
 
-async def _redis(settings: Settings) -> list[Line]:
+async def _redis(settings: Settings) -> list[CheckResult]:
     if settings.redis_url is None:
-        return [Line("redis", OK, "embedded, REDIS_URL is not set")]
+        return [CheckResult("redis", OK, "embedded, REDIS_URL is not set")]
     client = open_redis(settings.redis_url.get_secret_value())
     began = asyncio.get_running_loop().time()
     try:
@@ -98,41 +98,41 @@ async def _redis(settings: Settings) -> list[Line]:
             await cast("Any", client.ping())  # typed as maybe not awaitable, since a pipeline's is not
     except MasterNotFoundError:
         # The library's message prints its connections with all that is in them.
-        return [Line("redis", FAILED, "no sentinel that answers knows the master")]
+        return [CheckResult("redis", FAILED, "no sentinel that answers knows the master")]
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
         refused = isinstance(error.__cause__, ConnectionRefusedError)
         reason = "refused the connection" if refused else " ".join(str(error).split())
-        return [Line("redis", FAILED, reason or type(error).__name__)]
+        return [CheckResult("redis", FAILED, reason or type(error).__name__)]
     finally:
         await client.aclose()
-    return [Line("redis", OK, f"answered in {(asyncio.get_running_loop().time() - began) * 1000:.0f} ms")]
+    return [CheckResult("redis", OK, f"answered in {(asyncio.get_running_loop().time() - began) * 1000:.0f} ms")]
 
 
-async def _database(settings: Settings) -> list[Line]:
+async def _database(settings: Settings) -> list[CheckResult]:
     try:
         settings.prepare_data_dir()
         database = Database(url_for(settings))
         await database.start()
         await database.close()
     except (ConfigurationError, StartupError) as error:
-        return [Line("database", FAILED, " ".join(str(error).split()))]
-    return [Line("database", OK, database.name)]
+        return [CheckResult("database", FAILED, " ".join(str(error).split()))]
+    return [CheckResult("database", OK, database.name)]
 
 
-async def _telegram(settings: Settings) -> list[Line]:
+async def _telegram(settings: Settings) -> list[CheckResult]:
     if settings.telegram_bot_token is None:
-        return [Line("telegram", UNSET, "TELEGRAM_BOT_TOKEN is not set, the console needs none")]
+        return [CheckResult("telegram", UNSET, "TELEGRAM_BOT_TOKEN is not set, the console needs none")]
     base_url = (settings.telegram_api_base_url or TELEGRAM_URL).rstrip("/")
     url = f"{base_url}/bot{settings.telegram_bot_token.get_secret_value()}/getMe"
     try:
         async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client:
             response = await client.get(url)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return [Line("telegram", FAILED, transport_reason(error))]
+        return [CheckResult("telegram", FAILED, transport_reason(error))]
     return [_bot(response)]
 
 
-def _bot(response: httpx2.Response) -> Line:
+def _bot(response: httpx2.Response) -> CheckResult:
     try:
         decoded: object = json.loads(response.content)
     except ValueError:
@@ -140,18 +140,20 @@ def _bot(response: httpx2.Response) -> Line:
     # Objects of JSON have string keys, and values of any kind.
     answer = cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
     if response.status_code in {httpx2.codes.UNAUTHORIZED, httpx2.codes.NOT_FOUND}:
-        return Line("telegram", FAILED, f"HTTP {response.status_code}: the token of TELEGRAM_BOT_TOKEN is not accepted")
+        return CheckResult(
+            "telegram", FAILED, f"HTTP {response.status_code}: the token of TELEGRAM_BOT_TOKEN is not accepted"
+        )
     if answer.get("ok") is not True:
         said = answer.get("description") or "not an answer of a Bot API server"
-        return Line("telegram", FAILED, f"HTTP {response.status_code}: {said}")
+        return CheckResult("telegram", FAILED, f"HTTP {response.status_code}: {said}")
     match answer.get("result"):
         case {"username": str(username)}:
-            return Line("telegram", OK, f"@{username}")
+            return CheckResult("telegram", OK, f"@{username}")
         case _:
-            return Line("telegram", OK, "answered without a name")
+            return CheckResult("telegram", OK, "answered without a name")
 
 
-def _table(lines: Sequence[Line]) -> list[str]:
+def _table(lines: Sequence[CheckResult]) -> list[str]:
     names = max(len(line.name) for line in lines)
     verdicts = max(len(line.verdict) for line in lines)
     return [f"{line.name:{names}}  {line.verdict:{verdicts}}  {line.detail}" for line in lines]

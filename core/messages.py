@@ -67,3 +67,8 @@ class Incoming:
     chat_title: str | None = None
     quoted: str | None = None
     """The text of the message that this one replies to, where it is not the bot's own."""
+
+
+def preference_scope(key: ConversationKey) -> str:
+    """The chat of a conversation, such as `telegram:123`."""
+    return f"{key.surface}:{key.chat_id}"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from core.redis import open_redis
+from core.redis.client import open_redis
 from tests.support.clock import ManualClock
-from tests.support.redis_server import BINARY, RedisServer
+from tests.support.processes.redis_server import BINARY, RedisServer
 
 
 @pytest.fixture

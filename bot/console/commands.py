@@ -2,15 +2,15 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from bot.app import House
-from bot.console.screen import Screen
-from bot.console.talk import KEY, USER_ID, Talk
-from bot.probing import Probe, probe_all
-from core.provider_settings import ProviderSettings
-from services.chat.scope import scope_of
-from services.chat.shelf import Shelved
-from services.llm.attempts import ModelChoice
-from services.llm.catalog import CatalogError
+from bot.composition.services import Services
+from bot.console.chat import KEY, USER_ID, ConsoleChat
+from bot.console.terminal import Terminal
+from core.config.providers import ProviderSettings
+from core.messages import preference_scope
+from services.chat.store.thread_list import ListedThread
+from services.llm.providers.catalog import CatalogError
+from services.llm.providers.probe import ProbeResult, probe_providers
+from services.llm.routing.attempts import ModelChoice
 
 CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12
@@ -28,11 +28,11 @@ class Commands:
         screen: where the outcome is shown.
     """
 
-    def __init__(self, house: House, talk: Talk, screen: Screen) -> None:
+    def __init__(self, house: Services, talk: ConsoleChat, screen: Terminal) -> None:
         self._house = house
         self._talk = talk
         self._screen = screen
-        self._scope = scope_of(KEY)
+        self._scope = preference_scope(KEY)
         self._acts: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "/help": self._help,
             "/new": self._new,
@@ -111,7 +111,7 @@ class Commands:
             await self._house.shelf.switch(KEY, found.thread.id)
             self._say("thread-opened", name=self._thread_name(found))
 
-    def _thread_name(self, shelved: Shelved) -> str:
+    def _thread_name(self, shelved: ListedThread) -> str:
         return shelved.thread.name or self._house.texts.get("thread-unnamed", self._talk.language)
 
     async def _usage(self, _arguments: str) -> None:
@@ -157,12 +157,12 @@ class Commands:
         preference = await house.stores.preferences.get(self._scope)
         automatic = house.texts.get("model-automatic", language)
         current = f"{preference.provider} {preference.model or ''}".strip() if preference.provider else automatic
-        probes = await probe_all(house.catalog, house.fallback.providers, CATALOG_TIMEOUT_S, house.clock)
+        probes = await probe_providers(house.catalog, house.fallback.providers, CATALOG_TIMEOUT_S, house.clock)
         self._say("model-title", current=current)
         self._screen.say("\n".join(["", *map(self._choices, probes), ""]))
         self._say("console-model-usage")
 
-    def _choices(self, probe: Probe) -> str:
+    def _choices(self, probe: ProbeResult) -> str:
         texts, language = self._house.texts, self._talk.language
         line = f"  {probe.provider.id}: {', '.join(probe.provider.models)}"
         others = [name for name in probe.models if name not in probe.provider.models]

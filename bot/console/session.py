@@ -9,18 +9,18 @@ from collections.abc import Callable, Generator
 
 import structlog
 
-from bot.app import House, open_house, with_demo
+from bot.composition.services import Services, open_services, with_demo_provider
+from bot.console.banner import print_banner, ready
+from bot.console.chat import ConsoleChat, speaker_of
 from bot.console.commands import QUIT, Commands
-from bot.console.greeting import greet, ready
-from bot.console.lines import Lines, PipedLines, PromptedLines
-from bot.console.screen import Screen
-from bot.console.talk import Talk, speaker_of
-from bot.probing import Probe, probe_all
+from bot.console.input import InputReader, PipedInput, PromptInput
+from bot.console.terminal import Terminal
 from core.clock import SystemClock
+from core.config.settings import Settings
 from core.errors import StorageError
-from core.settings import Settings
-from services.llm.builders import ModelBuilder
-from services.llm.catalog import Catalog
+from services.llm.providers.builder import ModelBuilder
+from services.llm.providers.catalog import Catalog
+from services.llm.providers.probe import ProbeResult, probe_providers
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ async def run(settings: Settings) -> int:
         ConfigurationError: DATA_DIR cannot be used.
         StartupError: the database cannot be used.
     """
-    visit = _Visit(Screen(sys.stdout), _lines())
+    visit = _Session(Terminal(sys.stdout), _lines())
     task = asyncio.create_task(visit.run(settings), name="console.visit")
     try:
         with _signals(interrupt=lambda: visit.interrupt() or task.cancel(), leave=task.cancel):
@@ -62,33 +62,33 @@ def _signals(interrupt: Callable[[], object], leave: Callable[[], object]) -> Ge
             loop.remove_signal_handler(number)
 
 
-def _lines() -> Lines:
+def _lines() -> InputReader:
     # Without an input (`<&-`), the interpreter has no sys.stdin at all.
     stdin, stdout = sys.stdin, sys.stdout
     if stdin is None or stdin.closed:  # pyright: ignore[reportUnnecessaryComparison] - typeshed does not say so
-        return PipedLines(None)
+        return PipedInput(None)
     if stdin.isatty() and stdout.isatty():
-        return PromptedLines()
-    return PipedLines(stdin.fileno(), stdin.encoding)
+        return PromptInput()
+    return PipedInput(stdin.fileno(), stdin.encoding)
 
 
-class _Visit:
+class _Session:
     """Reads lines and has each carried out before the next is read."""
 
-    def __init__(self, screen: Screen, lines: Lines) -> None:
+    def __init__(self, screen: Terminal, lines: InputReader) -> None:
         self._screen = screen
         self._lines = lines
-        self._talk: Talk | None = None
+        self._talk: ConsoleChat | None = None
         self._act: asyncio.Task[None] | None = None
 
     async def run(self, settings: Settings) -> None:
         probes = await _probe(settings)
         if not ready(probes):
-            settings = with_demo(settings)
+            settings = with_demo_provider(settings)
         speaker = speaker_of(os.environ)
-        async with open_house(settings) as house:
-            greet(self._screen, house.texts, speaker.language, settings, probes)
-            self._talk = Talk(house.chat, speaker, house.texts, house.clock, self._screen)
+        async with open_services(settings) as house:
+            print_banner(self._screen, house.texts, speaker.language, settings, probes)
+            self._talk = ConsoleChat(house.chat, speaker, house.texts, house.clock, self._screen)
             commands = Commands(house, self._talk, self._screen)
             while (line := await self._lines.next()) is not None:
                 line = line.strip()
@@ -105,7 +105,7 @@ class _Visit:
             return True
         return self._act is not None and self._act.cancel()
 
-    async def _carried_out(self, act: asyncio.Task[None], house: House, language: str | None) -> None:
+    async def _carried_out(self, act: asyncio.Task[None], house: Services, language: str | None) -> None:
         try:
             await act
         except asyncio.CancelledError:
@@ -123,11 +123,11 @@ class _Visit:
             self._screen.say(house.texts.get("failed-unexpected", language))
 
 
-async def _probe(settings: Settings) -> tuple[Probe, ...]:
+async def _probe(settings: Settings) -> tuple[ProbeResult, ...]:
     """Ask the providers before the services are built, since these depend on who answers."""
     builder = ModelBuilder()
     try:
         usable = [provider for provider in settings.providers if provider.missing is None]
-        return await probe_all(Catalog(builder.http_client), usable, PROBE_TIMEOUT_S, SystemClock())
+        return await probe_providers(Catalog(builder.http_client), usable, PROBE_TIMEOUT_S, SystemClock())
     finally:
         await builder.aclose()

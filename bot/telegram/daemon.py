@@ -13,24 +13,24 @@ import structlog
 from aiogram import Bot
 from aiogram.types import User
 
-from bot.app import House, Mailroom, open_mailroom
-from bot.probing import probe_all
-from bot.telegram.connecting import KnownBot, bot_at, connect, introduce
-from bot.telegram.delivery import Delivery
-from bot.telegram.doorway import Doorway, Guests
-from bot.telegram.intake import Poller, Sink
-from bot.telegram.live import LiveReplies
-from bot.telegram.moderating import moderation_for
-from bot.telegram.rendering import Rendered
-from bot.telegram.stops import Stops
-from bot.telegram.watch import Phase, Watch
-from bot.telegram.webhook import Webhook
-from bot.telegram.wiring import backstage_for
-from bot.web.side import web_side
+from bot.composition.moderation import build_moderation
+from bot.composition.services import InboxServices, Services, open_inbox
+from bot.composition.telegram import build_worker
+from bot.composition.web import serve_web
+from bot.telegram.answers.active_replies import ActiveReplies
+from bot.telegram.answers.cancellation import ReplyCancellation
+from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.ingress.ingest import AccessList, UpdateIngest
+from bot.telegram.ingress.polling import Poller, Sink
+from bot.telegram.ingress.webhook import Webhook
+from bot.telegram.markdown.render import Rendered
+from bot.telegram.observability.status import DaemonPhase, DaemonStatus
+from core.config.settings import Settings
 from core.errors import StartupError
-from core.settings import Settings
+from services.admin.notices import AdminNotices, WorkGivenUp
 from services.inbox.replicas import Replicas
-from services.notices import AdminNotices, WorkGivenUp
+from services.llm.providers.probe import probe_providers
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ GC_THRESHOLDS = (50_000, 50, 100)
 aiogram's cost of an update, and a full collection paused for 129 ms."""
 
 
-async def run(house: House) -> int:
+async def run(house: Services) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Returns:
@@ -57,25 +57,27 @@ async def run(house: House) -> int:
     if settings.telegram_bot_token is None:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
-    bot = bot_at(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
-    watch = Watch(bot, house.clock, house.metrics, house.tracing)
+    bot = create_bot(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
+    watch = DaemonStatus(bot, house.clock, house.metrics, house.tracing)
     webhook = _webhook(settings)
     with _stop_signal() as stop:
         try:
-            async with web_side(house, watch.checks, [webhook.route] if webhook is not None else []):
+            async with serve_web(house, watch.checks, [webhook.route] if webhook is not None else []):
                 return await _serve(house, bot, stop, watch, webhook)
         finally:
             await bot.session.close()
 
 
-async def _serve(house: House, bot: KnownBot, stop: asyncio.Event, watch: Watch, webhook: Webhook | None) -> int:
+async def _serve(
+    house: Services, bot: KnownBot, stop: asyncio.Event, watch: DaemonStatus, webhook: Webhook | None
+) -> int:
     connecting = asyncio.create_task(connect(bot, house.clock, polls=webhook is None), name="connect")
     await _first(connecting, stop)
     if not connecting.done():
         await _end(connecting)
         return 0
     me = connecting.result()
-    async with open_mailroom(house, bot.id) as mailroom:
+    async with open_inbox(house, bot.id) as mailroom:
         await _work(house, mailroom, bot, me, stop, watch, webhook)
     return 0
 
@@ -88,26 +90,26 @@ def _webhook(settings: Settings) -> Webhook | None:
 
 
 async def _work(
-    house: House,
-    mailroom: Mailroom,
+    house: Services,
+    mailroom: InboxServices,
     bot: KnownBot,
     me: User,
     stop: asyncio.Event,
-    watch: Watch,
+    watch: DaemonStatus,
     webhook: Webhook | None,
 ) -> None:
     """Take updates in and do what they ask for, until told to stop."""
     settings, inbox = house.settings, mailroom.inbox
     watch.figures.follow(inbox)
     delivery = Delivery(bot, house.clock, inbox.said, watch.figures)
-    moderation = moderation_for(house, bot, delivery)
-    doorway = Doorway(
+    moderation = build_moderation(house, bot, delivery)
+    doorway = UpdateIngest(
         bot=bot,
         inbox=inbox,
         parts=inbox.albums,
         clock=house.clock,
         moderation=moderation.door,
-        guests=Guests(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
+        guests=AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
     )
     take = watch.figures.counted(doorway.take)
     notices = AdminNotices(house.redis, settings.redis_prefix, house.clock, _to_admins(house, delivery))
@@ -115,10 +117,12 @@ async def _work(
     await house.warm()
     _allow_connections()
     _tune_garbage_collection()
-    live = LiveReplies()
-    stops = Stops(live, house.redis if settings.redis_url is not None else None, settings.redis_prefix, house.clock)
+    live = ActiveReplies()
+    stops = ReplyCancellation(
+        live, house.redis if settings.redis_url is not None else None, settings.redis_prefix, house.clock
+    )
     await inbox.work(
-        backstage_for(house, mailroom, bot, delivery, live, stops, moderation),
+        build_worker(house, mailroom, bot, delivery, live, stops, moderation),
         on_dead=lambda reason: notices.hear(WorkGivenUp(reason)),
     )
     if webhook is None:
@@ -132,18 +136,18 @@ async def _work(
         asyncio.create_task(inbox.look_for_strays(), name="strays"),
         asyncio.create_task(stops.run(), name="stops"),
         asyncio.create_task(notices.run(), name="notices"),
-        asyncio.create_task(introduce(bot, house.texts), name="introduce"),
+        asyncio.create_task(publish_commands(bot, house.texts), name="introduce"),
         asyncio.create_task(_look_around(house), name="look around"),
         asyncio.create_task(moderation.caretaker.run(), name="moderation"),
     ]
     for task in aside:
         task.add_done_callback(_report_death)
-    watch.phase = Phase.SERVING
+    watch.phase = DaemonPhase.SERVING
     log.info("bot.started", username=me.username, providers=[p.id for p in house.fallback.providers])
     try:
         await _first(intake, stop)
     finally:
-        watch.phase = Phase.STOPPING
+        watch.phase = DaemonPhase.STOPPING
         await _end(intake)
         log.info("bot.stopping", timeout_s=settings.shutdown_timeout)
         await inbox.queue.drain(settings.shutdown_timeout)
@@ -153,7 +157,7 @@ async def _work(
         intake.result()
 
 
-async def _be_delivered_to(webhook: Webhook, bot: Bot, house: House, take: Sink) -> None:
+async def _be_delivered_to(webhook: Webhook, bot: Bot, house: Services, take: Sink) -> None:
     """Have Telegram deliver to this replica, among others.
 
     Raises:
@@ -186,9 +190,9 @@ async def _poll(replicas: Replicas, poller: Poller) -> None:
             log.warning("intake.lead_lost")
 
 
-async def _look_around(house: House) -> None:
+async def _look_around(house: Services) -> None:
     """Say which providers do not answer. That is no fault: each is used when it is back."""
-    probes = await probe_all(house.catalog, house.fallback.providers, PROBE_TIMEOUT_S, house.clock)
+    probes = await probe_providers(house.catalog, house.fallback.providers, PROBE_TIMEOUT_S, house.clock)
     for probe in probes:
         if probe.reason is not None:
             log.warning("provider.silent", provider=probe.provider.id, reason=probe.reason)
@@ -217,7 +221,7 @@ def _tune_garbage_collection() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-def _to_admins(house: House, delivery: Delivery) -> Callable[[str], Awaitable[None]]:
+def _to_admins(house: Services, delivery: Delivery) -> Callable[[str], Awaitable[None]]:
     admins = sorted(house.settings.admin_ids)
 
     async def send(text: str) -> None:

@@ -6,8 +6,8 @@ from datetime import datetime
 from sqlalchemy import delete, select
 
 from core.clock import Clock
-from core.database import Database
-from core.tables import DeadLetterRow
+from core.db.database import Database
+from core.db.tables import DeadLetterRow
 from services.inbox.job import Job
 
 MOST_KEPT = 1000

@@ -9,12 +9,12 @@ import structlog
 
 from core.clock import Clock
 from core.errors import StorageError
-from services.inbox.albums import AlbumParts
-from services.inbox.attempts import Attempts
+from services.inbox.album_parts import AlbumParts
+from services.inbox.crash_counts import CrashCounter
+from services.inbox.dbos_queue import JobQueue
 from services.inbox.dead_letters import DeadLetter, DeadLetters
 from services.inbox.job import Job
-from services.inbox.queue import JobQueue
-from services.inbox.said import Said
+from services.inbox.sent_messages import SentMessages
 
 log = structlog.get_logger()
 
@@ -63,9 +63,9 @@ class Inbox:
     def __init__(
         self,
         queue: Callable[[Callable[[Job], Awaitable[None]]], JobQueue],
-        attempts: Attempts,
+        attempts: CrashCounter,
         dead_letters: DeadLetters,
-        said: Said,
+        said: SentMessages,
         albums: AlbumParts,
         clock: Clock,
     ) -> None:

@@ -51,7 +51,7 @@ class Replicas(Protocol):
         ...
 
 
-class SingleProcess:
+class FileLock:
     """The one process that may use a folder.
 
     Args:
@@ -232,6 +232,6 @@ def _number(name: str) -> int:
     return zlib.crc32(name.encode()) - 2**31
 
 
-def process_name() -> str:
+def replica_name() -> str:
     """A name that no other process, and no other life of this one, has."""
     return f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"

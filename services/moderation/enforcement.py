@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import structlog
 
 from core.clock import Clock
-from services.moderation.budget import Reminders
-from services.moderation.figures import Figures, Statistics
-from services.moderation.group import GroupSettings
-from services.moderation.incidents import Finding, Incident, Incidents
-from services.moderation.message import AuthorKind
-from services.moderation.policy import MUTE, Sanction, plan_for_warnings
-from services.moderation.ports import Cards, Done, Sanctions
-from services.moderation.verdict import Category
-from services.moderation.warning_ledger import WarningLedger
+from services.moderation.domain.message import AuthorKind
+from services.moderation.domain.policy import MUTE, Sanction, plan_for_warnings
+from services.moderation.domain.ports import Cards, Done, Sanctions
+from services.moderation.domain.settings import GroupSettings
+from services.moderation.domain.verdict import Category
+from services.moderation.judging.budget import Reminders
+from services.moderation.records.counts import Counts, Statistics
+from services.moderation.records.incidents import Finding, Incident, IncidentStore
+from services.moderation.records.warning_ledger import WarningLedger
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ RIGHT_PAUSE_LONGEST_S = 7 * 24 * 3600
 class Records:
     """Where what was done is written down."""
 
-    incidents: Incidents
+    incidents: IncidentStore
     warnings: WarningLedger
     statistics: Statistics
 
@@ -86,7 +86,7 @@ class Enforcement:
             place = await self._card(taken, settings)
         card = (place[0], place[1]) if place[0] is not None and place[1] is not None else None
         finished = await incidents.note(taken.id, card=card, finished=True) or taken
-        figures = Figures(acted=1) if finished.has_acted else Figures(carded=1)
+        figures = Counts(acted=1) if finished.has_acted else Counts(carded=1)
         await self._records.statistics.count(finished.finding.group_id, figures)
         return finished
 

@@ -2,8 +2,8 @@
 
 from dataclasses import asdict
 
-from core.telemetry import Metrics
-from services.moderation.figures import Figures
+from core.observability.metrics import Metrics
+from services.moderation.records.counts import Counts
 
 COUNTED = ("seen", "judged", "asked", "acted", "carded", "undone", "unjudged")
 """Tokens and cost are in the figures of the providers."""
@@ -23,7 +23,7 @@ class ModerationMetrics:
         # Each from the start, so that a rate can be told of the first one.
         self._counters = {what: counter.labels(what) for what in COUNTED}
 
-    def count(self, more: Figures) -> None:
+    def count(self, more: Counts) -> None:
         """Add to the figures."""
         for name, value in asdict(more).items():
             if value and name in self._counters:

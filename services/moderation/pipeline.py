@@ -11,19 +11,9 @@ from typing import Protocol
 import structlog
 
 from core.clock import Clock
-from services.moderation.base import HIGH
-from services.moderation.budget import Reminders
-from services.moderation.enforcement import Enforcement
-from services.moderation.features import features
-from services.moderation.figures import Figures
-from services.moderation.findings import Charge, finding_about, shown_text
-from services.moderation.gate import exempt
-from services.moderation.group import GroupSettings
-from services.moderation.incidents import Finding, Source
-from services.moderation.journal import Entry, Journal
-from services.moderation.message import GroupMessage
-from services.moderation.normalise import Normal, normalise
-from services.moderation.policy import (
+from services.moderation.domain.incident import Charge, create_finding, shown_text
+from services.moderation.domain.message import GroupMessage
+from services.moderation.domain.policy import (
     CARD,
     NOTHING,
     Plan,
@@ -32,14 +22,24 @@ from services.moderation.policy import (
     plan_for_rule,
     plan_in_outage,
 )
-from services.moderation.ports import Cards, Sanctions, StaffList
-from services.moderation.precedents import Precedents
-from services.moderation.privacy import RemoteJudging
-from services.moderation.routing import Facts, reason_to_judge
-from services.moderation.rules import Rule, RuleHit, RuleSet
-from services.moderation.standing import is_meaningful
-from services.moderation.verdict import Category, Judged, Judgement, Unjudged, Why
-from services.moderation.waiting import WaitingRoom
+from services.moderation.domain.ports import Cards, Sanctions, StaffList
+from services.moderation.domain.settings import GroupSettings
+from services.moderation.domain.verdict import Category, Judged, Judgement, Unjudged, Why
+from services.moderation.enforcement import Enforcement
+from services.moderation.judging.budget import Reminders
+from services.moderation.judging.consent import RemoteJudgingConsent
+from services.moderation.records.counts import Counts
+from services.moderation.records.incidents import Finding, Source
+from services.moderation.records.members import is_meaningful
+from services.moderation.records.message_log import Entry, MessageLog
+from services.moderation.records.pending import PendingMessages
+from services.moderation.screening.escalation import Facts, reason_to_judge
+from services.moderation.screening.exemptions import exempt
+from services.moderation.screening.features import features
+from services.moderation.screening.known_ham import KnownHam
+from services.moderation.screening.rules import Rule, RuleHit, RuleSet
+from services.moderation.spam_score.base_model import HIGH
+from services.moderation.text.normalise import Normal, normalise
 
 log = structlog.get_logger()
 
@@ -90,7 +90,7 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ModerationOutcome:
     """What became of a message; `removed`: it is gone, so nobody should answer it."""
 
     stage: Stage
@@ -99,18 +99,18 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class PipelineServices:
     """What the pipeline works with, in the order in which it is used."""
 
     staff: StaffList
-    journal: Journal
+    journal: MessageLog
     rules: RuleBook
     scores: Scores
-    precedents: Precedents
-    privacy: RemoteJudging
+    precedents: KnownHam
+    privacy: RemoteJudgingConsent
     judge: Judges
     enforcement: Enforcement
-    waiting: WaitingRoom
+    waiting: PendingMessages
     sanctions: Sanctions
     cards: Cards
     reminders: Reminders
@@ -146,13 +146,13 @@ class Pipeline:
         self_id: the bot itself, whose messages are let through.
     """
 
-    def __init__(self, tools: Tools, self_id: int) -> None:
+    def __init__(self, tools: PipelineServices, self_id: int) -> None:
         self._tools = tools
         self._self_id = self_id
 
     async def handle(
         self, message: GroupMessage, settings: GroupSettings, *, album: str | None = None, reported: bool = False
-    ) -> Outcome:
+    ) -> ModerationOutcome:
         """Judge a message, or a version of an edited one, and do what follows. May be repeated.
 
         Args:
@@ -163,41 +163,41 @@ class Pipeline:
         """
         tools = self._tools
         if exempt(message, await tools.staff.staff(message.group_id), self._self_id) is not None:
-            return Outcome(Stage.EXEMPT)
+            return ModerationOutcome(Stage.EXEMPT)
         entry = Entry(message, album, reported)
         sight, standing = await tools.journal.open(entry)
         if sight.is_removed:
             return await self._after_removal(entry, settings, is_settled=sight.is_settled)
         if sight.is_settled:
-            return Outcome(Stage.REPEATED)
+            return ModerationOutcome(Stage.REPEATED)
         is_newcomer = standing.is_newcomer(tools.clock.now())
         case, hits = await self._examined(entry, settings, is_newcomer=is_newcomer, adds_link=sight.adds_link)
         return await self._decided(case, hits)
 
-    async def rejudge(self, message: GroupMessage, version: str, settings: GroupSettings) -> Outcome:
+    async def rejudge(self, message: GroupMessage, version: str, settings: GroupSettings) -> ModerationOutcome:
         """Judge a message again that nobody could judge when it came."""
         tools = self._tools
-        outcome = Outcome(Stage.EXEMPT)
+        outcome = ModerationOutcome(Stage.EXEMPT)
         if settings.is_on and exempt(message, await tools.staff.staff(message.group_id), self._self_id) is None:
             entry = Entry(message, reported=version.endswith("-r"))
             standing = await tools.journal.members.standing(message.group_id, message.author.id)
             is_newcomer = standing.is_newcomer(tools.clock.now())
             case, _ = await self._examined(entry, settings, is_newcomer=is_newcomer, adds_link=False, again=True)
             known = await self._is_known_ham(case)
-            outcome = await self._passed(case, Figures()) if known else await self._judged(case, again=True)
+            outcome = await self._passed(case, Counts()) if known else await self._judged(case, again=True)
         if outcome.stage is not Stage.WAITS:
             await tools.waiting.done(message, version)
             if outcome.stage is not Stage.EXEMPT:
                 await tools.reminders.forget(message.group_id, "outage")
         return outcome
 
-    async def _after_removal(self, entry: Entry, settings: GroupSettings, *, is_settled: bool) -> Outcome:
+    async def _after_removal(self, entry: Entry, settings: GroupSettings, *, is_settled: bool) -> ModerationOutcome:
         """Another part or version of what was deleted: a late part of an album goes the same way."""
         if not is_settled:
             if entry.album is not None and not settings.is_dry:
                 await self._tools.sanctions.delete(entry.message.group_id, entry.message.message_ids)
-            await self._tools.journal.close(entry, Figures(seen=1), removed=True, meaningful=None)
-        return Outcome(Stage.REPEATED, removed=True)
+            await self._tools.journal.close(entry, Counts(seen=1), removed=True, meaningful=None)
+        return ModerationOutcome(Stage.REPEATED, removed=True)
 
     async def _examined(
         self, entry: Entry, settings: GroupSettings, *, is_newcomer: bool, adds_link: bool, again: bool = False
@@ -223,15 +223,15 @@ class Pipeline:
         )
         return _Case(entry, settings, own, facts, not await tools.privacy.is_allowed(settings)), hits
 
-    async def _decided(self, case: _Case, hits: tuple[RuleHit, ...]) -> Outcome:
+    async def _decided(self, case: _Case, hits: tuple[RuleHit, ...]) -> ModerationOutcome:
         hit = next((hit for hit in hits if hit.decisive), None)
         if hit is not None:
             category = Category.FLOOD if hit.rule in {Rule.FLOOD, Rule.DUPLICATE} else Category.OFF_TOPIC
             charge = Charge(category, 100, Source.RULE, plan_for_rule(), f"{hit.rule}: {hit.detail}")
-            return await self._found(case, self._finding(case, charge), Figures(seen=1))
+            return await self._found(case, self._finding(case, charge), Counts(seen=1))
         reason = reason_to_judge(case.facts)
         if reason is None or await self._is_known_ham(case):
-            return await self._passed(case, Figures(seen=1))
+            return await self._passed(case, Counts(seen=1))
         log.debug("moderation.judged_because", group_id=case.message.group_id, reason=reason.value)
         return await self._judged(case)
 
@@ -239,12 +239,12 @@ class Pipeline:
         """Whether an admin said of this very text that it is no spam."""
         return await self._tools.precedents.are_ham(case.message.group_id, shown_text(case.message))
 
-    async def _judged(self, case: _Case, *, again: bool = False) -> Outcome:
+    async def _judged(self, case: _Case, *, again: bool = False) -> ModerationOutcome:
         judgement = await self._tools.judge.judge(case.message, case.own, case.settings, local_only=case.local_only)
         if isinstance(judgement, Unjudged):
             return await self._unjudged(case, judgement, again=again)
         asked = not judgement.cached
-        figures = Figures(
+        figures = Counts(
             seen=int(not again), judged=1, asked=int(asked),
             input_tokens=judgement.input_tokens, output_tokens=judgement.output_tokens,
         )  # fmt: skip
@@ -253,10 +253,10 @@ class Pipeline:
             return await self._passed(case, figures)
         return await self._found(case, self._from_verdict(case, judgement, plan), figures)
 
-    async def _unjudged(self, case: _Case, unjudged: Unjudged, *, again: bool) -> Outcome:
+    async def _unjudged(self, case: _Case, unjudged: Unjudged, *, again: bool) -> ModerationOutcome:
         """Nobody is sanctioned without a verdict; what has to be seen by somebody becomes a card."""
         facts, group_id = case.facts, case.message.group_id
-        figures = Figures(seen=int(not again), judged=1, unjudged=int(not again))
+        figures = Counts(seen=int(not again), judged=1, unjudged=int(not again))
         log.info("moderation.unjudged", group_id=group_id, why=unjudged.why.value)
         match unjudged.why:
             case Why.OUTAGE:
@@ -272,7 +272,7 @@ class Pipeline:
             return await self._found(case, self._unsure(case, CARD, Source.OUTAGE, unjudged.why.value), figures)
         return await self._passed(case, figures)
 
-    async def _in_outage(self, case: _Case, figures: Figures, *, again: bool) -> Outcome:
+    async def _in_outage(self, case: _Case, figures: Counts, *, again: bool) -> ModerationOutcome:
         tools, facts = self._tools, case.facts
         if not again:
             if await tools.reminders.due(case.message.group_id, "outage", OUTAGE_PAUSE_S, OUTAGE_PAUSE_LONGEST_S):
@@ -282,23 +282,23 @@ class Pipeline:
                 return await self._found(case, self._unsure(case, plan, Source.OUTAGE, Why.OUTAGE.value), figures)
             await tools.waiting.put(case.message, case.entry.version)
             await tools.journal.close(case.entry, figures, removed=False, meaningful=None)
-        return Outcome(Stage.WAITS)
+        return ModerationOutcome(Stage.WAITS)
 
-    async def _passed(self, case: _Case, figures: Figures) -> Outcome:
+    async def _passed(self, case: _Case, figures: Counts) -> ModerationOutcome:
         # An edit is no further message, and a report says nothing about its author.
         counts = case.message.edited_at is None and not case.entry.reported
         meaningful = case.facts.is_meaningful if counts else None
         await self._tools.journal.close(case.entry, figures, removed=False, meaningful=meaningful)
-        return Outcome(Stage.PASSED)
+        return ModerationOutcome(Stage.PASSED)
 
-    async def _found(self, case: _Case, finding: Finding, figures: Figures) -> Outcome:
+    async def _found(self, case: _Case, finding: Finding, figures: Counts) -> ModerationOutcome:
         if case.entry.album is not None:
             seen = await self._tools.journal.seen.parts(finding.group_id, case.entry.album)
             # In order, so that all replicas know the album by the same part.
             finding = replace(finding, message_ids=tuple(sorted({*finding.message_ids, *seen})))
         incident = await self._tools.enforcement.enforce(finding, case.settings)
         await self._tools.journal.close(case.entry, figures, removed=incident.is_deleted, meaningful=None)
-        return Outcome(Stage.FOUND, incident.is_deleted, incident.id)
+        return ModerationOutcome(Stage.FOUND, incident.is_deleted, incident.id)
 
     def _from_verdict(self, case: _Case, judged: Judged, plan: Plan) -> Finding:
         verdict = judged.verdict
@@ -311,4 +311,4 @@ class Pipeline:
 
     def _finding(self, case: _Case, charge: Charge) -> Finding:
         now, dry_run = self._tools.clock.now(), case.settings.is_dry
-        return finding_about(case.message, case.entry.version, charge, case.facts.features, now, dry_run=dry_run)
+        return create_finding(case.message, case.entry.version, charge, case.facts.features, now, dry_run=dry_run)

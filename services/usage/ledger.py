@@ -15,10 +15,10 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import Clock
-from core.database import Database
+from core.db.database import Database
+from core.db.tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
-from core.tables import UsageDayRow, UsageRequestRow
-from services.llm.metering import RequestReport
+from services.llm.usage.report import RequestReport
 from services.usage.prices import Prices
 
 log = structlog.get_logger()

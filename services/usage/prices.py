@@ -7,9 +7,9 @@ from decimal import Decimal
 import structlog
 from genai_prices import calc_price
 
-from core.provider_settings import Price, ProviderKind, ProviderSettings
-from services.llm.families import deployment_of, family_of
-from services.llm.metering import RequestReport
+from core.config.providers import Price, ProviderKind, ProviderSettings
+from services.llm.providers.model_families import deployment_name, model_family
+from services.llm.usage.report import RequestReport
 
 log = structlog.get_logger()
 
@@ -63,13 +63,13 @@ def _own_price(provider: ProviderSettings, model: str) -> Price | None:
     """The operator's, by the model's name, its deployment or its family."""
     if not provider.prices:
         return None
-    names = (model, deployment_of(provider, model), family_of(provider, model))
+    names = (model, deployment_name(provider, model), model_family(provider, model))
     return next((provider.prices[name] for name in names if name in provider.prices), None)
 
 
 def _listed_cost(report: RequestReport) -> Decimal | None:
     provider = report.provider
-    family, at = family_of(provider, report.model), datetime.fromtimestamp(report.at, UTC)
+    family, at = model_family(provider, report.model), datetime.fromtimestamp(report.at, UTC)
     listed = _LIBRARY.get(provider.kind)
     try:
         if listed is not None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import structlog
 
-from core.log import _Handler
-from core.settings import CommonVariables
+from core.config.settings import CommonVariables
+from core.observability.log import _Handler
 
 
 @pytest.fixture

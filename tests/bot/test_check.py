@@ -8,12 +8,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from bot import check
-from core.settings import Settings
-from tests.support import llm_server as llm
-from tests.support.llm_server import LLMServer, refusing_url
-from tests.support.redis_server import RedisServer, free_port
-from tests.support.surfaces import settings_for
-from tests.support.telegram_server import TOKEN, TelegramServer
+from core.config.settings import Settings
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.server import LLMServer, refusing_url
+from tests.support.fake_telegram.server import TOKEN, TelegramServer
+from tests.support.processes.redis_server import RedisServer, free_port
+from tests.support.settings import settings_for
 
 KEY = "sk-loopback-0123456789"
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from bot.__main__ import main
-from bot.app import House
+from bot.composition.services import Services
+from core.config.settings import Settings
 from core.errors import StartupError
-from core.settings import Settings
-from tests.support.telegram_server import TOKEN
+from tests.support.fake_telegram.server import TOKEN
 
 PROVIDER = {"AVAILABLE_PROVIDERS": '{"a": ["m"]}', "A_BASE_URL": "http://127.0.0.1:1/v1"}
 SENT = "123456:" + "A" * 35
@@ -37,7 +37,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append("check")
         return 1
 
-    async def telegram(house: House) -> int:
+    async def telegram(house: Services) -> int:
         names.append(f"telegram with {house.settings.providers[0].id}")
         return 0
 

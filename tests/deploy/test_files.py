@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.web.app import CLOSING_S
-from core.settings import Settings, load_settings
-from core.tracing_export import FLUSH_S
-from services.inbox.queue import LAST_WORDS_S
+from bot.web.server import CLOSING_S
+from core.config.settings import Settings, load_settings
+from core.observability.trace_export import FLUSH_S
+from services.inbox.dbos_queue import LAST_WORDS_S
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -45,7 +45,7 @@ def settings_of_cluster() -> Settings:
 
 def routes() -> dict[str, str]:
     """The paths of the web side, each with its method, as its source names them."""
-    tree = ast.parse((ROOT / "bot/web/pages.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "bot/web/endpoints.py").read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Route"]
     return {ast.literal_eval(call.args[1]): ast.literal_eval(call.args[0]) for call in calls}
 

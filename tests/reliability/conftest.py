@@ -5,14 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.databases import postgres, postgres_url
-from tests.support.nursery import Nursery
+from tests.support.processes.fork_server import ForkServer
 
 __all__ = ["postgres", "postgres_url"]
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
+def nursery() -> Iterator[ForkServer]:
     """Where daemons are forked; its imports are paid once."""
-    nursery = Nursery()
+    nursery = ForkServer()
     yield nursery
     nursery.close()

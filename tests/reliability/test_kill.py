@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crowd import Crowd, ask_in_waves
-from tests.support.fleet import Fleet
-from tests.support.nursery import Nursery
+from tests.support.processes.fleet import Fleet
+from tests.support.processes.fork_server import ForkServer
+from tests.support.processes.load import SimulatedUsers, ask_in_waves
 
 PEOPLE, QUESTIONS = 30, 10
 WITHIN_S = 10.0
@@ -25,7 +25,7 @@ def seeded() -> random.Random:
     return random.Random(seed)  # noqa: S311 - the same
 
 
-def prove(fleet: Fleet, crowd: Crowd) -> None:
+def prove(fleet: Fleet, crowd: SimulatedUsers) -> None:
     """Everything that must hold in the end, whatever was killed."""
     outcome = crowd.outcome(fleet.noted())
     print(*outcome.duplicates, sep="\n")  # noqa: T201 - counted and explained, for who reads a failure
@@ -38,11 +38,11 @@ def prove(fleet: Fleet, crowd: Crowd) -> None:
 
 
 @pytest.mark.timeout(240)
-async def test_one_process_on_sqlite_killed_again_and_again(nursery: Nursery, tmp_path: Path) -> None:
+async def test_one_process_on_sqlite_killed_again_and_again(nursery: ForkServer, tmp_path: Path) -> None:
     chance = seeded()
     async with Fleet(nursery, tmp_path, STREAM_MODE="edit") as fleet:
         fleet.telegram.lag_s = 0.02
-        crowd = Crowd(fleet.telegram, fleet.llm, people=PEOPLE)
+        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE)
         asking = asyncio.create_task(ask_in_waves(crowd, QUESTIONS, chance))
         daemon = await fleet.launch()
         for _ in range(4):
@@ -59,13 +59,13 @@ async def test_one_process_on_sqlite_killed_again_and_again(nursery: Nursery, tm
 
 @pytest.mark.timeout(240)
 async def test_two_replicas_on_postgresql_of_which_one_is_killed(
-    nursery: Nursery, tmp_path: Path, postgres_url: str
+    nursery: ForkServer, tmp_path: Path, postgres_url: str
 ) -> None:
     """The other fetches and does its work within 10 s; after SIGTERM a third one fetches as soon."""
     chance = seeded()
     async with Fleet(nursery, tmp_path, DATABASE_URL=postgres_url, STREAM_MODE="off") as fleet:
         fleet.telegram.lag_s = 0.02
-        crowd = Crowd(fleet.telegram, fleet.llm, people=PEOPLE)
+        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE)
         first = await fleet.start()
         await first.event("replicas.leads")
         second = await fleet.start()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crowd import Crowd
-from tests.support.fleet import Fleet
-from tests.support.llm_server import Exchange
-from tests.support.nursery import Nursery
-from tests.support.stage import told
+from tests.support.bot_harness import told
+from tests.support.fake_llm.server import Exchange
+from tests.support.processes.fleet import Fleet
+from tests.support.processes.fork_server import ForkServer
+from tests.support.processes.load import SimulatedUsers
 
 POISONER = 666
 TRIES = 1 + 2 + 3
@@ -21,10 +21,10 @@ TRIES = 1 + 2 + 3
 
 
 @pytest.mark.timeout(240)
-async def test_what_kills_the_process_is_given_up_and_takes_nobody_along(nursery: Nursery, tmp_path: Path) -> None:
+async def test_what_kills_the_process_is_given_up_and_takes_nobody_along(nursery: ForkServer, tmp_path: Path) -> None:
     """Whoever asks the provider this one question dies of it, like a process that runs out of memory over it."""
     async with Fleet(nursery, tmp_path) as fleet:
-        crowd = Crowd(fleet.telegram, fleet.llm, people=8, pause_s=0.3)
+        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=8, pause_s=0.3)
         deadly = 0
 
         async def poison(exchange: Exchange) -> None:
@@ -68,11 +68,11 @@ async def test_what_kills_the_process_is_given_up_and_takes_nobody_along(nursery
 
 
 @pytest.mark.timeout(120)
-async def test_what_always_fails_is_given_up_and_its_user_told_once(nursery: Nursery, tmp_path: Path) -> None:
+async def test_what_always_fails_is_given_up_and_its_user_told_once(nursery: ForkServer, tmp_path: Path) -> None:
     """The database refuses what one chat wants of it."""
     async with Fleet(nursery, tmp_path) as fleet:
-        crowd = Crowd(fleet.telegram, fleet.llm, people=5)
-        daemon = await fleet.start("tests.support.hasty_daemon")
+        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=5)
+        daemon = await fleet.start("tests.support.processes.short_lease_daemon")
         with contextlib.closing(sqlite3.connect(tmp_path / "understudy.db", timeout=10)) as file, file:
             file.execute(
                 "CREATE TRIGGER poison BEFORE INSERT ON threads "

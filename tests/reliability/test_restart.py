@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crowd import Crowd
-from tests.support.fleet import Fleet
-from tests.support.nursery import Nursery
+from tests.support.processes.fleet import Fleet
+from tests.support.processes.fork_server import ForkServer
+from tests.support.processes.load import SimulatedUsers
 
 AGAIN_S = 5.0
 """A restart takes its own work up again by then, once it is ready."""
 
 
 @pytest.mark.timeout(120)
-async def test_sigterm_in_a_busy_moment(nursery: Nursery, tmp_path: Path) -> None:
+async def test_sigterm_in_a_busy_moment(nursery: ForkServer, tmp_path: Path) -> None:
     """Answers in flight are finished, what waits behind them is the next process's; the exit code is 0."""
     async with Fleet(nursery, tmp_path, SHUTDOWN_TIMEOUT="20") as fleet:
-        crowd = Crowd(fleet.telegram, fleet.llm, people=10, pause_s=0.5)
+        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=10, pause_s=0.5)
         daemon = await fleet.start()
         for person in crowd.people:
             for _ in range(3):
@@ -40,10 +40,10 @@ async def test_sigterm_in_a_busy_moment(nursery: Nursery, tmp_path: Path) -> Non
 
 
 @pytest.mark.timeout(120)
-async def test_a_restart_takes_its_own_work_up_again(nursery: Nursery, tmp_path: Path) -> None:
+async def test_a_restart_takes_its_own_work_up_again(nursery: ForkServer, tmp_path: Path) -> None:
     """Within five seconds of being ready, in the messages that the killed process had begun."""
     async with Fleet(nursery, tmp_path) as fleet:
-        crowd = Crowd(fleet.telegram, fleet.llm, people=5, pieces=2, pause_s=30)
+        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=5, pieces=2, pause_s=30)
         daemon = await fleet.start()
         for person in crowd.people:
             crowd.asks(person)
@@ -63,11 +63,11 @@ async def test_a_restart_takes_its_own_work_up_again(nursery: Nursery, tmp_path:
 
 @pytest.mark.timeout(120)
 async def test_a_replica_that_was_only_slow_makes_no_second_answer_appear(
-    nursery: Nursery, tmp_path: Path, postgres_url: str
+    nursery: ForkServer, tmp_path: Path, postgres_url: str
 ) -> None:
     """It stands still for four seconds in the middle of its answers while another one looks on."""
     async with Fleet(nursery, tmp_path, DATABASE_URL=postgres_url) as fleet:
-        crowd = Crowd(fleet.telegram, fleet.llm, people=10, pause_s=1.0)
+        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=10, pause_s=1.0)
         slow = await fleet.start()
         await slow.event("replicas.leads")
         await fleet.start()

@@ -6,21 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crowd import Crowd, ask_in_waves
-from tests.support.fleet import Fleet
-from tests.support.nursery import Nursery
-from tests.support.postgres_server import PostgresServer
-from tests.support.redis_server import RedisServer
+from tests.support.processes.fleet import Fleet
+from tests.support.processes.fork_server import ForkServer
+from tests.support.processes.load import SimulatedUsers, ask_in_waves
+from tests.support.processes.postgres_server import PostgresServer
+from tests.support.processes.redis_server import RedisServer
 
 
 @pytest.mark.timeout(240)
 async def test_postgresql_and_redis_restarted_in_the_middle(
-    nursery: Nursery, tmp_path: Path, postgres: PostgresServer, postgres_url: str, redis_server: RedisServer
+    nursery: ForkServer, tmp_path: Path, postgres: PostgresServer, postgres_url: str, redis_server: RedisServer
 ) -> None:
     """Nothing is lost, and nobody notices but by waiting."""
     settings = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_server.url}
     async with Fleet(nursery, tmp_path, **settings) as fleet:
-        crowd = Crowd(fleet.telegram, fleet.llm, people=15)
+        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=15)
         await fleet.start()
         await fleet.start()
         asking = asyncio.create_task(ask_in_waves(crowd, 8, random.Random(4)))  # noqa: S311 - chance, no secret

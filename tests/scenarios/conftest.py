@@ -8,7 +8,7 @@ import pytest
 from aiogram.client.session.aiohttp import AiohttpSession
 
 from bot.telegram import daemon
-from tests.support.stage import Stage, close_at_once, staged
+from tests.support.bot_harness import BotHarness, close_at_once, staged
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -24,7 +24,7 @@ def _collector() -> Iterator[None]:
 
 
 @pytest.fixture
-async def empty_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
+async def empty_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BotHarness]:
     """Telegram and the providers are there; the test starts the bot with `stage.start(...)`."""
     monkeypatch.setattr(AiohttpSession, "close", close_at_once)
     async for stage in staged(tmp_path / "data"):
@@ -32,7 +32,7 @@ async def empty_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncI
 
 
 @pytest.fixture
-async def stage(empty_stage: Stage) -> Stage:
+async def stage(empty_stage: BotHarness) -> BotHarness:
     """The bot runs and polls."""
     await empty_stage.start()
     return empty_stage

@@ -2,13 +2,13 @@
 
 import pytest
 
-from tests.support.stage import ADMIN, ELSEWHERE, FIRST, GROUP, RETRY, Stage
+from tests.support.bot_harness import ADMIN, ELSEWHERE, FIRST, GROUP, RETRY, BotHarness
 
 FRIEND, STRANGER = 7, 8
 NOT_ALLOWED = "Sorry, I only talk to people and groups on my list. Please ask whoever runs me."
 
 
-async def test_people_on_the_list_and_admins_are_let_in(empty_stage: Stage) -> None:
+async def test_people_on_the_list_and_admins_are_let_in(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(ALLOWED_USER_IDS=str(FRIEND))
     for person in (FRIEND, ADMIN):
@@ -19,13 +19,13 @@ async def test_people_on_the_list_and_admins_are_let_in(empty_stage: Stage) -> N
 
 
 @pytest.mark.parametrize("said", ["/start", "/help", "/model", "/new", "/provider"])
-async def test_a_stranger_gets_no_command_either(empty_stage: Stage, said: str) -> None:
+async def test_a_stranger_gets_no_command_either(empty_stage: BotHarness, said: str) -> None:
     await empty_stage.start(ALLOWED_USER_IDS=str(FRIEND))
     empty_stage.says(said, STRANGER)
     assert (await empty_stage.reply(STRANGER)).text == NOT_ALLOWED
 
 
-async def test_in_a_group_a_stranger_gets_silence(empty_stage: Stage) -> None:
+async def test_in_a_group_a_stranger_gets_silence(empty_stage: BotHarness) -> None:
     """Whoever is on the list is answered there; the buttons under that are not for strangers."""
     stage = empty_stage
     await stage.start(ALLOWED_USER_IDS=str(FRIEND))
@@ -38,7 +38,7 @@ async def test_in_a_group_a_stranger_gets_silence(empty_stage: Stage) -> None:
     assert len(stage.first.requests) == 1
 
 
-async def test_everybody_in_a_group_on_the_list_is_let_in(empty_stage: Stage) -> None:
+async def test_everybody_in_a_group_on_the_list_is_let_in(empty_stage: BotHarness) -> None:
     """In that group, and not in private nor in another."""
     stage = empty_stage
     await stage.start(ALLOWED_CHAT_IDS=str(GROUP))
@@ -49,6 +49,6 @@ async def test_everybody_in_a_group_on_the_list_is_let_in(empty_stage: Stage) ->
     assert not stage.chat(-101).answers()
 
 
-async def test_without_a_list_everybody_is_welcome(stage: Stage) -> None:
+async def test_without_a_list_everybody_is_welcome(stage: BotHarness) -> None:
     assert (await stage.asks("Are you there?", STRANGER)).text == FIRST
     assert (await stage.asks("/ask And here?", GROUP, user_id=STRANGER)).text == FIRST

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.stage import FIRST, Stage, instructions, told
+from tests.support.bot_harness import FIRST, BotHarness, instructions, told
 
 START = """\
 Hello, Ann! Write to me and I answer.
@@ -11,25 +11,25 @@ If the model I think with falls silent, another takes over, so just keep talking
 /new starts afresh, /model picks a model, /help tells the rest."""
 
 
-async def test_start(stage: Stage) -> None:
+async def test_start(stage: BotHarness) -> None:
     stage.says("/start")
     assert (await stage.reply()).text == START
 
 
-async def test_start_by_a_link(stage: Stage) -> None:
+async def test_start_by_a_link(stage: BotHarness) -> None:
     """Links to a bot put a word behind the command."""
     stage.says("/start from-the-website")
     assert (await stage.reply()).text == START
 
 
-async def test_help(stage: Stage) -> None:
+async def test_help(stage: BotHarness) -> None:
     stage.says("/help")
     text = (await stage.reply()).text
     assert all(command in text for command in ("/new", "/model", "/stop", "/ask", "/usage", "Retry"))
     assert "/provider" not in text, "what admins can do is none of everybody's business"
 
 
-async def test_new_forgets_what_was_said(stage: Stage) -> None:
+async def test_new_forgets_what_was_said(stage: BotHarness) -> None:
     await stage.asks("My name is Ann.")
     stage.says("/new")
     assert (await stage.reply()).text.startswith("Done.")
@@ -37,7 +37,7 @@ async def test_new_forgets_what_was_said(stage: Stage) -> None:
     assert told(stage.first.requests[-1]) == [("user", "What is my name?")]
 
 
-async def test_new_waits_for_its_turn(stage: Stage) -> None:
+async def test_new_waits_for_its_turn(stage: BotHarness) -> None:
     """What was sent before it is answered in the old conversation, what was sent after it in the new one."""
     stage.says("One.")
     stage.says("/new")
@@ -50,7 +50,7 @@ async def test_new_waits_for_its_turn(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("command", ["/dance", "/provider", "/provider force b", "/audit"])
-async def test_an_unknown_command(stage: Stage, command: str) -> None:
+async def test_an_unknown_command(stage: BotHarness, command: str) -> None:
     """To a stranger `/provider` is one."""
     stage.says(command)
     assert (await stage.reply()).text == "I do not know that command. /help shows what I can do."
@@ -66,12 +66,12 @@ async def test_an_unknown_command(stage: Stage, command: str) -> None:
         ("fi", "Hello, Ann!"),
     ],
 )
-async def test_the_bot_speaks_the_language_of_the_person(stage: Stage, language: str, expected: str) -> None:
+async def test_the_bot_speaks_the_language_of_the_person(stage: BotHarness, language: str, expected: str) -> None:
     stage.says("/start", language=language)
     assert (await stage.reply()).text.startswith(expected)
 
 
-async def test_the_model_is_told_whom_it_talks_to(stage: Stage) -> None:
+async def test_the_model_is_told_whom_it_talks_to(stage: BotHarness) -> None:
     await stage.asks("Привет!", language="ru")
     said = instructions(stage.first.requests[0])
     assert "This is a private chat with Ann." in said
@@ -79,11 +79,11 @@ async def test_the_model_is_told_whom_it_talks_to(stage: Stage) -> None:
     assert "Today is" in said
 
 
-async def test_buttons_speak_the_language_too(stage: Stage) -> None:
+async def test_buttons_speak_the_language_too(stage: BotHarness) -> None:
     assert (await stage.asks("Привет!", language="ru")).labels == ["Повторить", "Повторить у другого"]
 
 
-async def test_the_commands_are_in_the_menus(stage: Stage) -> None:
+async def test_the_commands_are_in_the_menus(stage: BotHarness) -> None:
     """In groups there are more of them, and for their admins others; each in every language."""
     calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 6 and found)
     assert calls
@@ -97,7 +97,7 @@ async def test_the_commands_are_in_the_menus(stage: Stage) -> None:
     }
 
 
-async def test_a_server_that_knows_no_menu(empty_stage: Stage) -> None:
+async def test_a_server_that_knows_no_menu(empty_stage: BotHarness) -> None:
     """Bot API servers differ; that is no reason not to start."""
     empty_stage.telegram.unknown_methods |= {"setMyCommands", "sendChatAction", "deleteWebhook"}
     await empty_stage.start()

@@ -2,16 +2,16 @@
 
 import pytest
 
-from core.database import FILE_NAME
-from tests.support.llm_server import answer, status
+from core.db.database import FILE_NAME
+from tests.support.bot_harness import ADMIN, FIRST, GROUP, SECOND, BotHarness, told
+from tests.support.fake_llm.server import answer, status
 from tests.support.sqlite_file import locked_file
-from tests.support.stage import ADMIN, FIRST, GROUP, SECOND, Stage, told
 
 AGREE, DECLINE = "Agree", "Keep it here"
 
 
 @pytest.fixture
-async def asking(empty_stage: Stage) -> Stage:
+async def asking(empty_stage: BotHarness) -> BotHarness:
     """The first provider is down and local, the second is remote."""
     empty_stage.first.default = status(401)
     await empty_stage.start(REMOTE_CONSENT="ask", B_REMOTE="true")
@@ -20,7 +20,7 @@ async def asking(empty_stage: Stage) -> Stage:
     return empty_stage
 
 
-async def test_the_waiting_message_is_answered_on_yes(asking: Stage) -> None:
+async def test_the_waiting_message_is_answered_on_yes(asking: BotHarness) -> None:
     """Only the question comes first, and not one byte reaches the remote provider; then the message is answered."""
     connections = asking.second.connections
     asking.says("What is the capital of Peru?")
@@ -38,7 +38,7 @@ async def test_the_waiting_message_is_answered_on_yes(asking: Stage) -> None:
     assert SECOND in (await asking.asks("And of Chile?")).text
 
 
-async def test_a_second_yes_before_the_buttons_are_gone(asking: Stage) -> None:
+async def test_a_second_yes_before_the_buttons_are_gone(asking: BotHarness) -> None:
     """It is one message, and gets one answer."""
     asking.says("What is the capital of Peru?")
     question = await asking.seen(lambda message: AGREE in message.labels)
@@ -52,7 +52,7 @@ async def test_a_second_yes_before_the_buttons_are_gone(asking: Stage) -> None:
     assert len(asking.second.requests) == 1
 
 
-async def test_no_is_no(asking: Stage) -> None:
+async def test_no_is_no(asking: BotHarness) -> None:
     """After a refusal nothing leaves, whatever is chosen, forced or tried again; the next message asks anew."""
     asking.says("Keep this between us, please.")
     question = await asking.seen(lambda message: AGREE in message.labels)
@@ -67,7 +67,7 @@ async def test_no_is_no(asking: Stage) -> None:
     assert not asking.second.requests
 
 
-async def test_a_local_provider_needs_no_question(asking: Stage) -> None:
+async def test_a_local_provider_needs_no_question(asking: BotHarness) -> None:
     """Where the operator's own machine answers, nobody is asked."""
     asking.first.default = answer(FIRST)
 
@@ -75,7 +75,7 @@ async def test_a_local_provider_needs_no_question(asking: Stage) -> None:
     assert not asking.second.requests
 
 
-async def test_in_a_group_its_admins_decide(asking: Stage) -> None:
+async def test_in_a_group_its_admins_decide(asking: BotHarness) -> None:
     """A member's yes changes nothing; an admin's answers the message."""
     asking.telegram.chat(GROUP).admin_ids = {ADMIN}
     asking.says("@understudy_bot who discovered radium?", chat_id=GROUP, chat_type="supergroup", user_id=5)
@@ -88,7 +88,7 @@ async def test_in_a_group_its_admins_decide(asking: Stage) -> None:
     assert SECOND in (await asking.answer(GROUP)).text
 
 
-async def test_privacy_takes_it_back(asking: Stage) -> None:
+async def test_privacy_takes_it_back(asking: BotHarness) -> None:
     """`/privacy` says what holds and changes it."""
     asking.says("What is the capital of Peru?")
     asking.presses(await asking.seen(lambda message: AGREE in message.labels), AGREE)
@@ -106,7 +106,7 @@ async def test_privacy_takes_it_back(asking: Stage) -> None:
     assert len(asking.second.requests) == served
 
 
-async def test_an_unreadable_database_is_no_yes(asking: Stage) -> None:
+async def test_an_unreadable_database_is_no_yes(asking: BotHarness) -> None:
     """A message does not leave because the choice of its chat cannot be read."""
     asking.says("What is the capital of Peru?")
     asking.presses(await asking.seen(lambda message: AGREE in message.labels), AGREE)

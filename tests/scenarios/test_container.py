@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from bot.web import healthcheck
-from tests.support.redis_server import free_port
-from tests.support.stage import FIRST, Stage
+from tests.support.bot_harness import FIRST, BotHarness
+from tests.support.processes.redis_server import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ async def checked(**environment: str) -> tuple[int | None, str]:
     return process.returncode, out.decode().strip()
 
 
-async def test_the_health_check_of_a_bot_that_lives_and_of_one_that_does_not(empty_stage: Stage) -> None:
+async def test_the_health_check_of_a_bot_that_lives_and_of_one_that_does_not(empty_stage: BotHarness) -> None:
     stage = empty_stage
     port = str(free_port())
     await stage.start(WEB_PORT=port)
@@ -72,7 +72,7 @@ def test_the_health_check_imports_nothing_that_takes_long() -> None:
         assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
 
 
-async def test_the_daemon_writes_nowhere_but_where_it_is_told_to(empty_stage: Stage, tmp_path: Path) -> None:
+async def test_the_daemon_writes_nowhere_but_where_it_is_told_to(empty_stage: BotHarness, tmp_path: Path) -> None:
     """Its working directory and its home are read-only; DATA_DIR and the directory for what passes are not."""
     stage = empty_stage
     places = {name: tmp_path / name for name in ("cwd", "home", "data", "passing")}

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.llm_server import status
+from tests.support.bot_harness import SECOND, BotHarness
+from tests.support.fake_llm.server import status
+from tests.support.processes.redis_server import free_port
 from tests.support.promql import asked_for
-from tests.support.redis_server import free_port
-from tests.support.stage import SECOND, Stage
 from tests.support.web_client import WebClient
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -30,7 +30,7 @@ def expressions() -> list[str]:
     return [*found, *(rule["expr"] for group in rules["groups"] for rule in group["rules"])]
 
 
-async def test_every_metric_and_label_that_is_asked_for_is_there(empty_stage: Stage) -> None:
+async def test_every_metric_and_label_that_is_asked_for_is_there(empty_stage: BotHarness) -> None:
     """After a failover, so that every kind of line has had its chance to appear; and the docs explain all of ours."""
     stage = empty_stage
     port = free_port()

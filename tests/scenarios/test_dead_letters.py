@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from services.chat.threads import Threads
+from services.chat.store.turns import TurnStore
 from services.inbox import inbox
-from tests.support.stage import ADMIN, FIRST, GROUP, PERSON, Stage
+from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, BotHarness
 
 SORRY = "Something went wrong on my side, sorry. It has been noted; please try again."
 
@@ -18,16 +18,16 @@ class Trouble:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.times = 0
         self.left = math.inf
-        original = Threads.start_new
+        original = TurnStore.start_new
 
-        async def start_new(threads: Threads, key: object) -> object:
+        async def start_new(threads: TurnStore, key: object) -> object:
             self.times += 1
             self.left -= 1
             if self.left >= 0:
                 raise ValueError("out of tune")
             return await original(threads, key)  # type: ignore[arg-type]
 
-        patch.setattr(Threads, "start_new", start_new)
+        patch.setattr(TurnStore, "start_new", start_new)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> Trouble:
     return Trouble(monkeypatch)
 
 
-async def number_of_the_letter(stage: Stage) -> int:
+async def number_of_the_letter(stage: BotHarness) -> int:
     """Its number, once it is in the list."""
     while True:
         stage.says("/dead", ADMIN)
@@ -47,7 +47,7 @@ async def number_of_the_letter(stage: Stage) -> int:
             return int(found[1])
 
 
-async def test_a_fault_that_passes_is_not_noticed(stage: Stage, trouble: Trouble) -> None:
+async def test_a_fault_that_passes_is_not_noticed(stage: BotHarness, trouble: Trouble) -> None:
     """The third try answers, and nobody hears of the two before it."""
     trouble.left = 2
     stage.says("/new")
@@ -56,7 +56,7 @@ async def test_a_fault_that_passes_is_not_noticed(stage: Stage, trouble: Trouble
     assert not stage.chat(ADMIN).texts()
 
 
-async def test_a_message_that_fails_again_and_again(stage: Stage, trouble: Trouble) -> None:
+async def test_a_message_that_fails_again_and_again(stage: BotHarness, trouble: Trouble) -> None:
     """Its sender is told once, what waits behind it is answered, admins are told, and can do it again or drop it."""
     stage.says("/new")
     assert (await stage.reply()).text == SORRY
@@ -79,7 +79,7 @@ async def test_a_message_that_fails_again_and_again(stage: Stage, trouble: Troub
     assert [(entry.action, entry.actor_id) for entry in audit] == [("dead.replay", ADMIN)]
 
 
-async def test_a_replay_that_fails_comes_back(stage: Stage, trouble: Trouble) -> None:
+async def test_a_replay_that_fails_comes_back(stage: BotHarness, trouble: Trouble) -> None:
     stage.says("/new")
     await stage.reply()
     for times in (1, 2):
@@ -96,7 +96,7 @@ async def test_a_replay_that_fails_comes_back(stage: Stage, trouble: Trouble) ->
 
 
 @pytest.mark.parametrize("chat_id", [PERSON, GROUP])
-async def test_nobody_else_knows_the_command(stage: Stage, chat_id: int) -> None:
+async def test_nobody_else_knows_the_command(stage: BotHarness, chat_id: int) -> None:
     stage.says("/dead", chat_id, user_id=PERSON)
     if chat_id == PERSON:
         assert (await stage.reply()).text.startswith("I do not know that command")

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from tests.support.llm_server import (
+from tests.support.bot_harness import ELSEWHERE, FIRST, RETRY, SECOND, BotHarness, told
+from tests.support.fake_llm.server import (
     NO_SUCH_HOST_URL,
     Behaviour,
     answer,
@@ -21,7 +22,6 @@ from tests.support.llm_server import (
     status,
     thinking_only,
 )
-from tests.support.stage import ELSEWHERE, FIRST, RETRY, SECOND, Stage, told
 
 DEADLINE_S = 3.0
 """The first provider has half a second to its first output; the rest is room for a slow machine."""
@@ -44,7 +44,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-async def test_the_second_answers_when_the_first_does_not(empty_stage: Stage, fault: Behaviour) -> None:
+async def test_the_second_answers_when_the_first_does_not(empty_stage: BotHarness, fault: Behaviour) -> None:
     """In time, and as if nothing had happened; and the first is asked no more."""
     stage = empty_stage
     stage.first.default = fault
@@ -60,7 +60,7 @@ async def test_the_second_answers_when_the_first_does_not(empty_stage: Stage, fa
     assert len(stage.second.requests) == 3
 
 
-async def test_the_second_answers_when_the_first_refuses_the_connection(empty_stage: Stage) -> None:
+async def test_the_second_answers_when_the_first_refuses_the_connection(empty_stage: BotHarness) -> None:
     with refusing_url() as url:
         await empty_stage.start(A_BASE_URL=url)
         assert (await empty_stage.asks("Are you there?")).text == SECOND
@@ -68,19 +68,19 @@ async def test_the_second_answers_when_the_first_refuses_the_connection(empty_st
     assert len(empty_stage.events("provider.failed")) == 1
 
 
-async def test_the_second_answers_when_the_name_of_the_first_does_not_resolve(empty_stage: Stage) -> None:
+async def test_the_second_answers_when_the_name_of_the_first_does_not_resolve(empty_stage: BotHarness) -> None:
     await empty_stage.start(A_BASE_URL=NO_SUCH_HOST_URL)
     assert (await empty_stage.asks("Are you there?")).text == SECOND
 
 
-async def test_a_single_hiccup_moves_nobody(stage: Stage) -> None:
+async def test_a_single_hiccup_moves_nobody(stage: BotHarness) -> None:
     """One 500 is tried again on the same provider."""
     stage.first.script(status(500))
     assert (await stage.asks("Are you there?")).text == FIRST
     assert not stage.second.requests
 
 
-async def test_the_first_is_asked_again_when_its_cooldown_has_ended(empty_stage: Stage) -> None:
+async def test_the_first_is_asked_again_when_its_cooldown_has_ended(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(PROVIDER_COOLDOWN="0.5")
     stage.first.script(status(500), status(500))
@@ -90,7 +90,7 @@ async def test_the_first_is_asked_again_when_its_cooldown_has_ended(empty_stage:
     assert (await stage.asks("Still?")).text == FIRST
 
 
-async def test_who_steps_in_knows_the_conversation(stage: Stage) -> None:
+async def test_who_steps_in_knows_the_conversation(stage: BotHarness) -> None:
     await stage.asks("My name is Ann.")
     stage.first.default = status(503)
     await stage.asks("What is my name?")
@@ -101,7 +101,7 @@ async def test_who_steps_in_knows_the_conversation(stage: Stage) -> None:
     ]
 
 
-async def test_an_answer_that_breaks_off_is_kept_and_nobody_else_goes_on_with_it(stage: Stage) -> None:
+async def test_an_answer_that_breaks_off_is_kept_and_nobody_else_goes_on_with_it(stage: BotHarness) -> None:
     """Half an answer with a whole one glued on would be worse than half an answer."""
     stage.first.script(cut(after_pieces=3))
     message = await stage.asks("Are you there?")
@@ -113,7 +113,7 @@ async def test_an_answer_that_breaks_off_is_kept_and_nobody_else_goes_on_with_it
     assert told(stage.second.requests[-1])[:2] == [("user", "Are you there?"), ("assistant", kept)]
 
 
-async def test_when_nobody_answers_there_is_one_friendly_line(stage: Stage) -> None:
+async def test_when_nobody_answers_there_is_one_friendly_line(stage: BotHarness) -> None:
     """Retry asks the same message again, once somebody is back."""
     stage.first.default = stage.second.default = status(503)
     question = stage.says("What is the answer?")

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.support.llm_server import answer, gate
-from tests.support.stage import ELSEWHERE, FIRST, GROUP, RETRY, Stage, instructions, told
+from tests.support.bot_harness import ELSEWHERE, FIRST, GROUP, RETRY, BotHarness, instructions, told
+from tests.support.fake_llm.server import answer, gate
 
 ANN, BOB = 7, 8
 
@@ -30,14 +30,14 @@ ANN, BOB = 7, 8
         ("/ask@understudy_bot what time is it?", "what time is it?"),
     ],
 )
-async def test_the_bot_answers_when_it_is_spoken_to(stage: Stage, said: str, heard: str) -> None:
+async def test_the_bot_answers_when_it_is_spoken_to(stage: BotHarness, said: str, heard: str) -> None:
     question = stage.says(said, GROUP, user_id=ANN)
     message = await stage.answer(GROUP)
     assert (message.text, message.reply_to, message.labels) == (FIRST, question.id, [RETRY, ELSEWHERE])
     assert told(stage.first.requests[0]) == [("user", f"Ann: {heard}")]
 
 
-async def test_a_reply_to_the_bot_is_for_the_bot(stage: Stage) -> None:
+async def test_a_reply_to_the_bot_is_for_the_bot(stage: BotHarness) -> None:
     message = await stage.asks("/ask What time is it?", GROUP, user_id=ANN)
     await stage.asks("And in Tokyo?", GROUP, user_id=BOB, name="Bob", reply_to=message)
     assert told(stage.first.requests[1]) == [
@@ -47,7 +47,7 @@ async def test_a_reply_to_the_bot_is_for_the_bot(stage: Stage) -> None:
     ]
 
 
-async def test_a_mention_by_name_of_a_bot_without_a_username_in_the_text(stage: Stage) -> None:
+async def test_a_mention_by_name_of_a_bot_without_a_username_in_the_text(stage: BotHarness) -> None:
     marks = [{"type": "text_mention", "offset": 0, "length": 10, "user": stage.telegram._bot_object()}]
     await stage.asks("Understudy what time is it?", GROUP, user_id=ANN, entities=marks)
     assert told(stage.first.requests[0]) == [("user", "Ann: what time is it?")]
@@ -67,21 +67,21 @@ async def test_a_mention_by_name_of_a_bot_without_a_username_in_the_text(stage: 
         "mail me at ann@understudy_bot.example",
     ],
 )
-async def test_otherwise_it_is_silent(stage: Stage, said: str) -> None:
+async def test_otherwise_it_is_silent(stage: BotHarness, said: str) -> None:
     stage.says(said, GROUP, user_id=ANN)
     assert (await stage.asks("/ask Are you there?", GROUP, user_id=ANN)).text == FIRST
     assert len(stage.chat(GROUP).answers()) == 1
     assert told(stage.first.requests[0]) == [("user", "Ann: Are you there?")]
 
 
-async def test_a_reply_to_somebody_else_is_not_for_the_bot(stage: Stage) -> None:
+async def test_a_reply_to_somebody_else_is_not_for_the_bot(stage: BotHarness) -> None:
     said = stage.says("What time is it?", GROUP, user_id=BOB, name="Bob")
     stage.says("Late.", GROUP, user_id=ANN, reply_to=said)
     await stage.asks("/ask Are you there?", GROUP, user_id=ANN)
     assert len(stage.chat(GROUP).answers()) == 1
 
 
-async def test_service_messages_are_nothing_to_answer(stage: Stage) -> None:
+async def test_service_messages_are_nothing_to_answer(stage: BotHarness) -> None:
     """Not even in reply to the bot, where Telegram puts a pinned message."""
     message = await stage.asks("/ask Are you there?", GROUP, user_id=ANN)
     for extra in (
@@ -95,7 +95,7 @@ async def test_service_messages_are_nothing_to_answer(stage: Stage) -> None:
     assert not stage.chat(ANN).answers()
 
 
-async def test_the_bot_is_pointed_at_what_somebody_said(stage: Stage) -> None:
+async def test_the_bot_is_pointed_at_what_somebody_said(stage: BotHarness) -> None:
     """A mention in reply to another's message is about that message, even if it says nothing else."""
     said = stage.says("The moon is made of cheese.", GROUP, user_id=BOB, name="Bob")
     for text in ("@understudy_bot", "/ask", "@understudy_bot is that so?"):
@@ -105,7 +105,7 @@ async def test_the_bot_is_pointed_at_what_somebody_said(stage: Stage) -> None:
     assert heard[2].endswith("Ann: is that so?")
 
 
-async def test_the_bot_is_pointed_at_a_picture(empty_stage: Stage) -> None:
+async def test_the_bot_is_pointed_at_a_picture(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(A_FAMILIES='{"m": "gpt-4o"}')
     shown = stage.says("", GROUP, user_id=BOB, photo=b"\xff\xd8\xff\xe0 a picture")
@@ -120,14 +120,14 @@ async def test_the_bot_is_pointed_at_a_picture(empty_stage: Stage) -> None:
         ("/ask", "Put your question behind the command: /ask why is the sky blue?"),
     ],
 )
-async def test_called_without_a_question(stage: Stage, said: str, hint: str) -> None:
+async def test_called_without_a_question(stage: BotHarness, said: str, hint: str) -> None:
     question = stage.says(said, GROUP, user_id=ANN)
     message = await stage.reply(GROUP)
     assert (message.text, message.reply_to) == (hint, question.id)
     assert not stage.first.requests
 
 
-async def test_a_group_knows_nothing_of_the_private_chat(stage: Stage) -> None:
+async def test_a_group_knows_nothing_of_the_private_chat(stage: BotHarness) -> None:
     """Nor the other way round; and the model is told where it is."""
     await stage.asks("My secret is 1234.", ANN)
     await stage.asks("/ask What do you know?", GROUP, user_id=ANN)
@@ -140,13 +140,13 @@ async def test_a_group_knows_nothing_of_the_private_chat(stage: Stage) -> None:
     assert "private chat with Ann" in instructions(private)
 
 
-async def test_a_channel_and_an_anonymous_admin_speak_under_their_own_name(stage: Stage) -> None:
+async def test_a_channel_and_an_anonymous_admin_speak_under_their_own_name(stage: BotHarness) -> None:
     channel = {"id": -200, "type": "channel", "title": "The News"}
     await stage.asks("/ask What is new?", GROUP, user_id=777000, extra={"sender_chat": channel})
     assert told(stage.first.requests[0]) == [("user", "The News: What is new?")]
 
 
-async def test_what_people_say_to_each_other_does_not_queue(stage: Stage) -> None:
+async def test_what_people_say_to_each_other_does_not_queue(stage: BotHarness) -> None:
     """While a long answer is made a lively group says more than twenty things, none of them to the bot."""
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("Done.")))
@@ -162,7 +162,7 @@ async def test_what_people_say_to_each_other_does_not_queue(stage: Stage) -> Non
     assert len(stage.chat(GROUP).answers()) == 2
 
 
-async def test_retry_in_a_group_hangs_on_the_question_too(stage: Stage) -> None:
+async def test_retry_in_a_group_hangs_on_the_question_too(stage: BotHarness) -> None:
     question = stage.says("/ask Are you there?", GROUP, user_id=ANN)
     message = await stage.answer(GROUP)
     stage.presses(message, RETRY, BOB)
@@ -170,7 +170,7 @@ async def test_retry_in_a_group_hangs_on_the_question_too(stage: Stage) -> None:
     assert told(stage.first.requests[1]) == [("user", "Ann: Are you there?")]
 
 
-async def test_a_group_that_became_a_supergroup_under_the_answer(stage: Stage) -> None:
+async def test_a_group_that_became_a_supergroup_under_the_answer(stage: BotHarness) -> None:
     """The answer follows to the new id."""
     stage.telegram.fail(
         "sendMessage", status=400, description="Bad Request: group chat was upgraded to a supergroup chat",

@@ -4,15 +4,15 @@ import logging
 
 import pytest
 
-from services.chat.threads import Threads
+from services.chat.store.turns import TurnStore
 from services.inbox import inbox
-from tests.support.llm_server import status
-from tests.support.stage import KEYS, PERSON, SECOND, Stage
+from tests.support.bot_harness import KEYS, PERSON, SECOND, BotHarness
+from tests.support.fake_llm.server import status
 
 SECRET_TALK = "My cat is called Schnurrdiburr."
 
 
-async def test_a_provider_that_repeats_the_prompt_in_its_error(stage: Stage) -> None:
+async def test_a_provider_that_repeats_the_prompt_in_its_error(stage: BotHarness) -> None:
     body = {"error": {"message": f"cannot parse: {SECRET_TALK}", "type": "server_error", "code": None}}
     stage.first.default = status(503, body)
     assert (await stage.asks(SECRET_TALK)).text == SECOND
@@ -24,7 +24,7 @@ async def test_a_provider_that_repeats_the_prompt_in_its_error(stage: Stage) -> 
     assert "Schnurrdiburr" not in stage.log
 
 
-async def test_a_provider_that_repeats_the_key_in_its_error(stage: Stage) -> None:
+async def test_a_provider_that_repeats_the_key_in_its_error(stage: BotHarness) -> None:
     message = f"Incorrect API key provided: {KEYS['A_API_KEY']}"
     stage.first.default = status(401, {"error": {"message": message, "type": "auth", "code": "invalid_api_key"}})
     assert (await stage.asks(SECRET_TALK)).text == SECOND
@@ -33,13 +33,13 @@ async def test_a_provider_that_repeats_the_key_in_its_error(stage: Stage) -> Non
     assert "sk-loopback" not in "".join(stage.chat(1000).texts())
 
 
-async def test_a_handler_that_fails(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_that_fails(stage: BotHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The person is told, the operator gets the traceback, and neither gets what was said."""
 
     async def broken(*_: object) -> None:
         raise ValueError("out of tune")
 
-    monkeypatch.setattr(Threads, "start_new", broken)
+    monkeypatch.setattr(TurnStore, "start_new", broken)
     monkeypatch.setattr(inbox, "PAUSES_S", (0.01,))
     stage.says("/new", extra={"quote": {"text": SECRET_TALK, "position": 0}})
     assert (await stage.reply()).text == (
@@ -50,7 +50,7 @@ async def test_a_handler_that_fails(stage: Stage, monkeypatch: pytest.MonkeyPatc
     assert "Schnurrdiburr" not in stage.log
 
 
-async def test_telegram_s_library_warns_without_the_token(stage: Stage) -> None:
+async def test_telegram_s_library_warns_without_the_token(stage: BotHarness) -> None:
     """The token is in the path of every URL, and of every file."""
     stage.telegram.drop("getUpdates", executed=False)
     await stage.asks(SECRET_TALK)
@@ -61,7 +61,7 @@ async def test_telegram_s_library_warns_without_the_token(stage: Stage) -> None:
     assert "loopback-token" not in stage.log
 
 
-async def test_the_log_tells_what_happened(stage: Stage) -> None:
+async def test_the_log_tells_what_happened(stage: BotHarness) -> None:
     """Who answered, how it ended, in which conversation."""
     stage.first.default = status(503)
     await stage.asks(SECRET_TALK)

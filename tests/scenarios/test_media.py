@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.stage import FIRST, SECOND, Stage, images, told
+from tests.support.bot_harness import FIRST, SECOND, BotHarness, images, told
 
 PICTURE = b"\xff\xd8\xff\xe0 not much of a picture, but one all the same"
 CANNOT_READ = "I cannot make anything of this kind of message yet. I understand text, pictures and text files."
@@ -20,37 +20,37 @@ POLL = {
 
 
 @pytest.fixture
-async def seeing(empty_stage: Stage) -> Stage:
+async def seeing(empty_stage: BotHarness) -> BotHarness:
     """A stage whose first model sees pictures, and whose second does not."""
     await empty_stage.start(A_FAMILIES='{"m": "gpt-4o"}')
     return empty_stage
 
 
-async def test_a_photo_reaches_a_model_that_sees(seeing: Stage) -> None:
+async def test_a_photo_reaches_a_model_that_sees(seeing: BotHarness) -> None:
     message = await seeing.asks("What is this?", photo=PICTURE)
     assert message.text == FIRST
     assert images(seeing.first) == [PICTURE]
     assert told(seeing.first.requests[0])[-1][1].startswith("What is this?")
 
 
-async def test_a_photo_without_a_word(seeing: Stage) -> None:
+async def test_a_photo_without_a_word(seeing: BotHarness) -> None:
     seeing.says("", photo=PICTURE)
     assert (await seeing.answer()).text == FIRST
     assert images(seeing.first) == [PICTURE]
 
 
-async def test_a_picture_sent_as_a_file(seeing: Stage) -> None:
+async def test_a_picture_sent_as_a_file(seeing: BotHarness) -> None:
     await seeing.asks("What is this?", document=PICTURE, file_name="a.png", media_type="image/png")
     assert images(seeing.first) == [PICTURE]
 
 
-async def test_the_picture_is_still_there_in_the_next_turn(seeing: Stage) -> None:
+async def test_the_picture_is_still_there_in_the_next_turn(seeing: BotHarness) -> None:
     await seeing.asks("What is this?", photo=PICTURE)
     await seeing.asks("Are you sure?")
     assert base64.b64encode(PICTURE).decode() in str(seeing.first.requests[1].json["messages"][1])
 
 
-async def test_a_photo_goes_to_who_sees_it(empty_stage: Stage) -> None:
+async def test_a_photo_goes_to_who_sees_it(empty_stage: BotHarness) -> None:
     """Though the other is asked first otherwise."""
     await empty_stage.start(B_FAMILIES='{"n": "gpt-4o"}', A_FAMILIES='{"m": "gpt-3.5-turbo"}')
     assert (await empty_stage.asks("What is this?", photo=PICTURE)).text == SECOND
@@ -60,7 +60,7 @@ async def test_a_photo_goes_to_who_sees_it(empty_stage: Stage) -> None:
     assert (await empty_stage.asks("Hello")).text == FIRST
 
 
-async def test_when_nobody_sees_it_the_person_is_told(empty_stage: Stage) -> None:
+async def test_when_nobody_sees_it_the_person_is_told(empty_stage: BotHarness) -> None:
     blind = '{"m": "gpt-3.5-turbo"}'
     await empty_stage.start(AVAILABLE_PROVIDERS='{"a": ["m"]}', A_FAMILIES=blind)
     message = await empty_stage.asks("What is this?", photo=PICTURE)
@@ -92,7 +92,7 @@ async def test_when_nobody_sees_it_the_person_is_told(empty_stage: Stage) -> Non
                      TOO_LARGE, id="large picture"),
     ],
 )  # fmt: skip
-async def test_what_no_answer_can_be_made_of(stage: Stage, extra: dict[str, Any], said: str) -> None:
+async def test_what_no_answer_can_be_made_of(stage: BotHarness, extra: dict[str, Any], said: str) -> None:
     """Told in a friendly line; the conversation goes on."""
     stage.says("", extra=extra)
     assert (await stage.reply()).text == said
@@ -100,7 +100,7 @@ async def test_what_no_answer_can_be_made_of(stage: Stage, extra: dict[str, Any]
     assert (await stage.asks("Never mind.")).text == FIRST
 
 
-async def test_a_caption_does_not_make_a_video_readable(stage: Stage) -> None:
+async def test_a_caption_does_not_make_a_video_readable(stage: BotHarness) -> None:
     """An answer that knows only the caption would look as if the bot had seen it."""
     video = {**FILE, "width": 1, "height": 1, "duration": 1}
     stage.says("", extra={"video": video, "caption": "What happens here?"})
@@ -116,21 +116,21 @@ async def test_a_caption_does_not_make_a_video_readable(stage: Stage) -> None:
         ("notes.py", "application/octet-stream"),
     ],
 )
-async def test_a_text_file_is_read(stage: Stage, name: str, media_type: str) -> None:
+async def test_a_text_file_is_read(stage: BotHarness, name: str, media_type: str) -> None:
     await stage.asks("Sum it up.", document="Grüße aus der Datei".encode(), file_name=name, media_type=media_type)
     assert told(stage.first.requests[0]) == [
         ("user", f"Sum it up.\n\n[The file {name}:]\nGrüße aus der Datei\n[End of the file]")
     ]
 
 
-async def test_a_text_file_that_is_none(stage: Stage) -> None:
+async def test_a_text_file_that_is_none(stage: BotHarness) -> None:
     """Bytes that are no UTF-8 spoil nothing."""
     await stage.asks("Sum it up.", document=b"caf\xe9 \x00\xff", file_name="a.txt")
     assert "caf\N{REPLACEMENT CHARACTER}" in told(stage.first.requests[0])[0][1]
 
 
 @pytest.mark.parametrize("method", ["getFile", "download"])
-async def test_a_file_that_telegram_does_not_give(seeing: Stage, method: str) -> None:
+async def test_a_file_that_telegram_does_not_give(seeing: BotHarness, method: str) -> None:
     if method == "getFile":
         seeing.telegram.fail("getFile", status=400, description="Bad Request: file is too big")
         seeing.says("What is this?", photo=PICTURE)

@@ -4,20 +4,20 @@ import json
 
 import pytest
 
-from tests.support.llm_server import status
-from tests.support.stage import FIRST, GROUP, PERSON, SECOND, Stage
-from tests.support.telegram_chats import Message
+from tests.support.bot_harness import FIRST, GROUP, PERSON, SECOND, BotHarness
+from tests.support.fake_llm.server import status
+from tests.support.fake_telegram.chats import Message
 
 BOB = 8
 
 
-async def picker(stage: Stage, chat_id: int = PERSON, **more: int) -> Message:
+async def picker(stage: BotHarness, chat_id: int = PERSON, **more: int) -> Message:
     """Open the picker."""
     stage.says("/model", chat_id, **more)
     return await stage.reply(chat_id)
 
 
-async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: Stage) -> None:
+async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: BotHarness) -> None:
     message = await picker(stage)
     assert message.text == "Who shall answer you?\nNow: automatic, the first provider that works"
     assert message.labels == ["Automatic", "a", "b", "Say who answered"]
@@ -31,7 +31,7 @@ async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: Stage) 
     assert (await picker(stage)).text == "Who shall answer you?\nNow: a · m2"
 
 
-async def test_the_choice_comes_before_the_order_and_falls_back_to_it(stage: Stage) -> None:
+async def test_the_choice_comes_before_the_order_and_falls_back_to_it(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "b")
     await stage.until(lambda: "n" in message.labels)
@@ -43,7 +43,7 @@ async def test_the_choice_comes_before_the_order_and_falls_back_to_it(stage: Sta
     assert stage.first.requests[-1].model == "m"
 
 
-async def test_back_to_automatic(stage: Stage) -> None:
+async def test_back_to_automatic(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "b")
     await stage.until(lambda: "n" in message.labels)
@@ -56,7 +56,7 @@ async def test_back_to_automatic(stage: Stage) -> None:
     assert (await stage.asks("Are you there?")).text == FIRST
 
 
-async def test_back_to_the_providers(stage: Stage) -> None:
+async def test_back_to_the_providers(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "b")
     await stage.until(lambda: "Back" in message.labels)
@@ -64,14 +64,14 @@ async def test_back_to_the_providers(stage: Stage) -> None:
     await stage.until(lambda: message.labels == ["Automatic", "a", "b", "Say who answered"])
 
 
-async def test_a_provider_that_does_not_answer_offers_what_is_configured(stage: Stage) -> None:
+async def test_a_provider_that_does_not_answer_offers_what_is_configured(stage: BotHarness) -> None:
     await stage.first.stop()
     message = await picker(stage)
     stage.presses(message, "a")
     await stage.until(lambda: message.labels == ["m", "Back"])
 
 
-async def test_a_model_that_is_gone_from_the_list(stage: Stage) -> None:
+async def test_a_model_that_is_gone_from_the_list(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "a")
     await stage.until(lambda: "m2" in message.labels)
@@ -81,7 +81,7 @@ async def test_a_model_that_is_gone_from_the_list(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("button", ["Automatic", "a"])
-async def test_in_a_group_only_its_admins_choose(stage: Stage, button: str) -> None:
+async def test_in_a_group_only_its_admins_choose(stage: BotHarness, button: str) -> None:
     stage.chat(GROUP).admin_ids.add(BOB)
     message = await picker(stage, GROUP, user_id=PERSON)
     query = stage.presses(message, button, PERSON)
@@ -92,7 +92,7 @@ async def test_in_a_group_only_its_admins_choose(stage: Stage, button: str) -> N
     await stage.until(lambda: message.labels != ["Automatic", "a", "b", "Say who answered"])
 
 
-async def test_the_choice_of_a_group_is_the_group_s(stage: Stage) -> None:
+async def test_the_choice_of_a_group_is_the_group_s(stage: BotHarness) -> None:
     stage.chat(GROUP).admin_ids.add(BOB)
     message = await picker(stage, GROUP, user_id=BOB)
     stage.presses(message, "b", BOB)
@@ -103,7 +103,7 @@ async def test_the_choice_of_a_group_is_the_group_s(stage: Stage) -> None:
     assert (await stage.asks("And here?", BOB)).text == FIRST
 
 
-async def test_when_nobody_can_tell_who_the_admins_are_nobody_chooses(stage: Stage) -> None:
+async def test_when_nobody_can_tell_who_the_admins_are_nobody_chooses(stage: BotHarness) -> None:
     stage.telegram.fail("getChatMember", status=400, description="Bad Request: CHAT_ADMIN_REQUIRED")
     stage.chat(GROUP).admin_ids.add(BOB)
     message = await picker(stage, GROUP, user_id=BOB)
@@ -111,7 +111,7 @@ async def test_when_nobody_can_tell_who_the_admins_are_nobody_chooses(stage: Sta
     assert "only its admins" in await stage.toast(query)
 
 
-async def test_a_server_of_another_version_tells_who_the_admins_are(stage: Stage) -> None:
+async def test_a_server_of_another_version_tells_who_the_admins_are(stage: BotHarness) -> None:
     """It lacks a right that the library insists on; that somebody is an admin can be read all the same."""
     member = {"status": "administrator", "user": {"id": BOB, "is_bot": False, "first_name": "Bob"}}
     stage.telegram.garble("getChatMember", body=json.dumps({"ok": True, "result": member}))
@@ -120,7 +120,7 @@ async def test_a_server_of_another_version_tells_who_the_admins_are(stage: Stage
     await stage.until(lambda: "m2" in message.labels)
 
 
-async def test_answers_say_who_gave_them_where_a_chat_wants_that(stage: Stage) -> None:
+async def test_answers_say_who_gave_them_where_a_chat_wants_that(stage: BotHarness) -> None:
     """A button switches it on, and off again."""
     assert (await stage.asks("Are you there?")).text == FIRST
     message = await picker(stage)
@@ -133,7 +133,7 @@ async def test_answers_say_who_gave_them_where_a_chat_wants_that(stage: Stage) -
     assert (await stage.asks("And then?")).text == FIRST
 
 
-async def test_in_a_group_its_admins_switch_the_footers(stage: Stage) -> None:
+async def test_in_a_group_its_admins_switch_the_footers(stage: BotHarness) -> None:
     """As they choose the model."""
     message = await picker(stage, GROUP, user_id=BOB)
     query = stage.presses(message, "Say who answered", BOB)

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from tests.support.llm_server import answer, gate
-from tests.support.stage import FIRST, GROUP, Stage, told
+from tests.support.bot_harness import FIRST, GROUP, BotHarness, told
+from tests.support.fake_llm.server import answer, gate
 
 
-async def test_messages_sent_at_once_are_answered_in_order(stage: Stage) -> None:
+async def test_messages_sent_at_once_are_answered_in_order(stage: BotHarness) -> None:
     """Each with what was said before it."""
     stage.first.script(*(answer(f"To number {number}.", delay_s=0.05 * (5 - number)) for number in range(1, 6)))
     for number in range(1, 6):
@@ -20,7 +20,7 @@ async def test_messages_sent_at_once_are_answered_in_order(stage: Stage) -> None
     ]
 
 
-async def test_twenty_wait_and_the_next_is_told_so(stage: Stage) -> None:
+async def test_twenty_wait_and_the_next_is_told_so(stage: BotHarness) -> None:
     """One is being answered, twenty wait: the twenty-second is not taken. Another chat is not concerned."""
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("At last.")))
@@ -38,7 +38,7 @@ async def test_twenty_wait_and_the_next_is_told_so(stage: Stage) -> None:
     assert (await stage.asks(last.text)).text == FIRST, "there is room again"
 
 
-async def test_in_a_group_who_is_told_so_sees_which_message_it_was(stage: Stage) -> None:
+async def test_in_a_group_who_is_told_so_sees_which_message_it_was(stage: BotHarness) -> None:
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("At last.")))
     messages = [stage.says(f"/ask Number {number}.", GROUP, user_id=7) for number in range(22)]
@@ -46,7 +46,7 @@ async def test_in_a_group_who_is_told_so_sees_which_message_it_was(stage: Stage)
     more.set()
 
 
-async def test_conversations_run_side_by_side(stage: Stage) -> None:
+async def test_conversations_run_side_by_side(stage: BotHarness) -> None:
     """Nobody waits for anybody else: no answer comes before all twelve questions are with the provider."""
     all_there = asyncio.Event()
     people = range(7, 19)
@@ -59,7 +59,7 @@ async def test_conversations_run_side_by_side(stage: Stage) -> None:
         assert (await stage.answer(person)).text == "To you."
 
 
-async def test_what_is_said_while_an_answer_is_made_waits_for_it(stage: Stage) -> None:
+async def test_what_is_said_while_an_answer_is_made_waits_for_it(stage: BotHarness) -> None:
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("One.")), answer("Two."))
     stage.says("First question")
@@ -71,7 +71,7 @@ async def test_what_is_said_while_an_answer_is_made_waits_for_it(stage: Stage) -
     await stage.until(lambda: stage.chat().texts() == ["One.", "Two."])
 
 
-async def test_an_edited_message_is_no_new_one(stage: Stage) -> None:
+async def test_an_edited_message_is_no_new_one(stage: BotHarness) -> None:
     question = stage.says("What is that?")
     await stage.answer()
     stage.telegram.user_edits(question, "What is this?")

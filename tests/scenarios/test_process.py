@@ -6,15 +6,15 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.support.llm_server import answer, gate
-from tests.support.stage import ELSEWHERE, FIRST, LONG, RETRY, Stage
-from tests.support.telegram_server import TOKEN
+from tests.support.bot_harness import ELSEWHERE, FIRST, LONG, RETRY, BotHarness
+from tests.support.fake_llm.server import answer, gate
+from tests.support.fake_telegram.server import TOKEN
 
 ROOT = Path(__file__).parents[2]
 HANDED_BACK = "I am being restarted. This answer goes on in a moment, by itself."
 
 
-async def started(stage: Stage, directory: Path, **settings: str) -> asyncio.subprocess.Process:
+async def started(stage: BotHarness, directory: Path, **settings: str) -> asyncio.subprocess.Process:
     """`python -m bot telegram`, with nothing in its environment but what the stage sets."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bot", "telegram",
@@ -25,7 +25,7 @@ async def started(stage: Stage, directory: Path, **settings: str) -> asyncio.sub
     )  # fmt: skip
 
 
-async def test_a_wrong_token_ends_the_start_with_one_line(empty_stage: Stage, tmp_path: Path) -> None:
+async def test_a_wrong_token_ends_the_start_with_one_line(empty_stage: BotHarness, tmp_path: Path) -> None:
     wrong = "42:AAF-this-is-not-the-token-of-anybody"
     process = await started(empty_stage, tmp_path, TELEGRAM_BOT_TOKEN=wrong, LOG_LEVEL="error")
     _, told = await asyncio.wait_for(process.communicate(), 30)
@@ -36,7 +36,7 @@ async def test_a_wrong_token_ends_the_start_with_one_line(empty_stage: Stage, tm
     assert wrong.partition(":")[2] not in told.decode()
 
 
-async def test_sigterm_in_the_middle_of_an_answer(empty_stage: Stage, tmp_path: Path) -> None:
+async def test_sigterm_in_the_middle_of_an_answer(empty_stage: BotHarness, tmp_path: Path) -> None:
     """The process ends by itself, with what was said in the chat, marked; the next one makes the answer anew."""
     stage = empty_stage
     stage.first.script(gate(asyncio.Event(), after_pieces=1, then=answer(pieces=[LONG, "And the end."])))

@@ -1,25 +1,25 @@
 """`/provider`: running the bot from a chat."""
 
-from services.audit import Audit
-from tests.support.llm_server import hang, status
-from tests.support.stage import ADMIN, FIRST, GROUP, PERSON, SECOND, Stage
+from services.admin.audit import Audit
+from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, SECOND, BotHarness
+from tests.support.fake_llm.server import hang, status
 
 UNKNOWN = "I do not know that command. /help shows what I can do."
 
 
-async def told_admin(stage: Stage, command: str) -> str:
+async def told_admin(stage: BotHarness, command: str) -> str:
     """What an admin is told."""
     question = stage.says(command, ADMIN)
     return (await stage.reply(ADMIN, after=question.id)).text
 
 
-async def acts(stage: Stage) -> list[tuple[int, str, str | None]]:
+async def acts(stage: BotHarness) -> list[tuple[int, str, str | None]]:
     """What the audit log has, oldest first."""
     entries = await Audit(stage.house.database, stage.house.clock).recent()
     return [(entry.actor_id, entry.action, entry.target) for entry in reversed(entries)]
 
 
-async def test_the_table(stage: Stage) -> None:
+async def test_the_table(stage: BotHarness) -> None:
     stage.first.script(status(503), status(503))
     await stage.asks("Are you there?")
     text = await told_admin(stage, "/provider")
@@ -32,7 +32,7 @@ async def test_the_table(stage: Stage) -> None:
     assert not await acts(stage), "looking is no act"
 
 
-async def test_force_and_clear(stage: Stage) -> None:
+async def test_force_and_clear(stage: BotHarness) -> None:
     assert (await told_admin(stage, "/provider force b 10m")).startswith("b is asked first until ")
     assert (await stage.asks("Are you there?")).text == SECOND
     assert "b: forced until" in await told_admin(stage, "/provider")
@@ -41,13 +41,13 @@ async def test_force_and_clear(stage: Stage) -> None:
     assert await acts(stage) == [(ADMIN, "provider.force", "b"), (ADMIN, "provider.clear", None)]
 
 
-async def test_a_forced_provider_that_fails_is_no_dead_end(stage: Stage) -> None:
+async def test_a_forced_provider_that_fails_is_no_dead_end(stage: BotHarness) -> None:
     stage.second.default = status(503)
     await told_admin(stage, "/provider force b")
     assert (await stage.asks("Are you there?")).text == FIRST
 
 
-async def test_cooldown_and_reset(stage: Stage) -> None:
+async def test_cooldown_and_reset(stage: BotHarness) -> None:
     assert (await told_admin(stage, "/provider cooldown a 5m")).startswith("a cools down until ")
     assert (await stage.asks("Are you there?")).text == SECOND
     assert (await told_admin(stage, "/provider reset a")).startswith("a is reset")
@@ -55,7 +55,7 @@ async def test_cooldown_and_reset(stage: Stage) -> None:
     assert await acts(stage) == [(ADMIN, "provider.cooldown", "a"), (ADMIN, "provider.reset", "a")]
 
 
-async def test_test_asks_the_provider_itself(stage: Stage) -> None:
+async def test_test_asks_the_provider_itself(stage: BotHarness) -> None:
     stage.second.default = status(401)
     works, fails = await told_admin(stage, "/provider test a"), await told_admin(stage, "/provider test b")
     assert works.startswith("a works: m answered in ")
@@ -66,13 +66,13 @@ async def test_test_asks_the_provider_itself(stage: Stage) -> None:
     assert "b: healthy" in await told_admin(stage, "/provider"), "a test by hand changes nothing"
 
 
-async def test_what_makes_no_sense_is_explained(stage: Stage) -> None:
+async def test_what_makes_no_sense_is_explained(stage: BotHarness) -> None:
     assert (await told_admin(stage, "/provider dance")).startswith("Usage: /provider [force")
     assert (await told_admin(stage, "/provider force nobody")).startswith("There is no such provider.")
     assert not await acts(stage)
 
 
-async def test_the_buttons_do_the_same(stage: Stage) -> None:
+async def test_the_buttons_do_the_same(stage: BotHarness) -> None:
     """The message becomes the table with what was done under it."""
     stage.says("/provider", ADMIN)
     message = await stage.reply(ADMIN)
@@ -99,7 +99,7 @@ async def test_the_buttons_do_the_same(stage: Stage) -> None:
     ]  # fmt: skip
 
 
-async def test_it_does_not_wait_behind_an_answer(stage: Stage) -> None:
+async def test_it_does_not_wait_behind_an_answer(stage: BotHarness) -> None:
     """The admin whose own answer hangs is the one who needs it."""
     stage.first.default = hang()
     stage.says("Are you there?", ADMIN)
@@ -107,7 +107,7 @@ async def test_it_does_not_wait_behind_an_answer(stage: Stage) -> None:
     assert (await told_admin(stage, "/provider")).startswith("Providers by priority")
 
 
-async def test_a_stranger_finds_no_such_command(stage: Stage) -> None:
+async def test_a_stranger_finds_no_such_command(stage: BotHarness) -> None:
     """In private as in a group; and a button that was copied does nothing."""
     stage.says("/provider")
     assert (await stage.reply()).text == UNKNOWN
@@ -124,7 +124,7 @@ async def test_a_stranger_finds_no_such_command(stage: Stage) -> None:
     assert not await acts(stage)
 
 
-async def test_in_a_group_a_stranger_s_command_is_nobody_s_business(stage: Stage) -> None:
+async def test_in_a_group_a_stranger_s_command_is_nobody_s_business(stage: BotHarness) -> None:
     stage.says("/provider", GROUP, user_id=PERSON)
     await stage.asks("/ask Are you there?", GROUP, user_id=PERSON)
     assert len(stage.chat(GROUP).answers()) == 1

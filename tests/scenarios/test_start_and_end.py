@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from bot.telegram.answering import LAST_WORDS_S
+from bot.telegram.answers.responder import LAST_WORDS_S
 from core.errors import StartupError
-from tests.support.llm_server import Answer, answer, gate
-from tests.support.stage import FIRST, GROUP, LONG, PERSON, RETRY, SECOND, STOP, Stage, told
+from tests.support.bot_harness import FIRST, GROUP, LONG, PERSON, RETRY, SECOND, STOP, BotHarness, told
+from tests.support.fake_llm.server import Answer, answer, gate
 
 
 def held(event: asyncio.Event) -> Answer:
@@ -20,7 +20,7 @@ def held(event: asyncio.Event) -> Answer:
 
 
 @pytest.mark.parametrize(("status", "description"), [(401, "Unauthorized"), (404, "Not Found")])
-async def test_a_wrong_token(empty_stage: Stage, status: int, description: str) -> None:
+async def test_a_wrong_token(empty_stage: BotHarness, status: int, description: str) -> None:
     """One line for the operator that names the variable and not the token."""
     empty_stage.telegram.fail("getMe", 100, status=status, description=description)
     with pytest.raises(
@@ -31,7 +31,7 @@ async def test_a_wrong_token(empty_stage: Stage, status: int, description: str) 
     assert "loopback-token" not in str(error.value)
 
 
-async def test_telegram_that_is_out_of_reach_at_the_start_is_waited_for(empty_stage: Stage) -> None:
+async def test_telegram_that_is_out_of_reach_at_the_start_is_waited_for(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.telegram.stop()
     await stage.launch()
@@ -46,14 +46,14 @@ async def test_telegram_that_is_out_of_reach_at_the_start_is_waited_for(empty_st
     [(502, "Bad Gateway", None), (429, "Too Many Requests: retry after 1", 1)],
 )
 async def test_telegram_that_is_unwell_at_the_start(
-    empty_stage: Stage, status: int, description: str, retry_after: int | None
+    empty_stage: BotHarness, status: int, description: str, retry_after: int | None
 ) -> None:
     empty_stage.telegram.fail("getMe", 1, status=status, description=description, retry_after=retry_after)
     await empty_stage.start()
     assert (await empty_stage.asks("Are you there?")).text == FIRST
 
 
-async def test_the_limit_of_open_files_is_raised(empty_stage: Stage) -> None:
+async def test_the_limit_of_open_files_is_raised(empty_stage: BotHarness) -> None:
     """A thousand conversations at once are as many connections, and the usual limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
@@ -66,14 +66,14 @@ async def test_the_limit_of_open_files_is_raised(empty_stage: Stage) -> None:
     assert same == hard
 
 
-async def test_a_server_whose_getme_lacks_something(empty_stage: Stage) -> None:
+async def test_a_server_whose_getme_lacks_something(empty_stage: BotHarness) -> None:
     """Servers that stand in for Telegram differ; the bot still knows when it is meant."""
     empty_stage.telegram.garble("getMe", 100, body='{"ok": true, "result": {"id": 42, "username": "understudy_bot"}}')
     await empty_stage.start()
     assert (await empty_stage.asks("@understudy_bot are you there?", -100, user_id=PERSON)).text == FIRST
 
 
-async def test_sigterm_while_telegram_is_waited_for(empty_stage: Stage) -> None:
+async def test_sigterm_while_telegram_is_waited_for(empty_stage: BotHarness) -> None:
     await empty_stage.telegram.stop()
     await empty_stage.launch()
     await empty_stage.until(lambda: empty_stage.events("telegram.unreachable"))
@@ -82,7 +82,7 @@ async def test_sigterm_while_telegram_is_waited_for(empty_stage: Stage) -> None:
     assert time.monotonic() - began < 1
 
 
-async def test_no_provider_can_be_reached_at_the_start(empty_stage: Stage) -> None:
+async def test_no_provider_can_be_reached_at_the_start(empty_stage: BotHarness) -> None:
     """The bot starts, says so, and answers when one is back."""
     stage = empty_stage
     await asyncio.gather(stage.first.stop(), stage.second.stop())
@@ -98,14 +98,14 @@ async def test_no_provider_can_be_reached_at_the_start(empty_stage: Stage) -> No
     assert (await stage.asks("And now?")).text == SECOND
 
 
-async def test_a_start_with_every_provider_there_says_nothing_of_them(stage: Stage) -> None:
+async def test_a_start_with_every_provider_there_says_nothing_of_them(stage: BotHarness) -> None:
     await stage.until(lambda: stage.first.other_requests and stage.second.other_requests)
     await stage.quiet(0.1)
     assert not stage.events("provider.silent")
     assert not stage.events("bot.no_provider_answers")
 
 
-async def test_the_token_is_revoked_while_the_bot_runs(stage: Stage) -> None:
+async def test_the_token_is_revoked_while_the_bot_runs(stage: BotHarness) -> None:
     stage.telegram.token = "42:another-token"
     stage.says("Are you there?")
     assert stage.task is not None
@@ -120,7 +120,7 @@ async def test_the_token_is_revoked_while_the_bot_runs(stage: Stage) -> None:
         ("ru", "Меня перезапускают. Этот ответ сам продолжится через мгновение."),
     ],
 )
-async def test_sigterm_in_the_middle_of_an_answer(empty_stage: Stage, language: str, notice: str) -> None:
+async def test_sigterm_in_the_middle_of_an_answer(empty_stage: BotHarness, language: str, notice: str) -> None:
     """What there is stays, marked; the next process makes the answer anew, in the same message."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3")
@@ -139,7 +139,7 @@ async def test_sigterm_in_the_middle_of_an_answer(empty_stage: Stage, language: 
     assert told(stage.first.requests[-1])[:2] == [("user", "Tell me something long."), ("assistant", FIRST)]
 
 
-async def test_an_answer_that_was_longer_before_the_restart(empty_stage: Stage) -> None:
+async def test_an_answer_that_was_longer_before_the_restart(empty_stage: BotHarness) -> None:
     """What the new one does not need of the old one's messages is taken away."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3")
@@ -152,7 +152,7 @@ async def test_an_answer_that_was_longer_before_the_restart(empty_stage: Stage) 
     await stage.until(lambda: stage.chat().texts() == [FIRST])
 
 
-async def test_sigterm_before_the_first_word(empty_stage: Stage) -> None:
+async def test_sigterm_before_the_first_word(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.2")
     stage.first.script(gate(asyncio.Event(), then=answer()))
@@ -167,7 +167,7 @@ async def test_sigterm_before_the_first_word(empty_stage: Stage) -> None:
 
 @pytest.mark.parametrize("chat_id", [PERSON, GROUP])
 async def test_who_still_waits_when_the_time_is_up_is_answered_by_the_next_process(
-    empty_stage: Stage, chat_id: int
+    empty_stage: BotHarness, chat_id: int
 ) -> None:
     """In order, and each once."""
     stage = empty_stage
@@ -190,7 +190,7 @@ async def test_who_still_waits_when_the_time_is_up_is_answered_by_the_next_proce
     ]
 
 
-async def test_a_telegram_that_hangs_does_not_keep_the_bot_from_leaving(empty_stage: Stage) -> None:
+async def test_a_telegram_that_hangs_does_not_keep_the_bot_from_leaving(empty_stage: BotHarness) -> None:
     """And what could not be said then is said by the next process."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3", STREAM_MODE="off")
@@ -209,7 +209,7 @@ async def test_a_telegram_that_hangs_does_not_keep_the_bot_from_leaving(empty_st
     await stage.until(lambda: stage.chat().texts()[-2:] == [FIRST, FIRST])
 
 
-async def test_with_enough_time_an_answer_is_finished(empty_stage: Stage) -> None:
+async def test_with_enough_time_an_answer_is_finished(empty_stage: BotHarness) -> None:
     """What waits behind it is left to the next process."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="10")

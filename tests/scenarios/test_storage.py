@@ -5,26 +5,26 @@ from functools import partial
 
 import pytest
 
-from bot import app
-from core.database import FILE_NAME, Database
-from core.redis import open_redis
+from bot.composition import services as app
+from core.db.database import FILE_NAME, Database
+from core.redis.client import open_redis
 from services.inbox import inbox
-from tests.support.llm_server import status
-from tests.support.redis_server import RedisServer
+from tests.support.bot_harness import ADMIN, FIRST, RETRY, SECOND, BotHarness, told
+from tests.support.fake_llm.server import status
+from tests.support.processes.redis_server import RedisServer
 from tests.support.sqlite_file import locked_file
-from tests.support.stage import ADMIN, FIRST, RETRY, SECOND, Stage, told
 
 NOT_SAVED = "This answer could not be saved just now, so I may not remember it."
 NOT_READ = "I could not read our earlier conversation just now."
 
 
-def locked(stage: Stage) -> AbstractAsyncContextManager[object]:
+def locked(stage: BotHarness) -> AbstractAsyncContextManager[object]:
     """Another program writes to the database all the while."""
     return locked_file(stage.directory / FILE_NAME)
 
 
 @pytest.fixture
-async def hasty(empty_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
+async def hasty(empty_stage: BotHarness, monkeypatch: pytest.MonkeyPatch) -> BotHarness:
     """A bot that neither waits nor tries again for seconds when its database is locked."""
     monkeypatch.setattr(app, "Database", partial(Database, busy_timeout_s=0.1))
     monkeypatch.setattr(inbox, "PAUSES_S", (0.01, 0.01))
@@ -32,7 +32,7 @@ async def hasty(empty_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> Stage:
     return empty_stage
 
 
-async def test_a_conversation_survives_a_restart(stage: Stage) -> None:
+async def test_a_conversation_survives_a_restart(stage: BotHarness) -> None:
     """With its buttons: Retry works on an answer that another process gave."""
     message = await stage.asks("My name is Ann.")
     assert await stage.stop() == 0
@@ -50,7 +50,7 @@ async def test_a_conversation_survives_a_restart(stage: Stage) -> None:
     ]
 
 
-async def test_what_came_while_the_bot_was_away_is_answered(stage: Stage) -> None:
+async def test_what_came_while_the_bot_was_away_is_answered(stage: BotHarness) -> None:
     await stage.asks("Are you there?")
     await stage.stop()
     stage.says("And now?")
@@ -60,7 +60,7 @@ async def test_what_came_while_the_bot_was_away_is_answered(stage: Stage) -> Non
     assert len(stage.first.requests) == 2, "what was answered before is not answered again"
 
 
-async def test_a_locked_database_costs_the_memory_and_not_the_answer(hasty: Stage) -> None:
+async def test_a_locked_database_costs_the_memory_and_not_the_answer(hasty: BotHarness) -> None:
     await hasty.asks("My name is Ann.")
     async with locked(hasty):
         hasty.says("Are you there?")
@@ -71,14 +71,14 @@ async def test_a_locked_database_costs_the_memory_and_not_the_answer(hasty: Stag
     assert (await hasty.asks("And now?")).text == FIRST
 
 
-async def test_a_first_message_to_a_locked_database(hasty: Stage) -> None:
+async def test_a_first_message_to_a_locked_database(hasty: BotHarness) -> None:
     """Not even an empty conversation can be made then, and the person is answered all the same."""
     async with locked(hasty):
         hasty.says("Are you there?")
         assert (await hasty.reply()).text == f"{FIRST}\n\n{NOT_READ}\n{NOT_SAVED}"
 
 
-async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: Stage) -> None:
+async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: BotHarness) -> None:
     async with locked(hasty):
         hasty.says("My name is Ann.")
         await hasty.reply()
@@ -87,7 +87,7 @@ async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: Sta
 
 
 @pytest.mark.parametrize("command", ["/new"])
-async def test_a_command_that_needs_the_database_says_that_it_failed(hasty: Stage, command: str) -> None:
+async def test_a_command_that_needs_the_database_says_that_it_failed(hasty: BotHarness, command: str) -> None:
     async with locked(hasty):
         hasty.says(command)
         assert (await hasty.reply()).text == (
@@ -97,7 +97,7 @@ async def test_a_command_that_needs_the_database_says_that_it_failed(hasty: Stag
     assert (await hasty.reply()).text.startswith("Done.")
 
 
-async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: Stage) -> None:
+async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: BotHarness) -> None:
     hasty.says("/model")
     message = await hasty.reply()
     hasty.presses(message, "b")
@@ -109,7 +109,7 @@ async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: Stage
     assert "n" in message.labels
 
 
-async def test_an_act_that_could_not_be_noted_says_so(hasty: Stage) -> None:
+async def test_an_act_that_could_not_be_noted_says_so(hasty: BotHarness) -> None:
     async with locked(hasty):
         hasty.says("/provider force b", ADMIN)
         text = (await hasty.reply(ADMIN)).text
@@ -117,7 +117,9 @@ async def test_an_act_that_could_not_be_noted_says_so(hasty: Stage) -> None:
     assert "audit" in text
 
 
-async def test_redis_goes_and_comes_back_in_mid_conversation(empty_stage: Stage, redis_server: RedisServer) -> None:
+async def test_redis_goes_and_comes_back_in_mid_conversation(
+    empty_stage: BotHarness, redis_server: RedisServer
+) -> None:
     """Answers go on by what the bot knows, and what it learns meanwhile is shared later."""
     stage = empty_stage
     await stage.start(REDIS_URL=redis_server.url)
@@ -141,14 +143,14 @@ async def test_redis_goes_and_comes_back_in_mid_conversation(empty_stage: Stage,
     assert any("a" in name for name in fields if "cool" in name)
 
 
-async def test_redis_that_is_not_there_at_the_start(empty_stage: Stage, redis_server: RedisServer) -> None:
+async def test_redis_that_is_not_there_at_the_start(empty_stage: BotHarness, redis_server: RedisServer) -> None:
     await redis_server.stop()
     await empty_stage.start(REDIS_URL=redis_server.url)
     assert (await empty_stage.asks("Are you there?")).text == FIRST
     assert empty_stage.events("routing.redis_lost")
 
 
-async def test_what_one_replica_learnt_the_next_one_knows(empty_stage: Stage, redis_server: RedisServer) -> None:
+async def test_what_one_replica_learnt_the_next_one_knows(empty_stage: BotHarness, redis_server: RedisServer) -> None:
     """A cooldown outlives the process that saw the failure."""
     stage = empty_stage
     await stage.start(REDIS_URL=redis_server.url)

@@ -3,8 +3,8 @@
 import asyncio
 from itertools import pairwise
 
-from tests.support.llm_server import Answer, answer, cut, gate, stall
-from tests.support.stage import ELSEWHERE, LONG, RETRY, STOP, Stage, told
+from tests.support.bot_harness import ELSEWHERE, LONG, RETRY, STOP, BotHarness, told
+from tests.support.fake_llm.server import Answer, answer, cut, gate, stall
 
 PIECES = (LONG, "More of it. ", "And the end.")
 WHOLE = "".join(PIECES)
@@ -17,7 +17,7 @@ def held(event: asyncio.Event) -> Answer:
     return behaviour
 
 
-async def test_an_answer_grows_under_a_stop_button_and_ends_with_retry(stage: Stage) -> None:
+async def test_an_answer_grows_under_a_stop_button_and_ends_with_retry(stage: BotHarness) -> None:
     """One message all the while: sent once, then edited."""
     more = asyncio.Event()
     stage.first.default = held(more)
@@ -33,7 +33,7 @@ async def test_an_answer_grows_under_a_stop_button_and_ends_with_retry(stage: St
     assert [edit.text for edit in message.edits] == [LONG.strip(), WHOLE]
 
 
-async def test_edits_keep_their_distance(stage: Stage) -> None:
+async def test_edits_keep_their_distance(stage: BotHarness) -> None:
     """However fast the provider is, a private chat sees an edit a second at most, and the final text."""
     stage.first.default = answer(LONG * 8, pause_s=0.015)
     message = await stage.asks("Tell me something long.")
@@ -43,7 +43,7 @@ async def test_edits_keep_their_distance(stage: Stage) -> None:
     assert all(later - earlier > 0.95 for earlier, later in pairwise(times[:-1]))
 
 
-async def test_the_whole_answer_at_once_where_streaming_is_off(empty_stage: Stage) -> None:
+async def test_the_whole_answer_at_once_where_streaming_is_off(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(STREAM_MODE="off")
     more = asyncio.Event()
@@ -56,7 +56,7 @@ async def test_the_whole_answer_at_once_where_streaming_is_off(empty_stage: Stag
     assert len((await stage.answer()).edits) == 1
 
 
-async def test_an_answer_grows_as_a_draft_where_that_is_asked_for(empty_stage: Stage) -> None:
+async def test_an_answer_grows_as_a_draft_where_that_is_asked_for(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(STREAM_MODE="draft")
     more = asyncio.Event()
@@ -69,7 +69,7 @@ async def test_an_answer_grows_as_a_draft_where_that_is_asked_for(empty_stage: S
     assert len(stage.chat().answers()) == 1
 
 
-async def test_the_stop_button_of_a_draft(empty_stage: Stage) -> None:
+async def test_the_stop_button_of_a_draft(empty_stage: BotHarness) -> None:
     """Telegram's own button; its update tells the chat, and nothing else."""
     stage = empty_stage
     await stage.start(STREAM_MODE="draft")
@@ -80,7 +80,7 @@ async def test_the_stop_button_of_a_draft(empty_stage: Stage) -> None:
     assert (await stage.answer()).text == f"{LONG.strip()}\n\nStopped."
 
 
-async def test_the_stop_button(stage: Stage) -> None:
+async def test_the_stop_button(stage: BotHarness) -> None:
     """The text so far stays, marked; nobody pays for what is not read; the history knows what it was."""
     stage.first.default = held(asyncio.Event())
     stage.says("Tell me something long.")
@@ -99,7 +99,7 @@ async def test_the_stop_button(stage: Stage) -> None:
     assert not stage.events("provider.failed")
 
 
-async def test_the_stop_command_does_not_wait_behind_the_answer(stage: Stage) -> None:
+async def test_the_stop_command_does_not_wait_behind_the_answer(stage: BotHarness) -> None:
     stage.first.default = held(asyncio.Event())
     question = stage.says("Tell me something long.")
     growing = await stage.growing()
@@ -111,7 +111,7 @@ async def test_the_stop_command_does_not_wait_behind_the_answer(stage: Stage) ->
     assert stage.chat().texts() == [message.text], "the stopped answer says enough"
 
 
-async def test_stop_before_the_first_word(stage: Stage) -> None:
+async def test_stop_before_the_first_word(stage: BotHarness) -> None:
     """There is no text to keep: the chat says that it was stopped, and Retry is there."""
     stage.first.default = gate(asyncio.Event(), then=answer())
     question = stage.says("Tell me something long.")
@@ -122,12 +122,12 @@ async def test_stop_before_the_first_word(stage: Stage) -> None:
     await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
 
 
-async def test_nothing_to_stop(stage: Stage) -> None:
+async def test_nothing_to_stop(stage: BotHarness) -> None:
     stage.says("/stop")
     assert (await stage.reply()).text == "Nothing to stop: I am not writing anything right now."
 
 
-async def test_a_stop_button_of_an_answer_that_is_done(stage: Stage) -> None:
+async def test_a_stop_button_of_an_answer_that_is_done(stage: BotHarness) -> None:
     """It may still be seen for a moment; pressed, it stops no other answer."""
     more = asyncio.Event()
     stage.first.script(held(more), held(asyncio.Event()))
@@ -146,7 +146,7 @@ async def test_a_stop_button_of_an_answer_that_is_done(stage: Stage) -> None:
     assert other.labels == [STOP]
 
 
-async def test_an_answer_that_stalls_is_kept_and_marked(empty_stage: Stage) -> None:
+async def test_an_answer_that_stalls_is_kept_and_marked(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(A_STALL_TIMEOUT="0.4")
     stage.first.default = stall(after_pieces=3)
@@ -156,7 +156,7 @@ async def test_an_answer_that_stalls_is_kept_and_marked(empty_stage: Stage) -> N
     await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
 
 
-async def test_an_interrupted_answer_is_answered_anew_by_retry(stage: Stage) -> None:
+async def test_an_interrupted_answer_is_answered_anew_by_retry(stage: BotHarness) -> None:
     """In a new message: what was said stays where it stands."""
     stage.first.script(cut(after_pieces=3))
     broken = await stage.asks("Are you there?")

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from tests.support.llm_server import Answer, answer, gate
-from tests.support.stage import FIRST, LONG, PERSON, RETRY, STOP, Stage
-from tests.support.telegram_chats import Message
+from tests.support.bot_harness import FIRST, LONG, PERSON, RETRY, STOP, BotHarness
+from tests.support.fake_llm.server import Answer, answer, gate
+from tests.support.fake_telegram.chats import Message
 
 WHOLE = f"{LONG}And the end."
 
@@ -18,7 +18,7 @@ def held(event: asyncio.Event) -> Answer:
     return behaviour
 
 
-async def growing(stage: Stage) -> tuple[Message, asyncio.Event]:
+async def growing(stage: BotHarness) -> tuple[Message, asyncio.Event]:
     """An answer in the middle, and what lets it go on."""
     more = asyncio.Event()
     stage.first.script(held(more))
@@ -35,7 +35,7 @@ async def growing(stage: Stage) -> tuple[Message, asyncio.Event]:
         (429, "Too Many Requests: retry after 1"),
     ],
 )
-async def test_sending_fails_for_a_moment(stage: Stage, status: int, description: str) -> None:
+async def test_sending_fails_for_a_moment(stage: BotHarness, status: int, description: str) -> None:
     """It is tried again, and the answer stands there once."""
     stage.telegram.fail("sendMessage", 1, status=status, description=description,
                         retry_after=1 if status == 429 else None)  # fmt: skip
@@ -43,7 +43,7 @@ async def test_sending_fails_for_a_moment(stage: Stage, status: int, description
     assert len(stage.chat().answers()) == 1
 
 
-async def test_the_last_edit_meets_flood_control(stage: Stage) -> None:
+async def test_the_last_edit_meets_flood_control(stage: BotHarness) -> None:
     message, more = await growing(stage)
     stage.telegram.fail("editMessageText", 1, status=429, description="Too Many Requests: retry after 1", retry_after=1)
     more.set()
@@ -52,7 +52,7 @@ async def test_the_last_edit_meets_flood_control(stage: Stage) -> None:
     assert len(stage.chat().answers()) == 1, "a new message because an edit met a flood makes the flood worse"
 
 
-async def test_the_last_edit_fails_for_a_moment(stage: Stage) -> None:
+async def test_the_last_edit_fails_for_a_moment(stage: BotHarness) -> None:
     message, more = await growing(stage)
     stage.telegram.fail("editMessageText", 1, status=500)
     more.set()
@@ -60,7 +60,7 @@ async def test_the_last_edit_fails_for_a_moment(stage: Stage) -> None:
     assert message.text == WHOLE
 
 
-async def test_an_edit_that_changes_nothing(stage: Stage) -> None:
+async def test_an_edit_that_changes_nothing(stage: BotHarness) -> None:
     """Telegram calls that an error; it is none."""
     message, more = await growing(stage)
     stage.telegram.fail("editMessageText", 1, status=400, description="Bad Request: message is not modified")
@@ -71,7 +71,7 @@ async def test_an_edit_that_changes_nothing(stage: Stage) -> None:
     assert message.text.startswith(LONG.strip())
 
 
-async def test_the_growing_message_is_deleted(stage: Stage) -> None:
+async def test_the_growing_message_is_deleted(stage: BotHarness) -> None:
     """The whole answer comes in a new one."""
     message, more = await growing(stage)
     message.deleted = True
@@ -80,7 +80,7 @@ async def test_the_growing_message_is_deleted(stage: Stage) -> None:
     assert (again.text, again.labels[:1]) == (WHOLE, [RETRY])
 
 
-async def test_the_bot_was_blocked(stage: Stage) -> None:
+async def test_the_bot_was_blocked(stage: BotHarness) -> None:
     """Nothing can be delivered: that is noted, and neither tried for ever nor an error."""
     _, more = await growing(stage)
     stage.telegram.block(PERSON)
@@ -94,7 +94,7 @@ async def test_the_bot_was_blocked(stage: Stage) -> None:
     assert not [entry for entry in stage.events("delivery.lost") if entry["level"] == "error"]
 
 
-async def test_the_formatting_is_refused(stage: Stage) -> None:
+async def test_the_formatting_is_refused(stage: BotHarness) -> None:
     """The same text goes out plain."""
     stage.first.default = answer("This is **bold**.")
     stage.telegram.fail("sendMessage", status=400, description="Bad Request: can't parse entities: unsupported")
@@ -102,7 +102,7 @@ async def test_the_formatting_is_refused(stage: Stage) -> None:
     assert (message.text, message.entities) == ("This is bold.", [])
 
 
-async def test_the_formatting_of_the_last_edit_is_refused(stage: Stage) -> None:
+async def test_the_formatting_of_the_last_edit_is_refused(stage: BotHarness) -> None:
     more = asyncio.Event()
     behaviour = gate(more, after_pieces=1, then=answer(pieces=[LONG, "**Bold**."]))
     stage.first.script(behaviour)
@@ -114,7 +114,7 @@ async def test_the_formatting_of_the_last_edit_is_refused(stage: Stage) -> None:
     assert (message.text, message.entities) == (f"{LONG}Bold.", [])
 
 
-async def test_the_question_is_deleted_before_it_is_answered(stage: Stage) -> None:
+async def test_the_question_is_deleted_before_it_is_answered(stage: BotHarness) -> None:
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer(FIRST)))
     question = stage.says("/ask Are you there?", -100, user_id=PERSON)
@@ -126,7 +126,7 @@ async def test_the_question_is_deleted_before_it_is_answered(stage: Stage) -> No
 
 
 @pytest.mark.parametrize("executed", [True, False], ids=["after it was done", "before it was done"])
-async def test_the_connection_breaks_on_a_send(stage: Stage, *, executed: bool) -> None:
+async def test_the_connection_breaks_on_a_send(stage: BotHarness, *, executed: bool) -> None:
     """Nobody can tell whether it was done: it is tried once more, and no more than that."""
     stage.telegram.drop("sendMessage", executed=executed)
     stage.says("Are you there?")
@@ -135,7 +135,7 @@ async def test_the_connection_breaks_on_a_send(stage: Stage, *, executed: bool) 
     assert stage.chat().texts() == [FIRST] * (2 if executed else 1)
 
 
-async def test_the_answer_to_a_send_makes_no_sense(stage: Stage) -> None:
+async def test_the_answer_to_a_send_makes_no_sense(stage: BotHarness) -> None:
     """It was done, so it is not done again."""
     stage.telegram.garble("sendMessage", body='{"ok": true, "result": {"message_id": 2}}')
     stage.says("Are you there?")
@@ -144,7 +144,7 @@ async def test_the_answer_to_a_send_makes_no_sense(stage: Stage) -> None:
     assert stage.chat().texts() == [FIRST]
 
 
-async def test_typing_that_fails_disturbs_nobody(stage: Stage) -> None:
+async def test_typing_that_fails_disturbs_nobody(stage: BotHarness) -> None:
     stage.telegram.fail("sendChatAction", 100, status=429, description="Too Many Requests: retry after 1")
     stage.telegram.fail("answerCallbackQuery", 100, status=400, description="Bad Request: query is too old")
     message, _ = await growing(stage)

@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.support.llm_server import answer
-from tests.support.stage import FIRST, Stage, told
-from tests.support.telegram_chats import Message, units
+from tests.support.bot_harness import FIRST, BotHarness, told
+from tests.support.fake_llm.server import answer
+from tests.support.fake_telegram.chats import Message, units
 
 ASTRAL = "𝒜" * 4096
 
 
-async def test_a_text_of_4096_astral_characters(stage: Stage) -> None:
+async def test_a_text_of_4096_astral_characters(stage: BotHarness) -> None:
     """In as it is; out in as many messages as Telegram's count of it needs, without a character lost or doubled."""
     stage.first.default = answer(pieces=[ASTRAL[:1000], ASTRAL[1000:]])
     await stage.asks(ASTRAL)
@@ -19,7 +19,7 @@ async def test_a_text_of_4096_astral_characters(stage: Stage) -> None:
     assert [units(text) for text in texts] == [4096, 4096]
 
 
-async def test_a_long_answer_comes_in_several_messages(stage: Stage) -> None:
+async def test_a_long_answer_comes_in_several_messages(stage: BotHarness) -> None:
     """Cut between paragraphs; the buttons are under the last one only."""
     paragraphs = [f"Paragraph {number}. " + "Some words about it. " * 20 for number in range(30)]
     stage.first.default = answer("\n\n".join(paragraphs))
@@ -32,7 +32,7 @@ async def test_a_long_answer_comes_in_several_messages(stage: Stage) -> None:
     assert told(stage.first.requests[1])[1] == ("assistant", "\n\n".join(paragraphs))
 
 
-async def test_code_that_goes_on_in_the_next_message_is_code_there_too(stage: Stage) -> None:
+async def test_code_that_goes_on_in_the_next_message_is_code_there_too(stage: BotHarness) -> None:
     lines = [f"print({number})  # one of many lines" for number in range(300)]
     stage.first.default = answer("Here it is:\n\n```python\n" + "\n".join(lines) + "\n```")
     await stage.asks("Write me a program.")
@@ -52,7 +52,7 @@ def marked(message: Message) -> list[tuple[str, str]]:
     ]
 
 
-async def test_markdown_becomes_formatting(stage: Stage) -> None:
+async def test_markdown_becomes_formatting(stage: BotHarness) -> None:
     """Offsets count as Telegram counts, also behind an emoji."""
     stage.first.default = answer(
         "# Tea 🍵\n\nIt is **hot** and _good_, see `tea --help` or [a page](https://tea.example)."
@@ -83,13 +83,13 @@ async def test_markdown_becomes_formatting(stage: Stage) -> None:
         "שלום 👨‍👩‍👧 e\u0301",
     ],
 )
-async def test_odd_markdown_is_delivered(stage: Stage, text: str) -> None:
+async def test_odd_markdown_is_delivered(stage: BotHarness, text: str) -> None:
     stage.first.default = answer(pieces=[text])
     message = await stage.asks("Say something odd.")
     assert message.text.replace("*", "").replace("`", "") == text.replace("*", "").replace("`", "")
 
 
-async def test_an_answer_of_nothing_but_invisible_characters(stage: Stage) -> None:
+async def test_an_answer_of_nothing_but_invisible_characters(stage: BotHarness) -> None:
     """Telegram would refuse to show it: another provider is asked, and if all are like that the person is told."""
     stage.first.default = stage.second.default = answer(pieces=["\u200b\u2063"])
     message = await stage.asks("Say nothing.")
@@ -99,7 +99,7 @@ async def test_an_answer_of_nothing_but_invisible_characters(stage: Stage) -> No
     }
 
 
-async def test_what_a_person_quotes_reaches_the_model(stage: Stage) -> None:
+async def test_what_a_person_quotes_reaches_the_model(stage: BotHarness) -> None:
     """A part of an earlier message, which Telegram lets people pick; the conversation may be a new one."""
     old = await stage.asks("What do you think?")
     quote = {"text": "the first provider", "position": 13}

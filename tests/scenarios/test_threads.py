@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.support.llm_server import answer
-from tests.support.stage import GROUP, PERSON, Stage, told
-from tests.support.telegram_chats import Message
+from tests.support.bot_harness import GROUP, PERSON, BotHarness, told
+from tests.support.fake_llm.server import answer
+from tests.support.fake_telegram.chats import Message
 
 BOB = 8
 
 
-async def named(stage: Stage, name: str, text: str) -> None:
+async def named(stage: BotHarness, name: str, text: str) -> None:
     """A new conversation that got its name."""
     stage.first.naming = answer(name)
     count = len(stage.first.names)
@@ -25,12 +25,12 @@ async def named(stage: Stage, name: str, text: str) -> None:
     pytest.fail(f"no conversation is called {name}")
 
 
-async def shelf(stage: Stage, chat_id: int = PERSON, **more: int) -> Message:
+async def shelf(stage: BotHarness, chat_id: int = PERSON, **more: int) -> Message:
     question = stage.says("/threads", chat_id, **more)
     return await stage.reply(chat_id, after=question.id)
 
 
-async def test_an_earlier_conversation_goes_on(stage: Stage) -> None:
+async def test_an_earlier_conversation_goes_on(stage: BotHarness) -> None:
     """With its history."""
     await named(stage, "Peru", "Tell me of Peru.")
     await named(stage, "Bread", "Tell me of bread.")
@@ -45,7 +45,7 @@ async def test_an_earlier_conversation_goes_on(stage: Stage) -> None:
     assert (await shelf(stage)).labels == ["Bread", "• Peru"]
 
 
-async def test_a_conversation_is_thrown_away_after_a_question(stage: Stage) -> None:
+async def test_a_conversation_is_thrown_away_after_a_question(stage: BotHarness) -> None:
     """And a second press on an old message finds nothing."""
     await named(stage, "Peru", "Tell me of Peru.")
     await named(stage, "Bread", "Tell me of bread.")
@@ -63,7 +63,7 @@ async def test_a_conversation_is_thrown_away_after_a_question(stage: Stage) -> N
     await stage.until(lambda: old.labels == ["• Bread"])
 
 
-async def test_a_conversation_gets_another_name(stage: Stage) -> None:
+async def test_a_conversation_gets_another_name(stage: BotHarness) -> None:
     await named(stage, "Peru", "Tell me of Peru.")
     stage.says("/threads rename Holiday plans")
     assert (await stage.reply()).text == "This conversation is called “Holiday plans” now."
@@ -72,7 +72,7 @@ async def test_a_conversation_gets_another_name(stage: Stage) -> None:
     assert (await stage.reply()).text == "Put the name behind it: /threads rename Holiday plans"
 
 
-async def test_many_are_shown_page_by_page(stage: Stage) -> None:
+async def test_many_are_shown_page_by_page(stage: BotHarness) -> None:
     for number in range(10):
         await stage.asks(f"Number {number}")
         stage.says("/new")
@@ -86,7 +86,7 @@ async def test_many_are_shown_page_by_page(stage: Stage) -> None:
     await stage.until(lambda: message.labels[-1] == "Older")
 
 
-async def test_in_a_group_its_admins_decide(stage: Stage) -> None:
+async def test_in_a_group_its_admins_decide(stage: BotHarness) -> None:
     """Everybody may look."""
     await stage.asks("/ask Tell me of Peru.", GROUP, user_id=BOB)
     message = await shelf(stage, GROUP, user_id=BOB)
@@ -98,5 +98,5 @@ async def test_in_a_group_its_admins_decide(stage: Stage) -> None:
     assert (await stage.reply(GROUP, after=question.id)).text.startswith("In a group, only its admins")
 
 
-async def test_nothing_was_said_yet(stage: Stage) -> None:
+async def test_nothing_was_said_yet(stage: BotHarness) -> None:
     assert (await shelf(stage)).text == "There is no conversation here yet."

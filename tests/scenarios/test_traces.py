@@ -5,11 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.llm_server import answer, status, tool_call
-from tests.support.otlp_receiver import OTLPReceiver, ReceivedSpan
-from tests.support.redis_server import free_port
-from tests.support.stage import FIRST, KEYS, SECOND, Stage
-from tests.support.telegram_server import TOKEN
+from tests.support.bot_harness import FIRST, KEYS, SECOND, BotHarness
+from tests.support.fake_llm.server import answer, status, tool_call
+from tests.support.fake_telegram.server import TOKEN
+from tests.support.processes.otlp_receiver import OTLPReceiver, ReceivedSpan
+from tests.support.processes.redis_server import free_port
 
 ROOT = Path(__file__).parents[2]
 QUESTION = "My cat is called Schnurrdiburr."
@@ -22,7 +22,7 @@ def one(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
     return span
 
 
-async def test_a_failover_as_a_trace(empty_stage: Stage) -> None:
+async def test_a_failover_as_a_trace(empty_stage: BotHarness) -> None:
     """The update, its turn, the library's own spans, each attempt, the database, what was sent to Telegram."""
     stage = empty_stage
     async with OTLPReceiver() as collector:
@@ -72,7 +72,7 @@ async def test_a_failover_as_a_trace(empty_stage: Stage) -> None:
         assert HEADER_KEY not in stage.log
 
 
-async def test_nothing_that_fails_or_is_made_up_tells_what_was_said(empty_stage: Stage) -> None:
+async def test_nothing_that_fails_or_is_made_up_tells_what_was_said(empty_stage: BotHarness) -> None:
     """An error that quotes the prompt, a tool that does not exist, arguments that do not fit."""
     stage = empty_stage
     async with OTLPReceiver() as collector:
@@ -92,7 +92,7 @@ async def test_nothing_that_fails_or_is_made_up_tells_what_was_said(empty_stage:
             assert b"My cat" not in body
 
 
-async def test_a_collector_that_is_gone_or_hangs_disturbs_nobody(empty_stage: Stage) -> None:
+async def test_a_collector_that_is_gone_or_hangs_disturbs_nobody(empty_stage: BotHarness) -> None:
     """Said once; and the end does not wait for it for long."""
     stage = empty_stage
     await stage.start(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
@@ -111,13 +111,13 @@ async def test_without_an_endpoint_nothing_of_the_export_is_even_imported() -> N
     """What is not wanted costs nothing; parts of the SDK come with redis-py, whoever wants them."""
     code = (
         "import asyncio, sys, tempfile\n"
-        "from bot.app import open_house\n"
-        "from core.settings import load_settings\n"
+        "from bot.composition.services import open_services\n"
+        "from core.config.settings import load_settings\n"
         "async def main():\n"
-        "    async with open_house(load_settings(None, {'DATA_DIR': tempfile.mkdtemp()})) as house:\n"
-        "        await house.warm()\n"
+        "    async with open_services(load_settings(None, {'DATA_DIR': tempfile.mkdtemp()})) as services:\n"
+        "        await services.warm()\n"
         "asyncio.run(main())\n"
-        "exporting = ('opentelemetry.exporter', 'opentelemetry.sdk.trace.export', 'core.tracing_export')\n"
+        "exporting = ('opentelemetry.exporter', 'opentelemetry.sdk.trace.export', 'core.observability.trace_export')\n"
         "print([name for name in sys.modules if name.startswith(exporting)])\n"
     )
     process = await asyncio.create_subprocess_exec(

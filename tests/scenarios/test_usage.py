@@ -5,22 +5,22 @@ from typing import Any
 
 import pytest
 
-from bot import app
-from core.database import FILE_NAME, Database
-from tests.support.llm_server import answer, status
+from bot.composition import services as app
+from core.db.database import FILE_NAME, Database
+from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, STOP, BotHarness
+from tests.support.fake_llm.server import answer, status
 from tests.support.sqlite_file import locked_file
-from tests.support.stage import ADMIN, FIRST, GROUP, PERSON, STOP, Stage
 
 PRICES = {"A_PRICES": '{"m": [1000, 2000]}', "A_REMOTE": "true"}
 """A thousand dollars for a million tokens: 11 in and 7 out make 2.5 cents."""
 
 
-async def told(stage: Stage, command: str, chat_id: int = PERSON, **more: Any) -> str:  # noqa: ANN401 - as `says`
+async def told(stage: BotHarness, command: str, chat_id: int = PERSON, **more: Any) -> str:  # noqa: ANN401 - as `says`
     question = stage.says(command, chat_id, **more)
     return (await stage.reply(chat_id, after=question.id)).text
 
 
-async def test_what_somebody_used(empty_stage: Stage) -> None:
+async def test_what_somebody_used(empty_stage: BotHarness) -> None:
     """Their own answers in all chats, and no others; where nothing was used, nothing."""
     stage = empty_stage
     await stage.start(**PRICES)
@@ -39,7 +39,7 @@ async def test_what_somebody_used(empty_stage: Stage) -> None:
     assert in_group[2] == "This chat today: one answer, 36 tokens, $0.0500", "its name was not for nothing"
 
 
-async def test_those_who_run_the_bot_see_everything(empty_stage: Stage) -> None:
+async def test_those_who_run_the_bot_see_everything(empty_stage: BotHarness) -> None:
     """By provider, with what failed; nobody else does, and no group reads it."""
     stage = empty_stage
     await stage.start(**PRICES, B_REMOTE="true")
@@ -59,7 +59,7 @@ async def test_those_who_run_the_bot_see_everything(empty_stage: Stage) -> None:
     assert "no price known" in await told(stage, "/usage", 8)
 
 
-async def test_a_stopped_answer_counts_as_an_estimate(empty_stage: Stage) -> None:
+async def test_a_stopped_answer_counts_as_an_estimate(empty_stage: BotHarness) -> None:
     """Its provider did not come to say what it used."""
     stage = empty_stage
     await stage.start()
@@ -73,7 +73,7 @@ async def test_a_stopped_answer_counts_as_an_estimate(empty_stage: Stage) -> Non
     assert line.endswith("(some of it estimated)")
 
 
-async def test_in_the_asker_s_language(stage: Stage) -> None:
+async def test_in_the_asker_s_language(stage: BotHarness) -> None:
     """With its plural forms."""
     for question in ("Раз?", "Два?"):
         await stage.asks(question, language="ru")
@@ -81,7 +81,7 @@ async def test_in_the_asker_s_language(stage: Stage) -> None:
     assert text.splitlines()[0] == "Вы сегодня: 2 ответа, токенов: 36, $0"
 
 
-async def test_the_table_has_the_figures_of_today_after_a_restart(empty_stage: Stage) -> None:
+async def test_the_table_has_the_figures_of_today_after_a_restart(empty_stage: BotHarness) -> None:
     """Requests, failures and cost come from the database, so all replicas see them."""
     stage = empty_stage
     await stage.start(**PRICES)
@@ -98,7 +98,7 @@ async def test_the_table_has_the_figures_of_today_after_a_restart(empty_stage: S
 
 
 async def test_without_a_database_the_table_has_what_this_process_knows(
-    empty_stage: Stage, monkeypatch: pytest.MonkeyPatch
+    empty_stage: BotHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And says that this is all."""
     stage = empty_stage

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from bot.web import health
+from bot.web import readiness as health
 from core.errors import StartupError
-from tests.support.llm_server import status
-from tests.support.redis_server import RedisServer, free_port
-from tests.support.stage import FIRST, KEYS, SECOND, Stage
-from tests.support.telegram_server import TOKEN
+from tests.support.bot_harness import FIRST, KEYS, SECOND, BotHarness
+from tests.support.fake_llm.server import status
+from tests.support.fake_telegram.server import TOKEN
+from tests.support.processes.redis_server import RedisServer, free_port
 from tests.support.web_client import WebClient
 
 WORD = "a-long-random-word-of-the-operator"
@@ -22,21 +22,23 @@ def _often_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "FRESH_S", 0.1)
 
 
-async def opened(stage: Stage, **settings: str) -> WebClient:
+async def opened(stage: BotHarness, **settings: str) -> WebClient:
     """The bot with its web side, and a client that knows the token."""
     port = free_port()
     await stage.start(WEB_PORT=str(port), WEB_TOKEN=WORD, **settings)
     return WebClient(port, WORD)
 
 
-def assert_discreet(stage: Stage, client: WebClient) -> None:
+def assert_discreet(stage: BotHarness, client: WebClient) -> None:
     """Nothing secret, and nothing that anybody said, is in any body or in the log."""
     for body in (*client.bodies, stage.log):
         for word in (*KEYS.values(), TOKEN.partition(":")[2], WORD, QUESTION, FIRST, SECOND):
             assert word not in body
 
 
-async def test_ready_until_redis_dies_and_again_when_it_is_back(empty_stage: Stage, redis_server: RedisServer) -> None:
+async def test_ready_until_redis_dies_and_again_when_it_is_back(
+    empty_stage: BotHarness, redis_server: RedisServer
+) -> None:
     """The bot itself goes on meanwhile, and lives all the time."""
     stage = empty_stage
     # A server that asks for no password takes any.
@@ -58,7 +60,7 @@ async def test_ready_until_redis_dies_and_again_when_it_is_back(empty_stage: Sta
     assert_discreet(stage, client)
 
 
-async def test_a_failover_is_counted(empty_stage: Stage) -> None:
+async def test_a_failover_is_counted(empty_stage: BotHarness) -> None:
     """By who failed and how, who answered, in which phase the turn ended, and what Telegram did not like."""
     stage = empty_stage
     client = await opened(stage)
@@ -93,7 +95,7 @@ async def test_a_failover_is_counted(empty_stage: Stage) -> None:
     assert_discreet(stage, client)
 
 
-async def test_a_model_that_nobody_configured_is_no_label(empty_stage: Stage) -> None:
+async def test_a_model_that_nobody_configured_is_no_label(empty_stage: BotHarness) -> None:
     """Chats may pick any model of a live list, so their names must not become lines of their own."""
     stage = empty_stage
     client = await opened(stage)
@@ -111,7 +113,7 @@ async def test_a_model_that_nobody_configured_is_no_label(empty_stage: Stage) ->
     assert not any("m2" in name for name in figures)
 
 
-async def test_the_state_of_the_providers_needs_the_token(empty_stage: Stage) -> None:
+async def test_the_state_of_the_providers_needs_the_token(empty_stage: BotHarness) -> None:
     stage = empty_stage
     client = await opened(stage, AVAILABLE_PROVIDERS='{"a": ["m"], "b": ["n"], "openai": ["gpt-5-mini"]}')
     stage.first.default = status(503)
@@ -135,7 +137,7 @@ async def test_the_state_of_the_providers_needs_the_token(empty_stage: Stage) ->
     assert_discreet(stage, client)
 
 
-async def test_without_a_token_what_is_guarded_stays_closed(empty_stage: Stage) -> None:
+async def test_without_a_token_what_is_guarded_stays_closed(empty_stage: BotHarness) -> None:
     """Never open by default; the hint says what to do."""
     stage = empty_stage
     port = free_port()
@@ -149,7 +151,7 @@ async def test_without_a_token_what_is_guarded_stays_closed(empty_stage: Stage) 
     await client.becomes("/readyz", 200)
 
 
-async def test_not_ready_while_telegram_is_waited_for_and_while_no_provider_is_left(empty_stage: Stage) -> None:
+async def test_not_ready_while_telegram_is_waited_for_and_while_no_provider_is_left(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.telegram.stop()
     port = free_port()
@@ -177,7 +179,7 @@ async def test_not_ready_while_telegram_is_waited_for_and_while_no_provider_is_l
     assert_discreet(stage, client)
 
 
-async def test_a_port_in_use_ends_the_start_with_one_line(empty_stage: Stage) -> None:
+async def test_a_port_in_use_ends_the_start_with_one_line(empty_stage: BotHarness) -> None:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
@@ -186,7 +188,7 @@ async def test_a_port_in_use_ends_the_start_with_one_line(empty_stage: Stage) ->
     assert "\n" not in str(error.value)
 
 
-async def test_a_connection_that_is_left_open_keeps_nobody_from_leaving(empty_stage: Stage) -> None:
+async def test_a_connection_that_is_left_open_keeps_nobody_from_leaving(empty_stage: BotHarness) -> None:
     """The web side closes last, in bounded time, whoever still holds a connection."""
     stage = empty_stage
     client = await opened(stage)
@@ -203,7 +205,7 @@ async def test_a_connection_that_is_left_open_keeps_nobody_from_leaving(empty_st
         writer.close()
 
 
-async def test_nobody_is_told_of_what_was_asked(empty_stage: Stage) -> None:
+async def test_nobody_is_told_of_what_was_asked(empty_stage: BotHarness) -> None:
     """No version in the headers, no access log, and a query that holds a secret leaves no trace."""
     stage = empty_stage
     client = await opened(stage)
@@ -215,6 +217,6 @@ async def test_nobody_is_told_of_what_was_asked(empty_stage: Stage) -> None:
     assert [entry["path"] for entry in stage.events("web.refused")] == ["/llm/status"]
 
 
-async def test_nothing_listens_unless_a_port_is_set(stage: Stage) -> None:
+async def test_nothing_listens_unless_a_port_is_set(stage: BotHarness) -> None:
     assert (await stage.asks(QUESTION)).text == FIRST
     assert not stage.events("web.listening")

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from core.errors import StartupError, StorageError
-from services.inbox.queue import JobQueue
-from tests.support.stage import FIRST, PERSON, Stage
+from services.inbox.dbos_queue import JobQueue
+from tests.support.bot_harness import FIRST, PERSON, BotHarness
 
 SECRET = "a-word-between-telegram-and-us"
 HEADER = "X-Telegram-Bot-Api-Secret-Token"
@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-async def hooked(empty_stage: Stage) -> Stage:
+async def hooked(empty_stage: BotHarness) -> BotHarness:
     """A bot that does not poll."""
     port = free_port()
     await empty_stage.start(
@@ -37,7 +37,7 @@ async def hooked(empty_stage: Stage) -> Stage:
 
 
 async def deliver(
-    stage: Stage, body: object, secret: str | None = SECRET, session: aiohttp.ClientSession | None = None
+    stage: BotHarness, body: object, secret: str | None = SECRET, session: aiohttp.ClientSession | None = None
 ) -> int:
     """Deliver something by hand; the status of the answer."""
     data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
@@ -60,7 +60,7 @@ def message(update_id: int, text: str) -> dict[str, Any]:
     }
 
 
-async def test_what_is_delivered_is_answered(hooked: Stage) -> None:
+async def test_what_is_delivered_is_answered(hooked: BotHarness) -> None:
     """Nobody polls, and Telegram is told the secret and what to deliver."""
     assert (await hooked.asks("Are you there?")).text == FIRST
     assert not hooked.telegram.calls_of("getUpdates")
@@ -70,7 +70,7 @@ async def test_what_is_delivered_is_answered(hooked: Stage) -> None:
     assert not hooked.telegram.calls_of("deleteWebhook")
 
 
-async def test_the_same_delivery_ten_times_at_once_is_one_answer(hooked: Stage) -> None:
+async def test_the_same_delivery_ten_times_at_once_is_one_answer(hooked: BotHarness) -> None:
     update = message(5000, "Are you there?")
     async with aiohttp.ClientSession() as session:
         statuses = await asyncio.gather(*(deliver(hooked, update, session=session) for _ in range(10)))
@@ -83,7 +83,7 @@ async def test_the_same_delivery_ten_times_at_once_is_one_answer(hooked: Stage) 
 
 
 @pytest.mark.parametrize("secret", [None, "", "another-word", SECRET + "x", SECRET[:-1], "ключ"])
-async def test_without_the_secret_nothing_is_taken(hooked: Stage, secret: str | None) -> None:
+async def test_without_the_secret_nothing_is_taken(hooked: BotHarness, secret: str | None) -> None:
     assert await deliver(hooked, message(5000, "Are you there?"), secret) == 401
     await hooked.quiet()
     assert not hooked.first.requests
@@ -104,12 +104,12 @@ async def test_without_the_secret_nothing_is_taken(hooked: Stage, secret: str | 
         (b" " * (1024 * 1024 + 1), 413),
     ],
 )
-async def test_what_is_no_update(hooked: Stage, body: object, status: int) -> None:
+async def test_what_is_no_update(hooked: BotHarness, body: object, status: int) -> None:
     assert await deliver(hooked, body) == status
     assert (await hooked.asks("Are you there?")).text == FIRST
 
 
-async def test_what_cannot_be_stored_is_not_confirmed(hooked: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_stored_is_not_confirmed(hooked: BotHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """Telegram delivers it again, until the database takes it."""
     put, refusals = JobQueue.put, []
 
@@ -126,7 +126,7 @@ async def test_what_cannot_be_stored_is_not_confirmed(hooked: Stage, monkeypatch
     assert len(hooked.first.requests) == 1
 
 
-async def test_an_address_that_telegram_does_not_take(empty_stage: Stage) -> None:
+async def test_an_address_that_telegram_does_not_take(empty_stage: BotHarness) -> None:
     empty_stage.telegram.fail(
         "setWebhook", 100, status=400, description="Bad Request: bad webhook: IP address is reserved"
     )
@@ -143,7 +143,7 @@ async def test_an_address_that_telegram_does_not_take(empty_stage: Stage) -> Non
         task.result()
 
 
-async def test_polling_after_a_webhook_ends_it(hooked: Stage) -> None:
+async def test_polling_after_a_webhook_ends_it(hooked: BotHarness) -> None:
     """What is not delivered any more is fetched."""
     await hooked.stop()
     hooked.says("Are you there?")
@@ -152,7 +152,7 @@ async def test_polling_after_a_webhook_ends_it(hooked: Stage) -> None:
     assert hooked.telegram.webhook is None
 
 
-async def test_what_comes_while_the_bot_leaves_is_delivered_to_the_next_one(hooked: Stage) -> None:
+async def test_what_comes_while_the_bot_leaves_is_delivered_to_the_next_one(hooked: BotHarness) -> None:
     await hooked.stop()
     hooked.says("Are you there?")
     await hooked.quiet(0.2)

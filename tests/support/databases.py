@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from core.database import Database
-from tests.support.postgres_server import PostgresServer, missing
+from core.db.database import Database
+from tests.support.processes.postgres_server import PostgresServer, missing
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.llm.builders import ModelBuilder
-from tests.support.llm_server import LLMServer
+from services.llm.providers.builder import ModelBuilder
+from tests.support.fake_llm.server import LLMServer
 
 
 @pytest.fixture

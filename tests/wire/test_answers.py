@@ -6,11 +6,10 @@ import pytest
 from pydantic_ai.messages import ModelRequest, ThinkingPart, ToolCallPart, UserPromptPart
 from pydantic_ai.models import ModelRequestParameters
 
-from core.provider_settings import ProviderKind
-from services.llm.builders import ModelBuilder
-from tests.support.asking import TIME_TOOL, ask, piece_of
-from tests.support.llm_providers import MODELS, NETWORKED_KINDS, provider_at
-from tests.support.llm_server import (
+from core.config.providers import ProviderKind
+from services.llm.providers.builder import ModelBuilder
+from tests.support.fake_llm.providers import MODELS, NETWORKED_KINDS, provider_at
+from tests.support.fake_llm.server import (
     LLMServer,
     answer,
     content_filter,
@@ -22,7 +21,8 @@ from tests.support.llm_server import (
     stall,
     tool_call,
 )
-from tests.support.llm_wire import INPUT_TOKENS, OUTPUT_TOKENS
+from tests.support.fake_llm.wire import INPUT_TOKENS, OUTPUT_TOKENS
+from tests.support.routed_requests import TIME_TOOL, ask, piece_of
 
 EACH_KIND = pytest.mark.parametrize("kind", NETWORKED_KINDS)
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])

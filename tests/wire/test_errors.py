@@ -25,12 +25,12 @@ from pydantic_ai.exceptions import (
     UnexpectedModelBehavior,
 )
 
-from core.provider_settings import ProviderKind
-from services.llm.builders import ModelBuilder
-from tests.support import llm_server as llm
-from tests.support.asking import ask
-from tests.support.llm_providers import MODELS, NETWORKED_KINDS, provider_at
-from tests.support.llm_server import LLMServer
+from core.config.providers import ProviderKind
+from services.llm.providers.builder import ModelBuilder
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.providers import MODELS, NETWORKED_KINDS, provider_at
+from tests.support.fake_llm.server import LLMServer
+from tests.support.routed_requests import ask
 
 EACH_KIND = pytest.mark.parametrize("kind", NETWORKED_KINDS)
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])

@@ -12,15 +12,15 @@ from pydantic_ai.exceptions import (
 from pydantic_ai.messages import ModelRequest, ModelResponse, ToolCallPart, ToolReturnPart, UserPromptPart
 from pydantic_ai.models import ModelRequestParameters
 
-from core.provider_settings import ProviderKind, ProviderSettings
-from services.llm.builders import CONNECT_TIMEOUT_S, ModelBuilder
-from services.llm.outcomes import Fault, classify
-from tests.support import llm_server as llm
-from tests.support.asking import TIME_TOOL, ask
-from tests.support.llm_providers import provider_at
-from tests.support.llm_server import LLMServer
-from tests.support.llm_wire import Fault as Said
-from tests.support.llm_wire_gemini import WORDS, quota_failure, retry_info
+from core.config.providers import ProviderKind, ProviderSettings
+from services.llm.providers.builder import CONNECT_TIMEOUT_S, ModelBuilder
+from services.llm.routing.outcomes import Fault, classify
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.providers import provider_at
+from tests.support.fake_llm.server import LLMServer
+from tests.support.fake_llm.wire import WireError
+from tests.support.fake_llm.wire_gemini import WORDS, quota_failure, retry_info
+from tests.support.routed_requests import TIME_TOOL, ask
 
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 PER_MINUTE = "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"
@@ -33,14 +33,14 @@ def google(server: LLMServer) -> ProviderSettings:
     return provider_at(server, ProviderKind.GOOGLE)
 
 
-def says(status: int, said: Said) -> llm.Behaviour:
+def says(status: int, said: WireError) -> llm.Behaviour:
     """An error as google.rpc.Status."""
     return llm.Act(lambda exchange: exchange.fault(status, said))
 
 
 def exhausted(*details: dict[str, object]) -> llm.Behaviour:
     """A 429 with those details."""
-    return says(429, Said(WORDS[429], "RESOURCE_EXHAUSTED", 429, details))
+    return says(429, WireError(WORDS[429], "RESOURCE_EXHAUSTED", 429, details))
 
 
 # (the details of a 429, its class, how long to wait)
@@ -85,19 +85,23 @@ async def test_a_refused_key_comes_with_a_400(
 
 
 # (status, what Google says, the fault)
-ODDITIES: list[tuple[int, Said, Fault]] = [
+ODDITIES: list[tuple[int, WireError, Fault]] = [
     # the account's fault, not the request's
-    (400, Said("User location is not supported for the API use.", "FAILED_PRECONDITION", 400), Fault.MISCONFIGURED),
-    (400, Said("Please enable billing on your project.", "FAILED_PRECONDITION", 400), Fault.MISCONFIGURED),
-    (499, Said("The operation was cancelled.", "CANCELLED", 499), Fault.DOWN),
-    (503, Said("The model is overloaded. Please try again later.", "UNAVAILABLE", 503), Fault.DOWN),
-    (400, Said("Function calling is not enabled for this model", "INVALID_ARGUMENT", 400), Fault.REJECTED),
+    (
+        400,
+        WireError("User location is not supported for the API use.", "FAILED_PRECONDITION", 400),
+        Fault.MISCONFIGURED,
+    ),
+    (400, WireError("Please enable billing on your project.", "FAILED_PRECONDITION", 400), Fault.MISCONFIGURED),
+    (499, WireError("The operation was cancelled.", "CANCELLED", 499), Fault.DOWN),
+    (503, WireError("The model is overloaded. Please try again later.", "UNAVAILABLE", 503), Fault.DOWN),
+    (400, WireError("Function calling is not enabled for this model", "INVALID_ARGUMENT", 400), Fault.REJECTED),
 ]
 
 
 @pytest.mark.parametrize(("status", "said", "fault"), ODDITIES)
 async def test_a_status_is_not_all(
-    server: LLMServer, builder: ModelBuilder, google: ProviderSettings, status: int, said: Said, fault: Fault
+    server: LLMServer, builder: ModelBuilder, google: ProviderSettings, status: int, said: WireError, fault: Fault
 ) -> None:
     """The same 400 may be the request's fault or the account's."""
     server.script(says(status, said))

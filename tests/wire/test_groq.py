@@ -6,13 +6,13 @@ import json
 import pytest
 from pydantic_ai.messages import ToolCallPart
 
-from core.provider_settings import ProviderKind, ProviderSettings
-from services.llm.builders import ModelBuilder
-from services.llm.outcomes import Fault, classify
-from tests.support import llm_server as llm
-from tests.support.asking import TIME_TOOL, ask
-from tests.support.llm_providers import provider_at
-from tests.support.llm_server import Exchange, LLMServer
+from core.config.providers import ProviderKind, ProviderSettings
+from services.llm.providers.builder import ModelBuilder
+from services.llm.routing.outcomes import Fault, classify
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.providers import provider_at
+from tests.support.fake_llm.server import Exchange, LLMServer
+from tests.support.routed_requests import TIME_TOOL, ask
 
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 

@@ -6,13 +6,13 @@ import pytest
 from pydantic_ai.exceptions import ModelServerError
 from pydantic_ai.messages import ThinkingPart
 
-from services.llm.builders import ModelBuilder
-from services.llm.outcomes import Fault, classify
-from tests.support import llm_local_servers as local
-from tests.support.asking import ask
-from tests.support.llm_providers import provider_at
-from tests.support.llm_server import Behaviour, LLMServer, status
-from tests.support.llm_wire import INPUT_TOKENS, OUTPUT_TOKENS
+from services.llm.providers.builder import ModelBuilder
+from services.llm.routing.outcomes import Fault, classify
+from tests.support.fake_llm import local_servers as local
+from tests.support.fake_llm.providers import provider_at
+from tests.support.fake_llm.server import Behaviour, LLMServer, status
+from tests.support.fake_llm.wire import INPUT_TOKENS, OUTPUT_TOKENS
+from tests.support.routed_requests import ask
 
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from core.provider_settings import ProviderKind
-from services.llm.builders import ModelBuilder
-from tests.support.asking import TIME_TOOL, ask
-from tests.support.llm_providers import KEY, MODELS, NETWORKED_KINDS, provider_at
-from tests.support.llm_server import LLMServer, answer, status
+from core.config.providers import ProviderKind
+from services.llm.providers.builder import ModelBuilder
+from tests.support.fake_llm.providers import KEY, MODELS, NETWORKED_KINDS, provider_at
+from tests.support.fake_llm.server import LLMServer, answer, status
+from tests.support.routed_requests import TIME_TOOL, ask
 
 
 @dataclass(frozen=True)

@@ -6,29 +6,31 @@ from aiogram import Bot, Router
 from aiogram.filters import Command, CommandObject, CommandStart
 from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 
-from bot.telegram.answering import Answering
-from bot.telegram.delivery import Delivery
-from bot.telegram.filters import Addressed, UserContent
-from bot.telegram.incoming import Unreadable, incoming_of, is_group, key_of, speaker_behind
-from bot.telegram.keyboards import Stop
-from bot.telegram.stops import Stops
-from bot.telegram.telling import tell
+from bot.telegram.answers.cancellation import ReplyCancellation
+from bot.telegram.answers.keyboards import Stop
+from bot.telegram.answers.responder import Responder
+from bot.telegram.api.addressing import Addressed, UserContent
+from bot.telegram.api.messages import Unreadable, conversation_key, is_group, message_speaker, to_incoming
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import reply_to
 from core.i18n import Texts
-from services.chat.threads import Threads
+from services.chat.store.turns import TurnStore
 
 
-def chat_router(*, answering: Answering, delivery: Delivery, stops: Stops, threads: Threads, texts: Texts) -> Router:
+def chat_router(
+    *, answering: Responder, delivery: Delivery, stops: ReplyCancellation, threads: TurnStore, texts: Texts
+) -> Router:
     """The handlers of ordinary conversation."""
     router = Router(name="chat")
 
     async def say(message: Message, key: str, **arguments: str) -> None:
-        await tell(delivery, message, texts.get(key, speaker_behind(message).language, **arguments))
+        await reply_to(delivery, message, texts.get(key, message_speaker(message).language, **arguments))
 
     # Handed over with the update: `album`, every part of the album that the message belongs to, empty for one that
     # stands by itself; `job`, what the inbox knows the update by.
 
     async def answer(message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
-        incoming = await incoming_of(message, bot, text, album)
+        incoming = await to_incoming(message, bot, text, album)
         if isinstance(incoming, Unreadable):
             await say(message, incoming.key)
             return
@@ -37,7 +39,7 @@ def chat_router(*, answering: Answering, delivery: Delivery, stops: Stops, threa
 
     @router.message(CommandStart())
     async def start(message: Message) -> None:
-        await say(message, "start", name=speaker_behind(message).name)
+        await say(message, "start", name=message_speaker(message).name)
 
     @router.message(Command("help"))
     async def help_(message: Message) -> None:
@@ -45,12 +47,12 @@ def chat_router(*, answering: Answering, delivery: Delivery, stops: Stops, threa
 
     @router.message(Command("new"))
     async def new(message: Message) -> None:
-        await threads.start_new(key_of(message))
+        await threads.start_new(conversation_key(message))
         await say(message, "new-done")
 
     @router.message(Command("stop"))
     async def stop(message: Message) -> None:
-        if not await stops.stop(key_of(message)):
+        if not await stops.stop(conversation_key(message)):
             await say(message, "nothing-to-stop")
 
     @router.message(Command("ask"))
@@ -71,7 +73,7 @@ def chat_router(*, answering: Answering, delivery: Delivery, stops: Stops, threa
     async def stop_pressed(query: CallbackQuery, callback_data: Stop) -> None:
         message = query.message
         language = query.from_user.language_code
-        stopped = isinstance(message, Message) and await stops.stop(key_of(message), callback_data.number)
+        stopped = isinstance(message, Message) and await stops.stop(conversation_key(message), callback_data.number)
         await delivery.answer_callback(query.id, texts.get("stopping" if stopped else "nothing-to-stop", language))
 
     @router.stopped_message_generation()

@@ -5,9 +5,7 @@ from aiogram import Bot, Router
 from aiogram.filters import Command
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
-from bot.telegram.delivery import Delivery
-from bot.telegram.incoming import is_group, key_of
-from bot.telegram.keyboards import (
+from bot.telegram.answers.keyboards import (
     Automatic,
     Footers,
     PickModel,
@@ -16,15 +14,17 @@ from bot.telegram.keyboards import (
     models_keyboard,
     providers_keyboard,
 )
-from bot.telegram.members import is_chat_admin
-from bot.telegram.rendering import Rendered
-from bot.telegram.telling import tell
+from bot.telegram.api.group_admins import is_chat_admin
+from bot.telegram.api.messages import conversation_key, is_group
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import reply_to
+from bot.telegram.markdown.render import Rendered
+from core.config.providers import ProviderSettings
 from core.i18n import Texts
-from core.provider_settings import ProviderSettings
-from services.chat.preferences import Preferences
-from services.chat.scope import scope_of
-from services.llm.catalog import Catalog, CatalogError
-from services.llm.fallback import LLMProviderFallback
+from core.messages import preference_scope
+from services.llm.providers.catalog import Catalog, CatalogError
+from services.llm.routing.fallback import LLMProviderFallback
+from services.preferences import PreferenceStore
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ class _Picker:
     def __init__(
         self,
         delivery: Delivery,
-        preferences: Preferences,
+        preferences: PreferenceStore,
         catalog: Catalog,
         fallback: LLMProviderFallback,
         texts: Texts,
@@ -53,7 +53,7 @@ class _Picker:
     async def opened(self, message: Message, language: str | None) -> tuple[str, InlineKeyboardMarkup]:
         """Its text and its buttons, by what the chat chose."""
         texts = self._texts
-        chosen = await self._preferences.get(scope_of(key_of(message)))
+        chosen = await self._preferences.get(preference_scope(conversation_key(message)))
         current = f"{chosen.provider} · {chosen.model}" if chosen.provider else texts.get("model-automatic", language)
         known = [provider.id for provider in self._fallback.providers]
         markup = providers_keyboard(texts, language, known, footers=bool(chosen.footers))
@@ -87,7 +87,7 @@ class _Picker:
 
 
 def model_router(
-    *, delivery: Delivery, preferences: Preferences, catalog: Catalog, fallback: LLMProviderFallback, texts: Texts
+    *, delivery: Delivery, preferences: PreferenceStore, catalog: Catalog, fallback: LLMProviderFallback, texts: Texts
 ) -> Router:
     """The handlers of the picker."""
     router = Router(name="model")
@@ -96,7 +96,7 @@ def model_router(
     @router.message(Command("model"))
     async def model(message: Message) -> None:
         language = message.from_user.language_code if message.from_user is not None else None
-        await tell(delivery, message, *await picker.opened(message, language))
+        await reply_to(delivery, message, *await picker.opened(message, language))
 
     @router.callback_query(PickProvider.filter())
     async def pick_provider(query: CallbackQuery, callback_data: PickProvider, bot: Bot) -> None:
@@ -120,7 +120,7 @@ def model_router(
         if found is None or name is None:
             await delivery.answer_callback(query.id, texts.get("model-gone", language), alert=True)
             return
-        await preferences.set_model(scope_of(key_of(message)), found[0].id, name)
+        await preferences.set_model(preference_scope(conversation_key(message)), found[0].id, name)
         log.info("model.chosen", provider=found[0].id, model=name, chat_id=message.chat.id)
         await delivery.answer_callback(query.id)
         await picker.show(message, texts.get("model-set", language, provider=found[0].id, model=name), None)
@@ -130,7 +130,7 @@ def model_router(
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message) or not await picker.may_choose(query, message, bot):
             return
-        await preferences.clear_model(scope_of(key_of(message)))
+        await preferences.clear_model(preference_scope(conversation_key(message)))
         await delivery.answer_callback(query.id)
         await picker.show(message, texts.get("model-automatic-set", language), None)
 
@@ -139,7 +139,7 @@ def model_router(
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message) or not await picker.may_choose(query, message, bot):
             return
-        await preferences.set_footers(scope_of(key_of(message)), shown=callback_data.shown)
+        await preferences.set_footers(preference_scope(conversation_key(message)), shown=callback_data.shown)
         key = "footers-shown" if callback_data.shown else "footers-hidden"
         await delivery.answer_callback(query.id, texts.get(key, language))
         await picker.show(message, *await picker.opened(message, language))

@@ -5,26 +5,26 @@ from aiogram import Bot, Router
 from aiogram.filters import Command
 from aiogram.types import CallbackQuery, Message, Update
 
-from bot.telegram.delivery import Delivery
-from bot.telegram.encore import Encore
-from bot.telegram.incoming import is_group, key_of, speaker_behind
-from bot.telegram.keyboards import ConsentGiven, consent_keyboard
-from bot.telegram.members import is_chat_admin
-from bot.telegram.rendering import Rendered
-from bot.telegram.telling import tell
+from bot.telegram.answers.keyboards import ConsentGiven, consent_keyboard
+from bot.telegram.api.group_admins import is_chat_admin
+from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import reply_to
+from bot.telegram.jobs.regenerate import RegenerateQueue
+from bot.telegram.markdown.render import Rendered
 from core.i18n import Texts
-from services.chat.consent import Consent
-from services.chat.scope import scope_of
-from services.chat.threads import Threads
+from core.messages import preference_scope
+from services.chat.store.turns import TurnStore
+from services.consent import Consent
 
 log = structlog.get_logger()
 
 
 def privacy_router(
     *,
-    encore: Encore,
+    encore: RegenerateQueue,
     delivery: Delivery,
-    threads: Threads,
+    threads: TurnStore,
     consent: Consent,
     texts: Texts,
 ) -> Router:
@@ -33,9 +33,11 @@ def privacy_router(
 
     @router.message(Command("privacy"))
     async def privacy(message: Message) -> None:
-        language = speaker_behind(message).language
+        language = message_speaker(message).language
         markup = consent_keyboard(texts, language, 0) if consent.is_open else None
-        await tell(delivery, message, await consent.standing(scope_of(key_of(message)), language), markup)
+        await reply_to(
+            delivery, message, await consent.standing(preference_scope(conversation_key(message)), language), markup
+        )
 
     @router.callback_query(ConsentGiven.filter())
     async def decided(query: CallbackQuery, callback_data: ConsentGiven, bot: Bot, event_update: Update) -> None:
@@ -46,8 +48,8 @@ def privacy_router(
         if is_group(message) and not await is_chat_admin(bot, message.chat.id, query.from_user.id):
             await delivery.answer_callback(query.id, texts.get("consent-admins-only", language), alert=True)
             return
-        key = key_of(message)
-        text = await consent.decide(scope_of(key), language, granted=callback_data.granted)
+        key = conversation_key(message)
+        text = await consent.decide(preference_scope(key), language, granted=callback_data.granted)
         log.info("consent.decided", chat_id=key.chat_id, granted=callback_data.granted, user_id=query.from_user.id)
         await delivery.answer_callback(query.id)
         await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=None, final=True)
@@ -57,6 +59,6 @@ def privacy_router(
         if turn is not None and waits:
             taken = await encore.ask(event_update, turn, message, query.from_user, provider=None, only_latest=False)
             if not taken:
-                await tell(delivery, message, texts.get("queue-full", language))
+                await reply_to(delivery, message, texts.get("queue-full", language))
 
     return router

@@ -3,21 +3,21 @@
 from aiogram import Router
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
-from bot.telegram.delivery import Delivery
-from bot.telegram.encore import Encore
-from bot.telegram.incoming import key_of
-from bot.telegram.keyboards import Back, Elsewhere, Retry, RetryWith, answer_keyboard, elsewhere_keyboard
+from bot.telegram.answers.keyboards import Back, Elsewhere, Retry, RetryWith, answer_keyboard, elsewhere_keyboard
+from bot.telegram.api.messages import conversation_key
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.jobs.regenerate import RegenerateQueue
 from core.i18n import Texts
-from services.chat.conversation import Turn
-from services.chat.threads import Threads
-from services.llm.fallback import LLMProviderFallback
+from services.chat.store.conversation import Turn
+from services.chat.store.turns import TurnStore
+from services.llm.routing.fallback import LLMProviderFallback
 
 
 def retry_router(
     *,
-    encore: Encore,
+    encore: RegenerateQueue,
     delivery: Delivery,
-    threads: Threads,
+    threads: TurnStore,
     texts: Texts,
     fallback: LLMProviderFallback,
 ) -> Router:
@@ -32,7 +32,7 @@ def retry_router(
             not isinstance(message, Message)
             or turn is None
             or turn.prompt is None
-            or turn.thread.key != key_of(message)
+            or turn.thread.key != conversation_key(message)
         ):
             await delivery.answer_callback(query.id, texts.get("retry-gone", language))
             return None

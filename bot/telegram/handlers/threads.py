@@ -5,15 +5,22 @@ from aiogram import Bot, Router
 from aiogram.filters import Command, CommandObject
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
-from bot.telegram.delivery import Delivery
-from bot.telegram.incoming import is_group, key_of, speaker_behind
-from bot.telegram.keyboards import DropThread, OpenThread, ThreadCard, ThreadPage, thread_keyboard, threads_keyboard
-from bot.telegram.members import is_chat_admin
-from bot.telegram.rendering import Rendered
-from bot.telegram.telling import tell
+from bot.telegram.answers.keyboards import (
+    DropThread,
+    OpenThread,
+    ThreadCard,
+    ThreadPage,
+    thread_keyboard,
+    threads_keyboard,
+)
+from bot.telegram.api.group_admins import is_chat_admin
+from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import reply_to
+from bot.telegram.markdown.render import Rendered
 from core.i18n import Texts
-from services.chat.shelf import ThreadShelf
-from services.chat.threads import Threads
+from services.chat.store.thread_list import ThreadList
+from services.chat.store.turns import TurnStore
 
 log = structlog.get_logger()
 
@@ -24,14 +31,14 @@ RENAME = "rename"
 class _Cards:
     """The message of `/threads` as it is shown to somebody."""
 
-    def __init__(self, delivery: Delivery, shelf: ThreadShelf, texts: Texts) -> None:
+    def __init__(self, delivery: Delivery, shelf: ThreadList, texts: Texts) -> None:
         self._delivery = delivery
         self._shelf = shelf
         self._texts = texts
 
     async def page(self, message: Message, language: str | None, offset: int) -> tuple[str, InlineKeyboardMarkup]:
         """Some threads, newest first."""
-        found = await self._shelf.page(key_of(message), PAGE + 1, offset)
+        found = await self._shelf.page(conversation_key(message), PAGE + 1, offset)
         shown = [
             (each.thread.id, f"{'• ' if each.is_current else ''}{self.label(each.thread.name, language)}")
             for each in found[:PAGE]
@@ -64,26 +71,26 @@ class _Cards:
         await self.show(message, *await self.page(message, language, 0))
 
 
-def threads_router(*, delivery: Delivery, shelf: ThreadShelf, threads: Threads, texts: Texts) -> Router:
+def threads_router(*, delivery: Delivery, shelf: ThreadList, threads: TurnStore, texts: Texts) -> Router:
     """The handlers of the shelf."""
     router = Router(name="threads")
     cards = _Cards(delivery, shelf, texts)
 
     @router.message(Command("threads"))
     async def shelved(message: Message, command: CommandObject, bot: Bot) -> None:
-        language = speaker_behind(message).language
+        language = message_speaker(message).language
         verb, _, name = (command.args or "").strip().partition(" ")
         if verb.lower() != RENAME:
-            await tell(delivery, message, *await cards.page(message, language, 0))
+            await reply_to(delivery, message, *await cards.page(message, language, 0))
             return
         user = message.from_user
         if is_group(message) and not (user is not None and await is_chat_admin(bot, message.chat.id, user.id)):
-            await tell(delivery, message, texts.get("threads-group-admins-only", language))
+            await reply_to(delivery, message, texts.get("threads-group-admins-only", language))
             return
-        key = key_of(message)
+        key = conversation_key(message)
         renamed = await shelf.rename(key, (await threads.current(key)).id, name)
         key_of_text = "thread-renamed" if renamed else "threads-rename-usage"
-        await tell(delivery, message, texts.get(key_of_text, language, **({"name": renamed} if renamed else {})))
+        await reply_to(delivery, message, texts.get(key_of_text, language, **({"name": renamed} if renamed else {})))
 
     @router.callback_query(ThreadPage.filter())
     async def turned(query: CallbackQuery, callback_data: ThreadPage) -> None:
@@ -97,7 +104,7 @@ def threads_router(*, delivery: Delivery, shelf: ThreadShelf, threads: Threads, 
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message):
             return
-        found = await shelf.find(key_of(message), callback_data.thread)
+        found = await shelf.find(conversation_key(message), callback_data.thread)
         if found is None:
             await cards.gone(query, message)
             return
@@ -114,7 +121,7 @@ def threads_router(*, delivery: Delivery, shelf: ThreadShelf, threads: Threads, 
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message) or not await cards.may_change(query, message, bot):
             return
-        thread = await shelf.switch(key_of(message), callback_data.thread)
+        thread = await shelf.switch(conversation_key(message), callback_data.thread)
         if thread is None:
             await cards.gone(query, message)
             return
@@ -126,7 +133,7 @@ def threads_router(*, delivery: Delivery, shelf: ThreadShelf, threads: Threads, 
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message) or not await cards.may_change(query, message, bot):
             return
-        if not await shelf.delete(key_of(message), callback_data.thread):
+        if not await shelf.delete(conversation_key(message), callback_data.thread):
             await cards.gone(query, message)
             return
         log.info("thread.deleted", thread_id=callback_data.thread, user_id=query.from_user.id)

@@ -4,25 +4,24 @@ from aiogram import Router
 from aiogram.filters import Command
 from aiogram.types import Message
 
-from bot.telegram.delivery import Delivery
-from bot.telegram.incoming import is_group, key_of, speaker_behind
-from bot.telegram.telling import tell
-from core.messages import Surface
-from services.chat.scope import scope_of
-from services.usage.desk import UsageDesk
+from bot.operators.usage import UsageReports
+from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import reply_to
+from core.messages import Surface, preference_scope
 
 
-def usage_router(*, admin_ids: frozenset[int], delivery: Delivery, usage: UsageDesk) -> Router:
+def usage_router(*, admin_ids: frozenset[int], delivery: Delivery, usage: UsageReports) -> Router:
     """The handler of the usage desk."""
     router = Router(name="usage")
 
     @router.message(Command("usage"))
     async def used(message: Message) -> None:
-        speaker = speaker_behind(message)
-        chat = scope_of(key_of(message)) if is_group(message) else None
+        speaker = message_speaker(message)
+        chat = preference_scope(conversation_key(message)) if is_group(message) else None
         text = await usage.report(f"{Surface.TELEGRAM}:{speaker.user_id}", chat, speaker.language)
         if chat is None and speaker.user_id in admin_ids:
             text = f"{text}\n\n{await usage.everything()}"
-        await tell(delivery, message, text)
+        await reply_to(delivery, message, text)
 
     return router

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.bot.console.terminal import Console, console
-from tests.support import llm_server as llm
-from tests.support.llm_server import LLMServer, RecordedRequest, refusing_url
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.server import LLMServer, RecordedRequest, refusing_url
+from tests.support.settings import settings_for
 from tests.support.sqlite_file import locked_file
-from tests.support.surfaces import settings_for
+from tests.support.terminal import Console, console
 
 Opener = Callable[..., AbstractAsyncContextManager[Console]]
 
@@ -161,7 +161,7 @@ class TestAnswers:
 
         async with opened({"a": server.url}) as seen:
             with monkeypatch.context() as patch:
-                patch.setattr("services.chat.turn.Chat.respond", broken)
+                patch.setattr("services.chat.service.ChatService.respond", broken)
                 seen.type("hello")
                 await seen.until("Something went wrong on my side")
             seen.type("hello")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bot.console import talk
-from bot.console.lines import PipedLines
-from bot.console.screen import Screen
-from bot.console.talk import language_of, speaker_of
-from bot.probing import Probe
-from core.provider_settings import ProviderKind, ProviderSettings
+from bot.console import chat as talk
+from bot.console.chat import language_of, speaker_of
+from bot.console.input import PipedInput
+from bot.console.terminal import Terminal
+from core.config.providers import ProviderKind, ProviderSettings
+from services.llm.providers.probe import ProbeResult
 
 
-class Terminal(io.StringIO):
+class FakeTerminal(io.StringIO):
     """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
@@ -66,7 +66,7 @@ def test_styles_are_for_terminals_that_show_them(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     written = stream()
-    screen = Screen(written)
+    screen = Terminal(written)
     screen.piece("an answer")
     screen.aside("dim")
     screen.note("noted")
@@ -82,20 +82,20 @@ async def test_lines_of_a_file_are_read_whatever_their_bytes(tmp_path: Path) -> 
     path = tmp_path / "input"
     path.write_bytes(f"{long}\n\r\n".encode() + b"\xff\xfe\nlast")
     with path.open("rb") as file:
-        lines = PipedLines(file.fileno())
+        lines = PipedInput(file.fileno())
         read = [await lines.next() for _ in range(6)]
     assert read == [long, "\r", "��", "last", None, None]
 
 
 async def test_a_missing_input_is_an_empty_one() -> None:
     """`python -m bot console <&-`."""
-    assert await PipedLines(None).next() is None
+    assert await PipedInput(None).next() is None
 
 
 async def test_a_pipe_is_waited_for_and_nobody_else_waits() -> None:
     """The event loop goes on, and the wait can be cancelled."""
     reading, writing = os.pipe()
-    lines = PipedLines(reading)
+    lines = PipedInput(reading)
     waiting = asyncio.create_task(lines.next())
     await asyncio.sleep(0.01)
     os.write(writing, b"hel")
@@ -127,6 +127,6 @@ async def test_a_pipe_is_waited_for_and_nobody_else_waits() -> None:
 def test_a_model_may_be_listed_under_another_writing(listed: tuple[str, ...], unlisted: tuple[str, ...]) -> None:
     """A warning that is wrong is worse than none."""
     provider = ProviderSettings(id="ollama", kind=ProviderKind.OLLAMA, models=("llama3.2",))
-    probe = Probe(provider, listed, None, 0.1)
+    probe = ProbeResult(provider, listed, None, 0.1)
     assert probe.unlisted == unlisted
     assert probe.ready is not bool(unlisted)

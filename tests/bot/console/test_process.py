@@ -3,10 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from tests.bot.console.terminal import PATIENCE_S, Terminal, process
-from tests.support import llm_server as llm
-from tests.support.llm_server import LLMServer, refusing_url
-from tests.support.surfaces import variables_for
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.server import LLMServer, refusing_url
+from tests.support.settings import variables_for
+from tests.support.terminal import PATIENCE_S, Terminal, process
 
 LOADED = """
 import sys

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bot.telegram.delivery import Delivery
+from bot.telegram.delivery.delivery import Delivery
 from tests.support.clock import ManualClock
-from tests.support.telegram_server import TelegramServer
-from tests.support.telegram_traffic import Traffic
+from tests.support.fake_telegram.server import TelegramServer
+from tests.support.fake_telegram.traffic import Traffic
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import pytest
 import pytest_asyncio
 from aiogram.client.session.aiohttp import AiohttpSession
 
-from services.moderation import caretaker
-from tests.support.moderated import ModeratedGroup, verdict
-from tests.support.stage import Stage, close_at_once, staged
+from services.moderation import maintenance as caretaker
+from tests.support.bot_harness import BotHarness, close_at_once, staged
+from tests.support.moderated_group import ModeratedGroup, verdict
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotHarness]:
     """The bot, with a local score that has been trained once."""
     with pytest.MonkeyPatch.context() as patch:
         # Scenarios wait for real time; the caretaker's rounds are what they wait for.
@@ -24,7 +24,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sta
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def calm(running: Stage) -> Stage:
+async def calm(running: BotHarness) -> BotHarness:
     """The same, with judges that say that all is well unless a scenario has them say something else."""
     for provider in ("a", "b"):
         await running.house.desk.command(f"reset {provider}", 1)
@@ -36,6 +36,6 @@ async def calm(running: Stage) -> Stage:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def group(calm: Stage) -> ModeratedGroup:
+async def group(calm: BotHarness) -> ModeratedGroup:
     """A group in which moderation acts."""
     return await ModeratedGroup(calm).open()

@@ -6,10 +6,10 @@ import pytest
 import pytest_asyncio
 from aiogram.client.session.aiohttp import AiohttpSession
 
-from services.moderation import caretaker
-from tests.support.llm_server import status
-from tests.support.moderated import JOB, ModeratedGroup, verdict
-from tests.support.stage import Stage, close_at_once, staged
+from services.moderation import maintenance as caretaker
+from tests.support.bot_harness import BotHarness, close_at_once, staged
+from tests.support.fake_llm.server import status
+from tests.support.moderated_group import JOB, ModeratedGroup, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -20,7 +20,7 @@ PLAIN = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def asking(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+async def asking(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotHarness]:
     """Both providers are remote, groups are asked, and a new group starts in earnest."""
     settings = {"A_REMOTE": "true", "B_REMOTE": "true", "REMOTE_CONSENT": "ask", "MODERATION_DRY_RUN": "false"}
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +33,7 @@ async def asking(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stag
             yield stage
 
 
-async def test_nothing_leaves_before_an_admin_agrees(asking: Stage) -> None:
+async def test_nothing_leaves_before_an_admin_agrees(asking: BotHarness) -> None:
     group = ModeratedGroup(asking)
     assert "I act on what I find" in (await group.commands("/moderation on")).text
     await asking.quiet(1.1)
@@ -59,7 +59,7 @@ async def test_nothing_leaves_before_an_admin_agrees(asking: Stage) -> None:
     assert not asking.second.requests
 
 
-async def test_a_group_that_takes_it_back(asking: Stage) -> None:
+async def test_a_group_that_takes_it_back(asking: BotHarness) -> None:
     """Its own switch holds, whatever the chat agreed to."""
     group = await ModeratedGroup(asking).open()
     settings = await group.commands("/moderation")

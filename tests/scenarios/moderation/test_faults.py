@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import select, update
 
 from core.clock import SystemClock
-from core.moderation_tables import ModerationPendingRow
-from services.moderation.group import Groups
-from tests.support.llm_server import content_filter, status
-from tests.support.moderated import JOB, MEMBER, NEWCOMER, OTHER, ModeratedGroup, verdict
-from tests.support.telegram_chats import Message
+from core.db.moderation_tables import ModerationPendingRow
+from services.moderation.domain.settings import GroupStore
+from tests.support.fake_llm.server import content_filter, status
+from tests.support.fake_telegram.chats import Message
+from tests.support.moderated_group import JOB, MEMBER, NEWCOMER, OTHER, ModeratedGroup, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -129,9 +129,9 @@ async def test_one_content_filter_refuses_and_the_other_judges(group: ModeratedG
 
 async def test_the_budget_of_the_day_is_used_up(group: ModeratedGroup) -> None:
     """It is told once; the local score still points at what looks bad."""
-    settings = await Groups(group.stage.house.database, SystemClock()).read(group.id)
+    settings = await GroupStore(group.stage.house.database, SystemClock()).read(group.id)
     assert settings is not None
-    await Groups(group.stage.house.database, SystemClock()).change(settings, budget=1)
+    await GroupStore(group.stage.house.database, SystemClock()).change(settings, budget=1)
     await group.stage.quiet(1.1)
     await group.look(QUESTION)
     await group.look(f"{QUESTION} It is cold.")

@@ -2,10 +2,12 @@
 
 import pytest
 
-from services.moderation.group import Mode
-from services.moderation.rules import RuleSet
-from tests.support.llm_server import answer
-from tests.support.moderated import (
+from services.moderation.domain.settings import Mode
+from services.moderation.screening.rules import RuleSet
+from tests.support.bot_harness import BotHarness
+from tests.support.fake_llm.server import answer
+from tests.support.fake_telegram.chats import Message
+from tests.support.moderated_group import (
     ADMIN,
     BAN,
     CONFIRM,
@@ -18,8 +20,6 @@ from tests.support.moderated import (
     ModeratedGroup,
     verdict,
 )
-from tests.support.stage import Stage
-from tests.support.telegram_chats import Message
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -210,7 +210,7 @@ async def test_enough_reports_show_it_to_the_admins(group: ModeratedGroup) -> No
     assert "not moderated" in (await group.commands("/report", OTHER, reply_to=law)).text
 
 
-async def test_ten_reports_an_hour(calm: Stage) -> None:
+async def test_ten_reports_an_hour(calm: BotHarness) -> None:
     group = await ModeratedGroup(calm).open(rules=RuleSet())
     messages = [await group.look(f"See you all on day {number}.", MEMBER) for number in range(11)]
     answers = [(await group.commands("/report", OTHER, reply_to=message)).text for message in messages]
@@ -222,7 +222,7 @@ async def test_a_command_needs_a_message_to_speak_of(group: ModeratedGroup) -> N
     assert (await group.commands("/spam")).text == "Say that in reply to the message that you mean."
 
 
-async def test_dry_run_does_nothing_and_says_so(calm: Stage) -> None:
+async def test_dry_run_does_nothing_and_says_so(calm: BotHarness) -> None:
     group = await ModeratedGroup(calm).open(Mode.DRY)
     calm.first.script(SCAM)
     message = await group.look(JOB)

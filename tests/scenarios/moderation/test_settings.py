@@ -3,9 +3,9 @@
 import pytest
 
 from core.clock import SystemClock
-from services.moderation.group import Groups, GroupSettings, Mode
-from tests.support.moderated import ADMIN, JOB, MEMBER, NEWCOMER, ModeratedGroup, verdict
-from tests.support.stage import Stage
+from services.moderation.domain.settings import GroupSettings, GroupStore, Mode
+from tests.support.bot_harness import BotHarness
+from tests.support.moderated_group import ADMIN, JOB, MEMBER, NEWCOMER, ModeratedGroup, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -13,14 +13,14 @@ SCAM = verdict("job_scam", 97, "Earn from $500 a day")
 
 
 @pytest.fixture
-def fresh(calm: Stage) -> ModeratedGroup:
+def fresh(calm: BotHarness) -> ModeratedGroup:
     """A group in which nobody has switched anything on."""
     return ModeratedGroup(calm)
 
 
 async def known(group: ModeratedGroup) -> GroupSettings:
     """What the database holds."""
-    settings = await Groups(group.stage.house.database, SystemClock()).read(group.id)
+    settings = await GroupStore(group.stage.house.database, SystemClock()).read(group.id)
     assert settings is not None
     return settings
 
@@ -188,7 +188,7 @@ async def test_a_russian_group_is_spoken_to_in_russian(fresh: ModeratedGroup) ->
     assert said.text.startswith("Модерация включена в пробном режиме")
 
 
-async def test_in_private_there_is_nothing_to_moderate(calm: Stage) -> None:
+async def test_in_private_there_is_nothing_to_moderate(calm: BotHarness) -> None:
     for command in ("/moderation", "/rules", "/spam"):
         said = calm.says(command, 7)
         answered = await calm.seen(lambda _: True, 7, after=said.id)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.llm_server import Answer
-from tests.support.moderated import (
+from tests.support.fake_llm.server import Answer
+from tests.support.fake_telegram.chats import Message
+from tests.support.moderated_group import (
     FOREIGN,
     JOB,
     LINKED,
@@ -17,7 +18,6 @@ from tests.support.moderated import (
     url_button,
     verdict,
 )
-from tests.support.telegram_chats import Message
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

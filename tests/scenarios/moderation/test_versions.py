@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.support.llm_server import gate
-from tests.support.moderated import JOB, MEMBER, NEWCOMER, OTHER, ModeratedGroup, verdict
+from tests.support.fake_llm.server import gate
+from tests.support.moderated_group import JOB, MEMBER, NEWCOMER, OTHER, ModeratedGroup, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import structlog
 
-from core.database import Database
-from core.log import configure_logging
-from tests.support.llm_server import LLMServer
+from core.db.database import Database
+from core.observability.log import configure_logging
+from tests.support.fake_llm.server import LLMServer
 
 
 @pytest.fixture(scope="session")

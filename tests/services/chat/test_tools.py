@@ -7,18 +7,18 @@ import pytest
 from pydantic_ai import Agent
 from structlog.testing import capture_logs
 
-from core.database import Database
+from core.db.database import Database
 from core.errors import StorageError
 from services.chat.tools import TurnContext, equip
-from tests.services.llm.bench import provider
-from tests.support.chat_bench import BOB, GROUP, PRIVATE, ChatBench, chat_bench, message, told
-from tests.support.llm_server import LLMServer, answer, tool_call
+from tests.support.chat_harness import BOB, GROUP, PRIVATE, ChatHarness, chat_harness, message, told
+from tests.support.fake_llm.server import LLMServer, answer, tool_call
+from tests.support.llm_harness import provider
 
 
 @pytest.fixture
-async def bench(file: Database, first: LLMServer) -> AsyncIterator[ChatBench]:
+async def bench(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
     """A chat with one provider."""
-    async with chat_bench(file, provider("first", first.url)) as bench:
+    async with chat_harness(file, provider("first", first.url)) as bench:
         yield bench
 
 
@@ -29,7 +29,7 @@ def result(server: LLMServer) -> str:
     return text
 
 
-async def test_offered_with_every_request(bench: ChatBench, first: LLMServer) -> None:
+async def test_offered_with_every_request(bench: ChatHarness, first: LLMServer) -> None:
     """Each with what it does and what its arguments are; the turn's context is no argument."""
     await bench.say()
     offered = {tool["function"]["name"]: tool["function"] for tool in first.requests[-1].json["tools"]}
@@ -51,7 +51,7 @@ async def test_offered_with_every_request(bench: ChatBench, first: LLMServer) ->
         ({"time_zone": "America/Los_Angeles"}, "Friday, 2027-01-15 00:00:00 PST"),
     ],
 )
-async def test_current_time(bench: ChatBench, first: LLMServer, arguments: dict[str, str], time: str) -> None:
+async def test_current_time(bench: ChatHarness, first: LLMServer, arguments: dict[str, str], time: str) -> None:
     """By the clock of the house, in the zone that was asked for."""
     first.script(tool_call("current_time", arguments))
     await bench.say()
@@ -71,7 +71,7 @@ async def test_current_time(bench: ChatBench, first: LLMServer, arguments: dict[
         "Евро/Берлин",
     ],
 )
-async def test_a_zone_that_is_none(bench: ChatBench, first: LLMServer, zone: str) -> None:
+async def test_a_zone_that_is_none(bench: ChatHarness, first: LLMServer, zone: str) -> None:
     """The model is told, and may mend it."""
     first.script(tool_call("current_time", {"time_zone": zone}), tool_call("current_time", {}), answer("It is eight."))
     reply = await bench.say()
@@ -80,7 +80,7 @@ async def test_a_zone_that_is_none(bench: ChatBench, first: LLMServer, zone: str
     assert "is not an IANA time zone; try one such as Europe/Berlin" in told_after[0]
 
 
-async def test_notes_are_recalled_in_later_conversations(bench: ChatBench, first: LLMServer) -> None:
+async def test_notes_are_recalled_in_later_conversations(bench: ChatHarness, first: LLMServer) -> None:
     """Also in a new thread of the same chat."""
     first.script(tool_call("remember", {"note": "Likes tea"}))
     await bench.say("I like tea")
@@ -91,7 +91,7 @@ async def test_notes_are_recalled_in_later_conversations(bench: ChatBench, first
     assert json.loads(result(first)) == ["Likes tea"]
 
 
-async def test_private_notes_are_not_recalled_in_a_group(bench: ChatBench, first: LLMServer) -> None:
+async def test_private_notes_are_not_recalled_in_a_group(bench: ChatHarness, first: LLMServer) -> None:
     """Nor the notes of one member by another, nor those of the group in private."""
     first.script(tool_call("remember", {"note": "Private"}), answer(), tool_call("remember", {"note": "Public"}))
     await bench.say("A secret")
@@ -108,7 +108,7 @@ async def test_private_notes_are_not_recalled_in_a_group(bench: ChatBench, first
 
 async def test_notes_that_cannot_be_reached(file: Database, first: LLMServer) -> None:
     """The model is told, answers all the same, and the log has the reason but not the note."""
-    async with chat_bench(file, provider("first", first.url), notes=LostNotes()) as bench:
+    async with chat_harness(file, provider("first", first.url), notes=LostNotes()) as bench:
         first.script(tool_call("remember", {"note": "Likes tea"}), answer("Sorry"), tool_call("recall", {}))
         with capture_logs() as logs:
             reply = await bench.say()

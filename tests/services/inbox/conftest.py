@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from core.database import Database
+from core.db.database import Database
+from services.inbox.dbos_queue import JobQueue
 from services.inbox.job import Job
-from services.inbox.queue import JobQueue
 from tests.services.chat.conftest import migrated
 from tests.support.databases import database, database_url, postgres, postgres_url, replica
-from tests.support.queue_process import QUEUE, sync_url
+from tests.support.processes.queue_process import QUEUE, sync_url
 
 __all__ = ["database", "database_url", "migrated", "postgres", "postgres_url", "replica"]
 

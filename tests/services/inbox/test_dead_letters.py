@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from core.database import Database
+from core.db.database import Database
 from services.inbox import dead_letters as module
 from services.inbox.dead_letters import DeadLetters
 from services.inbox.job import LARGEST_PRIORITY, Job

@@ -10,19 +10,19 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
-from core.database import Database
+from core.db.database import Database
 from core.errors import StorageError
 from services.inbox import inbox as module
-from services.inbox.albums import AlbumPart, AlbumParts
-from services.inbox.attempts import Attempts
+from services.inbox.album_parts import AlbumPart, AlbumParts
+from services.inbox.crash_counts import CrashCounter
+from services.inbox.dbos_queue import JobQueue
 from services.inbox.dead_letters import DeadLetters
 from services.inbox.inbox import ALONE, FRESH_KEPT, PAUSES_S, STRAYS_S, TOGETHER, Inbox
 from services.inbox.job import Job
-from services.inbox.queue import JobQueue
-from services.inbox.said import Said
+from services.inbox.sent_messages import SentMessages
 from tests.services.inbox.conftest import lose_ends, lose_the_answer_to_a_claim
 from tests.support.clock import ManualClock
-from tests.support.queue_process import QUEUE
+from tests.support.processes.queue_process import QUEUE
 
 DIED = "the process died each time that this was begun"
 
@@ -98,9 +98,9 @@ async def post(file: Database, tmp_path: Path, clock: ManualClock) -> AsyncItera
 async def opened(database: Database, url: sa.URL, clock: ManualClock) -> AsyncIterator[Post]:
     inbox = Inbox(
         lambda run: JobQueue(url, QUEUE, "local", run),
-        Attempts(database, clock),
+        CrashCounter(database, clock),
         DeadLetters(database, clock),
-        Said(database, clock),
+        SentMessages(database, clock),
         AlbumParts(database, clock),
         clock,
     )
@@ -357,8 +357,8 @@ class TestSuspects:
         async def too_late(*_: object) -> None:
             """A process that dies takes nothing back, as one does that is told to stop."""
 
-        monkeypatch.setattr(Attempts, "take_back", too_late)
-        monkeypatch.setattr(Attempts, "take_back_alone", too_late)
+        monkeypatch.setattr(CrashCounter, "take_back", too_late)
+        monkeypatch.setattr(CrashCounter, "take_back_alone", too_late)
         url = sa.URL.create("sqlite", database=str(tmp_path / "inbox.db"))
         jobs = [job(number, f"lane {number}") for number in range(1, 6)]
         killer = jobs[2]

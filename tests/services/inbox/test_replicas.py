@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from core.clock import SystemClock
 from core.errors import StartupError
 from services.inbox import replicas as module
-from services.inbox.replicas import FILE_PATIENCE_S, PostgresReplicas, SingleProcess, process_name
+from services.inbox.replicas import FILE_PATIENCE_S, FileLock, PostgresReplicas, replica_name
 from tests.support.clock import ManualClock, until
-from tests.support.postgres_server import PostgresServer
+from tests.support.processes.postgres_server import PostgresServer
 
 LOCKING = """
 import fcntl, sys
@@ -34,7 +34,7 @@ class TestSingleProcess:
 
     async def test_a_second_process_waits_and_is_told_in_one_line(self, tmp_path: Path, clock: ManualClock) -> None:
         """After its patience, how to have several."""
-        first, second = (SingleProcess(tmp_path / "inbox.lock", clock) for _ in range(2))
+        first, second = (FileLock(tmp_path / "inbox.lock", clock) for _ in range(2))
         await first.claim()
         with capture_logs() as logs:
             claiming = asyncio.create_task(second.claim())
@@ -49,7 +49,7 @@ class TestSingleProcess:
         first.release()
 
     async def test_one_that_leaves_makes_room(self, tmp_path: Path, clock: ManualClock) -> None:
-        first, second = (SingleProcess(tmp_path / "inbox.lock", clock) for _ in range(2))
+        first, second = (FileLock(tmp_path / "inbox.lock", clock) for _ in range(2))
         await first.claim()
         claiming = asyncio.create_task(second.claim())
         await asyncio.sleep(0)
@@ -66,7 +66,7 @@ class TestSingleProcess:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220, S603
             assert other.stdout is not None
             await asyncio.to_thread(other.stdout.readline)
-            this = SingleProcess(path, clock)
+            this = FileLock(path, clock)
             claiming = asyncio.create_task(this.claim())
             await asyncio.sleep(0)
             assert not claiming.done()
@@ -77,7 +77,7 @@ class TestSingleProcess:
         this.release()
 
     async def test_a_wait_that_is_given_up_leaves_nothing_open(self, tmp_path: Path, clock: ManualClock) -> None:
-        first, second = (SingleProcess(tmp_path / "inbox.lock", clock) for _ in range(2))
+        first, second = (FileLock(tmp_path / "inbox.lock", clock) for _ in range(2))
         await first.claim()
         claiming = asyncio.create_task(second.claim())
         await asyncio.sleep(0)
@@ -89,16 +89,16 @@ class TestSingleProcess:
     async def test_a_folder_that_takes_no_file_is_told_in_one_line(self, tmp_path: Path, clock: ManualClock) -> None:
         (tmp_path / "inbox.lock").mkdir()
         with pytest.raises(StartupError, match="DATA_DIR: "):
-            await SingleProcess(tmp_path / "inbox.lock", clock).claim()
+            await FileLock(tmp_path / "inbox.lock", clock).claim()
 
     async def test_it_leads_for_ever(self, tmp_path: Path, clock: ManualClock) -> None:
-        async with SingleProcess(tmp_path / "inbox.lock", clock).lead() as lost:
+        async with FileLock(tmp_path / "inbox.lock", clock).lead() as lost:
             assert not lost.is_set()
 
 
 def test_no_two_lives_have_the_same_name() -> None:
-    assert len({process_name() for _ in range(100)}) == 100
-    assert str(os.getpid()) in process_name()
+    assert len({replica_name() for _ in range(100)}) == 100
+    assert str(os.getpid()) in replica_name()
 
 
 class Replica:

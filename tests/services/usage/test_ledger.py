@@ -13,15 +13,15 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.testing import capture_logs
 
-from core.database import Database
+from core.config.providers import Price, ProviderKind, ProviderSettings
+from core.db.database import Database
+from core.db.tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
-from core.provider_settings import Price, ProviderKind, ProviderSettings
-from core.tables import UsageDayRow, UsageRequestRow
-from services.llm.metering import RequestEnd, RequestReport, Used
-from services.usage.accounts import Usage, UsageAccounts
+from services.llm.usage.report import RequestEnd, RequestReport, TokenUse
 from services.usage.ledger import BATCH, KEPT, PAUSE_S, REST_S, SUMS_KEPT, SWEEP_S, UsageLedger
-from tests.services.llm.bench import eventually
+from services.usage.totals import UsageTotal, UsageTotals
 from tests.support.clock import ManualClock
+from tests.support.llm_harness import eventually
 
 PAID = ProviderSettings(
     id="paid",
@@ -54,7 +54,7 @@ def report(
         chat=chat,
         end=RequestEnd.FAILED if failed else RequestEnd.ANSWERED,
         is_failure=failed,
-        used=Used(usage, is_estimated=estimated, is_answer=not failed),
+        used=TokenUse(usage, is_estimated=estimated, is_answer=not failed),
     )
 
 
@@ -63,9 +63,9 @@ async def requests(database: Database) -> int:
         return (await session.scalars(select(func.count()).select_from(UsageRequestRow))).one()
 
 
-def accounts(database: Database, clock: ManualClock) -> UsageAccounts:
+def accounts(database: Database, clock: ManualClock) -> UsageTotals:
     """What is in the database, and not in a ledger yet."""
-    return UsageAccounts(database, UsageLedger(database, clock), clock)
+    return UsageTotals(database, UsageLedger(database, clock), clock)
 
 
 async def test_sums_of_askers_chats_and_providers(database: Database, clock: ManualClock) -> None:
@@ -79,13 +79,13 @@ async def test_sums_of_askers_chats_and_providers(database: Database, clock: Man
     assert await ledger.flush()
     read = accounts(database, clock)
     # 100 tokens at a dollar a million and 10 at ten dollars: 0.0002 dollars.
-    assert await read.of_speaker("telegram:7", TODAY) == Usage(3, 2, 1, 0, 0, 200, 20, 0.0004)
-    assert await read.of_chat("telegram:-100", TODAY) == Usage(2, 2, 0, 1, 0, 200, 20, 0.0002)
+    assert await read.of_speaker("telegram:7", TODAY) == UsageTotal(3, 2, 1, 0, 0, 200, 20, 0.0004)
+    assert await read.of_chat("telegram:-100", TODAY) == UsageTotal(2, 2, 0, 1, 0, 200, 20, 0.0002)
     assert await read.by_provider(TODAY) == {
-        "paid": Usage(3, 2, 1, 0, 0, 200, 20, 0.0004),
-        "own": Usage(2, 2, 0, 1, 0, 200, 20, 0.0),
+        "paid": UsageTotal(3, 2, 1, 0, 0, 200, 20, 0.0004),
+        "own": UsageTotal(2, 2, 0, 1, 0, 200, 20, 0.0),
     }
-    assert await read.of_speaker("telegram:9", TODAY) == Usage()
+    assert await read.of_speaker("telegram:9", TODAY) == UsageTotal()
     assert await requests(database) == 5
 
 
@@ -317,4 +317,4 @@ async def test_who_asks_reads_what_was_counted_a_moment_ago(file: Database, cloc
     """Without waiting for the task."""
     ledger = UsageLedger(file, clock)
     ledger.count(report(clock))
-    assert (await UsageAccounts(file, ledger, clock).of_speaker("telegram:7", TODAY)).answers == 1
+    assert (await UsageTotals(file, ledger, clock).of_speaker("telegram:7", TODAY)).answers == 1

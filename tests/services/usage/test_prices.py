@@ -7,8 +7,8 @@ import pytest
 from pydantic_ai.usage import RequestUsage
 from structlog.testing import capture_logs
 
-from core.provider_settings import Price, ProviderKind, ProviderSettings
-from services.llm.metering import RequestEnd, RequestReport, Used
+from core.config.providers import Price, ProviderKind, ProviderSettings
+from services.llm.usage.report import RequestEnd, RequestReport, TokenUse
 from services.usage.prices import Prices
 
 AT = 1_800_000_000.0
@@ -26,7 +26,7 @@ def report(model: str, usage: RequestUsage | None = None, **provider: Any) -> Re
         chat=None,
         end=RequestEnd.ANSWERED,
         is_failure=False,
-        used=Used(used),
+        used=TokenUse(used),
     )
 
 

@@ -1,0 +1,88 @@
+"""What `/provider` shows: every provider in a few lines of plain text, for a phone and for a terminal."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from bot.operators.formatting import format_count, format_duration, format_operator_cost
+from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus
+from services.usage.totals import UsageTotal
+
+ALONE = "Redis does not answer: this replica decides alone, and others do not see what is done here until it is back."
+NO_FIGURES = "The database does not answer: requests are counted since this process started, and no cost is known."
+
+
+def provider_table(status: ServiceStatus, now: float, today: Mapping[str, UsageTotal] | None = None) -> str:
+    """All providers in the order of their priority.
+
+    Args:
+        status: what is known of them.
+        now: seconds since the epoch.
+        today: what all replicas used of each today; None where that cannot be told.
+    """
+    blocks = [_block(number, provider, now, today) for number, provider in enumerate(status.providers, start=1)]
+    if not blocks:
+        blocks = ["No provider is listed in AVAILABLE_PROVIDERS."]
+    if not status.shared:
+        blocks.append(ALONE)
+    if today is None:
+        title = "Providers by priority; figures are of this process."
+    else:
+        title = "Providers by priority; today (UTC) is of all replicas, other figures are of this process."
+    return "\n\n".join([title, *blocks])
+
+
+def format_until(until: float, now: float) -> str:
+    """An instant with how far away it is: `until 14:05 UTC (4m 20s left)`."""
+    # Rounded up, like what is left: at the minute that is shown it is over.
+    instant = datetime.fromtimestamp(math.ceil(until / 60) * 60, UTC)
+    same_day = instant.date() == datetime.fromtimestamp(now, UTC).date()
+    shown = instant.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M")
+    return f"until {shown} UTC ({format_duration(until - now)} left)"
+
+
+def _block(number: int, provider: ProviderStatus, now: float, today: Mapping[str, UsageTotal] | None) -> str:
+    lines = [f"{number}. {provider.provider}: {_state(provider, now)}", f"models: {', '.join(provider.models)}"]
+    if today is not None and (used := today.get(provider.provider)) is not None:
+        counted = f"{format_count(used.requests, 'request')}, {used.failures} failed"
+        lines.append(f"today: {counted}, {format_operator_cost(used)}")
+    elif today is None and provider.requests:
+        lines.append(f"{format_count(provider.requests, 'request')}, {provider.failures} failed")
+    if provider.limit is not None:
+        lines.append(f"in flight: {provider.in_flight}, limit over all replicas: {provider.limit}")
+    elif provider.in_flight:
+        lines.append(f"in flight: {provider.in_flight}")
+    if provider.first_output_s:
+        lines.append(f"first output: {_latency(provider.first_output_s)}")
+    if provider.last_error is not None and provider.last_error != provider.reason:
+        lines.append(f"last error: {provider.last_error}")
+    return "\n   ".join(lines)
+
+
+def _state(provider: ProviderStatus, now: float) -> str:
+    until = f" {format_until(provider.until, now)}" if provider.until is not None else ""
+    reason = f": {provider.reason}" if provider.reason is not None else ""
+    match provider.state:
+        case ProviderState.HEALTHY:
+            return "healthy"
+        case ProviderState.PREFERRED:
+            return f"preferred{until}"
+        case ProviderState.FORCED:
+            return f"forced{until}"
+        case ProviderState.COOLING:
+            return f"cooling down{until}{reason}"
+        case ProviderState.PROBING:
+            return f"being probed{reason}"
+        case ProviderState.HALF_OPEN:
+            return f"half-open, to be probed next{reason}"
+        case ProviderState.NOT_CONFIGURED:
+            return f"not configured{reason}"
+
+
+def _latency(seconds: Sequence[float]) -> str:
+    if len(seconds) == 1:
+        return f"{seconds[0]:.2f} s (once)"
+    # "inclusive" stays between the least and the largest; the other method extrapolates from few values.
+    percentile_95 = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
+    return f"median {statistics.median(seconds):.2f} s, 95% within {percentile_95:.2f} s"

@@ -1,0 +1,106 @@
+"""`/usage`: what somebody used today and this month, and for those who run the bot what everybody did."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Protocol
+
+from bot.operators.formatting import format_cost, format_count, format_operator_cost
+from core.i18n import Texts
+from services.usage.totals import UsageTotal
+
+
+class UsageSource(Protocol):
+    """The sums."""
+
+    @property
+    def today(self) -> date:
+        """The day in UTC."""
+        ...
+
+    async def of_speaker(self, speaker: str, since: date) -> UsageTotal:
+        """What one asker used."""
+        ...
+
+    async def of_chat(self, chat: str, since: date) -> UsageTotal:
+        """What was used in one chat."""
+        ...
+
+    async def by_provider(self, since: date) -> Mapping[str, UsageTotal]:
+        """What everybody used of each provider."""
+        ...
+
+
+class UsageReports:
+    """Answers `/usage`. Each method raises StorageError where the database fails.
+
+    Args:
+        accounts: the sums.
+        texts: what users are told.
+    """
+
+    def __init__(self, accounts: UsageSource, texts: Texts) -> None:
+        self._accounts = accounts
+        self._texts = texts
+
+    async def report(self, speaker: str, chat: str | None, language: str | None) -> str:
+        """What somebody used, and what was used in a chat, today and this month.
+
+        Args:
+            speaker: who asks, such as `telegram:123`.
+            chat: the group in which they ask, such as `telegram:-100`; None where they are alone in it.
+            language: theirs.
+        """
+        today, month = self._days()
+        accounts = self._accounts
+        lines = [
+            self._line("usage-yours-today", await accounts.of_speaker(speaker, today), language),
+            self._line("usage-yours-month", await accounts.of_speaker(speaker, month), language),
+        ]
+        if chat is not None:
+            lines += [
+                self._line("usage-chat-today", await accounts.of_chat(chat, today), language),
+                self._line("usage-chat-month", await accounts.of_chat(chat, month), language),
+            ]
+        return "\n".join([*lines, self._texts.get("usage-days", language)])
+
+    async def everything(self) -> str:
+        """What everybody used, by provider; for operators, in English."""
+        today, month = self._days()
+        blocks = [
+            _by_provider("Everybody today, by provider:", await self._accounts.by_provider(today)),
+            _by_provider("Everybody this month, by provider:", await self._accounts.by_provider(month)),
+        ]
+        return "\n\n".join(blocks)
+
+    def _days(self) -> tuple[date, date]:
+        today = self._accounts.today
+        return today, today.replace(day=1)
+
+    def _line(self, key: str, usage: UsageTotal, language: str | None) -> str:
+        get = self._texts.get
+        cost = self._cost(usage, language)
+        amount = get("usage-amount", language, answers=usage.answers, tokens=usage.tokens, cost=cost)
+        line = get(key, language, amount=amount)
+        # The tokens of an answer that was stopped are rarely told.
+        return f"{line} {get('usage-estimated', language)}" if usage.estimated else line
+
+    def _cost(self, usage: UsageTotal, language: str | None) -> str:
+        if usage.unpriced == 0:
+            return format_cost(usage.cost_usd)
+        if usage.cost_usd == 0:
+            return self._texts.get("usage-no-price", language)
+        unpriced = usage.unpriced
+        return self._texts.get("usage-partly-priced", language, cost=format_cost(usage.cost_usd), unpriced=unpriced)
+
+
+def _by_provider(title: str, usages: Mapping[str, UsageTotal]) -> str:
+    if not usages:
+        return f"{title} nothing."
+    return "\n".join([title, *(f"{provider}: {_operators_line(usage)}" for provider, usage in sorted(usages.items()))])
+
+
+def _operators_line(usage: UsageTotal) -> str:
+    tokens = f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
+    estimated = f" ({usage.estimated} estimated)" if usage.estimated else ""
+    counted = f"{format_count(usage.requests, 'request')}, {usage.failures} failed"
+    return f"{counted}, {tokens}{estimated}, {format_operator_cost(usage)}"

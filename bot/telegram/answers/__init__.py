@@ -1,0 +1,1 @@
+"""Delivers one answer to a chat: streaming, buttons, cancellation."""

@@ -1,0 +1,99 @@
+"""Stopping an answer, whichever replica is making it."""
+
+import asyncio
+import json
+import uuid
+from typing import Any, cast
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisClusterException, RedisError
+
+from bot.telegram.answers.active_replies import ActiveReplies
+from core.clock import Clock
+from core.messages import ConversationKey, Surface
+
+log = structlog.get_logger()
+
+ANSWER_S = 0.5
+"""How long another replica may take to say that it has stopped something."""
+RECONNECT_S = 1.0
+LISTEN_S = 5.0
+FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+
+class ReplyCancellation:
+    """Stops answers here, and asks the other replicas where there are any.
+
+    Args:
+        live: the answers that are being made here.
+        redis: how replicas reach each other; None where there is one process.
+        prefix: what all keys begin with.
+        clock: what pauses are measured by.
+    """
+
+    def __init__(self, live: ActiveReplies, redis: Redis | None, prefix: str, clock: Clock) -> None:
+        self._live = live
+        self._redis = redis
+        self._channel = f"{prefix}:stops"
+        self._clock = clock
+
+    async def stop(self, key: ConversationKey, number: int | None = None) -> bool:
+        """Stop the answer of a conversation, or only the one of that number; False where there is none."""
+        return self._live.stop(key, number) or await self._ask(
+            {"chat": key.chat_id, "topic": key.topic_id, "number": number}
+        )
+
+    async def stop_chat(self, chat_id: int) -> None:
+        """Stop every answer of a chat, whatever its topic."""
+        self._live.stop_chat(chat_id)
+        # Another replica may be at work in another topic.
+        await self._ask({"chat": chat_id, "topic": None, "number": None})
+
+    async def run(self) -> None:
+        """Stop what other replicas are asked to stop, until cancelled."""
+        while self._redis is not None:
+            try:
+                async with self._redis.pubsub() as pubsub:
+                    await pubsub.subscribe(self._channel)
+                    while True:
+                        message = cast(  # the types of a message's values are not declared
+                            "dict[str, Any] | None",
+                            await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S),
+                        )
+                        if message is not None:
+                            await self._obey(self._redis, message["data"])
+            except FAULTS as error:
+                log.info("stops.not_heard", error=type(error).__name__)
+                await self._clock.sleep(RECONNECT_S)
+
+    async def _ask(self, wanted: dict[str, int | str | None]) -> bool:
+        if self._redis is None:
+            return False
+        answer = f"{self._channel}:{uuid.uuid4().hex}"
+        try:
+            async with asyncio.timeout(2 * ANSWER_S):
+                await self._redis.publish(self._channel, json.dumps({**wanted, "answer": answer}))
+                return await self._redis.blpop([answer], timeout=ANSWER_S) is not None
+        except FAULTS as error:
+            log.warning("stops.not_asked", error=type(error).__name__)
+            return False
+
+    async def _obey(self, redis: Redis, data: str) -> None:
+        try:
+            await self._stop_for_another(redis, data)
+        except (ValueError, LookupError, TypeError) as error:
+            # Of another release, or of nobody that we know.
+            log.warning("stops.not_understood", error=type(error).__name__)
+
+    async def _stop_for_another(self, redis: Redis, data: str) -> None:
+        wanted = json.loads(data)
+        if wanted["topic"] is None:
+            stopped = self._live.stop_chat(wanted["chat"])
+        else:
+            key = ConversationKey(Surface.TELEGRAM, wanted["chat"], wanted["topic"])
+            stopped = self._live.stop(key, wanted["number"])
+        if stopped:
+            log.info("stops.stopped_for_another", chat_id=wanted["chat"])
+            await redis.rpush(wanted["answer"], "1")
+            await redis.expire(wanted["answer"], 10)

@@ -1,0 +1,142 @@
+"""An answer in a chat: made by the chat service, shown while it is made, and known by its messages afterwards."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from aiogram.types import InlineKeyboardMarkup
+
+from bot.telegram.answers.active_replies import ActiveReplies
+from bot.telegram.answers.keyboards import answer_keyboard, consent_keyboard, stop_keyboard
+from bot.telegram.answers.streamed_message import Buttons, Place, StreamedAnswer, StreamMode
+from bot.telegram.delivery.delivery import Delivery
+from core.clock import Clock
+from core.errors import StorageError
+from core.i18n import Texts
+from core.messages import ChatKind, Incoming
+from services.chat.reply import Reply, ReplyPhase
+from services.chat.service import ChatService
+from services.chat.store.conversation import Turn
+from services.chat.store.turns import TurnStore
+from services.llm.routing.attempts import ModelChoice
+
+log = structlog.get_logger()
+
+LAST_WORDS_S = 3.0
+"""How long a shutdown waits until what was said so far stands in the chat."""
+
+
+class Responder:
+    """Answers messages in chats.
+
+    Args:
+        chat: makes the answers.
+        threads: knows afterwards which messages hold them.
+        delivery: the way out.
+        live: the answers that can be stopped.
+        texts: what users are told.
+        clock: the time.
+        mode: how answers are shown while they are made.
+        providers: the ids of those that may answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        chat: ChatService,
+        threads: TurnStore,
+        delivery: Delivery,
+        live: ActiveReplies,
+        texts: Texts,
+        clock: Clock,
+        mode: StreamMode,
+        providers: Sequence[str],
+    ) -> None:
+        self._chat = chat
+        self._threads = threads
+        self._delivery = delivery
+        self._live = live
+        self._texts = texts
+        self._clock = clock
+        self._mode: StreamMode = mode
+        self._several = len(providers) > 1
+
+    async def answer(
+        self,
+        incoming: Incoming,
+        *,
+        reply_to: int | None = None,
+        retry_of: Turn | None = None,
+        choice: ModelChoice | None = None,
+        origin: str | None = None,
+    ) -> None:
+        """Answer a message, or a turn again; returns when all of it is delivered.
+
+        Args:
+            incoming: the message, or who wants the Retry.
+            reply_to: the message that the answer hangs on, in a group.
+            retry_of: the turn to answer again.
+            choice: who is asked first, for this answer only.
+            origin: the job that this answers: done again, it goes on in the messages that it has made.
+        """
+        reply = Reply()
+        language = incoming.speaker.language
+        with self._live.showing(incoming.key, reply) as number:
+            shown = StreamedAnswer(
+                delivery=self._delivery,
+                clock=self._clock,
+                reply=reply,
+                place=Place(
+                    chat_id=incoming.key.chat_id,
+                    is_group=incoming.chat_kind is ChatKind.GROUP,
+                    topic_id=incoming.key.topic_id or None,
+                    reply_to=reply_to,
+                ),
+                buttons=Buttons(
+                    live=stop_keyboard(self._texts, language, number),
+                    final=lambda: self._final_keyboard(reply, language),
+                ),
+                mode=self._mode,
+                empty=self._texts.get("empty-answer", language),
+                sent=lambda message_id: self._note(reply, message_id),
+            )
+            turn = asyncio.create_task(
+                self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice, origin=origin), name="turn"
+            )
+            show = asyncio.create_task(shown.show(), name="show")
+            try:
+                await asyncio.wait([turn])
+                if (error := turn.exception()) is not None:
+                    log.error("answer.turn_died", exc_info=error)
+                    reply.end(ReplyPhase.FAILED, self._texts.get("failed-unexpected", language))
+                await asyncio.wait([show])
+                await show
+            except asyncio.CancelledError:
+                await self._break_off(turn, show)
+                raise
+            finally:
+                for task in (turn, show):
+                    task.cancel()
+
+    def _final_keyboard(self, reply: Reply, language: str | None) -> InlineKeyboardMarkup | None:
+        if reply.turn_id is None or reply.is_handed_back:
+            return None
+        if reply.needs_consent:
+            return consent_keyboard(self._texts, language, reply.turn_id)
+        return answer_keyboard(self._texts, language, reply.turn_id, elsewhere=self._several)
+
+    async def _break_off(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:
+        """A shutdown: the chat gets to read what there is, and that the rest comes by itself."""
+        turn.cancel()
+        await asyncio.wait([turn])
+        _, late = await asyncio.wait([show], timeout=LAST_WORDS_S)
+        if late:
+            log.error("answer.last_words_lost")
+
+    async def _note(self, reply: Reply, message_id: int) -> None:
+        """Remember at once whose answer a message holds: what comes to know it later is a Retry, or the job itself."""
+        if reply.turn_id is not None:
+            try:
+                await self._threads.note_answer(reply.turn_id, [message_id])
+            except StorageError as error:
+                log.warning("answer.message_not_noted", error=str(error))

@@ -1,0 +1,337 @@
+"""An answer that is shown while it is being made."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal, Protocol
+
+import structlog
+from aiogram.types import InlineKeyboardMarkup, MessageEntity
+
+from bot.telegram.delivery.delivery import Delivery, SendResult, Sent
+from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
+from bot.telegram.markdown.render import Rendered, utf16_length
+from core.clock import Clock
+
+log = structlog.get_logger()
+
+StreamMode = Literal["edit", "draft", "off"]
+
+FIRST_AFTER_S = 1.0
+FIRST_CHARACTERS = 80
+PRIVATE_INTERVAL_S = 1.0
+GROUP_INTERVAL_S = 3.0
+LONGEST_INTERVAL_S = 15.0
+TYPING_INTERVAL_S = 4.5
+DRAFT_LIFE_S = 20.0
+"""Telegram forgets a draft after 30 s without news of it."""
+LINE_LIMIT = 1500
+
+
+class Watched(Protocol):
+    """What is looked at of an answer that is being made."""
+
+    @property
+    def text(self) -> str:
+        """All of it so far, in the model's Markdown; it only grows."""
+        ...
+
+    @property
+    def phase(self) -> Enum:
+        """`RUNNING`, or one of the names of an end."""
+        ...
+
+    @property
+    def notice(self) -> str | None:
+        """A line for the user, in their language."""
+        ...
+
+    @property
+    def footer(self) -> str | None:
+        """A small line under the answer."""
+        ...
+
+    @property
+    def earlier_ids(self) -> tuple[int, ...]:
+        """The messages of an earlier attempt, in which the answer goes on."""
+        ...
+
+    async def changed(self, seen: int) -> None:
+        """Return when the text is longer than `seen` or the phase is final."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an answer goes."""
+
+    chat_id: int
+    is_group: bool
+    topic_id: int | None = None
+    reply_to: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Buttons:
+    """What can be pressed: while the answer is made, and when it is done (asked for only then)."""
+
+    live: InlineKeyboardMarkup | None
+    final: Callable[[], InlineKeyboardMarkup | None]
+
+
+@dataclass(slots=True)
+class _Shown:
+    """A message of the answer, as it stands in the chat."""
+
+    sent: Sent
+    rendered: Rendered
+    markup: InlineKeyboardMarkup | None
+
+
+class StreamedAnswer:
+    """Shows one reply in one chat, page by page.
+
+    Args:
+        delivery: the way out.
+        clock: what the pauses are measured by.
+        reply: what is being made.
+        place: where it goes.
+        buttons: what can be pressed.
+        mode: `edit` a message as it grows, show a `draft` where Telegram has them, or say it all at the end (`off`).
+        empty: what is said in the place of an answer without any text.
+        sent: is told of each new message, before anything else is said.
+    """
+
+    def __init__(
+        self,
+        *,
+        delivery: Delivery,
+        clock: Clock,
+        reply: Watched,
+        place: Place,
+        buttons: Buttons,
+        mode: StreamMode,
+        empty: str,
+        sent: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        self._sent = sent
+        self._delivery = delivery
+        self._clock = clock
+        self._reply = reply
+        self._place = place
+        self._buttons = buttons
+        self._empty = empty
+        self._mode: StreamMode = "edit" if mode == "draft" and place.is_group else mode
+        self._interval_s = GROUP_INTERVAL_S if place.is_group else PRIVATE_INTERVAL_S
+        self._pages = Pages()
+        self._messages: dict[int, _Shown] = {}
+        self._settled = 0
+        self._silent = -1
+        self._drafted: Rendered | None = None
+        self._drafted_at = 0.0
+        self._unreachable = False
+        self.draft_id = int(clock.time() * 1000) % (2**31 - 1) + 1
+
+    async def show(self) -> None:
+        """Show the reply until it is final and everything of it is delivered.
+
+        If this is cancelled, what stands in the chat stays; `finish` still delivers the end of a reply that has one.
+        """
+        typing = asyncio.create_task(self._type(), name="typing")
+        try:
+            await self._stream()
+        finally:
+            typing.cancel()
+            await asyncio.wait([typing])
+            if not typing.cancelled() and (error := typing.exception()) is not None:
+                log.error("typing.died", exc_info=error)
+        await self.finish()
+
+    async def finish(self) -> None:
+        """Deliver the final state of the reply; what is delivered already is left as it is."""
+        if self._unreachable:
+            return
+        index, last = await self._settle_all_but_last()
+        markup = self._buttons.final()
+        if last is not None:
+            await self._put(index, last, markup, final=True)
+        else:
+            index -= 1
+            await self._close_full_page(index, markup)
+        for message_id in self._reply.earlier_ids[index + 1 :]:
+            # An earlier attempt had more to say.
+            await self._delivery.delete(self._place.chat_id, message_id)
+
+    async def _close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
+        """Put the buttons under a page after which nothing came, or nothing that is still visible."""
+        if (stale := self._messages.pop(index + 1, None)) is not None:
+            await self._delivery.delete(stale.sent.chat_id, stale.sent.message_id)
+        shown = self._messages.get(index)
+        if shown is None or shown.markup == markup:
+            return
+        if await self._delivery.edit_markup(shown.sent.chat_id, shown.sent.message_id, markup):
+            shown.markup = markup
+
+    @property
+    def message_ids(self) -> tuple[int, ...]:
+        """The messages that hold the answer, in order."""
+        return tuple(self._messages[index].sent.message_id for index in sorted(self._messages))
+
+    @property
+    def _final(self) -> bool:
+        return self._reply.phase.name != "RUNNING"
+
+    async def _type(self) -> None:
+        while not self._unreachable:
+            await self._delivery.typing(self._place.chat_id, topic_id=self._place.topic_id)
+            await self._clock.sleep(TYPING_INTERVAL_S)
+
+    async def _stream(self) -> None:
+        if self._mode != "off":
+            await self._await_beginning()
+        while self._mode != "off" and not self._final and not self._unreachable:
+            seen = len(self._reply.text)
+            up_to_date = await self._progress()
+            pause = max(self._interval_s, self._delivery.held_s(self._place.chat_id))
+            await _first_of(self._reply.changed(sys.maxsize), self._clock.sleep(pause))
+            if up_to_date:
+                await self._await_news(seen)
+        await self._reply.changed(sys.maxsize)
+
+    async def _await_beginning(self) -> None:
+        await _first_of(self._reply.changed(FIRST_CHARACTERS - 1), self._clock.sleep(FIRST_AFTER_S))
+        while not self._final and not self._reply.text.strip():
+            await self._reply.changed(len(self._reply.text))
+
+    async def _await_news(self, seen: int) -> None:
+        if self._mode == "draft" and self._drafted is not None:
+            fades_in = self._drafted_at + DRAFT_LIFE_S - self._clock.monotonic()
+            await _first_of(self._reply.changed(seen), self._clock.sleep(fades_in))
+        else:
+            await self._reply.changed(seen)
+
+    async def _progress(self) -> bool:
+        """Show what there is, and tell whether the chat is up to date with that."""
+        self._pages.update(self._reply.text)
+        frozen = self._pages.frozen
+        if len(frozen) > self._settled:
+            for page in frozen[self._settled :]:
+                await self._settle(page.rendered)
+            return False
+        live = self._pages.live.rendered
+        if live.blank:
+            return True
+        result = await self._put_live(live)
+        if result is SendResult.SKIPPED:
+            self._interval_s = min(2 * self._interval_s, LONGEST_INTERVAL_S)
+            return False
+        return True
+
+    async def _put_live(self, live: Rendered) -> SendResult:
+        index = self._settled
+        if self._mode == "draft":
+            result = await self._put_draft(live)
+            if result is not SendResult.UNSUPPORTED:
+                return result
+            self._mode = "edit"
+        if self._silent == index:
+            return SendResult.SHOWN
+        result = await self._put(index, live, self._buttons.live, final=False)
+        if result is SendResult.UNSUPPORTED:
+            self._mode = "off"
+        elif result is SendResult.GONE or (result is SendResult.UNKNOWN and index not in self._messages):
+            # Another attempt could put a second message beside the first, or bring back what a person deleted.
+            self._silent = index
+        return SendResult.SKIPPED if result is SendResult.UNKNOWN else result
+
+    async def _put_draft(self, live: Rendered) -> SendResult:
+        now = self._clock.monotonic()
+        if live == self._drafted and now - self._drafted_at < DRAFT_LIFE_S:
+            return SendResult.SHOWN
+        result = await self._delivery.draft(self._place.chat_id, self.draft_id, live, topic_id=self._place.topic_id)
+        if result is SendResult.SHOWN:
+            self._drafted, self._drafted_at = live, now
+        self._unreachable = result is SendResult.UNREACHABLE
+        return result
+
+    async def _settle(self, page: Rendered) -> None:
+        """Deliver a page that will not change any more."""
+        await self._put(self._settled, page, None, final=True)
+        self._settled += 1
+
+    async def _settle_all_but_last(self) -> tuple[int, Rendered | None]:
+        """Deliver what is before the last message, and compose that: where it goes, and what it says if anything."""
+        self._pages.update(self._reply.text)
+        pages = [page.rendered for page in self._pages.all[self._settled :]]
+        lines = [line[:LINE_LIMIT] for line in (self._reply.notice, self._reply.footer) if line]
+        if not pages and not self._settled:
+            # No visible text at all: the notice is the answer.
+            body = self._reply.notice or self._empty
+            pages = [Rendered(body[:LINE_LIMIT])]
+            lines = [line for line in lines if line != self._reply.notice]
+        for page in pages[:-1]:
+            await self._settle(page)
+        if not pages:
+            return self._settled, _with_lines(None, lines) if lines else None
+        last = _with_lines(pages[-1], lines)
+        if last.length > MESSAGE_LIMIT:
+            await self._settle(pages[-1])
+            last = _with_lines(None, lines)
+        return self._settled, last
+
+    async def _put(
+        self, index: int, rendered: Rendered, markup: InlineKeyboardMarkup | None, *, final: bool
+    ) -> SendResult:
+        """Make the message of a page say this, in a new message where it has none yet."""
+        shown = self._messages.get(index) or self._earlier(index)
+        if self._unreachable or rendered.blank or (shown and (shown.rendered, shown.markup) == (rendered, markup)):
+            return SendResult.SHOWN
+        place = self._place
+        if shown is None:
+            reply_to = place.reply_to if index == 0 else None
+            outcome = await self._delivery.post(
+                place.chat_id, rendered, topic_id=place.topic_id, reply_to=reply_to, markup=markup, final=final
+            )
+        else:
+            chat_id, message_id = shown.sent.chat_id, shown.sent.message_id
+            outcome = await self._delivery.edit(
+                chat_id, message_id, rendered, topic_id=place.topic_id, markup=markup, final=final
+            )
+        if outcome.sent is not None:
+            self._messages[index] = _Shown(outcome.sent, rendered, markup)
+            if self._sent is not None and (shown is None or shown.sent != outcome.sent):
+                await self._sent(outcome.sent.message_id)
+        self._unreachable = outcome.result is SendResult.UNREACHABLE
+        return outcome.result
+
+    def _earlier(self, index: int) -> _Shown | None:
+        """The message that held this page in an earlier attempt; what it says now, nobody knows."""
+        if index >= len(self._reply.earlier_ids):
+            return None
+        return _Shown(Sent(self._place.chat_id, self._reply.earlier_ids[index]), Rendered(""), None)
+
+
+def _with_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
+    """Put small lines under a text, or by themselves."""
+    text = rendered.text if rendered else ""
+    entities = list(rendered.entities) if rendered else []
+    for line in lines:
+        text = f"{text}\n\n" if text else ""
+        entities.append(MessageEntity(type="italic", offset=utf16_length(text), length=utf16_length(line)))
+        text += line
+    return Rendered(text, tuple(entities))
+
+
+async def _first_of(*waits: Coroutine[object, object, None]) -> None:
+    """Wait until one of them is done, and leave the others."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -1,0 +1,1 @@
+"""Outgoing messages: rate limits, retries, idempotency."""

@@ -1,0 +1,1 @@
+"""Incoming updates: polling, webhook, access control, classification into jobs."""

@@ -1,0 +1,1 @@
+"""Renders Markdown as Telegram message entities and splits it into messages."""

@@ -1,0 +1,338 @@
+"""Where to cut Markdown in two so that both parts still say and show the same."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from bot.telegram.markdown.parse import Node, hide_angles, parse
+from bot.telegram.markdown.render import render
+
+QUOTE: Final = 0
+"""A step of a path that is a block quote; any other step is the indentation of a list item's content."""
+
+Path: TypeAlias = tuple[int, ...]
+
+_BLOCKS = frozenset({"Paragraph", "Heading", "CodeBlock", "Table", "List", "BlockQuote", "Rule", "HtmlBlock"})
+_WITH_BORDERS = _BLOCKS | {"Item"}
+_UNBROKEN = frozenset({"Code", "InlineMath", "DisplayMath", "Link", "Image"})
+_MARKS = {"Strong": 2, "Strikethrough": 2, "Emphasis": 1}
+_QUOTE_MARK = re.compile(r" {0,3}> ?")
+_ITEM_MARK = re.compile(r"(?:[-*+]|\d{1,9}[.)])([ \t]*)")
+_LINE_MARKS = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d{1,9}[.)]|#{1,6})[ \t]+)*", re.MULTILINE)
+_BLANK_LINE = re.compile(r"^[ \t>]*$", re.MULTILINE)
+_FENCE = re.compile(r"`{3,}|~{3,}")
+_GAP = re.compile(r"[\s>]*")
+_HEADING_MARK = re.compile(r"#{1,6}[ \t]+")
+_SENTENCE_END = re.compile(r"[.!?…]['\")\]*_]*\s+|[。！？]")
+_WORD_END = re.compile(r"\s+")
+# What would open a block at the start of a page and did not inside a line.
+_BLOCK_OPENER = re.compile(
+    r"(?=[-+*]\s|[-+]$|([-*_])\1{2,}\s*$|#{1,6}(?:\s|$)|>|~~~|=)|\d{1,9}(?=[.)](?:\s|$))", re.MULTILINE
+)
+# The start of a last line that is still to come: it may open a block or not.
+_UNDECIDED = re.compile(r"\n[ \t>]*(?:[-+*#=~`|_]+|\d{1,9}[.)]?)?[ \t]*$")
+_SAME_MARKS = frozenset("*_~|$`")
+_REGIONAL_INDICATORS = range(0x1F1E6, 0x1F200)
+_SKIN_TONES = range(0x1F3FB, 0x1F400)
+_JOINER = "\N{ZERO WIDTH JOINER}"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitText:
+    """A cut: `head` stands by itself; the rest is `opening` and `escape` and the text from `resume` on.
+
+    `path` tells which containers the rest stands in, and `within_line` that it starts behind their marks.
+    """
+
+    head: str
+    resume: int
+    opening: str = ""
+    escape: str = ""
+    path: Path = ()
+    within_line: bool = False
+
+
+class Dedenter:
+    """Takes lines out of the list items that they were in, since a page that continues an item has no bullet for it.
+
+    Without it the rest of a nested list, indented and without its parent, would read as a code block. Quotes stay:
+    each of their lines has its mark.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path if any(step != QUOTE for step in path) else ()
+
+    def line(self, line: str) -> str:
+        """Take out one whole line; where a container has ended it stays ended."""
+        rest, self.path = _lifted(line, self.path)
+        return rest
+
+    def glance(self, line: str) -> str:
+        """Take out a line that may not be whole."""
+        return _lifted(line, self.path)[0]
+
+
+def _lifted(line: str, path: Path) -> tuple[str, Path]:
+    kept = ""
+    for depth, step in enumerate(path):
+        if not line.strip():
+            break
+        if step == QUOTE:
+            mark = _QUOTE_MARK.match(line)
+            if mark is None:
+                return kept + line, path[:depth]
+            kept, line = kept + mark[0], line[mark.end() :]
+        else:
+            indent = len(line) - len(line.lstrip(" "))
+            if line.startswith("\t"):
+                line = line[1:]
+            elif indent < step:
+                return kept + line, path[:depth]
+            else:
+                line = line[step:]
+    return kept + line.lstrip(" ") if not line.strip() else kept + line, path
+
+
+def split_text(text: str, limit: int) -> SplitText:
+    """Cut a `tidy` text that renders to more than `limit` UTF-16 units, as late and at as good a place as possible.
+
+    The places are, from good to bad: between blocks, at an item or a line, behind a sentence, behind a word, anywhere.
+    """
+    knife = _Splitter(text, limit)
+    best: SplitText | None = None
+    best_length = 0
+    for places, enough in (
+        (knife.blocks, limit // 2),
+        (knife.items, limit // 2),
+        (knife.lines, limit // 2),
+        (knife.sentences, limit // 2),
+        (knife.words, limit // 8),
+        (knife.characters, 1),
+        (knife.words_anywhere, 1),
+        (knife.characters_anywhere, 1),
+    ):
+        found, length = knife.latest(places())
+        if found is not None and length > best_length:
+            best, best_length = found, length
+        # A page that is full enough need not be cut at a worse place.
+        if best is not None and best_length >= enough:
+            return best
+    return knife.by_force()
+
+
+class _Splitter:
+    """Knows the good places of one text and how to cut there."""
+
+    def __init__(self, text: str, limit: int) -> None:
+        self._text = text
+        self._limit = limit
+        self._nodes = parse(hide_angles(text))
+        self._borders = {self._line_start(node.start) for node in self._nodes if node.kind in _WITH_BORDERS}
+        self._unbroken = self._forbid(span for node in self._nodes for span in self._whole(node))
+        """Where a cut would spoil a link, a span of code or a row, but lose nothing."""
+        for start in self._row_starts():
+            self._unbroken[start] = 0
+        self._forbidden = self._forbid(self._marks())
+        """Where a cut would part or double marks that make the structure."""
+
+    def blocks(self) -> list[int]:
+        """Borders between the blocks of the document."""
+        top = (node for node in self._nodes if node.depth == 0 and node.kind in _BLOCKS)
+        return self._allowed(self._line_start(node.start) for node in top)
+
+    def items(self) -> list[int]:
+        """Starts of list items and of what is in items and quotes, and what follows a blank line in code."""
+        return self._allowed(self._borders | {found.end() + 1 for found in _BLANK_LINE.finditer(self._text)})
+
+    def lines(self) -> list[int]:
+        """Starts of lines."""
+        return self._allowed(index + 1 for index, character in enumerate(self._text) if character == "\n")
+
+    def sentences(self) -> list[int]:
+        """Ends of sentences."""
+        return self._allowed(found.end() for found in _SENTENCE_END.finditer(self._text))
+
+    def words(self) -> list[int]:
+        """Ends of words."""
+        return self._allowed(found.end() for found in _WORD_END.finditer(self._text))
+
+    def characters(self) -> list[int]:
+        """Between any two characters that a person would call two."""
+        return self._allowed(index for index in range(1, len(self._text)) if not _belong_together(self._text, index))
+
+    def latest(self, places: Sequence[int]) -> tuple[SplitText | None, int]:
+        """Find the last place with no more than the limit in front of it, and tell how much that is."""
+        best: SplitText | None = None
+        best_length = 0
+        low, high = 0, len(places)
+        while low < high:
+            middle = (low + high) // 2
+            candidate = self._cut_at(places[middle])
+            length = render(candidate.head).length
+            if length > self._limit:
+                high = middle
+                continue
+            low = middle + 1
+            gets_on = len(candidate.opening) + len(candidate.escape) < candidate.resume
+            if length > best_length and gets_on:
+                best, best_length = candidate, length
+        return best, best_length
+
+    def by_force(self) -> SplitText:
+        """Cut off what fits, whatever that breaks."""
+        size = len(self._text) - 1
+        while size > 1 and render(self._text[:size]).length > self._limit:
+            size //= 2
+        return SplitText(self._text[:size], size, within_line=True)
+
+    def words_anywhere(self) -> list[int]:
+        """Ends of words, in links and rows of tables too."""
+        return self._allowed((found.end() for found in _WORD_END.finditer(self._text)), within_units=True)
+
+    def characters_anywhere(self) -> list[int]:
+        """Between any two characters but those of the marks."""
+        return self._allowed(range(1, len(self._text)), within_units=True)
+
+    def _allowed(self, places: Iterable[int], *, within_units: bool = False) -> list[int]:
+        return sorted(
+            place
+            for place in places
+            if 0 < place < len(self._text)
+            and not self._forbidden[place]
+            and (within_units or not self._unbroken[place])
+        )
+
+    def _forbid(self, spans: Iterable[tuple[int, int]]) -> bytearray:
+        forbidden = bytearray(len(self._text) + 1)
+        for start, end in spans:
+            forbidden[start:end] = b"\1" * (end - start)
+        return forbidden
+
+    def _whole(self, node: Node) -> Iterator[tuple[int, int]]:
+        if node.kind in _UNBROKEN and node.end - node.start < self._limit // 4:
+            yield node.start + 1, node.end
+        elif node.kind == "Table":
+            yield self._line_start(node.start) + 1, node.end
+
+    def _marks(self) -> Iterator[tuple[int, int]]:
+        code = [node for node in self._nodes if node.kind == "CodeBlock"]
+        if undecided := _UNDECIDED.search(self._text):
+            yield undecided.start() + 1, undecided.end()
+        for found in _LINE_MARKS.finditer(self._text):
+            yield found.start() + 1, found.end() + 1
+        for found in _BLANK_LINE.finditer(self._text):
+            if not any(_enclosing(code, found.start())):
+                yield found.start(), found.end() + 1
+        for node in self._nodes:
+            if node.kind == "Heading" and (after := _GAP.match(self._text, node.end)):
+                # A heading stays with what it heads.
+                yield node.end, after.end() + 1
+            elif node.kind == "CodeBlock" and node.detail is not None:
+                yield node.start + 1, min(self._line_end(node.start) + 2, node.end)
+
+    def _row_starts(self) -> Iterator[int]:
+        """Find the rows of tables that a page may start with; the first stays with its header."""
+        first = 0
+        for node in self._nodes:
+            if node.kind == "Table":
+                first = self._line_end(self._line_end(node.start) + 1) + 1
+            elif node.kind == "TableRow" and self._line_start(node.start) > first:
+                yield self._line_start(node.start)
+
+    def _line_start(self, index: int) -> int:
+        return self._text.rfind("\n", 0, index) + 1
+
+    def _line_end(self, index: int) -> int:
+        end = self._text.find("\n", index)
+        return len(self._text) if end < 0 else end
+
+    def _path(self, enclosing: Iterable[Node]) -> Path:
+        path: Path = ()
+        for node in enclosing:
+            if node.kind == "BlockQuote":
+                path = (*path, QUOTE)
+            elif node.kind == "Item":
+                lead = self._lead(node.start, path)
+                mark = _ITEM_MARK.match(self._text, node.start)
+                gap = len(mark[1]) if mark else 1
+                # Five spaces and more are one space and the indentation of code (CommonMark 0.31, list items, rule 2).
+                gap = gap if 1 <= gap <= 4 else 1  # noqa: PLR2004 - see above
+                path = (*path, lead + (mark.start(1) - mark.start() if mark else 1) + gap)
+        return path
+
+    def _lead(self, index: int, path: Path) -> int:
+        """Count the spaces between the marks of the containers and what starts at an index."""
+        rest, _ = _lifted(self._text[self._line_start(index) : index] + "x", path)
+        return len(rest) - 1 if rest[:-1].isspace() else 0
+
+    def _cut_at(self, place: int) -> SplitText:
+        enclosing = list(_enclosing(self._nodes, place))
+        path = self._path(enclosing)
+        within_line = place != self._line_start(place)
+        quotes = "> " * path.count(QUOTE)
+        for node in enclosing:
+            if node.kind == "CodeBlock":
+                return self._cut_code(place, node, path, quotes)
+            if node.kind == "Table" and not within_line:
+                header = self._text[self._line_start(node.start) :].split("\n", 2)[:2]
+                opening = "".join(_lifted(line, path)[0] + "\n" for line in header)
+                # A header that would fill the pages is not worth repeating.
+                opening = opening if len(opening) < self._limit // 4 else ""
+                return SplitText(self._text[:place].rstrip(), place, opening, path=path)
+        if not within_line and place in self._borders:
+            return SplitText(self._text[:place].rstrip(), place, path=path)
+        return self._cut_prose(place, enclosing, path, quotes)
+
+    def _cut_code(self, place: int, block: Node, path: Path, quotes: str) -> SplitText:
+        within_line = place != self._line_start(place)
+        margin = quotes + " " * self._lead(block.start, path)
+        if block.detail is None:
+            return SplitText(
+                self._text[:place].rstrip("\n"), place, quotes + "    " if within_line else "", "", path, within_line
+            )
+        fence = _FENCE.match(self._text, block.start)
+        opening = margin + self._text[block.start : self._line_end(block.start)] + "\n"
+        closing = "".join("> " if step == QUOTE else " " * step for step in path) + (fence[0] if fence else "```")
+        head = self._text[:place] + ("\n" if within_line else "") + closing
+        return SplitText(head, place, opening + (margin if within_line else ""), "", path, within_line)
+
+    def _cut_prose(self, place: int, enclosing: Sequence[Node], path: Path, quotes: str) -> SplitText:
+        resume = place
+        while resume < len(self._text) - 1 and self._text[resume] in (" \t>" if path.count(QUOTE) else " \t"):
+            resume += 1
+        opening, closing = quotes, ""
+        for node in enclosing:
+            if node.kind == "Heading" and (mark := _HEADING_MARK.match(self._text, node.start)):
+                opening += mark[0]
+            elif node.kind in _MARKS:
+                mark = self._text[node.start : node.start + _MARKS[node.kind]]
+                opening, closing = opening + mark, mark + closing
+        opener = None if opening.endswith(("*", "_", "~")) else _BLOCK_OPENER.match(self._text, resume)
+        escape = opener[0] + "\\" if opener else ""
+        return SplitText(
+            self._text[:place].rstrip() + closing,
+            opener.end() if opener else resume,
+            opening,
+            escape,
+            path,
+            within_line=True,
+        )
+
+
+def _enclosing(nodes: Iterable[Node], index: int) -> Iterator[Node]:
+    return (node for node in nodes if node.start < index < node.end)
+
+
+def _belong_together(text: str, index: int) -> bool:
+    """Whether a cut would part a character from its accents, an emoji's parts, or one mark of a run from the next."""
+    before, after = text[index - 1], text[index]
+    if _JOINER in (before, after) or before == "\\" or (before == after and before in _SAME_MARKS):
+        return True
+    if ord(after) in _REGIONAL_INDICATORS:
+        first = index
+        while first and ord(text[first - 1]) in _REGIONAL_INDICATORS:
+            first -= 1
+        return (index - first) % 2 == 1
+    return ord(after) in _SKIN_TONES or unicodedata.category(after).startswith("M")

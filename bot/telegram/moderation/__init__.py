@@ -1,0 +1,1 @@
+"""Telegram side of group moderation: messages, sanctions, cards, settings."""

@@ -1,0 +1,185 @@
+"""The cards that tell a group's admins of an incident, and what else moderation says there."""
+
+from aiogram.enums import MessageEntityType
+from aiogram.types import InlineKeyboardMarkup, MessageEntity
+
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.markdown.render import Rendered, utf16_length
+from bot.telegram.moderation.keyboards import incident_keyboard
+from bot.telegram.moderation.labels import label
+from core.i18n import Texts
+from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction
+from services.moderation.domain.ports import CardPlace, Done
+from services.moderation.domain.settings import GroupSettings
+from services.moderation.domain.verdict import Evidence
+from services.moderation.records.incidents import Incident, Source
+
+SHOWN = 2500
+"""Characters of a message that a card shows; with all the rest it stays below what Telegram takes."""
+FAILURES = frozenset({Done.NO_RIGHT.value, Done.PROTECTED.value, Done.FAILED.value})
+
+
+class IncidentCards:
+    """Says things about moderation in a group, or to whom its cards go.
+
+    Args:
+        delivery: the way out.
+        texts: what is said.
+    """
+
+    def __init__(self, delivery: Delivery, texts: Texts) -> None:
+        self._delivery = delivery
+        self._texts = texts
+
+    async def show(self, incident: Incident, settings: GroupSettings) -> CardPlace | None:
+        """Show an incident with its buttons: to the admin who asked for the cards, else in the group."""
+        card, markup = self.card(incident, settings.language), self._markup(incident, settings)
+        group = (settings.group_id, incident.finding.topic_id or None)
+        for chat_id, topic_id in ((settings.cards_to, None), group) if settings.cards_to is not None else (group,):
+            sent = await self._delivery.send(chat_id, card, topic_id=topic_id, markup=markup)
+            if sent is not None:
+                return CardPlace(sent.chat_id, sent.message_id)
+        return None
+
+    async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
+        """Make a card say what holds now."""
+        if incident.card_chat_id is None or incident.card_message_id is None:
+            return
+        card, markup = self.card(incident, settings.language), self._markup(incident, settings)
+        await self._delivery.edit(incident.card_chat_id, incident.card_message_id, card, markup=markup, final=False)
+
+    async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
+        """Tell a member, where they said it, that this was a warning."""
+        finding = incident.finding
+        key = "moderation-warned-muted" if count >= WARNINGS_TO_MUTE else "moderation-warned"
+        text = self._texts.get(key, settings.language, name=finding.author.name, count=count)
+        await self._delivery.send(
+            finding.group_id, Rendered(text), topic_id=finding.topic_id or None, reply_to=finding.message_ids[0]
+        )
+
+    async def alert(self, settings: GroupSettings, key: str, **arguments: str | int) -> None:
+        """Tell a group's admins something: where the cards go, else in the group."""
+        text = Rendered(self._texts.get(key, settings.language, **arguments))
+        if settings.cards_to is not None and await self._delivery.send(settings.cards_to, text) is not None:
+            return
+        await self._delivery.send(settings.group_id, text)
+
+    def card(self, incident: Incident, language: str) -> Rendered:
+        """What a card says; what a stranger wrote is hidden until somebody wants to see it."""
+        finding, texts = incident.finding, self._texts
+        page = _Page()
+        for line in (self._deed(incident, language), *self._failures(incident, language)):
+            page.add(line)
+        if not incident.is_erased:
+            page.add(texts.get("moderation-who", language, name=finding.author.name, id=str(finding.author.id)))
+        page.add(self._reason(incident, language))
+        self._evidence(incident, language, page)
+        for key, name in (
+            ("moderation-confirmed", incident.confirmed_by),
+            ("moderation-banned", incident.banned_by),
+            ("moderation-undone", incident.undone_by),
+        ):
+            if name is not None:
+                page.add(texts.get(key, language, name=name))
+        page.add("")
+        if incident.is_erased:
+            page.add(texts.get("moderation-erased", language))
+        elif not finding.text:
+            page.add(texts.get("moderation-no-text", language))
+        else:
+            page.add(texts.get("moderation-message", language))
+            said = finding.text if len(finding.text) <= SHOWN else f"{finding.text[:SHOWN]}…"
+            page.add(said.strip(), hidden=said.strip())
+        return page.rendered()
+
+    def _deed(self, incident: Incident, language: str) -> str:
+        """What was done, or would have been."""
+        finding, texts = incident.finding, self._texts
+        planned = finding.plan
+        if not finding.dry_run and not incident.has_acted and incident.deleted is None:
+            return texts.get("moderation-look", language)
+        acts: list[str] = []
+        if finding.dry_run or incident.deleted in {Done.DONE, Done.GONE}:
+            acts += [texts.get("moderation-act-delete", language)] if planned.delete or incident.deleted else []
+        if planned.sanction is not Sanction.NONE and (finding.dry_run or incident.sanctioned not in FAILURES):
+            acts.append(self._sanction(incident, language))
+        if not acts:
+            return texts.get("moderation-look", language)
+        key = "moderation-dry" if finding.dry_run else "moderation-done"
+        return texts.get(key, language, acts=", ".join(acts))
+
+    def _sanction(self, incident: Incident, language: str) -> str:
+        kind, _, count = (incident.sanctioned or "").partition(" ")
+        if count:
+            return label(self._texts, language, "moderation-act", kind, count=count)
+        return label(self._texts, language, "moderation-act", incident.finding.plan.sanction)
+
+    def _failures(self, incident: Incident, language: str) -> list[str]:
+        failed = (
+            ("moderation-failed-delete", incident.deleted),
+            ("moderation-failed-sanction", incident.sanctioned),
+        )
+        return [
+            self._texts.get(key, language, reason=label(self._texts, language, "moderation-reason", done))
+            for key, done in failed
+            if done in FAILURES
+        ]
+
+    def _reason(self, incident: Incident, language: str) -> str:
+        finding = incident.finding
+        if finding.source is Source.JUDGE:
+            category = label(self._texts, language, "moderation-category", finding.category)
+            return self._texts.get(
+                "moderation-why-judge",
+                language,
+                category=category,
+                confidence=finding.confidence,
+                provider=finding.provider or "",
+            )
+        return label(
+            self._texts,
+            language,
+            "moderation-why",
+            finding.source,
+            detail=finding.detail,
+            confidence=finding.confidence,
+        )
+
+    def _evidence(self, incident: Incident, language: str, page: "_Page") -> None:
+        finding = incident.finding
+        if finding.source is not Source.JUDGE or incident.is_erased:
+            return
+        match finding.detail:
+            case Evidence.MISSING:
+                page.add(self._texts.get("moderation-evidence-missing", language))
+            case Evidence.NAME:
+                page.add(self._texts.get("moderation-evidence-name", language))
+            case _ if finding.evidence:
+                line = self._texts.get("moderation-evidence", language, evidence=finding.evidence)
+                page.add(line, hidden=finding.evidence)
+            case _:
+                return
+
+    def _markup(self, incident: Incident, settings: GroupSettings) -> InlineKeyboardMarkup | None:
+        return incident_keyboard(self._texts, incident, settings.language)
+
+
+class _Page:
+    """Lines of a card, parts of which are hidden."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._hidden: list[MessageEntity] = []
+
+    def add(self, line: str, *, hidden: str | None = None) -> None:
+        """One more line; `hidden` is a part of it."""
+        if hidden:
+            before = self._text + line[: line.find(hidden)]
+            self._hidden.append(
+                MessageEntity(type=MessageEntityType.SPOILER, offset=utf16_length(before), length=utf16_length(hidden))
+            )
+        self._text += f"{line}\n"
+
+    def rendered(self) -> Rendered:
+        """All of it."""
+        return Rendered(self._text.rstrip("\n"), tuple(self._hidden))

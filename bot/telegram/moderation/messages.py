@@ -1,0 +1,142 @@
+"""A Telegram message of a group becomes one that moderation can judge: whose words are whose, and where it leads."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+from aiogram.enums import MessageEntityType
+from aiogram.types import InlineKeyboardMarkup, Message, MessageEntity
+
+from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind
+
+LINKS = frozenset({MessageEntityType.URL, MessageEntityType.MENTION})
+"""Entities whose own text is where they lead."""
+MEDIA = (
+    # An animation is a document too, and a venue has a location: the first that fits is what a message is.
+    ("photo", MediaKind.PHOTO), ("animation", MediaKind.ANIMATION), ("video", MediaKind.VIDEO),
+    ("video_note", MediaKind.VIDEO_NOTE), ("voice", MediaKind.VOICE), ("audio", MediaKind.AUDIO),
+    ("document", MediaKind.DOCUMENT), ("sticker", MediaKind.STICKER), ("contact", MediaKind.CONTACT),
+    ("venue", MediaKind.LOCATION), ("location", MediaKind.LOCATION), ("poll", MediaKind.POLL),
+    ("game", MediaKind.GAME), ("story", MediaKind.STORY), ("paid_media", MediaKind.OTHER),
+    ("live_photo", MediaKind.PHOTO), ("dice", MediaKind.OTHER), ("checklist", MediaKind.OTHER),
+    ("giveaway", MediaKind.OTHER), ("invoice", MediaKind.OTHER),
+)  # fmt: skip
+
+
+def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMessage:
+    """Read a message of a group.
+
+    Args:
+        message: the message, or a version of it.
+        parts: every part of the album that it belongs to; empty where it is none.
+    """
+    parts = sorted(parts or (message,), key=lambda part: part.message_id)
+    is_forward = any(part.forward_origin is not None for part in parts)
+    words = "\n\n".join(text for part in parts if (text := _words(part)))
+    media = [kind for part in parts for kind in _media(part)]
+    return GroupMessage(
+        group_id=message.chat.id,
+        message_ids=tuple(dict.fromkeys(part.message_id for part in parts)),
+        author=to_author(message),
+        sent_at=message.date,
+        edited_at=_edited_at(message),
+        text="" if is_forward else words,
+        quoted=_quoted(message),
+        forwarded=words if is_forward else "",
+        is_forward=is_forward,
+        links=tuple(dict.fromkeys(link for part in parts for link in _links(part))),
+        buttons=tuple(dict.fromkeys(target for part in parts for target in _targets(part.reply_markup))),
+        media=tuple(media),
+        via_bot=message.via_bot.username if message.via_bot is not None else None,
+        topic_id=(message.message_thread_id or 0) if message.is_topic_message else 0,
+        reply_to=message.reply_to_message.message_id if message.reply_to_message is not None else None,
+    )
+
+
+def to_author(message: Message) -> Author:
+    """Who wrote a message; a channel or an anonymous admin speaks in the name of a chat."""
+    chat, user = message.sender_chat, message.from_user
+    if chat is not None:
+        return Author(chat.id, AuthorKind.CHANNEL, chat.full_name, chat.username)
+    if user is None:
+        return Author(message.chat.id, AuthorKind.CHANNEL, message.chat.full_name)
+    kind = AuthorKind.BOT if user.is_bot else AuthorKind.USER
+    return Author(user.id, kind, user.full_name, user.username, user.language_code)
+
+
+def _edited_at(message: Message) -> datetime | None:
+    return None if message.edit_date is None else datetime.fromtimestamp(message.edit_date, UTC)
+
+
+def _words(message: Message) -> str:
+    """Everything of a message that can be read."""
+    words = [message.text or message.caption or ""]
+    if message.poll is not None:
+        words += [message.poll.question, *(option.text for option in message.poll.options)]
+    words += _rich(message, "text")
+    return "\n".join(word for word in words if word)
+
+
+def _quoted(message: Message) -> str:
+    """What a message quotes, or replies to; in a topic every message formally replies to the one that opened it."""
+    if message.quote is not None:
+        return message.quote.text
+    original = message.reply_to_message
+    if original is None or original.forum_topic_created is not None:
+        return ""
+    return original.text or original.caption or ""
+
+
+def _links(message: Message) -> Iterator[str]:
+    text = message.text or message.caption or ""
+    for entity in message.entities or message.caption_entities or ():
+        yield from _link(entity, text)
+    preview = message.link_preview_options
+    if preview is not None and preview.url:
+        # May be of an address that stands nowhere in the text.
+        yield preview.url
+    yield from _rich(message, "url")
+
+
+def _rich(message: Message, name: str) -> Iterator[str]:
+    """Every text or address in the blocks of a rich message, however deep."""
+    if message.rich_message is not None:
+        yield from _strings(message.rich_message.model_dump(), name)
+
+
+def _strings(value: object, name: str, *, inside: bool = False) -> Iterator[str]:
+    match value:
+        case str() if inside:
+            yield value
+        case dict():
+            for key, inner in cast("dict[str, object]", value).items():
+                yield from _strings(inner, name, inside=key == name)
+        case list():
+            for inner in cast("list[object]", value):
+                yield from _strings(inner, name, inside=inside)
+        case _:
+            return
+
+
+def _link(entity: MessageEntity, text: str) -> Iterator[str]:
+    if entity.type in LINKS:
+        yield entity.extract_from(text)
+    elif entity.type == MessageEntityType.TEXT_LINK and entity.url:
+        yield entity.url
+
+
+def _targets(markup: InlineKeyboardMarkup | None) -> Iterator[str]:
+    for row in markup.inline_keyboard if markup is not None else ():
+        for button in row:
+            if button.url:
+                yield button.url
+            if button.web_app is not None:
+                yield button.web_app.url
+            if button.login_url is not None:
+                yield button.login_url.url
+
+
+def _media(message: Message) -> Iterator[MediaKind]:
+    kind = next((kind for name, kind in MEDIA if getattr(message, name, None)), None)
+    if kind is not None:
+        yield kind

@@ -1,0 +1,89 @@
+"""What `/moderation` shows: a group's settings with their buttons, and its figures."""
+
+from datetime import timedelta
+
+from aiogram.types import InlineKeyboardMarkup, Message
+
+from bot.composition.moderation import ModerationServices
+from bot.telegram.api.messages import message_speaker
+from bot.telegram.moderation.keyboards import settings_keyboard
+from bot.telegram.moderation.labels import label
+from core.i18n import LAST_RESORT, Texts
+from services.moderation.domain.settings import GroupSettings
+from services.moderation.judging.judge import CONTEXT
+from services.usage.totals import UsageTotals
+
+STATISTICS_DAYS = 30
+
+
+class SettingsCard:
+    """Puts it into words.
+
+    Args:
+        moderation: where it is known.
+        texts: the words.
+        accounts: know what judging cost.
+    """
+
+    def __init__(self, moderation: ModerationServices, texts: Texts, accounts: UsageTotals) -> None:
+        self._moderation = moderation
+        self._texts = texts
+        self._accounts = accounts
+
+    async def settings_at(self, message: Message) -> GroupSettings:
+        """The settings of a group; of one that nobody has set anything in, what it would begin with."""
+        known = await self._moderation.groups.read(message.chat.id)
+        if known is not None:
+            return known
+        spoken = (message_speaker(message).language or LAST_RESORT).partition("-")[0]
+        language = spoken if spoken in self._texts.languages else LAST_RESORT
+        return GroupSettings(message.chat.id, language=language)
+
+    async def card(self, settings: GroupSettings) -> tuple[str, InlineKeyboardMarkup]:
+        """All settings, and the buttons that change them."""
+        texts, language = self._texts, settings.language
+        remote = await self._moderation.privacy.is_allowed(settings)
+
+        def answer(*, is_so: bool) -> str:
+            return texts.get("moderation-yes" if is_so else "moderation-no", language)
+
+        text = texts.get(
+            "moderation-settings",
+            language,
+            mode=label(texts, language, "moderation-mode", settings.mode),
+            preset=label(texts, language, "moderation-preset", settings.preset),
+            language=language,
+            ban=answer(is_so=settings.ban_allowed),
+            remote=answer(is_so=remote),
+            cards=texts.get(
+                "moderation-cards-here" if settings.cards_to is None else "moderation-cards-person", language
+            ),
+            budget=settings.budget,
+            reports=settings.report_threshold,
+        )
+        return text, settings_keyboard(texts, settings, remote=remote)
+
+    async def statistics(self, settings: GroupSettings) -> str:
+        """The figures of the last weeks."""
+        texts, language = self._texts, settings.language
+        figures = await self._moderation.statistics.of(settings.group_id, STATISTICS_DAYS)
+        since = self._accounts.today - timedelta(days=STATISTICS_DAYS - 1)
+        used = await self._accounts.of_purpose(f"telegram:{settings.group_id}", CONTEXT, since)
+        key = "moderation-cost-partly" if used.unpriced else "moderation-cost"
+        cost = texts.get(key, language, dollars=f"{used.cost_usd:.4f}", unpriced=used.unpriced)
+        return texts.get(
+            "moderation-stats",
+            language,
+            days=STATISTICS_DAYS,
+            seen=figures.seen,
+            judged=figures.judged,
+            asked=figures.asked,
+            share=f"{100 * figures.asked / figures.seen:.0f}" if figures.seen else "0",
+            unjudged=figures.unjudged,
+            acted=figures.acted,
+            carded=figures.carded,
+            undone=figures.undone,
+            input=figures.input_tokens,
+            output=figures.output_tokens,
+            cost=cost,
+        )

@@ -1,0 +1,1 @@
+"""Metrics, traces and status of the Telegram daemon."""

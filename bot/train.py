@@ -1,0 +1,140 @@
+"""`python -m bot train`: the local score's base, trained on a set of one's own and measured before it is used."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.clock import SystemClock
+from core.config.settings import Settings
+from core.db.database import Database, url_for
+from core.errors import StorageError
+from services.moderation.spam_score.base_model import HIGH, VERY_HIGH, fit, starter
+from services.moderation.spam_score.examples import Example, MalformedExample, read_examples
+from services.moderation.spam_score.store import BASE, ScoreStore
+from services.moderation.spam_score.validation import TooFewExamples, Validation, cross_validate, without_copies
+from services.moderation.spam_score.vectorizer import Vectors
+from services.moderation.spam_score.weights import Weights
+
+THRESHOLDS = (50, HIGH, VERY_HIGH)
+MOST_SOURCES = 50
+"""Lines of the table by source: the largest come first."""
+
+
+async def run(settings: Settings, file: Path | None, *, with_starter: bool = True, is_dry: bool = False) -> int:
+    """Measure, and train where there is a file; the exit code.
+
+    Args:
+        settings: where the database is.
+        file: labelled examples, a JSON object a line; None: the figures of the starter set are all that is wanted.
+        with_starter: whether the starter set is trained on as well.
+        is_dry: measure only.
+
+    Raises:
+        StartupError: the database cannot be used.
+    """
+    try:
+        own = await asyncio.to_thread(_read, file) if file is not None else []
+        shipped = starter() if with_starter or file is None else []
+        examples = without_copies([*own, *shipped])
+        vectors = await asyncio.to_thread(Vectors)
+        validation = await asyncio.to_thread(cross_validate, vectors, examples)
+    except OSError as error:
+        return _refuse(f"{file}: {error.strerror or type(error).__name__}")
+    except UnicodeDecodeError:
+        return _refuse(f"{file}: is not UTF-8")
+    except (MalformedExample, TooFewExamples) as error:
+        return _refuse(f"{file or 'the starter set'}: {error}")
+    _show(validation, copies=len(own) + len(shipped) - len(examples))
+    if file is None:
+        return 0
+    if is_dry:
+        _say("Nothing was changed (--dry-run).")
+        return 0
+    weights = await asyncio.to_thread(fit, vectors, examples)
+    if not await _replace(settings, weights, examples):
+        return 1
+    _say("This is the base now. Running bots notice within a minute; what groups have learned stays.")
+    return 0
+
+
+async def reset(settings: Settings) -> int:
+    """Go back to the starter set; the exit code.
+
+    Raises:
+        StartupError: the database cannot be used.
+    """
+    if not await _replace(settings, None, ()):
+        return 1
+    _say("The base is the starter set again. Running bots notice within a minute.")
+    return 0
+
+
+def _read(file: Path) -> list[Example]:
+    with file.open(encoding="utf-8-sig") as lines:
+        return list(read_examples(lines))
+
+
+async def _replace(settings: Settings, weights: Weights | None, examples: Sequence[Example]) -> bool:
+    """Put the weights into the database; whether it took them."""
+    settings.prepare_data_dir()
+    database = Database(url_for(settings))
+    await database.start()
+    try:
+        store = ScoreStore(database, SystemClock())
+        if weights is None:
+            await store.remove(BASE)
+        else:
+            spam = sum(each.is_spam for each in examples)
+            await store.replace(BASE, weights, spam_count=spam, ham_count=len(examples) - spam)
+    except StorageError as error:
+        _refuse(str(error))
+        return False
+    finally:
+        await database.close()
+    return True
+
+
+def _show(validation: Validation, copies: int) -> None:
+    total = validation.tally(0)
+    _say(f"{total.spam} spam and {total.ham} ham of {len(validation.sources)} sources; {copies} copies left out.")
+    if validation.by_source:
+        _say(f"Cross-validated in {validation.folds} parts, each scored by a model that knew none of its sources.")
+    else:
+        _say(
+            f"Cross-validated in {validation.folds} parts at random, because {validation.note}: the figures are better"
+        )
+        _say("than what a group that the model does not know will see.")
+    _say("")
+    _say(f"{'score from':<24}{'precision':>10}{'recall':>8}{'false positives':>18}")
+    for threshold in THRESHOLDS:
+        tally = validation.tally(threshold)
+        _say(
+            f"{threshold:<24}{tally.precision:>10.3f}{tally.recall:>8.3f}{_share(tally.false_positives, tally.ham):>18}"
+        )
+    _say("")
+    _say(f"{f'by source, from {HIGH}':<24}{'precision':>10}{'recall':>8}{'false positives':>18}{'spam':>7}{'ham':>7}")
+    sizes = {source: validation.tally(HIGH, source) for source in validation.sources}
+    largest = sorted(sizes, key=lambda source: -(sizes[source].spam + sizes[source].ham))
+    for source in largest[:MOST_SOURCES]:
+        tally = sizes[source]
+        _say(
+            f"{(source or '(not named)')[:23]:<24}{tally.precision:>10.3f}{tally.recall:>8.3f}"
+            f"{_share(tally.false_positives, tally.ham):>18}{tally.spam:>7}{tally.ham:>7}"
+        )
+    if len(largest) > MOST_SOURCES:
+        _say(f"... and {len(largest) - MOST_SOURCES} smaller ones")
+    _say("")
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part} of {whole}" if whole else "no ham"
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _refuse(reason: str) -> int:
+    sys.stderr.write(reason + "\n")
+    return 1

@@ -1,0 +1,130 @@
+"""What the web side shows: health, readiness, metrics, the state of the providers."""
+
+import asyncio
+import dataclasses
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from aiohttp import web
+from aiohttp.hdrs import ACCEPT, CACHE_CONTROL
+
+from bot.web.readiness import Readiness
+from bot.web.server import Route
+from core.errors import StorageError
+from core.observability.log import Redactor
+from core.observability.metrics import Metrics
+from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.status import ProviderStatus, ServiceStatus
+from services.usage.totals import UsageTotal, UsageTotals
+
+NOT_STORED = {CACHE_CONTROL: "no-store"}
+
+
+class Endpoints:
+    """The pages.
+
+    Args:
+        readiness: whether the bot can do its work.
+        metrics: the figures.
+        fallback: the providers.
+        accounts: what was used of them.
+        redactor: takes out what must not be shown, should it ever come so far.
+    """
+
+    def __init__(
+        self,
+        readiness: Readiness,
+        metrics: Metrics,
+        fallback: LLMProviderFallback,
+        accounts: UsageTotals,
+        redactor: Redactor,
+    ) -> None:
+        self._readiness = readiness
+        self._metrics = metrics
+        self._fallback = fallback
+        self._accounts = accounts
+        self._redactor = redactor
+        self._lag = metrics.gauge("event_loop_lag_seconds", "How long what is ready had to wait just now")
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """Where they are."""
+        return (
+            Route("GET", "/healthz", self.health, guarded=False),
+            Route("GET", "/readyz", self.ready, guarded=False),
+            Route("GET", "/metrics", self.metrics),
+            Route("GET", "/llm/status", self.status),
+        )
+
+    async def health(self, _request: web.Request) -> web.Response:
+        """The process lives; that this is answered shows that its event loop goes round."""
+        return self._json({"alive": True})
+
+    async def ready(self, _request: web.Request) -> web.Response:
+        """Whether every part of the bot is there, and what those that are not say."""
+        report = await self._readiness.look()
+        body = {
+            "ready": report.ready,
+            "parts": {name: "ok" if why is None else why for name, why in report.parts.items()},
+        }
+        return self._json(body, 200 if report.ready else 503)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """All figures, for Prometheus."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # Once through the loop, behind everything that is ready.
+        await asyncio.sleep(0)
+        self._lag.set(loop.time() - began)
+        body, content_type = self._metrics.exposition(request.headers.get(ACCEPT))
+        return web.Response(body=body, headers={"Content-Type": content_type, **NOT_STORED})
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """The providers by priority."""
+        try:
+            today = await self._accounts.by_provider(self._accounts.today)
+        except StorageError:
+            today = None
+        return self._json(provider_status(self._fallback.get_provider_status(), today))
+
+    def _json(self, body: object, status: int = 200) -> web.Response:
+        text = self._redactor.text(json.dumps(body, ensure_ascii=False, indent=2))
+        return web.Response(status=status, text=text + "\n", content_type="application/json", headers=NOT_STORED)
+
+
+def provider_status(status: ServiceStatus, today: Mapping[str, UsageTotal] | None) -> dict[str, object]:
+    """The state of the service as JSON takes it; instants in ISO 8601, times in seconds.
+
+    Args:
+        status: what is known of the providers; requests and failures are of this process, since its start.
+        today: what all replicas used of each today (UTC); None where that cannot be told.
+    """
+    return {
+        "forced": status.forced,
+        "preferred": status.preferred,
+        "shared": status.shared,
+        "providers": [_provider(provider, today) for provider in status.providers],
+    }
+
+
+def _provider(provider: ProviderStatus, today: Mapping[str, UsageTotal] | None) -> dict[str, object]:
+    fields = dataclasses.asdict(provider)
+    latest: Sequence[float] = fields.pop("first_output_s")
+    until = provider.until
+    used = None if today is None else today.get(provider.provider, UsageTotal())
+    return {
+        **fields,
+        "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds") if until is not None else None,
+        "first_output_median_s": round(statistics.median(latest), 3) if latest else None,
+        "first_output_p95_s": round(_percentile_95(latest), 3) if latest else None,
+        "requests_today": used.requests if used is not None else None,
+        "failures_today": used.failures if used is not None else None,
+        "cost_today_usd": used.cost_usd if used is not None else None,
+    }
+
+
+def _percentile_95(seconds: Sequence[float]) -> float:
+    # "inclusive" stays between the least and the largest, as /provider shows it.
+    return seconds[0] if len(seconds) == 1 else statistics.quantiles(seconds, n=20, method="inclusive")[-1]

@@ -1,0 +1,150 @@
+"""The web side: an HTTP server of few routes, each of which is behind the token unless it says otherwise."""
+
+import asyncio
+import errno
+import hmac
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+from aiohttp.hdrs import AUTHORIZATION, SERVER, WWW_AUTHENTICATE
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
+from pydantic import SecretStr
+
+from core.errors import StartupError
+
+log = structlog.get_logger()
+
+BODY_LIMIT = 1024 * 1024
+"""Bytes that a request may carry; an update of Telegram is far below that."""
+CLOSING_S = 3.0
+"""How long the end waits for requests that are being answered."""
+LINGER_S = 2.0
+"""How long what is left of a refused request's body is read, so that its sender gets to see the answer."""
+NO_TOKEN = "WEB_TOKEN is not set, so this path is closed. Set it to a long random word and send it as a bearer token.\n"  # noqa: S105 - a hint, not a token
+WRONG_TOKEN = "Send the value of WEB_TOKEN as `Authorization: Bearer ...`.\n"  # noqa: S105 - the same
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is answered under a path.
+
+    Args:
+        method: of HTTP; GET answers HEAD too.
+        path: without parameters.
+        handler: answers.
+        guarded: whether the caller has to show WEB_TOKEN; a route that is open keeps its own door, or has nothing to
+            hide.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    guarded: bool = True
+
+
+class WebServer:
+    """The server.
+
+    Args:
+        host: the address to listen on.
+        port: the port; 0 takes any that is free, and `port` tells which.
+        token: opens what is guarded; without one that stays closed.
+        routes: all of them.
+    """
+
+    def __init__(self, *, host: str, port: int, token: SecretStr | None, routes: Sequence[Route]) -> None:
+        self._host = host
+        self.port = port
+        self._token = token.get_secret_value().encode() if token is not None else None
+        self._open = frozenset(route.path for route in routes if not route.guarded)
+        app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._guarded])
+        for route in routes:
+            if route.method == "GET":
+                app.router.add_get(route.path, route.handler)
+            else:
+                app.router.add_route(route.method, route.path, route.handler)
+        app.on_response_prepare.append(_without_banner)
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=_protocol_log(), shutdown_timeout=CLOSING_S, lingering_time=LINGER_S
+        )
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            StartupError: the port is taken, or not to be had.
+        """
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self.port).start()
+        except (OSError, OverflowError) as error:
+            await self._runner.cleanup()
+            raise StartupError(_refusal(error, self._host, self.port)) from error
+        self.port = self._runner.addresses[0][1]
+        log.info("web.listening", host=self._host, port=self.port, guarded=self._token is not None)
+
+    async def close(self) -> None:
+        """Stop listening, and close every connection, at the latest after some seconds."""
+        await self._runner.cleanup()
+        log.info("web.closed")
+
+    @web.middleware
+    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        if resource is not None and resource.canonical in self._open:
+            return await self._answered(request, handler)
+        if self._token is None:
+            return web.Response(status=403, text=NO_TOKEN)
+        scheme, _, shown = request.headers.get(AUTHORIZATION, "").partition(" ")
+        if (
+            not hmac.compare_digest(shown.strip().encode(errors="surrogateescape"), self._token)
+            or scheme.lower() != "bearer"
+        ):
+            log.info("web.refused", method=request.method, path=request.path[:100])
+            return web.Response(status=401, text=WRONG_TOKEN, headers={WWW_AUTHENTICATE: "Bearer"})
+        return await self._answered(request, handler)
+
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except (asyncio.CancelledError, ConnectionError):
+            raise
+        except Exception:
+            log.exception("web.failed", method=request.method, path=request.path[:100])
+            return web.Response(status=500, text="Something went wrong here; the log tells more.\n")
+
+
+async def _without_banner(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.popall(SERVER, None)
+
+
+def _protocol_log() -> logging.Logger:
+    """What the library reports of requests that are none; it would quote them, with a traceback each."""
+    logger = logging.getLogger("bot.web.protocol")
+    logger.addFilter(_unquoted)
+    return logger
+
+
+def _unquoted(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    log.info("web.unreadable", error=type(error).__name__)
+    return False
+
+
+def _refusal(error: OSError | OverflowError, host: str, port: int) -> str:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    match getattr(error, "errno", None):
+        case errno.EADDRINUSE:
+            return f"WEB_PORT: port {port} of {host} is in use by another process, for example WEB_PORT={port + 1}"
+        case errno.EACCES:
+            return f"WEB_PORT: port {port} of {host} may not be used ({reason}), for example WEB_PORT=8080"
+        case _:
+            return f"WEB_HOST: {host} cannot be listened on with WEB_PORT={port} ({reason}), for example 127.0.0.1"

@@ -1,0 +1,59 @@
+"""Background tasks: one owner starts them, reports a death, and cancels them at shutdown."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+log = structlog.get_logger()
+
+
+class BackgroundTasks:
+    """Owns the tasks of one component.
+
+    A task that ends with an exception is logged as `task.died` and not restarted: a loop that must survive errors
+    handles them itself.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Schedules a coroutine as a named task. The reference is kept until the task is done."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def close(self) -> None:
+        """Cancels the tasks that are still running and waits for them. Safe to call twice."""
+        await cancel_and_wait(*self._tasks)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("task.died", task=task.get_name(), exc_info=error)
+
+
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
+    """Cancels tasks and waits until each has ended; how it ended stays with the task.
+
+    On Python 3.11 `asyncio.wait_for` can swallow a cancellation that arrives together with its result, so a task that
+    is still running after a second is cancelled again.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1.0)
+
+
+async def wait_first(task: asyncio.Task[Any], event: asyncio.Event) -> None:
+    """Returns when the task is done or the event is set, whichever comes first."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()

@@ -1,0 +1,1 @@
+"""SQLAlchemy database: SQLite file or PostgreSQL, tables, migrations."""

@@ -1,0 +1,159 @@
+"""The tables of moderation: groups, who is who in them, what was seen, what was done about it."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.db.tables import Base, PlainText, RowId, UtcDateTime
+
+
+class ModerationGroupRow(Base):
+    """A group in which somebody ran `/moderation on` once, and how it wants to be moderated."""
+
+    __tablename__ = "moderation_groups"
+
+    group_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    mode: Mapped[str] = mapped_column(String(8))
+    preset: Mapped[str] = mapped_column(String(8))
+    language: Mapped[str] = mapped_column(String(16))
+    ban_allowed: Mapped[bool] = mapped_column(Boolean)
+    remote: Mapped[bool] = mapped_column(Boolean)
+    cards_to: Mapped[int | None] = mapped_column(BigInteger)
+    rules: Mapped[str] = mapped_column(Text)
+    house_rules: Mapped[str] = mapped_column(PlainText)
+    budget: Mapped[int] = mapped_column(Integer)
+    report_threshold: Mapped[int] = mapped_column(Integer)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ModerationMemberRow(Base):
+    """How well a group knows somebody."""
+
+    __tablename__ = "moderation_members"
+
+    group_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    member_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    first_seen: Mapped[datetime] = mapped_column(UtcDateTime)
+    meaningful: Mapped[int] = mapped_column(Integer)
+
+
+class ProcessedVersionRow(Base):
+    """One version of a message that was looked at, without its text: `links` are checksums of where it leads."""
+
+    __tablename__ = "moderation_messages"
+    __table_args__ = (Index("ix_moderation_messages_album", "group_id", "album"),)
+
+    group_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    version: Mapped[str] = mapped_column(String(48), primary_key=True)
+    album: Mapped[str | None] = mapped_column(String(64))
+    links: Mapped[str] = mapped_column(Text)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    settled: Mapped[bool] = mapped_column(Boolean)
+    removed: Mapped[bool] = mapped_column(Boolean)
+
+
+class ModerationIncidentRow(Base):
+    """Something that was found, what was done about it, and what a person made of that.
+
+    `text` and `evidence` are erased a week later; the rest stays for the statistics.
+    """
+
+    __tablename__ = "moderation_incidents"
+    __table_args__ = (
+        UniqueConstraint("group_id", "message_id", "version", name="uq_moderation_incidents_message"),
+        Index("ix_moderation_incidents_card", "card_chat_id", "card_message_id"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    group_id: Mapped[int] = mapped_column(BigInteger)
+    message_id: Mapped[int] = mapped_column(BigInteger)
+    version: Mapped[str] = mapped_column(String(48))
+    message_ids: Mapped[str] = mapped_column(Text)
+    topic_id: Mapped[int] = mapped_column(BigInteger)
+    author_id: Mapped[int] = mapped_column(BigInteger)
+    author_kind: Mapped[str] = mapped_column(String(8))
+    author_name: Mapped[str] = mapped_column(PlainText)
+    text: Mapped[str | None] = mapped_column(PlainText)
+    category: Mapped[str] = mapped_column(String(16))
+    confidence: Mapped[int] = mapped_column(Integer)
+    evidence: Mapped[str | None] = mapped_column(PlainText)
+    source: Mapped[str] = mapped_column(String(16))
+    detail: Mapped[str] = mapped_column(PlainText)
+    provider: Mapped[str | None] = mapped_column(PlainText)
+    features: Mapped[str] = mapped_column(Text)
+    deletes: Mapped[bool] = mapped_column(Boolean)
+    sanction: Mapped[str] = mapped_column(String(8))
+    until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    dry_run: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    sanctioned: Mapped[str | None] = mapped_column(String(16))
+    deleted: Mapped[str | None] = mapped_column(String(16))
+    card_chat_id: Mapped[int | None] = mapped_column(BigInteger)
+    card_message_id: Mapped[int | None] = mapped_column(BigInteger)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
+    confirmed_by: Mapped[str | None] = mapped_column(PlainText)
+    banned_by: Mapped[str | None] = mapped_column(PlainText)
+    undone_by: Mapped[str | None] = mapped_column(PlainText)
+
+
+class ModerationWarningRow(Base):
+    """A warning that somebody has; `source` is what it is for, so that nothing is warned about twice."""
+
+    __tablename__ = "moderation_warnings"
+    __table_args__ = (
+        UniqueConstraint("group_id", "source", name="uq_moderation_warnings_source"),
+        Index("ix_moderation_warnings_member", "group_id", "member_id", "at"),
+    )
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    group_id: Mapped[int] = mapped_column(BigInteger)
+    member_id: Mapped[int] = mapped_column(BigInteger)
+    source: Mapped[str] = mapped_column(String(48))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ModerationReportRow(Base):
+    """Somebody reported a message."""
+
+    __tablename__ = "moderation_reports"
+    __table_args__ = (Index("ix_moderation_reports_reporter", "group_id", "reporter_id", "at"),)
+
+    group_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    reporter_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ModerationPendingRow(Base):
+    """A message that nobody could judge when it came; `payload` is the message as JSON, gone when it is judged."""
+
+    __tablename__ = "moderation_pending"
+
+    group_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    version: Mapped[str] = mapped_column(String(48), primary_key=True)
+    payload: Mapped[str] = mapped_column(Text)
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    attempts: Mapped[int] = mapped_column(Integer)
+
+
+class ModerationCountsRow(Base):
+    """What happened in a group on one day, in UTC: the figures of `/moderation stats`."""
+
+    __tablename__ = "moderation_days"
+
+    group_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    day: Mapped[str] = mapped_column(String(10), primary_key=True)
+    seen: Mapped[int] = mapped_column(Integer)
+    judged: Mapped[int] = mapped_column(Integer)
+    asked: Mapped[int] = mapped_column(Integer)
+    acted: Mapped[int] = mapped_column(Integer)
+    carded: Mapped[int] = mapped_column(Integer)
+    undone: Mapped[int] = mapped_column(Integer)
+    unjudged: Mapped[int] = mapped_column(Integer)
+    input_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,1 @@
+"""Redis clients and the helpers that keep a slow Redis off the request path."""

@@ -1,0 +1,99 @@
+"""The Redis client: one server, Sentinel, Cluster, or the embedded store where no server is configured."""
+
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import redis.asyncio as redis
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
+
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
+"""Raised by a client whose server is unreachable, slow or refuses the command."""
+
+CONNECT_TIMEOUT_S = 1.0
+COMMAND_TIMEOUT_S = 1.0
+"""redis-py's defaults wait 2.9 s for a server that refuses and over 30 s for a black hole."""
+POOL_SIZE = 50
+POOL_WAIT_S = 1.0
+HEALTH_CHECK_S = 15
+DEFAULT_PORTS = {"sentinel": 26379, "cluster": 6379}
+
+
+def open_redis(url: str | None) -> redis.Redis:
+    """A client that answers in strings, fails fast and never retries by itself.
+
+    Args:
+        url: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`,
+            `redis+cluster://host:port,host:port`, or None for the embedded store. A password in the URL is that of
+            the data servers.
+    """
+    if url is None:
+        from fakeredis import FakeAsyncRedis  # noqa: PLC0415 - a daemon with a server need not load the embedded one
+
+        return FakeAsyncRedis(decode_responses=True)
+    options: dict[str, Any] = {  # Any: keyword arguments of several constructors
+        "decode_responses": True,
+        # A value that is no UTF-8 is one that its reader cannot use, and no reason to refuse all those beside it.
+        "encoding_errors": "replace",
+        "socket_timeout": COMMAND_TIMEOUT_S,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "health_check_interval": HEALTH_CHECK_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    parts = urlsplit(url)
+    match parts.scheme.partition("+"):
+        case (_, "+", "sentinel"):
+            return _sentinel(parts, options)
+        case (_, "+", "cluster"):
+            return _cluster(parts, options)
+        case _:
+            pool = redis.BlockingConnectionPool.from_url(url, max_connections=POOL_SIZE, timeout=POOL_WAIT_S, **options)
+            return redis.Redis.from_pool(pool)
+
+
+def _sentinel(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
+    service, _, database = parts.path.strip("/").partition("/")
+    patience = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+    sentinel = Sentinel(_nodes(parts, DEFAULT_PORTS["sentinel"]), sentinel_kwargs=patience)
+    return sentinel.master_for(
+        service or "mymaster",
+        connection_pool_class=_MasterPool,
+        db=int(database or 0),
+        **_credentials(parts),
+        **_tls(parts),
+        **options,
+    )
+
+
+class _MasterPool(SentinelConnectionPool):
+    """Connections to the master; closes those to the sentinels too, which nobody else does."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        manager: Sentinel = self.sentinel_manager
+        await manager.aclose()
+
+
+def _cluster(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
+    nodes = [ClusterNode(host, port) for host, port in _nodes(parts, DEFAULT_PORTS["cluster"])]
+    cluster: Any = redis.RedisCluster(startup_nodes=nodes, **_credentials(parts), **_tls(parts), **options)
+    return cluster  # Any: the cluster client has the commands, pipeline and pubsub of Redis without being its subclass
+
+
+def _nodes(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    nodes = [urlsplit(f"//{host}") for host in hosts]
+    return [(node.hostname or "localhost", node.port or default_port) for node in nodes]
+
+
+def _credentials(parts: SplitResult) -> dict[str, str]:
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    given = {"username": unquote(user), "password": unquote(password)}
+    return {name: value for name, value in given.items() if value}
+
+
+def _tls(parts: SplitResult) -> dict[str, bool]:
+    return {"ssl": True} if parts.scheme.startswith("rediss") else {}

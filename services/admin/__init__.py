@@ -1,0 +1,1 @@
+"""Operator actions: audit trail and notices."""

@@ -1,0 +1,98 @@
+"""The agent that chats: its instructions, its tools, and the model it gets from the fallback service."""
+
+import pydantic_ai
+from opentelemetry.trace import TracerProvider
+from pydantic_ai import Agent, RunContext
+from pydantic_ai.models.instrumented import InstrumentationSettings
+from pydantic_ai.usage import UsageLimits
+
+from core.messages import ChatKind
+from services.chat.tools import TurnContext, equip
+from services.llm.models.factory import LLMModelFactory
+from services.llm.models.routed import RoutedModel
+from services.llm.models.streams import Listener
+from services.llm.routing.attempts import ModelChoice
+
+LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
+"""The most that one turn may cost: steps of the tool loop, and tools called in them."""
+
+CHARACTER = """\
+You are Understudy, a helpful assistant in a chat. Answer in the language of the user's message, to the point, and \
+say so when you do not know. You may use Markdown: bold, italics, lists, code, quotes, short tables. Chat messages \
+are read on a phone, so prefer short paragraphs."""
+
+GROUP = """\
+This is a group chat{title}. Each message begins with the name of who wrote it; answer the last one and address its \
+writer where it helps. Do not begin your answer with a name."""
+
+PRIVATE = "This is a private chat with {name}."
+
+
+class AgentFactory:
+    """Makes the agent and the model that it runs with.
+
+    Args:
+        models: makes models that go through the fallback service.
+        spans: where the library's own spans go, without what was said; None: nowhere.
+    """
+
+    def __init__(self, models: LLMModelFactory, spans: TracerProvider | None = None) -> None:
+        # The library would write an advertisement to the terminal at the first run, in the middle of a chat.
+        pydantic_ai.BANNER_ENABLED = False
+        self._models = models
+        self._agent = _agent()
+        if spans is not None:
+            self._agent.instrument = InstrumentationSettings(
+                tracer_provider=spans, include_content=False, include_model_request_parameters=False
+            )
+
+    @property
+    def agent(self) -> Agent[TurnContext, str]:
+        """The agent; it keeps nothing between runs, so one serves everybody."""
+        return self._agent
+
+    def model(
+        self,
+        choice: ModelChoice | None,
+        *,
+        local_only: bool = False,
+        speaker: str | None = None,
+        listener: Listener | None = None,
+        chat: str | None = None,
+    ) -> RoutedModel:
+        """The model of one turn.
+
+        Args:
+            choice: the user's choice of a provider, if any.
+            local_only: the chat has not agreed to remote providers.
+            speaker: who is answered, such as `telegram:123`.
+            listener: hears the text as it comes.
+            chat: where, such as `telegram:-100`.
+
+        Raises:
+            UnknownProvider: the choice is not a configured provider.
+        """
+        return self._models.create_llm_model_with_fallback(
+            "chat", force_provider=choice, local_only=local_only, speaker=speaker, chat=chat, listener=listener
+        )
+
+
+def _agent() -> Agent[TurnContext, str]:
+    # `instructions` are made anew for each turn; a `system_prompt` would freeze the date into the history.
+    agent = Agent(deps_type=TurnContext, instructions=CHARACTER, retries=2)
+    agent.instructions(_circumstances)
+    equip(agent)
+    return agent
+
+
+async def _circumstances(context: RunContext[TurnContext]) -> str:
+    # A coroutine although it waits for nothing: the library would send a plain function through a thread.
+    turn = context.deps
+    if turn.chat_kind is ChatKind.GROUP:
+        where = GROUP.format(title=f' called "{turn.chat_title}"' if turn.chat_title else "")
+    else:
+        where = PRIVATE.format(name=turn.user_name)
+    lines = [f"Today is {turn.clock.now():%A, %Y-%m-%d} (UTC).", where]
+    if turn.language:
+        lines.append(f"The user's language setting is {turn.language}.")
+    return "\n".join(lines)

@@ -1,0 +1,435 @@
+"""One turn: a message comes in, an answer is written as it streams, and what was said is saved."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+from pydantic_ai import Agent, AgentRun
+from pydantic_ai.messages import (
+    BinaryContent,
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    TextPart,
+    UserContent,
+    UserPromptPart,
+)
+
+from core.clock import Clock
+from core.errors import ContextWindowExceeded, StorageError, UnknownProvider
+from core.i18n import Texts
+from core.messages import ChatKind, Incoming, preference_scope
+from services.chat.agent import LIMITS, AgentFactory
+from services.chat.deferred_writes import DeferredWrites
+from services.chat.failures import TurnOutcome, classify_failure
+from services.chat.observer import TurnObserver
+from services.chat.reply import Reply, ReplyPhase
+from services.chat.store.conversation import ANSWERED, Thread, Turn, TurnStatus
+from services.chat.store.notes import Notes
+from services.chat.store.turns import TurnStore
+from services.chat.thread_names import Beginning, ThreadNamer
+from services.chat.tools import TurnContext
+from services.llm.models.provenance import last_provenance
+from services.llm.models.routed import RoutedModel
+from services.llm.routing.attempts import ModelChoice
+from services.preferences import ChatPreferences, PreferenceStore
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatStores:
+    """Where a turn reads and writes."""
+
+    threads: TurnStore
+    notes: Notes
+    preferences: PreferenceStore
+
+
+@dataclass(slots=True)
+class _TurnRun:
+    """What is known of a turn while it runs."""
+
+    incoming: Incoming
+    reply: Reply
+    prompt: ModelRequest
+    choice: ModelChoice | None
+    origin: str | None
+    began: float
+    thread: Thread | None = None
+    replaces_id: int | None = None
+    """The turn whose place this one takes once it is answered."""
+    preference: ChatPreferences = field(default_factory=ChatPreferences)
+    turn: Turn | None = None
+    messages: Sequence[ModelMessage] = ()
+    """What came after the prompt."""
+    remembered: bool = True
+    """Whether the history could be read."""
+    is_answered: bool = False
+    """Whether this was answered in an earlier life of the process: then only its delivery is left to be done."""
+
+    @property
+    def before_id(self) -> int | None:
+        """The turn before which the history ends."""
+        return self.replaces_id if self.replaces_id is not None or self.turn is None else self.turn.id
+
+
+class ChatService:
+    """Answers messages.
+
+    Args:
+        agents: the agent and its models.
+        stores: conversations, notes, preferences.
+        texts: what users are told.
+        clock: the time.
+        history_tokens: the budget of a conversation's context.
+        demos: the ids of the demo providers, whose answers say what they are.
+        asks_consent: whether a chat's messages stay with local providers until it agreed to remote ones.
+        watch: sees each turn begin and end.
+        titles: names threads, after their first answer.
+    """
+
+    def __init__(  # noqa: PLR0913 - what answers, and with what
+        self,
+        *,
+        agents: AgentFactory,
+        stores: ChatStores,
+        texts: Texts,
+        clock: Clock,
+        history_tokens: int,
+        demos: frozenset[str] = frozenset(),
+        asks_consent: bool = False,
+        watch: TurnObserver | None = None,
+        titles: ThreadNamer | None = None,
+    ) -> None:
+        self._agents = agents
+        self._stores = stores
+        self._texts = texts
+        self._clock = clock
+        self._history_tokens = history_tokens
+        self._demos = demos
+        self._asks_consent = asks_consent
+        self._titles = titles
+        self._backlog = DeferredWrites()
+        self._watch = watch or TurnObserver()
+
+    @property
+    def unsaved(self) -> int:
+        """How many turns wait for the database."""
+        return len(self._backlog)
+
+    async def respond(
+        self,
+        incoming: Incoming,
+        reply: Reply,
+        *,
+        retry_of: Turn | None = None,
+        choice: ModelChoice | None = None,
+        origin: str | None = None,
+    ) -> None:
+        """Answer a message, or answer an earlier one again.
+
+        Faults of providers and of the database end the reply, they are not raised. A cancellation ends it as
+        interrupted, saves it and is passed on; with an origin it is not saved, since the job is done again.
+
+        Args:
+            incoming: the message; of a Retry, who wants it and where.
+            reply: what to write to.
+            retry_of: the turn to answer again.
+            choice: the provider (and model) to ask first, for this answer only.
+            origin: the job that this answers, where that may be done again: a turn that it has begun goes on, and
+                one that it has ended is only written to the reply once more.
+        """
+        prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else to_prompt(incoming)
+        run = _TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
+        if retry_of is not None:
+            run.thread, run.replaces_id = retry_of.thread, _place_of(retry_of)
+        with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)), self._watch.turn(reply):
+            try:
+                ending = await self._converse(run)
+            except asyncio.CancelledError:
+                if run.origin is None:
+                    await self._close(run, TurnOutcome(ReplyPhase.INTERRUPTED, "shutting-down"))
+                else:
+                    # Not saved: the job is done again, and the answer made anew in the same message.
+                    reply.is_handed_back = True
+                    notice = self._texts.get("handed-back", incoming.speaker.language)
+                    reply.end(ReplyPhase.INTERRUPTED, notice)
+                    log.info("turn.handed_back")
+                raise
+            if run.is_answered:
+                self._tell_again(run)
+                return
+            # What its user has read is saved, even if a shutdown comes at this very moment.
+            await _to_its_end(self._close(run, ending))
+
+    async def save_unsaved(self) -> None:
+        """Save what the database did not take before, as far as it takes it now."""
+        await self._backlog.flush()
+
+    async def _converse(self, run: _TurnRun) -> TurnOutcome:
+        try:
+            history = await self._open(run)
+            if run.is_answered:
+                return TurnOutcome(ReplyPhase.COMPLETE)
+            task = asyncio.create_task(self._answer(run, history), name="turn.answer")
+            run.reply.on_stop(task.cancel)
+            await task
+        except asyncio.CancelledError:
+            this = asyncio.current_task()
+            if this is not None and this.cancelling():
+                raise
+            return TurnOutcome(ReplyPhase.STOPPED, "stopped")
+        except Exception as error:  # noqa: BLE001 - every failure has an answer for the user; `ending_of` logs the rest
+            return classify_failure(error, run.reply)
+        return TurnOutcome(ReplyPhase.COMPLETE)
+
+    async def _open(self, run: _TurnRun) -> list[ModelMessage]:
+        """Read the history and save the prompt; an answer without memory is better than none."""
+        threads, key = self._stores.threads, run.incoming.key
+        is_next = await self._backlog.flush()
+        history: list[ModelMessage] = []
+        try:
+            run.preference = await self._stores.preferences.get(preference_scope(key))
+            run.thread = run.thread or await threads.current(key)
+            history = await threads.history(run.thread, self._history_tokens, before_turn=run.replaces_id)
+        except StorageError as error:
+            log.error("turn.history_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
+            run.remembered = False
+        # While earlier turns wait for the database, so does this one: it takes neither now, and their order counts.
+        if is_next:
+            try:
+                await self._open_turn(run)
+            except StorageError as error:
+                log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - the same
+        return history
+
+    async def _open_turn(self, run: _TurnRun) -> Turn:
+        """Save the prompt, unless it is saved already."""
+        if run.turn is None:
+            run.thread = run.thread or await self._stores.threads.current(run.incoming.key)
+            speaker = run.incoming.speaker.user_id
+            run.turn = await self._stores.threads.open_turn(
+                run.thread, speaker, run.prompt, replaces_id=run.replaces_id, origin=run.origin
+            )
+            run.reply.turn_id = run.turn.id
+            run.reply.earlier_ids = run.turn.answer_ids
+            if run.turn.status in ANSWERED:
+                run.messages = (await self._stores.threads.answer_of(run.turn.id))[1:]
+                run.is_answered = True
+        return run.turn
+
+    def _tell_again(self, run: _TurnRun) -> None:
+        """Write the answer of an earlier life once more: nobody knows whether all of it was delivered."""
+        for message in run.messages:
+            for part in message.parts:
+                if isinstance(part, TextPart):
+                    run.reply.begin_part()
+                    run.reply.write(part.content)
+        status = run.turn.status if run.turn is not None else TurnStatus.COMPLETE
+        log.info("turn.told_again", status=status)
+        self._end(run, _ENDINGS_AGAIN.get(status, TurnOutcome(ReplyPhase.COMPLETE)), is_blind=_sign(run), is_saved=True)
+
+    async def _answer(self, run: _TurnRun, history: list[ModelMessage]) -> None:
+        try:
+            await self._run_agent(run, history)
+        except ContextWindowExceeded:
+            if not history or run.reply.text:
+                raise
+            log.info("turn.compacted", messages=len(history))
+            await self._run_agent(run, await self._compacted(run))
+
+    async def _compacted(self, run: _TurnRun) -> list[ModelMessage]:
+        """The history within half the budget."""
+        if run.thread is None:
+            return []
+        try:
+            return await self._stores.threads.history(run.thread, self._history_tokens // 2, before_turn=run.before_id)
+        except StorageError as error:
+            log.error("turn.history_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
+            run.remembered = False
+            return []
+
+    async def _run_agent(self, run: _TurnRun, history: list[ModelMessage]) -> None:
+        incoming = run.incoming
+        context = TurnContext(
+            clock=self._clock,
+            notes=self._stores.notes,
+            user_id=incoming.speaker.user_id,
+            user_name=incoming.speaker.name,
+            scope=preference_scope(incoming.key),
+            chat_kind=incoming.chat_kind,
+            chat_title=incoming.chat_title,
+            language=incoming.speaker.language,
+        )
+        async with self._agents.agent.iter(
+            message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
+        ) as agent_run:
+            try:
+                await _stream(agent_run)
+            finally:
+                run.messages = agent_run.new_messages()
+
+    def _model(self, run: _TurnRun) -> RoutedModel:
+        choice = run.choice
+        if choice is None and run.preference.provider is not None:
+            choice = ModelChoice(run.preference.provider, run.preference.model)
+        local_only = self._is_local_only(run)
+        speaker = f"{run.incoming.key.surface}:{run.incoming.speaker.user_id}"
+        chat = preference_scope(run.incoming.key)
+        try:
+            return self._agents.model(choice, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
+        except UnknownProvider as error:
+            # What was chosen once may not be configured any more.
+            log.info("turn.choice_gone", provider=error.provider)
+            return self._agents.model(None, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
+
+    def _is_local_only(self, run: _TurnRun) -> bool:
+        # Also where the database does not say: no message leaves because of a fault of ours.
+        return self._asks_consent and not run.preference.remote_consent
+
+    async def _close(self, run: _TurnRun, ending: TurnOutcome) -> None:
+        """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""
+        self._watch.used(run.messages)
+        is_blind = _sign(run)
+        saved = False
+        try:
+            saved = await self._save(run, ending)
+        except Exception:
+            # The answer is there all the same.
+            log.exception("turn.lost")
+        finally:
+            self._end(run, ending, is_blind=is_blind, is_saved=saved)
+        if saved and ending.phase is ReplyPhase.COMPLETE:
+            self._have_named(run)
+        log.info(
+            "turn.ended",
+            phase=run.reply.phase.name.lower(),
+            provider=run.reply.provider,
+            model=run.reply.model,
+            seconds=round(self._clock.monotonic() - run.began, 3),
+        )
+
+    def _end(self, run: _TurnRun, ending: TurnOutcome, *, is_blind: bool, is_saved: bool) -> None:
+        language = run.incoming.speaker.language
+        notice = self._texts.get(ending.key, language, **ending.arguments) if ending.key is not None else None
+        run.reply.end(ending.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
+
+    def _have_named(self, run: _TurnRun) -> None:
+        """A thread without a name gets one from this answer."""
+        if self._titles is None or run.thread is None or run.thread.name is not None or not run.reply.text:
+            return
+        self._titles.want(
+            Beginning(
+                thread=run.thread,
+                message=run.incoming.text or answer_text(run.prompt),
+                answer=run.reply.text,
+                language=run.incoming.speaker.language,
+                local_only=self._is_local_only(run),
+                is_demo=run.reply.provider in self._demos,
+            )
+        )
+
+    def _footer(self, run: _TurnRun, *, is_blind: bool, is_saved: bool) -> str | None:
+        """What there is to say about an answer, if there is one."""
+        reply, language = run.reply, run.incoming.speaker.language
+        if not reply.text:
+            return None
+        lines = [
+            self._texts.get("answered-by", language, provider=reply.provider)
+            if run.preference.footers and reply.provider
+            else None,
+            self._texts.get("demo-footer", language) if reply.provider in self._demos else None,
+            self._texts.get("cannot-see-image", language) if is_blind else None,
+            None if run.remembered else self._texts.get("degraded-memory-footer", language),
+            None if is_saved else self._texts.get("failed-storage-footer", language),
+        ]
+        return "\n".join(line for line in lines if line) or None
+
+    async def _save(self, run: _TurnRun, ending: TurnOutcome) -> bool:
+        """Save the turn now or, if the database does not take it, later."""
+        status = ending.status
+        if run.replaces_id is not None and not run.reply.text:
+            # A Retry of which nothing came takes nobody's place.
+            status = TurnStatus.FAILED
+        messages = () if status is TurnStatus.FAILED else run.messages
+        usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
+
+        async def save() -> None:
+            turn = await self._open_turn(run)
+            await self._stores.threads.close_turn(
+                turn.id,
+                status,
+                messages,
+                provider=run.reply.provider,
+                model=run.reply.model,
+                input_tokens=sum(entry.input_tokens for entry in usage) or None,
+                output_tokens=sum(entry.output_tokens for entry in usage) or None,
+            )
+
+        return await self._backlog.save(save)
+
+
+_ENDINGS_AGAIN = {
+    TurnStatus.STOPPED: TurnOutcome(ReplyPhase.STOPPED, "stopped"),
+    TurnStatus.INTERRUPTED: TurnOutcome(ReplyPhase.INTERRUPTED, "interrupted"),
+}
+"""How an answer that is told again ended, where that needs a word."""
+
+
+def _sign(run: _TurnRun) -> bool:
+    """Write into the reply who gave it; whether some of it was given by a model that does not see."""
+    stamps = [stamp for message in run.messages if (stamp := last_provenance([message])) is not None]
+    if stamps:
+        run.reply.provider, run.reply.model = stamps[-1].provider, stamps[-1].model
+        # Each step of a tool loop is a request of its own, and may have met others.
+        run.reply.failed_over = tuple(dict.fromkeys(failed for stamp in stamps for failed in stamp.failed))
+    return any(stamp.blind for stamp in stamps)
+
+
+def _place_of(turn: Turn) -> int:
+    """The turn whose place a Retry takes: that turn, or what it was to replace itself, had it been answered."""
+    is_open = turn.status in {TurnStatus.RUNNING, TurnStatus.FAILED}
+    return turn.replaces_id if is_open and turn.replaces_id is not None else turn.id
+
+
+async def _to_its_end(work: Coroutine[object, object, None]) -> None:
+    """Do something to its end; a cancellation is passed on after that, and a second one at once."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait({task})
+        finally:
+            task.cancel()
+        raise
+
+
+async def _stream(agent_run: AgentRun[TurnContext, str]) -> None:
+    """Drive a run to its end; its model writes each piece of text to the reply as it comes."""
+    async for node in agent_run:
+        if Agent.is_model_request_node(node):
+            async with node.stream(agent_run.ctx) as events:
+                async for _ in events:
+                    pass
+
+
+def answer_text(prompt: ModelRequest) -> str:
+    """What a user wrote, without the files."""
+    contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
+    texts = [[content] if isinstance(content, str) else content for content in contents]
+    return "\n".join(item for items in texts for item in items if isinstance(item, str))
+
+
+def to_prompt(incoming: Incoming) -> ModelRequest:
+    """The message as a model reads it: in a group with its speaker's name, with what it replies to, then its files."""
+    text = incoming.text
+    if incoming.chat_kind is ChatKind.GROUP:
+        text = f"{incoming.speaker.name}: {text}"
+    if incoming.quoted:
+        text = f"[In reply to this message:]\n{incoming.quoted}\n[The message itself:]\n{text}"
+    files = [BinaryContent(file.data, media_type=file.media_type) for file in incoming.attachments]
+    content: str | list[UserContent] = [*filter(None, [text]), *files] if files else text
+    return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])

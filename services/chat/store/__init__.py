@@ -1,0 +1,1 @@
+"""Persistent conversations: threads, turns, transcripts, notes."""

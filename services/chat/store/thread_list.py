@@ -1,0 +1,79 @@
+"""The threads of a chat or topic: looked through, taken up again, renamed, thrown away."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, update
+
+from core.db.database import Database
+from core.db.tables import ThreadRow, TurnRow
+from core.messages import ConversationKey
+from services.chat.store.conversation import Thread
+from services.chat.store.queries import of_key, thread_of
+
+MAX_NAME = 60
+"""Characters of a name that somebody gives; what is longer is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedThread:
+    """A thread, and whether the next message goes to it."""
+
+    thread: Thread
+    is_current: bool
+
+
+class ThreadList:
+    """The threads of every chat. Ids come from outside: each method keeps to the threads of its key.
+
+    Each method raises StorageError where the database fails.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, key: ConversationKey, limit: int, offset: int = 0) -> list[ListedThread]:
+        """Threads in which something was said, and the current one, newest first."""
+        said = select(TurnRow.id).where(TurnRow.thread_id == ThreadRow.id).exists()
+        query = select(ThreadRow).where(*of_key(key), said | ThreadRow.is_current).order_by(ThreadRow.id.desc())
+        async with self._database.reading() as session:
+            rows = await session.scalars(query.limit(limit).offset(offset))
+            return [ListedThread(thread_of(row), row.is_current) for row in rows]
+
+    async def find(self, key: ConversationKey, thread_id: int) -> ListedThread | None:
+        """One of the threads; None where it is not there any more."""
+        async with self._database.reading() as session:
+            row = await session.scalar(select(ThreadRow).where(*of_key(key), ThreadRow.id == thread_id))
+        return None if row is None else ListedThread(thread_of(row), row.is_current)
+
+    async def switch(self, key: ConversationKey, thread_id: int) -> Thread | None:
+        """Have the next message go to this thread; None where it is not there any more."""
+        async with self._database.session() as session:
+            # Of two switches at once the second one waits here, at the first row, and finds what the first one left.
+            all_of_key = select(ThreadRow).where(*of_key(key)).order_by(ThreadRow.id).with_for_update()
+            rows = (await session.scalars(all_of_key)).all()
+            found = next((row for row in rows if row.id == thread_id), None)
+            if found is None:
+                return None
+            aside = update(ThreadRow).where(*of_key(key), ThreadRow.is_current, ThreadRow.id != thread_id)
+            await session.execute(aside.values(is_current=False))
+            await session.execute(update(ThreadRow).where(ThreadRow.id == thread_id).values(is_current=True))
+            return thread_of(found)
+
+    async def rename(self, key: ConversationKey, thread_id: int, name: str) -> str | None:
+        """Give a thread another name, on one line; what it is called now, None where it is not there or nameless."""
+        line = " ".join(name.split())[:MAX_NAME].rstrip()
+        if not line:
+            return None
+        renamed = update(ThreadRow).where(*of_key(key), ThreadRow.id == thread_id).values(name=line)
+        async with self._database.session() as session:
+            found = await session.scalar(renamed.returning(ThreadRow.id))
+        return None if found is None else line
+
+    async def delete(self, key: ConversationKey, thread_id: int) -> bool:
+        """Throw a thread away with all that was said in it; whether it was there.
+
+        After the current one, the next message begins a new one.
+        """
+        gone = delete(ThreadRow).where(*of_key(key), ThreadRow.id == thread_id).returning(ThreadRow.id)
+        async with self._database.session() as session:
+            return await session.scalar(gone) is not None

@@ -1,0 +1,170 @@
+"""A turn's messages as they are stored: JSON without bytes, and the user's files beside it.
+
+A file of the user becomes the text "[image]" with its digest in the metadata, which is not sent to a model: what is
+not restored reads as that text. Files that a model or a tool made are only ever the text.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic_ai.messages import (
+    BaseToolReturnPart,
+    BinaryContent,
+    FilePart,
+    ModelMessage,
+    ModelMessagesTypeAdapter,
+    ModelRequest,
+    ModelResponse,
+    TextContent,
+    TextPart,
+    UserContent,
+    UserPromptPart,
+)
+from pydantic_core import PydanticSerializationError
+
+from core.db.tables import storable
+
+_DIGEST = "attachment"
+
+
+class UnreadableTranscript(ValueError):
+    """The stored text is not what this version can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """Messages ready to be stored.
+
+    Args:
+        messages: what `json` says, with "[image]" in place of each file.
+        json: for the database.
+        attachments: the user's files, by their digest.
+    """
+
+    messages: Sequence[ModelMessage]
+    json: str
+    attachments: Mapping[str, BinaryContent]
+
+
+def store(messages: Sequence[ModelMessage]) -> Transcript:
+    """Take the files out and serialise the rest; there is no message that cannot be stored."""
+    attachments: dict[str, BinaryContent] = {}
+    detached = [_detach(message, attachments) for message in messages]
+    return Transcript(detached, _dump(detached), attachments)
+
+
+def has_files(messages: Sequence[ModelMessage]) -> bool:
+    """Whether there is a file of the user's in them."""
+    return any(isinstance(item, BinaryContent) for message in messages for item in _items(message))
+
+
+def load(stored: str) -> list[ModelMessage]:
+    """The messages again, files as text.
+
+    Raises:
+        UnreadableTranscript: the text is damaged; the error does not repeat it.
+    """
+    try:
+        return ModelMessagesTypeAdapter.validate_json(stored)
+    except ValidationError as error:
+        raise UnreadableTranscript(f"{error.error_count()} mistakes in stored messages") from None
+
+
+def digests(messages: Sequence[ModelMessage]) -> list[str]:
+    """Which of the user's files the messages speak of, in order."""
+    return [digest for message in messages for item in _items(message) if (digest := _digest(item)) is not None]
+
+
+def restore(
+    messages: Sequence[ModelMessage], attachments: Mapping[str, BinaryContent], limit: int
+) -> list[ModelMessage]:
+    """Put back the last `limit` of the user's files, where their bytes are given."""
+    skipped = max(0, len(digests(messages)) - limit)
+    restored: list[ModelMessage] = []
+    for message in messages:
+        parts = list(message.parts)
+        for index, part in enumerate(parts):
+            if not isinstance(part, UserPromptPart) or isinstance(part.content, str):
+                continue
+            content: list[UserContent] = []
+            for item in part.content:
+                digest = _digest(item)
+                if digest is None or skipped:
+                    skipped -= digest is not None
+                    content.append(item)
+                else:
+                    content.append(attachments.get(digest, item))
+            parts[index] = replace(part, content=content)
+        restored.append(_with_parts(message, parts))
+    return restored
+
+
+def _items(message: ModelMessage) -> list[UserContent]:
+    parts = [part for part in message.parts if isinstance(part, UserPromptPart)]
+    return [item for part in parts if not isinstance(part.content, str) for item in part.content]
+
+
+def _digest(item: UserContent) -> str | None:
+    if not isinstance(item, TextContent) or not isinstance(item.metadata, dict):
+        return None
+    digest = cast("dict[str, Any]", item.metadata).get(_DIGEST)  # metadata is whatever JSON said
+    return digest if isinstance(digest, str) else None
+
+
+def _detach(message: ModelMessage, attachments: dict[str, BinaryContent]) -> ModelMessage:
+    parts = list(message.parts)
+    for index, part in enumerate(parts):
+        if isinstance(part, UserPromptPart) and not isinstance(part.content, str):
+            parts[index] = replace(part, content=[_detach_item(item, attachments) for item in part.content])
+        elif isinstance(part, BaseToolReturnPart):
+            parts[index] = replace(part, content=_without_files(part.content))
+        elif isinstance(part, FilePart):
+            parts[index] = TextPart(_as_text(part.content))
+    message = _with_parts(message, parts)
+    # Instructions are made anew for each turn; those of the past are never sent again.
+    return replace(message, instructions=None) if isinstance(message, ModelRequest) else message
+
+
+def _detach_item(item: UserContent, attachments: dict[str, BinaryContent]) -> UserContent:
+    # A text file is inlined by every provider: it is text, not a file to look at.
+    if not isinstance(item, BinaryContent) or item.media_type.startswith("text/"):
+        return item
+    digest = hashlib.sha256(item.data).hexdigest()
+    attachments[digest] = item
+    return TextContent(_as_text(item), metadata={_DIGEST: digest})
+
+
+def _without_files(content: Any) -> Any:  # noqa: ANN401  # what a tool returned is any tree
+    if isinstance(content, BinaryContent):
+        return _as_text(content)
+    if isinstance(content, list | tuple):
+        return [_without_files(item) for item in cast("Sequence[Any]", content)]  # the same
+    if isinstance(content, dict):
+        return {key: _without_files(value) for key, value in cast("dict[Any, Any]", content).items()}  # the same
+    return content
+
+
+def _as_text(file: BinaryContent) -> str:
+    kind = file.media_type.partition("/")[0]
+    return f"[{kind}]" if kind in {"image", "audio", "video"} else "[file]"
+
+
+def _with_parts(message: ModelMessage, parts: Sequence[Any]) -> ModelMessage:
+    """The message with other parts; of which kind they may be, the caller knows by where they came from."""
+    if isinstance(message, ModelResponse):
+        return replace(message, parts=list(parts))
+    return replace(message, parts=list(parts))
+
+
+def _dump(messages: list[ModelMessage]) -> str:
+    try:
+        # A tool may hang objects of any kind on its result as metadata: they are kept as their text.
+        return ModelMessagesTypeAdapter.dump_json(messages, fallback=str).decode()
+    except PydanticSerializationError:
+        # Half a character, as a stream that is cut into pieces may hold.
+        tree = ModelMessagesTypeAdapter.dump_python(messages, mode="json", fallback=str)
+        return storable(json.dumps(tree, ensure_ascii=False))

@@ -1,0 +1,244 @@
+"""Conversations in the database: threads, their turns, and what of them a model is told again."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
+from sqlalchemy import BigInteger, and_, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.clock import Clock
+from core.db.database import Database
+from core.db.group_commit import GroupCommit
+from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
+from core.errors import StorageError
+from core.messages import ConversationKey
+from services.chat.store import transcript
+from services.chat.store.conversation import ANSWERED, Thread, Turn, TurnStatus
+from services.chat.store.history import starts_with_prompt
+from services.chat.store.queries import current_thread, of_key, read_history, read_turn, readable, thread_of
+from services.chat.store.transcript import Transcript
+from services.llm.usage.token_estimates import estimate_tokens
+
+log = structlog.get_logger()
+
+
+class TurnStore:
+    """The conversations.
+
+    A turn is opened with its prompt before any model is asked, and closed with what came of it; so neither a crash
+    nor a failure loses the prompt. Each method raises StorageError where the database fails.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._notes = GroupCommit(database)
+
+    async def warm(self) -> None:
+        """Build what the first reading and writing of messages would otherwise wait 0.2 s for."""
+        messages: list[ModelMessage] = [ModelRequest.user_text_prompt("."), ModelResponse([TextPart(".")])]
+        await asyncio.to_thread(lambda: transcript.load(transcript.store(messages).json))
+
+    async def current(self, key: ConversationKey) -> Thread:
+        """The thread that the next message of this chat or topic goes to; made on first use."""
+        async with self._database.reading() as session:
+            row = await session.scalar(current_thread(key))
+        if row is None:
+            async with self._database.session() as session:
+                row = await self._ensure_current(session, key)
+        return thread_of(row)
+
+    async def start_new(self, key: ConversationKey) -> Thread:
+        """Put the current thread aside and begin an empty one.
+
+        Of two calls at once, both may get the same new thread: it is empty either way.
+        """
+        async with self._database.session() as session:
+            aside = update(ThreadRow).where(*of_key(key), ThreadRow.is_current).values(is_current=False)
+            await session.execute(aside)
+            return thread_of(await self._ensure_current(session, key))
+
+    async def name_unnamed(self, thread_id: int, name: str) -> None:
+        """Give a thread its name, unless it got one meanwhile."""
+        unnamed = update(ThreadRow).where(ThreadRow.id == thread_id, ThreadRow.name.is_(None))
+        async with self._database.session() as session:
+            await session.execute(unnamed.values(name=name))
+
+    async def open_turn(
+        self,
+        thread: Thread,
+        speaker_id: int,
+        prompt: ModelRequest,
+        *,
+        replaces_id: int | None = None,
+        origin: str | None = None,
+    ) -> Turn:
+        """Save a prompt before a model is asked; of an origin that has a turn already, that turn as it stands.
+
+        Args:
+            thread: where it was said.
+            speaker_id: who said it.
+            prompt: the message with its files.
+            replaces_id: the turn that this one is a Retry of; it stands until this one is answered.
+            origin: the job that the turn answers, where that may be done again.
+        """
+        stored = await _store([prompt])
+        now = self._clock.now()
+        row = {
+            "thread_id": thread.id,
+            "replaces_id": replaces_id,
+            "created_at": now,
+            "status": TurnStatus.RUNNING,
+            "speaker_id": speaker_id,
+            "prompt": stored.json,
+            "estimated_tokens": estimate_tokens(stored.messages),
+            "attachment_count": len(transcript.digests(stored.messages)),
+            "origin": origin,
+        }
+        insert = self._database.insert(TurnRow).values(row).on_conflict_do_nothing(index_elements=["origin"])
+        async with self._database.session() as session:
+            turn_id = (await session.scalars(insert.returning(TurnRow.id))).one_or_none()
+            if turn_id is None:
+                begun = await read_turn(session, select(TurnRow).where(TurnRow.origin == origin))
+                if begun is None:
+                    raise StorageError("the database failed: a turn that stood there a moment ago is gone")
+                return begun
+            await self._keep_attachments(session, turn_id, stored)
+        return Turn(
+            turn_id, thread, TurnStatus.RUNNING, speaker_id, now, prompt, replaces_id=replaces_id, origin=origin
+        )
+
+    async def answer_of(self, turn_id: int) -> list[ModelMessage]:
+        """What was said in a turn, from its prompt on; nothing where it was not answered."""
+        async with self._database.reading() as session:
+            stored = await session.scalar(select(TurnRow.messages).where(TurnRow.id == turn_id))
+        return readable(stored, turn_id) if stored else []
+
+    async def close_turn(
+        self,
+        turn_id: int,
+        status: TurnStatus,
+        messages: Sequence[ModelMessage] = (),
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+    ) -> None:
+        """Save what came of a turn. The turn that it replaces gives way now, if this one was answered.
+
+        Args:
+            turn_id: the turn.
+            status: what became of it.
+            messages: all new messages of the run; the prompt is put before them where they lack it.
+            provider: who answered.
+            model: with which model.
+            input_tokens: what the provider counted.
+            output_tokens: the same.
+        """
+        async with self._database.session() as session:
+            row = await session.get(TurnRow, turn_id, with_for_update=True)
+            if row is None:
+                # Erased while the answer was being made: it stays erased.
+                log.info("turn.gone", turn_id=turn_id)
+                return
+            if status in ANSWERED or messages:
+                if not starts_with_prompt(messages):
+                    messages = [*readable(row.prompt, turn_id), *messages]
+                stored = await _store(messages)
+                row.messages = stored.json
+                row.estimated_tokens = estimate_tokens(stored.messages)
+                row.attachment_count = len(transcript.digests(stored.messages))
+                await self._keep_attachments(session, turn_id, stored)
+            row.status = status
+            row.provider, row.model = provider, model
+            row.input_tokens, row.output_tokens = input_tokens, output_tokens
+            if status in ANSWERED and row.replaces_id is not None:
+                replaced = and_(TurnRow.id == row.replaces_id, TurnRow.thread_id == row.thread_id)
+                await session.execute(update(TurnRow).where(replaced).values(status=TurnStatus.SUPERSEDED))
+
+    async def supersede(self, turn_id: int) -> None:
+        """Take a turn out of the history, its prompt too."""
+        async with self._database.session() as session:
+            await session.execute(update(TurnRow).where(TurnRow.id == turn_id).values(status=TurnStatus.SUPERSEDED))
+
+    async def history(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> list[ModelMessage]:
+        """What a model is told of the conversation: the newest turns, whole, that fit the budget.
+
+        A newest turn that alone is too long comes shortened. Only what is returned is read, however long the
+        conversation. It begins with a user's prompt, or is empty.
+
+        Args:
+            thread: the conversation.
+            token_budget: what the history may cost, as `estimate_tokens` counts.
+            before_turn: leave out this turn and all after it (a Retry is told what was said before).
+        """
+        async with self._database.reading() as session:
+            return await read_history(session, thread, token_budget, before_turn)
+
+    async def last_turn(self, key: ConversationKey) -> Turn | None:
+        """The newest turn of the current thread that nothing took the place of."""
+        async with self._database.reading() as session:
+            of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*of_key(key), ThreadRow.is_current))
+            standing = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
+            return await read_turn(session, select(TurnRow).where(standing).order_by(TurnRow.id.desc()).limit(1))
+
+    async def turn(self, turn_id: int) -> Turn | None:
+        """A turn by its id. Whose it is, `turn.thread.key` says: an id from outside may be anybody's."""
+        async with self._database.reading() as session:
+            return await read_turn(session, select(TurnRow).where(TurnRow.id == turn_id))
+
+    async def turn_of_message(self, key: ConversationKey, message_id: int) -> Turn | None:
+        """The turn that a message of ours in this chat answers."""
+        async with self._database.reading() as session:
+            noted = select(AnswerMessageRow.turn_id).where(
+                AnswerMessageRow.surface == key.surface,
+                AnswerMessageRow.chat_id == key.chat_id,
+                AnswerMessageRow.message_id == message_id,
+            )
+            return await read_turn(session, select(TurnRow).where(TurnRow.id.in_(noted)))
+
+    async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
+        """Remember which messages on the surface hold the answer; a message that held another's is now this one's."""
+        await asyncio.gather(*(self._note_answer(turn_id, each) for each in dict.fromkeys(message_ids)))
+
+    async def _note_answer(self, turn_id: int, message_id: int) -> None:
+        # In one statement, so that it goes together with others: a crash before it is done doubles a message.
+        found = (
+            select(ThreadRow.surface, ThreadRow.chat_id, literal(message_id, BigInteger), TurnRow.id)
+            .join(TurnRow, TurnRow.thread_id == ThreadRow.id)
+            .where(TurnRow.id == turn_id)
+        )
+        columns = ["surface", "chat_id", "message_id", "turn_id"]
+        insert = self._database.insert(AnswerMessageRow).from_select(columns, found)
+        await self._notes.execute(insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id}))
+
+    async def _ensure_current(self, session: AsyncSession, key: ConversationKey) -> ThreadRow:
+        # Another replica may do the same at this instant: the unique index lets one row in, both then read it.
+        insert = self._database.insert(ThreadRow).values(
+            surface=key.surface,
+            chat_id=key.chat_id,
+            topic_id=key.topic_id,
+            is_current=True,
+            created_at=self._clock.now(),
+        )
+        await session.execute(insert.on_conflict_do_nothing())
+        return (await session.scalars(current_thread(key))).one()
+
+    async def _keep_attachments(self, session: AsyncSession, turn_id: int, stored: Transcript) -> None:
+        rows = [
+            {"turn_id": turn_id, "digest": digest, "media_type": file.media_type, "data": file.data}
+            for digest, file in stored.attachments.items()
+        ]
+        if rows:
+            # The prompt's files are there already when the whole turn is saved.
+            await session.execute(self._database.insert(AttachmentRow).values(rows).on_conflict_do_nothing())
+
+
+async def _store(messages: Sequence[ModelMessage]) -> Transcript:
+    if not transcript.has_files(messages):
+        return transcript.store(messages)
+    # Off the event loop: the digest of some megabytes takes as many milliseconds.
+    return await asyncio.to_thread(transcript.store, messages)

@@ -1,0 +1,1 @@
+"""pydantic-ai models that route each request through the fallback service."""

@@ -1,0 +1,1 @@
+"""Model construction per provider kind, HTTP transport, live model catalogs."""

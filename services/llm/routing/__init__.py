@@ -1,0 +1,1 @@
+"""Provider fallback: order, health, cooldowns, leases, concurrency limits."""

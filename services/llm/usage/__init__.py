@@ -1,0 +1,1 @@
+"""Token usage of requests."""

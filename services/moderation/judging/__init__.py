@@ -1,0 +1,1 @@
+"""LLM verdicts: prompt, budget, consent, cache."""

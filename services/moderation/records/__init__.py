@@ -1,0 +1,1 @@
+"""Persistent moderation state: incidents, members, counts, reports."""

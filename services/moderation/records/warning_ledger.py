@@ -1,0 +1,55 @@
+"""Who was warned, and how often in the last 30 days."""
+
+from sqlalchemy import delete, func, select
+
+from core.clock import Clock
+from core.db.database import Database
+from core.db.moderation_tables import ModerationWarningRow
+from services.moderation.domain.policy import WARNING_SPAN
+
+
+class WarningLedger:
+    """The warnings of all groups. Methods raise StorageError where the database fails."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def warn(self, group_id: int, member_id: int, source: str) -> int:
+        """Warn somebody for something, once; how many warnings they have now."""
+        values = {"group_id": group_id, "member_id": member_id, "source": source, "at": self._clock.now()}
+        statement = self._database.insert(ModerationWarningRow).values(**values)
+        async with self._database.session() as session:
+            await session.execute(statement.on_conflict_do_nothing(index_elements=["group_id", "source"]))
+        return await self.count(group_id, member_id)
+
+    async def count(self, group_id: int, member_id: int) -> int:
+        """How many warnings somebody has that still count."""
+        row = ModerationWarningRow
+        since = self._clock.now() - WARNING_SPAN
+        statement = select(func.count()).where(row.group_id == group_id, row.member_id == member_id, row.at >= since)
+        async with self._database.reading() as session:
+            return (await session.scalar(statement)) or 0
+
+    async def take_back(self, group_id: int, source: str) -> None:
+        """Nobody was warned for that after all."""
+        row = ModerationWarningRow
+        async with self._database.session() as session:
+            await session.execute(delete(row).where(row.group_id == group_id, row.source == source))
+
+    async def take_back_latest(self, group_id: int, member_id: int) -> int | None:
+        """Take somebody's latest warning back; how many are left, or None where there was none."""
+        row = ModerationWarningRow
+        latest = select(row.id).where(row.group_id == group_id, row.member_id == member_id)
+        async with self._database.session() as session:
+            warning = await session.scalar(latest.order_by(row.at.desc(), row.id.desc()).limit(1))
+            if warning is None:
+                return None
+            await session.execute(delete(row).where(row.id == warning))
+        return await self.count(group_id, member_id)
+
+    async def forget_old(self) -> None:
+        """Forget what counts no longer."""
+        old = delete(ModerationWarningRow).where(ModerationWarningRow.at < self._clock.now() - WARNING_SPAN)
+        async with self._database.session() as session:
+            await session.execute(old, execution_options={"synchronize_session": False})

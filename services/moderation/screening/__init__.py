@@ -1,0 +1,1 @@
+"""Rules and features that decide before an LLM is asked."""

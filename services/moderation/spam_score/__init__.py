@@ -1,0 +1,1 @@
+"""Local linear spam score: training, storage, scoring."""

@@ -1,0 +1,108 @@
+"""Where the local score's weights are kept: in the database, so that all replicas learn the same."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy import delete, select
+
+from core.clock import Clock
+from core.db.database import Database
+from core.db.tables import SpamScoreRow
+from services.moderation.spam_score.weights import Weights
+
+log = structlog.get_logger()
+
+BASE = 0
+"""The scope of the base; no group has this id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Weights as they are in the database.
+
+    Args:
+        revision: a name for this state; another state has another one, also after everything was forgotten.
+        weights: None where they are of another version or damaged, and of no use.
+        spam_count: the spam that they come from, decisions or examples.
+        ham_count: the ham.
+    """
+
+    revision: str
+    weights: Weights | None
+    spam_count: int
+    ham_count: int
+
+
+class ScoreStore:
+    """The weights of all groups, and of the base where the operator trained one. Each method raises StorageError."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def changes(self, known: Mapping[int, str | None]) -> dict[int, Stored | None]:
+        """What of these scopes is not as known any more; None where nothing is left.
+
+        Args:
+            known: the revision by scope, None where nothing is known.
+        """
+        revisions = select(SpamScoreRow.scope, SpamScoreRow.revision).where(SpamScoreRow.scope.in_(known))
+        async with self._database.reading() as session:
+            found = {row.scope: row.revision for row in await session.execute(revisions)}
+            changed = [scope for scope, revision in found.items() if known[scope] != revision]
+            rows = list(await session.scalars(select(SpamScoreRow).where(SpamScoreRow.scope.in_(changed))))
+        gone = [scope for scope, revision in known.items() if revision is not None and scope not in found]
+        return {row.scope: _stored(row) for row in rows} | dict.fromkeys(gone)
+
+    async def change(self, scope: int, correct: Callable[[Weights], Weights], *, is_spam: bool) -> Stored:
+        """Change a group's weights; of two replicas that do so at once the second one builds on the first.
+
+        Args:
+            scope: the group.
+            correct: from the weights that are there to those that shall be.
+            is_spam: what the decision was.
+        """
+        empty = Weights.none().as_bytes()
+        blank = {"revision": "", "weights": empty, "spam_count": 0, "ham_count": 0, "updated_at": self._clock.now()}
+        make = self._database.insert(SpamScoreRow).values(scope=scope, **blank)
+        async with self._database.session() as session:
+            await session.execute(make.on_conflict_do_nothing(index_elements=["scope"]))
+            row = await session.get_one(SpamScoreRow, scope, with_for_update=True, populate_existing=True)
+            weights = correct(_stored(row).weights or Weights.none())
+            row.weights, row.revision, row.updated_at = weights.as_bytes(), _new_revision(), self._clock.now()
+            row.spam_count += is_spam
+            row.ham_count += not is_spam
+            return Stored(row.revision, weights, row.spam_count, row.ham_count)
+
+    async def replace(self, scope: int, weights: Weights, *, spam_count: int, ham_count: int) -> None:
+        """Put weights in place of those that are there."""
+        values = {
+            "revision": _new_revision(),
+            "weights": weights.as_bytes(),
+            "spam_count": spam_count,
+            "ham_count": ham_count,
+            "updated_at": self._clock.now(),
+        }
+        statement = self._database.insert(SpamScoreRow).values(scope=scope, **values)
+        async with self._database.session() as session:
+            await session.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=values))
+
+    async def remove(self, scope: int) -> None:
+        """Forget a scope."""
+        async with self._database.session() as session:
+            await session.execute(delete(SpamScoreRow).where(SpamScoreRow.scope == scope))
+
+
+def _stored(row: SpamScoreRow) -> Stored:
+    weights = None
+    try:
+        weights = Weights.from_bytes(row.weights)
+    except ValueError as error:
+        log.warning("score.weights_unreadable", scope=row.scope, detail=str(error))
+    return Stored(row.revision, weights, row.spam_count, row.ham_count)
+
+
+def _new_revision() -> str:
+    return uuid.uuid4().hex

@@ -1,0 +1,1 @@
+"""Text normalisation: confusables, invisible characters, links."""

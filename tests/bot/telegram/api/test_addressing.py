@@ -1,0 +1,101 @@
+"""Which messages are for the bot, and what of them is."""
+
+import pytest
+from aiogram import Bot
+from aiogram.enums import ContentType
+from aiogram.types import User
+
+from bot.telegram.api.addressing import SERVICE, Addressed, UserContent
+from bot.telegram.api.client import KnownBot
+from tests.support.fake_telegram.chats import natural_entities
+from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message
+
+
+@pytest.fixture
+def bot() -> Bot:
+    """A bot that knows itself, and need not ask."""
+    bot = KnownBot("42:token")
+    bot.identity = User.model_validate(BOT)
+    return bot
+
+
+async def addressed(bot: Bot, text: str, **fields: object) -> str | None:
+    """What of a message is for the bot."""
+    fields.setdefault("entities", natural_entities(text))
+    found = await Addressed()(message(text, **fields), bot)
+    return found["text"] if isinstance(found, dict) else None
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("@understudy_bot hello", "hello"),
+        ("@UNDERSTUDY_BOT hello", "hello"),
+        ("@understudy_bot, hello", "hello"),
+        ("@understudy_bot: hello", "hello"),
+        ("hello @understudy_bot", "hello"),
+        ("\n@understudy_bot\nhello", "hello"),
+        # Nothing but the name.
+        ("@understudy_bot", ""),
+        # In a sentence the name is a part of it.
+        ("ask @understudy_bot about it", "ask @understudy_bot about it"),
+        # Telegram counts in UTF-16 units: this emoji is four of them.
+        ("👋🏽 @understudy_bot", "👋🏽"),
+        # A longer name that begins with ours.
+        ("@understudy_bot_2 @understudy_bot", "@understudy_bot_2"),
+        # For somebody else, and for nobody.
+        ("@understudy_bot_2 hello", None),
+        ("@ann hello", None),
+        ("hello", None),
+    ],
+)
+async def test_a_mention_in_a_group(bot: Bot, said: str, heard: str | None) -> None:
+    assert await addressed(bot, said, chat=GROUP) == heard
+
+
+async def test_a_caption_mentions_too(bot: Bot) -> None:
+    caption = "@understudy_bot what is this?"
+    photo = [{"file_id": "f", "file_unique_id": "u", "width": 1, "height": 1}]
+    said = message(None, chat=GROUP, photo=photo, caption=caption, caption_entities=natural_entities(caption))
+    assert await Addressed()(said, bot) == {"text": "what is this?"}
+
+
+async def test_a_mention_by_name(bot: Bot) -> None:
+    """For accounts that have no username; the entity says whom it means."""
+    mark = {"type": "text_mention", "offset": 0, "length": 10}
+    assert await addressed(bot, "Understudy hello", chat=GROUP, entities=[{**mark, "user": BOT}]) == "hello"
+    assert await addressed(bot, "Understudy hello", chat=GROUP, entities=[{**mark, "user": BOB}]) is None
+
+
+async def test_a_reply_in_a_group(bot: Bot) -> None:
+    by_bot = {"message_id": 1, "date": 1, "chat": GROUP, "from": BOT, "text": "Hi"}
+    by_bob = {**by_bot, "from": BOB}
+    opening = {**by_bot, "text": None, "forum_topic_created": {"name": "Talk", "icon_color": 0}}
+    assert await addressed(bot, "hello", chat=GROUP, reply_to_message=by_bot) == "hello"
+    assert await addressed(bot, "hello", chat=GROUP, reply_to_message=by_bob) is None
+    assert await addressed(bot, "hello", chat=GROUP, reply_to_message=opening) is None
+
+
+async def test_in_private_everything_is_for_the_bot(bot: Bot) -> None:
+    assert await addressed(bot, "hello @understudy_bot") == "hello @understudy_bot"
+    assert await Addressed()(message(None, sticker=None), bot) == {"text": ""}
+
+
+async def test_every_kind_of_message_that_reports_what_happened_is_known() -> None:
+    """The library's list has both kinds; a new one must be sorted by hand."""
+    written = {
+        "unknown", "any", "text", "animation", "audio", "document", "live_photo", "paid_media", "photo", "sticker",
+        "story", "video", "video_note", "voice", "checklist", "contact", "dice", "game", "poll", "venue", "location",
+        "invoice", "giveaway", "rich_message",
+    }  # fmt: skip
+    assert {kind.value for kind in ContentType} == SERVICE | written
+
+
+async def test_what_nobody_wrote_is_not_for_the_bot() -> None:
+    assert await UserContent()(message("hello"))
+    assert not await UserContent()(message(None, chat=GROUP, new_chat_members=[ANN]))
+    assert not await UserContent()(message("inline result", via_bot=BOT))
+    # Another bot; an anonymous admin only looks like one.
+    other = {"id": 1087968824, "is_bot": True, "first_name": "Group"}
+    assert not await UserContent()(message("hello", chat=GROUP, **{"from": other}))
+    assert await UserContent()(message("hello", chat=GROUP, sender_chat=GROUP, **{"from": other}))

@@ -1,0 +1,103 @@
+"""Meeting Telegram, whichever server it is."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
+from core.errors import StartupError
+from core.i18n import Texts
+from tests.support.clock import ManualClock, settle
+from tests.support.fake_telegram.server import TOKEN, TelegramServer
+
+
+@pytest.fixture
+async def bot(server: TelegramServer) -> AsyncIterator[KnownBot]:
+    bot = create_bot(TOKEN, server.url)
+    yield bot
+    # Without the quarter of a second that aiogram allows TLS for it.
+    await (await bot.session.create_session()).close()
+
+
+async def test_the_bot_knows_itself_from_then_on(bot: KnownBot, server: TelegramServer, clock: ManualClock) -> None:
+    assert (await connect(bot, clock)).username == "understudy_bot"
+    assert (await bot.me()).id == 42
+    assert len(server.calls_of("getMe")) == 1
+
+
+async def test_a_bot_that_was_not_connected_asks(bot: KnownBot) -> None:
+    assert (await bot.me()).username == "understudy_bot"
+
+
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        # What the library insists on is not there.
+        ("getMe", '{"ok": true, "result": {"id": 42, "username": "understudy_bot"}}'),
+        ("deleteWebhook", '{"ok": true, "result": null}'),
+    ],
+)
+async def test_servers_that_differ(
+    bot: KnownBot, server: TelegramServer, clock: ManualClock, method: str, body: str
+) -> None:
+    server.garble(method, 100, body=body)
+    assert (await connect(bot, clock)).username == "understudy_bot"
+    assert (await bot.me()).id == 42
+
+
+async def test_a_server_without_webhooks(bot: KnownBot, server: TelegramServer, clock: ManualClock) -> None:
+    server.unknown_methods.add("deleteWebhook")
+    assert (await connect(bot, clock)).id == 42
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "Unauthorized"), (404, "Not Found")])
+async def test_a_token_that_is_not_accepted(
+    bot: KnownBot, server: TelegramServer, clock: ManualClock, status: int, words: str
+) -> None:
+    server.fail("getMe", status=status, description=words)
+    with pytest.raises(StartupError, match=r"^TELEGRAM_BOT_TOKEN: .* example: TELEGRAM_BOT_TOKEN="):
+        await connect(bot, clock)
+
+
+@pytest.mark.parametrize("method", ["getMe", "deleteWebhook"])
+async def test_a_server_that_is_unwell_is_waited_for(
+    bot: KnownBot, server: TelegramServer, clock: ManualClock, method: str
+) -> None:
+    """1, 2 and 4 seconds; where it says how long, for that long."""
+    server.fail(method, 2, status=502, description="Bad Gateway")
+    server.fail(method, 1, status=429, description="Too Many Requests: retry after 40", retry_after=40)
+    connecting = asyncio.create_task(connect(bot, clock))
+    for tries, pause in enumerate((1, 2, 40), start=1):
+        await server.wait_for(lambda tries=tries: len(server.calls_of(method)) == tries and clock._sleepers)
+        await clock.advance(pause - 0.1)
+        assert len(server.calls_of(method)) == tries
+        await clock.advance(0.1)
+    assert (await asyncio.wait_for(connecting, 5)).id == 42
+
+
+async def test_a_page_instead_of_an_answer_is_no_answer(
+    bot: KnownBot, server: TelegramServer, clock: ManualClock
+) -> None:
+    server.garble("getMe")
+    connecting = asyncio.create_task(connect(bot, clock))
+    await server.wait_for(lambda: clock._sleepers)
+    await clock.advance(1)
+    assert (await asyncio.wait_for(connecting, 5)).id == 42
+
+
+async def test_the_menu_in_every_language(bot: KnownBot, server: TelegramServer) -> None:
+    await publish_commands(bot, Texts(strict=True))
+    shown = {
+        call.params.get("language_code"): json.loads(call.params["commands"])[0]["description"]
+        for call in server.calls_of("setMyCommands")
+    }
+    assert shown == {None: "a fresh conversation", "ru": "новый разговор"}
+
+
+async def test_a_menu_that_nobody_wants_is_no_fault(bot: KnownBot, server: TelegramServer) -> None:
+    server.unknown_methods.add("setMyCommands")
+    await publish_commands(bot, Texts(strict=True))
+    await settle()
+    assert len(server.calls_of("setMyCommands")) == 1

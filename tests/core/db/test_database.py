@@ -1,0 +1,469 @@
+"""The database: start, migrations, faults and what they are called."""
+
+import asyncio
+import multiprocessing
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from pydantic import SecretStr
+from sqlalchemy import Connection, select, text
+
+from core.db.database import Database, url_for
+from core.db.migrations import HEAD
+from core.db.tables import AuditRow, Base, NoteRow, PreferenceRow, TurnRow
+from core.errors import ConfigurationError, StartupError, StorageError
+from tests.support.processes.postgres_server import PostgresServer
+
+NOON = datetime(2027, 1, 2, 12, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the settings say about the database."""
+
+    database_url: SecretStr | None
+    data_dir: Path
+
+
+def note(text: str = "likes tea", created_at: datetime = NOON) -> NoteRow:
+    """A row to write."""
+    return NoteRow(user_id=1, scope="telegram:1", text=text, created_at=created_at)
+
+
+async def notes(database: Database) -> list[str]:
+    """What was written."""
+    async with database.reading() as session:
+        return list(await session.scalars(select(NoteRow.text).order_by(NoteRow.id)))
+
+
+async def test_migrations_and_tables_agree(database: Database) -> None:
+    """A new database has exactly the tables that the code speaks of."""
+
+    def differences(connection: Connection) -> list[object]:
+        return compare_metadata(MigrationContext.configure(connection), Base.metadata)
+
+    async with database.engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+def test_head_is_the_newest_revision() -> None:
+    """The shortcut past alembic knows the last revision, so none is ever left out."""
+    config = Config()
+    config.set_main_option("script_location", "core:db/migrations")
+    config.set_main_option("path_separator", "os")
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+async def test_only_one_current_thread_per_conversation(database: Database) -> None:
+    """The index that comparing metadata does not look into is partial and unique on both engines."""
+    insert = text(
+        "INSERT INTO threads (surface, chat_id, topic_id, is_current, created_at) "
+        "VALUES ('telegram', 1, 0, :current, '2027-01-01 00:00:00')"
+    )
+    async with database.session() as session:
+        for current in (False, False, True):
+            await session.execute(insert, {"current": current})
+    with pytest.raises(StorageError):
+        async with database.session() as session:
+            await session.execute(insert, {"current": True})
+
+
+async def test_what_is_written_is_there_after_a_restart(database_url: str) -> None:
+    """Starting again on the same database changes nothing of what it holds."""
+    for expected in ([], ["likes tea"], ["likes tea", "likes tea"]):
+        database = Database(database_url)
+        await database.start()
+        assert await notes(database) == expected
+        async with database.session() as session:
+            session.add(note())
+        await database.close()
+
+
+async def test_replicas_that_start_at_once_migrate_once(database_url: str) -> None:
+    """One migrates, the others wait for it, none fails."""
+    replicas = [Database(database_url) for _ in range(6)]
+    await asyncio.gather(*(replica.start() for replica in replicas))
+    async with replicas[0].reading() as session:
+        assert list(await session.scalars(text("SELECT version_num FROM alembic_version"))) == [HEAD]
+    for replica in replicas:
+        await replica.close()
+
+
+def _start(url: str) -> None:
+    async def start() -> None:
+        database = Database(url)
+        await database.start()
+        await database.close()
+
+    asyncio.run(start())
+
+
+def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
+    """The same over processes, where SQLite's locks are the only thing between them."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_start, args=(database_url,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+
+
+async def test_a_session_that_fails_leaves_nothing(database: Database) -> None:
+    """An exception in the block rolls everything back and passes through as it is."""
+
+    async def write_and_fail() -> None:
+        async with database.session() as session:
+            session.add(note())
+            await session.flush()
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await write_and_fail()
+    assert await notes(database) == []
+
+
+async def test_a_cancelled_writer_stands_in_nobody_s_way(database: Database) -> None:
+    """Cancelled in the middle of its transaction, a writer gives back lock and connection."""
+    wrote = asyncio.Event()
+
+    async def write_and_linger() -> None:
+        async with database.session() as session:
+            session.add(note("of the cancelled one"))
+            await session.flush()
+            wrote.set()
+            await asyncio.Event().wait()
+
+    writer = asyncio.create_task(write_and_linger())
+    await wrote.wait()
+    writer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writer
+    async with database.session() as session:
+        session.add(note())
+    assert await notes(database) == ["likes tea"]
+
+
+async def test_many_writers_of_two_replicas_all_get_through(database: Database, replica: Database) -> None:
+    """Reading first and writing later in one transaction does not fail because another wrote in between."""
+
+    async def count_up(through: Database) -> None:
+        async with through.session() as session:
+            await session.scalars(select(NoteRow.text))
+            session.add(note())
+
+    await asyncio.gather(*(count_up(through) for through in (database, replica) * 20))
+    assert len(await notes(database)) == 40
+
+
+async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
+    """What is being written is not seen, and reading goes on."""
+    async with database.session() as session:
+        session.add(note())
+        await session.flush()
+        assert await notes(database) == []
+
+
+async def test_instants_are_aware_and_in_utc(database: Database) -> None:
+    """Whatever zone goes in, the same instant comes out in UTC."""
+    elsewhere = NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    async with database.session() as session:
+        session.add(note(created_at=elsewhere))
+    async with database.reading() as session:
+        stored = (await session.scalars(select(NoteRow.created_at))).one()
+    assert stored == NOON
+    assert stored.tzinfo is UTC
+
+
+async def test_text_that_databases_refuse_is_cleaned(database: Database) -> None:
+    """NUL goes, two halves of a character come together, half a character becomes a question."""
+    async with database.session() as session:
+        session.add(note("a\x00b \ud83d\ude00 \ud83d c"))
+    assert await notes(database) == ["ab \U0001f600 \ufffd c"]
+
+
+async def test_ids_have_64_bits(database: Database) -> None:
+    """Telegram's ids do not fit 32 bits."""
+    async with database.session() as session:
+        session.add(AuditRow(at=NOON, actor_id=-(2**62), action="test"))
+    async with database.reading() as session:
+        assert (await session.scalars(select(AuditRow.actor_id))).one() == -(2**62)
+
+
+async def test_a_refused_statement_is_a_storage_error(database: Database) -> None:
+    """A broken promise of the schema is told as such, and the text of a user is not repeated."""
+    turn = TurnRow(
+        thread_id=404, created_at=NOON, status="running", speaker_id=1, prompt="secret words",
+        estimated_tokens=0, attachment_count=0,
+    )  # fmt: skip
+    with pytest.raises(StorageError, match="the database failed: it refused the statement") as caught:
+        async with database.session() as session:
+            session.add(turn)
+    assert "secret words" not in str(caught.value.__cause__)
+
+
+async def test_insert_knows_conflicts(database: Database) -> None:
+    """Both dialects take the same ON CONFLICT."""
+    statement = database.insert(PreferenceRow).values(scope="a", updated_at=NOON).on_conflict_do_nothing()
+    async with database.session() as session:
+        await session.execute(statement)
+        await session.execute(statement)
+        assert len(list(await session.scalars(select(PreferenceRow)))) == 1
+
+
+class TestSqlite:
+    """What only the file can do to us."""
+
+    async def test_pragmas(self, tmp_path: Path) -> None:
+        """Write-ahead log, foreign keys, synced commits and patience are on in every connection."""
+        database = Database(f"sqlite:///{tmp_path / 'new' / 'deep' / 'u.db'}")
+        await database.start()
+        async with database.session() as one, database.reading() as two:
+            for session in (one, two):
+                values = [
+                    (await session.execute(text(f"PRAGMA {name}"))).scalar()
+                    for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
+                ]
+                assert values == ["wal", 1, 2, 5000]
+        await database.close()
+
+    async def test_locked(self, tmp_path: Path) -> None:
+        """Another process's lock is told after the busy timeout; reading goes on meanwhile."""
+        path = tmp_path / "u.db"
+        database = Database(f"sqlite:///{path}", busy_timeout_s=0.1)
+        await database.start()
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            with pytest.raises(StorageError, match="the database failed: it is locked by another process"):
+                async with database.session() as session:
+                    session.add(note())
+            assert time.monotonic() - began < 2
+            assert await notes(database) == []
+        async with database.session() as session:
+            session.add(note())
+        assert await notes(database) == ["likes tea"]
+        await database.close()
+
+    async def test_a_crowd_before_a_locked_file_waits_no_longer_than_one(self, tmp_path: Path) -> None:
+        """Writers that queue behind a stuck one give up at their own timeout, not one after the other."""
+        path = tmp_path / "u.db"
+        database = Database(f"sqlite:///{path}", busy_timeout_s=0.2)
+        await database.start()
+
+        async def write() -> None:
+            async with database.session() as session:
+                session.add(note())
+
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            began = time.monotonic()
+            outcomes = await asyncio.gather(*(write() for _ in range(30)), return_exceptions=True)
+            assert time.monotonic() - began < 2
+        assert {type(outcome) for outcome in outcomes} == {StorageError}
+        await database.close()
+
+    async def test_read_only_while_running(self, tmp_path: Path) -> None:
+        """A file that has become read-only: writing is refused with the reason, reading works."""
+        path = tmp_path / "u.db"
+        first = Database(f"sqlite:///{path}")
+        await first.start()
+        await first.close()
+        database = Database(f"sqlite:///file:{path}?mode=ro&uri=true")
+        with pytest.raises(StorageError, match="the database failed: it is read-only"):
+            async with database.session() as session:
+                session.add(note())
+        assert await notes(database) == []
+        await database.close()
+
+    async def test_full(self, tmp_path: Path) -> None:
+        """No room: told as such, and nothing is half written."""
+        database = Database(f"sqlite:///{tmp_path / 'u.db'}")
+        await database.start()
+
+        async def write() -> None:
+            async with database.session() as session:
+                await session.execute(text("PRAGMA max_page_count = 1"))
+                session.add(note("x" * 1_000_000))
+
+        with pytest.raises(StorageError, match="the database failed: its disk is full"):
+            await write()
+        assert await notes(database) == []
+        await database.close()
+
+    @pytest.mark.parametrize(
+        ("prepare", "reason"),
+        [
+            # a directory where the file should be
+            (lambda path: path.mkdir(), "the file cannot be opened"),
+            # something else's file
+            (lambda path: path.write_text("not a database, but long enough to be taken for one" * 20), "damaged"),
+            # a file where the directory should be
+            (lambda path: (path.parent.rmdir(), path.parent.write_text("")), r"File exists|Not a directory"),
+        ],
+    )
+    async def test_unusable_place_at_start(
+        self, tmp_path: Path, prepare: Callable[[Path], object], reason: str
+    ) -> None:
+        """One line that names the file and the setting, whatever is wrong with the place."""
+        directory = tmp_path / "data"
+        directory.mkdir()
+        prepare(directory / "u.db")
+        with pytest.raises(StartupError, match=reason) as caught:
+            await Database(f"sqlite:///{directory / 'u.db'}").start()
+        assert str(directory / "u.db") in str(caught.value)
+        assert "DATA_DIR" in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    def test_an_unusable_place_leaves_no_thread_behind(self, tmp_path: Path) -> None:
+        """A program that ends because of it prints its one line, not a thread's traceback after it."""
+        before = threading.active_count()
+        for _ in range(20):
+            with pytest.raises(StartupError):
+                asyncio.run(Database(f"sqlite:///{tmp_path}").start())
+            assert threading.active_count() == before
+
+    @pytest.mark.parametrize("exists", [True, False])
+    async def test_read_only_at_start(self, tmp_path: Path, exists: bool) -> None:  # noqa: FBT001  # a parameter
+        """A bot that could not save anything does not start."""
+        path = tmp_path / "u.db"
+        if exists:
+            first = Database(f"sqlite:///{path}")
+            await first.start()
+            await first.close()
+        with pytest.raises(StartupError, match=r"it is read-only|cannot be opened"):
+            await Database(f"sqlite:///file:{path}?mode=ro&uri=true").start()
+
+    async def test_locked_at_start(self, tmp_path: Path) -> None:
+        """Somebody else's lock on a new file ends the start within the busy timeout."""
+        path = tmp_path / "u.db"
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(StartupError, match="it is locked by another process"):
+                await Database(f"sqlite:///{path}", busy_timeout_s=0.1).start()
+
+
+async def test_a_newer_schema_is_not_touched(database: Database, database_url: str) -> None:
+    """An older version of the program says that the database is of a newer one."""
+    async with database.session() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StartupError, match="newer"):
+        await Database(database_url).start()
+
+
+class TestPostgres:
+    """What only a server can do to us."""
+
+    async def test_stopped_and_started_again(self, postgres: PostgresServer, postgres_url: str) -> None:
+        """While it is down each use says so; once it is back, the next use works without a restart of ours."""
+        database = Database(postgres_url)
+        await database.start()
+        async with database.session() as session:
+            session.add(note())
+        postgres.stop()
+        try:
+            for _ in range(2):
+                with pytest.raises(StorageError, match="the database failed: it is unreachable"):
+                    await notes(database)
+        finally:
+            postgres.start()
+        assert await notes(database) == ["likes tea"]
+        await database.close()
+
+    async def test_stopped_in_the_middle_of_a_transaction(self, postgres: PostgresServer, postgres_url: str) -> None:
+        """The transaction that lost its server says so too."""
+        database = Database(postgres_url)
+        await database.start()
+
+        async def write_and_lose() -> None:
+            async with database.session() as session:
+                session.add(note())
+                await session.flush()
+                postgres.stop()
+
+        try:
+            with pytest.raises(StorageError, match="the database failed: it is unreachable"):
+                await write_and_lose()
+        finally:
+            postgres.start()
+        assert await notes(database) == []
+        await database.close()
+
+    async def test_locked(self, postgres_url: str) -> None:
+        """A table that somebody else holds is told after the busy timeout."""
+        database = Database(postgres_url, busy_timeout_s=0.1)
+        await database.start()
+        with psycopg.connect(postgres_url) as other:
+            other.execute("LOCK TABLE notes")
+            with pytest.raises(StorageError, match="the database failed: it is locked by another process"):
+                await notes(database)
+        await database.close()
+
+    async def test_read_only(self, postgres_url: str) -> None:
+        """A standby, or a database that its owner closed for writing."""
+        database = Database(postgres_url)
+        await database.start()
+
+        async def write() -> None:
+            async with database.session() as session:
+                await session.execute(text("SET TRANSACTION READ ONLY"))
+                session.add(note())
+
+        with pytest.raises(StorageError, match="the database failed: it is read-only"):
+            await write()
+        await database.close()
+
+    async def test_no_such_database_at_start(self, postgres: PostgresServer) -> None:
+        """One line that names the place and the setting."""
+        with pytest.raises(StartupError, match="no such database") as caught:
+            await Database(postgres.url("nowhere")).start()
+        assert "/nowhere" in str(caught.value)
+        assert "DATABASE_URL" in str(caught.value)
+
+    async def test_nobody_there_at_start(self) -> None:
+        """Nobody listens: one line, at once, without the password."""
+        with pytest.raises(StartupError, match="it is unreachable") as caught:
+            await Database("postgresql://u:hidden@127.0.0.1:1/x").start()
+        assert "hidden" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+class TestUrl:
+    """Where the settings say the database is."""
+
+    def test_without_a_url_a_file_under_data_dir(self, tmp_path: Path) -> None:
+        url = url_for(Place(None, tmp_path))
+        assert url == f"sqlite+aiosqlite:///{tmp_path}/understudy.db"
+        assert url_for(Place(SecretStr(""), tmp_path)) == url
+
+    @pytest.mark.parametrize("name", ["with space", "100%", "a#b", "a+b", "é"])
+    async def test_any_directory_will_do(self, tmp_path: Path, name: str) -> None:
+        """What is special in a URL is not special in a path."""
+        database = Database(url_for(Place(None, tmp_path / name)))
+        await database.start()
+        await database.close()
+        assert (tmp_path / name / "understudy.db").is_file()
+
+    @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+    def test_postgresql_gets_our_driver(self, scheme: str, tmp_path: Path) -> None:
+        url = url_for(Place(SecretStr(f"{scheme}://user:p%40ss@db:5433/name?sslmode=require"), tmp_path))
+        assert url == "postgresql+psycopg://user:p%40ss@db:5433/name?sslmode=require"
+
+    @pytest.mark.parametrize("url", ["mysql://u:hidden@h/x", "nonsense hidden", "postgresql://u:hidden@h:port/x"])
+    def test_a_mistake_is_told_without_the_value(self, url: str, tmp_path: Path) -> None:
+        with pytest.raises(ConfigurationError, match=r"DATABASE_URL: .*for example") as caught:
+            url_for(Place(SecretStr(url), tmp_path))
+        assert "hidden" not in str(caught.value)
+        assert caught.value.__cause__ is None

@@ -1,0 +1,370 @@
+"""The log: its two forms, and what must be in neither: secrets, and what people write."""
+
+import asyncio
+import gc
+import io
+import json
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from core.errors import StorageError
+from core.observability.log import MASK, LogFormat, Redactor, _Handler, configure_logging, log_uncaught
+
+WRITTEN = "meet me at 7"
+BOT_TOKEN = "123456789:AAF-abcdefghijklmnopqrstuvwxyz_0123"
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _former_logging() -> Iterator[None]:
+    """Leave logging as it was found."""
+    root = logging.getLogger()
+    level = root.level
+    levels = {
+        name: logger.level for name, logger in root.manager.loggerDict.items() if isinstance(logger, logging.Logger)
+    }
+    yield
+    for handler in [each for each in root.handlers if isinstance(each, _Handler)]:
+        root.removeHandler(handler)
+    root.setLevel(level)
+    for name, logger in root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger):
+            logger.setLevel(levels.get(name, logging.NOTSET))
+    logging.captureWarnings(capture=False)
+    structlog.contextvars.clear_contextvars()
+    structlog.reset_defaults()
+
+
+def configured(level: str = "info", log_format: LogFormat = "json", secrets: tuple[str, ...] = ()) -> io.StringIO:
+    """Configure logging and return where it writes to."""
+    stream = io.StringIO()
+    configure_logging(level, log_format, secrets=secrets, stream=stream)
+    return stream
+
+
+def events(stream: io.StringIO) -> list[dict[str, Any]]:
+    """What was written as JSON."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def misread(text: str) -> None:
+    """Fail as readers of what people write do, one over the other."""
+    try:
+        TypeAdapter(int).validate_python(text)
+    except ValidationError:
+        raise KeyError(text)  # noqa: B904 - as bugs do
+
+
+def fetch() -> None:
+    """Fail as a client does: with the address in the error."""
+    raise ValueError(f"cannot open https://api.telegram.org/bot{BOT_TOKEN}/getUpdates")
+
+
+def fail() -> None:
+    """Fail with secrets in the error and in its cause."""
+    try:
+        fetch()
+    except ValueError as error:
+        raise RuntimeError("redis://:hunter2@h is gone") from error
+
+
+class TestForm:
+    """How an event is written."""
+
+    def test_an_event_is_a_line_of_json_with_its_fields_and_context(self) -> None:
+        stream = configured()
+        structlog.contextvars.bind_contextvars(update_id=7)
+        structlog.get_logger("bot.somewhere").info("provider.failed", provider="ollama", cooldown_s=300)
+        (event,) = events(stream)
+        assert event.pop("timestamp").endswith("Z")
+        assert event == {
+            "event": "provider.failed",
+            "provider": "ollama",
+            "cooldown_s": 300,
+            "update_id": 7,
+            "level": "info",
+            "logger": "bot.somewhere",
+        }
+
+    def test_the_standard_library_s_records_look_the_same(self) -> None:
+        stream = configured()
+        structlog.contextvars.bind_contextvars(update_id=7)
+        logging.getLogger("some.library").warning("took %d s", 3)
+        (event,) = events(stream)
+        assert (event["event"], event["logger"], event["level"]) == ("took 3 s", "some.library", "warning")
+        assert event["update_id"] == 7
+
+    @pytest.mark.parametrize(
+        ("log_format", "stream", "is_json"),
+        [
+            ("auto", io.StringIO, True),  # a file, a pipe, a container
+            ("auto", Terminal, False),  # a person
+            ("json", Terminal, True),
+            ("console", io.StringIO, False),
+        ],
+    )
+    def test_the_form_is_chosen(self, log_format: LogFormat, stream: type[io.StringIO], is_json: bool) -> None:  # noqa: FBT001 - a column
+        target = stream()
+        configure_logging("info", log_format, stream=target)
+        structlog.get_logger().info("a.thing", number=1)
+        assert target.getvalue().startswith("{") is is_json
+        assert "a.thing" in target.getvalue()
+
+    def test_colours_are_for_terminals_only(self) -> None:
+        stream = configured(log_format="console")
+        structlog.get_logger().info("a.thing", number=1)
+        assert "\x1b" not in stream.getvalue()
+
+    @pytest.mark.parametrize("log_format", ["json", "console"])
+    def test_a_traceback_is_written_without_local_variables(self, log_format: LogFormat) -> None:
+        stream = configured(log_format=log_format)
+        local = "a-value-of-a-local-variable".upper()
+        try:
+            int(local, base=len(local) + 10)
+        except ValueError:
+            structlog.get_logger().exception("a.fault")
+        assert "ValueError" in stream.getvalue()
+        assert local not in stream.getvalue()
+
+    def test_other_scripts_stay_readable(self) -> None:
+        stream = configured()
+        structlog.get_logger().info("a.thing", name="Анна")
+        assert "Анна" in stream.getvalue()
+
+    def test_without_a_stream_it_follows_the_standard_error_output(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A prompt puts itself before it later, so that log lines do not tear the input line."""
+        configure_logging("info", "json")
+        later = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", later)
+        structlog.get_logger().info("a.thing")
+        assert events(later)[0]["event"] == "a.thing"
+
+
+class TestLevel:
+    """What is written at all."""
+
+    @pytest.mark.parametrize(
+        ("level", "written"),
+        [("debug", ["d", "i", "w"]), ("info", ["i", "w"]), ("WARNING", ["w"]), ("critical", [])],
+    )
+    def test_less_important_events_are_left_out(self, level: str, written: list[str]) -> None:
+        stream = configured(level)
+        log = structlog.get_logger()
+        log.debug("d")
+        log.info("i")
+        log.warning("w")
+        assert [event["event"] for event in events(stream)] == written
+
+    @pytest.mark.parametrize(
+        "name", ["aiogram.event", "aiohttp.access", "httpx2", "alembic.runtime.migration", "openai"]
+    )
+    def test_libraries_are_quiet_even_when_debugging(self, name: str) -> None:
+        """At debug level some of them write the bodies of requests, which are people's messages."""
+        stream = configured("debug")
+        logging.getLogger(name).info("Update id=1 is handled")
+        assert not events(stream)
+        logging.getLogger(name).warning("something odd")
+        assert events(stream)
+
+    def test_configuring_again_replaces_the_former_set_up(self) -> None:
+        log = structlog.get_logger()
+        first = configured("debug")
+        log.info("one")
+        second = configured("warning")
+        log.info("two")
+        log.warning("three")
+        assert [event["event"] for event in events(first)] == ["one"]
+        assert [event["event"] for event in events(second)] == ["three"]
+
+    def test_python_s_warnings_are_events_too(self) -> None:
+        stream = configured()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            logging.captureWarnings(capture=False)
+            logging.captureWarnings(capture=True)
+            warnings.warn("careful", UserWarning, stacklevel=1)
+            logging.captureWarnings(capture=False)
+        assert events(stream)[0]["logger"] == "py.warnings"
+
+
+class TestSecrets:
+    """What must never be written."""
+
+    @pytest.mark.parametrize(
+        ("text", "cleaned"),
+        [
+            (f"https://api.telegram.org/bot{BOT_TOKEN}/getMe", f"https://api.telegram.org/bot{MASK}/getMe"),
+            ("Incorrect API key provided: sk-proj-abc_DEF-123456.", f"Incorrect API key provided: {MASK}."),
+            ("key sk-ant-api03-abcdefgh", f"key {MASK}"),
+            ("redis://:hunter2@localhost:6379/0", f"redis://:{MASK}@localhost:6379/0"),
+            ("postgresql+psycopg://bot:p@ss:w@db/x", f"postgresql+psycopg://bot:{MASK}@db/x"),  # an @ inside
+            ("Authorization: Bearer abc.def-ghi", f"Authorization: {MASK}"),
+            ("{'Authorization': 'Basic dXNlcjpwYXNz'}", f"{{'Authorization': '{MASK}'}}"),
+            ("sent bearer abcdef123", f"sent bearer {MASK}"),
+            ("?api_key=hunter22&x=1", f"?api_key={MASK}&x=1"),
+            ("host=h password=hunter22", f"host=h password={MASK}"),  # a driver's connection string
+            ("AIza" + "a" * 35, MASK),  # Google
+            # What only looks a little like one stays.
+            ("task-manager of the disk-usage", "task-manager of the disk-usage"),
+            ("http://localhost:11434/v1 at 12:30", "http://localhost:11434/v1 at 12:30"),
+            ("mail to a@b.example: fine", "mail to a@b.example: fine"),
+            ("2026-01-01T10:00:00.123456Z", "2026-01-01T10:00:00.123456Z"),
+        ],
+    )
+    def test_text_that_looks_like_a_secret_is_masked(self, text: str, cleaned: str) -> None:
+        assert Redactor().text(text) == cleaned
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "token",
+            "bot_token",
+            "api_key",
+            "apikey",
+            "X-Api-Key",
+            "secret",
+            "webhook_secret",
+            "password",
+            "Authorization",
+        ],
+    )
+    def test_fields_with_a_secret_s_name_are_masked_at_any_depth(self, key: str) -> None:
+        stream = configured()
+        structlog.get_logger().info("a.thing", **{key: "hunter2"}, deep={"list": [{key: ("hunter2",)}]})
+        assert "hunter2" not in stream.getvalue()
+        assert events(stream)[0]["deep"] == {"list": [{key: MASK}]}
+
+    @pytest.mark.parametrize(
+        "field",
+        [{"first_token": 0.8}, {"tokens": 12}, {"history_tokens": 8000}, {"key": "start"}, {"token": None}],
+    )
+    def test_measurements_and_plain_fields_stay(self, field: dict[str, object]) -> None:
+        stream = configured()
+        structlog.get_logger().info("a.thing", **field)
+        assert field.items() <= events(stream)[0].items()
+
+    @pytest.mark.parametrize("log_format", ["json", "console"])
+    @pytest.mark.parametrize("by", ["structlog", "standard library"])
+    def test_exceptions_are_cleaned_with_their_causes(self, log_format: LogFormat, by: str) -> None:
+        stream = configured(log_format=log_format)
+        try:
+            fail()
+        except RuntimeError as error:
+            if by == "structlog":
+                structlog.get_logger().exception("a.fault", error=error)
+            else:
+                logging.getLogger("aiogram").error("failed: %s", error, exc_info=True)  # noqa: G201 - libraries do
+        assert "RuntimeError" in stream.getvalue()
+        assert "ValueError" in stream.getvalue()
+        assert BOT_TOKEN not in stream.getvalue()
+        assert "hunter2" not in stream.getvalue()
+
+    @pytest.mark.parametrize("log_format", ["json", "console"])
+    def test_what_people_write_is_not_quoted_by_exceptions(self, log_format: LogFormat) -> None:
+        """A validator's message shows the value, a parser's the text; the kinds, the causes and the places remain."""
+        stream = configured(log_format=log_format)
+        try:
+            misread(WRITTEN)
+        except KeyError as error:
+            structlog.get_logger().exception("a.fault", error=error)
+            several = ExceptionGroup(WRITTEN, [error, LookupError(WRITTEN)])
+            logging.getLogger("aiogram").error("failed", exc_info=several)  # noqa: TRY400 - another one
+        written = stream.getvalue()
+        assert "meet me" not in written
+        assert "ValidationError: int: int_parsing" in written
+        assert "LookupError" in written
+        assert "During handling of the above exception" in written
+        assert "test_log.py" in written
+
+    def test_what_speaks_of_code_is_quoted(self) -> None:
+        """Without that nobody could mend anything."""
+        stream = configured()
+        for fault in (AttributeError("'X' has no 'y'"), FileNotFoundError(2, "No such file"), StorageError("full")):
+            structlog.get_logger().error("a.fault", exc_info=fault)
+        assert [event["exception"] for event in events(stream)] == [
+            "AttributeError: 'X' has no 'y'",
+            "FileNotFoundError: No such file",
+            "core.errors.StorageError: full",
+        ]
+
+    def test_what_nobody_caught(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of the main thread and of others."""
+        stream = configured()
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+        log_uncaught()
+        try:
+            misread(WRITTEN)
+        except KeyError as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        thread = threading.Thread(target=misread, args=[WRITTEN])
+        thread.start()
+        thread.join()
+        assert [event["event"] for event in events(stream)] == ["process.uncaught"] * 2
+        assert stream.getvalue().count("in misread") == 4
+        assert "meet me" not in stream.getvalue()
+
+    async def test_task_that_nobody_waited_for(self) -> None:
+        """Where asyncio itself writes the task as it would be printed, what it says is cut."""
+        stream = configured()
+
+        async def fails() -> None:
+            raise ValueError(WRITTEN)
+
+        task = asyncio.create_task(fails())
+        await asyncio.sleep(0)
+        del task
+        gc.collect()
+        (event,) = events(stream)
+        assert event["event"] == "Task exception was never retrieved"
+        assert "in fails" in event["exception"]
+        assert "meet me" not in stream.getvalue()
+
+    def test_objects_are_cleaned_as_they_would_be_written(self) -> None:
+        class Client:
+            def __repr__(self) -> str:
+                return f"Client({BOT_TOKEN})"
+
+        stream = configured()
+        structlog.get_logger().info("a.thing", client=Client(), several=[Client()], raw=BOT_TOKEN.encode())
+        assert BOT_TOKEN not in stream.getvalue()
+        assert events(stream)[0]["client"] == f"Client({MASK})"
+
+    def test_known_secrets_are_masked_whatever_they_look_like(self) -> None:
+        stream = configured(secrets=("correct horse", 'quo"te\\d', "ab"))
+        structlog.get_logger().info("correct horse in the event", quoted='x quo"te\\d y', short="about")
+        (event,) = events(stream)
+        assert event["event"] == f"{MASK} in the event"
+        assert event["quoted"] == f"x {MASK} y"
+        assert event["short"] == "about"
+
+    def test_the_longest_known_secret_is_masked_first(self) -> None:
+        assert Redactor(("redis", "secret-1", "secret-1-long")).text("secret-1-long") == MASK
+
+    def test_a_structure_that_holds_itself_ends(self) -> None:
+        endless: dict[str, object] = {"raw": BOT_TOKEN}
+        endless["again"] = endless
+        stream = configured()
+        structlog.get_logger().info("a.thing", endless=endless)
+        assert BOT_TOKEN not in stream.getvalue()
+
+    def test_a_record_that_cannot_be_written_is_not_shown_raw(self, capsys: pytest.CaptureFixture[str]) -> None:
+        stream = configured()
+        (ours,) = [handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]
+        ours.handle(logging.LogRecord("some.library", logging.ERROR, "x.py", 1, "%s %s", (BOT_TOKEN,), None))
+        assert not stream.getvalue()
+        assert capsys.readouterr().err == "logging failed: TypeError in some.library\n"

@@ -1,0 +1,247 @@
+"""Clients for each way to run Redis, against real servers: one server, Sentinel, Cluster, and the embedded store."""
+
+import asyncio
+import contextlib
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio
+from redis.asyncio import Redis
+from redis.exceptions import RedisClusterException, RedisError
+
+from core.clock import SystemClock
+from core.config.providers import ProviderKind, ProviderSettings
+from core.redis.client import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, open_redis
+from services.llm.routing import rules as routing
+from services.llm.routing.load_shedding import LoadShedding
+from services.llm.routing.shared_state import SharedRouting
+from tests.support.llm_harness import eventually
+from tests.support.processes.redis_server import BINARY, RedisServer, free_port
+
+
+@contextlib.contextmanager
+def _running(directory: Path, *arguments: str) -> Iterator[None]:
+    if BINARY is None:
+        pytest.skip("redis-server is not installed")
+    directory.mkdir(exist_ok=True)
+    command = [BINARY, *arguments, "--dir", str(directory), "--bind", "127.0.0.1", "--loglevel", "warning"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - our own words
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _until(port: int, *command: str | int, answers: str) -> None:
+    """Ask until the server says that; from a synchronous fixture, which must not touch a running event loop."""
+    deadline = time.monotonic() + 10
+    with redis.Redis(port=port, decode_responses=True) as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RedisError):
+                if answers in str(client.execute_command(*command)):
+                    return
+            time.sleep(0.01)
+    raise TimeoutError(f"{command} did not answer {answers}")
+
+
+@pytest.fixture(scope="module")
+def sentinel_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A master that wants a password, and a Sentinel that watches it."""
+    directory = tmp_path_factory.mktemp("sentinel")
+    master, sentinel = free_port(), free_port()
+    configuration = directory / "sentinel.conf"
+    configuration.write_text(
+        f"port {sentinel}\nsentinel monitor stage 127.0.0.1 {master} 1\nsentinel auth-pass stage secret\n"
+    )
+    with (
+        _running(directory / "master", "--port", str(master), "--save", "", "--requirepass", "secret"),
+        _running(directory, str(configuration), "--sentinel"),
+    ):
+        _until(sentinel, "SENTINEL", "CKQUORUM", "stage", answers="OK")
+        yield f"redis+sentinel://:secret@127.0.0.1:{sentinel}/stage/2"
+
+
+@pytest.fixture(scope="module")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A cluster of one node that serves every slot."""
+    directory = tmp_path_factory.mktemp("cluster")
+    port, bus = free_port(), free_port()
+    cluster = ("--cluster-enabled", "yes", "--cluster-port", str(bus))
+    with _running(directory, "--port", str(port), "--save", "", *cluster):
+        _until(port, "CLUSTER", "ADDSLOTSRANGE", 0, 16383, answers="OK")
+        _until(port, "SET", "{llm}", "ready", answers="True")
+        yield f"redis+cluster://127.0.0.1:{port}"
+
+
+@pytest.fixture(params=["server", "sentinel", "cluster"])
+async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """Each kind of URL, with a server behind it that answers."""
+    if request.param == "server":
+        if BINARY is None:
+            pytest.skip("redis-server is not installed")
+        server = RedisServer(tmp_path)
+        await server.start()
+        yield server.url
+        await server.stop()
+        return
+    yield request.getfixturevalue(f"{request.param}_url")
+
+
+async def _round_trip(client: Redis) -> None:
+    await client.set("{t}:text", "Grüße", ex=60)
+    assert await client.get("{t}:text") == "Grüße"
+    assert await client.ping()
+
+
+async def test_the_embedded_store_needs_no_server() -> None:
+    """And each client has a store of its own."""
+    async with open_redis(None) as client, open_redis(None) as other:
+        await _round_trip(client)
+        assert await other.get("{t}:text") is None
+
+
+async def test_each_kind_of_server_answers_in_strings(url: str) -> None:
+    async with open_redis(url) as client:
+        await _round_trip(client)
+
+
+async def test_the_shared_state_works_on_each_kind_of_server(url: str) -> None:
+    """Reading, optimistic writes, their announcement to another replica, and what comes back after wiped data."""
+    clock = SystemClock()
+    async with open_redis(url) as one, open_redis(url) as two:
+        first, second = SharedRouting(one, "test", clock), SharedRouting(two, "test", clock)
+        await first.start()
+        await second.start()
+        try:
+            assert first.connected
+            assert second.connected
+            await asyncio.sleep(0.1)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            first.apply(routing.cooled("a", "HTTP 500", clock.time(), 300, "r1"))
+            await eventually(lambda: "a" in second.routing.cooldowns)
+            assert loop.time() - began < 1.0
+
+            await asyncio.gather(
+                *(replica.commit(routing.cooled(name, "x", clock.time(), 300, "r1"), 5)
+                  for name, replica in (("b", first), ("c", second), ("d", first), ("e", second)))
+            )  # fmt: skip
+            await eventually(lambda: set(first.routing.cooldowns) == set(second.routing.cooldowns) == set("abcde"))
+            await first.commit(routing.reset("a", clock.time(), ("a",)), 5)
+            await eventually(lambda: set(second.routing.cooldowns) == set("bcde"))
+
+            await one.delete("test:{llm}:routing")
+            await first.commit(routing.forced("f", clock.time(), 60), 5)
+            await eventually(lambda: first.routing == second.routing and second.routing.force is not None)
+            assert set(second.routing.cooldowns) == set("bcde")
+            assert first.connected
+            assert second.connected
+        finally:
+            await first.close()
+            await second.close()
+            await one.delete("test:{llm}:routing")
+
+
+async def test_the_slots_work_on_each_kind_of_server(url: str) -> None:
+    """Taken, refused, waited for and given back over two replicas; and who stays where."""
+    busy = ProviderSettings(id="busy", kind=ProviderKind.OPENAI_COMPATIBLE, models=("m",), max_concurrency=1)
+    async with open_redis(url) as one, open_redis(url) as two:
+        first, second = LoadShedding(one, "test", SystemClock()), LoadShedding(two, "test", SystemClock())
+        held = await first.slots.take(busy)
+        assert held is not None
+        assert await second.slots.take(busy) is None
+        waiting = asyncio.create_task(second.slots.wait([busy]))
+        await asyncio.sleep(0.05)
+        first.slots.release(held)
+        async with asyncio.timeout(2):
+            passed_on = await waiting
+        assert passed_on is not None
+        assert await first.slots.take(busy) is None
+        second.slots.release(passed_on)
+
+        first.stays.begin("telegram:1", "other")
+        await first.close()
+        await second.close()
+        assert await second.stays.of("telegram:1") == "other"
+        assert await one.zcard("test:{llm}:inflight:busy") == 0
+
+
+@pytest.mark.parametrize("form", ["redis://{}", "redis+sentinel://{}/stage", "redis+cluster://{}"])
+async def test_a_server_that_refuses_costs_no_time(form: str) -> None:
+    """No retries: an error comes at once."""
+    url = form.format(f"127.0.0.1:{free_port()}")
+    client = open_redis(url)
+    began = time.monotonic()
+    with pytest.raises((RedisError, RedisClusterException)):
+        await client.get("x")
+    await client.aclose()
+
+    assert time.monotonic() - began < 0.9
+
+
+async def test_a_black_hole_costs_one_timeout(redis_server: RedisServer) -> None:
+    """A server that stops answering is given up after the command's own timeout, once."""
+    assert redis_server._process is not None
+    async with open_redis(redis_server.url) as client:
+        await client.ping()
+        redis_server._process.send_signal(19)
+        began = time.monotonic()
+        try:
+            with pytest.raises(RedisError):
+                await client.get("x")
+        finally:
+            redis_server._process.send_signal(18)
+
+        assert time.monotonic() - began < COMMAND_TIMEOUT_S + CONNECT_TIMEOUT_S + 0.5
+
+
+URLS: list[tuple[str, dict[str, Any]]] = [
+    # what a URL says about the connections that it stands for
+    ("redis://h:1/3", {"host": "h", "port": 1, "db": 3}),
+    ("redis://user:p%40ss@h/0", {"host": "h", "username": "user", "password": "p@ss"}),
+    ("rediss://:secret@h:2", {"host": "h", "port": 2, "password": "secret"}),
+]
+
+
+@pytest.mark.parametrize(("url", "expected"), URLS)
+async def test_what_the_url_of_a_server_says(url: str, expected: dict[str, Any]) -> None:
+    async with open_redis(url) as client:
+        options = client.connection_pool.connection_kwargs
+        tls = issubclass(client.connection_pool.connection_class, redis.asyncio.SSLConnection)
+
+    assert expected.items() <= options.items()
+    assert tls is url.startswith("rediss:")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_what_the_url_of_a_sentinel_says(scheme: str) -> None:
+    """Several sentinels, the service, the database, the password of the data servers, and whether to speak TLS."""
+    async with open_redis(f"{scheme}+sentinel://:secret@one:1,two,[::1]:3/stage/4") as client:
+        pool: Any = client.connection_pool
+        tls = issubclass(pool.connection_class, redis.asyncio.SSLConnection)
+        sentinels = [
+            tuple(sentinel.connection_pool.connection_kwargs[name] for name in ("host", "port"))
+            for sentinel in pool.sentinel_manager.sentinels
+        ]
+
+    assert sentinels == [("one", 1), ("two", 26379), ("::1", 3)]
+    assert (pool.service_name, pool.connection_kwargs["db"]) == ("stage", 4)
+    assert pool.connection_kwargs["password"] == "secret"
+    assert tls is (scheme == "rediss")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss"])
+async def test_what_the_url_of_a_cluster_says(scheme: str) -> None:
+    client: Any = open_redis(f"{scheme}+cluster://u:secret@one:1,two")
+    nodes = client.nodes_manager.startup_nodes
+    options = client.connection_kwargs
+
+    assert set(nodes) == {"one:1", "two:6379"}
+    assert (options["username"], options["password"]) == ("u", "secret")
+    assert ("ssl" in str(options.get("connection_class", "")).lower()) is (scheme == "rediss")
+    await client.aclose()

@@ -1,0 +1,83 @@
+"""What comes in from Telegram, in order and out of it."""
+
+import pytest
+
+from tests.support.bot_harness import FIRST, GROUP, PERSON, BotHarness
+
+NONSENSE = {
+    "message": {"message_id": "not a number", "chat": 5},
+    "callback_query": {"id": 1},
+    "my_chat_member": ["not", "an", "object"],
+}
+
+
+async def test_what_cannot_be_read_does_not_stop_what_can(stage: BotHarness) -> None:
+    """It is put aside with a line for the operator, and asked for no more."""
+    stage.telegram.push_update(message=NONSENSE["message"])
+    stage.says("Are you there?")
+    for kind in ("callback_query", "my_chat_member"):
+        stage.telegram.push_update(**{kind: NONSENSE[kind]})
+    await stage.until(lambda: stage.chat().texts() == [FIRST] and not stage.telegram.pending)
+    assert (await stage.asks("And now?")).text == FIRST
+    assert [entry["kinds"] for entry in stage.events("intake.unreadable")] == [[kind] for kind in NONSENSE]
+
+
+@pytest.mark.parametrize("oddity", [{"external_reply": {"origin": {"type": "oracle"}}}, {"poll": {"question": 5}}])
+async def test_a_message_with_something_unreadable_about_it_is_answered(
+    stage: BotHarness, oddity: dict[str, object]
+) -> None:
+    """Its text can be read, whatever stands beside it."""
+    stage.says("Are you there?", extra=oddity)
+    assert (await stage.answer()).text == FIRST
+    assert stage.events("intake.unreadable")
+
+
+async def test_in_a_group_too_but_only_for_the_bot(stage: BotHarness) -> None:
+    oddity = {"poll": {"question": 5}}
+    stage.says("Talking to each other", GROUP, user_id=PERSON, extra=oddity)
+    stage.says("@understudy_bot are you there?", GROUP, user_id=PERSON, extra=oddity)
+    assert (await stage.answer(GROUP)).text == FIRST
+    assert len(stage.chat(GROUP).answers()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "description", "retry_after"),
+    [
+        (502, "Bad Gateway", None),
+        (500, "Internal Server Error", None),
+        (429, "Too Many Requests: retry after 1", 1),
+    ],
+)
+async def test_polling_goes_on_after_a_fault(
+    stage: BotHarness, status: int, description: str, retry_after: int | None
+) -> None:
+    await stage.asks("Are you there?")
+    fault = stage.telegram.fail("getUpdates", 1, status=status, description=description, retry_after=retry_after)
+    await stage.asks("And now?")
+    stage.says("Still?")
+    await stage.until(lambda: len(stage.chat().texts()) == 3)
+    assert fault.times == 0
+
+
+async def test_an_answer_that_makes_no_sense(stage: BotHarness) -> None:
+    """A page of a proxy instead of updates; what it stood for comes with the next poll."""
+    stage.telegram.garble("getUpdates")
+    await stage.asks("Are you there?")
+    await stage.asks("And now?")
+    assert len(stage.chat().answers()) == 2
+
+
+async def test_another_process_polls_for_a_moment(stage: BotHarness) -> None:
+    """As in a rolling restart: loud, but no reason to give up."""
+    stage.telegram.second_poller()
+    stage.says("Are you there?")
+    await stage.until(lambda: stage.events("intake.conflict"))
+    assert stage.task is not None
+    assert not stage.task.done()
+
+
+async def test_a_webhook_that_is_left_over_is_taken_away(empty_stage: BotHarness) -> None:
+    """While there is one Telegram lets nobody poll."""
+    empty_stage.telegram.webhook = {"url": "https://elsewhere.example"}
+    await empty_stage.start()
+    assert (await empty_stage.asks("Are you there?")).text == FIRST

@@ -1,0 +1,218 @@
+"""What of a conversation still fits: pure functions, and the promises they keep for any conversation."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_ai.messages import (
+    BinaryContent,
+    ImageUrl,
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    NativeToolCallPart,
+    NativeToolReturnPart,
+    TextContent,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolReturnPart,
+    UserPromptPart,
+)
+
+from services.chat.store.history import HistoryBudget, cut_turn, pair_tools, starts_with_prompt
+from services.llm.usage.token_estimates import ATTACHMENT_TOKENS, MESSAGE_TOKENS, estimate_tokens, text_tokens
+
+TEXT = st.one_of(st.text(max_size=40), st.text(min_size=1, max_size=8).map(lambda text: text * 200))
+IDS = st.sampled_from(["a", "b", "c"])
+
+
+def asked(text: str) -> ModelRequest:
+    """A prompt."""
+    return ModelRequest(parts=[UserPromptPart(text)])
+
+
+def called(*ids: str) -> ModelResponse:
+    """Calls of a tool of ours."""
+    return ModelResponse(parts=[ToolCallPart("clock", {"zone": "UTC"}, id_) for id_ in ids])
+
+
+def returned(*ids: str) -> ModelRequest:
+    """Their results."""
+    return ModelRequest(parts=[ToolReturnPart("clock", "noon", id_) for id_ in ids])
+
+
+def said(text: str) -> ModelResponse:
+    """An answer."""
+    return ModelResponse(parts=[TextPart(text)])
+
+
+def native(call: str | None, result: str | None) -> ModelResponse:
+    """A call that the provider runs itself, and its result."""
+    parts = [NativeToolCallPart("search", {}, call)] if call else []
+    return ModelResponse(parts=[*parts, *([NativeToolReturnPart("search", "found", result)] if result else [])])
+
+
+def shape(messages: Sequence[ModelMessage]) -> list[list[str]]:
+    """The kinds of parts, with their call ids."""
+    return [
+        [f"{part.part_kind}:{getattr(part, 'tool_call_id', '')}".rstrip(":") for part in message.parts]
+        for message in messages
+    ]
+
+
+def loose_ends(messages: Sequence[ModelMessage]) -> list[object]:
+    """Calls that the next message does not answer, and results that the message before did not ask for."""
+    loose: list[object] = []
+    for before, after in zip([None, *messages], [*messages, None], strict=True):
+        calls = {p.tool_call_id for p in before.parts if isinstance(p, ToolCallPart)} if before else set()
+        results = {p.tool_call_id for p in after.parts if isinstance(p, ToolReturnPart)} if after else set()
+        loose += calls ^ results
+    return loose
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> list[ModelMessage]:
+    """Any turn that a run can leave behind: tools called, some never answered, broken off anywhere."""
+    files = draw(st.lists(st.just(TextContent("[image]", metadata={"attachment": "0" * 64})), max_size=3))
+    messages: list[ModelMessage] = [ModelRequest(parts=[UserPromptPart([draw(TEXT), *files])])]
+    for _ in range(draw(st.integers(0, 4))):
+        calls = draw(st.lists(IDS, unique=True, max_size=3))
+        texts = [TextPart(draw(TEXT))] if draw(st.booleans()) or not calls else []
+        messages.append(ModelResponse(parts=[*texts, *(ToolCallPart("t", {"q": draw(TEXT)}, id_) for id_ in calls)]))
+        results = draw(st.lists(IDS, unique=True, max_size=3))
+        if results:
+            messages.append(ModelRequest(parts=[ToolReturnPart("t", draw(TEXT), id_) for id_ in results]))
+    if draw(st.booleans()):
+        messages.append(said(draw(TEXT)))
+    return messages[: draw(st.integers(1, len(messages)))]
+
+
+@given(turns())
+def test_pairing_leaves_no_loose_end(messages: list[ModelMessage]) -> None:
+    """Whatever a turn broke off in, no call is left without its result, no result without its call."""
+    paired = pair_tools(messages)
+    assert loose_ends(paired) == []
+    assert starts_with_prompt(paired)
+    assert pair_tools(paired) == paired
+    assert estimate_tokens(paired) <= estimate_tokens(messages)
+
+
+@given(turns(), st.integers(-10, 3000))
+def test_a_cut_turn_fits_and_is_whole(messages: list[ModelMessage], budget: int) -> None:
+    """Cut to any budget, a turn is empty or begins with its prompt, holds no half tool exchange, and fits."""
+    cut = cut_turn(messages, budget)
+    assert estimate_tokens(cut) <= max(budget, 0)
+    assert not cut or starts_with_prompt(cut)
+    assert loose_ends(cut) == []
+    assert not any(isinstance(part, ToolCallPart | ToolReturnPart) for message in cut for part in message.parts)
+    assert budget < 200 or cut
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 6))), st.integers(0, 10_000), st.integers(0, 4))
+def test_the_budget_is_held(sizes: list[tuple[int, int]], tokens: int, attachments: int) -> None:
+    """What was taken costs no more than there was, and each that was refused would have cost more."""
+    budget = HistoryBudget(tokens, attachments)
+    spent, left = 0, attachments
+    for text, files in sizes:
+        cost = text + min(files, left) * ATTACHMENT_TOKENS
+        if budget.take(text, files):
+            spent += cost
+            left -= min(files, left)
+            assert spent <= tokens
+        else:
+            assert spent + cost > tokens
+
+
+@pytest.mark.parametrize(
+    ("messages", "kept"),
+    [
+        # a whole exchange stays
+        (
+            [asked("?"), called("a"), returned("a"), said("noon")],
+            [["user-prompt"], ["tool-call:a"], ["tool-return:a"], ["text"]],
+        ),
+        # stopped while a tool ran
+        ([asked("?"), called("a")], [["user-prompt"]]),
+        # one of two tools had answered
+        ([asked("?"), called("a", "b"), returned("b")], [["user-prompt"], ["tool-call:b"], ["tool-return:b"]]),
+        # a result of nothing
+        ([asked("?"), returned("a"), said("noon")], [["user-prompt"], ["text"]]),
+        # the same id in two steps, as some servers number them; only the second was answered
+        (
+            [asked("?"), called("a"), said("hm"), called("a"), returned("a")],
+            [["user-prompt"], ["text"], ["tool-call:a"], ["tool-return:a"]],
+        ),
+        # a tool that the provider runs answers in the same message
+        (
+            [asked("?"), native("a", "a")],
+            [["user-prompt"], ["builtin-tool-call:a", "builtin-tool-return:a"]],
+        ),
+        # and was broken off there, or lost its call
+        ([asked("?"), native("a", None), native(None, "b")], [["user-prompt"]]),
+    ],
+)
+def test_pairing(messages: list[ModelMessage], kept: list[list[str]]) -> None:
+    """Half an exchange goes, everything around it stays."""
+    assert shape(pair_tools(messages)) == kept
+
+
+@pytest.mark.parametrize(
+    ("message", "tokens"),
+    [
+        (asked("x" * 400), 100),  # four bytes a token
+        (asked("я" * 400), 200),  # in UTF-8
+        (asked(""), 0),
+        (said("x" * 41), 11),  # rounded up
+        (ModelResponse(parts=[ThinkingPart("x" * 40)]), 10),  # thinking is sent again where the provider wants it
+        (ModelRequest(parts=[UserPromptPart(["x" * 40, ImageUrl("http://host/a.png")])]), 10 + ATTACHMENT_TOKENS),
+        # a text file is inlined
+        (ModelRequest(parts=[UserPromptPart([BinaryContent(b"x" * 40, media_type="text/csv")])]), 10),
+        # name and arguments; name and result
+        (called("a"), text_tokens("clock") + text_tokens('{"zone":"UTC"}')),
+        (returned("a"), text_tokens("clock") + text_tokens("noon")),
+    ],
+)
+def test_estimate(message: ModelMessage, tokens: int) -> None:
+    """What each kind of part costs."""
+    assert estimate_tokens([message]) == tokens + MESSAGE_TOKENS
+
+
+def test_a_cut_keeps_beginning_and_end_of_both_sides() -> None:
+    """The prompt's question and the answer's conclusion survive; what tools said goes whole."""
+    long_turn = [
+        asked("first words " + "x" * 10_000 + " last words?"),
+        called("a"),
+        returned("a"),
+        said("To begin " + "y" * 10_000 + " in the end"),
+    ]
+    request, response = cut_turn(long_turn, 500)
+    prompt, answer = request.parts[0], response.parts[0]
+    assert isinstance(prompt, UserPromptPart)
+    assert isinstance(answer, TextPart)
+    for text, begins, ends in (
+        (prompt.content, "first words", "last words?"),
+        (answer.content, "To begin", "in the end"),
+    ):
+        assert isinstance(text, str)
+        assert text.startswith(begins)
+        assert text.endswith(ends)
+        assert "[...]" in text
+        assert 150 < text_tokens(text) <= 250
+
+
+def test_a_cut_gives_the_room_to_the_side_that_needs_it() -> None:
+    """A short question is kept whole before a long answer."""
+    request, response = cut_turn([asked("why?"), said("y" * 10_000)], 500)
+    assert request.parts[0].content == "why?"
+    assert estimate_tokens([response]) > 450
+
+
+def test_a_cut_keeps_the_places_of_files() -> None:
+    """A photo with an essay under it is still a photo, and belongs to the prompt."""
+    photo = TextContent("[image]", metadata={"attachment": "0" * 64})
+    (request,) = cut_turn([ModelRequest(parts=[UserPromptPart(["x" * 10_000, photo])])], 200)
+    part = request.parts[0]
+    assert isinstance(part, UserPromptPart)
+    assert part.content[1] == photo

@@ -1,0 +1,153 @@
+"""The deadline that many short waits share: it ends what takes too long and is never confused with a cancellation."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from services.llm.models.deadline import Deadline
+
+LOOP_S = 0.02
+
+
+def now() -> float:
+    """The event loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+async def test_it_ends_a_wait_that_takes_too_long() -> None:
+    """With a TimeoutError, and the task can go on."""
+    deadline = Deadline()
+    for _ in range(2):
+        deadline.until = now() + LOOP_S
+        with pytest.raises(TimeoutError), deadline:
+            await asyncio.sleep(5)
+
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_waits_that_are_short_enough_share_one_timer() -> None:
+    """Together they take longer than any of them may; the timer is moved on, not armed anew each time."""
+    deadline = Deadline()
+    timers: set[int] = set()
+    for _ in range(50):
+        deadline.until = now() + 20 * LOOP_S
+        with deadline:
+            await asyncio.sleep(LOOP_S / 2)
+        timers.add(id(deadline._timer))
+
+    assert len(timers) < 10
+    deadline.close()
+
+
+async def test_nothing_goes_off_between_waits() -> None:
+    """Who takes the results may take as long as they like."""
+    deadline = Deadline()
+    deadline.until = now() + LOOP_S
+    with deadline:
+        await asyncio.sleep(0)
+    await asyncio.sleep(2 * LOOP_S)
+
+    deadline.until = now() + LOOP_S
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(5)
+
+
+async def test_an_earlier_end_counts_at_once() -> None:
+    """A wait that may take less than the one before is ended at its own time."""
+    deadline = Deadline()
+    deadline.until = now() + 60
+    with deadline:
+        await asyncio.sleep(0)
+
+    deadline.until = now() + LOOP_S
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(5)
+
+
+async def test_an_end_that_is_past_ends_the_wait_at_once() -> None:
+    deadline = Deadline()
+    deadline.until = now() - 1
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(5)
+
+
+async def test_other_errors_pass() -> None:
+    deadline = Deadline()
+    deadline.until = now() + 5
+    with pytest.raises(KeyError), deadline:
+        raise KeyError
+
+    deadline.close()
+
+
+async def _wait(deadline: Deadline, for_s: float) -> str:
+    deadline.until = now() + for_s
+    try:
+        with deadline:
+            await asyncio.sleep(5)
+    except TimeoutError:
+        return "timed out"
+    return "over"
+
+
+async def test_a_cancellation_stays_one() -> None:
+    """The user's Stop is no timeout."""
+    deadline = Deadline()
+    task = asyncio.create_task(_wait(deadline, 5))
+    await asyncio.sleep(0)
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline.close()
+
+
+@pytest.mark.parametrize("first", ["deadline", "user"])
+async def test_a_cancellation_at_the_same_instant_wins(first: str) -> None:
+    """Both in the same turn of the loop, in either order: the user is obeyed."""
+    deadline = Deadline()
+    task = asyncio.create_task(_wait(deadline, 5))
+    await asyncio.sleep(0)
+    deadline.until = now()
+    for who in ("deadline", "user") if first == "deadline" else ("user", "deadline"):
+        if who == "deadline":
+            deadline._due()
+        else:
+            task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline.close()
+
+
+async def test_a_result_at_the_same_instant_wins() -> None:
+    """Whoever swallows the cancellation because its result is there leaves no mark on the task."""
+    deadline = Deadline()
+
+    async def swallowing() -> int:
+        deadline.until = now() + LOOP_S
+        with deadline, contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(5)
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    assert await asyncio.create_task(swallowing()) == 0
+
+
+async def test_a_wait_goes_on_while_it_is_prolonged() -> None:
+    """It is asked for when the wait is due, and not before."""
+    loop = asyncio.get_running_loop()
+    answers = [loop.time() + 0.1, 0.0]
+    deadline = Deadline(lambda: answers.pop(0))
+    deadline.until = loop.time() + 0.02
+    began = loop.time()
+    with pytest.raises(TimeoutError), deadline:
+        await asyncio.sleep(10)
+    assert loop.time() - began >= 0.1
+    assert answers == []
+    deadline.close()

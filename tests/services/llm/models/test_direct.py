@@ -1,0 +1,284 @@
+"""Direct questions: a verdict in a given shape, a conversation's name, over real HTTP and the fallback service."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from core.config.providers import ProviderKind
+from core.errors import AllProvidersFailed, ConsentNeeded, ContentRefused, RequestRejected
+from core.redis.client import open_redis
+from services.llm.models.name_generator import first_words
+from services.llm.models.structured import StructuredOutput
+from services.moderation.domain.verdict import Verdict
+from tests.support.fake_llm.providers import NETWORKED_KINDS, provider_at
+from tests.support.fake_llm.server import (
+    Answer,
+    LLMServer,
+    answer,
+    content_filter,
+    content_filter_rejected,
+    hang,
+    refusal,
+    status,
+    tool_call,
+)
+from tests.support.llm_harness import LLMHarness, bench, provider
+
+WRONG = {"category": "no such category", "confidence": 3}
+RIGHT = {"category": "ok", "confidence": 97}
+
+
+def verdict(fields: dict[str, Any] | None = None) -> Answer:
+    return tool_call("final_result", RIGHT if fields is None else fields)
+
+
+@pytest.fixture
+async def servers() -> AsyncIterator[list[LLMServer]]:
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(LLMServer()) for _ in range(3)]
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Redis]:
+    client = open_redis(None)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def three(store: Redis, servers: list[LLMServer]) -> AsyncIterator[LLMHarness]:
+    """One replica before three providers."""
+    providers = [provider(name, server.url) for name, server in zip("abc", servers, strict=True)]
+    async with bench(store, providers) as replica:
+        yield replica
+
+
+def asked(servers: list[LLMServer]) -> list[int]:
+    return [len(server.requests) for server in servers]
+
+
+async def test_a_verdict_comes_with_who_gave_it_and_what_it_used(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """By one request, with the schema, few tokens and no imagination."""
+    servers[0].default = verdict()
+    model = three.factory.create_moderation_model("moderation")
+    given = await model.ask("Judge.", "Buy now")
+    assert given.value == Verdict(category="ok", confidence=97)
+    assert (given.provider, given.model, given.input_tokens, given.output_tokens) == ("a", "a-model", 11, 7)
+    assert asked(servers) == [1, 0, 0]
+    sent = servers[0].requests[0].json
+    assert [(m["role"], m["content"]) for m in sent["messages"]] == [("system", "Judge."), ("user", "Buy now")]
+    assert sent["tools"][0]["function"]["parameters"]["properties"].keys() == set(Verdict.model_fields)
+    assert sent["tool_choice"] == "required"
+    assert sent["temperature"] == 0
+    assert sent["max_tokens"] <= 1000
+
+
+@pytest.mark.parametrize("kind", NETWORKED_KINDS)
+async def test_every_kind_is_asked_in_a_way_that_it_understands(
+    kind: ProviderKind, store: Redis, servers: list[LLMServer]
+) -> None:
+    """Each SDK takes the schema and gives the value back."""
+    servers[0].default = verdict()
+    async with bench(store, [provider_at(servers[0], kind)]) as replica:
+        given = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert given.value.confidence == 97
+    assert given.output_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("profile", "mode"),
+    [
+        ({}, "auto"),  # the library asks by a tool, or natively where a forced call would stop a model from thinking
+        ({"default_structured_output_mode": "native", "supports_tools": False}, "auto"),
+        ({"supports_tools": False, "supports_json_schema_output": True}, "native"),
+        ({"supports_tools": False}, "prompted"),
+    ],
+)
+def test_each_candidate_gets_the_mode_that_its_model_can_do(profile: dict[str, object], mode: str) -> None:
+    """One mode for a mixed chain would be fatal to some of it."""
+    parameters = StructuredOutput(Verdict).parameters(profile)
+    assert parameters.output_mode == mode
+    assert parameters.output_object is not None
+    assert parameters.output_tools
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"category": "ok", "confidence": 97}',
+        '```json\n{"category": "ok", "confidence": 97}\n```',
+        'Here is my verdict: {"category": "ok", "confidence": 97} I hope that helps.',
+    ],
+)
+async def test_a_weak_model_may_write_its_verdict_down(three: LLMHarness, servers: list[LLMServer], said: str) -> None:
+    """What should have been a call of the tool is one in words."""
+    servers[0].default = answer(said)
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert (given.provider, given.value.category) == ("a", "ok")
+
+
+@pytest.mark.parametrize("wrong", [verdict(WRONG), answer("I think it is fine."), tool_call("final_result", "{")])
+async def test_an_answer_that_does_not_validate_is_one_more_try(
+    three: LLMHarness, servers: list[LLMServer], wrong: Answer
+) -> None:
+    """With the next candidate; nobody cools down for it, since chats are answered well enough."""
+    servers[0].default = wrong
+    servers[1].default = verdict()
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert given.provider == "b"
+    assert asked(servers) == [1, 1, 0]
+    assert three.cooling() == {}
+    assert three.preferred != "b"
+
+
+async def test_a_second_one_is_an_error(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """It names both, and quotes nothing of what they said."""
+    servers[0].default = servers[1].default = verdict(WRONG)
+    servers[2].default = verdict()
+    with pytest.raises(AllProvidersFailed) as caught:
+        await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert [attempt.provider for attempt in caught.value.attempts] == ["a", "b"]
+    assert "category" in caught.value.attempts[0].reason
+    assert "no such category" not in str(caught.value)
+    assert asked(servers) == [1, 1, 0]
+
+
+async def test_a_failure_goes_on_as_in_a_chat(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """With its cooldown."""
+    servers[0].default = status(401)
+    servers[1].default = status(503)
+    servers[2].default = verdict()
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert given.provider == "c"
+    assert three.cooling().keys() == {"a", "b"}
+
+
+async def test_thinking_until_the_tokens_are_used_up_is_no_fault_of_the_provider(
+    three: LLMHarness, servers: list[LLMServer]
+) -> None:
+    """The limit is ours."""
+    servers[0].default = Answer(thinking="Let me see", finish="length")
+    servers[1].default = verdict()
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert given.provider == "b"
+    assert three.cooling() == {}
+
+
+@pytest.mark.parametrize("refused", [content_filter(), refusal(), content_filter_rejected()])
+async def test_a_refusal_goes_to_one_other_candidate(three: LLMHarness, servers: list[LLMServer], refused: Any) -> None:  # noqa: ANN401 - any behaviour
+    """Nobody cools down, and the other does not lead from now on."""
+    servers[0].default = refused
+    servers[1].default = verdict()
+    given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert given.provider == "b"
+    assert asked(servers) == [1, 1, 0]
+    assert three.cooling() == {}
+    assert three.preferred != "b"
+
+
+@pytest.mark.parametrize("other", [content_filter(), status(401)])
+async def test_a_refusal_goes_to_no_third_candidate(three: LLMHarness, servers: list[LLMServer], other: Any) -> None:  # noqa: ANN401 - any behaviour
+    """Whatever became of the second."""
+    servers[0].default = content_filter()
+    servers[1].default = other
+    servers[2].default = verdict()
+    with pytest.raises(ContentRefused) as caught:
+        await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert caught.value.provider == "a"
+    assert asked(servers) == [1, 1, 0]
+
+
+async def test_a_request_that_is_at_fault_is_not_sent_around(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """A 400 surfaces."""
+    servers[0].default = status(400)
+    with pytest.raises(RequestRejected):
+        await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert asked(servers) == [1, 0, 0]
+
+
+async def test_without_consent_no_byte_leaves(store: Redis, servers: list[LLMServer]) -> None:
+    """Neither for a verdict nor for a name."""
+    providers = [provider(name, server.url, remote=True) for name, server in zip("ab", servers, strict=False)]
+    async with bench(store, providers) as replica:
+        with pytest.raises(ConsentNeeded):
+            await replica.factory.create_moderation_model("moderation", local_only=True).ask("Judge.", "Hm")
+        with pytest.raises(ConsentNeeded):
+            await replica.factory.create_name_generator_model("en", 40, local_only=True).name("Hm", "Well")
+    assert [server.connections for server in servers] == [0, 0, 0]
+
+
+async def test_a_silent_provider_is_left_after_its_timeout(store: Redis, servers: list[LLMServer]) -> None:
+    """The next one answers."""
+    servers[0].default = hang()
+    servers[1].default = verdict()
+    providers = [provider("a", servers[0].url, timeout_s=0.1), provider("b", servers[1].url)]
+    async with bench(store, providers) as replica:
+        given = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert given.provider == "b"
+
+
+async def test_a_reasoning_family_gets_what_it_accepts(store: Redis, servers: list[LLMServer]) -> None:
+    """No temperature, as little thinking as can be, and room for that."""
+    servers[0].default = verdict()
+    chain = [replace(provider_at(servers[0], ProviderKind.OPENAI), models=("gpt-5-mini",))]
+    async with bench(store, chain) as replica:
+        await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    sent = servers[0].requests[0].json
+    assert "temperature" not in sent
+    assert sent["reasoning_effort"] == "minimal"
+    assert sent["max_completion_tokens"] > 1000
+
+
+async def test_the_demo_judges_and_names_nothing(store: Redis, servers: list[LLMServer]) -> None:
+    """Its canned answer is no verdict and no name."""
+    demo = replace(provider_at(servers[0], ProviderKind.DEMO), id="demo", models=("demo",))
+    async with bench(store, [demo]) as replica:
+        with pytest.raises(AllProvidersFailed):
+            await replica.factory.create_name_generator_model("en", 40).name("Hm", "Well")
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("Sourdough for beginners", "Sourdough for beginners"),
+        ('"Sourdough for beginners."', "Sourdough for beginners"),
+        ("**Title: Sourdough for beginners**\n\nI chose it because", "Sourdough for beginners"),
+        ("\n\n# Закваска с нуля\n", "Закваска с нуля"),
+        # Longer than it may be: whole words and an ellipsis.
+        ("Sourdough bread for absolute beginners and their patient friends", "Sourdough bread for absolute beginners…"),
+    ],
+)
+async def test_a_name_is_one_short_line(three: LLMHarness, servers: list[LLMServer], said: str, name: str) -> None:
+    """Whatever a model puts around it."""
+    servers[0].default = answer(said)
+    generator = three.factory.create_name_generator_model("en", 40)
+    assert await generator.name("How do I bake bread?", "Slowly.") == name
+    assert "How do I bake bread?" in servers[0].requests[0].json["messages"][-1]["content"]
+
+
+async def test_no_name_is_one_more_try(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """Quotation marks around nothing are no name."""
+    servers[0].default = answer('""')
+    servers[1].default = answer("Bread")
+    assert await three.factory.create_name_generator_model(None, 40).name("Bread?", "Yes.") == "Bread"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Hello there", "Hello there"),
+        ("Hello\n\n  there", "Hello there"),
+        ("one two three four", "one two…"),  # the limit falls into a word
+        ("one two th four", "one two th…"),  # and right behind one
+        ("abcdefghijklmnop", "abcdefghij…"),  # no border to cut at
+        ("", ""),
+    ],
+)
+def test_the_first_words_fit(text: str, words: str) -> None:
+    """On one line, cut between words."""
+    assert first_words(text, 11) == words
+    assert len(words) <= 11

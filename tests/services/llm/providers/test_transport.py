@@ -1,0 +1,251 @@
+"""The transport under the SDKs' clients: httpx2's errors over aiohttp's connections, and nothing in the way of many."""
+
+import asyncio
+import gzip
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+
+from services.llm.providers.transport import Transport
+from tests.support.fake_llm.server import black_hole_url, refusing_url
+
+Serve = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+BROKEN: list[tuple[str, bytes, type[Exception]]] = [
+    ("no answer at all", b"", httpx2.RemoteProtocolError),
+    ("no HTTP", b"SSH-2.0-OpenSSH_9.2\r\n\r\n", httpx2.RemoteProtocolError),
+    ("half of the body", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", httpx2.RemoteProtocolError),
+    ("a chunk and no end", HEAD + b"4\r\nhalf\r\n", httpx2.RemoteProtocolError),
+    ("a chunk of no size", HEAD + b"zz\r\nhalf\r\n", httpx2.RemoteProtocolError),
+]
+
+
+@asynccontextmanager
+async def serving(serve: Serve) -> AsyncIterator[str]:
+    """The address of a server that answers the head of a request so."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(await reader.readuntil(b"\r\n\r\n"), writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=1024)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@asynccontextmanager
+async def client(*, trust_env: bool = False, timeout_s: float = 5) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client over the transport."""
+    transport = Transport(tls=ssl.create_default_context(), keepalive_s=30, trust_env=trust_env)
+    async with httpx2.AsyncClient(transport=transport, timeout=timeout_s) as opened:
+        yield opened
+
+
+def saying(answer: bytes) -> Serve:
+    """A server that says this and closes the connection."""
+
+    async def serve(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+
+    return serve
+
+
+@pytest.mark.parametrize(("answer", "kind"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+async def test_what_breaks_has_the_name_that_it_has_in_httpx(answer: bytes, kind: type[Exception]) -> None:
+    """It decides whether the same provider is asked once more."""
+    async with serving(saying(answer)) as url, client() as asking:
+        with pytest.raises(kind):
+            await asking.get(url)
+
+
+async def test_refused_is_no_timeout() -> None:
+    """A port where nobody listens; the reason is among the causes."""
+    async with client() as asking:
+        with refusing_url() as url, pytest.raises(httpx2.ConnectError) as caught:
+            await asking.get(url)
+        assert caught.value.__cause__ is not None
+        assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)
+
+
+async def test_connecting_has_a_time_of_its_own() -> None:
+    """A host that is gone is found out before the time for an answer is over."""
+    async with client() as asking, black_hole_url() as url:
+        with pytest.raises(httpx2.ConnectTimeout):
+            await asking.get(url, timeout=httpx2.Timeout(60, connect=0.1))
+
+
+async def test_silence_is_a_read_timeout() -> None:
+    """Connected, and then nothing."""
+    silent = asyncio.Event()
+
+    async def serve(_head: bytes, _writer: asyncio.StreamWriter) -> None:
+        await silent.wait()
+
+    async with serving(serve) as url, client(timeout_s=0.1) as asking:
+        with pytest.raises(httpx2.ReadTimeout):
+            await asking.get(url)
+        silent.set()
+
+
+async def test_what_arrived_before_a_break_is_handed_out() -> None:
+    """An error that a provider writes before it hangs up tells more than that it hung up."""
+    async with (
+        serving(saying(HEAD + b"5\r\nHello\r\n")) as url,
+        client() as asking,
+        asking.stream("GET", url) as response,
+    ):
+        pieces = response.aiter_bytes()
+        assert await anext(pieces) == b"Hello"
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await anext(pieces)
+
+
+async def test_many_at_once_wait_for_no_connection() -> None:
+    """Whoever waited for one would do so within the provider's deadline, and the provider would be blamed."""
+    many = 1200
+    arrived = 0
+    all_there = asyncio.Event()
+
+    async def serve(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal arrived
+        arrived += 1
+        if arrived == many:
+            all_there.set()
+        await all_there.wait()
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with serving(serve) as url, client(timeout_s=30) as asking:
+        responses = await asyncio.gather(*(asking.get(url) for _ in range(many)))
+    assert {response.status_code for response in responses} == {204}
+
+
+async def test_compressed_once() -> None:
+    """The client unpacks what the connection hands on as it came."""
+    body = gzip.compress(b"Hello")
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with serving(saying(head.encode() + body)) as url, client() as asking:
+        assert (await asking.get(url)).text == "Hello"
+
+
+async def test_address_with_a_password() -> None:
+    """A server behind basic auth: the client makes the header, and its SDK has another one for the key."""
+    heads: list[bytes] = []
+
+    async def serve(head: bytes, writer: asyncio.StreamWriter) -> None:
+        heads.append(head)
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with serving(serve) as url, client() as asking:
+        await asking.get(url.replace("//", "//ann:secret@"), headers={"Authorization": "Bearer key"})
+    assert heads[0].lower().count(b"authorization: ") == 1
+    assert b"authorization: Basic YW5uOnNlY3JldA==\r\n" in heads[0]
+
+
+async def test_question_without_a_body_has_none() -> None:
+    """Some servers look at what is said of a body that is not there."""
+    heads: list[bytes] = []
+
+    async def serve(head: bytes, writer: asyncio.StreamWriter) -> None:
+        heads.append(head.lower())
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with serving(serve) as url, client() as asking:
+        await asking.get(url)
+    assert b"content-" not in heads[0]
+
+
+@asynccontextmanager
+async def naming_requests() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A server, and the first lines of the requests that it got."""
+    asked: list[bytes] = []
+
+    async def serve(head: bytes, writer: asyncio.StreamWriter) -> None:
+        asked.append(head.split(b"\r\n", 1)[0])
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with serving(serve) as url:
+        yield url, asked
+
+
+async def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for what leaves the operator's machines, and for nothing else; many write it without its scheme."""
+    async with naming_requests() as (proxy, asked):
+        monkeypatch.setenv("http_proxy", proxy.removeprefix("http://"))
+        async with client(trust_env=True) as asking:
+            await asking.get("http://llm.example/v1/models")
+        async with client(trust_env=False) as asking:
+            await asking.get(proxy)
+    assert asked == [b"GET http://llm.example/v1/models HTTP/1.1", b"GET / HTTP/1.1"]
+
+
+@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.0/8", "a.example, 127.0.0.1", "*"])
+async def test_what_no_proxy_names_is_reached_directly(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+    """In the forms that operators know from httpx2 and curl."""
+    async with naming_requests() as (proxy, by_proxy), naming_requests() as (url, asked):
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", no_proxy)
+        async with client(trust_env=True) as asking:
+            await asking.get(url)
+    assert (by_proxy, asked) == ([], [b"GET / HTTP/1.1"])
+
+
+async def test_long_headers_and_words_of_any_alphabet() -> None:
+    """Gateways copy headers from behind them, and some say in their own language why they refuse."""
+    head = b"HTTP/1.1 403 Acc\xe8s refus\xe9\r\nX-Long: " + b"x" * 30_000 + b"\r\nContent-Length: 0\r\n\r\n"
+    async with serving(saying(head)) as url, client() as asking:
+        response = await asking.get(url)
+    assert (response.status_code, len(response.headers["x-long"])) == (403, 30_000)
+
+
+async def test_garbage_in_the_middle_of_a_body() -> None:
+    """The reader is told nothing of it, and then that the connection is closed."""
+    heard = asyncio.Event()
+
+    async def serve(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"5\r\nHello\r\n")
+        await heard.wait()
+        writer.write(b"no size of a chunk\r\n")
+
+    async with serving(serve) as url, client(timeout_s=1) as asking, asking.stream("GET", url) as response:
+        pieces = response.aiter_bytes()
+        assert await anext(pieces) == b"Hello"
+        heard.set()
+        await asyncio.sleep(0.1)
+        with pytest.raises(httpx2.TransportError):
+            await anext(pieces)
+
+
+async def test_proxy_that_speaks_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not gone past."""
+    monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
+    async with client(trust_env=True) as asking:
+        with pytest.raises(httpx2.ProxyError, match="only proxies that speak HTTP"):
+            await asking.get("http://llm.example/")
+
+
+async def test_left_in_the_middle_is_closed() -> None:
+    """A provider whose answer nobody reads any more learns of that, and stops making it."""
+    gone = asyncio.Event()
+
+    async def serve(_head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"5\r\nHello\r\n")
+        try:
+            while True:
+                writer.write(b"1\r\n.\r\n")
+                await writer.drain()
+                await asyncio.sleep(0)
+        except ConnectionError:
+            gone.set()
+
+    async with serving(serve) as url, client() as asking:
+        async with asking.stream("GET", url) as response:
+            assert await anext(response.aiter_bytes())
+        async with asyncio.timeout(5):
+            await gone.wait()

@@ -1,0 +1,346 @@
+"""Slots in the embedded store and in a real server: the limit holds over replicas, whatever happens to them."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from core.config.settings import ProviderSettings
+from core.redis import guard as reach
+from core.redis.client import open_redis
+from services.llm.routing import concurrency as slots
+from services.llm.routing.concurrency import MARGIN_S, ConcurrencyLimiter, Slot
+from tests.support.clock import ManualClock
+from tests.support.llm_harness import eventually, provider
+from tests.support.processes.redis_server import RedisServer
+
+KEY = "test:{llm}:inflight:busy"
+AT_ONCE_S = 1.0
+
+Open = Callable[..., ConcurrencyLimiter]
+
+
+def limited(limit: int | None = 1, **changes: object) -> ProviderSettings:
+    """A provider of which so many slots exist."""
+    return provider("busy", "http://127.0.0.1:1/v1", max_concurrency=limit, timeout_s=60.0, **changes)
+
+
+@pytest.fixture
+async def replicas(redis: Redis, clock: ManualClock) -> AsyncIterator[Open]:
+    """Makes the slots of one more replica."""
+    opened: list[ConcurrencyLimiter] = []
+
+    def open_one(store: Redis | None = redis, its_clock: ManualClock = clock) -> ConcurrencyLimiter:
+        opened.append(ConcurrencyLimiter(store, "test", its_clock))
+        return opened[-1]
+
+    yield open_one
+    for replica in opened:
+        await replica.close()
+
+
+async def taken(replica: ConcurrencyLimiter, settings: ProviderSettings) -> Slot:
+    """A slot that must be free."""
+    slot = await replica.take(settings)
+    assert slot is not None
+    return slot
+
+
+async def test_the_limit_holds_over_replicas(replicas: Open) -> None:
+    one, two = replicas(), replicas()
+    held = [await taken(one, limited(3)), await taken(two, limited(3)), await taken(two, limited(3))]
+
+    assert await one.take(limited(3)) is None
+    assert await two.take(limited(3)) is None
+    assert (one.in_flight("busy"), two.in_flight("busy")) == (1, 2)
+
+    one.release(held[0])
+    await one.close()
+    assert await two.take(limited(3)) is not None
+    assert await one.take(limited(3)) is None
+
+
+async def test_what_was_given_back_is_free_at_once(replicas: Open) -> None:
+    """For the next request of the same replica, such as the next step of a tool loop."""
+    replica = replicas()
+    for _ in range(20):
+        replica.release(await taken(replica, limited()))
+
+
+async def test_whoever_takes_at_once_takes_no_more_than_there_is(replicas: Open) -> None:
+    one, two = replicas(), replicas()
+    taking = [replica.take(limited(4)) for replica in (one, two) for _ in range(16)]
+
+    assert sum(slot is not None for slot in await asyncio.gather(*taking)) == 4
+
+
+@pytest.mark.parametrize(
+    ("behind_s", "timeout_s"),
+    [
+        (4.0, 60.0),  # a clock that is slow
+        (0.0, 5.0),  # a shorter timeout
+        (-4.0, 60.0),  # a clock that is fast
+    ],
+)
+async def test_a_lease_that_ends_earlier_pushes_nobody_out(
+    replicas: Open, redis: Redis, clock: ManualClock, behind_s: float, timeout_s: float
+) -> None:
+    other = ManualClock(clock.time() - behind_s)
+    one, two = replicas(), replicas(redis, other)
+    await taken(one, limited())
+    before = await redis.zrange(KEY, 0, -1, withscores=True)
+
+    assert await two.take(provider("busy", "http://127.0.0.1:1/v1", max_concurrency=1, timeout_s=timeout_s)) is None
+    assert await redis.zrange(KEY, 0, -1, withscores=True) == before
+    assert await replicas().take(limited()) is None
+
+
+async def test_the_leases_of_a_dead_replica_run_out(replicas: Open, clock: ManualClock) -> None:
+    """Not before the longest answer would have, however."""
+    dead, alive = replicas(), replicas()
+    await taken(dead, limited(2))
+    await taken(dead, limited(2))
+
+    clock.shift(60 + MARGIN_S - 1)
+    assert await alive.take(limited(2)) is None
+    clock.shift(1)
+    assert await alive.take(limited(2)) is not None
+    assert await alive.take(limited(2)) is not None
+
+
+async def test_a_lease_begins_anew_with_a_retry(replicas: Open, redis: Redis, clock: ManualClock) -> None:
+    one, two = replicas(), replicas()
+    slot = await taken(one, limited())
+    clock.shift(50)
+    one.extend(slot)
+    await one.close()
+
+    clock.shift(60)
+    assert await two.take(limited()) is None
+    one.release(slot)
+    await one.close()
+    assert await redis.zcard(KEY) == 0
+
+
+async def test_the_set_does_not_outlive_its_leases_for_long(replicas: Open, redis: Redis) -> None:
+    await taken(replicas(), limited())
+    assert 60 < await redis.ttl(KEY) <= 60 + MARGIN_S + slots.KEEP_S
+
+
+async def test_taking_is_one_round_trip(redis_server: RedisServer, clock: ManualClock) -> None:
+    async with open_redis(redis_server.url) as redis, open_redis(redis_server.url) as other:
+        replica = ConcurrencyLimiter(redis, "test", clock)
+        await redis.ping()
+        await other.config_resetstat()
+        await taken(replica, limited(2))
+        await taken(replica, limited(2))
+        assert await replica.take(limited(2)) is None
+
+        stats = await other.info("commandstats")
+        # The third did not have to ask: this replica alone reaches the limit.
+        assert stats["cmdstat_exec"]["calls"] == 2
+        assert not {"cmdstat_watch", "cmdstat_eval"} & set(stats)
+
+
+async def test_without_a_limit_redis_is_not_asked(clock: ManualClock) -> None:
+    class Untouchable:
+        def __getattr__(self, name: str) -> None:
+            raise AssertionError(f"Redis was asked: {name}")
+
+    replica = ConcurrencyLimiter(Untouchable(), "test", clock)
+    held = [await taken(replica, limited(None)) for _ in range(100)]
+    assert replica.in_flight("busy") == 100
+    for slot in held:
+        replica.release(slot)
+    assert replica.in_flight("busy") == 0
+    await replica.close()
+
+
+async def test_who_waits_gets_what_is_given_back_in_order(replicas: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at once."""
+    monkeypatch.setattr(slots, "POLL_S", (5.0, 5.0))
+    replica = replicas()
+    held = await taken(replica, limited())
+    served: list[int] = []
+
+    async def wait(number: int) -> None:
+        slot = await replica.wait([limited()])
+        assert slot is not None
+        served.append(number)
+        await asyncio.sleep(0)
+        replica.release(slot)
+
+    waiting: list[asyncio.Task[None]] = []
+    for number in range(5):
+        waiting.append(asyncio.create_task(wait(number)))
+        await asyncio.sleep(0)
+    assert await replica.take(limited()) is None
+    replica.release(held)
+    async with asyncio.timeout(AT_ONCE_S):
+        await asyncio.gather(*waiting)
+
+    assert served == [0, 1, 2, 3, 4]
+
+
+async def test_a_newcomer_does_not_overtake_the_line(replicas: Open) -> None:
+    """Between a slot's return and the moment at which the first in line has it."""
+    replica = replicas(None)
+    held = await taken(replica, limited())
+    waiting = asyncio.create_task(replica.wait([limited()]))
+    await asyncio.sleep(0)
+    replica.release(held)
+
+    assert await replica.take(limited()) is None
+    assert await waiting is not None
+
+
+async def test_a_slot_of_another_replica_is_noticed(replicas: Open) -> None:
+    one, two = replicas(), replicas()
+    held = await taken(one, limited())
+    waiting = asyncio.create_task(two.wait([limited()]))
+    await asyncio.sleep(0.02)
+    one.release(held)
+
+    async with asyncio.timeout(AT_ONCE_S):
+        assert await waiting is not None
+
+
+async def test_a_replica_with_a_line_leaves_the_others_a_turn(replicas: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not pass its slots on to its own line at once while another one has a line too: chance decides."""
+    monkeypatch.setattr(slots, "POLL_S", (0.5, 0.5))
+    one, two = replicas(), replicas()
+    held = await taken(one, limited())
+    here = asyncio.create_task(one.wait([limited()]))
+    elsewhere = asyncio.create_task(two.wait([limited()]))
+    await asyncio.sleep(0.05)
+    one.release(held)
+    await one.close()
+    await asyncio.sleep(0.05)
+    assert not here.done()
+
+    async with asyncio.timeout(5):
+        await asyncio.wait({here, elsewhere}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (here, elsewhere):
+        task.cancel()
+    await asyncio.gather(here, elsewhere, return_exceptions=True)
+
+
+async def test_waiting_ends_with_the_patience_for_a_first_output(replicas: Open) -> None:
+    replica = replicas()
+    await taken(replica, limited())
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    assert await replica.wait([limited(first_token_timeout_s=0.1)]) is None
+    assert 0.1 <= loop.time() - began < AT_ONCE_S
+    assert not replica._desks["busy"].line
+
+
+async def test_who_is_cancelled_in_line_lets_the_next_one_go(replicas: Open) -> None:
+    replica = replicas()
+    held = await taken(replica, limited())
+    first, second = [asyncio.create_task(replica.wait([limited()])) for _ in range(2)]
+    await asyncio.sleep(0.02)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    replica.release(held)
+
+    async with asyncio.timeout(AT_ONCE_S):
+        assert await second is not None
+
+
+async def test_who_is_cancelled_while_redis_answers_takes_nothing(
+    replicas: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = replicas()
+    for rounds in range(12):
+        taking = asyncio.create_task(replica.take(limited()))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        taking.cancel()
+        [slot] = await asyncio.gather(taking, return_exceptions=True)
+        if isinstance(slot, Slot):
+            replica.release(slot)
+        await replica.close()
+        assert replica.in_flight("busy") == 0
+    await asyncio.sleep(0.05)
+    assert await redis.zcard(KEY) == 0
+
+
+class TestOutage:
+    """Redis goes, and comes back."""
+
+    @pytest.fixture(autouse=True)
+    def short_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reach, "REST_S", 0.05)
+
+    async def test_each_replica_keeps_to_the_limit(self, redis_server: RedisServer, clock: ManualClock) -> None:
+        await redis_server.stop()
+        async with open_redis(redis_server.url) as first, open_redis(redis_server.url) as second:
+            for redis in (first, second):
+                replica = ConcurrencyLimiter(redis, "test", clock)
+                held = [await taken(replica, limited(2)), await taken(replica, limited(2))]
+                assert await replica.take(limited(2)) is None
+                replica.release(held[0])
+                assert await replica.take(limited(2)) is not None
+                await replica.close()
+
+    async def test_what_began_and_ended_meanwhile_is_told(
+        self, redis_server: RedisServer, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with open_redis(redis_server.url) as first, open_redis(redis_server.url) as second:
+            one, two = ConcurrencyLimiter(first, "test", clock), ConcurrencyLimiter(second, "test", clock)
+            ends = await taken(one, limited(2))
+            await redis_server.stop()
+            monkeypatch.setattr(reach, "REST_S", 60.0)
+            one.release(ends)
+            await one.close()
+            stays = await taken(one, limited(2))
+            one.release(await taken(one, limited(2)))
+            await one.close()
+            assert not stays.is_told
+            await redis_server.start()
+            assert await second.zcard(KEY) == 1
+            one._reach._rests_until = 0.0
+
+            await taken(one, limited(2))
+            assert await second.zcard(KEY) == 2
+            assert await two.take(limited(2)) is None
+            one.release(stays)
+            await one.close()
+            assert await two.take(limited(2)) is not None
+
+    async def test_a_black_hole_holds_nobody_up(self, clock: ManualClock) -> None:
+        """One request waits a moment; those after it do not, until Redis is tried again."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            async with open_redis(f"redis://127.0.0.1:{listener.getsockname()[1]}/0") as redis:
+                replica = ConcurrencyLimiter(redis, "test", clock)
+                loop = asyncio.get_running_loop()
+                began = loop.time()
+                await taken(replica, limited(50))
+                assert loop.time() - began < reach.ANSWER_S + AT_ONCE_S
+                replica._reach._rests_until = loop.time() + 60
+                for _ in range(49):
+                    await taken(replica, limited(50))
+                assert loop.time() - began < reach.ANSWER_S + AT_ONCE_S
+                assert await replica.take(limited(50)) is None
+                await replica.close()
+
+    async def test_a_key_of_another_type_is_no_error(self, redis: Redis, clock: ManualClock) -> None:
+        await redis.set(KEY, "something else")
+        replica = ConcurrencyLimiter(redis, "test", clock)
+        await taken(replica, limited())
+        assert await replica.take(limited()) is None
+        await replica.close()
+
+
+async def test_closing_waits_for_what_redis_has_to_hear(redis: Redis, clock: ManualClock) -> None:
+    replica = ConcurrencyLimiter(redis, "test", clock)
+    replica.release(await taken(replica, limited()))
+    await replica.close()
+    await eventually(lambda: replica._desks["busy"].writer is None)
+    assert await redis.zcard(KEY) == 0

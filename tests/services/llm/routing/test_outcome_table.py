@@ -1,0 +1,366 @@
+"""Every row of the outcome table, for plain and for streamed requests, over real HTTP."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from core.config.providers import ProviderKind
+from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, ContextWindowExceeded, RequestRejected
+from core.redis.client import open_redis
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.providers import provider_at
+from tests.support.fake_llm.server import NO_SUCH_HOST_URL, Behaviour, LLMServer
+from tests.support.llm_harness import LLMHarness, answered_by, bench, provider, said, stopped_server
+
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+KINDS = (
+    ProviderKind.OPENAI_COMPATIBLE,
+    ProviderKind.ANTHROPIC,
+    ProviderKind.GOOGLE,
+    ProviderKind.GROQ,
+    ProviderKind.MISTRAL,
+    ProviderKind.DEEPSEEK,
+)
+EACH_KIND = pytest.mark.parametrize("stage", KINDS, ids=[kind.value for kind in KINDS], indirect=True)
+"""Those with a wire or a dialect of their own: the same fault looks different, and comes as a different error."""
+
+GAVE_UP: list[tuple[str, str, ProviderKind]] = [
+    # what a provider says instead of "stop"
+    ("OpenRouter, LiteLLM", "error", ProviderKind.OPENAI_COMPATIBLE),
+    ("vLLM", "abort", ProviderKind.OPENAI_COMPATIBLE),
+    ("DeepSeek", "insufficient_system_resource", ProviderKind.OPENAI_COMPATIBLE),
+    ("OpenRouter's own kind", "error", ProviderKind.OPENROUTER),
+]
+
+
+@dataclass(slots=True)
+class Stage:
+    """Two providers, `first` and `second`, each with its server."""
+
+    first: LLMServer
+    second: LLMServer
+    replica: LLMHarness
+
+
+@pytest.fixture
+async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
+    """OpenAI-compatible providers, unless a test asks for another kind of the first one."""
+    kind = getattr(request, "param", ProviderKind.OPENAI_COMPATIBLE)
+    async with LLMServer() as first, LLMServer() as second:
+        second.default = llm.answer("from the second")
+        patient = {"timeout_s": 5.0, "first_token_timeout_s": 5.0, "stall_timeout_s": 5.0}
+        providers = [provider_at(first, kind, id="first", **patient), provider("second", second.url)]
+        redis = open_redis(None)
+        async with bench(redis, providers) as replica:
+            yield Stage(first, second, replica)
+        await redis.aclose()
+
+
+MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
+    # what the first provider does, how often it is asked, how long it cools down
+    ("500", lambda: llm.status(500), 2, 300),
+    ("502", lambda: llm.status(502), 2, 300),
+    ("502 by a proxy", lambda: llm.html_page(502), 2, 300),
+    ("503", lambda: llm.status(503), 2, 300),
+    ("504", lambda: llm.status(504), 2, 300),
+    ("408", lambda: llm.status(408), 2, 300),
+    ("reset before any byte", llm.reset, 2, 300),
+    ("closed before any byte", llm.closed_without_answer, 2, 300),
+    ("another 5xx", lambda: llm.status(520), 1, 300),
+    ("408 with Retry-After", lambda: llm.status(408, headers={"retry-after": "9"}), 1, 300),
+    ("503 with Retry-After", lambda: llm.status(503, headers={"retry-after": "9"}), 1, 300),
+    ("529", lambda: llm.status(529), 1, 300),
+    ("499: given up on the other side", lambda: llm.status(499), 1, 300),
+    ("429", lambda: llm.status(429), 1, 300),
+    ("429 with Retry-After", lambda: llm.status(429, headers={"retry-after": "42"}), 1, 42),
+    ("429 with Retry-After 0", lambda: llm.status(429, headers={"retry-after": "0"}), 1, 1),
+    ("429 with a day of Retry-After", lambda: llm.status(429, headers={"retry-after": "86400"}), 1, 3600),
+    ("401", lambda: llm.status(401), 1, 1800),
+    ("402", lambda: llm.status(402), 1, 1800),
+    ("403", lambda: llm.status(403), 1, 1800),
+    ("404", lambda: llm.status(404), 1, 1800),
+    ("no such model", llm.model_unknown, 1, 1800),
+    ("the quota is used up", llm.quota_exceeded, 1, 1800),
+    ("an empty body", llm.empty_body, 1, 300),
+    ("an empty stream", llm.empty_stream, 1, 300),
+    ("an answer without content", llm.empty_answer, 1, 300),
+    ("an HTML page with 200", llm.html_page, 1, 300),
+    ("an error object with 200", llm.error_object_in_200, 1, 300),
+    ("an error before the first piece", llm.error_in_stream, 1, 300),
+    ("no choices", llm.no_choices, 1, 300),
+    ("only thinking", llm.thinking_only, 1, 300),
+    ("only white space", llm.whitespace_only, 1, 300),
+    ("an unreadable first piece", lambda: llm.garbage_in_stream(after_pieces=0), 1, 300),
+    ("a context window too small", llm.context_exceeded, 1, 0),
+]
+
+
+@EACH_KIND
+@STREAMED
+@pytest.mark.parametrize(
+    ("does", "asked", "cooldown_s"), [row[1:] for row in MOVES_ON], ids=[row[0] for row in MOVES_ON]
+)
+async def test_the_second_provider_answers(
+    stage: Stage, does: Callable[[], Behaviour], asked: int, cooldown_s: float, *, streamed: bool
+) -> None:
+    """The failure is not seen, the first provider is asked as often as the table says and cools down that long."""
+    stage.first.default = does()
+
+    response = await stage.replica.ask(streamed=streamed)
+
+    assert said(response) == "from the second"
+    assert answered_by(response) == "second"
+    assert len(stage.first.requests) == asked
+    cooling = stage.replica.cooling()
+    assert cooling == ({"first": pytest.approx(cooldown_s, abs=1)} if cooldown_s else {})
+
+
+@asynccontextmanager
+async def impatient(stage: Stage, **changes: float) -> AsyncIterator[LLMHarness]:
+    """The same providers, with deadlines for the first one that a test can wait for."""
+    first, second = stage.replica.fallback.providers
+    async with bench(open_redis(None), [replace(first, **changes), second]) as replica:
+        yield replica
+
+
+@EACH_KIND
+@STREAMED
+async def test_silence_ends_at_the_deadline(stage: Stage, *, streamed: bool) -> None:
+    """A provider that accepts and says nothing is left at its deadline and not asked again.
+
+    A plain request shows no first output: its deadline is that of the whole answer.
+    """
+    stage.first.default = llm.hang()
+    async with impatient(stage, **{"first_token_timeout_s" if streamed else "timeout_s": 0.3}) as replica:
+        response = await replica.ask(streamed=streamed)
+
+        assert said(response) == "from the second"
+        assert replica.cooling() == {"first": pytest.approx(300)}
+    assert len(stage.first.requests) == 1
+    await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 5)
+
+
+@EACH_KIND
+async def test_headers_alone_are_no_output(stage: Stage) -> None:
+    """A stream that opens and then hangs counts as silent."""
+    stage.first.default = llm.hang_after_headers()
+    async with impatient(stage, first_token_timeout_s=0.3) as replica:
+        response = await replica.ask(streamed=True)
+
+        assert said(response) == "from the second"
+        assert replica.cooling() == {"first": pytest.approx(300)}
+
+
+@STREAMED
+@pytest.mark.parametrize("kind", ["refused", "dns", "tls"])
+async def test_an_unreachable_provider_is_left_at_once(stage: Stage, kind: str, *, streamed: bool) -> None:
+    """Connection refused, an unknown host and a failed TLS handshake are not tried again on the same provider."""
+    url = {
+        "refused": await stopped_server(),
+        "dns": NO_SUCH_HOST_URL,
+        "tls": stage.first.url.replace("http:", "https:"),
+    }[kind]
+    providers = [provider("first", url), provider("second", stage.second.url)]
+    async with bench(open_redis(None), providers) as replica:
+        response = await replica.ask(streamed=streamed)
+
+        assert said(response) == "from the second"
+        assert replica.clock.pauses == []  # pyright: ignore[reportAttributeAccessIssue]
+        assert replica.cooling() == {"first": pytest.approx(300)}
+
+
+@EACH_KIND
+@STREAMED
+async def test_one_hiccup_moves_nobody(stage: Stage, *, streamed: bool) -> None:
+    """After a single 500 the same provider is tried again after 200 to 300 ms and answers."""
+    stage.first.default = llm.answer("from the first")
+    stage.first.script(llm.status(500))
+
+    response = await stage.replica.ask(streamed=streamed)
+
+    assert answered_by(response) == "first"
+    assert stage.second.connections == 0
+    assert stage.replica.cooling() == {}
+    [pause] = stage.replica.clock.pauses  # pyright: ignore[reportAttributeAccessIssue]
+    assert 0.2 <= pause <= 0.3
+
+
+@STREAMED
+async def test_retries_follow_the_setting(stage: Stage, *, streamed: bool) -> None:
+    """`<ID>_RETRIES=0` moves on at once."""
+    stage.first.default = llm.status(500)
+    providers = [provider("first", stage.first.url, retries=0), provider("second", stage.second.url)]
+    async with bench(open_redis(None), providers) as replica:
+        await replica.ask(streamed=streamed)
+
+    assert len(stage.first.requests) == 1
+
+
+SURFACES: list[tuple[str, Callable[[], Behaviour], type[Exception]]] = [
+    ("400", lambda: llm.status(400), RequestRejected),
+    ("422", lambda: llm.status(422), RequestRejected),
+    ("413", lambda: llm.status(413), RequestRejected),
+]
+
+
+@EACH_KIND
+@STREAMED
+@pytest.mark.parametrize(("does", "error"), [row[1:] for row in SURFACES], ids=[row[0] for row in SURFACES])
+async def test_what_no_other_provider_would_mend_surfaces(
+    stage: Stage, does: Callable[[], Behaviour], error: type[Exception], *, streamed: bool
+) -> None:
+    """A fault of the request surfaces at once; nobody cools down, nobody else is asked."""
+    stage.first.default = does()
+
+    with pytest.raises(error):
+        await stage.replica.ask(streamed=streamed)
+
+    assert stage.second.connections == 0
+    assert stage.replica.cooling() == {}
+
+
+@STREAMED
+async def test_a_request_that_azure_s_filter_rejected_surfaces(stage: Stage, *, streamed: bool) -> None:
+    """A 400 that is no fault of the request."""
+    stage.first.default = llm.content_filter_rejected()
+
+    with pytest.raises(ContentRefused):
+        await stage.replica.ask(streamed=streamed)
+
+    assert stage.second.connections == 0
+    assert stage.replica.cooling() == {}
+
+
+BREAKS_OFF: list[tuple[str, Callable[[], Behaviour]]] = [
+    ("an error", lambda: llm.error_in_stream(after_pieces=1)),
+    ("an error that blames the request", lambda: llm.error_in_stream(1, code=400, type="invalid_request_error")),
+    ("a cut", lambda: llm.cut(after_pieces=1)),
+    ("a stall", lambda: llm.stall(after_pieces=1)),
+    ("an unreadable piece", lambda: llm.garbage_in_stream(after_pieces=1)),
+    ("an end without a finish reason", llm.no_finish_reason),
+]
+
+
+@EACH_KIND
+@pytest.mark.parametrize("does", [row[1] for row in BREAKS_OFF], ids=[row[0] for row in BREAKS_OFF])
+async def test_after_the_first_output_nobody_takes_over(stage: Stage, does: Callable[[], Behaviour]) -> None:
+    """What was said stays, the failure surfaces as an interruption, the provider cools down, nobody else is asked."""
+    stage.first.default = does()
+    heard: list[str] = []
+
+    async with impatient(stage, stall_timeout_s=0.3) as replica:
+        with pytest.raises(AnswerInterrupted) as failure:
+            await _listen(replica, heard)
+        assert replica.cooling() == {"first": pytest.approx(300)}
+
+    assert "".join(heard).strip()
+    assert failure.value.provider == "first"
+    assert stage.second.connections == 0
+
+
+async def _listen(replica: LLMHarness, heard: list[str]) -> None:
+    async for piece in replica.pieces():
+        heard.append(piece)  # noqa: PERF401 - the error comes in mid-iteration, after what was heard
+
+
+@pytest.mark.parametrize(("finish", "kind"), [row[1:] for row in GAVE_UP], ids=[row[0] for row in GAVE_UP])
+async def test_an_answer_that_its_provider_gave_up_is_none(stage: Stage, finish: str, kind: ProviderKind) -> None:
+    """Though there is text: a plain request goes to the next one, a stream is kept and marked as interrupted."""
+    stage.first.default = llm.answer("Half an answer", finish=finish)
+    providers = [replace(provider_at(stage.first, kind), id="first"), provider("second", stage.second.url)]
+    for streamed in (False, True):
+        async with bench(open_redis(None), providers) as replica:
+            if streamed:
+                with pytest.raises(AnswerInterrupted, match="gave its answer up"):
+                    await replica.ask(streamed=True)
+            else:
+                assert said(await replica.ask(streamed=False)) == "from the second"
+            assert replica.cooling() == {"first": pytest.approx(300)}
+
+
+@STREAMED
+async def test_an_end_in_words_of_its_own_is_an_end(stage: Stage, *, streamed: bool) -> None:
+    """Some servers say neither "stop" nor "length"."""
+    stage.first.default = llm.answer("A whole answer", finish="eos_token")
+
+    assert said(await stage.replica.ask(streamed=streamed)) == "A whole answer"
+    assert stage.replica.cooling() == {}
+
+
+# (what is there in the place of the end marker, the server's behaviour)
+NO_END_MARKER: list[tuple[str, Callable[[], Behaviour]]] = [
+    ("the end of the body", llm.no_done_marker),
+    ("a cut", llm.cut_after_the_finish),
+    ("silence", llm.hang_after_the_finish),
+]
+
+
+@EACH_KIND
+@pytest.mark.parametrize("does", [row[1] for row in NO_END_MARKER], ids=[row[0] for row in NO_END_MARKER])
+async def test_a_missing_end_marker_is_fine(stage: Stage, does: Callable[[], Behaviour]) -> None:
+    """What came with a finish reason is a whole answer."""
+    stage.first.default = does()
+
+    async with impatient(stage, stall_timeout_s=0.3) as replica:
+        assert said(await replica.ask(streamed=True)) == "A whole answer"
+        assert replica.cooling() == {}
+
+
+@EACH_KIND
+async def test_silence_after_the_finish_is_not_waited_out(stage: Stage) -> None:
+    """The answer is all there: nobody waits for what may follow it as long as between two pieces."""
+    stage.first.default = llm.hang_after_the_finish()
+
+    async with impatient(stage, stall_timeout_s=30) as replica, asyncio.timeout(15):
+        assert said(await replica.ask(streamed=True)) == "A whole answer"
+
+
+async def test_an_answer_takes_no_longer_than_its_timeout(stage: Stage) -> None:
+    """`<ID>_TIMEOUT` ends a stream that trickles on for ever."""
+    stage.first.default = llm.answer(pieces=["word "] * 100, pause_s=0.05)
+    providers = [provider("first", stage.first.url, timeout_s=0.6), provider("second", stage.second.url)]
+    async with bench(open_redis(None), providers) as replica:
+        with pytest.raises(AnswerInterrupted, match=r"not finished within 0\.6 s"):
+            await replica.ask(streamed=True)
+
+
+@STREAMED
+async def test_a_bug_of_ours_blames_nobody(stage: Stage, *, streamed: bool) -> None:
+    """An error that no provider caused surfaces as it is."""
+    with pytest.raises(AttributeError):
+        await stage.replica.ask(streamed=streamed, messages=["no message"])  # pyright: ignore[reportArgumentType]
+
+    assert stage.first.connections == 0
+    assert stage.replica.cooling() == {}
+
+
+@EACH_KIND
+@STREAMED
+async def test_all_failed_names_each_with_its_reason(stage: Stage, *, streamed: bool) -> None:
+    """The first real cause is not hidden behind the last one."""
+    stage.first.default = llm.status(401)
+    stage.second.default = llm.empty_answer()
+
+    with pytest.raises(AllProvidersFailed) as failure:
+        await stage.replica.ask(streamed=streamed)
+
+    assert isinstance(failure.value, RuntimeError)
+    first, second = failure.value.attempts
+    assert (first.provider, second.provider) == ("first", "second")
+    assert first.reason.startswith("HTTP 401 (")
+    assert second.reason == "empty answer"
+
+
+@EACH_KIND
+@STREAMED
+async def test_too_long_for_everybody(stage: Stage, *, streamed: bool) -> None:
+    """When no candidate has a window large enough, that is said, and nobody cools down."""
+    stage.first.default = stage.second.default = llm.context_exceeded()
+
+    with pytest.raises(ContextWindowExceeded):
+        await stage.replica.ask(streamed=streamed)
+
+    assert stage.replica.cooling() == {}

@@ -1,0 +1,348 @@
+"""What happens at the same instant: requests, replicas, admins, a Redis that is slow, clocks that differ."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from core.errors import AnswerInterrupted
+from core.redis.client import open_redis
+from services.admin.notices import AdminNotices
+from services.llm.routing import fallback
+from tests.support.clock import ManualClock
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.server import LLMServer
+from tests.support.llm_harness import (
+    LLMHarness,
+    RealPauses,
+    RealSleeps,
+    answered_by,
+    bench,
+    eventually,
+    provider,
+    subscribed,
+)
+from tests.support.processes.redis_server import RedisServer
+from tests.support.processes.tcp_proxy import TCPProxy
+
+CROWD = 64
+CROWD_S = 30.0
+"""What so many requests may take on a machine that has much else to do."""
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two replicas on one real Redis, each with a clock and a line to Redis of its own, and two providers."""
+
+    first: LLMServer
+    second: LLMServer
+    lines: list[TCPProxy]
+    replicas: list[LLMHarness]
+    told: list[str] = field(default_factory=list[str])
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return len(self.first.requests), len(self.second.requests)
+
+    def shift(self, seconds: float) -> None:
+        for replica in self.replicas:
+            replica.clock.shift(seconds)
+
+    def agree(self) -> bool:
+        """Whether both are connected and know the same."""
+        one, two = (replica.shared for replica in self.replicas)
+        return one.connected and two.connected and one.routing == two.routing
+
+    async def first_fails(self) -> None:
+        """The first provider cools down for 300 s, and both replicas know."""
+        self.first.script(llm.status(529))
+        assert answered_by(await self.replicas[0].ask(streamed=True)) == "second"
+        await eventually(lambda: self.agree() and "first" in self.replicas[1].cooling())
+
+    def crowd(self, *, streamed: bool = True) -> list[asyncio.Task[str]]:
+        """Many requests at once, half of them at each replica."""
+
+        async def asked(replica: LLMHarness) -> str:
+            return answered_by(await replica.ask(streamed=streamed))
+
+        return [asyncio.create_task(asked(self.replicas[number % 2])) for number in range(CROWD)]
+
+
+@asynccontextmanager
+async def paired(
+    server: RedisServer, clock: Callable[[], ManualClock] = RealPauses, **changes: object
+) -> AsyncIterator[Pair]:
+    """A pair whose providers differ from the ordinary ones in `changes`."""
+    async with AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(LLMServer()) for _ in range(2)]
+        patient = {"timeout_s": CROWD_S, "first_token_timeout_s": CROWD_S, "stall_timeout_s": CROWD_S}
+        providers = [
+            provider("first", first.url, **(patient | changes)),
+            provider("second", second.url, **patient),
+        ]
+        lines = [await stack.enter_async_context(TCPProxy(server.port)) for _ in range(2)]
+        clients = [await stack.enter_async_context(open_redis(line.url)) for line in lines]
+        replicas = [await stack.enter_async_context(bench(redis, providers, clock())) for redis in clients]
+        await subscribed(clients[0], 2)
+        pair = Pair(first, second, lines, replicas)
+        for redis, replica in zip(clients, replicas, strict=True):
+
+            async def send(text: str) -> None:
+                pair.told.append(text)
+
+            notices = AdminNotices(redis, "test", replica.clock, send)
+            replica.fallback.listen(notices.hear)
+            stack.callback(asyncio.create_task(notices.run()).cancel)
+        yield pair
+
+
+@pytest.fixture
+async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
+    async with paired(redis_server) as pair:
+        yield pair
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many requests that start at once keep a slow machine busy for longer than one may wait for the lease."""
+    monkeypatch.setattr(fallback, "LEASE_WAIT_S", 5.0)
+
+
+# The moment at which a cooldown ends
+
+
+@STREAMED
+@pytest.mark.usefixtures("_patient")
+async def test_a_probe_that_fails_is_the_only_one(pair: Pair, *, streamed: bool) -> None:
+    """Everybody is answered by the second, and the first cools down once more, at both replicas."""
+    await pair.first_fails()
+    pair.shift(300)
+    held = asyncio.Event()
+    pair.first.default = llm.gate(held, then=llm.status(529))
+
+    requests = pair.crowd(streamed=streamed)
+    await eventually(lambda: sum(request.done() for request in requests) == CROWD - 1, CROWD_S)
+    held.set()
+
+    assert await asyncio.gather(*requests) == ["second"] * CROWD
+    assert pair.counts == (2, 1 + CROWD)
+    await eventually(lambda: pair.agree() and pair.replicas[1].cooling() == {"first": 300})
+    assert pair.replicas[0].cooling() == {"first": 300}
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_probe_that_hangs_holds_up_nobody_else(redis_server: RedisServer) -> None:
+    """It is given up at its own deadline, which is a failure; nobody else has waited for it."""
+    async with paired(redis_server, first_token_timeout_s=1.5) as pair:
+        await pair.first_fails()
+        pair.shift(300)
+        pair.first.default = llm.hang()
+
+        requests = pair.crowd()
+        await eventually(lambda: sum(request.done() for request in requests) == CROWD - 1, CROWD_S)
+        [prober] = [request for request in requests if not request.done()]
+
+        assert await prober == "second"
+        assert pair.counts == (2, 1 + CROWD)
+        await eventually(lambda: all(replica.cooling() == {"first": 300} for replica in pair.replicas))
+
+
+@pytest.mark.usefixtures("_patient")
+async def test_a_probe_that_is_stopped_is_followed_by_one_other(pair: Pair) -> None:
+    """Nobody is blamed; of the next crowd again exactly one finds out whether the first is back."""
+    await pair.first_fails()
+    pair.shift(300)
+    pair.first.script(llm.hang())
+    requests = pair.crowd()
+    await eventually(lambda: sum(request.done() for request in requests) == CROWD - 1, CROWD_S)
+    [prober] = [request for request in requests if not request.done()]
+    prober.cancel()
+    await asyncio.gather(prober, return_exceptions=True)
+    await eventually(lambda: pair.agree() and not pair.replicas[0].shared.routing.probes)
+    assert [replica.cooling() for replica in pair.replicas] == [{}, {}]
+
+    held = asyncio.Event()
+    pair.first.default = llm.gate(held)
+    requests = pair.crowd()
+    await eventually(lambda: sum(request.done() for request in requests) == CROWD - 1, CROWD_S)
+    held.set()
+
+    assert sorted(await asyncio.gather(*requests)) == ["first"] + ["second"] * (CROWD - 1)
+    assert len(pair.first.requests) == 3
+
+
+@pytest.mark.parametrize("ahead_s", [3.0, -3.0], ids=["3 s ahead", "3 s behind"])
+@pytest.mark.usefixtures("_patient")
+async def test_clocks_that_differ_bring_one_probe(pair: Pair, ahead_s: float) -> None:
+    """The cooldown ends by whichever clock is ahead; one request of both replicas probes, and what it finds counts."""
+    early, late = (1, 0) if ahead_s > 0 else (0, 1)
+    pair.replicas[1].clock.shift(ahead_s)
+    await pair.first_fails()
+    until = pair.replicas[0].shared.routing.cooldowns["first"].until
+    pair.shift(until - pair.replicas[early].clock.time())
+    assert pair.replicas[late].cooling() == {"first": pytest.approx(3)}
+    pair.first.script(llm.status(529))
+
+    assert set(await asyncio.gather(*pair.crowd())) == {"second"}
+    assert len(pair.first.requests) == 2
+    again = pair.replicas[early].clock.time() + 300
+    await eventually(lambda: pair.agree() and pair.replicas[late].shared.routing.cooldowns["first"].until == again)
+
+    pair.shift(300)
+    await asyncio.gather(*pair.crowd())
+    assert len(pair.first.requests) >= 3
+    await eventually(lambda: all(replica.preferred == "first" for replica in pair.replicas))
+
+
+@pytest.mark.parametrize("ahead_s", [3.0, -3.0], ids=["3 s ahead", "3 s behind"])
+async def test_an_admin_at_a_replica_with_another_clock_is_obeyed(pair: Pair, ahead_s: float) -> None:
+    """The last word counts, though by its own clock it may seem to be older than what it changes."""
+    pair.replicas[1].clock.shift(ahead_s)
+    one, two = (replica.fallback for replica in pair.replicas)
+    for earlier, later in ((one, two), (two, one)):
+        await earlier.force_provider("first", 600)
+        await eventually(pair.agree)
+        await later.force_provider("second", 600)
+        await eventually(lambda: pair.agree() and one.get_provider_status().forced == "second")
+        assert [answered_by(await replica.ask(streamed=True)) for replica in pair.replicas] == ["second"] * 2
+        await earlier.clear_cache()
+        await eventually(lambda: pair.agree() and one.get_provider_status().forced is None)
+
+
+# Both at once
+
+
+async def test_two_replicas_fail_over_at_once(pair: Pair) -> None:
+    """Before either has heard of the other: one cooldown with the later end, and the admins are told once."""
+    held = asyncio.Event()
+    shorter, longer = llm.status(529), llm.status(429, headers={"retry-after": "900"})
+    pair.first.script(llm.gate(held, then=shorter), llm.gate(held, then=longer))
+    requests = [asyncio.create_task(replica.ask(streamed=True)) for replica in pair.replicas]
+    await pair.first.arrival(2)
+    held.set()
+
+    assert [answered_by(response) for response in await asyncio.gather(*requests)] == ["second"] * 2
+    await eventually(lambda: pair.agree() and bool(pair.told))
+    assert [replica.cooling() for replica in pair.replicas] == [{"first": 900}] * 2
+    assert [replica.preferred for replica in pair.replicas] == ["second"] * 2
+    await asyncio.sleep(0.1)
+    assert len(pair.told) == 1
+
+
+async def test_a_force_leaves_what_is_in_flight_alone(pair: Pair) -> None:
+    """It counts for the next request, at either replica; a clear does as well."""
+    one, two = pair.replicas
+    held = asyncio.Event()
+    pair.first.script(llm.gate(held, after_pieces=2, then=llm.answer("one two three")))
+    in_flight = asyncio.create_task(one.ask(streamed=True))
+    await pair.first.arrival(1)
+
+    await two.fallback.force_provider("second", 600)
+    await eventually(lambda: one.fallback.get_provider_status().forced == "second")
+    assert answered_by(await one.ask(streamed=True)) == "second"
+    held.set()
+    assert answered_by(await in_flight) == "first"
+    assert one.fallback.get_provider_status().forced == "second"
+
+    held.clear()
+    pair.second.script(llm.gate(held))
+    in_flight = asyncio.create_task(two.ask(streamed=True))
+    await pair.second.arrival(2)
+    await one.fallback.clear_cache()
+    await eventually(lambda: two.fallback.get_provider_status().forced is None)
+    held.set()
+    assert answered_by(await in_flight) == "second"
+    assert answered_by(await two.ask(streamed=True)) == "first"
+    assert two.preferred == "first"
+
+
+async def test_a_forced_one_that_breaks_off_is_still_forced(pair: Pair) -> None:
+    """An admin's force outlasts the cooldown that a failure in mid-stream brings; what is said stays as it is."""
+    one, two = pair.replicas
+    await one.fallback.force_provider("first", 600)
+    await eventually(pair.agree)
+    pair.first.script(llm.cut(after_pieces=2))
+    with pytest.raises(AnswerInterrupted):
+        await two.ask(streamed=True)
+
+    assert len(pair.second.requests) == 0
+    await eventually(lambda: one.cooling() == {"first": 300})
+    assert [answered_by(await replica.ask(streamed=True)) for replica in pair.replicas] == ["first"] * 2
+
+
+# A Redis that is slow
+
+
+async def test_a_slow_redis_holds_up_no_request(redis_server: RedisServer) -> None:
+    """200 ms each way: neither an answer nor a failover waits for it, and both replicas agree soon after."""
+    async with paired(redis_server, RealSleeps) as pair:
+        one, two = pair.replicas
+        await one.ask(streamed=True)
+        for line in pair.lines:
+            line.delay_s = ROUND_TRIP_S / 2
+
+        assert min([await _took(one.ask(streamed=True)) for _ in range(3)]) < ROUND_TRIP_S
+        pair.first.script(llm.status(529))
+        assert await _took(one.ask(streamed=True)) < WRITE_S
+
+        await eventually(lambda: pair.agree() and set(two.cooling()) == {"first"}, 20)
+        assert answered_by(await two.ask(streamed=True)) == "second"
+        assert all(replica.shared.connected for replica in pair.replicas)
+
+
+async def test_a_probe_waits_for_a_slow_redis_no_longer_than_it_may(redis_server: RedisServer) -> None:
+    """Whether another replica probes cannot be known in time: the request goes where the others go, and none probes."""
+    async with paired(redis_server, RealSleeps) as pair:
+        await pair.first_fails()
+        pair.shift(300)
+        for line in pair.lines:
+            line.flows.clear()
+        one, two = pair.replicas
+
+        took = await asyncio.gather(*(_took(replica.ask(streamed=True)) for replica in pair.replicas))
+        assert all(fallback.LEASE_WAIT_S <= each < fallback.LEASE_WAIT_S + SLACK_S for each in took)
+        assert pair.counts == (1, 3)
+        took = await _took(two.fallback.force_provider("second", 60))
+        assert took < fallback.ACKNOWLEDGE_S + SLACK_S
+
+        for line in pair.lines:
+            line.flows.set()
+        await eventually(lambda: pair.agree() and one.fallback.get_provider_status().forced == "second")
+        assert not one.shared.routing.probes
+
+
+ROUND_TRIP_S = 0.4
+"""What a request would take at least that waited for that Redis."""
+WRITE_S = 3 * ROUND_TRIP_S
+"""What a change takes at least to be written there."""
+SLACK_S = 0.5
+"""What a busy machine may add."""
+
+
+async def _took(act: Awaitable[object]) -> float:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await act
+    return loop.time() - began
+
+
+@STREAMED
+async def test_a_crowd_beyond_what_can_be_heard_waits_and_blames_nobody(
+    monkeypatch: pytest.MonkeyPatch, *, streamed: bool
+) -> None:
+    """Who waits for a place is not waiting for the provider yet: the last ones begin after the deadline's length."""
+    monkeypatch.setattr(fallback, "OPENING_AT_ONCE", 8)
+    async with LLMServer() as server:
+        only = provider("only", server.url, first_token_timeout_s=1.2, timeout_s=1.2)
+        redis = open_redis(None)
+        async with bench(redis, [only]) as here:
+            server.default = llm.answer("Heard.", delay_s=0.4)
+            crowd = [asyncio.create_task(here.ask(streamed=streamed)) for _ in range(40)]
+            await server.arrival(8)
+            assert len(server.requests) == 8
+            assert {answered_by(response) for response in await asyncio.gather(*crowd)} == {"only"}
+            assert not here.cooling()
+        await redis.aclose()

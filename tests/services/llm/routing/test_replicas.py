@@ -1,0 +1,176 @@
+"""Two replicas of the service on one real Redis: what one learns the other acts on."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import pytest
+from redis.asyncio import Redis
+
+from core.redis.client import open_redis
+from services.llm.routing import fallback
+from services.llm.routing import shared_state as state
+from services.llm.routing.fallback import LeaderChanged, Misconfigured
+from services.llm.routing.status import ProviderState
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.server import LLMServer
+from tests.support.llm_harness import LLMHarness, RealPauses, answered_by, bench, eventually, provider, subscribed
+from tests.support.processes.redis_server import RedisServer
+
+AT_ONCE_S = 1.0
+"""Generous: in the ordinary case a change is known within 50 ms; a reload would take `RESYNC_S`."""
+
+
+@dataclass(slots=True)
+class Pair:
+    """Two replicas that share a clock, a Redis and two providers."""
+
+    first: LLMServer
+    second: LLMServer
+    clock: RealPauses
+    redis: Redis
+    one: LLMHarness
+    two: LLMHarness
+    told: list[LeaderChanged | Misconfigured] = field(default_factory=list[LeaderChanged | Misconfigured])
+
+    async def first_fails(self) -> None:
+        """One replica sees the first provider fail, and the other knows."""
+        self.first.script(llm.status(529))
+        assert answered_by(await self.one.ask(streamed=True)) == "second"
+        await eventually(lambda: self.two.preferred == "second")
+
+
+@pytest.fixture
+async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(LLMServer())
+        second = await stack.enter_async_context(LLMServer())
+        providers = [provider("first", first.url), provider("second", second.url)]
+        clock = RealPauses()
+        clients = [await stack.enter_async_context(open_redis(redis_server.url)) for _ in range(2)]
+        one, two = [await stack.enter_async_context(bench(redis, providers, clock)) for redis in clients]
+        await subscribed(clients[0], 2)
+        pair = Pair(first, second, clock, clients[0], one, two)
+        one.fallback.listen(pair.told.append)
+        two.fallback.listen(pair.told.append)
+        yield pair
+
+
+async def known_after(change: asyncio.Task[object], known: Callable[[], bool]) -> float:
+    """Seconds from the moment that somebody changes something until the other replica knows."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await eventually(known)
+    took = loop.time() - began
+    await change
+    return took
+
+
+async def test_a_failure_seen_by_one_steers_the_other(pair: Pair) -> None:
+    """The other replica does not try the failed provider; the admins hear of it once."""
+    await pair.first_fails()
+
+    assert answered_by(await pair.two.ask(streamed=True)) == "second"
+    assert len(pair.first.requests) == 1
+    assert pair.told == [LeaderChanged("first", "second", "HTTP 529 (overloaded)")]
+
+
+async def test_changes_are_known_at_once(pair: Pair) -> None:
+    """A failure, a force and its end."""
+    pair.first.script(llm.status(529))
+    failing = asyncio.create_task(pair.one.ask(streamed=True))
+    assert await known_after(failing, lambda: "first" in pair.two.cooling()) < AT_ONCE_S
+
+    forcing = asyncio.create_task(pair.one.fallback.force_provider("first"))
+    assert await known_after(forcing, lambda: pair.two.fallback.get_provider_status().forced == "first") < AT_ONCE_S
+
+    clearing = asyncio.create_task(pair.two.fallback.clear_cache())
+    assert await known_after(clearing, lambda: pair.one.fallback.get_provider_status().forced is None) < AT_ONCE_S
+
+
+async def test_one_request_of_all_replicas_probes(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 requests at the instant at which the cooldown ends, half of them at each replica."""
+    # So many that start at once keep a slow machine busy for longer than a request may wait for the lease.
+    monkeypatch.setattr(fallback, "LEASE_WAIT_S", 5.0)
+    await pair.first_fails()
+    pair.clock.shift(300)
+    held = asyncio.Event()
+    pair.first.default = llm.gate(held)
+
+    requests = [asyncio.create_task(replica.ask(streamed=True)) for replica in (pair.one, pair.two) for _ in range(32)]
+    await eventually(lambda: sum(request.done() for request in requests) == 63)
+    for replica in (pair.one, pair.two):
+        assert replica.fallback.get_provider_status().providers[0].state is ProviderState.PROBING
+    held.set()
+    answered = [answered_by(response) for response in await asyncio.gather(*requests)]
+
+    assert sorted(answered) == ["first"] + ["second"] * 63
+    assert len(pair.first.requests) == 2
+    await eventually(lambda: pair.one.preferred == pair.two.preferred == "first")
+
+
+async def test_a_replica_that_died_while_it_probed_blocks_nobody_for_long(pair: Pair) -> None:
+    await pair.first_fails()
+    pair.clock.shift(300)
+    await pair.one.fallback.begin("dies")
+    await eventually(lambda: bool(pair.two.shared.routing.probes))
+    await pair.one.shared.close()
+
+    assert answered_by(await pair.two.ask(streamed=True)) == "second"
+    pair.clock.shift(10)
+    assert answered_by(await pair.two.ask(streamed=True)) == "first"
+
+
+async def test_a_probe_given_back_by_one_is_free_for_the_other(pair: Pair) -> None:
+    await pair.first_fails()
+    pair.clock.shift(300)
+    attempts = await pair.one.fallback.begin("is stopped")
+    await eventually(lambda: bool(pair.two.shared.routing.probes))
+
+    attempts.close()
+    await eventually(lambda: not pair.two.shared.routing.probes)
+
+    assert answered_by(await pair.two.ask(streamed=True)) == "first"
+
+
+async def test_a_newcomer_agrees_and_changes_nothing(pair: Pair, redis_server: RedisServer) -> None:
+    """A replica that starts in the middle of a failover follows it, and Redis holds the same bytes as before."""
+    await pair.first_fails()
+    await pair.one.fallback.force_provider("first", 60)
+    key = "test:{llm}:routing"
+    before = await pair.redis.dump(key)
+
+    async with (
+        open_redis(redis_server.url) as redis,
+        bench(redis, pair.one.fallback.providers, pair.clock) as newcomer,
+    ):
+        assert newcomer.fallback.get_provider_status().forced == "first"
+        assert newcomer.cooling() == pair.one.cooling()
+        assert newcomer.preferred == "second"
+
+    assert await pair.redis.dump(key) == before
+
+
+@pytest.mark.parametrize("failing_over", [False, True], ids=["all is well", "the first cools down"])
+async def test_a_request_costs_no_command(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, *, failing_over: bool
+) -> None:
+    """Once it is known who answers, requests are ordered by the local copy alone."""
+    monkeypatch.setattr(state, "RESYNC_S", 60.0)
+    async with LLMServer() as first, LLMServer() as second, open_redis(redis_server.url) as redis:
+        providers = [provider("first", first.url), provider("second", second.url)]
+        async with bench(redis, providers) as replica, open_redis(redis_server.url) as other:
+            if failing_over:
+                first.default = llm.status(529)
+            await replica.ask(streamed=True)
+            await replica.shared.commit(lambda routing: routing, 5)
+            await asyncio.sleep(0.1)
+            await other.config_resetstat()
+
+            for _ in range(10):
+                await replica.ask(streamed=True)
+                await replica.ask(streamed=False)
+
+            assert set(await other.info("commandstats")) <= {"cmdstat_config|resetstat", "cmdstat_info"}
+            assert len((second if failing_over else first).requests) >= 20

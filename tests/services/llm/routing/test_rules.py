@@ -1,0 +1,255 @@
+"""The rules of who is asked next, without I/O."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.llm.routing import rules as routing
+from services.llm.routing.rules import Change, CircuitPhase, Cooldown, Force, Lease, Preferred, Routing
+
+NOW = 1000.0
+ABC = ("a", "b", "c")
+
+
+def cooling(provider: str, left_s: float = 100) -> Cooldown:
+    """A cooldown that ends in so many seconds; a negative number makes the provider half-open."""
+    return Cooldown(provider, "HTTP 500", NOW - 50, NOW + left_s, "r1")
+
+
+def state(
+    *cooldowns: Cooldown, force: Force | None = None, preferred: str | None = None, probing: str | None = None
+) -> Routing:
+    preference = Preferred(preferred, NOW - 60, NOW + 1740) if preferred else None
+    probes = {probing: Lease(probing, "r1:1", NOW + 60)} if probing else {}
+    return Routing(force, preference, {entry.provider: entry for entry in cooldowns}, probes)
+
+
+def force(provider: str, left_s: float = 100) -> Force:
+    return Force(provider, NOW - 10, NOW + left_s)
+
+
+ORDERS: list[tuple[str, Routing, str | None, str | None, str]] = [
+    # the state, the user's choice, the probe that this request holds, the order
+    ("nothing is known: by priority", Routing(), None, None, "abc"),
+    ("the preferred one comes first", state(preferred="b"), None, None, "bac"),
+    ("a preference that ran out is none", Routing(preference=Preferred("b", 0, NOW)), None, None, "abc"),
+    ("a preferred one in cooldown is none", state(cooling("b"), preferred="b"), None, None, "acb"),
+    ("a preferred half-open one is none", state(cooling("b", -1), preferred="b"), None, None, "acb"),
+    ("the forced one comes first", state(force=force("c"), preferred="b"), None, None, "cba"),
+    ("even in cooldown", state(cooling("c"), force=force("c")), None, None, "cab"),
+    ("a force that ran out is none", state(force=force("c", 0)), None, None, "abc"),
+    ("a force of somebody unknown is none", state(force=force("z")), None, None, "abc"),
+    ("the choice comes before the preferred", state(preferred="b"), "c", None, "cba"),
+    ("and after the forced", state(force=force("a"), preferred="b"), "c", None, "acb"),
+    ("a choice in cooldown is still the choice", state(cooling("c")), "c", None, "cab"),
+    ("a choice of somebody unknown is none", Routing(), "z", None, "abc"),
+    ("cooling ones come last", state(cooling("a")), None, None, "bca"),
+    ("half-open ones before them", state(cooling("a"), cooling("b", -1)), None, None, "cba"),
+    ("all cooling: who is free first", state(cooling("a", 30), cooling("b", 10), cooling("c", 20)), None, None, "bca"),
+    ("the probe comes before the preferred", state(cooling("a", -1), preferred="b"), None, "a", "abc"),
+    ("whose probe it is not waits behind", state(cooling("a", -1), preferred="b", probing="a"), None, None, "bca"),
+]
+
+
+@pytest.mark.parametrize(("known", "choice", "probe", "expected"), [r[1:] for r in ORDERS], ids=[r[0] for r in ORDERS])
+def test_order(known: Routing, choice: str | None, probe: str | None, expected: str) -> None:
+    """Forced, chosen, probed, preferred, then by priority with those in cooldown last; everybody is in it."""
+    assert "".join(routing.order(known, ABC, NOW, choice=choice, probe=probe)) == expected
+
+
+PROBES: list[tuple[str, Routing, str | None, str | None]] = [
+    # the state, the user's choice, who should be probed
+    ("everybody is healthy", Routing(), None, None),
+    ("the cooldown goes on", state(cooling("a"), preferred="b"), None, None),
+    ("the cooldown ended", state(cooling("a", 0), preferred="b"), None, "a"),
+    ("the cooldown ended, nobody is preferred", state(cooling("a", 0)), None, "a"),
+    ("somebody is at it", state(cooling("a", -1), preferred="b", probing="a"), None, None),
+    ("whoever was at it died", replace(state(cooling("a", -1)), probes={"a": Lease("a", "x", NOW)}), None, "a"),
+    ("one below the preferred is not worth it", state(cooling("c", -1), preferred="b"), None, None),
+    ("one below a healthy one is not worth it", state(cooling("b", -1)), None, None),
+    ("the second is above the preferred third", state(cooling("a"), cooling("b", -1), preferred="c"), None, "b"),
+    ("one at a time", state(cooling("a", -1), cooling("b", -1), preferred="c", probing="a"), None, None),
+    ("a force decides", state(cooling("a", -1), force=force("b")), None, None),
+    ("a choice decides", state(cooling("a", -1)), "b", None),
+    ("a choice of somebody unknown does not", state(cooling("a", -1)), "z", "a"),
+    ("a preference of another version does not", state(cooling("b", -1), preferred="z"), None, None),
+]
+
+
+@pytest.mark.parametrize(("known", "choice", "expected"), [r[1:] for r in PROBES], ids=[r[0] for r in PROBES])
+def test_probe_due(known: Routing, choice: str | None, expected: str | None) -> None:
+    """Only a half-open provider that would lead if it were healthy is probed, by one request at a time."""
+    assert routing.probe_due(known, ABC, NOW, choice=choice) == expected
+
+
+LEADERS: list[tuple[str, Routing, str, bool]] = [
+    ("the first always may", Routing(), "a", True),
+    ("a healthy one stands above", Routing(), "b", False),
+    ("the one above cools down", state(cooling("a")), "b", True),
+    ("the one above is half-open", state(cooling("a", -1)), "b", True),
+    ("one of two above is healthy", state(cooling("a")), "c", False),
+]
+
+
+@pytest.mark.parametrize(("known", "provider", "expected"), [r[1:] for r in LEADERS], ids=[r[0] for r in LEADERS])
+def test_leads(known: Routing, provider: str, *, expected: bool) -> None:
+    """An answer speaks for its provider only where nobody healthy stands above."""
+    assert routing.leads(known, provider, ABC, NOW) is expected
+
+
+def proven(provider: str, *, began: float = NOW - 1, prefer: bool = True) -> Change:
+    return routing.proven(provider, began, NOW, 1800, ABC, prefer=prefer)
+
+
+def test_the_first_success_makes_the_preference() -> None:
+    assert proven("b")(Routing()) == Routing(preference=Preferred("b", NOW, NOW + 1800))
+
+
+def test_later_successes_do_not_prolong_it() -> None:
+    """The very same state comes back: nothing to write."""
+    known = state(preferred="b")
+
+    assert proven("b")(known) is known
+
+
+def test_only_one_above_takes_the_preference_over() -> None:
+    known = state(preferred="b")
+
+    assert proven("c")(known) is known
+    assert proven("a")(known).preferred(NOW) == "a"
+
+
+def test_a_success_ends_the_cooldown_and_the_probe() -> None:
+    after = proven("a")(state(cooling("a", -1), preferred="b", probing="a"))
+
+    assert after == Routing(preference=Preferred("a", NOW, NOW + 1800))
+
+
+def test_a_success_that_says_nothing_about_the_order_still_ends_the_cooldown() -> None:
+    after = proven("a", prefer=False)(state(cooling("a"), preferred="b"))
+
+    assert after.cooldowns == {}
+    assert after.preferred(NOW) == "b"
+
+
+def test_a_stale_success_does_not_clear_a_newer_cooldown() -> None:
+    """The request began before the failure that another one met since."""
+    known = state(cooling("a"))
+
+    assert proven("a", began=NOW - 51)(known) is known
+    assert proven("a", began=NOW - 49)(known).cooldowns == {}
+
+
+def test_somebody_unknown_is_never_preferred() -> None:
+    assert proven("z")(Routing()) == Routing()
+
+
+def cooled(provider: str, duration_s: float) -> Change:
+    return routing.cooled(provider, "HTTP 503", NOW, duration_s, "r2")
+
+
+def test_a_failure_cools_down_and_clears_the_preference() -> None:
+    after = cooled("b", 300)(state(preferred="b", probing="b"))
+
+    assert after == Routing(cooldowns={"b": Cooldown("b", "HTTP 503", NOW, NOW + 300, "r2")})
+
+
+def test_a_failure_leaves_the_preference_of_another() -> None:
+    assert cooled("a", 300)(state(preferred="b")).preferred(NOW) == "b"
+
+
+@pytest.mark.parametrize(("duration_s", "reason"), [(99, "HTTP 500"), (100, "HTTP 500"), (101, "HTTP 503")])
+def test_the_later_end_is_kept(duration_s: float, reason: str) -> None:
+    """A second, shorter cooldown does not shorten the first."""
+    after = cooled("a", duration_s)(state(cooling("a", 100)))
+
+    assert after.cooldowns["a"].until == NOW + max(duration_s, 100)
+    assert after.cooldowns["a"].reason == reason
+
+
+def test_phases() -> None:
+    known = state(cooling("a", 1), cooling("b", 0))
+
+    assert [known.phase(provider, NOW) for provider in ABC] == [
+        CircuitPhase.COOLING,
+        CircuitPhase.HALF_OPEN,
+        CircuitPhase.HEALTHY,
+    ]
+
+
+def test_a_lease_goes_to_the_first() -> None:
+    known = state(cooling("a", -1))
+    taken = routing.probe_taken("a", "r1:1", NOW, 65)(known)
+
+    assert taken.probes == {"a": Lease("a", "r1:1", NOW + 65)}
+    assert routing.probe_taken("a", "r2:1", NOW, 65)(taken) is taken
+    assert routing.probe_taken("a", "r2:1", NOW + 65, 65)(taken).probes["a"].holder == "r2:1"
+
+
+@pytest.mark.parametrize("known", [Routing(), state(cooling("a", 1))], ids=["healthy", "cooling"])
+def test_there_is_no_lease_for_who_is_not_half_open(known: Routing) -> None:
+    assert routing.probe_taken("a", "r1:1", NOW, 65)(known) is known
+
+
+def test_only_its_holder_gives_a_lease_back() -> None:
+    known = state(cooling("a", -1), probing="a")
+
+    assert routing.probe_returned("a", "r2:9")(known) is known
+    assert routing.probe_returned("a", "r1:1")(known).probes == {}
+
+
+def test_reset_ends_the_cooldown_and_what_stands_below() -> None:
+    known = state(cooling("b"), preferred="c", probing="b")
+
+    assert routing.reset("b", NOW, ABC)(known) == Routing()
+    assert routing.reset("b", NOW, ABC)(state(cooling("b"), preferred="a")).preferred(NOW) == "a"
+
+
+def test_clear_forgets_force_and_preference_and_keeps_cooldowns() -> None:
+    known = state(cooling("a"), force=force("c"), preferred="b")
+
+    assert routing.cleared(NOW)(known) == state(cooling("a"))
+
+
+def test_what_an_admin_did_while_cut_off_does_not_undo_what_is_newer() -> None:
+    """Applied late, an older force or clear gives way, where clocks that differ a little cannot explain the order."""
+    newer = Routing(force=Force("a", NOW + 60, NOW + 1860), preference=Preferred("b", NOW + 60, NOW + 1860))
+    skewed = Routing(force=Force("a", NOW + 1, NOW + 1801))
+
+    assert routing.forced("c", NOW, 1800)(newer) == newer
+    assert routing.cleared(NOW)(newer) == newer
+    assert routing.forced("c", NOW, 1800)(skewed).forced(NOW) == "c"
+    assert routing.cleared(NOW)(skewed) == Routing()
+
+
+def test_a_reset_while_cut_off_does_not_end_what_is_newer() -> None:
+    """The provider failed again since, or somebody below has stepped in since."""
+    failed_since = state(cooling("a"), preferred="b")
+    stepped_in_since = Routing(preference=Preferred("b", NOW, NOW + 1800))
+
+    assert routing.reset("a", NOW - 60, ABC)(failed_since) == failed_since
+    assert routing.reset("a", NOW - 60, ABC)(stepped_in_since).preferred(NOW) == "b"
+    assert routing.reset("a", NOW - 1, ABC)(stepped_in_since) == Routing()
+
+
+def test_merging_keeps_the_newer_force_and_the_later_ends() -> None:
+    shared = Routing(
+        Force("a", NOW - 10, NOW + 10),
+        Preferred("a", NOW, NOW + 5),
+        {"a": cooling("a", 10), "b": cooling("b", 30)},
+        {"a": Lease("a", "r1:1", NOW + 5)},
+    )
+    local = Routing(
+        Force("b", NOW - 5, NOW + 1),
+        Preferred("b", NOW, NOW + 9),
+        {"a": cooling("a", 20), "b": cooling("b", 20), "c": cooling("c", 5)},
+        {"a": Lease("a", "r2:1", NOW + 9), "c": Lease("c", "r2:2", NOW + 9)},
+    )
+
+    both = routing.merged(shared, local)
+
+    assert both.forced(NOW) == "b"
+    assert both.preference == shared.preference
+    assert {name: entry.until - NOW for name, entry in both.cooldowns.items()} == {"a": 20, "b": 30, "c": 5}
+    assert {name: lease.holder for name, lease in both.probes.items()} == {"a": "r1:1", "c": "r2:2"}
+    assert routing.merged(Routing(), local) == local

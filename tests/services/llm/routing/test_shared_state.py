@@ -1,0 +1,394 @@
+"""The shared state, on the embedded store and on a real server."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from core.redis.client import open_redis
+from services.llm.routing import rules as routing
+from services.llm.routing import shared_state as state
+from services.llm.routing.rules import Cooldown, Force, Lease, Preferred, Routing
+from services.llm.routing.shared_state import SharedRouting
+from tests.support.llm_harness import RealSleeps, eventually, subscribed
+from tests.support.processes.redis_server import RedisServer
+
+KEY = "test:{llm}:routing"
+CHANNEL = "test:{llm}:changed"
+
+
+@asynccontextmanager
+async def replica(redis: Redis, clock: RealSleeps) -> AsyncIterator[SharedRouting]:
+    """One replica's view, closed at the end."""
+    shared = SharedRouting(redis, "test", clock)
+    await shared.start()
+    try:
+        yield shared
+    finally:
+        await shared.close()
+
+
+@pytest.fixture
+def clock() -> RealSleeps:
+    return RealSleeps()
+
+
+@pytest.fixture
+async def shared(redis: Redis, clock: RealSleeps) -> AsyncIterator[SharedRouting]:
+    async with replica(redis, clock) as one:
+        yield one
+
+
+def cooled(clock: RealSleeps, provider: str = "a", duration_s: float = 300) -> routing.Change:
+    return routing.cooled(provider, "HTTP 500", clock.time(), duration_s, "r1")
+
+
+async def fields(redis: Redis) -> dict[str, Any]:
+    """The hash, decoded."""
+    stored: dict[str, str] = await redis.hgetall(KEY)  # pyright: ignore[reportGeneralTypeIssues]
+    return {name: json.loads(value) for name, value in stored.items() if name != state.LIFE}
+
+
+async def test_a_change_is_seen_at_once_and_written_soon(
+    redis: Redis, shared: SharedRouting, clock: RealSleeps
+) -> None:
+    """`apply` changes the copy without waiting; `commit` returns when the store has it."""
+    shared.apply(cooled(clock))
+    assert set(shared.routing.cooldowns) == {"a"}
+
+    await shared.commit(cooled(clock, "b"), 5)
+
+    assert set(await fields(redis)) == {"cooldown:a", "cooldown:b"}
+
+
+async def test_everything_survives_the_way_through_the_store(redis: Redis, clock: RealSleeps) -> None:
+    """A replica that starts sees exactly what another wrote."""
+    now = clock.time()
+    known = Routing(
+        Force("a", now, now + 1800.5),
+        Preferred("b", now - 1, now + 1799),
+        {"c:d": Cooldown("c:d", 'say "no"\n', now, now + 300.25, "r1"), "e": Cooldown("e", "", now, now, "4711")},
+        {"c:d": Lease("c:d", "r1:7", now + 65)},
+    )
+    async with replica(redis, clock) as first:
+        await first.commit(lambda _: known, 5)
+        assert first.routing == known
+
+    async with replica(redis, clock) as second:
+        assert second.routing == known
+        assert second.connected
+
+
+async def test_a_change_that_changes_nothing_writes_nothing(
+    redis: Redis, shared: SharedRouting, clock: RealSleeps
+) -> None:
+    """A write would have set the expiry again."""
+    await shared.commit(cooled(clock), 5)
+    await redis.persist(KEY)
+
+    await shared.commit(cooled(clock, duration_s=10), 5)
+    await shared.commit(routing.probe_returned("a", "nobody"), 5)
+    await asyncio.sleep(0.02)
+
+    assert await redis.ttl(KEY) == -1
+
+
+async def test_what_is_gone_is_gone_from_the_store(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    await shared.commit(routing.forced("a", clock.time(), 60), 5)
+    await shared.commit(cooled(clock), 5)
+
+    await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
+    await shared.commit(routing.cleared(clock.time()), 5)
+
+    assert await fields(redis) == {}
+    assert shared.routing == Routing()
+
+
+async def test_the_state_outlives_its_last_change_by_a_week(
+    redis: Redis, shared: SharedRouting, clock: RealSleeps
+) -> None:
+    await shared.commit(cooled(clock), 5)
+
+    assert await redis.ttl(KEY) == pytest.approx(7 * 24 * 3600, abs=5)
+
+
+async def test_starting_a_replica_changes_nothing(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """Byte by byte: what the others share is the same before and after, on a full store and on an empty one."""
+    async with replica(redis, clock):
+        assert await redis.keys("*") == []
+    await shared.commit(routing.forced("a", clock.time(), 60), 5)
+    await shared.commit(cooled(clock), 5)
+    before: Any = await redis.hgetall(KEY)  # pyright: ignore[reportGeneralTypeIssues]
+
+    async with replica(redis, clock) as newcomer:
+        assert newcomer.routing == shared.routing
+        assert await redis.hgetall(KEY) == before  # pyright: ignore[reportGeneralTypeIssues]
+
+    assert await redis.hgetall(KEY) == before  # pyright: ignore[reportGeneralTypeIssues]
+    assert await redis.keys("*") == [KEY]
+
+
+async def test_another_replica_learns_of_a_change(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """By publish and subscribe: long before the next reload."""
+    async with replica(redis, clock) as other:
+        await subscribed(redis, 2)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        shared.apply(cooled(clock))
+        await eventually(lambda: "a" in other.routing.cooldowns)
+
+        assert loop.time() - began < min(1.0, state.RESYNC_S)
+        assert other.routing == shared.routing
+
+
+async def test_changes_of_many_replicas_at_once_are_all_kept(redis: Redis, clock: RealSleeps) -> None:
+    """Optimistic writes of five replicas at the same time: none overwrites another's."""
+    async with replica(redis, clock) as a, replica(redis, clock) as b, replica(redis, clock) as c:
+        replicas = (a, b, c)
+
+        await asyncio.gather(
+            *(one.commit(cooled(clock, f"{n}-{i}"), 5) for n, one in enumerate(replicas) for i in range(5))
+        )
+
+        expected = {f"{n}-{i}" for n in range(3) for i in range(5)}
+        assert {name.removeprefix("cooldown:") for name in await fields(redis)} == expected
+        await eventually(lambda: all(set(one.routing.cooldowns) == expected for one in replicas))
+
+
+async def test_a_cooldown_set_twice_keeps_the_later_end(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """By two replicas that do not see each other's before they write."""
+    async with replica(redis, clock) as other:
+        shared.apply(cooled(clock, duration_s=1800))
+        other.apply(cooled(clock, duration_s=300))
+        await asyncio.gather(shared.commit(lambda s: s, 5), other.commit(lambda s: s, 5))
+
+        assert (await fields(redis))["cooldown:a"]["until"] == clock.time() + 1800
+        await eventually(lambda: other.routing == shared.routing)
+
+
+async def test_of_two_replicas_one_gets_the_lease(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """Both take it in their copies at the same instant; the store decides, and both agree on its decision."""
+    await shared.commit(cooled(clock, duration_s=-1), 5)
+    async with replica(redis, clock) as other:
+        await asyncio.gather(
+            shared.commit(routing.probe_taken("a", "one", clock.time(), 60), 5),
+            other.commit(routing.probe_taken("a", "two", clock.time(), 60), 5),
+        )
+
+        holders = {one.routing.probes["a"].holder for one in (shared, other)}
+        assert len(holders) == 1
+
+
+UNREADABLE: list[tuple[str, str, Any]] = [
+    ("no JSON", "cooldown:a", "{{{"),
+    ("JSON of another shape", "force", "[1, 2]"),
+    ("a field of another type", "preferred", '{"provider": "a", "since": null, "until": "soon"}'),
+    ("a missing field", "probe:a", '{"provider": "a"}'),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), [row[1:] for row in UNREADABLE], ids=[row[0] for row in UNREADABLE])
+async def test_an_unreadable_field_is_left_out(redis: Redis, clock: RealSleeps, field: str, value: str) -> None:
+    """It is said once, the rest is read, and the next change clears it away."""
+    good = json.dumps(
+        {"provider": "b", "reason": "r", "since": 1, "until": clock.time() + 9, "reporter": "x", "new": 1}
+    )
+    await redis.hset(KEY, mapping={field: value, "cooldown:b": good})  # pyright: ignore[reportGeneralTypeIssues]
+    with capture_logs() as logs:
+        async with replica(redis, clock) as shared:
+            assert set(shared.routing.cooldowns) == {"b"}
+            assert shared.connected
+
+            await shared.commit(routing.reset("b", clock.time(), ("b",)), 5)
+
+            assert await fields(redis) == {}
+    assert [entry["fields"] for entry in logs if entry["event"] == "routing.unreadable_fields"] == [[field]]
+
+
+async def test_a_field_that_is_not_even_text(redis_server: RedisServer, clock: RealSleeps) -> None:
+    """Bytes that nobody can decode do not hide the fields beside them."""
+    async with open_redis(redis_server.url) as redis:
+        await redis.hset(KEY, mapping={"cooldown:a": b"\xff\xfe\x00"})  # pyright: ignore[reportGeneralTypeIssues]
+        async with replica(redis, clock) as shared:
+            assert shared.connected
+
+            await shared.commit(cooled(clock, "b"), 5)
+
+        assert set(await fields(redis)) == {"cooldown:b"}
+
+
+async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: RealSleeps) -> None:
+    """During a rolling upgrade both versions work on the same hash."""
+    await redis.hset(KEY, "inflight:a", "3")  # pyright: ignore[reportGeneralTypeIssues]
+
+    async with replica(redis, clock) as shared:
+        await shared.commit(cooled(clock), 5)
+        await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
+
+    assert await redis.hgetall(KEY) == {"inflight:a": "3", state.LIFE: await redis.hget(KEY, state.LIFE)}  # pyright: ignore[reportGeneralTypeIssues]
+
+
+async def test_wiped_data_comes_back_from_the_copies(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """Whoever notices writes what it knows; the second one adds what only it knows, and both agree."""
+    async with replica(redis, clock) as other:
+        await shared.commit(routing.forced("b", clock.time(), 60), 5)
+        await shared.commit(cooled(clock), 5)
+        await eventually(lambda: other.routing == shared.routing)
+        known = shared.routing
+
+        await redis.flushdb()
+        await shared.commit(cooled(clock, "c"), 5)
+        await eventually(lambda: "c" in other.routing.cooldowns)
+
+        assert shared.routing.force == other.routing.force == known.force
+        assert set(await fields(redis)) == {"force", "cooldown:a", "cooldown:c"}
+        assert other.routing == shared.routing
+
+
+async def test_what_an_admin_ended_stays_ended(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """A copy that was cut off when a force was cleared does not revive it."""
+    async with replica(redis, clock) as other:
+        await shared.commit(routing.forced("b", clock.time(), 60), 5)
+        await shared.commit(cooled(clock), 5)
+        await eventually(lambda: other.routing == shared.routing)
+        other._lost(ConnectionError("cut off for a moment"))
+        await redis.publish(CHANNEL, "wakes everybody")
+
+        await shared.commit(routing.cleared(clock.time()), 5)
+        await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
+
+        await eventually(lambda: other.connected and other.routing == Routing())
+        await other.commit(cooled(clock, "c"), 5)
+        assert set(await fields(redis)) == {"cooldown:c"}
+
+
+async def test_what_waits_is_written_at_the_end(redis: Redis, clock: RealSleeps) -> None:
+    """Closing a replica loses nothing."""
+    async with replica(redis, clock) as shared:
+        shared.apply(cooled(clock))
+
+    assert set(await fields(redis)) == {"cooldown:a"}
+
+
+async def test_a_server_that_refuses_subscriptions_is_polled(
+    redis_server: RedisServer, clock: RealSleeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user without the right to any channel may still share the state, only later."""
+    monkeypatch.setattr(state, "POLL_S", 0.05)
+    async with open_redis(redis_server.url) as admin:
+        await admin.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~*", "+@all", "resetchannels")
+    url = redis_server.url.replace("://", "://poor:pw@")
+    async with (
+        open_redis(url) as one,
+        open_redis(url) as two,
+        replica(one, clock) as first,
+        replica(two, clock) as second,
+    ):
+        await first.commit(cooled(clock), 5)
+        await eventually(lambda: "a" in second.routing.cooldowns)
+
+        assert first.connected
+        assert second.connected
+
+
+async def test_a_lost_subscription_comes_back(redis_server: RedisServer, clock: RealSleeps) -> None:
+    """Its connection is killed: what happened meanwhile is caught up on, and later changes arrive at once again."""
+    async with (
+        open_redis(redis_server.url) as redis,
+        replica(redis, clock) as shared,
+        replica(redis, clock) as other,
+    ):
+        await subscribed(redis, 2)
+        await redis.client_kill_filter(_type="pubsub")
+        await shared.commit(cooled(clock, "meanwhile"), 5)
+
+        await eventually(lambda: "meanwhile" in other.routing.cooldowns)
+        await subscribed(redis, 2)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        shared.apply(cooled(clock, "later"))
+        await eventually(lambda: "later" in other.routing.cooldowns)
+
+        assert loop.time() - began < 1.0
+
+
+async def test_a_lost_subscription_that_nobody_notices(
+    redis_server: RedisServer, clock: RealSleeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change whose announcement never came is found by the reload."""
+    monkeypatch.setattr(state, "RESYNC_S", 0.05)
+    async with open_redis(redis_server.url) as redis, replica(redis, clock) as shared:
+        entry = {"provider": "a", "reason": "r", "since": 1, "until": clock.time() + 9, "reporter": "x"}
+        await redis.hset(KEY, "cooldown:a", json.dumps(entry))  # pyright: ignore[reportGeneralTypeIssues]
+
+        await eventually(lambda: "a" in shared.routing.cooldowns)
+
+
+async def test_the_key_holds_something_else(redis: Redis, clock: RealSleeps) -> None:
+    """A key of the wrong type is no error for anybody: this replica decides alone and says so."""
+    await redis.set(KEY, "not a hash")
+
+    async with replica(redis, clock) as shared:
+        await shared.commit(cooled(clock), 0.1)
+
+        assert not shared.connected
+        assert set(shared.routing.cooldowns) == {"a"}
+
+
+BROKEN: list[tuple[str, Callable[[], Exception]]] = [
+    ("a bug in the client", lambda: AttributeError("'NoneType' object has no attribute 'x'")),
+    ("a fault of the network", lambda: OSError("no route to host")),
+]
+
+
+@pytest.mark.parametrize("error", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
+async def test_no_error_ends_the_following(
+    redis: Redis,
+    shared: SharedRouting,
+    clock: RealSleeps,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Callable[[], Exception],
+) -> None:
+    """Whatever an exchange raises is reported, and the next one is tried."""
+    monkeypatch.setattr(state, "RECONNECT_S", 0.01)
+    exchanged = shared._exchanged
+    failures = iter([error(), error()])
+
+    async def flaky(changes: Collection[routing.Change]) -> Routing:
+        if (failure := next(failures, None)) is not None:
+            raise failure
+        return await exchanged(changes)
+
+    monkeypatch.setattr(shared, "_exchanged", flaky)
+    with capture_logs() as logs:
+        shared.apply(cooled(clock))
+        await eventually(lambda: shared.connected and not shared._waiting and next(failures, None) is None)
+
+    assert set(await fields(redis)) == {"cooldown:a"}
+    assert [entry["error"] for entry in logs if entry["event"] == "routing.redis_lost"] == [type(error()).__name__]
+
+
+async def test_a_commit_does_not_wait_for_a_store_that_just_went_away(shared: SharedRouting, clock: RealSleeps) -> None:
+    """It returns when the loss is noticed, not when its patience ends."""
+    async with shared._exchange, asyncio.timeout(5):
+        waiting = asyncio.create_task(shared.commit(cooled(clock), 60))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        shared._lost(ConnectionError("gone"))
+
+        assert await waiting
+        assert await shared.commit(cooled(clock, "b"), 60)
+
+
+async def test_a_commit_says_when_the_store_took_too_long(shared: SharedRouting, clock: RealSleeps) -> None:
+    """The change is not lost: it is written as soon as the store takes it."""
+    async with shared._exchange:
+        assert not await shared.commit(cooled(clock), 0.01)
+
+    await eventually(lambda: not shared._waiting)

@@ -1,0 +1,249 @@
+"""What is counted of a request: once, whoever asked and however it ended, with what its provider said."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from pydantic_ai.direct import model_request, model_request_stream
+from pydantic_ai.usage import RequestUsage
+
+from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, RequestRejected
+from core.redis.client import open_redis
+from services.llm.usage.report import RequestEnd, RequestReport
+from tests.support.fake_llm.server import (
+    Answer,
+    LLMServer,
+    answer,
+    content_filter,
+    cut,
+    gate,
+    hang,
+    status,
+    thinking_only,
+    tool_call,
+)
+from tests.support.llm_harness import HELLO, LLMHarness, bench, eventually, provider
+
+A, S, B, R, F = (
+    RequestEnd.ANSWERED,
+    RequestEnd.STOPPED,
+    RequestEnd.INTERRUPTED,
+    RequestEnd.REFUSED,
+    RequestEnd.FAILED,
+)
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+
+
+@dataclass
+class Book:
+    """A meter that keeps what it is told."""
+
+    reports: list[RequestReport] = field(default_factory=list)
+
+    def count(self, report: RequestReport) -> None:
+        self.reports.append(report)
+
+    @property
+    def ends(self) -> list[tuple[str, RequestEnd, bool]]:
+        return [(report.provider.id, report.end, report.is_failure) for report in self.reports]
+
+    @property
+    def last(self) -> RequestReport:
+        return self.reports[-1]
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        usage = self.last.used.usage
+        return usage.input_tokens, usage.output_tokens
+
+
+@dataclass
+class Counted:
+    """A replica before two providers, and what was counted of it."""
+
+    replica: LLMHarness
+    first: LLMServer
+    second: LLMServer
+    book: Book
+
+
+@asynccontextmanager
+async def counting() -> AsyncIterator[Counted]:
+    book = Book()
+    redis = open_redis(None)
+    try:
+        async with LLMServer() as first, LLMServer() as second:
+            providers = [provider("a", first.url), provider("b", second.url)]
+            async with bench(redis, providers, meter=book) as replica:
+                yield Counted(replica, first, second, book)
+    finally:
+        await redis.aclose()
+
+
+@pytest.fixture
+async def counted() -> AsyncIterator[Counted]:
+    async with counting() as made:
+        yield made
+
+
+@STREAMED
+async def test_an_answer_counts_with_what_its_provider_said(counted: Counted, *, streamed: bool) -> None:
+    """And with who asked, where, what for."""
+    model = counted.replica.factory.create_llm_model_with_fallback(
+        "chat", speaker="telegram:7", chat="telegram:-100", force_provider="b"
+    )
+    if streamed:
+        async with model_request_stream(model, HELLO) as stream:
+            async for _ in stream:
+                pass
+    else:
+        await model_request(model, HELLO)
+    assert counted.book.ends == [("b", A, False)]
+    assert counted.book.tokens == (11, 7)
+    last = counted.book.last
+    assert (last.purpose, last.speaker, last.chat, last.model) == ("chat", "telegram:7", "telegram:-100", "b-model")
+    assert last.used.is_answer
+    assert not last.used.is_estimated
+
+
+@STREAMED
+async def test_what_no_provider_said_is_estimated(counted: Counted, *, streamed: bool) -> None:
+    """And marked as that."""
+    counted.first.default = answer("word " * 40, usage=False)
+    await counted.replica.ask(streamed=streamed)
+    assert counted.book.last.used.is_estimated
+    read, written = counted.book.tokens
+    assert 1 <= read <= 20
+    assert 40 <= written <= 60
+
+
+@STREAMED
+async def test_a_failover_counts_both(counted: Counted, *, streamed: bool) -> None:
+    """The failure is its provider's and used nothing."""
+    counted.first.default = status(401)
+    await counted.replica.ask(streamed=streamed)
+    assert counted.book.ends == [("a", F, True), ("b", A, False)]
+    assert counted.book.reports[0].used.usage == RequestUsage()
+
+
+@STREAMED
+async def test_a_hiccup_that_passed_counts_once(counted: Counted, *, streamed: bool) -> None:
+    """The retry is the same request."""
+    counted.first.script(status(503))
+    await counted.replica.ask(streamed=streamed)
+    assert counted.book.ends == [("a", A, False)]
+
+
+@STREAMED
+async def test_thinking_for_nothing_is_paid_for(counted: Counted, *, streamed: bool) -> None:
+    """An answer without anything in it failed, and used tokens all the same."""
+    counted.first.default = thinking_only()
+    await counted.replica.ask(streamed=streamed)
+    assert counted.book.ends == [("a", F, True), ("b", A, False)]
+    usage = counted.book.reports[0].used.usage
+    assert (usage.input_tokens, usage.output_tokens) == (11, 7)
+
+
+@STREAMED
+@pytest.mark.parametrize(
+    ("behaviour", "error", "end"),
+    [(content_filter(), ContentRefused, R), (status(400), RequestRejected, F)],
+)
+async def test_what_surfaces_blames_nobody(
+    counted: Counted, behaviour: Answer, error: type[Exception], end: RequestEnd, *, streamed: bool
+) -> None:
+    """A refusal, and a request at fault."""
+    counted.first.default = behaviour
+    with pytest.raises(error):
+        await counted.replica.ask(streamed=streamed)
+    assert counted.book.ends == [("a", end, False)]
+
+
+async def test_an_interrupted_answer_counts_what_came(counted: Counted) -> None:
+    """By an estimate: its provider got no chance to say."""
+    counted.first.default = cut(after_pieces=10)
+    with pytest.raises(AnswerInterrupted):
+        await counted.replica.ask(streamed=True)
+    assert counted.book.ends == [("a", B, True)]
+    assert counted.book.last.used.is_estimated
+    assert counted.book.last.used.is_answer
+    assert 10 <= counted.book.tokens[1] <= 25
+
+
+async def test_an_answer_that_nobody_reads_on_counts_what_came(counted: Counted) -> None:
+    """A Stop in the middle."""
+    never = asyncio.Event()
+    counted.first.default = gate(never, after_pieces=2, then=answer("One two three four"))
+    pieces = counted.replica.pieces()
+    assert await anext(pieces) == "One"
+    await pieces.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+    await eventually(lambda: bool(counted.book.reports))
+    assert counted.book.ends == [("a", S, False)]
+    assert counted.book.last.used.is_estimated
+    assert counted.book.tokens[1] > 0
+    assert counted.replica.cooling() == {}
+
+
+@STREAMED
+async def test_a_request_given_up_before_its_first_output_counts_its_prompt(
+    counted: Counted, *, streamed: bool
+) -> None:
+    """It was read all the same."""
+    counted.first.default = hang()
+    asking = asyncio.create_task(counted.replica.ask(streamed=streamed))
+    await counted.first.arrival(1)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert counted.book.ends == [("a", S, False)]
+    read, written = counted.book.tokens
+    assert read > 0
+    assert written == 0
+    assert not counted.book.last.used.is_answer
+
+
+@STREAMED
+async def test_a_step_of_a_tool_loop_is_no_answer(counted: Counted, *, streamed: bool) -> None:
+    """Its tokens count, the answer comes later."""
+    counted.first.default = tool_call("current_time", {"zone": "UTC"})
+    await counted.replica.ask(streamed=streamed)
+    assert counted.book.ends == [("a", A, False)]
+    assert not counted.book.last.used.is_answer
+    assert counted.book.tokens == (11, 7)
+
+
+async def test_verdicts_and_names_count_too(counted: Counted) -> None:
+    """Each with its purpose, the one that did not fit as well."""
+    counted.first.script(tool_call("final_result", {"category": "ok", "confidence": "high"}))
+    counted.second.script(tool_call("final_result", {"category": "ok", "confidence": 90}))
+    factory = counted.replica.factory
+    await factory.create_moderation_model("moderation", chat="telegram:-100").ask("Judge.", "Hm")
+    await factory.create_name_generator_model("en", 40, chat="telegram:7").name("Hm", "Well")
+    assert counted.book.ends == [("a", A, False), ("b", A, False), ("a", A, False)]
+    seen = [(each.purpose, each.chat, each.used.is_answer) for each in counted.book.reports]
+    assert seen == [
+        ("moderation", "telegram:-100", False),  # nobody reads it
+        ("moderation", "telegram:-100", False),
+        ("naming", "telegram:7", False),
+    ]
+
+
+async def test_who_was_never_asked_is_not_counted(counted: Counted) -> None:
+    """A third candidate after two misfits, and one after two refusals."""
+    counted.first.default = counted.second.default = answer("no verdict")
+    with pytest.raises(AllProvidersFailed):
+        await counted.replica.factory.create_moderation_model("moderation").ask("Judge.", "Hm")
+    assert counted.book.ends == [("a", A, False), ("b", A, False)]
+
+
+async def test_a_candidate_that_may_not_judge_after_a_refusal_is_not_counted() -> None:
+    """It was taken from the line and left alone."""
+    book, redis = Book(), open_redis(None)
+    async with LLMServer() as server:
+        server.default = content_filter()
+        async with bench(redis, [provider(name, server.url) for name in "abc"], meter=book) as replica:
+            with pytest.raises(ContentRefused):
+                await replica.factory.create_moderation_model("moderation").ask("Judge.", "Hm")
+    await redis.aclose()
+    assert book.ends == [("a", R, False), ("b", R, False)]

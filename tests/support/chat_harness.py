@@ -1,0 +1,152 @@
+"""A chat over real parts: the agent, loopback LLM servers behind the fallback service, a database."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from core.config.settings import ProviderSettings
+from core.db.database import Database
+from core.db.tables import TurnRow
+from core.i18n import Texts
+from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface
+from core.redis.client import open_redis
+from services.chat.agent import AgentFactory
+from services.chat.reply import Reply
+from services.chat.service import ChatService, ChatStores
+from services.chat.store.notes import Notes
+from services.chat.store.turns import TurnStore
+from services.chat.thread_names import ThreadNamer
+from services.llm.routing.attempts import ModelChoice
+from services.llm.routing.fallback import LLMProviderFallback
+from services.preferences import PreferenceStore
+from tests.support.clock import ManualClock
+from tests.support.fake_llm.server import RecordedRequest
+from tests.support.llm_harness import RealPauses, bench
+
+ANN = Speaker(7, "Ann", "en")
+BOB = Speaker(8, "Bob", "ru-RU")
+PRIVATE = ConversationKey(Surface.TELEGRAM, 7)
+GROUP = ConversationKey(Surface.TELEGRAM, -100, 5)
+
+
+def message(
+    text: str = "Hello?",
+    *,
+    key: ConversationKey = PRIVATE,
+    speaker: Speaker = ANN,
+    attachments: tuple[Attachment, ...] = (),
+    chat_title: str | None = None,
+    quoted: str | None = None,
+) -> Incoming:
+    """A message to the bot: of a group where the chat's id says so."""
+    kind = ChatKind.GROUP if key.chat_id < 0 else ChatKind.PRIVATE
+    sent_at = ManualClock().now()
+    return Incoming(key, kind, speaker, text, sent_at, attachments, chat_title, quoted)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatHarness:
+    """One replica's chat, and what a test looks at."""
+
+    chat: ChatService
+    stores: ChatStores
+    agents: AgentFactory
+    fallback: LLMProviderFallback
+    clock: ManualClock
+    database: Database
+
+    async def say(self, incoming: Incoming | str = "Hello?", **options: Any) -> Reply:  # noqa: ANN401 - as `respond`
+        """One turn from its message to its end."""
+        reply = Reply()
+        await self.chat.respond(_incoming(incoming), reply, **options)
+        return reply
+
+    def begin(self, incoming: Incoming | str = "Hello?", **options: Any) -> tuple[Reply, asyncio.Task[None]]:  # noqa: ANN401 - the same
+        """One turn that goes on beside the test."""
+        reply = Reply()
+        return reply, asyncio.create_task(self.chat.respond(_incoming(incoming), reply, **options))
+
+    async def retry(self, reply: Reply, *, choice: ModelChoice | None = None) -> Reply:
+        """The Retry button under an answer."""
+        assert reply.turn_id is not None
+        turn = await self.stores.threads.turn(reply.turn_id)
+        return await self.say(message(""), retry_of=turn, choice=choice)
+
+    async def row(self, reply: Reply) -> TurnRow:
+        """What the database holds of a turn."""
+        async with self.database.reading() as session:
+            return (await session.scalars(select(TurnRow).where(TurnRow.id == reply.turn_id))).one()
+
+    async def rows(self) -> Sequence[TurnRow]:
+        """All turns, in the order that a history is read in."""
+        async with self.database.reading() as session:
+            return (await session.scalars(select(TurnRow).order_by(TurnRow.id))).all()
+
+
+@asynccontextmanager
+async def chat_harness(
+    database: Database,
+    *providers: ProviderSettings,
+    clock: ManualClock | None = None,
+    history_tokens: int = 8000,
+    demos: frozenset[str] = frozenset(),
+    notes: Any = None,  # noqa: ANN401 - any store of notes
+    titled: bool = False,
+    asks_consent: bool = False,
+) -> AsyncGenerator[ChatHarness]:
+    """A chat on that database, with provider state of its own."""
+    clock = clock or RealPauses()
+    redis = open_redis(None)
+    titles: ThreadNamer | None = None
+    try:
+        async with bench(redis, providers, clock) as replica:
+            stores = ChatStores(
+                TurnStore(database, clock), notes or Notes(database, clock), PreferenceStore(database, clock)
+            )
+            agents = AgentFactory(replica.factory)
+            if titled:
+                titles = ThreadNamer(stores.threads, replica.factory)
+                await titles.start()
+            chat = ChatService(
+                agents=agents,
+                stores=stores,
+                texts=Texts(strict=True),
+                clock=clock,
+                history_tokens=history_tokens,
+                demos=demos,
+                asks_consent=asks_consent,
+                titles=titles,
+            )
+            try:
+                yield ChatHarness(chat, stores, agents, replica.fallback, clock, database)
+            finally:
+                if titles is not None:
+                    await titles.close()
+    finally:
+        await redis.aclose()
+
+
+def told(request: RecordedRequest) -> list[tuple[str, str]]:
+    """What a model was told, a pair of role and text for each message; instructions are left out."""
+    return [(each["role"], _text(each)) for each in request.json["messages"] if each["role"] != "system"]
+
+
+def instructions(request: RecordedRequest) -> str:
+    """The instructions that a model was given."""
+    return "\n".join(_text(each) for each in request.json["messages"] if each["role"] == "system")
+
+
+def _text(sent: dict[str, Any]) -> str:
+    content = sent.get("content") or ""
+    if isinstance(content, list):
+        content = "\n".join(item.get("text", f"[{item['type']}]") for item in content)
+    calls = [f"{call['function']['name']}({call['function']['arguments']})" for call in sent.get("tool_calls") or ()]
+    return "\n".join(filter(None, [content, *calls]))
+
+
+def _incoming(incoming: Incoming | str) -> Incoming:
+    return message(incoming) if isinstance(incoming, str) else incoming

@@ -1,0 +1,1 @@
+"""LLM servers on loopback that speak the wire of each provider kind."""

@@ -1,0 +1,1 @@
+"""Bot API server on loopback."""

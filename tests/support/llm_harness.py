@@ -1,0 +1,184 @@
+"""Two LLM servers on loopback behind the fallback service, and a way to ask through it."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import cache
+
+from pydantic_ai.direct import model_request, model_request_stream
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+)
+from redis.asyncio import Redis
+
+from core.config.providers import ProviderKind
+from core.config.settings import ProviderSettings
+from services.llm.models.factory import LLMModelFactory
+from services.llm.providers.builder import ModelBuilder
+from services.llm.routing.attempts import ModelChoice, RoutingLimits
+from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.load_shedding import LoadShedding
+from services.llm.routing.shared_state import SharedRouting
+from services.llm.usage.report import UsageMeter
+from tests.support.clock import ManualClock
+from tests.support.fake_llm.server import LLMServer
+
+HELLO: list[ModelMessage] = [ModelRequest.user_text_prompt("Hello?")]
+
+
+class RealPauses(ManualClock):
+    """Instants stand still as with any clock that tests move, but the short pause before a retry does pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds < 0.4:
+            self.pauses.append(seconds)
+            return
+        await super().sleep(seconds)
+
+
+class RealSleeps(ManualClock):
+    """Instants stand still until a test moves them, but every pause takes its real time: for faults of real servers."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
+    """Wait until something becomes true that happens in the background."""
+    async with asyncio.timeout(within_s):
+        while not holds():  # noqa: ASYNC110 - what is waited for has no event of its own
+            await asyncio.sleep(0.002)
+
+
+async def subscribed(redis: Redis, replicas: int) -> None:
+    """Wait until so many replicas follow the changes of the routing state."""
+    async with asyncio.timeout(5):
+        while (await redis.pubsub_numsub("test:{llm}:changed"))[0][1] < replicas:  # noqa: ASYNC110 - Redis has no event for it
+            await asyncio.sleep(0.005)
+
+
+def provider(name: str, server_url: str, **changes: object) -> ProviderSettings:
+    """An OpenAI-compatible provider; its deadlines are none that a busy machine would miss by itself."""
+    settings = ProviderSettings(
+        id=name,
+        kind=ProviderKind.OPENAI_COMPATIBLE,
+        models=(f"{name}-model", f"{name}-large"),
+        base_url=server_url,
+        timeout_s=5.0,
+        first_token_timeout_s=5.0,
+        stall_timeout_s=5.0,
+    )
+    return replace(settings, **changes)
+
+
+@dataclass(slots=True)
+class LLMHarness:
+    """One replica: its service over the given store."""
+
+    clock: ManualClock
+    shared: SharedRouting
+    fallback: LLMProviderFallback
+    factory: LLMModelFactory
+    shedding: LoadShedding
+
+    async def ask(
+        self,
+        *,
+        streamed: bool,
+        choice: ModelChoice | str | None = None,
+        messages: list[ModelMessage] | None = None,
+        speaker: str | None = None,
+        local_only: bool = False,
+    ) -> ModelResponse:
+        """One request; a streamed one is read to its end."""
+        model = self.factory.create_llm_model_with_fallback(
+            "test", force_provider=choice, speaker=speaker, local_only=local_only
+        )
+        if not streamed:
+            return await model_request(model, messages or HELLO)
+        async with model_request_stream(model, messages or HELLO) as stream:
+            async for _ in stream:
+                pass
+        return stream.get()
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """The text of one streamed answer, piece by piece."""
+        model = self.factory.create_llm_model_with_fallback("test")
+        async with model_request_stream(model, HELLO) as stream:
+            async for event in stream:
+                match event:
+                    case PartStartEvent(part=TextPart(content=text)) if text:
+                        yield text
+                    case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+                        yield text
+                    case _:
+                        pass
+
+    def cooling(self) -> dict[str, float]:
+        """How long each provider cools down from now, in seconds."""
+        now = self.clock.time()
+        return {name: entry.until - now for name, entry in self.shared.routing.cooldowns.items() if entry.until > now}
+
+    @property
+    def preferred(self) -> str | None:
+        return self.fallback.get_provider_status().preferred
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all tests: loading the certificate authorities takes longer than most of them."""
+    return ModelBuilder()._tls
+
+
+@asynccontextmanager
+async def bench(
+    redis: Redis,
+    providers: Sequence[ProviderSettings],
+    clock: ManualClock | None = None,
+    rules: RoutingLimits | None = None,
+    meter: UsageMeter | None = None,
+) -> AsyncIterator[LLMHarness]:
+    """A replica on that store, closed at the end."""
+    clock = clock or RealPauses()
+    shared = SharedRouting(redis, "test", clock)
+    await shared.start()
+    shedding = LoadShedding(redis, "test", clock)
+    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter)
+    builder = ModelBuilder()
+    builder._tls = _tls()
+    try:
+        yield LLMHarness(clock, shared, fallback, LLMModelFactory(fallback, builder), shedding)
+    finally:
+        await builder.aclose()
+        await shedding.close()
+        await shared.close()
+
+
+def said(response: ModelResponse) -> str:
+    """The text of a response."""
+    return "".join(part.content for part in response.parts if isinstance(part, TextPart))
+
+
+def answered_by(response: ModelResponse) -> str:
+    """The provider that a response carries the stamp of."""
+    assert response.metadata is not None
+    return response.metadata["understudy"]["provider"]
+
+
+async def stopped_server() -> str:
+    """The URL of a port where nobody listens."""
+    server = await LLMServer().start()
+    await server.stop()
+    return server.url

@@ -1,0 +1,28 @@
+"""Import cost: heavy libraries are loaded only by the surface that uses them. Who may import whom: import-linter."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("module", "unloaded"),
+    [
+        ("bot.__main__", ("aiogram", "pydantic_ai", "sqlalchemy", "redis")),  # a wrong setting is reported at once
+        ("bot.console.session", ("aiogram", "dbos", "aiohttp")),  # aiogram alone takes seconds
+        ("bot.check", ("aiogram", "dbos", "aiohttp")),
+        ("bot.train", ("aiogram", "dbos", "aiohttp")),
+        ("bot.composition.services", ("aiogram", "dbos", "aiohttp", "openai", "anthropic")),
+        ("services.inbox.inbox", ("dbos", "aiogram", "pydantic_ai")),
+    ],
+)
+def test_import_leaves_heavy_libraries_unloaded(module: str, unloaded: tuple[str, ...]) -> None:
+    code = f"import json, sys, {module}; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    loaded = json.loads(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True))  # noqa: S603 - our own
+    assert module.partition(".")[0] in loaded
+    assert not set(unloaded) & set(loaded)
