@@ -52,9 +52,9 @@ def test_a_user_without_a_name_is_you(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("stream", "environ", "styled"),
     [
-        (Terminal, {"TERM": "xterm"}, True),
-        (Terminal, {"TERM": "dumb"}, False),
-        (Terminal, {"TERM": "xterm", "NO_COLOR": "1"}, False),
+        (FakeTerminal, {"TERM": "xterm"}, True),
+        (FakeTerminal, {"TERM": "dumb"}, False),
+        (FakeTerminal, {"TERM": "xterm", "NO_COLOR": "1"}, False),
         (io.StringIO, {"TERM": "xterm"}, False),  # a pipe or a file
     ],
 )
