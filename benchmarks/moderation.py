@@ -23,9 +23,11 @@ from core.clock import SystemClock
 from core.db.database import Database
 from core.redis.client import open_redis
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
+from services.moderation.domain.rule_set import Duplicates, Flood, LinkPolicy, RuleSet, Whom
+from services.moderation.domain.thresholds import HIGH, VERY_HIGH
 from services.moderation.screening.features import features
-from services.moderation.screening.rules import Duplicates, Flood, LinkPolicy, RuleEngine, RuleSet, Whom
-from services.moderation.spam_score.base_model import HIGH, VERY_HIGH, fit, inputs, labels, starter, to_score
+from services.moderation.screening.rules import RuleEngine
+from services.moderation.spam_score.base_model import fit, inputs, labels, starter, to_score
 from services.moderation.spam_score.examples import STARTER, Example
 from services.moderation.spam_score.scorer import LocalScore
 from services.moderation.spam_score.validation import cross_validate, without_copies
@@ -208,10 +210,10 @@ def start() -> None:
     code = (
         "import resource, time\n"
         "def mb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
-        "import services.moderation.score, services.moderation.rules\n"
+        "import services.moderation.spam_score.scorer, services.moderation.screening.rules\n"
         "before, began = mb(), time.perf_counter()\n"
-        "from services.moderation.base import fit, starter\n"
-        "from services.moderation.vectors import Vectors\n"
+        "from services.moderation.spam_score.base_model import fit, starter\n"
+        "from services.moderation.spam_score.vectorizer import Vectors\n"
         "vectors = Vectors(); imported = time.perf_counter()\n"
         "weights = fit(vectors, starter()).dense()\n"
         "print(f'import {imported - began:.2f} s, read and train {time.perf_counter() - imported:.2f} s,'\n"

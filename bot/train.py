@@ -9,7 +9,8 @@ from core.clock import SystemClock
 from core.config.settings import Settings
 from core.db.database import Database, url_for
 from core.errors import StorageError
-from services.moderation.spam_score.base_model import HIGH, VERY_HIGH, fit, starter
+from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.spam_score.base_model import fit, starter
 from services.moderation.spam_score.examples import Example, MalformedExample, read_examples
 from services.moderation.spam_score.store import BASE, ScoreStore
 from services.moderation.spam_score.validation import TooFewExamples, Validation, cross_validate, without_copies

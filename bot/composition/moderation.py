@@ -11,7 +11,6 @@ from bot.telegram.moderation.cards import IncidentCards
 from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.sanctions import GroupSanctions
 from services.moderation.actions import ActionServices, ModerationActions
-from services.moderation.domain.settings import GroupStore
 from services.moderation.enforcement import Enforcement, Records
 from services.moderation.judging.budget import Budget, Reminders
 from services.moderation.judging.consent import RemoteJudgingConsent
@@ -21,6 +20,7 @@ from services.moderation.maintenance import Maintenance, MaintenanceStores
 from services.moderation.metrics import ModerationMetrics
 from services.moderation.pipeline import Pipeline, PipelineServices
 from services.moderation.records.counts import Statistics
+from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.members import MemberStore
 from services.moderation.records.message_log import MessageLog

@@ -7,7 +7,15 @@ from typing import Protocol
 import structlog
 
 from core.clock import Clock
-from services.moderation.domain.incident import Charge, create_finding, shown_text
+from services.moderation.domain.incident import (
+    Charge,
+    Finding,
+    Incident,
+    Resolution,
+    Source,
+    create_finding,
+    shown_text,
+)
 from services.moderation.domain.message import AuthorKind, GroupMessage
 from services.moderation.domain.policy import CARD, DELETE, WARNINGS_TO_MUTE
 from services.moderation.domain.ports import Cards, Sanctions, StaffList
@@ -16,7 +24,6 @@ from services.moderation.domain.verdict import Category
 from services.moderation.enforcement import Enforcement, Records
 from services.moderation.pipeline import Pipeline
 from services.moderation.records.counts import Counts
-from services.moderation.records.incidents import Finding, Incident, Resolution, Source
 from services.moderation.records.reports import Reported, ReportStore
 from services.moderation.records.versions import message_version
 from services.moderation.screening.exemptions import exempt

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from core.clock import Clock
+from services.moderation.domain.incident import Finding, Incident
 from services.moderation.domain.message import AuthorKind
 from services.moderation.domain.policy import MUTE, Sanction, plan_for_warnings
 from services.moderation.domain.ports import Cards, Done, Sanctions
@@ -15,7 +16,7 @@ from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Category
 from services.moderation.judging.budget import Reminders
 from services.moderation.records.counts import Counts, Statistics
-from services.moderation.records.incidents import Finding, Incident, IncidentStore
+from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.warning_ledger import WarningLedger
 
 log = structlog.get_logger()

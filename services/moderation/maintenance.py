@@ -8,9 +8,9 @@ import structlog
 from core.clock import Clock
 from core.errors import StorageError
 from services.moderation.domain.ports import Cards
-from services.moderation.domain.settings import GroupStore
 from services.moderation.enforcement import Enforcement
 from services.moderation.pipeline import Pipeline, Stage
+from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.pending import PendingMessages
 

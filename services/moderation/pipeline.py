@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from core.clock import Clock
-from services.moderation.domain.incident import Charge, create_finding, shown_text
+from services.moderation.domain.incident import Charge, Finding, Source, create_finding, shown_text
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.policy import (
     CARD,
@@ -23,13 +23,14 @@ from services.moderation.domain.policy import (
     plan_in_outage,
 )
 from services.moderation.domain.ports import Cards, Sanctions, StaffList
+from services.moderation.domain.rule_set import RuleSet
 from services.moderation.domain.settings import GroupSettings
+from services.moderation.domain.thresholds import HIGH
 from services.moderation.domain.verdict import Category, Judged, Judgement, Unjudged, Why
 from services.moderation.enforcement import Enforcement
 from services.moderation.judging.budget import Reminders
 from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.records.counts import Counts
-from services.moderation.records.incidents import Finding, Source
 from services.moderation.records.members import is_meaningful
 from services.moderation.records.message_log import Entry, MessageLog
 from services.moderation.records.pending import PendingMessages
@@ -37,8 +38,7 @@ from services.moderation.screening.escalation import Facts, reason_to_judge
 from services.moderation.screening.exemptions import exempt
 from services.moderation.screening.features import features
 from services.moderation.screening.known_ham import KnownHam
-from services.moderation.screening.rules import Rule, RuleHit, RuleSet
-from services.moderation.spam_score.base_model import HIGH
+from services.moderation.screening.rules import Rule, RuleHit
 from services.moderation.text.normalise import Normal, normalise
 
 log = structlog.get_logger()

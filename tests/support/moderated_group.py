@@ -7,7 +7,8 @@ from typing import Any
 
 from core.clock import SystemClock
 from core.db.moderation_tables import ModerationMemberRow
-from services.moderation.domain.settings import GroupSettings, GroupStore, Mode
+from services.moderation.domain.settings import GroupSettings, Mode
+from services.moderation.records.groups import GroupStore
 from tests.support.bot_harness import BotHarness
 from tests.support.fake_llm.server import Answer, tool_call
 from tests.support.fake_telegram.chats import JsonObject, Message

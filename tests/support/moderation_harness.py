@@ -11,9 +11,10 @@ from redis.asyncio import Redis
 from core.clock import Clock
 from core.db.database import Database
 from services.moderation.actions import ActionServices, ModerationActions
+from services.moderation.domain.incident import Incident
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
 from services.moderation.domain.ports import CardPlace, Done, Staff
-from services.moderation.domain.settings import GroupSettings, GroupStore, Mode
+from services.moderation.domain.settings import GroupSettings, Mode
 from services.moderation.domain.verdict import Category, Evidence, Judged, Judgement, Unjudged, Verdict, Why
 from services.moderation.enforcement import Enforcement, Records
 from services.moderation.judging.budget import Reminders
@@ -21,7 +22,8 @@ from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.maintenance import Maintenance, MaintenanceStores
 from services.moderation.pipeline import Pipeline, PipelineServices
 from services.moderation.records.counts import Statistics
-from services.moderation.records.incidents import Incident, IncidentStore
+from services.moderation.records.groups import GroupStore
+from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.members import MemberStore
 from services.moderation.records.message_log import MessageLog
 from services.moderation.records.pending import PendingMessages

@@ -8,11 +8,11 @@ from bot.telegram.markdown.render import Rendered, utf16_length
 from bot.telegram.moderation.keyboards import incident_keyboard
 from bot.telegram.moderation.labels import label
 from core.i18n import Texts
+from services.moderation.domain.incident import Incident, Source
 from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction
 from services.moderation.domain.ports import CardPlace, Done
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Evidence
-from services.moderation.records.incidents import Incident, Source
 
 SHOWN = 2500
 """Characters of a message that a card shows; with all the rest it stays below what Telegram takes."""

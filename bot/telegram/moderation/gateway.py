@@ -8,8 +8,8 @@ from aiogram.types import Message, Update
 from bot.telegram.api.addressing import SERVICE
 from bot.telegram.api.messages import is_group
 from bot.telegram.moderation.messages import to_group_message
-from services.moderation.domain.settings import GroupStore
 from services.moderation.pipeline import ModerationOutcome, Pipeline, Stage
+from services.moderation.records.groups import GroupStore
 
 log = structlog.get_logger()
 

@@ -15,8 +15,8 @@ from bot.telegram.moderation.keyboards import Resolve
 from bot.telegram.moderation.messages import to_author, to_group_message
 from core.i18n import Texts
 from services.moderation.actions import Resolved
+from services.moderation.domain.incident import Resolution
 from services.moderation.domain.settings import GroupSettings
-from services.moderation.records.incidents import Resolution
 
 ADMIN_COMMANDS = ("spam", "ham", "warn", "unwarn")
 

@@ -5,9 +5,9 @@ from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
 
 from bot.telegram.moderation.labels import label
 from core.i18n import Texts
+from services.moderation.domain.incident import Incident, Resolution
 from services.moderation.domain.policy import Sanction
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
-from services.moderation.records.incidents import Incident, Resolution
 
 
 class Resolve(CallbackData, prefix="inc"):

@@ -16,8 +16,8 @@ from bot.telegram.moderation.labels import label
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.message import MediaKind
+from services.moderation.domain.rule_set import Duplicates, Flood, LinkPolicy, RuleSet, Whom
 from services.moderation.domain.settings import GroupSettings
-from services.moderation.screening.rules import Duplicates, Flood, LinkPolicy, RuleSet, Whom
 
 Option = TypeVar("Option")
 

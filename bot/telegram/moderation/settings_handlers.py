@@ -15,7 +15,8 @@ from bot.telegram.moderation.labels import label
 from bot.telegram.moderation.rules_handlers import switched
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
-from services.moderation.domain.settings import GroupSettings, GroupStore, Mode, Preset
+from services.moderation.domain.settings import GroupSettings, Mode, Preset
+from services.moderation.records.groups import GroupStore
 
 NUMBERS = {"budget": (0, 100_000), "reports": (1, 100)}
 """What a number may be."""

@@ -20,8 +20,8 @@ from enum import StrEnum
 
 from services.moderation.domain.message import AuthorKind
 from services.moderation.domain.settings import Preset
+from services.moderation.domain.thresholds import VERY_HIGH
 from services.moderation.domain.verdict import EASILY_MISTAKEN, About, Category, Evidence, Judged
-from services.moderation.spam_score.base_model import VERY_HIGH
 
 MUTE = timedelta(hours=24)
 WARNINGS_TO_MUTE = 3

@@ -6,9 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from services.moderation.domain.incident import Incident
 from services.moderation.domain.message import AuthorKind
 from services.moderation.domain.settings import GroupSettings
-from services.moderation.records.incidents import Incident
 
 
 class Done(StrEnum):

@@ -1,6 +1,7 @@
 """Whether the messages of a group may be judged by providers that are not on the operator's own machines."""
 
-from services.moderation.domain.settings import GroupSettings, GroupStore
+from services.moderation.domain.settings import GroupSettings
+from services.moderation.records.groups import GroupStore
 from services.preferences import PreferenceStore
 
 

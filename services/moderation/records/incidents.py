@@ -5,15 +5,14 @@ carries it out holds a lease; if they die, the lease ends and somebody else goes
 """
 
 import json
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Update, or_, select, update
 
 from core.clock import Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationIncidentRow
+from services.moderation.domain.incident import Finding, Incident, Resolution, Source
 from services.moderation.domain.message import Author, AuthorKind
 from services.moderation.domain.policy import Plan, Sanction
 from services.moderation.domain.verdict import Category
@@ -28,86 +27,6 @@ MAX_TEXT = 4000
 BATCH = 50
 UNSYNCHRONISED = {"synchronize_session": False}
 """What is changed is read anew afterwards."""
-
-
-class Source(StrEnum):
-    """Who found it."""
-
-    JUDGE = "judge"
-    RULE = "rule"
-    REPORT = "report"
-    """Enough members reported it."""
-    ADMIN = "admin"
-    """An admin said `/spam`."""
-    OUTAGE = "outage"
-    """The local score alone, while nobody could judge."""
-    REFUSED = "refused"
-    """The providers' filters would not look at it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is to be recorded."""
-
-    group_id: int
-    message_ids: tuple[int, ...]
-    version: str
-    topic_id: int
-    author: Author
-    text: str
-    category: Category
-    confidence: int
-    source: Source
-    plan: Plan
-    dry_run: bool
-    detail: str = ""
-    evidence: str | None = None
-    provider: str | None = None
-    features: frozenset[str] = frozenset()
-    until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Incident:
-    """What was found, and how far it has come."""
-
-    id: int
-    finding: Finding
-    created_at: datetime
-    sanctioned: str | None = None
-    deleted: str | None = None
-    card_chat_id: int | None = None
-    card_message_id: int | None = None
-    is_finished: bool = False
-    is_erased: bool = False
-    confirmed_by: str | None = None
-    banned_by: str | None = None
-    undone_by: str | None = None
-
-    @property
-    def has_acted(self) -> bool:
-        """Whether the bot did more than to tell of it."""
-        return not self.finding.dry_run and (
-            self.finding.plan.delete or self.finding.plan.sanction is not Sanction.NONE
-        )
-
-    @property
-    def is_deleted(self) -> bool:
-        """Whether its messages are gone."""
-        return self.deleted in {"done", "gone"}
-
-    @property
-    def is_resolved(self) -> bool:
-        """Whether a person has said what it was."""
-        return any(by is not None for by in (self.confirmed_by, self.banned_by, self.undone_by))
-
-
-class Resolution(StrEnum):
-    """What a person does with an incident; each is effective once, and nothing after an undo."""
-
-    CONFIRM = "confirm"
-    BAN = "ban"
-    UNDO = "undo"
 
 
 class IncidentStore:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from services.moderation.domain.thresholds import HIGH
 from services.moderation.screening.features import RISKY
-from services.moderation.spam_score.base_model import HIGH
 
 
 class Reason(StrEnum):

@@ -17,10 +17,6 @@ ROUNDS = 200
 """At most so many passes over the examples; it takes about ten."""
 EMPTY_SCORE = 5
 """What a message without any word gets."""
-HIGH = 70
-"""From here on a message is worth a judge's look: of hard cases it finds four fifths, and one in twenty is innocent."""
-VERY_HIGH = 90
-"""From here on hardly any is innocent, and half of the spam is found."""
 
 
 def starter() -> list[Example]:

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 
 from core.clock import SystemClock
 from core.db.moderation_tables import ModerationPendingRow
-from services.moderation.domain.settings import GroupStore
+from services.moderation.records.groups import GroupStore
 from tests.support.fake_llm.server import content_filter, status
 from tests.support.fake_telegram.chats import Message
 from tests.support.moderated_group import JOB, MEMBER, NEWCOMER, OTHER, ModeratedGroup, verdict

@@ -3,7 +3,8 @@
 import pytest
 
 from core.clock import SystemClock
-from services.moderation.domain.settings import GroupSettings, GroupStore, Mode
+from services.moderation.domain.settings import GroupSettings, Mode
+from services.moderation.records.groups import GroupStore
 from tests.support.bot_harness import BotHarness
 from tests.support.moderated_group import ADMIN, JOB, MEMBER, NEWCOMER, ModeratedGroup, verdict
 

@@ -11,10 +11,11 @@ from core.db.database import Database
 from core.db.moderation_tables import ModerationIncidentRow
 from core.redis.client import open_redis
 from services.moderation.actions import Resolved
+from services.moderation.domain.incident import Resolution
 from services.moderation.domain.policy import MUTE
 from services.moderation.domain.verdict import Category
 from services.moderation.pipeline import Stage
-from services.moderation.records.incidents import LEASE, READABLE, Resolution
+from services.moderation.records.incidents import LEASE, READABLE
 from services.moderation.records.pending import FIRST_PAUSE, LONGEST_PAUSE
 from tests.support.clock import ManualClock
 from tests.support.moderation_harness import NEWCOMER, OUTAGE, SCAM, ModerationHarness, Recorder, Scripted, judged

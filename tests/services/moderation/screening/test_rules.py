@@ -10,8 +10,9 @@ from redis.asyncio import Redis
 
 from core.redis.client import open_redis
 from services.moderation.domain.message import GroupMessage, MediaKind
+from services.moderation.domain.rule_set import Duplicates, Flood, LinkPolicy, RuleSet, Whom
 from services.moderation.screening import rate_windows as recent
-from services.moderation.screening.rules import Duplicates, Flood, LinkPolicy, Rule, RuleEngine, RuleHit, RuleSet, Whom
+from services.moderation.screening.rules import Rule, RuleEngine, RuleHit
 from services.moderation.text.normalise import normalise
 from tests.support.group_messages import NOON, message
 from tests.support.processes.redis_server import RedisServer

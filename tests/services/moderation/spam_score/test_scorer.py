@@ -8,7 +8,8 @@ import pytest
 
 from core.db.database import Database
 from services.moderation.spam_score import scorer as module
-from services.moderation.spam_score.base_model import EMPTY_SCORE, HIGH, VERY_HIGH, fit, starter
+from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.spam_score.base_model import EMPTY_SCORE, fit, starter
 from services.moderation.spam_score.examples import Example, example
 from services.moderation.spam_score.scorer import FRESH_S, LocalScore
 from services.moderation.spam_score.store import BASE, ScoreStore
@@ -277,7 +278,10 @@ class TestTrouble:
 
 
 def test_importing_it_does_not_import_scikit_learn() -> None:
-    code = "import sys, services.moderation.spam_score.scorer, services.moderation.screening.rules; sys.exit('sklearn' in sys.modules)"
+    code = (
+        "import sys, services.moderation.spam_score.scorer, services.moderation.screening.rules;"
+        " sys.exit('sklearn' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=False)  # noqa: S603 - our own code
     assert done.returncode == 0
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from services.moderation.domain.thresholds import HIGH, VERY_HIGH
 from services.moderation.screening.features import Feature
 from services.moderation.spam_score import validation as module
-from services.moderation.spam_score.base_model import HIGH, VERY_HIGH, fit, starter
+from services.moderation.spam_score.base_model import fit, starter
 from services.moderation.spam_score.examples import STARTER, Example, MalformedExample, example, read_examples
 from services.moderation.spam_score.validation import FEWEST, TooFewExamples, Validation, cross_validate, without_copies
 from services.moderation.spam_score.vectorizer import Vectors
