@@ -59,7 +59,7 @@ async def ours(redis_url: str, healthy: str, refusing: str, rounds: int, repeat:
 
 def library_model(url: str) -> OpenAIChatModel:
     """A model as pydantic-ai's documentation makes one: what somebody would have without the bot."""
-    return OpenAIChatModel("m", provider=OpenAIProvider(base_url=url, api_key="none"))
+    return OpenAIChatModel("m", provider=OpenAIProvider(base_url=url, api_key="blocked"))
 
 
 async def litellms(rival: Contestant, rounds: int, repeat: int) -> Mapping[str, Rounds]:

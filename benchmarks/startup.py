@@ -21,7 +21,7 @@ Start = Callable[[LLMProcess, Path], Awaitable[tuple[float, float, float]]]
 READY = "; print(flush=True); input()"
 ROUTER = (
     "import litellm; litellm.Router(model_list=[{'model_name': 'm', 'litellm_params': {'model': 'openai/m',"
-    " 'api_base': 'http://127.0.0.1:1/v1', 'api_key': 'none'}}])"
+    " 'api_base': 'http://127.0.0.1:1/v1', 'api_key': 'blocked'}}])"
 )
 
 

@@ -58,7 +58,7 @@ async def _main() -> None:
     # Any: the tools are never called, so nobody looks at the dependencies.
     agent: Agent[Any, str] = Agent(instructions=CHARACTER)
     equip(agent)
-    provider = OpenAIProvider(base_url=options.url, api_key="none", http_client=_client(options.connections))
+    provider = OpenAIProvider(base_url=options.url, api_key="blocked", http_client=_client(options.connections))
     model = OpenAIChatModel("m", provider=provider)
     history = messages(options.history)
     print("{}", flush=True)

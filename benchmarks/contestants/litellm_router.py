@@ -21,7 +21,7 @@ MESSAGES = [{"role": "system", "content": "Answer in a few words."}, {"role": "u
 
 
 def _deployment(name, url):  # noqa: ANN001, ANN202 - plain Python: LiteLLM's interpreter may be of any version
-    return {"model_name": name, "litellm_params": {"model": "openai/m", "api_base": url, "api_key": "none"}}
+    return {"model_name": name, "litellm_params": {"model": "openai/m", "api_base": url, "api_key": "blocked"}}
 
 
 class Alternatives:
@@ -39,7 +39,7 @@ class Alternatives:
         down = Router(model_list=[_deployment("first", refusing), second], fallbacks=chain)
         self.asks = {
             "LiteLLM's `acompletion`": lambda **more: litellm.acompletion(
-                model="openai/m", api_base=healthy, api_key="none", messages=MESSAGES, **more
+                model="openai/m", api_base=healthy, api_key="blocked", messages=MESSAGES, **more
             ),
             "LiteLLM's router, healthy": lambda **more: up.acompletion(model="first", messages=MESSAGES, **more),
             "LiteLLM's router, primary down": lambda **more: down.acompletion(model="first", messages=MESSAGES, **more),

@@ -54,7 +54,7 @@ async def test_what_kills_the_process_is_given_up_and_takes_nobody_along(nursery
         assert daemon.is_alive
         assert deadly == TRIES
         assert len(apologies) == 1, apologies
-        assert apologies[0].startswith("Something went wrong on my side")
+        assert apologies[0].startswith("Something went wrong on our side")
         async with asyncio.timeout(10):
             while not fleet.rows("SELECT reason FROM dead_letters"):  # noqa: ASYNC110 - a database that tells nobody
                 await asyncio.sleep(0.05)
@@ -89,7 +89,7 @@ async def test_what_always_fails_is_given_up_and_its_user_told_once(nursery: For
         assert pauses == [0.5, 2.0, 8.0, 30.0, None]
         await asyncio.sleep(0.5)
         assert len(apologies) == 1, apologies
-        assert apologies[0].startswith("I cannot reach my memory just now")
+        assert apologies[0].startswith("The database is unavailable right now")
         letters = fleet.rows("SELECT lane, reason FROM dead_letters")
         assert letters == [(f"telegram:{POISONER}:0", "the database failed: it refused the statement")]
         outcome = crowd.outcome(fleet.noted())

@@ -5,7 +5,7 @@ import pytest
 from tests.support.bot_harness import ADMIN, ELSEWHERE, FIRST, GROUP, RETRY, BotHarness
 
 FRIEND, STRANGER = 7, 8
-NOT_ALLOWED = "Sorry, I only talk to people and groups on my list. Please ask whoever runs me."
+NOT_ALLOWED = "This bot is limited to selected users and groups. Please ask its operator for access."
 
 
 async def test_people_on_the_list_and_admins_are_let_in(empty_stage: BotHarness) -> None:

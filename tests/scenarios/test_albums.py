@@ -95,7 +95,7 @@ async def test_an_album_with_something_unreadable_is_declined_once(seeing: BotHa
     """An answer to the rest would look as if the bot had seen it all."""
     sends(seeing, (ONE, "What happens here?"), album="x")
     seeing.says("", extra={"media_group_id": "x", **VIDEO})
-    assert (await seeing.reply()).text.startswith("I cannot make anything of this kind of message yet.")
+    assert (await seeing.reply()).text.startswith("This kind of message is not supported yet.")
     await seeing.quiet()
     assert len(seeing.chat().answers()) == 1
     assert not seeing.first.requests
@@ -114,13 +114,13 @@ async def test_text_files_come_together_too(stage: BotHarness) -> None:
 async def test_files_that_are_too_large_together(stage: BotHarness) -> None:
     for name in ("a.txt", "b.txt"):
         stage.says("", document=b"x" * 150_000, file_name=name, extra={"media_group_id": "x"})
-    assert (await stage.reply()).text == "That file is too large for me. Could you send a smaller one?"
+    assert (await stage.reply()).text == "This file is too large. Please send a smaller one."
 
 
 async def test_one_picture_that_telegram_does_not_give(seeing: BotHarness) -> None:
     seeing.telegram.fail("getFile", status=400, description="Bad Request: file is too big")
     sends(seeing, (ONE, "Compare them."), (TWO, ""))
-    assert (await seeing.reply()).text.startswith("I could not fetch that file")
+    assert (await seeing.reply()).text.startswith("The file could not be downloaded")
     assert not seeing.first.requests
 
 
@@ -138,7 +138,7 @@ async def test_an_album_too_many_is_told_so_once(seeing: BotHarness) -> None:
     for number in range(21):
         seeing.says(f"Number {number}.")
     sends(seeing, (ONE, "And this?"), (TWO, ""))
-    assert (await seeing.reply()).text.startswith("You are faster than I am")
+    assert (await seeing.reply()).text.startswith("Too many messages are waiting")
     await seeing.quiet()
     assert len(seeing.chat().answers()) == 1
     more.set()

@@ -5,10 +5,10 @@ import pytest
 from tests.support.bot_harness import FIRST, BotHarness, instructions, told
 
 START = """\
-Hello, Ann! Write to me and I answer.
-If the model I think with falls silent, another takes over, so just keep talking.
+Hello, Ann! Send me a message to start.
+If one AI provider stops responding, another one answers, so you can simply keep talking.
 
-/new starts afresh, /model picks a model, /help tells the rest."""
+/new starts a new conversation, /model picks a model, /help lists everything else."""
 
 
 async def test_start(stage: BotHarness) -> None:
@@ -32,7 +32,7 @@ async def test_help(stage: BotHarness) -> None:
 async def test_new_forgets_what_was_said(stage: BotHarness) -> None:
     await stage.asks("My name is Ann.")
     stage.says("/new")
-    assert (await stage.reply()).text.startswith("Done.")
+    assert (await stage.reply()).text.startswith("Started a new conversation")
     await stage.asks("What is my name?")
     assert told(stage.first.requests[-1]) == [("user", "What is my name?")]
 
@@ -44,7 +44,7 @@ async def test_new_waits_for_its_turn(stage: BotHarness) -> None:
     stage.says("Two.")
     await stage.until(lambda: len(stage.chat().texts()) == 3)
     texts = stage.chat().texts()
-    assert texts[1].startswith("Done.")
+    assert texts[1].startswith("Started a new conversation")
     assert (texts[0], texts[2]) == (FIRST, FIRST)
     assert told(stage.first.requests[-1]) == [("user", "Two.")]
 
@@ -53,7 +53,7 @@ async def test_new_waits_for_its_turn(stage: BotHarness) -> None:
 async def test_an_unknown_command(stage: BotHarness, command: str) -> None:
     """To a stranger `/provider` is one."""
     stage.says(command)
-    assert (await stage.reply()).text == "I do not know that command. /help shows what I can do."
+    assert (await stage.reply()).text == "Unknown command. /help lists the commands."
     assert not stage.first.requests
 
 

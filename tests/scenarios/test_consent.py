@@ -7,7 +7,7 @@ from tests.support.bot_harness import ADMIN, FIRST, GROUP, SECOND, BotHarness, t
 from tests.support.fake_llm.server import answer, status
 from tests.support.sqlite_file import locked_file
 
-AGREE, DECLINE = "Agree", "Keep it here"
+AGREE, DECLINE = "Allow", "Keep local"
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ async def test_no_is_no(asking: BotHarness) -> None:
     asking.says("Keep this between us, please.")
     question = await asking.seen(lambda message: AGREE in message.labels)
     asking.presses(question, DECLINE)
-    await asking.until(lambda: "stay on our own machines" in question.text)
+    await asking.until(lambda: "stay on the operator’s own machines" in question.text)
     asking.says("/provider force b", chat_id=ADMIN, user_id=ADMIN)
     await asking.reply(ADMIN)
 
@@ -96,9 +96,9 @@ async def test_privacy_takes_it_back(asking: BotHarness) -> None:
 
     asking.says("/privacy")
     standing = await asking.reply()
-    assert "outside providers: b" in standing.text
+    assert "external providers: b" in standing.text
     asking.presses(standing, DECLINE)
-    await asking.until(lambda: "stay on our own machines" in standing.text)
+    await asking.until(lambda: "stay on the operator’s own machines" in standing.text)
     served = len(asking.second.requests)
 
     asking.says("And the capital of Chile?")

@@ -9,7 +9,7 @@ from services.chat.store.turns import TurnStore
 from services.inbox import inbox
 from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, BotHarness
 
-SORRY = "Something went wrong on my side, sorry. It has been noted; please try again."
+SORRY = "Something went wrong on our side. The error has been logged. Please try again."
 
 
 class Trouble:
@@ -51,7 +51,7 @@ async def test_a_fault_that_passes_is_not_noticed(stage: BotHarness, trouble: Tr
     """The third try answers, and nobody hears of the two before it."""
     trouble.left = 2
     stage.says("/new")
-    assert (await stage.reply()).text.startswith("Done.")
+    assert (await stage.reply()).text.startswith("Started a new conversation")
     assert len(stage.chat().texts()) == 1
     assert not stage.chat(ADMIN).texts()
 
@@ -72,7 +72,7 @@ async def test_a_message_that_fails_again_and_again(stage: BotHarness, trouble: 
 
     trouble.left = 0
     stage.presses(listed, "replay 1")
-    await stage.until(lambda: stage.chat().texts()[-1].startswith("Done."))
+    await stage.until(lambda: stage.chat().texts()[-1].startswith("Started a new conversation"))
     await stage.until(lambda: listed.text.startswith("There are no dead letters"))
     assert not listed.labels
     audit = await stage.house.audit.recent()
@@ -99,7 +99,7 @@ async def test_a_replay_that_fails_comes_back(stage: BotHarness, trouble: Troubl
 async def test_nobody_else_knows_the_command(stage: BotHarness, chat_id: int) -> None:
     stage.says("/dead", chat_id, user_id=PERSON)
     if chat_id == PERSON:
-        assert (await stage.reply()).text.startswith("I do not know that command")
+        assert (await stage.reply()).text.startswith("Unknown command")
     else:
         await stage.quiet()
         assert not stage.chat(GROUP).texts()

@@ -106,7 +106,7 @@ async def test_an_answer_that_breaks_off_is_kept_and_nobody_else_goes_on_with_it
     stage.first.script(cut(after_pieces=3))
     message = await stage.asks("Are you there?")
     kept, _, mark = message.text.partition("\n\n")
-    assert (kept, mark) == ("The audience hears", "The answer broke off here.")
+    assert (kept, mark) == ("The audience hears", "The answer was interrupted.")
     assert message.labels == [RETRY, ELSEWHERE]
     assert not stage.second.requests
     assert (await stage.asks("And now?")).text == SECOND, "it cools down all the same"
@@ -118,7 +118,7 @@ async def test_when_nobody_answers_there_is_one_friendly_line(stage: BotHarness)
     stage.first.default = stage.second.default = status(503)
     question = stage.says("What is the answer?")
     failed = await stage.answer()
-    assert failed.text == "Nobody answers me right now, sorry. Please try again in a moment."
+    assert failed.text == "All AI providers are unavailable right now. Please try again in a minute."
     assert failed.labels == [RETRY, ELSEWHERE]
     assert [message.text for message in stage.chat().answers()] == [failed.text]
     reasons = stage.events("turn.unanswered") or stage.events("provider.failed")

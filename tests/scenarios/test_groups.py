@@ -116,8 +116,8 @@ async def test_the_bot_is_pointed_at_a_picture(empty_stage: BotHarness) -> None:
 @pytest.mark.parametrize(
     ("said", "hint"),
     [
-        ("@understudy_bot", "Yes? Put your question next to my name, and I answer."),
-        ("/ask", "Put your question behind the command: /ask why is the sky blue?"),
+        ("@understudy_bot", "Add your question to the mention and I will answer."),
+        ("/ask", "Add your question after the command: /ask why is the sky blue?"),
     ],
 )
 async def test_called_without_a_question(stage: BotHarness, said: str, hint: str) -> None:

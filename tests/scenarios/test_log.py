@@ -43,7 +43,7 @@ async def test_a_handler_that_fails(stage: BotHarness, monkeypatch: pytest.Monke
     monkeypatch.setattr(inbox, "PAUSES_S", (0.01,))
     stage.says("/new", extra={"quote": {"text": SECRET_TALK, "position": 0}})
     assert (await stage.reply()).text == (
-        "Something went wrong on my side, sorry. It has been noted; please try again."
+        "Something went wrong on our side. The error has been logged. Please try again."
     )
     failures = stage.events("inbox.job_failed")
     assert "out of tune" in failures[0]["exception"]

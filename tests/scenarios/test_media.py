@@ -8,9 +8,9 @@ import pytest
 from tests.support.bot_harness import FIRST, SECOND, BotHarness, images, told
 
 PICTURE = b"\xff\xd8\xff\xe0 not much of a picture, but one all the same"
-CANNOT_READ = "I cannot make anything of this kind of message yet. I understand text, pictures and text files."
-CANNOT_HEAR = "I cannot listen to voice messages and audio yet. Please write it to me instead."
-TOO_LARGE = "That file is too large for me. Could you send a smaller one?"
+CANNOT_READ = "This kind of message is not supported yet. Send text, pictures or text files."
+CANNOT_HEAR = "Voice messages and audio are not supported yet. Please send text instead."
+TOO_LARGE = "This file is too large. Please send a smaller one."
 FILE = {"file_id": "f", "file_unique_id": "u", "file_size": 1000}
 LOCATION = {"latitude": 52.5, "longitude": 13.4}
 POLL = {
@@ -64,7 +64,10 @@ async def test_when_nobody_sees_it_the_person_is_told(empty_stage: BotHarness) -
     blind = '{"m": "gpt-3.5-turbo"}'
     await empty_stage.start(AVAILABLE_PROVIDERS='{"a": ["m"]}', A_FAMILIES=blind)
     message = await empty_stage.asks("What is this?", photo=PICTURE)
-    assert message.text == f"{FIRST}\n\nThe model that answered cannot see pictures, so I went by the text alone."
+    assert (
+        message.text
+        == f"{FIRST}\n\nThe model that answered cannot see pictures; the answer is based on the text alone."
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,5 +143,5 @@ async def test_a_file_that_telegram_does_not_give(seeing: BotHarness, method: st
         seeing.telegram._methods["getfile"] = lambda params: {
             "file_id": params["file_id"], "file_unique_id": "u", "file_path": "photos/gone.jpg",
         }  # fmt: skip
-    assert (await seeing.reply()).text == "I could not fetch that file from Telegram just now. Could you send it again?"
+    assert (await seeing.reply()).text == "The file could not be downloaded from Telegram. Please send it again."
     assert not seeing.first.requests

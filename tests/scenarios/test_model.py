@@ -19,16 +19,16 @@ async def picker(stage: BotHarness, chat_id: int = PERSON, **more: int) -> Messa
 
 async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: BotHarness) -> None:
     message = await picker(stage)
-    assert message.text == "Who shall answer you?\nNow: automatic, the first provider that works"
-    assert message.labels == ["Automatic", "a", "b", "Say who answered"]
+    assert message.text == "Which model should answer?\nCurrent: automatic (the first available provider)"
+    assert message.labels == ["Automatic", "a", "b", "Show who answered"]
     stage.presses(message, "a")
     await stage.until(lambda: message.labels == ["m", "m2", "Back"])
     stage.presses(message, "m2")
     await stage.until(lambda: not message.labels)
-    assert message.text == "From now on m2 of a answers you. If it fails, another one steps in."
+    assert message.text == "m2 (a) will answer from now on. If it fails, another model takes over."
     await stage.asks("Are you there?")
     assert stage.first.requests[-1].model == "m2"
-    assert (await picker(stage)).text == "Who shall answer you?\nNow: a · m2"
+    assert (await picker(stage)).text == "Which model should answer?\nCurrent: a · m2"
 
 
 async def test_the_choice_comes_before_the_order_and_falls_back_to_it(stage: BotHarness) -> None:
@@ -52,7 +52,7 @@ async def test_back_to_automatic(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "Automatic")
     await stage.until(lambda: not message.labels)
-    assert message.text == "From now on the choice is automatic: the first provider that works answers you."
+    assert message.text == "Set to automatic: the first available provider answers."
     assert (await stage.asks("Are you there?")).text == FIRST
 
 
@@ -61,7 +61,7 @@ async def test_back_to_the_providers(stage: BotHarness) -> None:
     stage.presses(message, "b")
     await stage.until(lambda: "Back" in message.labels)
     stage.presses(message, "Back")
-    await stage.until(lambda: message.labels == ["Automatic", "a", "b", "Say who answered"])
+    await stage.until(lambda: message.labels == ["Automatic", "a", "b", "Show who answered"])
 
 
 async def test_a_provider_that_does_not_answer_offers_what_is_configured(stage: BotHarness) -> None:
@@ -77,7 +77,7 @@ async def test_a_model_that_is_gone_from_the_list(stage: BotHarness) -> None:
     await stage.until(lambda: "m2" in message.labels)
     stage.first.models.remove("m2")
     query = stage.presses(message, "m2")
-    assert await stage.toast(query) == "That list is out of date. Please open /model again."
+    assert await stage.toast(query) == "This list is out of date. Please open /model again."
 
 
 @pytest.mark.parametrize("button", ["Automatic", "a"])
@@ -85,11 +85,11 @@ async def test_in_a_group_only_its_admins_choose(stage: BotHarness, button: str)
     stage.chat(GROUP).admin_ids.add(BOB)
     message = await picker(stage, GROUP, user_id=PERSON)
     query = stage.presses(message, button, PERSON)
-    assert await stage.toast(query) == "In a group, only its admins choose the model."
+    assert await stage.toast(query) == "In a group, only admins can choose the model."
     assert stage.telegram.callback_answers[query]["show_alert"]
-    assert message.labels == ["Automatic", "a", "b", "Say who answered"]
+    assert message.labels == ["Automatic", "a", "b", "Show who answered"]
     stage.presses(message, button, BOB)
-    await stage.until(lambda: message.labels != ["Automatic", "a", "b", "Say who answered"])
+    await stage.until(lambda: message.labels != ["Automatic", "a", "b", "Show who answered"])
 
 
 async def test_the_choice_of_a_group_is_the_group_s(stage: BotHarness) -> None:
@@ -108,7 +108,7 @@ async def test_when_nobody_can_tell_who_the_admins_are_nobody_chooses(stage: Bot
     stage.chat(GROUP).admin_ids.add(BOB)
     message = await picker(stage, GROUP, user_id=BOB)
     query = stage.presses(message, "a", BOB)
-    assert "only its admins" in await stage.toast(query)
+    assert "only admins" in await stage.toast(query)
 
 
 async def test_a_server_of_another_version_tells_who_the_admins_are(stage: BotHarness) -> None:
@@ -124,18 +124,18 @@ async def test_answers_say_who_gave_them_where_a_chat_wants_that(stage: BotHarne
     """A button switches it on, and off again."""
     assert (await stage.asks("Are you there?")).text == FIRST
     message = await picker(stage)
-    query = stage.presses(message, "Say who answered")
-    assert await stage.toast(query) == "From now on each answer says who gave it."
-    await stage.until(lambda: message.labels[-1] == "Do not say who answered")
+    query = stage.presses(message, "Show who answered")
+    assert await stage.toast(query) == "Each answer now shows who gave it."
+    await stage.until(lambda: message.labels[-1] == "Hide who answered")
     assert (await stage.asks("And now?")).text == f"{FIRST}\n\nanswered by a"
-    stage.presses(message, "Do not say who answered")
-    await stage.until(lambda: message.labels[-1] == "Say who answered")
+    stage.presses(message, "Hide who answered")
+    await stage.until(lambda: message.labels[-1] == "Show who answered")
     assert (await stage.asks("And then?")).text == FIRST
 
 
 async def test_in_a_group_its_admins_switch_the_footers(stage: BotHarness) -> None:
     """As they choose the model."""
     message = await picker(stage, GROUP, user_id=BOB)
-    query = stage.presses(message, "Say who answered", BOB)
-    assert await stage.toast(query) == "In a group, only its admins choose the model."
-    assert message.labels[-1] == "Say who answered"
+    query = stage.presses(message, "Show who answered", BOB)
+    assert await stage.toast(query) == "In a group, only admins can choose the model."
+    assert message.labels[-1] == "Show who answered"

@@ -48,7 +48,7 @@ async def test_an_admin_who_cannot_be_reached_keeps_the_others_from_nothing(empt
 async def test_a_fault_of_nobody_s_is_told_to_nobody(stage: BotHarness) -> None:
     """A user's message that the provider does not take is no news for admins."""
     stage.first.script(status(400))
-    assert (await stage.asks("Are you there?")).text.startswith("The provider could not make sense")
+    assert (await stage.asks("Are you there?")).text.startswith("The provider rejected this request")
     stage.first.default = answer(FIRST)
     await stage.asks("And now?")
     assert not stage.chat(ADMIN).texts()

@@ -27,7 +27,7 @@ async def test_twenty_wait_and_the_next_is_told_so(stage: BotHarness) -> None:
     for number in range(22):
         last = stage.says(f"Number {number}.")
     told_so = await stage.reply()
-    assert told_so.text.startswith("You are faster than I am")
+    assert told_so.text.startswith("Too many messages are waiting")
     assert len(stage.chat().answers()) == 1
     assert (await stage.asks("And me?", 8)).text == FIRST
     more.set()

@@ -11,7 +11,7 @@ from tests.support.fake_llm.server import answer, gate
 from tests.support.fake_telegram.server import TOKEN
 
 ROOT = Path(__file__).parents[2]
-HANDED_BACK = "I am being restarted. This answer goes on in a moment, by itself."
+HANDED_BACK = "The bot is restarting. This answer will continue in a moment."
 
 
 async def started(stage: BotHarness, directory: Path, **settings: str) -> asyncio.subprocess.Process:

@@ -4,7 +4,7 @@ from services.admin.audit import Audit
 from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, SECOND, BotHarness
 from tests.support.fake_llm.server import hang, status
 
-UNKNOWN = "I do not know that command. /help shows what I can do."
+UNKNOWN = "Unknown command. /help lists the commands."
 
 
 async def told_admin(stage: BotHarness, command: str) -> str:

@@ -34,7 +34,7 @@ async def test_retry_elsewhere_lets_the_person_pick_a_provider(stage: BotHarness
     message = await stage.asks("What do you think?")
     query = stage.presses(message, ELSEWHERE)
     await stage.until(lambda: message.labels == ["a", "b", "Back"])
-    assert await stage.toast(query) == "Who shall try?"
+    assert await stage.toast(query) == "Which provider should try?"
     stage.presses(message, "b")
     assert (await stage.answer(after=message.id)).text == SECOND
     assert message.text == FIRST
@@ -69,7 +69,7 @@ async def test_only_the_latest_answer_can_be_tried_again(stage: BotHarness) -> N
     old = await stage.asks("What do you think?")
     await stage.asks("And now?")
     query = stage.presses(old, RETRY)
-    assert await stage.toast(query) == "Only the latest answer can be tried again."
+    assert await stage.toast(query) == "Only the latest answer can be retried."
     assert len(stage.first.requests) == 2
     assert old.labels == [RETRY, ELSEWHERE]
 
@@ -79,7 +79,7 @@ async def test_not_after_a_fresh_start_either(stage: BotHarness) -> None:
     stage.says("/new")
     await stage.reply()
     query = stage.presses(old, RETRY)
-    assert await stage.toast(query) == "Only the latest answer can be tried again."
+    assert await stage.toast(query) == "Only the latest answer can be retried."
 
 
 async def test_another_chat_cannot_retry_it(stage: BotHarness) -> None:
@@ -90,7 +90,7 @@ async def test_another_chat_cannot_retry_it(stage: BotHarness) -> None:
     other.markup = message.markup
     for button in (RETRY, ELSEWHERE):
         query = stage.presses(other, button, 8)
-        assert await stage.toast(query) == "I can no longer try that one again."
+        assert await stage.toast(query) == "This answer can no longer be retried."
     assert len(stage.first.requests) == 2
 
 
@@ -116,7 +116,7 @@ async def test_retry_while_the_next_message_is_answered(stage: BotHarness) -> No
     stage.says("And now?")
     await stage.first.arrival(2)
     query = stage.presses(message, RETRY)
-    assert await stage.toast(query) == "Only the latest answer can be tried again."
+    assert await stage.toast(query) == "Only the latest answer can be retried."
     more.set()
     assert (await stage.answer()).text == "Later."
     assert len(stage.first.requests) == 2
@@ -128,7 +128,7 @@ async def test_a_retry_that_fails_can_be_retried(stage: BotHarness) -> None:
     stage.first.script(status(400))
     stage.presses(message, RETRY)
     failed = await stage.answer(after=message.id)
-    assert failed.text.startswith("The provider could not make sense")
+    assert failed.text.startswith("The provider rejected this request")
     stage.presses(failed, RETRY)
     again = await stage.answer(after=failed.id)
     assert again.text == FIRST

@@ -91,7 +91,7 @@ async def test_no_provider_can_be_reached_at_the_start(empty_stage: BotHarness) 
     silent = {entry["provider"]: entry["reason"] for entry in stage.events("provider.silent")}
     assert silent == {"a": "refused the connection", "b": "refused the connection"}
     failed = await stage.asks("Are you there?")
-    assert failed.text.startswith("Nobody answers me right now")
+    assert failed.text.startswith("All AI providers are unavailable right now")
     await stage.second.start()
     stage.presses(failed, RETRY)
     assert (await stage.answer(after=failed.id)).text == SECOND
@@ -116,8 +116,8 @@ async def test_the_token_is_revoked_while_the_bot_runs(stage: BotHarness) -> Non
 @pytest.mark.parametrize(
     ("language", "notice"),
     [
-        ("en", "I am being restarted. This answer goes on in a moment, by itself."),
-        ("ru", "Меня перезапускают. Этот ответ сам продолжится через мгновение."),
+        ("en", "The bot is restarting. This answer will continue in a moment."),
+        ("ru", "Бот перезапускается. Ответ продолжится через мгновение."),
     ],
 )
 async def test_sigterm_in_the_middle_of_an_answer(empty_stage: BotHarness, language: str, notice: str) -> None:
@@ -159,7 +159,7 @@ async def test_sigterm_before_the_first_word(empty_stage: BotHarness) -> None:
     question = stage.says("Tell me something long.")
     await stage.first.arrival(1)
     assert await stage.stop() == 0
-    assert stage.chat().texts() == ["I am being restarted. This answer goes on in a moment, by itself."]
+    assert stage.chat().texts() == ["The bot is restarting. This answer will continue in a moment."]
     await stage.start()
     await stage.answer(after=question.id)
     assert stage.chat().texts() == [FIRST]

@@ -14,8 +14,8 @@ from tests.support.fake_llm.server import status
 from tests.support.processes.redis_server import RedisServer
 from tests.support.sqlite_file import locked_file
 
-NOT_SAVED = "This answer could not be saved just now, so I may not remember it."
-NOT_READ = "I could not read our earlier conversation just now."
+NOT_SAVED = "This answer could not be saved yet, so I may not remember it later."
+NOT_READ = "The earlier conversation could not be loaded for this answer."
 
 
 def locked(stage: BotHarness) -> AbstractAsyncContextManager[object]:
@@ -90,11 +90,9 @@ async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: Bot
 async def test_a_command_that_needs_the_database_says_that_it_failed(hasty: BotHarness, command: str) -> None:
     async with locked(hasty):
         hasty.says(command)
-        assert (await hasty.reply()).text == (
-            "I cannot reach my memory just now, so this did not work. Please try again in a moment."
-        )
+        assert (await hasty.reply()).text == ("The database is unavailable right now. Please try again in a moment.")
     hasty.says(command)
-    assert (await hasty.reply()).text.startswith("Done.")
+    assert (await hasty.reply()).text.startswith("Started a new conversation")
 
 
 async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: BotHarness) -> None:
@@ -104,7 +102,7 @@ async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: BotHa
     await hasty.until(lambda: "n" in message.labels)
     async with locked(hasty):
         query = hasty.presses(message, "n")
-        assert (await hasty.toast(query)).startswith("I cannot reach my memory")
+        assert (await hasty.toast(query)).startswith("The database is unavailable")
         assert hasty.telegram.callback_answers[query]["show_alert"]
     assert "n" in message.labels
 

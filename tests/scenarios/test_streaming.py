@@ -124,7 +124,7 @@ async def test_stop_before_the_first_word(stage: BotHarness) -> None:
 
 async def test_nothing_to_stop(stage: BotHarness) -> None:
     stage.says("/stop")
-    assert (await stage.reply()).text == "Nothing to stop: I am not writing anything right now."
+    assert (await stage.reply()).text == "There is no answer to stop."
 
 
 async def test_a_stop_button_of_an_answer_that_is_done(stage: BotHarness) -> None:
@@ -141,7 +141,7 @@ async def test_a_stop_button_of_an_answer_that_is_done(stage: BotHarness) -> Non
     assert other.buttons[0]["callback_data"] != button
     done.markup = {"inline_keyboard": [[{"text": STOP, "callback_data": button}]]}
     query = stage.presses(done, STOP)
-    assert (await stage.toast(query)).startswith("Nothing to stop")
+    assert (await stage.toast(query)).startswith("There is no answer to stop")
     await stage.quiet()
     assert other.labels == [STOP]
 
@@ -151,7 +151,7 @@ async def test_an_answer_that_stalls_is_kept_and_marked(empty_stage: BotHarness)
     await stage.start(A_STALL_TIMEOUT="0.4")
     stage.first.default = stall(after_pieces=3)
     message = await stage.asks("Are you there?")
-    assert message.text == "The audience hears\n\nThe answer broke off here."
+    assert message.text == "The audience hears\n\nThe answer was interrupted."
     assert message.labels == [RETRY, ELSEWHERE]
     await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
 

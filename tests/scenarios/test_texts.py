@@ -94,8 +94,8 @@ async def test_an_answer_of_nothing_but_invisible_characters(stage: BotHarness) 
     stage.first.default = stage.second.default = answer(pieces=["\u200b\u2063"])
     message = await stage.asks("Say nothing.")
     assert message.text in {
-        "There is nothing to say to that, it seems.",
-        "Nobody answers me right now, sorry. Please try again in a moment.",
+        "The model returned an empty answer.",
+        "All AI providers are unavailable right now. Please try again in a minute.",
     }
 
 

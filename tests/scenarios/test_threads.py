@@ -37,9 +37,9 @@ async def test_an_earlier_conversation_goes_on(stage: BotHarness) -> None:
     message = await shelf(stage)
     assert message.labels == ["• Bread", "Peru"]
     stage.presses(message, "Peru")
-    await stage.until(lambda: "Go on with it" in message.labels)
-    stage.presses(message, "Go on with it")
-    await stage.until(lambda: message.text == "We go on with “Peru”.")
+    await stage.until(lambda: "Continue" in message.labels)
+    stage.presses(message, "Continue")
+    await stage.until(lambda: message.text == "Continuing “Peru”.")
     await stage.asks("And its capital?")
     assert told(stage.first.requests[-1])[0] == ("user", "Tell me of Peru.")
     assert (await shelf(stage)).labels == ["Bread", "• Peru"]
@@ -53,23 +53,23 @@ async def test_a_conversation_is_thrown_away_after_a_question(stage: BotHarness)
     stage.presses(message, "Peru")
     await stage.until(lambda: "Delete" in message.labels)
     stage.presses(message, "Delete")
-    await stage.until(lambda: message.text.startswith("Delete “Peru” with everything"))
-    assert message.labels == ["Yes, delete it", "Back"]
-    query = stage.presses(message, "Yes, delete it")
+    await stage.until(lambda: message.text.startswith("Delete “Peru” and all its messages"))
+    assert message.labels == ["Yes, delete", "Back"]
+    query = stage.presses(message, "Yes, delete")
     assert await stage.toast(query) == "Deleted."
     await stage.until(lambda: message.labels == ["• Bread"])
     query = stage.presses(old, "Peru")
-    assert await stage.toast(query) == "That conversation is not there any more."
+    assert await stage.toast(query) == "This conversation no longer exists."
     await stage.until(lambda: old.labels == ["• Bread"])
 
 
 async def test_a_conversation_gets_another_name(stage: BotHarness) -> None:
     await named(stage, "Peru", "Tell me of Peru.")
     stage.says("/threads rename Holiday plans")
-    assert (await stage.reply()).text == "This conversation is called “Holiday plans” now."
+    assert (await stage.reply()).text == "Renamed to “Holiday plans”."
     assert (await shelf(stage)).labels == ["• Holiday plans"]
     stage.says("/threads rename")
-    assert (await stage.reply()).text == "Put the name behind it: /threads rename Holiday plans"
+    assert (await stage.reply()).text == "Add the name after the command: /threads rename Holiday plans"
 
 
 async def test_many_are_shown_page_by_page(stage: BotHarness) -> None:
@@ -91,12 +91,12 @@ async def test_in_a_group_its_admins_decide(stage: BotHarness) -> None:
     await stage.asks("/ask Tell me of Peru.", GROUP, user_id=BOB)
     message = await shelf(stage, GROUP, user_id=BOB)
     stage.presses(message, message.labels[0], BOB)
-    await stage.until(lambda: "Go on with it" in message.labels)
-    query = stage.presses(message, "Go on with it", BOB)
-    assert await stage.toast(query) == "In a group, only its admins change its conversations."
+    await stage.until(lambda: "Continue" in message.labels)
+    query = stage.presses(message, "Continue", BOB)
+    assert await stage.toast(query) == "In a group, only admins can change its conversations."
     question = stage.says("/threads rename Mine", GROUP, user_id=BOB)
-    assert (await stage.reply(GROUP, after=question.id)).text.startswith("In a group, only its admins")
+    assert (await stage.reply(GROUP, after=question.id)).text.startswith("In a group, only admins")
 
 
 async def test_nothing_was_said_yet(stage: BotHarness) -> None:
-    assert (await shelf(stage)).text == "There is no conversation here yet."
+    assert (await shelf(stage)).text == "There are no conversations here yet."

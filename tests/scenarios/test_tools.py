@@ -25,5 +25,5 @@ async def test_another_provider_goes_on_in_the_middle_of_a_tool_loop(stage: BotH
 async def test_a_model_that_never_stops_using_tools(stage: BotHarness) -> None:
     stage.first.default = tool_call("current_time", {"time_zone": "UTC"})
     message = await stage.asks("What time is it?")
-    assert message.text.startswith("That would take me more steps than I may take")
+    assert message.text.startswith("This request needs more steps than one answer may take")
     assert len(stage.first.requests) <= 8

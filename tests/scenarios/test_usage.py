@@ -27,7 +27,7 @@ async def test_what_somebody_used(empty_stage: BotHarness) -> None:
     assert (await told(stage, "/usage")).splitlines() == [
         "You today: 0 answers, 0 tokens, $0",
         "You this month: 0 answers, 0 tokens, $0",
-        "A day begins at midnight UTC.",
+        "Days start at midnight UTC.",
     ]
     await stage.asks("Are you there?")
     await stage.asks("And I?", 8)
@@ -56,7 +56,7 @@ async def test_those_who_run_the_bot_see_everything(empty_stage: BotHarness) -> 
     ]
     assert "Everybody" not in await told(stage, "/usage", 8)
     assert "Everybody" not in await told(stage, "/usage", GROUP, user_id=ADMIN)
-    assert "no price known" in await told(stage, "/usage", 8)
+    assert "price unknown" in await told(stage, "/usage", 8)
 
 
 async def test_a_stopped_answer_counts_as_an_estimate(empty_stage: BotHarness) -> None:
@@ -70,7 +70,7 @@ async def test_a_stopped_answer_counts_as_an_estimate(empty_stage: BotHarness) -
     await stage.answer()
     line = (await told(stage, "/usage")).splitlines()[0]
     assert line.startswith("You today: one answer, ")
-    assert line.endswith("(some of it estimated)")
+    assert line.endswith("(partly estimated)")
 
 
 async def test_in_the_asker_s_language(stage: BotHarness) -> None:

@@ -134,4 +134,4 @@ def url_button(url: str) -> JsonObject:
 
 def _is_card(message: Message) -> bool:
     text = message.text
-    return text.startswith(("Done:", "Dry run", "Please have a look", "I could not"))
+    return text.startswith(("Done:", "Dry run", "Please review", "The message could not", "The author could not"))

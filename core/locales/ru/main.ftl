@@ -1,65 +1,65 @@
 # Обычный текст без разметки. Тест следит, чтобы ключи и переменные во всех языках совпадали.
 
-## Знакомство
+## Первое сообщение
 
 start =
-    Здравствуйте, { $name }! Пишите мне, и я отвечу.
-    Если модель, которой я думаю, вдруг замолчит, её подменит другая, так что просто продолжайте разговор.
+    Здравствуйте, { $name }! Напишите сообщение, чтобы начать.
+    Если один ИИ-провайдер перестанет отвечать, ответит другой, так что просто продолжайте разговор.
 
-    /new начинает сначала, /model выбирает модель, /help рассказывает об остальном.
+    /new начинает новый разговор, /model выбирает модель, /help показывает остальные команды.
 help =
     Напишите сообщение, и я отвечу. В группе упомяните меня, ответьте на моё сообщение или используйте /ask.
 
-    /new: новый разговор
-    /threads: прежние разговоры: продолжить, переименовать, удалить
-    /model: выбрать, кто отвечает
-    /stop: остановить ответ, который сейчас пишется
+    /new: начать новый разговор
+    /threads: продолжить, переименовать или удалить прежние разговоры
+    /model: выбрать модель
+    /stop: остановить текущий ответ
     /usage: токены, ответы и стоимость за сегодня и за месяц
-    /privacy: куда могут уходить ваши сообщения
-    /help: эта справка
+    /privacy: куда могут отправляться ваши сообщения
+    /help: этот список
 
-    Под ответом кнопка «Повторить» спрашивает ещё раз, а «Повторить у другого» обращается к другому провайдеру.
-new-done = Готово, начинаем с чистого листа. О чём поговорим?
-unknown-command = Я не знаю такой команды. Что я умею, расскажет /help.
-not-allowed = Извините, я разговариваю только с теми, кто есть в моём списке. Обратитесь, пожалуйста, к тому, кто мной управляет.
+    Кнопки под ответом: «Повторить» спрашивает ещё раз, «Повторить у другого» обращается к другому провайдеру.
+new-done = Начат новый разговор. О чём поговорим?
+unknown-command = Неизвестная команда. Список команд: /help.
+not-allowed = Этот бот доступен только выбранным пользователям и группам. Обратитесь за доступом к его владельцу.
 
-## Пока пишется ответ
+## Во время ответа
 
-ask-usage = Напишите вопрос сразу после команды: /ask почему небо голубое?
-nothing-asked = Да? Напишите вопрос рядом с моим именем, и я отвечу.
-queue-full = Я за вами не успеваю: здесь и так ждут ответа слишком много сообщений. Отправьте это ещё раз чуть позже.
+ask-usage = Напишите вопрос после команды: /ask почему небо голубое?
+nothing-asked = Напишите вопрос вместе с упоминанием, и я отвечу.
+queue-full = В этом чате ждёт ответа слишком много сообщений. Отправьте это сообщение ещё раз чуть позже.
 stopping = Останавливаюсь.
 stopped = Остановлено.
-nothing-to-stop = Останавливать нечего: сейчас я ничего не пишу.
-interrupted = На этом месте ответ оборвался.
-shutting-down = Меня перезапускают, поэтому ответ на этом заканчивается. Попробуйте ещё раз через минуту.
-handed-back = Меня перезапускают. Этот ответ сам продолжится через мгновение.
+nothing-to-stop = Сейчас нет ответа, который можно остановить.
+interrupted = Ответ прервался.
+shutting-down = Бот перезапускается, поэтому ответ на этом заканчивается. Попробуйте ещё раз через минуту.
+handed-back = Бот перезапускается. Ответ продолжится через мгновение.
 
-## Что пошло не так
+## Ошибки
 
-failed-all-providers = Сейчас мне никто не отвечает, извините. Попробуйте ещё раз чуть позже.
-failed-refused = Провайдер отказался отвечать на это: { $reason }
-failed-rejected = Провайдер не смог разобрать этот запрос. Попробуйте сказать иначе или начните заново с /new.
-failed-too-long = Разговор стал слишком длинным для всех моих моделей. Начните, пожалуйста, новый: /new.
-failed-limit = На это нужно больше шагов, чем мне можно сделать за один ответ. Попробуйте спросить о чём-то поменьше.
-empty-answer = Кажется, тут нечего ответить.
-failed-unexpected = У меня что-то сломалось, извините. Ошибка записана; попробуйте ещё раз.
-failed-storage = Сейчас не получается обратиться к памяти, поэтому не вышло. Попробуйте через минуту.
+failed-all-providers = Сейчас недоступны все ИИ-провайдеры. Попробуйте ещё раз через минуту.
+failed-refused = Провайдер отказался отвечать: { $reason }
+failed-rejected = Провайдер отклонил этот запрос. Сформулируйте его иначе или начните заново: /new.
+failed-too-long = Этот разговор слишком длинный для всех доступных моделей. Начните новый: /new.
+failed-limit = На этот запрос нужно больше шагов, чем допускается для одного ответа. Попробуйте разбить его на части.
+empty-answer = Модель вернула пустой ответ.
+failed-unexpected = На нашей стороне произошла ошибка. Она записана в журнал. Попробуйте ещё раз.
+failed-storage = База данных сейчас недоступна. Попробуйте ещё раз чуть позже.
 failed-storage-footer = Этот ответ пока не удалось сохранить, поэтому потом я могу его не вспомнить.
-degraded-memory-footer = Сейчас мне не удалось прочитать наш прежний разговор.
+degraded-memory-footer = Прежний разговор не удалось загрузить, этот ответ его не учитывает.
 
-## Что пришло с сообщением
+## Вложения
 
-unsupported-media = С такими сообщениями я пока не умею работать. Я понимаю текст, картинки и текстовые файлы.
-cannot-see-image = Ответившая модель не видит картинок, так что я опирался только на текст.
-cannot-hear-audio = Я пока не умею слушать голосовые сообщения и аудио. Напишите, пожалуйста, текстом.
-file-not-fetched = Не получилось получить этот файл от Telegram. Пришлите его, пожалуйста, ещё раз.
-file-too-large = Этот файл для меня слишком велик. Пришлите, пожалуйста, поменьше.
+unsupported-media = Такие сообщения пока не поддерживаются. Отправьте текст, картинку или текстовый файл.
+cannot-see-image = Ответившая модель не видит картинок; ответ основан только на тексте.
+cannot-hear-audio = Голосовые сообщения и аудио пока не поддерживаются. Отправьте, пожалуйста, текст.
+file-not-fetched = Не удалось загрузить файл из Telegram. Отправьте его ещё раз.
+file-too-large = Файл слишком большой. Отправьте файл поменьше.
 
 ## Под ответом
 
 answered-by = ответ от { $provider }
-demo-footer = Это встроенная демонстрация, а не модель. Чтобы говорить с настоящей, задайте, например, OPENAI_API_KEY в .env или запустите Ollama; подробности в README.md.
+demo-footer = Это встроенная демонстрация, а не ИИ-модель. Чтобы подключить настоящую, задайте OPENAI_API_KEY в .env или запустите Ollama; подробности в README.md.
 
 ## Кнопки
 
@@ -67,8 +67,8 @@ button-stop = Остановить
 button-retry = Повторить
 button-retry-elsewhere = Повторить у другого
 button-automatic = Автоматически
-button-show-footers = Подписывать ответы
-button-hide-footers = Не подписывать ответы
+button-show-footers = Показывать, кто ответил
+button-hide-footers = Скрывать, кто ответил
 button-newer = Новее
 button-older = Старше
 button-open = Продолжить
@@ -79,78 +79,78 @@ button-back = Назад
 ## Выбор модели
 
 model-title =
-    Кто будет вам отвечать?
+    Какая модель должна отвечать?
     Сейчас: { $current }
-model-automatic = автоматически, первый из работающих провайдеров
-model-automatic-set = Теперь выбор автоматический: отвечает первый из работающих провайдеров.
-model-set = Теперь вам отвечает { $model } ({ $provider }). Если не получится, её подменит другая модель.
-model-group-admins-only = В группе модель выбирают только её администраторы.
-retry-pick = Кому попробовать?
-footers-shown = Теперь под каждым ответом написано, кто его дал.
-footers-hidden = Теперь под ответами не написано, кто их дал.
+model-automatic = автоматически (первый доступный провайдер)
+model-automatic-set = Выбор автоматический: отвечает первый доступный провайдер.
+model-set = Теперь отвечает { $model } ({ $provider }). При сбое её заменит другая модель.
+model-group-admins-only = В группе модель могут выбирать только администраторы.
+retry-pick = Какой провайдер должен попробовать?
+footers-shown = Теперь под каждым ответом указано, кто его дал.
+footers-hidden = Теперь под ответами не указано, кто их дал.
 model-gone = Этот список устарел. Откройте /model ещё раз.
-retry-gone = Это повторить уже нельзя.
+retry-gone = Этот ответ уже нельзя повторить.
 retry-last-only = Повторить можно только последний ответ.
 
 ## Команды в меню Telegram
 
-command-new = новый разговор
+command-new = начать новый разговор
 command-threads = прежние разговоры
-command-model = выбрать, кто отвечает
-command-stop = остановить ответ
+command-model = выбрать модель
+command-stop = остановить текущий ответ
 command-usage = токены, ответы и стоимость
-command-help = что я умею
-command-report = пожаловаться на сообщение, в ответ на него
+command-help = список команд
+command-report = пожаловаться на сообщение (в ответ на него)
 command-rules = правила этой группы
-command-moderation = как модерируется эта группа
-command-spam = это сообщение спам
-command-ham = это сообщение не спам
+command-moderation = настройки модерации этой группы
+command-spam = отметить сообщение как спам (в ответ на него)
+command-ham = отметить сообщение как не спам (в ответ на него)
 command-warn = предупредить автора сообщения
 command-unwarn = снять предупреждение
 
 ## В консоли
 
 console-help =
-    Напишите строку, и я отвечу.
+    Введите сообщение и нажмите Enter.
 
-    /new: новый разговор
-    /threads: прежние разговоры; /threads 2 продолжает один из них
-    /model: кто может отвечать; /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне; /model footers on подписывает ответы
-    /retry [<провайдер>]: ответить на последнее сообщение ещё раз, у этого провайдера, если он назван
-    /provider: как дела у провайдеров; /provider help расскажет, что с ними можно делать
+    /new: начать новый разговор
+    /threads: список прежних разговоров; /threads 2 продолжает один из них
+    /model: список моделей; /model <провайдер> [<модель>] выбирает модель, /model auto сбрасывает выбор; /model footers on показывает, кто ответил
+    /retry [<провайдер>]: ответить на последнее сообщение ещё раз, при желании у другого провайдера
+    /provider: состояние провайдеров; /provider help перечисляет действия администратора
     /usage: токены, ответы и стоимость за сегодня и за месяц
-    /privacy: куда могут уходить ваши сообщения
+    /privacy: куда могут отправляться ваши сообщения
     /quit: выйти
 
     Ctrl-C останавливает ответ, Ctrl-D завершает работу.
 console-ready = { $provider }: готов ({ $model })
-console-model-missing = { $provider }: отвечает, но модели { $model } у него ещё нет (ollama pull { $model })
-console-demo-stands-in = Сейчас никто из ваших провайдеров не может ответить, поэтому их подменяет встроенная демонстрация.
-console-embedded-store = REDIS_URL не задан: сведения о провайдерах остаются в этом процессе. Разговоры сохраняются.
-console-hint = /help перечисляет команды, Ctrl-C останавливает ответ, Ctrl-D или /quit завершает работу.
+console-model-missing = { $provider }: работает, но модель { $model } не установлена (ollama pull { $model })
+console-demo-stands-in = Ни один из ваших провайдеров не доступен, поэтому отвечает встроенная демонстрация.
+console-embedded-store = REDIS_URL не задан: состояние провайдеров хранится только в этом процессе. Разговоры сохраняются на диск.
+console-hint = /help показывает команды, Ctrl-C останавливает ответ, Ctrl-D или /quit завершает работу.
 console-failed-over = { $failed } -> ответил { $provider }
-console-model-others = ещё у него есть { $models }
-console-model-usage = /model <провайдер> [<модель>] выбирает, /model auto возвращает выбор мне, /model footers on или off включает или выключает подпись под ответами.
-console-unknown-provider = Я не знаю провайдера { $name }. Есть: { $known }.
-console-unknown-model = У { $provider } нет модели { $name }. Есть: { $known }.
+console-model-others = также доступны: { $models }
+console-model-usage = /model <провайдер> [<модель>] выбирает модель, /model auto сбрасывает выбор, /model footers on|off показывает или скрывает, кто ответил.
+console-unknown-provider = Неизвестный провайдер { $name }. Настроены: { $known }.
+console-unknown-model = У { $provider } нет модели { $name }. Доступны: { $known }.
 console-nothing-to-retry = Повторять пока нечего.
-console-storage-failed = База данных не справилась: { $reason }
+console-storage-failed = Ошибка базы данных: { $reason }
 
 ## Приватность
 
 consent-question =
-    На наших собственных машинах сейчас никто не может ответить. Можно передавать ваши сообщения из этого чата внешнему провайдеру? Отменить это можно в любой момент: /privacy.
-consent-granted = Спасибо. Сообщения этого чата могут уходить внешним провайдерам; отменить можно через /privacy.
-consent-withheld = Хорошо: сообщения этого чата остаются на наших машинах. Изменить это можно через /privacy.
-consent-admins-only = В группе это решают только её администраторы.
-button-agree = Можно
-button-decline = Оставить у нас
-privacy-local-only = На сообщения этого чата отвечают только наши собственные машины.
-privacy-remote = Сообщения этого чата могут уходить и внешним провайдерам: { $providers }.
+    Локальные ИИ-модели сейчас недоступны. Можно ли отправлять сообщения этого чата внешнему провайдеру? Изменить решение можно в любой момент: /privacy.
+consent-granted = Спасибо. Сообщения этого чата теперь могут отправляться внешним провайдерам. Изменить: /privacy.
+consent-withheld = Сообщения этого чата остаются на машинах владельца бота. Изменить: /privacy.
+consent-admins-only = В группе это могут решать только администраторы.
+button-agree = Разрешить
+button-decline = Только локально
+privacy-local-only = Сообщения этого чата обрабатываются только на машинах владельца бота.
+privacy-remote = Сообщения этого чата могут также отправляться внешним провайдерам: { $providers }.
 privacy-granted-by-operator =
-    Сообщения могут уходить этим внешним провайдерам: { $providers }. Так для всех решил владелец бота.
-console-privacy-usage = /privacy yes разрешает передавать их внешним провайдерам, /privacy no оставляет их здесь.
-privacy-none = Внешних провайдеров нет: всё, что вы пишете, остаётся на машинах владельца бота.
+    Сообщения могут отправляться внешним провайдерам: { $providers }. Так для всех чатов решил владелец бота.
+console-privacy-usage = /privacy yes разрешает внешних провайдеров, /privacy no оставляет сообщения локально.
+privacy-none = Внешние провайдеры не настроены. Ваши сообщения остаются на машинах владельца бота.
 
 ## Расход
 
@@ -163,7 +163,7 @@ usage-yours-today = Вы сегодня: { $amount }
 usage-yours-month = Вы в этом месяце: { $amount }
 usage-chat-today = Этот чат сегодня: { $amount }
 usage-chat-month = Этот чат в этом месяце: { $amount }
-usage-estimated = (частично по оценке)
+usage-estimated = (частично оценка)
 usage-no-price = цена неизвестна
 usage-partly-priced = { $cost } и { $unpriced ->
         [one] { $unpriced } запрос
@@ -175,54 +175,55 @@ usage-days = День начинается в полночь по UTC.
 ## Разговоры
 
 threads-title =
-    Ваши разговоры здесь, сначала новые; • отмечает текущий.
-    /threads rename <название> даёт ему другое название.
-threads-none = Здесь ещё не было разговоров.
+    Ваши разговоры в этом чате, сначала новые; • отмечает текущий.
+    /threads rename <название> переименовывает его.
+threads-none = Здесь ещё нет разговоров.
 thread-unnamed = без названия
 thread-card = { $name }
-thread-really-delete = Удалить «{ $name }» со всем, что в нём сказано? Вернуть это будет нельзя.
+thread-really-delete = Удалить «{ $name }» и все его сообщения? Это нельзя отменить.
 thread-opened = Продолжаем «{ $name }».
 thread-deleted = Удалено.
 thread-gone = Этого разговора больше нет.
-thread-renamed = Теперь этот разговор называется «{ $name }».
-threads-rename-usage = Напишите название сразу после команды: /threads rename Планы на отпуск
-threads-group-admins-only = В группе её разговоры меняют только администраторы.
+thread-renamed = Переименовано в «{ $name }».
+threads-rename-usage = Напишите название после команды: /threads rename Планы на отпуск
+threads-group-admins-only = В группе менять разговоры могут только администраторы.
 console-threads-usage = /threads <номер> продолжает разговор, /threads rename <название> переименовывает текущий (*), /threads delete <номер> удаляет.
-## Модерация: что написано на карточке
+
+## Модерация: карточки
 
 moderation-done = Сделано: { $acts }.
-moderation-dry = Пробный режим: я ничего не делал. Было бы: { $acts }.
-moderation-look = Посмотрите, пожалуйста. Сам я ничего не делал.
+moderation-dry = Пробный режим: действий не было. Было бы: { $acts }.
+moderation-look = Проверьте, пожалуйста. Действий не было.
 moderation-act-delete = сообщение удалено
-moderation-act-mute = автор лишён голоса на 24 часа
-moderation-act-ban = автор исключён
+moderation-act-mute = автору запрещено писать 24 часа
+moderation-act-ban = автор заблокирован
 moderation-act-warn = автор предупреждён
 moderation-act-warned = автор предупреждён ({ $count } из 3 за 30 дней)
-moderation-act-muted = автор предупреждён ({ $count } за 30 дней) и лишён голоса на 24 часа
-moderation-failed-delete = Удалить не получилось: { $reason }.
-moderation-failed-sanction = Ограничить не получилось: { $reason }.
-moderation-reason-no_right = у меня нет такого права
+moderation-act-muted = автор предупреждён ({ $count } за 30 дней), ему запрещено писать 24 часа
+moderation-failed-delete = Не удалось удалить сообщение: { $reason }.
+moderation-failed-sanction = Не удалось ограничить автора: { $reason }.
+moderation-reason-no_right = у бота нет такого права
 moderation-reason-protected = это администратор
 moderation-reason-failed = Telegram отказал
 moderation-who = От: { $name } ({ $id })
-moderation-why-judge = Почему: { $category }, уверенность { $confidence }% ({ $provider })
-moderation-why-rule = Почему: правило этой группы ({ $detail })
-moderation-why-report = Почему: жалоб от участников: { $detail }
-moderation-why-admin = Почему: { $detail } считает это спамом
-moderation-why-outage = Почему: ни один провайдер не смог оценить; моя собственная оценка { $confidence } из 100
-moderation-why-refused = Почему: фильтр провайдера отказался это читать ({ $detail })
-moderation-evidence = Там сказано: «{ $evidence }»
-moderation-evidence-missing = Судья не смог показать, где это сказано, поэтому решать вам.
-moderation-evidence-name = Дело в имени, поэтому решать вам.
+moderation-why-judge = Причина: { $category }, уверенность { $confidence }% ({ $provider })
+moderation-why-rule = Причина: правило этой группы ({ $detail })
+moderation-why-report = Причина: жалобы участников: { $detail }
+moderation-why-admin = Причина: { $detail } отметил это как спам
+moderation-why-outage = Причина: ИИ-провайдеры были недоступны; локальная оценка { $confidence } из 100
+moderation-why-refused = Причина: фильтр провайдера отклонил сообщение ({ $detail })
+moderation-evidence = Цитата: «{ $evidence }»
+moderation-evidence-missing = Модель не смогла привести цитату, поэтому решать вам.
+moderation-evidence-name = Причина в имени автора, поэтому решать вам.
 moderation-message = Сообщение:
-moderation-no-text = Текста в нём нет.
-moderation-erased = Что там было, стёрто: так происходит через 7 дней.
+moderation-no-text = В сообщении нет текста.
+moderation-erased = Текст сообщения удалён: он хранится 7 дней.
 moderation-confirmed = Подтверждено: { $name }.
-moderation-banned = Исключено: { $name }.
+moderation-banned = Заблокировано: { $name }.
 moderation-undone = Отменено: { $name }.
-moderation-category-ok = ничего
-moderation-category-job_scam = обман с работой
-moderation-category-crypto_scam = криптообман
+moderation-category-ok = нет
+moderation-category-job_scam = мошенничество с работой
+moderation-category-crypto_scam = криптомошенничество
 moderation-category-gambling = азартные игры
 moderation-category-adult = материалы для взрослых
 moderation-category-phishing = фишинг
@@ -231,53 +232,53 @@ moderation-category-flood = флуд
 moderation-category-toxic = оскорбление
 moderation-category-threat = угроза
 moderation-category-off_topic = не по теме
-moderation-category-injection = попытка командовать модератором
-moderation-category-unsure = непонятно
+moderation-category-injection = попытка управлять модератором
+moderation-category-unsure = не определено
 button-undo = Отменить
 button-confirm = Подтвердить
-button-ban = Исключить
+button-ban = Заблокировать
 
 ## Модерация: ответы на кнопки и команды
 
-moderation-admins-only = Это могут только администраторы группы.
-moderation-groups-only = Это работает в группах: добавьте меня администратором и скажите там.
+moderation-admins-only = Это могут делать только администраторы группы.
+moderation-groups-only = Эта команда работает в группах: добавьте бота в группу администратором и используйте её там.
 moderation-resolved = Готово.
-moderation-too-late = Это уже сделано.
-moderation-card-gone = Об этом я уже ничего не знаю.
-moderation-off-here = Модерация в этой группе выключена. Администратор включает её командой /moderation on.
-moderation-on-dry = Модерация включена в пробном режиме: я ничего не делаю, а рассказываю, что сделал бы. Если всё нравится, скажите /moderation enforce.
-moderation-on-enforce = Модерация включена, и я действую. С /moderation dry я буду только рассказывать, что сделал бы.
-moderation-needs-rights = Чего мне ещё не хватает: сделайте меня администратором с правом удалять сообщения и блокировать.
+moderation-too-late = Это уже обработано.
+moderation-card-gone = Эта карточка больше не доступна.
+moderation-off-here = Модерация в этой группе выключена. Администратор может включить её: /moderation on.
+moderation-on-dry = Модерация включена в пробном режиме: она только сообщает, что сделала бы. /moderation enforce разрешает действовать.
+moderation-on-enforce = Модерация включена и действует. /moderation dry возвращает режим «только сообщать».
+moderation-needs-rights = Не хватает прав: сделайте бота администратором с правом удалять сообщения и блокировать.
 moderation-switched-off = Модерация выключена.
-moderation-usage = Я понимаю /moderation on, off, dry, enforce, stats, budget <число>, reports <число> и просто /moderation для всех настроек.
-moderation-reply-needed = Скажите это в ответ на сообщение, о котором речь.
+moderation-usage = Команды: /moderation on, off, dry, enforce, stats, budget <число>, reports <число>. Просто /moderation показывает все настройки.
+moderation-reply-needed = Используйте эту команду в ответ на сообщение.
 moderation-author-exempt = Администраторы и канал самой группы не модерируются.
-moderation-spam-done = Удалено, запомнил.
-moderation-ham-done = Запомнил: это не спам.
+moderation-spam-done = Удалено и запомнено как спам.
+moderation-ham-done = Запомнено как не спам.
 moderation-warned =
-    { $name }, давайте дружелюбнее. Это предупреждение { $count } из 3 за 30 дней.
+    { $name }, соблюдайте, пожалуйста, правила группы. Это предупреждение { $count } из 3 за 30 дней.
 moderation-warned-muted = { $name }, это предупреждение { $count } за 30 дней. Писать снова можно через 24 часа.
 moderation-unwarned = Предупреждение снято, осталось: { $count }.
-moderation-no-warning = Предупреждений нет.
-moderation-report-taken = Спасибо, смотрю.
-moderation-report-again = На это вы уже жаловались.
-moderation-report-too-many = За час вы пожаловались уже много раз. Передохните, пожалуйста.
-moderation-no-right-delete = Есть что удалить, а права у меня нет: сделайте меня, пожалуйста, администратором с правом удалять сообщения.
-moderation-no-right-restrict = Есть кого ограничить, а права у меня нет: сделайте меня, пожалуйста, администратором с правом блокировать. Лишать голоса можно только в супергруппах.
-moderation-outage = Сейчас ни один провайдер не может оценивать сообщения. Сам я никого не наказываю; что ждёт, будет оценено, как только кто-то вернётся.
-moderation-budget-spent = Оценки на сегодня ({ $budget }) израсходованы. До полуночи (UTC) работают только правила группы. /moderation budget <число> это меняет.
-moderation-number-needed = Здесь нужно число от { $least } до { $most }.
+moderation-no-warning = У этого участника нет предупреждений.
+moderation-report-taken = Спасибо, сообщение проверяется.
+moderation-report-again = Вы уже пожаловались на это сообщение.
+moderation-report-too-many = За этот час слишком много жалоб. Попробуйте позже.
+moderation-no-right-delete = Нужно удалить сообщение, но у бота нет такого права. Сделайте его администратором с правом удалять сообщения.
+moderation-no-right-restrict = Нужно ограничить участника, но у бота нет такого права. Сделайте его администратором с правом блокировать. Запрет писать работает только в супергруппах.
+moderation-outage = ИИ-провайдеры сейчас не могут оценивать сообщения. По одной локальной оценке никто не наказывается; ждущие сообщения будут оценены, когда провайдер вернётся.
+moderation-budget-spent = ИИ-оценки на сегодня ({ $budget }) израсходованы. До полуночи UTC действуют только правила группы. Изменить: /moderation budget <число>.
+moderation-number-needed = Укажите число от { $least } до { $most }.
 
 ## Модерация: настройки
 
 moderation-settings =
-    Модерация этой группы: { $mode }
+    Модерация: { $mode }
     Чувствительность: { $preset }
     Язык: { $language }
-    Могу исключать сам: { $ban }
-    Оценивать могут внешние провайдеры: { $remote }
+    Автоматическая блокировка: { $ban }
+    Оценка внешними провайдерами: { $remote }
     Карточки получает: { $cards }
-    Оценок в день: { $budget }
+    ИИ-оценок в день: { $budget }
     Жалоб для карточки: { $reports }
 moderation-mode-off = выключена
 moderation-mode-dry = пробный режим
@@ -288,16 +289,16 @@ moderation-preset-strict = строгая
 moderation-yes = да
 moderation-no = нет
 moderation-cards-here = эта группа
-moderation-cards-person = администратор, лично
-moderation-cards-unreachable = Я не могу написать вам лично. Сначала начните чат со мной.
-moderation-cards-hello = Карточки модерации группы { $group } теперь приходят сюда.
+moderation-cards-person = администратор, в личном чате
+moderation-cards-unreachable = Бот не может написать вам лично. Сначала начните чат с ним.
+moderation-cards-hello = Карточки модерации группы { $group } теперь приходят в этот чат.
 button-mode-off = Выкл
 button-mode-dry = Проба
 button-mode-enforce = Действие
 button-preset-lenient = Мягко
 button-preset-standard = Обычно
 button-preset-strict = Строго
-button-ban-allowed = Исключать самому
+button-ban-allowed = Автоблокировка
 button-remote = Внешние провайдеры
 button-cards-here = Карточки сюда
 button-cards-me = Карточки мне
@@ -309,34 +310,34 @@ button-rule-links = Ссылки: { $value }
 button-rule-forwards = Пересылка: { $value }
 button-rule-media = Новичкам без медиа
 moderation-links-all = все
-moderation-links-not_from_newcomers = не новым
-moderation-links-listed = списком
-moderation-links-none = нет
+moderation-links-not_from_newcomers = не новичкам
+moderation-links-listed = по списку
+moderation-links-none = никому
 moderation-whom-nobody = можно
-moderation-whom-newcomers = не новым
-moderation-whom-everybody = нет
-moderation-rules-none = Правил словами в этой группе нет.
+moderation-whom-newcomers = не новичкам
+moderation-whom-everybody = никому
+moderation-rules-none = У этой группы нет письменных правил.
 moderation-rules-card =
     { $words }
 
     Ссылки: { $links }
     Пересылка: { $forwards }
     Запрещённые слова: { $banned }
-    Домены, которым всегда рады: { $domains }
+    Разрешённые домены: { $domains }
 
     Администраторам: /rules text <слова>, /rules ban <слово>, /rules unban <слово>, /rules domain <имя>, /rules undomain <имя>
 moderation-rules-for-members =
     Правила этой группы:
     { $words }
 moderation-rules-saved = Сохранено.
-moderation-rules-usage = Я понимаю /rules text <слова>, /rules ban <слово>, /rules unban <слово>, /rules domain <имя>, /rules undomain <имя>.
+moderation-rules-usage = Команды: /rules text <слова>, /rules ban <слово>, /rules unban <слово>, /rules domain <имя>, /rules undomain <имя>.
 moderation-stats =
     За последние дни ({ $days }):
-    сообщений замечено: { $seen }
+    сообщений: { $seen }
     оценено: { $judged }
-    спрошено у модели: { $asked } ({ $share }%)
-    не удалось оценить сразу: { $unjudged }
-    действий: { $acted }
+    отправлено ИИ-модели: { $asked } ({ $share }%)
+    оценено с задержкой: { $unjudged }
+    приняты меры: { $acted }
     только карточки: { $carded }
     отменено администраторами: { $undone }
     токенов: { $input } на входе, { $output } на выходе

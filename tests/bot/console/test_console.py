@@ -71,7 +71,7 @@ class TestGreeting:
         async with opened({"a": server.url}) as seen:
             seen.type("/nonsense")
         assert "a: готов (m)" in seen.text
-        assert "Я не знаю такой команды" in seen.text
+        assert "Неизвестная команда" in seen.text
 
     async def test_ollama_without_its_model_is_not_ready(self, opened: Opener) -> None:
         """The commonest state of a newcomer's machine: the line says what to do, and the demo stands in."""
@@ -79,9 +79,9 @@ class TestGreeting:
             seen.type("/provider test demo")
             await seen.until("demo works")
             seen.type("/privacy")
-            await seen.until("No outside provider is set up")
-        assert "has no model m yet (ollama pull m)" in seen.text
-        assert "the built-in demo stands in" in seen.text
+            await seen.until("No external provider is configured")
+        assert "model m is not installed (ollama pull m)" in seen.text
+        assert "the built-in demo answers instead" in seen.text
 
 
 class TestAnswers:
@@ -91,11 +91,11 @@ class TestAnswers:
         """Nobody answers the probe: the demo is the last candidate, after the real one was tried."""
         with refusing_url() as nobody:
             async with opened({"ollama": nobody}) as seen:
-                assert "the built-in demo stands in" in seen.text
+                assert "the built-in demo answers instead" in seen.text
                 seen.type("hello there")
                 await seen.until("You wrote “hello there”")
                 await seen.until("ollama: connection refused -> demo answered\n")
-                await seen.until("This is the built-in demo, not a model.")
+                await seen.until("This is the built-in demo, not an AI model.")
 
     async def test_a_failover_between_real_providers_is_shown_and_the_demo_stays_away(
         self, opened: Opener, server: LLMServer
@@ -109,7 +109,7 @@ class TestAnswers:
                 # The second goes straight to who answers.
                 assert "connection refused" not in await seen.until("Here I am.\n\n")
                 seen.type("/provider", "/new")
-                await seen.until("clean slate")
+                await seen.until("Started a new conversation")
         assert "demo" not in seen.text
 
     async def test_pieces_are_shown_as_they_come(self, opened: Opener, server: LLMServer) -> None:
@@ -142,7 +142,7 @@ class TestAnswers:
         server.script(llm.status(401))
         async with opened({"a": server.url}) as seen:
             seen.type("hello")
-            await seen.until("Nobody answers me right now")
+            await seen.until("All AI providers are unavailable right now")
             seen.type("/retry")
             await seen.until("Hello\n")
 
@@ -163,7 +163,7 @@ class TestAnswers:
             with monkeypatch.context() as patch:
                 patch.setattr("services.chat.service.ChatService.respond", broken)
                 seen.type("hello")
-                await seen.until("Something went wrong on my side")
+                await seen.until("Something went wrong on our side")
             seen.type("hello")
             await seen.until("Hello\n")
 
@@ -174,7 +174,7 @@ class TestCommands:
     async def test_new_forgets(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as seen:
             seen.type("first", "/new", "second")
-            await seen.until("clean slate")
+            await seen.until("Started a new conversation")
             await seen.until("Hello\n")
         assert asked(server.requests[-1]) == ["second"]
 
@@ -192,8 +192,8 @@ class TestCommands:
             async with opened({"a": server.url, "b": nobody}) as seen:
                 seen.type("/model")
                 shown = await seen.until("/model auto")
-        assert "Now: automatic" in shown
-        assert "  a: m, n; it also has x, y0, " in shown
+        assert "Current: automatic" in shown
+        assert "  a: m, n; also available: x, y0, " in shown
         assert ", …, +9\n" in shown
         assert "  b: m, n (refused the connection)\n" in shown
 
@@ -203,14 +203,14 @@ class TestCommands:
         async with opened({"a": server.url, "b": server.url}) as seen:
             for arguments, current in {"b": "b m", "B n": "b n", "b x": "b x", "auto": "automatic"}.items():
                 seen.type(f"/model {arguments}", "hello", "/model")
-                await seen.until(f"Now: {current}")
+                await seen.until(f"Current: {current}")
         assert [request.model for request in server.requests] == ["m", "n", "x", "m"]
 
     @pytest.mark.parametrize(
         ("arguments", "answer"),
         [
-            ("c", "I know no provider c. There are: a."),
-            ("a nonsense", "a has no model nonsense. It has: m, n."),
+            ("c", "Unknown provider c. Configured: a."),
+            ("a nonsense", "a has no model nonsense. Available: m, n."),
         ],
     )
     async def test_model_refuses_what_is_not_there(
@@ -219,17 +219,17 @@ class TestCommands:
         async with opened({"a": server.url}) as seen:
             seen.type(f"/model {arguments}", "/model")
             await seen.until(answer)
-            await seen.until("Now: automatic")
+            await seen.until("Current: automatic")
 
     async def test_retry_asks_the_same_again_elsewhere_if_wanted(self, opened: Opener, server: LLMServer) -> None:
         """The former answer gives way: the model is not told of it."""
         async with LLMServer() as other, opened({"a": server.url, "b": other.url}) as seen:
             other.default = llm.answer("Better")
             seen.type("/retry")
-            await seen.until("nothing to try again")
+            await seen.until("nothing to retry")
             seen.type("hello", "/retry b", "/retry c", "more")
             await seen.until("Better\n")
-            await seen.until("I know no provider c")
+            await seen.until("Unknown provider c")
             await seen.until("Hello\n")
         assert [asked(request) for request in other.requests] == [["hello"]]
         assert asked(server.requests[-1]) == ["hello", "Better", "more"]
@@ -246,13 +246,13 @@ class TestCommands:
     async def test_an_unknown_command_is_no_message(self, opened: Opener, server: LLMServer, line: str) -> None:
         async with opened({"a": server.url}) as seen:
             seen.type(line)
-            await seen.until("I do not know that command.")
+            await seen.until("Unknown command.")
         assert server.requests == []
 
     async def test_help_names_every_command(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as seen:
             seen.type("/HELP")
-            shown = await seen.until("Ctrl-D leaves.")
+            shown = await seen.until("Ctrl-D exits.")
         assert all(f"\n/{name}" in shown for name in ("new", "threads", "model", "retry", "provider", "usage", "quit"))
 
     async def test_usage(self, opened: Opener, server: LLMServer) -> None:
@@ -268,23 +268,23 @@ class TestCommands:
             seen.type("of Peru", "/threads rename Peru", "/new", "of bread", "/threads rename Bread", "/threads")
             await seen.until("* 1. Bread\n  2. Peru\n")
             seen.type("/threads 2", "and its capital?")
-            await seen.until("We go on with “Peru”.")
+            await seen.until("Continuing “Peru”.")
             await server.arrival(3)
             assert asked(server.requests[-1]) == ["of Peru", "Hello", "and its capital?"]
             seen.type("/threads delete 1", "/threads")
             await seen.until("Deleted.")
             await seen.until("* 1. Peru\n/threads <number>")
             seen.type("/threads 7")
-            await seen.until("/threads <number> goes on in one")
+            await seen.until("/threads <number> continues a conversation")
 
     async def test_footers_are_switched_on_and_off(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as seen:
             seen.type("/model footers on", "hello")
             await seen.until("answered by a")
             seen.type("/model footers off")
-            await seen.until("do not say who gave them")
+            await seen.until("no longer show who gave them")
             seen.type("/model footers")
-            await seen.until("/model footers on or off")
+            await seen.until("/model footers on|off")
 
     async def test_a_database_that_fails_is_told_and_the_console_goes_on(
         self, opened: Opener, server: LLMServer, tmp_path: Path
@@ -293,7 +293,7 @@ class TestCommands:
             async with locked_file(tmp_path / "data" / "understudy.db") as database:
                 database.execute("DROP TABLE preferences")
             seen.type("/model auto", "hello")
-            await seen.until("The database did not play along: ")
+            await seen.until("Database error: ")
             await seen.until("Hello\n")
 
 
@@ -323,7 +323,7 @@ class TestLeaving:
             os.kill(os.getpid(), signal.SIGINT)
             await seen.until("Stopped.\n")
             seen.type("/new")
-            await seen.until("clean slate")
+            await seen.until("Started a new conversation")
             await asyncio.sleep(0.05)
             os.kill(os.getpid(), signal.SIGINT)
             assert await seen._run == 0

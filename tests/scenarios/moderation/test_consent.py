@@ -35,7 +35,7 @@ async def asking(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotH
 
 async def test_nothing_leaves_before_an_admin_agrees(asking: BotHarness) -> None:
     group = ModeratedGroup(asking)
-    assert "I act on what I find" in (await group.commands("/moderation on")).text
+    assert "acts on what it finds" in (await group.commands("/moderation on")).text
     await asking.quiet(1.1)
     # What is asked for at the start is a model list, and no message.
     await asking.until(lambda: asking.first.other_requests and asking.second.other_requests)
@@ -46,12 +46,12 @@ async def test_nothing_leaves_before_an_admin_agrees(asking: BotHarness) -> None
     assert not message.deleted
     # Nobody could judge it, so the plainest is shown to the admins, and nothing is done.
     assert not plain.deleted
-    assert "Please have a look" in (await group.card()).text
+    assert "Please review" in (await group.card()).text
 
     settings = await group.commands("/moderation")
-    assert "Outside providers may judge: no" in settings.text
-    await group.presses(settings, "Outside providers")
-    await group.shows(settings, "Outside providers may judge: yes")
+    assert "External providers may judge: no" in settings.text
+    await group.presses(settings, "External providers")
+    await group.shows(settings, "External providers may judge: yes")
     await asking.quiet(1.1)
     asking.first.script(verdict("job_scam", 97, "Earn from $500 a day"))
     spam = await group.look(JOB, 6005)
@@ -63,9 +63,9 @@ async def test_a_group_that_takes_it_back(asking: BotHarness) -> None:
     """Its own switch holds, whatever the chat agreed to."""
     group = await ModeratedGroup(asking).open()
     settings = await group.commands("/moderation")
-    await group.presses(settings, "Outside providers")
+    await group.presses(settings, "External providers")
     await group.shows(settings, "may judge: yes")
-    await group.presses(settings, "✓ Outside providers")
+    await group.presses(settings, "✓ External providers")
     await group.shows(settings, "may judge: no")
     await asking.quiet(1.1)
     asked = len(asking.first.requests) + len(asking.second.requests)

@@ -21,8 +21,8 @@ PLAIN = (
 )
 """What the local score is very sure of."""
 QUESTION = "Hello everybody, how do I set up the heating?"
-OUTAGE = "No provider can judge messages right now."
-MAY_NOT_DELETE = "I found something to delete and may not"
+OUTAGE = "No AI provider can judge messages right now."
+MAY_NOT_DELETE = "A message should be deleted, but the bot lacks the right"
 
 
 def silence(group: ModeratedGroup) -> None:
@@ -58,7 +58,7 @@ async def test_nobody_judges_and_the_plainest_is_deleted(group: ModeratedGroup) 
     assert message.deleted
     assert group.deeds == ["deleteMessage"]
     card = await group.card()
-    assert "no provider could judge it" in card.text
+    assert "no AI provider was available" in card.text
     assert NEWCOMER not in group.chat.muted
 
 
@@ -137,9 +137,9 @@ async def test_the_budget_of_the_day_is_used_up(group: ModeratedGroup) -> None:
     await group.look(f"{QUESTION} It is cold.")
     plain = await group.look(PLAIN, OTHER)
     assert len(group.stage.first.requests) == 1
-    assert told(group, "The 1 judgements of today are used up.") == 1
+    assert told(group, "Today’s budget of 1 AI judgements is used up.") == 1
     assert not plain.deleted
-    assert "Please have a look" in (await group.card()).text
+    assert "Please review" in (await group.card()).text
 
 
 async def _scam(group: ModeratedGroup, by: int) -> Message:
@@ -155,7 +155,7 @@ async def test_the_right_to_delete_is_missing(group: ModeratedGroup) -> None:
         assert not message.deleted
         assert by in group.chat.muted
     assert told(group, MAY_NOT_DELETE) == 1
-    assert all("I could not delete it: I lack the right to." in card.text for card in group.cards)
+    assert all("The message could not be deleted: the bot lacks the admin right." in card.text for card in group.cards)
     group.chat.bot_rights.add("can_delete_messages")
     assert (await _scam(group, 6004)).deleted
     group.chat.bot_rights.discard("can_delete_messages")
@@ -169,7 +169,7 @@ async def test_the_right_to_restrict_is_missing(group: ModeratedGroup) -> None:
     assert message.deleted
     assert not group.chat.muted
     card = await group.card()
-    assert "I could not restrict them: I lack the right to." in card.text
+    assert "The author could not be restricted: the bot lacks the admin right." in card.text
     assert "muted" not in card.text.splitlines()[0]
 
 

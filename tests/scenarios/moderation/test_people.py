@@ -37,7 +37,12 @@ async def caught(group: ModeratedGroup) -> Message:
 async def test_what_a_card_says(group: ModeratedGroup) -> None:
     """What was done, why, by whom judged, and what it was about; the stranger's words are hidden behind a spoiler."""
     card = await caught(group)
-    for words in ("deleted the message, muted them for 24 hours", "a job scam, 97% sure (a · m)", f"({NEWCOMER})", JOB):
+    for words in (
+        "deleted the message, muted the author for 24 hours",
+        "job scam, 97% confidence (a · m)",
+        f"({NEWCOMER})",
+        JOB,
+    ):
         assert words in card.text
     assert card.labels == [UNDO, CONFIRM, BAN]
     hidden = ["".join(card.text)[entity["offset"] :][: entity["length"]] for entity in card.entities]
@@ -54,7 +59,7 @@ async def test_undo_works_once_and_gives_the_voice_back(group: ModeratedGroup) -
     deeds = list(group.deeds)
     # The buttons are gone; who pressed before that saw it gets the second press told.
     card.markup = {"inline_keyboard": [[{"text": UNDO, "callback_data": f"inc:undo:{_incident(group)}"}]]}
-    assert await group.presses(card, UNDO) == "That was done already."
+    assert await group.presses(card, UNDO) == "This has already been handled."
     assert group.deeds == deeds
 
 
@@ -68,7 +73,7 @@ def _incident(group: ModeratedGroup) -> int:
 async def test_buttons_are_for_admins(group: ModeratedGroup, by: int, button: str) -> None:
     card = await caught(group)
     before, deeds = card.text, list(group.deeds)
-    assert await group.presses(card, button, by) == "Only admins of this group may do that."
+    assert await group.presses(card, button, by) == "Only admins of this group can do this."
     assert (card.text, group.deeds) == (before, deeds)
 
 
@@ -121,9 +126,9 @@ async def test_three_insults_in_thirty_days(group: ModeratedGroup) -> None:
         message = await group.look(f"You are all complete idiots, vеry much sо {number}.", MEMBER)
         assert not message.deleted
     assert [text for text in group.chat.texts() if text.startswith("User 6002, ")] == [
-        "User 6002, please stay friendly. That is warning 1 of 3 in 30 days.",
-        "User 6002, please stay friendly. That is warning 2 of 3 in 30 days.",
-        "User 6002, that was warning 3 in 30 days. You can write again in 24 hours.",
+        "User 6002, please follow the rules of this group. This is warning 1 of 3 in 30 days.",
+        "User 6002, please follow the rules of this group. This is warning 2 of 3 in 30 days.",
+        "User 6002, this was warning 3 in 30 days. You can write again in 24 hours.",
     ]
     assert set(group.chat.muted) == {MEMBER}
     # Undone, the warning is gone and the voice is back.
@@ -134,10 +139,10 @@ async def test_three_insults_in_thirty_days(group: ModeratedGroup) -> None:
 async def test_spam_by_command(group: ModeratedGroup) -> None:
     """An admin's word needs no judge, and is remembered."""
     message = await group.look("See you all at the meeting, it is only 20 euros.", MEMBER)
-    assert (await group.commands("/spam", reply_to=message)).text == "Deleted and remembered."
+    assert (await group.commands("/spam", reply_to=message)).text == "Deleted and learned as spam."
     assert message.deleted
     card = await group.card()
-    assert "called it spam" in card.text
+    assert "marked as spam by" in card.text
     assert "Confirmed by" in card.text
     assert not group.stage.first.requests
 
@@ -145,7 +150,7 @@ async def test_spam_by_command(group: ModeratedGroup) -> None:
 async def test_ham_by_command_undoes_what_was_done(group: ModeratedGroup) -> None:
     """In reply to the card."""
     card = await caught(group)
-    assert (await group.commands("/ham", reply_to=card)).text == "Remembered: that is no spam."
+    assert (await group.commands("/ham", reply_to=card)).text == "Learned as not spam."
     await group.shows(card, "Undone by")
     assert NEWCOMER not in group.chat.muted
 
@@ -157,8 +162,8 @@ async def test_warn_and_unwarn_by_command(group: ModeratedGroup) -> None:
         group.says("/warn", ADMIN, reply_to=message)
         answered = await group.stage.seen(lambda shown, said=said: said in shown.text, group.id)
         assert answered.reply_to == message.id
-    assert (await group.commands("/unwarn", reply_to=message)).text == "Warning taken back, 0 left."
-    assert (await group.commands("/unwarn", reply_to=message)).text == "They have no warning."
+    assert (await group.commands("/unwarn", reply_to=message)).text == "Warning removed, 0 left."
+    assert (await group.commands("/unwarn", reply_to=message)).text == "This member has no warnings."
 
 
 async def test_an_anonymous_admin_commands_too(group: ModeratedGroup) -> None:
@@ -172,7 +177,7 @@ async def test_an_anonymous_admin_commands_too(group: ModeratedGroup) -> None:
 async def test_members_do_not_command(group: ModeratedGroup, command: str) -> None:
     message = await group.look("See you all tomorrow at the meeting.", MEMBER)
     said = await group.commands(command, MEMBER, reply_to=message)
-    assert said.text == "Only admins of this group may do that."
+    assert said.text == "Only admins of this group can do this."
     assert group.deeds == []
 
 
@@ -189,7 +194,9 @@ async def test_a_report_has_the_message_judged(group: ModeratedGroup) -> None:
     message = await group.look("You are all complete idiots here.", MEMBER)
     assert not group.stage.first.requests
     group.stage.first.script(INSULT)
-    assert (await group.commands("/report", OTHER, reply_to=message)).text == "Thank you, I am looking at it."
+    assert (
+        await group.commands("/report", OTHER, reply_to=message)
+    ).text == "Thank you, the message is being reviewed."
     await group.card()
     assert "warning 1 of 3" in "".join(group.chat.texts())
 
@@ -200,11 +207,11 @@ async def test_enough_reports_show_it_to_the_admins(group: ModeratedGroup) -> No
     group.stage.first.default = verdict("ok", 99)
     for by in (OTHER, 6004):
         await group.commands("/report", by, reply_to=message)
-    assert (await group.commands("/report", OTHER, reply_to=message)).text == "You have reported that one already."
+    assert (await group.commands("/report", OTHER, reply_to=message)).text == "You have already reported this message."
     assert group.cards == []
     await group.commands("/report", 6005, reply_to=message)
     card = await group.card()
-    assert "3 members reported it" in card.text
+    assert "reported by 3 members" in card.text
     assert not message.deleted
     law = group.says("I am the law.", ADMIN)
     assert "not moderated" in (await group.commands("/report", OTHER, reply_to=law)).text
@@ -214,12 +221,12 @@ async def test_ten_reports_an_hour(calm: BotHarness) -> None:
     group = await ModeratedGroup(calm).open(rules=RuleSet())
     messages = [await group.look(f"See you all on day {number}.", MEMBER) for number in range(11)]
     answers = [(await group.commands("/report", OTHER, reply_to=message)).text for message in messages]
-    assert answers[:10] == ["Thank you, I am looking at it."] * 10
-    assert answers[10] == "You have reported a lot within an hour. Please give it a rest."
+    assert answers[:10] == ["Thank you, the message is being reviewed."] * 10
+    assert answers[10] == "You have sent too many reports this hour. Please try again later."
 
 
 async def test_a_command_needs_a_message_to_speak_of(group: ModeratedGroup) -> None:
-    assert (await group.commands("/spam")).text == "Say that in reply to the message that you mean."
+    assert (await group.commands("/spam")).text == "Use this command in a reply to the message."
 
 
 async def test_dry_run_does_nothing_and_says_so(calm: BotHarness) -> None:
@@ -227,7 +234,7 @@ async def test_dry_run_does_nothing_and_says_so(calm: BotHarness) -> None:
     calm.first.script(SCAM)
     message = await group.look(JOB)
     card = await group.card()
-    assert "Dry run, so I did nothing. I would have: deleted the message, muted them for 24 hours." in card.text
+    assert "Dry run: no action taken. Would have: deleted the message, muted the author for 24 hours." in card.text
     assert not message.deleted
     assert group.deeds == []
     # What admins say of it is learned, and nothing is done.

@@ -28,13 +28,13 @@ async def known(group: ModeratedGroup) -> GroupSettings:
 
 async def test_a_group_starts_in_dry_run_and_nobody_is_looked_at_before(fresh: ModeratedGroup) -> None:
     fresh.says(JOB)
-    assert "as a dry run" in (await fresh.commands("/moderation on")).text
+    assert "in dry-run mode" in (await fresh.commands("/moderation on")).text
     await fresh.stage.quiet(1.1)
     fresh.stage.first.script(SCAM)
     message = await fresh.look(JOB)
     assert not message.deleted
     assert len(fresh.cards) == 1
-    assert "I act on what I find" in (await fresh.commands("/moderation enforce")).text
+    assert "acts on what it finds" in (await fresh.commands("/moderation enforce")).text
     assert (await known(fresh)).mode is Mode.ENFORCE
     # Switched on again it stays what it is.
     await fresh.commands("/moderation on")
@@ -60,23 +60,23 @@ async def test_who_switches_it_on_is_told_what_the_bot_lacks(
     if not is_admin:
         fresh.chat.admin_ids.discard(fresh.stage.telegram.bot_id)
     said = (await fresh.commands("/moderation on")).text
-    assert ("make me an admin who can delete messages and ban users" in said) is needs
+    assert ("make the bot an admin who can delete messages and ban users" in said) is needs
 
 
 @pytest.mark.parametrize(
     ("button", "line"),
     [
-        ("Act", "Moderation of this group: acting"),
+        ("Enforce", "Moderation: enforcing"),
         ("Strict", "Sensitivity: strict"),
-        ("Ban by itself", "I may ban by myself: yes"),
-        ("✓ Outside providers", "Outside providers may judge: no"),
+        ("Automatic bans", "Automatic bans: yes"),
+        ("✓ External providers", "External providers may judge: no"),
         ("ru", "Язык: ru"),
-        ("Cards to me", "Cards go to: an admin, in private"),
+        ("Cards to me", "Cards go to: an admin, in a private chat"),
     ],
 )
 async def test_the_buttons_of_the_settings(fresh: ModeratedGroup, button: str, line: str) -> None:
     card = await fresh.commands("/moderation")
-    assert await fresh.presses(card, button, MEMBER) == "Only admins of this group may do that."
+    assert await fresh.presses(card, button, MEMBER) == "Only admins of this group can do this."
     assert line not in card.text
     await fresh.presses(card, button)
     await fresh.shows(card, line)
@@ -88,7 +88,7 @@ async def test_cards_in_private(fresh: ModeratedGroup) -> None:
     card = await fresh.commands("/moderation")
     fresh.stage.telegram.block(ADMIN)
     assert await fresh.presses(card, "Cards to me") == (
-        "I cannot write to you in private. Please start a chat with me first."
+        "The bot cannot write to you in private. Please start a chat with it first."
     )
     private = fresh.stage.chat(ADMIN)
     private.refusal = None
@@ -112,11 +112,11 @@ async def test_the_rules_by_buttons(fresh: ModeratedGroup) -> None:
     await fresh.presses(card, "Rules")
     await fresh.stage.until(lambda: "Links: all" in card.labels)
     for pressed, label in (
-        ("Links: all", "Links: not new"),
-        ("Forwards: free", "Forwards: not new"),
-        ("No media for newcomers", "✓ No media for newcomers"),
-        ("✓ Floods", "Floods"),
-        ("✓ Repetition", "Repetition"),
+        ("Links: all", "Links: not for newcomers"),
+        ("Forwards: allowed", "Forwards: not for newcomers"),
+        ("No media from newcomers", "✓ No media from newcomers"),
+        ("✓ Flooding", "Flooding"),
+        ("✓ Duplicates", "Duplicates"),
         ("✓ Mixed alphabets", "Mixed alphabets"),
     ):
         await fresh.presses(card, pressed)
@@ -132,11 +132,11 @@ async def test_the_rules_by_command(group: ModeratedGroup) -> None:
     """Members read them, admins change them, and they hold without any judge."""
     for command in ("/rules text Be kind.", "/rules ban casino*", "/rules domain docs.example.org"):
         assert (await group.commands(command)).text == "Saved."
-    assert (await group.commands("/rules", MEMBER)).text == "The rules of this group:\nBe kind."
+    assert (await group.commands("/rules", MEMBER)).text == "Rules of this group:\nBe kind."
     shown = (await group.commands("/rules")).text
-    assert "Forbidden words: casino*" in shown
+    assert "Banned words: casino*" in shown
     assert "docs.example.org" in shown
-    assert "I understand /rules text" in (await group.commands("/rules dance")).text
+    assert "Usage: /rules text" in (await group.commands("/rules dance")).text
     await group.stage.quiet(1.1)
     message = await group.look("Who was in the ca\u200bsinos last night?", MEMBER)
     assert message.deleted
@@ -156,10 +156,10 @@ async def test_the_house_rules_reach_the_judge(group: ModeratedGroup) -> None:
 
 
 async def test_numbers(group: ModeratedGroup) -> None:
-    assert "Judgements a day: 20" in (await group.commands("/moderation budget 20")).text
-    assert "Reports for a card: 5" in (await group.commands("/moderation reports 5")).text
-    assert (await group.commands("/moderation reports 0")).text == "I need a number from 1 to 100 there."
-    assert "I understand /moderation on" in (await group.commands("/moderation dance")).text
+    assert "AI judgements per day: 20" in (await group.commands("/moderation budget 20")).text
+    assert "Reports that raise a card: 5" in (await group.commands("/moderation reports 5")).text
+    assert (await group.commands("/moderation reports 0")).text == "Please give a number from 1 to 100."
+    assert "Usage: /moderation on" in (await group.commands("/moderation dance")).text
 
 
 async def test_statistics(group: ModeratedGroup) -> None:
@@ -172,10 +172,10 @@ async def test_statistics(group: ModeratedGroup) -> None:
     await group.presses(await group.card(), "Undo")
     lines = (await group.commands("/moderation stats")).text.splitlines()
     assert lines[1:] == [
-        "messages seen: 4",
+        "messages: 4",
         "judged: 1",
-        "asked a model: 1 (25%)",
-        "could not be judged at first: 0",
+        "sent to an AI model: 1 (25%)",
+        "judged late: 0",
         "acted on: 1",
         "cards only: 0",
         "undone by admins: 1",
@@ -193,7 +193,7 @@ async def test_in_private_there_is_nothing_to_moderate(calm: BotHarness) -> None
     for command in ("/moderation", "/rules", "/spam"):
         said = calm.says(command, 7)
         answered = await calm.seen(lambda _: True, 7, after=said.id)
-        assert answered.text.startswith("That works in groups")
+        assert answered.text.startswith("This command works in groups")
 
 
 async def test_commands_where_moderation_is_off(fresh: ModeratedGroup) -> None:

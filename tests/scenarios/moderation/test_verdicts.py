@@ -53,7 +53,7 @@ STORIES = {
         "Join my channel about heating: t.me/heating", verdict("channel_promo", 99, "t.me/heating"), "deleted carded"
     ),
     "a threat": Story("I will find you and break your legs.", verdict("threat", 98, "break your"), "deleted carded"),
-    "an insult": Story("You are all complete idiots here.", verdict("toxic", 92, "complete idiots"), "warned carded"),
+    "insult": Story("You are all complete idiots here.", verdict("toxic", 92, "complete idiots"), "warned carded"),
     "a judge that cannot tell": Story(JOB, verdict("unsure", 60), "carded"),
     # Where the trouble is.
     "evidence that is not in the text": Story(JOB, verdict("job_scam", 99, "send me your passport"), "carded"),

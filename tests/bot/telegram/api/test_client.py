@@ -93,7 +93,7 @@ async def test_the_menu_in_every_language(bot: KnownBot, server: TelegramServer)
         call.params.get("language_code"): json.loads(call.params["commands"])[0]["description"]
         for call in server.calls_of("setMyCommands")
     }
-    assert shown == {None: "a fresh conversation", "ru": "новый разговор"}
+    assert shown == {None: "start a new conversation", "ru": "начать новый разговор"}
 
 
 async def test_a_menu_that_nobody_wants_is_no_fault(bot: KnownBot, server: TelegramServer) -> None:
