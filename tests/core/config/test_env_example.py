@@ -11,14 +11,15 @@ from core.config.settings import CommonVariables, Settings, load_settings
 
 EXAMPLE = Path(__file__).parents[3] / ".env.example"
 VARIABLE = re.compile(r"^(#?)([A-Z][A-Z0-9_]*)=(.*)$", re.MULTILINE)
+PROVIDERS = ("OPENAI_", "OLLAMA_", "AZURE_")
 
 
-def variables(*, commented: bool) -> dict[str, str]:
-    """The variables of the file and their values: those in force, or those that are commented out."""
+def variables() -> dict[str, str]:
+    """The commented variables of the file and their values."""
     found = VARIABLE.findall(EXAMPLE.read_text(encoding="utf-8"))
     names = [name for _, name, _ in found]
-    assert len(names) == len(set(names)), "a variable is there twice"
-    return {name: value for mark, name, value in found if bool(mark) == commented}
+    assert len(names) == len(set(names)), "a variable is listed twice"
+    return {name: value for _, name, value in found}
 
 
 def uncommented(tmp_path: Path, **changes: str) -> Settings:
@@ -28,24 +29,29 @@ def uncommented(tmp_path: Path, **changes: str) -> Settings:
     return load_settings(env_file, changes)
 
 
-def test_every_common_variable_is_there_and_no_other() -> None:
-    """A new setting cannot be forgotten here, nor a removed one stay."""
-    assert set(variables(commented=False)) == set(CommonVariables.names())
+def test_env_example_is_commented_out() -> None:
+    """A copy of the file as .env changes nothing: LOG_LEVEL=info, for one, would turn the console's log on."""
+    assert [name for mark, name, _ in VARIABLE.findall(EXAMPLE.read_text(encoding="utf-8")) if not mark] == []
+    assert load_settings(EXAMPLE, {}) == load_settings(None, {})
+    assert not dotenv_values(EXAMPLE)
 
 
-def test_every_provider_variable_is_there_for_openai_and_no_other() -> None:
-    """The same for the variables that every provider has."""
-    openai = {name for name in variables(commented=True) if name.startswith("OPENAI_")}
+def test_env_example_lists_every_common_variable() -> None:
+    """A new setting cannot be forgotten, nor a removed one stay."""
+    assert {name for name in variables() if not name.startswith(PROVIDERS)} == set(CommonVariables.names())
+
+
+def test_env_example_lists_every_provider_variable_for_openai() -> None:
+    openai = {name for name in variables() if name.startswith("OPENAI_")}
     assert openai == set(ProviderVariables.names("OPENAI_"))
 
 
-def test_the_other_examples_name_only_variables_that_exist() -> None:
-    """What Ollama and Azure are shown with is real."""
-    known = {name for prefix in ("OPENAI_", "OLLAMA_", "AZURE_") for name in ProviderVariables.names(prefix)}
-    assert set(variables(commented=True)) <= known
+def test_env_example_lists_no_unknown_provider_variable() -> None:
+    known = {name for prefix in PROVIDERS for name in ProviderVariables.names(prefix)}
+    assert {name for name in variables() if name.startswith(PROVIDERS)} <= known
 
 
-def test_every_variable_of_the_common_and_the_openai_part_has_its_line_of_meaning() -> None:
+def test_env_example_explains_every_variable() -> None:
     """A comment stands right above each; the Azure block is one example."""
     lines = EXAMPLE.read_text(encoding="utf-8").splitlines()
     for before, line in pairwise(lines):
@@ -54,14 +60,17 @@ def test_every_variable_of_the_common_and_the_openai_part_has_its_line_of_meanin
             assert re.match(r"# \S.{10,}", before), f"{match[2]} has no line of meaning"
 
 
-def test_taken_as_it_is_the_file_gives_the_defaults() -> None:
-    """Also through python-dotenv itself, as pydantic-settings or Docker Compose would read it."""
-    assert load_settings(EXAMPLE, {}) == load_settings(None, {})
-    values = {name: value for name, value in dotenv_values(EXAMPLE).items() if value}
+def test_env_example_values_are_the_defaults(tmp_path: Path) -> None:
+    """Uncommented, every common variable has its default, also as python-dotenv reads the file."""
+    env_file = tmp_path / ".env"
+    lines = (f"{name}={value}" for name, value in variables().items() if not name.startswith(PROVIDERS))
+    env_file.write_text("\n".join(lines))
+    assert load_settings(env_file, {}) == load_settings(None, {})
+    values = {name: value for name, value in dotenv_values(env_file).items() if value}
     assert load_settings(None, values) == load_settings(None, {})
 
 
-def test_the_commented_defaults_of_openai_and_ollama_are_the_defaults(tmp_path: Path) -> None:
+def test_env_example_provider_values_are_the_defaults(tmp_path: Path) -> None:
     """Removing every # changes nothing for the default providers."""
     ours = uncommented(tmp_path)
     plain = load_settings(None, {})
@@ -69,7 +78,7 @@ def test_the_commented_defaults_of_openai_and_ollama_are_the_defaults(tmp_path: 
     assert ours.warnings == plain.warnings
 
 
-def test_the_azure_example_is_complete(tmp_path: Path) -> None:
+def test_env_example_azure_block_is_complete(tmp_path: Path) -> None:
     """Whoever copies the Azure block has a provider that can be used."""
     settings = uncommented(tmp_path, AVAILABLE_PROVIDERS='{"azure": ["gpt-5-mini"]}')
     (azure,) = settings.providers
@@ -78,7 +87,7 @@ def test_the_azure_example_is_complete(tmp_path: Path) -> None:
     assert azure.deployments == {"gpt-5-mini": "chat-prod"}
 
 
-def test_the_file_lists_every_kind() -> None:
+def test_env_example_lists_every_kind() -> None:
     """The choice of kinds is written out."""
     text = EXAMPLE.read_text(encoding="utf-8")
     assert all(kind in text for kind in ProviderKind)
