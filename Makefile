@@ -10,7 +10,11 @@ run: $(VENV)/.run
 
 test: check
 
-check: format lint types tests
+# Everything that a reviewer runs.
+check: format lint imports types tests
+
+# The same without the tests that start the whole bot or speak every provider's wire.
+check-fast: format lint imports types unit-tests
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -26,6 +30,9 @@ types: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+unit-tests: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/core tests/services tests/bot tests/deploy tests/test_imports.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Understudy needs Python 3.11 or newer: make PYTHON=python3.12 run")'
