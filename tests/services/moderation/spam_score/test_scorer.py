@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from core.db.database import Database
-from services.moderation.spam_score import scorer as module
 from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.spam_score import scorer as module
 from services.moderation.spam_score.base_model import EMPTY_SCORE, fit, starter
 from services.moderation.spam_score.examples import Example, example
 from services.moderation.spam_score.scorer import FRESH_S, LocalScore
