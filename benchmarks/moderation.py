@@ -23,15 +23,16 @@ from core.clock import SystemClock
 from core.db.database import Database
 from core.redis.client import open_redis
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
-from services.moderation.domain.rule_set import Duplicates, Flood, LinkPolicy, RuleSet, Whom
+from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
 from services.moderation.domain.thresholds import HIGH, VERY_HIGH
-from services.moderation.screening.features import features
+from services.moderation.screening.features import extract_features
+from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
-from services.moderation.spam_score.base_model import fit, inputs, labels, starter, to_score
+from services.moderation.spam_score.base_model import fit, inputs, labels, starter_examples, to_score
 from services.moderation.spam_score.examples import STARTER, Example
-from services.moderation.spam_score.scorer import LocalScore
-from services.moderation.spam_score.validation import cross_validate, without_copies
-from services.moderation.spam_score.vectorizer import Vectors
+from services.moderation.spam_score.scorer import SpamScorer
+from services.moderation.spam_score.validation import cross_validate, drop_duplicates
+from services.moderation.spam_score.vectorizer import Vectorizer
 from services.moderation.text.normalise import Normal, normalise
 from tests.support.processes.redis_server import RedisServer
 
@@ -40,7 +41,7 @@ EVERYTHING = RuleSet(
     banned=tuple(f"banned{number}" for number in range(100)),
     links=LinkPolicy.LISTED,
     domains=tuple(f"domain{number}.example" for number in range(20)),
-    forwards=Whom.NEWCOMERS,
+    forwards=AppliesTo.NEWCOMERS,
     flood=Flood(),
     duplicates=Duplicates(),
     mixed_scripts=True,
@@ -54,7 +55,7 @@ def _message(text: str, number: int) -> GroupMessage:
 
 
 def _texts() -> dict[str, list[str]]:
-    """Texts by their kind; the starter set is a fair mixture of what groups say."""
+    """Texts by their kind; the starter set is a mixture of group talk and spam."""
     starter_texts = [json.loads(line)["text"] for line in STARTER.read_text("utf-8").splitlines()]
     long = " ".join(starter_texts)[:4096]
     return {
@@ -66,7 +67,7 @@ def _texts() -> dict[str, list[str]]:
 
 
 async def cost(rounds: int) -> None:
-    """Wall-clock and CPU time of each step, message after message."""
+    """Measures wall-clock and CPU time of each step, one message at a time."""
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = RedisServer(directory)
@@ -78,38 +79,38 @@ async def cost(rounds: int) -> None:
         database = Database(f"sqlite:///{directory / 'understudy.db'}")
         await database.start()
         stack.push_async_callback(database.close)
-        score = LocalScore(database, SystemClock())
+        score = SpamScorer(database, SystemClock())
         await score.warm()
         for number in range(0, 200, 5):
             each = _message(_texts()["300 characters"][number % 100], number)
             normal = normalise(each.text)
-            await score.learn(GROUP, normal, features(each, normal), is_spam=number % 2 == 0)
+            await score.learn(GROUP, normal, extract_features(each, normal), is_spam=number % 2 == 0)
 
         def check(rules: RuleEngine, rule_set: RuleSet) -> Step:
             return lambda each, normal, _: rules.check(each, normal, rule_set, is_newcomer=True)
 
-        async def normalising(each: GroupMessage, _normal: Normal, _found: frozenset[str]) -> object:
+        async def run_normalise(each: GroupMessage, _normal: Normal, _found: frozenset[str]) -> object:
             return normalise(each.text)
 
-        async def finding(each: GroupMessage, normal: Normal, _found: frozenset[str]) -> object:
-            return features(each, normal)
+        async def run_features(each: GroupMessage, normal: Normal, _found: frozenset[str]) -> object:
+            return extract_features(each, normal)
 
-        alone, shared, inside = RuleEngine(None, "bench"), RuleEngine(redis, "bench"), RuleEngine(embedded, "bench")
+        alone, shared, inside = (RuleEngine(RateWindows(store, "bench")) for store in (None, redis, embedded))
 
-        async def whole(each: GroupMessage, _normal: Normal, _found: frozenset[str]) -> object:
+        async def run_all(each: GroupMessage, _normal: Normal, _found: frozenset[str]) -> object:
             normal = normalise(each.text)
             await shared.check(each, normal, EVERYTHING, is_newcomer=True)
-            return await score.score(GROUP, normal, features(each, normal))
+            return await score.score(GROUP, normal, extract_features(each, normal))
 
         steps: dict[str, Step] = {
-            "normalise": normalising,
+            "normalise": run_normalise,
             "rules, none set": check(alone, RuleSet()),
             "rules, all set, no Redis": check(alone, EVERYTHING),
             "rules, all set, embedded store": check(inside, EVERYTHING),
             "rules, all set, Redis": check(shared, EVERYTHING),
-            "features": finding,
+            "features": run_features,
             "score (group has learned 40)": lambda _, normal, found: score.score(GROUP, normal, found),
-            "all of it, rules over Redis": whole,
+            "all of it, rules over Redis": run_all,
         }
         for kind, texts in _texts().items():
             await _table(kind, texts, steps, rounds)
@@ -124,7 +125,7 @@ async def _table(kind: str, texts: list[str], steps: Mapping[str, Step], rounds:
             for number, text in enumerate(texts):
                 each = _message(text, turn * len(texts) + number)
                 normal = normalise(text)
-                found = features(each, normal)
+                found = extract_features(each, normal)
                 cpu_before, before = time.process_time(), time.perf_counter()
                 await step(each, normal, found)
                 taken.append((time.perf_counter() - before) * 1000)
@@ -133,9 +134,9 @@ async def _table(kind: str, texts: list[str], steps: Mapping[str, Step], rounds:
         print(f"  {name:<34}{statistics.median(taken):>9.3f}{cuts[18]:>9.3f}{cpu / len(taken) * 1000:>10.3f}")
 
 
-def models(vectors: Vectors, examples: list[Example]) -> None:
-    """Kinds of models side by side, each tested on sources that it was not trained on."""
-    from sklearn.linear_model import LogisticRegression, SGDClassifier  # noqa: PLC0415 - beside what it compares
+def models(vectorizer: Vectorizer, examples: list[Example]) -> None:
+    """Compares kinds of models, each tested on sources outside its training data."""
+    from sklearn.linear_model import LogisticRegression, SGDClassifier  # noqa: PLC0415 - imported where it is compared
     from sklearn.metrics import average_precision_score  # noqa: PLC0415 - the same
     from sklearn.model_selection import GroupKFold  # noqa: PLC0415 - the same
     from sklearn.naive_bayes import ComplementNB, MultinomialNB  # noqa: PLC0415 - the same
@@ -154,7 +155,7 @@ def models(vectors: Vectors, examples: list[Example]) -> None:
         **{f"multinomial naive Bayes, {a}": lambda a=a: MultinomialNB(alpha=a) for a in (1, 0.3, 0.1, 0.03)},
         **{f"complement naive Bayes, {a}": lambda a=a: ComplementNB(alpha=a) for a in (1, 0.3, 0.1)},
     }
-    matrix, truth = vectors.matrix(inputs(examples)), np.asarray(labels(examples))
+    matrix, truth = vectorizer.matrix(inputs(examples)), np.asarray(labels(examples))
     sources = np.asarray([each.source for each in examples])
     print(f"\nModels, {len(set(sources))} sources in 8 parts: average precision; recall and false positives by score")
     for name, make in candidates.items():
@@ -174,15 +175,15 @@ def models(vectors: Vectors, examples: list[Example]) -> None:
         print(f"  {name:<34}{precision:6.3f} {' '.join(at)}   fit {took / 8 * 1000:6.0f} ms")
 
 
-def quality(vectors: Vectors, examples: list[Example]) -> None:
-    """The chosen model by source and by language, and what becomes of it with fewer examples."""
-    validation = cross_validate(vectors, examples)
+def quality(vectorizer: Vectorizer, examples: list[Example]) -> None:
+    """Measures the chosen model by source, and with fewer examples."""
+    validation = cross_validate(vectorizer, examples)
     for limit in (50, HIGH, VERY_HIGH):
-        tally = validation.tally(limit)
-        print(f"\nfrom {limit}: precision {tally.precision:.3f}, recall {tally.recall:.3f}", end=", ")
-        print(f"false positives {tally.false_positives} of {tally.ham}")
+        counts = validation.count(limit)
+        print(f"\nfrom {limit}: precision {counts.precision:.3f}, recall {counts.recall:.3f}", end=", ")
+        print(f"false positives {counts.false_positives} of {counts.ham}")
         for source in validation.sources:
-            part = validation.tally(limit, source)
+            part = validation.count(limit, source)
             print(f"  {source:<16}{part.precision:7.3f}{part.recall:7.3f}   {part.false_positives} of {part.ham}")
     names = list(dict.fromkeys(each.source for each in examples))
     print(f"\nHow much examples matter: recall and false positives of the rest, from {HIGH}")
@@ -190,15 +191,15 @@ def quality(vectors: Vectors, examples: list[Example]) -> None:
         found = missed = false = ham = 0
         for start in range(len(names)):
             known = {names[(start + step * 3) % len(names)] for step in range(count)}
-            spam_there, ham_there, hits, wrong = _held_out(vectors, examples, known)
+            spam_there, ham_there, hits, wrong = _held_out(vectorizer, examples, known)
             found, missed, false, ham = found + hits, missed + spam_there - hits, false + wrong, ham + ham_there
         print(f"  {count:>2} sources: recall {found / (found + missed):.3f}, false positives {false / ham:.3%}")
 
 
-def _held_out(vectors: Vectors, examples: list[Example], known: set[str]) -> tuple[int, int, int, int]:
-    trained = fit(vectors, [each for each in examples if each.source in known])
+def _held_out(vectorizer: Vectorizer, examples: list[Example], known: set[str]) -> tuple[int, int, int, int]:
+    trained = fit(vectorizer, [each for each in examples if each.source in known])
     rest = [each for each in examples if each.source not in known]
-    scores = [to_score(trained.dot(vectors.of(each.folded, each.features))) for each in rest]
+    scores = [to_score(trained.dot(vectorizer.vectorize(each.folded, each.features))) for each in rest]
     hits = sum(each.is_spam and score >= HIGH for each, score in zip(rest, scores, strict=True))
     wrong = sum(not each.is_spam and score >= HIGH for each, score in zip(rest, scores, strict=True))
     spam = sum(each.is_spam for each in rest)
@@ -206,16 +207,16 @@ def _held_out(vectors: Vectors, examples: list[Example], known: set[str]) -> tup
 
 
 def start() -> None:
-    """What the first score waits for, and what it takes of memory, in a process of its own."""
+    """Measures time and memory of the first score, in its own process."""
     code = (
         "import resource, time\n"
         "def mb(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "import services.moderation.spam_score.scorer, services.moderation.screening.rules\n"
         "before, began = mb(), time.perf_counter()\n"
-        "from services.moderation.spam_score.base_model import fit, starter\n"
-        "from services.moderation.spam_score.vectorizer import Vectors\n"
-        "vectors = Vectors(); imported = time.perf_counter()\n"
-        "weights = fit(vectors, starter()).dense()\n"
+        "from services.moderation.spam_score.base_model import fit, starter_examples\n"
+        "from services.moderation.spam_score.vectorizer import Vectorizer\n"
+        "vectorizer = Vectorizer(); imported = time.perf_counter()\n"
+        "weights = fit(vectorizer, starter_examples()).dense()\n"
         "print(f'import {imported - began:.2f} s, read and train {time.perf_counter() - imported:.2f} s,'\n"
         "      f' memory {before} to {mb()} MB')\n"
     )
@@ -223,7 +224,7 @@ def start() -> None:
 
 
 def main() -> None:
-    """Everything."""
+    """Runs all measurements."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -231,9 +232,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     start()
     asyncio.run(cost(options.rounds))
-    vectors, examples = Vectors(), without_copies(starter())
-    quality(vectors, examples)
-    models(vectors, examples)
+    vectorizer, examples = Vectorizer(), drop_duplicates(starter_examples())
+    quality(vectorizer, examples)
+    models(vectorizer, examples)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What moderation costs a message of a mixed stream, judge left out, and how much of the stream a judge is asked about.
+"""Cost of moderation per message of a mixed stream, without the judge, and the share that the judge is asked about.
 
-The stream is made of the starter set: what groups say, mostly by members whom the group knows, and spam of newcomers.
-The judge answers at once, so that what is measured is everything else: the gate, the books (SQLite on disk), the rules
-over the embedded Redis, features, the local score, the policy, and carrying out what follows, without Telegram.
+The stream is made of the starter set: talk, mostly by established members, and spam by newcomers. The judge answers
+at once, so the figures are for everything else: exemptions, the message log (SQLite on disk), rules over the embedded
+Redis, features, local score, policy and enforcement, without Telegram.
 """
 
 import argparse
@@ -26,18 +26,18 @@ from core.redis.client import open_redis
 from services.moderation.domain.message import Author, AuthorKind
 from services.moderation.domain.verdict import Category
 from services.moderation.spam_score.examples import STARTER
-from services.moderation.spam_score.scorer import LocalScore
-from tests.support.moderation_harness import GROUP, SCAM, ModerationHarness, Recorder, Scripted, judged
+from services.moderation.spam_score.scorer import SpamScorer
+from tests.support.moderation_harness import GROUP, SCAM, ModerationHarness, RecordingGroup, ScriptedJudge, judged
 
 MEMBERS = 200
 SPAM_SHARE, NEWCOMER_SHARE = 0.05, 0.10
-"""Of the messages, and of those that are none: who writes them."""
+"""Share of spam, and of newcomers among the authors of the rest."""
 FLOOD_FREE_S = 20
-"""Between two messages of one author, so that the stream is no flood."""
+"""Seconds between two messages, so that the stream is no flood."""
 
 
 @dataclass(frozen=True)
-class Said:
+class StreamMessage:
     """A message of the stream."""
 
     text: str
@@ -45,33 +45,31 @@ class Said:
     is_spam: bool
 
 
-def stream(length: int, seed: int) -> list[Said]:
-    """A mixed stream: the same for the same seed."""
+def stream(length: int, seed: int) -> list[StreamMessage]:
+    """Returns a mixed stream, deterministic by seed."""
     rows = [json.loads(line) for line in STARTER.read_text("utf-8").splitlines() if line.strip()]
     spam = [row["text"] for row in rows if row["label"] == "spam"]
     ham = [row["text"] for row in rows if row["label"] == "ham"]
     chance = random.Random(seed)  # noqa: S311 - a benchmark's stream
-    said: list[Said] = []
+    messages: list[StreamMessage] = []
     for number in range(length):
         if chance.random() < SPAM_SHARE:
-            said.append(Said(chance.choice(spam), 1_000_000 + number, is_spam=True))
+            messages.append(StreamMessage(chance.choice(spam), 1_000_000 + number, is_spam=True))
         elif chance.random() < NEWCOMER_SHARE:
-            said.append(Said(chance.choice(ham), 2_000_000 + number, is_spam=False))
+            messages.append(StreamMessage(chance.choice(ham), 2_000_000 + number, is_spam=False))
         else:
-            said.append(Said(chance.choice(ham), number % MEMBERS, is_spam=False))
-    return said
+            messages.append(StreamMessage(chance.choice(ham), number % MEMBERS, is_spam=False))
+    return messages
 
 
 async def run(length: int, seed: int) -> None:
-    """Print the figures."""
+    """Processes the stream and prints the figures."""
     clock = SystemClock()
     with tempfile.TemporaryDirectory() as directory:
-        database = Database(f"sqlite:///{Path(directory) / 'bench.db'}")
+        database = Database(f"sqlite:///{Path(directory) / 'stream.db'}")
         await database.start()
-        judge = Scripted()
-        bench = ModerationHarness(database, open_redis(None), clock, Recorder(), judge)
-        scores = LocalScore(database, clock)
-        bench.pipeline._tools = replace(bench.pipeline._tools, scores=scores)  # noqa: SLF001 - the bench's own score is a fixed one
+        judge, scores = ScriptedJudge(), SpamScorer(database, clock)
+        harness = ModerationHarness(database, open_redis(None), clock, RecordingGroup(), judge, scores)
         await scores.warm()
         async with database.session() as session:
             long_ago = clock.now() - timedelta(days=60)
@@ -81,20 +79,20 @@ async def run(length: int, seed: int) -> None:
                 )
         walls: list[float] = []
         asked = {True: 0, False: 0}
-        said = stream(length, seed)
+        messages = stream(length, seed)
         cpu = time.process_time()
-        for number, one in enumerate(said):
+        for number, one in enumerate(messages):
             judge.default = SCAM if one.is_spam else judged(Category.OK, 99)
             author = Author(one.author_id, AuthorKind.USER, "Somebody")
             sent_at = clock.now() + timedelta(seconds=FLOOD_FREE_S * number)
-            message = replace(bench.message(one.text, number + 1), author=author, sent_at=sent_at)
-            before, began = judge.asked, time.perf_counter()
-            await bench.pipeline.handle(message, bench.settings)
+            message = replace(harness.message(one.text, number + 1), author=author, sent_at=sent_at)
+            before, began = judge.request_count, time.perf_counter()
+            await harness.pipeline.handle(message, harness.settings)
             walls.append(time.perf_counter() - began)
-            asked[one.is_spam] += judge.asked - before
+            asked[one.is_spam] += judge.request_count - before
         cpu = time.process_time() - cpu
         await database.close()
-    spam = sum(one.is_spam for one in said)
+    spam = sum(one.is_spam for one in messages)
     cuts = statistics.quantiles(walls, n=20)
     print(f"{length} messages, {spam} of them spam")
     print(f"  CPU per message          {1000 * cpu / length:.2f} ms")
@@ -105,7 +103,7 @@ async def run(length: int, seed: int) -> None:
 
 
 def main() -> None:
-    """Measure."""
+    """Measures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--messages", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)

@@ -10,11 +10,11 @@ from core.config.settings import Settings
 from core.db.database import Database, url_for
 from core.errors import StorageError
 from services.moderation.domain.thresholds import HIGH, VERY_HIGH
-from services.moderation.spam_score.base_model import fit, starter
+from services.moderation.spam_score.base_model import fit, starter_examples
 from services.moderation.spam_score.examples import Example, MalformedExample, read_examples
 from services.moderation.spam_score.store import BASE, ScoreStore
-from services.moderation.spam_score.validation import TooFewExamples, Validation, cross_validate, without_copies
-from services.moderation.spam_score.vectorizer import Vectors
+from services.moderation.spam_score.validation import TooFewExamples, Validation, cross_validate, drop_duplicates
+from services.moderation.spam_score.vectorizer import Vectorizer
 from services.moderation.spam_score.weights import Weights
 
 THRESHOLDS = (50, HIGH, VERY_HIGH)
@@ -36,9 +36,9 @@ async def run(settings: Settings, file: Path | None, *, with_starter: bool = Tru
     """
     try:
         own = await asyncio.to_thread(_read, file) if file is not None else []
-        shipped = starter() if with_starter or file is None else []
-        examples = without_copies([*own, *shipped])
-        vectors = await asyncio.to_thread(Vectors)
+        shipped = starter_examples() if with_starter or file is None else []
+        examples = drop_duplicates([*own, *shipped])
+        vectors = await asyncio.to_thread(Vectorizer)
         validation = await asyncio.to_thread(cross_validate, vectors, examples)
     except OSError as error:
         return _refuse(f"{file}: {error.strerror or type(error).__name__}")
@@ -97,7 +97,7 @@ async def _replace(settings: Settings, weights: Weights | None, examples: Sequen
 
 
 def _show(validation: Validation, copies: int) -> None:
-    total = validation.tally(0)
+    total = validation.count(0)
     _say(f"{total.spam} spam and {total.ham} ham of {len(validation.sources)} sources; {copies} copies left out.")
     if validation.by_source:
         _say(f"Cross-validated in {validation.folds} parts, each scored by a model that knew none of its sources.")
@@ -109,13 +109,13 @@ def _show(validation: Validation, copies: int) -> None:
     _say("")
     _say(f"{'score from':<24}{'precision':>10}{'recall':>8}{'false positives':>18}")
     for threshold in THRESHOLDS:
-        tally = validation.tally(threshold)
+        tally = validation.count(threshold)
         _say(
             f"{threshold:<24}{tally.precision:>10.3f}{tally.recall:>8.3f}{_share(tally.false_positives, tally.ham):>18}"
         )
     _say("")
     _say(f"{f'by source, from {HIGH}':<24}{'precision':>10}{'recall':>8}{'false positives':>18}{'spam':>7}{'ham':>7}")
-    sizes = {source: validation.tally(HIGH, source) for source in validation.sources}
+    sizes = {source: validation.count(HIGH, source) for source in validation.sources}
     largest = sorted(sizes, key=lambda source: -(sizes[source].spam + sizes[source].ham))
     for source in largest[:MOST_SOURCES]:
         tally = sizes[source]

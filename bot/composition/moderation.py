@@ -10,27 +10,29 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.moderation.cards import IncidentCards
 from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.sanctions import GroupSanctions
-from services.moderation.actions import ActionServices, ModerationActions
-from services.moderation.enforcement import Enforcement, Records
-from services.moderation.judging.budget import Budget, Reminders
+from core.redis.notify_once import NotifyOnce
+from services.moderation.actions import Feedback, ModerationActions
+from services.moderation.alerts import AdminAlerts
+from services.moderation.enforcement import Enforcement
 from services.moderation.judging.consent import RemoteJudgingConsent
-from services.moderation.judging.judge import Judge
+from services.moderation.judging.judge import Budget, Judge
 from services.moderation.judging.verdict_cache import VerdictCache
-from services.moderation.maintenance import Maintenance, MaintenanceStores
+from services.moderation.maintenance import Maintenance, MaintenanceTiming, Retention
 from services.moderation.metrics import ModerationMetrics
-from services.moderation.pipeline import Pipeline, PipelineServices
-from services.moderation.records.counts import Statistics
+from services.moderation.pipeline import Pipeline
+from services.moderation.records.counts import DailyCounts
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
-from services.moderation.records.members import MemberStore
 from services.moderation.records.message_log import MessageLog
 from services.moderation.records.pending import PendingMessages
 from services.moderation.records.reports import ReportStore
-from services.moderation.records.versions import ProcessedVersions
 from services.moderation.records.warning_ledger import WarningLedger
+from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.known_ham import KnownHam
+from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
-from services.moderation.spam_score.scorer import LocalScore
+from services.moderation.screening.screener import Screener
+from services.moderation.spam_score.scorer import SpamScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class ModerationServices:
     staff: GroupAdmins
     cards: IncidentCards
     privacy: RemoteJudgingConsent
-    statistics: Statistics
+    statistics: DailyCounts
     incidents: IncidentStore
     desk: ModerationActions
     door: ModerationGateway
@@ -51,60 +53,31 @@ class ModerationServices:
 def build_moderation(house: Services, bot: Bot, delivery: Delivery) -> ModerationServices:
     """Build it."""
     database, clock, redis, prefix = house.database, house.clock, house.redis, house.settings.redis_prefix
-    groups, staff = GroupStore(database, clock), GroupAdmins(bot, clock)
-    figures = ModerationMetrics(house.metrics)
-    incidents, statistics = IncidentStore(database, clock), Statistics(database, clock, figures.count)
-    seen, waiting = ProcessedVersions(database, clock), PendingMessages(database, clock)
-    warnings, reports = WarningLedger(database, clock), ReportStore(database, clock)
-    records = Records(incidents, warnings, statistics)
-    cards, sanctions = IncidentCards(delivery, house.texts), GroupSanctions(delivery)
-    reminders, precedents = Reminders(redis, prefix, clock), KnownHam(redis, prefix)
-    enforcement = Enforcement(records, sanctions, cards, reminders, clock)
-    privacy = RemoteJudgingConsent(groups, house.stores.preferences, is_asked=house.settings.remote_consent == "ask")
-    scores = LocalScore(database, clock)
+    groups, admins = GroupStore(database, clock), GroupAdmins(bot, clock)
+    counts = DailyCounts(database, clock, ModerationMetrics(house.metrics).count)
+    incidents, warnings = IncidentStore(database, clock), WarningLedger(database, clock)
+    message_log, pending = MessageLog(database, clock, counts), PendingMessages(database, clock)
+    reports, known_ham = ReportStore(database, clock), KnownHam(redis, prefix)
+    exemptions, scores = Exemptions(admins, bot.id), SpamScorer(database, clock)
+    screener = Screener(RuleEngine(RateWindows(redis, prefix)), scores, known_ham)
+    consent = RemoteJudgingConsent(groups, house.stores.preferences, is_asked=house.settings.remote_consent == "ask")
     models = " ".join(f"{provider.id}/{provider.default_model}" for provider in house.fallback.providers)
-    tools = PipelineServices(
-        staff=staff,
-        journal=MessageLog(database, seen, MemberStore(database, clock), statistics),
-        rules=RuleEngine(redis, prefix),
-        scores=scores,
-        precedents=precedents,
-        privacy=privacy,
-        judge=Judge(house.models, models, VerdictCache(redis, prefix, clock), Budget(redis, prefix, clock)),
-        enforcement=enforcement,
-        waiting=waiting,
-        sanctions=sanctions,
-        cards=cards,
-        reminders=reminders,
-        clock=clock,
-    )
-    pipeline = Pipeline(tools, bot.id)
-    desk = ActionServices(
-        records=records,
-        enforcement=enforcement,
-        pipeline=pipeline,
-        reports=reports,
-        precedents=precedents,
-        teacher=scores,
-        staff=staff,
-        sanctions=sanctions,
-        cards=cards,
-        clock=clock,
-    )
+    cache, budget = VerdictCache(redis, prefix, clock), Budget(redis, prefix, clock)
+    judge = Judge(house.models, models, cache, budget, consent)
+    cards = IncidentCards(delivery, house.texts)
+    alerts = AdminAlerts(cards, NotifyOnce(redis, f"{prefix}:mod", clock))
+    enforcement = Enforcement(incidents, warnings, counts, GroupSanctions(delivery), cards, alerts, clock)
+    pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, pending, alerts, clock)
+    feedback = Feedback(known_ham, scores)
+    retention = Retention(groups, incidents, cards, (message_log, reports, warnings, counts))
     return ModerationServices(
         groups=groups,
-        staff=staff,
+        staff=admins,
         cards=cards,
-        privacy=privacy,
-        statistics=statistics,
+        privacy=consent,
+        statistics=counts,
         incidents=incidents,
-        desk=ModerationActions(desk, bot.id),
+        desk=ModerationActions(exemptions, pipeline, enforcement, incidents, warnings, reports, feedback, clock),
         door=ModerationGateway(groups, pipeline),
-        caretaker=Maintenance(
-            MaintenanceStores(groups, waiting, incidents, (seen, reports, warnings, statistics), scores),
-            pipeline,
-            enforcement,
-            cards,
-            clock,
-        ),
+        caretaker=Maintenance(groups, pending, pipeline, enforcement, retention, scores, clock, MaintenanceTiming()),
     )

@@ -1,1 +1,1 @@
-"""Groups kept clean: what is judged, by whom, and what follows from it."""
+"""Group moderation: screening, judging by a model, policy and enforcement."""

@@ -1,194 +1,179 @@
-"""What people do: admins resolve incidents and mark messages, members report them."""
+"""Actions of people: admins resolve incidents, mark messages and warn; members report."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-import structlog
-
 from core.clock import Clock
 from services.moderation.domain.incident import (
-    Charge,
+    Assessment,
     Finding,
     Incident,
     Resolution,
     Source,
     create_finding,
-    shown_text,
+    display_text,
 )
 from services.moderation.domain.message import AuthorKind, GroupMessage
 from services.moderation.domain.policy import CARD, DELETE, WARNINGS_TO_MUTE
-from services.moderation.domain.ports import Cards, Sanctions, StaffList
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Category
-from services.moderation.enforcement import Enforcement, Records
+from services.moderation.enforcement import Enforcement
 from services.moderation.pipeline import Pipeline
-from services.moderation.records.counts import Counts
-from services.moderation.records.reports import Reported, ReportStore
-from services.moderation.records.versions import message_version
-from services.moderation.screening.exemptions import exempt
-from services.moderation.screening.features import features
+from services.moderation.records.incidents import IncidentStore
+from services.moderation.records.message_log import message_version
+from services.moderation.records.reports import ReportStatus, ReportStore
+from services.moderation.records.warning_ledger import WarningLedger
+from services.moderation.screening.exemptions import Exemptions
+from services.moderation.screening.features import extract_features
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.text.normalise import Normal, normalise
 
-log = structlog.get_logger()
-
 
 class ScoreTrainer(Protocol):
-    """Learns what spam is in a group."""
+    """Trains a group's local score."""
 
     async def learn(self, group_id: int, normal: Normal, features: frozenset[str], *, is_spam: bool) -> None:
-        """Remember what an admin said of a message."""
+        """Learns an admin's decision about a message."""
         ...
 
 
-class Resolved(StrEnum):
-    """What came of pressing a button."""
+class Feedback:
+    """Learns admins' decisions: equal text is known from then on, and the group's local score is corrected."""
+
+    def __init__(self, known_ham: KnownHam, trainer: ScoreTrainer) -> None:
+        self._known_ham = known_ham
+        self._trainer = trainer
+
+    async def learn_incident(self, incident: Incident, *, is_spam: bool) -> None:
+        """Learns from an incident, unless its text is erased."""
+        finding = incident.finding
+        if incident.is_erased or not finding.text:
+            return
+        await self._known_ham.set(finding.group_id, finding.text, is_ham=not is_spam)
+        normal = normalise(finding.text)
+        await self._trainer.learn(finding.group_id, normal, finding.features, is_spam=is_spam)
+
+    async def learn_ham(self, message: GroupMessage) -> None:
+        """Learns that a message is no spam."""
+        normal = normalise(message.text or message.forwarded)
+        await self._known_ham.set(message.group_id, display_text(message), is_ham=True)
+        await self._trainer.learn(message.group_id, normal, extract_features(message, normal), is_spam=False)
+
+
+class ResolveResult(StrEnum):
+    """Whether a decision about an incident took effect."""
 
     DONE = "done"
     TOO_LATE = "too_late"
-    """It was done before, or undone."""
+    """The same decision was made before, or the incident was undone."""
 
 
 class ReportResult(StrEnum):
-    """What came of a report."""
+    """Result of a member's report."""
 
     TAKEN = "taken"
     AGAIN = "again"
     TOO_MANY = "too_many"
     EXEMPT = "exempt"
-    """Admins and the group's own channel are not judged."""
+    """The author is not moderated, see `Exemption`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Warned:
-    """How many warnings somebody has now, and whether that was once too often."""
+class WarnResult:
+    """A member's number of warnings, and whether this one led to a mute."""
 
     count: int
     is_muted: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ActionServices:
-    """What the desk works with."""
-
-    records: Records
-    enforcement: Enforcement
-    pipeline: Pipeline
-    reports: ReportStore
-    precedents: KnownHam
-    teacher: ScoreTrainer
-    staff: StaffList
-    sanctions: Sanctions
-    cards: Cards
-    clock: Clock
-
-
 class ModerationActions:
-    """Carries out what people ask for; who may ask is for the caller to know.
+    """Carries out commands and buttons. The caller checks permissions."""
 
-    Args:
-        tools: what it works with.
-        self_id: the bot itself.
-    """
-
-    def __init__(self, tools: ActionServices, self_id: int) -> None:
-        self._tools = tools
-        self._self_id = self_id
+    def __init__(
+        self,
+        exemptions: Exemptions,
+        pipeline: Pipeline,
+        enforcement: Enforcement,
+        incidents: IncidentStore,
+        warnings: WarningLedger,
+        reports: ReportStore,
+        feedback: Feedback,
+        clock: Clock,
+    ) -> None:
+        self._exemptions = exemptions
+        self._pipeline = pipeline
+        self._enforcement = enforcement
+        self._incidents = incidents
+        self._warnings = warnings
+        self._reports = reports
+        self._feedback = feedback
+        self._clock = clock
 
     async def resolve(
         self, incident: Incident, resolution: Resolution, settings: GroupSettings, by: str
-    ) -> tuple[Resolved, Incident]:
-        """An admin confirms an incident, undoes it, or bans its author. Each is effective once.
+    ) -> tuple[ResolveResult, Incident]:
+        """Confirms or undoes an incident, or bans its author; returns the incident's new state.
 
-        Args:
-            incident: which.
-            resolution: what.
-            settings: of its group.
-            by: the admin's name, for the card.
+        The card shows `by`, the admin's name.
         """
-        tools = self._tools
-        resolved = await tools.records.incidents.resolve(incident.id, resolution, by)
+        resolved = await self._enforcement.resolve(incident, resolution, settings, by)
         if resolved is None:
-            return Resolved.TOO_LATE, await tools.records.incidents.get(incident.id) or incident
-        log.info("moderation.resolved", incident=incident.id, group_id=settings.group_id, resolution=resolution.value)
-        concluded = await tools.enforcement.conclude(resolved, settings)
-        if resolution is Resolution.UNDO:
-            await tools.records.statistics.count(settings.group_id, Counts(undone=1))
-        await self._learn(concluded, is_spam=resolution is not Resolution.UNDO)
-        return Resolved.DONE, concluded
+            return ResolveResult.TOO_LATE, await self._incidents.get(incident.id) or incident
+        await self._feedback.learn_incident(resolved, is_spam=resolution is not Resolution.UNDO)
+        return ResolveResult.DONE, resolved
 
-    async def spam(self, message: GroupMessage, settings: GroupSettings, by: str) -> Incident | None:
-        """An admin says that a message is spam: it is deleted, also in dry run; None where its author is exempt."""
-        tools = self._tools
-        if await self._is_exempt(message):
+    async def mark_spam(self, message: GroupMessage, settings: GroupSettings, by: str) -> Incident | None:
+        """Deletes a message as spam, also in dry run, and learns it; None if its author is exempt."""
+        if await self._exemptions.find(message) is not None:
             return None
-        finding = self._finding(message, f"{message_version(message)}-a", Source.ADMIN, by)
-        incident = await tools.enforcement.enforce(finding, settings)
+        finding = self._create_finding(message, f"{message_version(message)}-a", Source.ADMIN, by)
+        incident = await self._enforcement.enforce(finding, settings)
         return (await self.resolve(incident, Resolution.CONFIRM, settings, by))[1]
 
-    async def ham(self, message: GroupMessage, settings: GroupSettings, by: str) -> None:
-        """An admin says that a message is none; what was done about it is undone."""
-        for incident in await self._tools.records.incidents.about(message.group_id, message.message_id):
+    async def mark_ham(self, message: GroupMessage, settings: GroupSettings, by: str) -> None:
+        """Undoes the latest incident of a message, or learns the message as ham if there is none."""
+        for incident in await self._incidents.list_for_message(message.group_id, message.message_id):
             if incident.undone_by is None:
                 await self.resolve(incident, Resolution.UNDO, settings, by)
                 return
-        normal = normalise(message.text or message.forwarded)
-        await self._tools.precedents.set(message.group_id, shown_text(message), is_ham=True)
-        await self._tools.teacher.learn(message.group_id, normal, features(message, normal), is_spam=False)
+        await self._feedback.learn_ham(message)
 
-    async def warn(self, message: GroupMessage, settings: GroupSettings) -> Warned | None:
-        """An admin warns the author of a message, once for each; None where the author is exempt, or a channel."""
-        who = message.author
-        if who.kind is AuthorKind.CHANNEL or await self._is_exempt(message):
+    async def warn(self, message: GroupMessage, settings: GroupSettings) -> WarnResult | None:
+        """Warns the author of a message, once per message; None if the author is exempt or a channel."""
+        author = message.author
+        if author.kind is AuthorKind.CHANNEL or await self._exemptions.find(message) is not None:
             return None
-        source = f"message {message.message_id}"
-        count = await self._tools.records.warnings.warn(message.group_id, who.id, source)
+        count = await self._warnings.warn(message.group_id, author.id, f"message {message.message_id}")
         if count < WARNINGS_TO_MUTE:
-            return Warned(count, is_muted=False)
-        finding = self._finding(message, message_version(message), Source.ADMIN, "")
-        done = await self._tools.enforcement.mute(finding, settings)
-        return Warned(count, is_muted=done.is_effective)
+            return WarnResult(count, is_muted=False)
+        finding = self._create_finding(message, message_version(message), Source.ADMIN, "")
+        result = await self._enforcement.mute(finding, settings)
+        return WarnResult(count, is_muted=result.is_effective)
 
     async def unwarn(self, message: GroupMessage) -> int | None:
-        """An admin takes back the author's latest warning; how many are left, None where there was none."""
-        who, warnings = message.author, self._tools.records.warnings
-        before = await warnings.count(message.group_id, who.id)
-        left = await warnings.take_back_latest(message.group_id, who.id)
-        if left is not None and before >= WARNINGS_TO_MUTE > left:
-            await self._tools.sanctions.unmute(message.group_id, who.id)
-        return left
+        """Takes back the author's latest warning; returns the number that is left, None if there was none."""
+        return await self._enforcement.unwarn(message.group_id, message.author.id)
 
     async def report(self, message: GroupMessage, reporter_id: int, settings: GroupSettings) -> ReportResult:
-        """A member reports a message: it is judged again, and from the threshold on admins get a card in any case."""
-        tools = self._tools
-        if await self._is_exempt(message):
+        """Records a member's report and judges the message again; enough reports create a card in any case."""
+        if await self._exemptions.find(message) is not None:
             return ReportResult.EXEMPT
-        report = await tools.reports.report(message.group_id, message.message_id, reporter_id)
-        if report.result is not Reported.TAKEN:
-            return ReportResult(report.result.value)
-        await tools.pipeline.handle(message, settings, reported=True)
-        known = await tools.records.incidents.about(message.group_id, message.message_id)
+        report = await self._reports.add(message.group_id, message.message_id, reporter_id)
+        if report.status is not ReportStatus.TAKEN:
+            return ReportResult(report.status.value)
+        await self._pipeline.handle(message, settings, reported=True)
+        known = await self._incidents.list_for_message(message.group_id, message.message_id)
         if report.count >= settings.report_threshold and not known:
-            finding = self._finding(message, f"{message_version(message)}-r", Source.REPORT, str(report.count))
-            await tools.enforcement.enforce(finding, settings)
+            finding = self._create_finding(
+                message, f"{message_version(message)}-r", Source.REPORT, str(report.count)
+            )  # fmt: skip
+            await self._enforcement.enforce(finding, settings)
         return ReportResult.TAKEN
 
-    async def _learn(self, incident: Incident, *, is_spam: bool) -> None:
-        """What an admin decided is known from now on; a text that is erased teaches nothing."""
-        finding = incident.finding
-        if incident.is_erased or not finding.text:
-            return
-        await self._tools.precedents.set(finding.group_id, finding.text, is_ham=not is_spam)
-        normal = normalise(finding.text)
-        await self._tools.teacher.learn(finding.group_id, normal, finding.features, is_spam=is_spam)
-
-    async def _is_exempt(self, message: GroupMessage) -> bool:
-        return exempt(message, await self._tools.staff.staff(message.group_id), self._self_id) is not None
-
-    def _finding(self, message: GroupMessage, version: str, source: Source, detail: str) -> Finding:
+    def _create_finding(self, message: GroupMessage, version: str, source: Source, detail: str) -> Finding:
         normal = normalise(message.text or message.forwarded)
-        charge = Charge(Category.UNSURE, 100, source, CARD if source is Source.REPORT else DELETE, detail)
-        # What a person orders is done, whatever the bot may do by itself.
-        found = features(message, normal)
-        return create_finding(message, version, charge, found, self._tools.clock.now(), dry_run=False)
+        assessment = Assessment(Category.UNSURE, 100, source, CARD if source is Source.REPORT else DELETE, detail)
+        # Never a dry run: an admin's order is carried out in every mode.
+        features = extract_features(message, normal)
+        return create_finding(message, version, assessment, features, self._clock.now(), dry_run=False)

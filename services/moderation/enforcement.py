@@ -1,189 +1,207 @@
-"""Doing it: recorded first, then the sanction, then the deletion, then the card; repeating it changes nothing.
+"""Enforces findings: records the incident, then sanctions, deletes and shows the card. Every step is idempotent.
 
-The sanction comes before the deletion, so that whoever is muted cannot write on while messages are being deleted.
+The sanction precedes the deletion, so that a muted author cannot post more while messages are being deleted.
 """
-
-from dataclasses import dataclass
 
 import structlog
 
 from core.clock import Clock
-from services.moderation.domain.incident import Finding, Incident
+from services.moderation.alerts import AdminAlerts
+from services.moderation.domain.incident import Finding, Incident, Resolution
 from services.moderation.domain.message import AuthorKind
-from services.moderation.domain.policy import MUTE, Sanction, plan_for_warnings
-from services.moderation.domain.ports import Cards, Done, Sanctions
+from services.moderation.domain.policy import MUTE, WARNINGS_TO_MUTE, Sanction, sanction_for_warnings
+from services.moderation.domain.ports import ActionResult, Cards, Sanctions
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Category
-from services.moderation.judging.budget import Reminders
-from services.moderation.records.counts import Counts, Statistics
+from services.moderation.records.counts import Counts, DailyCounts
+from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.warning_ledger import WarningLedger
 
 log = structlog.get_logger()
 
-RIGHT_PAUSE_S = 24 * 3600
-RIGHT_PAUSE_LONGEST_S = 7 * 24 * 3600
-"""A right that is missing is told of, and again a day later, two days after that, and at last once a week."""
-
-
-@dataclass(frozen=True, slots=True)
-class Records:
-    """Where what was done is written down."""
-
-    incidents: IncidentStore
-    warnings: WarningLedger
-    statistics: Statistics
-
 
 class Enforcement:
-    """Carries incidents out.
-
-    Args:
-        records: where it is written down.
-        sanctions: what can be done in a group.
-        cards: what its people are shown.
-        reminders: what was told already.
-        clock: the time.
-    """
+    """Carries out incidents and the decisions of admins about them."""
 
     def __init__(
-        self, records: Records, sanctions: Sanctions, cards: Cards, reminders: Reminders, clock: Clock
+        self,
+        incidents: IncidentStore,
+        warnings: WarningLedger,
+        counts: DailyCounts,
+        sanctions: Sanctions,
+        cards: Cards,
+        alerts: AdminAlerts,
+        clock: Clock,
     ) -> None:
-        self._records = records
+        self._incidents = incidents
+        self._warnings = warnings
+        self._counts = counts
         self._sanctions = sanctions
         self._cards = cards
-        self._reminders = reminders
+        self._alerts = alerts
         self._clock = clock
 
     async def enforce(self, finding: Finding, settings: GroupSettings) -> Incident:
-        """Do what a finding calls for, unless as much was done about that message before."""
-        for earlier in await self._records.incidents.about(finding.group_id, finding.message_ids[0]):
+        """Records and enforces a finding, unless an earlier version of the message was treated at least as severely."""
+        for earlier in await self._incidents.list_for_message(finding.group_id, finding.message_ids[0]):
             if earlier.finding.version != finding.version and _covers(earlier, finding):
                 return await self.finish(earlier, settings)
-        return await self.finish(await self._records.incidents.record(finding), settings)
+        return await self.finish(await self._incidents.record(finding), settings)
 
     async def finish(self, incident: Incident, settings: GroupSettings) -> Incident:
-        """Carry an incident out from where its record says, unless it is done or somebody is about it."""
-        incidents = self._records.incidents
+        """Continues an incident from its recorded progress, unless it is finished or another replica has its lease."""
+        incidents = self._incidents
         taken = await incidents.take(incident.id)
         if taken is None:
             return await incidents.get(incident.id) or incident
         if taken.is_resolved:
-            return await self.conclude(taken, settings)
-        plan = taken.finding.plan
+            return await self._conclude(taken, settings)
+        finding, plan = taken.finding, taken.finding.plan
         log.info(
-            "moderation.incident", incident=taken.id, group_id=taken.finding.group_id,
-            category=taken.finding.category.value, confidence=taken.finding.confidence,
-            source=taken.finding.source.value, deletes=plan.delete, sanction=plan.sanction.value,
-            dry_run=taken.finding.dry_run,
+            "moderation.incident", incident=taken.id, group_id=finding.group_id, category=finding.category.value,
+            confidence=finding.confidence, source=finding.source.value, deletes=plan.delete,
+            sanction=plan.sanction.value, dry_run=finding.dry_run,
         )  # fmt: skip
-        if not taken.finding.dry_run:
+        if not finding.dry_run:
             if plan.sanction is not Sanction.NONE and taken.sanctioned is None:
-                taken = await incidents.note(taken.id, sanctioned=await self._sanction(taken, settings)) or taken
+                sanctioned = await self._sanction(taken, settings)
+                taken = await incidents.save_progress(taken.id, sanctioned=sanctioned) or taken
             if plan.delete and taken.deleted is None:
-                taken = await incidents.note(taken.id, deleted=await self.delete(taken.finding, settings)) or taken
-        place = (taken.card_chat_id, taken.card_message_id)
-        if place[1] is None:
-            place = await self._card(taken, settings)
-        card = (place[0], place[1]) if place[0] is not None and place[1] is not None else None
-        finished = await incidents.note(taken.id, card=card, finished=True) or taken
-        figures = Counts(acted=1) if finished.has_acted else Counts(carded=1)
-        await self._records.statistics.count(finished.finding.group_id, figures)
+                deleted = await self._delete(finding, settings)
+                taken = await incidents.save_progress(taken.id, deleted=deleted.value) or taken
+        card = await self._find_or_show_card(taken, settings)
+        finished = await incidents.save_progress(taken.id, card=card, finished=True) or taken
+        counts = Counts(acted=1) if finished.has_acted else Counts(carded=1)
+        await self._counts.add(finished.finding.group_id, counts)
         return finished
 
-    async def conclude(self, incident: Incident, settings: GroupSettings) -> Incident:
-        """Do what follows from what a person said of an incident, and show it; repeating it changes nothing."""
-        incidents, finding = self._records.incidents, incident.finding
+    async def finish_orphans(self, groups: GroupStore) -> None:
+        """Finishes incidents whose replica died or was cut off."""
+        for incident in await self._incidents.list_orphans():
+            settings = await groups.get(incident.finding.group_id)
+            if settings is not None:
+                await self.finish(incident, settings)
+
+    async def resolve(
+        self, incident: Incident, resolution: Resolution, settings: GroupSettings, by: str
+    ) -> Incident | None:
+        """Records and carries out an admin's decision; None if it came too late, see `IncidentStore.resolve`.
+
+        The card shows `by`, the admin's name.
+        """
+        resolved = await self._incidents.resolve(incident.id, resolution, by)
+        if resolved is None:
+            return None
+        log.info(
+            "moderation.incident_resolved",
+            incident=incident.id,
+            group_id=settings.group_id,
+            resolution=resolution.value,
+        )
+        concluded = await self._conclude(resolved, settings)
+        if resolution is Resolution.UNDO:
+            await self._counts.add(settings.group_id, Counts(undone=1))
+        return concluded
+
+    async def mute(self, finding: Finding, settings: GroupSettings) -> ActionResult:
+        """Mutes the author of a finding for a day, counted from the finding."""
+        until = finding.until or self._clock.now() + MUTE
+        result = await self._sanctions.mute(finding.group_id, finding.author.id, until)
+        await self._alerts.report_right(settings, "restrict", result)
+        return result
+
+    async def unwarn(self, group_id: int, member_id: int) -> int | None:
+        """Takes back a member's latest warning and the mute that it led to.
+
+        Returns the number of warnings that are left, None if there was none.
+        """
+        before = await self._warnings.count(group_id, member_id)
+        left = await self._warnings.take_back_latest(group_id, member_id)
+        if left is not None and before >= WARNINGS_TO_MUTE > left:
+            await self._sanctions.unmute(group_id, member_id)
+        return left
+
+    async def delete_late_parts(self, group_id: int, message_ids: tuple[int, ...]) -> None:
+        """Deletes late parts of an album whose other parts have been deleted."""
+        await self._sanctions.delete(group_id, message_ids)
+
+    async def _conclude(self, incident: Incident, settings: GroupSettings) -> Incident:
+        """Carries out an admin's decision and updates the card. Idempotent."""
+        incidents, finding = self._incidents, incident.finding
         if incident.undone_by is not None:
-            await self.lift(incident)
+            await self._lift(incident)
         else:
             if incident.banned_by is not None:
-                await self.ban(finding, settings)
-            # What is confirmed in dry run is only learned, and an insult stays where it is.
-            is_wrong = not finding.dry_run and finding.category is not Category.TOXIC
-            if not incident.is_deleted and (is_wrong or incident.banned_by is not None):
-                deleted = await self.delete(finding, settings)
-                incident = await incidents.note(incident.id, deleted=deleted.value) or incident
+                await self._ban(finding, settings)
+            # A confirmation only teaches in dry run, and does not delete an insult.
+            is_deletable = not finding.dry_run and finding.category is not Category.TOXIC
+            if not incident.is_deleted and (is_deletable or incident.banned_by is not None):
+                deleted = await self._delete(finding, settings)
+                incident = await incidents.save_progress(incident.id, deleted=deleted.value) or incident
         await self._cards.refresh(incident, settings)
-        return await incidents.note(incident.id, finished=True) or incident
+        return await incidents.save_progress(incident.id, finished=True) or incident
 
-    async def delete(self, finding: Finding, settings: GroupSettings) -> Done:
-        """Take the messages of a finding away."""
-        done = await self._sanctions.delete(finding.group_id, finding.message_ids)
-        await self._told(settings, "delete", done)
-        return done
+    async def _delete(self, finding: Finding, settings: GroupSettings) -> ActionResult:
+        result = await self._sanctions.delete(finding.group_id, finding.message_ids)
+        await self._alerts.report_right(settings, "delete", result)
+        return result
 
-    async def ban(self, finding: Finding, settings: GroupSettings) -> Done:
-        """Throw the author of a finding out."""
-        done = await self._sanctions.ban(finding.group_id, finding.author.id, finding.author.kind)
-        await self._told(settings, "restrict", done)
-        return done
+    async def _ban(self, finding: Finding, settings: GroupSettings) -> ActionResult:
+        result = await self._sanctions.ban(finding.group_id, finding.author.id, finding.author.kind)
+        await self._alerts.report_right(settings, "restrict", result)
+        return result
 
-    async def mute(self, finding: Finding, settings: GroupSettings) -> Done:
-        """Silence the author of a finding for a day from when it was found."""
-        until = finding.until or self._clock.now() + MUTE
-        done = await self._sanctions.mute(finding.group_id, finding.author.id, until)
-        await self._told(settings, "restrict", done)
-        return done
-
-    async def lift(self, incident: Incident) -> None:
-        """Take back what an incident's author got for it; what was deleted cannot be brought back."""
-        finding = incident.finding
-        who = finding.author
+    async def _lift(self, incident: Incident) -> None:
+        """Lifts the sanctions of an incident. Deleted messages cannot be restored."""
+        finding, author = incident.finding, incident.finding.author
         if finding.dry_run and incident.banned_by is None:
             return
         if incident.banned_by is not None or finding.plan.sanction is Sanction.BAN:
-            await self._sanctions.unban(finding.group_id, who.id, who.kind)
-        if who.kind is AuthorKind.CHANNEL:
+            await self._sanctions.unban(finding.group_id, author.id, author.kind)
+        if author.kind is AuthorKind.CHANNEL:
             return
         if finding.plan.sanction is Sanction.WARN:
-            await self._records.warnings.take_back(finding.group_id, warned_for(incident))
+            await self._warnings.take_back(finding.group_id, _warning_source(incident))
         if finding.plan.sanction is Sanction.MUTE or (incident.sanctioned or "").startswith("muted"):
-            await self._sanctions.unmute(finding.group_id, who.id)
+            await self._sanctions.unmute(finding.group_id, author.id)
 
-    async def warn(self, incident: Incident, settings: GroupSettings) -> str:
-        """Warn the author of an incident, and mute them where that was once too often; what the record says of it."""
+    async def _warn(self, incident: Incident, settings: GroupSettings) -> str:
+        """Warns the author, and mutes after too many warnings; returns the result to record."""
         finding = incident.finding
-        count = await self._records.warnings.warn(finding.group_id, finding.author.id, warned_for(incident))
+        count = await self._warnings.warn(finding.group_id, finding.author.id, _warning_source(incident))
         await self._cards.warn(incident, settings, count)
-        if plan_for_warnings(count) is not Sanction.MUTE:
+        if sanction_for_warnings(count) is not Sanction.MUTE:
             return f"warned {count}"
-        done = await self.mute(finding, settings)
-        return f"muted {count}" if done.is_effective else done.value
+        result = await self.mute(finding, settings)
+        return f"muted {count}" if result.is_effective else result.value
 
     async def _sanction(self, incident: Incident, settings: GroupSettings) -> str:
+        """Applies the planned sanction; returns the result to record."""
         match incident.finding.plan.sanction:
             case Sanction.WARN:
-                return await self.warn(incident, settings)
+                return await self._warn(incident, settings)
             case Sanction.MUTE:
                 return (await self.mute(incident.finding, settings)).value
             case Sanction.BAN:
-                return (await self.ban(incident.finding, settings)).value
+                return (await self._ban(incident.finding, settings)).value
             case Sanction.NONE:
-                return Done.DONE.value
+                return ActionResult.DONE.value
 
-    async def _card(self, incident: Incident, settings: GroupSettings) -> tuple[int | None, int | None]:
-        """Show the card; a flood of one member has one for all its messages."""
+    async def _find_or_show_card(self, incident: Incident, settings: GroupSettings) -> tuple[int, int] | None:
+        """Returns chat and message id of the card; the messages of one author's flood share a card."""
+        if incident.card_message_id is not None:
+            return None if incident.card_chat_id is None else (incident.card_chat_id, incident.card_message_id)
         if incident.finding.category is Category.FLOOD:
-            shown = await self._records.incidents.recent_card(incident)
-            if shown is not None:
-                return shown
-        place = await self._cards.show(incident, settings)
-        return (None, None) if place is None else (place.chat_id, place.message_id)
-
-    async def _told(self, settings: GroupSettings, right: str, done: Done) -> None:
-        """Tell a group's admins of a right that is missing, once in a while; forget it where it is there."""
-        if done is Done.NO_RIGHT:
-            log.warning("moderation.right_missing", group_id=settings.group_id, right=right)
-            if await self._reminders.due(settings.group_id, right, RIGHT_PAUSE_S, RIGHT_PAUSE_LONGEST_S):
-                key = "moderation-no-right-delete" if right == "delete" else "moderation-no-right-restrict"
-                await self._cards.alert(settings, key)
-        elif done is Done.DONE:
-            await self._reminders.forget(settings.group_id, right)
+            shared = await self._incidents.find_recent_card(incident)
+            if shared is not None:
+                return shared
+        shown = await self._cards.show(incident, settings)
+        return None if shown is None else (shown.chat_id, shown.message_id)
 
 
 def _covers(earlier: Incident, finding: Finding) -> bool:
-    """Whether what was done about another version of the message is as much as this one calls for."""
+    """Returns whether an incident of another version was at least as severe."""
     return (
         earlier.undone_by is None
         and earlier.finding.dry_run == finding.dry_run
@@ -191,6 +209,5 @@ def _covers(earlier: Incident, finding: Finding) -> bool:
     )
 
 
-def warned_for(incident: Incident) -> str:
-    """What the warning of an incident is known by."""
+def _warning_source(incident: Incident) -> str:
     return f"incident {incident.id}"

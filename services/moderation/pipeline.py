@@ -1,7 +1,7 @@
-"""From a message to what is done about it: gate, normalise, rules, local score, judge, policy, enforcement.
+"""Moderation pipeline: exemptions, rules, features, local score, judge, policy, enforcement.
 
-The order is the policy. What is cheap and sure comes first, a model is asked about what is left, and code decides what
-follows from its verdict. A step that can be repeated, on this replica or another, changes nothing the second time.
+The order is the policy: cheap and certain checks first, the model for the rest, and code maps its verdict to an
+action. Every step is idempotent, on this replica and on others.
 """
 
 from dataclasses import dataclass, replace
@@ -11,7 +11,8 @@ from typing import Protocol
 import structlog
 
 from core.clock import Clock
-from services.moderation.domain.incident import Charge, Finding, Source, create_finding, shown_text
+from services.moderation.alerts import AdminAlerts
+from services.moderation.domain.incident import Assessment, Finding, Source, create_finding
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.policy import (
     CARD,
@@ -22,76 +23,44 @@ from services.moderation.domain.policy import (
     plan_for_rule,
     plan_in_outage,
 )
-from services.moderation.domain.ports import Cards, Sanctions, StaffList
-from services.moderation.domain.rule_set import RuleSet
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.thresholds import HIGH
-from services.moderation.domain.verdict import Category, Judged, Judgement, Unjudged, Why
+from services.moderation.domain.verdict import Category, Judgement, NoVerdictReason, Unjudged
 from services.moderation.enforcement import Enforcement
-from services.moderation.judging.budget import Reminders
-from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.records.counts import Counts
-from services.moderation.records.members import is_meaningful
-from services.moderation.records.message_log import Entry, MessageLog
+from services.moderation.records.message_log import LogEntry, MessageLog
 from services.moderation.records.pending import PendingMessages
-from services.moderation.screening.escalation import Facts, reason_to_judge
-from services.moderation.screening.exemptions import exempt
-from services.moderation.screening.features import features
-from services.moderation.screening.known_ham import KnownHam
+from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.rules import Rule, RuleHit
-from services.moderation.text.normalise import Normal, normalise
+from services.moderation.screening.screener import Screener, Screening, ScreeningFacts
+from services.moderation.text.normalise import Normal
 
 log = structlog.get_logger()
 
-OUTAGE_PAUSE_S = 3600
-OUTAGE_PAUSE_LONGEST_S = 24 * 3600
-BUDGET_PAUSE_S = 20 * 3600
-"""Once a day, also where the day before ended late."""
 
+class MessageJudge(Protocol):
+    """Gives verdicts."""
 
-class RuleBook(Protocol):
-    """Looks whether a message breaks its group's rules."""
-
-    async def check(
-        self, message: GroupMessage, normal: Normal, rules: RuleSet, *, is_newcomer: bool
-    ) -> tuple[RuleHit, ...]:
-        """What it breaks, the decisive first."""
-        ...
-
-
-class Scores(Protocol):
-    """Says how much a message is like spam, without asking anybody."""
-
-    async def score(self, group_id: int, normal: Normal, features: frozenset[str]) -> int:
-        """0 to 100."""
-        ...
-
-
-class Judges(Protocol):
-    """Says what a message is."""
-
-    async def judge(
-        self, message: GroupMessage, normal: Normal, settings: GroupSettings, *, local_only: bool
-    ) -> Judgement:
-        """A verdict, or why there is none."""
+    async def judge(self, message: GroupMessage, normal: Normal, settings: GroupSettings) -> Judgement:
+        """Returns a verdict, or the reason why there is none."""
         ...
 
 
 class Stage(StrEnum):
-    """How far a message came."""
+    """The stage at which processing of a message ended."""
 
     EXEMPT = "exempt"
     REPEATED = "repeated"
-    """It was judged before."""
+    """This version was processed before."""
     PASSED = "passed"
     FOUND = "found"
     WAITS = "waits"
-    """Nobody could judge it; it is judged again later."""
+    """No verdict yet; it is judged again later."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModerationOutcome:
-    """What became of a message; `removed`: it is gone, so nobody should answer it."""
+    """Result for a message. A `removed` one is deleted and must not be answered."""
 
     stage: Stage
     removed: bool = False
@@ -99,38 +68,20 @@ class ModerationOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineServices:
-    """What the pipeline works with, in the order in which it is used."""
-
-    staff: StaffList
-    journal: MessageLog
-    rules: RuleBook
-    scores: Scores
-    precedents: KnownHam
-    privacy: RemoteJudgingConsent
-    judge: Judges
-    enforcement: Enforcement
-    waiting: PendingMessages
-    sanctions: Sanctions
-    cards: Cards
-    reminders: Reminders
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True)
 class _Case:
-    """A message on its way."""
+    """A screened message in processing."""
 
-    entry: Entry
+    entry: LogEntry
     settings: GroupSettings
-    own: Normal
-    """The author's own words."""
-    facts: Facts
-    local_only: bool = False
+    screening: Screening
 
     @property
     def message(self) -> GroupMessage:
         return self.entry.message
+
+    @property
+    def facts(self) -> ScreeningFacts:
+        return self.screening.facts
 
     @property
     def subject(self) -> Subject:
@@ -139,176 +90,179 @@ class _Case:
 
 
 class Pipeline:
-    """Takes the messages of moderated groups.
+    """Processes the messages of moderated groups."""
 
-    Args:
-        tools: what it works with.
-        self_id: the bot itself, whose messages are let through.
-    """
-
-    def __init__(self, tools: PipelineServices, self_id: int) -> None:
-        self._tools = tools
-        self._self_id = self_id
+    def __init__(
+        self,
+        exemptions: Exemptions,
+        message_log: MessageLog,
+        screener: Screener,
+        judge: MessageJudge,
+        enforcement: Enforcement,
+        pending: PendingMessages,
+        alerts: AdminAlerts,
+        clock: Clock,
+    ) -> None:
+        self._exemptions = exemptions
+        self._message_log = message_log
+        self._screener = screener
+        self._judge = judge
+        self._enforcement = enforcement
+        self._pending = pending
+        self._alerts = alerts
+        self._clock = clock
 
     async def handle(
         self, message: GroupMessage, settings: GroupSettings, *, album: str | None = None, reported: bool = False
     ) -> ModerationOutcome:
-        """Judge a message, or a version of an edited one, and do what follows. May be repeated.
+        """Judges a message or a version of an edited one, and enforces the result. Idempotent.
 
-        Args:
-            message: the message, all known parts of an album in one.
-            settings: of its group.
-            album: what tells the album, where it is one.
-            reported: a member asks for another look.
+        An album is one message with all known parts, and its id in `album`. A reported message is judged even if it
+        was processed before.
         """
-        tools = self._tools
-        if exempt(message, await tools.staff.staff(message.group_id), self._self_id) is not None:
+        if await self._exemptions.find(message) is not None:
             return ModerationOutcome(Stage.EXEMPT)
-        entry = Entry(message, album, reported)
-        sight, standing = await tools.journal.open(entry)
-        if sight.is_removed:
-            return await self._after_removal(entry, settings, is_settled=sight.is_settled)
-        if sight.is_settled:
+        entry = LogEntry(message, album, reported)
+        version, member = await self._message_log.open(entry)
+        if version.is_removed:
+            return await self._delete_late_part(entry, settings, is_settled=version.is_settled)
+        if version.is_settled:
             return ModerationOutcome(Stage.REPEATED)
-        is_newcomer = standing.is_newcomer(tools.clock.now())
-        case, hits = await self._examined(entry, settings, is_newcomer=is_newcomer, adds_link=sight.adds_link)
-        return await self._decided(case, hits)
+        screening = await self._screener.screen(
+            message,
+            settings.rules,
+            is_newcomer=member.is_newcomer(self._clock.now()),
+            is_reported=reported,
+            adds_link=version.adds_link,
+        )
+        return await self._decide(_Case(entry, settings, screening))
 
     async def rejudge(self, message: GroupMessage, version: str, settings: GroupSettings) -> ModerationOutcome:
-        """Judge a message again that nobody could judge when it came."""
-        tools = self._tools
+        """Judges a pending message again."""
         outcome = ModerationOutcome(Stage.EXEMPT)
-        if settings.is_on and exempt(message, await tools.staff.staff(message.group_id), self._self_id) is None:
-            entry = Entry(message, reported=version.endswith("-r"))
-            standing = await tools.journal.members.standing(message.group_id, message.author.id)
-            is_newcomer = standing.is_newcomer(tools.clock.now())
-            case, _ = await self._examined(entry, settings, is_newcomer=is_newcomer, adds_link=False, again=True)
-            known = await self._is_known_ham(case)
-            outcome = await self._passed(case, Counts()) if known else await self._judged(case, again=True)
+        if settings.is_on and await self._exemptions.find(message) is None:
+            entry = LogEntry(message, is_reported=version.endswith("-r"))
+            member = await self._message_log.member(message.group_id, message.author.id)
+            screening = await self._screener.screen(
+                message,
+                settings.rules,
+                is_newcomer=member.is_newcomer(self._clock.now()),
+                is_reported=entry.is_reported,
+                adds_link=False,
+                is_repeated=True,
+            )
+            case = _Case(entry, settings, screening)
+            is_ham = await self._screener.is_known_ham(message)
+            outcome = await self._pass(case, Counts()) if is_ham else await self._ask_judge(case, again=True)
         if outcome.stage is not Stage.WAITS:
-            await tools.waiting.done(message, version)
+            await self._pending.delete(message, version)
             if outcome.stage is not Stage.EXEMPT:
-                await tools.reminders.forget(message.group_id, "outage")
+                await self._alerts.reset_outage(message.group_id)
         return outcome
 
-    async def _after_removal(self, entry: Entry, settings: GroupSettings, *, is_settled: bool) -> ModerationOutcome:
-        """Another part or version of what was deleted: a late part of an album goes the same way."""
+    async def _delete_late_part(
+        self, entry: LogEntry, settings: GroupSettings, *, is_settled: bool
+    ) -> ModerationOutcome:
+        """Handles another part or version of a deleted message; a late part of an album is deleted, too."""
         if not is_settled:
             if entry.album is not None and not settings.is_dry:
-                await self._tools.sanctions.delete(entry.message.group_id, entry.message.message_ids)
-            await self._tools.journal.close(entry, Counts(seen=1), removed=True, meaningful=None)
+                await self._enforcement.delete_late_parts(entry.message.group_id, entry.message.message_ids)
+            await self._message_log.close(entry, Counts(seen=1), removed=True, meaningful=None)
         return ModerationOutcome(Stage.REPEATED, removed=True)
 
-    async def _examined(
-        self, entry: Entry, settings: GroupSettings, *, is_newcomer: bool, adds_link: bool, again: bool = False
-    ) -> tuple[_Case, tuple[RuleHit, ...]]:
-        """Everything that is found out without asking anybody."""
-        message, tools = entry.message, self._tools
-        own = normalise(message.text)
-        # A bare forward is judged by what it shows.
-        shown = own if own.text else normalise(message.forwarded)
-        # What came again and again was seen when it came: a second look at it is no further message.
-        looked_at = again or entry.reported
-        hits = () if looked_at else await tools.rules.check(message, own, settings.rules, is_newcomer=is_newcomer)
-        found = features(message, shown)
-        facts = Facts(
-            has_words=bool(shown.text or message.links or message.buttons),
-            is_meaningful=is_meaningful(shown.text),
-            is_newcomer=is_newcomer,
-            is_reported=entry.reported,
-            adds_link=adds_link,
-            breaks_rule=any(not hit.decisive for hit in hits),
-            features=found,
-            score=await tools.scores.score(message.group_id, shown, found) if shown.text else 0,
-        )
-        return _Case(entry, settings, own, facts, not await tools.privacy.is_allowed(settings)), hits
-
-    async def _decided(self, case: _Case, hits: tuple[RuleHit, ...]) -> ModerationOutcome:
-        hit = next((hit for hit in hits if hit.decisive), None)
+    async def _decide(self, case: _Case) -> ModerationOutcome:
+        hit = next((hit for hit in case.screening.hits if hit.decisive), None)
         if hit is not None:
-            category = Category.FLOOD if hit.rule in {Rule.FLOOD, Rule.DUPLICATE} else Category.OFF_TOPIC
-            charge = Charge(category, 100, Source.RULE, plan_for_rule(), f"{hit.rule}: {hit.detail}")
-            return await self._found(case, self._finding(case, charge), Counts(seen=1))
-        reason = reason_to_judge(case.facts)
-        if reason is None or await self._is_known_ham(case):
-            return await self._passed(case, Counts(seen=1))
-        log.debug("moderation.judged_because", group_id=case.message.group_id, reason=reason.value)
-        return await self._judged(case)
+            return await self._enforce(case, self._assess_hit(hit), Counts(seen=1))
+        reason = case.facts.escalation
+        if reason is None or await self._screener.is_known_ham(case.message):
+            return await self._pass(case, Counts(seen=1))
+        log.debug("moderation.escalated", group_id=case.message.group_id, reason=reason.value)
+        return await self._ask_judge(case)
 
-    async def _is_known_ham(self, case: _Case) -> bool:
-        """Whether an admin said of this very text that it is no spam."""
-        return await self._tools.precedents.are_ham(case.message.group_id, shown_text(case.message))
-
-    async def _judged(self, case: _Case, *, again: bool = False) -> ModerationOutcome:
-        judgement = await self._tools.judge.judge(case.message, case.own, case.settings, local_only=case.local_only)
+    async def _ask_judge(self, case: _Case, *, again: bool = False) -> ModerationOutcome:
+        judgement = await self._judge.judge(case.message, case.screening.own, case.settings)
         if isinstance(judgement, Unjudged):
-            return await self._unjudged(case, judgement, again=again)
-        asked = not judgement.cached
-        figures = Counts(
-            seen=int(not again), judged=1, asked=int(asked),
+            return await self._handle_missing_verdict(case, judgement, again=again)
+        counts = Counts(
+            seen=int(not again), judged=1, asked=int(not judgement.cached),
             input_tokens=judgement.input_tokens, output_tokens=judgement.output_tokens,
         )  # fmt: skip
         plan = plan_for(judgement, case.subject)
         if plan is NOTHING:
-            return await self._passed(case, figures)
-        return await self._found(case, self._from_verdict(case, judgement, plan), figures)
+            return await self._pass(case, counts)
+        verdict = judgement.verdict
+        assessment = Assessment(
+            verdict.category, verdict.confidence, Source.JUDGE, plan, judgement.evidence.value
+        )  # fmt: skip
+        provider = f"{judgement.provider} · {judgement.model}"
+        return await self._enforce(case, assessment, counts, evidence=verdict.evidence, provider=provider)
 
-    async def _unjudged(self, case: _Case, unjudged: Unjudged, *, again: bool) -> ModerationOutcome:
-        """Nobody is sanctioned without a verdict; what has to be seen by somebody becomes a card."""
+    async def _handle_missing_verdict(self, case: _Case, unjudged: Unjudged, *, again: bool) -> ModerationOutcome:
+        """Never sanctions without a verdict; a case that an admin must see becomes a card."""
         facts, group_id = case.facts, case.message.group_id
-        figures = Counts(seen=int(not again), judged=1, unjudged=int(not again))
-        log.info("moderation.unjudged", group_id=group_id, why=unjudged.why.value)
-        match unjudged.why:
-            case Why.OUTAGE:
-                return await self._in_outage(case, figures, again=again)
-            case Why.REFUSED:
-                return await self._found(case, self._unsure(case, CARD, Source.REFUSED, unjudged.detail), figures)
-            case Why.BUDGET:
-                if await self._tools.reminders.due(group_id, "budget", BUDGET_PAUSE_S, BUDGET_PAUSE_S):
-                    await self._tools.cards.alert(case.settings, "moderation-budget-spent", budget=case.settings.budget)
-            case Why.NO_CONSENT | Why.REJECTED:
+        counts = Counts(seen=int(not again), judged=1, unjudged=int(not again))
+        log.info("moderation.no_verdict", group_id=group_id, reason=unjudged.reason.value)
+        match unjudged.reason:
+            case NoVerdictReason.OUTAGE:
+                return await self._handle_outage(case, counts, again=again)
+            case NoVerdictReason.REFUSED:
+                refused = self._assess_unsure(case, CARD, Source.REFUSED, unjudged.detail)
+                return await self._enforce(case, refused, counts)
+            case NoVerdictReason.BUDGET:
+                await self._alerts.report_spent_budget(case.settings)
+            case NoVerdictReason.NO_CONSENT | NoVerdictReason.REJECTED:
                 pass
         if facts.is_newcomer and facts.score >= HIGH:
-            return await self._found(case, self._unsure(case, CARD, Source.OUTAGE, unjudged.why.value), figures)
-        return await self._passed(case, figures)
+            suspicious = self._assess_unsure(case, CARD, Source.OUTAGE, unjudged.reason.value)
+            return await self._enforce(case, suspicious, counts)
+        return await self._pass(case, counts)
 
-    async def _in_outage(self, case: _Case, figures: Counts, *, again: bool) -> ModerationOutcome:
-        tools, facts = self._tools, case.facts
+    async def _handle_outage(self, case: _Case, counts: Counts, *, again: bool) -> ModerationOutcome:
+        facts = case.facts
         if not again:
-            if await tools.reminders.due(case.message.group_id, "outage", OUTAGE_PAUSE_S, OUTAGE_PAUSE_LONGEST_S):
-                await tools.cards.alert(case.settings, "moderation-outage")
+            await self._alerts.report_outage(case.settings)
             plan = plan_in_outage(is_newcomer=facts.is_newcomer, is_risky=facts.is_risky, score=facts.score)
             if plan is not NOTHING:
-                return await self._found(case, self._unsure(case, plan, Source.OUTAGE, Why.OUTAGE.value), figures)
-            await tools.waiting.put(case.message, case.entry.version)
-            await tools.journal.close(case.entry, figures, removed=False, meaningful=None)
+                clear = self._assess_unsure(case, plan, Source.OUTAGE, NoVerdictReason.OUTAGE.value)
+                return await self._enforce(case, clear, counts)
+            await self._pending.put(case.message, case.entry.version)
+            await self._message_log.close(case.entry, counts, removed=False, meaningful=None)
         return ModerationOutcome(Stage.WAITS)
 
-    async def _passed(self, case: _Case, figures: Counts) -> ModerationOutcome:
-        # An edit is no further message, and a report says nothing about its author.
-        counts = case.message.edited_at is None and not case.entry.reported
-        meaningful = case.facts.is_meaningful if counts else None
-        await self._tools.journal.close(case.entry, figures, removed=False, meaningful=meaningful)
+    async def _pass(self, case: _Case, counts: Counts) -> ModerationOutcome:
+        # An edit is no further message, and a report says nothing about the reported author.
+        is_new = case.message.edited_at is None and not case.entry.is_reported
+        meaningful = case.facts.is_meaningful if is_new else None
+        await self._message_log.close(case.entry, counts, removed=False, meaningful=meaningful)
         return ModerationOutcome(Stage.PASSED)
 
-    async def _found(self, case: _Case, finding: Finding, figures: Counts) -> ModerationOutcome:
+    async def _enforce(
+        self,
+        case: _Case,
+        assessment: Assessment,
+        counts: Counts,
+        *,
+        evidence: str | None = None,
+        provider: str | None = None,
+    ) -> ModerationOutcome:
+        finding = self._to_finding(case, assessment, evidence, provider)
         if case.entry.album is not None:
-            seen = await self._tools.journal.seen.parts(finding.group_id, case.entry.album)
-            # In order, so that all replicas know the album by the same part.
-            finding = replace(finding, message_ids=tuple(sorted({*finding.message_ids, *seen})))
-        incident = await self._tools.enforcement.enforce(finding, case.settings)
-        await self._tools.journal.close(case.entry, figures, removed=incident.is_deleted, meaningful=None)
+            parts = await self._message_log.album_parts(finding.group_id, case.entry.album)
+            # Sorted, so that all replicas identify the album by the same part.
+            finding = replace(finding, message_ids=tuple(sorted({*finding.message_ids, *parts})))
+        incident = await self._enforcement.enforce(finding, case.settings)
+        await self._message_log.close(case.entry, counts, removed=incident.is_deleted, meaningful=None)
         return ModerationOutcome(Stage.FOUND, incident.is_deleted, incident.id)
 
-    def _from_verdict(self, case: _Case, judged: Judged, plan: Plan) -> Finding:
-        verdict = judged.verdict
-        charge = Charge(verdict.category, verdict.confidence, Source.JUDGE, plan, judged.evidence.value)
-        found = self._finding(case, charge)
-        return replace(found, evidence=verdict.evidence, provider=f"{judged.provider} · {judged.model}")
+    def _assess_hit(self, hit: RuleHit) -> Assessment:
+        category = Category.FLOOD if hit.rule in {Rule.FLOOD, Rule.DUPLICATE} else Category.OFF_TOPIC
+        return Assessment(category, 100, Source.RULE, plan_for_rule(), f"{hit.rule}: {hit.detail}")
 
-    def _unsure(self, case: _Case, plan: Plan, source: Source, detail: str) -> Finding:
-        return self._finding(case, Charge(Category.UNSURE, case.facts.score, source, plan, detail))
+    def _assess_unsure(self, case: _Case, plan: Plan, source: Source, detail: str) -> Assessment:
+        return Assessment(Category.UNSURE, case.facts.score, source, plan, detail)
 
-    def _finding(self, case: _Case, charge: Charge) -> Finding:
-        now, dry_run = self._tools.clock.now(), case.settings.is_dry
-        return create_finding(case.message, case.entry.version, charge, case.facts.features, now, dry_run=dry_run)
+    def _to_finding(self, case: _Case, assessment: Assessment, evidence: str | None, provider: str | None) -> Finding:
+        now, dry_run, features = self._clock.now(), case.settings.is_dry, case.facts.features
+        finding = create_finding(case.message, case.entry.version, assessment, features, now, dry_run=dry_run)
+        return replace(finding, evidence=evidence, provider=provider)

@@ -9,7 +9,7 @@ import pytest
 from bot.__main__ import main
 from core.clock import SystemClock
 from core.db.database import Database
-from services.moderation.spam_score.store import BASE, ScoreStore, Stored
+from services.moderation.spam_score.store import BASE, ScoreStore, StoredWeights
 
 LINES = [
     {"label": label, "text": f"{word} {source} {number}", "source": source}
@@ -30,7 +30,7 @@ def write(lines: list[dict[str, object]], name: str = "mine.jsonl") -> str:
     return name
 
 
-async def stored() -> Stored | None:
+async def stored() -> StoredWeights | None:
     """The base that a bot of this installation would load."""
     database = Database("sqlite:///data/understudy.db")
     await database.start()

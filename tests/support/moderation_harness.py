@@ -1,5 +1,5 @@
-"""Moderation without Telegram and models: a real database, the embedded Redis, a scripted judge, a recorder."""
-# ruff: noqa: ARG002 - the recorder and the judge take whatever the protocols hand them
+"""One replica of moderation without Telegram and models: a recording group and a scripted judge."""
+# ruff: noqa: ARG002 - the doubles take every argument of their protocols
 
 from collections import deque
 from collections.abc import Sequence
@@ -10,37 +10,37 @@ from redis.asyncio import Redis
 
 from core.clock import Clock
 from core.db.database import Database
-from services.moderation.actions import ActionServices, ModerationActions
+from core.redis.notify_once import NotifyOnce
+from services.moderation.actions import Feedback, ModerationActions
+from services.moderation.alerts import AdminAlerts
 from services.moderation.domain.incident import Incident
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
-from services.moderation.domain.ports import CardPlace, Done, Staff
+from services.moderation.domain.ports import ActionResult, Administrators, CardLocation
 from services.moderation.domain.settings import GroupSettings, Mode
-from services.moderation.domain.verdict import Category, Evidence, Judged, Judgement, Unjudged, Verdict, Why
-from services.moderation.enforcement import Enforcement, Records
-from services.moderation.judging.budget import Reminders
-from services.moderation.judging.consent import RemoteJudgingConsent
-from services.moderation.maintenance import Maintenance, MaintenanceStores
-from services.moderation.pipeline import Pipeline, PipelineServices
-from services.moderation.records.counts import Statistics
+from services.moderation.domain.verdict import Category, Evidence, Judged, Judgement, NoVerdictReason, Unjudged, Verdict
+from services.moderation.enforcement import Enforcement
+from services.moderation.maintenance import Maintenance, MaintenanceTiming, Retention
+from services.moderation.pipeline import Pipeline
+from services.moderation.records.counts import DailyCounts
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
-from services.moderation.records.members import MemberStore
 from services.moderation.records.message_log import MessageLog
 from services.moderation.records.pending import PendingMessages
 from services.moderation.records.reports import ReportStore
-from services.moderation.records.versions import ProcessedVersions
 from services.moderation.records.warning_ledger import WarningLedger
+from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.known_ham import KnownHam
+from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
+from services.moderation.screening.screener import Screener, SpamScores
 from services.moderation.text.normalise import Normal
-from services.preferences import PreferenceStore
 
 GROUP, NEWCOMER, ADMIN, SELF = -100, 6001, 5001, 42
-OUTAGE = Unjudged(Why.OUTAGE)
+OUTAGE = Unjudged(NoVerdictReason.OUTAGE)
 
 
 def judged(category: Category, confidence: int, evidence: str | None = "x") -> Judged:
-    """A verdict whose evidence was found in the author's text."""
+    """Returns a verdict whose evidence is in the author's text."""
     verdict = Verdict(category=category, confidence=confidence, evidence=evidence)
     return Judged(verdict, Evidence.OWN, "a", "m")
 
@@ -48,71 +48,76 @@ def judged(category: Category, confidence: int, evidence: str | None = "x") -> J
 SCAM = judged(Category.JOB_SCAM, 97)
 
 
-class Recorder:
-    """The group, as far as moderation acts on it: what was done and shown, and what fails."""
+class RecordingGroup:
+    """The ports of one group: records actions and cards, and fails on demand.
+
+    `failures` maps an action's name to the error that its next call raises.
+    """
 
     def __init__(self) -> None:
-        self.acts: list[tuple[Any, ...]] = []
+        self.actions: list[tuple[Any, ...]] = []
         self.cards: list[Incident] = []
         self.refreshed: list[Incident] = []
         self.alerts: list[str] = []
-        self.kills: dict[str, BaseException] = {}
-        self.known = Staff(frozenset({ADMIN}))
+        self.failures: dict[str, BaseException] = {}
+        self.admins = Administrators(frozenset({ADMIN}))
 
-    async def staff(self, group_id: int) -> Staff | None:
-        return self.known
+    @property
+    def action_names(self) -> list[str]:
+        return [action[0] for action in self.actions]
 
-    def _act(self, name: str, *what: object) -> Done:
-        if name in self.kills:
-            raise self.kills.pop(name)
-        self.acts.append((name, *what))
-        return Done.DONE
+    async def get_admins(self, group_id: int) -> Administrators | None:
+        return self.admins
 
-    async def delete(self, group_id: int, message_ids: Sequence[int]) -> Done:
+    def _act(self, name: str, *arguments: object) -> ActionResult:
+        if name in self.failures:
+            raise self.failures.pop(name)
+        self.actions.append((name, *arguments))
+        return ActionResult.DONE
+
+    async def delete(self, group_id: int, message_ids: Sequence[int]) -> ActionResult:
         return self._act("delete", tuple(message_ids))
 
-    async def mute(self, group_id: int, member_id: int, until: datetime) -> Done:
+    async def mute(self, group_id: int, member_id: int, until: datetime) -> ActionResult:
         return self._act("mute", member_id, until)
 
-    async def unmute(self, group_id: int, member_id: int) -> Done:
+    async def unmute(self, group_id: int, member_id: int) -> ActionResult:
         return self._act("unmute", member_id)
 
-    async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> Done:
+    async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:
         return self._act("ban", author_id)
 
-    async def unban(self, group_id: int, author_id: int, kind: AuthorKind) -> Done:
+    async def unban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:
         return self._act("unban", author_id)
 
-    async def show(self, incident: Incident, settings: GroupSettings) -> CardPlace | None:
-        if "show" in self.kills:
-            raise self.kills.pop("show")
+    async def show(self, incident: Incident, settings: GroupSettings) -> CardLocation | None:
+        if "show" in self.failures:
+            raise self.failures.pop("show")
         self.cards.append(incident)
-        return CardPlace(GROUP, 1000 + len(self.cards))
+        return CardLocation(GROUP, 1000 + len(self.cards))
 
     async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
         self.refreshed.append(incident)
 
     async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
-        self.acts.append(("warn", count))
+        self.actions.append(("warn", count))
 
     async def alert(self, settings: GroupSettings, key: str, **arguments: str | int) -> None:
         self.alerts.append(key)
 
 
-class Scripted:
-    """Judges as it is told, and scores everything the same."""
+class ScriptedJudge:
+    """Gives scripted judgements, then the default one; scores every message the same."""
 
     def __init__(self) -> None:
         self.default: Judgement = judged(Category.OK, 99)
         self.script: deque[Judgement] = deque()
-        self.asked = 0
+        self.request_count = 0
         self.fixed_score = 10
         self.learned: list[bool] = []
 
-    async def judge(
-        self, message: GroupMessage, normal: Normal, settings: GroupSettings, *, local_only: bool
-    ) -> Judgement:
-        self.asked += 1
+    async def judge(self, message: GroupMessage, normal: Normal, settings: GroupSettings) -> Judgement:
+        self.request_count += 1
         return self.script.popleft() if self.script else self.default
 
     async def score(self, group_id: int, normal: Normal, features: frozenset[str]) -> int:
@@ -126,55 +131,43 @@ class Scripted:
 
 
 class ModerationHarness:
-    """One replica.
+    """One replica. Replicas of one group share `redis`, `group` and `judge`.
 
     Args:
-        database: its view of the database.
-        redis: what replicas share besides.
-        clock: the time.
-        recorder: the group.
-        judge: who judges.
+        scores: the local score; by default the judge's fixed one.
     """
 
-    def __init__(self, database: Database, redis: Redis, clock: Clock, recorder: Recorder, judge: Scripted) -> None:
-        self.clock, self.recorder, self.judge = clock, recorder, judge
+    def __init__(
+        self,
+        database: Database,
+        redis: Redis,
+        clock: Clock,
+        group: RecordingGroup,
+        judge: ScriptedJudge,
+        scores: SpamScores | None = None,
+    ) -> None:
+        self.clock, self.group, self.judge = clock, group, judge
         self.groups, self.incidents = GroupStore(database, clock), IncidentStore(database, clock)
-        self.statistics, self.waiting = Statistics(database, clock), PendingMessages(database, clock)
-        self.seen, self.warnings = ProcessedVersions(database, clock), WarningLedger(database, clock)
-        records = Records(self.incidents, self.warnings, self.statistics)
-        self.reminders, precedents = Reminders(redis, "t", clock), KnownHam(redis, "t")
-        self.enforcement = Enforcement(records, recorder, recorder, self.reminders, clock)
+        self.counts, self.pending = DailyCounts(database, clock), PendingMessages(database, clock)
+        message_log, warnings = MessageLog(database, clock, self.counts), WarningLedger(database, clock)
+        reports, known_ham = ReportStore(database, clock), KnownHam(redis, "t")
+        exemptions = Exemptions(group, SELF)
+        screener = Screener(RuleEngine(RateWindows(redis, "t")), scores or judge, known_ham)
+        self.alerts = AdminAlerts(group, NotifyOnce(redis, "t:mod", clock))
+        enforcement = Enforcement(self.incidents, warnings, self.counts, group, group, self.alerts, clock)
         self.pipeline = Pipeline(
-            PipelineServices(
-                staff=recorder,
-                journal=MessageLog(database, self.seen, MemberStore(database, clock), self.statistics),
-                rules=RuleEngine(redis, "t"),
-                scores=judge,
-                precedents=precedents,
-                privacy=RemoteJudgingConsent(self.groups, PreferenceStore(database, clock), is_asked=False),
-                judge=judge,
-                enforcement=self.enforcement,
-                waiting=self.waiting,
-                sanctions=recorder,
-                cards=recorder,
-                reminders=self.reminders,
-                clock=clock,
-            ),
-            SELF,
+            exemptions, message_log, screener, judge, enforcement, self.pending, self.alerts, clock
         )
-        reports = ReportStore(database, clock)
-        desk = ActionServices(
-            records, self.enforcement, self.pipeline, reports, precedents, judge, recorder, recorder,
-            recorder, clock,
-        )  # fmt: skip
-        self.desk = ModerationActions(desk, SELF)
-        cared = MaintenanceStores(
-            self.groups, self.waiting, self.incidents, (self.seen, reports, self.warnings, self.statistics), judge
+        self.actions = ModerationActions(
+            exemptions, self.pipeline, enforcement, self.incidents, warnings, reports, Feedback(known_ham, judge), clock
         )
-        self.caretaker = Maintenance(cared, self.pipeline, self.enforcement, recorder, clock)
+        retention = Retention(self.groups, self.incidents, group, (message_log, reports, warnings, self.counts))
+        self.maintenance = Maintenance(
+            self.groups, self.pending, self.pipeline, enforcement, retention, judge, clock, MaintenanceTiming()
+        )
         self.settings = GroupSettings(GROUP, mode=Mode.ENFORCE)
 
     def message(self, text: str = "Hello everybody, how do I set up the heating?", number: int = 1) -> GroupMessage:
-        """What a newcomer writes."""
+        """Returns a newcomer's message."""
         author = Author(NEWCOMER, AuthorKind.USER, "Ann")
         return GroupMessage(GROUP, (number,), author, self.clock.now(), text=text)

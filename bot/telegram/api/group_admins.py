@@ -11,7 +11,7 @@ from aiogram.exceptions import ClientDecodeError, TelegramAPIError
 
 from bot.telegram.api.errors import describe_api_error
 from core.clock import Clock
-from services.moderation.domain.ports import Staff
+from services.moderation.domain.ports import Administrators
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ NEEDED = ("can_delete_messages", "can_restrict_members")
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    staff: Staff | None
+    staff: Administrators | None
     at: float
 
 
@@ -65,9 +65,9 @@ class GroupAdmins:
         self._bot = bot
         self._clock = clock
         self._known: dict[int, _Known] = {}
-        self._asking: dict[int, asyncio.Task[Staff | None]] = {}
+        self._asking: dict[int, asyncio.Task[Administrators | None]] = {}
 
-    async def staff(self, group_id: int) -> Staff | None:
+    async def get_admins(self, group_id: int) -> Administrators | None:
         """Who runs a group; None where Telegram does not tell."""
         return await self._staff(group_id, FRESH_S)
 
@@ -75,7 +75,7 @@ class GroupAdmins:
         """Whether somebody is an admin; not, where Telegram does not tell."""
         for age_s in (FRESH_S, DOUBTED_S):
             staff = await self._staff(group_id, age_s)
-            if staff is not None and user_id in staff.admins:
+            if staff is not None and user_id in staff.user_ids:
                 return True
         return False
 
@@ -92,7 +92,7 @@ class GroupAdmins:
                     return None
         return frozenset(right for right in NEEDED if getattr(me, right, False) is not True)
 
-    async def _staff(self, group_id: int, age_s: float) -> Staff | None:
+    async def _staff(self, group_id: int, age_s: float) -> Administrators | None:
         known = self._known.get(group_id)
         if known is not None:
             limit = FAILED_S if known.staff is None else age_s
@@ -105,9 +105,9 @@ class GroupAdmins:
         # Others may wait for the same answer: whoever stops waiting does not take it from them.
         return await asyncio.shield(asking)
 
-    async def _asked(self, group_id: int) -> Staff | None:
+    async def _asked(self, group_id: int) -> Administrators | None:
         admins, linked = await asyncio.gather(self._admins(group_id), self._linked_channel(group_id))
-        staff = None if admins is None or linked is None else Staff(admins, linked or None)
+        staff = None if admins is None or linked is None else Administrators(admins, linked or None)
         if len(self._known) >= GROUPS_KEPT:
             self._known.clear()
         self._known[group_id] = _Known(staff, self._clock.monotonic())

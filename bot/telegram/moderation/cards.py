@@ -10,13 +10,13 @@ from bot.telegram.moderation.labels import label
 from core.i18n import Texts
 from services.moderation.domain.incident import Incident, Source
 from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction
-from services.moderation.domain.ports import CardPlace, Done
+from services.moderation.domain.ports import ActionResult, CardLocation
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Evidence
 
 SHOWN = 2500
 """Characters of a message that a card shows; with all the rest it stays below what Telegram takes."""
-FAILURES = frozenset({Done.NO_RIGHT.value, Done.PROTECTED.value, Done.FAILED.value})
+FAILURES = frozenset({ActionResult.NO_RIGHT.value, ActionResult.PROTECTED.value, ActionResult.FAILED.value})
 
 
 class IncidentCards:
@@ -31,14 +31,14 @@ class IncidentCards:
         self._delivery = delivery
         self._texts = texts
 
-    async def show(self, incident: Incident, settings: GroupSettings) -> CardPlace | None:
+    async def show(self, incident: Incident, settings: GroupSettings) -> CardLocation | None:
         """Show an incident with its buttons: to the admin who asked for the cards, else in the group."""
         card, markup = self.card(incident, settings.language), self._markup(incident, settings)
         group = (settings.group_id, incident.finding.topic_id or None)
         for chat_id, topic_id in ((settings.cards_to, None), group) if settings.cards_to is not None else (group,):
             sent = await self._delivery.send(chat_id, card, topic_id=topic_id, markup=markup)
             if sent is not None:
-                return CardPlace(sent.chat_id, sent.message_id)
+                return CardLocation(sent.chat_id, sent.message_id)
         return None
 
     async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
@@ -99,7 +99,7 @@ class IncidentCards:
         if not finding.dry_run and not incident.has_acted and incident.deleted is None:
             return texts.get("moderation-look", language)
         acts: list[str] = []
-        if finding.dry_run or incident.deleted in {Done.DONE, Done.GONE}:
+        if finding.dry_run or incident.deleted in {ActionResult.DONE, ActionResult.GONE}:
             acts += [texts.get("moderation-act-delete", language)] if planned.delete or incident.deleted else []
         if planned.sanction is not Sanction.NONE and (finding.dry_run or incident.sanctioned not in FAILURES):
             acts.append(self._sanction(incident, language))

@@ -14,7 +14,7 @@ from bot.telegram.delivery.replies import reply_to
 from bot.telegram.moderation.keyboards import Resolve
 from bot.telegram.moderation.messages import to_author, to_group_message
 from core.i18n import Texts
-from services.moderation.actions import Resolved
+from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution
 from services.moderation.domain.settings import GroupSettings
 
@@ -89,7 +89,7 @@ def moderation_router(*, moderation: ModerationServices, delivery: Delivery, tex
 
     @commands.message(Command("spam"))
     async def spam(message: Message, settings: GroupSettings, about: Message) -> None:
-        incident = await desk.spam(to_group_message(about), settings, message_speaker(message).name)
+        incident = await desk.mark_spam(to_group_message(about), settings, message_speaker(message).name)
         await say(
             message, "moderation-author-exempt" if incident is None else "moderation-spam-done", settings.language
         )
@@ -97,11 +97,11 @@ def moderation_router(*, moderation: ModerationServices, delivery: Delivery, tex
     @commands.message(Command("ham"))
     async def ham(message: Message, settings: GroupSettings, about: Message) -> None:
         by = message_speaker(message).name
-        incident = await moderation.incidents.on_card(about.chat.id, about.message_id)
+        incident = await moderation.incidents.find_by_card(about.chat.id, about.message_id)
         if incident is not None:
             await desk.resolve(incident, Resolution.UNDO, settings, by)
         else:
-            await desk.ham(to_group_message(about), settings, by)
+            await desk.mark_ham(to_group_message(about), settings, by)
         await say(message, "moderation-ham-done", settings.language)
 
     @commands.message(Command("warn"))
@@ -139,7 +139,7 @@ def moderation_router(*, moderation: ModerationServices, delivery: Delivery, tex
             await delivery.answer_callback(query.id, texts.get("moderation-admins-only", language), alert=True)
             return
         resolved, _ = await desk.resolve(incident, callback_data.what, settings, query.from_user.full_name)
-        key = "moderation-resolved" if resolved is Resolved.DONE else "moderation-too-late"
+        key = "moderation-resolved" if resolved is ResolveResult.DONE else "moderation-too-late"
         await delivery.answer_callback(query.id, texts.get(key, language))
 
     return router

@@ -16,7 +16,7 @@ from bot.telegram.moderation.labels import label
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.message import MediaKind
-from services.moderation.domain.rule_set import Duplicates, Flood, LinkPolicy, RuleSet, Whom
+from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
 from services.moderation.domain.settings import GroupSettings
 
 Option = TypeVar("Option")
@@ -73,7 +73,7 @@ def switched(rules: RuleSet, what: str) -> RuleSet:
         case "links":
             return replace(rules, links=_next(tuple(LinkPolicy), rules.links))
         case "forwards":
-            return replace(rules, forwards=_next(tuple(Whom), rules.forwards))
+            return replace(rules, forwards=_next(tuple(AppliesTo), rules.forwards))
         case "media":
             return replace(rules, newcomer_media=() if rules.newcomer_media else NEWCOMER_MEDIA)
         case _:

@@ -66,7 +66,7 @@ class SettingsCard:
     async def statistics(self, settings: GroupSettings) -> str:
         """The figures of the last weeks."""
         texts, language = self._texts, settings.language
-        figures = await self._moderation.statistics.of(settings.group_id, STATISTICS_DAYS)
+        figures = await self._moderation.statistics.total(settings.group_id, STATISTICS_DAYS)
         since = self._accounts.today - timedelta(days=STATISTICS_DAYS - 1)
         used = await self._accounts.of_purpose(f"telegram:{settings.group_id}", CONTEXT, since)
         key = "moderation-cost-partly" if used.unpriced else "moderation-cost"

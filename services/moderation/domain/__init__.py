@@ -1,1 +1,1 @@
-"""Values and ports of moderation."""
+"""Values and ports of moderation. Imports no other room of moderation."""

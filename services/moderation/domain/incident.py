@@ -1,4 +1,4 @@
-"""What was found about a message, in the form in which it is recorded."""
+"""Incidents: a finding about a message, the state of its enforcement, and the decision of an admin."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,23 +10,44 @@ from services.moderation.domain.verdict import Category
 
 
 class Source(StrEnum):
-    """Who found it."""
+    """The origin of a finding."""
 
     JUDGE = "judge"
     RULE = "rule"
     REPORT = "report"
-    """Enough members reported it."""
+    """Reports reached the group's threshold."""
     ADMIN = "admin"
-    """An admin said `/spam`."""
+    """An admin's `/spam`."""
     OUTAGE = "outage"
-    """The local score alone, while nobody could judge."""
+    """The local score alone, while there was no verdict."""
     REFUSED = "refused"
-    """The providers' filters would not look at it."""
+    """The providers' content filters refused the message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """The outcome of screening or judging a message.
+
+    Args:
+        confidence: 0 to 100.
+        detail: shown on the card: the broken rule, the number of reports, the admin.
+    """
+
+    category: Category
+    confidence: int
+    source: Source
+    plan: Plan
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is to be recorded."""
+    """An assessment of one version of a message, in the form in which it is stored.
+
+    Args:
+        features: risky features, from which the local score learns.
+        until: end of a mute.
+    """
 
     group_id: int
     message_ids: tuple[int, ...]
@@ -48,7 +69,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """What was found, and how far it has come."""
+    """A recorded finding and the progress of its enforcement."""
 
     id: int
     finding: Finding
@@ -65,82 +86,60 @@ class Incident:
 
     @property
     def has_acted(self) -> bool:
-        """Whether the bot did more than to tell of it."""
+        """Whether the bot itself deleted or sanctioned, beyond showing a card."""
         return not self.finding.dry_run and (
             self.finding.plan.delete or self.finding.plan.sanction is not Sanction.NONE
         )
 
     @property
     def is_deleted(self) -> bool:
-        """Whether its messages are gone."""
+        """Whether its messages are deleted."""
         return self.deleted in {"done", "gone"}
 
     @property
     def is_resolved(self) -> bool:
-        """Whether a person has said what it was."""
+        """Whether an admin confirmed, banned or undid it."""
         return any(by is not None for by in (self.confirmed_by, self.banned_by, self.undone_by))
 
 
 class Resolution(StrEnum):
-    """What a person does with an incident; each is effective once, and nothing after an undo."""
+    """The decision of an admin about an incident. Each takes effect once; after an undo none does."""
 
     CONFIRM = "confirm"
     BAN = "ban"
     UNDO = "undo"
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """What is said of a message, by whom, and what is to follow.
-
-    Args:
-        category: what it is.
-        confidence: how sure that is, 0 to 100.
-        source: who says so.
-        plan: what is to follow.
-        detail: for the card: the rule, the number of reports, the admin.
-    """
-
-    category: Category
-    confidence: int
-    source: Source
-    plan: Plan
-    detail: str = ""
-
-
 def create_finding(
-    message: GroupMessage, version: str, charge: Charge, features: frozenset[str], now: datetime, *, dry_run: bool
+    message: GroupMessage,
+    version: str,
+    assessment: Assessment,
+    features: frozenset[str],
+    now: datetime,
+    *,
+    dry_run: bool,
 ) -> Finding:
-    """The record of a charge.
-
-    Args:
-        message: what it is about.
-        version: of the message.
-        charge: what is said of it.
-        features: its risky features, for the local score to learn by.
-        now: when it was found; a mute counts from then.
-        dry_run: whether nothing is to be done.
-    """
+    """Returns the finding to record; a mute counts from `now`."""
     return Finding(
         group_id=message.group_id,
         message_ids=message.message_ids,
         version=version,
         topic_id=message.topic_id,
         author=message.author,
-        text=shown_text(message),
-        category=charge.category,
-        confidence=charge.confidence,
-        source=charge.source,
-        plan=charge.plan,
+        text=display_text(message),
+        category=assessment.category,
+        confidence=assessment.confidence,
+        source=assessment.source,
+        plan=assessment.plan,
         dry_run=dry_run,
-        detail=charge.detail,
+        detail=assessment.detail,
         features=features,
-        until=now + MUTE if charge.plan.sanction is not Sanction.NONE else None,
+        until=now + MUTE if assessment.plan.sanction is not Sanction.NONE else None,
     )
 
 
-def shown_text(message: GroupMessage) -> str:
-    """A message as its card shows it and as the local score learns it: its words, and where it leads."""
+def display_text(message: GroupMessage) -> str:
+    """Returns the text that cards show and the local score learns: the words, then link targets not among them."""
     words = message.text or message.forwarded
     targets = [link for link in dict.fromkeys((*message.links, *message.buttons)) if link not in words]
     return "\n".join(part for part in (words, *targets) if part)

@@ -1,4 +1,4 @@
-"""A message of a group as moderation sees it: without Telegram, the author's words apart from what they quote."""
+"""Group messages as moderation reads them: free of Telegram types, the author's words apart from quoted ones."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class MediaKind(StrEnum):
-    """What a message carries beside its text."""
+    """An attachment of a message."""
 
     PHOTO = "photo"
     VIDEO = "video"
@@ -25,7 +25,7 @@ class MediaKind(StrEnum):
 
 
 class AuthorKind(StrEnum):
-    """Who speaks: a person or bot by themselves, or a chat in its own name."""
+    """The kind of a sender. A CHANNEL is any chat that posts in its own name."""
 
     USER = "user"
     BOT = "bot"
@@ -34,7 +34,7 @@ class AuthorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Who wrote a message; `id` is a user's, or for a CHANNEL the chat's."""
+    """The sender of a message; `id` is a user's, or for a CHANNEL the chat's."""
 
     id: int
     kind: AuthorKind
@@ -45,23 +45,19 @@ class Author:
 
 @dataclass(frozen=True, slots=True)
 class GroupMessage:
-    """One message, or one version of an edited one; an album is a single one of these.
+    """One message or one version of an edited message. An album is a single one.
 
     Args:
-        group_id: the chat.
-        message_ids: its message, or all parts of an album, oldest first.
-        author: who wrote it.
-        sent_at: when it was sent.
-        edited_at: when this version was made; None for the first.
+        message_ids: ids of all parts of an album, oldest first; otherwise one.
+        edited_at: time of this version; None for the first.
         text: the author's own text or caption.
-        quoted: what the author quotes of somebody else's message.
-        forwarded: the text of a forwarded message, which is not the author's own.
-        links: targets of links in the text, as written: URLs, mentions of other chats, phone numbers are none.
-        buttons: the targets of link buttons under it.
-        media: what it carries.
-        via_bot: the user name of the inline bot that made it.
-        topic_id: the forum topic, 0 for the group itself.
-        reply_to: the message that it replies to.
+        quoted: text that the author quotes from another message.
+        forwarded: text of a forwarded message, which is not the author's own.
+        links: link targets in the text, as written: URLs and mentions of other chats, no phone numbers.
+        buttons: targets of the link buttons below the message.
+        via_bot: user name of the inline bot that produced the message.
+        topic_id: forum topic, 0 for the group itself.
+        reply_to: id of the message that this one replies to.
     """
 
     group_id: int
@@ -82,5 +78,5 @@ class GroupMessage:
 
     @property
     def message_id(self) -> int:
-        """The first of its messages, by which it is known."""
+        """The first of its message ids, which identifies an album."""
         return self.message_ids[0]

@@ -1,17 +1,17 @@
-"""What follows from a verdict: code, and no model, decides that. Nothing here asks or waits for anything.
+"""Maps verdicts to actions: pure functions, no I/O. The model never decides on an action.
 
-The presets are thresholds of confidence (in per cent). Standard is the one that the documentation tells of:
+Presets are confidence thresholds in per cent. The standard one:
 
 | who | category | 90 and above | 80 to 89 | 50 to 79 |
 |---|---|---|---|---|
 | newcomer | spam | deleted, muted for 24 h | deleted, card | card |
 | newcomer | threat, easily mistaken | deleted, card | deleted, card | card |
 | established member | spam, threat, easily mistaken | deleted, card | deleted, card | card |
-| anybody | toxic | warning | warning | card |
-| anybody | unsure | card | card | card |
+| any | toxic | warning | warning | card |
+| any | unsure | card | card | card |
 
-Whatever is done comes with a card. What a person has to look at (evidence that is not there, a quoted text, a name)
-is a card and nothing more.
+Every action comes with a card. A case that an admin has to check (evidence not found, or found in the name) gets a
+card and no action.
 """
 
 from dataclasses import dataclass, replace
@@ -26,13 +26,13 @@ from services.moderation.domain.verdict import EASILY_MISTAKEN, About, Category,
 MUTE = timedelta(hours=24)
 WARNINGS_TO_MUTE = 3
 WARNING_SPAN = timedelta(days=30)
-"""How long a warning counts."""
+"""Time until a warning expires."""
 BAN_CONFIDENCE = 95
-"""Where a group lets the bot ban by itself: how sure it has to be."""
+"""Lowest confidence for a ban by the bot, in groups that allow it."""
 
 
 class Sanction(StrEnum):
-    """What is done to the author."""
+    """An action against the author."""
 
     NONE = "none"
     WARN = "warn"
@@ -42,7 +42,7 @@ class Sanction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is done about a message: nothing, or a card and perhaps more."""
+    """The actions for a message: none, or a card with or without more."""
 
     card: bool = False
     delete: bool = False
@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def weight(self) -> int:
-        """How much of it there is, to compare two plans for one message."""
+        """Severity, to compare two plans for one message."""
         return self.card + 2 * self.delete + 4 * list(Sanction).index(self.sanction)
 
 
@@ -61,7 +61,7 @@ DELETE = Plan(card=True, delete=True)
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """The confidence from which a sanction, a deletion and a card follow."""
+    """Lowest confidence for a sanction, a deletion and a card."""
 
     sanction: int
     delete: int
@@ -77,7 +77,7 @@ PRESETS = {
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whom a verdict is about, and where."""
+    """The author of a judged message and the group's settings that apply."""
 
     is_newcomer: bool
     kind: AuthorKind
@@ -86,13 +86,13 @@ class Subject:
 
 
 def plan_for(judged: Judged, subject: Subject) -> Plan:  # noqa: PLR0911 - the table above, from top to bottom
-    """What follows from a verdict."""
+    """Returns the plan for a verdict."""
     verdict, thresholds = judged.verdict, PRESETS[subject.preset]
     confidence = verdict.confidence
     if verdict.category is Category.OK or confidence < thresholds.card:
         return NOTHING
     if verdict.about is About.QUOTED and judged.evidence is not Evidence.FORWARDED:
-        # Somebody speaks of an advert: it is theirs as little as a newspaper's crimes are the newspaper's.
+        # The author reports or discusses an advert and does not place one.
         return NOTHING
     if judged.evidence in {Evidence.MISSING, Evidence.NAME} or verdict.category is Category.UNSURE:
         return CARD
@@ -100,27 +100,27 @@ def plan_for(judged: Judged, subject: Subject) -> Plan:  # noqa: PLR0911 - the t
         return CARD
     if verdict.category is Category.TOXIC:
         return Plan(card=True, sanction=Sanction.WARN) if subject.kind is AuthorKind.USER else DELETE
-    careful = verdict.category in EASILY_MISTAKEN or not verdict.is_spam or judged.evidence is not Evidence.OWN
-    if not subject.is_newcomer or careful:
+    is_mild = verdict.category in EASILY_MISTAKEN or not verdict.is_spam or judged.evidence is not Evidence.OWN
+    if not subject.is_newcomer or is_mild:
         return DELETE
     if subject.ban_allowed and confidence >= max(BAN_CONFIDENCE, thresholds.sanction):
         return replace(DELETE, sanction=Sanction.BAN)
     if confidence >= thresholds.sanction and subject.kind is AuthorKind.USER:
-        # A channel cannot be muted, and a bot does what somebody built it for: whether they go is for a person to say.
+        # A channel cannot be muted, and a bot follows its owner: removing either is an admin's decision.
         return replace(DELETE, sanction=Sanction.MUTE)
     return DELETE
 
 
 def plan_for_rule() -> Plan:
-    """What follows from a rule of the group that needs no judge: its admins asked for it, in so many words."""
+    """Returns the plan for a broken rule: its admins configured the deletion, so no judge is needed."""
     return DELETE
 
 
 def plan_in_outage(*, is_newcomer: bool, is_risky: bool, score: int) -> Plan:
-    """What follows while nobody can judge: nobody is sanctioned, and only the plainest is deleted."""
+    """Returns the plan while there is no verdict: no sanctions, and only the clearest spam is deleted."""
     return DELETE if is_newcomer and is_risky and score >= VERY_HIGH else NOTHING
 
 
-def plan_for_warnings(count: int) -> Sanction:
-    """What follows from the number of warnings that somebody has within `WARNING_SPAN`."""
+def sanction_for_warnings(count: int) -> Sanction:
+    """Returns the sanction for a member's number of warnings within `WARNING_SPAN`."""
     return Sanction.MUTE if count >= WARNINGS_TO_MUTE else Sanction.WARN

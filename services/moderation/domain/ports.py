@@ -1,4 +1,4 @@
-"""What moderation needs of the place where a group lives, each as narrow as its user needs it."""
+"""Ports to the messenger, each as narrow as its consumer needs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,88 +11,88 @@ from services.moderation.domain.message import AuthorKind
 from services.moderation.domain.settings import GroupSettings
 
 
-class Done(StrEnum):
-    """What became of an act."""
+class ActionResult(StrEnum):
+    """Result of a sanction or deletion."""
 
     DONE = "done"
     GONE = "gone"
-    """There is nothing left to act on: the message is deleted already, the member has left."""
+    """Nothing left to act on: the message is already deleted, or the member has left."""
     NO_RIGHT = "no_right"
-    """The bot lacks the right."""
+    """The bot lacks the admin right."""
     PROTECTED = "protected"
-    """It cannot be done to this one: an admin, the owner."""
+    """The target is an admin or the owner."""
     FAILED = "failed"
-    """Anything else; the log says what."""
+    """Any other error; the log has the reason."""
 
     @property
     def is_effective(self) -> bool:
-        """Whether things are now as they were to become."""
-        return self in {Done.DONE, Done.GONE}
+        """Whether the intended state holds now."""
+        return self in {ActionResult.DONE, ActionResult.GONE}
 
 
 @dataclass(frozen=True, slots=True)
-class Staff:
-    """Who runs a group: its admins, bots among them, and the channel that is linked to it."""
+class Administrators:
+    """The admins of a group, bots included, and its linked channel."""
 
-    admins: frozenset[int]
+    user_ids: frozenset[int]
     linked_channel: int | None = None
 
 
-class StaffList(Protocol):
-    """Knows who runs a group."""
+class AdminDirectory(Protocol):
+    """Looks up the admins of groups."""
 
-    async def staff(self, group_id: int) -> Staff | None:
-        """Who runs a group, from a moment ago; None where that cannot be had."""
+    async def get_admins(self, group_id: int) -> Administrators | None:
+        """Returns a group's admins, possibly cached; None when they cannot be determined."""
         ...
 
 
 class Sanctions(Protocol):
-    """What can be done in a group. Every act may be repeated."""
+    """Acts on messages and members of a group. All methods are idempotent."""
 
-    async def delete(self, group_id: int, message_ids: Sequence[int]) -> Done:
-        """Take messages away, all of an album at once."""
+    async def delete(self, group_id: int, message_ids: Sequence[int]) -> ActionResult:
+        """Deletes messages, all parts of an album in one call."""
         ...
 
-    async def mute(self, group_id: int, member_id: int, until: datetime) -> Done:
-        """Let a member read and not write until then."""
+    async def mute(self, group_id: int, member_id: int, until: datetime) -> ActionResult:
+        """Makes a member read-only until then."""
         ...
 
-    async def unmute(self, group_id: int, member_id: int) -> Done:
-        """Let a member write again."""
+    async def unmute(self, group_id: int, member_id: int) -> ActionResult:
+        """Lifts a mute."""
         ...
 
-    async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> Done:
-        """Throw a member out for good, or keep a channel from speaking here."""
+    async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:
+        """Bans a member permanently, or a channel from posting here."""
         ...
 
-    async def unban(self, group_id: int, author_id: int, kind: AuthorKind) -> Done:
-        """Let somebody come back who was banned."""
+    async def unban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:
+        """Lifts a ban."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class CardPlace:
-    """Where a card stands."""
+class CardLocation:
+    """The message that shows a card."""
 
     chat_id: int
     message_id: int
 
 
 class Cards(Protocol):
-    """What a group's admins and members are shown."""
+    """Shows incidents and notices to admins and members."""
 
-    async def show(self, incident: Incident, settings: GroupSettings) -> CardPlace | None:
-        """Show an incident with its buttons; None where nobody could be reached."""
+    async def show(self, incident: Incident, settings: GroupSettings) -> CardLocation | None:
+        """Posts an incident's card with its buttons; None when no chat accepted it."""
         ...
 
     async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
-        """Make a card say what holds now."""
+        """Edits a card to the incident's current state."""
         ...
 
     async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
-        """Tell a member, where they said it, that this was their warning number `count`."""
+        """Replies to the author of an incident with warning number `count`."""
         ...
 
     async def alert(self, settings: GroupSettings, key: str, **arguments: str | int) -> None:
-        """Tell a group's admins something of the bot's own: a right that is missing, an outage."""
+        """Sends the admins of a group a notice by text key: a missing right, an outage."""
         ...

@@ -12,20 +12,20 @@ from services.moderation.domain.message import MediaKind
 RULES_VERSION = 1
 
 
-class Whom(StrEnum):
-    """Whom a prohibition is for."""
+class AppliesTo(StrEnum):
+    """The members that a prohibition applies to."""
 
     NOBODY = "nobody"
     NEWCOMERS = "newcomers"
     EVERYBODY = "everybody"
 
     def includes(self, *, is_newcomer: bool) -> bool:
-        """Whether it is for this author."""
-        return self is Whom.EVERYBODY or (self is Whom.NEWCOMERS and is_newcomer)
+        """Returns whether the prohibition applies to this author."""
+        return self is AppliesTo.EVERYBODY or (self is AppliesTo.NEWCOMERS and is_newcomer)
 
 
 class LinkPolicy(StrEnum):
-    """Which links a group takes; its listed domains are always welcome."""
+    """The links that a group allows. Listed domains are always allowed."""
 
     ALL = "all"
     NOT_FROM_NEWCOMERS = "not_from_newcomers"
@@ -35,7 +35,7 @@ class LinkPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """So many messages of one author within so many seconds are a flood."""
+    """Rate limit for one author: this many messages within this many seconds are a flood."""
 
     messages: Annotated[int, Field(ge=2, le=100)] = 7
     seconds: Annotated[int, Field(ge=1, le=3600)] = 10
@@ -43,11 +43,11 @@ class Flood:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """The same text so often within so many seconds, by one author or by several.
+    """Limit for equal texts within a window, by one author or by several.
 
     Args:
-        times: the occurrence that is one too many.
-        seconds: the window.
+        times: the occurrence that breaks the rule.
+        seconds: length of the window.
         shortest: letters and digits below which a text is not compared ("ok", "+1").
     """
 
@@ -58,26 +58,26 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
-    """What a group allows. Without a word it allows everything.
+    """The rules of a group. The default allows everything.
 
     Args:
-        version: of the form in which it is stored.
-        banned: words and phrases; `stem*` for every word that begins so, `*stem` for every one that ends so.
+        version: of the stored format.
+        banned: words and phrases; `stem*` matches every word that starts with it, `*stem` every word that ends with it.
         links: which links are allowed.
-        domains: what is allowed under every policy: domains with all below them, or `t.me/name`, `site.org/path`.
-        forwards: who may not forward.
-        media: kinds that nobody may send.
+        domains: targets that every policy allows: domains with their subdomains, `t.me/name` or `site.org/path`.
+        forwards: members who may not forward.
+        media: kinds that no member may send.
         newcomer_media: kinds that newcomers may not send.
-        flood: None: not looked for.
-        duplicates: None: not looked for.
-        mixed_scripts: whether words that mix scripts are told of.
+        flood: None disables the check.
+        duplicates: None disables the check.
+        mixed_scripts: report words that mix scripts.
     """
 
     version: int = RULES_VERSION
     banned: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=1000)] = ()
     links: LinkPolicy = LinkPolicy.ALL
     domains: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(max_length=500)] = ()
-    forwards: Whom = Whom.NOBODY
+    forwards: AppliesTo = AppliesTo.NOBODY
     media: tuple[MediaKind, ...] = ()
     newcomer_media: tuple[MediaKind, ...] = ()
     flood: Flood | None = None
@@ -86,20 +86,20 @@ class RuleSet:
 
     @classmethod
     def from_json(cls, value: Mapping[str, object]) -> Self:
-        """The rules from a JSON object; keys that are not known are left out, missing ones have their default.
+        """Parses a JSON object. Unknown keys are ignored, missing ones get their default.
 
         Raises:
-            ValueError: a value is none that a rule may have; the message names it, one line.
+            ValueError: a value is invalid; the message names it, on one line.
         """
         try:
             return _ADAPTER.validate_python(dict(value))  # pyright: ignore[reportReturnType] - the adapter is of this class
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise ValueError(f"{where}: {first['msg']}") from None
+            path = ".".join(map(str, first["loc"]))
+            raise ValueError(f"{path}: {first['msg']}") from None
 
     def as_json(self) -> dict[str, object]:
-        """The rules as a JSON object."""
+        """Returns the rules as a JSON object."""
         return _ADAPTER.dump_python(self, mode="json")
 
 

@@ -1,4 +1,4 @@
-"""How each group wants to be moderated."""
+"""Moderation settings of a group."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,17 +6,17 @@ from enum import StrEnum
 from services.moderation.domain.rule_set import Duplicates, Flood, RuleSet
 
 DAILY_BUDGET = 500
-"""Judgements by a model that a group has a day, unless its admins say otherwise."""
+"""Judgements by a model per group and day, unless its admins set another limit."""
 REPORT_THRESHOLD = 3
-"""Members who have to report a message before its admins get a card in any case."""
+"""Reports by different members that create a card in any case."""
 
 
-FIRST_RULES = RuleSet(flood=Flood(), duplicates=Duplicates(), mixed_scripts=True)
-"""What a group begins with: nothing is forbidden but what no honest conversation does."""
+DEFAULT_RULES = RuleSet(flood=Flood(), duplicates=Duplicates(), mixed_scripts=True)
+"""Rules of a new group: only limits that honest conversations do not reach."""
 
 
 class Mode(StrEnum):
-    """Whether a group is moderated: not, by reports of what would be done, or in earnest."""
+    """Moderation mode: off, dry run (cards only), or enforcing."""
 
     OFF = "off"
     DRY = "dry"
@@ -24,7 +24,7 @@ class Mode(StrEnum):
 
 
 class Preset(StrEnum):
-    """How sure a verdict has to be before something is done."""
+    """A set of confidence thresholds, see `policy.PRESETS`."""
 
     LENIENT = "lenient"
     STANDARD = "standard"
@@ -33,20 +33,16 @@ class Preset(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GroupSettings:
-    """The choices of a group's admins.
+    """The settings that a group's admins chose.
 
     Args:
-        group_id: whose.
-        mode: whether anything is done.
-        preset: how sure a verdict has to be.
-        language: what the bot speaks there about moderation.
-        ban_allowed: whether the bot may ban by itself; else only a person bans.
-        remote: whether messages may go to providers that are not on the operator's own machines.
-        cards_to: an admin who gets the cards in private; None: they stand in the group.
-        rules: the group's own rules.
-        house_rules: its rules in words, which members read and the judge knows.
-        budget: judgements by a model a day.
-        report_threshold: members who have to report a message for a card in any case.
+        language: of cards and notices.
+        ban_allowed: whether the bot may ban by itself; otherwise only an admin bans.
+        remote: whether messages may be sent to providers that do not run on the operator's own machines.
+        cards_to: user id of the admin who gets the cards in private; None posts them in the group.
+        house_rules: rules in words, shown to members and sent to the judge.
+        budget: judgements by a model per day.
+        report_threshold: reports by different members that create a card in any case.
     """
 
     group_id: int
@@ -56,17 +52,17 @@ class GroupSettings:
     ban_allowed: bool = False
     remote: bool = True
     cards_to: int | None = None
-    rules: RuleSet = FIRST_RULES
+    rules: RuleSet = DEFAULT_RULES
     house_rules: str = ""
     budget: int = DAILY_BUDGET
     report_threshold: int = REPORT_THRESHOLD
 
     @property
     def is_on(self) -> bool:
-        """Whether messages are looked at."""
+        """Whether messages are moderated, in earnest or in dry run."""
         return self.mode is not Mode.OFF
 
     @property
     def is_dry(self) -> bool:
-        """Whether it is only reported what would be done."""
+        """Whether actions are only reported."""
         return self.mode is Mode.DRY

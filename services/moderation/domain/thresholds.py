@@ -1,6 +1,9 @@
-"""Thresholds of the local spam score, 0 to 100. docs/moderation-score.md has the figures."""
+"""Thresholds of the local spam score, 0 to 100.
+
+Figures from cross-validation on the starter set (258 spam, 468 ham, chosen to be hard), docs/moderation-score.md.
+"""
 
 HIGH = 70
-"""From here on a message is worth a judge's look: of hard cases it finds four fifths, and one in twenty is innocent."""
+"""Sends a message to the judge. Reached by 79.5 % of the spam and by 6 of the ham."""
 VERY_HIGH = 90
-"""From here on hardly any is innocent, and half of the spam is found."""
+"""Together with other signs, deletes while no model is reachable. Reached by half of the spam and 1 of the ham."""

@@ -1,4 +1,8 @@
-"""What a judge says about a message. There is no action in it: what follows is decided by the policy, in code."""
+"""Verdicts of the judge. They carry no action: the policy, in code, decides on one.
+
+The docstrings of `Category`, `About` and `Verdict` are part of the JSON schema that the model gets. They are prompt
+text: changing one changes verdicts.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_EVIDENCE = 500
-"""Characters of evidence that are kept; what is longer is cut, and still has to be in the text."""
+"""Characters of evidence that are kept. Longer evidence is truncated, and must still occur in the text."""
 
 
 class Category(StrEnum):
@@ -37,13 +41,13 @@ class About(StrEnum):
 
 
 SPAM = frozenset({Category.JOB_SCAM, Category.CRYPTO_SCAM, Category.GAMBLING, Category.ADULT, Category.PHISHING})
-"""What nobody writes by mistake."""
+"""Categories with no innocent reading."""
 EASILY_MISTAKEN = frozenset({Category.CHANNEL_PROMO, Category.FLOOD, Category.OFF_TOPIC, Category.INJECTION})
-"""What an honest message is often taken for; injection too, since people talk about prompts."""
+"""Categories with frequent false positives; injection too, since people talk about prompts."""
 
 
-def _whole(value: object) -> object:
-    """Round what a model gives as 92.5, and keep what overshoots within bounds."""
+def _to_percent(value: object) -> object:
+    """Rounds 92.5 and clamps to 0..100: models return both fractions and values above 100."""
     return max(0, min(100, round(value))) if isinstance(value, int | float) else value
 
 
@@ -55,7 +59,9 @@ class Verdict(BaseModel):
     category: Category = Field(
         description="what the message is; ok if nothing is wrong with it, unsure if you cannot tell"
     )
-    confidence: Annotated[int, BeforeValidator(_whole)] = Field(ge=0, le=100, description="how sure you are, 0 to 100")
+    confidence: Annotated[int, BeforeValidator(_to_percent)] = Field(
+        ge=0, le=100, description="how sure you are, 0 to 100"
+    )
     about: About = Field(
         default=About.AUTHOR,
         description="author: in the author's own words; quoted: only in what they quote; profile: in the name",
@@ -66,26 +72,26 @@ class Verdict(BaseModel):
 
     @property
     def is_spam(self) -> bool:
-        """Whether it is spam of a kind that nobody writes by mistake."""
+        """Whether its category has no innocent reading."""
         return self.category in SPAM
 
 
 class Evidence(StrEnum):
-    """Where the piece of text that a verdict rests on was found."""
+    """Where the text that a verdict quotes was found."""
 
     OWN = "own"
-    """In what the author wrote: text, links, buttons."""
+    """In the author's text, links or buttons."""
     FORWARDED = "forwarded"
-    """In a message that the author forwarded without a word of their own."""
+    """In a forwarded message without words of the author's own."""
     NAME = "name"
-    """In the name that the author goes by."""
+    """In the author's display name."""
     MISSING = "missing"
-    """Nowhere, or none was given: a person has to look."""
+    """Not found, or none given: an admin has to check."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict, checked against the message, and where it comes from; tokens are 0 where it was in the cache."""
+    """A verdict checked against the message. Tokens are 0 for a cached one."""
 
     verdict: Verdict
     evidence: Evidence
@@ -96,26 +102,26 @@ class Judged:
     cached: bool = False
 
 
-class Why(StrEnum):
-    """Why there is no verdict."""
+class NoVerdictReason(StrEnum):
+    """The reason why there is no verdict."""
 
     OUTAGE = "outage"
-    """Nobody answers: it is judged again later."""
+    """No provider answered; the message is judged again later."""
     REFUSED = "refused"
-    """The providers' content filters would not look at it: a person has to."""
+    """The providers' content filters refused it; an admin has to check."""
     NO_CONSENT = "no_consent"
-    """Only remote providers could judge, and the group has not agreed to that."""
+    """Only remote providers could judge, and the group has not agreed to them."""
     BUDGET = "budget"
-    """The group has had its judgements of today."""
+    """The group's judgements of today are used up."""
     REJECTED = "rejected"
-    """The request was found at fault, so that asking again would not help."""
+    """The request is invalid for every provider; a retry would not help."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unjudged:
-    """No verdict."""
+    """No verdict, and the reason."""
 
-    why: Why
+    reason: NoVerdictReason
     detail: str = ""
 
 

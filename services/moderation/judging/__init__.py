@@ -1,1 +1,1 @@
-"""LLM verdicts: prompt, budget, consent, cache."""
+"""Judging by a model: prompt, consent, budget and cache."""

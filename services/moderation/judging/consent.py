@@ -1,4 +1,4 @@
-"""Whether the messages of a group may be judged by providers that are not on the operator's own machines."""
+"""Consent of a group to judging by remote providers, those that do not run on the operator's own machines."""
 
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.records.groups import GroupStore
@@ -6,12 +6,12 @@ from services.preferences import PreferenceStore
 
 
 class RemoteJudgingConsent:
-    """What holds for a group. Methods raise StorageError where the database fails.
+    """Reads and changes a group's consent. Methods raise StorageError when the database fails.
 
     Args:
-        groups: each group's own switch.
-        preferences: whether a chat agreed to remote providers at all.
-        is_asked: REMOTE_CONSENT is `ask`; if not, the operator decided for everybody.
+        groups: holds each group's own switch.
+        preferences: holds the chat's consent to remote providers.
+        is_asked: REMOTE_CONSENT is `ask`; otherwise the operator consented for all chats.
     """
 
     def __init__(self, groups: GroupStore, preferences: PreferenceStore, *, is_asked: bool) -> None:
@@ -20,13 +20,13 @@ class RemoteJudgingConsent:
         self._is_asked = is_asked
 
     async def is_allowed(self, settings: GroupSettings) -> bool:
-        """Whether remote providers may judge: the group's switch is on, and the chat has agreed where it is asked."""
+        """Returns whether remote providers may judge: the switch is on, and the chat consented if it was asked."""
         if not settings.remote or not self._is_asked:
             return settings.remote
         return bool((await self._preferences.get(_scope(settings.group_id))).remote_consent)
 
     async def switch(self, settings: GroupSettings, *, allowed: bool) -> GroupSettings:
-        """An admin switches it; where consent is asked for, switching it on is consent of the group."""
+        """Sets the group's switch. Where consent is asked for, switching it on grants the chat's consent."""
         if allowed and self._is_asked:
             await self._preferences.set_remote_consent(_scope(settings.group_id), granted=True)
         return await self._groups.change(settings, remote=allowed)

@@ -1,10 +1,13 @@
-"""The judge: a model that says what a message is, and a check of what it says."""
+"""The judge: asks a model for a verdict, within a daily budget, and checks the evidence that it quotes."""
 
 from dataclasses import replace
 from typing import Protocol
 
 import structlog
+from cachetools import LRUCache
+from redis.asyncio import Redis
 
+from core.clock import Clock
 from core.errors import (
     AllProvidersFailed,
     ConsentNeeded,
@@ -13,6 +16,7 @@ from core.errors import (
     ProviderError,
     RequestRejected,
 )
+from core.redis.client import REDIS_ERRORS
 from services.llm.models.direct import Answer
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.settings import GroupSettings
@@ -23,105 +27,141 @@ from services.moderation.domain.verdict import (
     Evidence,
     Judged,
     Judgement,
+    NoVerdictReason,
     Unjudged,
     Verdict,
-    Why,
 )
-from services.moderation.judging.budget import Budget
-from services.moderation.judging.prompt import INSTRUCTIONS, PROMPT_VERSION, parts_of, prompt_for
-from services.moderation.judging.verdict_cache import CacheKeyText, VerdictCache
+from services.moderation.judging.prompt import INSTRUCTIONS, PROMPT_VERSION, collect_parts, render_prompt
+from services.moderation.judging.verdict_cache import CacheKey, VerdictCache
 from services.moderation.text.normalise import Normal, normalise
 
 log = structlog.get_logger()
 
 CONTEXT = "moderation"
+DAY_S = 24 * 3600
+LOCAL_COUNTERS = 10_000
+"""Bound of the counters that replace Redis while it is unreachable."""
 
 
-class Asker(Protocol):
-    """Asks a model for a verdict."""
+class VerdictModel(Protocol):
+    """A model that answers with verdicts."""
 
     async def ask(self, instructions: str, prompt: str) -> Answer[Verdict]:
-        """The verdict of the first candidate that gives one."""
+        """Returns the verdict of the first candidate that gives one."""
         ...
 
 
-class Askers(Protocol):
-    """Makes what asks; the model factory is one."""
+class VerdictModels(Protocol):
+    """Creates models for verdicts; implemented by the model factory."""
 
-    def create_moderation_model(self, context: str, *, local_only: bool = False, chat: str | None = None) -> Asker:
-        """A model that answers with verdicts."""
+    def create_moderation_model(
+        self, context: str, *, local_only: bool = False, chat: str | None = None
+    ) -> VerdictModel:
+        """Returns a model for one chat; `local_only` excludes remote providers."""
         ...
+
+
+class RemoteConsent(Protocol):
+    """Knows whether a group's messages may be sent to remote providers."""
+
+    async def is_allowed(self, settings: GroupSettings) -> bool:
+        """Returns the group's consent."""
+        ...
+
+
+class Budget:
+    """Counts judgements per group and UTC day, over all replicas.
+
+    While Redis is unreachable each replica counts for itself.
+
+    Args:
+        prefix: of all keys.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}:mod"
+        self._clock = clock
+        self._local: LRUCache[str, int] = LRUCache(LOCAL_COUNTERS)
+
+    async def take(self, group_id: int, limit: int) -> bool:
+        """Counts one judgement; returns False if that exceeds the limit."""
+        key = f"{self._prefix}:{{{group_id}}}:budget:{self._clock.now().date().isoformat()}"
+        try:
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.incr(key)
+                pipe.expire(key, 2 * DAY_S)
+                taken = int((await pipe.execute())[0])
+        except REDIS_ERRORS:
+            taken = self._local[key] = self._local.get(key, 0) + 1
+        return taken <= limit
 
 
 class Judge:
-    """Says what messages are.
+    """Judges messages.
 
     Args:
-        models: makes what asks.
-        models_id: names the models that may answer: other models, other verdicts.
-        cache: knows what was judged before.
-        budget: how many judgements a group has left today.
+        models_id: names the models that may answer. It is part of the cache key, since other models give other
+            verdicts.
     """
 
-    def __init__(self, models: Askers, models_id: str, cache: VerdictCache, budget: Budget) -> None:
+    def __init__(
+        self, models: VerdictModels, models_id: str, cache: VerdictCache, budget: Budget, consent: RemoteConsent
+    ) -> None:
         self._models = models
         self._models_id = models_id
         self._cache = cache
         self._budget = budget
+        self._consent = consent
 
-    async def judge(
-        self, message: GroupMessage, normal: Normal, settings: GroupSettings, *, local_only: bool
-    ) -> Judgement:
-        """The verdict on a message, or why there is none.
+    async def judge(self, message: GroupMessage, normal: Normal, settings: GroupSettings) -> Judgement:
+        """Returns the verdict on a message, from the cache where possible, or the reason why there is none.
 
-        Args:
-            message: the message.
-            normal: its author's text, normalised.
-            settings: of its group.
-            local_only: the group has not agreed to remote providers.
+        `normal` is the author's own text, without quoted and forwarded ones.
         """
-        parts = parts_of(message, normal)
-        said = [text for part in parts for text in (part.name, part.text)]
-        text = CacheKeyText.of(
+        local_only = not await self._consent.is_allowed(settings)
+        parts = collect_parts(message, normal)
+        content = [text for part in parts for text in (part.name, part.text)]
+        key = CacheKey.create(
             message.group_id, message.author.id, PROMPT_VERSION, self._models_id, str(local_only),
-            settings.house_rules, *said,
+            settings.house_rules, *content,
         )  # fmt: skip
 
         async def ask() -> Judgement:
             if not await self._budget.take(settings.group_id, settings.budget):
-                return Unjudged(Why.BUDGET)
-            prompt = prompt_for(parts, name=message.author.name, house_rules=settings.house_rules)
-            return await self._asked(message, normal, prompt, local_only=local_only)
+                return Unjudged(NoVerdictReason.BUDGET)
+            prompt = render_prompt(parts, name=message.author.name, house_rules=settings.house_rules)
+            return await self._ask(message, normal, prompt, local_only=local_only)
 
-        return await self._cache.judged(text, ask)
+        return await self._cache.get_or_ask(key, ask)
 
-    async def _asked(self, message: GroupMessage, normal: Normal, prompt: str, *, local_only: bool) -> Judgement:
+    async def _ask(self, message: GroupMessage, normal: Normal, prompt: str, *, local_only: bool) -> Judgement:
         chat = f"telegram:{message.group_id}"
         model = self._models.create_moderation_model(CONTEXT, local_only=local_only, chat=chat)
         try:
             answer = await model.ask(INSTRUCTIONS, prompt)
         except ContentRefused as error:
-            return Unjudged(Why.REFUSED, error.provider)
+            return Unjudged(NoVerdictReason.REFUSED, error.provider)
         except ConsentNeeded:
-            return Unjudged(Why.NO_CONSENT)
+            return Unjudged(NoVerdictReason.NO_CONSENT)
         except (RequestRejected, ContextWindowExceeded) as error:
             log.warning("moderation.request_rejected", group_id=message.group_id, error=type(error).__name__)
-            return Unjudged(Why.REJECTED)
+            return Unjudged(NoVerdictReason.REJECTED)
         except (AllProvidersFailed, ProviderError):
-            return Unjudged(Why.OUTAGE)
+            return Unjudged(NoVerdictReason.OUTAGE)
         verdict = answer.value
         if verdict.evidence is not None:
             verdict = verdict.model_copy(update={"evidence": verdict.evidence[:MAX_EVIDENCE].strip() or None})
-        found = where_is(verdict, message, normal)
-        judged = Judged(verdict, found, answer.provider, answer.model, answer.input_tokens, answer.output_tokens)
-        if found is Evidence.FORWARDED:
-            # A bare forward has no words of its own that something could be quoted in.
+        evidence = locate_evidence(verdict, message, normal)
+        judged = Judged(verdict, evidence, answer.provider, answer.model, answer.input_tokens, answer.output_tokens)
+        if evidence is Evidence.FORWARDED:
+            # A forward without own words has nothing that could be "quoted".
             judged = replace(judged, verdict=verdict.model_copy(update={"about": About.AUTHOR}))
         return judged
 
 
-def where_is(verdict: Verdict, message: GroupMessage, normal: Normal) -> Evidence:
-    """Where in a message a verdict's evidence is, both as they are read, whatever they are spelled with."""
+def locate_evidence(verdict: Verdict, message: GroupMessage, normal: Normal) -> Evidence:
+    """Returns where a message contains a verdict's evidence; both are compared in folded form."""
     if verdict.category in {Category.OK, Category.UNSURE}:
         return Evidence.OWN
     wanted = normalise(verdict.evidence or "").folded

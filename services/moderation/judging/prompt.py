@@ -1,7 +1,7 @@
-"""What a judge is told: instructions that never change, and the message as data between fences of random text.
+"""Renders the judge's prompt: fixed instructions, and the message as data between fences of random text.
 
-A message that knows the fence could close it and speak to the judge by itself. So the fence is drawn anew for each
-request, and drawn again where the message happens to hold it.
+A message that contained its fence could close it and address the judge directly. So each request draws a new fence,
+and draws again if the message happens to contain it.
 """
 
 import secrets
@@ -12,9 +12,9 @@ from services.moderation.domain.message import GroupMessage
 from services.moderation.text.normalise import Normal
 
 PROMPT_VERSION = "1"
-"""Changes with the instructions: verdicts that were given under others are not taken from the cache."""
+"""Part of the cache key. Raise it when the instructions change, so that old verdicts are not reused."""
 MAX_PART = 3000
-"""Characters of one part that a judge reads; spam that hides behind more is caught by its beginning and its links."""
+"""Characters of a part that are sent. Longer spam is recognised by its beginning and its links."""
 
 INSTRUCTIONS = """\
 You judge one message of a group chat, for its moderators. You only say what it is: what is done about it is decided \
@@ -53,14 +53,14 @@ ok, or unsure. Most messages are ok.
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of what is judged, and what it is."""
+    """A piece of the message, with a name for the judge."""
 
     name: str
     text: str
 
 
-def parts_of(message: GroupMessage, normal: Normal) -> tuple[Part, ...]:
-    """What there is to judge of a message, without the name of its author."""
+def collect_parts(message: GroupMessage, normal: Normal) -> tuple[Part, ...]:
+    """Returns the parts of a message that are not empty, without the author's name."""
     extras = [f"shown by the inline bot @{message.via_bot}"] if message.via_bot else []
     candidates = (
         Part("the author's own text", normal.text),
@@ -73,21 +73,14 @@ def parts_of(message: GroupMessage, normal: Normal) -> tuple[Part, ...]:
     return tuple(Part(part.name, part.text[:MAX_PART]) for part in candidates if part.text.strip())
 
 
-def prompt_for(
+def render_prompt(
     parts: tuple[Part, ...],
     *,
     name: str,
     house_rules: str,
     draw: Callable[[], str] = lambda: secrets.token_hex(8),
 ) -> str:
-    """The request about one message.
-
-    Args:
-        parts: what there is to judge.
-        name: what the author calls themselves.
-        house_rules: the group's rules in words, written by its admins.
-        draw: draws a fence.
-    """
+    """Returns the request about one message. `name` is the author's display name; `draw` returns a random fence."""
     rules = (Part("house rules of the group", house_rules[:MAX_PART]),) if house_rules else ()
     fenced = (*rules, Part("the name that the author goes by", name[:MAX_PART]), *parts)
     fence = draw()

@@ -1,8 +1,8 @@
-"""Equal text is judged once: a cache of verdicts, and one judgement at a time of one text.
+"""Verdict cache with single flight: an equal text is judged once, over all replicas.
 
-"Spam" is shared within the group, since what is an advert from one is one from all. Anything else holds for the
-sender alone: "ok" of a member's joke must not open the door to whoever repeats it. Errors are never kept. All of this
-is in Redis, with one hash slot a group; without Redis each judgement is asked for.
+A spam verdict is shared within the group, since an advert stays one for any author. Any other verdict holds for its
+author alone: "ok" for a member's joke must not let a spammer repeat it. Failures are never cached. Cache and locks are
+in Redis, with one hash slot per group; while Redis is unreachable, every message is judged.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeVar, cast
 
 import structlog
 from pydantic import ValidationError
@@ -23,143 +23,148 @@ from services.moderation.domain.verdict import About, Evidence, Judged, Judgemen
 
 log = structlog.get_logger()
 
-KEPT_S = 24 * 3600
-FLIGHT_S = 45
-"""How long the others wait for whoever judges a text; longer, and they ask themselves."""
-POLL_S = 0.25
+
+@dataclass(frozen=True, slots=True)
+class VerdictCacheTiming:
+    """Timing of the cache, in seconds.
+
+    Args:
+        retention_s: lifetime of a verdict.
+        lock_s: lifetime of a flight's lock: how long other replicas wait before they ask for themselves.
+        poll_s: interval at which they look for the verdict.
+    """
+
+    retention_s: int = 24 * 3600
+    lock_s: int = 45
+    poll_s: float = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class CacheKeyText:
-    """What is judged, as far as it decides whether two judgements are the same one."""
+class CacheKey:
+    """Identifies a judgement: group, author, and a digest of everything that the judge reads."""
 
     group_id: int
     author_id: int
     digest: str
 
     @classmethod
-    def of(cls, group_id: int, author_id: int, *said: str) -> "CacheKeyText":
-        """The text of these parts: the prompt's version, the models, the house rules, the message."""
-        digest = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+    def create(cls, group_id: int, author_id: int, *content: str) -> "CacheKey":
+        """Returns the key for these parts: prompt version, models, house rules, message."""
+        digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         return cls(group_id, author_id, digest[:32])
 
 
 Ask = Callable[[], Awaitable[Judgement]]
+_Result = TypeVar("_Result")
 
 
 class VerdictCache:
-    """Finds verdicts, or has them made.
+    """Looks up verdicts, or has them made once.
 
     Args:
-        redis: where replicas share them.
-        prefix: what all keys begin with.
-        clock: what is waited by.
+        prefix: of all keys.
     """
 
-    def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
+    def __init__(self, redis: Redis, prefix: str, clock: Clock, timing: VerdictCacheTiming | None = None) -> None:
         self._redis = redis
         self._prefix = f"{prefix}:mod"
         self._clock = clock
+        self._timing = timing or VerdictCacheTiming()
         self._flights: dict[tuple[int, str], asyncio.Task[Judgement]] = {}
 
-    async def judged(self, text: CacheKeyText, ask: Ask) -> Judgement:
-        """The verdict on a text: a known one, one that is being made, or one that `ask` makes now."""
-        key = (text.group_id, text.digest)
-        while (flight := self._flights.get(key)) is not None:
+    async def get_or_ask(self, key: CacheKey, ask: Ask) -> Judgement:
+        """Returns the cached verdict, the one that is being made, or the result of `ask`."""
+        flight_key = (key.group_id, key.digest)
+        while (flight := self._flights.get(flight_key)) is not None:
             await asyncio.wait([flight])
             if not flight.cancelled() and flight.exception() is None:
                 judgement = flight.result()
                 if not isinstance(judgement, Judged):
-                    # Who fails for one fails for all who waited: an outage must not be paid for in turn.
+                    # All waiters share a failure: an outage must not cost each of them a timeout in turn.
                     return judgement
-            known = await self._known(text)
+            known = await self._get(key)
             if known is not None:
                 return known
-        flight = self._flights[key] = asyncio.create_task(self._made(text, ask), name="judge")
-        flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        flight = self._flights[flight_key] = asyncio.create_task(self._fly(key, ask), name="judge")
+        flight.add_done_callback(lambda _: self._flights.pop(flight_key, None))
         try:
             return await asyncio.shield(flight)
         except asyncio.CancelledError:
             flight.cancel()
             raise
 
-    async def _made(self, text: CacheKeyText, ask: Ask) -> Judgement:
-        known = await self._known(text)
+    async def _fly(self, key: CacheKey, ask: Ask) -> Judgement:
+        """Asks, unless another replica provides the verdict."""
+        known = await self._get(key)
         if known is not None:
             return known
-        lock, holder = f"{self._key(text)}:flight", uuid.uuid4().hex
-        if not await self._boarded(lock, holder):
-            known = await self._awaited(text, lock)
+        lock, holder = f"{self._redis_key(key)}:flight", uuid.uuid4().hex
+        if not await self._acquire(lock, holder):
+            known = await self._wait_for_other(key, lock)
             if known is not None:
                 return known
         try:
             judgement = await ask()
             if isinstance(judgement, Judged):
-                await self._keep(text, judgement)
+                await self._put(key, judgement)
         finally:
-            await self._left(lock, holder)
+            await self._release(lock, holder)
         return judgement
 
-    async def _known(self, text: CacheKeyText) -> Judged | None:
-        try:
-            # A client with `decode_responses` answers in strings, which its types do not say.
-            found = await self._redis.mget(self._key(text), self._key(text, text.author_id))
-            values = cast("list[str | None]", found)
-        except REDIS_ERRORS as error:
-            log.info("moderation.cache_unread", error=type(error).__name__)
-            return None
+    async def _get(self, key: CacheKey) -> Judged | None:
+        # A client with `decode_responses` returns strings, which its types do not say.
+        keys = (self._redis_key(key), self._redis_key(key, key.author_id))
+        values = cast("list[str | None]", await self._try("read", lambda: self._redis.mget(*keys), []))
         for value in values:
             if value:
                 try:
-                    return _decoded(value)
+                    return _decode(value)
                 except (ValidationError, ValueError, KeyError):
-                    # Of another version of ours; it is judged anew.
+                    # Written by another version of the bot; judged again.
                     continue
         return None
 
-    async def _keep(self, text: CacheKeyText, judged: Judged) -> None:
-        shared = judged.verdict.is_spam and judged.evidence is Evidence.OWN and judged.verdict.about is About.AUTHOR
-        key = self._key(text) if shared else self._key(text, text.author_id)
-        try:
-            await self._redis.set(key, _encoded(judged), ex=KEPT_S)
-        except REDIS_ERRORS as error:
-            log.info("moderation.cache_unwritten", error=type(error).__name__)
+    async def _put(self, key: CacheKey, judged: Judged) -> None:
+        is_shared = judged.verdict.is_spam and judged.evidence is Evidence.OWN and judged.verdict.about is About.AUTHOR
+        redis_key = self._redis_key(key) if is_shared else self._redis_key(key, key.author_id)
+        value, expiry_s = _encode(judged), self._timing.retention_s
+        await self._try("write", lambda: self._redis.set(redis_key, value, ex=expiry_s), None)
 
-    async def _boarded(self, lock: str, holder: str) -> bool:
-        """Whether no other replica judges this text."""
-        try:
-            return bool(await self._redis.set(lock, holder, nx=True, ex=FLIGHT_S))
-        except REDIS_ERRORS:
-            return True
+    async def _acquire(self, lock: str, holder: str) -> bool:
+        """Returns whether no other replica judges this text."""
+        expiry_s = self._timing.lock_s
+        return bool(await self._try("lock", lambda: self._redis.set(lock, holder, nx=True, ex=expiry_s), True))  # noqa: FBT003 - the value in place of Redis's answer
 
-    async def _awaited(self, text: CacheKeyText, lock: str) -> Judged | None:
-        """Wait for the replica that judges this text; None where it is through without a verdict for us."""
-        for _ in range(int(FLIGHT_S / POLL_S)):
-            await self._clock.sleep(POLL_S)
-            known = await self._known(text)
+    async def _wait_for_other(self, key: CacheKey, lock: str) -> Judged | None:
+        """Waits for another replica's verdict; None if its flight ends or times out without one."""
+        for _ in range(int(self._timing.lock_s / self._timing.poll_s)):
+            await self._clock.sleep(self._timing.poll_s)
+            known = await self._get(key)
             if known is not None:
                 return known
-            try:
-                if not await self._redis.exists(lock):
-                    return None
-            except REDIS_ERRORS:
+            if not await self._try("lock", lambda: self._redis.exists(lock), 0):
                 return None
         return None
 
-    async def _left(self, lock: str, holder: str) -> None:
+    async def _release(self, lock: str, holder: str) -> None:
+        # Not atomic: at worst a flight longer than the lock's lifetime lets one more replica ask.
+        if await self._try("lock", lambda: self._redis.get(lock), None) == holder:
+            await self._try("lock", lambda: self._redis.delete(lock), 0)
+
+    async def _try(self, operation: str, command: Callable[[], Awaitable[_Result]], otherwise: _Result) -> _Result:
+        """Runs a Redis command; returns `otherwise` if Redis fails."""
         try:
-            # Not atomic: at worst a flight that took longer than `FLIGHT_S` opens the way for one more.
-            if await self._redis.get(lock) == holder:
-                await self._redis.delete(lock)
-        except REDIS_ERRORS:
-            return
+            return await command()
+        except REDIS_ERRORS as error:
+            log.info("verdict_cache.redis_failed", operation=operation, error=type(error).__name__)
+            return otherwise
 
-    def _key(self, text: CacheKeyText, author_id: int | None = None) -> str:
-        whose = "all" if author_id is None else str(author_id)
-        return f"{self._prefix}:{{{text.group_id}}}:verdict:{text.digest}:{whose}"
+    def _redis_key(self, key: CacheKey, author_id: int | None = None) -> str:
+        owner = "all" if author_id is None else str(author_id)
+        return f"{self._prefix}:{{{key.group_id}}}:verdict:{key.digest}:{owner}"
 
 
-def _encoded(judged: Judged) -> str:
+def _encode(judged: Judged) -> str:
     return json.dumps(
         {
             "verdict": judged.verdict.model_dump(mode="json"),
@@ -170,7 +175,7 @@ def _encoded(judged: Judged) -> str:
     )
 
 
-def _decoded(value: str) -> Judged:
+def _decode(value: str) -> Judged:
     fields = json.loads(value)
     verdict = Verdict.model_validate(fields["verdict"])
     return Judged(verdict, Evidence(fields["evidence"]), fields["provider"], fields["model"], cached=True)

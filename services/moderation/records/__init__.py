@@ -1,1 +1,1 @@
-"""Persistent moderation state: incidents, members, counts, reports."""
+"""Database stores of moderation."""

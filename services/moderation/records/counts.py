@@ -1,4 +1,4 @@
-"""How much there was to moderate, and what was done."""
+"""Daily counters per group, as shown by `/moderation stats`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -10,24 +10,22 @@ from core.clock import Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationCountsRow
 
-KEPT = timedelta(days=400)
-"""A month can be held against the same one a year before."""
+RETENTION = timedelta(days=400)
+"""A month can be compared with the same month a year earlier."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counts of a group over some time.
+    """Counters of a group over some time.
 
     Args:
-        seen: messages and edits that passed the gate.
+        seen: messages and edits that were not exempt.
         judged: those that needed a verdict.
-        asked: those of them that a model was asked about; for the others the verdict was known.
+        asked: those of them that were sent to a model; the others had a cached verdict.
         acted: messages that were deleted, warned about or sanctioned.
-        carded: incidents that only a card told of.
+        carded: incidents with a card and no action.
         undone: incidents that an admin undid.
-        unjudged: messages that could not be judged when they came.
-        input_tokens: what models read.
-        output_tokens: what they answered.
+        unjudged: messages without a verdict on arrival.
     """
 
     seen: int = 0
@@ -41,54 +39,53 @@ class Counts:
     output_tokens: int = 0
 
 
-NAMES = tuple(field.name for field in fields(Counts))
+COUNTERS = tuple(field.name for field in fields(Counts))
 
 
-class Statistics:
-    """The figures of all groups. Methods raise StorageError where the database fails.
+class DailyCounts:
+    """Stores the counters of all groups. Methods raise StorageError when the database fails.
 
     Args:
-        database: where they are.
-        clock: which day it is.
-        also: who else counts them, for all groups together.
+        listener: called with each addition, of any group.
     """
 
-    def __init__(self, database: Database, clock: Clock, also: Callable[[Counts], None] | None = None) -> None:
+    def __init__(self, database: Database, clock: Clock, listener: Callable[[Counts], None] | None = None) -> None:
         self._database = database
         self._clock = clock
-        self._also = also
+        self._listener = listener
 
-    def counting(self, group_id: int, more: Counts) -> Executable | None:
-        """The statement that adds to the figures of today; None where there is nothing to add."""
+    def add_statement(self, group_id: int, more: Counts) -> Executable | None:
+        """Returns the statement that adds to today's counters, for a transaction of the caller; None for zeros."""
         row = ModerationCountsRow
-        values = {name: getattr(more, name) for name in NAMES}
-        added = {name: getattr(row, name) + value for name, value in values.items() if value}
-        if not added:
+        values = {name: getattr(more, name) for name in COUNTERS}
+        sums = {name: getattr(row, name) + value for name, value in values.items() if value}
+        if not sums:
             return None
-        if self._also is not None:
-            self._also(more)
+        if self._listener is not None:
+            self._listener(more)
         day = self._clock.now().date().isoformat()
         statement = self._database.insert(row).values(group_id=group_id, day=day, **values)
-        return statement.on_conflict_do_update(index_elements=["group_id", "day"], set_=added)
+        return statement.on_conflict_do_update(index_elements=["group_id", "day"], set_=sums)
 
-    async def count(self, group_id: int, more: Counts) -> None:
-        """Add to the figures of today."""
-        statement = self.counting(group_id, more)
+    async def add(self, group_id: int, more: Counts) -> None:
+        """Adds to today's counters."""
+        statement = self.add_statement(group_id, more)
         if statement is not None:
             async with self._database.session() as session:
                 await session.execute(statement)
 
-    async def of(self, group_id: int, days: int) -> Counts:
-        """The figures of the last so many days, today among them."""
+    async def total(self, group_id: int, days: int) -> Counts:
+        """Returns the sums of the last `days` days, today included."""
         row = ModerationCountsRow
         first = (self._clock.now().date() - timedelta(days=days - 1)).isoformat()
-        sums = [func.coalesce(func.sum(getattr(row, name)), 0) for name in NAMES]
+        sums = [func.coalesce(func.sum(getattr(row, name)), 0) for name in COUNTERS]
         async with self._database.reading() as session:
             found = (await session.execute(select(*sums).where(row.group_id == group_id, row.day >= first))).one()
         return Counts(*map(int, found))
 
-    async def forget_old(self) -> None:
-        """Forget what is older than `KEPT`."""
-        old = delete(ModerationCountsRow).where(ModerationCountsRow.day < (self._clock.now() - KEPT).date().isoformat())
+    async def delete_expired(self) -> None:
+        """Deletes days older than `RETENTION`."""
+        first = (self._clock.now() - RETENTION).date().isoformat()
+        expired = delete(ModerationCountsRow).where(ModerationCountsRow.day < first)
         async with self._database.session() as session:
-            await session.execute(old, execution_options={"synchronize_session": False})
+            await session.execute(expired, execution_options={"synchronize_session": False})

@@ -1,9 +1,10 @@
-"""The settings of moderated groups, stored in the database and cached for a second."""
+"""Stores the settings of groups, with a cache of one second."""
 
 import json
 from dataclasses import replace
 from typing import Any
 
+from cachetools import TTLCache
 from sqlalchemy import delete, select, update
 
 from core.clock import Clock
@@ -22,91 +23,82 @@ from core.db.tables import SpamScoreRow
 from services.moderation.domain.rule_set import RuleSet
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
 
-FRESH_S = 1.0
-"""How old the copy of a group's settings may be: a change is known to every replica within that time."""
-GROUPS_KEPT = 10_000
-"""Groups whose settings are kept in memory; what is beyond is read again."""
+CACHE_TTL_S = 1.0
+"""Time until every replica sees a change."""
+CACHED_GROUPS = 10_000
+
+_KEYED_BY_MESSAGE = (ProcessedVersionRow, ModerationReportRow, ModerationPendingRow)
+_KEYED_BY_GROUP = (ModerationGroupRow, ModerationMemberRow, ModerationCountsRow, ModerationWarningRow)
 
 
 class GroupStore:
-    """The settings of all groups. Methods raise StorageError where the database fails.
-
-    Args:
-        database: where they are.
-        clock: how old the copies in memory are.
-    """
+    """The settings of all groups. Methods raise StorageError when the database fails."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._known: dict[int, tuple[float, GroupSettings | None]] = {}
+        self._cache: TTLCache[int, GroupSettings | None] = TTLCache(CACHED_GROUPS, CACHE_TTL_S, timer=clock.monotonic)
 
     async def get(self, group_id: int) -> GroupSettings | None:
-        """The settings of a group, a second old at most; None where moderation was never switched on."""
-        known = self._known.get(group_id)
-        now = self._clock.monotonic()
-        if known is not None and now - known[0] < FRESH_S:
-            return known[1]
-        settings = await self.read(group_id)
-        self._remember(group_id, settings, now)
-        return settings
+        """Returns a group's settings, at most a second old; None if moderation was never switched on."""
+        try:
+            return self._cache[group_id]
+        except KeyError:
+            settings = self._cache[group_id] = await self.read(group_id)
+            return settings
 
     async def are_any_on(self) -> bool:
-        """Whether any group is moderated at all."""
+        """Returns whether at least one group is moderated."""
         on = select(ModerationGroupRow.group_id).where(ModerationGroupRow.mode != Mode.OFF.value).limit(1)
         async with self._database.reading() as session:
             return (await session.scalar(on)) is not None
 
     async def read(self, group_id: int) -> GroupSettings | None:
-        """The settings of a group as they are now."""
+        """Returns a group's settings from the database, past the cache."""
         async with self._database.reading() as session:
             row = await session.get(ModerationGroupRow, group_id)
-        return None if row is None else _settings_of(row)
+        return None if row is None else _to_settings(row)
 
     async def put(self, settings: GroupSettings) -> None:
-        """Make these the settings of their group."""
-        values = _values_of(settings) | {"updated_at": self._clock.now()}
+        """Stores a group's settings."""
+        values = _to_values(settings) | {"updated_at": self._clock.now()}
         statement = self._database.insert(ModerationGroupRow).values(group_id=settings.group_id, **values)
         async with self._database.session() as session:
             await session.execute(statement.on_conflict_do_update(index_elements=["group_id"], set_=values))
-        self._remember(settings.group_id, settings, self._clock.monotonic())
+        self._cache[settings.group_id] = settings
 
     async def change(self, settings: GroupSettings, **choices: Any) -> GroupSettings:  # noqa: ANN401 - the fields' own types, which `replace` checks by name
-        """Change some choices, and tell what holds now."""
+        """Stores the settings with some fields replaced, and returns them."""
         changed = replace(settings, **choices)
         await self.put(changed)
         return changed
 
     async def move(self, old_id: int, new_id: int) -> bool:
-        """A group goes on under another id, with all that is known of it; False where there was nothing to move.
+        """Moves a group's data to the id of its supergroup. Returns False if there was nothing to move.
 
-        Messages get new ids with the group, so what is known by a message's id stays behind.
+        Message ids change with the group, so data that is keyed by message id is deleted.
         """
+        unsynchronised: dict[str, Any] = {"synchronize_session": False}
         async with self._database.session() as session:
             row = await session.get(ModerationGroupRow, old_id)
             if row is None or await session.get(ModerationGroupRow, new_id) is not None:
                 return False
-            for table in (ModerationGroupRow, ModerationMemberRow, ModerationCountsRow, ModerationWarningRow):
+            for table in _KEYED_BY_GROUP:
                 moved = update(table).where(table.group_id == old_id).values(group_id=new_id)
-                await session.execute(moved.execution_options(synchronize_session=False))
-            for table in (ProcessedVersionRow, ModerationReportRow, ModerationPendingRow):
+                await session.execute(moved, execution_options=unsynchronised)
+            for table in _KEYED_BY_MESSAGE:
                 gone = delete(table).where(table.group_id == old_id)
-                await session.execute(gone.execution_options(synchronize_session=False))
-            moved = update(ModerationIncidentRow).where(ModerationIncidentRow.group_id == old_id)
-            await session.execute(moved.values(group_id=new_id).execution_options(synchronize_session=False))
-            learned = update(SpamScoreRow).where(SpamScoreRow.scope == old_id).values(scope=new_id)
-            await session.execute(learned.execution_options(synchronize_session=False))
-        self._known.pop(old_id, None)
-        self._known.pop(new_id, None)
+                await session.execute(gone, execution_options=unsynchronised)
+            incidents = update(ModerationIncidentRow).where(ModerationIncidentRow.group_id == old_id)
+            await session.execute(incidents.values(group_id=new_id), execution_options=unsynchronised)
+            score = update(SpamScoreRow).where(SpamScoreRow.scope == old_id).values(scope=new_id)
+            await session.execute(score, execution_options=unsynchronised)
+        self._cache.pop(old_id, None)
+        self._cache.pop(new_id, None)
         return True
 
-    def _remember(self, group_id: int, settings: GroupSettings | None, now: float) -> None:
-        if len(self._known) >= GROUPS_KEPT:
-            self._known.clear()
-        self._known[group_id] = (now, settings)
 
-
-def _settings_of(row: ModerationGroupRow) -> GroupSettings:
+def _to_settings(row: ModerationGroupRow) -> GroupSettings:
     return GroupSettings(
         row.group_id,
         Mode(row.mode),
@@ -122,7 +114,7 @@ def _settings_of(row: ModerationGroupRow) -> GroupSettings:
     )
 
 
-def _values_of(settings: GroupSettings) -> dict[str, Any]:
+def _to_values(settings: GroupSettings) -> dict[str, Any]:
     return {
         "mode": settings.mode.value,
         "preset": settings.preset.value,

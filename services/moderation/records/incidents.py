@@ -1,10 +1,11 @@
-"""Incidents: what was found, what is done about it and what a person made of it. Recorded before anything is done.
+"""Stores incidents: recorded before any action, so that enforcement can be resumed.
 
-Each message, and each version of an edited one, has one incident at most over all replicas (a unique key). Whoever
-carries it out holds a lease; if they die, the lease ends and somebody else goes on where the record says.
+A version of a message has at most one incident over all replicas (unique key). A replica enforces it under a lease;
+if the replica dies, the lease expires and another one continues from the recorded progress.
 """
 
 import json
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Update, or_, select, update
@@ -17,28 +18,38 @@ from services.moderation.domain.message import Author, AuthorKind
 from services.moderation.domain.policy import Plan, Sanction
 from services.moderation.domain.verdict import Category
 
-LEASE = timedelta(seconds=60)
-"""How long carrying out an incident may take; flood control is waited out within it, or the next one goes on."""
-READABLE = timedelta(days=7)
-"""How long the text of what was found stays readable."""
-ONE_CARD = timedelta(minutes=10)
-"""For how long the messages of a flood share a card."""
 MAX_TEXT = 4000
 BATCH = 50
 UNSYNCHRONISED = {"synchronize_session": False}
-"""What is changed is read anew afterwards."""
+"""Changed rows are read again after the statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentTiming:
+    """Periods of incidents.
+
+    Args:
+        lease: for enforcement, flood control waits included; then another replica continues.
+        text_retention: until the text, the evidence and the author's name are erased.
+        shared_card: window in which the messages of a flood share a card.
+    """
+
+    lease: timedelta = timedelta(seconds=60)
+    text_retention: timedelta = timedelta(days=7)
+    shared_card: timedelta = timedelta(minutes=10)
 
 
 class IncidentStore:
-    """All incidents. Methods raise StorageError where the database fails."""
+    """The incidents of all groups. Methods raise StorageError when the database fails."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, timing: IncidentTiming | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._timing = timing or IncidentTiming()
 
     async def record(self, finding: Finding) -> Incident:
-        """Write down what was found, or find what is written down about this version of the message already."""
-        values = _values_of(finding) | {"created_at": self._clock.now()}
+        """Records a finding, or returns the incident that exists for this version of the message."""
+        values = _to_values(finding) | {"created_at": self._clock.now()}
         key = (
             ModerationIncidentRow.group_id == finding.group_id,
             ModerationIncidentRow.message_id == finding.message_ids[0],
@@ -49,29 +60,29 @@ class IncidentStore:
             await session.execute(
                 statement.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"])
             )
-            return _incident_of((await session.scalars(select(ModerationIncidentRow).where(*key))).one())
+            return _to_incident((await session.scalars(select(ModerationIncidentRow).where(*key))).one())
 
     async def get(self, incident_id: int) -> Incident | None:
-        """One incident."""
+        """Returns an incident by id."""
         async with self._database.reading() as session:
             row = await session.get(ModerationIncidentRow, incident_id)
-        return None if row is None else _incident_of(row)
+        return None if row is None else _to_incident(row)
 
-    async def about(self, group_id: int, message_id: int) -> list[Incident]:
-        """What there is about any version of a message, newest first."""
+    async def list_for_message(self, group_id: int, message_id: int) -> list[Incident]:
+        """Returns the incidents of all versions of a message, newest first."""
         return await self._find(
             ModerationIncidentRow.group_id == group_id, ModerationIncidentRow.message_id == message_id
         )
 
-    async def on_card(self, chat_id: int, message_id: int) -> Incident | None:
-        """The incident whose card this message is."""
+    async def find_by_card(self, chat_id: int, message_id: int) -> Incident | None:
+        """Returns the latest incident that this message shows."""
         found = await self._find(
             ModerationIncidentRow.card_chat_id == chat_id, ModerationIncidentRow.card_message_id == message_id
         )
         return found[0] if found else None
 
-    async def recent_card(self, incident: Incident) -> tuple[int, int] | None:
-        """Where the card of an incident of the same author and category stands that is minutes old."""
+    async def find_recent_card(self, incident: Incident) -> tuple[int, int] | None:
+        """Returns chat and message id of the card of a recent incident with the same author and category."""
         finding, row = incident.finding, ModerationIncidentRow
         found = await self._find(
             row.group_id == finding.group_id,
@@ -81,14 +92,14 @@ class IncidentStore:
             row.id != incident.id,
             row.card_message_id.is_not(None),
             row.undone_by.is_(None),
-            row.created_at > incident.created_at - ONE_CARD,
+            row.created_at > incident.created_at - self._timing.shared_card,
         )
         if not found or found[0].card_chat_id is None or found[0].card_message_id is None:
             return None
         return found[0].card_chat_id, found[0].card_message_id
 
     async def take(self, incident_id: int) -> Incident | None:
-        """Take the lease of an incident that is not finished; None where somebody else has it, or all is done."""
+        """Acquires the lease of an unfinished incident; None if it is held or the incident finished."""
         now = self._clock.now()
         row = ModerationIncidentRow
         statement = (
@@ -98,11 +109,11 @@ class IncidentStore:
                 row.finished_at.is_(None),
                 or_(row.lease_until.is_(None), row.lease_until < now),
             )
-            .values(lease_until=now + LEASE)
+            .values(lease_until=now + self._timing.lease)
         )
-        return await self._changed(incident_id, statement)
+        return await self._update(incident_id, statement)
 
-    async def note(
+    async def save_progress(
         self,
         incident_id: int,
         *,
@@ -111,7 +122,7 @@ class IncidentStore:
         card: tuple[int, int] | None = None,
         finished: bool = False,
     ) -> Incident | None:
-        """Write down how far an incident has come."""
+        """Records the results so far; `finished` releases the lease."""
         values: dict[str, object] = {}
         if sanctioned is not None:
             values["sanctioned"] = sanctioned
@@ -122,12 +133,12 @@ class IncidentStore:
         if finished:
             values |= {"finished_at": self._clock.now(), "lease_until": None}
         statement = update(ModerationIncidentRow).where(ModerationIncidentRow.id == incident_id).values(**values)
-        return await self._changed(incident_id, statement)
+        return await self._update(incident_id, statement)
 
     async def resolve(self, incident_id: int, resolution: Resolution, by: str) -> Incident | None:
-        """Write down what a person made of it; None where that was done before, or it was undone.
+        """Records an admin's decision; None if it was taken before, or the incident was undone.
 
-        The incident is unfinished again until what follows is done, so that somebody does it in any case.
+        Reopens the incident under a new lease until its consequences are carried out.
         """
         row = ModerationIncidentRow
         column = {
@@ -138,47 +149,47 @@ class IncidentStore:
         statement = (
             update(ModerationIncidentRow)
             .where(ModerationIncidentRow.id == incident_id, column.is_(None), ModerationIncidentRow.undone_by.is_(None))
-            .values({column: by, row.finished_at: None, row.lease_until: self._clock.now() + LEASE})
+            .values({column: by, row.finished_at: None, row.lease_until: self._clock.now() + self._timing.lease})
         )
-        return await self._changed(incident_id, statement)
+        return await self._update(incident_id, statement)
 
-    async def unfinished(self) -> list[Incident]:
-        """Those that somebody left unfinished: the lease has ended, or was never taken for as long."""
+    async def list_orphans(self) -> list[Incident]:
+        """Returns unfinished incidents whose lease has expired, or was not acquired within its length."""
         now = self._clock.now()
         row = ModerationIncidentRow
-        orphaned = or_(row.lease_until < now, row.lease_until.is_(None) & (row.created_at < now - LEASE))
-        return await self._find(row.finished_at.is_(None), orphaned)
+        is_orphan = or_(row.lease_until < now, row.lease_until.is_(None) & (row.created_at < now - self._timing.lease))
+        return await self._find(row.finished_at.is_(None), is_orphan)
 
-    async def to_erase(self) -> list[Incident]:
-        """Those whose text has been readable for long enough."""
+    async def list_expired(self) -> list[Incident]:
+        """Returns incidents whose text is due to be erased."""
         row = ModerationIncidentRow
-        return await self._find(row.text.is_not(None), row.created_at < self._clock.now() - READABLE)
+        return await self._find(row.text.is_not(None), row.created_at < self._clock.now() - self._timing.text_retention)
 
     async def erase(self, incident_id: int) -> Incident | None:
-        """Forget what was said; the rest stays for the statistics."""
+        """Erases text, evidence and author name; the rest stays for the statistics."""
         statement = (
             update(ModerationIncidentRow)
             .where(ModerationIncidentRow.id == incident_id, ModerationIncidentRow.text.is_not(None))
             .values(text=None, evidence=None, author_name="")
         )
-        return await self._changed(incident_id, statement)
+        return await self._update(incident_id, statement)
 
     async def _find(self, *conditions: ColumnElement[bool]) -> list[Incident]:
         statement = select(ModerationIncidentRow).where(*conditions)
         async with self._database.reading() as session:
             rows = await session.scalars(statement.order_by(ModerationIncidentRow.id.desc()).limit(BATCH))
-            return [_incident_of(row) for row in rows]
+            return [_to_incident(row) for row in rows]
 
-    async def _changed(self, incident_id: int, statement: Update) -> Incident | None:
+    async def _update(self, incident_id: int, statement: Update) -> Incident | None:
         async with self._database.session() as session:
             changed = statement.returning(ModerationIncidentRow.id)
             if (await session.execute(changed, execution_options=UNSYNCHRONISED)).first() is None:
                 return None
             row = await session.get(ModerationIncidentRow, incident_id)
-            return None if row is None else _incident_of(row)
+            return None if row is None else _to_incident(row)
 
 
-def _values_of(finding: Finding) -> dict[str, object]:
+def _to_values(finding: Finding) -> dict[str, object]:
     return {
         "group_id": finding.group_id,
         "message_id": finding.message_ids[0],
@@ -203,7 +214,7 @@ def _values_of(finding: Finding) -> dict[str, object]:
     }
 
 
-def _incident_of(row: ModerationIncidentRow) -> Incident:
+def _to_incident(row: ModerationIncidentRow) -> Incident:
     ids: list[int] = json.loads(row.message_ids)
     finding = Finding(
         group_id=row.group_id,

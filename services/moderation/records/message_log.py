@@ -1,72 +1,167 @@
-"""What is written down about every message of a moderated group: before it is judged, and after."""
+"""Log of processed messages: each version is processed once over all replicas; members become established.
 
+No text is stored, only a digest per version and checksums of its link targets, to compare the next version with.
+"""
+
+import hashlib
+import json
+import zlib
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
+from sqlalchemy import Executable, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from core.clock import Clock
 from core.db.database import Database
+from core.db.moderation_tables import ModerationMemberRow, ProcessedVersionRow
 from services.moderation.domain.message import GroupMessage
-from services.moderation.records.counts import Counts, Statistics
-from services.moderation.records.members import MemberHistory, MemberStore
-from services.moderation.records.versions import ProcessedVersions, VersionState, message_version
+from services.moderation.records.counts import Counts, DailyCounts
+
+RETENTION = timedelta(days=7)
+"""A later edit counts as a new message."""
+ESTABLISHED_MESSAGES = 3
+ESTABLISHED_AFTER = timedelta(days=7)
+
+
+def message_version(message: GroupMessage) -> str:
+    """Returns a digest of a message's content, which identifies a version.
+
+    The edit time does not: Telegram also reports an edit when a preview or a button changes.
+    """
+    content = [
+        message.text, message.quoted, message.forwarded, *message.links, *message.buttons, *message.media,
+        message.via_bot or "",
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A version of a message while it is looked at."""
+class LogEntry:
+    """A version of a message in processing."""
 
     message: GroupMessage
     album: str | None = None
-    reported: bool = False
+    is_reported: bool = False
     version: str = field(init=False)
 
     def __post_init__(self) -> None:
-        # A report asks for another look at a version that was looked at before.
+        # A report has a processed version judged again, so it counts as a version of its own.
         version = message_version(self.message)
-        object.__setattr__(self, "version", f"{version}-r" if self.reported else version)
+        object.__setattr__(self, "version", f"{version}-r" if self.is_reported else version)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionState:
+    """State of a version before it is judged.
+
+    Args:
+        is_settled: this version was judged before.
+        is_removed: another version or album part of the message was deleted.
+        adds_link: an edit with a link target that the version before did not have.
+    """
+
+    is_settled: bool
+    is_removed: bool
+    adds_link: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberHistory:
+    """A member's first message and number of meaningful messages."""
+
+    first_seen: datetime
+    meaningful: int
+
+    def is_newcomer(self, now: datetime) -> bool:
+        """Returns whether they wrote fewer than 3 meaningful messages or their first one less than 7 days ago."""
+        return self.meaningful < ESTABLISHED_MESSAGES or now - self.first_seen < ESTABLISHED_AFTER
 
 
 class MessageLog:
-    """The books. Methods raise StorageError where the database fails.
+    """Stores processed versions and member histories. Methods raise StorageError when the database fails."""
 
-    Args:
-        database: where they are.
-        seen: which versions were looked at.
-        members: who wrote what was left standing.
-        statistics: how much there was.
-    """
-
-    def __init__(
-        self, database: Database, seen: ProcessedVersions, members: MemberStore, statistics: Statistics
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, counts: DailyCounts) -> None:
         self._database = database
-        self.seen = seen
-        self.members = members
-        self.statistics = statistics
+        self._clock = clock
+        self._counts = counts
 
-    async def open(self, entry: Entry) -> tuple[VersionState, MemberHistory]:
-        """Write down that a version is looked at; what is known of it, and of its author."""
+    async def open(self, entry: LogEntry) -> tuple[VersionState, MemberHistory]:
+        """Records a version before it is judged; returns its state and its author's history."""
         message = entry.message
         async with self._database.session() as session:
-            sight = await self.seen.look(session, message, entry.version, entry.album)
-            return sight, await self.members.standing_in(session, message.group_id, message.author.id)
+            state = await self._record_version(session, message, entry.version, entry.album)
+            return state, await self._read_member(session, message.group_id, message.author.id)
 
-    async def close(self, entry: Entry, figures: Counts, *, removed: bool, meaningful: bool | None) -> None:
-        """Write down what became of it, in one transaction.
+    async def close(self, entry: LogEntry, counts: Counts, *, removed: bool, meaningful: bool | None) -> None:
+        """Records the outcome in one transaction, with additions to the group's counters.
 
-        Args:
-            entry: what was looked at.
-            figures: what there is to count.
-            removed: whether it was deleted.
-            meaningful: whether its author said something by it; None where that is not to be counted.
+        `meaningful` is None for a message that does not count for its author.
         """
-        message = entry.message
-        statements = [self.seen.settling(message, entry.version, removed=removed)]
-        counting = self.statistics.counting(message.group_id, figures)
-        speaking = (
-            self.members.speaking(message.group_id, message.author.id, meaningful=meaningful)
-            if meaningful is not None
-            else None
-        )
+        message, row = entry.message, ProcessedVersionRow
+        key = (row.group_id == message.group_id, row.message_id.in_(message.message_ids), row.version == entry.version)
+        settle = update(row).where(*key).values(settled=True, removed=removed)
+        statements = [settle, self._counts.add_statement(message.group_id, counts)]
+        if meaningful is not None:
+            statements.append(self._count_message(message.group_id, message.author.id, is_meaningful=meaningful))
         async with self._database.session() as session:
-            for statement in (*statements, counting, speaking):
+            for statement in statements:
                 if statement is not None:
                     await session.execute(statement)
+
+    async def member(self, group_id: int, member_id: int) -> MemberHistory:
+        """Returns a member's history; for an unknown member it starts now."""
+        async with self._database.reading() as session:
+            return await self._read_member(session, group_id, member_id)
+
+    async def album_parts(self, group_id: int, album: str) -> tuple[int, ...]:
+        """Returns the message ids of an album that any replica has recorded."""
+        row = ProcessedVersionRow
+        found = select(row.message_id).where(row.group_id == group_id, row.album == album).distinct()
+        async with self._database.reading() as session:
+            return tuple(sorted(await session.scalars(found)))
+
+    async def delete_expired(self) -> None:
+        """Deletes versions older than `RETENTION`. Member histories stay."""
+        expired = delete(ProcessedVersionRow).where(ProcessedVersionRow.seen_at < self._clock.now() - RETENTION)
+        async with self._database.session() as session:
+            await session.execute(expired, execution_options={"synchronize_session": False})
+
+    async def _record_version(
+        self, session: AsyncSession, message: GroupMessage, version: str, album: str | None
+    ) -> VersionState:
+        """Inserts a row per part of an album, and returns the state before that."""
+        row = ProcessedVersionRow
+        links = {zlib.crc32(link.encode()) for link in (*message.links, *message.buttons)}
+        common = {
+            "group_id": message.group_id, "version": version, "album": album, "links": json.dumps(sorted(links)),
+            "seen_at": self._clock.now(), "settled": False, "removed": False,
+        }  # fmt: skip
+        own_parts = row.message_id.in_(message.message_ids)
+        known = (await session.scalars(select(row).where(row.group_id == message.group_id, own_parts))).all()
+        insert = self._database.insert(row).values(
+            [{**common, "message_id": message_id} for message_id in message.message_ids]
+        )
+        await session.execute(insert.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"]))
+        is_removed = any(each.removed for each in known)
+        if album is not None and not is_removed:
+            removed = select(row.message_id).where(row.group_id == message.group_id, row.album == album, row.removed)
+            is_removed = (await session.scalars(removed.limit(1))).first() is not None
+        earlier = [each for each in known if each.version != version]
+        before = max(earlier, key=lambda each: each.seen_at, default=None)
+        return VersionState(
+            is_settled=any(each.settled for each in known if each.version == version),
+            is_removed=is_removed,
+            adds_link=message.edited_at is not None and not links <= set(json.loads(before.links) if before else ()),
+        )
+
+    async def _read_member(self, session: AsyncSession, group_id: int, member_id: int) -> MemberHistory:
+        row = await session.get(ModerationMemberRow, (group_id, member_id))
+        return MemberHistory(self._clock.now(), 0) if row is None else MemberHistory(row.first_seen, row.meaningful)
+
+    def _count_message(self, group_id: int, member_id: int, *, is_meaningful: bool) -> Executable:
+        row = ModerationMemberRow
+        values = {"group_id": group_id, "member_id": member_id, "first_seen": self._clock.now()}
+        statement = self._database.insert(row).values(**values, meaningful=int(is_meaningful))
+        sums = {"meaningful": row.meaningful + int(is_meaningful)}
+        return statement.on_conflict_do_update(index_elements=["group_id", "member_id"], set_=sums)

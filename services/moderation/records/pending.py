@@ -1,4 +1,4 @@
-"""Messages that nobody could judge when they came: kept until somebody can, and taken up by one replica at a time."""
+"""Messages without a verdict: retried with a backoff until one exists, each by one replica at a time."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,23 +6,36 @@ from datetime import datetime, timedelta
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import delete, select
 
+from core.backoff import Backoff
 from core.clock import Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationPendingRow
 from services.moderation.domain.message import GroupMessage
 
-FIRST_PAUSE = timedelta(seconds=60)
-LONGEST_PAUSE = timedelta(minutes=5)
-"""The pause doubles up to this: once a provider is back, what waits is judged well within ten minutes."""
-GIVEN_UP = timedelta(hours=24)
-BATCH = 20
+RETRY_BACKOFF = Backoff(first_s=60, longest_s=300)
+"""The longest pause gives a verdict within ten minutes after a provider is back."""
 
 _MESSAGES = TypeAdapter(GroupMessage)
 
 
 @dataclass(frozen=True, slots=True)
+class PendingTiming:
+    """Retry schedule of pending messages.
+
+    Args:
+        backoff: the pause before each retry.
+        give_up_after: age at which a message is dropped without a verdict.
+        batch: messages per take.
+    """
+
+    backoff: Backoff = RETRY_BACKOFF
+    give_up_after: timedelta = timedelta(hours=24)
+    batch: int = 20
+
+
+@dataclass(frozen=True, slots=True)
 class PendingMessage:
-    """A message that waits, and since when."""
+    """A message that waits for a verdict."""
 
     message: GroupMessage
     version: str
@@ -30,18 +43,19 @@ class PendingMessage:
 
 
 class PendingMessages:
-    """What waits. Methods raise StorageError where the database fails."""
+    """Stores messages that wait for a verdict. Methods raise StorageError when the database fails."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, timing: PendingTiming | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._timing = timing or PendingTiming()
 
     async def put(self, message: GroupMessage, version: str) -> None:
-        """Judge this message later."""
+        """Schedules a message. Idempotent per version."""
         now = self._clock.now()
         statement = self._database.insert(ModerationPendingRow).values(
             group_id=message.group_id, message_id=message.message_id, version=version,
-            payload=_MESSAGES.dump_json(message).decode(), since=now, due_at=now + FIRST_PAUSE, attempts=0,
+            payload=_MESSAGES.dump_json(message).decode(), since=now, due_at=now + self._pause(0), attempts=0,
         )  # fmt: skip
         async with self._database.session() as session:
             await session.execute(
@@ -49,32 +63,33 @@ class PendingMessages:
             )
 
     async def take_due(self) -> list[PendingMessage]:
-        """Take what is due; whoever takes it has until the next time to be done with it."""
+        """Returns due messages and postpones them: if this replica dies, the next retry is another's."""
         row, now = ModerationPendingRow, self._clock.now()
         taken: list[PendingMessage] = []
+        due = select(row).where(row.due_at <= now).order_by(row.due_at).limit(self._timing.batch)
         async with self._database.session() as session:
-            due = await session.scalars(
-                select(row).where(row.due_at <= now).order_by(row.due_at).limit(BATCH).with_for_update(skip_locked=True)
-            )
-            for each in due.all():
-                message = _read(each.payload)
-                if message is None or now - each.since > GIVEN_UP:
+            for each in (await session.scalars(due.with_for_update(skip_locked=True))).all():
+                message = _parse(each.payload)
+                if message is None or now - each.since > self._timing.give_up_after:
                     await session.delete(each)
                     continue
                 each.attempts += 1
-                each.due_at = now + min(FIRST_PAUSE * 2**each.attempts, LONGEST_PAUSE)
+                each.due_at = now + self._pause(each.attempts)
                 taken.append(PendingMessage(message, each.version, each.since))
         return taken
 
-    async def done(self, message: GroupMessage, version: str) -> None:
-        """A message waits no longer, and what it said is forgotten."""
+    async def delete(self, message: GroupMessage, version: str) -> None:
+        """Deletes a message and its text."""
         row = ModerationPendingRow
         key = (row.group_id == message.group_id, row.message_id == message.message_id, row.version == version)
         async with self._database.session() as session:
             await session.execute(delete(row).where(*key))
 
+    def _pause(self, attempts: int) -> timedelta:
+        return timedelta(seconds=self._timing.backoff.pause_s(attempts + 1))
 
-def _read(payload: str) -> GroupMessage | None:
+
+def _parse(payload: str) -> GroupMessage | None:
     try:
         return _MESSAGES.validate_json(payload)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""What members report."""
+"""Stores members' reports."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,38 +10,38 @@ from core.clock import Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationReportRow
 
-REPORTS_AN_HOUR = 10
-KEPT = timedelta(days=30)
-"""For how long it is known who reported what."""
+REPORTS_PER_HOUR = 10
+"""Rate limit per member and group."""
+RETENTION = timedelta(days=30)
 
 
-class Reported(StrEnum):
-    """What becomes of a report."""
+class ReportStatus(StrEnum):
+    """Whether a report was accepted."""
 
     TAKEN = "taken"
     AGAIN = "again"
-    """They reported this message before."""
+    """The member reported this message before."""
     TOO_MANY = "too_many"
-    """They reported a lot within the last hour."""
+    """The member reached the rate limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberReport:
-    """A report, and how many members have reported that message by now."""
+    """The status of a report, and the number of members who have reported its message."""
 
-    result: Reported
+    status: ReportStatus
     count: int
 
 
 class ReportStore:
-    """The reports of all groups. Methods raise StorageError where the database fails."""
+    """The reports of all groups. Methods raise StorageError when the database fails."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    async def report(self, group_id: int, message_id: int, reporter_id: int) -> MemberReport:
-        """Somebody reports a message."""
+    async def add(self, group_id: int, message_id: int, reporter_id: int) -> MemberReport:
+        """Records a member's report, once per message and within the rate limit."""
         row = ModerationReportRow
         now = self._clock.now()
         of_message = (row.group_id == group_id, row.message_id == message_id)
@@ -51,17 +51,17 @@ class ReportStore:
         keys = ["group_id", "message_id", "reporter_id"]
         async with self._database.session() as session:
             if await session.get(row, (group_id, message_id, reporter_id)) is not None:
-                result = Reported.AGAIN
-            elif ((await session.scalar(select(func.count()).where(*recent))) or 0) >= REPORTS_AN_HOUR:
-                result = Reported.TOO_MANY
+                status = ReportStatus.AGAIN
+            elif ((await session.scalar(select(func.count()).where(*recent))) or 0) >= REPORTS_PER_HOUR:
+                status = ReportStatus.TOO_MANY
             else:
-                result = Reported.TAKEN
+                status = ReportStatus.TAKEN
                 await session.execute(insert.on_conflict_do_nothing(index_elements=keys))
             count = (await session.scalar(select(func.count()).where(*of_message))) or 0
-        return MemberReport(result, count)
+        return MemberReport(status, count)
 
-    async def forget_old(self) -> None:
-        """Forget what is older than `KEPT`."""
-        old = delete(ModerationReportRow).where(ModerationReportRow.at < self._clock.now() - KEPT)
+    async def delete_expired(self) -> None:
+        """Deletes reports older than `RETENTION`."""
+        expired = delete(ModerationReportRow).where(ModerationReportRow.at < self._clock.now() - RETENTION)
         async with self._database.session() as session:
-            await session.execute(old, execution_options={"synchronize_session": False})
+            await session.execute(expired, execution_options={"synchronize_session": False})

@@ -1,4 +1,4 @@
-"""Who was warned, and how often in the last 30 days."""
+"""Stores warnings, which expire after 30 days."""
 
 from sqlalchemy import delete, func, select
 
@@ -9,14 +9,14 @@ from services.moderation.domain.policy import WARNING_SPAN
 
 
 class WarningLedger:
-    """The warnings of all groups. Methods raise StorageError where the database fails."""
+    """The warnings of all groups. Methods raise StorageError when the database fails."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     async def warn(self, group_id: int, member_id: int, source: str) -> int:
-        """Warn somebody for something, once; how many warnings they have now."""
+        """Adds a warning, once per source; returns the member's number of valid warnings."""
         values = {"group_id": group_id, "member_id": member_id, "source": source, "at": self._clock.now()}
         statement = self._database.insert(ModerationWarningRow).values(**values)
         async with self._database.session() as session:
@@ -24,7 +24,7 @@ class WarningLedger:
         return await self.count(group_id, member_id)
 
     async def count(self, group_id: int, member_id: int) -> int:
-        """How many warnings somebody has that still count."""
+        """Returns a member's number of valid warnings."""
         row = ModerationWarningRow
         since = self._clock.now() - WARNING_SPAN
         statement = select(func.count()).where(row.group_id == group_id, row.member_id == member_id, row.at >= since)
@@ -32,13 +32,13 @@ class WarningLedger:
             return (await session.scalar(statement)) or 0
 
     async def take_back(self, group_id: int, source: str) -> None:
-        """Nobody was warned for that after all."""
+        """Deletes the warning with this source."""
         row = ModerationWarningRow
         async with self._database.session() as session:
             await session.execute(delete(row).where(row.group_id == group_id, row.source == source))
 
     async def take_back_latest(self, group_id: int, member_id: int) -> int | None:
-        """Take somebody's latest warning back; how many are left, or None where there was none."""
+        """Deletes a member's latest warning; returns the number that is left, None if there was none."""
         row = ModerationWarningRow
         latest = select(row.id).where(row.group_id == group_id, row.member_id == member_id)
         async with self._database.session() as session:
@@ -48,8 +48,8 @@ class WarningLedger:
             await session.execute(delete(row).where(row.id == warning))
         return await self.count(group_id, member_id)
 
-    async def forget_old(self) -> None:
-        """Forget what counts no longer."""
-        old = delete(ModerationWarningRow).where(ModerationWarningRow.at < self._clock.now() - WARNING_SPAN)
+    async def delete_expired(self) -> None:
+        """Deletes expired warnings."""
+        expired = delete(ModerationWarningRow).where(ModerationWarningRow.at < self._clock.now() - WARNING_SPAN)
         async with self._database.session() as session:
-            await session.execute(old, execution_options={"synchronize_session": False})
+            await session.execute(expired, execution_options={"synchronize_session": False})

@@ -1,1 +1,1 @@
-"""Rules and features that decide before an LLM is asked."""
+"""Checks that need no model: exemptions, rules, risky features, and the decision to ask the judge."""

@@ -1,4 +1,4 @@
-"""Banned words and phrases, found at the borders of words in any script."""
+"""Finds banned words and phrases, at word boundaries of any script."""
 
 import re
 import unicodedata
@@ -9,37 +9,38 @@ from services.moderation.text.invisible import character_script
 from services.moderation.text.normalise import Normal, normalise
 
 _WITHOUT_SPACES = frozenset({"HAN", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"})
-_LAST_OF_PLANE = 0x10000
-"""Beyond it only scripts of the past have marks, and a class of characters is no longer looked up in a table."""
+_END_OF_BMP = 0x10000
+"""Beyond it only historic scripts have marks, and a character class is no longer a table lookup."""
 
 
-class Terms:
-    """A list of words and phrases to look for.
+class BannedTerms:
+    """A parsed list of banned terms.
 
     Args:
-        written: each a word or several; `stem*` for all that begin so, `*stem` for all that end so. Case, look-alike
-            letters and what stands between words do not matter. What has no letter (an emoji, `$$$`) is found anywhere.
+        terms: words or phrases; `stem*` matches words that start with it, `*stem` words that end with it. Case,
+            look-alike letters and separators between words are ignored. Terms without letters (an emoji, `$$$`) match
+            anywhere.
     """
 
-    def __init__(self, written: Iterable[str]) -> None:
+    def __init__(self, terms: Iterable[str]) -> None:
         self._words: dict[str, str] = {}
         self._symbols: dict[str, str] = {}
-        for term in written:
+        for term in terms:
             core = term.strip()
             begins, ends = not core.startswith("*"), not core.endswith("*")
             normal = normalise(core.strip("*"))
             for spelled in _spellings(normal):
-                if words := _words_of(spelled):
+                if words := _split_words(spelled):
                     before = " " if begins and character_script(words[0]) not in _WITHOUT_SPACES else ""
                     after = " " if ends and character_script(words[-1]) not in _WITHOUT_SPACES else ""
                     self._words.setdefault(f"{before}{words}{after}", term)
                 elif spelled:
                     self._symbols.setdefault(spelled, term)
 
-    def found_in(self, normal: Normal) -> str | None:
-        """The first term of the list that a message contains, as it stands in the list."""
+    def find(self, normal: Normal) -> str | None:
+        """Returns the first term that a message contains, as spelled in the list."""
         spellings = _spellings(normal)
-        padded = [f" {_words_of(spelling)} " for spelling in spellings]
+        padded = [f" {_split_words(spelling)} " for spelling in spellings]
         for needle, term in self._words.items():
             if any(needle in text for text in padded):
                 return term
@@ -47,17 +48,17 @@ class Terms:
 
 
 def _spellings(normal: Normal) -> set[str]:
-    """Folded, and as written: a word that only happens to look foreign is found as what it is, too."""
+    """Returns the folded and the written text: a word that only resembles another script matches as itself, too."""
     return {normal.folded, " ".join(normal.text.casefold().replace("ё", "е").split())}
 
 
-def _words_of(text: str) -> str:
-    """The words of a text with one space between each two."""
-    return _between_words().sub(" ", text).strip()
+def _split_words(text: str) -> str:
+    """Returns the words of a text, separated by single spaces."""
+    return _separators().sub(" ", text).strip()
 
 
 @cache
-def _between_words() -> re.Pattern[str]:
-    r"""What parts words. Marks do not, although `\w` lacks them: they are vowels in Indic scripts."""
-    marks = "".join(char for char in map(chr, range(_LAST_OF_PLANE)) if unicodedata.category(char)[0] == "M")
+def _separators() -> re.Pattern[str]:
+    r"""Returns a pattern for word separators. Marks are none, although `\w` lacks them: Indic vowels are marks."""
+    marks = "".join(char for char in map(chr, range(_END_OF_BMP)) if unicodedata.category(char)[0] == "M")
     return re.compile(f"(?:_|[^\\w{marks}])+")

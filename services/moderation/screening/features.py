@@ -1,24 +1,24 @@
-"""What is risky about a message, told by its form and by what it speaks of. A feature routes; it decides nothing."""
+"""Extracts risky features from a message's form and topic. A feature sends a message to the judge, no more."""
 
 import re
 import unicodedata
 from enum import StrEnum
 
 from services.moderation.domain.message import GroupMessage
-from services.moderation.screening import topic_patterns as lures
+from services.moderation.screening import topic_patterns as topics
 from services.moderation.text.links import extract_links
 from services.moderation.text.normalise import Normal
 
 
 class Feature(StrEnum):
-    """A risky feature; the value is what the local score knows it by."""
+    """A risky feature. Its value is hashed into the local score."""
 
     LINK = "link"
     TELEGRAM_LINK = "telegram_link"
     INVITE_LINK = "invite_link"
     SHORTENER = "shortener"
     ODD_HOST = "odd_host"
-    """An international name, or a bare address."""
+    """An internationalised domain, or an IP address."""
     BUTTON_LINK = "button_link"
     FORWARD = "forward"
     VIA_BOT = "via_bot"
@@ -26,10 +26,10 @@ class Feature(StrEnum):
     PHONE = "phone"
     HANDLE = "handle"
     CONTACT_CALL = "contact_call"
-    """Asks to be written to in private."""
+    """Asks for a private message."""
     MONEY = "money"
     DAILY_PAY = "daily_pay"
-    """Money by the day, hour or week."""
+    """Pay by the day, hour or week."""
     MIXED_SCRIPT = "mixed_script"
     HIDDEN = "hidden"
     MANY_EMOJI = "many_emoji"
@@ -51,7 +51,7 @@ RISKY: frozenset[str] = frozenset(Feature) - {
     Feature.FORWARD,
     Feature.CONTACT_CALL,
 }
-"""Those that are worth a judge's look by themselves; the others are everyday talk and only weigh in the score."""
+"""Features that suffice to ask the judge. The others occur in everyday talk and only count in the score."""
 
 SHORTENERS = frozenset(
     {"bit.ly", "tinyurl.com", "goo.gl", "t.co", "is.gd", "cutt.ly", "ow.ly", "rb.gy", "shorturl.at", "clck.ru",
@@ -62,30 +62,30 @@ _CRYPTO_ADDRESS = re.compile(
     r"(?<![0-9A-Za-z])(?:0x[0-9a-fA-F]{40}|bc1[02-9ac-hj-np-z]{25,62}|[13][1-9A-HJ-NP-Za-km-z]{25,34}"
     r"|T[1-9A-HJ-NP-Za-km-z]{33}|(?:EQ|UQ)[0-9A-Za-z_-]{46})(?![0-9A-Za-z])"
 )
-"""Ethereum and its like, Bitcoin (both forms), Tron, TON."""
+"""Ethereum and compatible chains, Bitcoin (both formats), Tron, TON."""
 _PHONE = re.compile(r"(?<![\w.])(?:\+\d[\d ()\-]{8,17}\d|8[ (-]{0,2}9\d{2}[ )-]{0,2}\d{3}[ -]?\d{2}[ -]?\d{2})(?!\d)")
 _HANDLE = re.compile(r"(?<![\w@./])@[A-Za-z]\w{3,31}(?![\w@])")
 _TOPICS = {
-    Feature.MONEY: lures.MONEY,
-    Feature.DAILY_PAY: lures.DAILY_PAY,
-    Feature.CONTACT_CALL: lures.CONTACT_CALL,
-    Feature.JOB_LURE: lures.JOB_LURE,
-    Feature.CRYPTO_LURE: lures.CRYPTO_LURE,
-    Feature.GAMBLING_LURE: lures.GAMBLING_LURE,
-    Feature.ADULT_LURE: lures.ADULT_LURE,
+    Feature.MONEY: topics.MONEY,
+    Feature.DAILY_PAY: topics.DAILY_PAY,
+    Feature.CONTACT_CALL: topics.CONTACT_CALL,
+    Feature.JOB_LURE: topics.JOB_LURE,
+    Feature.CRYPTO_LURE: topics.CRYPTO_LURE,
+    Feature.GAMBLING_LURE: topics.GAMBLING_LURE,
+    Feature.ADULT_LURE: topics.ADULT_LURE,
 }
 _HIDDEN_FROM = 3
 _EMOJI_FROM, _EMOJI_SHARE = 5, 0.15
 _CAPITALS_FROM, _CAPITALS_SHARE = 20, 0.6
-_READ = 4096
-"""Characters that are looked at for what a message speaks of; Telegram's longest text."""
+_MAX_TEXT = 4096
+"""Characters that are searched for topics: Telegram's longest text."""
 
 
-def features(message: GroupMessage, normal: Normal) -> frozenset[str]:
-    """The risky features of a message: of the author's words, its links and its form."""
+def extract_features(message: GroupMessage, normal: Normal) -> frozenset[str]:
+    """Returns the risky features of a message's text, links and form."""
     found: set[str] = set()
-    _of_links(message, normal, found)
-    text, folded = normal.text[:_READ], normal.folded[:_READ]
+    _add_link_features(message, normal, found)
+    text, folded = normal.text[:_MAX_TEXT], normal.folded[:_MAX_TEXT]
     found.update(feature for feature, pattern in _TOPICS.items() if pattern.search(folded))
     if message.is_forward:
         found.add(Feature.FORWARD)
@@ -101,11 +101,11 @@ def features(message: GroupMessage, normal: Normal) -> frozenset[str]:
         found.add(Feature.MIXED_SCRIPT)
     if normal.hidden >= _HIDDEN_FROM:
         found.add(Feature.HIDDEN)
-    _of_form(text, found)
+    _add_form_features(text, found)
     return frozenset(found)
 
 
-def _of_links(message: GroupMessage, normal: Normal, found: set[str]) -> None:
+def _add_link_features(message: GroupMessage, normal: Normal, found: set[str]) -> None:
     for link in extract_links(message, normal):
         found.add(Feature.LINK)
         if link.is_telegram:
@@ -120,9 +120,9 @@ def _of_links(message: GroupMessage, normal: Normal, found: set[str]) -> None:
         found.add(Feature.BUTTON_LINK)
 
 
-def _of_form(text: str, found: set[str]) -> None:
-    pictures = sum(unicodedata.category(char) == "So" for char in text) if not text.isascii() else 0
-    if pictures >= _EMOJI_FROM and pictures >= _EMOJI_SHARE * len(text.split()):
+def _add_form_features(text: str, found: set[str]) -> None:
+    emoji = sum(unicodedata.category(char) == "So" for char in text) if not text.isascii() else 0
+    if emoji >= _EMOJI_FROM and emoji >= _EMOJI_SHARE * len(text.split()):
         found.add(Feature.MANY_EMOJI)
     letters = sum(map(str.isalpha, text))
     if letters >= _CAPITALS_FROM and sum(map(str.isupper, text)) >= _CAPITALS_SHARE * letters:

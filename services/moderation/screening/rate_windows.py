@@ -1,33 +1,41 @@
-"""What was said lately: how often by one author, how often the same. Shared over replicas while Redis answers.
+"""Sliding windows of recent messages, by author and by text. Shared over replicas while Redis is reachable.
 
-Sorted sets whose members are messages, scored with the instants at which Telegram had them: a message that is handled
-twice, or late, counts once and in its own place. All keys of a group share a slot and end with their window.
+Each window is a sorted set of messages, scored with the time at which Telegram received them: a message that is
+processed twice or late counts once, at its own time. All keys of a group share a slot and expire with their window.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
+from cachetools import LRUCache
 from redis.asyncio import Redis
 
 from core.redis.guard import FailFastRedis, RedisUnavailable
 
-MOST_KEYS = 10_000
-"""Windows kept in this process; the one that was used least lately goes first."""
-MOST_MEMBERS = 128
-"""Messages of a window; more than any rule's limit."""
-LATE_S = 60
-"""A window outlives its last message by this, for messages that come late."""
+
+@dataclass(frozen=True, slots=True)
+class WindowLimits:
+    """Bounds of the windows.
+
+    Args:
+        local_windows: windows kept in this process; the least recently used one is evicted.
+        members: messages per window, more than the limit of any rule.
+        grace_s: time that a window outlives its last message, for late messages.
+    """
+
+    local_windows: int = 10_000
+    members: int = 128
+    grace_s: int = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """A message and which windows it falls into.
+class Arrival:
+    """A message and the windows that it counts in.
 
     Args:
-        at: when it was sent, seconds since the epoch.
-        digest: what its text is known by; None where it is not compared.
-        flood_s: how far back messages of its author are counted; 0: not at all.
-        duplicates_s: how far back equal texts are counted.
+        at: send time, seconds since the epoch.
+        digest: of the text; None if texts are not compared.
+        flood_s: length of the author's window; 0 disables it.
+        duplicates_s: length of the text's window; 0 disables it.
     """
 
     group_id: int
@@ -41,7 +49,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class WindowCounts:
-    """What the windows hold, this message included."""
+    """Messages in the windows, the new one included."""
 
     by_author: int = 0
     same_by_author: int = 0
@@ -52,67 +60,67 @@ class RateWindows:
     """The windows of all groups.
 
     Args:
-        redis: a client with `decode_responses=True`; None where every replica is alone.
-        prefix: what all keys begin with.
+        redis: a client with `decode_responses=True`; None counts in this process only.
+        prefix: of all keys.
     """
 
-    def __init__(self, redis: Redis | None, prefix: str) -> None:
-        self._reach = FailFastRedis(redis, "moderation")
+    def __init__(self, redis: Redis | None, prefix: str, limits: WindowLimits | None = None) -> None:
+        self._redis = FailFastRedis(redis, "moderation")
         self._prefix = prefix
-        self._windows: OrderedDict[str, dict[str, float]] = OrderedDict()
+        self._limits = limits or WindowLimits()
+        self._local: LRUCache[str, dict[str, float]] = LRUCache(self._limits.local_windows)
 
-    async def see(self, sighting: Sighting) -> WindowCounts:
-        """Remember a message; what was seen within its windows."""
-        windows = self._windows_of(sighting)
-        member = f"{sighting.author_id}:{sighting.message_id}"
-        # Also here: when Redis goes, this replica goes on with what it has seen itself.
-        here = [self._see_here(key, member, sighting.at, window_s) for key, window_s in windows]
+    async def add(self, arrival: Arrival) -> WindowCounts:
+        """Adds a message and returns the counts of its windows. Idempotent."""
+        windows = self._select_windows(arrival)
+        member = f"{arrival.author_id}:{arrival.message_id}"
+        # Counted locally as well, so that this replica can continue when Redis fails.
+        local = [self._add_locally(key, member, arrival.at, window_s) for key, window_s in windows]
         try:
-            found = await self._reach.ask(lambda redis: self._see_there(redis, windows, member, sighting.at))
+            found = await self._redis.ask(lambda redis: self._add_to_redis(redis, windows, member, arrival.at))
         except RedisUnavailable:
-            found = here
+            found = local
         counted = dict(zip((key for key, _ in windows), found, strict=True))
-        same = counted.get(self._same_key(sighting), [])
+        same = counted.get(self._text_key(arrival), [])
         return WindowCounts(
-            by_author=len(counted.get(self._author_key(sighting), [])),
-            same_by_author=sum(each.startswith(f"{sighting.author_id}:") for each in same),
+            by_author=len(counted.get(self._author_key(arrival), [])),
+            same_by_author=sum(each.startswith(f"{arrival.author_id}:") for each in same),
             same_in_group=len(same),
         )
 
-    def _windows_of(self, sighting: Sighting) -> list[tuple[str, int]]:
+    def _select_windows(self, arrival: Arrival) -> list[tuple[str, int]]:
         windows: list[tuple[str, int]] = []
-        if sighting.flood_s:
-            windows.append((self._author_key(sighting), sighting.flood_s))
-        if sighting.duplicates_s and sighting.digest is not None:
-            windows.append((self._same_key(sighting), sighting.duplicates_s))
+        if arrival.flood_s:
+            windows.append((self._author_key(arrival), arrival.flood_s))
+        if arrival.duplicates_s and arrival.digest is not None:
+            windows.append((self._text_key(arrival), arrival.duplicates_s))
         return windows
 
-    async def _see_there(self, redis: Redis, windows: list[tuple[str, int]], member: str, at: float) -> list[list[str]]:
+    async def _add_to_redis(
+        self, redis: Redis, windows: list[tuple[str, int]], member: str, at: float
+    ) -> list[list[str]]:
         if not windows:
             return []
+        grace_s = self._limits.grace_s
         async with redis.pipeline(transaction=False) as pipe:
             for key, window_s in windows:
                 pipe.zadd(key, {member: at})
-                pipe.zremrangebyscore(key, "-inf", f"({at - window_s - LATE_S}")
-                pipe.zremrangebyrank(key, 0, -MOST_MEMBERS - 1)
-                pipe.expire(key, window_s + LATE_S)
+                pipe.zremrangebyscore(key, "-inf", f"({at - window_s - grace_s}")
+                pipe.zremrangebyrank(key, 0, -self._limits.members - 1)
+                pipe.expire(key, window_s + grace_s)
                 pipe.zrangebyscore(key, f"({at - window_s}", at)
             results = await pipe.execute()
         return results[4::5]
 
-    def _see_here(self, key: str, member: str, at: float, window_s: int) -> list[str]:
-        window = self._windows.setdefault(key, {})
-        self._windows.move_to_end(key)
-        window[member] = at
-        oldest = at - window_s - LATE_S
+    def _add_locally(self, key: str, member: str, at: float, window_s: int) -> list[str]:
+        window = {**self._local.get(key, {}), member: at}
+        oldest = at - window_s - self._limits.grace_s
         kept = sorted(((name, when) for name, when in window.items() if when >= oldest), key=lambda each: each[1])
-        self._windows[key] = dict(kept[-MOST_MEMBERS:])
-        while len(self._windows) > MOST_KEYS:
-            self._windows.popitem(last=False)
-        return [name for name, when in self._windows[key].items() if at - window_s < when <= at]
+        window = self._local[key] = dict(kept[-self._limits.members :])
+        return [name for name, when in window.items() if at - window_s < when <= at]
 
-    def _author_key(self, sighting: Sighting) -> str:
-        return f"{self._prefix}:{{group:{sighting.group_id}}}:from:{sighting.author_id}"
+    def _author_key(self, arrival: Arrival) -> str:
+        return f"{self._prefix}:{{group:{arrival.group_id}}}:from:{arrival.author_id}"
 
-    def _same_key(self, sighting: Sighting) -> str:
-        return f"{self._prefix}:{{group:{sighting.group_id}}}:same:{sighting.digest}"
+    def _text_key(self, arrival: Arrival) -> str:
+        return f"{self._prefix}:{{group:{arrival.group_id}}}:same:{arrival.digest}"

@@ -1,25 +1,26 @@
-"""The rules that a group sets for itself, and what of a message breaks them."""
+"""Checks a message against its group's rules."""
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from redis.asyncio import Redis
+from cachetools import LRUCache
 
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.rule_set import LinkPolicy, RuleSet
-from services.moderation.screening.banned_terms import Terms
-from services.moderation.screening.rate_windows import RateWindows, Sighting
+from services.moderation.screening.banned_terms import BannedTerms
+from services.moderation.screening.rate_windows import Arrival, RateWindows
 from services.moderation.text.links import Link, extract_links
 from services.moderation.text.normalise import Normal, normalise
 
-SHOWN = 60
-"""Characters of a message's own that a detail repeats."""
+MAX_DETAIL = 60
+"""Characters of a detail, which may quote the message."""
+CACHED_LISTS = 1000
 
 
 class Rule(StrEnum):
-    """The rules that a message can break."""
+    """A rule that a message can break."""
 
     BANNED = "banned"
     LINK = "link"
@@ -32,12 +33,11 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuleHit:
-    """A rule that a message breaks.
+    """A broken rule.
 
     Args:
-        rule: which.
-        detail: what of the message breaks it: the rule's word, the link's host, a count. For admins only.
-        decisive: whether the group's rule is enough to act upon; otherwise it is a reason to look closer.
+        detail: the banned term, the link's host or a count. For admins only.
+        decisive: whether it suffices for an action; otherwise it sends the message to the judge.
     """
 
     rule: Rule
@@ -46,84 +46,69 @@ class RuleHit:
 
 
 class RuleEngine:
-    """Looks whether a message breaks its group's rules.
+    """Checks messages. Keeps the parsed term lists of recently active groups."""
 
-    Args:
-        redis: a client with `decode_responses=True`, where replicas share what was seen lately; None where one is
-            alone.
-        prefix: what all keys begin with.
-    """
-
-    def __init__(self, redis: Redis | None, prefix: str) -> None:
-        self._recent = RateWindows(redis, prefix)
-        self._terms: dict[tuple[str, ...], Terms] = {}
+    def __init__(self, windows: RateWindows) -> None:
+        self._windows = windows
+        self._terms: LRUCache[tuple[str, ...], BannedTerms] = LRUCache(CACHED_LISTS)
 
     async def check(
         self, message: GroupMessage, normal: Normal, rules: RuleSet, *, is_newcomer: bool
     ) -> tuple[RuleHit, ...]:
-        """What the message breaks, the decisive first.
+        """Returns the broken rules, decisive ones first. Idempotent: a message counts once in its windows.
 
-        Args:
-            message: a message, or a version of an edited one; the same one twice counts once.
-            normal: its own text, normalised.
-            rules: its group's.
-            is_newcomer: whether what is forbidden to newcomers is forbidden to its author.
+        `normal` is the author's own text, without quoted and forwarded ones.
         """
         hits = [
-            *self._banned(message, normal, rules),
-            *_links(extract_links(message, normal), rules, is_newcomer=is_newcomer),
-            *_kinds(message, rules, is_newcomer=is_newcomer),
-            *await self._repeated(message, normal, rules),
+            *self._check_terms(message, normal, rules),
+            *_check_links(extract_links(message, normal), rules, is_newcomer=is_newcomer),
+            *_check_media(message, rules, is_newcomer=is_newcomer),
+            *await self._check_repetition(message, normal, rules),
         ]
         if rules.mixed_scripts and normal.mixed_words:
-            hits.append(RuleHit(Rule.MIXED_SCRIPT, _shown(", ".join(normal.mixed_words)), decisive=False))
+            hits.append(RuleHit(Rule.MIXED_SCRIPT, _shorten(", ".join(normal.mixed_words)), decisive=False))
         return tuple(sorted(hits, key=lambda hit: not hit.decisive))
 
-    def _banned(self, message: GroupMessage, normal: Normal, rules: RuleSet) -> Iterator[RuleHit]:
+    def _check_terms(self, message: GroupMessage, normal: Normal, rules: RuleSet) -> Iterator[RuleHit]:
         if not rules.banned:
             return
-        terms = self._terms_of(rules.banned)
-        if term := terms.found_in(normal):
-            yield RuleHit(Rule.BANNED, _shown(term), decisive=True)
-        elif message.forwarded and (term := terms.found_in(normalise(message.forwarded))):
-            # The author chose to show it here, yet the words are somebody else's: for a judge, or a person.
-            yield RuleHit(Rule.BANNED, _shown(term), decisive=False)
+        terms = self._parse_terms(rules.banned)
+        if term := terms.find(normal):
+            yield RuleHit(Rule.BANNED, _shorten(term), decisive=True)
+        elif message.forwarded and (term := terms.find(normalise(message.forwarded))):
+            # The author chose to forward it, but did not write it: the judge decides.
+            yield RuleHit(Rule.BANNED, _shorten(term), decisive=False)
 
-    def _terms_of(self, banned: tuple[str, ...]) -> Terms:
+    def _parse_terms(self, banned: tuple[str, ...]) -> BannedTerms:
         terms = self._terms.get(banned)
         if terms is None:
-            if len(self._terms) >= _KEPT_LISTS:
-                self._terms.clear()
-            terms = self._terms[banned] = Terms(banned)
+            terms = self._terms[banned] = BannedTerms(banned)
         return terms
 
-    async def _repeated(self, message: GroupMessage, normal: Normal, rules: RuleSet) -> list[RuleHit]:
+    async def _check_repetition(self, message: GroupMessage, normal: Normal, rules: RuleSet) -> list[RuleHit]:
         if message.edited_at is not None or not (rules.flood or rules.duplicates):
             return []
-        seen = await self._recent.see(_sighting(message, normal, rules))
+        counts = await self._windows.add(_to_arrival(message, normal, rules))
         hits: list[RuleHit] = []
-        if rules.flood and seen.by_author >= rules.flood.messages:
-            detail = f"{seen.by_author} messages in {rules.flood.seconds} s"
+        if rules.flood and counts.by_author >= rules.flood.messages:
+            detail = f"{counts.by_author} messages in {rules.flood.seconds} s"
             hits.append(RuleHit(Rule.FLOOD, detail, decisive=True))
-        if rules.duplicates and seen.same_in_group >= rules.duplicates.times:
-            is_own = seen.same_by_author >= rules.duplicates.times
-            times = seen.same_by_author if is_own else seen.same_in_group
+        if rules.duplicates and counts.same_in_group >= rules.duplicates.times:
+            is_own = counts.same_by_author >= rules.duplicates.times
+            times = counts.same_by_author if is_own else counts.same_in_group
             detail = f"the same text {times} times in {rules.duplicates.seconds} s"
-            # Several people who say the same are a raid, or people who congratulate somebody.
+            # The same text by several members can be a raid, or congratulations.
             hits.append(RuleHit(Rule.DUPLICATE, detail, decisive=is_own))
         return hits
 
 
-_KEPT_LISTS = 1000
-
-
-def _sighting(message: GroupMessage, normal: Normal, rules: RuleSet) -> Sighting:
+def _to_arrival(message: GroupMessage, normal: Normal, rules: RuleSet) -> Arrival:
     flood, duplicates = rules.flood, rules.duplicates
     digest = None
     if duplicates is not None and sum(map(str.isalnum, normal.folded)) >= duplicates.shortest:
-        # The text itself is not kept, not even for the seconds of a window.
+        # Windows hold digests, never the text itself.
         digest = hashlib.blake2b(normal.folded.encode(), digest_size=12).hexdigest()
-    return Sighting(
+    return Arrival(
         group_id=message.group_id,
         author_id=message.author.id,
         message_id=message.message_id,
@@ -134,17 +119,17 @@ def _sighting(message: GroupMessage, normal: Normal, rules: RuleSet) -> Sighting
     )
 
 
-def _links(links: tuple[Link, ...], rules: RuleSet, *, is_newcomer: bool) -> Iterator[RuleHit]:
+def _check_links(links: tuple[Link, ...], rules: RuleSet, *, is_newcomer: bool) -> Iterator[RuleHit]:
     if rules.links is LinkPolicy.ALL or (rules.links is LinkPolicy.NOT_FROM_NEWCOMERS and not is_newcomer):
         return
     for link in links:
         if not any(link.is_within(entry) for entry in rules.domains):
             path = link.path if link.is_telegram else ""
-            yield RuleHit(Rule.LINK, _shown(link.host + path), decisive=True)
+            yield RuleHit(Rule.LINK, _shorten(link.host + path), decisive=True)
             return
 
 
-def _kinds(message: GroupMessage, rules: RuleSet, *, is_newcomer: bool) -> Iterator[RuleHit]:
+def _check_media(message: GroupMessage, rules: RuleSet, *, is_newcomer: bool) -> Iterator[RuleHit]:
     if message.is_forward and rules.forwards.includes(is_newcomer=is_newcomer):
         yield RuleHit(Rule.FORWARD, "a forwarded message", decisive=True)
     forbidden = {*rules.media, *(rules.newcomer_media if is_newcomer else ())}
@@ -152,5 +137,5 @@ def _kinds(message: GroupMessage, rules: RuleSet, *, is_newcomer: bool) -> Itera
         yield RuleHit(Rule.MEDIA, ", ".join(found), decisive=True)
 
 
-def _shown(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 1]}…"

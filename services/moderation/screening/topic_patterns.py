@@ -1,6 +1,6 @@
-"""What adverts speak of, as patterns over a folded text: a hint each, and no proof.
+"""Patterns of advert topics over folded text. A match is a hint, no proof.
 
-Repeats are bounded, so that no text makes a pattern look at everything from everywhere.
+Repetitions are bounded, which keeps matching linear in the length of a hostile text.
 """
 
 import re
@@ -9,7 +9,7 @@ _REST_OF_WORD = r"\w{0,20}"
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
-    """One pattern of several; `~` is the rest of a word, whatever its ending."""
+    """Joins alternatives into one pattern; `~` stands for any ending of a word."""
     return re.compile("|".join(patterns).replace("~", _REST_OF_WORD))
 
 

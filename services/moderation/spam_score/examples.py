@@ -1,4 +1,4 @@
-"""Labelled examples, a JSON object a line: `{"label": "spam", "text": "...", "source": "..."}`."""
+"""Reads labelled examples from JSON lines: `{"label": "spam", "text": "...", "source": "..."}`."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -10,23 +10,23 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, StringConstraints, ValidationError
 
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
-from services.moderation.screening.features import features
+from services.moderation.screening.features import extract_features
 from services.moderation.text.normalise import normalise
 
 STARTER = Path(__file__).parent / "data" / "starter.jsonl"
 """Written for this project, in English and Russian."""
-_NOBODY = Author(0, AuthorKind.USER, "")
-_NEVER = datetime.fromtimestamp(0, UTC)
+_NO_AUTHOR = Author(0, AuthorKind.USER, "")
+_EPOCH = datetime.fromtimestamp(0, UTC)
 _BARE_LINK = re.compile(
     r"(?<![\w@.-])(?:[\w-]+\.)+(?:com|org|net|ru|su|рф|io|me|app|dev|info|biz|xyz|top|site|online|shop|club|pro|vip|win"
     r"|bet|live|link|cc|tv|uk|de|fr|eu|ua|by|kz|ly|gl|gd|co|ai|gg)\b(?:/[^\s<>\"']*)?",
     re.IGNORECASE,
 )
-"""What Telegram marks as a link by itself; an example's text has no marks."""
+"""Text that Telegram turns into a link; examples have no link entities."""
 
 
 class MalformedExample(ValueError):
-    """A line that is no example; the message begins with its number."""
+    """Raised for an invalid line; the message starts with its number."""
 
 
 class _Line(BaseModel):
@@ -39,14 +39,12 @@ class _Line(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One example as the score reads it.
+    """A labelled example in the form that the score reads.
 
     Args:
-        is_spam: its label.
-        folded: its text, as `Normal.folded`.
-        features: its features.
-        source: where it comes from: a group, or whoever wrote it. Empty where nobody said.
-        language: of its text. Empty where nobody said.
+        folded: the text, as `Normal.folded`.
+        source: the group or author that it comes from; empty if unknown.
+        language: of the text; empty if unknown.
     """
 
     is_spam: bool
@@ -57,32 +55,32 @@ class Example:
 
 
 def read_examples(lines: Iterable[str]) -> Iterator[Example]:
-    """The examples of a file; empty lines are none.
+    """Parses the lines of a file; empty ones are skipped.
 
     Raises:
-        MalformedExample: at the first line that is none.
+        MalformedExample: at the first invalid line.
     """
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield _example(line, number)
+            yield _parse_line(line, number)
 
 
-def _example(line: str, number: int) -> Example:
+def _parse_line(line: str, number: int) -> Example:
     try:
         found = _Line.model_validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise MalformedExample(f"line {number}: {where or 'the line'}: {first['msg']}") from None
+        path = ".".join(map(str, first["loc"]))
+        raise MalformedExample(f"line {number}: {path or 'the line'}: {first['msg']}") from None
     source = found.source if found.source is not None else found.group
-    return example(
+    return create_example(
         found.text, is_spam=found.label == "spam", source="" if source is None else str(source), language=found.lang
     )
 
 
-def example(text: str, *, is_spam: bool, source: str = "", language: str = "") -> Example:
-    """An example from a text as it was written."""
+def create_example(text: str, *, is_spam: bool, source: str = "", language: str = "") -> Example:
+    """Returns an example of a text as it was posted."""
     normal = normalise(text)
     links = tuple(link[0] for link in _BARE_LINK.finditer(normal.text))
-    message = GroupMessage(group_id=0, message_ids=(0,), author=_NOBODY, sent_at=_NEVER, text=text, links=links)
-    return Example(is_spam, normal.folded, features(message, normal), source, language)
+    message = GroupMessage(group_id=0, message_ids=(0,), author=_NO_AUTHOR, sent_at=_EPOCH, text=text, links=links)
+    return Example(is_spam, normal.folded, extract_features(message, normal), source, language)

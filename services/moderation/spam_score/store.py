@@ -1,4 +1,4 @@
-"""Where the local score's weights are kept: in the database, so that all replicas learn the same."""
+"""Stores the local score's weights in the database, shared by all replicas."""
 
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,18 +15,18 @@ from services.moderation.spam_score.weights import Weights
 log = structlog.get_logger()
 
 BASE = 0
-"""The scope of the base; no group has this id."""
+"""The scope of the base model; no group has this id."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """Weights as they are in the database.
+class StoredWeights:
+    """A row of weights.
 
     Args:
-        revision: a name for this state; another state has another one, also after everything was forgotten.
-        weights: None where they are of another version or damaged, and of no use.
-        spam_count: the spam that they come from, decisions or examples.
-        ham_count: the ham.
+        revision: unique per state, also after a deletion.
+        weights: None if they are damaged or of another version.
+        spam_count: decisions or examples of spam that they were learned from.
+        ham_count: the same for ham.
     """
 
     revision: str
@@ -36,17 +36,17 @@ class Stored:
 
 
 class ScoreStore:
-    """The weights of all groups, and of the base where the operator trained one. Each method raises StorageError."""
+    """The weights of all groups, and of the base model if the operator trained one. Methods raise StorageError."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    async def changes(self, known: Mapping[int, str | None]) -> dict[int, Stored | None]:
-        """What of these scopes is not as known any more; None where nothing is left.
+    async def changes(self, known: Mapping[int, str | None]) -> dict[int, StoredWeights | None]:
+        """Returns the scopes whose revision differs from the known one, with None for deleted ones.
 
         Args:
-            known: the revision by scope, None where nothing is known.
+            known: revisions by scope, None for none.
         """
         revisions = select(SpamScoreRow.scope, SpamScoreRow.revision).where(SpamScoreRow.scope.in_(known))
         async with self._database.reading() as session:
@@ -54,15 +54,12 @@ class ScoreStore:
             changed = [scope for scope, revision in found.items() if known[scope] != revision]
             rows = list(await session.scalars(select(SpamScoreRow).where(SpamScoreRow.scope.in_(changed))))
         gone = [scope for scope, revision in known.items() if revision is not None and scope not in found]
-        return {row.scope: _stored(row) for row in rows} | dict.fromkeys(gone)
+        return {row.scope: _to_weights(row) for row in rows} | dict.fromkeys(gone)
 
-    async def change(self, scope: int, correct: Callable[[Weights], Weights], *, is_spam: bool) -> Stored:
-        """Change a group's weights; of two replicas that do so at once the second one builds on the first.
+    async def change(self, scope: int, correct: Callable[[Weights], Weights], *, is_spam: bool) -> StoredWeights:
+        """Corrects a group's weights under a row lock, so that concurrent corrections add up.
 
-        Args:
-            scope: the group.
-            correct: from the weights that are there to those that shall be.
-            is_spam: what the decision was.
+        `correct` maps the stored weights to the new ones; `is_spam` is the decision.
         """
         empty = Weights.none().as_bytes()
         blank = {"revision": "", "weights": empty, "spam_count": 0, "ham_count": 0, "updated_at": self._clock.now()}
@@ -70,14 +67,14 @@ class ScoreStore:
         async with self._database.session() as session:
             await session.execute(make.on_conflict_do_nothing(index_elements=["scope"]))
             row = await session.get_one(SpamScoreRow, scope, with_for_update=True, populate_existing=True)
-            weights = correct(_stored(row).weights or Weights.none())
+            weights = correct(_to_weights(row).weights or Weights.none())
             row.weights, row.revision, row.updated_at = weights.as_bytes(), _new_revision(), self._clock.now()
             row.spam_count += is_spam
             row.ham_count += not is_spam
-            return Stored(row.revision, weights, row.spam_count, row.ham_count)
+            return StoredWeights(row.revision, weights, row.spam_count, row.ham_count)
 
     async def replace(self, scope: int, weights: Weights, *, spam_count: int, ham_count: int) -> None:
-        """Put weights in place of those that are there."""
+        """Replaces the weights of a scope."""
         values = {
             "revision": _new_revision(),
             "weights": weights.as_bytes(),
@@ -90,18 +87,18 @@ class ScoreStore:
             await session.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=values))
 
     async def remove(self, scope: int) -> None:
-        """Forget a scope."""
+        """Deletes a scope."""
         async with self._database.session() as session:
             await session.execute(delete(SpamScoreRow).where(SpamScoreRow.scope == scope))
 
 
-def _stored(row: SpamScoreRow) -> Stored:
+def _to_weights(row: SpamScoreRow) -> StoredWeights:
     weights = None
     try:
         weights = Weights.from_bytes(row.weights)
     except ValueError as error:
-        log.warning("score.weights_unreadable", scope=row.scope, detail=str(error))
-    return Stored(row.revision, weights, row.spam_count, row.ham_count)
+        log.warning("spam_score.weights_unreadable", scope=row.scope, detail=str(error))
+    return StoredWeights(row.revision, weights, row.spam_count, row.ham_count)
 
 
 def _new_revision() -> str:

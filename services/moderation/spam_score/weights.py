@@ -1,4 +1,4 @@
-"""The weights of a linear model: all of them for the base, the few that differ for a group; and how they are stored."""
+"""Sparse weights of a linear model, their online correction and their binary format."""
 
 import io
 from dataclasses import dataclass
@@ -9,23 +9,17 @@ from numpy.typing import NDArray
 
 from services.moderation.spam_score.vectorizer import COLUMNS, SPACE, Vector
 
-MOST_LEARNED = 20_000
-"""Columns in which a group may differ from the base: some hundred decisions; the weakest are forgotten first."""
-SURE = 2.0
-"""The logit that one decision moves a message to, on the decided side: a score of 12 or 88."""
-FARTHEST = 6.0
-"""How far one decision may move it: a single mistake must not turn everything that is similar."""
+MAX_COLUMNS = 20_000
+"""Bound of a group's columns, enough for some hundred decisions; the smallest weights are dropped first."""
+TARGET_LOGIT = 2.0
+"""Logit that one decision moves its message to: a score of 88, or 12 for ham."""
+MAX_STEP = 6.0
+"""Limit of that move in logits: a single wrong decision must not flip everything similar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Sparse weights over the columns of `vectors`.
-
-    Args:
-        columns: ascending, each once.
-        values: a weight for each.
-        intercept: what is added to every product.
-    """
+    """Sparse weights over the columns of the vectorizer, which are unique and ascending."""
 
     columns: NDArray[np.int32]
     values: NDArray[np.float32]
@@ -33,28 +27,28 @@ class Weights:
 
     @classmethod
     def none(cls) -> Self:
-        """Weights that change nothing."""
+        """Returns weights of zero."""
         return cls(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
 
     @classmethod
     def from_dense(cls, dense: NDArray[np.float32], intercept: float) -> Self:
-        """Those of a weight for every column."""
+        """Returns the sparse form of dense weights."""
         columns = np.flatnonzero(dense).astype(np.int32)
         return cls(columns, dense[columns].astype(np.float32), intercept)
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> Self:
-        """What `as_bytes` made; nothing in it is ever executed.
+        """Parses the output of `as_bytes`. Pickles are refused, so the data cannot execute code.
 
         Raises:
-            ValueError: it is something else, or of another version of the space.
+            ValueError: the data is damaged or of another version.
         """
         try:
             with np.load(io.BytesIO(stored), allow_pickle=False) as arrays:
                 space, columns, values = int(arrays["space"]), arrays["columns"], arrays["values"]
                 intercept = float(arrays["intercept"])
         except Exception as error:
-            # A zip file, its entries and numpy's headers each have errors of their own.
+            # zipfile, zlib and numpy each raise their own errors.
             raise ValueError(f"the weights cannot be read: {type(error).__name__}") from error
         is_sound = (
             columns.dtype == np.int32
@@ -70,7 +64,7 @@ class Weights:
         return cls(columns, values, intercept)
 
     def as_bytes(self) -> bytes:
-        """The weights as a compressed npz file without pickles."""
+        """Returns the weights as a compressed npz file without pickles."""
         file = io.BytesIO()
         np.savez_compressed(
             file, space=np.int32(SPACE), columns=self.columns, values=self.values, intercept=np.float64(self.intercept)
@@ -78,40 +72,37 @@ class Weights:
         return file.getvalue()
 
     def dense(self) -> NDArray[np.float32]:
-        """A weight for every column: a megabyte, and the fastest to look things up in."""
+        """Returns a weight for every column: one megabyte, and the fastest look-up."""
         dense = np.zeros(COLUMNS, dtype=np.float32)
         dense[self.columns] = self.values
         return dense
 
     def dot(self, vector: Vector) -> float:
-        """The product with a vector."""
+        """Returns the dot product with a vector, plus the intercept."""
         if not len(self.columns):
             return self.intercept
-        places = np.minimum(np.searchsorted(self.columns, vector.columns), len(self.columns) - 1)
-        known = self.columns[places] == vector.columns
-        return float(self.values[places[known]] @ vector.values[known]) + self.intercept
+        positions = np.minimum(np.searchsorted(self.columns, vector.columns), len(self.columns) - 1)
+        known = self.columns[positions] == vector.columns
+        return float(self.values[positions[known]] @ vector.values[known]) + self.intercept
 
-    def corrected(self, vector: Vector, logit: float, *, is_spam: bool) -> Self:
-        """The weights after one decision: passive-aggressive, so as far as needed and no farther than `FARTHEST`.
+    def correct(self, vector: Vector, logit: float, *, is_spam: bool) -> Self:
+        """Returns the weights after one passive-aggressive step (PA-I), limited by `MAX_STEP`.
 
-        Only the message's own columns change, each by its share of the message: the like of it moves with it, the
-        unlike does not. https://jmlr.org/papers/v7/crammer06a.html (PA-I)
+        Only the message's own columns change, each by its share of the message: similar messages move along, others
+        do not. https://jmlr.org/papers/v7/crammer06a.html
 
-        Args:
-            vector: the message that was decided on.
-            logit: what it has now, base and group together.
-            is_spam: the decision.
+        `logit` is the message's current one, of base and group together; `is_spam` is the decision.
         """
         side = 1.0 if is_spam else -1.0
         length = float(vector.values @ vector.values)
-        step = side * min(FARTHEST, max(0.0, SURE - side * logit))
+        step = side * min(MAX_STEP, max(0.0, TARGET_LOGIT - side * logit))
         if not step or not length:
             return self
         columns = np.union1d(self.columns, vector.columns).astype(np.int32)
         values = np.zeros(len(columns), dtype=np.float32)
         values[np.searchsorted(columns, self.columns)] = self.values
         values[np.searchsorted(columns, vector.columns)] += step / length * vector.values
-        if len(columns) > MOST_LEARNED:
-            strongest = np.sort(np.argpartition(np.abs(values), -MOST_LEARNED)[-MOST_LEARNED:])
+        if len(columns) > MAX_COLUMNS:
+            strongest = np.sort(np.argpartition(np.abs(values), -MAX_COLUMNS)[-MAX_COLUMNS:])
             columns, values = columns[strongest], values[strongest]
         return type(self)(columns, values, self.intercept)

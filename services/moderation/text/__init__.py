@@ -1,1 +1,1 @@
-"""Text normalisation: confusables, invisible characters, links."""
+"""Text normalisation and link extraction."""

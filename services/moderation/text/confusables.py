@@ -1,9 +1,12 @@
-"""Letters that pass for those of another script, folded to one script a word.
+"""Folds look-alike letters of other scripts, so that each word has one script.
 
-Only a word that mixes scripts or stands as a foreigner among its like is touched: a Russian word that happens to have
-Latin look-alikes for all its letters ("сор") stays Russian in a Russian text. The table is Unicode's own
-(https://www.unicode.org/reports/tr39/), as the library confusable-homoglyphs has it, read letter by letter: its own
-verdicts are about whole strings and call an honest "VPNом" or "µTorrent" as mixed as a forged "раypal".
+Only a word that mixes scripts, or is the odd one out in its text, is folded: a Russian word whose letters all have
+Latin look-alikes ("сор") stays Russian in a Russian text.
+
+The look-alikes are Unicode's confusables table (https://www.unicode.org/reports/tr39/) as packaged by
+confusable-homoglyphs. Its last release is of January 2024; the table hardly changes, and no maintained package ships
+it. Only the table and the scripts are used: the library's own verdicts are about whole strings and report an honest
+"VPNом" or "µTorrent" as mixed, like a forged "раypal".
 """
 
 import re
@@ -19,20 +22,20 @@ from services.moderation.text.invisible import character_script
 
 _WORD = re.compile(r"[^\W_](?:[^\W_]|[\u0300-\u036f\u0483-\u0489])*")
 _UNSPACED = frozenset({"HAN", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "COMMON"})
-"""Scripts that stand beside others in one word as a matter of course."""
+"""Scripts that mix with others within a word in ordinary text."""
 _EUROPEAN = frozenset({"LATIN", "CYRILLIC", "GREEK"})
 _SHORTEST = 3
-"""Letters of a word that can be said to mix scripts: fewer are units, formulas and abbreviations."""
+"""Letters from which a word is reported as mixed; shorter ones are units, formulas and abbreviations."""
 
 _LATIN = "LATIN"
 _CYRILLIC = "CYRILLIC"
 _CLOSE = {
-    # What Unicode's table has not, or has otherwise, and every font shows alike.
+    # Missing from Unicode's table, or different there, although fonts show them alike.
     _LATIN: {"к": "k", "Ι": "I", "І": "I", "Ӏ": "I", "ӏ": "l", "ё": "ë", "Ё": "Ë", "ї": "ï", "Ї": "Ï", "κ": "k"},
     _CYRILLIC: {"k": "к", "ë": "ё", "Ë": "Ё", "ï": "ї", "Ï": "Ї"},
 }
 _LOOSE = {
-    # Look-alikes only to somebody who reads on; they decide nothing by themselves.
+    # Look-alikes only in context; not sufficient by themselves.
     _LATIN: {"в": "b", "м": "m", "н": "h", "т": "t", "п": "n", "и": "u", "г": "r", "ш": "w", "я": "r"},
     _CYRILLIC: {"m": "м", "h": "н", "t": "т", "n": "п", "u": "и", "r": "г", "w": "ш", "b": "в", "N": "И", "R": "Я",
                 "s": "ѕ", "g": "д"},
@@ -42,7 +45,7 @@ _ALPHABET = {
     _LATIN: frozenset("abcdefghijklmnopqrstuvwxyz"),
     _CYRILLIC: frozenset("абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґўј"),
 }
-"""The letters that a look-alike stands for: it imitates what readers know."""
+"""Letters that a look-alike may stand for."""
 
 _SMALL_CAPITALS = {
     char: name.removeprefix("LATIN LETTER SMALL CAPITAL ").lower()
@@ -54,7 +57,7 @@ _PLAIN_LATIN = str.maketrans(_SMALL_CAPITALS)
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A text whose words are each of one script, and those that were not, as written."""
+    """A text with one script per word, and the words that mixed scripts, as written."""
 
     text: str
     mixed_words: tuple[str, ...]
@@ -62,53 +65,61 @@ class Folded:
 
 @dataclass(frozen=True, slots=True)
 class _Mixture:
-    """A word of several scripts: to which of them it folds, nowhere when it is only to be told."""
+    """A word that mixes scripts.
+
+    Args:
+        targets: scripts that it can fold to; empty if it is only reported.
+        is_loose: uses look-alikes that hold only in context.
+    """
 
     targets: tuple[str, ...]
     is_loose: bool = False
-    is_told: bool = True
+    is_reported: bool = True
 
 
 def fold_confusables(text: str) -> Folded:
-    """Give each word that mixes scripts, or imitates another one, the script that it pretends to have."""
+    """Folds each word that mixes scripts or imitates another script to the script that it imitates."""
     text = text.translate(_PLAIN_LATIN)
     if text.isascii():
         return Folded(text, ())
     words = list(_WORD.finditer(text))
-    scripts = [_scripts_of(word[0]) for word in words]
+    scripts = [_find_scripts(word[0]) for word in words]
     mixtures = {
-        place: mixture for place, word in enumerate(words) if (mixture := _mixture(word[0], scripts[place])) is not None
+        place: mixture
+        for place, word in enumerate(words)
+        if (mixture := _classify_mixture(word[0], scripts[place])) is not None
     }
-    census = _census(words, scripts)
+    letter_counts = _count_letters(words, scripts)
     pieces: list[str] = []
     end = 0
     for place, word in enumerate(words):
         target, is_loose = None, False
         if (mixture := mixtures.get(place)) is not None and mixture.targets:
             target, is_loose = (
-                max(mixture.targets, key=lambda script: (census[script], script == _LATIN)),
+                max(mixture.targets, key=lambda script: (letter_counts[script], script == _LATIN)),
                 mixture.is_loose,
             )
-        elif len(scripts[place]) == 1 and _imitates_latin(word[0], scripts[place], census):
+        elif len(scripts[place]) == 1 and _imitates_latin(word[0], scripts[place], letter_counts):
             target = _LATIN
         if target is not None:
             pieces += (text[end : word.start()], _fold(word[0], target, is_loose=is_loose))
             end = word.end()
     return Folded(
-        "".join((*pieces, text[end:])), tuple(words[place][0] for place, mixture in mixtures.items() if mixture.is_told)
+        "".join((*pieces, text[end:])),
+        tuple(words[place][0] for place, mixture in mixtures.items() if mixture.is_reported),
     )
 
 
 @lru_cache(maxsize=8192)
-def _scripts_of(word: str) -> frozenset[str]:
-    """The scripts of a word's letters, without those that mix with anything."""
+def _find_scripts(word: str) -> frozenset[str]:
+    """Returns the scripts of a word's letters, without those that mix with any other."""
     if word.isascii():
         return frozenset({_LATIN})
     return frozenset(character_script(char) for char in word if char.isalpha()) - _UNSPACED
 
 
-def _mixture(word: str, scripts: frozenset[str]) -> _Mixture | None:
-    """What to do with a word of several scripts; None where there is nothing odd about it."""
+def _classify_mixture(word: str, scripts: frozenset[str]) -> _Mixture | None:
+    """Classifies a word of several scripts; None if the mixture is ordinary."""
     if len(scripts) < 2:  # noqa: PLR2004 - one script is no mixture
         return None
     letters = [char for char in word if char.isalpha()]
@@ -117,35 +128,35 @@ def _mixture(word: str, scripts: frozenset[str]) -> _Mixture | None:
     strict = tuple(target for target in sorted(scripts & _ALPHABET.keys()) if _all_look_like(letters, own, target))
     switches = sum(before != after for before, after in pairwise(own))
     if strict:
-        # A forger keeps the case, an abbreviation with an ending ("VPNа") does not.
+        # A forgery keeps the case; an abbreviation with an ending ("VPNа") does not.
         foreign = "".join(letters[: own.count(own[0])])
         is_ending = switches == 1 and len(foreign) > 1 and foreign.isupper() and letters[-1].islower()
-        return None if is_ending else _Mixture(strict, is_told=is_long)
+        return None if is_ending else _Mixture(strict, is_reported=is_long)
     loose = tuple(
         target for target in sorted(scripts & _ALPHABET.keys()) if _all_look_like(letters, own, target, is_loose=True)
     )
-    # One switch is how a foreign name takes an ending ("VPNом"), unless all of the foreign part is a single letter.
+    # A foreign name with an ending ("VPNом") switches once; a single foreign letter is no name.
     is_one_letter = own[0] == _LATIN and own.count(_LATIN) == 1 and loose == (_CYRILLIC,)
     if not is_long or (switches == 1 and not is_one_letter):
         return None
     return _Mixture(loose, is_loose=True) if scripts <= _EUROPEAN or loose else None
 
 
-def _census(words: list[re.Match[str]], scripts: list[frozenset[str]]) -> Counter[str]:
-    """The letters of the text's undoubted words by their script."""
-    census: Counter[str] = Counter()
+def _count_letters(words: list[re.Match[str]], scripts: list[frozenset[str]]) -> Counter[str]:
+    """Counts the letters of unambiguous words by script."""
+    letter_counts: Counter[str] = Counter()
     for word, its_scripts in zip(words, scripts, strict=True):
         if len(its_scripts) == 1:
             (script,) = its_scripts
             if script == _LATIN or not _looks_latin(word[0]):
-                census[script] += len(word[0])
-    return census
+                letter_counts[script] += len(word[0])
+    return letter_counts
 
 
-def _imitates_latin(word: str, scripts: frozenset[str], census: Counter[str]) -> bool:
-    """Whether a word of another script could be Latin, in a text that is Latin apart from such words."""
+def _imitates_latin(word: str, scripts: frozenset[str], letter_counts: Counter[str]) -> bool:
+    """Returns whether a word passes for Latin, in a text that is Latin apart from such words."""
     (script,) = scripts
-    return script != _LATIN and census[_LATIN] > 1 and not census[script] and _looks_latin(word)
+    return script != _LATIN and letter_counts[_LATIN] > 1 and not letter_counts[script] and _looks_latin(word)
 
 
 @lru_cache(maxsize=4096)
@@ -156,7 +167,7 @@ def _looks_latin(word: str) -> bool:
 
 def _all_look_like(letters: list[str], scripts: list[str], target: str, *, is_loose: bool = False) -> bool:
     return all(
-        script == target or _look_alike(letter, target, is_loose=is_loose)
+        script == target or _find_look_alike(letter, target, is_loose=is_loose)
         for letter, script in zip(letters, scripts, strict=True)
     )
 
@@ -166,14 +177,14 @@ def _fold(word: str, target: str, *, is_loose: bool) -> str:
     return "".join(
         char
         if character_script(char) == target
-        else _look_alike(char, target, is_loose=is_loose) or digits.get(char, char)
+        else _find_look_alike(char, target, is_loose=is_loose) or digits.get(char, char)
         for char in word
     )
 
 
 @lru_cache(maxsize=8192)
-def _look_alike(char: str, target: str, *, is_loose: bool) -> str:
-    """The letter of the target's alphabet that passes for this one, in the same case where there is one; or nothing."""
+def _find_look_alike(char: str, target: str, *, is_loose: bool) -> str:
+    """Returns the target script's look-alike of a letter, in the same case if possible; empty if there is none."""
     if not char.isalpha():
         return ""
     if close := _CLOSE[target].get(char):

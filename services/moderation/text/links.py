@@ -1,4 +1,4 @@
-"""Where a message's links lead: hosts and paths, whatever tricks they are written with."""
+"""Extracts the link targets of a message, however they are disguised."""
 
 import re
 from collections.abc import Iterable
@@ -12,19 +12,19 @@ TELEGRAM_HOSTS = frozenset({"t.me", "telegram.me", "telegram.dog"})
 _WRITTEN = re.compile(
     r"(?<![\w@.])(?:https?://|tg://|www\.|(?:t|telegram)\.(?:me|dog)/)[^\s<>\"'«»]{2,}", re.IGNORECASE
 )
-"""Links that a client may not have marked as such: hidden characters broke them before they were normalised."""
+"""Links without an entity: before normalisation, hidden characters broke them."""
 _TRAILING = ".,;:!?)]}»\"'…"
-_LONGEST = 2048
-_MOST = 100
+_MAX_LENGTH = 2048
+_MAX_LINKS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where a link leads.
+    """The target of a link.
 
     Args:
-        host: lower case, in ASCII where it is an international name, without `www.`.
-        path: what follows, without query and fragment; for Telegram's own `tg://` as the same on `t.me`.
+        host: lower case, IDNA-encoded, without `www.`.
+        path: without query and fragment. A `tg://` link has the equivalent host and path on `t.me`.
     """
 
     host: str
@@ -32,16 +32,16 @@ class Link:
 
     @property
     def is_telegram(self) -> bool:
-        """Whether it leads to a user, a chat or a bot of Telegram."""
+        """Whether it points to a Telegram user, chat or bot."""
         return self.host in TELEGRAM_HOSTS
 
     @property
     def is_invite(self) -> bool:
-        """Whether it invites to a private chat or folder."""
+        """Whether it is an invitation to a private chat or a folder."""
         return self.is_telegram and self.path.startswith(("/+", "/joinchat/", "/addlist/"))
 
     def is_within(self, entry: str) -> bool:
-        """Whether it belongs to an entry of a list: a domain with all below it, or one with the beginning of a path."""
+        """Returns whether a list entry covers it: a domain with its subdomains, optionally with a path prefix."""
         allowed = parse_link(entry)
         if allowed is None:
             return False
@@ -51,20 +51,20 @@ class Link:
 
 
 def extract_links(message: GroupMessage, normal: Normal) -> tuple[Link, ...]:
-    """Every link of a message: in its text, under its text, in its buttons; the first hundred."""
+    """Returns the distinct links of a message from entities, buttons and plain text; at most 100."""
     found: dict[Link, None] = {}
-    for target in _targets(message, normal):
+    for target in _find_targets(message, normal):
         link = parse_link(target)
         if link is not None:
             found[link] = None
-        if len(found) >= _MOST:
+        if len(found) >= _MAX_LINKS:
             break
     return tuple(found)
 
 
 def parse_link(target: str) -> Link | None:
-    """A link as written, with or without its scheme; `@name` leads to t.me. None where nothing can be made of it."""
-    target = target.strip()[:_LONGEST].replace("\\", "/")
+    """Parses a link with or without scheme; `@name` is on t.me. Returns None if it is no link."""
+    target = target.strip()[:_MAX_LENGTH].replace("\\", "/")
     if target.startswith("@"):
         return Link("t.me", f"/{target[1:]}")
     if target.lower().startswith(("mailto:", "tel:")):
@@ -75,19 +75,19 @@ def parse_link(target: str) -> Link | None:
     except ValueError:
         return None
     if parts.scheme == "tg":
-        return _deep_link(host, parts.query)
+        return _convert_deep_link(host, parts.query)
     if not host:
         return None
     try:
         host = host.encode("idna").decode()
     except UnicodeError:
-        # No name that a resolver would take; it is still the same name for whoever compares.
+        # Not resolvable, but still comparable.
         host = host.casefold()
     return Link(host.lower().removeprefix("www."), parts.path)
 
 
-def _deep_link(action: str, query: str) -> Link:
-    """`tg://resolve?domain=name` and the like as the same on t.me."""
+def _convert_deep_link(action: str, query: str) -> Link:
+    """Converts `tg://resolve?domain=name` and similar links to t.me."""
     values = {name: found[0] for name, found in parse_qs(query).items()}
     if action == "join":
         return Link("t.me", f"/+{values.get('invite', '')}")
@@ -96,7 +96,7 @@ def _deep_link(action: str, query: str) -> Link:
     return Link("t.me", f"/{values.get('domain', '')}")
 
 
-def _targets(message: GroupMessage, normal: Normal) -> Iterable[str]:
+def _find_targets(message: GroupMessage, normal: Normal) -> Iterable[str]:
     yield from message.links
     yield from message.buttons
     for written in _WRITTEN.finditer(normal.text):

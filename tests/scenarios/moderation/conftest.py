@@ -6,7 +6,8 @@ import pytest
 import pytest_asyncio
 from aiogram.client.session.aiohttp import AiohttpSession
 
-from services.moderation import maintenance as caretaker
+from bot.composition import moderation as composition
+from services.moderation.maintenance import MaintenanceTiming
 from tests.support.bot_harness import BotHarness, close_at_once, staged
 from tests.support.moderated_group import ModeratedGroup, verdict
 
@@ -15,8 +16,8 @@ from tests.support.moderated_group import ModeratedGroup, verdict
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotHarness]:
     """The bot, with a local score that has been trained once."""
     with pytest.MonkeyPatch.context() as patch:
-        # Scenarios wait for real time; the caretaker's rounds are what they wait for.
-        patch.setattr(caretaker, "ROUND_S", 0.2)
+        # Scenarios run in real time and wait for maintenance rounds.
+        patch.setattr(composition, "MaintenanceTiming", lambda: MaintenanceTiming(round_s=0.2))
         patch.setattr(AiohttpSession, "close", close_at_once)
         async for stage in staged(tmp_path_factory.mktemp("moderation")):
             await stage.start()

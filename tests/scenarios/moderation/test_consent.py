@@ -6,7 +6,8 @@ import pytest
 import pytest_asyncio
 from aiogram.client.session.aiohttp import AiohttpSession
 
-from services.moderation import maintenance as caretaker
+from bot.composition import moderation as composition
+from services.moderation.maintenance import MaintenanceTiming
 from tests.support.bot_harness import BotHarness, close_at_once, staged
 from tests.support.fake_llm.server import status
 from tests.support.moderated_group import JOB, ModeratedGroup, verdict
@@ -25,7 +26,7 @@ async def asking(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotH
     settings = {"A_REMOTE": "true", "B_REMOTE": "true", "REMOTE_CONSENT": "ask", "MODERATION_DRY_RUN": "false"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AiohttpSession, "close", close_at_once)
-        patch.setattr(caretaker, "ROUND_S", 0.2)
+        patch.setattr(composition, "MaintenanceTiming", lambda: MaintenanceTiming(round_s=0.2))
         async for stage in staged(tmp_path_factory.mktemp("consent")):
             stage.first.default = status(500)
             stage.second.default = status(500)

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from bot.telegram.api.group_admins import FAILED_S, FRESH_S, GroupAdmins
-from services.moderation.domain.ports import Staff
+from services.moderation.domain.ports import Administrators
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
@@ -26,18 +26,18 @@ def asked(server: TelegramServer) -> int:
 
 
 async def test_it_is_asked_once_for_all_who_wait(staff: GroupAdmins, server: TelegramServer) -> None:
-    found = await asyncio.gather(*(staff.staff(GROUP) for _ in range(5)))
-    assert found == [Staff(frozenset({1, 2}), -900)] * 5
+    found = await asyncio.gather(*(staff.get_admins(GROUP) for _ in range(5)))
+    assert found == [Administrators(frozenset({1, 2}), -900)] * 5
     assert asked(server) == 1
 
 
 async def test_it_holds_for_five_minutes(staff: GroupAdmins, server: TelegramServer, clock: ManualClock) -> None:
-    await staff.staff(GROUP)
+    await staff.get_admins(GROUP)
     server.chat(GROUP).admin_ids.add(3)
     clock.shift(FRESH_S - 1)
-    assert 3 not in (await staff.staff(GROUP) or Staff(frozenset())).admins
+    assert 3 not in (await staff.get_admins(GROUP) or Administrators(frozenset())).user_ids
     clock.shift(1)
-    assert 3 in (await staff.staff(GROUP) or Staff(frozenset())).admins
+    assert 3 in (await staff.get_admins(GROUP) or Administrators(frozenset())).user_ids
     assert asked(server) == 2
 
 
@@ -45,7 +45,7 @@ async def test_a_new_admin_need_not_wait_for_that(
     staff: GroupAdmins, server: TelegramServer, clock: ManualClock
 ) -> None:
     """Who acts as one and is not on the list has it looked up, though not by every press."""
-    await staff.staff(GROUP)
+    await staff.get_admins(GROUP)
     server.chat(GROUP).admin_ids.add(3)
     assert not await staff.is_admin(GROUP, 3)
     clock.shift(15)
@@ -58,12 +58,12 @@ async def test_a_new_admin_need_not_wait_for_that(
 async def test_nothing_is_guessed(staff: GroupAdmins, server: TelegramServer, clock: ManualClock, method: str) -> None:
     """And Telegram is not asked all the time while it does not tell."""
     fault = server.fail(method, math.inf, status=403, description="Forbidden: bot was kicked", chat_id=GROUP)
-    assert await staff.staff(GROUP) is None
+    assert await staff.get_admins(GROUP) is None
     assert not await staff.is_admin(GROUP, 1)
     assert len(server.calls_of(method)) == 1
     fault.mend()
     clock.shift(FAILED_S)
-    assert await staff.staff(GROUP) is not None
+    assert await staff.get_admins(GROUP) is not None
 
 
 async def test_a_server_whose_admins_the_library_cannot_read(
@@ -72,4 +72,4 @@ async def test_a_server_whose_admins_the_library_cannot_read(
     """What is sure of them is enough."""
     body = '{"ok": true, "result": [{"user": {"id": 1, "is_bot": false, "first_name": "A"}, "status": "czar"}]}'
     server.garble("getChatAdministrators", body=body)
-    assert await staff.staff(GROUP) == Staff(frozenset({1}), -900)
+    assert await staff.get_admins(GROUP) == Administrators(frozenset({1}), -900)

@@ -1,4 +1,4 @@
-"""What follows from a verdict: the whole table, and that no row of it is harder than the one above."""
+"""Policy: the table of plans per verdict, and its bounds over every combination."""
 
 from itertools import product
 
@@ -14,8 +14,8 @@ from services.moderation.domain.policy import (
     Sanction,
     Subject,
     plan_for,
-    plan_for_warnings,
     plan_in_outage,
+    sanction_for_warnings,
 )
 from services.moderation.domain.settings import Preset
 from services.moderation.domain.verdict import SPAM, About, Category, Evidence, Judged, Verdict
@@ -43,26 +43,26 @@ def plan(
 @pytest.mark.parametrize(
     ("category", "newcomer", "by_confidence"),
     [
-        # Spam of a newcomer: nothing, a card, deleted, muted.
+        # A newcomer's spam: nothing, a card, deletion, mute.
         ("job_scam", True, {49: NOTHING, 50: CARD, 79: CARD, 80: DELETE, 89: DELETE, 90: MUTED, 100: MUTED}),
         ("phishing", True, {89: DELETE, 90: MUTED}),
-        # Of an established member it is at most deleted.
+        # An established member's is at most deleted.
         ("job_scam", False, {49: NOTHING, 50: CARD, 79: CARD, 80: DELETE, 90: DELETE, 100: DELETE}),
-        # What is easily mistaken is too, whoever it is from.
+        # Easily mistaken categories are at most deleted, too.
         ("channel_promo", True, {49: NOTHING, 50: CARD, 80: DELETE, 100: DELETE}),
         ("off_topic", True, {79: CARD, 100: DELETE}),
         ("flood", True, {79: CARD, 100: DELETE}),
         ("injection", True, {79: CARD, 100: DELETE}),
         ("threat", True, {79: CARD, 100: DELETE}),
-        # An insult is a warning, and stays.
+        # An insult gets a warning and stays.
         ("toxic", True, {49: NOTHING, 79: CARD, 80: WARNED, 100: WARNED}),
         ("toxic", False, {79: CARD, 80: WARNED}),
-        # Nobody knows: a person looks.
+        # Uncertain: an admin decides.
         ("unsure", True, {49: NOTHING, 50: CARD, 100: CARD}),
         ("ok", True, {0: NOTHING, 100: NOTHING}),
     ],
 )
-def test_the_standard_preset(category: str, by_confidence: dict[int, Plan], *, newcomer: bool) -> None:
+def test_plan_for_standard_preset(category: str, by_confidence: dict[int, Plan], *, newcomer: bool) -> None:
     assert {sure: plan(category, sure, newcomer=newcomer) for sure in by_confidence} == by_confidence
 
 
@@ -73,28 +73,28 @@ def test_the_standard_preset(category: str, by_confidence: dict[int, Plan], *, n
         (Preset.STRICT, {39: NOTHING, 40: CARD, 69: CARD, 70: DELETE, 84: DELETE, 85: MUTED}),
     ],
 )
-def test_the_other_presets(preset: Preset, by_confidence: dict[int, Plan]) -> None:
+def test_plan_for_other_presets(preset: Preset, by_confidence: dict[int, Plan]) -> None:
     assert {sure: plan(confidence=sure, preset=preset) for sure in by_confidence} == by_confidence
 
 
 @pytest.mark.parametrize(
     ("evidence", "about", "expected"),
     [
-        # Not in the author's text: for a person to judge, however sure the judge is.
+        # Not in the author's text: an admin decides, at any confidence.
         (Evidence.MISSING, About.AUTHOR, CARD),
         (Evidence.NAME, About.PROFILE, CARD),
-        # Somebody else's words: nothing, unless they are all that the author shows.
+        # Quoted words: nothing, unless the message is only a forward.
         (Evidence.OWN, About.QUOTED, NOTHING),
         (Evidence.MISSING, About.QUOTED, NOTHING),
         (Evidence.FORWARDED, About.QUOTED, DELETE),
         (Evidence.FORWARDED, About.AUTHOR, DELETE),
     ],
 )
-def test_where_the_evidence_is(evidence: Evidence, about: About, expected: Plan) -> None:
+def test_plan_depends_on_evidence_location(evidence: Evidence, about: About, expected: Plan) -> None:
     assert plan(confidence=100, evidence=evidence, about=about) == expected
 
 
-def test_a_ban_only_where_the_group_opted_in() -> None:
+def test_plan_bans_only_if_allowed() -> None:
     assert plan(confidence=95, ban=True) == BANNED
     assert plan(confidence=94, ban=True) == MUTED
     assert plan(confidence=100, ban=True, newcomer=False) == DELETE
@@ -107,8 +107,8 @@ def test_a_ban_only_where_the_group_opted_in() -> None:
     assert plan("toxic", 100, kind=AuthorKind.BOT) == DELETE
 
 
-def test_nobody_is_sanctioned_without_evidence_and_established_members_never_for_spam() -> None:
-    """Over every combination: the false positive is what this is about."""
+def test_plan_mutes_and_bans_only_newcomers_with_evidence() -> None:
+    """Over every combination: false positives are the worst mistake."""
     for category, sure, newcomer, preset, evidence, about, ban in product(
         Category, (0, 50, 90, 100), (True, False), Preset, Evidence, About, (True, False)
     ):
@@ -121,7 +121,7 @@ def test_nobody_is_sanctioned_without_evidence_and_established_members_never_for
             assert sure >= PRESETS[preset].sanction
         if done.sanction is Sanction.BAN:
             assert ban
-        # Whatever is done is told of.
+        # Every action comes with a card.
         assert done.card or done == NOTHING
 
 
@@ -135,11 +135,11 @@ def test_nobody_is_sanctioned_without_evidence_and_established_members_never_for
         (False, True, 100, NOTHING),
     ],
 )
-def test_while_nobody_can_judge(score: int, expected: Plan, *, newcomer: bool, risky: bool) -> None:
+def test_plan_in_outage(score: int, expected: Plan, *, newcomer: bool, risky: bool) -> None:
     assert plan_in_outage(is_newcomer=newcomer, is_risky=risky, score=score) == expected
 
 
-def test_the_third_warning_mutes() -> None:
-    assert [plan_for_warnings(count) for count in (1, 2, 3, 4)] == [
+def test_sanction_for_third_warning_is_mute() -> None:
+    assert [sanction_for_warnings(count) for count in (1, 2, 3, 4)] == [
         Sanction.WARN, Sanction.WARN, Sanction.MUTE, Sanction.MUTE,
     ]  # fmt: skip

@@ -1,8 +1,8 @@
-"""Banned words: found at the borders of words in any script and spelling, and nowhere else."""
+"""Banned terms match at word boundaries of any script and spelling."""
 
 import pytest
 
-from services.moderation.screening.banned_terms import Terms
+from services.moderation.screening.banned_terms import BannedTerms
 from services.moderation.text.normalise import normalise
 
 
@@ -33,8 +33,8 @@ from services.moderation.text.normalise import normalise
         ("c++", "I like C"),  # its letters decide
     ],
 )
-def test_found(term: str, text: str) -> None:
-    assert Terms(["nothing of the sort", term]).found_in(normalise(text)) == term
+def test_terms_match(term: str, text: str) -> None:
+    assert BannedTerms(["nothing of the sort", term]).find(normalise(text)) == term
 
 
 @pytest.mark.parametrize(
@@ -55,9 +55,9 @@ def test_found(term: str, text: str) -> None:
         ("  ", "anything"),
     ],
 )
-def test_not_found(term: str, text: str) -> None:
-    assert Terms([term]).found_in(normalise(text)) is None
+def test_terms_do_not_match(term: str, text: str) -> None:
+    assert BannedTerms([term]).find(normalise(text)) is None
 
 
-def test_the_first_of_the_list_is_told_as_it_was_written() -> None:
-    assert Terms(["Poker", "КАЗИНО*", "casino"]).found_in(normalise("казиношка и casino")) == "КАЗИНО*"
+def test_terms_return_first_match_as_spelled() -> None:
+    assert BannedTerms(["Poker", "КАЗИНО*", "casino"]).find(normalise("казиношка и casino")) == "КАЗИНО*"

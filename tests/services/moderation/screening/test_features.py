@@ -1,10 +1,10 @@
-"""Risky features: what has them, and what has nothing of the kind."""
+"""Extraction of risky features."""
 
 import pytest
 
 from services.moderation.domain.message import MediaKind
 from services.moderation.screening.features import RISKY, Feature
-from tests.support.group_messages import heard
+from tests.support.group_messages import score_input
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ from tests.support.group_messages import heard
         ("смотри 🔞", {}, Feature.ADULT_LURE),
     ],
 )
-def test_found(text: str, changes: dict[str, object], feature: Feature) -> None:
-    assert feature in heard(text, **changes)[1]
+def test_features_contain(text: str, changes: dict[str, object], feature: Feature) -> None:
+    assert feature in score_input(text, **changes)[1]
 
 
 @pytest.mark.parametrize(
@@ -81,23 +81,23 @@ def test_found(text: str, changes: dict[str, object], feature: Feature) -> None:
         ("می‌خواهم", {}),
     ],
 )
-def test_everyday_talk_has_none(text: str, changes: dict[str, object]) -> None:
-    assert heard(text, **changes)[1] & RISKY == set()
-    assert heard(text, **changes)[1] <= {Feature.GAMBLING_LURE}
+def test_features_of_everyday_talk_are_not_risky(text: str, changes: dict[str, object]) -> None:
+    assert score_input(text, **changes)[1] & RISKY == set()
+    assert score_input(text, **changes)[1] <= {Feature.GAMBLING_LURE}
 
 
 @pytest.mark.parametrize(
     ("text", "features"),
     [
-        # What people say of money, links and each other weighs in the score and calls no judge by itself.
+        # Money, links and contacts count in the score but do not suffice for the judge.
         ("I paid 20 euros, see https://example.com", {Feature.MONEY, Feature.LINK}),
         ("напиши @alice, она знает", {Feature.CONTACT_CALL, Feature.HANDLE}),
         ("call me +44 7700 900456", {Feature.PHONE}),
         ("WHY DOES NOBODY EVER READ THIS", {Feature.MANY_CAPITALS}),
     ],
 )
-def test_everyday_features_are_not_risky(text: str, features: set[Feature]) -> None:
-    found = heard(text)[1]
+def test_features_of_money_and_contacts_are_found_but_not_risky(text: str, features: set[Feature]) -> None:
+    found = score_input(text)[1]
     assert features <= found
     assert not found & RISKY
 
@@ -108,6 +108,6 @@ def test_everyday_features_are_not_risky(text: str, features: set[Feature]) -> N
      "набираю aa aa aa " * 240, "0x" * 2048, "+7 (" * 1024, "фото " * 800, "слив \u0430" * 600, "www." * 1024],
 )  # fmt: skip
 @pytest.mark.timeout(30)
-def test_hostile_texts_take_no_longer_than_others(text: str) -> None:
-    """Eight times what Telegram allows: time that grows with the square of the length would be minutes."""
-    heard(8 * text)
+def test_features_of_hostile_text_take_linear_time(text: str) -> None:
+    """Eight times Telegram's limit: quadratic time would take minutes."""
+    score_input(8 * text)

@@ -1,4 +1,4 @@
-"""A group's rules: what breaks them, alone and over replicas."""
+"""Rules of a group, checked alone and over replicas."""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,26 +10,27 @@ from redis.asyncio import Redis
 
 from core.redis.client import open_redis
 from services.moderation.domain.message import GroupMessage, MediaKind
-from services.moderation.domain.rule_set import Duplicates, Flood, LinkPolicy, RuleSet, Whom
-from services.moderation.screening import rate_windows as recent
+from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
+from services.moderation.screening.rate_windows import RateWindows, WindowLimits
 from services.moderation.screening.rules import Rule, RuleEngine, RuleHit
 from services.moderation.text.normalise import normalise
 from tests.support.group_messages import NOON, message
 from tests.support.processes.redis_server import RedisServer
 
+LIMITS = WindowLimits()
 LONG_ENOUGH = "buy my wonderful thing"
 
 
 @pytest.fixture
 def rules() -> RuleEngine:
-    """Those of a replica that is alone."""
-    return RuleEngine(None, "test")
+    """Rules of a single replica."""
+    return RuleEngine(RateWindows(None, "test"))
 
 
 async def check(
     rules: RuleEngine, said: GroupMessage, rule_set: RuleSet, *, is_newcomer: bool = False
 ) -> tuple[RuleHit, ...]:
-    """What a message breaks."""
+    """Returns the broken rules."""
     return await rules.check(said, normalise(said.text), rule_set, is_newcomer=is_newcomer)
 
 
@@ -45,11 +46,11 @@ async def check(
             Rule.LINK,
             "b.com",
         ),  # under the text
-        (message(is_forward=True), RuleSet(forwards=Whom.EVERYBODY), Rule.FORWARD, "a forwarded message"),
+        (message(is_forward=True), RuleSet(forwards=AppliesTo.EVERYBODY), Rule.FORWARD, "a forwarded message"),
         (message(media=(MediaKind.STICKER,)), RuleSet(media=(MediaKind.STICKER,)), Rule.MEDIA, "sticker"),
     ],
 )
-async def test_what_a_rule_forbids_is_decisive(
+async def test_rules_are_decisive(
     rules: RuleEngine, said: GroupMessage, rule_set: RuleSet, rule: Rule, detail: str
 ) -> None:
     assert await check(rules, said, rule_set) == (RuleHit(rule, detail, decisive=True),)
@@ -60,15 +61,15 @@ async def test_what_a_rule_forbids_is_decisive(
     ("said", "rule_set"),
     [
         (message("x", links=("https://docs.a.com/x",)), RuleSet(links=LinkPolicy.LISTED, domains=("a.com",))),
-        (message("x", links=("https://a.com",)), RuleSet(links=LinkPolicy.NONE, domains=("a.com",))),  # always welcome
+        (message("x", links=("https://a.com",)), RuleSet(links=LinkPolicy.NONE, domains=("a.com",))),  # always allowed
         (message("классика"), RuleSet(banned=("касса", "класс"))),
-        (message("x", quoted="казино"), RuleSet(banned=("казино",))),  # somebody else's words
+        (message("x", quoted="казино"), RuleSet(banned=("казино",))),  # not the author's words
         (message("hi", media=(MediaKind.PHOTO,)), RuleSet(media=(MediaKind.STICKER,))),
-        (message("раypal"), RuleSet()),  # mixed scripts are not asked about
+        (message("раypal"), RuleSet()),  # the rule is off
         (message(""), RuleSet(banned=("a", "")))
     ],
 )  # fmt: skip
-async def test_what_no_rule_forbids(rules: RuleEngine, said: GroupMessage, rule_set: RuleSet) -> None:
+async def test_rules_allow(rules: RuleEngine, said: GroupMessage, rule_set: RuleSet) -> None:
     assert await check(rules, said, rule_set, is_newcomer=True) == ()
 
 
@@ -76,11 +77,11 @@ async def test_what_no_rule_forbids(rules: RuleEngine, said: GroupMessage, rule_
     ("said", "rule_set"),
     [
         (message("x", links=("https://a.com",)), RuleSet(links=LinkPolicy.NOT_FROM_NEWCOMERS)),
-        (message(is_forward=True), RuleSet(forwards=Whom.NEWCOMERS)),
+        (message(is_forward=True), RuleSet(forwards=AppliesTo.NEWCOMERS)),
         (message(media=(MediaKind.VIDEO,)), RuleSet(newcomer_media=(MediaKind.VIDEO,))),
     ],
 )
-async def test_newcomers_may_do_less(rules: RuleEngine, said: GroupMessage, rule_set: RuleSet) -> None:
+async def test_rules_for_newcomers(rules: RuleEngine, said: GroupMessage, rule_set: RuleSet) -> None:
     assert len(await check(rules, said, rule_set, is_newcomer=True)) == 1
     assert await check(rules, said, rule_set, is_newcomer=False) == ()
 
@@ -92,14 +93,12 @@ async def test_newcomers_may_do_less(rules: RuleEngine, said: GroupMessage, rule
         (message("раypal"), RuleSet(mixed_scripts=True), Rule.MIXED_SCRIPT),
     ],
 )
-async def test_what_is_only_a_reason_to_look_closer(
-    rules: RuleEngine, said: GroupMessage, rule_set: RuleSet, rule: Rule
-) -> None:
+async def test_rules_that_only_escalate(rules: RuleEngine, said: GroupMessage, rule_set: RuleSet, rule: Rule) -> None:
     (hit,) = await check(rules, said, rule_set)
     assert (hit.rule, hit.decisive) == (rule, False)
 
 
-async def test_the_decisive_come_first_and_details_are_short(rules: RuleEngine) -> None:
+async def test_check_sorts_decisive_first_and_shortens_details(rules: RuleEngine) -> None:
     said = message("раypal " + "ѕаlе" * 100, links=("https://" + "a" * 200 + ".com",))
     hits = await check(rules, said, RuleSet(mixed_scripts=True, links=LinkPolicy.NONE))
     assert [hit.rule for hit in hits] == [Rule.LINK, Rule.MIXED_SCRIPT]
@@ -107,23 +106,23 @@ async def test_the_decisive_come_first_and_details_are_short(rules: RuleEngine) 
 
 
 class TestRuleSet:
-    """The rules as a group keeps them."""
+    """Stored form of the rules."""
 
-    def test_it_survives_json(self) -> None:
+    def test_rule_set_round_trips_json(self) -> None:
         rule_set = RuleSet(
-            banned=("казино", "easy money"), links=LinkPolicy.LISTED, domains=("a.com",), forwards=Whom.NEWCOMERS,
+            banned=("казино", "easy money"), links=LinkPolicy.LISTED, domains=("a.com",), forwards=AppliesTo.NEWCOMERS,
             media=(MediaKind.STICKER,), newcomer_media=(MediaKind.VIDEO,), flood=Flood(5, 7),
             duplicates=Duplicates(4, 30, 5), mixed_scripts=True,
         )  # fmt: skip
         assert RuleSet.from_json(json.loads(json.dumps(rule_set.as_json()))) == rule_set
 
-    def test_what_a_later_version_added_is_left_out_and_what_is_missing_has_its_default(self) -> None:
+    def test_from_json_ignores_unknown_and_defaults_missing_keys(self) -> None:
         stored = {"version": 9, "banned": ["x"], "moods": ["good"], "flood": {"messages": 3, "pace": 1}}
         assert RuleSet.from_json(stored) == RuleSet(version=9, banned=("x",), flood=Flood(messages=3))
         assert RuleSet.from_json({}) == RuleSet()
 
     @pytest.mark.parametrize(
-        ("stored", "begins"),
+        ("stored", "prefix"),
         [
             ({"links": "some"}, "links: "),
             ({"flood": {"messages": 0}}, "flood.messages: "),
@@ -132,22 +131,22 @@ class TestRuleSet:
             ({"banned": ["x"] * 1001}, "banned: "),
         ],
     )
-    def test_a_wrong_value_is_named_in_a_line(self, stored: dict[str, object], begins: str) -> None:
-        with pytest.raises(ValueError, match=f"^{begins}[^\n]+$"):
+    def test_from_json_names_invalid_value(self, stored: dict[str, object], prefix: str) -> None:
+        with pytest.raises(ValueError, match=f"^{prefix}[^\n]+$"):
             RuleSet.from_json(stored)
 
 
 class TestRepetition:
-    """Floods and duplicates, in the embedded store and in a real server, over two replicas."""
+    """Floods and duplicates over two replicas, in the embedded store and in a real server."""
 
     @pytest.fixture
     async def replicas(self, redis: Redis) -> tuple[RuleEngine, RuleEngine]:
-        return RuleEngine(redis, "test"), RuleEngine(redis, "test")
+        return RuleEngine(RateWindows(redis, "test")), RuleEngine(RateWindows(redis, "test"))
 
     FLOOD = RuleSet(flood=Flood(messages=3, seconds=10))
     SAME = RuleSet(duplicates=Duplicates(times=3, seconds=60))
 
-    async def test_a_flood_is_counted_over_replicas(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
+    async def test_flood_is_counted_over_replicas(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         hits = [
             await check(
                 replicas[number % 2], message("x", number=number, sent_at=NOON + timedelta(seconds=number)), self.FLOOD
@@ -158,12 +157,12 @@ class TestRepetition:
         assert hits[2] == (RuleHit(Rule.FLOOD, "3 messages in 10 s", decisive=True),)
         assert hits[3] == (RuleHit(Rule.FLOOD, "4 messages in 10 s", decisive=True),)
 
-    async def test_slow_talk_is_no_flood(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
+    async def test_flood_ignores_slow_messages(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         for number in range(10):
             said = message("x", number=number, sent_at=NOON + timedelta(seconds=5 * number))
             assert await check(replicas[number % 2], said, self.FLOOD) == ()
 
-    async def test_many_who_talk_are_no_flood(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
+    async def test_flood_is_counted_per_author_and_group(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         for number in range(10):
             assert await check(replicas[number % 2], message("x", number=number, author=number), self.FLOOD) == ()
             assert await check(replicas[number % 2], message("x", number=number, group=-200 - number), self.FLOOD) == ()
@@ -177,8 +176,7 @@ class TestRepetition:
             assert await check(replica, said, RuleSet(flood=Flood(2, 10), duplicates=Duplicates(2, 60))) == ()
             assert await check(replica, replace(said, message_ids=(2,), edited_at=NOON), self.FLOOD) == ()
 
-    async def test_the_same_text_again_and_again(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
-        """Also where its spelling changes."""
+    async def test_duplicates_compare_folded_text(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         texts = [LONG_ENOUGH, "BUY my wоnderful thing", "b\u200buy my  wonderful thing"]
         hits = [
             await check(replicas[number % 2], message(text, number=number), self.SAME)
@@ -187,9 +185,7 @@ class TestRepetition:
         assert hits[:2] == [(), ()]
         assert hits[2] == (RuleHit(Rule.DUPLICATE, "the same text 3 times in 60 s", decisive=True),)
 
-    async def test_the_same_text_by_several_is_only_a_reason_to_look_closer(
-        self, replicas: tuple[RuleEngine, RuleEngine]
-    ) -> None:
+    async def test_duplicates_by_several_authors_only_escalate(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         hits = [
             await check(
                 replicas[number % 2], message("Happy birthday, dear Ann!", number=number, author=number), self.SAME
@@ -199,64 +195,66 @@ class TestRepetition:
         assert [[hit.decisive for hit in found] for found in hits] == [[], [], [False]]
 
     @pytest.mark.parametrize("text", ["ok", "+1", "спасибо", "👍👍👍👍👍👍👍👍👍👍👍👍👍", ""])
-    async def test_short_answers_are_no_duplicates(self, replicas: tuple[RuleEngine, RuleEngine], text: str) -> None:
+    async def test_duplicates_ignore_short_texts(self, replicas: tuple[RuleEngine, RuleEngine], text: str) -> None:
         for number in range(5):
             assert await check(replicas[number % 2], message(text, number=number), self.SAME) == ()
 
-    async def test_a_late_message_falls_into_its_own_time(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
-        """What was sent after it is neither counted nor forgotten."""
+    async def test_late_message_counts_at_its_own_time(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
+        """Later messages are not counted for it, and stay counted."""
         for number in (1, 2):
             await check(replicas[0], message("x", number=number, sent_at=NOON + timedelta(seconds=30)), self.FLOOD)
         assert await check(replicas[1], message("x", number=3, sent_at=NOON), self.FLOOD) == ()
         fourth = message("x", number=4, sent_at=NOON + timedelta(seconds=31))
         assert len(await check(replicas[1], fourth, self.FLOOD)) == 1
 
-    async def test_windows_end_and_are_bounded(self, replicas: tuple[RuleEngine, RuleEngine], redis: Redis) -> None:
-        for number in range(recent.MOST_MEMBERS + 20):
+    async def test_windows_expire_and_are_bounded(self, replicas: tuple[RuleEngine, RuleEngine], redis: Redis) -> None:
+        for number in range(LIMITS.members + 20):
             await check(
                 replicas[0], message(LONG_ENOUGH, number=number), RuleSet(flood=Flood(2, 10), duplicates=Duplicates())
             )
         keys = [key async for key in redis.scan_iter("test:*")]
         assert len(keys) == 2
         for key in keys:
-            assert await redis.zcard(key) == recent.MOST_MEMBERS
-            assert 0 < await redis.ttl(key) <= Duplicates().seconds + recent.LATE_S
+            assert await redis.zcard(key) == LIMITS.members
+            assert 0 < await redis.ttl(key) <= Duplicates().seconds + LIMITS.grace_s
             assert "wonderful" not in key
 
-    async def test_no_text_is_kept(self, replicas: tuple[RuleEngine, RuleEngine], redis: Redis) -> None:
+    async def test_windows_store_no_text(self, replicas: tuple[RuleEngine, RuleEngine], redis: Redis) -> None:
         await check(replicas[0], message(LONG_ENOUGH), self.SAME)
         (key,) = [key async for key in redis.scan_iter("test:*")]
         assert "wonderful" not in key + str(await redis.zrange(key, 0, -1))
 
 
-async def test_it_is_one_round_trip(redis_server: RedisServer) -> None:
+async def test_check_takes_one_round_trip(redis_server: RedisServer) -> None:
     async with open_redis(redis_server.url) as redis, open_redis(redis_server.url) as other:
-        rules = RuleEngine(redis, "test")
+        rules = RuleEngine(RateWindows(redis, "test"))
         await redis.ping()
         before = (await other.info("stats"))["total_reads_processed"]
         await check(rules, message(LONG_ENOUGH), RuleSet(flood=Flood(), duplicates=Duplicates()))
         after = (await other.info("stats"))["total_reads_processed"]
-        # The second question of `other` itself is one of them.
+        # The second INFO of `other` is one of them.
         assert after - before <= 2
 
 
-async def test_without_such_rules_redis_is_not_asked() -> None:
+async def test_check_without_windows_uses_no_redis() -> None:
     class Untouchable:
         def __getattr__(self, name: str) -> None:
             raise AssertionError(f"Redis was asked: {name}")
 
-    assert await check(RuleEngine(Untouchable(), "test"), message(LONG_ENOUGH), RuleSet(banned=("x",))) == ()
+    assert (
+        await check(RuleEngine(RateWindows(Untouchable(), "test")), message(LONG_ENOUGH), RuleSet(banned=("x",))) == ()
+    )
 
 
 class TestOutage:
-    """Redis goes: a replica goes on with what it has seen itself."""
+    """During a Redis outage a replica continues with its own windows."""
 
     @pytest.fixture
     async def open_rules(self, redis_server: RedisServer) -> AsyncIterator[RuleEngine]:
         async with open_redis(redis_server.url) as redis:
-            yield RuleEngine(redis, "test")
+            yield RuleEngine(RateWindows(redis, "test"))
 
-    async def test_a_flood_is_still_seen(self, open_rules: RuleEngine, redis_server: RedisServer) -> None:
+    async def test_flood_is_detected_during_outage(self, open_rules: RuleEngine, redis_server: RedisServer) -> None:
         flood = RuleSet(flood=Flood(messages=4, seconds=10))
         for number in (1, 2):
             assert await check(open_rules, message("x", number=number), flood) == ()
@@ -264,9 +262,9 @@ class TestOutage:
         assert await check(open_rules, message("x", number=3), flood) == ()
         assert len(await check(open_rules, message("x", number=4), flood)) == 1
 
-    async def test_windows_in_this_process_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(recent, "MOST_KEYS", 10)
-        rules = RuleEngine(None, "test")
+    async def test_local_windows_are_bounded(self) -> None:
+        windows = RateWindows(None, "test", WindowLimits(local_windows=10))
+        rules = RuleEngine(windows)
         for number in range(100):
             await check(rules, message("x", number=number, author=number), RuleSet(flood=Flood()))
-        assert len(rules._recent._windows) == 10
+        assert len(windows._local) == 10

@@ -1,4 +1,4 @@
-"""The local score: it knows spam from talk, learns for one group alone, and forgets."""
+"""The local score: the shipped model, learning per group, and database outages."""
 
 import subprocess
 import sys
@@ -9,16 +9,17 @@ import pytest
 from core.db.database import Database
 from services.moderation.domain.thresholds import HIGH, VERY_HIGH
 from services.moderation.spam_score import scorer as module
-from services.moderation.spam_score.base_model import EMPTY_SCORE, fit, starter
-from services.moderation.spam_score.examples import Example, example
-from services.moderation.spam_score.scorer import FRESH_S, LocalScore
+from services.moderation.spam_score.base_model import EMPTY_SCORE, fit, starter_examples
+from services.moderation.spam_score.examples import Example, create_example
+from services.moderation.spam_score.scorer import ScorerTiming, SpamScorer
 from services.moderation.spam_score.store import BASE, ScoreStore
-from services.moderation.spam_score.vectorizer import COLUMNS, FEATURE_WEIGHT, Vectors
+from services.moderation.spam_score.vectorizer import COLUMNS, FEATURE_WEIGHT, Vectorizer
 from services.moderation.spam_score.weights import Weights
 from tests.support.clock import ManualClock
-from tests.support.group_messages import heard
+from tests.support.group_messages import score_input
 
 GROUP, OTHER = -1001, -1002
+REFRESH_S = ScorerTiming().refresh_s
 
 VACANCY = "Требуются бариста в кофейню на Садовой, без опыта, 2500 рублей за смену, выплаты каждый день, пишите в лс"
 LIKE_IT = "В кофейню на Садовой требуется второй бариста, без опыта, 2500 рублей за смену, пишите в лс"
@@ -52,7 +53,7 @@ HAM = [
     "сколько стоит билет на поезд до Казани?",
     "какого хрена опять не работает лифт",
     "Happy birthday!!! 🎉🎉🎉🎂",
-    "Der Zug kommt um 8 Uhr, wir treffen uns am Bahnhof",  # a language that it never saw
+    "Der Zug kommt um 8 Uhr, wir treffen uns am Bahnhof",  # a language outside the training data
     "Зустрінемося завтра о десятій біля школи",
     "https://www.youtube.com/watch?v=abc смешное видео",
     "BTC упал на 5%, кто-нибудь понимает почему?",
@@ -61,33 +62,33 @@ HAM = [
 
 
 @pytest.fixture(scope="module")
-def vectors() -> Vectors:
-    return Vectors()
+def vectorizer() -> Vectorizer:
+    return Vectorizer()
 
 
 @pytest.fixture(scope="module")
 def shipped_examples() -> list[Example]:
-    return starter()
+    return starter_examples()
 
 
 @pytest.fixture(autouse=True)
-def read_once(shipped_examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The starter set is read once for all tests, and trained on anew by each."""
-    monkeypatch.setattr(module, "starter", lambda: shipped_examples)
+def cached_starter_set(shipped_examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads the starter set once; each test trains on it."""
+    monkeypatch.setattr(module, "starter_examples", lambda: shipped_examples)
 
 
 @pytest.fixture
-def score(database: Database, clock: ManualClock) -> LocalScore:
-    return LocalScore(database, clock)
+def score(database: Database, clock: ManualClock) -> SpamScorer:
+    return SpamScorer(database, clock)
 
 
-async def of(score: LocalScore, text: str, group: int = GROUP, **changes: object) -> int:
+async def score_of(score: SpamScorer, text: str, group: int = GROUP, **changes: object) -> int:
     """The score of a text."""
-    return await score.score(group, *heard(text, **changes))
+    return await score.score(group, *score_input(text, **changes))
 
 
 class TestBase:
-    """What ships, on messages that are not among its examples."""
+    """The shipped model, on messages outside its training data."""
 
     @pytest.fixture
     async def sqlite(self, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Database]:
@@ -97,173 +98,178 @@ class TestBase:
         await database.close()
 
     @pytest.fixture
-    def shipped(self, sqlite: Database, clock: ManualClock) -> LocalScore:
-        return LocalScore(sqlite, clock)
+    def shipped(self, sqlite: Database, clock: ManualClock) -> SpamScorer:
+        return SpamScorer(sqlite, clock)
 
-    async def test_spam_is_high(self, shipped: LocalScore) -> None:
-        assert {text: score for text in SPAM if (score := await of(shipped, text)) < HIGH} == {}
+    async def test_score_of_spam_is_high(self, shipped: SpamScorer) -> None:
+        assert {text: score for text in SPAM if (score := await score_of(shipped, text)) < HIGH} == {}
 
-    async def test_talk_is_not(self, shipped: LocalScore) -> None:
-        assert {text: score for text in HAM if (score := await of(shipped, text)) >= HIGH} == {}
+    async def test_score_of_talk_is_low(self, shipped: SpamScorer) -> None:
+        assert {text: score for text in HAM if (score := await score_of(shipped, text)) >= HIGH} == {}
 
-    async def test_a_message_without_words_is_nothing_to_go_by(self, shipped: LocalScore) -> None:
-        assert await of(shipped, "") == EMPTY_SCORE
-        assert await of(shipped, "\u200b \u2800") == EMPTY_SCORE
+    async def test_score_of_empty_message_is_constant(self, shipped: SpamScorer) -> None:
+        assert await score_of(shipped, "") == EMPTY_SCORE
+        assert await score_of(shipped, "\u200b \u2800") == EMPTY_SCORE
 
-    async def test_a_forward_alone_is_no_spam(self, shipped: LocalScore) -> None:
-        assert await of(shipped, "", is_forward=True) < HIGH
+    async def test_score_of_bare_forward_is_low(self, shipped: SpamScorer) -> None:
+        assert await score_of(shipped, "", is_forward=True) < HIGH
 
-    async def test_a_long_text_is_read_at_both_ends(self, shipped: LocalScore) -> None:
+    async def test_score_uses_both_ends_of_long_text(self, shipped: SpamScorer) -> None:
         story = "We went to the lake and it rained all day, the children did not mind at all. " * 80
-        assert await of(shipped, story) < 50
-        assert await of(shipped, story + SCAM * 4) > await of(shipped, story)
-        assert await of(shipped, SCAM * 4 + story) > await of(shipped, story)
+        assert await score_of(shipped, story) < 50
+        assert await score_of(shipped, story + SCAM * 4) > await score_of(shipped, story)
+        assert await score_of(shipped, SCAM * 4 + story) > await score_of(shipped, story)
 
-    async def test_two_replicas_agree(self, shipped: LocalScore, sqlite: Database, clock: ManualClock) -> None:
-        twin = LocalScore(sqlite, clock)
-        assert [await of(shipped, text) for text in (SCAM, TALK)] == [await of(twin, text) for text in (SCAM, TALK)]
+    async def test_score_is_equal_on_two_replicas(
+        self, shipped: SpamScorer, sqlite: Database, clock: ManualClock
+    ) -> None:
+        twin = SpamScorer(sqlite, clock)
+        assert [await score_of(shipped, text) for text in (SCAM, TALK)] == [
+            await score_of(twin, text) for text in (SCAM, TALK)
+        ]
 
 
-async def test_after_warming_no_score_waits_for_training(
-    database: Database, clock: ManualClock, vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+async def test_warm_loads_or_trains_base(
+    database: Database, clock: ManualClock, vectorizer: Vectorizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Be it for the base that ships or for one's own."""
-    mine = [example(f"{word} {number}", is_spam=word == "кот") for word in ("кот", "пёс") for number in range(9)]
-    await ScoreStore(database, clock).replace(BASE, fit(vectors, mine), spam_count=9, ham_count=9)
-    score = LocalScore(database, clock)
+    mine = [create_example(f"{word} {number}", is_spam=word == "кот") for word in ("кот", "пёс") for number in range(9)]
+    await ScoreStore(database, clock).replace(BASE, fit(vectorizer, mine), spam_count=9, ham_count=9)
+    score = SpamScorer(database, clock)
     await score.warm()
-    monkeypatch.setattr(score, "_trained", None)
-    assert await of(score, "кот") > HIGH
-    assert await of(score, "пёс") < 50
+    monkeypatch.setattr(score, "_train", None)
+    assert await score_of(score, "кот") > HIGH
+    assert await score_of(score, "пёс") < 50
 
 
 class TestLearning:
     """On SQLite and PostgreSQL."""
 
-    async def test_an_undone_mistake_is_not_made_again(self, score: LocalScore) -> None:
-        """Nor with the like of it, and what is unlike stays what it was."""
-        before = {text: await of(score, text) for text in (VACANCY, LIKE_IT, SCAM, CASINO, TALK)}
+    async def test_learn_ham_lowers_score_of_similar_messages(self, score: SpamScorer) -> None:
+        """The scores of other messages stay."""
+        before = {text: await score_of(score, text) for text in (VACANCY, LIKE_IT, SCAM, CASINO, TALK)}
         assert before[VACANCY] >= HIGH
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
-        after = {text: await of(score, text) for text in before}
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
+        after = {text: await score_of(score, text) for text in before}
         assert after[VACANCY] <= 15
         assert after[LIKE_IT] < min(50, before[LIKE_IT] - 20)
         assert after[SCAM] >= HIGH
         assert abs(after[CASINO] - before[CASINO]) <= 8
         assert abs(after[TALK] - before[TALK]) <= 5
 
-    async def test_confirmed_spam_of_a_new_kind_is_known_from_then_on(self, score: LocalScore) -> None:
+    async def test_learn_spam_raises_score_of_similar_messages(self, score: SpamScorer) -> None:
         advert = "Щенки хаски, последние два мальчика, доставка по всей стране"
         again = "Продаются щенки хаски, остались два мальчика, доставка по стране"
-        before = {text: await of(score, text) for text in (again, TALK, "привет")}
+        before = {text: await score_of(score, text) for text in (again, TALK, "привет")}
         for _ in range(2):
-            await score.learn(GROUP, *heard(advert), is_spam=True)
-        assert await of(score, advert) >= 85
-        assert await of(score, again) > before[again] + 15
-        assert abs(await of(score, TALK) - before[TALK]) <= 6
-        assert await of(score, "привет") < HIGH
+            await score.learn(GROUP, *score_input(advert), is_spam=True)
+        assert await score_of(score, advert) >= 85
+        assert await score_of(score, again) > before[again] + 15
+        assert abs(await score_of(score, TALK) - before[TALK]) <= 6
+        assert await score_of(score, "привет") < HIGH
 
-    async def test_a_group_learns_for_itself(self, score: LocalScore) -> None:
-        elsewhere = await of(score, VACANCY, OTHER)
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
-        assert await of(score, VACANCY, OTHER) == elsewhere
+    async def test_learn_affects_one_group(self, score: SpamScorer) -> None:
+        elsewhere = await score_of(score, VACANCY, OTHER)
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
+        assert await score_of(score, VACANCY, OTHER) == elsewhere
 
-    async def test_minds_change(self, score: LocalScore) -> None:
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
-        await score.learn(GROUP, *heard(VACANCY), is_spam=True)
-        assert await of(score, VACANCY) >= 85
+    async def test_learn_reverses_earlier_decision(self, score: SpamScorer) -> None:
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=True)
+        assert await score_of(score, VACANCY) >= 85
 
-    async def test_forgetting_leaves_nothing(self, score: LocalScore, replica: Database, clock: ManualClock) -> None:
-        before = await of(score, VACANCY)
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
-        twin = LocalScore(replica, clock)
-        assert await of(twin, VACANCY) <= 15
+    async def test_forget_restores_base_score(self, score: SpamScorer, replica: Database, clock: ManualClock) -> None:
+        before = await score_of(score, VACANCY)
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
+        twin = SpamScorer(replica, clock)
+        assert await score_of(twin, VACANCY) <= 15
         await score.forget(GROUP)
-        assert await of(score, VACANCY) == before
-        clock.shift(FRESH_S)
-        assert await of(twin, VACANCY) == before
+        assert await score_of(score, VACANCY) == before
+        clock.shift(REFRESH_S)
+        assert await score_of(twin, VACANCY) == before
 
-    async def test_another_replica_knows_within_a_minute(
-        self, score: LocalScore, replica: Database, clock: ManualClock
+    async def test_learn_reaches_other_replica_after_refresh(
+        self, score: SpamScorer, replica: Database, clock: ManualClock
     ) -> None:
-        twin = LocalScore(replica, clock)
-        before = await of(twin, VACANCY)
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
-        assert await of(score, VACANCY) <= 15
-        assert await of(twin, VACANCY) == before
-        clock.shift(FRESH_S)
-        assert await of(twin, VACANCY) == await of(score, VACANCY)
+        twin = SpamScorer(replica, clock)
+        before = await score_of(twin, VACANCY)
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
+        assert await score_of(score, VACANCY) <= 15
+        assert await score_of(twin, VACANCY) == before
+        clock.shift(REFRESH_S)
+        assert await score_of(twin, VACANCY) == await score_of(score, VACANCY)
 
-    async def test_replicas_build_on_each_other(self, score: LocalScore, replica: Database, clock: ManualClock) -> None:
-        twin = LocalScore(replica, clock)
-        await of(twin, TALK)
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
-        await twin.learn(GROUP, *heard("приходите на мой концерт"), is_spam=True)
+    async def test_learn_adds_up_over_replicas(self, score: SpamScorer, replica: Database, clock: ManualClock) -> None:
+        twin = SpamScorer(replica, clock)
+        await score_of(twin, TALK)
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
+        await twin.learn(GROUP, *score_input("приходите на мой концерт"), is_spam=True)
         for each in (score, twin):
-            clock.shift(FRESH_S)
-            assert await of(each, VACANCY) <= 25
-            assert await of(each, "приходите на мой концерт") >= 80
+            clock.shift(REFRESH_S)
+            assert await score_of(each, VACANCY) <= 25
+            assert await score_of(each, "приходите на мой концерт") >= 80
 
-    async def test_no_text_is_stored(self, score: LocalScore, database: Database, clock: ManualClock) -> None:
-        await score.learn(GROUP, *heard("секретное слово абракадабра"), is_spam=True)
+    async def test_learn_stores_no_text(self, score: SpamScorer, database: Database, clock: ManualClock) -> None:
+        await score.learn(GROUP, *score_input("секретное слово абракадабра"), is_spam=True)
         (stored,) = (await ScoreStore(database, clock).changes({GROUP: None})).values()
         assert stored is not None
         assert (stored.spam_count, stored.ham_count) == (1, 0)
         assert stored.weights is not None
         assert "абракадабра".encode() not in stored.weights.as_bytes()
 
-    async def test_a_base_of_ones_own_is_taken_and_given_up(
-        self, score: LocalScore, database: Database, clock: ManualClock, vectors: Vectors
+    async def test_base_follows_stored_one_after_refresh(
+        self, score: SpamScorer, database: Database, clock: ManualClock, vectorizer: Vectorizer
     ) -> None:
-        shipped = await of(score, SCAM)
-        odd = [example(f"{word} {number}", is_spam=word == "кот") for word in ("кот", "пёс") for number in range(30)]
+        shipped = await score_of(score, SCAM)
+        odd = [
+            create_example(f"{word} {number}", is_spam=word == "кот") for word in ("кот", "пёс") for number in range(30)
+        ]
         store = ScoreStore(database, clock)
-        await store.replace(BASE, fit(vectors, odd), spam_count=30, ham_count=30)
-        assert await of(score, SCAM) == shipped
-        clock.shift(FRESH_S)
-        assert await of(score, "кот") > 80
-        assert await of(score, "пёс") < 20
+        await store.replace(BASE, fit(vectorizer, odd), spam_count=30, ham_count=30)
+        assert await score_of(score, SCAM) == shipped
+        clock.shift(REFRESH_S)
+        assert await score_of(score, "кот") > 80
+        assert await score_of(score, "пёс") < 20
         await store.remove(BASE)
-        clock.shift(FRESH_S)
-        assert await of(score, SCAM) == shipped
+        clock.shift(REFRESH_S)
+        assert await score_of(score, SCAM) == shipped
 
-    async def test_weights_of_another_version_count_as_none(
-        self, score: LocalScore, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    async def test_weights_of_other_version_are_ignored(
+        self, score: SpamScorer, database: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        before = await of(score, VACANCY)
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
+        before = await score_of(score, VACANCY)
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
         monkeypatch.setattr("services.moderation.spam_score.weights.SPACE", 99)
-        newer = LocalScore(database, clock)
-        assert await of(newer, VACANCY) == before
-        await newer.learn(GROUP, *heard(VACANCY), is_spam=False)
-        assert await of(newer, VACANCY) <= 15
+        newer = SpamScorer(database, clock)
+        assert await score_of(newer, VACANCY) == before
+        await newer.learn(GROUP, *score_input(VACANCY), is_spam=False)
+        assert await score_of(newer, VACANCY) <= 15
 
 
-class TestTrouble:
-    """The database is gone, or slow."""
+class TestCaching:
+    """Database outages and caching."""
 
-    async def test_a_score_does_without_the_database(self, clock: ManualClock, database: Database) -> None:
-        score = LocalScore(database, clock)
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
+    async def test_score_uses_cache_while_database_fails(self, clock: ManualClock, database: Database) -> None:
+        score = SpamScorer(database, clock)
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
 
         async def broken(*_: object) -> None:
             raise module.StorageError("gone")
 
         score._store.changes = broken
-        clock.shift(FRESH_S)
-        assert await of(score, VACANCY) <= 15
-        assert await of(score, SCAM, OTHER) >= HIGH
+        clock.shift(REFRESH_S)
+        assert await score_of(score, VACANCY) <= 15
+        assert await score_of(score, SCAM, OTHER) >= HIGH
 
-    async def test_groups_in_memory_are_bounded(self, score: LocalScore, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "MOST_GROUPS", 3)
-        await score.learn(GROUP, *heard(VACANCY), is_spam=False)
+    async def test_cached_groups_are_bounded(self, database: Database, clock: ManualClock) -> None:
+        score = SpamScorer(database, clock, cached_groups=3)
+        await score.learn(GROUP, *score_input(VACANCY), is_spam=False)
         for group in range(1, 9):
-            await of(score, "hi", group)
+            await score_of(score, "hi", group)
         assert len(score._groups) == 3
-        assert await of(score, VACANCY) <= 15
+        assert await score_of(score, VACANCY) <= 15
 
-    async def test_a_fresh_group_costs_no_query(self, score: LocalScore, monkeypatch: pytest.MonkeyPatch) -> None:
-        await of(score, SCAM)
+    async def test_score_of_fresh_group_runs_no_query(self, score: SpamScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+        await score_of(score, SCAM)
         calls: list[object] = []
         changes = score._store.changes
 
@@ -273,11 +279,11 @@ class TestTrouble:
 
         monkeypatch.setattr(score._store, "changes", counted)
         for _ in range(5):
-            await of(score, SCAM)
+            await score_of(score, SCAM)
         assert calls == []
 
 
-def test_importing_it_does_not_import_scikit_learn() -> None:
+def test_import_does_not_load_scikit_learn() -> None:
     code = (
         "import sys, services.moderation.spam_score.scorer, services.moderation.screening.rules;"
         " sys.exit('sklearn' in sys.modules)"
@@ -286,17 +292,19 @@ def test_importing_it_does_not_import_scikit_learn() -> None:
     assert done.returncode == 0
 
 
-def test_very_high_is_above_high() -> None:
+def test_thresholds_are_ordered() -> None:
     assert EMPTY_SCORE < 50 < HIGH < VERY_HIGH <= 100
-    assert Weights.none().dot(Vectors().of("x", ())) == 0
+    assert Weights.none().dot(Vectorizer().vectorize("x", ())) == 0
 
 
-def test_a_vector_is_its_words_its_pieces_and_its_features(vectors: Vectors) -> None:
-    whole = vectors.of("free money now", {"link", "money"})
+def test_vectorize_concatenates_words_ngrams_and_features(vectorizer: Vectorizer) -> None:
+    whole = vectorizer.vectorize("free money now", {"link", "money"})
     assert list(whole.columns) == sorted(set(whole.columns))
     assert float(whole.values @ whole.values) == pytest.approx(2 + 2 * FEATURE_WEIGHT**2)
-    assert len(vectors.of("", ()).columns) == 0
-    matrix = vectors.matrix([("free money now", frozenset({"link", "money"})), ("", frozenset()), ("a", frozenset())])
+    assert len(vectorizer.vectorize("", ()).columns) == 0
+    matrix = vectorizer.matrix(
+        [("free money now", frozenset({"link", "money"})), ("", frozenset()), ("a", frozenset())]
+    )
     assert matrix.shape == (3, COLUMNS)
     assert matrix[0].indices.tolist() == whole.columns.tolist()
     assert matrix[1].nnz == 0

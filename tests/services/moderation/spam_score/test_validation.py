@@ -1,4 +1,4 @@
-"""Examples and cross-validation: what a line may be, and that nothing is measured on what it was trained on."""
+"""Example files and cross-validation of the local score."""
 
 import json
 
@@ -7,24 +7,30 @@ import pytest
 from services.moderation.domain.thresholds import HIGH, VERY_HIGH
 from services.moderation.screening.features import Feature
 from services.moderation.spam_score import validation as module
-from services.moderation.spam_score.base_model import fit, starter
-from services.moderation.spam_score.examples import STARTER, Example, MalformedExample, example, read_examples
-from services.moderation.spam_score.validation import FEWEST, TooFewExamples, Validation, cross_validate, without_copies
-from services.moderation.spam_score.vectorizer import Vectors
+from services.moderation.spam_score.base_model import fit, starter_examples
+from services.moderation.spam_score.examples import STARTER, Example, MalformedExample, create_example, read_examples
+from services.moderation.spam_score.validation import (
+    FEWEST,
+    TooFewExamples,
+    Validation,
+    cross_validate,
+    drop_duplicates,
+)
+from services.moderation.spam_score.vectorizer import Vectorizer
 
 
 @pytest.fixture(scope="module")
-def vectors() -> Vectors:
-    return Vectors()
+def vectorizer() -> Vectorizer:
+    return Vectorizer()
 
 
 @pytest.fixture(scope="module")
-def validated(vectors: Vectors) -> Validation:
-    """The starter set, measured."""
-    return cross_validate(vectors, without_copies(starter()))
+def validated(vectorizer: Vectorizer) -> Validation:
+    """The cross-validated starter set."""
+    return cross_validate(vectorizer, drop_duplicates(starter_examples()))
 
 
-def test_a_line_is_an_example() -> None:
+def test_read_examples_parses_lines() -> None:
     lines = [
         '{"label": "spam", "text": "  Paссылка на t.me/+abc, site.top/x  ", "source": "a", "lang": "ru"}\n',
         "\n",
@@ -40,7 +46,7 @@ def test_a_line_is_an_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("nonsense", "line 3: the line: "),
         ('["spam", "text"]', "line 3: the line: "),
@@ -52,15 +58,15 @@ def test_a_line_is_an_example() -> None:
         ('{"label": "spam", "text": "x", "source": {}}', "line 3: source"),
     ],
 )
-def test_a_malformed_line_is_told_with_its_number(line: str, says: str) -> None:
-    with pytest.raises(MalformedExample, match=f"^{says}[^\n]+$"):
+def test_read_examples_names_line_of_error(line: str, message: str) -> None:
+    with pytest.raises(MalformedExample, match=f"^{message}[^\n]+$"):
         list(read_examples(['{"label": "ham", "text": "fine"}', "", line]))
 
 
 class TestStarter:
-    """The set that ships."""
+    """The shipped examples."""
 
-    def test_it_is_large_varied_and_of_both_languages(self) -> None:
+    def test_starter_set_covers_sources_and_languages(self) -> None:
         lines = [json.loads(line) for line in STARTER.read_text("utf-8").splitlines()]
         assert len(lines) > 700
         for language in ("en", "ru"):
@@ -72,77 +78,79 @@ class TestStarter:
             assert {each["label"] for each in lines if each["source"] == source} == {"spam", "ham"}
         assert len({each["text"].casefold() for each in lines}) > 0.99 * len(lines)
 
-    def test_its_figures_hold_on_groups_that_the_model_does_not_know(self, validated: Validation) -> None:
-        """As docs/moderation-score.md has them, with some room for other versions of the library."""
+    def test_starter_set_keeps_documented_figures(self, validated: Validation) -> None:
+        """Those of docs/moderation-score.md, with a margin for other versions of scikit-learn."""
         assert validated.by_source
-        high, very_high = validated.tally(HIGH), validated.tally(VERY_HIGH)
+        high, very_high = validated.count(HIGH), validated.count(VERY_HIGH)
         assert high.precision >= 0.93
         assert high.recall >= 0.72
         assert very_high.false_positives <= 3
         assert very_high.recall >= 0.4
 
-    def test_no_language_and_no_source_is_left_behind(self, validated: Validation) -> None:
+    def test_starter_set_works_for_every_source(self, validated: Validation) -> None:
         for source in validated.sources:
-            tally = validated.tally(HIGH, source)
-            assert tally.false_positives <= 3, source
-            assert tally.recall >= 0.5, source
+            counts = validated.count(HIGH, source)
+            assert counts.false_positives <= 3, source
+            assert counts.recall >= 0.5, source
 
-    def test_the_same_examples_give_the_same_weights(self, vectors: Vectors) -> None:
-        examples = starter()[::3]
-        assert fit(vectors, examples).as_bytes() == fit(vectors, examples).as_bytes()
+    def test_fit_is_deterministic(self, vectorizer: Vectorizer) -> None:
+        examples = starter_examples()[::3]
+        assert fit(vectorizer, examples).as_bytes() == fit(vectorizer, examples).as_bytes()
 
 
-def made(count: int, source: str, *, is_spam: bool) -> list[Example]:
-    """So many examples that differ."""
+def create_examples(count: int, source: str, *, is_spam: bool) -> list[Example]:
+    """Returns distinct examples."""
     word = "prize" if is_spam else "weather"
-    return [example(f"{word} {source} {number}", is_spam=is_spam, source=source) for number in range(count)]
+    return [create_example(f"{word} {source} {number}", is_spam=is_spam, source=source) for number in range(count)]
 
 
-def test_no_source_is_in_training_and_test(vectors: Vectors, monkeypatch: pytest.MonkeyPatch) -> None:
-    examples = [each for source in "abc" for label in (True, False) for each in made(10, source, is_spam=label)]
-    splits, note = module._splits(examples, module.np.asarray(module.labels(examples)))
+def test_split_keeps_sources_apart(vectorizer: Vectorizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = [
+        each for source in "abc" for label in (True, False) for each in create_examples(10, source, is_spam=label)
+    ]
+    splits, note = module._split(examples, module.np.asarray(module.labels(examples)))
     assert note == ""
     for training, test in splits:
-        assert {examples[place].source for place in training}.isdisjoint(examples[place].source for place in test)
-    assert sorted(place for _, test in splits for place in test) == list(range(len(examples)))
+        assert {examples[index].source for index in training}.isdisjoint(examples[index].source for index in test)
+    assert sorted(index for _, test in splits for index in test) == list(range(len(examples)))
 
 
 @pytest.mark.parametrize(
     ("sources", "note"),
     [
         (("", ""), "the examples name no sources"),
-        (("a", "a"), "the examples name no sources"),  # one is as good as none
+        (("a", "a"), "the examples name no sources"),  # one source is no better than none
         (("a", "b"), "all spam or all ham is of one source"),
     ],
 )
-def test_it_says_where_it_cannot_part_by_source(vectors: Vectors, sources: tuple[str, str], note: str) -> None:
-    examples = [*made(25, sources[0], is_spam=True), *made(25, sources[1], is_spam=False)]
-    validation = cross_validate(vectors, examples)
+def test_cross_validate_notes_random_split(vectorizer: Vectorizer, sources: tuple[str, str], note: str) -> None:
+    examples = [*create_examples(25, sources[0], is_spam=True), *create_examples(25, sources[1], is_spam=False)]
+    validation = cross_validate(vectorizer, examples)
     assert (validation.by_source, validation.note) == (False, note)
-    assert validation.tally(50).recall == 1
+    assert validation.count(50).recall == 1
 
 
 @pytest.mark.parametrize("label", [True, False])
-def test_too_few_of_a_label_are_refused(vectors: Vectors, *, label: bool) -> None:
-    examples = [*made(FEWEST - 1, "a", is_spam=label), *made(FEWEST, "b", is_spam=not label)]
+def test_cross_validate_needs_both_labels(vectorizer: Vectorizer, *, label: bool) -> None:
+    examples = [*create_examples(FEWEST - 1, "a", is_spam=label), *create_examples(FEWEST, "b", is_spam=not label)]
     with pytest.raises(TooFewExamples, match=f"{FEWEST - 1}"):
-        cross_validate(vectors, examples)
+        cross_validate(vectorizer, examples)
 
 
-def test_copies_are_left_out_whatever_their_spelling() -> None:
+def test_drop_duplicates_compares_folded_text() -> None:
     examples = [
-        example("Buy now", is_spam=True, source="a"),
-        example("BUY  n\u200bow", is_spam=True, source="b"),
-        example("buy now", is_spam=False, source="c"),
+        create_example("Buy now", is_spam=True, source="a"),
+        create_example("BUY  n\u200bow", is_spam=True, source="b"),
+        create_example("buy now", is_spam=False, source="c"),
     ]
-    assert [each.source for each in without_copies(examples)] == ["a", "c"]
+    assert [each.source for each in drop_duplicates(examples)] == ["a", "c"]
 
 
-def test_tallies() -> None:
-    examples = [example(str(number), is_spam=number < 4, source="ab"[number % 2]) for number in range(10)]
+def test_count_gives_precision_and_recall() -> None:
+    examples = [create_example(str(number), is_spam=number < 4, source="ab"[number % 2]) for number in range(10)]
     validation = Validation(tuple(examples), (90, 80, 20, 70, 75, 1, 2, 3, 4, 5), 2, by_source=True)
-    tally = validation.tally(70)
-    assert (tally.spam, tally.ham, tally.found, tally.false_positives) == (4, 6, 3, 1)
-    assert (tally.precision, tally.recall) == (0.75, 0.75)
-    assert validation.tally(70, "b").false_positives == 0
-    assert validation.tally(101).precision == 1
+    counts = validation.count(70)
+    assert (counts.spam, counts.ham, counts.found, counts.false_positives) == (4, 6, 3, 1)
+    assert (counts.precision, counts.recall) == (0.75, 0.75)
+    assert validation.count(70, "b").false_positives == 0
+    assert validation.count(101).precision == 1

@@ -1,4 +1,4 @@
-"""Where links lead, however they are written."""
+"""Extraction and comparison of link targets."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from tests.support.group_messages import message
         ("https://www.Example.com/Path?q=1#x", Link("example.com", "/Path")),
         ("example.com", Link("example.com")),  # Telegram marks those too
         ("http://user:pw@example.com:8080/", Link("example.com", "/")),
-        ("https://good.com@evil.com/", Link("evil.com", "/")),  # what stands before @ is a name
+        ("https://good.com@evil.com/", Link("evil.com", "/")),  # the part before @ is a user name
         ("https://evil.com\\@good.com/", Link("evil.com", "/@good.com/")),  # as browsers read it
         ("https://EVIL.com./", Link("evil.com", "/")),
         ("https://пример.рф/а", Link("xn--e1afmkfd.xn--p1ai", "/а")),
@@ -30,12 +30,12 @@ from tests.support.group_messages import message
         ("", None),
     ],
 )
-def test_parsed(target: str, link: Link | None) -> None:
+def test_parse_link(target: str, link: Link | None) -> None:
     assert parse_link(target) == link
 
 
 @given(st.text())
-def test_any_text_may_be_parsed(target: str) -> None:
+def test_parse_link_never_raises(target: str) -> None:
     parse_link(target)
     parse_link(f"https://{target}")
 
@@ -55,14 +55,14 @@ def test_any_text_may_be_parsed(target: str) -> None:
         ("https://example.com", "[broken", False),
     ],
 )
-def test_an_entry_of_a_list_holds_what_is_below_it(target: str, entry: str, *, is_within: bool) -> None:
+def test_is_within_covers_subdomains_and_paths(target: str, entry: str, *, is_within: bool) -> None:
     link = parse_link(target)
     assert link is not None
     assert link.is_within(entry) is is_within
 
 
-def test_all_links_of_a_message_once() -> None:
-    """Those that Telegram marked, those of the buttons, and those that hidden characters kept from being marked."""
+def test_extract_links_returns_each_target_once() -> None:
+    """From entities, buttons, and text that hidden characters kept from becoming a link."""
     text = "see https://a.example/x, www.b.example and t\u200b.me/joinchat/abc (https://a.example/x)."
     found = extract_links(
         message(text, links=("https://a.example/x",), buttons=("https://c.example",)), normalise(text)

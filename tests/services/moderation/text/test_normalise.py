@@ -1,4 +1,4 @@
-"""Normalisation: tricks are undone, and honest texts of any script come through as they were."""
+"""Normalisation undoes spelling tricks and keeps honest texts of any script."""
 
 import pytest
 from hypothesis import example, given, settings
@@ -24,7 +24,7 @@ TRICKY = st.lists(
     ("written", "folded"),
     [
         ("раypal", "paypal"),  # the first two letters are Cyrillic
-        (f"р{ZWSP}аy{ZWNJ}p{BOM}al", "paypal"),  # and something unseen between them
+        (f"р{ZWSP}аy{ZWNJ}p{BOM}al", "paypal"),  # with invisible characters between them
         (f"p{SHY}ay{LRM}pal", "paypal"),
         ("зapaбoтoк", "заработок"),  # Latin letters in a Russian word
         ("ЗAPAБOTOK", "заработок"),
@@ -47,7 +47,7 @@ TRICKY = st.lists(
         ("1️⃣0️⃣0️⃣", "100"),
     ],
 )
-def test_tricks_are_undone(written: str, folded: str) -> None:
+def test_normalise_folds_tricks(written: str, folded: str) -> None:
     assert normalise(written).folded == folded
 
 
@@ -76,7 +76,7 @@ def test_tricks_are_undone(written: str, folded: str) -> None:
         "for i in range(10):\n    print(f'{i}: α')",
     ],
 )
-def test_honest_texts_mix_and_hide_nothing(text: str) -> None:
+def test_normalise_reports_nothing_in_honest_text(text: str) -> None:
     normal = normalise(text)
     assert normal.mixed_words == ()
     assert normal.hidden == 0
@@ -97,7 +97,7 @@ def test_honest_texts_mix_and_hide_nothing(text: str) -> None:
         "tiếng việt ñandú łódź",
     ],
 )
-def test_a_script_of_its_own_stays_what_it_is(text: str) -> None:
+def test_normalise_keeps_text_of_one_script(text: str) -> None:
     assert normalise(text).folded == text
 
 
@@ -113,7 +113,7 @@ def test_a_script_of_its_own_stays_what_it_is(text: str) -> None:
         "line\nline",
     ],
 )
-def test_what_belongs_to_what_is_seen_stays(text: str) -> None:
+def test_normalise_keeps_needed_invisible_characters(text: str) -> None:
     assert normalise(text).text == text
 
 
@@ -123,10 +123,10 @@ def test_what_belongs_to_what_is_seen_stays(text: str) -> None:
         ("раypal и зapaбoтoк", ("раypal", "зapaбoтoк")),  # as written
         ("Cryptо", ("Cryptо",)),  # the last letter only
         ("VPNом VPNа", ()),
-        ("нa", ()),  # too short to say so; folded all the same
+        ("нa", ()),  # too short to report; folded all the same
     ],
 )
-def test_words_that_mix_scripts_are_told_as_written(text: str, words: tuple[str, ...]) -> None:
+def test_normalise_reports_mixed_words_as_written(text: str, words: tuple[str, ...]) -> None:
     assert normalise(text).mixed_words == words
 
 
@@ -138,22 +138,22 @@ def test_words_that_mix_scripts_are_told_as_written(text: str, words: tuple[str,
         (f"sl{SHY}ot", 1),
         (f"{RLO}evil", 1),
         ("a\U000e0061\U000e0062b", 2),  # tags without a flag
-        ("a\u3164b", 1),  # a filler that looks like nothing
+        ("a\u3164b", 1),  # an invisible filler
         ("a\ufe0fb", 1),
         (f"{BOM}text", 0),  # a file's first character, copied along
-        (f"שלום{LRM} abc", 0),  # marks of direction where there are two
-        (f"สวัสดี{ZWSP}ครับ", 0),  # it parts words there
+        (f"שלום{LRM} abc", 0),  # direction marks in bidirectional text
+        (f"สวัสดี{ZWSP}ครับ", 0),  # a word separator there
         ("half a pair \ud83d", 0),
         ("❤️\ufe0f️", 0),  # a selector too many after a picture
     ],
 )
-def test_what_was_hidden_is_counted(text: str, hidden: int) -> None:
+def test_normalise_counts_hidden_characters(text: str, hidden: int) -> None:
     normal = normalise(text)
     assert normal.hidden == hidden
     assert normalise(normal.text).hidden == 0
 
 
-def test_case_and_lines_are_kept_for_reading() -> None:
+def test_normalise_keeps_case_and_lines() -> None:
     assert normalise(" Hello   World \r\n\n Second ").text == "Hello World\nSecond"
 
 
@@ -162,7 +162,7 @@ def test_case_and_lines_are_kept_for_reading() -> None:
 @example("\u0344\u0344a\u0344\u0344")
 @example("e\u200b\u0301 \u1100\u200b\u1161 \u115f\u0301")
 @example("ℹ️™️㊗️Ⓜ️⁉️")
-def test_once_is_enough(text: str) -> None:
+def test_normalise_is_idempotent(text: str) -> None:
     normal = normalise(text)
     again = normalise(normal.text)
     assert (again.text, again.folded, again.mixed_words) == (normal.text, normal.folded, normal.mixed_words)
@@ -172,7 +172,7 @@ def test_once_is_enough(text: str) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(st.characters(codec=None), max_size=200))
-def test_it_never_raises_and_never_grows_beyond_nfkc(text: str) -> None:
+def test_normalise_never_raises_and_bounds_length(text: str) -> None:
     normal = normalise(text)
     normal.text.encode()
     assert len(normal.text) <= 18 * len(text)
@@ -199,6 +199,6 @@ def test_it_never_raises_and_never_grows_beyond_nfkc(text: str) -> None:
     ],
 )
 @pytest.mark.timeout(30)
-def test_hostile_texts_take_no_longer_than_others(text: str) -> None:
-    """Eight times what Telegram allows: time that grows with the square of the length would be minutes."""
+def test_normalise_of_hostile_text_takes_linear_time(text: str) -> None:
+    """Eight times Telegram's limit: quadratic time would take minutes."""
     normalise(8 * text)

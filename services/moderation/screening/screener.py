@@ -1,0 +1,155 @@
+"""Screens a message without a model: rules, risky features, local score; decides whether the judge is asked."""
+
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from services.moderation.domain.incident import display_text
+from services.moderation.domain.message import GroupMessage
+from services.moderation.domain.rule_set import RuleSet
+from services.moderation.domain.thresholds import HIGH
+from services.moderation.screening.features import RISKY, extract_features
+from services.moderation.screening.known_ham import KnownHam
+from services.moderation.screening.rules import RuleEngine, RuleHit
+from services.moderation.text.normalise import Normal, normalise
+
+MEANINGFUL_LETTERS = 10
+"""Letters and digits of a meaningful message; "hi" and "thanks!" establish no member and need no judge."""
+
+
+class SpamScores(Protocol):
+    """Scores messages locally."""
+
+    async def score(self, group_id: int, normal: Normal, features: frozenset[str]) -> int:
+        """Returns how much a message resembles spam, 0 to 100."""
+        ...
+
+
+class EscalationReason(StrEnum):
+    """The reason why a message is sent to the judge."""
+
+    REPORT = "report"
+    EDIT = "edit"
+    NEWCOMER = "newcomer"
+    RISKY = "risky"
+    RULE = "rule"
+    SCORE = "score"
+
+
+@dataclass(frozen=True, slots=True)
+class ScreeningFacts:
+    """The result of screening, as far as it decides about the judge.
+
+    Args:
+        has_content: whether there is text, a link or a button to judge.
+        is_meaningful: whether it has enough letters, see `is_meaningful`.
+        adds_link: an edit that adds a link target.
+        breaks_rule: breaks a rule that is not decisive.
+        score: local spam score, 0 to 100.
+    """
+
+    has_content: bool
+    is_meaningful: bool
+    is_newcomer: bool
+    is_reported: bool
+    adds_link: bool
+    breaks_rule: bool
+    features: frozenset[str]
+    score: int
+
+    @property
+    def is_risky(self) -> bool:
+        """Whether a feature suffices to ask the judge."""
+        return not RISKY.isdisjoint(self.features)
+
+    @property
+    def escalation(self) -> EscalationReason | None:
+        """Why the judge is asked; None if it is not."""
+        if not self.has_content:
+            return None
+        if self.is_reported:
+            return EscalationReason.REPORT
+        if self.adds_link:
+            return EscalationReason.EDIT
+        if self.is_risky:
+            return EscalationReason.RISKY
+        if self.breaks_rule:
+            return EscalationReason.RULE
+        if self.score >= HIGH:
+            return EscalationReason.SCORE
+        # A newcomer's "hi" or sticker holds nothing to judge.
+        is_worth_judging = self.is_newcomer and (self.is_meaningful or bool(self.features))
+        return EscalationReason.NEWCOMER if is_worth_judging else None
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """A screened message.
+
+    Args:
+        own: the author's own words, normalised.
+        hits: broken rules, decisive ones first.
+    """
+
+    own: Normal
+    facts: ScreeningFacts
+    hits: tuple[RuleHit, ...]
+
+
+class Screener:
+    """Screens messages."""
+
+    def __init__(self, rules: RuleEngine, scores: SpamScores, known_ham: KnownHam) -> None:
+        self._rules = rules
+        self._scores = scores
+        self._known_ham = known_ham
+
+    async def screen(
+        self,
+        message: GroupMessage,
+        rules: RuleSet,
+        *,
+        is_newcomer: bool,
+        is_reported: bool,
+        adds_link: bool,
+        is_repeated: bool = False,
+    ) -> Screening:
+        """Screens a message.
+
+        A repeated or reported message has been checked against the rules; they are skipped, since another check would
+        report its flood again.
+        """
+        own = normalise(message.text)
+        # A forward without own words is judged by the forwarded text.
+        shown = own if own.text else normalise(message.forwarded)
+        hits: tuple[RuleHit, ...] = ()
+        if not (is_repeated or is_reported):
+            hits = await self._rules.check(message, own, rules, is_newcomer=is_newcomer)
+        features = extract_features(message, shown)
+        facts = ScreeningFacts(
+            has_content=bool(shown.text or message.links or message.buttons),
+            is_meaningful=is_meaningful(shown.text),
+            is_newcomer=is_newcomer,
+            is_reported=is_reported,
+            adds_link=adds_link,
+            breaks_rule=any(not hit.decisive for hit in hits),
+            features=features,
+            score=await self._scores.score(message.group_id, shown, features) if shown.text else 0,
+        )
+        return Screening(own, facts, hits)
+
+    async def is_known_ham(self, message: GroupMessage) -> bool:
+        """Returns whether an admin marked this text as no spam."""
+        return await self._known_ham.contains(message.group_id, display_text(message))
+
+
+def is_meaningful(text: str) -> bool:
+    """Returns whether a text has enough letters; a character of a script without spaces counts as two."""
+    weight = 0
+    for character in text:
+        if character.isalnum():
+            weight += 2 if unicodedata.east_asian_width(character) == "W" else 1
+            if weight >= MEANINGFUL_LETTERS:
+                return True
+    return False
