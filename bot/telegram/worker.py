@@ -11,9 +11,8 @@ from aiogram.types import Message, Update
 from pydantic import ValidationError
 
 from bot.telegram.answers.responder import Responder
-from bot.telegram.api.commands import is_for_bot
 from bot.telegram.api.messages import message_speaker
-from bot.telegram.api.updates import parse_update
+from bot.telegram.api.updates import is_for_bot, parse_update
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
 from bot.telegram.jobs.payloads import RegenerateTurn, UpdateArrived, UpdateRejected, parse_payload

@@ -13,6 +13,7 @@ from aiogram.exceptions import (
 )
 from aiogram.types import BotCommand, BotCommandScopeAllChatAdministrators, BotCommandScopeAllGroupChats, User
 
+from bot.telegram.api.commands import COMMANDS, CommandMenu
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
 from core.clock import Clock
 from core.errors import StartupError
@@ -23,16 +24,11 @@ log = structlog.get_logger()
 CONNECTIONS = 512
 """Calls to the Bot API at the same time; aiogram's default of 100 would also cap concurrent sends."""
 CALL_TIMEOUT_S = 10
-EVERYWHERE = ("new", "threads", "model", "stop", "usage", "help")
-MENUS = (
-    (None, EVERYWHERE),
-    (BotCommandScopeAllGroupChats(), (*EVERYWHERE, "rules", "report")),
-    (
-        BotCommandScopeAllChatAdministrators(),
-        (*EVERYWHERE, "moderation", "rules", "spam", "ham", "warn", "unwarn"),
-    ),
-)
-"""The menus: everywhere, in groups, and for the admins of groups. Telegram shows the narrowest that fits."""
+MENU_SCOPES = {
+    CommandMenu.DEFAULT: None,
+    CommandMenu.GROUPS: BotCommandScopeAllGroupChats(),
+    CommandMenu.GROUP_ADMINS: BotCommandScopeAllChatAdministrators(),
+}
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 30.0
 
@@ -81,19 +77,17 @@ async def connect(bot: KnownBot, clock: Clock, *, polls: bool = True) -> User:
 
 async def publish_commands(bot: Bot, texts: Texts) -> None:
     """Put the commands into the menus; a server that does not know how is no fault."""
-    for scope, names in MENUS:
+    for menu, scope in MENU_SCOPES.items():
+        listed = [spec for spec in COMMANDS.values() if menu in spec.menus]
         for language in (None, *(known for known in texts.languages if known != LAST_RESORT)):
-            commands = [BotCommand(command=name, description=_described(texts, name, language)) for name in names]
+            commands = [
+                BotCommand(command=spec.name, description=texts.get(spec.description_key, language)) for spec in listed
+            ]
             try:
                 await bot.set_my_commands(commands, scope=scope, language_code=language, request_timeout=CALL_TIMEOUT_S)
             except (TelegramAPIError, ClientDecodeError) as error:
                 log.info("telegram.commands_not_set", reason=describe_api_error(error))
                 return
-
-
-def _described(texts: Texts, name: str, language: str | None) -> str:
-    key = f"command-{name}"
-    return texts.get(key, language)
 
 
 async def _identity(bot: Bot) -> User:

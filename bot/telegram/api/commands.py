@@ -1,32 +1,96 @@
-"""The commands: which of them a message is, and whether a message is for the bot at all."""
+"""The bot's commands: who may use each, the queue lane it runs in, and the menus that list it."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
 
 from aiogram import Bot
 from aiogram.types import Message
 
-from bot.telegram.api.addressing import Addressed
 
-AT_ONCE = frozenset(
+class CommandScope(Enum):
+    """Who may use a command."""
+
+    EVERYONE = auto()
+    GROUP_ADMINS = auto()
+    OPERATORS = auto()
+    """ADMIN_IDS; for other users the command does not exist."""
+
+
+class CommandLane(Enum):
+    """The queue lane of a command."""
+
+    IMMEDIATE = auto()
+    """Its own lane: about the answer in progress, the bot or the group, so it does not wait behind that answer."""
+    CONVERSATION = auto()
+    """The conversation's lane, in order with its messages."""
+
+
+class CommandMenu(Enum):
+    """A command menu; Telegram shows the narrowest one that applies to the chat and the user."""
+
+    DEFAULT = auto()
+    GROUPS = auto()
+    GROUP_ADMINS = auto()
+
+
+_ALL_MENUS = frozenset(CommandMenu)
+_GROUPS = frozenset({CommandMenu.GROUPS})
+_GROUP_ADMINS = frozenset({CommandMenu.GROUP_ADMINS})
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """One command."""
+
+    name: str
+    lane: CommandLane
+    scope: CommandScope = CommandScope.EVERYONE
+    menus: frozenset[CommandMenu] = frozenset()
+
+    @property
+    def description_key(self) -> str:
+        """The text key of its description in the menus."""
+        return f"command-{self.name}"
+
+
+COMMANDS = MappingProxyType(
     {
-        "/stop", "/provider", "/privacy", "/usage", "/dead",
-        "/moderation", "/rules", "/spam", "/ham", "/warn", "/unwarn", "/report",
+        spec.name: spec
+        for spec in (
+            # In the order in which the menus list them.
+            CommandSpec("new", CommandLane.CONVERSATION, menus=_ALL_MENUS),
+            CommandSpec("threads", CommandLane.CONVERSATION, menus=_ALL_MENUS),
+            CommandSpec("model", CommandLane.CONVERSATION, menus=_ALL_MENUS),
+            CommandSpec("stop", CommandLane.IMMEDIATE, menus=_ALL_MENUS),
+            CommandSpec("usage", CommandLane.IMMEDIATE, menus=_ALL_MENUS),
+            CommandSpec("help", CommandLane.CONVERSATION, menus=_ALL_MENUS),
+            CommandSpec("start", CommandLane.CONVERSATION),
+            CommandSpec("ask", CommandLane.CONVERSATION),
+            CommandSpec("privacy", CommandLane.IMMEDIATE),
+            CommandSpec("moderation", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),
+            # Members read the rules, admins change them.
+            CommandSpec("rules", CommandLane.IMMEDIATE, menus=_GROUPS | _GROUP_ADMINS),
+            CommandSpec("spam", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),
+            CommandSpec("ham", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),
+            CommandSpec("warn", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),
+            CommandSpec("unwarn", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),
+            CommandSpec("report", CommandLane.IMMEDIATE, menus=_GROUPS),
+            CommandSpec("provider", CommandLane.IMMEDIATE, CommandScope.OPERATORS),
+            CommandSpec("dead", CommandLane.IMMEDIATE, CommandScope.OPERATORS),
+        )
     }
-)  # fmt: skip
-"""Commands about the answer that is being made, or about the bot or the group: they do not wait behind it."""
-IN_TURN = frozenset({"/start", "/help", "/new", "/threads", "/model", "/ask"})
-"""The other commands; in a group they need no mention."""
-
-_addressed = Addressed()
+)
+"""Every command by its name; in a group a command needs no mention of the bot."""
 
 
-async def parse_command(message: Message, bot: Bot) -> str:
-    """The command that a message is, in lower case; empty for one that is none, or another bot's."""
+async def find_command(message: Message, bot: Bot) -> CommandSpec | None:
+    """Return the command that a message begins with, in any case; None for text and for another bot's commands."""
     words = (message.text or message.caption or "").split(maxsplit=1)
     if not words or not words[0].startswith("/"):
-        return ""
-    command, _, name = words[0].lower().partition("@")
-    return command if not name or name == ((await bot.me()).username or "").lower() else ""
-
-
-async def is_for_bot(message: Message, bot: Bot) -> bool:
-    """Whether the bot is to do something about a message: most of what people in a group say is not for it."""
-    return await parse_command(message, bot) in AT_ONCE | IN_TURN or bool(await _addressed(message, bot))
+        return None
+    name, _, username = words[0][1:].lower().partition("@")
+    spec = COMMANDS.get(name)
+    if spec is None or (username and username != ((await bot.me()).username or "").lower()):
+        return None
+    return spec

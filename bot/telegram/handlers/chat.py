@@ -9,8 +9,8 @@ from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.keyboards import Stop
 from bot.telegram.answers.responder import Responder
-from bot.telegram.api.addressing import Addressed, UserContent
 from bot.telegram.api.messages import Unreadable, conversation_key, is_group, message_speaker, to_incoming
+from bot.telegram.api.updates import Addressed, UserContent
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
 from core.i18n import Texts

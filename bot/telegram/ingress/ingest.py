@@ -9,9 +9,9 @@ import structlog
 from aiogram import Bot
 from aiogram.types import Message, Update
 
-from bot.telegram.api.commands import AT_ONCE, is_for_bot, parse_command
+from bot.telegram.api.commands import CommandLane, find_command
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.updates import parse_update
+from bot.telegram.api.updates import is_for_bot, parse_update
 from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs.payloads import UpdateArrived, UpdateRejected, create_job
 from core.clock import Clock
@@ -155,7 +155,8 @@ class UpdateIngest:
             # Whom the bot does not talk to is moderated all the same, where a group wants that.
             return self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
         message = update.message
-        if message is not None and await parse_command(message, self._bot) in AT_ONCE:
+        command = await find_command(message, self._bot) if message is not None else None
+        if command is not None and command.lane is CommandLane.IMMEDIATE:
             return self._arrived(raw, None)
         if message is not None and await is_for_bot(message, self._bot):
             parts += self._joined(message, raw, is_wanted=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import structlog
 from aiogram.types import Message, Update
 
-from bot.telegram.api.addressing import SERVICE
 from bot.telegram.api.messages import is_group
+from bot.telegram.api.updates import SERVICE_CONTENT
 from bot.telegram.moderation.messages import to_group_message
 from services.moderation.pipeline import ModerationOutcome, Pipeline, Stage
 from services.moderation.records.groups import GroupStore
@@ -59,7 +59,7 @@ class ModerationGateway:
             await self._follow(message)
             return PASSED
         settings = await self._groups.get(message.chat.id)
-        if settings is None or not settings.is_on or message.content_type in SERVICE:
+        if settings is None or not settings.is_on or message.content_type in SERVICE_CONTENT:
             return PASSED
         seen = to_group_message(message, album)
         outcome = await self._pipeline.handle(seen, settings, album=message.media_group_id if album else None)

@@ -4,10 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiogram import BaseMiddleware, Router
-from aiogram.filters import Command
+from aiogram.filters import Command, CommandObject
 from aiogram.types import CallbackQuery, Message, TelegramObject
 
 from bot.composition.moderation import ModerationServices
+from bot.telegram.api.commands import COMMANDS, CommandScope
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
@@ -17,8 +18,6 @@ from core.i18n import Texts
 from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution
 from services.moderation.domain.settings import GroupSettings
-
-ADMIN_COMMANDS = ("spam", "ham", "warn", "unwarn")
 
 
 class ByAdmins:
@@ -61,8 +60,8 @@ class _Meant(BaseMiddleware):
             return None
         if not is_group(event):
             return await self._say(event, "moderation-groups-only")
-        word = (event.text or "").split(maxsplit=1)[0].lstrip("/").partition("@")[0].lower()
-        if word in ADMIN_COMMANDS and not await self._admins.wrote(event):
+        command: CommandObject = data["command"]
+        if COMMANDS[command.command].scope is CommandScope.GROUP_ADMINS and not await self._admins.wrote(event):
             return await self._say(event, "moderation-admins-only")
         settings = await self._moderation.groups.get(event.chat.id)
         if settings is None or not settings.is_on:

@@ -5,8 +5,8 @@ from aiogram import Bot
 from aiogram.enums import ContentType
 from aiogram.types import User
 
-from bot.telegram.api.addressing import SERVICE, Addressed, UserContent
 from bot.telegram.api.client import KnownBot
+from bot.telegram.api.updates import SERVICE_CONTENT, Addressed, UserContent
 from tests.support.fake_telegram.chats import natural_entities
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message
 
@@ -88,7 +88,7 @@ async def test_every_kind_of_message_that_reports_what_happened_is_known() -> No
         "story", "video", "video_note", "voice", "checklist", "contact", "dice", "game", "poll", "venue", "location",
         "invoice", "giveaway", "rich_message",
     }  # fmt: skip
-    assert {kind.value for kind in ContentType} == SERVICE | written
+    assert {kind.value for kind in ContentType} == SERVICE_CONTENT | written
 
 
 async def test_what_nobody_wrote_is_not_for_the_bot() -> None:

@@ -1,0 +1,98 @@
+"""The command table: every handler is in it, each command is recognised, and the menus list the right ones."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from aiogram import Bot
+from aiogram.types import User
+
+import bot.telegram
+from bot.telegram.api.client import KnownBot
+from bot.telegram.api.commands import COMMANDS, CommandLane, CommandMenu, CommandScope, find_command
+from tests.support.fake_telegram.messages import BOT, GROUP, message
+
+
+@pytest.fixture
+def known_bot() -> Bot:
+    """A bot with a known identity, so that `me()` sends no request."""
+    known = KnownBot("42:token")
+    known.identity = User.model_validate(BOT)
+    return known
+
+
+def handled_commands() -> list[str]:
+    """The names in every `Command("name")` and `CommandStart()` filter of the handlers."""
+    names: list[str] = []
+    for path in Path(bot.telegram.__path__[0]).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Name(id="Command"), args=[ast.Constant(value=str(name))]):
+                    names.append(name)
+                case ast.Call(func=ast.Name(id="CommandStart")):
+                    names.append("start")
+                case ast.Call(func=ast.Name(id="Command")):
+                    pytest.fail(f"{path}:{node.lineno}: a command filter without a literal name")
+                case _:
+                    pass
+    return names
+
+
+def test_command_table_and_handlers_agree() -> None:
+    assert sorted(handled_commands()) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("/stop", "stop"),
+        ("/STOP now", "stop"),
+        ("/stop@understudy_bot", "stop"),
+        ("/Stop@Understudy_Bot now", "stop"),
+        # Another bot's command, an unknown command, and text.
+        ("/stop@other_bot", None),
+        ("/halt", None),
+        ("/", None),
+        ("stop", None),
+        ("please /stop", None),
+        ("", None),
+    ],
+)
+async def test_find_command_reads_the_first_word(known_bot: Bot, text: str, name: str | None) -> None:
+    found = await find_command(message(text, chat=GROUP), known_bot)
+    assert (found.name if found is not None else None) == name
+
+
+async def test_find_command_reads_a_caption(known_bot: Bot) -> None:
+    photo = [{"file_id": "f", "file_unique_id": "u", "width": 1, "height": 1}]
+    found = await find_command(message(None, photo=photo, caption="/ask what is this?"), known_bot)
+    assert found is COMMANDS["ask"]
+
+
+def test_commands_in_the_conversation_lane() -> None:
+    """A command that starts an answer or changes the conversation must not overtake the messages before it."""
+    in_order = {spec.name for spec in COMMANDS.values() if spec.lane is CommandLane.CONVERSATION}
+    assert in_order == {"start", "help", "new", "threads", "model", "ask"}
+
+
+@pytest.mark.parametrize(
+    ("menu", "names"),
+    [
+        (CommandMenu.DEFAULT, ["new", "threads", "model", "stop", "usage", "help"]),
+        (CommandMenu.GROUPS, ["new", "threads", "model", "stop", "usage", "help", "rules", "report"]),
+        (
+            CommandMenu.GROUP_ADMINS,
+            [
+                "new", "threads", "model", "stop", "usage", "help",
+                "moderation", "rules", "spam", "ham", "warn", "unwarn",
+            ],
+        ),
+    ],
+)  # fmt: skip
+def test_menu_lists_its_commands_in_order(menu: CommandMenu, names: list[str]) -> None:
+    assert [spec.name for spec in COMMANDS.values() if menu in spec.menus] == names
+
+
+def test_operator_commands_are_in_no_menu() -> None:
+    assert {spec.name for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS} == {"provider", "dead"}
+    assert not any(spec.menus for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS)
