@@ -1,4 +1,4 @@
-"""What everything before the judge costs a message, and how good the local score is on groups that it does not know."""
+"""Cost per message of all steps before the judge, and quality of the local score outside its training groups.
 
 import argparse
 import asyncio

@@ -1,4 +1,4 @@
-"""A moderator for the tests of what lies before and behind it."""
+"""A stub of the moderation gateway for tests of ingress and the job worker."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from core.errors import StorageError
 from services.moderation.pipeline import ModerationOutcome, Stage
 
 
-class Moderator:
-    """Takes away what is called spam, in the groups that a test names."""
+class StubModerator:
+    """Removes messages that contain "spam", in the given groups."""
 
     def __init__(self, *groups: int) -> None:
         self.groups = set(groups)
-        self.seen: list[tuple[int, int]] = []
-        """The message of each update that was judged, and how many parts its album has."""
+        self.moderated: list[tuple[int, int]] = []
+        """Message id and number of album parts of each update."""
         self.is_broken = False
 
     async def concerns(self, update: Update) -> bool:
@@ -26,6 +26,6 @@ class Moderator:
             raise StorageError("the database failed: it is locked")
         message = update.message or update.edited_message
         assert message is not None
-        self.seen.append((message.message_id, len(album)))
-        words = [part.text or part.caption or "" for part in (message, *album)]
-        return ModerationOutcome(Stage.FOUND, removed=any("spam" in text for text in words))
+        self.moderated.append((message.message_id, len(album)))
+        texts = [part.text or part.caption or "" for part in (message, *album)]
+        return ModerationOutcome(Stage.FOUND, removed=any("spam" in text for text in texts))

@@ -33,7 +33,7 @@ from tests.support.fake_telegram.messages import ANN, BOT, GROUP, message, raw
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 from tests.support.llm_harness import provider
-from tests.support.stub_moderator import Moderator
+from tests.support.stub_moderator import StubModerator
 
 __all__ = ["file", "first", "migrated", "second"]
 
@@ -83,7 +83,7 @@ class House:
         clock = SystemClock()
         self.bench, self.threads = bench, bench.stores.threads
         self.said, self.parts = SentMessages(database, clock), AlbumParts(database, clock)
-        self.handled, self.shelf, self.moderator = Handled(), Shelf(), Moderator()
+        self.handled, self.shelf, self.moderator = Handled(), Shelf(), StubModerator()
         self.encore = RegenerateQueue(traffic.bot, self.shelf)
         delivery = Delivery(traffic.bot, clock, self.said)
         texts = Texts(strict=True)
@@ -387,7 +387,7 @@ class TestModeration:
     ) -> None:
         house.moderator.groups = {-100}
         await house.do(job(UpdateArrived(update={"update_id": 1, **content}, **flags)))
-        assert len(house.moderator.seen) == 1
+        assert len(house.moderator.moderated) == 1
         assert bool(house.handled.seen) is handled
 
     async def test_an_album_is_judged_whole_and_answered_by_the_part_that_asks(self, house: House) -> None:
@@ -404,7 +404,7 @@ class TestModeration:
         await house.parts.put([AlbumPart(-100, "x", 11 + n, json.dumps(each)) for n, each in enumerate((silent, asks))])
         await house.do(job(UpdateArrived(update=silent, is_for_bot=False)))
         await house.do(job(UpdateArrived(update=asks), 2))
-        assert house.moderator.seen == [(11, 2)]
+        assert house.moderator.moderated == [(11, 2)]
         assert [(text, parts) for text, parts, _ in house.handled.seen] == [(caption, [11, 12])]
 
     async def test_a_database_that_fails_keeps_nobody_from_being_answered(self, house: House) -> None:

@@ -18,7 +18,7 @@ from tests.support.clock import ManualClock
 from tests.support.fake_telegram.chats import JsonObject, natural_entities
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, PRIVATE, raw
 from tests.support.fake_telegram.traffic import Traffic
-from tests.support.stub_moderator import Moderator
+from tests.support.stub_moderator import StubModerator
 
 IN_PRIVATE = str(ConversationKey(Surface.TELEGRAM, 7))
 IN_GROUP = str(ConversationKey(Surface.TELEGRAM, -100))
@@ -61,7 +61,7 @@ class Entrance:
         users: frozenset[int] = frozenset(),
         chats: frozenset[int] = frozenset(),
     ) -> None:
-        self.shelf, self.parts, self.moderator = Shelf(), Parts(), Moderator()
+        self.shelf, self.parts, self.moderator = Shelf(), Parts(), StubModerator()
         guests = AccessList(users=users, chats=chats)
         self.doorway = UpdateIngest(
             bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, moderation=self.moderator, guests=guests

@@ -14,7 +14,7 @@ from services.moderation.text.normalise import normalise
         ("казино", "кaзинo"),  # with two Latin letters
         ("казино", "к\u200bа\u200bзино"),
         ("казино", "К А З И Н О рядом"),
-        ("лёгкие деньги", "Легкие,  деньги?"),  # a phrase, whatever stands between its words
+        ("лёгкие деньги", "Легкие,  деньги?"),  # a phrase with any separators
         ("легкие деньги", "лёгкие\nденьги"),
         ("заработ*", "хороший заработок"),
         ("*коин", "новый шиткоин"),

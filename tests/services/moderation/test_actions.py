@@ -1,0 +1,42 @@
+"""Decisions of admins take effect once."""
+
+import asyncio
+
+import pytest
+
+from services.moderation.actions import ResolveResult
+from services.moderation.domain.incident import Resolution
+from tests.support.moderation_harness import (
+    SCAM,
+    ModerationHarness,
+)
+
+
+@pytest.mark.parametrize("resolution", list(Resolution))
+async def test_resolve_takes_effect_once_for_two_admins(
+    harness: ModerationHarness, other: ModerationHarness, resolution: Resolution
+) -> None:
+    harness.judge.default = SCAM
+    outcome = await harness.pipeline.handle(harness.message(), harness.settings)
+    incident = await harness.incidents.get(outcome.incident or 0)
+    assert incident is not None
+    pressed = [each.actions.resolve(incident, resolution, each.settings, "Ann") for each in (harness, other)]
+    results = [result for result, _ in await asyncio.gather(*pressed)]
+    assert sorted(results) == [ResolveResult.DONE, ResolveResult.TOO_LATE]
+    done = {Resolution.UNDO: ["unmute"], Resolution.BAN: ["ban"], Resolution.CONFIRM: []}[resolution]
+    assert harness.group.action_names[2:] == done
+    assert harness.judge.learned == [resolution is not Resolution.UNDO]
+
+
+async def test_resolve_after_undo_is_too_late(harness: ModerationHarness) -> None:
+    harness.judge.default = SCAM
+    outcome = await harness.pipeline.handle(harness.message(), harness.settings)
+    incident = await harness.incidents.get(outcome.incident or 0)
+    assert incident is not None
+    for resolution, result in (
+        (Resolution.UNDO, ResolveResult.DONE),
+        (Resolution.BAN, ResolveResult.TOO_LATE),
+        (Resolution.CONFIRM, ResolveResult.TOO_LATE),
+    ):
+        assert (await harness.actions.resolve(incident, resolution, harness.settings, "Ann"))[0] is result
+    assert (await harness.counts.total(-100, 1)).undone == 1

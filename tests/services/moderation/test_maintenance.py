@@ -1,0 +1,142 @@
+"""Maintenance: orphaned incidents, pending messages and retention, over replicas and crashes."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+
+from core.db.database import Database
+from core.db.moderation_tables import ModerationIncidentRow, ModerationPendingRow
+from services.moderation.domain.incident import Resolution
+from services.moderation.pipeline import Stage
+from services.moderation.records.incidents import IncidentTiming
+from services.moderation.records.pending import PendingTiming
+from tests.support.clock import ManualClock
+from tests.support.moderation_harness import (
+    OUTAGE,
+    SCAM,
+    ModerationHarness,
+)
+
+TIMING = IncidentTiming()
+RETRY = PendingTiming().backoff
+
+
+@pytest.mark.parametrize(
+    ("fails_at", "expected"),
+    [
+        # Before the sanction, between it and the deletion, before the card: recorded steps are not repeated.
+        ("mute", ["mute", "delete"]),
+        ("delete", ["mute", "delete"]),
+        ("show", ["mute", "delete"]),
+    ],
+)
+async def test_maintenance_finishes_incident_of_dead_replica(
+    harness: ModerationHarness, other: ModerationHarness, clock: ManualClock, fails_at: str, expected: list[str]
+) -> None:
+    harness.judge.default = SCAM
+    harness.group.failures[fails_at] = RuntimeError("killed")
+    with pytest.raises(RuntimeError, match="killed"):
+        await harness.pipeline.handle(harness.message(), harness.settings)
+    # The lease is still valid.
+    await other.maintenance.run_once()
+    assert harness.group.cards == []
+    clock.shift(TIMING.lease.total_seconds() + 1)
+    await other.maintenance.run_once()
+    await harness.maintenance.run_once()
+    assert harness.group.action_names == expected
+    assert len(harness.group.cards) == 1
+
+
+async def test_maintenance_finishes_undo_of_dead_replica(
+    harness: ModerationHarness, other: ModerationHarness, clock: ManualClock
+) -> None:
+    """The author does not stay muted."""
+    harness.judge.default = SCAM
+    outcome = await harness.pipeline.handle(harness.message(), harness.settings)
+    incident = await harness.incidents.get(outcome.incident or 0)
+    assert incident is not None
+    harness.group.failures["unmute"] = RuntimeError("killed")
+    with pytest.raises(RuntimeError, match="killed"):
+        await harness.actions.resolve(incident, Resolution.UNDO, harness.settings, "Ann")
+    clock.shift(TIMING.lease.total_seconds() + 1)
+    await other.maintenance.run_once()
+    await harness.maintenance.run_once()
+    assert harness.group.action_names == ["mute", "delete", "unmute"]
+    assert [card.undone_by for card in harness.group.refreshed] == ["Ann"]
+
+
+async def test_retention_erases_incident_text_after_a_week(
+    harness: ModerationHarness, database: Database, clock: ManualClock
+) -> None:
+    """In the database and on the card; the category stays."""
+    harness.judge.default = SCAM
+    await harness.pipeline.handle(harness.message("Buy this secret thing, I pay by the day"), harness.settings)
+    clock.shift(TIMING.text_retention.total_seconds() - 60)
+    await harness.maintenance.run_once()
+    assert harness.group.refreshed == []
+    clock.shift(601)
+    await harness.maintenance.run_once()
+    async with database.reading() as session:
+        row = (await session.scalars(select(ModerationIncidentRow))).one()
+    assert (row.text, row.evidence, row.author_name, row.category) == (None, None, "", "job_scam")
+    assert [card.is_erased for card in harness.group.refreshed] == [True]
+    await harness.maintenance.run_once()
+    assert len(harness.group.refreshed) == 1
+
+
+async def test_pending_message_is_judged_within_ten_minutes_of_recovery(
+    harness: ModerationHarness, clock: ManualClock
+) -> None:
+    harness.judge.default = OUTAGE
+    message = harness.message()
+    assert (await harness.pipeline.handle(message, harness.settings)).stage is Stage.WAITS
+    for _ in range(180):
+        clock.shift(20)
+        await harness.maintenance.run_once()
+    # An hour of outage: retried with a backoff, one alert.
+    assert 8 < harness.judge.request_count < 20
+    assert harness.group.alerts == ["moderation-outage"]
+    harness.judge.default = SCAM
+    for _ in range(30):
+        clock.shift(20)
+        await harness.maintenance.run_once()
+    assert harness.group.action_names == ["mute", "delete"]
+    assert await harness.pending.take_due() == []
+
+
+async def test_take_due_gives_message_to_one_replica(
+    harness: ModerationHarness, other: ModerationHarness, clock: ManualClock
+) -> None:
+    harness.judge.default = OUTAGE
+    await harness.pipeline.handle(harness.message(), harness.settings)
+    clock.shift(RETRY.first_s + 1)
+    taken = await asyncio.gather(harness.pending.take_due(), other.pending.take_due())
+    assert sorted(map(len, taken)) == [0, 1]
+    # If that replica dies, another one takes the message later.
+    clock.shift(RETRY.longest_s + 1)
+    assert len(await other.pending.take_due()) == 1
+
+
+async def test_take_due_drops_message_after_a_day(harness: ModerationHarness, clock: ManualClock) -> None:
+    harness.judge.default = OUTAGE
+    await harness.pipeline.handle(harness.message(), harness.settings)
+    clock.shift(timedelta(hours=25).total_seconds())
+    assert await harness.pending.take_due() == []
+    clock.shift(3600)
+    assert await harness.pending.take_due() == []
+
+
+async def test_take_due_survives_many_attempts(
+    harness: ModerationHarness, database: Database, clock: ManualClock
+) -> None:
+    """The pause stays at its limit; doubling it without one overflows after 41 attempts."""
+    await harness.pending.put(harness.message(), "v")
+    async with database.session() as session:
+        row = (await session.scalars(select(ModerationPendingRow))).one()
+        row.attempts = 2000
+    clock.shift(RETRY.first_s + 1)
+    assert len(await harness.pending.take_due()) == 1
+    clock.shift(RETRY.longest_s + 1)
+    assert len(await harness.pending.take_due()) == 1
