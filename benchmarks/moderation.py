@@ -1,4 +1,4 @@
-"""Cost per message of all steps before the judge, and quality of the local score outside its training groups.
+"""Cost per message of all steps before the judge, and quality of the local score outside its training groups."""
 
 import argparse
 import asyncio
