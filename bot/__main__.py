@@ -86,9 +86,9 @@ async def _telegram(settings: Settings) -> int:
 
 
 async def _console(settings: Settings) -> int:
-    from bot.console.session import run  # noqa: PLC0415 - see above
+    from bot.composition.console import run_console  # noqa: PLC0415 - see above
 
-    return await run(settings)
+    return await run_console(settings)
 
 
 async def _check(settings: Settings) -> int:

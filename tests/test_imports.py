@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
     ("module", "unloaded"),
     [
         ("bot.__main__", ("aiogram", "pydantic_ai", "sqlalchemy", "redis")),  # a wrong setting is reported at once
-        ("bot.console.session", ("aiogram", "dbos", "aiohttp")),  # aiogram alone takes seconds
+        ("bot.composition.console", ("aiogram", "dbos", "aiohttp")),  # aiogram alone takes seconds
         ("bot.check", ("aiogram", "dbos", "aiohttp")),
         ("bot.train", ("aiogram", "dbos", "aiohttp")),
         ("bot.composition.services", ("aiogram", "dbos", "aiohttp", "openai", "anthropic")),

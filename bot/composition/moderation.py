@@ -1,7 +1,5 @@
 """Moderation, put together for Telegram."""
 
-from dataclasses import dataclass
-
 from aiogram import Bot
 
 from bot.composition.services import Services
@@ -10,6 +8,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.moderation.cards import IncidentCards
 from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.sanctions import GroupSanctions
+from bot.telegram.moderation.services import ModerationServices
 from core.redis.notify_once import NotifyOnce
 from services.moderation.actions import Feedback, ModerationActions
 from services.moderation.alerts import AdminAlerts
@@ -33,21 +32,6 @@ from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
 from services.moderation.screening.screener import Screener
 from services.moderation.spam_score.scorer import SpamScorer
-
-
-@dataclass(frozen=True, slots=True)
-class ModerationServices:
-    """What the handlers, the doorway and the daemon need of it."""
-
-    groups: GroupStore
-    staff: GroupAdmins
-    cards: IncidentCards
-    privacy: RemoteJudgingConsent
-    statistics: DailyCounts
-    incidents: IncidentStore
-    desk: ModerationActions
-    door: ModerationGateway
-    caretaker: Maintenance
 
 
 def build_moderation(house: Services, bot: Bot, delivery: Delivery) -> ModerationServices:

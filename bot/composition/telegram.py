@@ -2,7 +2,6 @@
 
 from aiogram import Bot, Dispatcher
 
-from bot.composition.moderation import ModerationServices
 from bot.composition.services import InboxServices, Services
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.telegram.answers.active_replies import ActiveReplies
@@ -20,6 +19,7 @@ from bot.telegram.handlers.usage import usage_router
 from bot.telegram.jobs.regenerate import RegenerateQueue
 from bot.telegram.moderation.handlers import moderation_router
 from bot.telegram.moderation.rules_handlers import rules_router
+from bot.telegram.moderation.services import ModerationServices
 from bot.telegram.moderation.settings_card import SettingsCard
 from bot.telegram.moderation.settings_handlers import moderation_settings_router
 from bot.telegram.observability.tracing import UpdateSpans

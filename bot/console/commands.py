@@ -1,16 +1,24 @@
 """The commands of the console."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from bot.composition.services import Services
 from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.terminal import Terminal
+from bot.operators.provider import ProviderAdmin
+from bot.operators.usage import UsageReports
+from core.clock import Clock
 from core.config.providers import ProviderSettings
+from core.i18n import Texts
 from core.messages import preference_scope
-from services.chat.store.thread_list import ListedThread
-from services.llm.providers.catalog import CatalogError
+from services.chat.store.thread_list import ListedThread, ThreadList
+from services.chat.store.turns import TurnStore
+from services.consent import Consent
+from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.routing.attempts import ModelChoice
+from services.llm.routing.fallback import LLMProviderFallback
+from services.preferences import PreferenceStore
 
 CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12
@@ -19,17 +27,33 @@ SHOWN_THREADS = 30
 QUIT = "/quit"
 
 
+@dataclass(frozen=True, slots=True)
+class ConsoleServices:
+    """Services that the console's commands use."""
+
+    texts: Texts
+    clock: Clock
+    threads: TurnStore
+    thread_list: ThreadList
+    preferences: PreferenceStore
+    consent: Consent
+    provider_admin: ProviderAdmin
+    usage: UsageReports
+    fallback: LLMProviderFallback
+    catalog: Catalog
+
+
 class Commands:
     """What a line that begins with a slash does.
 
     Args:
-        house: the services.
+        services: what the commands act on.
         talk: for answering again.
         screen: where the outcome is shown.
     """
 
-    def __init__(self, house: Services, talk: ConsoleChat, screen: Terminal) -> None:
-        self._house = house
+    def __init__(self, services: ConsoleServices, talk: ConsoleChat, screen: Terminal) -> None:
+        self._services = services
         self._talk = talk
         self._screen = screen
         self._scope = preference_scope(KEY)
@@ -61,12 +85,12 @@ class Commands:
         self._say("console-help")
 
     async def _new(self, _arguments: str) -> None:
-        await self._house.stores.threads.start_new(KEY)
+        await self._services.threads.start_new(KEY)
         self._say("new-done")
 
     async def _provider(self, arguments: str) -> None:
         # Whoever sits at the console of a bot runs it.
-        self._screen.say(await self._house.desk.command(arguments, USER_ID))
+        self._screen.say(await self._services.provider_admin.command(arguments, USER_ID))
 
     async def _retry(self, arguments: str) -> None:
         choice: ModelChoice | None = None
@@ -75,7 +99,7 @@ class Commands:
             if provider is None:
                 return
             choice = ModelChoice(provider.id)
-        turn = await self._house.stores.threads.last_turn(KEY)
+        turn = await self._services.threads.last_turn(KEY)
         if turn is None:
             self._say("console-nothing-to-retry")
         elif turn.prompt is None:
@@ -86,14 +110,14 @@ class Commands:
     async def _threads(self, arguments: str) -> None:
         verb, _, rest = arguments.partition(" ")
         if verb.lower() == "rename":
-            current = await self._house.stores.threads.current(KEY)
-            name = await self._house.shelf.rename(KEY, current.id, rest)
+            current = await self._services.threads.current(KEY)
+            name = await self._services.thread_list.rename(KEY, current.id, rest)
             if name is None:
                 self._say("console-threads-usage")
             else:
                 self._say("thread-renamed", name=name)
             return
-        shelved = await self._house.shelf.page(KEY, SHOWN_THREADS)
+        shelved = await self._services.thread_list.page(KEY, SHOWN_THREADS)
         if not verb:
             for number, each in enumerate(shelved, start=1):
                 self._screen.say(f"{'*' if each.is_current else ' '} {number}. {self._thread_name(each)}")
@@ -105,29 +129,29 @@ class Commands:
             return
         found = shelved[int(wanted) - 1]
         if verb.lower() == "delete":
-            await self._house.shelf.delete(KEY, found.thread.id)
+            await self._services.thread_list.delete(KEY, found.thread.id)
             self._say("thread-deleted")
         else:
-            await self._house.shelf.switch(KEY, found.thread.id)
+            await self._services.thread_list.switch(KEY, found.thread.id)
             self._say("thread-opened", name=self._thread_name(found))
 
     def _thread_name(self, shelved: ListedThread) -> str:
-        return shelved.thread.name or self._house.texts.get("thread-unnamed", self._talk.language)
+        return shelved.thread.name or self._services.texts.get("thread-unnamed", self._talk.language)
 
     async def _usage(self, _arguments: str) -> None:
-        usage = self._house.usage
+        usage = self._services.usage
         self._screen.say(await usage.report(f"{KEY.surface}:{USER_ID}", None, self._talk.language))
         self._screen.say(f"\n{await usage.everything()}")
 
     async def _privacy(self, arguments: str) -> None:
-        house, language = self._house, self._talk.language
-        if not arguments or not house.consent.is_open:
-            self._screen.say(await house.consent.standing(self._scope, language))
-            if house.consent.is_open:
+        services, language = self._services, self._talk.language
+        if not arguments or not services.consent.is_open:
+            self._screen.say(await services.consent.standing(self._scope, language))
+            if services.consent.is_open:
                 self._say("console-privacy-usage")
         elif arguments in {"yes", "no"}:
             granted = arguments == "yes"
-            self._screen.say(await house.consent.decide(self._scope, language, granted=granted))
+            self._screen.say(await services.consent.decide(self._scope, language, granted=granted))
             if granted and self._talk.waits_for_consent:
                 await self._retry("")
         else:
@@ -140,7 +164,7 @@ class Commands:
         elif name.lower() == "footers":
             await self._footers(model.strip())
         elif name.lower() == "auto":
-            await self._house.stores.preferences.clear_model(self._scope)
+            await self._services.preferences.clear_model(self._scope)
             self._say("model-automatic-set")
         elif (provider := self._named(name)) is not None:
             await self._pick(provider, model.strip() or provider.default_model)
@@ -149,21 +173,21 @@ class Commands:
         if argument not in {"on", "off"}:
             self._say("console-model-usage")
             return
-        await self._house.stores.preferences.set_footers(self._scope, shown=argument == "on")
+        await self._services.preferences.set_footers(self._scope, shown=argument == "on")
         self._say("footers-shown" if argument == "on" else "footers-hidden")
 
     async def _list_models(self) -> None:
-        house, language = self._house, self._talk.language
-        preference = await house.stores.preferences.get(self._scope)
-        automatic = house.texts.get("model-automatic", language)
+        services, language = self._services, self._talk.language
+        preference = await services.preferences.get(self._scope)
+        automatic = services.texts.get("model-automatic", language)
         current = f"{preference.provider} {preference.model or ''}".strip() if preference.provider else automatic
-        probes = await probe_providers(house.catalog, house.fallback.providers, CATALOG_TIMEOUT_S, house.clock)
+        probes = await probe_providers(services.catalog, services.fallback.providers, CATALOG_TIMEOUT_S, services.clock)
         self._say("model-title", current=current)
         self._screen.say("\n".join(["", *map(self._choices, probes), ""]))
         self._say("console-model-usage")
 
     def _choices(self, probe: ProbeResult) -> str:
-        texts, language = self._house.texts, self._talk.language
+        texts, language = self._services.texts, self._talk.language
         line = f"  {probe.provider.id}: {', '.join(probe.provider.models)}"
         others = [name for name in probe.models if name not in probe.provider.models]
         if probe.reason is not None:
@@ -175,19 +199,19 @@ class Commands:
     async def _pick(self, provider: ProviderSettings, model: str) -> None:
         if model not in provider.models:
             try:
-                offered = await self._house.catalog.live_models(provider, timeout_s=CATALOG_TIMEOUT_S)
+                offered = await self._services.catalog.live_models(provider, timeout_s=CATALOG_TIMEOUT_S)
             except CatalogError:
                 offered = ()
             if model not in offered:
                 known = self._shortened(list(dict.fromkeys([*provider.models, *offered])))
                 self._say("console-unknown-model", name=model, provider=provider.id, known=known)
                 return
-        await self._house.stores.preferences.set_model(self._scope, provider.id, model)
+        await self._services.preferences.set_model(self._scope, provider.id, model)
         self._say("model-set", provider=provider.id, model=model)
 
     def _named(self, name: str) -> ProviderSettings | None:
         """The provider that is meant; None after saying that there is none."""
-        providers = self._house.fallback.providers
+        providers = self._services.fallback.providers
         for provider in providers:
             if provider.id.casefold() == name.casefold():
                 return provider
@@ -200,4 +224,4 @@ class Commands:
         return f"{shown}, …, +{rest}" if rest > 0 else shown
 
     def _say(self, key: str, **arguments: str) -> None:
-        self._screen.say(self._house.texts.get(key, self._talk.language, **arguments))
+        self._screen.say(self._services.texts.get(key, self._talk.language, **arguments))

@@ -2,40 +2,48 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 
 import structlog
 
-from bot.composition.services import Services, open_services, with_demo_provider
-from bot.console.banner import print_banner, ready
-from bot.console.chat import ConsoleChat, speaker_of
+from bot.console.chat import ConsoleChat
 from bot.console.commands import QUIT, Commands
 from bot.console.input import InputReader, PipedInput, PromptInput
 from bot.console.terminal import Terminal
-from core.clock import SystemClock
-from core.config.settings import Settings
 from core.errors import StorageError
-from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.catalog import Catalog
-from services.llm.providers.probe import ProbeResult, probe_providers
+from core.i18n import Texts
 
 log = structlog.get_logger()
 
-PROBE_TIMEOUT_S = 1.5
+
+@dataclass(frozen=True, slots=True)
+class OpenConsole:
+    """An open console: its conversation, its commands and its texts."""
+
+    chat: ConsoleChat
+    commands: Commands
+    texts: Texts
 
 
-async def run(settings: Settings) -> int:
+ConsoleOpener = Callable[[Terminal], AbstractAsyncContextManager[OpenConsole]]
+
+
+async def run(open_console: ConsoleOpener) -> int:
     """Chat until `/quit`, the end of input or a signal; the exit code.
+
+    Args:
+        open_console: starts the services, prints the banner on a terminal, and closes the services again.
 
     Raises:
         ConfigurationError: DATA_DIR cannot be used.
         StartupError: the database cannot be used.
     """
     visit = _Session(Terminal(sys.stdout), _lines())
-    task = asyncio.create_task(visit.run(settings), name="console.visit")
+    task = asyncio.create_task(visit.run(open_console), name="console.visit")
     try:
         with _signals(interrupt=lambda: visit.interrupt() or task.cancel(), leave=task.cancel):
             await asyncio.wait({task})
@@ -81,23 +89,17 @@ class _Session:
         self._talk: ConsoleChat | None = None
         self._act: asyncio.Task[None] | None = None
 
-    async def run(self, settings: Settings) -> None:
-        probes = await _probe(settings)
-        if not ready(probes):
-            settings = with_demo_provider(settings)
-        speaker = speaker_of(os.environ)
-        async with open_services(settings) as house:
-            print_banner(self._screen, house.texts, speaker.language, settings, probes)
-            self._talk = ConsoleChat(house.chat, speaker, house.texts, house.clock, self._screen)
-            commands = Commands(house, self._talk, self._screen)
+    async def run(self, open_console: ConsoleOpener) -> None:
+        async with open_console(self._screen) as console:
+            self._talk = console.chat
             while (line := await self._lines.next()) is not None:
                 line = line.strip()
                 if line.lower() == QUIT:
                     break
                 if line:
-                    act = commands.run(line) if line.startswith("/") else self._talk.ask(line)
+                    act = console.commands.run(line) if line.startswith("/") else console.chat.ask(line)
                     self._act = asyncio.create_task(act, name="console.act")
-                    await self._carried_out(self._act, house, speaker.language)
+                    await self._carried_out(self._act, console.texts, console.chat.language)
 
     def interrupt(self) -> bool:
         """Stop what is going on; False if nothing is."""
@@ -105,29 +107,19 @@ class _Session:
             return True
         return self._act is not None and self._act.cancel()
 
-    async def _carried_out(self, act: asyncio.Task[None], house: Services, language: str | None) -> None:
+    async def _carried_out(self, act: asyncio.Task[None], texts: Texts, language: str | None) -> None:
         try:
             await act
         except asyncio.CancelledError:
             this = asyncio.current_task()
             if this is not None and this.cancelling():
                 raise
-            self._screen.aside(house.texts.get("stopped", language))
+            self._screen.aside(texts.get("stopped", language))
         except BrokenPipeError:
             # Nobody reads what we write any more.
             raise
         except StorageError as error:
-            self._screen.say(house.texts.get("console-storage-failed", language, reason=str(error)))
+            self._screen.say(texts.get("console-storage-failed", language, reason=str(error)))
         except Exception:
             log.exception("console.failed")
-            self._screen.say(house.texts.get("failed-unexpected", language))
-
-
-async def _probe(settings: Settings) -> tuple[ProbeResult, ...]:
-    """Ask the providers before the services are built, since these depend on who answers."""
-    builder = ModelBuilder()
-    try:
-        usable = [provider for provider in settings.providers if provider.missing is None]
-        return await probe_providers(Catalog(builder.http_client), usable, PROBE_TIMEOUT_S, SystemClock())
-    finally:
-        await builder.aclose()
+            self._screen.say(texts.get("failed-unexpected", language))

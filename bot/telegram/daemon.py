@@ -21,7 +21,8 @@ from bot.telegram.answers.active_replies import ActiveReplies
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.ingress.ingest import AccessList, UpdateIngest
+from bot.telegram.ingress.access import AccessList
+from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, Sink
 from bot.telegram.ingress.webhook import Webhook
 from bot.telegram.markdown.render import Rendered

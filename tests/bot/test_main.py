@@ -41,7 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(f"telegram with {house.settings.providers[0].id}")
         return 0
 
-    monkeypatch.setattr("bot.console.session.run", console)
+    monkeypatch.setattr("bot.composition.console.run_console", console)
     monkeypatch.setattr("bot.check.run", check)
     # In place of the module itself, so that aiogram is not imported for this.
     monkeypatch.setitem(sys.modules, "bot.telegram.daemon", SimpleNamespace(run=telegram))
@@ -126,7 +126,7 @@ def test_a_fault_at_start_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: p
     async def console(settings: Settings) -> int:
         raise StartupError("the world is not\n  as it should be")
 
-    monkeypatch.setattr("bot.console.session.run", console)
+    monkeypatch.setattr("bot.composition.console.run_console", console)
     assert main(["console"]) == 1
     assert capsys.readouterr().err == "the world is not as it should be\n"
 
@@ -178,7 +178,7 @@ def test_a_terminal_without_a_character_is_no_end(monkeypatch: pytest.MonkeyPatc
     async def console(settings: Settings) -> int:
         return stdout.write("“ёё”")
 
-    monkeypatch.setattr("bot.console.session.run", console)
+    monkeypatch.setattr("bot.composition.console.run_console", console)
     monkeypatch.setattr("sys.stdout", stdout)
     assert main(["console"]) == 4
     assert written.getvalue() == b"????"

@@ -17,7 +17,7 @@ from typing import Self
 import pytest
 from structlog.testing import capture_logs
 
-from bot.console.session import run
+from bot.composition.console import run_console
 from core.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ class Console(Seen):
         self._stdin = os.fdopen(reading, encoding="utf-8")
         monkeypatch.setattr(sys, "stdin", self._stdin)
         monkeypatch.setattr(sys, "stdout", _Stdout(self))
-        self._run = asyncio.create_task(run(settings))
+        self._run = asyncio.create_task(run_console(settings))
         self._open = True
 
     def type(self, *lines: str) -> None:

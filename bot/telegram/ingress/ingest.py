@@ -12,22 +12,15 @@ from aiogram.types import Message, Update
 from bot.telegram.api.commands import CommandLane, find_command
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.api.updates import is_for_bot, parse_update
+from bot.telegram.ingress.access import AccessList
 from bot.telegram.ingress.album_buffer import AlbumBuffer
-from bot.telegram.jobs.payloads import UpdateArrived, UpdateRejected, create_job
+from bot.telegram.jobs.payloads import JobSink, UpdateArrived, UpdateRejected, create_job
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
 from services.inbox.job import Job
 
 log = structlog.get_logger()
-
-
-class JobSink(Protocol):
-    """What keeps the work."""
-
-    async def put(self, jobs: Sequence[Job]) -> list[Job]:
-        """Store jobs; those come back that were turned away, because too many of their lane wait."""
-        ...
 
 
 class ModerationScope(Protocol):
@@ -44,26 +37,6 @@ class AlbumPartStore(Protocol):
     async def put(self, parts: Sequence[AlbumPart]) -> None:
         """Store them."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class AccessList:
-    """Who may talk to the bot: ADMIN_IDS, ALLOWED_USER_IDS and ALLOWED_CHAT_IDS; everybody where the last are empty."""
-
-    admins: frozenset[int] = frozenset()
-    users: frozenset[int] = frozenset()
-    chats: frozenset[int] = frozenset()
-
-    def include(self, update: Update) -> bool:
-        """Whether an update comes from one of them."""
-        if not self.users and not self.chats:
-            return True
-        event = update.message or update.edited_message or update.callback_query or update.stopped_message_generation
-        user = getattr(event, "from_user", None)
-        chat = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
-        # A private chat has the number of its person, and some updates tell only the chat.
-        people = {each.id for each in (user, chat) if each is not None}
-        return not people.isdisjoint(self.users | self.admins) or (chat is not None and chat.id in self.chats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +121,7 @@ class UpdateIngest:
     async def _job(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Job | None:
         """What is to be done about an update, if anything: most of what people in a group say is not for the bot."""
         is_moderated = await self._moderation.concerns(update)
-        if not self._guests.include(update):
+        if not self._guests.admits(update):
             log.info("update.not_admitted", update_id=update.update_id)
             if self._is_to_be_told(update):
                 return self._turned_away(raw, "not-allowed")

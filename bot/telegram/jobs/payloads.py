@@ -1,7 +1,8 @@
 """What the jobs of the inbox are: an update that came in, a turn to be answered again, or a message turned away."""
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -40,6 +41,14 @@ class RegenerateTurn(BaseModel):
     provider: str | None = None
     only_latest: bool
     """Whether it is done only if the turn is still the latest of its conversation."""
+
+
+class JobSink(Protocol):
+    """Stores jobs; the inbox."""
+
+    async def put(self, jobs: Sequence[Job]) -> list[Job]:
+        """Stores jobs and returns those that were refused because their lane is full."""
+        ...
 
 
 Payload = UpdateArrived | UpdateRejected | RegenerateTurn

@@ -6,8 +6,7 @@ from aiogram import Bot
 from aiogram.types import Message, Update, User
 
 from bot.telegram.api.messages import is_group, to_speaker
-from bot.telegram.ingress.ingest import JobSink
-from bot.telegram.jobs.payloads import RegenerateTurn, create_job
+from bot.telegram.jobs.payloads import JobSink, RegenerateTurn, create_job
 from core.messages import ChatKind
 from services.chat.store.conversation import Turn
 

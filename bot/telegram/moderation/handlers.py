@@ -7,13 +7,13 @@ from aiogram import BaseMiddleware, Router
 from aiogram.filters import Command, CommandObject
 from aiogram.types import CallbackQuery, Message, TelegramObject
 
-from bot.composition.moderation import ModerationServices
 from bot.telegram.api.commands import COMMANDS, CommandScope
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
 from bot.telegram.moderation.keyboards import Resolve
 from bot.telegram.moderation.messages import to_author, to_group_message
+from bot.telegram.moderation.services import ModerationServices
 from core.i18n import Texts
 from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 from aiogram.types import InlineKeyboardMarkup, Message
 
-from bot.composition.moderation import ModerationServices
 from bot.telegram.api.messages import message_speaker
 from bot.telegram.moderation.keyboards import settings_keyboard
 from bot.telegram.moderation.labels import label
+from bot.telegram.moderation.services import ModerationServices
 from core.i18n import LAST_RESORT, Texts
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.judging.judge import CONTEXT

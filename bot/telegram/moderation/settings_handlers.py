@@ -4,7 +4,6 @@ from aiogram import Router
 from aiogram.filters import Command, CommandObject
 from aiogram.types import CallbackQuery, Message
 
-from bot.composition.moderation import ModerationServices
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
@@ -13,6 +12,7 @@ from bot.telegram.moderation.handlers import ByAdmins
 from bot.telegram.moderation.keyboards import Choose, rules_keyboard
 from bot.telegram.moderation.labels import label
 from bot.telegram.moderation.rules_handlers import switched
+from bot.telegram.moderation.services import ModerationServices
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.settings import GroupSettings, Mode, Preset

@@ -8,7 +8,8 @@ import pytest
 from aiogram.types import Update
 from structlog.testing import capture_logs
 
-from bot.telegram.ingress.ingest import AccessList, UpdateIngest
+from bot.telegram.ingress.access import AccessList
+from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.jobs.payloads import UpdateArrived, UpdateRejected, parse_payload
 from core.errors import StorageError
 from core.messages import ConversationKey, Surface
