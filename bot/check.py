@@ -13,7 +13,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from core.clock import SystemClock
 from core.config.settings import Settings
-from core.db.database import Database, url_for
+from core.db.database import Database, resolve_url
 from core.errors import ConfigurationError, StartupError
 from core.observability.log import Redactor
 from core.redis.client import open_redis
@@ -111,7 +111,7 @@ async def _redis(settings: Settings) -> list[CheckResult]:
 async def _database(settings: Settings) -> list[CheckResult]:
     try:
         settings.prepare_data_dir()
-        database = Database(url_for(settings))
+        database = Database(resolve_url(settings))
         await database.start()
         await database.close()
     except (ConfigurationError, StartupError) as error:

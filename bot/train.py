@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core.clock import SystemClock
 from core.config.settings import Settings
-from core.db.database import Database, url_for
+from core.db.database import Database, resolve_url
 from core.errors import StorageError
 from services.moderation.domain.thresholds import HIGH, VERY_HIGH
 from services.moderation.spam_score.base_model import fit, starter_examples
@@ -79,7 +79,7 @@ def _read(file: Path) -> list[Example]:
 async def _replace(settings: Settings, weights: Weights | None, examples: Sequence[Example]) -> bool:
     """Put the weights into the database; whether it took them."""
     settings.prepare_data_dir()
-    database = Database(url_for(settings))
+    database = Database(resolve_url(settings))
     await database.start()
     try:
         store = ScoreStore(database, SystemClock())

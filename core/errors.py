@@ -39,7 +39,16 @@ class StartupError(UnderstudyError):
 
 
 class StorageError(UnderstudyError):
-    """The database is locked, read-only, full or gone."""
+    """The database is locked, read-only, full or gone.
+
+    Args:
+        message: one line for the log, without stored data.
+        permanent: the same statement can never succeed, so a retry is pointless.
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        self.permanent = permanent
+        super().__init__(message)
 
 
 class ProviderError(UnderstudyError):

@@ -14,7 +14,7 @@ from bot.operators.usage import UsageReports
 from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from core.config.settings import Settings
-from core.db.database import Database, url_for
+from core.db.database import Database, resolve_url
 from core.i18n import Texts
 from core.observability.metrics import Metrics
 from core.observability.tracing import Tracing, open_tracing, trace_transactions
@@ -117,7 +117,7 @@ async def open_inbox(house: Services, bot_id: int) -> AsyncGenerator[InboxServic
         StartupError: another process uses DATA_DIR, or the database cannot be used.
     """
     settings, clock, database = house.settings, house.clock, house.database
-    url = make_url(url_for(settings))
+    url = make_url(resolve_url(settings))
     async with AsyncExitStack() as stack:
         replicas: Replicas
         if url.get_backend_name() == "sqlite":
@@ -155,7 +155,7 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
         settings.prepare_data_dir()
         tracing = open_tracing(settings)
         stack.push_async_callback(tracing.close)
-        database = Database(url_for(settings))
+        database = Database(resolve_url(settings))
         await database.start()
         stack.push_async_callback(database.close)
         if tracing.on:

@@ -1,10 +1,10 @@
-"""What a driver's error means, in the few words that an operator reads."""
+"""Classifies driver errors: a short description for operators, and whether a retry can succeed."""
 
 import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from core.errors import StorageError
@@ -35,7 +35,7 @@ _SQLITE = {
     sqlite3.SQLITE_NOTADB: DAMAGED,
 }
 
-# Codes, then classes of codes, https://www.postgresql.org/docs/current/errcodes-appendix.html
+# SQLSTATE codes, then their classes, https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRES = {
     "55P03": LOCKED,
     "40P01": LOCKED,
@@ -49,7 +49,7 @@ _POSTGRES = {
     "28": LOGIN_REFUSED,
 }
 
-# A failed connect has no code, only the server's sentence; in another language it counts as unreachable.
+# A failed connect has no SQLSTATE, only the server's message; a localised message counts as unreachable.
 _POSTGRES_CONNECT = {
     "password authentication failed": LOGIN_REFUSED,
     "no password supplied": LOGIN_REFUSED,
@@ -61,27 +61,32 @@ _POSTGRES_CONNECT = {
 
 
 def describe_storage_error(error: BaseException) -> str:
-    """The few words for an error of SQLAlchemy or of a driver under it."""
+    """Return a short description of an error of SQLAlchemy or of the driver below it."""
     if isinstance(error, PoolTimeoutError):
         return BUSY
     fault = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     if isinstance(fault, sqlite3.Error):
-        # The driver's own complaints (a value that does not fit) carry no code of SQLite.
+        # Errors raised by the driver itself (a value out of range) carry no SQLite code.
         code = getattr(fault, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         return _SQLITE.get(code & 0xFF, REFUSED)
     state = getattr(fault, "sqlstate", None)
     if isinstance(state, str):
         return _POSTGRES.get(state) or _POSTGRES.get(state[:2]) or REFUSED
     if type(fault).__name__ in {"OperationalError", "InterfaceError", "ConnectionTimeout"}:
-        said = str(fault).lower()
-        return next((reason for words, reason in _POSTGRES_CONNECT.items() if words in said), UNREACHABLE)
+        message = str(fault).lower()
+        return next((reason for words, reason in _POSTGRES_CONNECT.items() if words in message), UNREACHABLE)
     return REFUSED
 
 
 @contextmanager
 def translate_errors() -> Generator[None]:
-    """Turn what the engine and the drivers raise into StorageError; misuse of SQLAlchemy stays what it is."""
+    """Translate engine and driver errors to StorageError; misuse of SQLAlchemy passes unchanged.
+
+    Integrity and data errors are permanent: the referenced row is gone or the value fits no column, so a retry of the
+    same statement fails again.
+    """
     try:
         yield
     except (DBAPIError, PoolTimeoutError, sqlite3.Error) as error:
-        raise StorageError(f"the database failed: {describe_storage_error(error)}") from error
+        permanent = isinstance(error, IntegrityError | DataError)
+        raise StorageError(f"the database failed: {describe_storage_error(error)}", permanent=permanent) from error

@@ -1,9 +1,8 @@
-"""Small writes of many callers in one transaction."""
+"""Batches small writes of concurrent callers into one transaction."""
 
 import asyncio
 
 from sqlalchemy import Executable
-from sqlalchemy.exc import DataError, IntegrityError
 
 from core.db.database import Database
 from core.errors import StorageError
@@ -12,32 +11,32 @@ _Write = tuple[Executable, asyncio.Future[None]]
 
 
 class GroupCommit:
-    """Carries out statements that may be carried out twice, those that come together in one transaction.
+    """Batches idempotent statements of concurrent callers into one transaction.
 
-    What must be on the disk before anything else happens is written so: that a message stands in a chat, above all. One
-    by one these writes would queue behind each other and behind everything else that is written, and a process that
-    dies meanwhile does not know what it has said.
+    For writes that must be durable before their caller proceeds, above all the record of a sent message. Committed one
+    by one they would queue behind each other and behind all other writes, and a process that dies meanwhile would not
+    know which messages it sent. A statement may be executed twice.
 
     Args:
-        database: where they go, before other writes that wait.
+        database: its other waiting writers are overtaken.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: list[_Write] = []
-        self._turn = asyncio.Lock()
+        self._pending: list[_Write] = []
+        self._commit_lock = asyncio.Lock()
 
     async def execute(self, statement: Executable) -> None:
-        """Carry a statement out; it is on the disk when this returns.
+        """Execute a statement; it is committed when this returns.
 
         Raises:
-            StorageError: the database does not take it.
+            StorageError: the database rejected it or is unavailable.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((statement, done))
+        self._pending.append((statement, done))
         try:
-            async with self._turn:
-                # Whoever had its turn before may have taken this along.
+            async with self._commit_lock:
+                # The previous holder of the lock may have committed this statement.
                 if not done.done():
                     await self._commit_all()
             await done
@@ -45,35 +44,35 @@ class GroupCommit:
             done.cancel()
 
     async def _commit_all(self) -> None:
-        group, self._waiting = self._waiting, []
+        batch, self._pending = self._pending, []
         try:
-            await self._commit_or_fail(group)
+            await self._commit_or_fail(batch)
         except BaseException:
-            # A cancellation concerns the caller whose turn it was: the others write themselves.
-            self._waiting = [*(each for each in group if not each[1].done()), *self._waiting]
+            # A cancellation concerns only the caller that holds the lock; the others commit their own writes.
+            self._pending = [*(write for write in batch if not write[1].done()), *self._pending]
             raise
 
-    async def _commit_or_fail(self, group: list[_Write]) -> None:
+    async def _commit_or_fail(self, batch: list[_Write]) -> None:
         try:
-            await self._commit(group)
+            await self._commit(batch)
         except StorageError as error:
-            if len(group) > 1 and isinstance(error.__cause__, IntegrityError | DataError):
-                # One of them is to blame.
-                for each in group:
-                    await self._commit_or_fail([each])
+            if len(batch) > 1 and error.permanent:
+                # One statement is at fault: commit each alone to find it.
+                for write in batch:
+                    await self._commit_or_fail([write])
             else:
-                _fail(group, error)
+                _fail(batch, error)
 
-    async def _commit(self, group: list[_Write]) -> None:
-        async with self._database.session(first=True) as session:
-            for statement, _ in group:
+    async def _commit(self, batch: list[_Write]) -> None:
+        async with self._database.session(urgent=True) as session:
+            for statement, _ in batch:
                 await session.execute(statement)
-        for _, done in group:
+        for _, done in batch:
             if not done.done():
                 done.set_result(None)
 
 
-def _fail(group: list[_Write], error: StorageError) -> None:
-    for _, done in group:
+def _fail(batch: list[_Write], error: StorageError) -> None:
+    for _, done in batch:
         if not done.done():
             done.set_exception(error)

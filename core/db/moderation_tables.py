@@ -1,15 +1,15 @@
-"""The tables of moderation: groups, who is who in them, what was seen, what was done about it."""
+"""Moderation tables: groups, members, processed messages, incidents, warnings, reports, pending messages, counts."""
 
 from datetime import datetime
 
 from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.db.tables import Base, PlainText, RowId, UtcDateTime
+from core.db.column_types import Base, PlainText, RowId, UtcDateTime
 
 
 class ModerationGroupRow(Base):
-    """A group in which somebody ran `/moderation on` once, and how it wants to be moderated."""
+    """Moderation settings of a group in which `/moderation on` was run at least once."""
 
     __tablename__ = "moderation_groups"
 
@@ -28,7 +28,7 @@ class ModerationGroupRow(Base):
 
 
 class ModerationMemberRow(Base):
-    """How well a group knows somebody."""
+    """History of a member in a group."""
 
     __tablename__ = "moderation_members"
 
@@ -39,7 +39,7 @@ class ModerationMemberRow(Base):
 
 
 class ProcessedVersionRow(Base):
-    """One version of a message that was looked at, without its text: `links` are checksums of where it leads."""
+    """A processed version of a message, without its text; `links` are checksums of its link targets."""
 
     __tablename__ = "moderation_messages"
     __table_args__ = (Index("ix_moderation_messages_album", "group_id", "album"),)
@@ -55,9 +55,9 @@ class ProcessedVersionRow(Base):
 
 
 class ModerationIncidentRow(Base):
-    """Something that was found, what was done about it, and what a person made of that.
+    """A finding, the action taken, and its review by an admin.
 
-    `text` and `evidence` are erased a week later; the rest stays for the statistics.
+    `text` and `evidence` are erased after a week; the rest is kept for statistics.
     """
 
     __tablename__ = "moderation_incidents"
@@ -100,7 +100,7 @@ class ModerationIncidentRow(Base):
 
 
 class ModerationWarningRow(Base):
-    """A warning that somebody has; `source` is what it is for, so that nothing is warned about twice."""
+    """A warning of a member; `source` identifies its cause, so that one cause never warns twice."""
 
     __tablename__ = "moderation_warnings"
     __table_args__ = (
@@ -116,7 +116,7 @@ class ModerationWarningRow(Base):
 
 
 class ModerationReportRow(Base):
-    """Somebody reported a message."""
+    """A report of a message by a member."""
 
     __tablename__ = "moderation_reports"
     __table_args__ = (Index("ix_moderation_reports_reporter", "group_id", "reporter_id", "at"),)
@@ -128,7 +128,7 @@ class ModerationReportRow(Base):
 
 
 class ModerationPendingRow(Base):
-    """A message that nobody could judge when it came; `payload` is the message as JSON, gone when it is judged."""
+    """A message awaiting judgement; `payload` is the message as JSON. The row is deleted once it is judged."""
 
     __tablename__ = "moderation_pending"
 
@@ -142,7 +142,7 @@ class ModerationPendingRow(Base):
 
 
 class ModerationCountsRow(Base):
-    """What happened in a group on one day, in UTC: the figures of `/moderation stats`."""
+    """Daily counts of a group (UTC), shown by `/moderation stats`."""
 
     __tablename__ = "moderation_days"
 

@@ -1,91 +1,18 @@
-"""The tables of the database, the same on SQLite and PostgreSQL.
+"""Tables, the same on SQLite and PostgreSQL.
 
-Every change here needs a revision in `core/db/migrations/versions`; a test compares the two.
+Every change needs a revision in `core/db/migrations/versions`; a test compares the two.
 """
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    Date,
-    DateTime,
-    Dialect,
-    ForeignKey,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Text,
-    text,
-)
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import BigInteger, Boolean, Date, ForeignKey, Index, Integer, LargeBinary, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
 
-# SQLite numbers rows by itself only where the key is an INTEGER, which holds 64 bits there.
-RowId = BigInteger().with_variant(Integer(), "sqlite")
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware instant in UTC, also on SQLite, which keeps no zone."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give the driver the instant in UTC; a naive one is a mistake of the caller."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError("a stored instant needs a zone")
-        in_utc = value.astimezone(UTC)
-        return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give back an aware instant in UTC."""
-        del dialect
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
-class PlainText(TypeDecorator[str]):
-    """Text from outside, without what a database refuses: NUL (PostgreSQL) and lone surrogates (both)."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Drop NUL; join surrogate pairs, replace lone ones."""
-        del dialect
-        return None if value is None else storable(value)
-
-
-def storable(text: str) -> str:
-    """The text as both engines take it: no NUL, no lone surrogates (a pair of them becomes its character)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text.replace("\x00", "")
-
-
-class Base(DeclarativeBase):
-    """The tables' common root; constraints have names, so that a later migration can speak of them."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
+from core.db.column_types import Base, PlainText, RowId, UtcDateTime
 
 
 class ThreadRow(Base):
-    """A conversation. Of the threads of one key, exactly one is current: where the next message goes."""
+    """A conversation thread. Exactly one thread per (surface, chat, topic) is current: it receives the next message."""
 
     __tablename__ = "threads"
     __table_args__ = (
@@ -111,10 +38,10 @@ class ThreadRow(Base):
 
 
 class TurnRow(Base):
-    """One prompt and what became of it. `prompt` and `messages` are pydantic-ai messages as JSON.
+    """A prompt and its outcome. `prompt` and `messages` hold pydantic-ai messages as JSON.
 
-    JSON is kept as text: it is validated from its bytes in one pass, and PostgreSQL's `jsonb` refuses
-    the escaped NUL that a tool's result may hold.
+    JSON is stored as text: it is validated from its bytes in one pass, and PostgreSQL's `jsonb` rejects the escaped NUL
+    that a tool result may contain.
     """
 
     __tablename__ = "turns"
@@ -138,11 +65,11 @@ class TurnRow(Base):
     input_tokens: Mapped[int | None] = mapped_column(BigInteger)
     output_tokens: Mapped[int | None] = mapped_column(BigInteger)
     origin: Mapped[str | None] = mapped_column(String(64))
-    """The job of the inbox that this turn answers: done again, it finds what it had begun. NULL where there is none."""
+    """Inbox job that produced this turn; a retried job resumes its own turn. NULL for turns without a job."""
 
 
 class AttachmentRow(Base):
-    """The bytes of a file that came with a turn, beside the JSON, so that old ones are not read with it."""
+    """Content of a file sent with a turn, stored apart from the JSON so that reading history does not load it."""
 
     __tablename__ = "attachments"
 
@@ -153,7 +80,7 @@ class AttachmentRow(Base):
 
 
 class AnswerMessageRow(Base):
-    """Which turn a message of ours on a surface belongs to."""
+    """Maps a message sent by the bot to its turn."""
 
     __tablename__ = "answer_messages"
 
@@ -164,7 +91,7 @@ class AnswerMessageRow(Base):
 
 
 class NoteRow(Base):
-    """Something a user asked to remember, in the chat where it was said."""
+    """A note that a user asked the bot to remember, scoped to a chat."""
 
     __tablename__ = "notes"
     __table_args__ = (Index("ix_notes_user_id_scope", "user_id", "scope"),)
@@ -177,7 +104,7 @@ class NoteRow(Base):
 
 
 class PreferenceRow(Base):
-    """What a chat chose: provider and model, footers, remote providers or not. NULL is "as the bot has it"."""
+    """Preferences of a chat: provider and model, footers, consent to remote providers. NULL means the default."""
 
     __tablename__ = "preferences"
 
@@ -190,7 +117,7 @@ class PreferenceRow(Base):
 
 
 class AuditRow(Base):
-    """An act of an admin. Rows are only ever added."""
+    """An admin action. Append-only."""
 
     __tablename__ = "audit"
 
@@ -203,9 +130,9 @@ class AuditRow(Base):
 
 
 class UsageRequestRow(Base):
-    """A request to a provider and what it used; kept for some months. The sums of a day are in `usage_days`.
+    """Usage of one provider request, kept for some months; daily totals are in `usage_days`.
 
-    Costs are whole billionths of a dollar, which both engines add up exactly. NULL is "nobody knows the price".
+    Costs are whole billionths of a dollar, which both engines add up exactly. NULL: the price is unknown.
     """
 
     __tablename__ = "usage_requests"
@@ -227,7 +154,7 @@ class UsageRequestRow(Base):
 
 
 class UsageDayRow(Base):
-    """What all requests of one kind used on a day (UTC). An empty `speaker` or `chat` is nobody's."""
+    """Daily usage totals (UTC) per user, chat, model and purpose. An empty `speaker` or `chat` means none."""
 
     __tablename__ = "usage_days"
     __table_args__ = (
@@ -245,16 +172,16 @@ class UsageDayRow(Base):
     answers: Mapped[int] = mapped_column(BigInteger)
     failures: Mapped[int] = mapped_column(BigInteger)
     estimated: Mapped[int] = mapped_column(BigInteger)
-    """Requests whose tokens are an estimate."""
+    """Requests whose token counts are estimates."""
     unpriced: Mapped[int] = mapped_column(BigInteger)
-    """Requests whose price nobody knows."""
+    """Requests without a known price."""
     input_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
     cost_nanousd: Mapped[int] = mapped_column(BigInteger)
 
 
 class AlbumPartRow(Base):
-    """A part of an album, which Telegram hands over one by one. `taken_by` is the job that answers it."""
+    """One message of an album, which Telegram delivers part by part. `taken_by` is the job that handles it."""
 
     __tablename__ = "album_parts"
 
@@ -267,7 +194,7 @@ class AlbumPartRow(Base):
 
 
 class SentMessageRow(Base):
-    """A message that a job sent: done again, it does not send it twice. `place` counts its messages in the chat."""
+    """A message sent by a job, so that a retry does not send it again. `place` is its sequence number in the chat."""
 
     __tablename__ = "said"
 
@@ -279,7 +206,7 @@ class SentMessageRow(Base):
 
 
 class CrashCountRow(Base):
-    """How often a job that was not finished was begun again, `alone` of these with no other such job beside it."""
+    """Restarts of a job that did not finish; `alone` counts the restarts in isolation."""
 
     __tablename__ = "job_attempts"
 
@@ -290,11 +217,11 @@ class CrashCountRow(Base):
 
 
 class DeadLetterRow(Base):
-    """A job that failed again and again, for an admin to look at; `payload` is what it was."""
+    """A job that exhausted its retries, kept for an admin."""
 
     __tablename__ = "dead_letters"
-    # SQLite would give a number once more, and a button under an old list would drop another letter.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, and never changed
+    # Without it SQLite reuses ids, and a button under an old list would drop another letter.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, never mutated
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     job_id: Mapped[str] = mapped_column(String(64), unique=True)
@@ -306,7 +233,7 @@ class DeadLetterRow(Base):
 
 
 class SpamScoreRow(Base):
-    """What the local score of a group learned, weights of hashed columns as a npz file; scope 0 is the common base."""
+    """Learned spam-score weights of a group, as an npz file of hashed columns; scope 0 is the shared base model."""
 
     __tablename__ = "local_scores"
 

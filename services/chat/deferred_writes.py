@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 import structlog
-from sqlalchemy.exc import DataError, IntegrityError
 
 from core.errors import StorageError
 
@@ -39,7 +38,7 @@ class DeferredWrites:
             try:
                 await save()
             except StorageError as error:
-                if _is_permanent(error):
+                if error.permanent:
                     raise
                 log.error("turn.not_saved", error=str(error))  # noqa: TRY400 - the reason says it all
             else:
@@ -60,7 +59,7 @@ class DeferredWrites:
                     await save()
                     log.info("turn.saved_late")
                 except StorageError as error:
-                    if not _is_permanent(error):
+                    if not error.permanent:
                         return False
                     log.warning("turn.refused", error=str(error))
                 except Exception:
@@ -76,8 +75,3 @@ class DeferredWrites:
             self._waiting.popleft()
             log.error("turn.lost", waiting=self._limit)
         self._waiting.append(save)
-
-
-def _is_permanent(error: StorageError) -> bool:
-    """Whether asking again would not help: what the row belongs to was erased meanwhile, or no column takes it."""
-    return isinstance(error.__cause__, IntegrityError | DataError)

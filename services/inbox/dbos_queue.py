@@ -25,7 +25,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from core.db.database import busy_timeout
+from core.db.database import libpq_timeouts
 from core.db.driver_errors import describe_storage_error, translate_errors
 from core.errors import StartupError
 from services.inbox.job import Job
@@ -507,7 +507,7 @@ def _engine(url: sa.URL) -> sa.Engine:
             max_overflow=4,
             pool_timeout=10,
             pool_pre_ping=True,
-            connect_args=busy_timeout(url),
+            connect_args=libpq_timeouts(url),
         )
     engine = sa.create_engine(url, hide_parameters=True, pool_size=4, max_overflow=4)
 

@@ -11,7 +11,6 @@ from itertools import count
 
 import structlog
 from sqlalchemy import delete, select
-from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import Clock
@@ -193,7 +192,7 @@ class UsageLedger:
         try:
             await self._insert(rows)
         except StorageError as error:
-            if not isinstance(error.__cause__, IntegrityError | DataError):
+            if not error.permanent:
                 raise
             if len(batch) == 1:
                 log.error("usage.refused", provider=batch[0].report.provider.id, error=str(error))  # noqa: TRY400 - the reason says it all

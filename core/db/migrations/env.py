@@ -1,13 +1,13 @@
-"""What alembic runs: migrates over the connection, and in the transaction, that `core.db.database` hands in."""
+"""Alembic environment: migrates over the connection, and in the transaction, passed by `core.db.database`."""
 
 from alembic import context
 from sqlalchemy import Connection
 
-from core.db.tables import Base
+from core.db.column_types import Base
 
 connection = context.config.attributes["connection"]
 if not isinstance(connection, Connection):
-    raise TypeError("migrations run from core.database, which hands in its connection")
-# SQLite alters most things by copying the table; alembic does so in batch mode.
+    raise TypeError("migrations are run by core.db.database, which passes its connection")
+# SQLite alters most things by copying the table, which is what batch mode does.
 context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
 context.run_migrations()

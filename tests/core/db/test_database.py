@@ -20,9 +20,10 @@ from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, select, text
 
-from core.db.database import Database, url_for
+from core.db.column_types import Base
+from core.db.database import Database, resolve_url
 from core.db.migrations import HEAD
-from core.db.tables import AuditRow, Base, NoteRow, PreferenceRow, TurnRow
+from core.db.tables import AuditRow, NoteRow, PreferenceRow, TurnRow
 from core.errors import ConfigurationError, StartupError, StorageError
 from tests.support.processes.postgres_server import PostgresServer
 
@@ -444,26 +445,26 @@ class TestUrl:
     """Where the settings say the database is."""
 
     def test_without_a_url_a_file_under_data_dir(self, tmp_path: Path) -> None:
-        url = url_for(Place(None, tmp_path))
+        url = resolve_url(Place(None, tmp_path))
         assert url == f"sqlite+aiosqlite:///{tmp_path}/understudy.db"
-        assert url_for(Place(SecretStr(""), tmp_path)) == url
+        assert resolve_url(Place(SecretStr(""), tmp_path)) == url
 
     @pytest.mark.parametrize("name", ["with space", "100%", "a#b", "a+b", "é"])
     async def test_any_directory_will_do(self, tmp_path: Path, name: str) -> None:
         """What is special in a URL is not special in a path."""
-        database = Database(url_for(Place(None, tmp_path / name)))
+        database = Database(resolve_url(Place(None, tmp_path / name)))
         await database.start()
         await database.close()
         assert (tmp_path / name / "understudy.db").is_file()
 
     @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
     def test_postgresql_gets_our_driver(self, scheme: str, tmp_path: Path) -> None:
-        url = url_for(Place(SecretStr(f"{scheme}://user:p%40ss@db:5433/name?sslmode=require"), tmp_path))
+        url = resolve_url(Place(SecretStr(f"{scheme}://user:p%40ss@db:5433/name?sslmode=require"), tmp_path))
         assert url == "postgresql+psycopg://user:p%40ss@db:5433/name?sslmode=require"
 
     @pytest.mark.parametrize("url", ["mysql://u:hidden@h/x", "nonsense hidden", "postgresql://u:hidden@h:port/x"])
     def test_a_mistake_is_told_without_the_value(self, url: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"DATABASE_URL: .*for example") as caught:
-            url_for(Place(SecretStr(url), tmp_path))
+            resolve_url(Place(SecretStr(url), tmp_path))
         assert "hidden" not in str(caught.value)
         assert caught.value.__cause__ is None

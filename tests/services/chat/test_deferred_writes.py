@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy.exc import IntegrityError
 from structlog.testing import capture_logs
 
 from core.errors import StorageError
@@ -34,9 +33,7 @@ class Store:
 
 def erased() -> StorageError:
     """What comes of a row whose thread is gone."""
-    error = StorageError("the database failed: it refused the statement")
-    error.__cause__ = IntegrityError("INSERT", {}, Exception("FOREIGN KEY constraint failed"))
-    return error
+    return StorageError("the database failed: it refused the statement", permanent=True)
 
 
 @pytest.fixture

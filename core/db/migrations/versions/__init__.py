@@ -1,1 +1,1 @@
-"""One module a revision, in the order of their numbers."""
+"""Alembic revisions, one module each, numbered in order."""

@@ -1,4 +1,4 @@
-"""The first tables: conversations, notes, preferences, the audit log."""
+"""Conversations, notes, preferences, the audit log."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,7 +6,7 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
-# Revisions do not import core.tables: they stay what they were when the tables change.
+# Revisions do not import core.db.tables: they must not change when the tables do.
 row_id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 instant = sa.DateTime(timezone=True)
 

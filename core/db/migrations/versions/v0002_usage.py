@@ -1,4 +1,4 @@
-"""Usage: what each request to a provider used, and the sums of each day."""
+"""Usage per provider request and per day."""
 
 import sqlalchemy as sa
 from alembic import op

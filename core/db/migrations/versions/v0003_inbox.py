@@ -1,4 +1,4 @@
-"""The durable inbox: what a job has begun and said already, albums that come in parts, dead letters."""
+"""Durable inbox: crash counts, sent messages, album parts, dead letters."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,13 +6,13 @@ from alembic import op
 revision = "0003"
 down_revision = "0002"
 
-# Revisions do not import core.tables: they stay what they were when the tables change.
+# Revisions do not import core.db.tables: they must not change when the tables do.
 row_id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 instant = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Add a turn's origin, and the tables of the inbox."""
+    """Add `turns.origin` and the inbox tables."""
     with op.batch_alter_table("turns") as turns:
         turns.add_column(sa.Column("origin", sa.String(64), nullable=True))
         turns.create_index("uq_turns_origin", ["origin"], unique=True)
@@ -63,7 +63,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them again."""
+    """Drop them."""
     for table in ("dead_letters", "job_attempts", "said", "album_parts"):
         op.drop_table(table)
     with op.batch_alter_table("turns") as turns:

@@ -1,4 +1,4 @@
-"""Moderation: groups, members, messages that were seen, incidents, warnings, reports, what waits, the figures."""
+"""Moderation: groups, members, processed messages, incidents, warnings, reports, pending messages, daily counts."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What the local score of each group learned."""
+"""Learned spam-score weights of each group."""
 
 import sqlalchemy as sa
 from alembic import op
