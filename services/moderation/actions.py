@@ -162,7 +162,7 @@ class ModerationActions:
         report = await self._reports.add(message.group_id, message.message_id, reporter_id)
         if report.status is not ReportStatus.TAKEN:
             return ReportResult(report.status.value)
-        await self._pipeline.handle(message, settings, reported=True)
+        await self._pipeline.handle(message, settings, is_reported=True)
         known = await self._incidents.list_for_message(message.group_id, message.message_id)
         if report.count >= settings.report_threshold and not known:
             finding = self._create_finding(

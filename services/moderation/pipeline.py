@@ -113,7 +113,7 @@ class Pipeline:
         self._clock = clock
 
     async def handle(
-        self, message: GroupMessage, settings: GroupSettings, *, album: str | None = None, reported: bool = False
+        self, message: GroupMessage, settings: GroupSettings, *, album: str | None = None, is_reported: bool = False
     ) -> ModerationOutcome:
         """Judges a message or a version of an edited one, and enforces the result. Idempotent.
 
@@ -122,7 +122,7 @@ class Pipeline:
         """
         if await self._exemptions.find(message) is not None:
             return ModerationOutcome(Stage.EXEMPT)
-        entry = LogEntry(message, album, reported)
+        entry = LogEntry(message, album, is_reported)
         version, member = await self._message_log.open(entry)
         if version.is_removed:
             return await self._delete_late_part(entry, settings, is_settled=version.is_settled)
@@ -132,7 +132,7 @@ class Pipeline:
             message,
             settings.rules,
             is_newcomer=member.is_newcomer(self._clock.now()),
-            is_reported=reported,
+            is_reported=is_reported,
             adds_link=version.adds_link,
         )
         return await self._decide(_Case(entry, settings, screening))
@@ -167,11 +167,11 @@ class Pipeline:
         if not is_settled:
             if entry.album is not None and not settings.is_dry:
                 await self._enforcement.delete_late_parts(entry.message.group_id, entry.message.message_ids)
-            await self._message_log.close(entry, Counts(seen=1), removed=True, meaningful=None)
+            await self._message_log.close(entry, Counts(seen=1), is_removed=True, is_meaningful=None)
         return ModerationOutcome(Stage.REPEATED, removed=True)
 
     async def _decide(self, case: _Case) -> ModerationOutcome:
-        hit = next((hit for hit in case.screening.hits if hit.decisive), None)
+        hit = next((hit for hit in case.screening.hits if hit.is_decisive), None)
         if hit is not None:
             return await self._enforce(case, self._assess_hit(hit), Counts(seen=1))
         reason = case.facts.escalation
@@ -185,7 +185,7 @@ class Pipeline:
         if isinstance(judgement, Unjudged):
             return await self._handle_missing_verdict(case, judgement, again=again)
         counts = Counts(
-            seen=int(not again), judged=1, asked=int(not judgement.cached),
+            seen=int(not again), judged=1, asked=int(not judgement.is_cached),
             input_tokens=judgement.input_tokens, output_tokens=judgement.output_tokens,
         )  # fmt: skip
         plan = plan_for(judgement, case.subject)
@@ -227,14 +227,14 @@ class Pipeline:
                 clear = self._assess_unsure(case, plan, Source.OUTAGE, NoVerdictReason.OUTAGE.value)
                 return await self._enforce(case, clear, counts)
             await self._pending.put(case.message, case.entry.version)
-            await self._message_log.close(case.entry, counts, removed=False, meaningful=None)
+            await self._message_log.close(case.entry, counts, is_removed=False, is_meaningful=None)
         return ModerationOutcome(Stage.WAITS)
 
     async def _pass(self, case: _Case, counts: Counts) -> ModerationOutcome:
         # An edit is no further message, and a report says nothing about the reported author.
         is_new = case.message.edited_at is None and not case.entry.is_reported
-        meaningful = case.facts.is_meaningful if is_new else None
-        await self._message_log.close(case.entry, counts, removed=False, meaningful=meaningful)
+        is_meaningful = case.facts.is_meaningful if is_new else None
+        await self._message_log.close(case.entry, counts, is_removed=False, is_meaningful=is_meaningful)
         return ModerationOutcome(Stage.PASSED)
 
     async def _enforce(
@@ -252,7 +252,7 @@ class Pipeline:
             # Sorted, so that all replicas identify the album by the same part.
             finding = replace(finding, message_ids=tuple(sorted({*finding.message_ids, *parts})))
         incident = await self._enforcement.enforce(finding, case.settings)
-        await self._message_log.close(case.entry, counts, removed=incident.is_deleted, meaningful=None)
+        await self._message_log.close(case.entry, counts, is_removed=incident.is_deleted, is_meaningful=None)
         return ModerationOutcome(Stage.FOUND, incident.is_deleted, incident.id)
 
     def _assess_hit(self, hit: RuleHit) -> Assessment:

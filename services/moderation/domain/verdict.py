@@ -99,7 +99,7 @@ class Judged:
     model: str
     input_tokens: int = 0
     output_tokens: int = 0
-    cached: bool = False
+    is_cached: bool = False
 
 
 class NoVerdictReason(StrEnum):

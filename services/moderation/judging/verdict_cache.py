@@ -178,4 +178,4 @@ def _encode(judged: Judged) -> str:
 def _decode(value: str) -> Judged:
     fields = json.loads(value)
     verdict = Verdict.model_validate(fields["verdict"])
-    return Judged(verdict, Evidence(fields["evidence"]), fields["provider"], fields["model"], cached=True)
+    return Judged(verdict, Evidence(fields["evidence"]), fields["provider"], fields["model"], is_cached=True)

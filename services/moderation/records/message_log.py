@@ -93,17 +93,17 @@ class MessageLog:
             state = await self._record_version(session, message, entry.version, entry.album)
             return state, await self._read_member(session, message.group_id, message.author.id)
 
-    async def close(self, entry: LogEntry, counts: Counts, *, removed: bool, meaningful: bool | None) -> None:
+    async def close(self, entry: LogEntry, counts: Counts, *, is_removed: bool, is_meaningful: bool | None) -> None:
         """Records the outcome in one transaction, with additions to the group's counters.
 
-        `meaningful` is None for a message that does not count for its author.
+        `is_meaningful` is None for a message that does not count for its author.
         """
         message, row = entry.message, ProcessedVersionRow
         key = (row.group_id == message.group_id, row.message_id.in_(message.message_ids), row.version == entry.version)
-        settle = update(row).where(*key).values(settled=True, removed=removed)
+        settle = update(row).where(*key).values(settled=True, removed=is_removed)
         statements = [settle, self._counts.add_statement(message.group_id, counts)]
-        if meaningful is not None:
-            statements.append(self._count_message(message.group_id, message.author.id, is_meaningful=meaningful))
+        if is_meaningful is not None:
+            statements.append(self._count_message(message.group_id, message.author.id, is_meaningful=is_meaningful))
         async with self._database.session() as session:
             for statement in statements:
                 if statement is not None:

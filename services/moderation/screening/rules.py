@@ -37,12 +37,12 @@ class RuleHit:
 
     Args:
         detail: the banned term, the link's host or a count. For admins only.
-        decisive: whether it suffices for an action; otherwise it sends the message to the judge.
+        is_decisive: whether it suffices for an action; otherwise it sends the message to the judge.
     """
 
     rule: Rule
     detail: str
-    decisive: bool
+    is_decisive: bool
 
 
 class RuleEngine:
@@ -66,18 +66,18 @@ class RuleEngine:
             *await self._check_repetition(message, normal, rules),
         ]
         if rules.mixed_scripts and normal.mixed_words:
-            hits.append(RuleHit(Rule.MIXED_SCRIPT, _shorten(", ".join(normal.mixed_words)), decisive=False))
-        return tuple(sorted(hits, key=lambda hit: not hit.decisive))
+            hits.append(RuleHit(Rule.MIXED_SCRIPT, _shorten(", ".join(normal.mixed_words)), is_decisive=False))
+        return tuple(sorted(hits, key=lambda hit: not hit.is_decisive))
 
     def _check_terms(self, message: GroupMessage, normal: Normal, rules: RuleSet) -> Iterator[RuleHit]:
         if not rules.banned:
             return
         terms = self._parse_terms(rules.banned)
         if term := terms.find(normal):
-            yield RuleHit(Rule.BANNED, _shorten(term), decisive=True)
+            yield RuleHit(Rule.BANNED, _shorten(term), is_decisive=True)
         elif message.forwarded and (term := terms.find(normalise(message.forwarded))):
             # The author chose to forward it, but did not write it: the judge decides.
-            yield RuleHit(Rule.BANNED, _shorten(term), decisive=False)
+            yield RuleHit(Rule.BANNED, _shorten(term), is_decisive=False)
 
     def _parse_terms(self, banned: tuple[str, ...]) -> BannedTerms:
         terms = self._terms.get(banned)
@@ -92,13 +92,13 @@ class RuleEngine:
         hits: list[RuleHit] = []
         if rules.flood and counts.by_author >= rules.flood.messages:
             detail = f"{counts.by_author} messages in {rules.flood.seconds} s"
-            hits.append(RuleHit(Rule.FLOOD, detail, decisive=True))
+            hits.append(RuleHit(Rule.FLOOD, detail, is_decisive=True))
         if rules.duplicates and counts.same_in_group >= rules.duplicates.times:
             is_own = counts.same_by_author >= rules.duplicates.times
             times = counts.same_by_author if is_own else counts.same_in_group
             detail = f"the same text {times} times in {rules.duplicates.seconds} s"
             # The same text by several members can be a raid, or congratulations.
-            hits.append(RuleHit(Rule.DUPLICATE, detail, decisive=is_own))
+            hits.append(RuleHit(Rule.DUPLICATE, detail, is_decisive=is_own))
         return hits
 
 
@@ -125,16 +125,16 @@ def _check_links(links: tuple[Link, ...], rules: RuleSet, *, is_newcomer: bool) 
     for link in links:
         if not any(link.is_within(entry) for entry in rules.domains):
             path = link.path if link.is_telegram else ""
-            yield RuleHit(Rule.LINK, _shorten(link.host + path), decisive=True)
+            yield RuleHit(Rule.LINK, _shorten(link.host + path), is_decisive=True)
             return
 
 
 def _check_media(message: GroupMessage, rules: RuleSet, *, is_newcomer: bool) -> Iterator[RuleHit]:
     if message.is_forward and rules.forwards.includes(is_newcomer=is_newcomer):
-        yield RuleHit(Rule.FORWARD, "a forwarded message", decisive=True)
+        yield RuleHit(Rule.FORWARD, "a forwarded message", is_decisive=True)
     forbidden = {*rules.media, *(rules.newcomer_media if is_newcomer else ())}
     if found := sorted(forbidden & set(message.media)):
-        yield RuleHit(Rule.MEDIA, ", ".join(found), decisive=True)
+        yield RuleHit(Rule.MEDIA, ", ".join(found), is_decisive=True)
 
 
 def _shorten(text: str) -> str:

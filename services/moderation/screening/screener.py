@@ -133,7 +133,7 @@ class Screener:
             is_newcomer=is_newcomer,
             is_reported=is_reported,
             adds_link=adds_link,
-            breaks_rule=any(not hit.decisive for hit in hits),
+            breaks_rule=any(not hit.is_decisive for hit in hits),
             features=features,
             score=await self._scores.score(message.group_id, shown, features) if shown.text else 0,
         )

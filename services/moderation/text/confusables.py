@@ -84,30 +84,22 @@ def fold_confusables(text: str) -> Folded:
         return Folded(text, ())
     words = list(_WORD.finditer(text))
     scripts = [_find_scripts(word[0]) for word in words]
-    mixtures = {
-        place: mixture
-        for place, word in enumerate(words)
-        if (mixture := _classify_mixture(word[0], scripts[place])) is not None
-    }
+    mixtures = [_classify_mixture(word[0], found) for word, found in zip(words, scripts, strict=True)]
     letter_counts = _count_letters(words, scripts)
     pieces: list[str] = []
     end = 0
-    for place, word in enumerate(words):
-        target, is_loose = None, False
-        if (mixture := mixtures.get(place)) is not None and mixture.targets:
-            target, is_loose = (
-                max(mixture.targets, key=lambda script: (letter_counts[script], script == _LATIN)),
-                mixture.is_loose,
-            )
-        elif len(scripts[place]) == 1 and _imitates_latin(word[0], scripts[place], letter_counts):
+    for word, found, mixture in zip(words, scripts, mixtures, strict=True):
+        target = None
+        if mixture is not None and mixture.targets:
+            target = max(mixture.targets, key=lambda script: (letter_counts[script], script == _LATIN))
+        elif len(found) == 1 and _imitates_latin(word[0], found, letter_counts):
             target = _LATIN
         if target is not None:
+            is_loose = mixture is not None and mixture.is_loose
             pieces += (text[end : word.start()], _fold(word[0], target, is_loose=is_loose))
             end = word.end()
-    return Folded(
-        "".join((*pieces, text[end:])),
-        tuple(words[place][0] for place, mixture in mixtures.items() if mixture.is_reported),
-    )
+    reported = (word[0] for word, mixture in zip(words, mixtures, strict=True) if mixture and mixture.is_reported)
+    return Folded("".join((*pieces, text[end:])), tuple(reported))
 
 
 @lru_cache(maxsize=8192)

@@ -53,7 +53,7 @@ async def check(
 async def test_rules_are_decisive(
     rules: RuleEngine, said: GroupMessage, rule_set: RuleSet, rule: Rule, detail: str
 ) -> None:
-    assert await check(rules, said, rule_set) == (RuleHit(rule, detail, decisive=True),)
+    assert await check(rules, said, rule_set) == (RuleHit(rule, detail, is_decisive=True),)
     assert await check(rules, said, RuleSet()) == ()
 
 
@@ -95,7 +95,7 @@ async def test_rules_for_newcomers(rules: RuleEngine, said: GroupMessage, rule_s
 )
 async def test_rules_that_only_escalate(rules: RuleEngine, said: GroupMessage, rule_set: RuleSet, rule: Rule) -> None:
     (hit,) = await check(rules, said, rule_set)
-    assert (hit.rule, hit.decisive) == (rule, False)
+    assert (hit.rule, hit.is_decisive) == (rule, False)
 
 
 async def test_check_sorts_decisive_first_and_shortens_details(rules: RuleEngine) -> None:
@@ -154,8 +154,8 @@ class TestRepetition:
             for number in range(4)
         ]
         assert hits[:2] == [(), ()]
-        assert hits[2] == (RuleHit(Rule.FLOOD, "3 messages in 10 s", decisive=True),)
-        assert hits[3] == (RuleHit(Rule.FLOOD, "4 messages in 10 s", decisive=True),)
+        assert hits[2] == (RuleHit(Rule.FLOOD, "3 messages in 10 s", is_decisive=True),)
+        assert hits[3] == (RuleHit(Rule.FLOOD, "4 messages in 10 s", is_decisive=True),)
 
     async def test_flood_ignores_slow_messages(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         for number in range(10):
@@ -183,7 +183,7 @@ class TestRepetition:
             for number, text in enumerate(texts)
         ]
         assert hits[:2] == [(), ()]
-        assert hits[2] == (RuleHit(Rule.DUPLICATE, "the same text 3 times in 60 s", decisive=True),)
+        assert hits[2] == (RuleHit(Rule.DUPLICATE, "the same text 3 times in 60 s", is_decisive=True),)
 
     async def test_duplicates_by_several_authors_only_escalate(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         hits = [
@@ -192,7 +192,7 @@ class TestRepetition:
             )
             for number in range(3)
         ]
-        assert [[hit.decisive for hit in found] for found in hits] == [[], [], [False]]
+        assert [[hit.is_decisive for hit in found] for found in hits] == [[], [], [False]]
 
     @pytest.mark.parametrize("text", ["ok", "+1", "спасибо", "👍👍👍👍👍👍👍👍👍👍👍👍👍", ""])
     async def test_duplicates_ignore_short_texts(self, replicas: tuple[RuleEngine, RuleEngine], text: str) -> None:
