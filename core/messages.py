@@ -1,22 +1,39 @@
-"""A message without Telegram: what the surfaces hand to the services."""
+"""Messages and their identifiers, independent of the surface that they arrive on."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NewType
+
+ChatRef = NewType("ChatRef", str)
+"""A chat of any surface, such as `telegram:-100123`: the stored key of preferences, consent, notes and usage."""
+
+UserRef = NewType("UserRef", str)
+"""A user of any surface, such as `telegram:123`: the stored key of quotas and usage."""
 
 
 class Surface(StrEnum):
-    """Where a conversation takes place."""
+    """The front end of a conversation."""
 
     TELEGRAM = "telegram"
     CONSOLE = "console"
 
 
 class ChatKind(StrEnum):
-    """Whom the bot talks to: one person, or several who are named to it."""
+    """One person, or a group, in which the model is given the name of each speaker."""
 
     PRIVATE = "private"
     GROUP = "group"
+
+
+def chat_ref(surface: Surface, chat_id: int) -> ChatRef:
+    """Return the reference of a chat."""
+    return ChatRef(f"{surface}:{chat_id}")
+
+
+def user_ref(surface: Surface, user_id: int) -> UserRef:
+    """Return the reference of a user."""
+    return UserRef(f"{surface}:{user_id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +44,18 @@ class ConversationKey:
     chat_id: int
     topic_id: int = 0
 
+    @property
+    def chat_ref(self) -> ChatRef:
+        """The chat, without the topic."""
+        return chat_ref(self.surface, self.chat_id)
+
     def __str__(self) -> str:
         return f"{self.surface}:{self.chat_id}:{self.topic_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Who wrote a message. `language` is an IETF tag such as `en` or `pt-br`, where the surface knows it."""
+    """The author of a message. `language` is an IETF tag such as `en` or `pt-br`, if the surface knows it."""
 
     user_id: int
     name: str
@@ -42,7 +64,7 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that came with a message: its bytes, its media type (`image/jpeg`), its name where it has one."""
+    """A file sent with a message. `media_type` is a MIME type such as `image/jpeg`."""
 
     data: bytes
     media_type: str
@@ -50,13 +72,13 @@ class Attachment:
 
     @property
     def is_image(self) -> bool:
-        """Whether a model that sees can look at it."""
+        """Whether a model with vision can read it."""
         return self.media_type.startswith("image/")
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A message that the bot is to answer."""
+    """A message that the bot answers."""
 
     key: ConversationKey
     chat_kind: ChatKind
@@ -66,9 +88,9 @@ class Incoming:
     attachments: tuple[Attachment, ...] = ()
     chat_title: str | None = None
     quoted: str | None = None
-    """The text of the message that this one replies to, where it is not the bot's own."""
+    """The text of the message that this one replies to, unless the bot wrote that one."""
 
-
-def preference_scope(key: ConversationKey) -> str:
-    """The chat of a conversation, such as `telegram:123`."""
-    return f"{key.surface}:{key.chat_id}"
+    @property
+    def user_ref(self) -> UserRef:
+        """The author."""
+        return user_ref(self.key.surface, self.speaker.user_id)

@@ -10,7 +10,7 @@ from bot.operators.usage import UsageReports
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.i18n import Texts
-from core.messages import preference_scope
+from core.messages import user_ref
 from services.chat.store.thread_list import ListedThread, ThreadList
 from services.chat.store.turns import TurnStore
 from services.consent import Consent
@@ -56,7 +56,7 @@ class Commands:
         self._services = services
         self._talk = talk
         self._screen = screen
-        self._scope = preference_scope(KEY)
+        self._scope = KEY.chat_ref
         self._acts: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "/help": self._help,
             "/new": self._new,
@@ -140,7 +140,7 @@ class Commands:
 
     async def _usage(self, _arguments: str) -> None:
         usage = self._services.usage
-        self._screen.say(await usage.report(f"{KEY.surface}:{USER_ID}", None, self._talk.language))
+        self._screen.say(await usage.report(user_ref(KEY.surface, USER_ID), None, self._talk.language))
         self._screen.say(f"\n{await usage.everything()}")
 
     async def _privacy(self, arguments: str) -> None:

@@ -19,7 +19,7 @@ from pydantic_ai.messages import (
 from core.clock import Clock
 from core.errors import ContextWindowExceeded, StorageError, UnknownProvider
 from core.i18n import Texts
-from core.messages import ChatKind, Incoming, preference_scope
+from core.messages import ChatKind, Incoming
 from services.chat.agent import LIMITS, AgentFactory
 from services.chat.deferred_writes import DeferredWrites
 from services.chat.failures import TurnOutcome, classify_failure
@@ -191,7 +191,7 @@ class ChatService:
         is_next = await self._backlog.flush()
         history: list[ModelMessage] = []
         try:
-            run.preference = await self._stores.preferences.get(preference_scope(key))
+            run.preference = await self._stores.preferences.get(key.chat_ref)
             run.thread = run.thread or await threads.current(key)
             history = await threads.history(run.thread, self._history_tokens, before_turn=run.replaces_id)
         except StorageError as error:
@@ -258,7 +258,7 @@ class ChatService:
             notes=self._stores.notes,
             user_id=incoming.speaker.user_id,
             user_name=incoming.speaker.name,
-            scope=preference_scope(incoming.key),
+            scope=incoming.key.chat_ref,
             chat_kind=incoming.chat_kind,
             chat_title=incoming.chat_title,
             language=incoming.speaker.language,
@@ -276,8 +276,8 @@ class ChatService:
         if choice is None and run.preference.provider is not None:
             choice = ModelChoice(run.preference.provider, run.preference.model)
         local_only = self._is_local_only(run)
-        speaker = f"{run.incoming.key.surface}:{run.incoming.speaker.user_id}"
-        chat = preference_scope(run.incoming.key)
+        speaker = run.incoming.user_ref
+        chat = run.incoming.key.chat_ref
         try:
             return self._agents.model(choice, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
         except UnknownProvider as error:

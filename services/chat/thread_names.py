@@ -7,7 +7,6 @@ from typing import Protocol
 import structlog
 
 from core.errors import ProviderError, StorageError
-from core.messages import preference_scope
 from services.chat.store.conversation import Thread
 from services.llm.models.name_generator import NameGenerator, first_words
 
@@ -117,7 +116,7 @@ class ThreadNamer:
         if beginning.is_demo:
             return None
         model = self._models.create_name_generator_model(
-            beginning.language, MAX_LENGTH, local_only=beginning.local_only, chat=preference_scope(beginning.thread.key)
+            beginning.language, MAX_LENGTH, local_only=beginning.local_only, chat=beginning.thread.key.chat_ref
         )
         try:
             return await model.name(beginning.message, beginning.answer)

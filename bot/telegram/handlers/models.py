@@ -21,7 +21,6 @@ from bot.telegram.delivery.replies import reply_to
 from bot.telegram.markdown.render import Rendered
 from core.config.providers import ProviderSettings
 from core.i18n import Texts
-from core.messages import preference_scope
 from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.routing.fallback import LLMProviderFallback
 from services.preferences import PreferenceStore
@@ -53,7 +52,7 @@ class _Picker:
     async def opened(self, message: Message, language: str | None) -> tuple[str, InlineKeyboardMarkup]:
         """Its text and its buttons, by what the chat chose."""
         texts = self._texts
-        chosen = await self._preferences.get(preference_scope(conversation_key(message)))
+        chosen = await self._preferences.get(conversation_key(message).chat_ref)
         current = f"{chosen.provider} · {chosen.model}" if chosen.provider else texts.get("model-automatic", language)
         known = [provider.id for provider in self._fallback.providers]
         markup = providers_keyboard(texts, language, known, footers=bool(chosen.footers))
@@ -120,7 +119,7 @@ def model_router(
         if found is None or name is None:
             await delivery.answer_callback(query.id, texts.get("model-gone", language), alert=True)
             return
-        await preferences.set_model(preference_scope(conversation_key(message)), found[0].id, name)
+        await preferences.set_model(conversation_key(message).chat_ref, found[0].id, name)
         log.info("model.chosen", provider=found[0].id, model=name, chat_id=message.chat.id)
         await delivery.answer_callback(query.id)
         await picker.show(message, texts.get("model-set", language, provider=found[0].id, model=name), None)
@@ -130,7 +129,7 @@ def model_router(
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message) or not await picker.may_choose(query, message, bot):
             return
-        await preferences.clear_model(preference_scope(conversation_key(message)))
+        await preferences.clear_model(conversation_key(message).chat_ref)
         await delivery.answer_callback(query.id)
         await picker.show(message, texts.get("model-automatic-set", language), None)
 
@@ -139,7 +138,7 @@ def model_router(
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message) or not await picker.may_choose(query, message, bot):
             return
-        await preferences.set_footers(preference_scope(conversation_key(message)), shown=callback_data.shown)
+        await preferences.set_footers(conversation_key(message).chat_ref, shown=callback_data.shown)
         key = "footers-shown" if callback_data.shown else "footers-hidden"
         await delivery.answer_callback(query.id, texts.get(key, language))
         await picker.show(message, *await picker.opened(message, language))

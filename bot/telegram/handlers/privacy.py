@@ -13,7 +13,6 @@ from bot.telegram.delivery.replies import reply_to
 from bot.telegram.jobs.regenerate import RegenerateQueue
 from bot.telegram.markdown.render import Rendered
 from core.i18n import Texts
-from core.messages import preference_scope
 from services.chat.store.turns import TurnStore
 from services.consent import Consent
 
@@ -35,9 +34,7 @@ def privacy_router(
     async def privacy(message: Message) -> None:
         language = message_speaker(message).language
         markup = consent_keyboard(texts, language, 0) if consent.is_open else None
-        await reply_to(
-            delivery, message, await consent.standing(preference_scope(conversation_key(message)), language), markup
-        )
+        await reply_to(delivery, message, await consent.standing(conversation_key(message).chat_ref, language), markup)
 
     @router.callback_query(ConsentGiven.filter())
     async def decided(query: CallbackQuery, callback_data: ConsentGiven, bot: Bot, event_update: Update) -> None:
@@ -49,7 +46,7 @@ def privacy_router(
             await delivery.answer_callback(query.id, texts.get("consent-admins-only", language), alert=True)
             return
         key = conversation_key(message)
-        text = await consent.decide(preference_scope(key), language, granted=callback_data.granted)
+        text = await consent.decide(key.chat_ref, language, granted=callback_data.granted)
         log.info("consent.decided", chat_id=key.chat_id, granted=callback_data.granted, user_id=query.from_user.id)
         await delivery.answer_callback(query.id)
         await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=None, final=True)

@@ -8,7 +8,7 @@ from bot.operators.usage import UsageReports
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
-from core.messages import Surface, preference_scope
+from core.messages import Surface, user_ref
 
 
 def usage_router(*, admin_ids: frozenset[int], delivery: Delivery, usage: UsageReports) -> Router:
@@ -18,8 +18,8 @@ def usage_router(*, admin_ids: frozenset[int], delivery: Delivery, usage: UsageR
     @router.message(Command("usage"))
     async def used(message: Message) -> None:
         speaker = message_speaker(message)
-        chat = preference_scope(conversation_key(message)) if is_group(message) else None
-        text = await usage.report(f"{Surface.TELEGRAM}:{speaker.user_id}", chat, speaker.language)
+        chat = conversation_key(message).chat_ref if is_group(message) else None
+        text = await usage.report(user_ref(Surface.TELEGRAM, speaker.user_id), chat, speaker.language)
         if chat is None and speaker.user_id in admin_ids:
             text = f"{text}\n\n{await usage.everything()}"
         await reply_to(delivery, message, text)

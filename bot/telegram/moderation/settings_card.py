@@ -9,6 +9,7 @@ from bot.telegram.moderation.keyboards import settings_keyboard
 from bot.telegram.moderation.labels import label
 from bot.telegram.moderation.services import ModerationServices
 from core.i18n import LAST_RESORT, Texts
+from core.messages import Surface, chat_ref
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.judging.judge import CONTEXT
 from services.usage.totals import UsageTotals
@@ -68,7 +69,7 @@ class SettingsCard:
         texts, language = self._texts, settings.language
         figures = await self._moderation.statistics.total(settings.group_id, STATISTICS_DAYS)
         since = self._accounts.today - timedelta(days=STATISTICS_DAYS - 1)
-        used = await self._accounts.of_purpose(f"telegram:{settings.group_id}", CONTEXT, since)
+        used = await self._accounts.of_purpose(chat_ref(Surface.TELEGRAM, settings.group_id), CONTEXT, since)
         key = "moderation-cost-partly" if used.unpriced else "moderation-cost"
         cost = texts.get(key, language, dollars=f"{used.cost_usd:.4f}", unpriced=used.unpriced)
         return texts.get(

@@ -1,5 +1,6 @@
 """Consent of a group to judging by remote providers, those that do not run on the operator's own machines."""
 
+from core.messages import Surface, chat_ref
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.records.groups import GroupStore
 from services.preferences import PreferenceStore
@@ -23,14 +24,10 @@ class RemoteJudgingConsent:
         """Returns whether remote providers may judge: the switch is on, and the chat consented if it was asked."""
         if not settings.remote or not self._is_asked:
             return settings.remote
-        return bool((await self._preferences.get(_scope(settings.group_id))).remote_consent)
+        return bool((await self._preferences.get(chat_ref(Surface.TELEGRAM, settings.group_id))).remote_consent)
 
     async def switch(self, settings: GroupSettings, *, allowed: bool) -> GroupSettings:
         """Sets the group's switch. Where consent is asked for, switching it on grants the chat's consent."""
         if allowed and self._is_asked:
-            await self._preferences.set_remote_consent(_scope(settings.group_id), granted=True)
+            await self._preferences.set_remote_consent(chat_ref(Surface.TELEGRAM, settings.group_id), granted=True)
         return await self._groups.change(settings, remote=allowed)
-
-
-def _scope(group_id: int) -> str:
-    return f"telegram:{group_id}"

@@ -16,6 +16,7 @@ from core.errors import (
     ProviderError,
     RequestRejected,
 )
+from core.messages import Surface, chat_ref
 from core.redis.client import REDIS_ERRORS
 from services.llm.models.direct import Answer
 from services.moderation.domain.message import GroupMessage
@@ -136,7 +137,7 @@ class Judge:
         return await self._cache.get_or_ask(key, ask)
 
     async def _ask(self, message: GroupMessage, normal: Normal, prompt: str, *, local_only: bool) -> Judgement:
-        chat = f"telegram:{message.group_id}"
+        chat = chat_ref(Surface.TELEGRAM, message.group_id)
         model = self._models.create_moderation_model(CONTEXT, local_only=local_only, chat=chat)
         try:
             answer = await model.ask(INSTRUCTIONS, prompt)

@@ -5,12 +5,12 @@ import asyncio
 import pytest
 
 from core.db.database import Database
-from core.messages import ConversationKey, Surface, preference_scope
+from core.messages import ConversationKey, Surface
 from services.chat.store.notes import MAX_LENGTH, MAX_NOTES, Notes
 from tests.support.clock import ManualClock
 
-PRIVATE = preference_scope(ConversationKey(Surface.TELEGRAM, 7))
-GROUP = preference_scope(ConversationKey(Surface.TELEGRAM, -1001234567890))
+PRIVATE = ConversationKey(Surface.TELEGRAM, 7).chat_ref
+GROUP = ConversationKey(Surface.TELEGRAM, -1001234567890).chat_ref
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ def notes(database: Database, clock: ManualClock) -> Notes:
 
 def test_scope_is_the_chat_with_all_its_topics() -> None:
     """A note said in one topic is known in the next; another surface with the same number is another chat."""
-    assert preference_scope(ConversationKey(Surface.TELEGRAM, 7, 3)) == PRIVATE == "telegram:7"
-    assert preference_scope(ConversationKey(Surface.CONSOLE, 7)) != PRIVATE
+    assert ConversationKey(Surface.TELEGRAM, 7, 3).chat_ref == PRIVATE == "telegram:7"
+    assert ConversationKey(Surface.CONSOLE, 7).chat_ref != PRIVATE
 
 
 async def test_recalled_in_order_where_they_were_said(notes: Notes) -> None:
