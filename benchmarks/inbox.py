@@ -17,15 +17,16 @@ import structlog
 
 from benchmarks.measuring import Rounds, Spread, Work, compare, machine, print_table, rss_mib
 from benchmarks.processes import llm_process, telegram_process
+from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import build_moderation
-from bot.composition.services import InboxServices, open_inbox, open_services
+from bot.composition.services import open_services
 from bot.composition.telegram import build_worker
-from bot.telegram import daemon
 from bot.telegram.answers.active_replies import ActiveReplies
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.api.client import create_bot
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.payloads import UpdateArrived, create_job
+from bot.telegram.process import tune_garbage_collection
 from core.config.settings import load_settings
 from services.inbox.inbox import Worker
 from services.inbox.job import Job
@@ -110,15 +111,15 @@ async def opened(
         )
         bot = create_bot(TOKEN, telegram)
         bot.identity = await bot.get_me()
-        async with open_services(settings) as house, open_inbox(house, BOT) as mailroom:
-            delivery = Delivery(bot, house.clock, mailroom.inbox.said)
+        async with open_services(settings) as services, open_inbox(services.infra, BOT) as mailroom:
+            delivery = Delivery(bot, services.infra.clock, mailroom.inbox.said)
             live = ActiveReplies()
-            stops = ReplyCancellation(live, None, settings.redis_prefix, house.clock)
-            moderation = build_moderation(house, bot, delivery)
-            backstage = build_worker(house, mailroom, bot, delivery, live, stops, moderation)
+            stops = ReplyCancellation(live, None, settings.redis_prefix, services.infra.clock)
+            moderation = build_moderation(services, bot, delivery)
+            backstage = build_worker(services, mailroom, bot, delivery, live, stops, moderation)
             worker = wrap(backstage)
-            await house.warm()
-            daemon._tune_garbage_collection()  # noqa: SLF001 - as the daemon runs
+            await services.warm()
+            tune_garbage_collection()
             yield mailroom, worker, backstage
         await bot.session.close()
 

@@ -79,10 +79,10 @@ async def _telegram(settings: Settings) -> int:
     for warning in settings.warnings:
         log.warning("settings.warning", detail=warning)
     from bot.composition.services import open_services  # noqa: PLC0415 - see above
-    from bot.telegram.daemon import run  # noqa: PLC0415 - the same
+    from bot.composition.telegram import run_daemon  # noqa: PLC0415 - the same
 
-    async with open_services(settings) as house:
-        return await run(house)
+    async with open_services(settings) as services:
+        return await run_daemon(services)
 
 
 async def _console(settings: Settings) -> int:

@@ -1,65 +1,72 @@
-"""Builds the console."""
+"""Builds the console: the services, with the demo provider where none of the configured ones is available."""
 
 import os
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-from functools import partial
+import sys
 
-from bot.composition.services import open_services, with_demo_provider
-from bot.console.banner import print_banner, ready
-from bot.console.chat import ConsoleChat, speaker_of
-from bot.console.commands import Commands, ConsoleServices
-from bot.console.session import OpenConsole, run
+from bot.composition.services import open_services
+from bot.console.banner import is_any_ready, print_banner
+from bot.console.chat import ConsoleChat, current_speaker
+from bot.console.commands import Commands
+from bot.console.input import open_input
+from bot.console.session import Session, run_until_interrupted
 from bot.console.terminal import Terminal
 from core.clock import SystemClock
+from core.config.providers import ProviderKind, ProviderSettings
 from core.config.settings import Settings
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
 
 PROBE_TIMEOUT_S = 1.5
+DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), remote=False)
 
 
 async def run_console(settings: Settings) -> int:
-    """Runs the console until its input ends; returns the exit code.
+    """Chat until `/quit`, the end of input or a signal. Returns the exit code.
 
     Raises:
         ConfigurationError: DATA_DIR cannot be used.
         StartupError: the database cannot be used.
     """
-    return await run(partial(_open_console, settings))
+    session = Session(Terminal(sys.stdout), open_input(sys.stdin, sys.stdout))
+    return await run_until_interrupted(_chat(session, settings), session)
 
 
-@asynccontextmanager
-async def _open_console(settings: Settings, terminal: Terminal) -> AsyncGenerator[OpenConsole]:
+async def _chat(session: Session, settings: Settings) -> None:
     probes = await _probe(settings)
-    if not ready(probes):
-        settings = with_demo_provider(settings)
-    speaker = speaker_of(os.environ)
+    if not is_any_ready(probes):
+        settings = _with_demo(settings)
+    speaker, terminal = current_speaker(os.environ), session.terminal
     async with open_services(settings) as services:
-        print_banner(terminal, services.texts, speaker.language, settings, probes)
-        chat = ConsoleChat(services.chat, speaker, services.texts, services.clock, terminal)
+        infra, llm, chat = services.infra, services.llm, services.chat
+        print_banner(terminal, infra.texts, speaker.language, settings, probes)
+        conversation = ConsoleChat(chat.service, speaker, infra.texts, infra.clock, terminal)
         commands = Commands(
-            ConsoleServices(
-                texts=services.texts,
-                clock=services.clock,
-                threads=services.stores.threads,
-                thread_list=services.shelf,
-                preferences=services.stores.preferences,
-                consent=services.consent,
-                provider_admin=services.desk,
-                usage=services.usage,
-                fallback=services.fallback,
-                catalog=services.catalog,
-            ),
-            chat,
-            terminal,
+            chat=conversation,
+            turns=chat.turns,
+            threads=chat.threads,
+            preferences=chat.preferences,
+            consent=chat.consent,
+            usage=services.operators.usage,
+            providers=services.operators.providers,
+            fallback=llm.fallback,
+            catalog=llm.catalog,
+            texts=infra.texts,
+            clock=infra.clock,
+            terminal=terminal,
         )
-        yield OpenConsole(chat, commands, services.texts)
+        await session.run(conversation, commands, infra.texts)
+
+
+def _with_demo(settings: Settings) -> Settings:
+    """Add the built-in demo as the last provider."""
+    if any(provider.kind is ProviderKind.DEMO for provider in settings.providers):
+        return settings
+    return settings.model_copy(update={"providers": (*settings.providers, DEMO)})
 
 
 async def _probe(settings: Settings) -> tuple[ProbeResult, ...]:
-    """Probes the configured providers before the services are built: without a ready one the demo is added."""
+    """Probe the providers before the services are built, since the services depend on the result."""
     builder = ModelBuilder()
     try:
         usable = [provider for provider in settings.providers if provider.missing is None]

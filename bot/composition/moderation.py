@@ -1,4 +1,6 @@
-"""Moderation, put together for Telegram."""
+"""Builds moderation for Telegram."""
+
+from dataclasses import dataclass
 
 from aiogram import Bot
 
@@ -8,7 +10,6 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.moderation.cards import IncidentCards
 from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.sanctions import GroupSanctions
-from bot.telegram.moderation.services import ModerationServices
 from core.redis.notify_once import NotifyOnce
 from services.moderation.actions import Feedback, ModerationActions
 from services.moderation.alerts import AdminAlerts
@@ -34,34 +35,49 @@ from services.moderation.screening.screener import Screener
 from services.moderation.spam_score.scorer import SpamScorer
 
 
-def build_moderation(house: Services, bot: Bot, delivery: Delivery) -> ModerationServices:
-    """Build it."""
-    database, clock, redis, prefix = house.database, house.clock, house.redis, house.settings.redis_prefix
+@dataclass(frozen=True, slots=True)
+class Moderation:
+    """Moderation as the handlers, the ingest and the daemon use it."""
+
+    groups: GroupStore
+    admins: GroupAdmins
+    consent: RemoteJudgingConsent
+    statistics: DailyCounts
+    incidents: IncidentStore
+    actions: ModerationActions
+    gateway: ModerationGateway
+    maintenance: Maintenance
+
+
+def build_moderation(services: Services, bot: Bot, delivery: Delivery) -> Moderation:
+    """Build the stores, the pipeline and the actions on top of them."""
+    infra, llm = services.infra, services.llm
+    database, clock, redis, prefix = infra.database, infra.clock, infra.redis, infra.settings.redis_prefix
     groups, admins = GroupStore(database, clock), GroupAdmins(bot, clock)
-    counts = DailyCounts(database, clock, ModerationMetrics(house.metrics).count)
+    counts = DailyCounts(database, clock, ModerationMetrics(infra.metrics).count)
     incidents, warnings = IncidentStore(database, clock), WarningLedger(database, clock)
     message_log, pending = MessageLog(database, clock, counts), PendingMessages(database, clock)
     reports, known_ham = ReportStore(database, clock), KnownHam(redis, prefix)
     exemptions, scores = Exemptions(admins, bot.id), SpamScorer(database, clock)
     screener = Screener(RuleEngine(RateWindows(redis, prefix)), scores, known_ham)
-    consent = RemoteJudgingConsent(groups, house.stores.preferences, is_asked=house.settings.remote_consent == "ask")
-    models = " ".join(f"{provider.id}/{provider.default_model}" for provider in house.fallback.providers)
+    asks_consent = infra.settings.remote_consent == "ask"
+    consent = RemoteJudgingConsent(groups, services.chat.preferences, is_asked=asks_consent)
+    models = " ".join(f"{provider.id}/{provider.default_model}" for provider in llm.fallback.providers)
     cache, budget = VerdictCache(redis, prefix, clock), Budget(redis, prefix, clock)
-    judge = Judge(house.models, models, cache, budget, consent)
-    cards = IncidentCards(delivery, house.texts)
+    judge = Judge(llm.models, models, cache, budget, consent)
+    cards = IncidentCards(delivery, infra.texts)
     alerts = AdminAlerts(cards, NotifyOnce(redis, f"{prefix}:mod", clock))
     enforcement = Enforcement(incidents, warnings, counts, GroupSanctions(delivery), cards, alerts, clock)
     pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, pending, alerts, clock)
     feedback = Feedback(known_ham, scores)
     retention = Retention(groups, incidents, cards, (message_log, reports, warnings, counts))
-    return ModerationServices(
+    return Moderation(
         groups=groups,
-        staff=admins,
-        cards=cards,
-        privacy=consent,
+        admins=admins,
+        consent=consent,
         statistics=counts,
         incidents=incidents,
-        desk=ModerationActions(exemptions, pipeline, enforcement, incidents, warnings, reports, feedback, clock),
-        door=ModerationGateway(groups, pipeline),
-        caretaker=Maintenance(groups, pending, pipeline, enforcement, retention, scores, clock, MaintenanceTiming()),
+        actions=ModerationActions(exemptions, pipeline, enforcement, incidents, warnings, reports, feedback, clock),
+        gateway=ModerationGateway(groups, pipeline),
+        maintenance=Maintenance(groups, pending, pipeline, enforcement, retention, scores, clock, MaintenanceTiming()),
     )

@@ -1,12 +1,22 @@
-"""Builds the Telegram handlers and the job worker."""
+"""Builds and runs the Telegram daemon."""
 
-from aiogram import Bot, Dispatcher
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 
-from bot.composition.services import InboxServices, Services
+from aiogram import Bot, Dispatcher, Router
+
+from bot.composition.inbox import InboxServices, open_inbox
+from bot.composition.moderation import Moderation, build_moderation
+from bot.composition.services import Services
+from bot.composition.web import serve_web
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.telegram.answers.active_replies import ActiveReplies
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.responder import Responder
+from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
+from bot.telegram.daemon import Daemon, Runtime, stop_on_signals
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.chat import chat_router
 from bot.telegram.handlers.dead_letters import dead_letters_router
@@ -16,108 +26,223 @@ from bot.telegram.handlers.provider import provider_router
 from bot.telegram.handlers.retry import retry_router
 from bot.telegram.handlers.threads import threads_router
 from bot.telegram.handlers.usage import usage_router
+from bot.telegram.ingress.access import AccessList
+from bot.telegram.ingress.ingest import UpdateIngest
+from bot.telegram.ingress.polling import Poller, poll_while_leading
+from bot.telegram.ingress.webhook import Webhook
 from bot.telegram.jobs.regenerate import RegenerateQueue
+from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.handlers import moderation_router
 from bot.telegram.moderation.rules_handlers import rules_router
-from bot.telegram.moderation.services import ModerationServices
 from bot.telegram.moderation.settings_card import SettingsCard
 from bot.telegram.moderation.settings_handlers import moderation_settings_router
+from bot.telegram.observability.status import DaemonStatus
 from bot.telegram.observability.tracing import UpdateSpans
+from bot.telegram.process import enlarge_thread_pool, raise_open_files_limit, tune_garbage_collection
 from bot.telegram.worker import JobWorker
+from core.config.settings import Settings
+from core.errors import StartupError
+from services.admin.notices import AdminNotices, WorkGivenUp
+from services.llm.providers.probe import log_unavailable_providers
+
+
+async def run_daemon(services: Services) -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises:
+        StartupError: Telegram refuses the token, another process uses it, or WEB_PORT is taken.
+    """
+    infra = services.infra
+    settings = infra.settings
+    if settings.telegram_bot_token is None:
+        raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
+    enlarge_thread_pool()
+    bot = create_bot(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
+    status = DaemonStatus(bot, infra.clock, infra.metrics, infra.tracing)
+    webhook = _webhook(settings)
+    daemon = Daemon(
+        partial(connect, bot, infra.clock, polls=webhook is None),
+        partial(_open_runtime, services, bot, status, webhook),
+        status,
+    )
+    with stop_on_signals() as stop:
+        try:
+            async with serve_web(services, status.checks, [webhook.route] if webhook is not None else []):
+                return await daemon.run(stop)
+        finally:
+            await bot.session.close()
+
+
+def _webhook(settings: Settings) -> Webhook | None:
+    url, secret = settings.telegram_webhook_url, settings.telegram_webhook_secret
+    if settings.telegram_mode != "webhook" or url is None or secret is None:
+        return None
+    return Webhook(url, secret.get_secret_value())
+
+
+@asynccontextmanager
+async def _open_runtime(
+    services: Services, bot: KnownBot, status: DaemonStatus, webhook: Webhook | None
+) -> AsyncGenerator[Runtime]:
+    infra, llm = services.infra, services.llm
+    settings, clock = infra.settings, infra.clock
+    async with open_inbox(infra, bot.id) as queued:
+        inbox = queued.inbox
+        status.figures.follow(inbox)
+        delivery = Delivery(bot, clock, inbox.said, status.figures)
+        moderation = build_moderation(services, bot, delivery)
+        notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
+        llm.fallback.listen(notices.hear)
+        active = ActiveReplies()
+        shared_redis = infra.redis if settings.redis_url is not None else None
+        cancellation = ReplyCancellation(active, shared_redis, settings.redis_prefix, clock)
+        ingest = UpdateIngest(
+            bot=bot,
+            inbox=inbox,
+            parts=inbox.albums,
+            clock=clock,
+            moderation=moderation.gateway,
+            access=AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
+        )
+        take = status.figures.counted(ingest.take)
+        if webhook is None:
+            receive = partial(poll_while_leading, queued.replicas, Poller(bot, clock, take))
+        else:
+            receive = partial(webhook.receive, bot, clock, take)
+        yield Runtime(
+            inbox=inbox,
+            worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation),
+            receive=receive,
+            background={
+                "replicas": partial(queued.replicas.watch, inbox.queue.recover),
+                "housekeeping": inbox.keep_house,
+                "orphans": inbox.look_for_strays,
+                "cancellation": cancellation.run,
+                "notices": notices.run,
+                "commands": partial(publish_commands, bot, infra.texts),
+                "probe": partial(log_unavailable_providers, llm.catalog, llm.fallback.providers, clock),
+                "moderation": moderation.maintenance.run,
+            },
+            prepare=partial(_prepare, services),
+            on_dead_letter=lambda reason: notices.hear(WorkGivenUp(reason)),
+            shutdown_timeout_s=settings.shutdown_timeout,
+            providers=[provider.id for provider in llm.fallback.providers],
+        )
+
+
+async def _prepare(services: Services) -> None:
+    await services.warm()
+    raise_open_files_limit()
+    tune_garbage_collection()
 
 
 def build_worker(
-    house: Services,
-    mailroom: InboxServices,
+    services: Services,
+    queued: InboxServices,
     bot: Bot,
     delivery: Delivery,
-    live: ActiveReplies,
-    stops: ReplyCancellation,
-    moderation: ModerationServices,
+    active: ActiveReplies,
+    cancellation: ReplyCancellation,
+    moderation: Moderation,
 ) -> JobWorker:
-    """What does the work, put together.
-
-    Args:
-        house: the services.
-        mailroom: where the jobs are.
-        bot: whose jobs.
-        delivery: the way out.
-        live: the answers in the making.
-        stops: how they are stopped.
-        moderation: sees the messages of moderated groups.
-    """
-    settings, inbox = house.settings, mailroom.inbox
-    threads = house.stores.threads
-    encore = RegenerateQueue(bot, inbox)
-    answering = Responder(
-        chat=house.chat,
-        threads=threads,
+    """Build the handlers and the worker that feeds updates to them."""
+    infra, chat = services.infra, services.chat
+    responder = Responder(
+        chat=chat.service,
+        threads=chat.turns,
         delivery=delivery,
-        live=live,
-        texts=house.texts,
-        clock=house.clock,
-        mode=settings.stream_mode,
-        providers=[provider.id for provider in house.fallback.providers],
+        live=active,
+        texts=infra.texts,
+        clock=infra.clock,
+        mode=infra.settings.stream_mode,
+        providers=[provider.id for provider in services.llm.fallback.providers],
     )
-    cards = SettingsCard(moderation, house.texts, house.accounts)
     dispatcher = Dispatcher(disable_fsm=True)
-    if house.tracing.on:
-        dispatcher.update.outer_middleware(UpdateSpans(house.tracing.tracer))
+    if infra.tracing.on:
+        dispatcher.update.outer_middleware(UpdateSpans(infra.tracing.tracer))
     dispatcher.include_routers(
-        provider_router(
-            admin_ids=settings.admin_ids,
-            desk=house.desk,
-            fallback=house.fallback,
-            delivery=delivery,
-            texts=house.texts,
-        ),
-        dead_letters_router(
-            admin_ids=settings.admin_ids,
-            desk=DeadLetterCommands(inbox, house.audit),
-            delivery=delivery,
-            texts=house.texts,
-        ),
-        retry_router(
-            encore=encore,
-            delivery=delivery,
-            threads=threads,
-            texts=house.texts,
-            fallback=house.fallback,
-        ),
-        model_router(
-            delivery=delivery,
-            preferences=house.stores.preferences,
-            catalog=house.catalog,
-            fallback=house.fallback,
-            texts=house.texts,
-        ),
-        privacy_router(
-            encore=encore,
-            delivery=delivery,
-            threads=threads,
-            consent=house.consent,
-            texts=house.texts,
-        ),
-        threads_router(delivery=delivery, shelf=house.shelf, threads=threads, texts=house.texts),
-        usage_router(admin_ids=settings.admin_ids, delivery=delivery, usage=house.usage),
-        moderation_router(moderation=moderation, delivery=delivery, texts=house.texts),
-        moderation_settings_router(
-            moderation=moderation,
-            cards=cards,
-            delivery=delivery,
-            texts=house.texts,
-            starts_dry=settings.moderation_dry_run,
-        ),
-        rules_router(moderation=moderation, cards=cards, delivery=delivery, texts=house.texts),
-        chat_router(answering=answering, delivery=delivery, stops=stops, threads=threads, texts=house.texts),
+        *_operator_routers(services, queued, delivery),
+        *_chat_routers(services, queued, bot, delivery),
+        *_moderation_routers(services, delivery, moderation),
+        # Last, since it takes every message that no command has taken.
+        chat_router(answering=responder, delivery=delivery, stops=cancellation, threads=chat.turns, texts=infra.texts),
     )
     return JobWorker(
         bot=bot,
         dispatcher=dispatcher,
-        answering=answering,
+        responder=responder,
         delivery=delivery,
-        parts=inbox.albums,
-        moderation=moderation.door,
-        threads=threads,
-        texts=house.texts,
+        parts=queued.inbox.albums,
+        moderation=moderation.gateway,
+        turns=chat.turns,
+        texts=infra.texts,
     )
+
+
+def _operator_routers(services: Services, queued: InboxServices, delivery: Delivery) -> Sequence[Router]:
+    infra, operators = services.infra, services.operators
+    admin_ids, texts = infra.settings.admin_ids, infra.texts
+    return (
+        provider_router(
+            admin_ids=admin_ids,
+            commands=operators.providers,
+            fallback=services.llm.fallback,
+            delivery=delivery,
+            texts=texts,
+        ),
+        dead_letters_router(
+            admin_ids=admin_ids,
+            commands=DeadLetterCommands(queued.inbox, operators.audit),
+            delivery=delivery,
+            texts=texts,
+        ),
+    )
+
+
+def _chat_routers(services: Services, queued: InboxServices, bot: Bot, delivery: Delivery) -> Sequence[Router]:
+    infra, llm, chat = services.infra, services.llm, services.chat
+    texts, fallback = infra.texts, llm.fallback
+    regenerate = RegenerateQueue(bot, queued.inbox)
+    return (
+        retry_router(encore=regenerate, delivery=delivery, threads=chat.turns, texts=texts, fallback=fallback),
+        model_router(
+            delivery=delivery, preferences=chat.preferences, catalog=llm.catalog, fallback=fallback, texts=texts
+        ),
+        privacy_router(encore=regenerate, delivery=delivery, threads=chat.turns, consent=chat.consent, texts=texts),
+        threads_router(delivery=delivery, shelf=chat.threads, threads=chat.turns, texts=texts),
+        usage_router(admin_ids=infra.settings.admin_ids, delivery=delivery, usage=services.operators.usage),
+    )
+
+
+def _moderation_routers(services: Services, delivery: Delivery, moderation: Moderation) -> Sequence[Router]:
+    infra = services.infra
+    texts, groups, admins = infra.texts, moderation.groups, moderation.admins
+    cards = SettingsCard(groups, moderation.consent, moderation.statistics, services.operators.totals, texts)
+    return (
+        moderation_router(
+            groups=groups,
+            admins=admins,
+            incidents=moderation.incidents,
+            actions=moderation.actions,
+            delivery=delivery,
+            texts=texts,
+        ),
+        moderation_settings_router(
+            groups=groups,
+            admins=admins,
+            consent=moderation.consent,
+            cards=cards,
+            delivery=delivery,
+            texts=texts,
+            starts_dry=infra.settings.moderation_dry_run,
+        ),
+        rules_router(groups=groups, admins=admins, cards=cards, delivery=delivery, texts=texts),
+    )
+
+
+def _send_to(delivery: Delivery, admin_ids: frozenset[int]) -> Callable[[str], Awaitable[None]]:
+    async def send(text: str) -> None:
+        # Concurrently: an admin whose chat is rate limited must not delay the others.
+        await asyncio.gather(*(delivery.send(admin, Rendered(text)) for admin in sorted(admin_ids)))
+
+    return send

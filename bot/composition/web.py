@@ -1,4 +1,4 @@
-"""The web side of a house, put together: on where WEB_PORT is set."""
+"""Builds the HTTP server; without WEB_PORT there is none."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -12,39 +12,42 @@ from core.observability.log import Redactor
 
 
 @asynccontextmanager
-async def serve_web(house: Services, checks: Mapping[str, Check], routes: Sequence[Route] = ()) -> AsyncGenerator[None]:
-    """Serve as long as the context lasts; nothing at all without WEB_PORT.
+async def serve_web(
+    services: Services, checks: Mapping[str, Check], routes: Sequence[Route] = ()
+) -> AsyncGenerator[None]:
+    """Serve HTTP while the context lasts.
 
     Args:
-        house: what is shown.
-        checks: what else has to be there for the bot to be ready, beside Redis, the database and a provider.
-        routes: more of them, a webhook for example.
+        services: shown by the endpoints.
+        checks: readiness checks beside those of Redis, the database and the providers.
+        routes: further routes, a webhook for example.
 
     Raises:
-        StartupError: the port is taken, or not to be had.
+        StartupError: WEB_PORT cannot be listened on.
     """
-    settings = house.settings
+    infra, llm = services.infra, services.llm
+    settings = infra.settings
     if settings.web_port is None:
         yield
         return
     readiness = Readiness(
         {
-            "redis": partial(check_redis, house.redis),
-            "database": partial(check_database, house.database),
-            "providers": partial(check_providers, house.fallback),
+            "redis": partial(check_redis, infra.redis),
+            "database": partial(check_database, infra.database),
+            "providers": partial(check_providers, llm.fallback),
             **checks,
         },
-        house.clock,
+        infra.clock,
     )
-    pages = Endpoints(readiness, house.metrics, house.fallback, house.accounts, Redactor(settings.secrets))
-    web = WebServer(
+    endpoints = Endpoints(readiness, infra.metrics, llm.fallback, services.operators.totals, Redactor(settings.secrets))
+    server = WebServer(
         host=settings.web_host,
         port=settings.web_port,
         token=settings.web_token,
-        routes=(*pages.routes, *routes),
+        routes=(*endpoints.routes, *routes),
     )
-    await web.start()
+    await server.start()
     try:
         yield
     finally:
-        await web.close()
+        await server.close()

@@ -1,1 +1,1 @@
-"""A chat in the terminal, over the same services as Telegram's."""
+"""Terminal chat over the same services as the bot."""

@@ -1,4 +1,4 @@
-"""What the console says before the first message: who will answer, and what is missing."""
+"""Start-up lines of the console: which providers are available, and what is missing."""
 
 from collections.abc import Sequence
 
@@ -10,35 +10,32 @@ from services.llm.providers.probe import ProbeResult
 
 
 def print_banner(
-    screen: Terminal, texts: Texts, language: str | None, settings: Settings, probes: Sequence[ProbeResult]
+    terminal: Terminal, texts: Texts, language: str | None, settings: Settings, probes: Sequence[ProbeResult]
 ) -> None:
-    """Greet.
+    """Print the state of each provider, warnings and a hint.
 
     Args:
-        screen: where.
-        texts: what is said.
-        language: in which language.
-        settings: as the services got them, with the demo where it was added.
-        probes: what became of asking each provider that can be used.
+        settings: as the services use them, with the demo provider where it was added.
+        probes: one per usable provider.
     """
     for probe in probes:
-        screen.say(_line(probe, texts, language))
+        terminal.say(_describe(probe, texts, language))
     for warning in settings.warnings:
-        screen.aside(warning)
-    if any(provider.kind is ProviderKind.DEMO for provider in settings.providers) and not ready(probes):
-        screen.note(texts.get("console-demo-stands-in", language))
+        terminal.aside(warning)
+    if any(provider.kind is ProviderKind.DEMO for provider in settings.providers) and not is_any_ready(probes):
+        terminal.note(texts.get("console-demo-stands-in", language))
     if settings.redis_url is None:
-        screen.aside(texts.get("console-embedded-store", language))
-    screen.aside(texts.get("console-hint", language))
-    screen.gap()
+        terminal.aside(texts.get("console-embedded-store", language))
+    terminal.aside(texts.get("console-hint", language))
+    terminal.gap()
 
 
-def ready(probes: Sequence[ProbeResult]) -> bool:
-    """Whether anybody can be expected to answer."""
+def is_any_ready(probes: Sequence[ProbeResult]) -> bool:
+    """Return whether any provider is available."""
     return any(probe.ready for probe in probes)
 
 
-def _line(probe: ProbeResult, texts: Texts, language: str | None) -> str:
+def _describe(probe: ProbeResult, texts: Texts, language: str | None) -> str:
     provider, model = probe.provider.id, probe.provider.default_model
     if probe.reason is not None:
         return f"{provider}: {probe.reason}"

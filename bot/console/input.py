@@ -1,26 +1,26 @@
-"""What is typed, line by line: at a prompt on a terminal, or out of a pipe or file."""
+"""Input lines: from a prompt on a terminal, or from a pipe or file."""
 
 import asyncio
 import codecs
 import contextlib
 import os
 import threading
-from typing import Protocol
+from typing import Protocol, TextIO
 
 PROMPT = "> "
 _CHUNK_BYTES = 65536
 
 
 class InputReader(Protocol):
-    """Where lines come from."""
+    """A source of lines."""
 
     async def next(self) -> str | None:
-        """The next one; None when there are no more."""
+        """Return the next line, or None at the end."""
         ...
 
 
 class PromptInput:
-    """A prompt that can be edited, with a history of this session."""
+    """An editable prompt with the history of this session."""
 
     def __init__(self) -> None:
         # Imported here: 60 ms that piped input need not wait for.
@@ -30,14 +30,14 @@ class PromptInput:
         self._session = PromptSession[str](PROMPT, history=InMemoryHistory())
 
     async def next(self) -> str | None:
-        """The next line; Ctrl-C empties the one that is being written, Ctrl-D in an empty one ends."""
+        """Return the next line. Ctrl-C clears the line being edited, Ctrl-D on an empty line ends the input."""
         from prompt_toolkit.patch_stdout import patch_stdout  # noqa: PLC0415 - as above
 
         while True:
             try:
-                # The log may speak meanwhile: its lines go above the prompt, with their colours.
+                # Log lines are printed above the prompt, with their colours.
                 with patch_stdout(raw=True):
-                    # The signal itself is ours; at a prompt Ctrl-C is a key.
+                    # SIGINT is handled by the session; at the prompt Ctrl-C is a key.
                     return await self._session.prompt_async(handle_sigint=False)
             except KeyboardInterrupt:
                 continue
@@ -46,13 +46,13 @@ class PromptInput:
 
 
 class PipedInput:
-    """The lines of a file descriptor, whatever it is.
+    """Lines of a file descriptor: pipe, terminal or file.
 
-    Each read is a daemon thread of its own: a pipe, a terminal and a file all work, nobody waits at the end for a
-    read that never returns, and no more is read than is asked for.
+    Each read runs in its own daemon thread, so the process does not wait at exit for a read that never returns. No more
+    is read than requested.
 
     Args:
-        descriptor: where to read; None is an empty input.
+        descriptor: None for an empty input.
     """
 
     def __init__(self, descriptor: int | None, encoding: str = "utf-8") -> None:
@@ -62,7 +62,7 @@ class PipedInput:
         self._ended = descriptor is None
 
     async def next(self) -> str | None:
-        """The next line, without its end."""
+        """Return the next line without its newline."""
         while "\n" not in self._rest and not self._ended:
             chunk = await self._read()
             self._ended = not chunk
@@ -83,8 +83,17 @@ class PipedInput:
                 chunk = os.read(self._descriptor or 0, _CHUNK_BYTES)
             except OSError:
                 chunk = b""
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(arrive, chunk)
 
         threading.Thread(target=read, name="console.read", daemon=True).start()
         return await arrived
+
+
+def open_input(stdin: TextIO | None, stdout: TextIO) -> InputReader:
+    """Return the reader that suits standard input; the interpreter has none when started with `<&-`."""
+    if stdin is None or stdin.closed:
+        return PipedInput(None)
+    if stdin.isatty() and stdout.isatty():
+        return PromptInput()
+    return PipedInput(stdin.fileno(), stdin.encoding)

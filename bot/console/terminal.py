@@ -1,4 +1,4 @@
-"""What is written to the terminal, or to whatever takes its place."""
+"""Console output, styled where the terminal supports it."""
 
 import os
 import re
@@ -7,36 +7,35 @@ from typing import TextIO
 _PLAIN, _DIM, _NOTED = "\x1b[0m", "\x1b[2m", "\x1b[33m"
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""All but tab and newline: what a model or a server wrote must not move the cursor, or worse, do more."""
+"""Control characters except tab and newline: text of a model or server must not control the terminal."""
 
 
 class Terminal:
-    """Lines and pieces of answers; styled only on a terminal that shows styles.
+    """Writes lines and chunks of answers.
 
     Args:
-        stream: where to.
-        styled: whether to send ANSI codes; decided by the stream and the environment when None.
+        styled: whether to use ANSI codes; None decides by the stream and the environment.
     """
 
     def __init__(self, stream: TextIO, *, styled: bool | None = None) -> None:
         self._stream = stream
-        self._styled = _shows_styles(stream) if styled is None else styled
+        self._styled = _supports_styles(stream) if styled is None else styled
         self._in_line = False
 
     def say(self, text: str) -> None:
-        """A text on lines of its own."""
-        self._lines(text)
+        """Print text on its own lines."""
+        self._print(text)
 
     def aside(self, text: str) -> None:
-        """Something beside the conversation: dim."""
-        self._lines(text, _DIM)
+        """Print a dimmed remark."""
+        self._print(text, _DIM)
 
     def note(self, text: str) -> None:
-        """Something beside the conversation that is worth seeing."""
-        self._lines(text, _NOTED)
+        """Print a highlighted remark."""
+        self._print(text, _NOTED)
 
     def piece(self, text: str) -> None:
-        """The next piece of an answer, at once."""
+        """Print the next chunk of an answer without buffering."""
         clean = _CONTROL.sub("", text)
         if clean:
             self._stream.write(clean)
@@ -44,24 +43,24 @@ class Terminal:
         self._stream.flush()
 
     def end_line(self) -> None:
-        """Go on at the beginning of a line."""
+        """Move to the start of a line."""
         if self._in_line:
             self._stream.write("\n")
             self._stream.flush()
             self._in_line = False
 
     def gap(self) -> None:
-        """An empty line."""
+        """Print an empty line."""
         self.end_line()
         self._stream.write("\n")
         self._stream.flush()
 
-    def _lines(self, text: str, style: str | None = None) -> None:
+    def _print(self, text: str, style: str | None = None) -> None:
         self.end_line()
         clean = _CONTROL.sub("", text)
         self._stream.write(f"{style}{clean}{_PLAIN}\n" if style and self._styled else f"{clean}\n")
         self._stream.flush()
 
 
-def _shows_styles(stream: TextIO) -> bool:
+def _supports_styles(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")

@@ -37,7 +37,7 @@ class DeadLetterCommands:
         """
         return await self._inbox.dead_letters.newest(SHOWN)
 
-    async def command(self, arguments: str, actor_id: int) -> str:
+    async def run(self, arguments: str, actor_id: int) -> str:
         """Carry out what follows `/dead`, and say what came of it.
 
         Args:

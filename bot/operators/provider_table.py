@@ -5,7 +5,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from bot.operators.formatting import format_count, format_duration, format_operator_cost
+from bot.operators.formatting import format_count, format_operator_cost
+from core.durations import format_duration
 from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus
 from services.usage.totals import UsageTotal
 

@@ -2,32 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import date
-from typing import Protocol
 
 from bot.operators.formatting import format_cost, format_count, format_operator_cost
 from core.i18n import Texts
-from services.usage.totals import UsageTotal
-
-
-class UsageSource(Protocol):
-    """The sums."""
-
-    @property
-    def today(self) -> date:
-        """The day in UTC."""
-        ...
-
-    async def of_speaker(self, speaker: str, since: date) -> UsageTotal:
-        """What one asker used."""
-        ...
-
-    async def of_chat(self, chat: str, since: date) -> UsageTotal:
-        """What was used in one chat."""
-        ...
-
-    async def by_provider(self, since: date) -> Mapping[str, UsageTotal]:
-        """What everybody used of each provider."""
-        ...
+from services.usage.totals import UsageTotal, UsageTotals
 
 
 class UsageReports:
@@ -38,7 +16,7 @@ class UsageReports:
         texts: what users are told.
     """
 
-    def __init__(self, accounts: UsageSource, texts: Texts) -> None:
+    def __init__(self, accounts: UsageTotals, texts: Texts) -> None:
         self._accounts = accounts
         self._texts = texts
 

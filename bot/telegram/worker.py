@@ -55,11 +55,9 @@ class JobWorker:
     Args:
         bot: whose jobs.
         dispatcher: handles updates.
-        answering: answers turns again.
         delivery: the way out.
         parts: the parts of albums.
         moderation: sees the messages of moderated groups before anybody answers them.
-        threads: the conversations.
         texts: what users are told.
     """
 
@@ -68,20 +66,20 @@ class JobWorker:
         *,
         bot: Bot,
         dispatcher: Dispatcher,
-        answering: Responder,
+        responder: Responder,
         delivery: Delivery,
         parts: AlbumPartSource,
         moderation: UpdateModerator,
-        threads: TurnStore,
+        turns: TurnStore,
         texts: Texts,
     ) -> None:
         self._bot = bot
         self._dispatcher = dispatcher
-        self._answering = answering
+        self._responder = responder
         self._delivery = delivery
         self._parts = parts
         self._moderation = moderation
-        self._threads = threads
+        self._turns = turns
         self._texts = texts
 
     async def do(self, job: Job) -> None:
@@ -106,7 +104,7 @@ class JobWorker:
         except ValidationError:
             return
         if isinstance(payload, RegenerateTurn):
-            turn = await self._threads.turn(payload.turn)
+            turn = await self._turns.turn(payload.turn)
             if turn is not None:
                 text = self._texts.get(key, payload.speaker.language)
                 place = turn.thread.key
@@ -159,13 +157,13 @@ class JobWorker:
         return [part.message for part in parts if part is not None and part.message is not None]
 
     async def _answer_again(self, again: RegenerateTurn, job: Job) -> None:
-        turn = await self._threads.turn(again.turn)
+        turn = await self._turns.turn(again.turn)
         if turn is None or turn.prompt is None:
             return
         # Now that it has its turn: a second press may have come before the buttons were gone. A job that is done again
         # finds the turn that it made itself to be the latest.
         with suppress(StorageError):
-            latest = await self._threads.last_turn(turn.thread.key)
+            latest = await self._turns.last_turn(turn.thread.key)
             if again.only_latest and latest is not None and latest.id != turn.id and latest.origin != job.id:
                 return
             if turn.status is TurnStatus.SUPERSEDED and (latest is None or latest.origin != job.id):
@@ -179,7 +177,7 @@ class JobWorker:
             chat_title=again.chat_title,
         )
         choice = ModelChoice(again.provider) if again.provider is not None else None
-        await self._answering.answer(incoming, reply_to=again.reply_to, retry_of=turn, choice=choice, origin=job.id)
+        await self._responder.answer(incoming, reply_to=again.reply_to, retry_of=turn, choice=choice, origin=job.id)
 
     async def _say_to_sender(self, update: Update, key: str) -> None:
         """A line to who wrote or pressed."""

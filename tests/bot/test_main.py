@@ -37,14 +37,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append("check")
         return 1
 
-    async def telegram(house: Services) -> int:
-        names.append(f"telegram with {house.settings.providers[0].id}")
+    async def telegram(services: Services) -> int:
+        names.append(f"telegram with {services.infra.settings.providers[0].id}")
         return 0
 
     monkeypatch.setattr("bot.composition.console.run_console", console)
     monkeypatch.setattr("bot.check.run", check)
     # In place of the module itself, so that aiogram is not imported for this.
-    monkeypatch.setitem(sys.modules, "bot.telegram.daemon", SimpleNamespace(run=telegram))
+    monkeypatch.setitem(sys.modules, "bot.composition.telegram", SimpleNamespace(run_daemon=telegram))
     return names
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from aiogram.client.session.aiohttp import AiohttpSession
 
-from bot.telegram import daemon
+from bot.composition import telegram
+from bot.telegram.process import tune_garbage_collection
 from tests.support.bot_harness import BotHarness, close_at_once, staged
 
 
@@ -15,9 +16,9 @@ from tests.support.bot_harness import BotHarness, close_at_once, staged
 def _collector() -> Iterator[None]:
     """Tune the garbage collector as the daemon does, but once: it takes longer than most scenarios."""
     thresholds = gc.get_threshold()
-    daemon._tune_garbage_collection()
+    tune_garbage_collection()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(daemon, "_tune_garbage_collection", lambda: None)
+        patch.setattr(telegram, "tune_garbage_collection", lambda: None)
         yield
     gc.unfreeze()
     gc.set_threshold(*thresholds)

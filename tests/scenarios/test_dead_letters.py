@@ -75,7 +75,7 @@ async def test_a_message_that_fails_again_and_again(stage: BotHarness, trouble: 
     await stage.until(lambda: stage.chat().texts()[-1].startswith("Started a new conversation"))
     await stage.until(lambda: listed.text.startswith("There are no dead letters"))
     assert not listed.labels
-    audit = await stage.house.audit.recent()
+    audit = await stage.services.operators.audit.recent()
     assert [(entry.action, entry.actor_id) for entry in audit] == [("dead.replay", ADMIN)]
 
 

@@ -15,7 +15,7 @@ async def told_admin(stage: BotHarness, command: str) -> str:
 
 async def acts(stage: BotHarness) -> list[tuple[int, str, str | None]]:
     """What the audit log has, oldest first."""
-    entries = await Audit(stage.house.database, stage.house.clock).recent()
+    entries = await Audit(stage.services.infra.database, stage.services.infra.clock).recent()
     return [(entry.actor_id, entry.action, entry.target) for entry in reversed(entries)]
 
 
@@ -36,7 +36,7 @@ async def test_force_and_clear(stage: BotHarness) -> None:
     assert (await told_admin(stage, "/provider force b 10m")).startswith("b is asked first until ")
     assert (await stage.asks("Are you there?")).text == SECOND
     assert "b: forced until" in await told_admin(stage, "/provider")
-    assert (await told_admin(stage, "/provider clear")).startswith("Force and preference are cleared")
+    assert (await told_admin(stage, "/provider clear")).startswith("Cleared the forced and the preferred provider")
     assert (await stage.asks("And now?")).text == FIRST
     assert await acts(stage) == [(ADMIN, "provider.force", "b"), (ADMIN, "provider.clear", None)]
 
@@ -84,7 +84,7 @@ async def test_the_buttons_do_the_same(stage: BotHarness) -> None:
     assert "2. b: forced until " in message.text
     assert (await stage.asks("Are you there?")).text == SECOND
     stage.presses(message, "desk:clear:")
-    await stage.until(lambda: "Force and preference are cleared" in message.text)
+    await stage.until(lambda: "Cleared the forced and the preferred provider" in message.text)
     stage.presses(message, "desk:cooldown:a")
     await stage.until(lambda: "1. a: cooling down until " in message.text)
     stage.presses(message, "desk:reset:a")

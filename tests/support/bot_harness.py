@@ -21,7 +21,7 @@ from aiogram.client.session.aiohttp import AiohttpSession
 from sqlalchemy import func, select
 
 from bot.composition.services import Services, open_services
-from bot.telegram import daemon
+from bot.composition.telegram import run_daemon
 from core.config.settings import load_settings
 from core.db.tables import ThreadRow
 from core.observability.log import configure_logging
@@ -62,7 +62,7 @@ class BotHarness:
         self.first.naming = self.second.naming = answer(NAME)
         self.directory = directory
         self.settings = settings
-        self.house: Services
+        self.services: Services
         self.task: asyncio.Task[int] | None = None
         self._log = io.StringIO()
         self._starts = 0
@@ -115,9 +115,9 @@ class BotHarness:
 
     async def launch(self) -> None:
         """Start the bot without waiting for anything."""
-        self.house = await self._stack.enter_async_context(open_services(load_settings(None, self.environment)))
+        self.services = await self._stack.enter_async_context(open_services(load_settings(None, self.environment)))
         self._starts = len(self.events("bot.started")) + 1
-        self.task = asyncio.create_task(daemon.run(self.house), name="daemon")
+        self.task = asyncio.create_task(run_daemon(self.services), name="daemon")
 
     async def stands(self) -> None:
         """Wait until the bot has started; what keeps it from that is raised."""
@@ -210,7 +210,7 @@ class BotHarness:
         count = select(func.count()).select_from(ThreadRow).where(ThreadRow.name.is_not(None))
         async with asyncio.timeout(8):
             while True:
-                async with self.house.database.reading() as session:
+                async with self.services.infra.database.reading() as session:
                     if await session.scalar(count) == threads:
                         return
                 await asyncio.sleep(0.02)

@@ -47,7 +47,7 @@ class ModeratedGroup:
 
     async def open(self, mode: Mode = Mode.ENFORCE, **choices: Any) -> "ModeratedGroup":  # noqa: ANN401 - the settings' fields
         """Moderate it, and make MEMBER an established member."""
-        database, clock = self.stage.house.database, SystemClock()
+        database, clock = self.stage.services.infra.database, SystemClock()
         await GroupStore(database, clock).put(GroupSettings(self.id, mode=mode, **choices))
         async with database.session() as session:
             long_ago = clock.now() - timedelta(days=30)

@@ -14,25 +14,25 @@ from core.i18n import Texts
 
 
 def dead_letters_router(
-    *, admin_ids: frozenset[int], desk: DeadLetterCommands, delivery: Delivery, texts: Texts
+    *, admin_ids: frozenset[int], commands: DeadLetterCommands, delivery: Delivery, texts: Texts
 ) -> Router:
     """The handlers of the dead letters."""
     router = Router(name="dead")
 
     async def keyboard() -> InlineKeyboardMarkup | None:
-        return letters_keyboard([letter.id for letter in await desk.newest()])
+        return letters_keyboard([letter.id for letter in await commands.newest()])
 
     @router.message(Command("dead"), FromAdmin(admin_ids))
     async def dead(message: Message, command: CommandObject) -> None:
         actor = message.from_user
         if actor is not None:
-            await reply_to(delivery, message, await desk.command(command.args or "", actor.id), await keyboard())
+            await reply_to(delivery, message, await commands.run(command.args or "", actor.id), await keyboard())
 
     @router.callback_query(Letter.filter(), FromAdmin(admin_ids))
     async def pressed(query: CallbackQuery, callback_data: Letter) -> None:
         await delivery.answer_callback(query.id)
-        said = await desk.command(f"{callback_data.act} {callback_data.number}", query.from_user.id)
-        text = f"{await desk.command('', query.from_user.id)}\n\n{said}"
+        said = await commands.run(f"{callback_data.act} {callback_data.number}", query.from_user.id)
+        text = f"{await commands.run('', query.from_user.id)}\n\n{said}"
         message = query.message
         if message is not None and not isinstance(message, InaccessibleMessage):
             markup = await keyboard()

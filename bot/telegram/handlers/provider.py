@@ -4,7 +4,7 @@ from aiogram import Router
 from aiogram.filters import Command, CommandObject, Filter
 from aiogram.types import CallbackQuery, InaccessibleMessage, Message, User
 
-from bot.operators.provider import ProviderAdmin
+from bot.operators.provider import ProviderCommands
 from bot.telegram.answers.keyboards import Desk, desk_keyboard
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
@@ -28,7 +28,7 @@ class FromAdmin(Filter):
 def provider_router(
     *,
     admin_ids: frozenset[int],
-    desk: ProviderAdmin,
+    commands: ProviderCommands,
     fallback: LLMProviderFallback,
     delivery: Delivery,
     texts: Texts,
@@ -43,13 +43,13 @@ def provider_router(
         actor = message.from_user
         if actor is None:
             return
-        await reply_to(delivery, message, await desk.command(command.args or "", actor.id), keyboard)
+        await reply_to(delivery, message, await commands.run(command.args or "", actor.id), keyboard)
 
     @router.callback_query(Desk.filter(), FromAdmin(admin_ids))
     async def pressed(query: CallbackQuery, callback_data: Desk) -> None:
         await delivery.answer_callback(query.id)
-        said = await desk.command(f"{callback_data.act} {callback_data.provider}".strip(), query.from_user.id)
-        table = await desk.command("", query.from_user.id) if callback_data.act else None
+        said = await commands.run(f"{callback_data.act} {callback_data.provider}".strip(), query.from_user.id)
+        table = await commands.run("", query.from_user.id) if callback_data.act else None
         text = said if table is None else f"{table}\n\n{said}"
         message = query.message
         if message is not None and not isinstance(message, InaccessibleMessage):

@@ -57,7 +57,6 @@ class UpdateIngest:
         parts: keeps the parts of albums.
         clock: tells when an album of a group is forgotten.
         moderation: knows which groups are moderated.
-        guests: who is let in.
     """
 
     def __init__(
@@ -68,13 +67,13 @@ class UpdateIngest:
         parts: AlbumPartStore,
         clock: Clock,
         moderation: ModerationScope,
-        guests: AccessList,
+        access: AccessList,
     ) -> None:
         self._bot = bot
         self._inbox = inbox
         self._parts = parts
         self._moderation = moderation
-        self._guests = guests
+        self._access = access
         self._albums = AlbumBuffer(clock)
 
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
@@ -121,7 +120,7 @@ class UpdateIngest:
     async def _job(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Job | None:
         """What is to be done about an update, if anything: most of what people in a group say is not for the bot."""
         is_moderated = await self._moderation.concerns(update)
-        if not self._guests.admits(update):
+        if not self._access.admits(update):
             log.info("update.not_admitted", update_id=update.update_id)
             if self._is_to_be_told(update):
                 return self._turned_away(raw, "not-allowed")

@@ -4,6 +4,7 @@ The library's own polling confirms a batch when it spawns its handlers, and one 
 whole batch for ever. Here each update is parsed by itself, and what cannot be parsed is put aside.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -20,8 +21,10 @@ from aiogram.methods import TelegramMethod
 
 from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.updates import UPDATE_TYPES
+from core.background import cancel_and_wait, wait_first
 from core.clock import Clock
 from core.errors import StartupError, StorageError
+from services.inbox.replicas import Replicas
 
 log = structlog.get_logger()
 
@@ -126,3 +129,22 @@ class Poller:
                 pause = min(2.0 ** min(self._failures, 10) / 2, LONGEST_PAUSE_S)
                 log.warning("intake.failed", reason=describe_api_error(error), failures=self._failures, pause_s=pause)
                 return pause
+
+
+async def poll_while_leading(replicas: Replicas, poller: Poller) -> None:
+    """Poll while this replica holds the right to poll; replicas with the same token stand by.
+
+    Raises:
+        StartupError: the token is no longer accepted, or a process outside polls with it.
+    """
+    while True:
+        async with replicas.lead() as lost:
+            polling = asyncio.create_task(poller.run(), name="poller")
+            try:
+                await wait_first(polling, lost)
+            finally:
+                # Before the right to poll is released: two pollers interrupt each other.
+                await cancel_and_wait(polling)
+            if not polling.cancelled():
+                polling.result()
+            log.warning("intake.lead_lost")

@@ -1,5 +1,6 @@
 """Updates come in by webhook: stored, and only then answered with 200. Every replica serves it."""
 
+import asyncio
 import hmac
 import json
 from typing import Any
@@ -53,6 +54,19 @@ class Webhook:
     def route(self) -> Route:
         """What the web side serves. It keeps its own door."""
         return Route("POST", urlsplit(self._url).path or "/", self._deliver, guarded=False)
+
+    async def receive(self, bot: Bot, clock: Clock, sink: Sink) -> None:
+        """Register the webhook and pass deliveries to `sink` until cancelled.
+
+        Raises:
+            StartupError: Telegram refuses the token or the URL.
+        """
+        self.open(sink)
+        try:
+            await self.announce(bot, clock)
+            await asyncio.Event().wait()
+        finally:
+            self.close()
 
     def open(self, sink: Sink) -> None:
         """Hand over to `sink` what comes from now on; it returns when that is stored, and raises StorageError else."""

@@ -7,17 +7,18 @@ from aiogram import Router
 from aiogram.filters import Command, CommandObject
 from aiogram.types import Message
 
+from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
 from bot.telegram.moderation.handlers import ByAdmins
 from bot.telegram.moderation.labels import label
-from bot.telegram.moderation.services import ModerationServices
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.message import MediaKind
 from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
 from services.moderation.domain.settings import GroupSettings
+from services.moderation.records.groups import GroupStore
 
 Option = TypeVar("Option")
 
@@ -30,10 +31,12 @@ NEWCOMER_MEDIA = (
 )  # fmt: skip
 
 
-def rules_router(*, moderation: ModerationServices, cards: SettingsCard, delivery: Delivery, texts: Texts) -> Router:
+def rules_router(
+    *, groups: GroupStore, admins: GroupAdmins, cards: SettingsCard, delivery: Delivery, texts: Texts
+) -> Router:
     """The handler of the rules."""
     router = Router(name="rules")
-    admins = ByAdmins(moderation)
+    by_admins = ByAdmins(admins)
 
     @router.message(Command("rules"))
     async def rules(message: Message, command: CommandObject) -> None:
@@ -43,7 +46,7 @@ def rules_router(*, moderation: ModerationServices, cards: SettingsCard, deliver
         settings = await cards.settings_at(message)
         language = settings.language
         words = settings.house_rules or texts.get("moderation-rules-none", language)
-        if not await admins.wrote(message):
+        if not await by_admins.wrote(message):
             await reply_to(delivery, message, texts.get("moderation-rules-for-members", language, words=words))
             return
         what, _, value = (command.args or "").partition(" ")
@@ -54,7 +57,7 @@ def rules_router(*, moderation: ModerationServices, cards: SettingsCard, deliver
             return
         changed = changed_by(settings, what.lower(), value.strip())
         if changed is not None:
-            await moderation.groups.put(changed)
+            await groups.put(changed)
         key = "moderation-rules-usage" if changed is None else "moderation-rules-saved"
         await reply_to(delivery, message, texts.get(key, language))
 

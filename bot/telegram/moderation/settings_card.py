@@ -7,33 +7,37 @@ from aiogram.types import InlineKeyboardMarkup, Message
 from bot.telegram.api.messages import message_speaker
 from bot.telegram.moderation.keyboards import settings_keyboard
 from bot.telegram.moderation.labels import label
-from bot.telegram.moderation.services import ModerationServices
 from core.i18n import LAST_RESORT, Texts
-from core.messages import Surface, chat_ref
 from services.moderation.domain.settings import GroupSettings
+from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.judging.judge import CONTEXT
+from services.moderation.records.counts import DailyCounts
+from services.moderation.records.groups import GroupStore
 from services.usage.totals import UsageTotals
 
 STATISTICS_DAYS = 30
 
 
 class SettingsCard:
-    """Puts it into words.
+    """Words the settings and the statistics of a group."""
 
-    Args:
-        moderation: where it is known.
-        texts: the words.
-        accounts: know what judging cost.
-    """
-
-    def __init__(self, moderation: ModerationServices, texts: Texts, accounts: UsageTotals) -> None:
-        self._moderation = moderation
+    def __init__(
+        self,
+        groups: GroupStore,
+        consent: RemoteJudgingConsent,
+        counts: DailyCounts,
+        totals: UsageTotals,
+        texts: Texts,
+    ) -> None:
+        self._groups = groups
+        self._consent = consent
+        self._counts = counts
+        self._totals = totals
         self._texts = texts
-        self._accounts = accounts
 
     async def settings_at(self, message: Message) -> GroupSettings:
         """The settings of a group; of one that nobody has set anything in, what it would begin with."""
-        known = await self._moderation.groups.read(message.chat.id)
+        known = await self._groups.read(message.chat.id)
         if known is not None:
             return known
         spoken = (message_speaker(message).language or LAST_RESORT).partition("-")[0]
@@ -43,7 +47,7 @@ class SettingsCard:
     async def card(self, settings: GroupSettings) -> tuple[str, InlineKeyboardMarkup]:
         """All settings, and the buttons that change them."""
         texts, language = self._texts, settings.language
-        remote = await self._moderation.privacy.is_allowed(settings)
+        remote = await self._consent.is_allowed(settings)
 
         def answer(*, is_so: bool) -> str:
             return texts.get("moderation-yes" if is_so else "moderation-no", language)
@@ -67,9 +71,9 @@ class SettingsCard:
     async def statistics(self, settings: GroupSettings) -> str:
         """The figures of the last weeks."""
         texts, language = self._texts, settings.language
-        figures = await self._moderation.statistics.total(settings.group_id, STATISTICS_DAYS)
-        since = self._accounts.today - timedelta(days=STATISTICS_DAYS - 1)
-        used = await self._accounts.of_purpose(chat_ref(Surface.TELEGRAM, settings.group_id), CONTEXT, since)
+        figures = await self._counts.total(settings.group_id, STATISTICS_DAYS)
+        since = self._totals.today - timedelta(days=STATISTICS_DAYS - 1)
+        used = await self._totals.of_purpose(f"telegram:{settings.group_id}", CONTEXT, since)
         key = "moderation-cost-partly" if used.unpriced else "moderation-cost"
         cost = texts.get(key, language, dollars=f"{used.cost_usd:.4f}", unpriced=used.unpriced)
         return texts.get(

@@ -4,6 +4,7 @@ from aiogram import Router
 from aiogram.filters import Command, CommandObject
 from aiogram.types import CallbackQuery, Message
 
+from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
@@ -12,10 +13,10 @@ from bot.telegram.moderation.handlers import ByAdmins
 from bot.telegram.moderation.keyboards import Choose, rules_keyboard
 from bot.telegram.moderation.labels import label
 from bot.telegram.moderation.rules_handlers import switched
-from bot.telegram.moderation.services import ModerationServices
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
+from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.records.groups import GroupStore
 
 NUMBERS = {"budget": (0, 100_000), "reports": (1, 100)}
@@ -23,11 +24,18 @@ NUMBERS = {"budget": (0, 100_000), "reports": (1, 100)}
 
 
 def moderation_settings_router(
-    *, moderation: ModerationServices, cards: SettingsCard, delivery: Delivery, texts: Texts, starts_dry: bool
+    *,
+    groups: GroupStore,
+    admins: GroupAdmins,
+    consent: RemoteJudgingConsent,
+    cards: SettingsCard,
+    delivery: Delivery,
+    texts: Texts,
+    starts_dry: bool,
 ) -> Router:
     """The handlers of the settings."""
     router = Router(name="moderation settings")
-    admins, groups = ByAdmins(moderation), moderation.groups
+    by_admins = ByAdmins(admins)
 
     async def say(message: Message, key: str, language: str | None, **arguments: str | int) -> None:
         await reply_to(delivery, message, texts.get(key, language, **arguments))
@@ -38,7 +46,7 @@ def moderation_settings_router(
             await say(message, "moderation-switched-off", settings.language)
             return
         said = [label(texts, settings.language, "moderation-on", mode)]
-        if await moderation.staff.lacks(message.chat.id):
+        if await admins.lacks(message.chat.id):
             said.append(texts.get("moderation-needs-rights", settings.language))
         await reply_to(delivery, message, "\n\n".join(said))
 
@@ -57,7 +65,7 @@ def moderation_settings_router(
         if not is_group(message):
             await say(message, "moderation-groups-only", spoken)
             return
-        if not await admins.wrote(message):
+        if not await by_admins.wrote(message):
             await say(message, "moderation-admins-only", spoken)
             return
         settings = await cards.settings_at(message)
@@ -76,14 +84,20 @@ def moderation_settings_router(
             case _:
                 await say(message, "moderation-usage", settings.language)
 
-    router.include_router(_buttons(moderation, cards, delivery, texts))
+    router.include_router(_buttons(groups, by_admins, consent, cards, delivery, texts))
     return router
 
 
-def _buttons(moderation: ModerationServices, cards: SettingsCard, delivery: Delivery, texts: Texts) -> Router:
+def _buttons(
+    groups: GroupStore,
+    admins: ByAdmins,
+    consent: RemoteJudgingConsent,
+    cards: SettingsCard,
+    delivery: Delivery,
+    texts: Texts,
+) -> Router:
     """The handler of the buttons under the settings."""
     router = Router(name="moderation buttons")
-    admins, groups = ByAdmins(moderation), moderation.groups
 
     async def send_cards_to(query: CallbackQuery, settings: GroupSettings, group: str) -> GroupSettings | None:
         """Whether an admin can have the cards: they can if the bot may write to them."""
@@ -103,7 +117,7 @@ def _buttons(moderation: ModerationServices, cards: SettingsCard, delivery: Deli
             return
         settings, what, value = await cards.settings_at(message), callback_data.what, callback_data.value
         if what == "remote":
-            settings = await moderation.privacy.switch(settings, allowed=value == "1")
+            settings = await consent.switch(settings, allowed=value == "1")
         elif (what, value) == ("cards", "me"):
             changed = await send_cards_to(query, settings, message.chat.full_name)
             if changed is None:

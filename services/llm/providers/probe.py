@@ -5,10 +5,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from core.clock import Clock
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.catalog import Catalog, CatalogError
 
+log = structlog.get_logger()
+
+STARTUP_TIMEOUT_S = 5.0
 _OTHER_WRITINGS = r"(:latest|-latest|-\d{8}|-\d{4}-\d{2}-\d{2})?"
 """Ollama lists `llama3.2` as `llama3.2:latest`; others list an alias under the dated name that it stands for."""
 
@@ -71,3 +76,15 @@ async def probe_providers(
         return ProbeResult(provider, models, reason, clock.monotonic() - began)
 
     return tuple(await asyncio.gather(*map(ask, providers)))
+
+
+async def log_unavailable_providers(catalog: Catalog, providers: Sequence[ProviderSettings], clock: Clock) -> None:
+    """Log which providers do not answer or lack a configured model. Each is used once it is back."""
+    probes = await probe_providers(catalog, providers, STARTUP_TIMEOUT_S, clock)
+    for probe in probes:
+        if probe.reason is not None:
+            log.warning("provider.silent", provider=probe.provider.id, reason=probe.reason)
+        elif not probe.ready:
+            log.warning("provider.lacks_model", provider=probe.provider.id, models=probe.unlisted)
+    if not any(probe.ready for probe in probes):
+        log.error("bot.no_provider_answers", detail="messages are answered once a provider is back")

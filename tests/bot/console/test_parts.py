@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bot.console import chat as talk
-from bot.console.chat import language_of, speaker_of
+from bot.console.chat import current_speaker, environment_language
 from bot.console.input import PipedInput
 from bot.console.terminal import Terminal
 from core.config.providers import ProviderKind, ProviderSettings
@@ -36,7 +36,7 @@ class FakeTerminal(io.StringIO):
 )
 def test_the_language_is_the_environments(environ: dict[str, str], language: str | None) -> None:
     """As an IETF tag, which texts are asked for by."""
-    assert language_of(environ) == language
+    assert environment_language(environ) == language
 
 
 def test_a_user_without_a_name_is_you(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_a_user_without_a_name_is_you(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError("uid not found: 12345")
 
     monkeypatch.setattr(talk.getpass, "getuser", nameless)
-    assert speaker_of({}).name == "you"
+    assert current_speaker({}).name == "you"
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ import pytest
 from sqlalchemy import text as sql
 from structlog.testing import capture_logs
 
-from bot.operators.formatting import format_duration, parse_duration
-from bot.operators.provider import NOT_AUDITED, TEST_TOKENS, ProviderAdmin
-from bot.operators.provider_table import ALONE
+from bot.operators.provider import NOT_AUDITED, ProviderCommands
+from bot.operators.provider_table import ALONE, provider_table
 from core.config.providers import ProviderKind, ProviderSettings
 from core.db.database import Database
+from core.durations import format_duration, parse_duration
 from core.redis.client import open_redis
 from services.admin.audit import Audit, AuditEntry
+from services.admin.providers import TEST_TOKENS, ProviderAdmin
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.shared_state import SharedRouting
@@ -43,10 +44,10 @@ UNSET = provider("c", missing="C_API_KEY is not set")
 
 
 @dataclass(frozen=True, slots=True)
-class Office:
-    """A desk and what it acts on."""
+class ProviderHarness:
+    """The commands and the services that they act on."""
 
-    desk: ProviderAdmin
+    commands: ProviderCommands
     fallback: LLMProviderFallback
     shared: SharedRouting
     audit: Audit
@@ -54,14 +55,17 @@ class Office:
     clock: ManualClock
 
     async def says(self, arguments: str) -> str:
-        return await self.desk.command(arguments, ADMIN)
+        return await self.commands.run(arguments, ADMIN)
 
     def status(self, name: str) -> ProviderStatus:
         return next(each for each in self.fallback.get_provider_status().providers if each.provider == name)
 
+    def table(self) -> str:
+        return provider_table(self.fallback.get_provider_status(), self.clock.time())
+
     def block(self, name: str) -> list[str]:
         """The lines of the table about one provider."""
-        blocks = self.desk.table().split("\n\n")
+        blocks = self.table().split("\n\n")
         found = next(block for block in blocks if block.partition(". ")[2].startswith(f"{name}:"))
         return [line.strip() for line in found.splitlines()]
 
@@ -79,7 +83,9 @@ class Office:
 
 
 @asynccontextmanager
-async def office(tmp_path: Path, *providers: ProviderSettings, connected: bool = True) -> AsyncIterator[Office]:
+async def office(
+    tmp_path: Path, *providers: ProviderSettings, connected: bool = True
+) -> AsyncIterator[ProviderHarness]:
     """A desk over a database and the embedded store."""
     clock = ManualClock()
     async with AsyncExitStack() as stack:
@@ -97,12 +103,12 @@ async def office(tmp_path: Path, *providers: ProviderSettings, connected: bool =
         fallback = LLMProviderFallback(providers or (A, B, UNSET), shared, clock)
         audit = Audit(database, clock)
         accounts = UsageTotals(database, UsageLedger(database, clock), clock)
-        desk = ProviderAdmin(fallback, builder, audit, accounts, clock)
-        yield Office(desk, fallback, shared, audit, database, clock)
+        commands = ProviderCommands(ProviderAdmin(fallback, builder, audit, accounts, clock), clock)
+        yield ProviderHarness(commands, fallback, shared, audit, database, clock)
 
 
 @pytest.fixture
-async def three(tmp_path: Path) -> AsyncIterator[Office]:
+async def three(tmp_path: Path) -> AsyncIterator[ProviderHarness]:
     """A desk over a, b, and c which is not configured; it is 08:00 UTC."""
     async with office(tmp_path) as made:
         assert made.clock.now().hour == 8
@@ -165,7 +171,7 @@ class TestDurations:
 class TestTable:
     """`/provider` without anything after it."""
 
-    async def test_each_state_is_told_with_what_belongs_to_it(self, three: Office) -> None:
+    async def test_each_state_is_told_with_what_belongs_to_it(self, three: ProviderHarness) -> None:
         """By the states that the service itself brings about, one after the other."""
         assert three.block("a") == ["1. a: healthy", "models: m, n"]
         assert three.block("c") == ["3. c: not configured: C_API_KEY is not set", "models: m, n"]
@@ -189,7 +195,7 @@ class TestTable:
         assert three.block("a")[0] == "1. a: forced until 08:09 UTC (1m 30s left)"
         assert "last error: no output within 12 s" in three.block("a")
 
-    async def test_an_end_on_another_day_has_its_date(self, three: Office) -> None:
+    async def test_an_end_on_another_day_has_its_date(self, three: ProviderHarness) -> None:
         await three.says("force a 20h")
         assert three.block("a")[0] == "1. a: forced until 2027-01-16 04:00 UTC (20h left)"
 
@@ -203,7 +209,7 @@ class TestTable:
         ],
     )
     async def test_latency_is_the_median_and_the_95th_percentile(
-        self, three: Office, latencies: Sequence[float], said: str | None
+        self, three: ProviderHarness, latencies: Sequence[float], said: str | None
     ) -> None:
         for latency in latencies:
             three.fallback.succeeded("a", "test", began=three.clock.time(), prefer=False, first_output_s=latency)
@@ -211,10 +217,10 @@ class TestTable:
         assert shown == ([said] if said else [])
         assert (f"{len(latencies)} requests, 0 failed" in three.block("a")) is (len(latencies) > 1)
 
-    async def test_a_replica_that_is_alone_says_so(self, tmp_path: Path, three: Office) -> None:
-        assert ALONE not in three.desk.table()
+    async def test_a_replica_that_is_alone_says_so(self, tmp_path: Path, three: ProviderHarness) -> None:
+        assert ALONE not in three.table()
         async with office(tmp_path / "other", connected=False) as alone:
-            assert alone.desk.table().endswith(ALONE)
+            assert alone.table().endswith(ALONE)
             assert (await alone.says("force b")).endswith(ALONE)
             assert await alone.candidates() == ["b", "a"]
 
@@ -222,9 +228,9 @@ class TestTable:
 class TestCommand:
     """What follows `/provider`."""
 
-    async def test_force_asks_a_provider_first_while_it_lasts(self, three: Office) -> None:
+    async def test_force_asks_a_provider_first_while_it_lasts(self, three: ProviderHarness) -> None:
         said = await three.says("force b 10m")
-        assert said == "b is asked first until 08:10 UTC (10m left). Should it fail, the others follow."
+        assert said == "b is asked first until 08:10 UTC (10m left). If it fails, the others follow."
         assert await three.candidates() == ["b", "a"]
         three.clock.shift(601)
         assert await three.candidates() == ["a", "b"]
@@ -239,31 +245,35 @@ class TestCommand:
             ("  force   b   90s ", 90),
         ],
     )
-    async def test_how_a_force_may_be_written(self, three: Office, arguments: str, seconds: float) -> None:
+    async def test_how_a_force_may_be_written(self, three: ProviderHarness, arguments: str, seconds: float) -> None:
         await three.says(arguments)
         assert three.status("b").until == three.clock.time() + seconds
 
-    async def test_clear_ends_force_and_preference_but_no_cooldown(self, three: Office) -> None:
+    async def test_clear_ends_force_and_preference_but_no_cooldown(self, three: ProviderHarness) -> None:
         await three.says("cooldown a")
         await three.says("force a")
         await three.fallback.report_provider_success("b", "test")
-        assert "cleared" in await three.says("clear")
+        assert "Cleared" in await three.says("clear")
         status = three.fallback.get_provider_status()
         assert (status.forced, status.preferred) == (None, None)
         assert three.status("a").state is ProviderState.COOLING
 
-    async def test_cooldown_puts_a_provider_last_and_reset_ends_that(self, three: Office) -> None:
+    async def test_cooldown_puts_a_provider_last_and_reset_ends_that(self, three: ProviderHarness) -> None:
         assert "until 08:05 UTC (5m left)" in await three.says("cooldown a")
         assert await three.candidates() == ["b", "a"]
         assert three.block("a")[0] == "1. a: cooling down until 08:05 UTC (5m left): set by an admin"
         assert "a is reset" in await three.says("reset a")
         assert await three.candidates() == ["a", "b"]
 
-    async def test_a_shorter_cooldown_does_not_shorten_and_the_answer_says_until_when(self, three: Office) -> None:
+    async def test_a_shorter_cooldown_does_not_shorten_and_the_answer_says_until_when(
+        self, three: ProviderHarness
+    ) -> None:
         await three.says("cooldown a 1h")
         assert "until 09:00 UTC (1h left)" in await three.says("cooldown a 1m")
 
-    async def test_a_forced_provider_that_is_cooled_stays_first_and_the_answer_says_so(self, three: Office) -> None:
+    async def test_a_forced_provider_that_is_cooled_stays_first_and_the_answer_says_so(
+        self, three: ProviderHarness
+    ) -> None:
         await three.says("force a 10m")
         assert "it is forced until 08:10 UTC" in await three.says("cooldown a")
         assert await three.candidates() == ["a", "b"]
@@ -287,7 +297,7 @@ class TestCommand:
         ],
     )
     async def test_what_is_not_understood_is_answered_with_the_usage_and_the_known_ids(
-        self, three: Office, arguments: str
+        self, three: ProviderHarness, arguments: str
     ) -> None:
         before = three.shared.routing
         said = await three.says(arguments)
@@ -298,7 +308,9 @@ class TestCommand:
         assert await three.audited() == []
 
     @pytest.mark.parametrize("verb", ["force", "test", "cooldown", "reset"])
-    async def test_nothing_is_done_with_a_provider_that_is_not_configured(self, three: Office, verb: str) -> None:
+    async def test_nothing_is_done_with_a_provider_that_is_not_configured(
+        self, three: ProviderHarness, verb: str
+    ) -> None:
         before = three.shared.routing
         assert await three.says(f"{verb} c") == "c is not configured: C_API_KEY is not set."
         assert three.shared.routing is before
@@ -381,7 +393,7 @@ class TestAudit:
                 ("provider.clear", None, None),
             ]
 
-    async def test_an_act_that_cannot_be_noted_happens_and_says_so(self, three: Office) -> None:
+    async def test_an_act_that_cannot_be_noted_happens_and_says_so(self, three: ProviderHarness) -> None:
         """In an outage of the database an admin must be able to act all the same."""
         async with three.database.session() as session:
             await session.execute(sql("DROP TABLE audit"))

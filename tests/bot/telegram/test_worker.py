@@ -92,8 +92,8 @@ class House:
             mode="off", providers=["first", "second"],
         )  # fmt: skip
         self.backstage = JobWorker(
-            bot=traffic.bot, dispatcher=self.handled.dispatcher, answering=answering, delivery=delivery,
-            parts=self.parts, moderation=self.moderator, threads=self.threads, texts=texts,
+            bot=traffic.bot, dispatcher=self.handled.dispatcher, responder=answering, delivery=delivery,
+            parts=self.parts, moderation=self.moderator, turns=self.threads, texts=texts,
         )  # fmt: skip
 
     async def do(self, job: Job) -> None:

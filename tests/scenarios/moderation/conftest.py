@@ -28,7 +28,7 @@ async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bot
 async def calm(running: BotHarness) -> BotHarness:
     """The same, with judges that say that all is well unless a scenario has them say something else."""
     for provider in ("a", "b"):
-        await running.house.desk.command(f"reset {provider}", 1)
+        await running.services.operators.providers.run(f"reset {provider}", 1)
     for server in (running.first, running.second):
         server._script.clear()
         server.default = verdict("ok", 99)

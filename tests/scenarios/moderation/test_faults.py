@@ -33,7 +33,7 @@ def silence(group: ModeratedGroup) -> None:
 
 async def waiting(group: ModeratedGroup) -> int:
     """How many messages of the group wait to be judged again."""
-    async with group.stage.house.database.reading() as session:
+    async with group.stage.services.infra.database.reading() as session:
         rows = await session.scalars(select(ModerationPendingRow).where(ModerationPendingRow.group_id == group.id))
         return len(rows.all())
 
@@ -89,10 +89,10 @@ async def test_what_waits_is_judged_when_a_provider_is_back(group: ModeratedGrou
     assert told(group, OUTAGE) == 1
     assert await waiting(group) == 2
 
-    await group.stage.house.desk.command("reset a", 1)
+    await group.stage.services.operators.providers.run("reset a", 1)
     group.stage.first.default = verdict("ok", 99)
     group.stage.first.script(verdict("gambling", 95, "at the casino"))
-    async with group.stage.house.database.session() as session:
+    async with group.stage.services.infra.database.session() as session:
         now = SystemClock().now() - timedelta(seconds=1)
         for message, due_at in ((scam, now - timedelta(seconds=9)), (harmless, now)):
             row = ModerationPendingRow
@@ -129,9 +129,9 @@ async def test_one_content_filter_refuses_and_the_other_judges(group: ModeratedG
 
 async def test_the_budget_of_the_day_is_used_up(group: ModeratedGroup) -> None:
     """It is told once; the local score still points at what looks bad."""
-    settings = await GroupStore(group.stage.house.database, SystemClock()).read(group.id)
+    settings = await GroupStore(group.stage.services.infra.database, SystemClock()).read(group.id)
     assert settings is not None
-    await GroupStore(group.stage.house.database, SystemClock()).change(settings, budget=1)
+    await GroupStore(group.stage.services.infra.database, SystemClock()).change(settings, budget=1)
     await group.stage.quiet(1.1)
     await group.look(QUESTION)
     await group.look(f"{QUESTION} It is cold.")

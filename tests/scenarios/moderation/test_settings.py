@@ -21,7 +21,7 @@ def fresh(calm: BotHarness) -> ModeratedGroup:
 
 async def known(group: ModeratedGroup) -> GroupSettings:
     """What the database holds."""
-    settings = await GroupStore(group.stage.house.database, SystemClock()).read(group.id)
+    settings = await GroupStore(group.stage.services.infra.database, SystemClock()).read(group.id)
     assert settings is not None
     return settings
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from bot.composition.services import open_services
-from bot.telegram.daemon import run
+from bot.composition.telegram import run_daemon
 from core.clock import SystemClock
 from core.config.settings import load_settings
 from core.observability.log import configure_logging
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     settings.for_daemon()
 
     async def serve() -> int:
-        async with open_services(settings, FastClock()) as house:
-            return await run(house)
+        async with open_services(settings, FastClock()) as services:
+            return await run_daemon(services)
 
     return asyncio.run(serve())

@@ -63,9 +63,9 @@ class Entrance:
         chats: frozenset[int] = frozenset(),
     ) -> None:
         self.shelf, self.parts, self.moderator = Shelf(), Parts(), StubModerator()
-        guests = AccessList(users=users, chats=chats)
+        access = AccessList(users=users, chats=chats)
         self.doorway = UpdateIngest(
-            bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, moderation=self.moderator, guests=guests
+            bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, moderation=self.moderator, access=access
         )
 
     async def take(self, *contents: JsonObject) -> None:

@@ -1,0 +1,61 @@
+"""Builds the durable inbox: beside the SQLite file, or in the PostgreSQL database that replicas share."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import URL, make_url
+
+from bot.composition.services import Infrastructure
+from core.db.database import resolve_url
+from services.inbox.album_parts import AlbumParts
+from services.inbox.crash_counts import CrashCounter
+from services.inbox.dbos_queue import JobQueue
+from services.inbox.dead_letters import DeadLetters
+from services.inbox.inbox import Inbox
+from services.inbox.replicas import FileLock, PostgresReplicas, Replicas, replica_name
+from services.inbox.sent_messages import SentMessages
+
+INBOX_FILE = "inbox.db"
+
+
+@dataclass(frozen=True, slots=True)
+class InboxServices:
+    """The durable inbox, and the processes that share it."""
+
+    inbox: Inbox
+    replicas: Replicas
+
+
+@asynccontextmanager
+async def open_inbox(infra: Infrastructure, bot_id: int) -> AsyncGenerator[InboxServices]:
+    """Open the inbox of a bot.
+
+    Raises:
+        StartupError: another process uses DATA_DIR, or the database cannot be used.
+    """
+    settings, clock, database = infra.settings, infra.clock, infra.database
+    url = make_url(resolve_url(settings))
+    async with AsyncExitStack() as stack:
+        replicas: Replicas
+        if url.get_backend_name() == "sqlite":
+            lock = FileLock(settings.data_dir / "inbox.lock", clock)
+            await lock.claim()
+            stack.callback(lock.release)
+            replica, replicas = "local", lock
+            url = URL.create("sqlite", database=str((settings.data_dir / INBOX_FILE).absolute()))
+        else:
+            replica = replica_name()
+            conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            replicas = PostgresReplicas(conninfo, replica, str(bot_id), clock)
+        inbox = Inbox(
+            lambda run: JobQueue(url, f"inbox-{bot_id}", replica, run),
+            CrashCounter(database, clock),
+            DeadLetters(database, clock),
+            SentMessages(database, clock),
+            AlbumParts(database, clock),
+            clock,
+        )
+        await inbox.start()
+        stack.push_async_callback(inbox.queue.close)
+        yield InboxServices(inbox, replicas)

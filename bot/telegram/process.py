@@ -1,0 +1,39 @@
+"""Limits of the daemon's process: threads, open files, garbage collection."""
+
+import asyncio
+import gc
+import resource
+from concurrent.futures import ThreadPoolExecutor
+
+OPEN_FILES = 65_536
+THREADS = 64
+"""Of the event loop's default executor. While a database is unreachable, attempts to connect occupy some of them, and
+each host name look-up needs one. asyncio's default is four more than there are cores."""
+GC_THRESHOLDS = (50_000, 50, 100)
+"""The imports leave half a million long-lived objects. Measured: the default thresholds doubled aiogram's cost of an
+update, and a full collection paused the process for 129 ms."""
+
+
+def enlarge_thread_pool() -> None:
+    """Give the running event loop a default executor of `THREADS` threads."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
+
+
+def raise_open_files_limit() -> None:
+    """Raise the soft limit of open files up to `OPEN_FILES`: each answer in progress holds a connection.
+
+    The usual soft limit of 1,024 is meant for programs that use `select`; beyond it connections fail, and the failures
+    would be blamed on providers.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems report no hard limit and refuse to set an infinite one.
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if wanted > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def tune_garbage_collection() -> None:
+    """Exempt the objects that exist now from collection, and collect less often. Call after the imports."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)

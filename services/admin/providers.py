@@ -1,0 +1,204 @@
+"""Operator acts on providers: force, clear, cooldown, reset, test. Each act is recorded in the audit log."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+import structlog
+from pydantic_ai.direct import model_request
+from pydantic_ai.exceptions import ModelRequestTimeout
+from pydantic_ai.messages import ModelRequest, ModelResponse
+from pydantic_ai.settings import ModelSettings
+
+from core.clock import Clock
+from core.config.providers import ProviderSettings
+from core.durations import format_duration
+from core.errors import StorageError
+from services.admin.audit import Audit
+from services.llm.models.streams import emptiness, is_answer
+from services.llm.providers.builder import ModelBuilder
+from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.outcomes import EmptyAnswer, Fault, Outcome, classify
+from services.llm.routing.status import ProviderStatus, ServiceStatus
+from services.usage.totals import UsageTotal
+
+log = structlog.get_logger()
+
+FORCE_S = 1800.0
+"""Duration of a force without one of its own."""
+TEST_QUESTION = "Reply with the one word OK."
+TEST_TOKENS = 16
+"""The least that every provider accepts; some refuse a limit of one token."""
+
+
+class UsageByProvider(Protocol):
+    """Usage of all replicas."""
+
+    @property
+    def today(self) -> date:
+        """The current day in UTC."""
+        ...
+
+    async def by_provider(self, since: date) -> Mapping[str, UsageTotal]:
+        """Return the usage per provider since a day."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderAct:
+    """Result of an act on a provider.
+
+    Args:
+        status: of the provider after the act.
+        seconds: how long the act holds; 0 where it has no duration.
+        is_shared: whether the other replicas see it now; otherwise once Redis is back.
+        is_audited: whether the audit log has it.
+    """
+
+    status: ProviderStatus
+    seconds: float
+    is_shared: bool
+    is_audited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderTest:
+    """Result of a test request to the default model of a provider; `outcome` is None on success."""
+
+    provider: ProviderSettings
+    status: ProviderStatus
+    took_s: float
+    outcome: Outcome | None
+    is_audited: bool
+
+
+class ProviderAdmin:
+    """Acts on providers for operators. The caller decides who is one.
+
+    Args:
+        fallback: the service that is acted on.
+        builder: builds the model of a test request.
+        audit: records each act.
+        usage: usage of today.
+        clock: injected time.
+    """
+
+    def __init__(
+        self,
+        fallback: LLMProviderFallback,
+        builder: ModelBuilder,
+        audit: Audit,
+        usage: UsageByProvider,
+        clock: Clock,
+    ) -> None:
+        self._fallback = fallback
+        self._builder = builder
+        self._audit = audit
+        self._usage = usage
+        self._clock = clock
+
+    @property
+    def status(self) -> ServiceStatus:
+        """Every provider, by the local copy of the shared state."""
+        return self._fallback.get_provider_status()
+
+    @property
+    def default_cooldown_s(self) -> float:
+        """PROVIDER_COOLDOWN."""
+        return self._fallback.rules.cooldown_s
+
+    async def usage_today(self) -> Mapping[str, UsageTotal] | None:
+        """Return the usage per provider of today; None while the database is unavailable."""
+        try:
+            return await self._usage.by_provider(self._usage.today)
+        except StorageError as error:
+            log.warning("admin.usage_unavailable", error=str(error))
+            return None
+
+    def find(self, name: str) -> ProviderSettings | None:
+        """Return the usable provider of that id, in any case."""
+        return next((each for each in self._fallback.providers if each.id.casefold() == name.casefold()), None)
+
+    def find_status(self, name: str) -> ProviderStatus | None:
+        """Return the status of a listed provider, usable or not, in any case."""
+        return next((each for each in self.status.providers if each.provider.casefold() == name.casefold()), None)
+
+    async def force(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
+        """Ask this provider first for so many seconds, even during a cooldown."""
+        seconds = FORCE_S if seconds is None else seconds
+        await self._fallback.force_provider(provider.id, seconds)
+        return await self._act(provider, actor_id, "force", seconds, f"for {format_duration(seconds)}")
+
+    async def clear(self, actor_id: int) -> tuple[bool, bool]:
+        """Forget the forced and the preferred provider. Returns whether that is shared, and whether it is audited."""
+        await self._fallback.clear_cache()
+        return self.status.shared, await self._record(actor_id, "clear")
+
+    async def cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
+        """Ask this provider last for so many seconds; a cooldown that ends later stays."""
+        seconds = self.default_cooldown_s if seconds is None else seconds
+        await self._fallback.cool_down(provider.id, seconds, by=f"admin {actor_id}")
+        return await self._act(provider, actor_id, "cooldown", seconds, f"for {format_duration(seconds)}")
+
+    async def reset(self, provider: ProviderSettings, actor_id: int) -> ProviderAct:
+        """End the cooldown of a provider."""
+        await self._fallback.reset(provider.id)
+        return await self._act(provider, actor_id, "reset", 0.0)
+
+    async def test(self, provider: ProviderSettings, actor_id: int) -> ProviderTest:
+        """Send a request of at most `TEST_TOKENS` tokens to the default model of a provider.
+
+        The request bypasses the fallback service and changes no state: one word in time is no proof that answers of a
+        minute come through.
+        """
+        began = self._clock.monotonic()
+        error = await self._try(provider)
+        took_s = self._clock.monotonic() - began
+        outcome = classify(error, self.default_cooldown_s) if error is not None else None
+        if outcome is not None and outcome.fault is Fault.OURS:
+            log.error("provider.test_broken", provider=provider.id, exc_info=error)
+        detail = f"ok in {took_s * 1000:.0f} ms" if outcome is None else f"failed: {outcome.reason}"
+        is_audited = await self._record(actor_id, "test", provider.id, detail)
+        return ProviderTest(provider, self._status(provider), took_s, outcome, is_audited)
+
+    async def _try(self, provider: ProviderSettings) -> Exception | None:
+        timeout_s = provider.first_token_timeout_s
+        try:
+            model = self._builder.model(provider, provider.default_model)
+            question = [ModelRequest.user_text_prompt(TEST_QUESTION)]
+            async with asyncio.timeout(timeout_s):
+                response = await model_request(model, question, model_settings=ModelSettings(max_tokens=TEST_TOKENS))
+            _require_answer(response)
+        except TimeoutError:
+            return ModelRequestTimeout(provider.default_model, timeout_s)
+        except Exception as error:  # noqa: BLE001 - the failure is the result of the test
+            return error
+        return None
+
+    async def _act(
+        self, provider: ProviderSettings, actor_id: int, action: str, seconds: float, detail: str | None = None
+    ) -> ProviderAct:
+        is_shared = self.status.shared
+        is_audited = await self._record(actor_id, action, provider.id, detail)
+        return ProviderAct(self._status(provider), seconds, is_shared, is_audited)
+
+    async def _record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> bool:
+        action = f"provider.{action}"
+        log.info("admin.acted", action=action, target=target, actor_id=actor_id, detail=detail)
+        try:
+            await self._audit.record(actor_id, action, target, detail)
+        except StorageError as error:
+            log.error("audit.not_recorded", action=action, target=target, error=str(error))  # noqa: TRY400 - the reason says it all
+            return False
+        return True
+
+    def _status(self, provider: ProviderSettings) -> ProviderStatus:
+        return next(each for each in self.status.providers if each.provider == provider.id)
+
+
+def _require_answer(response: ModelResponse) -> None:
+    # A model that thinks first may use up the few tokens on that: it works all the same.
+    if response.finish_reason != "length" and not any(map(is_answer, response.parts)):
+        raise EmptyAnswer(emptiness(response.parts))
