@@ -1,1 +1,1 @@
-"""What everything stands on; knows no aiogram and no pydantic-ai."""
+"""Foundation of the other packages: imports neither aiogram nor pydantic-ai."""

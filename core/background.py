@@ -1,4 +1,4 @@
-"""Background tasks: one owner starts them, reports a death, and cancels them at shutdown."""
+"""Ownership of background tasks: start, report a failure, cancel at shutdown."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -20,14 +20,14 @@ class BackgroundTasks:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Schedules a coroutine as a named task. The reference is kept until the task is done."""
+        """Schedule a coroutine as a named task. The reference is kept until the task is done."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def close(self) -> None:
-        """Cancels the tasks that are still running and waits for them. Safe to call twice."""
+        """Cancel the tasks that are still running and wait for them. Safe to call twice."""
         await cancel_and_wait(*self._tasks)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
@@ -38,7 +38,7 @@ class BackgroundTasks:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
-    """Cancels tasks and waits until each has ended; how it ended stays with the task.
+    """Cancel tasks and wait until each has ended; results and exceptions stay with the tasks.
 
     On Python 3.11 `asyncio.wait_for` can swallow a cancellation that arrives together with its result, so a task that
     is still running after a second is cancelled again.
@@ -51,7 +51,7 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def wait_first(task: asyncio.Task[Any], event: asyncio.Event) -> None:
-    """Returns when the task is done or the event is set, whichever comes first."""
+    """Return when the task is done or the event is set, whichever comes first."""
     waiting = asyncio.create_task(event.wait())
     try:
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)

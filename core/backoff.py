@@ -1,8 +1,8 @@
-"""Exponential backoff: the pause before the next try, as a value."""
+"""Exponential backoff."""
 
 from dataclasses import dataclass
 
-# 2.0**1024 overflows a float; every pause has reached its limit long before that.
+# 2.0**1024 overflows a float; every pause reaches its limit long before that.
 _LARGEST_EXPONENT = 64
 
 
@@ -14,5 +14,5 @@ class Backoff:
     longest_s: float
 
     def pause_s(self, failures: int) -> float:
-        """Returns the pause after this many failures in a row, the first of which counts as 1."""
+        """Return the pause after this many failures in a row, the first of which counts as 1."""
         return min(self.first_s * 2.0 ** min(max(failures - 1, 0), _LARGEST_EXPONENT), self.longest_s)

@@ -1,4 +1,4 @@
-"""The time, as something that is handed in: production reads the system's, tests move their own."""
+"""Injected time: production uses the system clock, tests one that they advance."""
 
 import asyncio
 import time
@@ -7,40 +7,40 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the program asks of time."""
+    """Source of time and pauses."""
 
     def time(self) -> float:
-        """Seconds since the epoch, for what is shared between replicas or stored."""
+        """Return seconds since the epoch, for values that are stored or shared between replicas."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never step back, for measuring how long something took."""
+        """Return seconds that never step back, for durations and deadlines."""
         ...
 
     def now(self) -> datetime:
-        """The same instant as `time`, as an aware datetime in UTC."""
+        """Return the same instant as `time`, as an aware datetime in UTC."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Give way for that long."""
+        """Suspend the current task."""
         ...
 
 
 class SystemClock:
-    """The clock of this machine."""
+    """The system clock."""
 
     def time(self) -> float:
-        """Seconds since the epoch."""
+        """Return seconds since the epoch."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Seconds that never step back."""
+        """Return seconds that never step back."""
         return time.monotonic()
 
     def now(self) -> datetime:
-        """The current instant in UTC."""
+        """Return the current instant in UTC."""
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
-        """Give way for that long."""
+        """Suspend the current task."""
         await asyncio.sleep(seconds)

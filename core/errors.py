@@ -1,16 +1,16 @@
-"""Everything that Understudy raises on purpose.
+"""The errors that Understudy raises on purpose.
 
 UnderstudyError
-├── ConfigurationError        a mistake in the settings: one line each, exit 1
-├── StartupError              the world is not as the settings say: one line, exit 1
-├── StorageError              the database does not take or give what was asked
-└── ProviderError             a provider, or all of them, did not give an answer
-    ├── AllProvidersFailed    nobody was left to try (also a RuntimeError)
-    ├── AnswerInterrupted     a provider failed after its first output: what came is kept
-    ├── ContentRefused        a provider's filter refused: the reason is the provider's own
-    ├── ContextWindowExceeded the history is too long for every candidate
-    ├── ConsentNeeded         only remote providers could serve, and nobody has agreed to that
-    ├── RequestRejected       the request itself is at fault: no provider would take it
+├── ConfigurationError        invalid settings: one line each, exit 1
+├── StartupError              the environment prevents the start: one line, exit 1
+├── StorageError              the database failed; `permanent` if a retry is pointless
+└── ProviderError             one provider, or all of them, gave no answer
+    ├── AllProvidersFailed    every candidate failed (also a RuntimeError)
+    ├── AnswerInterrupted     a provider failed after its first output, which is kept
+    ├── ContentRefused        a provider's content filter refused, with its own reason
+    ├── ContextWindowExceeded the request exceeds every candidate's context window
+    ├── ConsentNeeded         only remote providers are left, and the chat has not consented
+    ├── RequestRejected       the request itself is invalid: no provider would accept it
     └── UnknownProvider       a name that is not in AVAILABLE_PROVIDERS
 """
 
@@ -23,10 +23,10 @@ class UnderstudyError(Exception):
 
 
 class ConfigurationError(UnderstudyError):
-    """Mistakes in the settings.
+    """Invalid settings.
 
     Args:
-        mistakes: one line each: the variable, what is wrong, an example.
+        mistakes: one line each: the variable, the fault, an example.
     """
 
     def __init__(self, mistakes: Sequence[str]) -> None:
@@ -35,11 +35,11 @@ class ConfigurationError(UnderstudyError):
 
 
 class StartupError(UnderstudyError):
-    """Something outside the settings keeps the program from starting; the message is one line for the operator."""
+    """A cause outside the settings prevents the start. The message is one line for the operator."""
 
 
 class StorageError(UnderstudyError):
-    """The database is locked, read-only, full or gone.
+    """The database is locked, read-only, full or unreachable, or refused a statement.
 
     Args:
         message: one line for the log, without stored data.
@@ -52,12 +52,12 @@ class StorageError(UnderstudyError):
 
 
 class ProviderError(UnderstudyError):
-    """A provider, or all of them, did not give an answer."""
+    """One provider, or all of them, gave no answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """One provider that was tried for a request, and why it did not answer."""
+    """A candidate that was tried for a request, and the reason why it failed."""
 
     provider: str
     model: str
@@ -65,10 +65,10 @@ class FailedAttempt:
 
 
 class AllProvidersFailed(ProviderError, RuntimeError):
-    """Nobody was left to try.
+    """Every candidate failed.
 
     Args:
-        attempts: each provider that was tried, in order, with its own reason.
+        attempts: the candidates in the order in which they were tried.
     """
 
     def __init__(self, attempts: Sequence[FailedAttempt]) -> None:
@@ -78,7 +78,7 @@ class AllProvidersFailed(ProviderError, RuntimeError):
 
 
 class AnswerInterrupted(ProviderError):
-    """A provider failed after its first output had been passed on."""
+    """A provider failed after its first output had been passed on to the reader."""
 
     def __init__(self, provider: str, reason: str) -> None:
         self.provider = provider
@@ -87,7 +87,7 @@ class AnswerInterrupted(ProviderError):
 
 
 class ContentRefused(ProviderError):
-    """A provider's content filter refused to answer; `reason` is in the provider's words where it gave any."""
+    """A provider's content filter refused to answer. `reason` quotes the provider if it gave one."""
 
     def __init__(self, provider: str, reason: str) -> None:
         self.provider = provider
@@ -96,7 +96,7 @@ class ContentRefused(ProviderError):
 
 
 class ContextWindowExceeded(ProviderError):
-    """No candidate has a window large enough for the request."""
+    """The request exceeds the context window of every candidate."""
 
     def __init__(self, attempts: Sequence[FailedAttempt]) -> None:
         self.attempts = tuple(attempts)
@@ -104,14 +104,14 @@ class ContextWindowExceeded(ProviderError):
 
 
 class ConsentNeeded(ProviderError):
-    """Only providers that are not on the operator's own machines could serve, and the chat has not agreed to that."""
+    """Only remote providers are left, and the chat has not consented to them."""
 
     def __init__(self) -> None:
         super().__init__("only remote providers could serve, and the chat has not agreed to them")
 
 
 class RequestRejected(ProviderError):
-    """A provider found fault with the request itself, so asking another would not help."""
+    """A provider rejected the request as invalid, so no failover is attempted."""
 
     def __init__(self, provider: str, reason: str) -> None:
         self.provider = provider

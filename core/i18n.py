@@ -1,4 +1,4 @@
-"""Texts for people, in their language, from the Fluent files under `locales`."""
+"""Localised texts from the Fluent files under `locales`."""
 
 import re
 from functools import cached_property
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _LOCALES = Path(__file__).parent / "locales"
-LAST_RESORT = "en"
-"""What is spoken to those whose language there are no texts in."""
+DEFAULT_LANGUAGE = "en"
+"""The fallback for languages without a translation."""
 
 
 class Texts:
-    """Every text that the program says, by key.
+    """Formats the texts of all languages by key.
 
-    A language is parsed when the first text of it is asked for, and the library itself is imported with it: together
-    a tenth of a second that a start does not wait for.
+    A language is parsed on first use, and the Fluent library is imported with it: together 0.1 s that the start does
+    not pay for.
 
     Args:
-        strict: raise for a key that is not there and for a missing argument. A user is better served by an odd text
-            than by none, so only tests ask for this.
+        strict: raise on a missing key or argument. Meant for tests: a user is better served by an incomplete text
+            than by none.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -34,19 +34,19 @@ class Texts:
 
     @cached_property
     def languages(self) -> tuple[str, ...]:
-        """The languages that there are texts in."""
+        """The languages that have a translation."""
         return tuple(sorted(path.parent.name for path in _LOCALES.glob("*/main.ftl")))
 
     def get(self, key: str, language: str | None = None, /, **args: str | float) -> str:
-        """Say something.
+        """Return a formatted text; a missing key is logged and returned itself.
 
         Args:
-            key: which text.
-            language: an IETF tag such as `ru-RU`; `ru` and then English stand in for what is not there.
-            args: what the text's variables are.
+            key: identifier of the text.
+            language: an IETF tag such as `ru-RU`; a missing text falls back to `ru`, then to English.
+            args: values of the text's variables.
 
         Raises:
-            LookupError: strict, and no language has that text, or it lacks an argument.
+            LookupError: in strict mode, if no language has the text or an argument is missing.
         """
         for candidate in self._chain(language):
             bundle = self._bundle(candidate)
@@ -55,9 +55,9 @@ class Texts:
                 continue
             text, errors = bundle.format_pattern(message.value, args)
             if errors:
-                self._complain("text.incomplete", key, "; ".join(str(error) for error in errors))
+                self._report("text.incomplete", key, "; ".join(str(error) for error in errors))
             return str(text)
-        self._complain("text.missing", key, "no language has it")
+        self._report("text.missing", key, "no language has it")
         return key
 
     def _chain(self, language: str | None) -> list[str]:
@@ -66,7 +66,7 @@ class Texts:
         while parts:
             tags.append("-".join(parts).lower())
             parts.pop()
-        tags.append(LAST_RESORT)
+        tags.append(DEFAULT_LANGUAGE)
         return [known for tag in dict.fromkeys(tags) for known in self.languages if known.lower() == tag]
 
     def _bundle(self, language: str) -> "FluentBundle":
@@ -75,17 +75,17 @@ class Texts:
             bundle = self._bundles[language] = _parse(language)
         return bundle
 
-    def _complain(self, event: str, key: str, why: str) -> None:
+    def _report(self, event: str, key: str, reason: str) -> None:
         if self._strict:
-            raise LookupError(f"{key}: {why}")
-        log.error(event, key=key, why=why)
+            raise LookupError(f"{key}: {reason}")
+        log.error(event, key=key, reason=reason)
 
 
 def _parse(language: str) -> "FluentBundle":
     from fluent.runtime import FluentBundle, FluentResource  # noqa: PLC0415 - costs 130 ms, see Texts
 
-    # Isolation marks around variables are invisible characters that show as boxes in some terminals, and Telegram
-    # would count them.
+    # Isolation marks are invisible characters around variables: some terminals show them as boxes, and they count
+    # towards Telegram's message limit.
     bundle = FluentBundle([language], use_isolating=False)
     bundle.add_resource(FluentResource((_LOCALES / language / "main.ftl").read_text(encoding="utf-8")))
     return bundle

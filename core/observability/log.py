@@ -1,7 +1,7 @@
-"""The log: events with fields, JSON or for a terminal, without secrets and without what people write.
+"""Structured logging: JSON or console output, with secrets and user content redacted.
 
-Records of the standard library (aiogram, SQLAlchemy, ...) pass through the same processors, so that they look alike and
-are cleaned alike.
+Records of the standard library's `logging` (aiogram, SQLAlchemy, ...) pass through the same processors, so they are
+formatted and redacted alike.
 """
 
 import logging
@@ -23,7 +23,7 @@ LogFormat = Literal["auto", "console", "json"]
 
 MASK = "***"
 
-_QUIET = (
+_NOISY_LOGGERS = (
     "aiogram",
     "aiohttp",
     "aiosqlite",
@@ -43,14 +43,14 @@ _QUIET = (
     "redis",
     "sqlalchemy",
 )
-"""Libraries that speak of every request, and when debugging of its body: only their warnings are of use here."""
+"""Libraries that log every request, at debug level with its body: limited to warnings."""
 
 _SECRET_KEY = re.compile(
     r"(?:^|[_.-])(?:token|api[_-]?key|secret|password|passwd|authorization|credentials?|cookie)$", re.IGNORECASE
 )
 
 _SECRETS_IN_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
-    # A bot's token, which Telegram puts into the path of every URL.
+    # A bot token, which is part of the path of every Bot API URL.
     (re.compile(r"(?<!\d)\d{1,20}:[A-Za-z0-9_-]{30,}"), MASK),
     # Keys of OpenAI, Anthropic, OpenRouter, DeepSeek (sk-), Groq (gsk_) and Google (AIza).
     (re.compile(r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{8,}|gsk_[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{30,})"), MASK),
@@ -64,73 +64,73 @@ _SECRETS_IN_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
     ),
 )
 
-_DEEPEST = 6
-"""Levels of nested values that are looked through; what lies deeper is written as cleaned text."""
+_MAX_DEPTH = 6
+"""Levels of nested values that are redacted field by field; deeper ones are written as redacted text."""
 
-_SHORTEST_SECRET = 6
-"""A known secret that is shorter would mask ordinary words, and is none."""
+_MIN_SECRET_LENGTH = 6
+"""A shorter value is not treated as a secret, since masking it would mask ordinary words."""
 
 
 class Redactor:
-    """Keeps secrets out of what is written.
+    """Masks secrets in log fields and texts.
 
     Args:
-        secrets: values that are known to be secret, whatever they look like.
+        secrets: known secret values; others are recognised by their form or field name.
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        known = sorted({secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH}, key=len, reverse=True)
         self._known = re.compile("|".join(re.escape(secret) for secret in known)) if known else None
 
     def __call__(self, _logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
-        """Clean an event's fields: a structlog processor."""
+        """Redact the fields of an event (structlog processor)."""
         for key, value in event_dict.items():
-            # Fields that begin with _ belong to the formatter and are not written.
+            # Fields with a leading underscore belong to the formatter and are not written.
             if not key.startswith("_"):
-                event_dict[key] = self._field(key, value, 0)
+                event_dict[key] = self._redact_field(key, value, 0)
         return event_dict
 
     def text(self, text: str) -> str:
-        """Mask what looks like a secret, or is known to be one, in a text."""
+        """Return the text with known secrets, and strings of their form, masked."""
         if self._known:
             text = self._known.sub(MASK, text)
         for pattern, mask in _SECRETS_IN_TEXT:
             text = pattern.sub(mask, text)
         return text
 
-    def _field(self, key: str, value: object, depth: int) -> object:
-        # A number is no secret: first_token=0.8 is a measurement.
+    def _redact_field(self, key: str, value: object, depth: int) -> object:
+        # A number is never a secret: first_token=0.8 is a measurement.
         if value is None or isinstance(value, bool | int | float):
             return value
-        return MASK if _SECRET_KEY.search(key) else self._value(value, depth)
+        return MASK if _SECRET_KEY.search(key) else self._redact_value(value, depth)
 
-    def _value(self, value: object, depth: int) -> object:
+    def _redact_value(self, value: object, depth: int) -> object:
         if value is None or isinstance(value, bool | int | float):
             return value
         if isinstance(value, str):
             return self.text(value)
-        if depth < _DEEPEST and isinstance(value, Mapping):
+        if depth < _MAX_DEPTH and isinstance(value, Mapping):
             items = cast("Mapping[object, object]", value).items()
-            return {self.text(str(key)): self._field(str(key), item, depth + 1) for key, item in items}
-        if depth < _DEEPEST and isinstance(value, list | tuple | set | frozenset):
-            return [self._value(item, depth + 1) for item in cast("Iterable[object]", value)]
+            return {self.text(str(key)): self._redact_field(str(key), item, depth + 1) for key, item in items}
+        if depth < _MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
+            return [self._redact_value(item, depth + 1) for item in cast("Iterable[object]", value)]
         return self.text(tracebacks.describe(value) if isinstance(value, BaseException) else repr(value))
 
 
 class _Handler(logging.StreamHandler[Any]):
-    """Writes to the given stream, or to what `sys.stderr` is at that moment: a prompt may have put itself before it."""
+    """Writes to the given stream, or to the current `sys.stderr`, which a console prompt may replace."""
 
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__(stream)
-        self._follow = stream is None
+        self._uses_stderr = stream is None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._follow:
+        if self._uses_stderr:
             self.stream = sys.stderr
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
-        """Tell of a fault of logging without the record itself, which nobody has cleaned."""
+        """Report a logging failure without the record, which is not redacted yet."""
         kind = sys.exc_info()[0]
         if sys.stderr:
             sys.stderr.write(f"logging failed: {kind.__name__ if kind else 'unknown'} in {record.name}\n")
@@ -143,18 +143,18 @@ def configure_logging(
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Set up structlog and the standard library's logging; calling it again replaces the former set-up.
+    """Configure structlog and the standard library's logging. A second call replaces the first configuration.
 
     Args:
-        level: the least important level that is written.
-        log_format: `auto` is for people on a terminal and JSON elsewhere.
-        secrets: values that must never be written, as `Settings.secrets` lists them.
-        stream: where to; the standard error output when None.
+        level: minimum level.
+        log_format: `auto` is console output on a terminal and JSON elsewhere.
+        secrets: values to mask, as listed by `Settings.secrets`.
+        stream: output; None follows `sys.stderr`.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     target = stream or sys.stderr
     on_terminal = target.isatty()
-    for_people = log_format == "console" or (log_format == "auto" and on_terminal)
+    for_console = log_format == "console" or (log_format == "auto" and on_terminal)
     redactor = Redactor(secrets)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -170,7 +170,7 @@ def configure_logging(
         processors=[*shared, ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.stdlib.LoggerFactory(),
-        # Loggers are module-level names: one that cached its set-up would outlive a second configuration.
+        # Loggers are module-level: a cached one would keep the old configuration after a second call.
         cache_logger_on_first_use=False,
     )
     handler = _Handler(stream)
@@ -179,25 +179,25 @@ def configure_logging(
             foreign_pre_chain=shared,
             processors=[
                 ProcessorFormatter.remove_processors_meta,
-                _renderer(for_people=for_people, colors=on_terminal),
+                _renderer(for_console=for_console, colors=on_terminal),
             ],
         )
     )
     root = logging.getLogger()
-    for former in [each for each in root.handlers if isinstance(each, _Handler)]:
-        root.removeHandler(former)
-        former.close()
+    for previous in [existing for existing in root.handlers if isinstance(existing, _Handler)]:
+        root.removeHandler(previous)
+        previous.close()
     root.addHandler(handler)
     root.setLevel(threshold)
-    for name in _QUIET:
+    for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(max(threshold, logging.WARNING))
-    # Adding it again is no harm.
-    logging.getLogger("asyncio").addFilter(_first_line)
+    # addFilter ignores a filter that is already there.
+    logging.getLogger("asyncio").addFilter(_keep_first_line)
     logging.captureWarnings(capture=True)
 
 
 def log_uncaught() -> None:
-    """Have what nobody catches logged, cleaned like everything else, and not printed as Python prints it."""
+    """Log uncaught exceptions of all threads, redacted, in place of Python's own traceback on stderr."""
 
     def log(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None and issubclass(kind, Exception):
@@ -207,14 +207,14 @@ def log_uncaught() -> None:
     threading.excepthook = lambda thread: log(thread.exc_type, thread.exc_value, thread.exc_traceback)
 
 
-def _first_line(record: logging.LogRecord) -> bool:
-    """Of what asyncio says: below it stand the task and its exception as `repr`, which may quote a message."""
+def _keep_first_line(record: logging.LogRecord) -> bool:
+    """Cut an asyncio message to its first line: the rest is the `repr` of a task, which may quote user content."""
     record.msg, record.args = record.getMessage().partition("\n")[0], None
     return True
 
 
-def _renderer(*, for_people: bool, colors: bool) -> Processor:
-    if for_people:
-        # The tracebacks of rich show local variables, and those hold keys.
+def _renderer(*, for_console: bool, colors: bool) -> Processor:
+    if for_console:
+        # The tracebacks of rich show local variables, which may hold keys.
         return ConsoleRenderer(colors=colors, exception_formatter=plain_traceback)
     return structlog.processors.JSONRenderer(ensure_ascii=False)

@@ -1,7 +1,7 @@
 """Prometheus registry; each package declares its own metrics in a metrics.py.
 
-Such a module stands next to the code that it measures (`services/llm/routing/metrics.py`), is given the `Metrics` and
-asks it for counters, histograms and gauges. No label may hold a user, a chat or free text; models only if configured.
+Such a module stands next to the code that it measures (`services/llm/routing/metrics.py`) and creates its counters,
+histograms and gauges through `Metrics`. No label may hold a user, a chat or free text; models only if configured.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,24 +16,24 @@ from prometheus_client.process_collector import ProcessCollector
 
 PREFIX = "understudy_"
 OTHER = "other"
-"""The label of everything that is not configured: chats may pick any model of a provider's live list."""
+"""Label of models that are not configured: chats may pick any model of a provider's live list."""
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 12.0, 20.0, 30.0, 60.0)
-"""Buckets for how long people wait; 12, 20 and 60 s are the providers' deadlines."""
+"""Buckets for user-facing latency; 12, 20 and 60 s are the providers' default deadlines."""
 QUICK_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
-"""Buckets for calls that are over in a moment when all is well."""
+"""Buckets for calls that normally take milliseconds."""
 
 Reading = float | Mapping[str, float]
 
 
 class Metrics:
-    """The registry of one process, and what no single room owns: tokens and cost.
+    """The metrics registry of one process, with the metrics that several packages share: tokens and cost.
 
     Args:
-        models: the configured pairs of provider and model.
+        models: the configured pairs of provider and model, the only ones shown as labels.
     """
 
     def __init__(self, models: Iterable[tuple[str, str]] = ()) -> None:
-        # The library would show a second line for each counter, with the instant of its first increase.
+        # Otherwise each counter has a second series with its creation time.
         disable_created_metrics()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -42,68 +42,69 @@ class Metrics:
         self._models = frozenset(models)
         self._providers = frozenset(provider for provider, _ in self._models)
         self._tokens = self.counter("tokens", "Tokens by direction", ("provider", "model", "direction"))
-        self._lines: dict[tuple[str, str], tuple[Counter, Counter]] = {}
+        self._token_counters: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         self._cost = self.counter("cost_usd", "What answers cost, in US dollars", ("provider", "model"))
 
     def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
-        """A counter, shown as `understudy_<name>_total`."""
+        """Create a counter, exposed as `understudy_<name>_total`."""
         return Counter(PREFIX + name, meaning, labels, registry=self.registry)
 
     def gauge(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
-        """A gauge that whoever changes it sets; see `reading` for what can be looked up when it is asked for."""
+        """Create a gauge that its owner sets; `reading` creates one that is computed on each scrape."""
         return Gauge(PREFIX + name, meaning, labels, registry=self.registry)
 
     def histogram(
         self, name: str, meaning: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS
     ) -> Histogram:
-        """A histogram; a time is in seconds and says so in its name."""
+        """Create a histogram. Times are in seconds, and the name ends with the unit."""
         return Histogram(PREFIX + name, meaning, labels, registry=self.registry, buckets=buckets)
 
     def reading(self, name: str, meaning: str, read: Callable[[], Reading], label: str | None = None) -> None:
-        """A gauge that is looked up when somebody asks for it, and costs nothing otherwise.
+        """Register a gauge that is computed on each scrape.
 
         Args:
-            name: shown as `understudy_<name>`.
+            name: exposed as `understudy_<name>`.
             meaning: one line of help.
-            read: the value, or with `label` the values by that label; it must be quick and have no side effects.
-            label: the label's name.
+            read: returns the value, or with `label` the values by label; must be quick and free of side effects.
+            label: name of the label.
         """
         self.registry.register(_Reading(PREFIX + name, meaning, read, label))
 
     def provider_label(self, provider: str) -> str:
-        """The provider as a label."""
+        """Return the provider as a label value."""
         return provider if provider in self._providers else OTHER
 
     def model_label(self, provider: str, model: str) -> str:
-        """The model as a label."""
+        """Return the model as a label value."""
         return model if (provider, model) in self._models else OTHER
 
     def tokens(self, provider: str, model: str, tokens_in: int, tokens_out: int) -> None:
-        """Count what a request took in and gave out."""
+        """Count the input and output tokens of a request."""
         labels = (self.provider_label(provider), self.model_label(provider, model))
-        line = self._lines.get(labels)
-        if line is None:
-            # Looked up once: the library looks labels up under a lock.
-            line = self._lines[labels] = (self._tokens.labels(*labels, "in"), self._tokens.labels(*labels, "out"))
-        line[0].inc(tokens_in)
-        line[1].inc(tokens_out)
+        counters = self._token_counters.get(labels)
+        if counters is None:
+            # Cached, since the library looks up labels under a lock.
+            counters = (self._tokens.labels(*labels, "in"), self._tokens.labels(*labels, "out"))
+            self._token_counters[labels] = counters
+        counters[0].inc(tokens_in)
+        counters[1].inc(tokens_out)
 
     def cost(self, provider: str, model: str, usd: float) -> None:
-        """Count what a request cost."""
+        """Count the cost of a request."""
         self._cost.labels(self.provider_label(provider), self.model_label(provider, model)).inc(usd)
 
     def exposition(self, accept: str | None = None) -> tuple[bytes, str]:
-        """Everything as Prometheus reads it, and its content type.
+        """Return all metrics in a Prometheus text format, and its content type.
 
         Args:
-            accept: the formats that the asker understands, as its header tells.
+            accept: the scraper's Accept header.
         """
         encode, content_type = choose_encoder(accept or "")
         return encode(self.registry), content_type
 
 
 class _Reading:
-    """A collector over a function."""
+    """Collects a gauge from a function."""
 
     def __init__(self, name: str, meaning: str, read: Callable[[], Reading], label: str | None) -> None:
         self._name = name
@@ -112,16 +113,16 @@ class _Reading:
         self._labels = [label] if label is not None else []
 
     def describe(self) -> Iterator[Metric]:
-        """What there will be, so that a name is not given twice."""
+        """Yield the family without values, by which the registry detects duplicate names."""
         yield GaugeMetricFamily(self._name, self._meaning, labels=self._labels)
 
     def collect(self) -> Iterator[Metric]:
-        """The values of this moment."""
+        """Yield the current values."""
         family = GaugeMetricFamily(self._name, self._meaning, labels=self._labels)
         value = self._read()
         if isinstance(value, Mapping):
-            for name, each in value.items():
-                family.add_metric([name], each)
+            for label, number in value.items():
+                family.add_metric([label], number)
         else:
             family.add_metric([], value)
         yield family

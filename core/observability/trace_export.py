@@ -1,7 +1,7 @@
-"""Spans on their way to a collector: sampled, batched in a thread, and stripped of everything that is not known.
+"""Exports spans to an OTLP collector: sampled, batched in a thread, filtered by an allow-list of attributes.
 
-Libraries put into spans what is nobody's business: an exception's message may quote the prompt or the key. So nothing
-leaves but attributes whose names are known to be harmless, and of an exception its type.
+Libraries record sensitive data in spans: an exception's message may quote the prompt or the key. Only attributes on the
+allow-list are exported, and of an exception its type.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from core.observability.log import Redactor
 log = structlog.get_logger()
 
 REQUEST_TIMEOUT_S = 3.0
-"""How long a collector may take; a dead one costs a thread that much, and nobody else anything."""
+"""Timeout of an export request. It blocks the exporter's thread only, never the event loop."""
 FLUSH_S = 4.0
 """How long a shutdown waits for the last spans."""
 QUEUE = 4096
-"""Spans that may wait; the oldest give way."""
+"""Maximum of spans in the queue; the oldest are dropped."""
 BATCH = 512
 DELAY_MS = 1000
 
-_HARMLESS = (
+_ALLOWED = (
     "db.system.name",
     "error.type",
     "exception.type",
@@ -50,24 +50,23 @@ _HARMLESS = (
     "telegram.",
     "understudy.",
 )
-"""Attributes that may leave: names, or beginnings of names that end in a dot."""
+"""Attributes that are exported: full names, or prefixes that end in a dot."""
 
 
 class Export:
-    """A provider of spans that sends them to a collector.
+    """A tracer provider whose spans are sent to a collector.
 
     Args:
-        endpoint: the collector's base address; `/v1/traces` is appended, as the standard has it.
-        headers: sent along.
-        service: the name of this service.
-        ratio: the share of traces that are kept, 0 to 1.
-        secrets: what must be in no span.
+        endpoint: base URL of the collector; `/v1/traces` is appended, as in the OTLP specification.
+        service: value of `service.name`.
+        ratio: share of traces that are sampled, 0 to 1.
+        secrets: values to mask in span names and attributes.
     """
 
     def __init__(
         self, *, endpoint: str, headers: Mapping[str, str], service: str, ratio: float, secrets: Iterable[str]
     ) -> None:
-        # Its failures are told by us, once, and without the address.
+        # Export failures are logged by `_FilteringExporter`: once, and without the address.
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
         exporter = OTLPSpanExporter(
             endpoint=f"{endpoint}/v1/traces",
@@ -75,34 +74,36 @@ class Export:
             timeout=REQUEST_TIMEOUT_S,
             compression=Compression.Gzip,
         )
-        self._processor = BatchSpanProcessor(_Discreet(exporter, Redactor(secrets)), QUEUE, DELAY_MS, BATCH, 1000)
+        self._processor = BatchSpanProcessor(
+            _FilteringExporter(exporter, Redactor(secrets)), QUEUE, DELAY_MS, BATCH, 1000
+        )
         self.provider = TracerProvider(
             sampler=ParentBased(TraceIdRatioBased(ratio)),
             resource=Resource.create({"service.name": service}),
             span_limits=_LIMITS,
-            # The process ends when `close` says so.
+            # `close` shuts the provider down.
             shutdown_on_exit=False,
         )
         self.provider.add_span_processor(self._processor)
 
     async def close(self) -> None:
-        """Send what waits, for some seconds at the most."""
+        """Flush the queue, for `FLUSH_S` at most."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
 
         def shut_down() -> None:
             self.provider.shutdown()
-            # Where the loop has gone meanwhile, nobody waits any more.
+            # A closed loop means that `close` timed out long ago.
             if not loop.is_closed():
                 loop.call_soon_threadsafe(done.set)
 
-        # Not in the loop's own executor, whose threads a process waits for at its end.
+        # Not in the loop's executor, whose threads the interpreter joins at exit.
         threading.Thread(target=shut_down, name="tracing.close", daemon=True).start()
         try:
             async with asyncio.timeout(FLUSH_S):
                 await done.wait()
         except TimeoutError:
-            log.warning("tracing.not_flushed", within_s=FLUSH_S)
+            log.warning("tracing.flush_timed_out", within_s=FLUSH_S)
 
 
 _LIMITS = SpanLimits(
@@ -115,31 +116,31 @@ _LIMITS = SpanLimits(
     max_attribute_length=256,
     max_attributes=64,
 )
-"""All of them, since what is not given here is read from variables whose mistakes end the start with a traceback."""
+"""All limits are set, since each missing one is read from an environment variable, where an invalid value is fatal."""
 
 
-class _Discreet(SpanExporter):
-    """Takes out of spans what is not known to be harmless, and tells when they do not arrive."""
+class _FilteringExporter(SpanExporter):
+    """Removes attributes that are not on the allow-list, and logs when exports begin to fail or succeed again."""
 
     def __init__(self, exporter: SpanExporter, redactor: Redactor) -> None:
         self._exporter = exporter
         self._redactor = redactor
-        self._arrives = True
+        self._is_arriving = True
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
-            result = self._exporter.export([self._clean(span) for span in spans])
+            result = self._exporter.export([self._filter_span(span) for span in spans])
         except Exception as error:  # noqa: BLE001 - reported below; spans are never worth a failure
             result, reason = SpanExportResult.FAILURE, type(error).__name__
         else:
             reason = "not accepted in time"
-        arrives = result is SpanExportResult.SUCCESS
-        if arrives != self._arrives:
-            self._arrives = arrives
-            if arrives:
-                log.info("tracing.exported_again")
+        is_arriving = result is SpanExportResult.SUCCESS
+        if is_arriving != self._is_arriving:
+            self._is_arriving = is_arriving
+            if is_arriving:
+                log.info("tracing.export_recovered")
             else:
-                log.warning("tracing.not_exported", reason=reason, lost=len(spans))
+                log.warning("tracing.export_failed", reason=reason, lost=len(spans))
         return result
 
     def shutdown(self) -> None:
@@ -148,25 +149,28 @@ class _Discreet(SpanExporter):
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._exporter.force_flush(timeout_millis)
 
-    def _clean(self, span: ReadableSpan) -> ReadableSpan:
+    def _filter_span(self, span: ReadableSpan) -> ReadableSpan:
         return ReadableSpan(
             name=self._redactor.text(span.name),
             context=span.context,
             parent=span.parent,
             resource=span.resource,
-            attributes=self._harmless(span.attributes),
-            events=[Event(each.name, self._harmless(each.attributes), each.timestamp) for each in span.events],
+            attributes=self._filter_attributes(span.attributes),
+            events=[
+                Event(recorded.name, self._filter_attributes(recorded.attributes), recorded.timestamp)
+                for recorded in span.events
+            ],
             kind=span.kind,
-            # Without its description, which is an exception's message.
+            # Without the description, which is an exception's message.
             status=Status(span.status.status_code),
             start_time=span.start_time,
             end_time=span.end_time,
             instrumentation_scope=span.instrumentation_scope,
         )
 
-    def _harmless(self, attributes: Attributes) -> dict[str, AttributeValue]:
+    def _filter_attributes(self, attributes: Attributes) -> dict[str, AttributeValue]:
         return {
             name: self._redactor.text(value) if isinstance(value, str) else value
             for name, value in (attributes or {}).items()
-            if any(name.startswith(known) if known.endswith(".") else name == known for known in _HARMLESS)
+            if any(name.startswith(known) if known.endswith(".") else name == known for known in _ALLOWED)
         }

@@ -1,7 +1,7 @@
-"""Tracebacks for the log: where it happened and of what kind, without what an exception's message may quote.
+"""Renders tracebacks for the log without exception messages that may quote user data.
 
-A parser's error shows the text that it could not parse, a validator's the value, a database's the row; and what passes
-through this program is what people write to each other.
+A parser's error quotes the text, a validator's the value, a database's the row, and in this program that is what people
+write to each other. Only messages of known harmless kinds are kept.
 """
 
 import traceback
@@ -13,53 +13,53 @@ from pydantic import ValidationError
 
 from core.errors import ConfigurationError, StartupError, StorageError
 
-_SPEAK_OF_CODE = (
+_SAFE_MESSAGES = (
     AttributeError,
     ImportError,
     NameError,
     NotImplementedError,
     TypeError,
-    # Ours, made of words of ours.
+    # Our own errors, whose messages hold no user data.
     ConfigurationError,
     StartupError,
     StorageError,
 )
-"""Kinds of exceptions whose messages name what stands in a program, and no values."""
+"""Exceptions whose messages name identifiers of the program, never values."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def render(exc_info: ExcInfo) -> str:
-    """The traceback of an exception and of what led to it, outermost cause first, as Python prints it."""
-    return "\n".join(_lines(exc_info[1], set()))
+    """Return the traceback of an exception and its causes in the order and format of Python."""
+    return "\n".join(_format_chain(exc_info[1], set()))
 
 
 def describe(error: BaseException) -> str:
-    """An exception in a line: its kind, and its message where that quotes nothing."""
+    """Return the qualified type of an exception, with its message if that is safe."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    words = _words(error)
-    return f"{name}: {words}" if words else name
+    message = _safe_message(error)
+    return f"{name}: {message}" if message else name
 
 
-def _words(error: BaseException) -> str:
+def _safe_message(error: BaseException) -> str:
     match error:
         case ValidationError():
-            faults = error.errors(include_url=False, include_context=False, include_input=False)
-            return f"{error.title}: " + ", ".join(fault["type"] for fault in faults)
-        case OSError(strerror=str(words)):
-            return words
-        case _ if isinstance(error, _SPEAK_OF_CODE):
+            details = error.errors(include_url=False, include_context=False, include_input=False)
+            return f"{error.title}: " + ", ".join(detail["type"] for detail in details)
+        case OSError(strerror=str(message)):
+            return message
+        case _ if isinstance(error, _SAFE_MESSAGES):
             return str(error)
         case _:
             return ""
 
 
-def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:
+def _format_chain(error: BaseException, seen: set[int]) -> Iterator[str]:
     seen.add(id(error))
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause is not None and id(cause) not in seen:
-        yield from _lines(cause, seen)
+        yield from _format_chain(cause, seen)
         yield ""
         yield (
             "The above exception was the direct cause of the following exception:"
@@ -73,6 +73,6 @@ def _lines(error: BaseException, seen: set[int]) -> Iterator[str]:
             yield entry.rstrip("\n")
     yield describe(error)
     if isinstance(error, BaseExceptionGroup):
-        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            if id(each) not in seen:
-                yield from (f"  | {line}" for part in _lines(each, seen) for line in part.split("\n"))
+        for member in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            if id(member) not in seen:
+                yield from (f"  | {line}" for part in _format_chain(member, seen) for line in part.split("\n"))

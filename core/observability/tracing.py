@@ -1,7 +1,6 @@
-"""Traces: OpenTelemetry spans where an endpoint is set, and nothing at all where none is.
+"""OpenTelemetry tracing: exported if an endpoint is set, otherwise a no-op tracer.
 
-The rest of the house knows the API alone: a `Tracer` that is handed to it. What exports is imported when there is
-somewhere to send spans to.
+Other packages use the API only, through an injected `Tracer`. The SDK is imported only if spans are exported.
 """
 
 import time
@@ -22,42 +21,42 @@ _BEGAN = "understudy_began_ns"
 
 
 class TracingSettings(Protocol):
-    """What the settings say about traces."""
+    """The settings that tracing depends on."""
 
     @property
     def otel_exporter_otlp_endpoint(self) -> str | None:
-        """Where a collector listens; None: no traces."""
+        """Base URL of the collector; None disables tracing."""
         ...
 
     @property
     def otel_exporter_otlp_headers(self) -> SecretStr | None:
-        """`name=value,name=value` to send along."""
+        """Headers of the export requests, `name=value,name=value`."""
         ...
 
     @property
     def otel_service_name(self) -> str:
-        """What this service is called."""
+        """Value of `service.name`."""
         ...
 
     @property
     def otel_traces_sampler_arg(self) -> float:
-        """The share of traces that are kept."""
+        """Share of traces that are sampled, 0 to 1."""
         ...
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What must be in no span."""
+        """Values to mask in spans."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Tracing:
-    """Where spans come from.
+    """The tracer provider and its shutdown.
 
     Args:
-        provider: makes tracers, for libraries that have spans of their own.
-        on: whether spans go anywhere.
-        close: sends what has not been sent, in bounded time.
+        provider: passed to libraries that record spans of their own.
+        on: whether spans are exported.
+        close: flushes the queue, in bounded time.
     """
 
     provider: TracerProvider
@@ -66,15 +65,15 @@ class Tracing:
 
     @property
     def tracer(self) -> Tracer:
-        """The tracer of this house."""
+        """The application's tracer."""
         return self.provider.get_tracer(SCOPE)
 
 
 def open_tracing(settings: TracingSettings) -> Tracing:
-    """Spans as the settings want them."""
+    """Return the configured tracing."""
     if settings.otel_exporter_otlp_endpoint is None:
-        return Tracing(NoOpTracerProvider(), on=False, close=_nothing)
-    from core.observability.trace_export import Export  # noqa: PLC0415 - the SDK, for those who want traces
+        return Tracing(NoOpTracerProvider(), on=False, close=_close_nothing)
+    from core.observability.trace_export import Export  # noqa: PLC0415 - imports the SDK
 
     headers = settings.otel_exporter_otlp_headers
     export = Export(
@@ -90,15 +89,15 @@ def open_tracing(settings: TracingSettings) -> Tracing:
 def record_span(
     tracer: Tracer, name: str, began_ns: int, seconds: float, attributes: Attributes, *, failed: bool = False
 ) -> None:
-    """A span of what is over already, within the trace that is under way; where none is, it is not worth one.
+    """Record a span of a finished operation as a child of the current one; without a current span, do nothing.
 
     Args:
-        tracer: makes it.
-        name: of the span.
-        began_ns: nanoseconds since the epoch.
-        seconds: how long it took.
-        attributes: what there is to say, without words of anybody.
-        failed: whether it did not end well.
+        tracer: source of the span.
+        name: span name.
+        began_ns: start, in nanoseconds since the epoch.
+        seconds: duration.
+        attributes: must hold no user content.
+        failed: sets the error status.
     """
     if not get_current_span().is_recording():
         return
@@ -109,28 +108,28 @@ def record_span(
 
 
 def trace_transactions(tracer: Tracer, engine: AsyncEngine) -> None:
-    """A span of each transaction with the database, within the trace that is under way."""
+    """Record a span of each database transaction within the current trace."""
 
     def began(connection: Connection) -> None:
         connection.info[_BEGAN] = time.time_ns()
 
-    def ended(connection: Connection, *, kept: bool) -> None:
+    def record(connection: Connection, *, is_committed: bool) -> None:
         began_ns = connection.info.pop(_BEGAN, None)
         if began_ns is not None:
             seconds = (time.time_ns() - began_ns) / 1e9
             name = connection.dialect.name
-            record_span(tracer, "transaction", began_ns, seconds, {"db.system.name": name}, failed=not kept)
+            record_span(tracer, "transaction", began_ns, seconds, {"db.system.name": name}, failed=not is_committed)
 
     def committed(connection: Connection) -> None:
-        ended(connection, kept=True)
+        record(connection, is_committed=True)
 
     def rolled_back(connection: Connection) -> None:
-        ended(connection, kept=False)
+        record(connection, is_committed=False)
 
     event.listen(engine.sync_engine, "begin", began)
     event.listen(engine.sync_engine, "commit", committed)
     event.listen(engine.sync_engine, "rollback", rolled_back)
 
 
-async def _nothing() -> None:
-    """There is nothing to send."""
+async def _close_nothing() -> None:
+    """Do nothing: the no-op tracer has no queue."""

@@ -1,1 +1,1 @@
-"""Redis clients and the helpers that keep a slow Redis off the request path."""
+"""Redis clients, the fail-fast guard for the request path, and notices sent once over all replicas."""

@@ -1,4 +1,4 @@
-"""The Redis client: one server, Sentinel, Cluster, or the embedded store where no server is configured."""
+"""Opens Redis clients: one server, Sentinel, Cluster, or the embedded store if no server is configured."""
 
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -23,7 +23,7 @@ DEFAULT_PORTS = {"sentinel": 26379, "cluster": 6379}
 
 
 def open_redis(url: str | None) -> redis.Redis:
-    """A client that answers in strings, fails fast and never retries by itself.
+    """Return a client that decodes responses to strings, fails fast and does not retry.
 
     Args:
         url: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`,
@@ -31,12 +31,12 @@ def open_redis(url: str | None) -> redis.Redis:
             the data servers.
     """
     if url is None:
-        from fakeredis import FakeAsyncRedis  # noqa: PLC0415 - a daemon with a server need not load the embedded one
+        from fakeredis import FakeAsyncRedis  # noqa: PLC0415 - a daemon with a server does not load the embedded one
 
         return FakeAsyncRedis(decode_responses=True)
     options: dict[str, Any] = {  # Any: keyword arguments of several constructors
         "decode_responses": True,
-        # A value that is no UTF-8 is one that its reader cannot use, and no reason to refuse all those beside it.
+        # A value that is not UTF-8 must not fail a command that reads others too.
         "encoding_errors": "replace",
         "socket_timeout": COMMAND_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
@@ -46,18 +46,18 @@ def open_redis(url: str | None) -> redis.Redis:
     parts = urlsplit(url)
     match parts.scheme.partition("+"):
         case (_, "+", "sentinel"):
-            return _sentinel(parts, options)
+            return _open_sentinel(parts, options)
         case (_, "+", "cluster"):
-            return _cluster(parts, options)
+            return _open_cluster(parts, options)
         case _:
             pool = redis.BlockingConnectionPool.from_url(url, max_connections=POOL_SIZE, timeout=POOL_WAIT_S, **options)
             return redis.Redis.from_pool(pool)
 
 
-def _sentinel(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
+def _open_sentinel(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
     service, _, database = parts.path.strip("/").partition("/")
-    patience = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
-    sentinel = Sentinel(_nodes(parts, DEFAULT_PORTS["sentinel"]), sentinel_kwargs=patience)
+    timeouts = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+    sentinel = Sentinel(_parse_nodes(parts, DEFAULT_PORTS["sentinel"]), sentinel_kwargs=timeouts)
     return sentinel.master_for(
         service or "mymaster",
         connection_pool_class=_MasterPool,
@@ -69,7 +69,7 @@ def _sentinel(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
 
 
 class _MasterPool(SentinelConnectionPool):
-    """Connections to the master; closes those to the sentinels too, which nobody else does."""
+    """Connections to the master. Closes those to the sentinels as well, which redis-py leaves open."""
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -77,13 +77,13 @@ class _MasterPool(SentinelConnectionPool):
         await manager.aclose()
 
 
-def _cluster(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
-    nodes = [ClusterNode(host, port) for host, port in _nodes(parts, DEFAULT_PORTS["cluster"])]
+def _open_cluster(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:
+    nodes = [ClusterNode(host, port) for host, port in _parse_nodes(parts, DEFAULT_PORTS["cluster"])]
     cluster: Any = redis.RedisCluster(startup_nodes=nodes, **_credentials(parts), **_tls(parts), **options)
     return cluster  # Any: the cluster client has the commands, pipeline and pubsub of Redis without being its subclass
 
 
-def _nodes(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
+def _parse_nodes(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
     hosts = parts.netloc.rpartition("@")[2].split(",")
     nodes = [urlsplit(f"//{host}") for host in hosts]
     return [(node.hostname or "localhost", node.port or default_port) for node in nodes]

@@ -98,7 +98,7 @@ async def test_a_collector_that_is_gone_or_hangs_disturbs_nobody(empty_stage: Bo
     await stage.start(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
     assert (await stage.asks(QUESTION)).text == FIRST
     await stage.stop()
-    assert len(stage.events("tracing.not_exported")) == 1
+    assert len(stage.events("tracing.export_failed")) == 1
     async with OTLPReceiver(hangs=True) as collector:
         await stage.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
         assert (await stage.asks(QUESTION)).text == FIRST

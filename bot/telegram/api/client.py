@@ -17,7 +17,7 @@ from bot.telegram.api.commands import COMMANDS, CommandMenu
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
 from core.clock import Clock
 from core.errors import StartupError
-from core.i18n import LAST_RESORT, Texts
+from core.i18n import DEFAULT_LANGUAGE, Texts
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ async def publish_commands(bot: Bot, texts: Texts) -> None:
     """Put the commands into the menus; a server that does not know how is no fault."""
     for menu, scope in MENU_SCOPES.items():
         listed = [spec for spec in COMMANDS.values() if menu in spec.menus]
-        for language in (None, *(known for known in texts.languages if known != LAST_RESORT)):
+        for language in (None, *(known for known in texts.languages if known != DEFAULT_LANGUAGE)):
             commands = [
                 BotCommand(command=spec.name, description=texts.get(spec.description_key, language)) for spec in listed
             ]

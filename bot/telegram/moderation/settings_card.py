@@ -7,7 +7,7 @@ from aiogram.types import InlineKeyboardMarkup, Message
 from bot.telegram.api.messages import message_speaker
 from bot.telegram.moderation.keyboards import settings_keyboard
 from bot.telegram.moderation.labels import label
-from core.i18n import LAST_RESORT, Texts
+from core.i18n import DEFAULT_LANGUAGE, Texts
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.judging.judge import CONTEXT
@@ -40,8 +40,8 @@ class SettingsCard:
         known = await self._groups.read(message.chat.id)
         if known is not None:
             return known
-        spoken = (message_speaker(message).language or LAST_RESORT).partition("-")[0]
-        language = spoken if spoken in self._texts.languages else LAST_RESORT
+        spoken = (message_speaker(message).language or DEFAULT_LANGUAGE).partition("-")[0]
+        language = spoken if spoken in self._texts.languages else DEFAULT_LANGUAGE
         return GroupSettings(message.chat.id, language=language)
 
     async def card(self, settings: GroupSettings) -> tuple[str, InlineKeyboardMarkup]:

@@ -56,7 +56,7 @@ class ProviderAffinity:
 
     async def _read(self, speaker: str) -> tuple[str, float] | None:
         try:
-            stored = await self._reach.ask(lambda redis: redis.get(self._prefix + speaker))
+            stored = await self._reach.call(lambda redis: redis.get(self._prefix + speaker))
             if stored is None:
                 return None
             provider, until = json.loads(stored)
@@ -71,7 +71,7 @@ class ProviderAffinity:
         # The instant is in the value, by the replicas' own clocks like all that they share; the expiry tidies up.
         value = json.dumps([provider, until])
         try:
-            await self._reach.ask(lambda redis: redis.set(self._prefix + speaker, value, ex=STAY_S))
+            await self._reach.call(lambda redis: redis.set(self._prefix + speaker, value, ex=STAY_S))
         except RedisUnavailable:
             # The stay holds at this replica.
             return

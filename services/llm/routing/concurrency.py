@@ -206,7 +206,7 @@ class ConcurrencyLimiter:
             return results[-1] == 1
 
         try:
-            return await self._reach.ask(exchange)
+            return await self._reach.call(exchange)
         except RedisUnavailable:
             self._tell(desk, lease, ends)
             return True
@@ -231,7 +231,7 @@ class ConcurrencyLimiter:
         try:
             while desk.untold:
                 told = dict(desk.untold)
-                is_alone = await self._reach.ask(lambda redis, told=told: self._written(redis, desk, told))
+                is_alone = await self._reach.call(lambda redis, told=told: self._written(redis, desk, told))
                 desk.untold = {name: ends for name, ends in desk.untold.items() if told.get(name, math.nan) != ends}
         except RedisUnavailable:
             # What has run out since is nothing that Redis would still count; of very many the oldest will have.

@@ -77,7 +77,7 @@ class RateWindows:
         # Counted locally as well, so that this replica can continue when Redis fails.
         local = [self._add_locally(key, member, arrival.at, window_s) for key, window_s in windows]
         try:
-            found = await self._redis.ask(lambda redis: self._add_to_redis(redis, windows, member, arrival.at))
+            found = await self._redis.call(lambda redis: self._add_to_redis(redis, windows, member, arrival.at))
         except RedisUnavailable:
             found = local
         counted = dict(zip((key for key, _ in windows), found, strict=True))

@@ -274,7 +274,7 @@ class TestOutage:
 
     @pytest.fixture(autouse=True)
     def short_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reach, "REST_S", 0.05)
+        monkeypatch.setattr(reach, "RETRY_AFTER_S", 0.05)
 
     async def test_each_replica_keeps_to_the_limit(self, redis_server: RedisServer, clock: ManualClock) -> None:
         await redis_server.stop()
@@ -294,7 +294,7 @@ class TestOutage:
             one, two = ConcurrencyLimiter(first, "test", clock), ConcurrencyLimiter(second, "test", clock)
             ends = await taken(one, limited(2))
             await redis_server.stop()
-            monkeypatch.setattr(reach, "REST_S", 60.0)
+            monkeypatch.setattr(reach, "RETRY_AFTER_S", 60.0)
             one.release(ends)
             await one.close()
             stays = await taken(one, limited(2))
@@ -303,7 +303,7 @@ class TestOutage:
             assert not stays.is_told
             await redis_server.start()
             assert await second.zcard(KEY) == 1
-            one._reach._rests_until = 0.0
+            one._reach._retry_at = 0.0
 
             await taken(one, limited(2))
             assert await second.zcard(KEY) == 2
@@ -322,11 +322,11 @@ class TestOutage:
                 loop = asyncio.get_running_loop()
                 began = loop.time()
                 await taken(replica, limited(50))
-                assert loop.time() - began < reach.ANSWER_S + AT_ONCE_S
-                replica._reach._rests_until = loop.time() + 60
+                assert loop.time() - began < reach.CALL_TIMEOUT_S + AT_ONCE_S
+                replica._reach._retry_at = loop.time() + 60
                 for _ in range(49):
                     await taken(replica, limited(50))
-                assert loop.time() - began < reach.ANSWER_S + AT_ONCE_S
+                assert loop.time() - began < reach.CALL_TIMEOUT_S + AT_ONCE_S
                 assert await replica.take(limited(50)) is None
                 await replica.close()
 

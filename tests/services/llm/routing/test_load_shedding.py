@@ -470,7 +470,7 @@ async def test_without_a_limit_a_speaker_costs_no_command(
 async def test_redis_gone_the_limit_and_the_stay_hold_here(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "REST_S", 0.1)
+    monkeypatch.setattr(reach, "RETRY_AFTER_S", 0.1)
     async with open_redis(redis_server.url) as redis, staged(redis) as stage:
         assert await stage.asked(ANN) == "first"
         await redis_server.stop()
