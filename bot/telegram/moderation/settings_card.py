@@ -8,6 +8,7 @@ from bot.telegram.api.messages import message_speaker
 from bot.telegram.moderation.keyboards import settings_keyboard
 from bot.telegram.moderation.labels import label
 from core.i18n import DEFAULT_LANGUAGE, Texts
+from core.messages import Surface, chat_ref
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.judging.judge import CONTEXT
@@ -73,7 +74,7 @@ class SettingsCard:
         texts, language = self._texts, settings.language
         figures = await self._counts.total(settings.group_id, STATISTICS_DAYS)
         since = self._totals.today - timedelta(days=STATISTICS_DAYS - 1)
-        used = await self._totals.of_purpose(f"telegram:{settings.group_id}", CONTEXT, since)
+        used = await self._totals.of_purpose(chat_ref(Surface.TELEGRAM, settings.group_id), CONTEXT, since)
         key = "moderation-cost-partly" if used.unpriced else "moderation-cost"
         cost = texts.get(key, language, dollars=f"{used.cost_usd:.4f}", unpriced=used.unpriced)
         return texts.get(
