@@ -1,4 +1,4 @@
-"""`python -m bot`: the way in."""
+"""`python -m bot`: command line entry point."""
 
 import argparse
 import asyncio
@@ -34,14 +34,14 @@ Train the local spam score on examples of your own together with those that ship
 {"label": "spam" or "ham", "text": "...", "source": "the group it is from"}. Prints precision, recall and false
 positives by cross-validation, by source, then puts the new base in place of the one in use."""
 INTERRUPTED = 130
-"""The exit code of a process that Ctrl-C ended, as shells count."""
+"""Exit code of a process ended by Ctrl-C, by the convention of shells."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Start what is asked for; the exit code.
+    """Parse the command line and run the surface. Returns the exit code.
 
     Args:
-        arguments: those of the command line when None.
+        arguments: None reads them from the command line.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(_telegram(settings))
         _log_quietly(settings)
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A terminal that lacks a character shows another; an answer does not end there.
+            # A terminal that lacks a character shows a replacement; an answer must not end there.
             sys.stdout.reconfigure(errors="replace")
         if surface == "train":
             return asyncio.run(_train(settings, options))
@@ -61,15 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StartupError as error:
         return _refuse([str(error)])
     except BrokenPipeError:
-        # Whoever read our output has gone; what is still buffered must not fail again at exit.
+        # The reader of our output is gone; buffered output must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-# What is imported below is imported when it is needed: a mistake in the settings is told at once, the console does
-# without aiogram, and the daemon without the console.
+# Imports below are lazy: a wrong setting is reported at once, the console does without aiogram, and the daemon without
+# the console.
 
 
 async def _telegram(settings: Settings) -> int:
@@ -106,12 +106,12 @@ async def _train(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _log_quietly(settings: Settings) -> None:
-    """Log what a person at a terminal needs to see beside what they came for, unless they asked for more."""
+    """Log warnings and errors only, so that lines do not interrupt the terminal, unless LOG_LEVEL is set."""
     asked_for = "LOG_LEVEL" in read_variables(ENV_FILE).values
     level = settings.log_level if asked_for else "warning"
     configure_logging(level, settings.log_format, secrets=settings.secrets)
     log_uncaught()
-    # A provider that failed is told of in the conversation, and in the table of the check.
+    # A provider failure is shown in the conversation, and in the table of the check.
     logging.getLogger("services.llm").setLevel(logging.NOTSET if asked_for else logging.ERROR)
 
 

@@ -1,4 +1,4 @@
-"""`python -m bot check`: does everything that is configured answer?"""
+"""`python -m bot check`: checks everything that is configured."""
 
 import asyncio
 import json
@@ -28,13 +28,12 @@ OK, FAILED, UNSET = "ok", "FAILED", "not set"
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A line of the table.
+    """A row of the table.
 
     Args:
-        name: what was looked at.
-        verdict: OK, FAILED, or UNSET where there is nothing to look at.
-        detail: why, or what was found.
-        warnings: what works but looks unintended.
+        verdict: OK, FAILED, or UNSET where nothing is configured.
+        detail: the reason, or the finding.
+        warnings: works, but looks unintended.
     """
 
     name: str
@@ -44,7 +43,7 @@ class CheckResult:
 
 
 async def run(settings: Settings) -> int:
-    """Look at everything side by side and print a table; 0 if the bot can do its work, else 1."""
+    """Run all checks concurrently and print a table. Returns 0 if the bot can work, else 1."""
     providers, *rest = await asyncio.gather(
         _providers(settings), _redis(settings), _database(settings), _telegram(settings)
     )
@@ -60,7 +59,7 @@ async def run(settings: Settings) -> int:
 
 
 def _said_once(settings: Settings) -> list[str]:
-    """The warnings of the settings without what the table says anyway."""
+    """Return the warnings of the settings that the table does not show anyway."""
     told = {f"{provider.id} is left out: {provider.missing}" for provider in settings.providers}
     return [warning for warning in settings.warnings if warning not in told]
 
@@ -97,7 +96,7 @@ async def _redis(settings: Settings) -> list[CheckResult]:
         async with asyncio.timeout(TIMEOUT_S):
             await cast("Any", client.ping())  # typed as maybe not awaitable, since a pipeline's is not
     except MasterNotFoundError:
-        # The library's message prints its connections with all that is in them.
+        # The library's message prints its connections with all their parameters.
         return [CheckResult("redis", FAILED, "no sentinel that answers knows the master")]
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
         refused = isinstance(error.__cause__, ConnectionRefusedError)
@@ -137,7 +136,7 @@ def _bot(response: httpx2.Response) -> CheckResult:
         decoded: object = json.loads(response.content)
     except ValueError:
         decoded = None
-    # Objects of JSON have string keys, and values of any kind.
+    # JSON objects have string keys and values of any kind.
     answer = cast("dict[str, Any]", decoded) if isinstance(decoded, dict) else {}
     if response.status_code in {httpx2.codes.UNAUTHORIZED, httpx2.codes.NOT_FOUND}:
         return CheckResult(

@@ -1,4 +1,4 @@
-"""`python -m bot train`: the local score's base, trained on a set of one's own and measured before it is used."""
+"""`python -m bot train`: trains the local spam score on own examples and measures it before it is used."""
 
 import asyncio
 import sys
@@ -19,16 +19,15 @@ from services.moderation.spam_score.weights import Weights
 
 THRESHOLDS = (50, HIGH, VERY_HIGH)
 MOST_SOURCES = 50
-"""Lines of the table by source: the largest come first."""
+"""Rows of the table by source; the largest sources come first."""
 
 
 async def run(settings: Settings, file: Path | None, *, with_starter: bool = True, is_dry: bool = False) -> int:
-    """Measure, and train where there is a file; the exit code.
+    """Measure the score, and train it where there is a file. Returns the exit code.
 
     Args:
-        settings: where the database is.
-        file: labelled examples, a JSON object a line; None: the figures of the starter set are all that is wanted.
-        with_starter: whether the starter set is trained on as well.
+        file: labelled examples, a JSON object per line; None measures the starter set only.
+        with_starter: whether to train on the starter set as well.
         is_dry: measure only.
 
     Raises:
@@ -60,7 +59,7 @@ async def run(settings: Settings, file: Path | None, *, with_starter: bool = Tru
 
 
 async def reset(settings: Settings) -> int:
-    """Go back to the starter set; the exit code.
+    """Return to the starter set. Returns the exit code.
 
     Raises:
         StartupError: the database cannot be used.
@@ -77,7 +76,7 @@ def _read(file: Path) -> list[Example]:
 
 
 async def _replace(settings: Settings, weights: Weights | None, examples: Sequence[Example]) -> bool:
-    """Put the weights into the database; whether it took them."""
+    """Store the weights in the database. Returns whether it accepted them."""
     settings.prepare_data_dir()
     database = Database(resolve_url(settings))
     await database.start()

@@ -1,4 +1,4 @@
-"""Whether the messages of a chat may go to providers that are not on the operator's own machines."""
+"""Consent of a chat to remote providers."""
 
 from core.i18n import Texts
 from services.llm.routing.fallback import LLMProviderFallback
@@ -6,13 +6,10 @@ from services.preferences import PreferenceStore
 
 
 class Consent:
-    """What holds for a chat, and how that is changed. Methods raise StorageError where the database fails.
+    """Reads and changes the consent of a chat. Methods raise StorageError where the database fails.
 
     Args:
-        preferences: where each chat's choice is.
-        fallback: knows the providers.
-        texts: what users are told.
-        is_asked: REMOTE_CONSENT is `ask`; if not, the operator decided for everybody.
+        is_asked: whether REMOTE_CONSENT is `ask`; otherwise the operator has decided for all chats.
     """
 
     def __init__(
@@ -25,11 +22,11 @@ class Consent:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is anything for a chat to decide."""
+        """Whether a chat has something to decide."""
         return self._is_asked and bool(self._remote)
 
     async def standing(self, scope: str, language: str | None) -> str:
-        """What holds in a chat, in words."""
+        """Return the consent of a chat as text."""
         if not self._remote:
             return self._texts.get("privacy-none", language)
         if not self._is_asked:
@@ -39,6 +36,6 @@ class Consent:
         return self._texts.get("privacy-local-only", language)
 
     async def decide(self, scope: str, language: str | None, *, granted: bool) -> str:
-        """Take a chat's decision; what to say to it."""
+        """Store the decision of a chat. Returns the confirmation as text."""
         await self._preferences.set_remote_consent(scope, granted=granted)
         return self._texts.get("consent-granted" if granted else "consent-withheld", language)

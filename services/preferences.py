@@ -1,6 +1,6 @@
-"""What a chat chose: its provider and model, whether answers carry a footer, whether remote providers may serve it.
+"""Preferences of a chat: provider and model, footers, consent to remote providers.
 
-Nothing is cached: a read is one look at a primary key, and another replica may have written a moment ago.
+Nothing is cached: a read is one primary key look-up, and another replica may have written a moment ago.
 """
 
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ from core.db.tables import PreferenceRow
 
 @dataclass(frozen=True, slots=True)
 class ChatPreferences:
-    """The choices of a chat; None where it made none."""
+    """The preferences of a chat; None where unset."""
 
     provider: str | None = None
     model: str | None = None
     footers: bool | None = None
     remote_consent: bool | None = None
-    """Whether messages may go to providers that are not on the operator's own machines."""
+    """Whether messages may be sent to providers outside the operator's own machines."""
 
 
 class PreferenceStore:
-    """The choices of all chats. Each method raises StorageError where the database fails."""
+    """Stores the preferences of all chats. Each method raises StorageError where the database fails."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     async def get(self, scope: str) -> ChatPreferences:
-        """What this chat chose."""
+        """Return the preferences of a chat."""
         async with self._database.reading() as session:
             row = await session.get(PreferenceRow, scope)
         return (
@@ -39,19 +39,19 @@ class PreferenceStore:
         )
 
     async def set_model(self, scope: str, provider: str, model: str) -> None:
-        """Answer this chat with this model first."""
+        """Ask this model first in this chat."""
         await self._put(scope, provider=provider, model=model)
 
     async def clear_model(self, scope: str) -> None:
-        """Go back to the order of the configuration."""
+        """Return to the configured order."""
         await self._put(scope, provider=None, model=None)
 
     async def set_footers(self, scope: str, *, shown: bool) -> None:
-        """Show under each answer who gave it, or do not."""
+        """Show or hide the provider under each answer."""
         await self._put(scope, footers=shown)
 
     async def set_remote_consent(self, scope: str, *, granted: bool) -> None:
-        """Let the messages of this chat go to remote providers, or do not."""
+        """Allow or forbid remote providers for this chat."""
         await self._put(scope, remote_consent=granted)
 
     async def _put(self, scope: str, **choices: str | bool | None) -> None:

@@ -1,4 +1,4 @@
-"""What admins do with the dead letters: `/dead` and its buttons."""
+"""`/dead`: parses the command and words its result for operators, in English."""
 
 from collections.abc import Sequence
 
@@ -16,36 +16,29 @@ SHOWN = 10
 
 
 class DeadLetterCommands:
-    """The acts of admins on dead letters, each answered with a text for whoever did it and noted in the audit log.
-
-    The texts are for operators and in English. Whether somebody is an admin is the surface's to know.
-
-    Args:
-        inbox: where the letters are.
-        audit: where acts are noted.
-    """
+    """The `/dead` command and its buttons. Each act is recorded in the audit log."""
 
     def __init__(self, inbox: Inbox, audit: Audit) -> None:
         self._inbox = inbox
         self._audit = audit
 
     async def newest(self) -> list[DeadLetter]:
-        """Those that are shown, newest first.
+        """Return the dead letters that are listed, newest first.
 
         Raises:
-            StorageError: the database does not answer.
+            StorageError: the database fails.
         """
         return await self._inbox.dead_letters.newest(SHOWN)
 
     async def run(self, arguments: str, actor_id: int) -> str:
-        """Carry out what follows `/dead`, and say what came of it.
+        """Run the command and return its result as text.
 
         Args:
-            arguments: nothing for the list, or `replay` or `drop` with a letter's number.
-            actor_id: who does it, for the audit log.
+            arguments: empty for the list, or `replay` or `drop` with the number of a letter.
+            actor_id: for the audit log.
 
         Raises:
-            StorageError: the database does not answer.
+            StorageError: the database fails.
         """
         match arguments.lower().split():
             case []:
@@ -80,7 +73,7 @@ class DeadLetterCommands:
 
 
 def listed(letters: Sequence[DeadLetter]) -> str:
-    """Dead letters as an admin reads them: where they came from and why they failed, and nothing of what they say."""
+    """Format dead letters with origin and reason, without their content."""
     if not letters:
         return "There are no dead letters: everything that came in was handled."
     lines = [

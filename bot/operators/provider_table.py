@@ -1,4 +1,4 @@
-"""What `/provider` shows: every provider in a few lines of plain text, for a phone and for a terminal."""
+"""The table of `/provider`: a few lines of plain text per provider, for a phone and a terminal."""
 
 import math
 import statistics
@@ -15,12 +15,11 @@ NO_FIGURES = "The database does not answer: requests are counted since this proc
 
 
 def provider_table(status: ServiceStatus, now: float, today: Mapping[str, UsageTotal] | None = None) -> str:
-    """All providers in the order of their priority.
+    """Format all providers in order of priority.
 
     Args:
-        status: what is known of them.
         now: seconds since the epoch.
-        today: what all replicas used of each today; None where that cannot be told.
+        today: usage of all replicas per provider; None while the database is unavailable.
     """
     blocks = [_block(number, provider, now, today) for number, provider in enumerate(status.providers, start=1)]
     if not blocks:
@@ -35,8 +34,8 @@ def provider_table(status: ServiceStatus, now: float, today: Mapping[str, UsageT
 
 
 def format_until(until: float, now: float) -> str:
-    """An instant with how far away it is: `until 14:05 UTC (4m 20s left)`."""
-    # Rounded up, like what is left: at the minute that is shown it is over.
+    """Format an instant and the time until then: `until 14:05 UTC (4m 20s left)`."""
+    # Rounded up like the time left: at the displayed minute it is over.
     instant = datetime.fromtimestamp(math.ceil(until / 60) * 60, UTC)
     same_day = instant.date() == datetime.fromtimestamp(now, UTC).date()
     shown = instant.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M")
@@ -84,6 +83,6 @@ def _state(provider: ProviderStatus, now: float) -> str:
 def _latency(seconds: Sequence[float]) -> str:
     if len(seconds) == 1:
         return f"{seconds[0]:.2f} s (once)"
-    # "inclusive" stays between the least and the largest; the other method extrapolates from few values.
+    # "inclusive" stays between the smallest and the largest value; the other method extrapolates from few.
     percentile_95 = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
     return f"median {statistics.median(seconds):.2f} s, 95% within {percentile_95:.2f} s"

@@ -1,4 +1,4 @@
-"""`/usage`: what somebody used today and this month, and for those who run the bot what everybody did."""
+"""`/usage`: words the usage of a user and a chat, and for operators of everyone by provider."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -9,24 +9,18 @@ from services.usage.totals import UsageTotal, UsageTotals
 
 
 class UsageReports:
-    """Answers `/usage`. Each method raises StorageError where the database fails.
-
-    Args:
-        accounts: the sums.
-        texts: what users are told.
-    """
+    """Texts of `/usage`. Each method raises StorageError where the database fails."""
 
     def __init__(self, accounts: UsageTotals, texts: Texts) -> None:
         self._accounts = accounts
         self._texts = texts
 
     async def report(self, speaker: str, chat: str | None, language: str | None) -> str:
-        """What somebody used, and what was used in a chat, today and this month.
+        """Return the usage of a user, and of a group, today and this month.
 
         Args:
-            speaker: who asks, such as `telegram:123`.
-            chat: the group in which they ask, such as `telegram:-100`; None where they are alone in it.
-            language: theirs.
+            speaker: the user, such as `telegram:123`.
+            chat: the group in which they ask, such as `telegram:-100`; None in a private chat.
         """
         today, month = self._days()
         accounts = self._accounts
@@ -42,7 +36,7 @@ class UsageReports:
         return "\n".join([*lines, self._texts.get("usage-days", language)])
 
     async def everything(self) -> str:
-        """What everybody used, by provider; for operators, in English."""
+        """Return the usage of everyone by provider, in English."""
         today, month = self._days()
         blocks = [
             _by_provider("Everybody today, by provider:", await self._accounts.by_provider(today)),
@@ -59,7 +53,7 @@ class UsageReports:
         cost = self._cost(usage, language)
         amount = get("usage-amount", language, answers=usage.answers, tokens=usage.tokens, cost=cost)
         line = get(key, language, amount=amount)
-        # The tokens of an answer that was stopped are rarely told.
+        # Providers rarely report the tokens of an answer that was stopped.
         return f"{line} {get('usage-estimated', language)}" if usage.estimated else line
 
     def _cost(self, usage: UsageTotal, language: str | None) -> str:

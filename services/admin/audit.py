@@ -1,4 +1,4 @@
-"""Who did what with the bot: acts of admins, kept for good."""
+"""Audit log of operator acts, kept permanently."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,12 +10,12 @@ from core.db.database import Database
 from core.db.tables import AuditRow
 
 MAX_DETAIL = 1000
-"""Characters of a detail; what is longer is cut."""
+"""Characters of a detail; longer ones are cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One act: `actor_id` did `action` (`provider.force`) to `target`, with a detail for people to read."""
+    """One act: `actor_id` did `action` (`provider.force`) to `target`, with a readable detail."""
 
     at: datetime
     actor_id: int
@@ -25,14 +25,14 @@ class AuditEntry:
 
 
 class Audit:
-    """The log. Entries are added and read, never changed. Methods raise StorageError where the database fails."""
+    """Appends and reads entries; they never change. Methods raise StorageError where the database fails."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
     async def record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> None:
-        """Add an entry. The detail must hold no secret."""
+        """Append an entry. The detail must not contain secrets."""
         if detail is not None and len(detail) > MAX_DETAIL:
             detail = detail[: MAX_DETAIL - 1] + "…"
         row = AuditRow(at=self._clock.now(), actor_id=actor_id, action=action, target=target, detail=detail)
@@ -40,7 +40,7 @@ class Audit:
             session.add(row)
 
     async def recent(self, limit: int = 20) -> list[AuditEntry]:
-        """The newest entries, newest first."""
+        """Return the newest entries, newest first."""
         async with self._database.reading() as session:
             rows = await session.scalars(select(AuditRow).order_by(AuditRow.id.desc()).limit(limit))
             return [AuditEntry(row.at, row.actor_id, row.action, row.target, row.detail) for row in rows]

@@ -1,1 +1,1 @@
-"""Conversations: one turn, its history, what it remembers."""
+"""Conversations: one turn from message to saved answer, thread names, tools."""

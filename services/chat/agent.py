@@ -1,4 +1,4 @@
-"""The agent that chats: its instructions, its tools, and the model it gets from the fallback service."""
+"""The chat agent: its instructions, its tools, and its model from the fallback service."""
 
 import pydantic_ai
 from opentelemetry.trace import TracerProvider
@@ -14,7 +14,7 @@ from services.llm.models.streams import Listener
 from services.llm.routing.attempts import ModelChoice
 
 LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
-"""The most that one turn may cost: steps of the tool loop, and tools called in them."""
+"""Limits of one turn: requests of the tool loop, and tool calls."""
 
 CHARACTER = """\
 You are Understudy, a helpful assistant in a chat. Answer in the language of the user's message, to the point, and \
@@ -29,15 +29,15 @@ PRIVATE = "This is a private chat with {name}."
 
 
 class AgentFactory:
-    """Makes the agent and the model that it runs with.
+    """Creates the agent and the model of each turn.
 
     Args:
-        models: makes models that go through the fallback service.
-        spans: where the library's own spans go, without what was said; None: nowhere.
+        models: creates models that go through the fallback service.
+        spans: receives the library's spans, without message texts; None disables them.
     """
 
     def __init__(self, models: LLMModelFactory, spans: TracerProvider | None = None) -> None:
-        # The library would write an advertisement to the terminal at the first run, in the middle of a chat.
+        # The library would print a banner at its first run, in the middle of a console chat.
         pydantic_ai.BANNER_ENABLED = False
         self._models = models
         self._agent = _agent()
@@ -48,7 +48,7 @@ class AgentFactory:
 
     @property
     def agent(self) -> Agent[TurnContext, str]:
-        """The agent; it keeps nothing between runs, so one serves everybody."""
+        """The agent. It is stateless between runs, so all turns share one."""
         return self._agent
 
     def model(
@@ -78,7 +78,7 @@ class AgentFactory:
 
 
 def _agent() -> Agent[TurnContext, str]:
-    # `instructions` are made anew for each turn; a `system_prompt` would freeze the date into the history.
+    # `instructions` are evaluated for each turn; a `system_prompt` would freeze the date into the history.
     agent = Agent(deps_type=TurnContext, instructions=CHARACTER, retries=2)
     agent.instructions(_circumstances)
     equip(agent)
@@ -86,7 +86,7 @@ def _agent() -> Agent[TurnContext, str]:
 
 
 async def _circumstances(context: RunContext[TurnContext]) -> str:
-    # A coroutine although it waits for nothing: the library would send a plain function through a thread.
+    # A coroutine although it awaits nothing: the library runs plain functions in a thread.
     turn = context.deps
     if turn.chat_kind is ChatKind.GROUP:
         where = GROUP.format(title=f' called "{turn.chat_title}"' if turn.chat_title else "")

@@ -1,4 +1,4 @@
-"""What the database did not take waits here, in memory and in order, until it does."""
+"""Writes that the database rejected, kept in memory in order until it accepts them."""
 
 import asyncio
 from collections import deque
@@ -14,10 +14,10 @@ Save = Callable[[], Awaitable[None]]
 
 
 class DeferredWrites:
-    """Saves now or later.
+    """Saves at once, or later while the database is unavailable.
 
     Args:
-        limit: how many may wait; the oldest gives way.
+        limit: the most that may wait; the oldest is dropped.
     """
 
     def __init__(self, limit: int = 1000) -> None:
@@ -29,10 +29,10 @@ class DeferredWrites:
         return len(self._waiting)
 
     async def save(self, save: Save) -> bool:
-        """Save behind what waits, or wait too where the database takes nothing; whether it is saved.
+        """Save after everything that waits; queue it where the database rejects it. Returns whether it is saved.
 
         Raises:
-            StorageError: the database never will take it.
+            StorageError: the database will never accept it.
         """
         if await self.flush():
             try:
@@ -47,9 +47,9 @@ class DeferredWrites:
         return False
 
     async def flush(self) -> bool:
-        """Save what waits, as far as the database takes it now; whether nothing is left."""
+        """Save what waits, as far as the database accepts it. Returns whether nothing is left."""
         if self._flushing.locked():
-            # Each try may take a whole busy timeout: a crowd shares one.
+            # Each try may take a whole busy timeout; concurrent callers share one.
             async with self._flushing:
                 return not self._waiting
         async with self._flushing:
@@ -63,9 +63,9 @@ class DeferredWrites:
                         return False
                     log.warning("turn.refused", error=str(error))
                 except Exception:
-                    # A bug of ours must not keep the others waiting.
+                    # A bug in one write must not block the others.
                     log.exception("turn.lost")
-                # While it was saved, it may have given way to a newer one.
+                # It may have been dropped for a newer one while it was being saved.
                 if self._waiting and self._waiting[0] is save:
                     self._waiting.popleft()
         return True

@@ -1,4 +1,4 @@
-"""How a turn ends: what its user is told, and what the history keeps of it."""
+"""Maps a failed turn to the text for its user and the status in the history."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ _STATUS = {
 
 
 _KEYS: tuple[tuple[type[Exception], str], ...] = (
-    # The first that fits counts.
+    # The first match counts.
     (ConsentNeeded, "consent-question"),
     (ContextWindowExceeded, "failed-too-long"),
     (RequestRejected, "failed-rejected"),
@@ -40,7 +40,7 @@ _KEYS: tuple[tuple[type[Exception], str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class TurnOutcome:
-    """How a reply ends: its phase, and the text that says why, with that text's arguments."""
+    """The end of a reply: its phase, and the key and arguments of the text that explains it."""
 
     phase: ReplyPhase
     key: str | None = None
@@ -48,13 +48,13 @@ class TurnOutcome:
 
     @property
     def status(self) -> TurnStatus:
-        """The same for the history."""
+        """The corresponding status in the history."""
         return _STATUS[self.phase]
 
 
 def classify_failure(error: Exception, reply: Reply) -> TurnOutcome:
-    """The ending that a failure makes of a reply; what no user and no provider is to blame for is logged."""
-    # What was said before a failure stays: the answer is interrupted then, and not failed.
+    """Classify an exception of a turn. One that is neither the user's nor a provider's fault is logged."""
+    # Text that was shown before a failure stays: the answer is interrupted, not failed.
     phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED
     match error:
         case ContentRefused():
@@ -66,7 +66,7 @@ def classify_failure(error: Exception, reply: Reply) -> TurnOutcome:
         case ProviderError():
             pass
         case UnexpectedModelBehavior():
-            # Its message and its cause quote what the model said.
+            # Its message and its cause quote the model's answer.
             log.warning("turn.model_misbehaved", error=type(error).__name__)
         case _:
             log.error("turn.failed", exc_info=error)

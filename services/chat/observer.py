@@ -1,4 +1,4 @@
-"""What is counted of turns."""
+"""Observes turns: metrics, token counts and spans."""
 
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -15,11 +15,11 @@ from services.llm.models.provenance import last_provenance
 
 @dataclass(frozen=True, slots=True)
 class TurnEnded:
-    """One turn is over.
+    """A turn has ended.
 
     Args:
-        phase: how it ended: `complete`, `stopped`, `interrupted`, `failed`.
-        seconds: how long it took, from its message to its saved answer.
+        phase: `complete`, `stopped`, `interrupted` or `failed`.
+        seconds: from its message to its saved answer.
     """
 
     phase: str
@@ -28,7 +28,7 @@ class TurnEnded:
 
 @dataclass(frozen=True, slots=True)
 class TokensUsed:
-    """What one response of a model took in and gave out."""
+    """Tokens of one model response."""
 
     provider: str
     model: str
@@ -37,11 +37,7 @@ class TokensUsed:
 
 
 class TurnMetrics:
-    """Counts turns and what they used.
-
-    Args:
-        metrics: where it is shown.
-    """
+    """Counts turns and their tokens."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -52,7 +48,7 @@ class TurnMetrics:
                 self._turns.labels(phase.name.lower())
 
     def note(self, event: TurnEnded | TokensUsed) -> None:
-        """Count the end of a turn, or what a response of it used."""
+        """Count the end of a turn, or the tokens of a response."""
         match event:
             case TurnEnded(phase, seconds):
                 self._turns.labels(phase).inc()
@@ -65,22 +61,22 @@ TurnWatcher = Callable[[TurnEnded | TokensUsed], None]
 
 
 class TurnObserver:
-    """Sees each turn begin and end.
+    """Observes the start and the end of each turn.
 
     Args:
-        tracer: makes a span of each turn, where somebody looks at them.
-        watcher: is told what there is to count; it must be quick.
+        tracer: creates a span per turn; None where tracing is off.
+        watcher: receives each event; it must return quickly.
     """
 
     def __init__(self, tracer: Tracer | None = None, watcher: TurnWatcher | None = None) -> None:
         self._tracer = tracer
         self._watcher = watcher
         self.running = 0
-        """How many turns are being answered."""
+        """Turns in progress."""
 
     @contextmanager
     def turn(self, reply: Reply) -> Generator[None]:
-        """Watch one turn, whose reply tells at its end how it went."""
+        """Observe one turn; its phase is read from the reply at the end."""
         self.running += 1
         began = time.perf_counter()
         try:
@@ -98,7 +94,7 @@ class TurnObserver:
                 self._watcher(TurnEnded(reply.phase.name.lower(), time.perf_counter() - began))
 
     def used(self, messages: Sequence[ModelMessage]) -> None:
-        """Tell what the responses of a turn used, by who gave them."""
+        """Report the tokens of each response of a turn, by provider and model."""
         if self._watcher is None:
             return
         for message in messages:

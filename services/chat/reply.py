@@ -1,4 +1,4 @@
-"""An answer while it is being made: the turn writes it, a surface watches it."""
+"""An answer in progress: the turn writes it, a surface displays it."""
 
 import asyncio
 import sys
@@ -7,40 +7,40 @@ from enum import Enum, auto
 
 
 class ReplyPhase(Enum):
-    """Where an answer stands; all but RUNNING are ends."""
+    """State of an answer; every state except RUNNING is final."""
 
     RUNNING = auto()
     COMPLETE = auto()
     STOPPED = auto()
     """The user pressed Stop."""
     INTERRUPTED = auto()
-    """The provider, or a shutdown, broke it off."""
+    """Cut off by the provider or by a shutdown."""
     FAILED = auto()
-    """There is no answer, and `notice` says why."""
+    """There is no answer; `notice` says why."""
 
 
 class Reply:
-    """One answer. Writing a piece costs an append; nobody is woken before there is enough for a watcher."""
+    """One answer. Writing a chunk is an append; a waiting reader wakes only when there is enough to show."""
 
     def __init__(self) -> None:
         self.phase = ReplyPhase.RUNNING
         self.notice: str | None = None
-        """A line for the user, in their language: what went wrong, or that it was stopped."""
+        """A line for the user in their language: an error, or that the answer was stopped."""
         self.footer: str | None = None
-        """A small line under the answer."""
+        """Small print under the answer."""
         self.turn_id: int | None = None
-        """The turn in the database, once it is there."""
+        """Id of the turn in the database, once it is stored."""
         self.earlier_ids: tuple[int, ...] = ()
-        """The messages of an earlier attempt at it, which a crash or a shutdown broke off: it goes on in them."""
+        """Message ids of an earlier attempt that a crash or a shutdown cut off; the answer continues in them."""
         self.is_handed_back = False
-        """Whether it was broken off by a shutdown, and is made anew by itself after that."""
+        """Whether a shutdown cut it off and another process will produce it again."""
         self.needs_consent = False
-        """Whether `notice` asks if remote providers may answer; the message waits for that."""
+        """Whether `notice` asks for consent to remote providers; the message waits for the decision."""
         self.provider: str | None = None
-        """Who gave the answer."""
+        """The provider that answered."""
         self.model: str | None = None
         self.failed_over: tuple[tuple[str, str], ...] = ()
-        """Who was asked before and did not answer, with the reason."""
+        """Providers that were asked before and failed, with the reason."""
         self._pieces: list[str] = []
         self._length = 0
         self._gap = ""
@@ -51,7 +51,7 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """All of it so far, in the model's Markdown; it only grows."""
+        """The text so far, in the model's Markdown. It only grows."""
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
@@ -67,11 +67,11 @@ class Reply:
         return self._stop_wanted
 
     def begin_part(self) -> None:
-        """What is said next, after a tool was used, is a paragraph of its own."""
+        """Start a new paragraph for the next text, after a tool call."""
         self._gap = "\n\n" if self._length else ""
 
     def write(self, piece: str) -> None:
-        """Add to the text; one that has ended stays as it is."""
+        """Append text; ignored after the end."""
         if self.phase is not ReplyPhase.RUNNING:
             return
         if self._gap and piece:
@@ -82,27 +82,27 @@ class Reply:
             self._wake()
 
     def end(self, phase: ReplyPhase, notice: str | None = None, footer: str | None = None) -> None:
-        """Bring it to its end; the first end counts."""
+        """End the answer; only the first call counts."""
         if self.phase is not ReplyPhase.RUNNING:
             return
         self.phase, self.notice, self.footer = phase, notice, footer
         self._wake()
 
     def stop(self) -> None:
-        """The user wants no more of it. Nothing happens to an answer that has ended, nor at the second press."""
+        """Stop the answer at the user's request. Idempotent; ignored after the end."""
         if self.phase is ReplyPhase.RUNNING and not self._stop_wanted:
             self._stop_wanted = True
             if self._on_stop is not None:
                 self._on_stop()
 
     def on_stop(self, act: Callable[[], object]) -> None:
-        """What stops the making of it."""
+        """Register the callback that cancels the generation."""
         self._on_stop = act
         if self._stop_wanted:
             act()
 
     async def changed(self, seen: int) -> None:
-        """Return when the text is longer than `seen` characters or the answer has ended."""
+        """Wait until the text is longer than `seen` characters or the answer has ended."""
         while self._length <= seen and self.phase is ReplyPhase.RUNNING:
             watcher = (seen, asyncio.get_running_loop().create_future())
             self._watchers.append(watcher)

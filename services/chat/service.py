@@ -1,4 +1,4 @@
-"""One turn: a message comes in, an answer is written as it streams, and what was said is saved."""
+"""One turn: reads the history, asks the agent, streams the answer into a reply, saves both."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class ChatStores:
-    """Where a turn reads and writes."""
+    """Storage that a turn reads and writes."""
 
     threads: TurnStore
     notes: Notes
@@ -49,7 +49,7 @@ class ChatStores:
 
 @dataclass(slots=True)
 class _TurnRun:
-    """What is known of a turn while it runs."""
+    """State of a running turn."""
 
     incoming: Incoming
     reply: Reply
@@ -59,19 +59,19 @@ class _TurnRun:
     began: float
     thread: Thread | None = None
     replaces_id: int | None = None
-    """The turn whose place this one takes once it is answered."""
+    """Id of the turn that this one replaces once it is answered."""
     preference: ChatPreferences = field(default_factory=ChatPreferences)
     turn: Turn | None = None
     messages: Sequence[ModelMessage] = ()
-    """What came after the prompt."""
+    """Messages after the prompt."""
     remembered: bool = True
     """Whether the history could be read."""
     is_answered: bool = False
-    """Whether this was answered in an earlier life of the process: then only its delivery is left to be done."""
+    """Whether an earlier process already answered it, so that only the delivery is left."""
 
     @property
     def before_id(self) -> int | None:
-        """The turn before which the history ends."""
+        """Id of the turn before which the history ends."""
         return self.replaces_id if self.replaces_id is not None or self.turn is None else self.turn.id
 
 
@@ -79,15 +79,11 @@ class ChatService:
     """Answers messages.
 
     Args:
-        agents: the agent and its models.
-        stores: conversations, notes, preferences.
-        texts: what users are told.
-        clock: the time.
-        history_tokens: the budget of a conversation's context.
-        demos: the ids of the demo providers, whose answers say what they are.
-        asks_consent: whether a chat's messages stay with local providers until it agreed to remote ones.
-        watch: sees each turn begin and end.
-        titles: names threads, after their first answer.
+        history_tokens: token budget of the history.
+        demos: ids of the demo providers, whose answers carry a footer that says so.
+        asks_consent: whether a chat must agree before its messages go to remote providers.
+        watch: observes each turn.
+        titles: names threads after their first answer.
     """
 
     def __init__(  # noqa: PLR0913 - what answers, and with what
@@ -116,7 +112,7 @@ class ChatService:
 
     @property
     def unsaved(self) -> int:
-        """How many turns wait for the database."""
+        """Turns that wait for the database."""
         return len(self._backlog)
 
     async def respond(
@@ -128,18 +124,18 @@ class ChatService:
         choice: ModelChoice | None = None,
         origin: str | None = None,
     ) -> None:
-        """Answer a message, or answer an earlier one again.
+        """Answer a message, or answer an earlier turn again.
 
-        Faults of providers and of the database end the reply, they are not raised. A cancellation ends it as
-        interrupted, saves it and is passed on; with an origin it is not saved, since the job is done again.
+        Failures of providers and of the database end the reply; they are not raised. A cancellation ends the reply as
+        interrupted, saves it and propagates; with an origin it is not saved, because the job is retried.
 
         Args:
-            incoming: the message; of a Retry, who wants it and where.
-            reply: what to write to.
+            incoming: the message; for a Retry, who asked for it and where.
+            reply: receives the answer.
             retry_of: the turn to answer again.
-            choice: the provider (and model) to ask first, for this answer only.
-            origin: the job that this answers, where that may be done again: a turn that it has begun goes on, and
-                one that it has ended is only written to the reply once more.
+            choice: provider and model to ask first, for this answer only.
+            origin: id of the job. When the job is retried, a turn that was begun continues, and one that has ended
+                is delivered again.
         """
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else to_prompt(incoming)
         run = _TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
@@ -152,7 +148,7 @@ class ChatService:
                 if run.origin is None:
                     await self._close(run, TurnOutcome(ReplyPhase.INTERRUPTED, "shutting-down"))
                 else:
-                    # Not saved: the job is done again, and the answer made anew in the same message.
+                    # Not saved: the job is retried, and the answer is produced again in the same message.
                     reply.is_handed_back = True
                     notice = self._texts.get("handed-back", incoming.speaker.language)
                     reply.end(ReplyPhase.INTERRUPTED, notice)
@@ -161,11 +157,11 @@ class ChatService:
             if run.is_answered:
                 self._tell_again(run)
                 return
-            # What its user has read is saved, even if a shutdown comes at this very moment.
+            # Text that the user has read is saved even if a shutdown comes at this moment.
             await _to_its_end(self._close(run, ending))
 
     async def save_unsaved(self) -> None:
-        """Save what the database did not take before, as far as it takes it now."""
+        """Save turns that the database rejected before, as far as it accepts them."""
         await self._backlog.flush()
 
     async def _converse(self, run: _TurnRun) -> TurnOutcome:
@@ -186,7 +182,7 @@ class ChatService:
         return TurnOutcome(ReplyPhase.COMPLETE)
 
     async def _open(self, run: _TurnRun) -> list[ModelMessage]:
-        """Read the history and save the prompt; an answer without memory is better than none."""
+        """Read the history and save the prompt. Without a database the turn goes on without memory."""
         threads, key = self._stores.threads, run.incoming.key
         is_next = await self._backlog.flush()
         history: list[ModelMessage] = []
@@ -197,7 +193,7 @@ class ChatService:
         except StorageError as error:
             log.error("turn.history_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
             run.remembered = False
-        # While earlier turns wait for the database, so does this one: it takes neither now, and their order counts.
+        # While earlier turns wait for the database, this one waits too: their order counts.
         if is_next:
             try:
                 await self._open_turn(run)
@@ -206,7 +202,7 @@ class ChatService:
         return history
 
     async def _open_turn(self, run: _TurnRun) -> Turn:
-        """Save the prompt, unless it is saved already."""
+        """Save the prompt unless it is saved already."""
         if run.turn is None:
             run.thread = run.thread or await self._stores.threads.current(run.incoming.key)
             speaker = run.incoming.speaker.user_id
@@ -221,7 +217,7 @@ class ChatService:
         return run.turn
 
     def _tell_again(self, run: _TurnRun) -> None:
-        """Write the answer of an earlier life once more: nobody knows whether all of it was delivered."""
+        """Write the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         for message in run.messages:
             for part in message.parts:
                 if isinstance(part, TextPart):
@@ -241,7 +237,7 @@ class ChatService:
             await self._run_agent(run, await self._compacted(run))
 
     async def _compacted(self, run: _TurnRun) -> list[ModelMessage]:
-        """The history within half the budget."""
+        """Return the history within half of the token budget."""
         if run.thread is None:
             return []
         try:
@@ -281,23 +277,23 @@ class ChatService:
         try:
             return self._agents.model(choice, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
         except UnknownProvider as error:
-            # What was chosen once may not be configured any more.
+            # A stored choice may no longer be configured.
             log.info("turn.choice_gone", provider=error.provider)
             return self._agents.model(None, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
 
     def _is_local_only(self, run: _TurnRun) -> bool:
-        # Also where the database does not say: no message leaves because of a fault of ours.
+        # Also while the database is unavailable: a failure on our side must not send messages out.
         return self._asks_consent and not run.preference.remote_consent
 
     async def _close(self, run: _TurnRun, ending: TurnOutcome) -> None:
-        """Save what came of the turn, and tell the watchers that the reply is final, whatever happens."""
+        """Save the result of the turn and mark the reply as final, whatever happens."""
         self._watch.used(run.messages)
         is_blind = _sign(run)
         saved = False
         try:
             saved = await self._save(run, ending)
         except Exception:
-            # The answer is there all the same.
+            # The answer exists all the same.
             log.exception("turn.lost")
         finally:
             self._end(run, ending, is_blind=is_blind, is_saved=saved)
@@ -317,7 +313,7 @@ class ChatService:
         run.reply.end(ending.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
 
     def _have_named(self, run: _TurnRun) -> None:
-        """A thread without a name gets one from this answer."""
+        """Queue the thread for a name if it has none."""
         if self._titles is None or run.thread is None or run.thread.name is not None or not run.reply.text:
             return
         self._titles.want(
@@ -332,7 +328,7 @@ class ChatService:
         )
 
     def _footer(self, run: _TurnRun, *, is_blind: bool, is_saved: bool) -> str | None:
-        """What there is to say about an answer, if there is one."""
+        """Return the footer of an answer, if any."""
         reply, language = run.reply, run.incoming.speaker.language
         if not reply.text:
             return None
@@ -348,10 +344,10 @@ class ChatService:
         return "\n".join(line for line in lines if line) or None
 
     async def _save(self, run: _TurnRun, ending: TurnOutcome) -> bool:
-        """Save the turn now or, if the database does not take it, later."""
+        """Save the turn now, or later if the database rejects it."""
         status = ending.status
         if run.replaces_id is not None and not run.reply.text:
-            # A Retry of which nothing came takes nobody's place.
+            # A Retry without an answer replaces nothing.
             status = TurnStatus.FAILED
         messages = () if status is TurnStatus.FAILED else run.messages
         usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
@@ -375,27 +371,27 @@ _ENDINGS_AGAIN = {
     TurnStatus.STOPPED: TurnOutcome(ReplyPhase.STOPPED, "stopped"),
     TurnStatus.INTERRUPTED: TurnOutcome(ReplyPhase.INTERRUPTED, "interrupted"),
 }
-"""How an answer that is told again ended, where that needs a word."""
+"""Notices under a replayed answer, by how it ended."""
 
 
 def _sign(run: _TurnRun) -> bool:
-    """Write into the reply who gave it; whether some of it was given by a model that does not see."""
+    """Record in the reply which provider answered, and whether a model without vision did."""
     stamps = [stamp for message in run.messages if (stamp := last_provenance([message])) is not None]
     if stamps:
         run.reply.provider, run.reply.model = stamps[-1].provider, stamps[-1].model
-        # Each step of a tool loop is a request of its own, and may have met others.
+        # Each step of a tool loop is a request of its own and may have had other failures.
         run.reply.failed_over = tuple(dict.fromkeys(failed for stamp in stamps for failed in stamp.failed))
     return any(stamp.blind for stamp in stamps)
 
 
 def _place_of(turn: Turn) -> int:
-    """The turn whose place a Retry takes: that turn, or what it was to replace itself, had it been answered."""
+    """Return the turn that a Retry replaces: the retried turn, or the one that it was itself to replace."""
     is_open = turn.status in {TurnStatus.RUNNING, TurnStatus.FAILED}
     return turn.replaces_id if is_open and turn.replaces_id is not None else turn.id
 
 
 async def _to_its_end(work: Coroutine[object, object, None]) -> None:
-    """Do something to its end; a cancellation is passed on after that, and a second one at once."""
+    """Finish a coroutine despite a cancellation, then propagate it; a second cancellation propagates at once."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
@@ -408,7 +404,7 @@ async def _to_its_end(work: Coroutine[object, object, None]) -> None:
 
 
 async def _stream(agent_run: AgentRun[TurnContext, str]) -> None:
-    """Drive a run to its end; its model writes each piece of text to the reply as it comes."""
+    """Run the agent to its end; its model writes text to the reply as it arrives."""
     async for node in agent_run:
         if Agent.is_model_request_node(node):
             async with node.stream(agent_run.ctx) as events:
@@ -417,14 +413,14 @@ async def _stream(agent_run: AgentRun[TurnContext, str]) -> None:
 
 
 def answer_text(prompt: ModelRequest) -> str:
-    """What a user wrote, without the files."""
+    """Return the user's text without attachments."""
     contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
     texts = [[content] if isinstance(content, str) else content for content in contents]
     return "\n".join(item for items in texts for item in items if isinstance(item, str))
 
 
 def to_prompt(incoming: Incoming) -> ModelRequest:
-    """The message as a model reads it: in a group with its speaker's name, with what it replies to, then its files."""
+    """Build the prompt: in a group with the speaker's name, then the quoted message, then the attachments."""
     text = incoming.text
     if incoming.chat_kind is ChatKind.GROUP:
         text = f"{incoming.speaker.name}: {text}"

@@ -1,4 +1,4 @@
-"""The names of threads, made aside: no answer waits for one, and neither does a shutdown."""
+"""Names threads in the background; neither an answer nor a shutdown waits for it."""
 
 import asyncio
 from dataclasses import dataclass
@@ -13,23 +13,22 @@ from services.llm.models.name_generator import NameGenerator, first_words
 log = structlog.get_logger()
 
 MAX_LENGTH = 40
-"""Characters of a name: what fits on a button of a phone."""
+"""Characters of a name that fit on a button on a phone."""
 WORKERS = 3
 LIMIT = 200
-"""Threads that wait for their names, at most; one that is turned away gets its chance with its next answer."""
+"""Threads that may wait for a name. A thread beyond that is considered again after its next answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """How a thread began, or goes on, while it has no name.
+    """Text from which a thread gets its name.
 
     Args:
-        thread: the thread.
-        message: what its user wrote; empty where that was only files.
-        answer: what they got.
-        language: theirs, an IETF tag.
-        local_only: nobody agreed to remote providers.
-        is_demo: there is no model that could think of a name.
+        message: the user's text; empty for attachments only.
+        answer: the model's text.
+        language: of the user, an IETF tag.
+        local_only: whether remote providers are excluded for lack of consent.
+        is_demo: whether only the demo answered, which cannot name anything.
     """
 
     thread: Thread
@@ -41,20 +40,20 @@ class Beginning:
 
 
 class NameModelFactory(Protocol):
-    """Makes the models that names come from."""
+    """Creates the models that generate names."""
 
     def create_name_generator_model(
         self, language: str | None, max_length: int, *, local_only: bool = False, chat: str | None = None
     ) -> NameGenerator:
-        """A model that names conversations."""
+        """Create a model that names conversations."""
         ...
 
 
 class ThreadNameStore(Protocol):
-    """Where names are kept."""
+    """Stores names."""
 
     async def name_unnamed(self, thread_id: int, name: str) -> None:
-        """Give a thread its name, unless it got one meanwhile."""
+        """Name a thread that has no name yet."""
         ...
 
 
@@ -62,8 +61,7 @@ class ThreadNamer:
     """Names threads in the background.
 
     Args:
-        threads: where names are kept.
-        models: where they come from; where nobody serves, the first words of the message do.
+        models: generate names; while no provider is available, the first words of the message are used.
     """
 
     def __init__(self, threads: ThreadNameStore, models: NameModelFactory) -> None:
@@ -74,18 +72,18 @@ class ThreadNamer:
         self._workers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to name what is wanted."""
+        """Start the background workers."""
         self._workers = [asyncio.create_task(self._work(), name="titles") for _ in range(WORKERS)]
 
     async def close(self) -> None:
-        """Leave the rest without a name; each gets one after its next answer."""
+        """Cancel pending naming; an unnamed thread is retried after its next answer."""
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
         self._workers = []
 
     def want(self, beginning: Beginning) -> None:
-        """Have a thread named, some time soon; never blocks."""
+        """Queue a thread for naming. Never blocks."""
         thread_id = beginning.thread.id
         if thread_id in self._being_named or self._wanted.full():
             return
@@ -98,7 +96,7 @@ class ThreadNamer:
             try:
                 await self._name(beginning)
             except Exception:
-                # A bug of ours: this thread stays without a name, and the others get theirs.
+                # A bug: this thread stays unnamed, the others get their names.
                 log.exception("thread.not_named", thread_id=beginning.thread.id)
             finally:
                 self._being_named.discard(beginning.thread.id)

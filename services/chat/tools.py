@@ -1,4 +1,4 @@
-"""What the agent can do besides talking: tell the time, and keep notes about the user."""
+"""Tools of the agent: the time, and notes about the user."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,30 +15,26 @@ log = structlog.get_logger()
 
 
 class NoteStore(Protocol):
-    """Notes about a user, kept apart by chat."""
+    """Notes about a user, separate per chat."""
 
     async def remember(self, user_id: int, scope: str, text: str) -> None:
-        """Keep a note."""
+        """Store a note."""
         ...
 
     async def recall(self, user_id: int, scope: str) -> list[str]:
-        """The notes, oldest first."""
+        """Return the notes, oldest first."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TurnContext:
-    """What instructions and tools know about a turn.
+    """Context of a turn for instructions and tools.
 
     Args:
-        clock: the time.
-        notes: the notes; `scope` keeps those of a private chat out of groups.
-        user_id: who is asking.
-        user_name: the same, for people.
+        notes: keyed by `scope`, so that notes of a private chat stay out of groups.
         scope: the chat, such as `telegram:123`.
-        chat_kind: whom the bot is talking to.
         chat_title: the name of a group.
-        language: the user's language as an IETF tag, where known.
+        language: the user's language as an IETF tag, if known.
     """
 
     clock: Clock
@@ -89,7 +85,7 @@ async def recall(context: RunContext[TurnContext]) -> list[str]:
     """
     turn = context.deps
     try:
-        # An empty list would reach the model as an empty text, which tells it nothing.
+        # An empty list would reach the model as an empty text, which says nothing.
         return await turn.notes.recall(turn.user_id, turn.scope) or ["There are no notes yet."]
     except StorageError as error:
         log.warning("note.not_read", user_id=turn.user_id, error=str(error))
@@ -97,7 +93,7 @@ async def recall(context: RunContext[TurnContext]) -> list[str]:
 
 
 def equip(agent: Agent[TurnContext, str]) -> None:
-    """Give an agent these tools."""
+    """Register the tools with an agent."""
     described = agent.tool(docstring_format="google", require_parameter_descriptions=True)
     for tool in (current_time, remember, recall):
         described(tool)

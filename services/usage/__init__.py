@@ -1,1 +1,1 @@
-"""What requests to models use: counted, priced, summed up."""
+"""Usage of models: requests counted, priced and summed."""

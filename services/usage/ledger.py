@@ -1,4 +1,4 @@
-"""The usage ledger: each request to a provider once, written behind, so that no answer ever waits for it."""
+"""Usage ledger: records each request to a provider once, written in the background so that no answer waits for it."""
 
 import asyncio
 import contextlib
@@ -23,22 +23,22 @@ from services.usage.prices import Prices
 log = structlog.get_logger()
 
 LIMIT = 10_000
-"""Requests that wait for the database, at most; the oldest give way."""
+"""Requests that may wait for the database; the oldest are dropped."""
 BATCH = 200
 PAUSE_S = 1.0
-"""How long requests gather before they are written together."""
+"""Requests of this period are written together."""
 REST_S = (5.0, 60.0)
-"""How long the database is left alone after it failed, the first and the longest time."""
+"""Shortest and longest pause after the database failed."""
 LAST_WRITE_S = 3.0
-"""How long a shutdown waits for the last of it."""
+"""Time that a shutdown waits for the last write."""
 KEPT = timedelta(days=90)
-"""How long single requests are kept."""
+"""Retention of single requests."""
 SUMS_KEPT = timedelta(days=400)
-"""How long the sums of a day are kept: a month can be held against the same one a year before."""
+"""Retention of daily sums: a month can be compared with the same month of the year before."""
 SWEEP_S = 24 * 3600.0
 SWEPT_AT_ONCE = 1000
 LARGEST = 10**13
-"""Tokens of a request, and billionths of a dollar; both leave room for sums of many."""
+"""Upper bound of tokens of a request, and of its cost in billionths of a dollar; leaves room for sums of many."""
 
 _SUMS = (
     "requests",
@@ -62,13 +62,10 @@ class _Entry:
 
 
 class UsageLedger:
-    """Counts requests.
+    """Records requests.
 
     Args:
-        database: where they are kept.
-        clock: the time.
-        prices: what they cost.
-        limit: how many may wait for the database.
+        limit: requests that may wait for the database.
     """
 
     def __init__(self, database: Database, clock: Clock, prices: Prices | None = None, limit: int = LIMIT) -> None:
@@ -86,7 +83,7 @@ class UsageLedger:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Write behind, and sweep once a day."""
+        """Start the background writer and the daily sweep."""
         self._tasks = [
             asyncio.create_task(self._write_behind(), name="usage.write"),
             asyncio.create_task(self._sweep_daily(), name="usage.sweep"),
@@ -95,10 +92,10 @@ class UsageLedger:
             task.add_done_callback(_report_death)
 
     async def close(self) -> None:
-        """Write what waits, if the database takes it, and stop."""
+        """Write what waits, if the database accepts it, and stop."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_WRITE_S):
-                # Not in the middle of a statement: with the lock in our hands they wait or sleep.
+                # Not during a statement: the tasks are idle while the lock is held here.
                 async with self._writing:
                     self._cancel()
                 await self.flush()
@@ -109,14 +106,14 @@ class UsageLedger:
             log.error("usage.lost", requests=len(self._waiting))
 
     def count(self, report: RequestReport) -> None:
-        """Take note of a request, in memory."""
+        """Queue a request, in memory."""
         if len(self._waiting) == self._limit:
             self._lost += 1
         self._waiting.append(_Entry(f"{self._boot}-{next(self._numbers)}", report))
         self._some.set()
 
     async def flush(self) -> bool:
-        """Write what waits, as far as the database takes it now; whether nothing is left."""
+        """Write what waits, as far as the database accepts it. Returns whether nothing is left."""
         async with self._writing:
             while self._waiting:
                 batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
@@ -126,7 +123,7 @@ class UsageLedger:
                     self._failed(error)
                     return False
                 written = {entry.id for entry in batch}
-                # While they were written, some may have given way to newer ones.
+                # Some may have been dropped for newer ones during the write.
                 while self._waiting and self._waiting[0].id in written:
                     self._waiting.popleft()
             self._some.clear()
@@ -134,12 +131,12 @@ class UsageLedger:
             return True
 
     async def sweep(self) -> int:
-        """Drop what is older than it is kept, single requests some at a time; how many of those were dropped.
+        """Delete what has passed its retention, single requests in batches. Returns how many of those were deleted.
 
         Raises:
             StorageError: the database fails.
         """
-        # Of one day, mostly: it is done each day.
+        # Usually one day's, since this runs daily.
         last = (self._clock.now() - SUMS_KEPT).date()
         async with self._writing, self._database.session() as session:
             await session.execute(delete(UsageDayRow).where(UsageDayRow.day < last))
@@ -148,7 +145,7 @@ class UsageLedger:
         dropped = 0
         while True:
             async with self._writing:
-                # Mostly there is nothing to do, and no reason to keep others from writing meanwhile.
+                # Usually there is nothing to delete, and no reason to block other writers.
                 async with self._database.reading() as session:
                     found = (await session.scalars(old)).all()
                 if not found:
@@ -182,12 +179,12 @@ class UsageLedger:
             await self._clock.sleep(SWEEP_S)
 
     async def _write(self, batch: Sequence[_Entry]) -> None:
-        """Write a batch; what the database will never take is dropped, so that the others are not kept waiting.
+        """Write a batch. A request that the database will never accept is dropped, so that it blocks no others.
 
         Raises:
-            StorageError: the database takes nothing now.
+            StorageError: the database rejects everything at the moment.
         """
-        # The price library reads its lists on first use, which takes a while.
+        # The price library reads its data on first use, which takes a while.
         rows = await asyncio.to_thread(lambda: [self._row(entry) for entry in batch])
         try:
             await self._insert(rows)
@@ -221,9 +218,9 @@ class UsageLedger:
         )
 
     async def _insert(self, rows: Sequence[UsageRequestRow]) -> None:
-        """Requests and sums in one transaction. A request that is there already is in the sums already.
+        """Write requests and sums in one transaction. A request that exists already is part of the sums already.
 
-        A commit whose answer is lost is tried again; without that look it would count twice.
+        A commit whose confirmation is lost is retried; without this check it would count twice.
         """
         columns = [column.key for column in UsageRequestRow.__table__.columns]
         values = [{name: getattr(row, name) for name in columns} for row in rows]
@@ -244,7 +241,7 @@ class UsageLedger:
             sums[key] = numbers if known is None else [a + b for a, b in zip(known, numbers, strict=True)]
         if not sums:
             return
-        # In one order, so that replicas that write the same rows wait for each other and not in a circle.
+        # Always in the same order, so that replicas that write the same rows do not deadlock.
         values = [dict(zip((*_KEY, *_SUMS), (*key, *sums[key]), strict=True)) for key in sorted(sums, key=repr)]
         insert = self._database.insert(UsageDayRow).values(values)
         added = {name: getattr(UsageDayRow, name) + insert.excluded[name] for name in _SUMS}
@@ -265,7 +262,7 @@ class UsageLedger:
 
 
 def _sane(number: int) -> int:
-    """What a server counted, within what a column holds: some count wrongly."""
+    """Clamp a count to what a column holds: some servers report nonsense."""
     return max(0, min(number, LARGEST))
 
 

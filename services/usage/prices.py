@@ -1,4 +1,4 @@
-"""What a request cost: by the operator's prices, else by the price library."""
+"""Cost of a request: by the operator's prices, else by the price library."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ from services.llm.usage.report import RequestReport
 log = structlog.get_logger()
 
 NANO = 1_000_000_000
-"""Costs are whole billionths of a dollar: a token of the cheapest models is some ten of them."""
+"""Costs are whole billionths of a dollar: a token of the cheapest models costs about ten of them."""
 
 _LIBRARY: Mapping[ProviderKind, str] = {
     ProviderKind.OPENAI: "openai",
@@ -26,24 +26,24 @@ _LIBRARY: Mapping[ProviderKind, str] = {
     ProviderKind.DEEPSEEK: "deepseek",
     ProviderKind.OPENROUTER: "openrouter",
 }
-"""What the price library calls the kinds; whose address another server has is told by that."""
+"""Provider ids of the price library by kind; other servers are recognised by their URL."""
 
 
 class Prices:
-    """Prices requests. A price that nobody knows is said once in the log and is never taken for nothing."""
+    """Prices requests. An unknown price is logged once and never counted as zero."""
 
     def __init__(self) -> None:
         self._unknown: set[tuple[str, str]] = set()
 
     def cost_nanousd(self, report: RequestReport) -> int | None:
-        """What a request cost, in billionths of a dollar; None where the price is not known."""
+        """Return the cost of a request in billionths of a dollar, or None if the price is unknown."""
         usage = report.used.usage
         if not usage.input_tokens and not usage.output_tokens:
             return 0
         provider = report.provider
         price = _own_price(provider, report.model)
         if price is not None:
-            # Dollars for a million tokens are thousands of billionths for one.
+            # Dollars per million tokens are thousands of billionths per token.
             return round(1000 * (price.input_usd * usage.input_tokens + price.output_usd * usage.output_tokens))
         if not provider.remote or provider.kind in {ProviderKind.OLLAMA, ProviderKind.DEMO}:
             return 0
@@ -60,7 +60,7 @@ class Prices:
 
 
 def _own_price(provider: ProviderSettings, model: str) -> Price | None:
-    """The operator's, by the model's name, its deployment or its family."""
+    """Return the operator's price by the model's name, its deployment or its family."""
     if not provider.prices:
         return None
     names = (model, deployment_name(provider, model), model_family(provider, model))
@@ -79,6 +79,6 @@ def _listed_cost(report: RequestReport) -> Decimal | None:
                 report.used.usage, family, provider_api_url=provider.base_url or "", genai_request_timestamp=at
             )
     except (LookupError, ValueError):
-        # An unknown model or server, or counts that contradict each other.
+        # An unknown model or server, or inconsistent counts.
         return None
     return found.total_price

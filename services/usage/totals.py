@@ -1,4 +1,4 @@
-"""What was used: sums of days, by asker, chat and provider."""
+"""Usage totals: daily sums by user, chat and provider."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,22 +16,18 @@ from services.usage.ledger import UsageLedger
 from services.usage.prices import NANO
 
 PATIENCE_S = 3.0
-"""How long somebody who asks waits for the database."""
+"""Time that a reader waits for the database."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageTotal:
-    """What some requests used together.
+    """Usage of a set of requests.
 
     Args:
-        requests: how many there were.
-        answers: those that came to something that somebody read; steps of a tool loop, verdicts and names are none.
-        failures: those that their provider failed.
-        estimated: those whose tokens are an estimate.
-        unpriced: those whose price nobody knows; they are not in `cost_usd`.
-        input_tokens: what models read.
-        output_tokens: what they wrote.
-        cost_usd: what those with a known price cost.
+        answers: requests whose result a user read; steps of a tool loop, verdicts and names do not count.
+        failures: requests that their provider failed.
+        estimated: requests whose tokens are an estimate.
+        unpriced: requests of unknown price; they are not part of `cost_usd`.
     """
 
     requests: int = 0
@@ -45,7 +41,7 @@ class UsageTotal:
 
     @property
     def tokens(self) -> int:
-        """Read and written."""
+        """Input and output tokens."""
         return self.input_tokens + self.output_tokens
 
 
@@ -65,14 +61,9 @@ _SUMS = tuple(
 
 
 class UsageTotals:
-    """Reads the sums. What this replica has not written yet is written first.
+    """Reads the sums, after writing what this replica has not written yet.
 
-    Each method raises StorageError where the database fails, or takes too long.
-
-    Args:
-        database: where they are.
-        ledger: what is still to be written.
-        clock: the time.
+    Each method raises StorageError where the database fails or takes too long.
     """
 
     def __init__(self, database: Database, ledger: UsageLedger, clock: Clock) -> None:
@@ -82,23 +73,23 @@ class UsageTotals:
 
     @property
     def today(self) -> date:
-        """The day in UTC, as all days here are."""
+        """The current day in UTC, like all days here."""
         return self._clock.now().date()
 
     async def of_speaker(self, speaker: str, since: date) -> UsageTotal:
-        """What one asker used, in all chats, from that day on."""
+        """Return the usage of one user in all chats since a day."""
         return await self._sum(UsageDayRow.speaker == speaker, UsageDayRow.day >= since)
 
     async def of_chat(self, chat: str, since: date) -> UsageTotal:
-        """What was used in one chat by everybody, from that day on."""
+        """Return the usage of everyone in one chat since a day."""
         return await self._sum(UsageDayRow.chat == chat, UsageDayRow.day >= since)
 
     async def of_purpose(self, chat: str, purpose: str, since: date) -> UsageTotal:
-        """What was used in one chat for one purpose, from that day on."""
+        """Return the usage in one chat for one purpose since a day."""
         return await self._sum(UsageDayRow.chat == chat, UsageDayRow.purpose == purpose, UsageDayRow.day >= since)
 
     async def by_provider(self, since: date) -> Mapping[str, UsageTotal]:
-        """What everybody used of each provider, from that day on."""
+        """Return the usage per provider since a day."""
         query = select(UsageDayRow.provider, *_SUMS).where(UsageDayRow.day >= since).group_by(UsageDayRow.provider)
         rows = await self._read(query)
         return {row[0]: _usage(row[1:]) for row in rows}
@@ -118,6 +109,6 @@ class UsageTotals:
 
 
 def _usage(sums: tuple[Any, ...]) -> UsageTotal:
-    # PostgreSQL adds up 64-bit numbers to a decimal.
+    # PostgreSQL sums 64-bit integers to a decimal.
     *numbers, nanousd = map(int, sums)
     return UsageTotal(*numbers, cost_usd=nanousd / NANO)

@@ -1,4 +1,4 @@
-"""What a conversation is made of: threads, and turns in them."""
+"""Values of a conversation: threads and their turns."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,23 +10,23 @@ from core.messages import ConversationKey
 
 
 class TurnStatus(StrEnum):
-    """What became of a turn."""
+    """State of a turn."""
 
     RUNNING = "running"
-    """Saved, not answered yet; stays so when the process dies."""
+    """Saved and not answered yet; stays so when the process dies."""
     COMPLETE = "complete"
     STOPPED = "stopped"
-    """The user pressed Stop: what was said till then counts."""
+    """Stopped by the user; the text so far counts."""
     INTERRUPTED = "interrupted"
-    """The provider or a shutdown broke it off: what was said till then counts."""
+    """Cut off by the provider or a shutdown; the text so far counts."""
     FAILED = "failed"
-    """Nobody answered: the prompt is kept for Retry, and no model hears of it."""
+    """No provider answered: the prompt is kept for Retry and not sent to a model again."""
     SUPERSEDED = "superseded"
-    """Another turn took its place."""
+    """Replaced by another turn."""
 
 
 ANSWERED = frozenset({TurnStatus.COMPLETE, TurnStatus.STOPPED, TurnStatus.INTERRUPTED})
-"""The turns that a model is told again."""
+"""Turns that are part of the history sent to a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One prompt and what became of it.
+    """A prompt and its answer.
 
     Args:
-        prompt: the user's message with its files; None where what is stored cannot be read any more.
-        replaces_id: the turn whose place this one takes once it is answered.
-        answer_ids: the messages on the surface that hold the answer, oldest first.
-        origin: the job that it answers, where there is one.
+        prompt: the user's message with its files; None if the stored form is unreadable.
+        replaces_id: the turn that this one replaces once it is answered.
+        answer_ids: ids of the messages that hold the answer, oldest first.
+        origin: id of the job that it answers, if any.
     """
 
     id: int

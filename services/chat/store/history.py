@@ -1,4 +1,4 @@
-"""What of a conversation still fits: estimates, the budget, and the cut of a turn that is too long by itself."""
+"""Fits a conversation into a token budget: estimates, selection of turns, shortening of a single long turn."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,19 +27,19 @@ from services.llm.usage.token_estimates import (
 )
 
 KEPT_ATTACHMENTS = 4
-"""How many of the newest files of a conversation a model is shown again."""
+"""The newest files of a conversation that are sent to a model again."""
 
 _GAP = "\n[...]\n"
 _LEAST_TOKENS = 16
-"""Less than this of a text says nothing."""
+"""A shorter excerpt of a text carries no meaning."""
 
 
 class HistoryBudget:
-    """Takes turns, newest first, as long as they fit.
+    """Accepts turns, newest first, while they fit.
 
     Args:
-        tokens: what the history may cost.
-        attachments: how many files may be shown again.
+        tokens: budget of the history.
+        attachments: files that may be included.
     """
 
     def __init__(self, tokens: int, attachments: int = KEPT_ATTACHMENTS) -> None:
@@ -47,7 +47,7 @@ class HistoryBudget:
         self._attachments = attachments
 
     def take(self, tokens: int, attachments: int) -> bool:
-        """Whether a turn with this text and so many files still fits; if so, it is counted."""
+        """Return whether a turn with this text and this number of files fits, and count it if so."""
         shown = min(attachments, self._attachments)
         cost = tokens + shown * ATTACHMENT_TOKENS
         if cost > self.tokens:
@@ -58,14 +58,14 @@ class HistoryBudget:
 
 
 def starts_with_prompt(messages: Sequence[ModelMessage]) -> bool:
-    """Whether the first message is a user's."""
+    """Return whether the first message is a user's prompt."""
     return bool(messages) and any(isinstance(part, UserPromptPart) for part in messages[0].parts)
 
 
 def pair_tools(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
-    """The messages without tool calls that got no result, and without results of no call.
+    """Remove tool calls without a result, and results without a call.
 
-    A turn that was stopped or broke off may end in a call; providers refuse a request that holds such a one.
+    A stopped or interrupted turn may end in a call; providers reject requests that contain such a one.
     """
     paired: list[ModelMessage] = []
     for index, message in enumerate(messages):
@@ -88,9 +88,9 @@ def pair_tools(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
 
 
 def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelMessage]:
-    """A turn that alone is longer than the budget, as its prompt and its last answer, shortened in their middles.
+    """Shorten a turn that alone exceeds the budget to its prompt and last answer, each cut in the middle.
 
-    What its tools were asked and said is left out whole: the answer was made of it. Empty where not even that fits.
+    Tool calls and results are dropped: the answer was derived from them. Returns nothing if even that does not fit.
     """
     files = [item for message in messages for item in _files(message)]
     prompt = "\n".join(filter(None, map(_prompt_text, messages)))
@@ -99,7 +99,7 @@ def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelM
     room = token_budget - (2 if answer else 1) * MESSAGE_TOKENS - sum(map(item_tokens, files))
     if room < 2 * _LEAST_TOKENS:
         return []
-    # Each may have half; what one does not need, the other gets.
+    # Each gets half; what one does not need, the other gets.
     answer_tokens = min(text_tokens(answer), max(room // 2, room - text_tokens(prompt)))
     short = _shorten(prompt, room - answer_tokens)
     part = UserPromptPart([short, *files] if files else short)
@@ -128,7 +128,7 @@ def _called(message: ModelResponse) -> set[str]:
 
 
 def _files(message: ModelMessage) -> list[UserContent]:
-    """What a prompt holds beside text of the user's own: files, and the places of files."""
+    """Return the parts of a prompt that are not the user's text: files, and placeholders of files."""
     prompts = [part.content for part in message.parts if isinstance(part, UserPromptPart)]
     items = [item for content in prompts if not isinstance(content, str) for item in content]
     return [item for item in items if _own_text(item) is None]
@@ -155,7 +155,7 @@ def _answer_text(message: ModelResponse) -> str:
 
 
 def _shorten(text: str, tokens: int) -> str:
-    """The beginning and the end of a text, in at most so many tokens."""
+    """Return the start and the end of a text within a number of tokens."""
     whole = text.encode(errors="replace")
     limit = tokens * BYTES_A_TOKEN
     if len(whole) <= limit:

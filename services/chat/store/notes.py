@@ -1,4 +1,4 @@
-"""What users asked to remember, each in the chat where they said it."""
+"""Notes that users asked the bot to remember, separate per chat."""
 
 from sqlalchemy import ColumnElement, delete, select
 
@@ -7,14 +7,14 @@ from core.db.database import Database
 from core.db.tables import NoteRow
 
 MAX_NOTES = 50
-"""Notes of one user in one chat; the oldest give way. All of them go into each request, so they must stay few."""
+"""Notes of one user in one chat; the oldest are dropped. All of them go into each request, so they must stay few."""
 
 MAX_LENGTH = 500
-"""Characters of a note; what is longer is cut."""
+"""Characters of a note; longer ones are cut."""
 
 
 class Notes:
-    """The notes. What was said in one scope is never recalled in another: nothing private reaches a group.
+    """Stores notes. A note of one scope is never recalled in another, so that nothing private reaches a group.
 
     Each method raises StorageError where the database fails.
     """
@@ -24,7 +24,7 @@ class Notes:
         self._clock = clock
 
     async def remember(self, user_id: int, scope: str, text: str) -> None:
-        """Keep a note; one that is there already becomes the newest, an empty one is no note."""
+        """Store a note. An existing one becomes the newest; an empty one is ignored."""
         text = " ".join(text.replace("\x00", " ").split())
         if len(text) > MAX_LENGTH:
             text = text[: MAX_LENGTH - 1] + "…"
@@ -34,18 +34,18 @@ class Notes:
             await session.execute(delete(NoteRow).where(*_of(user_id, scope), NoteRow.text == text))
             session.add(NoteRow(user_id=user_id, scope=scope, text=text, created_at=self._clock.now()))
             await session.flush()
-            # By the ids that were seen: a note that another replica saves meanwhile is not among them.
+            # By the ids that were read: a note that another replica saves meanwhile is not among them.
             surplus = select(NoteRow.id).where(*_of(user_id, scope)).order_by(NoteRow.id.desc()).offset(MAX_NOTES)
             if dropped := list(await session.scalars(surplus)):
                 await session.execute(delete(NoteRow).where(NoteRow.id.in_(dropped)))
 
     async def recall(self, user_id: int, scope: str) -> list[str]:
-        """The notes of this user in this chat, oldest first."""
+        """Return the notes of this user in this chat, oldest first."""
         async with self._database.reading() as session:
             return list(await session.scalars(select(NoteRow.text).where(*_of(user_id, scope)).order_by(NoteRow.id)))
 
     async def forget(self, user_id: int, scope: str, text: str | None = None) -> int:
-        """Drop one note by its text, or all of this user in this chat; how many were dropped."""
+        """Delete one note by its text, or all of this user in this chat. Returns how many were deleted."""
         async with self._database.session() as session:
             dropped = delete(NoteRow).where(*_of(user_id, scope)).returning(NoteRow.id)
             if text is not None:

@@ -1,4 +1,4 @@
-"""How threads and turns are read from their rows."""
+"""Queries that read threads and turns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,19 +19,19 @@ from services.llm.usage.token_estimates import ATTACHMENT_TOKENS
 log = structlog.get_logger()
 
 _PAGE = 64
-"""Turns whose sizes are looked at in one query; a budget rarely holds more."""
+"""Turns whose sizes one query reads; a budget rarely holds more."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """The turns that fit: those from `lowest_id` on. `is_cut`: only one, and it does not fit whole."""
+    """The turns that fit: those from `lowest_id` on. `is_cut`: a single turn that must be shortened."""
 
     lowest_id: int
     is_cut: bool
 
 
 def of_key(key: ConversationKey) -> list[ColumnElement[bool]]:
-    """The threads of a chat or topic."""
+    """Select the threads of a chat or topic."""
     return [
         ThreadRow.surface == key.surface,
         ThreadRow.chat_id == key.chat_id,
@@ -40,18 +40,18 @@ def of_key(key: ConversationKey) -> list[ColumnElement[bool]]:
 
 
 def current_thread(key: ConversationKey) -> Select[ThreadRow]:
-    """The one that is current."""
+    """Return the current thread."""
     return select(ThreadRow).where(*of_key(key), ThreadRow.is_current)
 
 
 def thread_of(row: ThreadRow) -> Thread:
-    """The value of a row."""
+    """Convert a row."""
     key = ConversationKey(Surface(row.surface), row.chat_id, row.topic_id)
     return Thread(row.id, key, row.name, row.created_at)
 
 
 def readable(stored: str, turn_id: int) -> list[ModelMessage]:
-    """Stored messages, from the prompt on; none where they are damaged, which is logged and harms nothing else."""
+    """Parse stored messages. Damaged ones are logged and skipped."""
     try:
         messages = transcript.load(stored)
     except UnreadableTranscript as error:
@@ -64,7 +64,7 @@ def readable(stored: str, turn_id: int) -> list[ModelMessage]:
 
 
 async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | None:
-    """The first turn of a query, its prompt with all its files."""
+    """Read the first turn of a query, its prompt with all its files."""
     row = await session.scalar(query)
     if row is None:
         return None
@@ -94,7 +94,7 @@ async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | Non
 async def read_history(
     session: AsyncSession, thread: Thread, token_budget: int, before_turn: int | None
 ) -> list[ModelMessage]:
-    """The newest turns that fit the budget; see `Threads.history`."""
+    """Read the newest turns that fit the budget; see `TurnStore.history`."""
     while True:
         counted = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED)]
         if before_turn is not None:
@@ -105,11 +105,11 @@ async def read_history(
         turns = await _load(session, [*counted, TurnRow.id >= choice.lowest_id])
         if turns or not choice.is_cut:
             break
-        # The one that was to be cut cannot be read: what was said before it is still worth telling.
+        # The turn that was to be shortened is unreadable; the ones before it are still useful.
         before_turn = choice.lowest_id
     shown_limit = KEPT_ATTACHMENTS
     if choice.is_cut:
-        # At most half of the budget goes to files: what was said about them matters too.
+        # At most half of the budget goes to files: the conversation about them matters too.
         shown_limit = min(shown_limit, token_budget // 2 // ATTACHMENT_TOKENS)
         turn_id, messages = turns[0]
         shown = min(shown_limit, len(transcript.digests(messages)))
@@ -119,7 +119,7 @@ async def read_history(
 
 
 async def _choose(session: AsyncSession, counted: Sequence[ColumnElement[bool]], token_budget: int) -> _Choice | None:
-    """Which turns fit, by their sizes alone, a page at a time from the newest."""
+    """Select turns by their sizes alone, a page at a time from the newest."""
     budget = HistoryBudget(token_budget)
     lowest_id: int | None = None
     while True:
@@ -138,7 +138,7 @@ async def _choose(session: AsyncSession, counted: Sequence[ColumnElement[bool]],
 async def _load(
     session: AsyncSession, conditions: Sequence[ColumnElement[bool]]
 ) -> list[tuple[int, list[ModelMessage]]]:
-    """The messages of turns, newest turn first; what cannot be read is left out."""
+    """Read the messages of turns, newest turn first; unreadable ones are left out."""
     query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
     turns: list[tuple[int, list[ModelMessage]]] = []
     for turn_id, stored in await session.execute(query):
@@ -150,7 +150,7 @@ async def _load(
 async def _with_files(
     session: AsyncSession, turns: list[tuple[int, list[ModelMessage]]], limit: int
 ) -> list[tuple[int, list[ModelMessage]]]:
-    """The turns with the newest files in place; the bytes of older ones are not even read."""
+    """Insert the newest files into turns; the bytes of older files are not read."""
     shown: dict[int, int] = {}
     wanted: list[tuple[int, str]] = []
     for turn_id, messages in turns:

@@ -1,4 +1,4 @@
-"""The threads of a chat or topic: looked through, taken up again, renamed, thrown away."""
+"""The threads of a chat or topic: list, switch, rename, delete."""
 
 from dataclasses import dataclass
 
@@ -11,19 +11,19 @@ from services.chat.store.conversation import Thread
 from services.chat.store.queries import of_key, thread_of
 
 MAX_NAME = 60
-"""Characters of a name that somebody gives; what is longer is cut."""
+"""Characters of a name given by a user; longer ones are cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedThread:
-    """A thread, and whether the next message goes to it."""
+    """A thread, and whether it is the current one."""
 
     thread: Thread
     is_current: bool
 
 
 class ThreadList:
-    """The threads of every chat. Ids come from outside: each method keeps to the threads of its key.
+    """Manages threads. Ids come from outside, so each method is limited to the threads of its key.
 
     Each method raises StorageError where the database fails.
     """
@@ -32,7 +32,7 @@ class ThreadList:
         self._database = database
 
     async def page(self, key: ConversationKey, limit: int, offset: int = 0) -> list[ListedThread]:
-        """Threads in which something was said, and the current one, newest first."""
+        """Return threads that have messages, and the current one, newest first."""
         said = select(TurnRow.id).where(TurnRow.thread_id == ThreadRow.id).exists()
         query = select(ThreadRow).where(*of_key(key), said | ThreadRow.is_current).order_by(ThreadRow.id.desc())
         async with self._database.reading() as session:
@@ -40,15 +40,15 @@ class ThreadList:
             return [ListedThread(thread_of(row), row.is_current) for row in rows]
 
     async def find(self, key: ConversationKey, thread_id: int) -> ListedThread | None:
-        """One of the threads; None where it is not there any more."""
+        """Return a thread, or None if it no longer exists."""
         async with self._database.reading() as session:
             row = await session.scalar(select(ThreadRow).where(*of_key(key), ThreadRow.id == thread_id))
         return None if row is None else ListedThread(thread_of(row), row.is_current)
 
     async def switch(self, key: ConversationKey, thread_id: int) -> Thread | None:
-        """Have the next message go to this thread; None where it is not there any more."""
+        """Make a thread the current one. Returns None if it no longer exists."""
         async with self._database.session() as session:
-            # Of two switches at once the second one waits here, at the first row, and finds what the first one left.
+            # A concurrent switch waits here for the first row and then sees the result of the first switch.
             all_of_key = select(ThreadRow).where(*of_key(key)).order_by(ThreadRow.id).with_for_update()
             rows = (await session.scalars(all_of_key)).all()
             found = next((row for row in rows if row.id == thread_id), None)
@@ -60,7 +60,7 @@ class ThreadList:
             return thread_of(found)
 
     async def rename(self, key: ConversationKey, thread_id: int, name: str) -> str | None:
-        """Give a thread another name, on one line; what it is called now, None where it is not there or nameless."""
+        """Rename a thread. Returns the stored name, on one line, or None if the thread is gone or the name is empty."""
         line = " ".join(name.split())[:MAX_NAME].rstrip()
         if not line:
             return None
@@ -70,9 +70,9 @@ class ThreadList:
         return None if found is None else line
 
     async def delete(self, key: ConversationKey, thread_id: int) -> bool:
-        """Throw a thread away with all that was said in it; whether it was there.
+        """Delete a thread with all its turns. Returns whether it existed.
 
-        After the current one, the next message begins a new one.
+        After the current thread is deleted, the next message starts a new one.
         """
         gone = delete(ThreadRow).where(*of_key(key), ThreadRow.id == thread_id).returning(ThreadRow.id)
         async with self._database.session() as session:

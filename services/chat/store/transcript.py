@@ -1,7 +1,7 @@
-"""A turn's messages as they are stored: JSON without bytes, and the user's files beside it.
+"""Stored form of a turn's messages: JSON without bytes, and the user's files beside it.
 
-A file of the user becomes the text "[image]" with its digest in the metadata, which is not sent to a model: what is
-not restored reads as that text. Files that a model or a tool made are only ever the text.
+A user's file becomes the text "[image]" with its digest in the metadata, which is not sent to a model: a file that is
+not restored reads as that text. Files produced by a model or a tool are kept only as that text.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ _DIGEST = "attachment"
 
 
 class UnreadableTranscript(ValueError):
-    """The stored text is not what this version can read."""
+    """The stored text cannot be read by this version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,8 @@ class Transcript:
     """Messages ready to be stored.
 
     Args:
-        messages: what `json` says, with "[image]" in place of each file.
-        json: for the database.
-        attachments: the user's files, by their digest.
+        messages: the content of `json`, with "[image]" in place of each file.
+        attachments: the user's files by digest.
     """
 
     messages: Sequence[ModelMessage]
@@ -51,22 +50,22 @@ class Transcript:
 
 
 def store(messages: Sequence[ModelMessage]) -> Transcript:
-    """Take the files out and serialise the rest; there is no message that cannot be stored."""
+    """Separate the files and serialise the rest. Every message can be stored."""
     attachments: dict[str, BinaryContent] = {}
     detached = [_detach(message, attachments) for message in messages]
     return Transcript(detached, _dump(detached), attachments)
 
 
 def has_files(messages: Sequence[ModelMessage]) -> bool:
-    """Whether there is a file of the user's in them."""
+    """Return whether the messages contain a user's file."""
     return any(isinstance(item, BinaryContent) for message in messages for item in _items(message))
 
 
 def load(stored: str) -> list[ModelMessage]:
-    """The messages again, files as text.
+    """Parse stored messages, with files as text.
 
     Raises:
-        UnreadableTranscript: the text is damaged; the error does not repeat it.
+        UnreadableTranscript: the text is damaged; the error does not quote it.
     """
     try:
         return ModelMessagesTypeAdapter.validate_json(stored)
@@ -75,14 +74,14 @@ def load(stored: str) -> list[ModelMessage]:
 
 
 def digests(messages: Sequence[ModelMessage]) -> list[str]:
-    """Which of the user's files the messages speak of, in order."""
+    """Return the digests of the user's files, in order."""
     return [digest for message in messages for item in _items(message) if (digest := _digest(item)) is not None]
 
 
 def restore(
     messages: Sequence[ModelMessage], attachments: Mapping[str, BinaryContent], limit: int
 ) -> list[ModelMessage]:
-    """Put back the last `limit` of the user's files, where their bytes are given."""
+    """Put back the last `limit` of the user's files whose bytes are given."""
     skipped = max(0, len(digests(messages)) - limit)
     restored: list[ModelMessage] = []
     for message in messages:
@@ -111,7 +110,7 @@ def _items(message: ModelMessage) -> list[UserContent]:
 def _digest(item: UserContent) -> str | None:
     if not isinstance(item, TextContent) or not isinstance(item.metadata, dict):
         return None
-    digest = cast("dict[str, Any]", item.metadata).get(_DIGEST)  # metadata is whatever JSON said
+    digest = cast("dict[str, Any]", item.metadata).get(_DIGEST)  # metadata is arbitrary JSON
     return digest if isinstance(digest, str) else None
 
 
@@ -125,12 +124,12 @@ def _detach(message: ModelMessage, attachments: dict[str, BinaryContent]) -> Mod
         elif isinstance(part, FilePart):
             parts[index] = TextPart(_as_text(part.content))
     message = _with_parts(message, parts)
-    # Instructions are made anew for each turn; those of the past are never sent again.
+    # Instructions are created for each turn; past ones are never sent again.
     return replace(message, instructions=None) if isinstance(message, ModelRequest) else message
 
 
 def _detach_item(item: UserContent, attachments: dict[str, BinaryContent]) -> UserContent:
-    # A text file is inlined by every provider: it is text, not a file to look at.
+    # Every provider inlines a text file: it is text, not a file to look at.
     if not isinstance(item, BinaryContent) or item.media_type.startswith("text/"):
         return item
     digest = hashlib.sha256(item.data).hexdigest()
@@ -154,7 +153,7 @@ def _as_text(file: BinaryContent) -> str:
 
 
 def _with_parts(message: ModelMessage, parts: Sequence[Any]) -> ModelMessage:
-    """The message with other parts; of which kind they may be, the caller knows by where they came from."""
+    """Return the message with other parts. The caller ensures that their kinds fit the message."""
     if isinstance(message, ModelResponse):
         return replace(message, parts=list(parts))
     return replace(message, parts=list(parts))
@@ -162,9 +161,9 @@ def _with_parts(message: ModelMessage, parts: Sequence[Any]) -> ModelMessage:
 
 def _dump(messages: list[ModelMessage]) -> str:
     try:
-        # A tool may hang objects of any kind on its result as metadata: they are kept as their text.
+        # A tool may attach arbitrary objects to its result as metadata: they are stored as text.
         return ModelMessagesTypeAdapter.dump_json(messages, fallback=str).decode()
     except PydanticSerializationError:
-        # Half a character, as a stream that is cut into pieces may hold.
+        # Half of a surrogate pair, as a stream cut into chunks may contain.
         tree = ModelMessagesTypeAdapter.dump_python(messages, mode="json", fallback=str)
         return storable(json.dumps(tree, ensure_ascii=False))

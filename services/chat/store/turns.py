@@ -1,4 +1,4 @@
-"""Conversations in the database: threads, their turns, and what of them a model is told again."""
+"""Conversations in the database: threads, turns, and the history for a model."""
 
 import asyncio
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ log = structlog.get_logger()
 
 
 class TurnStore:
-    """The conversations.
+    """Stores turns.
 
-    A turn is opened with its prompt before any model is asked, and closed with what came of it; so neither a crash
-    nor a failure loses the prompt. Each method raises StorageError where the database fails.
+    A turn is opened with its prompt before a model is asked, and closed with its result, so that neither a crash nor a
+    failure loses the prompt. Each method raises StorageError where the database fails.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -37,12 +37,12 @@ class TurnStore:
         self._notes = GroupCommit(database)
 
     async def warm(self) -> None:
-        """Build what the first reading and writing of messages would otherwise wait 0.2 s for."""
+        """Build the message serialisers, which would delay the first turn by 0.2 s."""
         messages: list[ModelMessage] = [ModelRequest.user_text_prompt("."), ModelResponse([TextPart(".")])]
         await asyncio.to_thread(lambda: transcript.load(transcript.store(messages).json))
 
     async def current(self, key: ConversationKey) -> Thread:
-        """The thread that the next message of this chat or topic goes to; made on first use."""
+        """Return the thread of the next message in this chat or topic, created on first use."""
         async with self._database.reading() as session:
             row = await session.scalar(current_thread(key))
         if row is None:
@@ -51,9 +51,9 @@ class TurnStore:
         return thread_of(row)
 
     async def start_new(self, key: ConversationKey) -> Thread:
-        """Put the current thread aside and begin an empty one.
+        """Start an empty thread and make it the current one.
 
-        Of two calls at once, both may get the same new thread: it is empty either way.
+        Concurrent calls may return the same new thread: it is empty either way.
         """
         async with self._database.session() as session:
             aside = update(ThreadRow).where(*of_key(key), ThreadRow.is_current).values(is_current=False)
@@ -61,7 +61,7 @@ class TurnStore:
             return thread_of(await self._ensure_current(session, key))
 
     async def name_unnamed(self, thread_id: int, name: str) -> None:
-        """Give a thread its name, unless it got one meanwhile."""
+        """Name a thread that has no name yet."""
         unnamed = update(ThreadRow).where(ThreadRow.id == thread_id, ThreadRow.name.is_(None))
         async with self._database.session() as session:
             await session.execute(unnamed.values(name=name))
@@ -75,14 +75,12 @@ class TurnStore:
         replaces_id: int | None = None,
         origin: str | None = None,
     ) -> Turn:
-        """Save a prompt before a model is asked; of an origin that has a turn already, that turn as it stands.
+        """Save a prompt before a model is asked. Returns the existing turn if the origin already has one.
 
         Args:
-            thread: where it was said.
-            speaker_id: who said it.
             prompt: the message with its files.
-            replaces_id: the turn that this one is a Retry of; it stands until this one is answered.
-            origin: the job that the turn answers, where that may be done again.
+            replaces_id: the turn that this one retries; it stays until this one is answered.
+            origin: id of the job that the turn answers, if that may be retried.
         """
         stored = await _store([prompt])
         now = self._clock.now()
@@ -111,7 +109,7 @@ class TurnStore:
         )
 
     async def answer_of(self, turn_id: int) -> list[ModelMessage]:
-        """What was said in a turn, from its prompt on; nothing where it was not answered."""
+        """Return the messages of an answered turn, from its prompt on; empty otherwise."""
         async with self._database.reading() as session:
             stored = await session.scalar(select(TurnRow.messages).where(TurnRow.id == turn_id))
         return readable(stored, turn_id) if stored else []
@@ -127,21 +125,17 @@ class TurnStore:
         input_tokens: int | None = None,
         output_tokens: int | None = None,
     ) -> None:
-        """Save what came of a turn. The turn that it replaces gives way now, if this one was answered.
+        """Save the result of a turn. If it was answered, the turn that it replaces is superseded.
 
         Args:
-            turn_id: the turn.
-            status: what became of it.
-            messages: all new messages of the run; the prompt is put before them where they lack it.
-            provider: who answered.
-            model: with which model.
-            input_tokens: what the provider counted.
-            output_tokens: the same.
+            messages: all new messages of the run; the prompt is prepended if missing.
+            provider: the provider that answered, with `model`.
+            input_tokens: as the provider reported them, like `output_tokens`.
         """
         async with self._database.session() as session:
             row = await session.get(TurnRow, turn_id, with_for_update=True)
             if row is None:
-                # Erased while the answer was being made: it stays erased.
+                # Deleted while the answer was being produced: it stays deleted.
                 log.info("turn.gone", turn_id=turn_id)
                 return
             if status in ANSWERED or messages:
@@ -160,38 +154,37 @@ class TurnStore:
                 await session.execute(update(TurnRow).where(replaced).values(status=TurnStatus.SUPERSEDED))
 
     async def supersede(self, turn_id: int) -> None:
-        """Take a turn out of the history, its prompt too."""
+        """Remove a turn and its prompt from the history."""
         async with self._database.session() as session:
             await session.execute(update(TurnRow).where(TurnRow.id == turn_id).values(status=TurnStatus.SUPERSEDED))
 
     async def history(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> list[ModelMessage]:
-        """What a model is told of the conversation: the newest turns, whole, that fit the budget.
+        """Return the newest whole turns that fit the budget.
 
-        A newest turn that alone is too long comes shortened. Only what is returned is read, however long the
-        conversation. It begins with a user's prompt, or is empty.
+        A newest turn that alone is too long is shortened. Only what is returned is read, however long the conversation
+        is. The history begins with a user's prompt, or is empty.
 
         Args:
-            thread: the conversation.
-            token_budget: what the history may cost, as `estimate_tokens` counts.
-            before_turn: leave out this turn and all after it (a Retry is told what was said before).
+            token_budget: as `estimate_tokens` counts.
+            before_turn: exclude this turn and all later ones, as a Retry needs.
         """
         async with self._database.reading() as session:
             return await read_history(session, thread, token_budget, before_turn)
 
     async def last_turn(self, key: ConversationKey) -> Turn | None:
-        """The newest turn of the current thread that nothing took the place of."""
+        """Return the newest turn of the current thread that is not superseded."""
         async with self._database.reading() as session:
             of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*of_key(key), ThreadRow.is_current))
             standing = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
             return await read_turn(session, select(TurnRow).where(standing).order_by(TurnRow.id.desc()).limit(1))
 
     async def turn(self, turn_id: int) -> Turn | None:
-        """A turn by its id. Whose it is, `turn.thread.key` says: an id from outside may be anybody's."""
+        """Return a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`."""
         async with self._database.reading() as session:
             return await read_turn(session, select(TurnRow).where(TurnRow.id == turn_id))
 
     async def turn_of_message(self, key: ConversationKey, message_id: int) -> Turn | None:
-        """The turn that a message of ours in this chat answers."""
+        """Return the turn whose answer is in this message."""
         async with self._database.reading() as session:
             noted = select(AnswerMessageRow.turn_id).where(
                 AnswerMessageRow.surface == key.surface,
@@ -201,11 +194,11 @@ class TurnStore:
             return await read_turn(session, select(TurnRow).where(TurnRow.id.in_(noted)))
 
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
-        """Remember which messages on the surface hold the answer; a message that held another's is now this one's."""
+        """Record which messages hold the answer; a message recorded for another turn moves to this one."""
         await asyncio.gather(*(self._note_answer(turn_id, each) for each in dict.fromkeys(message_ids)))
 
     async def _note_answer(self, turn_id: int, message_id: int) -> None:
-        # In one statement, so that it goes together with others: a crash before it is done doubles a message.
+        # One statement, so that it can share a transaction: a crash before it is written doubles a message.
         found = (
             select(ThreadRow.surface, ThreadRow.chat_id, literal(message_id, BigInteger), TurnRow.id)
             .join(TurnRow, TurnRow.thread_id == ThreadRow.id)
@@ -216,7 +209,7 @@ class TurnStore:
         await self._notes.execute(insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id}))
 
     async def _ensure_current(self, session: AsyncSession, key: ConversationKey) -> ThreadRow:
-        # Another replica may do the same at this instant: the unique index lets one row in, both then read it.
+        # Another replica may do the same at this moment: the unique index admits one row, and both then read it.
         insert = self._database.insert(ThreadRow).values(
             surface=key.surface,
             chat_id=key.chat_id,
@@ -233,12 +226,12 @@ class TurnStore:
             for digest, file in stored.attachments.items()
         ]
         if rows:
-            # The prompt's files are there already when the whole turn is saved.
+            # The prompt's files already exist when the whole turn is saved.
             await session.execute(self._database.insert(AttachmentRow).values(rows).on_conflict_do_nothing())
 
 
 async def _store(messages: Sequence[ModelMessage]) -> Transcript:
     if not transcript.has_files(messages):
         return transcript.store(messages)
-    # Off the event loop: the digest of some megabytes takes as many milliseconds.
+    # Off the event loop: hashing some megabytes takes as many milliseconds.
     return await asyncio.to_thread(transcript.store, messages)
