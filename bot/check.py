@@ -18,8 +18,9 @@ from core.errors import ConfigurationError, StartupError
 from core.observability.log import Redactor
 from core.redis.client import open_redis
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.catalog import Catalog, transport_reason
+from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
+from services.llm.transport_errors import describe_connection_error
 
 TIMEOUT_S = 5.0
 TELEGRAM_URL = "https://api.telegram.org"
@@ -100,7 +101,7 @@ async def _redis(settings: Settings) -> list[CheckResult]:
         return [CheckResult("redis", FAILED, "no sentinel that answers knows the master")]
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
         refused = isinstance(error.__cause__, ConnectionRefusedError)
-        reason = "refused the connection" if refused else " ".join(str(error).split())
+        reason = "connection refused" if refused else " ".join(str(error).split())
         return [CheckResult("redis", FAILED, reason or type(error).__name__)]
     finally:
         await client.aclose()
@@ -127,7 +128,7 @@ async def _telegram(settings: Settings) -> list[CheckResult]:
         async with httpx2.AsyncClient(timeout=TIMEOUT_S) as client:
             response = await client.get(url)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-        return [CheckResult("telegram", FAILED, transport_reason(error))]
+        return [CheckResult("telegram", FAILED, describe_connection_error(error))]
     return [_bot(response)]
 
 

@@ -86,7 +86,7 @@ async def check_redis(redis: Redis) -> str | None:
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
         # Not in its own words: some name the address with all that is in it.
         cause = error.__cause__ or error
-        return "refused the connection" if isinstance(cause, ConnectionRefusedError) else type(error).__name__
+        return "connection refused" if isinstance(cause, ConnectionRefusedError) else type(error).__name__
     return None
 
 

@@ -100,7 +100,7 @@ async def test_one_provider_that_answers_is_enough(tmp_path: Path, look: Look, s
     with refusing_url() as nobody:
         report = await look(settings_for(tmp_path, {"a": nobody, "b": server.url, "c": server.url}, C_API_KEY=KEY))
     assert report.code == 0
-    assert report.rows["provider a"] == ("FAILED", "refused the connection")
+    assert report.rows["provider a"] == ("FAILED", "connection refused")
     assert report.rows["provider b"] == ("FAILED", "HTTP 401: it wants an API key")
     assert report.rows["provider c"][0] == "ok"
 
@@ -169,7 +169,7 @@ async def test_what_is_out_of_reach_is_a_failure_without_a_secret_in_it(tmp_path
         "database": "FAILED",
         "telegram": "FAILED",
     }
-    assert report.rows["telegram"][1] == "refused the connection"
+    assert report.rows["telegram"][1] == "connection refused"
     assert all(detail for _, detail in report.rows.values())
     for hidden in (KEY, secret, TOKEN):
         assert hidden not in report.output

@@ -89,7 +89,7 @@ async def test_no_provider_can_be_reached_at_the_start(empty_stage: BotHarness) 
     await stage.start()
     await stage.until(lambda: stage.events("bot.no_provider_answers"))
     silent = {entry["provider"]: entry["reason"] for entry in stage.events("provider.silent")}
-    assert silent == {"a": "refused the connection", "b": "refused the connection"}
+    assert silent == {"a": "connection refused", "b": "connection refused"}
     failed = await stage.asks("Are you there?")
     assert failed.text.startswith("All AI providers are unavailable right now")
     await stage.second.start()

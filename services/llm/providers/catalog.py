@@ -3,9 +3,7 @@
 import asyncio
 import json
 import re
-import socket
-import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -13,6 +11,7 @@ import httpx2
 
 from core.config.providers import ProviderKind, ProviderSettings
 from core.errors import ProviderError
+from services.llm.transport_errors import describe_connection_error
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """OpenRouter's list, the longest, is below 2 MB."""
@@ -66,7 +65,7 @@ class Catalog:
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise CatalogError(f"timed out after {timeout_s:g} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise CatalogError(transport_reason(error)) from error
+            raise CatalogError(describe_connection_error(error)) from error
 
     async def _ask(self, provider: ProviderSettings) -> tuple[str, ...]:
         base_url = (provider.base_url or "").rstrip("/")
@@ -207,37 +206,3 @@ def _error_message(body: bytes) -> str:
     error = cast("dict[str, object]", decoded).get("error") if isinstance(decoded, dict) else None
     message = cast("dict[str, object]", error).get("message") if isinstance(error, dict) else error
     return message if isinstance(message, str) else ""
-
-
-_TRANSPORT_REASONS: Final[tuple[tuple[tuple[type[BaseException], ...], str], ...]] = (
-    ((ConnectionRefusedError,), "refused the connection"),
-    ((socket.gaierror,), "its host name does not resolve"),
-    ((ssl.SSLError,), "the TLS handshake failed"),
-    ((ConnectionResetError, httpx2.RemoteProtocolError), "broke the connection"),
-    ((httpx2.TimeoutException,), "did not answer in time"),
-    ((httpx2.InvalidURL, httpx2.UnsupportedProtocol), "its base URL is no web address"),
-)
-
-
-def transport_reason(error: BaseException) -> str:
-    """Why there was no answer at all, in words for people."""
-    for cause in _causes(error):
-        for kinds, reason in _TRANSPORT_REASONS:
-            if isinstance(cause, kinds):
-                return reason
-    return f"could not be reached ({type(error).__name__})"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything that led to it, the outermost first."""
-    waiting: list[BaseException] = [error]
-    seen: set[int] = set()
-    while waiting:
-        current = waiting.pop(0)
-        if id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        if isinstance(current, BaseExceptionGroup):
-            waiting.extend(cast("BaseExceptionGroup[BaseException]", current).exceptions)
-        waiting.extend(cause for cause in (current.__cause__, current.__context__) if cause is not None)

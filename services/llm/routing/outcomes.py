@@ -33,6 +33,8 @@ from pydantic_ai.exceptions import (
 )
 from pydantic_ai.usage import RequestUsage
 
+from services.llm.transport_errors import describe_connection_error, recognise_connection_error
+
 MISCONFIGURED_COOLDOWN_S = 30 * 60.0
 """A wrong key or an empty account is not mended by waiting five minutes."""
 RETRY_AFTER_RANGE_S = (1.0, 3600.0)
@@ -334,42 +336,13 @@ def _api_reason(error: ModelAPIError) -> str:
 _OF_CONNECTIONS = (ModelConnectionError, httpx2.TransportError, ConnectionError, ssl.SSLError, socket.gaierror)
 
 
+_PHASE_REASONS: dict[str | None, str] = {"connect": "cannot connect", "pool": "too many requests in flight"}
+
+
 def _transport_reason(error: BaseException) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ConnectionRefusedError):
-            return "connection refused"
-        if isinstance(cause, ConnectionResetError):
-            return "connection reset"
-        text = str(cause).lower()
-        for sign, reason in _SIGNS:
-            if sign in text:
-                return reason
-        cause = cause.__cause__ or cause.__context__
-    match error:
-        case httpx2.TimeoutException():
-            return "timed out"
-        case ModelConnectionError(phase="connect") | httpx2.ConnectError():
-            return "cannot connect"
-        case ModelConnectionError(phase="pool"):
-            return "too many requests in flight"
-        case _:
-            return "connection lost"
-
-
-_SIGNS = (
-    ("connection refused", "connection refused"),
-    ("all connection attempts failed", "connection refused"),
-    ("name or service not known", "host not found"),
-    ("nodename nor servname", "host not found"),
-    ("temporary failure in name resolution", "host not found"),
-    ("no address associated", "host not found"),
-    ("certificate", "TLS certificate not accepted"),
-    # Only as OpenSSL writes it: aiohttp says of every connection that fails whether it would have had any.
-    ("[ssl", "TLS failed"),
-    ("(_ssl.c", "TLS failed"),
-    ("reset by peer", "connection reset"),
-    ("server disconnected", "connection closed without an answer"),
-    ("incomplete chunked read", "connection cut"),
-    ("peer closed connection", "connection cut"),
-)
+    reason = recognise_connection_error(error)
+    if reason is not None or not isinstance(error, ModelConnectionError):
+        return reason or describe_connection_error(error)
+    return {"connect": "cannot connect", "pool": "too many requests in flight"}.get(
+        error.phase or "", "connection lost"
+    )

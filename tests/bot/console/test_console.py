@@ -58,7 +58,7 @@ class TestGreeting:
             async with opened({"a": nobody, "openai": server.url, "b": server.url}) as seen:
                 pass
         lines = seen.text.splitlines()
-        assert "a: refused the connection" in lines
+        assert "a: connection refused" in lines
         assert "b: ready (m)" in lines
         assert "openai is left out: OPENAI_API_KEY is not set" in lines
         assert "demo" not in seen.text
@@ -195,7 +195,7 @@ class TestCommands:
         assert "Current: automatic" in shown
         assert "  a: m, n; also available: x, y0, " in shown
         assert ", …, +9\n" in shown
-        assert "  b: m, n (refused the connection)\n" in shown
+        assert "  b: m, n (connection refused)\n" in shown
 
     async def test_model_picks_and_gives_back(self, opened: Opener, server: LLMServer) -> None:
         """A provider with its default model, one of its models, one of its live list; then nobody in particular."""
