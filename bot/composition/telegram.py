@@ -16,15 +16,15 @@ from bot.telegram.answers.active_replies import ActiveReplies
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
+from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.daemon import Daemon, Runtime, stop_on_signals
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.handlers.chat import chat_router
-from bot.telegram.handlers.dead_letters import dead_letters_router
-from bot.telegram.handlers.models import model_router
-from bot.telegram.handlers.privacy import privacy_router
-from bot.telegram.handlers.provider import provider_router
-from bot.telegram.handlers.retry import retry_router
-from bot.telegram.handlers.threads import threads_router
+from bot.telegram.handlers.chat import ChatHandlers
+from bot.telegram.handlers.models import ModelHandlers
+from bot.telegram.handlers.operators import OperatorHandlers
+from bot.telegram.handlers.privacy import PrivacyHandlers
+from bot.telegram.handlers.retry import RetryHandlers
+from bot.telegram.handlers.threads import ThreadHandlers
 from bot.telegram.handlers.usage import usage_router
 from bot.telegram.ingress.access import AccessList
 from bot.telegram.ingress.ingest import UpdateIngest
@@ -32,10 +32,10 @@ from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.ingress.webhook import Webhook
 from bot.telegram.jobs.regenerate import RegenerateQueue
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.moderation.handlers import moderation_router
-from bot.telegram.moderation.rules_handlers import rules_router
+from bot.telegram.moderation.handlers import ModerationHandlers
+from bot.telegram.moderation.rules_handlers import RulesHandlers
 from bot.telegram.moderation.settings_card import SettingsCard
-from bot.telegram.moderation.settings_handlers import moderation_settings_router
+from bot.telegram.moderation.settings_handlers import SettingsHandlers
 from bot.telegram.observability.status import DaemonStatus
 from bot.telegram.observability.tracing import UpdateSpans
 from bot.telegram.process import enlarge_thread_pool, raise_open_files_limit, tune_garbage_collection
@@ -161,11 +161,13 @@ def build_worker(
     if infra.tracing.on:
         dispatcher.update.outer_middleware(UpdateSpans(infra.tracing.tracer))
     dispatcher.include_routers(
-        *_operator_routers(services, queued, delivery),
-        *_chat_routers(services, queued, bot, delivery),
+        _operator_router(services, queued, delivery),
+        *_chat_routers(services, queued, bot, delivery, moderation.admins),
         *_moderation_routers(services, delivery, moderation),
         # Last, since it takes every message that no command has taken.
-        chat_router(answering=responder, delivery=delivery, stops=cancellation, threads=chat.turns, texts=infra.texts),
+        ChatHandlers(
+            responder=responder, delivery=delivery, cancellation=cancellation, turns=chat.turns, texts=infra.texts
+        ).router(),
     )
     return JobWorker(
         bot=bot,
@@ -179,37 +181,32 @@ def build_worker(
     )
 
 
-def _operator_routers(services: Services, queued: InboxServices, delivery: Delivery) -> Sequence[Router]:
+def _operator_router(services: Services, queued: InboxServices, delivery: Delivery) -> Router:
     infra, operators = services.infra, services.operators
-    admin_ids, texts = infra.settings.admin_ids, infra.texts
-    return (
-        provider_router(
-            admin_ids=admin_ids,
-            commands=operators.providers,
-            fallback=services.llm.fallback,
-            delivery=delivery,
-            texts=texts,
-        ),
-        dead_letters_router(
-            admin_ids=admin_ids,
-            commands=DeadLetterCommands(queued.inbox, operators.audit),
-            delivery=delivery,
-            texts=texts,
-        ),
-    )
+    return OperatorHandlers(
+        providers=operators.providers,
+        provider_ids=[provider.id for provider in services.llm.fallback.providers],
+        dead_letters=DeadLetterCommands(queued.inbox, operators.audit),
+        delivery=delivery,
+        texts=infra.texts,
+    ).router(infra.settings.admin_ids)
 
 
-def _chat_routers(services: Services, queued: InboxServices, bot: Bot, delivery: Delivery) -> Sequence[Router]:
+def _chat_routers(
+    services: Services, queued: InboxServices, bot: Bot, delivery: Delivery, admins: GroupAdmins
+) -> Sequence[Router]:
     infra, llm, chat = services.infra, services.llm, services.chat
-    texts, fallback = infra.texts, llm.fallback
+    texts, fallback, turns = infra.texts, llm.fallback, chat.turns
     regenerate = RegenerateQueue(bot, queued.inbox)
+    models = ModelHandlers(
+        delivery=delivery, preferences=chat.preferences, catalog=llm.catalog, fallback=fallback, texts=texts
+    )
+    privacy = PrivacyHandlers(regenerate=regenerate, delivery=delivery, turns=turns, consent=chat.consent, texts=texts)
     return (
-        retry_router(encore=regenerate, delivery=delivery, threads=chat.turns, texts=texts, fallback=fallback),
-        model_router(
-            delivery=delivery, preferences=chat.preferences, catalog=llm.catalog, fallback=fallback, texts=texts
-        ),
-        privacy_router(encore=regenerate, delivery=delivery, threads=chat.turns, consent=chat.consent, texts=texts),
-        threads_router(delivery=delivery, shelf=chat.threads, threads=chat.turns, texts=texts),
+        RetryHandlers(regenerate=regenerate, delivery=delivery, turns=turns, fallback=fallback, texts=texts).router(),
+        models.router(admins),
+        privacy.router(admins),
+        ThreadHandlers(delivery=delivery, thread_list=chat.threads, turns=turns, admins=admins, texts=texts).router(),
         usage_router(admin_ids=infra.settings.admin_ids, delivery=delivery, usage=services.operators.usage),
     )
 
@@ -217,26 +214,26 @@ def _chat_routers(services: Services, queued: InboxServices, bot: Bot, delivery:
 def _moderation_routers(services: Services, delivery: Delivery, moderation: Moderation) -> Sequence[Router]:
     infra = services.infra
     texts, groups, admins = infra.texts, moderation.groups, moderation.admins
-    cards = SettingsCard(groups, moderation.consent, moderation.statistics, services.operators.totals, texts)
+    card = SettingsCard(groups, moderation.consent, moderation.statistics, services.operators.totals, texts)
     return (
-        moderation_router(
+        ModerationHandlers(
+            actions=moderation.actions,
+            incidents=moderation.incidents,
             groups=groups,
             admins=admins,
-            incidents=moderation.incidents,
-            actions=moderation.actions,
             delivery=delivery,
             texts=texts,
-        ),
-        moderation_settings_router(
+        ).router(),
+        SettingsHandlers(
             groups=groups,
-            admins=admins,
             consent=moderation.consent,
-            cards=cards,
+            admins=admins,
+            card=card,
             delivery=delivery,
             texts=texts,
             starts_dry=infra.settings.moderation_dry_run,
-        ),
-        rules_router(groups=groups, admins=admins, cards=cards, delivery=delivery, texts=texts),
+        ).router(),
+        RulesHandlers(groups=groups, admins=admins, card=card, delivery=delivery, texts=texts).router(),
     )
 
 

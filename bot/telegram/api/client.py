@@ -1,4 +1,4 @@
-"""Meeting Telegram: who am I, is the token good, and which commands are in the menu."""
+"""Creates the Bot API client: checks the token at startup and publishes the command menus."""
 
 import structlog
 from aiogram import Bot
@@ -15,6 +15,7 @@ from aiogram.types import BotCommand, BotCommandScopeAllChatAdministrators, BotC
 
 from bot.telegram.api.commands import COMMANDS, CommandMenu
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
+from core.backoff import Backoff
 from core.clock import Clock
 from core.errors import StartupError
 from core.i18n import DEFAULT_LANGUAGE, Texts
@@ -22,61 +23,62 @@ from core.i18n import DEFAULT_LANGUAGE, Texts
 log = structlog.get_logger()
 
 CONNECTIONS = 512
-"""Calls to the Bot API at the same time; aiogram's default of 100 would also cap concurrent sends."""
+"""Concurrent Bot API calls; aiogram's default of 100 would also limit concurrent sends."""
 CALL_TIMEOUT_S = 10
 MENU_SCOPES = {
     CommandMenu.DEFAULT: None,
     CommandMenu.GROUPS: BotCommandScopeAllGroupChats(),
     CommandMenu.GROUP_ADMINS: BotCommandScopeAllChatAdministrators(),
 }
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
+CONNECT_BACKOFF = Backoff(first_s=1.0, longest_s=30.0)
 
 
 class KnownBot(Bot):
-    """A bot that found out who it is before anything else: filters ask for that with every message in a group."""
+    """A bot that caches its identity from `connect`: filters need it for every message in a group."""
 
     identity: User | None = None
 
     async def me(self) -> User:
-        """Who it is."""
+        """Returns the cached identity, or requests it."""
         return self.identity or await super().me()
 
 
 def create_bot(token: str, api_base_url: str | None) -> KnownBot:
-    """A bot of Telegram, or of a Bot API server of one's own."""
+    """Creates a client of Telegram's Bot API, or of a self-hosted Bot API server."""
     api = TelegramAPIServer.from_base(api_base_url) if api_base_url else PRODUCTION
     return KnownBot(token, session=AiohttpSession(limit=CONNECTIONS, api=api))
 
 
 async def connect(bot: KnownBot, clock: Clock, *, polls: bool = True) -> User:
-    """Make sure of the token and of the right to poll; a Telegram that is out of reach is waited for.
+    """Checks the token and caches the bot's identity; retries with backoff until Telegram responds.
 
     Args:
-        bot: who connects.
-        clock: what pauses are measured by.
-        polls: whether it is going to poll, for which there may be no webhook.
+        bot: the client.
+        clock: times the pauses.
+        polls: delete a webhook, because Telegram allows either a webhook or polling.
 
     Raises:
-        StartupError: the token is refused.
+        StartupError: Telegram rejects the token.
     """
-    pause = FIRST_PAUSE_S
+    failures = 0
     while True:
         try:
-            bot.identity = await _identity(bot)
+            bot.identity = await _fetch_identity(bot)
             if polls:
-                await _end_webhook(bot)
+                await _delete_webhook(bot)
         except (TelegramAPIError, ClientDecodeError) as error:
-            wait = float(error.retry_after) if isinstance(error, TelegramRetryAfter) else pause
-            log.warning("telegram.unreachable", reason=describe_api_error(error), pause_s=wait)
-            await clock.sleep(wait)
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+            failures += 1
+            pause_s = CONNECT_BACKOFF.pause_s(failures)
+            if isinstance(error, TelegramRetryAfter):
+                pause_s = float(error.retry_after)
+            log.warning("telegram.unreachable", reason=describe_api_error(error), pause_s=pause_s)
+            await clock.sleep(pause_s)
         else:
             return bot.identity
 
 
 async def publish_commands(bot: Bot, texts: Texts) -> None:
-    """Put the commands into the menus; a server that does not know how is no fault."""
+    """Publishes the command menus in every language; a server without this method is only logged."""
     for menu, scope in MENU_SCOPES.items():
         listed = [spec for spec in COMMANDS.values() if menu in spec.menus]
         for language in (None, *(known for known in texts.languages if known != DEFAULT_LANGUAGE)):
@@ -86,11 +88,11 @@ async def publish_commands(bot: Bot, texts: Texts) -> None:
             try:
                 await bot.set_my_commands(commands, scope=scope, language_code=language, request_timeout=CALL_TIMEOUT_S)
             except (TelegramAPIError, ClientDecodeError) as error:
-                log.info("telegram.commands_not_set", reason=describe_api_error(error))
+                log.info("telegram.command_menus_failed", reason=describe_api_error(error))
                 return
 
 
-async def _identity(bot: Bot) -> User:
+async def _fetch_identity(bot: Bot) -> User:
     try:
         return await bot.get_me(request_timeout=CALL_TIMEOUT_S)
     except (TelegramUnauthorizedError, TelegramNotFound) as error:
@@ -101,19 +103,19 @@ async def _identity(bot: Bot) -> User:
     except ClientDecodeError as error:
         match error.data:
             case {"ok": True, "result": {"username": str(username)}}:
-                # Some servers that stand in for Telegram leave out what the library insists on.
+                # Some Bot API compatible servers omit fields that aiogram requires.
                 return User(id=bot.id, is_bot=True, first_name=username, username=username)
             case _:
                 raise
 
 
-async def _end_webhook(bot: Bot) -> None:
-    """While there is a webhook Telegram lets nobody poll."""
+async def _delete_webhook(bot: Bot) -> None:
+    """Deletes the webhook: while one is set Telegram rejects polling."""
     try:
         await bot.delete_webhook(drop_pending_updates=False, request_timeout=CALL_TIMEOUT_S)
     except TelegramNotFound as error:
-        # A server that has no webhooks has none to end.
-        log.info("telegram.webhook_not_ended", reason=describe_api_error(error))
+        # A server without webhook support has none to delete.
+        log.info("telegram.webhook_delete_unsupported", reason=describe_api_error(error))
     except ClientDecodeError as error:
         if classify_api_error(error) is not ApiFailure.DONE:
             raise

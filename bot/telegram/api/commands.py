@@ -85,7 +85,7 @@ COMMANDS = MappingProxyType(
 
 
 async def find_command(message: Message, bot: Bot) -> CommandSpec | None:
-    """Return the command that a message begins with, in any case; None for text and for another bot's commands."""
+    """Returns the command that a message begins with, in any case; None for text and for another bot's commands."""
     words = (message.text or message.caption or "").split(maxsplit=1)
     if not words or not words[0].startswith("/"):
         return None

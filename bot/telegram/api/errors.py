@@ -1,4 +1,4 @@
-"""What a failed Bot API call means for what is done next."""
+"""Classifies failed Bot API calls by what the caller can do next."""
 
 import re
 from enum import Enum, auto
@@ -19,42 +19,42 @@ from aiohttp import ClientConnectorError, ConnectionTimeoutError
 
 
 class ApiFailure(Enum):
-    """Why a call failed, as far as the next step depends on it."""
+    """The class of a failure. Its names are label values of the API call metrics."""
 
     FLOOD = auto()
-    """Too many calls: the chat rests for as long as Telegram says."""
+    """Rate limited (429): the chat waits for `retry_after`."""
     PASSING = auto()
-    """It was not carried out, and may well be a second later."""
+    """Not executed; a retry is likely to succeed."""
     UNKNOWN = auto()
-    """Nobody can tell whether it was carried out."""
+    """The request may or may not have been executed."""
     DONE = auto()
-    """It was carried out; only the answer makes no sense to us."""
+    """Executed; only the response could not be parsed."""
     UNCHANGED = auto()
-    """It already is as it should become."""
+    """The message already has this content."""
     MESSAGE_GONE = auto()
-    """The message cannot be changed any more."""
+    """The message is deleted or can no longer be edited."""
     ENTITIES = auto()
-    """Telegram does not take the formatting."""
+    """Telegram rejects the formatting entities."""
     MARKUP = auto()
-    """Telegram does not take the buttons."""
+    """Telegram rejects the keyboard."""
     TOPIC = auto()
     """The topic is closed or deleted."""
     REPLY = auto()
-    """The message that is replied to cannot be."""
+    """The replied-to message does not exist."""
     MIGRATED = auto()
-    """The group goes on under another id."""
+    """The group became a supergroup with another id."""
     UNREACHABLE = auto()
-    """The bot cannot speak in this chat."""
+    """The bot cannot write to this chat."""
     NO_METHOD = auto()
-    """This Bot API server does not know the method."""
+    """The Bot API server does not support the method."""
     REFUSED = auto()
-    """Anything else: asking again would change nothing."""
+    """Any other rejection; a retry would fail too."""
 
 
-# In the order in which they are looked for: some wordings contain others.
+# The order matters: some wordings contain others.
 _WORDINGS = tuple(
-    (fault, re.compile(pattern, re.IGNORECASE))
-    for fault, pattern in (
+    (failure, re.compile(pattern, re.IGNORECASE))
+    for failure, pattern in (
         (ApiFailure.UNCHANGED, r"message is not modified|message_not_modified"),
         (ApiFailure.TOPIC, r"message thread not found|topic_(closed|deleted|id_invalid)|message_thread_invalid"),
         (ApiFailure.REPLY, r"message to be replied not found|replied message not found|reply_message_id_invalid"),
@@ -77,12 +77,12 @@ _WORDINGS = tuple(
         ),
     )
 )
-# Proxies in front of a Bot API server answer with a page when the server behind them cannot be reached.
+# A proxy in front of a Bot API server returns an HTML page while the server is down.
 _GATEWAY_PAGE = re.compile(r"<[^>]+>[^<]*\b50[23]\b")
 
 
-def classify_api_error(error: BaseException) -> ApiFailure:  # noqa: PLR0911 - one line a case reads best
-    """Sort an error that a call of `aiogram.Bot` raised."""
+def classify_api_error(error: BaseException) -> ApiFailure:  # noqa: PLR0911 - one return a case
+    """Classifies an error raised by a call of `aiogram.Bot`."""
     match error:
         case TelegramRetryAfter():
             return ApiFailure.FLOOD
@@ -96,11 +96,11 @@ def classify_api_error(error: BaseException) -> ApiFailure:  # noqa: PLR0911 - o
             never_sent = isinstance(error.__cause__, ClientConnectorError | ConnectionTimeoutError)
             return ApiFailure.PASSING if never_sent else ApiFailure.UNKNOWN
         case ClientDecodeError():
-            return _by_payload(error.data)
+            return _classify_payload(error.data)
         case TelegramNotFound():
             return ApiFailure.NO_METHOD
         case TelegramBadRequest() | TelegramForbiddenError():
-            return _by_wording(error)
+            return _classify_wording(error)
         case TelegramAPIError():
             # A 429 whose `retry_after` is missing or zero has no class of its own.
             return ApiFailure.FLOOD if "too many requests" in error.message.lower() else ApiFailure.REFUSED
@@ -109,9 +109,9 @@ def classify_api_error(error: BaseException) -> ApiFailure:  # noqa: PLR0911 - o
 
 
 def describe_api_error(error: BaseException) -> str:
-    """An error in a few words for a log: never the payload, in which somebody's words may be."""
+    """Returns a short reason for the log, without the payload: that may contain message text."""
     if isinstance(error, TelegramNetworkError):
-        # Not in its own words: some name the address, which has the token in it.
+        # Without its text: some contain the URL, and with it the token.
         return f"{type(error).__name__}: {type(error.__cause__).__name__}"
     if isinstance(error, TelegramAPIError):
         return error.message[:200]
@@ -119,7 +119,7 @@ def describe_api_error(error: BaseException) -> str:
 
 
 def message_id_in(error: BaseException) -> int | None:
-    """The id of the message that was sent, from an answer that could not be read as a whole."""
+    """Returns the id of the sent message from a response that aiogram could not parse; None if it has none."""
     if isinstance(error, ClientDecodeError):
         match error.data:
             case {"ok": True, "result": {"message_id": int(message_id)}}:
@@ -129,7 +129,7 @@ def message_id_in(error: BaseException) -> int | None:
     return None
 
 
-def _by_payload(data: object) -> ApiFailure:
+def _classify_payload(data: object) -> ApiFailure:
     match data:
         case {"ok": True}:
             return ApiFailure.DONE
@@ -139,8 +139,8 @@ def _by_payload(data: object) -> ApiFailure:
             return ApiFailure.UNKNOWN
 
 
-def _by_wording(error: TelegramBadRequest | TelegramForbiddenError) -> ApiFailure:
-    for fault, wording in _WORDINGS:
+def _classify_wording(error: TelegramBadRequest | TelegramForbiddenError) -> ApiFailure:
+    for failure, wording in _WORDINGS:
         if wording.search(error.message):
-            return fault
+            return failure
     return ApiFailure.UNREACHABLE if isinstance(error, TelegramForbiddenError) else ApiFailure.REFUSED

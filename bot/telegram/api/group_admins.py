@@ -1,4 +1,4 @@
-"""Who is who in a group."""
+"""Looks up the admins of groups, cached for moderation and uncached for decisions about a chat."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ import structlog
 from aiogram import Bot
 from aiogram.enums import ChatMemberStatus
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError
+from aiogram.types import Message
+from cachetools import LRUCache
 
 from bot.telegram.api.errors import describe_api_error
 from core.clock import Clock
@@ -15,105 +17,112 @@ from services.moderation.domain.ports import Administrators
 
 log = structlog.get_logger()
 
-ADMINS = frozenset({ChatMemberStatus.CREATOR, ChatMemberStatus.ADMINISTRATOR})
-
-
-async def is_chat_admin(bot: Bot, chat_id: int, user_id: int) -> bool:
-    """Whether a user is an admin of a chat; not, where Telegram does not tell."""
-    try:
-        member = await bot.get_chat_member(chat_id, user_id)
-    except (TelegramAPIError, ClientDecodeError) as error:
-        match getattr(error, "data", None):
-            case {"ok": True, "result": {"status": str(status)}}:
-                # A server of another version, whose rights are not quite those that the library knows.
-                return status in ADMINS
-            case _:
-                pass
-        log.warning("members.admin_unknown", chat_id=chat_id, reason=describe_api_error(error))
-        return False
-    return member.status in ADMINS
-
-
-log = structlog.get_logger()
-
-FRESH_S = 300.0
-"""For how long a list holds: whoever was made an admin a moment ago is found by `is_admin` anyway."""
-DOUBTED_S = 15.0
-"""The age from which a list is asked for anew because somebody is not in it who acts as an admin."""
-FAILED_S = 15.0
-"""For how long a failure is remembered: until then nothing is done in that group."""
-GROUPS_KEPT = 10_000
+ADMIN_STATUSES = frozenset({ChatMemberStatus.CREATOR, ChatMemberStatus.ADMINISTRATOR})
+CACHED_GROUPS = 10_000
 CALL_TIMEOUT_S = 10
-NEEDED = ("can_delete_messages", "can_restrict_members")
+REQUIRED_RIGHTS = ("can_delete_messages", "can_restrict_members")
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    staff: Administrators | None
-    at: float
+class AdminCacheTiming:
+    """How long a cached admin list is used."""
+
+    fresh_s: float = 300.0
+    """A new admin need not wait for this: `is_admin` refetches sooner."""
+    recheck_s: float = 15.0
+    """Age from which a list is refetched because a user who acts as an admin is not in it."""
+    failure_s: float = 15.0
+    """How long a failed look-up is cached; until then moderation does nothing in that group."""
+
+
+@dataclass(frozen=True, slots=True)
+class _CacheEntry:
+    admins: Administrators | None
+    fetched_at: float
 
 
 class GroupAdmins:
-    """The lists of all groups that this process has asked for.
+    """The admins of groups, as Telegram reports them; a failed look-up never counts as "is an admin".
 
-    Args:
-        bot: asks.
-        clock: how old a list is.
+    `get_admins` and `is_admin` use a cache with one request in flight per group, `fetch_is_admin` asks Telegram
+    every time.
     """
 
-    def __init__(self, bot: Bot, clock: Clock) -> None:
+    def __init__(self, bot: Bot, clock: Clock, timing: AdminCacheTiming | None = None) -> None:
         self._bot = bot
         self._clock = clock
-        self._known: dict[int, _Known] = {}
-        self._asking: dict[int, asyncio.Task[Administrators | None]] = {}
+        self._timing = timing or AdminCacheTiming()
+        self._cache: LRUCache[int, _CacheEntry] = LRUCache(CACHED_GROUPS)
+        self._in_flight: dict[int, asyncio.Task[Administrators | None]] = {}
 
     async def get_admins(self, group_id: int) -> Administrators | None:
-        """Who runs a group; None where Telegram does not tell."""
-        return await self._staff(group_id, FRESH_S)
+        """Returns a group's admins, at most `fresh_s` old; None when the look-up failed."""
+        return await self._get(group_id, self._timing.fresh_s)
 
     async def is_admin(self, group_id: int, user_id: int) -> bool:
-        """Whether somebody is an admin; not, where Telegram does not tell."""
-        for age_s in (FRESH_S, DOUBTED_S):
-            staff = await self._staff(group_id, age_s)
-            if staff is not None and user_id in staff.user_ids:
+        """Returns whether a user is an admin by the cached list, refetched after `recheck_s` for an unknown user."""
+        for max_age_s in (self._timing.fresh_s, self._timing.recheck_s):
+            admins = await self._get(group_id, max_age_s)
+            if admins is not None and user_id in admins.user_ids:
                 return True
         return False
 
-    async def lacks(self, group_id: int) -> frozenset[str] | None:
-        """The rights that moderation needs and the bot does not have there; None where Telegram does not tell."""
+    async def is_from_admin(self, message: Message) -> bool:
+        """Returns whether an admin wrote a message of a group, in person or anonymously in the group's name."""
+        if message.sender_chat is not None:
+            return message.sender_chat.id == message.chat.id
+        user = message.from_user
+        return user is not None and await self.is_admin(message.chat.id, user.id)
+
+    async def fetch_is_admin(self, chat_id: int, user_id: int) -> bool:
+        """Asks Telegram whether a user is an admin of a chat, uncached."""
+        try:
+            member = await self._bot.get_chat_member(chat_id, user_id)
+        except (TelegramAPIError, ClientDecodeError) as error:
+            match _payload(error):
+                case {"status": str(status)}:
+                    # A Bot API server of another version: aiogram rejects the rights, the status is readable.
+                    return status in ADMIN_STATUSES
+                case _:
+                    log.warning("group_admins.member_lookup_failed", chat_id=chat_id, reason=describe_api_error(error))
+                    return False
+        return member.status in ADMIN_STATUSES
+
+    async def missing_rights(self, group_id: int) -> frozenset[str] | None:
+        """Returns the rights that moderation needs and the bot lacks in a group; None when the look-up failed."""
         try:
             me = await self._bot.get_chat_member(group_id, self._bot.id, request_timeout=CALL_TIMEOUT_S)
         except (TelegramAPIError, ClientDecodeError) as error:
             match _payload(error):
                 case {"status": _, **fields}:
-                    return frozenset(right for right in NEEDED if fields.get(right) is not True)
+                    return frozenset(right for right in REQUIRED_RIGHTS if fields.get(right) is not True)
                 case _:
-                    log.warning("staff.rights_unknown", group_id=group_id, reason=describe_api_error(error))
+                    log.warning(
+                        "group_admins.rights_lookup_failed", group_id=group_id, reason=describe_api_error(error)
+                    )
                     return None
-        return frozenset(right for right in NEEDED if getattr(me, right, False) is not True)
+        return frozenset(right for right in REQUIRED_RIGHTS if getattr(me, right, False) is not True)
 
-    async def _staff(self, group_id: int, age_s: float) -> Administrators | None:
-        known = self._known.get(group_id)
-        if known is not None:
-            limit = FAILED_S if known.staff is None else age_s
-            if self._clock.monotonic() - known.at < limit:
-                return known.staff
-        asking = self._asking.get(group_id)
-        if asking is None:
-            asking = self._asking[group_id] = asyncio.create_task(self._asked(group_id), name="staff")
-            asking.add_done_callback(lambda _: self._asking.pop(group_id, None))
-        # Others may wait for the same answer: whoever stops waiting does not take it from them.
-        return await asyncio.shield(asking)
+    async def _get(self, group_id: int, max_age_s: float) -> Administrators | None:
+        entry = self._cache.get(group_id)
+        if entry is not None:
+            limit_s = self._timing.failure_s if entry.admins is None else max_age_s
+            if self._clock.monotonic() - entry.fetched_at < limit_s:
+                return entry.admins
+        task = self._in_flight.get(group_id)
+        if task is None:
+            task = self._in_flight[group_id] = asyncio.create_task(self._fetch(group_id), name="group admins")
+            task.add_done_callback(lambda _: self._in_flight.pop(group_id, None))
+        # Others may wait for the same request: cancelling one caller must not cancel it.
+        return await asyncio.shield(task)
 
-    async def _asked(self, group_id: int) -> Administrators | None:
-        admins, linked = await asyncio.gather(self._admins(group_id), self._linked_channel(group_id))
-        staff = None if admins is None or linked is None else Administrators(admins, linked or None)
-        if len(self._known) >= GROUPS_KEPT:
-            self._known.clear()
-        self._known[group_id] = _Known(staff, self._clock.monotonic())
-        return staff
+    async def _fetch(self, group_id: int) -> Administrators | None:
+        user_ids, linked = await asyncio.gather(self._fetch_user_ids(group_id), self._fetch_linked_channel(group_id))
+        admins = None if user_ids is None or linked is None else Administrators(user_ids, linked or None)
+        self._cache[group_id] = _CacheEntry(admins, self._clock.monotonic())
+        return admins
 
-    async def _admins(self, group_id: int) -> frozenset[int] | None:
+    async def _fetch_user_ids(self, group_id: int) -> frozenset[int] | None:
         try:
             members = await self._bot.get_chat_administrators(
                 group_id, return_bots=True, request_timeout=CALL_TIMEOUT_S
@@ -121,15 +130,15 @@ class GroupAdmins:
         except (TelegramAPIError, ClientDecodeError) as error:
             match _payload(error):
                 case [*rows]:
-                    # A server of another version, whose rights are not quite those that the library knows.
-                    return frozenset(_ids(cast("list[object]", rows)))
+                    # A Bot API server of another version: aiogram rejects the rights, the ids are readable.
+                    return frozenset(_read_ids(cast("list[object]", rows)))
                 case _:
-                    log.warning("staff.unknown", group_id=group_id, reason=describe_api_error(error))
+                    log.warning("group_admins.lookup_failed", group_id=group_id, reason=describe_api_error(error))
                     return None
         return frozenset(member.user.id for member in members)
 
-    async def _linked_channel(self, group_id: int) -> int | None:
-        """The linked channel, 0 where there is none, None where Telegram does not tell."""
+    async def _fetch_linked_channel(self, group_id: int) -> int | None:
+        """Returns the linked channel, 0 if there is none, None when the look-up failed."""
         try:
             chat = await self._bot.get_chat(group_id, request_timeout=CALL_TIMEOUT_S)
         except (TelegramAPIError, ClientDecodeError) as error:
@@ -139,13 +148,15 @@ class GroupAdmins:
                 case {"id": _}:
                     return 0
                 case _:
-                    log.warning("staff.channel_unknown", group_id=group_id, reason=describe_api_error(error))
+                    log.warning(
+                        "group_admins.channel_lookup_failed", group_id=group_id, reason=describe_api_error(error)
+                    )
                     return None
         return chat.linked_chat_id or 0
 
 
-def _payload(error: Exception) -> Any:  # noqa: ANN401 - whatever JSON came
-    """What Telegram answered, where only the library could not read it."""
+def _payload(error: Exception) -> Any:  # noqa: ANN401 - unvalidated JSON
+    """Returns the result of a successful call that aiogram could not parse; None for other errors."""
     match getattr(error, "data", None):
         case {"ok": True, "result": result}:
             return result
@@ -153,7 +164,7 @@ def _payload(error: Exception) -> Any:  # noqa: ANN401 - whatever JSON came
             return None
 
 
-def _ids(rows: list[object]) -> list[int]:
+def _read_ids(rows: list[object]) -> list[int]:
     found: list[int] = []
     for row in rows:
         match row:

@@ -1,4 +1,4 @@
-"""A Telegram message becomes one without Telegram: its text, its files, who says it and where."""
+"""Converts Telegram messages to core messages: conversation, speaker, text, attachments."""
 
 import asyncio
 import re
@@ -20,9 +20,9 @@ log = structlog.get_logger()
 
 LARGEST_IMAGE = 10 * 1024 * 1024
 LARGEST_ALBUM = 20 * 1024 * 1024
-"""All pictures of a message together: what providers take in one request, with room for base64."""
+"""All images of a message together: the providers' request limit, less the overhead of base64."""
 LARGEST_TEXT_FILE = 200 * 1024
-"""A text file goes into the prompt as it is; 200 KB are some 50,000 tokens."""
+"""A text file is inlined into the prompt; 200 KB are about 50,000 tokens."""
 DOWNLOAD_TIMEOUT_S = 30
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 TEXT_TYPES = re.compile(r"text/|application/(json|xml|yaml|x-yaml|toml|javascript|x-sh|sql|x-python|x-ndjson)")
@@ -35,29 +35,29 @@ TEXT_NAMES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A message that no answer can be made of; `key` is the text that says why."""
+    """A message that cannot be answered; `key` is the text key of the reason."""
 
     key: str
 
 
 def conversation_key(message: Message) -> ConversationKey:
-    """The conversation that a message belongs to: a chat, or a topic of it."""
+    """Returns the conversation of a message: its chat, or its topic."""
     topic = message.message_thread_id if message.is_topic_message else None
     return ConversationKey(Surface.TELEGRAM, message.chat.id, topic or 0)
 
 
 def to_speaker(user: User) -> Speaker:
-    """Who a Telegram user is."""
+    """Converts a Telegram user to a speaker."""
     return Speaker(user.id, user.full_name, user.language_code)
 
 
 def is_group(message: Message) -> bool:
-    """Whether several people may be in the chat."""
+    """Returns whether the chat of a message is not private."""
     return message.chat.type != ChatType.PRIVATE
 
 
 def message_speaker(message: Message) -> Speaker:
-    """Who wrote a message; a channel or an anonymous admin speaks under the name of the chat."""
+    """Returns the author of a message; for a channel or an anonymous admin that is the chat."""
     if message.sender_chat is not None:
         return Speaker(message.sender_chat.id, message.sender_chat.full_name)
     if message.from_user is not None:
@@ -66,21 +66,21 @@ def message_speaker(message: Message) -> Speaker:
 
 
 async def to_incoming(message: Message, bot: Bot, text: str, album: Sequence[Message] = ()) -> Incoming | Unreadable:
-    """Read a message, files and all.
+    """Converts a message, downloading its images and text files.
 
     Args:
-        message: the message; of an album, the part that is for the bot.
-        bot: fetches its files.
-        text: what of its text is meant for the bot.
-        album: every part of the album, `message` among them; empty where it is none.
+        message: the message; of an album, the part that addresses the bot.
+        bot: downloads the files.
+        text: the part of its text that addresses the bot.
+        album: every part of the album, including `message`; empty for a single message.
     """
-    read = await _files(message, album or (message,), bot)
-    if isinstance(read, Unreadable):
-        return read
-    attachments, inlined = read
+    files = await _read_files(message, album or (message,), bot)
+    if isinstance(files, Unreadable):
+        return files
+    attachments, inlined = files
     captions = [text if part.message_id == message.message_id else part.caption for part in album or (message,)]
     text = "\n\n".join(part for part in (*captions, *inlined) if part)
-    quoted = _quoted(message, bot)
+    quoted = _quoted_text(message, bot)
     if not text and not attachments and not quoted:
         return Unreadable("unsupported-media" if message.text is None else "nothing-asked")
     return Incoming(
@@ -97,12 +97,12 @@ async def to_incoming(message: Message, bot: Bot, text: str, album: Sequence[Mes
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file of a message that is worth fetching."""
+    """A file of a message, not downloaded yet."""
 
     file_id: str
     media_type: str
     size: int
-    """As Telegram tells; 0 where it does not."""
+    """In bytes; 0 if Telegram does not report it."""
     name: str | None = None
 
     @property
@@ -110,17 +110,17 @@ class _File:
         return self.media_type not in IMAGE_TYPES
 
 
-async def _files(
+async def _read_files(
     message: Message, parts: Sequence[Message], bot: Bot
 ) -> tuple[tuple[Attachment, ...], tuple[str, ...]] | Unreadable:
-    """The images of a message, and the texts of its text files."""
-    found = [_file_of(part) for part in parts]
+    """Returns the images of a message, and its text files inlined as text."""
+    found = [_find_file(part) for part in parts]
     for file in found:
         if isinstance(file, Unreadable):
             return file
     files = [file for file in found if isinstance(file, _File)]
-    if not files and (shown := _shown_to_us(message)) is not None:
-        files = [shown]
+    if not files and (replied := _replied_photo(message)) is not None:
+        files = [replied]
     for are_text, largest in ((True, LARGEST_TEXT_FILE), (False, LARGEST_ALBUM)):
         if sum(file.size for file in files if file.is_text is are_text) > largest:
             return Unreadable("file-too-large")
@@ -136,13 +136,13 @@ async def _files(
     return tuple(attachments), tuple(texts)
 
 
-def _file_of(message: Message) -> _File | Unreadable | None:
+def _find_file(message: Message) -> _File | Unreadable | None:
     if message.photo:
-        return _photo(message.photo)
+        return _largest_photo(message.photo)
     if message.voice or message.audio or message.video_note:
         return Unreadable("cannot-hear-audio")
     if message.video or message.paid_media:
-        # Without it a caption would be answered as if it spoke of nothing.
+        # Answering the caption without the video would miss its subject.
         return Unreadable("unsupported-media")
     document = message.document
     if document is None:
@@ -156,15 +156,15 @@ def _file_of(message: Message) -> _File | Unreadable | None:
     return Unreadable("file-too-large") if size > largest else _File(document.file_id, media_type, size, name)
 
 
-def _shown_to_us(message: Message) -> _File | None:
-    """The picture that somebody in a group points the bot to by replying to it."""
+def _replied_photo(message: Message) -> _File | None:
+    """Returns the photo that a message in a group replies to."""
     original = message.reply_to_message
     if original is None or not original.photo or not is_group(message):
         return None
-    return _photo(original.photo)
+    return _largest_photo(original.photo)
 
 
-def _photo(sizes: Sequence[PhotoSize]) -> _File:
+def _largest_photo(sizes: Sequence[PhotoSize]) -> _File:
     best = max(sizes, key=lambda size: size.width * size.height)
     return _File(best.file_id, "image/jpeg", best.file_size or 0)
 
@@ -174,23 +174,23 @@ async def _download(bot: Bot, file_id: str) -> bytes | None:
     try:
         await bot.download(file_id, destination=target, timeout=DOWNLOAD_TIMEOUT_S)
     except (TelegramAPIError, ClientDecodeError, ClientError, OSError, TimeoutError) as error:
-        log.warning("incoming.file_not_fetched", reason=describe_api_error(error))
+        log.warning("attachment.download_failed", reason=describe_api_error(error))
         return None
     return target.getvalue()
 
 
-def _quoted(message: Message, bot: Bot) -> str | None:
-    """What a message replies to, unless the bot said it itself: then it stands in the conversation."""
+def _quoted_text(message: Message, bot: Bot) -> str | None:
+    """Returns the quoted or replied-to text, except for the bot's own messages: the conversation contains them."""
     original = message.reply_to_message
     if original is not None and original.forum_topic_created is not None:
-        # In a topic every message formally replies to the one that opened it.
+        # In a topic every message formally replies to the service message that created the topic.
         return None
     if message.quote is not None:
-        words = message.quote.text
+        text = message.quote.text
     elif original is None or (original.from_user is not None and original.from_user.id == bot.id):
         return None
     else:
-        words = original.text or original.caption
-    if words and original is not None and is_group(message):
-        return f"{message_speaker(original).name}: {words}"
-    return words
+        text = original.text or original.caption
+    if text and original is not None and is_group(message):
+        return f"{message_speaker(original).name}: {text}"
+    return text

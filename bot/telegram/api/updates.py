@@ -46,7 +46,7 @@ SERVICE_CONTENT = frozenset(
 
 
 def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
-    """Validate an update; of a message that aiogram rejects, keep the essential fields so that it gets an answer.
+    """Validates an update; of a message that aiogram rejects, keeps the essential fields so that it gets an answer.
 
     Returns:
         None if even those are malformed, or if the update is of another kind.
@@ -66,7 +66,7 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
 
 
 async def is_for_bot(message: Message, bot: Bot) -> bool:
-    """Return whether a message is a command of the bot or addresses it; most messages of a group do neither."""
+    """Returns whether a message is a command of the bot or addresses it; most messages of a group do neither."""
     return await find_command(message, bot) is not None or bool(await _addressed(message, bot))
 
 
@@ -77,7 +77,7 @@ class Addressed(Filter):
     """
 
     async def __call__(self, message: Message, bot: Bot) -> bool | dict[str, str]:
-        """Return the addressed text, or False."""
+        """Returns the addressed text, or False."""
         text = message.text or message.caption or ""
         if not is_group(message):
             return {"text": text}
@@ -98,7 +98,7 @@ class UserContent(Filter):
     """Passes messages that a user wrote: no service messages, no inline results, no other bots."""
 
     async def __call__(self, message: Message) -> bool:
-        """Return whether a user wrote it."""
+        """Returns whether a user wrote it."""
         # Two bots that answered each other would never stop; an anonymous admin only looks like a bot.
         user = message.from_user
         by_bot = user is not None and user.is_bot and message.sender_chat is None
@@ -116,7 +116,7 @@ def _find_mention(message: Message, text: str, me: User) -> MessageEntity | None
 
 
 def _strip_mention(text: str, mention: MessageEntity) -> str:
-    """Remove a mention at the start or the end; within a sentence it is part of the text and stays."""
+    """Removes a mention at the start or the end; within a sentence it is part of the text and stays."""
     units = text.encode("utf-16-le")
     before = units[: 2 * mention.offset].decode("utf-16-le").strip()
     after = units[2 * (mention.offset + mention.length) :].decode("utf-16-le").strip()

@@ -1,4 +1,4 @@
-"""A line of the bot's own about a message: said where that was said."""
+"""The bot's own texts about a message: replies, and edits of earlier ones."""
 
 from aiogram.types import InlineKeyboardMarkup, Message
 
@@ -8,7 +8,7 @@ from bot.telegram.markdown.render import Rendered
 
 
 async def reply_to(delivery: Delivery, about: Message, text: str, markup: InlineKeyboardMarkup | None = None) -> None:
-    """Say something to who wrote a message; in a group as a reply, which shows who and what is meant."""
+    """Sends a text to the conversation of a message; in a group as a reply to it."""
     place = conversation_key(about)
     await delivery.send(
         place.chat_id,
@@ -17,3 +17,10 @@ async def reply_to(delivery: Delivery, about: Message, text: str, markup: Inline
         reply_to=about.message_id if is_group(about) else None,
         markup=markup,
     )
+
+
+async def edit_text(
+    delivery: Delivery, message: Message, text: str, markup: InlineKeyboardMarkup | None = None
+) -> None:
+    """Replaces the text and the keyboard of a message of the bot."""
+    await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=markup, final=True)

@@ -1,1 +1,1 @@
-"""What the bot does about each kind of update."""
+"""Routers for commands, conversation and buttons."""

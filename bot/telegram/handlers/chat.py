@@ -1,4 +1,4 @@
-"""Talking: messages for the bot, and the commands and buttons around an answer."""
+"""Handlers of conversation: messages that address the bot, `/start`, `/help`, `/new`, `/stop`, `/ask`."""
 
 from collections.abc import Sequence
 
@@ -17,67 +17,95 @@ from core.i18n import Texts
 from services.chat.store.turns import TurnStore
 
 
-def chat_router(
-    *, answering: Responder, delivery: Delivery, stops: ReplyCancellation, threads: TurnStore, texts: Texts
-) -> Router:
-    """The handlers of ordinary conversation."""
-    router = Router(name="chat")
+class ChatHandlers:
+    """Answers messages and controls answers.
 
-    async def say(message: Message, key: str, **arguments: str) -> None:
-        await reply_to(delivery, message, texts.get(key, message_speaker(message).language, **arguments))
+    The job worker passes with each update: `album`, every part of the message's album (empty for a single message),
+    and `job`, the id of the inbox job.
+    """
 
-    # Handed over with the update: `album`, every part of the album that the message belongs to, empty for one that
-    # stands by itself; `job`, what the inbox knows the update by.
+    def __init__(
+        self,
+        *,
+        responder: Responder,
+        delivery: Delivery,
+        cancellation: ReplyCancellation,
+        turns: TurnStore,
+        texts: Texts,
+    ) -> None:
+        self._responder = responder
+        self._delivery = delivery
+        self._cancellation = cancellation
+        self._turns = turns
+        self._texts = texts
 
-    async def answer(message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
-        incoming = await to_incoming(message, bot, text, album)
-        if isinstance(incoming, Unreadable):
-            await say(message, incoming.key)
-            return
-        reply_to = message.message_id if is_group(message) else None
-        await answering.answer(incoming, reply_to=reply_to, origin=job)
+    def router(self) -> Router:
+        """Returns the router; it answers every message that addresses the bot, so it comes last."""
+        router = Router(name="chat")
+        router.message.register(self.start, CommandStart())
+        router.message.register(self.help, Command("help"))
+        router.message.register(self.new, Command("new"))
+        router.message.register(self.stop, Command("stop"))
+        router.message.register(self.ask, Command("ask"))
+        router.message.register(self.talk, UserContent(), Addressed())
+        router.callback_query.register(self.press_stop, Stop.filter())
+        router.stopped_message_generation.register(self.stop_draft)
+        return router
 
-    @router.message(CommandStart())
-    async def start(message: Message) -> None:
-        await say(message, "start", name=message_speaker(message).name)
+    async def start(self, message: Message) -> None:
+        """Greets the user."""
+        await self._reply(message, "start", name=message_speaker(message).name)
 
-    @router.message(Command("help"))
-    async def help_(message: Message) -> None:
-        await say(message, "help")
+    async def help(self, message: Message) -> None:
+        """Sends the list of commands."""
+        await self._reply(message, "help")
 
-    @router.message(Command("new"))
-    async def new(message: Message) -> None:
-        await threads.start_new(conversation_key(message))
-        await say(message, "new-done")
+    async def new(self, message: Message) -> None:
+        """Starts a new thread."""
+        await self._turns.start_new(conversation_key(message))
+        await self._reply(message, "new-done")
 
-    @router.message(Command("stop"))
-    async def stop(message: Message) -> None:
-        if not await stops.stop(conversation_key(message)):
-            await say(message, "nothing-to-stop")
+    async def stop(self, message: Message) -> None:
+        """Stops the answer in progress; its message shows the result."""
+        if not await self._cancellation.stop(conversation_key(message)):
+            await self._reply(message, "nothing-to-stop")
 
-    @router.message(Command("ask"))
-    async def ask(message: Message, bot: Bot, command: CommandObject, album: Sequence[Message], job: str) -> None:
+    async def ask(self, message: Message, bot: Bot, command: CommandObject, album: Sequence[Message], job: str) -> None:
+        """Answers the text of `/ask`, an attachment or the replied-to message."""
         if not command.args and not message.photo and not message.document and not message.reply_to_message:
-            await say(message, "ask-usage")
+            await self._reply(message, "ask-usage")
             return
-        await answer(message, bot, command.args or "", album, job)
+        await self._answer(message, bot, command.args or "", album, job)
 
-    @router.message(UserContent(), Addressed())
-    async def talk(message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
+    async def talk(self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
+        """Answers a message."""
         if text.startswith("/"):
-            await say(message, "unknown-command")
+            await self._reply(message, "unknown-command")
             return
-        await answer(message, bot, text, album, job)
+        await self._answer(message, bot, text, album, job)
 
-    @router.callback_query(Stop.filter())
-    async def stop_pressed(query: CallbackQuery, callback_data: Stop) -> None:
+    async def press_stop(self, query: CallbackQuery, callback_data: Stop) -> None:
+        """Stops the answer of the pressed button."""
         message = query.message
         language = query.from_user.language_code
-        stopped = isinstance(message, Message) and await stops.stop(conversation_key(message), callback_data.number)
-        await delivery.answer_callback(query.id, texts.get("stopping" if stopped else "nothing-to-stop", language))
+        is_stopped = isinstance(message, Message) and await self._cancellation.stop(
+            conversation_key(message), callback_data.number
+        )
+        text = self._texts.get("stopping" if is_stopped else "nothing-to-stop", language)
+        await self._delivery.answer_callback(query.id, text)
 
-    @router.stopped_message_generation()
-    async def stopped_in_draft(stopped: MessageGenerationStopped) -> None:
-        await stops.stop_chat(stopped.chat.id)
+    async def stop_draft(self, stopped: MessageGenerationStopped) -> None:
+        """Stops the answers of a chat whose user stopped a streamed draft."""
+        await self._cancellation.stop_chat(stopped.chat.id)
 
-    return router
+    async def _answer(self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
+        incoming = await to_incoming(message, bot, text, album)
+        if isinstance(incoming, Unreadable):
+            await self._reply(message, incoming.key)
+            return
+        reply_to = message.message_id if is_group(message) else None
+        await self._responder.answer(incoming, reply_to=reply_to, origin=job)
+
+    async def _reply(self, message: Message, key: str, **arguments: str) -> None:
+        text = self._texts.get(key, message_speaker(message).language, **arguments)
+        await reply_to(self._delivery, message, text)

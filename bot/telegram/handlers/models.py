@@ -1,24 +1,20 @@
-"""`/model`: who answers this chat."""
+"""Handlers of `/model`: the model picker of a chat."""
+
+import zlib
+from collections.abc import Sequence
 
 import structlog
-from aiogram import Bot, Router
-from aiogram.filters import Command
+from aiogram import Router
+from aiogram.filters import Command, or_f
+from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
-from bot.telegram.answers.keyboards import (
-    Automatic,
-    Footers,
-    PickModel,
-    PickProvider,
-    checksum,
-    models_keyboard,
-    providers_keyboard,
-)
-from bot.telegram.api.group_admins import is_chat_admin
-from bot.telegram.api.messages import conversation_key, is_group
+from bot.telegram.answers.keyboards import build_keyboard, button
+from bot.telegram.api.group_admins import GroupAdmins
+from bot.telegram.api.messages import conversation_key
+from bot.telegram.api.permissions import MayChangeChat
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
-from bot.telegram.markdown.render import Rendered
+from bot.telegram.delivery.replies import edit_text, reply_to
 from core.config.providers import ProviderSettings
 from core.i18n import Texts
 from services.llm.providers.catalog import Catalog, CatalogError
@@ -28,15 +24,61 @@ from services.preferences import PreferenceStore
 log = structlog.get_logger()
 
 MODELS_SHOWN = 40
-"""Of a live catalogue; some have hundreds, and the configured ones come first."""
+"""Models listed per provider; some catalogs have hundreds, and the configured models come first."""
 CATALOG_TIMEOUT_S = 3.0
 
 
-class _Picker:
-    """The message of `/model` as it is shown to somebody, and what can be picked on it."""
+class PickProvider(CallbackData, prefix="prov"):
+    """Shows the models of a provider; an empty id shows the list of providers."""
+
+    provider: str
+
+
+class PickModel(CallbackData, prefix="model"):
+    """Selects a model for this chat, by the checksum of its name: the name may be too long for a button."""
+
+    provider: str
+    check: str
+
+
+class Automatic(CallbackData, prefix="auto"):
+    """Selects models by the configured priority."""
+
+
+class Footers(CallbackData, prefix="foot"):
+    """Shows or hides the provider footer under the answers of this chat."""
+
+    shown: bool
+
+
+def checksum(model: str) -> str:
+    """Returns the short form of a model name in callback data."""
+    return f"{zlib.crc32(model.encode()):08x}"
+
+
+def providers_keyboard(
+    texts: Texts, language: str | None, providers: Sequence[str], *, footers: bool
+) -> InlineKeyboardMarkup:
+    """Builds the list of providers; `footers` is whether footers are shown now."""
+    rows = [[button(provider, PickProvider(provider=provider))] for provider in providers]
+    switch = button(
+        texts.get("button-hide-footers" if footers else "button-show-footers", language), Footers(shown=not footers)
+    )
+    return build_keyboard([[button(texts.get("button-automatic", language), Automatic())], *rows, [switch]])
+
+
+def models_keyboard(texts: Texts, language: str | None, provider: str, models: Sequence[str]) -> InlineKeyboardMarkup:
+    """Builds the list of a provider's models."""
+    rows = [[button(model[:60], PickModel(provider=provider, check=checksum(model)))] for model in models]
+    return build_keyboard([*rows, [button(texts.get("button-back", language), PickProvider(provider=""))]])
+
+
+class ModelHandlers:
+    """Shows the picker and stores the chat's choice."""
 
     def __init__(
         self,
+        *,
         delivery: Delivery,
         preferences: PreferenceStore,
         catalog: Catalog,
@@ -49,8 +91,80 @@ class _Picker:
         self._fallback = fallback
         self._texts = texts
 
-    async def opened(self, message: Message, language: str | None) -> tuple[str, InlineKeyboardMarkup]:
-        """Its text and its buttons, by what the chat chose."""
+    def router(self, admins: GroupAdmins) -> Router:
+        """Returns the router; in a group only its admins may press the buttons."""
+        router, may_change = Router(name="model"), MayChangeChat(admins)
+        router.message.register(self.open, Command("model"))
+        router.callback_query.register(self.pick_provider, PickProvider.filter(), may_change)
+        router.callback_query.register(self.pick_model, PickModel.filter(), may_change)
+        router.callback_query.register(self.pick_automatic, Automatic.filter(), may_change)
+        router.callback_query.register(self.switch_footers, Footers.filter(), may_change)
+        router.callback_query.register(
+            self.deny, or_f(PickProvider.filter(), PickModel.filter(), Automatic.filter(), Footers.filter())
+        )
+        return router
+
+    async def open(self, message: Message) -> None:
+        """Sends the picker."""
+        language = message.from_user.language_code if message.from_user is not None else None
+        await reply_to(self._delivery, message, *await self._render(message, language))
+
+    async def pick_provider(self, query: CallbackQuery, callback_data: PickProvider) -> None:
+        """Shows a provider's models, or the providers again."""
+        message, language = query.message, query.from_user.language_code
+        if not isinstance(message, Message):
+            return
+        await self._delivery.answer_callback(query.id)
+        found = await self._list_models(callback_data.provider) if callback_data.provider else None
+        text, markup = await self._render(message, language)
+        if found is not None:
+            provider, models = found
+            markup = models_keyboard(self._texts, language, provider.id, models)
+        await edit_text(self._delivery, message, text, markup)
+
+    async def pick_model(self, query: CallbackQuery, callback_data: PickModel) -> None:
+        """Stores a model as the chat's choice."""
+        message, language = query.message, query.from_user.language_code
+        if not isinstance(message, Message):
+            return
+        found = await self._list_models(callback_data.provider)
+        name = next((name for name in found[1] if checksum(name) == callback_data.check), None) if found else None
+        if found is None or name is None:
+            await self._delivery.answer_callback(query.id, self._texts.get("model-gone", language), alert=True)
+            return
+        provider = found[0].id
+        await self._preferences.set_model(conversation_key(message).chat_ref, provider, name)
+        log.info("model.chosen", provider=provider, model=name, chat_id=message.chat.id)
+        await self._delivery.answer_callback(query.id)
+        text = self._texts.get("model-set", language, provider=provider, model=name)
+        await edit_text(self._delivery, message, text)
+
+    async def pick_automatic(self, query: CallbackQuery) -> None:
+        """Removes the chat's choice."""
+        message, language = query.message, query.from_user.language_code
+        if not isinstance(message, Message):
+            return
+        await self._preferences.clear_model(conversation_key(message).chat_ref)
+        await self._delivery.answer_callback(query.id)
+        await edit_text(self._delivery, message, self._texts.get("model-automatic-set", language))
+
+    async def switch_footers(self, query: CallbackQuery, callback_data: Footers) -> None:
+        """Shows or hides the footers of the chat."""
+        message, language = query.message, query.from_user.language_code
+        if not isinstance(message, Message):
+            return
+        await self._preferences.set_footers(conversation_key(message).chat_ref, shown=callback_data.shown)
+        key = "footers-shown" if callback_data.shown else "footers-hidden"
+        await self._delivery.answer_callback(query.id, self._texts.get(key, language))
+        await edit_text(self._delivery, message, *await self._render(message, language))
+
+    async def deny(self, query: CallbackQuery) -> None:
+        """Rejects a press by a member who is not an admin."""
+        text = self._texts.get("model-group-admins-only", query.from_user.language_code)
+        await self._delivery.answer_callback(query.id, text, alert=True)
+
+    async def _render(self, message: Message, language: str | None) -> tuple[str, InlineKeyboardMarkup]:
+        """Renders the picker's first page with the chat's current choice."""
         texts = self._texts
         chosen = await self._preferences.get(conversation_key(message).chat_ref)
         current = f"{chosen.provider} · {chosen.model}" if chosen.provider else texts.get("model-automatic", language)
@@ -58,89 +172,16 @@ class _Picker:
         markup = providers_keyboard(texts, language, known, footers=bool(chosen.footers))
         return texts.get("model-title", language, current=current), markup
 
-    async def models(self, provider_id: str) -> tuple[ProviderSettings, list[str]] | None:
-        """A provider with what can be asked of it; None where there is no such provider any more."""
+    async def _list_models(self, provider_id: str) -> tuple[ProviderSettings, list[str]] | None:
+        """Returns a provider and its models, configured ones first; None if the provider is no longer configured."""
         provider = next((known for known in self._fallback.providers if known.id == provider_id), None)
         if provider is None:
             return None
         try:
             live = await self._catalog.live_models(provider, timeout_s=CATALOG_TIMEOUT_S)
         except CatalogError as error:
-            log.info("model.no_catalogue", provider=provider_id, reason=error.reason)
+            log.info("model.catalog_unavailable", provider=provider_id, reason=error.reason)
             live = ()
         if provider.deployments:
-            live = ()  # what Azure lists are models, and only a deployment can be asked
+            live = ()  # Azure lists models, but only deployments can be requested
         return provider, list(dict.fromkeys((*provider.models, *live)))[:MODELS_SHOWN]
-
-    async def may_choose(self, query: CallbackQuery, message: Message, bot: Bot) -> bool:
-        """Whether somebody may choose for this chat; if not, they are told."""
-        if not is_group(message) or await is_chat_admin(bot, message.chat.id, query.from_user.id):
-            return True
-        text = self._texts.get("model-group-admins-only", query.from_user.language_code)
-        await self._delivery.answer_callback(query.id, text, alert=True)
-        return False
-
-    async def show(self, message: Message, text: str, markup: InlineKeyboardMarkup | None) -> None:
-        """Put something else into the message."""
-        await self._delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=markup, final=True)
-
-
-def model_router(
-    *, delivery: Delivery, preferences: PreferenceStore, catalog: Catalog, fallback: LLMProviderFallback, texts: Texts
-) -> Router:
-    """The handlers of the picker."""
-    router = Router(name="model")
-    picker = _Picker(delivery, preferences, catalog, fallback, texts)
-
-    @router.message(Command("model"))
-    async def model(message: Message) -> None:
-        language = message.from_user.language_code if message.from_user is not None else None
-        await reply_to(delivery, message, *await picker.opened(message, language))
-
-    @router.callback_query(PickProvider.filter())
-    async def pick_provider(query: CallbackQuery, callback_data: PickProvider, bot: Bot) -> None:
-        message, language = query.message, query.from_user.language_code
-        if not isinstance(message, Message) or not await picker.may_choose(query, message, bot):
-            return
-        await delivery.answer_callback(query.id)
-        found = await picker.models(callback_data.provider) if callback_data.provider else None
-        text, markup = await picker.opened(message, language)
-        if found is not None:
-            markup = models_keyboard(texts, language, found[0].id, found[1])
-        await picker.show(message, text, markup)
-
-    @router.callback_query(PickModel.filter())
-    async def pick_model(query: CallbackQuery, callback_data: PickModel, bot: Bot) -> None:
-        message, language = query.message, query.from_user.language_code
-        if not isinstance(message, Message) or not await picker.may_choose(query, message, bot):
-            return
-        found = await picker.models(callback_data.provider)
-        name = next((name for name in found[1] if checksum(name) == callback_data.check), None) if found else None
-        if found is None or name is None:
-            await delivery.answer_callback(query.id, texts.get("model-gone", language), alert=True)
-            return
-        await preferences.set_model(conversation_key(message).chat_ref, found[0].id, name)
-        log.info("model.chosen", provider=found[0].id, model=name, chat_id=message.chat.id)
-        await delivery.answer_callback(query.id)
-        await picker.show(message, texts.get("model-set", language, provider=found[0].id, model=name), None)
-
-    @router.callback_query(Automatic.filter())
-    async def automatic(query: CallbackQuery, bot: Bot) -> None:
-        message, language = query.message, query.from_user.language_code
-        if not isinstance(message, Message) or not await picker.may_choose(query, message, bot):
-            return
-        await preferences.clear_model(conversation_key(message).chat_ref)
-        await delivery.answer_callback(query.id)
-        await picker.show(message, texts.get("model-automatic-set", language), None)
-
-    @router.callback_query(Footers.filter())
-    async def footers(query: CallbackQuery, callback_data: Footers, bot: Bot) -> None:
-        message, language = query.message, query.from_user.language_code
-        if not isinstance(message, Message) or not await picker.may_choose(query, message, bot):
-            return
-        await preferences.set_footers(conversation_key(message).chat_ref, shown=callback_data.shown)
-        key = "footers-shown" if callback_data.shown else "footers-hidden"
-        await delivery.answer_callback(query.id, texts.get(key, language))
-        await picker.show(message, *await picker.opened(message, language))
-
-    return router

@@ -1,17 +1,17 @@
-"""`/privacy`, and the question whether messages may leave the operator's own machines."""
+"""Handlers of `/privacy` and of the remote consent question."""
 
 import structlog
-from aiogram import Bot, Router
+from aiogram import Router
 from aiogram.filters import Command
 from aiogram.types import CallbackQuery, Message, Update
 
 from bot.telegram.answers.keyboards import ConsentGiven, consent_keyboard
-from bot.telegram.api.group_admins import is_chat_admin
-from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.api.group_admins import GroupAdmins
+from bot.telegram.api.messages import conversation_key, message_speaker
+from bot.telegram.api.permissions import MayChangeChat
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
+from bot.telegram.delivery.replies import edit_text, reply_to
 from bot.telegram.jobs.regenerate import RegenerateQueue
-from bot.telegram.markdown.render import Rendered
 from core.i18n import Texts
 from services.chat.store.turns import TurnStore
 from services.consent import Consent
@@ -19,43 +19,62 @@ from services.consent import Consent
 log = structlog.get_logger()
 
 
-def privacy_router(
-    *,
-    encore: RegenerateQueue,
-    delivery: Delivery,
-    threads: TurnStore,
-    consent: Consent,
-    texts: Texts,
-) -> Router:
-    """The handlers of consent."""
-    router = Router(name="privacy")
+class PrivacyHandlers:
+    """Shows and stores a chat's remote consent; in a group only its admins decide."""
 
-    @router.message(Command("privacy"))
-    async def privacy(message: Message) -> None:
+    def __init__(
+        self, *, regenerate: RegenerateQueue, delivery: Delivery, turns: TurnStore, consent: Consent, texts: Texts
+    ) -> None:
+        self._regenerate = regenerate
+        self._delivery = delivery
+        self._turns = turns
+        self._consent = consent
+        self._texts = texts
+
+    def router(self, admins: GroupAdmins) -> Router:
+        """Returns the router."""
+        router = Router(name="privacy")
+        router.message.register(self.show, Command("privacy"))
+        if self._consent.is_open:
+            router.callback_query.register(self.decide, ConsentGiven.filter(), MayChangeChat(admins))
+            router.callback_query.register(self.deny, ConsentGiven.filter())
+        else:
+            # A button in an old message; the operator's setting decides now.
+            router.callback_query.register(self.ignore, ConsentGiven.filter())
+        return router
+
+    async def show(self, message: Message) -> None:
+        """Sends the chat's privacy state, with the consent buttons if the chat may decide."""
         language = message_speaker(message).language
-        markup = consent_keyboard(texts, language, 0) if consent.is_open else None
-        await reply_to(delivery, message, await consent.standing(conversation_key(message).chat_ref, language), markup)
+        markup = consent_keyboard(self._texts, language, 0) if self._consent.is_open else None
+        text = await self._consent.standing(conversation_key(message).chat_ref, language)
+        await reply_to(self._delivery, message, text, markup)
 
-    @router.callback_query(ConsentGiven.filter())
-    async def decided(query: CallbackQuery, callback_data: ConsentGiven, bot: Bot, event_update: Update) -> None:
+    async def decide(self, query: CallbackQuery, callback_data: ConsentGiven, event_update: Update) -> None:
+        """Stores a decision, then answers the turn that waited for it."""
         message, language = query.message, query.from_user.language_code
-        if not consent.is_open or not isinstance(message, Message):
-            await delivery.answer_callback(query.id)
-            return
-        if is_group(message) and not await is_chat_admin(bot, message.chat.id, query.from_user.id):
-            await delivery.answer_callback(query.id, texts.get("consent-admins-only", language), alert=True)
+        if not isinstance(message, Message):
+            await self._delivery.answer_callback(query.id)
             return
         key = conversation_key(message)
-        text = await consent.decide(key.chat_ref, language, granted=callback_data.granted)
+        text = await self._consent.decide(key.chat_ref, language, granted=callback_data.granted)
         log.info("consent.decided", chat_id=key.chat_id, granted=callback_data.granted, user_id=query.from_user.id)
-        await delivery.answer_callback(query.id)
-        await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=None, final=True)
-        turn = await threads.turn(callback_data.turn) if callback_data.granted and callback_data.turn else None
-        # The message that waited for the answer to this question.
-        waits = turn is not None and turn.prompt is not None and turn.thread.key == key
-        if turn is not None and waits:
-            taken = await encore.ask(event_update, turn, message, query.from_user, provider=None, only_latest=False)
-            if not taken:
-                await reply_to(delivery, message, texts.get("queue-full", language))
+        await self._delivery.answer_callback(query.id)
+        await edit_text(self._delivery, message, text)
+        turn = await self._turns.turn(callback_data.turn) if callback_data.granted and callback_data.turn else None
+        if turn is None or turn.prompt is None or turn.thread.key != key:
+            return
+        accepted = await self._regenerate.ask(
+            event_update, turn, message, query.from_user, provider=None, only_latest=False
+        )
+        if not accepted:
+            await reply_to(self._delivery, message, self._texts.get("queue-full", language))
 
-    return router
+    async def deny(self, query: CallbackQuery) -> None:
+        """Rejects a press by a member who is not an admin."""
+        text = self._texts.get("consent-admins-only", query.from_user.language_code)
+        await self._delivery.answer_callback(query.id, text, alert=True)
+
+    async def ignore(self, query: CallbackQuery) -> None:
+        """Acknowledges a press without effect."""
+        await self._delivery.answer_callback(query.id)

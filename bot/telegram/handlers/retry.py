@@ -1,9 +1,12 @@
-"""Retry and Retry elsewhere: the latest answer of a conversation, made again."""
+"""Handlers of Retry and Retry elsewhere: regenerate the latest answer of a conversation."""
+
+from collections.abc import Sequence
 
 from aiogram import Router
+from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
-from bot.telegram.answers.keyboards import Back, Elsewhere, Retry, RetryWith, answer_keyboard, elsewhere_keyboard
+from bot.telegram.answers.keyboards import Elsewhere, Retry, answer_keyboard, build_keyboard, button
 from bot.telegram.api.messages import conversation_key
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.regenerate import RegenerateQueue
@@ -13,75 +16,110 @@ from services.chat.store.turns import TurnStore
 from services.llm.routing.fallback import LLMProviderFallback
 
 
-def retry_router(
-    *,
-    encore: RegenerateQueue,
-    delivery: Delivery,
-    threads: TurnStore,
-    texts: Texts,
-    fallback: LLMProviderFallback,
-) -> Router:
-    """The handlers of the buttons under an answer."""
-    router = Router(name="retry")
+class Back(CallbackData, prefix="back"):
+    """Shows the keyboard of the answer again."""
 
-    async def retried(query: CallbackQuery, turn_id: int) -> tuple[Message, Turn] | None:
-        """The message under which the button was pressed and its turn, if that may be answered again."""
+    turn: int
+
+
+class RetryWith(CallbackData, prefix="with"):
+    """Regenerates the answer of a turn with this provider first."""
+
+    turn: int
+    provider: str
+
+
+def elsewhere_keyboard(texts: Texts, language: str | None, turn: int, providers: Sequence[str]) -> InlineKeyboardMarkup:
+    """Builds the list of providers to retry with."""
+    rows = [[button(provider, RetryWith(turn=turn, provider=provider))] for provider in providers]
+    return build_keyboard([*rows, [button(texts.get("button-back", language), Back(turn=turn))]])
+
+
+class RetryHandlers:
+    """Enqueues the latest turn of a conversation to be answered again."""
+
+    def __init__(
+        self,
+        *,
+        regenerate: RegenerateQueue,
+        delivery: Delivery,
+        turns: TurnStore,
+        fallback: LLMProviderFallback,
+        texts: Texts,
+    ) -> None:
+        self._regenerate = regenerate
+        self._delivery = delivery
+        self._turns = turns
+        self._fallback = fallback
+        self._texts = texts
+
+    def router(self) -> Router:
+        """Returns the router."""
+        router = Router(name="retry")
+        router.callback_query.register(self.retry, Retry.filter())
+        router.callback_query.register(self.retry_with, RetryWith.filter())
+        router.callback_query.register(self.pick_provider, Elsewhere.filter())
+        router.callback_query.register(self.go_back, Back.filter())
+        return router
+
+    async def retry(self, query: CallbackQuery, callback_data: Retry, event_update: Update) -> None:
+        """Regenerates the answer."""
+        await self._enqueue(query, event_update, callback_data.turn, None)
+
+    async def retry_with(self, query: CallbackQuery, callback_data: RetryWith, event_update: Update) -> None:
+        """Regenerates the answer with a chosen provider first."""
+        await self._enqueue(query, event_update, callback_data.turn, callback_data.provider)
+
+    async def pick_provider(self, query: CallbackQuery, callback_data: Elsewhere) -> None:
+        """Shows the providers."""
+        found = await self._find_latest(query, callback_data.turn)
+        if found is None:
+            return
+        message, turn = found
+        language = query.from_user.language_code
+        providers = [provider.id for provider in self._fallback.providers]
+        await self._delivery.answer_callback(query.id, self._texts.get("retry-pick", language))
+        await self._edit_markup(message, elsewhere_keyboard(self._texts, language, turn.id, providers))
+
+    async def go_back(self, query: CallbackQuery, callback_data: Back) -> None:
+        """Shows the keyboard of the answer again."""
+        await self._delivery.answer_callback(query.id)
+        if isinstance(query.message, Message):
+            language = query.from_user.language_code
+            has_several = len(self._fallback.providers) > 1
+            markup = answer_keyboard(self._texts, language, callback_data.turn, elsewhere=has_several)
+            await self._edit_markup(query.message, markup)
+
+    async def _enqueue(self, query: CallbackQuery, update: Update, turn_id: int, provider: str | None) -> None:
+        found = await self._find_latest(query, turn_id)
+        if found is None:
+            return
+        message, turn = found
+        accepted = await self._regenerate.ask(
+            update, turn, message, query.from_user, provider=provider, only_latest=True
+        )
+        text = None if accepted else self._texts.get("queue-full", query.from_user.language_code)
+        await self._delivery.answer_callback(query.id, text)
+        if accepted:
+            await self._edit_markup(message, None)
+
+    async def _find_latest(self, query: CallbackQuery, turn_id: int) -> tuple[Message, Turn] | None:
+        """Returns the pressed message and its turn; None, with a note to the user, if it cannot be regenerated."""
         message, language = query.message, query.from_user.language_code
-        turn = await threads.turn(turn_id)
+        turn = await self._turns.turn(turn_id)
         if (
             not isinstance(message, Message)
             or turn is None
             or turn.prompt is None
             or turn.thread.key != conversation_key(message)
         ):
-            await delivery.answer_callback(query.id, texts.get("retry-gone", language))
+            await self._delivery.answer_callback(query.id, self._texts.get("retry-gone", language))
             return None
-        if not await is_latest(turn):
-            await delivery.answer_callback(query.id, texts.get("retry-last-only", language))
+        latest = await self._turns.last_turn(turn.thread.key)
+        if latest is None or latest.id != turn.id:
+            await self._delivery.answer_callback(query.id, self._texts.get("retry-last-only", language))
             return None
         return message, turn
 
-    async def is_latest(turn: Turn) -> bool:
-        latest = await threads.last_turn(turn.thread.key)
-        return latest is not None and latest.id == turn.id
-
-    async def show(message: Message, markup: InlineKeyboardMarkup | None) -> None:
-        await delivery.edit_markup(message.chat.id, message.message_id, markup)
-
-    async def again(query: CallbackQuery, update: Update, turn_id: int, provider: str | None) -> None:
-        found = await retried(query, turn_id)
-        if found is None:
-            return
-        message, turn = found
-        taken = await encore.ask(update, turn, message, query.from_user, provider=provider, only_latest=True)
-        text = None if taken else texts.get("queue-full", query.from_user.language_code)
-        await delivery.answer_callback(query.id, text)
-        if taken:
-            await show(message, None)
-
-    @router.callback_query(Retry.filter())
-    async def retry(query: CallbackQuery, callback_data: Retry, event_update: Update) -> None:
-        await again(query, event_update, callback_data.turn, None)
-
-    @router.callback_query(RetryWith.filter())
-    async def retry_with(query: CallbackQuery, callback_data: RetryWith, event_update: Update) -> None:
-        await again(query, event_update, callback_data.turn, callback_data.provider)
-
-    @router.callback_query(Elsewhere.filter())
-    async def elsewhere(query: CallbackQuery, callback_data: Elsewhere) -> None:
-        found = await retried(query, callback_data.turn)
-        if found is not None:
-            language = query.from_user.language_code
-            providers = [provider.id for provider in fallback.providers]
-            await delivery.answer_callback(query.id, texts.get("retry-pick", language))
-            await show(found[0], elsewhere_keyboard(texts, language, found[1].id, providers))
-
-    @router.callback_query(Back.filter())
-    async def back(query: CallbackQuery, callback_data: Back) -> None:
-        await delivery.answer_callback(query.id)
-        if isinstance(query.message, Message):
-            language = query.from_user.language_code
-            several = len(fallback.providers) > 1
-            await show(query.message, answer_keyboard(texts, language, callback_data.turn, elsewhere=several))
-
-    return router
+    async def _edit_markup(self, message: Message, markup: InlineKeyboardMarkup | None) -> None:
+        await self._delivery.edit_markup(message.chat.id, message.message_id, markup)

@@ -1,143 +1,187 @@
-"""`/threads`: the conversations of this chat, to go on in, to rename, to throw away."""
+"""Handlers of `/threads`: lists a chat's threads, opens, renames and deletes them."""
+
+from collections.abc import Sequence
 
 import structlog
-from aiogram import Bot, Router
-from aiogram.filters import Command, CommandObject
+from aiogram import Router
+from aiogram.filters import Command, CommandObject, or_f
+from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
-from bot.telegram.answers.keyboards import (
-    DropThread,
-    OpenThread,
-    ThreadCard,
-    ThreadPage,
-    thread_keyboard,
-    threads_keyboard,
-)
-from bot.telegram.api.group_admins import is_chat_admin
+from bot.telegram.answers.keyboards import build_keyboard, button
+from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
+from bot.telegram.api.permissions import MayChangeChat
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
-from bot.telegram.markdown.render import Rendered
+from bot.telegram.delivery.replies import edit_text, reply_to
 from core.i18n import Texts
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 
 log = structlog.get_logger()
 
-PAGE = 8
+PAGE_SIZE = 8
 RENAME = "rename"
 
 
-class _Cards:
-    """The message of `/threads` as it is shown to somebody."""
+class ThreadPage(CallbackData, prefix="thrs"):
+    """Shows the page of threads at an offset."""
 
-    def __init__(self, delivery: Delivery, shelf: ThreadList, texts: Texts) -> None:
+    offset: int
+
+
+class ThreadCard(CallbackData, prefix="thr"):
+    """Shows one thread; with `sure` its deletion is to be confirmed."""
+
+    thread: int
+    sure: bool = False
+
+
+class OpenThread(CallbackData, prefix="thro"):
+    """Makes a thread the current one."""
+
+    thread: int
+
+
+class DropThread(CallbackData, prefix="thrd"):
+    """Deletes a thread."""
+
+    thread: int
+
+
+def threads_keyboard(
+    texts: Texts, language: str | None, threads: Sequence[tuple[int, str]], *, newer: int | None, older: int | None
+) -> InlineKeyboardMarkup:
+    """Builds a page of threads; `newer` and `older` are the offsets of the neighbouring pages, if any."""
+    rows = [[button(label[:60], ThreadCard(thread=thread))] for thread, label in threads]
+    paging = [
+        button(texts.get(key, language), ThreadPage(offset=offset))
+        for key, offset in (("button-newer", newer), ("button-older", older))
+        if offset is not None
+    ]
+    return build_keyboard([*rows, paging] if paging else rows)
+
+
+def thread_keyboard(texts: Texts, language: str | None, thread: int, *, sure: bool) -> InlineKeyboardMarkup:
+    """Builds the actions on a thread, or with `sure` the confirmation of its deletion."""
+    if sure:
+        back = button(texts.get("button-back", language), ThreadCard(thread=thread))
+        return build_keyboard([[button(texts.get("button-really-delete", language), DropThread(thread=thread)), back]])
+    open_ = button(texts.get("button-open", language), OpenThread(thread=thread))
+    drop = button(texts.get("button-delete", language), ThreadCard(thread=thread, sure=True))
+    return build_keyboard([[open_, drop], [button(texts.get("button-back", language), ThreadPage(offset=0))]])
+
+
+class ThreadHandlers:
+    """Shows the threads of a chat and changes them; in a group only its admins may change them."""
+
+    def __init__(
+        self, *, delivery: Delivery, thread_list: ThreadList, turns: TurnStore, admins: GroupAdmins, texts: Texts
+    ) -> None:
         self._delivery = delivery
-        self._shelf = shelf
+        self._thread_list = thread_list
+        self._turns = turns
+        self._admins = admins
         self._texts = texts
 
-    async def page(self, message: Message, language: str | None, offset: int) -> tuple[str, InlineKeyboardMarkup]:
-        """Some threads, newest first."""
-        found = await self._shelf.page(conversation_key(message), PAGE + 1, offset)
-        shown = [
-            (each.thread.id, f"{'• ' if each.is_current else ''}{self.label(each.thread.name, language)}")
-            for each in found[:PAGE]
-        ]
-        newer = max(offset - PAGE, 0) if offset else None
-        older = offset + PAGE if len(found) > PAGE else None
-        text = self._texts.get("threads-title" if shown else "threads-none", language)
-        return text, threads_keyboard(self._texts, language, shown, newer=newer, older=older)
+    def router(self) -> Router:
+        """Returns the router."""
+        router, may_change = Router(name="threads"), MayChangeChat(self._admins)
+        router.message.register(self.list_or_rename, Command("threads"))
+        router.callback_query.register(self.show_page, ThreadPage.filter())
+        router.callback_query.register(self.show_card, ThreadCard.filter())
+        router.callback_query.register(self.open_thread, OpenThread.filter(), may_change)
+        router.callback_query.register(self.delete_thread, DropThread.filter(), may_change)
+        router.callback_query.register(self.deny, or_f(OpenThread.filter(), DropThread.filter()))
+        return router
 
-    def label(self, name: str | None, language: str | None) -> str:
-        """What a thread is called."""
-        return name or self._texts.get("thread-unnamed", language)
-
-    async def may_change(self, query: CallbackQuery, message: Message, bot: Bot) -> bool:
-        """Whether somebody may decide for this chat; if not, they are told."""
-        if not is_group(message) or await is_chat_admin(bot, message.chat.id, query.from_user.id):
-            return True
-        text = self._texts.get("threads-group-admins-only", query.from_user.language_code)
-        await self._delivery.answer_callback(query.id, text, alert=True)
-        return False
-
-    async def show(self, message: Message, text: str, markup: InlineKeyboardMarkup | None) -> None:
-        """Put something else into the message."""
-        await self._delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=markup, final=True)
-
-    async def gone(self, query: CallbackQuery, message: Message) -> None:
-        """Say that a thread is not there any more, and show those that are."""
-        language = query.from_user.language_code
-        await self._delivery.answer_callback(query.id, self._texts.get("thread-gone", language))
-        await self.show(message, *await self.page(message, language, 0))
-
-
-def threads_router(*, delivery: Delivery, shelf: ThreadList, threads: TurnStore, texts: Texts) -> Router:
-    """The handlers of the shelf."""
-    router = Router(name="threads")
-    cards = _Cards(delivery, shelf, texts)
-
-    @router.message(Command("threads"))
-    async def shelved(message: Message, command: CommandObject, bot: Bot) -> None:
+    async def list_or_rename(self, message: Message, command: CommandObject) -> None:
+        """Lists the threads, or renames the current one: `/threads rename <name>`."""
         language = message_speaker(message).language
         verb, _, name = (command.args or "").strip().partition(" ")
         if verb.lower() != RENAME:
-            await reply_to(delivery, message, *await cards.page(message, language, 0))
+            await reply_to(self._delivery, message, *await self._render_page(message, language, 0))
             return
         user = message.from_user
-        if is_group(message) and not (user is not None and await is_chat_admin(bot, message.chat.id, user.id)):
-            await reply_to(delivery, message, texts.get("threads-group-admins-only", language))
+        if is_group(message) and not (user is not None and await self._admins.fetch_is_admin(message.chat.id, user.id)):
+            await reply_to(self._delivery, message, self._texts.get("threads-group-admins-only", language))
             return
         key = conversation_key(message)
-        renamed = await shelf.rename(key, (await threads.current(key)).id, name)
-        key_of_text = "thread-renamed" if renamed else "threads-rename-usage"
-        await reply_to(delivery, message, texts.get(key_of_text, language, **({"name": renamed} if renamed else {})))
+        renamed = await self._thread_list.rename(key, (await self._turns.current(key)).id, name)
+        text_key, arguments = ("thread-renamed", {"name": renamed}) if renamed else ("threads-rename-usage", {})
+        await reply_to(self._delivery, message, self._texts.get(text_key, language, **arguments))
 
-    @router.callback_query(ThreadPage.filter())
-    async def turned(query: CallbackQuery, callback_data: ThreadPage) -> None:
-        await delivery.answer_callback(query.id)
+    async def show_page(self, query: CallbackQuery, callback_data: ThreadPage) -> None:
+        """Turns to a page of threads."""
+        await self._delivery.answer_callback(query.id)
         if isinstance(query.message, Message):
-            page = await cards.page(query.message, query.from_user.language_code, callback_data.offset)
-            await cards.show(query.message, *page)
+            page = await self._render_page(query.message, query.from_user.language_code, callback_data.offset)
+            await edit_text(self._delivery, query.message, *page)
 
-    @router.callback_query(ThreadCard.filter())
-    async def looked_at(query: CallbackQuery, callback_data: ThreadCard) -> None:
+    async def show_card(self, query: CallbackQuery, callback_data: ThreadCard) -> None:
+        """Shows a thread with its actions."""
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message):
             return
-        found = await shelf.find(conversation_key(message), callback_data.thread)
+        found = await self._thread_list.find(conversation_key(message), callback_data.thread)
         if found is None:
-            await cards.gone(query, message)
+            await self._report_gone(query, message)
             return
-        await delivery.answer_callback(query.id)
-        text = texts.get(
-            "thread-really-delete" if callback_data.sure else "thread-card",
-            language,
-            name=cards.label(found.thread.name, language),
-        )
-        await cards.show(message, text, thread_keyboard(texts, language, found.thread.id, sure=callback_data.sure))
+        await self._delivery.answer_callback(query.id)
+        key = "thread-really-delete" if callback_data.sure else "thread-card"
+        text = self._texts.get(key, language, name=self._label(found.thread.name, language))
+        markup = thread_keyboard(self._texts, language, found.thread.id, sure=callback_data.sure)
+        await edit_text(self._delivery, message, text, markup)
 
-    @router.callback_query(OpenThread.filter())
-    async def opened(query: CallbackQuery, callback_data: OpenThread, bot: Bot) -> None:
+    async def open_thread(self, query: CallbackQuery, callback_data: OpenThread) -> None:
+        """Makes a thread the current one."""
         message, language = query.message, query.from_user.language_code
-        if not isinstance(message, Message) or not await cards.may_change(query, message, bot):
+        if not isinstance(message, Message):
             return
-        thread = await shelf.switch(conversation_key(message), callback_data.thread)
+        thread = await self._thread_list.switch(conversation_key(message), callback_data.thread)
         if thread is None:
-            await cards.gone(query, message)
+            await self._report_gone(query, message)
             return
-        await delivery.answer_callback(query.id)
-        await cards.show(message, texts.get("thread-opened", language, name=cards.label(thread.name, language)), None)
+        await self._delivery.answer_callback(query.id)
+        text = self._texts.get("thread-opened", language, name=self._label(thread.name, language))
+        await edit_text(self._delivery, message, text)
 
-    @router.callback_query(DropThread.filter())
-    async def dropped(query: CallbackQuery, callback_data: DropThread, bot: Bot) -> None:
+    async def delete_thread(self, query: CallbackQuery, callback_data: DropThread) -> None:
+        """Deletes a thread and shows the first page."""
         message, language = query.message, query.from_user.language_code
-        if not isinstance(message, Message) or not await cards.may_change(query, message, bot):
+        if not isinstance(message, Message):
             return
-        if not await shelf.delete(conversation_key(message), callback_data.thread):
-            await cards.gone(query, message)
+        if not await self._thread_list.delete(conversation_key(message), callback_data.thread):
+            await self._report_gone(query, message)
             return
         log.info("thread.deleted", thread_id=callback_data.thread, user_id=query.from_user.id)
-        await delivery.answer_callback(query.id, texts.get("thread-deleted", language))
-        await cards.show(message, *await cards.page(message, language, 0))
+        await self._delivery.answer_callback(query.id, self._texts.get("thread-deleted", language))
+        await edit_text(self._delivery, message, *await self._render_page(message, language, 0))
 
-    return router
+    async def deny(self, query: CallbackQuery) -> None:
+        """Rejects a press by a member who is not an admin."""
+        text = self._texts.get("threads-group-admins-only", query.from_user.language_code)
+        await self._delivery.answer_callback(query.id, text, alert=True)
+
+    async def _render_page(
+        self, message: Message, language: str | None, offset: int
+    ) -> tuple[str, InlineKeyboardMarkup]:
+        """Renders a page of threads, newest first; the current one is marked."""
+        found = await self._thread_list.page(conversation_key(message), PAGE_SIZE + 1, offset)
+        shown = [
+            (each.thread.id, f"{'• ' if each.is_current else ''}{self._label(each.thread.name, language)}")
+            for each in found[:PAGE_SIZE]
+        ]
+        newer = max(offset - PAGE_SIZE, 0) if offset else None
+        older = offset + PAGE_SIZE if len(found) > PAGE_SIZE else None
+        text = self._texts.get("threads-title" if shown else "threads-none", language)
+        return text, threads_keyboard(self._texts, language, shown, newer=newer, older=older)
+
+    def _label(self, name: str | None, language: str | None) -> str:
+        return name or self._texts.get("thread-unnamed", language)
+
+    async def _report_gone(self, query: CallbackQuery, message: Message) -> None:
+        """Reports that a thread no longer exists, and shows the first page."""
+        language = query.from_user.language_code
+        await self._delivery.answer_callback(query.id, self._texts.get("thread-gone", language))
+        await edit_text(self._delivery, message, *await self._render_page(message, language, 0))

@@ -1,4 +1,4 @@
-"""`/usage`: what the asker and the chat used; those who run the bot see everything, where nobody else reads it."""
+"""Handler of `/usage`: usage of the user and the chat; operators also get the totals, in a private chat only."""
 
 from aiogram import Router
 from aiogram.filters import Command
@@ -12,11 +12,11 @@ from core.messages import Surface, user_ref
 
 
 def usage_router(*, admin_ids: frozenset[int], delivery: Delivery, usage: UsageReports) -> Router:
-    """The handler of the usage desk."""
+    """Returns the router of `/usage`."""
     router = Router(name="usage")
 
     @router.message(Command("usage"))
-    async def used(message: Message) -> None:
+    async def send_usage(message: Message) -> None:
         speaker = message_speaker(message)
         chat = conversation_key(message).chat_ref if is_group(message) else None
         text = await usage.report(user_ref(Surface.TELEGRAM, speaker.user_id), chat, speaker.language)

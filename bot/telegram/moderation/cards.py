@@ -1,38 +1,55 @@
-"""The cards that tell a group's admins of an incident, and what else moderation says there."""
+"""Incident cards for a group's admins, and moderation's notices to admins and members."""
 
 from aiogram.enums import MessageEntityType
+from aiogram.filters.callback_data import CallbackData
 from aiogram.types import InlineKeyboardMarkup, MessageEntity
 
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered, utf16_length
-from bot.telegram.moderation.keyboards import incident_keyboard
 from bot.telegram.moderation.labels import label
 from core.i18n import Texts
-from services.moderation.domain.incident import Incident, Source
+from services.moderation.domain.incident import Incident, Resolution, Source
 from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction
 from services.moderation.domain.ports import ActionResult, CardLocation
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Evidence
 
-SHOWN = 2500
-"""Characters of a message that a card shows; with all the rest it stays below what Telegram takes."""
+MAX_SHOWN = 2500
+"""Characters of a message that a card shows; with the other lines it stays below Telegram's limit."""
 FAILURES = frozenset({ActionResult.NO_RIGHT.value, ActionResult.PROTECTED.value, ActionResult.FAILED.value})
 
 
-class IncidentCards:
-    """Says things about moderation in a group, or to whom its cards go.
+class Resolve(CallbackData, prefix="inc"):
+    """An admin's decision about an incident."""
 
-    Args:
-        delivery: the way out.
-        texts: what is said.
-    """
+    what: Resolution
+    incident: int
+
+
+def incident_keyboard(texts: Texts, incident: Incident, language: str) -> InlineKeyboardMarkup | None:
+    """Builds the decisions that are still open; None for an incident that is undone or erased."""
+    if incident.undone_by is not None or incident.is_erased:
+        return None
+    row = [button(texts.get("button-undo", language), Resolve(what=Resolution.UNDO, incident=incident.id))]
+    if incident.confirmed_by is None:
+        row.append(
+            button(texts.get("button-confirm", language), Resolve(what=Resolution.CONFIRM, incident=incident.id))
+        )
+    if incident.banned_by is None and incident.finding.plan.sanction is not Sanction.BAN:
+        row.append(button(texts.get("button-ban", language), Resolve(what=Resolution.BAN, incident=incident.id)))
+    return build_keyboard([row])
+
+
+class IncidentCards:
+    """Posts and edits incident cards, and sends notices, to the group or to the admin who gets its cards."""
 
     def __init__(self, delivery: Delivery, texts: Texts) -> None:
         self._delivery = delivery
         self._texts = texts
 
     async def show(self, incident: Incident, settings: GroupSettings) -> CardLocation | None:
-        """Show an incident with its buttons: to the admin who asked for the cards, else in the group."""
+        """Posts an incident's card: to the admin who asked for the cards, or in the group."""
         card, markup = self.card(incident, settings.language), self._markup(incident, settings)
         group = (settings.group_id, incident.finding.topic_id or None)
         for chat_id, topic_id in ((settings.cards_to, None), group) if settings.cards_to is not None else (group,):
@@ -42,14 +59,14 @@ class IncidentCards:
         return None
 
     async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
-        """Make a card say what holds now."""
+        """Edits a card to the incident's current state."""
         if incident.card_chat_id is None or incident.card_message_id is None:
             return
         card, markup = self.card(incident, settings.language), self._markup(incident, settings)
         await self._delivery.edit(incident.card_chat_id, incident.card_message_id, card, markup=markup, final=False)
 
     async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
-        """Tell a member, where they said it, that this was a warning."""
+        """Replies to the author of an incident with warning number `count`."""
         finding = incident.finding
         key = "moderation-warned-muted" if count >= WARNINGS_TO_MUTE else "moderation-warned"
         text = self._texts.get(key, settings.language, name=finding.author.name, count=count)
@@ -58,22 +75,22 @@ class IncidentCards:
         )
 
     async def alert(self, settings: GroupSettings, key: str, **arguments: str | int) -> None:
-        """Tell a group's admins something: where the cards go, else in the group."""
+        """Sends a notice by text key to the admin who gets the cards, or in the group if that fails."""
         text = Rendered(self._texts.get(key, settings.language, **arguments))
         if settings.cards_to is not None and await self._delivery.send(settings.cards_to, text) is not None:
             return
         await self._delivery.send(settings.group_id, text)
 
     def card(self, incident: Incident, language: str) -> Rendered:
-        """What a card says; what a stranger wrote is hidden until somebody wants to see it."""
+        """Renders a card; the message text is hidden under a spoiler."""
         finding, texts = incident.finding, self._texts
         page = _Page()
-        for line in (self._deed(incident, language), *self._failures(incident, language)):
+        for line in (self._summary(incident, language), *self._failures(incident, language)):
             page.add(line)
         if not incident.is_erased:
             page.add(texts.get("moderation-who", language, name=finding.author.name, id=str(finding.author.id)))
         page.add(self._reason(incident, language))
-        self._evidence(incident, language, page)
+        self._add_evidence(incident, language, page)
         for key, name in (
             ("moderation-confirmed", incident.confirmed_by),
             ("moderation-banned", incident.banned_by),
@@ -88,27 +105,27 @@ class IncidentCards:
             page.add(texts.get("moderation-no-text", language))
         else:
             page.add(texts.get("moderation-message", language))
-            said = finding.text if len(finding.text) <= SHOWN else f"{finding.text[:SHOWN]}…"
-            page.add(said.strip(), hidden=said.strip())
-        return page.rendered()
+            text = finding.text if len(finding.text) <= MAX_SHOWN else f"{finding.text[:MAX_SHOWN]}…"
+            page.add(text.strip(), hidden=text.strip())
+        return page.render()
 
-    def _deed(self, incident: Incident, language: str) -> str:
-        """What was done, or would have been."""
+    def _summary(self, incident: Incident, language: str) -> str:
+        """Renders the actions that were taken, or in a dry run would have been."""
         finding, texts = incident.finding, self._texts
-        planned = finding.plan
+        plan = finding.plan
         if not finding.dry_run and not incident.has_acted and incident.deleted is None:
             return texts.get("moderation-look", language)
         acts: list[str] = []
         if finding.dry_run or incident.deleted in {ActionResult.DONE, ActionResult.GONE}:
-            acts += [texts.get("moderation-act-delete", language)] if planned.delete or incident.deleted else []
-        if planned.sanction is not Sanction.NONE and (finding.dry_run or incident.sanctioned not in FAILURES):
-            acts.append(self._sanction(incident, language))
+            acts += [texts.get("moderation-act-delete", language)] if plan.delete or incident.deleted else []
+        if plan.sanction is not Sanction.NONE and (finding.dry_run or incident.sanctioned not in FAILURES):
+            acts.append(self._sanction_label(incident, language))
         if not acts:
             return texts.get("moderation-look", language)
         key = "moderation-dry" if finding.dry_run else "moderation-done"
         return texts.get(key, language, acts=", ".join(acts))
 
-    def _sanction(self, incident: Incident, language: str) -> str:
+    def _sanction_label(self, incident: Incident, language: str) -> str:
         kind, _, count = (incident.sanctioned or "").partition(" ")
         if count:
             return label(self._texts, language, "moderation-act", kind, count=count)
@@ -145,7 +162,7 @@ class IncidentCards:
             confidence=finding.confidence,
         )
 
-    def _evidence(self, incident: Incident, language: str, page: "_Page") -> None:
+    def _add_evidence(self, incident: Incident, language: str, page: "_Page") -> None:
         finding = incident.finding
         if finding.source is not Source.JUDGE or incident.is_erased:
             return
@@ -165,14 +182,14 @@ class IncidentCards:
 
 
 class _Page:
-    """Lines of a card, parts of which are hidden."""
+    """Lines of a card, parts of which are spoilers."""
 
     def __init__(self) -> None:
         self._text = ""
         self._hidden: list[MessageEntity] = []
 
     def add(self, line: str, *, hidden: str | None = None) -> None:
-        """One more line; `hidden` is a part of it."""
+        """Appends a line; `hidden` is the part of it that becomes a spoiler."""
         if hidden:
             before = self._text + line[: line.find(hidden)]
             self._hidden.append(
@@ -180,6 +197,6 @@ class _Page:
             )
         self._text += f"{line}\n"
 
-    def rendered(self) -> Rendered:
-        """All of it."""
+    def render(self) -> Rendered:
+        """Returns the text with its spoilers."""
         return Rendered(self._text.rstrip("\n"), tuple(self._hidden))

@@ -1,4 +1,4 @@
-"""Moderation's door: every message of a moderated group, and every edit, comes in here once."""
+"""Entry point of moderation: passes every message of a moderated group, and every edit, to the pipeline."""
 
 from collections.abc import Sequence
 
@@ -13,23 +13,18 @@ from services.moderation.records.groups import GroupStore
 
 log = structlog.get_logger()
 
-PASSED = ModerationOutcome(Stage.EXEMPT)
+UNTOUCHED = ModerationOutcome(Stage.EXEMPT)
 
 
 class ModerationGateway:
-    """Looks at the messages of moderated groups.
-
-    Args:
-        groups: which groups are moderated, and how.
-        pipeline: judges.
-    """
+    """Moderates the updates of groups where moderation is on."""
 
     def __init__(self, groups: GroupStore, pipeline: Pipeline) -> None:
         self._groups = groups
         self._pipeline = pipeline
 
     async def concerns(self, update: Update) -> bool:
-        """Whether an update is a message of a moderated group, or tells that such a group has another id now.
+        """Returns whether an update is a message of a moderated group, or reports that such a group was migrated.
 
         Raises:
             StorageError: the database fails.
@@ -43,34 +38,34 @@ class ModerationGateway:
         return settings is not None and (settings.is_on or message.migrate_to_chat_id is not None)
 
     async def moderate(self, update: Update, album: Sequence[Message] = ()) -> ModerationOutcome:
-        """Judge the message of an update and do what follows; may be repeated, here and on other replicas.
+        """Judges the message of an update and enforces the verdict; idempotent, also across replicas.
 
         Args:
-            update: the message, or a version of it.
-            album: every part of the album that it belongs to, which are judged as one; empty where it is none.
+            update: a new or edited message.
+            album: every part of its album, judged as one message; empty for a single message.
 
         Raises:
-            StorageError: the database fails; nothing is lost if it is tried again.
+            StorageError: the database fails; a retry continues where this call stopped.
         """
         message = update.message or update.edited_message
         if message is None:
-            return PASSED
+            return UNTOUCHED
         if message.migrate_to_chat_id is not None or message.migrate_from_chat_id is not None:
-            await self._follow(message)
-            return PASSED
+            await self._migrate(message)
+            return UNTOUCHED
         settings = await self._groups.get(message.chat.id)
         if settings is None or not settings.is_on or message.content_type in SERVICE_CONTENT:
-            return PASSED
-        seen = to_group_message(message, album)
-        outcome = await self._pipeline.handle(seen, settings, album=message.media_group_id if album else None)
+            return UNTOUCHED
+        group_message = to_group_message(message, album)
+        outcome = await self._pipeline.handle(group_message, settings, album=message.media_group_id if album else None)
         log.debug(
-            "moderation.handled", group_id=message.chat.id, message_id=seen.message_id,
+            "moderation.handled", group_id=message.chat.id, message_id=group_message.message_id,
             stage=outcome.stage.value, removed=outcome.removed, incident=outcome.incident,
         )  # fmt: skip
         return outcome
 
-    async def _follow(self, message: Message) -> None:
-        """A group became a supergroup: what its admins chose goes with it."""
+    async def _migrate(self, message: Message) -> None:
+        """Moves a group's data to the id of its supergroup."""
         old_id = message.migrate_from_chat_id or message.chat.id
         new_id = message.migrate_to_chat_id or message.chat.id
         if await self._groups.move(old_id, new_id):

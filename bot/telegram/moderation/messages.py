@@ -1,4 +1,4 @@
-"""A Telegram message of a group becomes one that moderation can judge: whose words are whose, and where it leads."""
+"""Converts Telegram messages of a group to the moderation domain: author, own and forwarded text, links, media."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -10,9 +10,9 @@ from aiogram.types import InlineKeyboardMarkup, Message, MessageEntity
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind
 
 LINKS = frozenset({MessageEntityType.URL, MessageEntityType.MENTION})
-"""Entities whose own text is where they lead."""
+"""Entities whose text is the link target."""
 MEDIA = (
-    # An animation is a document too, and a venue has a location: the first that fits is what a message is.
+    # The first match wins: an animation is a document too, and a venue has a location.
     ("photo", MediaKind.PHOTO), ("animation", MediaKind.ANIMATION), ("video", MediaKind.VIDEO),
     ("video_note", MediaKind.VIDEO_NOTE), ("voice", MediaKind.VOICE), ("audio", MediaKind.AUDIO),
     ("document", MediaKind.DOCUMENT), ("sticker", MediaKind.STICKER), ("contact", MediaKind.CONTACT),
@@ -24,15 +24,15 @@ MEDIA = (
 
 
 def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMessage:
-    """Read a message of a group.
+    """Converts a message of a group, or all parts of an album to one message.
 
     Args:
-        message: the message, or a version of it.
-        parts: every part of the album that it belongs to; empty where it is none.
+        message: a new or edited message.
+        parts: every part of its album; empty for a single message.
     """
     parts = sorted(parts or (message,), key=lambda part: part.message_id)
     is_forward = any(part.forward_origin is not None for part in parts)
-    words = "\n\n".join(text for part in parts if (text := _words(part)))
+    text = "\n\n".join(found for part in parts if (found := _all_text(part)))
     media = [kind for part in parts for kind in _media(part)]
     return GroupMessage(
         group_id=message.chat.id,
@@ -40,12 +40,12 @@ def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMe
         author=to_author(message),
         sent_at=message.date,
         edited_at=_edited_at(message),
-        text="" if is_forward else words,
+        text="" if is_forward else text,
         quoted=_quoted(message),
-        forwarded=words if is_forward else "",
+        forwarded=text if is_forward else "",
         is_forward=is_forward,
         links=tuple(dict.fromkeys(link for part in parts for link in _links(part))),
-        buttons=tuple(dict.fromkeys(target for part in parts for target in _targets(part.reply_markup))),
+        buttons=tuple(dict.fromkeys(target for part in parts for target in _button_targets(part.reply_markup))),
         media=tuple(media),
         via_bot=message.via_bot.username if message.via_bot is not None else None,
         topic_id=(message.message_thread_id or 0) if message.is_topic_message else 0,
@@ -54,7 +54,7 @@ def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMe
 
 
 def to_author(message: Message) -> Author:
-    """Who wrote a message; a channel or an anonymous admin speaks in the name of a chat."""
+    """Returns the author of a message; for a channel or an anonymous admin that is a chat."""
     chat, user = message.sender_chat, message.from_user
     if chat is not None:
         return Author(chat.id, AuthorKind.CHANNEL, chat.full_name, chat.username)
@@ -68,17 +68,17 @@ def _edited_at(message: Message) -> datetime | None:
     return None if message.edit_date is None else datetime.fromtimestamp(message.edit_date, UTC)
 
 
-def _words(message: Message) -> str:
-    """Everything of a message that can be read."""
-    words = [message.text or message.caption or ""]
+def _all_text(message: Message) -> str:
+    """Returns all text of a message: text or caption, poll, rich blocks."""
+    texts = [message.text or message.caption or ""]
     if message.poll is not None:
-        words += [message.poll.question, *(option.text for option in message.poll.options)]
-    words += _rich(message, "text")
-    return "\n".join(word for word in words if word)
+        texts += [message.poll.question, *(option.text for option in message.poll.options)]
+    texts += _rich_strings(message, "text")
+    return "\n".join(text for text in texts if text)
 
 
 def _quoted(message: Message) -> str:
-    """What a message quotes, or replies to; in a topic every message formally replies to the one that opened it."""
+    """Returns the quoted or replied-to text; the service message that created a topic does not count as one."""
     if message.quote is not None:
         return message.quote.text
     original = message.reply_to_message
@@ -93,13 +93,13 @@ def _links(message: Message) -> Iterator[str]:
         yield from _link(entity, text)
     preview = message.link_preview_options
     if preview is not None and preview.url:
-        # May be of an address that stands nowhere in the text.
+        # The preview may be of a URL that is not in the text.
         yield preview.url
-    yield from _rich(message, "url")
+    yield from _rich_strings(message, "url")
 
 
-def _rich(message: Message, name: str) -> Iterator[str]:
-    """Every text or address in the blocks of a rich message, however deep."""
+def _rich_strings(message: Message, name: str) -> Iterator[str]:
+    """Yields the strings under `name` in the blocks of a rich message, at any depth."""
     if message.rich_message is not None:
         yield from _strings(message.rich_message.model_dump(), name)
 
@@ -125,7 +125,7 @@ def _link(entity: MessageEntity, text: str) -> Iterator[str]:
         yield entity.url
 
 
-def _targets(markup: InlineKeyboardMarkup | None) -> Iterator[str]:
+def _button_targets(markup: InlineKeyboardMarkup | None) -> Iterator[str]:
     for row in markup.inline_keyboard if markup is not None else ():
         for button in row:
             if button.url:

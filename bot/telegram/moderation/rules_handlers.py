@@ -1,7 +1,4 @@
-"""`/rules`: members read the rules of their group, its admins change them."""
-
-from dataclasses import replace
-from typing import TypeVar
+"""Handler of `/rules`: members read a group's rules, admins change them."""
 
 from aiogram import Router
 from aiogram.filters import Command, CommandObject
@@ -11,116 +8,66 @@ from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
-from bot.telegram.moderation.handlers import ByAdmins
 from bot.telegram.moderation.labels import label
+from bot.telegram.moderation.rule_changes import apply_rule_command
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
-from services.moderation.domain.message import MediaKind
-from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.records.groups import GroupStore
 
-Option = TypeVar("Option")
-
-LONGEST_HOUSE_RULES = 2000
-LONGEST_LISTS = 500
-"""Characters of the forbidden words, and of the domains, that are shown."""
-NEWCOMER_MEDIA = (
-    MediaKind.PHOTO, MediaKind.VIDEO, MediaKind.VOICE, MediaKind.VIDEO_NOTE, MediaKind.ANIMATION, MediaKind.STICKER,
-    MediaKind.DOCUMENT, MediaKind.STORY,
-)  # fmt: skip
+MAX_LIST = 500
+"""Characters shown of the banned words, and of the domains."""
 
 
-def rules_router(
-    *, groups: GroupStore, admins: GroupAdmins, cards: SettingsCard, delivery: Delivery, texts: Texts
-) -> Router:
-    """The handler of the rules."""
-    router = Router(name="rules")
-    by_admins = ByAdmins(admins)
+class RulesHandlers:
+    """Shows and changes the rules."""
 
-    @router.message(Command("rules"))
-    async def rules(message: Message, command: CommandObject) -> None:
+    def __init__(
+        self, *, groups: GroupStore, admins: GroupAdmins, card: SettingsCard, delivery: Delivery, texts: Texts
+    ) -> None:
+        self._groups = groups
+        self._admins = admins
+        self._card = card
+        self._delivery = delivery
+        self._texts = texts
+
+    def router(self) -> Router:
+        """Returns the router."""
+        router = Router(name="rules")
+        router.message.register(self.rules, Command("rules"))
+        return router
+
+    async def rules(self, message: Message, command: CommandObject) -> None:
+        """Sends the rules, or for an admin changes them."""
         if not is_group(message):
-            await reply_to(delivery, message, texts.get("moderation-groups-only", message_speaker(message).language))
+            await self._reply(message, "moderation-groups-only", message_speaker(message).language)
             return
-        settings = await cards.settings_at(message)
+        settings = await self._card.read_settings(message)
         language = settings.language
-        words = settings.house_rules or texts.get("moderation-rules-none", language)
-        if not await by_admins.wrote(message):
-            await reply_to(delivery, message, texts.get("moderation-rules-for-members", language, words=words))
+        house_rules = settings.house_rules or self._texts.get("moderation-rules-none", language)
+        if not await self._admins.is_from_admin(message):
+            await self._reply(message, "moderation-rules-for-members", language, words=house_rules)
             return
-        what, _, value = (command.args or "").partition(" ")
-        if not what:
-            await reply_to(
-                delivery, message, texts.get("moderation-rules-card", language, **_shown(settings, words, texts))
-            )
+        verb, _, value = (command.args or "").partition(" ")
+        if not verb:
+            await self._reply(message, "moderation-rules-card", language, **self._describe(settings, house_rules))
             return
-        changed = changed_by(settings, what.lower(), value.strip())
+        changed = apply_rule_command(settings, verb.lower(), value.strip())
         if changed is not None:
-            await groups.put(changed)
+            await self._groups.put(changed)
         key = "moderation-rules-usage" if changed is None else "moderation-rules-saved"
-        await reply_to(delivery, message, texts.get(key, language))
+        await self._reply(message, key, language)
 
-    return router
+    def _describe(self, settings: GroupSettings, house_rules: str) -> dict[str, str]:
+        rules, language = settings.rules, settings.language
+        nothing = self._texts.get("moderation-no", language)
+        return {
+            "words": house_rules,
+            "links": label(self._texts, language, "moderation-links", rules.links),
+            "forwards": label(self._texts, language, "moderation-whom", rules.forwards),
+            "banned": ", ".join(rules.banned)[:MAX_LIST] or nothing,
+            "domains": ", ".join(rules.domains)[:MAX_LIST] or nothing,
+        }
 
-
-def switched(rules: RuleSet, what: str) -> RuleSet:
-    """The rules with one of them switched on or off, or to its next value."""
-    match what:
-        case "flood":
-            return replace(rules, flood=None if rules.flood else Flood())
-        case "duplicates":
-            return replace(rules, duplicates=None if rules.duplicates else Duplicates())
-        case "mixed":
-            return replace(rules, mixed_scripts=not rules.mixed_scripts)
-        case "links":
-            return replace(rules, links=_next(tuple(LinkPolicy), rules.links))
-        case "forwards":
-            return replace(rules, forwards=_next(tuple(AppliesTo), rules.forwards))
-        case "media":
-            return replace(rules, newcomer_media=() if rules.newcomer_media else NEWCOMER_MEDIA)
-        case _:
-            return rules
-
-
-def changed_by(settings: GroupSettings, what: str, value: str) -> GroupSettings | None:
-    """The settings after a `/rules` command; None for one that is not understood, or too long."""
-    rules = settings.rules
-    if what == "text":
-        return replace(settings, house_rules=value) if len(value) <= LONGEST_HOUSE_RULES else None
-    if not value:
-        return None
-    others = tuple(label for label in rules.banned if label != value)
-    elsewhere = tuple(name for name in rules.domains if name != value)
-    match what:
-        case "ban":
-            rules = replace(rules, banned=(*others, value))
-        case "unban":
-            rules = replace(rules, banned=others)
-        case "domain":
-            rules = replace(rules, domains=(*elsewhere, value))
-        case "undomain":
-            rules = replace(rules, domains=elsewhere)
-        case _:
-            return None
-    try:
-        # What is stored has to be readable again: the limits of the form hold.
-        return replace(settings, rules=RuleSet.from_json(rules.as_json()))
-    except ValueError:
-        return None
-
-
-def _next(values: tuple[Option, ...], now: Option) -> Option:
-    return values[(values.index(now) + 1) % len(values)]
-
-
-def _shown(settings: GroupSettings, words: str, texts: Texts) -> dict[str, str]:
-    rules, language = settings.rules, settings.language
-    nothing = texts.get("moderation-no", language)
-    return {
-        "words": words,
-        "links": label(texts, language, "moderation-links", rules.links),
-        "forwards": label(texts, language, "moderation-whom", rules.forwards),
-        "banned": ", ".join(rules.banned)[:LONGEST_LISTS] or nothing,
-        "domains": ", ".join(rules.domains)[:LONGEST_LISTS] or nothing,
-    }
+    async def _reply(self, message: Message, key: str, language: str | None, **arguments: str) -> None:
+        await reply_to(self._delivery, message, self._texts.get(key, language, **arguments))

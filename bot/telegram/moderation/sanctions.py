@@ -1,4 +1,4 @@
-"""What moderation does in a group, through the Bot API. Floods are waited out by the delivery."""
+"""Deletes, mutes and bans through the Bot API. The delivery waits for rate limits."""
 
 import re
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from services.moderation.domain.ports import ActionResult
 
 log = structlog.get_logger()
 
-MOST_AT_ONCE = 100
-"""Messages that one `deleteMessages` takes."""
-_ALL = tuple(name for name in ChatPermissions.model_fields if name.startswith("can_"))
-SILENT = ChatPermissions(**dict.fromkeys(_ALL, False))
-FREE = ChatPermissions(**dict.fromkeys(_ALL, True))
-"""What a group forbids everybody stays forbidden."""
+DELETE_BATCH = 100
+"""Messages per `deleteMessages` call, Telegram's limit."""
+_PERMISSIONS = tuple(name for name in ChatPermissions.model_fields if name.startswith("can_"))
+MUTED = ChatPermissions(**dict.fromkeys(_PERMISSIONS, False))
+UNMUTED = ChatPermissions(**dict.fromkeys(_PERMISSIONS, True))
+"""The group's default permissions still apply."""
 
 _WORDINGS = (
     (ActionResult.PROTECTED, r"is an administrator|chat owner|user_admin_invalid|restrict self|creator"),
@@ -51,70 +51,63 @@ _WORDINGS = (
 
 
 class GroupSanctions:
-    """Deletes, mutes and bans.
-
-    Args:
-        delivery: the way out.
-    """
+    """Deletes messages, mutes and bans members and channels. All methods are idempotent."""
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
 
     async def delete(self, group_id: int, message_ids: Sequence[int]) -> ActionResult:
-        """Take messages away, all of an album at once."""
+        """Deletes messages, all parts of an album in one call."""
         if len(message_ids) == 1:
-            return await self._do("delete", DeleteMessage(chat_id=group_id, message_id=message_ids[0]), group_id)
-        done = ActionResult.GONE
-        for first in range(0, len(message_ids), MOST_AT_ONCE):
-            batch = list(message_ids[first : first + MOST_AT_ONCE])
-            done = await self._do("delete", DeleteMessages(chat_id=group_id, message_ids=batch), group_id)
-        return done
+            return await self._call("delete", DeleteMessage(chat_id=group_id, message_id=message_ids[0]), group_id)
+        result = ActionResult.GONE
+        for first in range(0, len(message_ids), DELETE_BATCH):
+            batch = list(message_ids[first : first + DELETE_BATCH])
+            result = await self._call("delete", DeleteMessages(chat_id=group_id, message_ids=batch), group_id)
+        return result
 
     async def mute(self, group_id: int, member_id: int, until: datetime) -> ActionResult:
-        """Let a member read and not write until then."""
-        method = RestrictChatMember(chat_id=group_id, user_id=member_id, permissions=SILENT, until_date=until)
-        return await self._do("mute", method, group_id)
+        """Makes a member read-only until then."""
+        method = RestrictChatMember(chat_id=group_id, user_id=member_id, permissions=MUTED, until_date=until)
+        return await self._call("mute", method, group_id)
 
     async def unmute(self, group_id: int, member_id: int) -> ActionResult:
-        """Let a member write again."""
-        method = RestrictChatMember(chat_id=group_id, user_id=member_id, permissions=FREE)
-        return await self._do("unmute", method, group_id)
+        """Lifts a mute."""
+        method = RestrictChatMember(chat_id=group_id, user_id=member_id, permissions=UNMUTED)
+        return await self._call("unmute", method, group_id)
 
     async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:
-        """Throw a member out for good, or keep a channel from speaking here."""
+        """Bans a member permanently, or a channel from posting here."""
         method: TelegramMethod[bool] = (
             BanChatSenderChat(chat_id=group_id, sender_chat_id=author_id)
             if kind is AuthorKind.CHANNEL
             else BanChatMember(chat_id=group_id, user_id=author_id)
         )
-        return await self._do("ban", method, group_id)
+        return await self._call("ban", method, group_id)
 
     async def unban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:
-        """Let somebody come back who was banned."""
+        """Lifts a ban."""
         method: TelegramMethod[bool] = (
             UnbanChatSenderChat(chat_id=group_id, sender_chat_id=author_id)
             if kind is AuthorKind.CHANNEL
             else UnbanChatMember(chat_id=group_id, user_id=author_id, only_if_banned=True)
         )
-        return await self._do("unban", method, group_id)
+        return await self._call("unban", method, group_id)
 
-    async def _do(self, act: str, method: TelegramMethod[bool], group_id: int) -> ActionResult:
+    async def _call(self, action: str, method: TelegramMethod[bool], group_id: int) -> ActionResult:
         error = await self._delivery.attempt(method, group_id)
         if error is None:
             return ActionResult.DONE
-        done = done_after(error)
-        log.info("moderation.act_failed", act=act, group_id=group_id, done=done.value, reason=describe_api_error(error))
-        return done
+        result, reason = classify_sanction_error(error), describe_api_error(error)
+        log.info("moderation.action_failed", action=action, group_id=group_id, result=result.value, reason=reason)
+        return result
 
 
-def done_after(error: Exception) -> ActionResult:
-    """What an act's failure means for what is told of it."""
-    words = describe_api_error(error)
-    for done, wording in _WORDINGS:
-        if re.search(wording, words, re.IGNORECASE):
-            return done
-    return (
-        ActionResult.GONE
-        if classify_api_error(error) is ApiFailure.MESSAGE_GONE and "found" in words
-        else ActionResult.FAILED
-    )
+def classify_sanction_error(error: Exception) -> ActionResult:
+    """Classifies the error of a sanction or deletion."""
+    description = describe_api_error(error)
+    for result, wording in _WORDINGS:
+        if re.search(wording, description, re.IGNORECASE):
+            return result
+    is_gone = classify_api_error(error) is ApiFailure.MESSAGE_GONE and "found" in description
+    return ActionResult.GONE if is_gone else ActionResult.FAILED

@@ -1,15 +1,16 @@
-"""What `/moderation` shows: a group's settings with their buttons, and its figures."""
+"""Renders a group's settings with their buttons, and its statistics."""
 
 from datetime import timedelta
 
-from aiogram.types import InlineKeyboardMarkup, Message
+from aiogram.filters.callback_data import CallbackData
+from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, Message
 
+from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.messages import message_speaker
-from bot.telegram.moderation.keyboards import settings_keyboard
 from bot.telegram.moderation.labels import label
 from core.i18n import DEFAULT_LANGUAGE, Texts
 from core.messages import Surface, chat_ref
-from services.moderation.domain.settings import GroupSettings
+from services.moderation.domain.settings import GroupSettings, Mode, Preset
 from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.judging.judge import CONTEXT
 from services.moderation.records.counts import DailyCounts
@@ -19,8 +20,15 @@ from services.usage.totals import UsageTotals
 STATISTICS_DAYS = 30
 
 
+class ChangeSetting(CallbackData, prefix="mod"):
+    """Sets a setting of the group in which it is pressed to a value, or turns to a page."""
+
+    what: str
+    value: str
+
+
 class SettingsCard:
-    """Words the settings and the statistics of a group."""
+    """Reads a group's settings and renders them."""
 
     def __init__(
         self,
@@ -36,22 +44,22 @@ class SettingsCard:
         self._totals = totals
         self._texts = texts
 
-    async def settings_at(self, message: Message) -> GroupSettings:
-        """The settings of a group; of one that nobody has set anything in, what it would begin with."""
-        known = await self._groups.read(message.chat.id)
-        if known is not None:
-            return known
-        spoken = (message_speaker(message).language or DEFAULT_LANGUAGE).partition("-")[0]
-        language = spoken if spoken in self._texts.languages else DEFAULT_LANGUAGE
+    async def read_settings(self, message: Message) -> GroupSettings:
+        """Returns the settings of a message's group; the defaults, in the author's language, if none are stored."""
+        stored = await self._groups.read(message.chat.id)
+        if stored is not None:
+            return stored
+        preferred = (message_speaker(message).language or DEFAULT_LANGUAGE).partition("-")[0]
+        language = preferred if preferred in self._texts.languages else DEFAULT_LANGUAGE
         return GroupSettings(message.chat.id, language=language)
 
-    async def card(self, settings: GroupSettings) -> tuple[str, InlineKeyboardMarkup]:
-        """All settings, and the buttons that change them."""
+    async def render(self, settings: GroupSettings) -> tuple[str, InlineKeyboardMarkup]:
+        """Renders all settings, and the buttons that change them."""
         texts, language = self._texts, settings.language
         remote = await self._consent.is_allowed(settings)
 
-        def answer(*, is_so: bool) -> str:
-            return texts.get("moderation-yes" if is_so else "moderation-no", language)
+        def yes_or_no(*, value: bool) -> str:
+            return texts.get("moderation-yes" if value else "moderation-no", language)
 
         text = texts.get(
             "moderation-settings",
@@ -59,8 +67,8 @@ class SettingsCard:
             mode=label(texts, language, "moderation-mode", settings.mode),
             preset=label(texts, language, "moderation-preset", settings.preset),
             language=language,
-            ban=answer(is_so=settings.ban_allowed),
-            remote=answer(is_so=remote),
+            ban=yes_or_no(value=settings.ban_allowed),
+            remote=yes_or_no(value=remote),
             cards=texts.get(
                 "moderation-cards-here" if settings.cards_to is None else "moderation-cards-person", language
             ),
@@ -69,10 +77,10 @@ class SettingsCard:
         )
         return text, settings_keyboard(texts, settings, remote=remote)
 
-    async def statistics(self, settings: GroupSettings) -> str:
-        """The figures of the last weeks."""
+    async def render_statistics(self, settings: GroupSettings) -> str:
+        """Renders the counts and the cost of the last `STATISTICS_DAYS` days."""
         texts, language = self._texts, settings.language
-        figures = await self._counts.total(settings.group_id, STATISTICS_DAYS)
+        counts = await self._counts.total(settings.group_id, STATISTICS_DAYS)
         since = self._totals.today - timedelta(days=STATISTICS_DAYS - 1)
         used = await self._totals.of_purpose(chat_ref(Surface.TELEGRAM, settings.group_id), CONTEXT, since)
         key = "moderation-cost-partly" if used.unpriced else "moderation-cost"
@@ -81,15 +89,73 @@ class SettingsCard:
             "moderation-stats",
             language,
             days=STATISTICS_DAYS,
-            seen=figures.seen,
-            judged=figures.judged,
-            asked=figures.asked,
-            share=f"{100 * figures.asked / figures.seen:.0f}" if figures.seen else "0",
-            unjudged=figures.unjudged,
-            acted=figures.acted,
-            carded=figures.carded,
-            undone=figures.undone,
-            input=figures.input_tokens,
-            output=figures.output_tokens,
+            seen=counts.seen,
+            judged=counts.judged,
+            asked=counts.asked,
+            share=f"{100 * counts.asked / counts.seen:.0f}" if counts.seen else "0",
+            unjudged=counts.unjudged,
+            acted=counts.acted,
+            carded=counts.carded,
+            undone=counts.undone,
+            input=counts.input_tokens,
+            output=counts.output_tokens,
             cost=cost,
         )
+
+
+def settings_keyboard(texts: Texts, settings: GroupSettings, *, remote: bool) -> InlineKeyboardMarkup:
+    """Builds the buttons of all settings; current values are ticked."""
+    language = settings.language
+    ban, cards_to = settings.ban_allowed, settings.cards_to
+    return build_keyboard(
+        [
+            [
+                _option(label(texts, language, "button-mode", mode), "mode", mode, ticked=mode is settings.mode)
+                for mode in Mode
+            ],
+            [
+                _option(
+                    label(texts, language, "button-preset", preset),
+                    "preset",
+                    preset,
+                    ticked=preset is settings.preset,
+                )
+                for preset in Preset
+            ],
+            [_option(name, "language", name, ticked=name == language) for name in texts.languages],
+            [
+                _option(texts.get("button-ban-allowed", language), "ban", str(int(not ban)), ticked=ban),
+                _option(texts.get("button-remote", language), "remote", str(int(not remote)), ticked=remote),
+            ],
+            [
+                _option(texts.get("button-cards-here", language), "cards", "here", ticked=cards_to is None),
+                _option(texts.get("button-cards-me", language), "cards", "me", ticked=cards_to is not None),
+            ],
+            [_option(texts.get("button-rules", language), "page", "rules")],
+        ]
+    )
+
+
+def rules_keyboard(texts: Texts, settings: GroupSettings) -> InlineKeyboardMarkup:
+    """Builds the buttons of the rules that can be switched."""
+    rules, language = settings.rules, settings.language
+    flood, duplicates = rules.flood is not None, rules.duplicates is not None
+    links = label(texts, language, "moderation-links", rules.links)
+    forwards = label(texts, language, "moderation-whom", rules.forwards)
+    return build_keyboard(
+        [
+            [
+                _option(texts.get("button-rule-flood", language), "rule", "flood", ticked=flood),
+                _option(texts.get("button-rule-duplicates", language), "rule", "duplicates", ticked=duplicates),
+            ],
+            [_option(texts.get("button-rule-mixed", language), "rule", "mixed", ticked=rules.mixed_scripts)],
+            [_option(texts.get("button-rule-links", language, value=links), "rule", "links")],
+            [_option(texts.get("button-rule-forwards", language, value=forwards), "rule", "forwards")],
+            [_option(texts.get("button-rule-media", language), "rule", "media", ticked=bool(rules.newcomer_media))],
+            [_option(texts.get("button-back", language), "page", "settings")],
+        ]
+    )
+
+
+def _option(text: str, what: str, value: str, *, ticked: bool = False) -> InlineKeyboardButton:
+    return button(f"✓ {text}" if ticked else text, ChangeSetting(what=what, value=value))

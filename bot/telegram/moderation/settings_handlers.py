@@ -1,4 +1,4 @@
-"""`/moderation`: how a group wants to be moderated."""
+"""Handlers of `/moderation` and of the buttons under a group's settings."""
 
 from aiogram import Router
 from aiogram.filters import Command, CommandObject
@@ -7,148 +7,141 @@ from aiogram.types import CallbackQuery, Message
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
+from bot.telegram.delivery.replies import edit_text, reply_to
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.moderation.handlers import ByAdmins
-from bot.telegram.moderation.keyboards import Choose, rules_keyboard
 from bot.telegram.moderation.labels import label
-from bot.telegram.moderation.rules_handlers import switched
-from bot.telegram.moderation.settings_card import SettingsCard
+from bot.telegram.moderation.rule_changes import toggle_rule
+from bot.telegram.moderation.settings_card import ChangeSetting, SettingsCard, rules_keyboard
 from core.i18n import Texts
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
 from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.records.groups import GroupStore
 
-NUMBERS = {"budget": (0, 100_000), "reports": (1, 100)}
-"""What a number may be."""
+NUMBER_RANGES = {"budget": (0, 100_000), "reports": (1, 100)}
+"""Smallest and largest value of each numeric setting."""
 
 
-def moderation_settings_router(
-    *,
-    groups: GroupStore,
-    admins: GroupAdmins,
-    consent: RemoteJudgingConsent,
-    cards: SettingsCard,
-    delivery: Delivery,
-    texts: Texts,
-    starts_dry: bool,
-) -> Router:
-    """The handlers of the settings."""
-    router = Router(name="moderation settings")
-    by_admins = ByAdmins(admins)
+class SettingsHandlers:
+    """Shows and changes a group's settings; only its admins may."""
 
-    async def say(message: Message, key: str, language: str | None, **arguments: str | int) -> None:
-        await reply_to(delivery, message, texts.get(key, language, **arguments))
+    def __init__(
+        self,
+        *,
+        groups: GroupStore,
+        consent: RemoteJudgingConsent,
+        admins: GroupAdmins,
+        card: SettingsCard,
+        delivery: Delivery,
+        texts: Texts,
+        starts_dry: bool,
+    ) -> None:
+        self._groups = groups
+        self._consent = consent
+        self._admins = admins
+        self._card = card
+        self._delivery = delivery
+        self._texts = texts
+        self._first_mode = Mode.DRY if starts_dry else Mode.ENFORCE
 
-    async def switch(message: Message, settings: GroupSettings, mode: Mode) -> None:
-        await groups.change(settings, mode=mode)
-        if mode is Mode.OFF:
-            await say(message, "moderation-switched-off", settings.language)
-            return
-        said = [label(texts, settings.language, "moderation-on", mode)]
-        if await admins.lacks(message.chat.id):
-            said.append(texts.get("moderation-needs-rights", settings.language))
-        await reply_to(delivery, message, "\n\n".join(said))
+    def router(self) -> Router:
+        """Returns the router."""
+        router = Router(name="moderation settings")
+        router.message.register(self.moderation, Command("moderation"))
+        router.callback_query.register(self.change_setting, ChangeSetting.filter())
+        return router
 
-    async def set_number(message: Message, settings: GroupSettings, what: str, value: str) -> None:
-        least, most = NUMBERS[what]
-        if not value.isdecimal() or not least <= int(value) <= most:
-            await say(message, "moderation-number-needed", settings.language, least=least, most=most)
-            return
-        number = int(value)
-        changed = {"budget": number} if what == "budget" else {"report_threshold": number}
-        await reply_to(delivery, message, *await cards.card(await groups.change(settings, **changed)))
-
-    @router.message(Command("moderation"))
-    async def command(message: Message, command: CommandObject) -> None:
-        spoken = message_speaker(message).language
+    async def moderation(self, message: Message, command: CommandObject) -> None:
+        """Sends the settings or the statistics, or changes a setting."""
         if not is_group(message):
-            await say(message, "moderation-groups-only", spoken)
+            await self._reply(message, "moderation-groups-only", message_speaker(message).language)
             return
-        if not await by_admins.wrote(message):
-            await say(message, "moderation-admins-only", spoken)
+        if not await self._admins.is_from_admin(message):
+            await self._reply(message, "moderation-admins-only", message_speaker(message).language)
             return
-        settings = await cards.settings_at(message)
+        settings = await self._card.read_settings(message)
         match (command.args or "").lower().split():
             case []:
-                await reply_to(delivery, message, *await cards.card(settings))
+                await reply_to(self._delivery, message, *await self._card.render(settings))
             case ["on"]:
-                first = Mode.DRY if starts_dry else Mode.ENFORCE
-                await switch(message, settings, settings.mode if settings.is_on else first)
+                await self._switch_mode(message, settings, settings.mode if settings.is_on else self._first_mode)
             case [("off" | "dry" | "enforce") as mode]:
-                await switch(message, settings, Mode(mode))
+                await self._switch_mode(message, settings, Mode(mode))
             case ["stats"]:
-                await reply_to(delivery, message, await cards.statistics(settings))
-            case [("budget" | "reports") as what, value]:
-                await set_number(message, settings, what, value)
+                await reply_to(self._delivery, message, await self._card.render_statistics(settings))
+            case [("budget" | "reports") as name, value]:
+                await self._set_number(message, settings, name, value)
             case _:
-                await say(message, "moderation-usage", settings.language)
+                await self._reply(message, "moderation-usage", settings.language)
 
-    router.include_router(_buttons(groups, by_admins, consent, cards, delivery, texts))
-    return router
-
-
-def _buttons(
-    groups: GroupStore,
-    admins: ByAdmins,
-    consent: RemoteJudgingConsent,
-    cards: SettingsCard,
-    delivery: Delivery,
-    texts: Texts,
-) -> Router:
-    """The handler of the buttons under the settings."""
-    router = Router(name="moderation buttons")
-
-    async def send_cards_to(query: CallbackQuery, settings: GroupSettings, group: str) -> GroupSettings | None:
-        """Whether an admin can have the cards: they can if the bot may write to them."""
-        hello = Rendered(texts.get("moderation-cards-hello", settings.language, group=group))
-        if await delivery.send(query.from_user.id, hello) is None:
-            return None
-        return await groups.change(settings, cards_to=query.from_user.id)
-
-    @router.callback_query(Choose.filter())
-    async def choose(query: CallbackQuery, callback_data: Choose) -> None:
+    async def change_setting(self, query: CallbackQuery, callback_data: ChangeSetting) -> None:
+        """Changes the setting of a pressed button, or turns between the settings and the rules."""
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message):
-            await delivery.answer_callback(query.id, texts.get("moderation-card-gone", language), alert=True)
+            await self._alert(query, self._texts.get("moderation-card-gone", language))
             return
-        if not await admins.pressed(query, message.chat.id):
-            await delivery.answer_callback(query.id, texts.get("moderation-admins-only", language), alert=True)
+        if not await self._admins.is_admin(message.chat.id, query.from_user.id):
+            await self._alert(query, self._texts.get("moderation-admins-only", language))
             return
-        settings, what, value = await cards.settings_at(message), callback_data.what, callback_data.value
-        if what == "remote":
-            settings = await consent.switch(settings, allowed=value == "1")
-        elif (what, value) == ("cards", "me"):
-            changed = await send_cards_to(query, settings, message.chat.full_name)
-            if changed is None:
-                text = texts.get("moderation-cards-unreachable", language)
-                await delivery.answer_callback(query.id, text, alert=True)
-                return
-            settings = changed
-        else:
-            settings = await _chosen(groups, settings, what, value)
-        await delivery.answer_callback(query.id)
-        text, markup = await cards.card(settings)
-        if what == "rule" or value == "rules":
-            markup = rules_keyboard(texts, settings)
-        await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=markup, final=True)
+        settings = await self._change(query, message, callback_data.what, callback_data.value)
+        if settings is None:
+            await self._alert(query, self._texts.get("moderation-cards-unreachable", language))
+            return
+        await self._delivery.answer_callback(query.id)
+        text, markup = await self._card.render(settings)
+        if callback_data.what == "rule" or callback_data.value == "rules":
+            markup = rules_keyboard(self._texts, settings)
+        await edit_text(self._delivery, message, text, markup)
 
-    return router
+    async def _switch_mode(self, message: Message, settings: GroupSettings, mode: Mode) -> None:
+        await self._groups.change(settings, mode=mode)
+        if mode is Mode.OFF:
+            await self._reply(message, "moderation-switched-off", settings.language)
+            return
+        paragraphs = [label(self._texts, settings.language, "moderation-on", mode)]
+        if await self._admins.missing_rights(message.chat.id):
+            paragraphs.append(self._texts.get("moderation-needs-rights", settings.language))
+        await reply_to(self._delivery, message, "\n\n".join(paragraphs))
 
+    async def _set_number(self, message: Message, settings: GroupSettings, name: str, value: str) -> None:
+        least, most = NUMBER_RANGES[name]
+        if not value.isdecimal() or not least <= int(value) <= most:
+            await self._reply(message, "moderation-number-needed", settings.language, least=least, most=most)
+            return
+        changed = {"budget": int(value)} if name == "budget" else {"report_threshold": int(value)}
+        await reply_to(
+            self._delivery, message, *await self._card.render(await self._groups.change(settings, **changed))
+        )
 
-async def _chosen(groups: GroupStore, settings: GroupSettings, what: str, value: str) -> GroupSettings:
-    match what:
-        case "mode":
-            return await groups.change(settings, mode=Mode(value))
-        case "preset":
-            return await groups.change(settings, preset=Preset(value))
-        case "language":
-            return await groups.change(settings, language=value)
-        case "ban":
-            return await groups.change(settings, ban_allowed=value == "1")
-        case "cards":
-            return await groups.change(settings, cards_to=None)
-        case "rule":
-            return await groups.change(settings, rules=switched(settings.rules, value))
-        case _:
-            return settings
+    async def _change(self, query: CallbackQuery, message: Message, name: str, value: str) -> GroupSettings | None:
+        """Changes one setting; returns None if the cards were to be sent to an admin whom the bot cannot write to."""
+        settings = await self._card.read_settings(message)
+        match name, value:
+            case "mode", _:
+                changes = {"mode": Mode(value)}
+            case "preset", _:
+                changes = {"preset": Preset(value)}
+            case "language", _:
+                changes = {"language": value}
+            case "ban", _:
+                changes = {"ban_allowed": value == "1"}
+            case "remote", _:
+                return await self._consent.switch(settings, allowed=value == "1")
+            case "cards", "me":
+                hello = self._texts.get("moderation-cards-hello", settings.language, group=message.chat.full_name)
+                # Telegram lets a bot write only to users who have started it.
+                if await self._delivery.send(query.from_user.id, Rendered(hello)) is None:
+                    return None
+                changes = {"cards_to": query.from_user.id}
+            case "cards", _:
+                changes = {"cards_to": None}
+            case "rule", _:
+                changes = {"rules": toggle_rule(settings.rules, value)}
+            case _:
+                return settings
+        return await self._groups.change(settings, **changes)
+
+    async def _reply(self, message: Message, key: str, language: str | None, **arguments: str | int) -> None:
+        await reply_to(self._delivery, message, self._texts.get(key, language, **arguments))
+
+    async def _alert(self, query: CallbackQuery, text: str) -> None:
+        await self._delivery.answer_callback(query.id, text, alert=True)

@@ -5,7 +5,7 @@ from aiogram.exceptions import TelegramBadRequest
 from aiogram.methods import DeleteMessage
 
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.moderation.sanctions import GroupSanctions, done_after
+from bot.telegram.moderation.sanctions import GroupSanctions, classify_sanction_error
 from services.moderation.domain.message import AuthorKind
 from services.moderation.domain.ports import ActionResult
 from tests.support.clock import ManualClock
@@ -40,7 +40,7 @@ def sanctions(delivery: Delivery) -> GroupSanctions:
 )
 def test_what_a_refusal_means(words: str, done: ActionResult) -> None:
     method = DeleteMessage(chat_id=GROUP, message_id=1)
-    assert done_after(TelegramBadRequest(method=method, message=f"Bad Request: {words}")) is done
+    assert classify_sanction_error(TelegramBadRequest(method=method, message=f"Bad Request: {words}")) is done
 
 
 async def test_many_messages_at_once(sanctions: GroupSanctions, server: TelegramServer) -> None:

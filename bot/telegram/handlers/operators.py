@@ -1,0 +1,122 @@
+"""Handlers of the operator commands `/provider` and `/dead`; for other users these do not exist."""
+
+from collections.abc import Sequence
+
+from aiogram import Router
+from aiogram.filters import Command, CommandObject, or_f
+from aiogram.filters.callback_data import CallbackData
+from aiogram.types import CallbackQuery, InaccessibleMessage, InlineKeyboardMarkup, Message
+
+from bot.operators.dead_letters import DeadLetterCommands
+from bot.operators.provider import ProviderCommands
+from bot.telegram.answers.keyboards import build_keyboard, button
+from bot.telegram.api.permissions import FromOperator
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.replies import edit_text, reply_to
+from core.i18n import Texts
+
+
+class ProviderAction(CallbackData, prefix="desk"):
+    """An action of `/provider`; an empty one refreshes the table."""
+
+    act: str
+    provider: str
+
+
+class DeadLetterAction(CallbackData, prefix="dead"):
+    """An action of `/dead`."""
+
+    act: str
+    number: int
+
+
+def provider_keyboard(providers: Sequence[str]) -> InlineKeyboardMarkup:
+    """Builds the keyboard of `/provider`."""
+    rows = [
+        [button(f"{act} {provider}", ProviderAction(act=act, provider=provider)) for act in ("force", "test")]
+        + [button(act, ProviderAction(act=act, provider=provider)) for act in ("cooldown", "reset")]
+        for provider in providers
+    ]
+    common = [
+        button("clear", ProviderAction(act="clear", provider="")),
+        button("refresh", ProviderAction(act="", provider="")),
+    ]
+    return build_keyboard([*rows, common])
+
+
+def dead_letters_keyboard(numbers: Sequence[int]) -> InlineKeyboardMarkup | None:
+    """Builds the keyboard of `/dead`; None for an empty list."""
+    rows = [
+        [button(f"{act} {number}", DeadLetterAction(act=act, number=number)) for act in ("replay", "drop")]
+        for number in numbers
+    ]
+    return build_keyboard(rows) if rows else None
+
+
+class OperatorHandlers:
+    """Runs operator commands; a button shows the refreshed overview above the result of its action."""
+
+    def __init__(
+        self,
+        *,
+        providers: ProviderCommands,
+        provider_ids: Sequence[str],
+        dead_letters: DeadLetterCommands,
+        delivery: Delivery,
+        texts: Texts,
+    ) -> None:
+        self._providers = providers
+        self._provider_keyboard = provider_keyboard(provider_ids)
+        self._dead_letters = dead_letters
+        self._delivery = delivery
+        self._texts = texts
+
+    def router(self, admin_ids: frozenset[int]) -> Router:
+        """Returns the router."""
+        router, from_operator = Router(name="operators"), FromOperator(admin_ids)
+        router.message.register(self.provider, Command("provider"), from_operator)
+        router.message.register(self.dead, Command("dead"), from_operator)
+        router.callback_query.register(self.press_provider, ProviderAction.filter(), from_operator)
+        router.callback_query.register(self.press_dead_letter, DeadLetterAction.filter(), from_operator)
+        router.callback_query.register(self.deny, or_f(ProviderAction.filter(), DeadLetterAction.filter()))
+        return router
+
+    async def provider(self, message: Message, command: CommandObject) -> None:
+        """Runs `/provider`."""
+        if message.from_user is not None:
+            text = await self._providers.run(command.args or "", message.from_user.id)
+            await reply_to(self._delivery, message, text, self._provider_keyboard)
+
+    async def dead(self, message: Message, command: CommandObject) -> None:
+        """Runs `/dead`."""
+        if message.from_user is not None:
+            text = await self._dead_letters.run(command.args or "", message.from_user.id)
+            await reply_to(self._delivery, message, text, await self._dead_letters_keyboard())
+
+    async def press_provider(self, query: CallbackQuery, callback_data: ProviderAction) -> None:
+        """Runs an action on a provider."""
+        await self._delivery.answer_callback(query.id)
+        arguments = f"{callback_data.act} {callback_data.provider}".strip()
+        text = await self._providers.run(arguments, query.from_user.id)
+        if callback_data.act:
+            text = f"{await self._providers.run('', query.from_user.id)}\n\n{text}"
+        await self._edit(query, text, self._provider_keyboard)
+
+    async def press_dead_letter(self, query: CallbackQuery, callback_data: DeadLetterAction) -> None:
+        """Runs an action on a dead letter."""
+        await self._delivery.answer_callback(query.id)
+        result = await self._dead_letters.run(f"{callback_data.act} {callback_data.number}", query.from_user.id)
+        text = f"{await self._dead_letters.run('', query.from_user.id)}\n\n{result}"
+        await self._edit(query, text, await self._dead_letters_keyboard())
+
+    async def deny(self, query: CallbackQuery) -> None:
+        """Rejects a press by another user."""
+        text = self._texts.get("unknown-command", query.from_user.language_code)
+        await self._delivery.answer_callback(query.id, text)
+
+    async def _dead_letters_keyboard(self) -> InlineKeyboardMarkup | None:
+        return dead_letters_keyboard([letter.id for letter in await self._dead_letters.newest()])
+
+    async def _edit(self, query: CallbackQuery, text: str, markup: InlineKeyboardMarkup | None) -> None:
+        if query.message is not None and not isinstance(query.message, InaccessibleMessage):
+            await edit_text(self._delivery, query.message, text, markup)
