@@ -185,8 +185,8 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         clock=clock,
         history_tokens=settings.history_tokens,
         asks_consent=asks_consent,
-        watch=observer,
-        titles=namer,
+        observer=observer,
+        namer=namer,
         demos=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
     )
     stack.push_async_callback(service.save_unsaved)

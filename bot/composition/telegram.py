@@ -12,6 +12,7 @@ from bot.composition.moderation import Moderation, build_moderation
 from bot.composition.services import Services
 from bot.composition.web import serve_web
 from bot.operators.dead_letters import DeadLetterCommands
+from bot.operators.notices import format_notice
 from bot.telegram.answers.active_replies import ActiveReplies
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.responder import Responder
@@ -42,7 +43,7 @@ from bot.telegram.process import enlarge_thread_pool, raise_open_files_limit, tu
 from bot.telegram.worker import JobWorker
 from core.config.settings import Settings
 from core.errors import StartupError
-from services.admin.notices import AdminNotices, WorkGivenUp
+from services.admin.notices import AdminNotices, Event, WorkGivenUp
 from services.llm.providers.probe import log_unavailable_providers
 
 
@@ -92,7 +93,7 @@ async def _open_runtime(
         delivery = Delivery(bot, clock, inbox.said, status.figures)
         moderation = build_moderation(services, bot, delivery)
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
-        llm.fallback.listen(notices.hear)
+        llm.fallback.listen(notices.put)
         active = ActiveReplies()
         shared_redis = infra.redis if settings.redis_url is not None else None
         cancellation = ReplyCancellation(active, shared_redis, settings.redis_prefix, clock)
@@ -124,7 +125,7 @@ async def _open_runtime(
                 "moderation": moderation.maintenance.run,
             },
             prepare=partial(_prepare, services),
-            on_dead_letter=lambda reason: notices.hear(WorkGivenUp(reason)),
+            on_dead_letter=lambda reason: notices.put(WorkGivenUp(reason)),
             shutdown_timeout_s=settings.shutdown_timeout,
             providers=[provider.id for provider in llm.fallback.providers],
         )
@@ -237,8 +238,9 @@ def _moderation_routers(services: Services, delivery: Delivery, moderation: Mode
     )
 
 
-def _send_to(delivery: Delivery, admin_ids: frozenset[int]) -> Callable[[str], Awaitable[None]]:
-    async def send(text: str) -> None:
+def _send_to(delivery: Delivery, admin_ids: frozenset[int]) -> Callable[[Event], Awaitable[None]]:
+    async def send(event: Event) -> None:
+        text = format_notice(event)
         # Concurrently: an admin whose chat is rate limited must not delay the others.
         await asyncio.gather(*(delivery.send(admin, Rendered(text)) for admin in sorted(admin_ids)))
 

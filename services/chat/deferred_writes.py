@@ -57,11 +57,11 @@ class DeferredWrites:
                 save = self._waiting[0]
                 try:
                     await save()
-                    log.info("turn.saved_late")
+                    log.info("turn.backlog_flushed")
                 except StorageError as error:
                     if not error.permanent:
                         return False
-                    log.warning("turn.refused", error=str(error))
+                    log.warning("turn.write_rejected", error=str(error))
                 except Exception:
                     # A bug in one write must not block the others.
                     log.exception("turn.lost")

@@ -82,8 +82,7 @@ class ChatService:
         history_tokens: token budget of the history.
         demos: ids of the demo providers, whose answers carry a footer that says so.
         asks_consent: whether a chat must agree before its messages go to remote providers.
-        watch: observes each turn.
-        titles: names threads after their first answer.
+        namer: names threads after their first answer.
     """
 
     def __init__(  # noqa: PLR0913 - what answers, and with what
@@ -96,8 +95,8 @@ class ChatService:
         history_tokens: int,
         demos: frozenset[str] = frozenset(),
         asks_consent: bool = False,
-        watch: TurnObserver | None = None,
-        titles: ThreadNamer | None = None,
+        observer: TurnObserver | None = None,
+        namer: ThreadNamer | None = None,
     ) -> None:
         self._agents = agents
         self._stores = stores
@@ -106,14 +105,14 @@ class ChatService:
         self._history_tokens = history_tokens
         self._demos = demos
         self._asks_consent = asks_consent
-        self._titles = titles
-        self._backlog = DeferredWrites()
-        self._watch = watch or TurnObserver()
+        self._namer = namer
+        self._deferred = DeferredWrites()
+        self._observer = observer or TurnObserver()
 
     @property
     def unsaved(self) -> int:
         """Turns that wait for the database."""
-        return len(self._backlog)
+        return len(self._deferred)
 
     async def respond(
         self,
@@ -140,8 +139,8 @@ class ChatService:
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else to_prompt(incoming)
         run = _TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
         if retry_of is not None:
-            run.thread, run.replaces_id = retry_of.thread, _place_of(retry_of)
-        with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)), self._watch.turn(reply):
+            run.thread, run.replaces_id = retry_of.thread, _replaced_id(retry_of)
+        with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)), self._observer.turn(reply):
             try:
                 ending = await self._converse(run)
             except asyncio.CancelledError:
@@ -155,14 +154,14 @@ class ChatService:
                     log.info("turn.handed_back")
                 raise
             if run.is_answered:
-                self._tell_again(run)
+                self._replay(run)
                 return
             # Text that the user has read is saved even if a shutdown comes at this moment.
-            await _to_its_end(self._close(run, ending))
+            await _finish(self._close(run, ending))
 
     async def save_unsaved(self) -> None:
         """Save turns that the database rejected before, as far as it accepts them."""
-        await self._backlog.flush()
+        await self._deferred.flush()
 
     async def _converse(self, run: _TurnRun) -> TurnOutcome:
         try:
@@ -184,14 +183,14 @@ class ChatService:
     async def _open(self, run: _TurnRun) -> list[ModelMessage]:
         """Read the history and save the prompt. Without a database the turn goes on without memory."""
         threads, key = self._stores.threads, run.incoming.key
-        is_next = await self._backlog.flush()
+        is_next = await self._deferred.flush()
         history: list[ModelMessage] = []
         try:
             run.preference = await self._stores.preferences.get(key.chat_ref)
             run.thread = run.thread or await threads.current(key)
             history = await threads.history(run.thread, self._history_tokens, before_turn=run.replaces_id)
         except StorageError as error:
-            log.error("turn.history_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
+            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the reason says it all
             run.remembered = False
         # While earlier turns wait for the database, this one waits too: their order counts.
         if is_next:
@@ -216,7 +215,7 @@ class ChatService:
                 run.is_answered = True
         return run.turn
 
-    def _tell_again(self, run: _TurnRun) -> None:
+    def _replay(self, run: _TurnRun) -> None:
         """Write the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         for message in run.messages:
             for part in message.parts:
@@ -224,8 +223,13 @@ class ChatService:
                     run.reply.begin_part()
                     run.reply.write(part.content)
         status = run.turn.status if run.turn is not None else TurnStatus.COMPLETE
-        log.info("turn.told_again", status=status)
-        self._end(run, _ENDINGS_AGAIN.get(status, TurnOutcome(ReplyPhase.COMPLETE)), is_blind=_sign(run), is_saved=True)
+        log.info("turn.replayed", status=status)
+        self._end(
+            run,
+            _REPLAY_NOTICES.get(status, TurnOutcome(ReplyPhase.COMPLETE)),
+            is_blind=_record_provenance(run),
+            is_saved=True,
+        )
 
     async def _answer(self, run: _TurnRun, history: list[ModelMessage]) -> None:
         try:
@@ -234,16 +238,16 @@ class ChatService:
             if not history or run.reply.text:
                 raise
             log.info("turn.compacted", messages=len(history))
-            await self._run_agent(run, await self._compacted(run))
+            await self._run_agent(run, await self._half_history(run))
 
-    async def _compacted(self, run: _TurnRun) -> list[ModelMessage]:
+    async def _half_history(self, run: _TurnRun) -> list[ModelMessage]:
         """Return the history within half of the token budget."""
         if run.thread is None:
             return []
         try:
             return await self._stores.threads.history(run.thread, self._history_tokens // 2, before_turn=run.before_id)
         except StorageError as error:
-            log.error("turn.history_not_read", error=str(error))  # noqa: TRY400 - the reason says it all
+            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the reason says it all
             run.remembered = False
             return []
 
@@ -278,7 +282,7 @@ class ChatService:
             return self._agents.model(choice, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
         except UnknownProvider as error:
             # A stored choice may no longer be configured.
-            log.info("turn.choice_gone", provider=error.provider)
+            log.info("turn.choice_unavailable", provider=error.provider)
             return self._agents.model(None, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
 
     def _is_local_only(self, run: _TurnRun) -> bool:
@@ -287,8 +291,8 @@ class ChatService:
 
     async def _close(self, run: _TurnRun, ending: TurnOutcome) -> None:
         """Save the result of the turn and mark the reply as final, whatever happens."""
-        self._watch.used(run.messages)
-        is_blind = _sign(run)
+        self._observer.used(run.messages)
+        is_blind = _record_provenance(run)
         saved = False
         try:
             saved = await self._save(run, ending)
@@ -298,7 +302,7 @@ class ChatService:
         finally:
             self._end(run, ending, is_blind=is_blind, is_saved=saved)
         if saved and ending.phase is ReplyPhase.COMPLETE:
-            self._have_named(run)
+            self._request_name(run)
         log.info(
             "turn.ended",
             phase=run.reply.phase.name.lower(),
@@ -312,11 +316,11 @@ class ChatService:
         notice = self._texts.get(ending.key, language, **ending.arguments) if ending.key is not None else None
         run.reply.end(ending.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
 
-    def _have_named(self, run: _TurnRun) -> None:
+    def _request_name(self, run: _TurnRun) -> None:
         """Queue the thread for a name if it has none."""
-        if self._titles is None or run.thread is None or run.thread.name is not None or not run.reply.text:
+        if self._namer is None or run.thread is None or run.thread.name is not None or not run.reply.text:
             return
-        self._titles.want(
+        self._namer.request(
             Beginning(
                 thread=run.thread,
                 message=run.incoming.text or answer_text(run.prompt),
@@ -364,17 +368,17 @@ class ChatService:
                 output_tokens=sum(entry.output_tokens for entry in usage) or None,
             )
 
-        return await self._backlog.save(save)
+        return await self._deferred.save(save)
 
 
-_ENDINGS_AGAIN = {
+_REPLAY_NOTICES = {
     TurnStatus.STOPPED: TurnOutcome(ReplyPhase.STOPPED, "stopped"),
     TurnStatus.INTERRUPTED: TurnOutcome(ReplyPhase.INTERRUPTED, "interrupted"),
 }
 """Notices under a replayed answer, by how it ended."""
 
 
-def _sign(run: _TurnRun) -> bool:
+def _record_provenance(run: _TurnRun) -> bool:
     """Record in the reply which provider answered, and whether a model without vision did."""
     stamps = [stamp for message in run.messages if (stamp := last_provenance([message])) is not None]
     if stamps:
@@ -384,13 +388,13 @@ def _sign(run: _TurnRun) -> bool:
     return any(stamp.blind for stamp in stamps)
 
 
-def _place_of(turn: Turn) -> int:
+def _replaced_id(turn: Turn) -> int:
     """Return the turn that a Retry replaces: the retried turn, or the one that it was itself to replace."""
     is_open = turn.status in {TurnStatus.RUNNING, TurnStatus.FAILED}
     return turn.replaces_id if is_open and turn.replaces_id is not None else turn.id
 
 
-async def _to_its_end(work: Coroutine[object, object, None]) -> None:
+async def _finish(work: Coroutine[object, object, None]) -> None:
     """Finish a coroutine despite a cancellation, then propagate it; a second cancellation propagates at once."""
     task = asyncio.create_task(work)
     try:

@@ -73,7 +73,7 @@ class ThreadNamer:
 
     async def start(self) -> None:
         """Start the background workers."""
-        self._workers = [asyncio.create_task(self._work(), name="titles") for _ in range(WORKERS)]
+        self._workers = [asyncio.create_task(self._work(), name="thread_names") for _ in range(WORKERS)]
 
     async def close(self) -> None:
         """Cancel pending naming; an unnamed thread is retried after its next answer."""
@@ -82,7 +82,7 @@ class ThreadNamer:
         await asyncio.gather(*self._workers, return_exceptions=True)
         self._workers = []
 
-    def want(self, beginning: Beginning) -> None:
+    def request(self, beginning: Beginning) -> None:
         """Queue a thread for naming. Never blocks."""
         thread_id = beginning.thread.id
         if thread_id in self._being_named or self._wanted.full():
@@ -97,7 +97,7 @@ class ThreadNamer:
                 await self._name(beginning)
             except Exception:
                 # A bug: this thread stays unnamed, the others get their names.
-                log.exception("thread.not_named", thread_id=beginning.thread.id)
+                log.exception("thread.naming_failed", thread_id=beginning.thread.id)
             finally:
                 self._being_named.discard(beginning.thread.id)
 
@@ -108,7 +108,7 @@ class ThreadNamer:
         try:
             await self._threads.name_unnamed(beginning.thread.id, name)
         except StorageError as error:
-            log.warning("thread.not_named", thread_id=beginning.thread.id, error=str(error))
+            log.warning("thread.naming_failed", thread_id=beginning.thread.id, error=str(error))
 
     async def _generated(self, beginning: Beginning) -> str | None:
         if beginning.is_demo:
@@ -119,5 +119,5 @@ class ThreadNamer:
         try:
             return await model.name(beginning.message, beginning.answer)
         except ProviderError as error:
-            log.info("thread.named_by_its_words", thread_id=beginning.thread.id, error=type(error).__name__)
+            log.info("thread.name_fallback", thread_id=beginning.thread.id, error=type(error).__name__)
             return None

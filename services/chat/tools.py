@@ -72,7 +72,7 @@ async def remember(context: RunContext[TurnContext], note: str) -> str:
     try:
         await turn.notes.remember(turn.user_id, turn.scope, note)
     except StorageError as error:
-        log.warning("note.not_kept", user_id=turn.user_id, error=str(error))
+        log.warning("note.write_failed", user_id=turn.user_id, error=str(error))
         return "The note could not be kept just now."
     return "Noted."
 
@@ -88,7 +88,7 @@ async def recall(context: RunContext[TurnContext]) -> list[str]:
         # An empty list would reach the model as an empty text, which says nothing.
         return await turn.notes.recall(turn.user_id, turn.scope) or ["There are no notes yet."]
     except StorageError as error:
-        log.warning("note.not_read", user_id=turn.user_id, error=str(error))
+        log.warning("note.read_failed", user_id=turn.user_id, error=str(error))
         return ["The notes cannot be read just now."]
 
 

@@ -13,6 +13,8 @@ import structlog
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from core.background import BackgroundTasks
+from core.backoff import Backoff
 from core.clock import Clock
 from core.db.database import Database
 from core.db.tables import UsageDayRow, UsageRequestRow
@@ -27,8 +29,8 @@ LIMIT = 10_000
 BATCH = 200
 PAUSE_S = 1.0
 """Requests of this period are written together."""
-REST_S = (5.0, 60.0)
-"""Shortest and longest pause after the database failed."""
+RETRY = Backoff(5.0, 60.0)
+"""Pauses after the database failed."""
 LAST_WRITE_S = 3.0
 """Time that a shutdown waits for the last write."""
 KEPT = timedelta(days=90)
@@ -80,16 +82,12 @@ class UsageLedger:
         self._some = asyncio.Event()
         self._writing = asyncio.Lock()
         self._is_down = False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
         """Start the background writer and the daily sweep."""
-        self._tasks = [
-            asyncio.create_task(self._write_behind(), name="usage.write"),
-            asyncio.create_task(self._sweep_daily(), name="usage.sweep"),
-        ]
-        for task in self._tasks:
-            task.add_done_callback(_report_death)
+        self._tasks.start(self._write_behind(), "usage.write")
+        self._tasks.start(self._sweep_daily(), "usage.sweep")
 
     async def close(self) -> None:
         """Write what waits, if the database accepts it, and stop."""
@@ -97,11 +95,9 @@ class UsageLedger:
             async with asyncio.timeout(LAST_WRITE_S):
                 # Not during a statement: the tasks are idle while the lock is held here.
                 async with self._writing:
-                    self._cancel()
+                    await self._tasks.close()
                 await self.flush()
-        self._cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        await self._tasks.close()
         if self._waiting:
             log.error("usage.lost", requests=len(self._waiting))
 
@@ -154,20 +150,16 @@ class UsageLedger:
                     await session.execute(delete(UsageRequestRow).where(UsageRequestRow.id.in_(found)))
             dropped += len(found)
 
-    def _cancel(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-
     async def _write_behind(self) -> None:
-        rest_s = REST_S[0]
+        failures = 0
         while True:
             await self._some.wait()
             await self._clock.sleep(PAUSE_S)
             if await self.flush():
-                rest_s = REST_S[0]
+                failures = 0
             else:
-                await self._clock.sleep(rest_s)
-                rest_s = min(2 * rest_s, REST_S[1])
+                failures += 1
+                await self._clock.sleep(RETRY.pause_s(failures))
 
     async def _sweep_daily(self) -> None:
         while True:
@@ -175,7 +167,7 @@ class UsageLedger:
                 dropped = await self.sweep()
                 log.info("usage.swept", requests=dropped)
             except StorageError as error:
-                log.warning("usage.not_swept", error=str(error))
+                log.warning("usage.sweep_failed", error=str(error))
             await self._clock.sleep(SWEEP_S)
 
     async def _write(self, batch: Sequence[_Entry]) -> None:
@@ -192,7 +184,7 @@ class UsageLedger:
             if not error.permanent:
                 raise
             if len(batch) == 1:
-                log.error("usage.refused", provider=batch[0].report.provider.id, error=str(error))  # noqa: TRY400 - the reason says it all
+                log.error("usage.write_rejected", provider=batch[0].report.provider.id, error=str(error))  # noqa: TRY400 - the reason says it all
                 return
             for entry in batch:
                 await self._write([entry])
@@ -250,12 +242,12 @@ class UsageLedger:
     def _failed(self, error: StorageError) -> None:
         if not self._is_down:
             self._is_down = True
-            log.error("usage.not_written", waiting=len(self._waiting), error=str(error))
+            log.error("usage.write_failed", waiting=len(self._waiting), error=str(error))
 
     def _recovered(self) -> None:
         if self._is_down:
             self._is_down = False
-            log.info("usage.written_late")
+            log.info("usage.backlog_flushed")
         if self._lost:
             log.error("usage.lost", requests=self._lost)
             self._lost = 0
@@ -264,8 +256,3 @@ class UsageLedger:
 def _sane(number: int) -> int:
     """Clamp a count to what a column holds: some servers report nonsense."""
     return max(0, min(number, LARGEST))
-
-
-def _report_death(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("usage.task_died", task=task.get_name(), exc_info=error)

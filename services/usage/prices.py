@@ -56,7 +56,7 @@ class Prices:
     def _say_unknown(self, provider: str, model: str) -> None:
         if (provider, model) not in self._unknown:
             self._unknown.add((provider, model))
-            log.warning("usage.no_price", provider=provider, model=model, detail="<ID>_PRICES may name it")
+            log.warning("usage.price_unknown", provider=provider, model=model, detail="<ID>_PRICES may name it")
 
 
 def _own_price(provider: ProviderSettings, model: str) -> Price | None:

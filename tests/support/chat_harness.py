@@ -101,7 +101,7 @@ async def chat_harness(
     """A chat on that database, with provider state of its own."""
     clock = clock or RealPauses()
     redis = open_redis(None)
-    titles: ThreadNamer | None = None
+    namer: ThreadNamer | None = None
     try:
         async with bench(redis, providers, clock) as replica:
             stores = ChatStores(
@@ -109,8 +109,8 @@ async def chat_harness(
             )
             agents = AgentFactory(replica.factory)
             if titled:
-                titles = ThreadNamer(stores.threads, replica.factory)
-                await titles.start()
+                namer = ThreadNamer(stores.threads, replica.factory)
+                await namer.start()
             chat = ChatService(
                 agents=agents,
                 stores=stores,
@@ -119,13 +119,13 @@ async def chat_harness(
                 history_tokens=history_tokens,
                 demos=demos,
                 asks_consent=asks_consent,
-                titles=titles,
+                namer=namer,
             )
             try:
                 yield ChatHarness(chat, stores, agents, replica.fallback, clock, database)
             finally:
-                if titles is not None:
-                    await titles.close()
+                if namer is not None:
+                    await namer.close()
     finally:
         await redis.aclose()
 

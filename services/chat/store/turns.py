@@ -136,7 +136,7 @@ class TurnStore:
             row = await session.get(TurnRow, turn_id, with_for_update=True)
             if row is None:
                 # Deleted while the answer was being produced: it stays deleted.
-                log.info("turn.gone", turn_id=turn_id)
+                log.info("turn.deleted", turn_id=turn_id)
                 return
             if status in ANSWERED or messages:
                 if not starts_with_prompt(messages):

@@ -1,4 +1,4 @@
-"""What admins are told by themselves, and how often."""
+"""Notices to operators: content, rate and agreement between replicas."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,8 +7,9 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
+from bot.operators.notices import format_notice
 from core.redis.client import open_redis
-from services.admin.notices import LEADER_PAUSE_S, MISCONFIGURED_PAUSE_S, QUEUE_LIMIT, AdminNotices
+from services.admin.notices import LEADER_PAUSE_S, MISCONFIGURED_PAUSE_S, QUEUE_LIMIT, AdminNotices, Event
 from services.llm.routing.fallback import LeaderChanged, Misconfigured
 from tests.support.clock import ManualClock
 from tests.support.processes.redis_server import RedisServer
@@ -20,7 +21,7 @@ LOST_TEXT = "a failed (HTTP 503). b answers now. /provider shows more."
 
 
 class Admins:
-    """Who is told, and what."""
+    """Operators who receive the notices."""
 
     def __init__(self, redis: Redis, clock: ManualClock) -> None:
         self.told: list[str] = []
@@ -28,15 +29,15 @@ class Admins:
         self.notices = AdminNotices(redis, "understudy", clock, self.tell)
         self.task = asyncio.create_task(self.notices.run())
 
-    async def tell(self, text: str) -> None:
+    async def tell(self, event: Event) -> None:
         if self.deaf:
             raise ValueError("out of tune")
-        self.told.append(text)
+        self.told.append(format_notice(event))
 
     async def hear(self, *events: LeaderChanged | Misconfigured) -> list[str]:
-        """Tell of events, wait until each was dealt with, and give everything that was told so far."""
+        """Queue events, wait until each is handled, and return all texts sent so far."""
         for event in events:
-            self.notices.hear(event)
+            self.notices.put(event)
         for _ in range(1000):
             if self.notices._events.empty():
                 break
@@ -54,12 +55,12 @@ async def admins(redis: Redis, clock: ManualClock) -> AsyncIterator[Admins]:
     await asyncio.wait([admins.task])
 
 
-async def test_a_change_of_the_leader_and_its_return_are_told(admins: Admins) -> None:
+async def test_notices_report_a_switch_and_the_return(admins: Admins) -> None:
     assert await admins.hear(LOST, BACK) == [LOST_TEXT, "a answers again, in place of b."]
 
 
-async def test_at_most_one_of_each_in_five_minutes(admins: Admins, clock: ManualClock, redis: Redis) -> None:
-    """A provider that comes and goes all the time is told of now and then, not all the time."""
+async def test_notices_send_each_kind_once_in_five_minutes(admins: Admins, clock: ManualClock, redis: Redis) -> None:
+    """A flapping provider does not flood the operators."""
     assert len(await admins.hear(LOST, BACK, LOST, BACK)) == 2
     clock.shift(LEADER_PAUSE_S - 1)
     assert len(await admins.hear(LOST)) == 2
@@ -68,7 +69,7 @@ async def test_at_most_one_of_each_in_five_minutes(admins: Admins, clock: Manual
     assert await admins.hear(LOST) == [*admins.told[:2], LOST_TEXT]
 
 
-async def test_a_wrong_key_is_told_once_a_day_for_each_provider_and_reason(
+async def test_notices_repeat_a_rejected_key_daily_per_provider_and_reason(
     admins: Admins, clock: ManualClock, redis: Redis
 ) -> None:
     assert len(await admins.hear(WRONG_KEY, WRONG_KEY)) == 1
@@ -82,8 +83,8 @@ async def test_a_wrong_key_is_told_once_a_day_for_each_provider_and_reason(
     assert told[3].startswith("a does not accept its key, account or model: HTTP 401. ")
 
 
-async def test_of_all_replicas_one_tells(admins: Admins, redis: Redis, clock: ManualClock) -> None:
-    """And Redis keeps that for as long as it holds, no longer."""
+async def test_notices_are_sent_by_one_replica(admins: Admins, redis: Redis, clock: ManualClock) -> None:
+    """The key expires with the pause."""
     other = Admins(redis, clock)
     await asyncio.gather(admins.hear(LOST), other.hear(LOST))
     assert admins.told + other.told == [LOST_TEXT]
@@ -92,8 +93,8 @@ async def test_of_all_replicas_one_tells(admins: Admins, redis: Redis, clock: Ma
     await asyncio.wait([other.task])
 
 
-async def test_without_redis_they_are_told_all_the_same(redis_server: RedisServer, clock: ManualClock) -> None:
-    """Twice by two replicas is better than not at all; but each tells once."""
+async def test_notices_are_sent_without_redis(redis_server: RedisServer, clock: ManualClock) -> None:
+    """Each replica decides alone, and sends once."""
     client = open_redis(redis_server.url)
     await redis_server.stop()
     admins = Admins(client, clock)
@@ -103,21 +104,21 @@ async def test_without_redis_they_are_told_all_the_same(redis_server: RedisServe
     await client.aclose()
 
 
-async def test_a_notice_that_could_not_be_sent_does_not_end_the_notices(admins: Admins) -> None:
+async def test_notices_survive_a_failed_send(admins: Admins) -> None:
     admins.deaf = True
     with capture_logs() as logs:
         await admins.hear(LOST)
-    assert [entry["event"] for entry in logs] == ["admins.told", "admins.not_told"]
+    assert [entry["event"] for entry in logs] == ["notice.sent", "notice.failed"]
     admins.deaf = False
     assert await admins.hear(BACK) == ["a answers again, in place of b."]
 
 
-async def test_hearing_never_blocks_and_the_newest_news_stay(redis: Redis, clock: ManualClock) -> None:
-    async def nobody(_: str) -> None:
+async def test_notices_drop_the_oldest_when_full(redis: Redis, clock: ManualClock) -> None:
+    async def fail(_: Event) -> None:
         raise AssertionError
 
-    notices = AdminNotices(redis, "understudy", clock, nobody)
+    notices = AdminNotices(redis, "understudy", clock, fail)
     for number in range(QUEUE_LIMIT + 5):
-        notices.hear(Misconfigured("a", str(number)))
+        notices.put(Misconfigured("a", str(number)))
     assert notices._events.qsize() == QUEUE_LIMIT
     assert notices._events.get_nowait() == Misconfigured("a", "5")

@@ -90,9 +90,9 @@ async def test_what_will_never_be_taken_keeps_nobody_waiting(store: Store) -> No
         assert await backlog.flush()
     assert store.taken == ["a"]
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [
-        ("turn.refused", "warning"),
+        ("turn.write_rejected", "warning"),
         ("turn.lost", "error"),
-        ("turn.saved_late", "info"),
+        ("turn.backlog_flushed", "info"),
     ]
 
 

@@ -884,7 +884,7 @@ class TestChoice:
         with capture_logs() as logs:
             assert (await duo.say()).provider == "first"
             assert (await duo.say(choice=ModelChoice("gone-too"))).provider == "first"
-        gone = [entry["provider"] for entry in logs if entry["event"] == "turn.choice_gone"]
+        gone = [entry["provider"] for entry in logs if entry["event"] == "turn.choice_unavailable"]
         assert gone == ["gone", "gone-too"]
 
 
@@ -1090,7 +1090,7 @@ class TestLog:
             await bench.say(said)
         written = log()
         assert "turn.ended" in written
-        assert "turn.saved_late" in written
+        assert "turn.backlog_flushed" in written
         assert [line for line in written.splitlines() if said in line] == []
 
 

@@ -135,12 +135,12 @@ class Broken:
 async def test_a_bug_costs_one_name_and_a_crowd_is_bounded() -> None:
     """The workers go on, and what does not fit into the line gets its name another time."""
     broken = Broken()
-    titles = ThreadNamer(broken, None)  # type: ignore[arg-type] - a demo's threads ask no model
+    namer = ThreadNamer(broken, None)  # type: ignore[arg-type] - a demo's threads ask no model
     thread = Thread(0, PRIVATE, None, message().sent_at)
     for number in range(1, LIMIT + 50):
-        titles.want(Beginning(replace(thread, id=number), "Hello", "Hi", is_demo=True))
-    await titles.start()
+        namer.request(Beginning(replace(thread, id=number), "Hello", "Hi", is_demo=True))
+    await namer.start()
     await eventually(lambda: len(broken.named) == LIMIT - 1)
-    await titles.close()
+    await namer.close()
     assert broken.named == list(range(2, LIMIT + 1))
     assert WORKERS > 1

@@ -117,7 +117,7 @@ async def test_notes_that_cannot_be_reached(file: Database, first: LLMServer) ->
             await bench.say()
     assert json.loads(result(first)) == ["The notes cannot be read just now."]
     told_of = [(entry["event"], entry["error"]) for entry in logs if entry["event"].startswith("note.")]
-    assert told_of == [("note.not_kept", "locked"), ("note.not_read", "locked")]
+    assert told_of == [("note.write_failed", "locked"), ("note.read_failed", "locked")]
     assert "tea" not in repr(logs)
 
 

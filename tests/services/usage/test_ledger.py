@@ -18,7 +18,7 @@ from core.db.database import Database
 from core.db.tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
 from services.llm.usage.report import RequestEnd, RequestReport, TokenUse
-from services.usage.ledger import BATCH, KEPT, PAUSE_S, REST_S, SUMS_KEPT, SWEEP_S, UsageLedger
+from services.usage.ledger import BATCH, KEPT, PAUSE_S, RETRY, SUMS_KEPT, SWEEP_S, UsageLedger
 from services.usage.totals import UsageTotal, UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.llm_harness import eventually
@@ -168,7 +168,7 @@ async def test_what_a_database_does_not_take_waits_for_it(file: Database, tmp_pa
         assert not await ledger.flush()
         other.rollback()
         assert await ledger.flush()
-    assert [entry["event"] for entry in logs] == ["usage.not_written", "usage.written_late"]
+    assert [entry["event"] for entry in logs] == ["usage.write_failed", "usage.backlog_flushed"]
     assert (await accounts(file, clock).of_speaker("telegram:7", TODAY)).requests == 2
 
 
@@ -206,7 +206,7 @@ async def test_what_a_database_never_takes_does_not_keep_the_rest_waiting(
         ledger.count(report(clock, provider))
     with capture_logs() as logs:
         assert await ledger.flush()
-    assert [entry["event"] for entry in logs] == ["usage.refused"]
+    assert [entry["event"] for entry in logs] == ["usage.write_rejected"]
     assert (await accounts(file, clock).by_provider(TODAY)).keys() == {"paid"}
 
 
@@ -253,11 +253,11 @@ async def test_it_comes_back_by_itself_when_the_database_does(
     with closing(sqlite3.connect(tmp_path / "test.db")) as other, capture_logs() as logs:
         other.execute("BEGIN EXCLUSIVE")
         ledger.count(report(clock))
-        await told("usage.not_written")
+        await told("usage.write_failed")
         other.rollback()
         failed_at = clock.monotonic()
-        await told("usage.written_late")
-        assert clock.monotonic() - failed_at >= REST_S[0] - PAUSE_S
+        await told("usage.backlog_flushed")
+        assert clock.monotonic() - failed_at >= RETRY.first_s - PAUSE_S
     await ledger.close()
     assert await requests(file) == 1
 

@@ -93,6 +93,6 @@ def test_an_unknown_price_is_said_once_for_each_model() -> None:
         for model in ("one", "one", "two", "one"):
             assert prices.cost_nanousd(report(model)) is None
     assert [(entry["event"], entry["model"]) for entry in logs] == [
-        ("usage.no_price", "one"),
-        ("usage.no_price", "two"),
+        ("usage.price_unknown", "one"),
+        ("usage.price_unknown", "two"),
     ]

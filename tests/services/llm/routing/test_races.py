@@ -94,7 +94,7 @@ async def paired(
                 pair.told.append(text)
 
             notices = AdminNotices(redis, "test", replica.clock, send)
-            replica.fallback.listen(notices.hear)
+            replica.fallback.listen(notices.put)
             stack.callback(asyncio.create_task(notices.run()).cancel)
         yield pair
 

@@ -1,0 +1,20 @@
+"""Words notices to operators, in English."""
+
+from services.admin.notices import Event, WorkGivenUp
+from services.llm.routing.fallback import LeaderChanged, Misconfigured
+
+
+def format_notice(event: Event) -> str:
+    """Return the text of a notice."""
+    match event:
+        case Misconfigured(provider, reason):
+            return (
+                f"{provider} does not accept its key, account or model: {reason}. It rests for 30 minutes at a time. "
+                f"After a correction (new settings need a restart), /provider reset {provider} brings it back."
+            )
+        case WorkGivenUp(reason):
+            return f"A message could not be handled and is among the dead letters: {reason}. /dead shows them."
+        case LeaderChanged(before, after, None):
+            return f"{after} answers again, in place of {before}."
+        case LeaderChanged(before, after, reason):
+            return f"{before} failed ({reason}). {after} answers now. /provider shows more."
