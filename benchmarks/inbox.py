@@ -28,7 +28,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.payloads import UpdateArrived, create_job
 from bot.telegram.process import tune_garbage_collection
 from core.config.settings import load_settings
-from services.inbox.inbox import Worker
+from services.inbox.inbox import JobHandler
 from services.inbox.job import Job
 from tests.support.fake_telegram.server import TOKEN
 from tests.support.processes.postgres_server import PostgresServer, missing
@@ -59,7 +59,7 @@ class Reporting:
         gate: what every job waits for.
     """
 
-    def __init__(self, worker: Worker | None = None, gate: asyncio.Event | None = None) -> None:
+    def __init__(self, worker: JobHandler | None = None, gate: asyncio.Event | None = None) -> None:
         self._worker = worker
         self._gate = gate
         self.begun: dict[str, float] = {}
@@ -69,24 +69,24 @@ class Reporting:
         """What is set when a job is done."""
         return self.done.setdefault(job.id, asyncio.Event())
 
-    async def do(self, job: Job) -> None:
+    async def handle(self, job: Job) -> None:
         """Do a job, when the gate is open."""
         self.begun[job.id] = time.perf_counter()
         if self._gate is not None:
             await self._gate.wait()
         if self._worker is not None:
-            await self._worker.do(job)
+            await self._worker.handle(job)
         self.expect(job).set()
 
-    async def apologise(self, job: Job, error: Exception | None) -> None:
+    async def notify_failure(self, job: Job, error: Exception | None) -> None:
         """Nothing here is ever given up."""
         raise AssertionError(f"{job.id} was given up: {error!r}")
 
 
 @asynccontextmanager
 async def opened(
-    database: str, telegram: str, llm: str, wrap: Callable[[Worker], Reporting]
-) -> AsyncGenerator[tuple[InboxServices, Reporting, Worker]]:
+    database: str, telegram: str, llm: str, wrap: Callable[[JobHandler], Reporting]
+) -> AsyncGenerator[tuple[InboxServices, Reporting, JobHandler]]:
     """The whole bot but for its poller.
 
     Args:
@@ -112,7 +112,7 @@ async def opened(
         bot = create_bot(TOKEN, telegram)
         bot.identity = await bot.get_me()
         async with open_services(settings) as services, open_inbox(services.infra, BOT) as mailroom:
-            delivery = Delivery(bot, services.infra.clock, mailroom.inbox.said)
+            delivery = Delivery(bot, services.infra.clock, mailroom.inbox.sent_messages)
             live = ActiveReplies()
             stops = ReplyCancellation(live, None, settings.redis_prefix, services.infra.clock)
             moderation = build_moderation(services, bot, delivery)
@@ -130,7 +130,7 @@ async def cpu(name: str, database: str, telegram: str, llm: str, rounds: int, re
         await mailroom.inbox.work(worker)
 
         async def direct() -> None:
-            await backstage.do(_job())
+            await backstage.handle(_job())
 
         async def stored() -> None:
             job = _job()
@@ -145,7 +145,7 @@ async def cpu(name: str, database: str, telegram: str, llm: str, rounds: int, re
             await asyncio.gather(*waits)
 
         async def direct_together() -> None:
-            await asyncio.gather(*(backstage.do(_job()) for _ in range(TOGETHER)))
+            await asyncio.gather(*(backstage.handle(_job()) for _ in range(TOGETHER)))
 
         one: dict[str, Work] = {"direct": direct, "stored": stored}
         singly = await compare(one, rounds=rounds, repeat=repeat)

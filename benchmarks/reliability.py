@@ -151,7 +151,7 @@ async def _some(crowd: SimulatedUsers, total: int, kills: int, chance: random.Ra
 async def _leader(fleet: Fleet) -> Daemon:
     """The living replica that took the lead last."""
     while True:
-        leads = [(daemon.events("replicas.leads")[-1:], daemon) for daemon in fleet.alive]
+        leads = [(daemon.events("replicas.leadership_acquired")[-1:], daemon) for daemon in fleet.alive]
         found = [(events[0]["timestamp"], daemon) for events, daemon in leads if events]
         if found:
             return max(found, key=lambda each: each[0])[1]

@@ -11,6 +11,9 @@ from core.redis.client import open_redis
 from tests.support.clock import ManualClock
 from tests.support.processes.redis_server import BINARY, RedisServer
 
+# Available to all tests; pytest accepts this only in the top-level conftest.
+pytest_plugins = ["tests.support.databases", "tests.support.fake_llm.fixtures"]
+
 
 @pytest.fixture
 def clock() -> ManualClock:

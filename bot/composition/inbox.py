@@ -12,8 +12,9 @@ from services.inbox.album_parts import AlbumParts
 from services.inbox.crash_counts import CrashCounter
 from services.inbox.dbos_queue import JobQueue
 from services.inbox.dead_letters import DeadLetters
+from services.inbox.file_lock import FileLock
 from services.inbox.inbox import Inbox
-from services.inbox.replicas import FileLock, PostgresReplicas, Replicas, replica_name
+from services.inbox.replicas import PostgresReplicas, Replicas, SingleReplica, replica_name
 from services.inbox.sent_messages import SentMessages
 
 INBOX_FILE = "inbox.db"
@@ -40,9 +41,9 @@ async def open_inbox(infra: Infrastructure, bot_id: int) -> AsyncGenerator[Inbox
         replicas: Replicas
         if url.get_backend_name() == "sqlite":
             lock = FileLock(settings.data_dir / "inbox.lock", clock)
-            await lock.claim()
+            await lock.acquire()
             stack.callback(lock.release)
-            replica, replicas = "local", lock
+            replica, replicas = "local", SingleReplica()
             url = URL.create("sqlite", database=str((settings.data_dir / INBOX_FILE).absolute()))
         else:
             replica = replica_name()

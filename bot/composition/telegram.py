@@ -90,7 +90,7 @@ async def _open_runtime(
     async with open_inbox(infra, bot.id) as queued:
         inbox = queued.inbox
         status.figures.follow(inbox)
-        delivery = Delivery(bot, clock, inbox.said, status.figures)
+        delivery = Delivery(bot, clock, inbox.sent_messages, status.figures)
         moderation = build_moderation(services, bot, delivery)
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
         llm.fallback.listen(notices.put)
@@ -100,7 +100,7 @@ async def _open_runtime(
         ingest = UpdateIngest(
             bot=bot,
             inbox=inbox,
-            parts=inbox.albums,
+            parts=inbox.album_parts,
             clock=clock,
             moderation=moderation.gateway,
             access=AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
@@ -116,8 +116,8 @@ async def _open_runtime(
             receive=receive,
             background={
                 "replicas": partial(queued.replicas.watch, inbox.queue.recover),
-                "housekeeping": inbox.keep_house,
-                "orphans": inbox.look_for_strays,
+                "inbox purge": inbox.run_purge,
+                "orphan scan": inbox.run_orphan_scan,
                 "cancellation": cancellation.run,
                 "notices": notices.run,
                 "commands": partial(publish_commands, bot, infra.texts),
@@ -175,7 +175,7 @@ def build_worker(
         dispatcher=dispatcher,
         responder=responder,
         delivery=delivery,
-        parts=queued.inbox.albums,
+        parts=queued.inbox.album_parts,
         moderation=moderation.gateway,
         turns=chat.turns,
         texts=infra.texts,

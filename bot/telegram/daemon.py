@@ -12,7 +12,7 @@ from aiogram.types import User
 
 from bot.telegram.observability.status import DaemonPhase, DaemonStatus
 from core.background import BackgroundTasks, cancel_and_wait, wait_first
-from services.inbox.inbox import Inbox, Worker
+from services.inbox.inbox import Inbox, JobHandler
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ class Runtime:
     """
 
     inbox: Inbox
-    worker: Worker
+    worker: JobHandler
     receive: Work
     background: Mapping[str, Work]
     prepare: Work

@@ -82,8 +82,8 @@ class JobWorker:
         self._turns = turns
         self._texts = texts
 
-    async def do(self, job: Job) -> None:
-        """Do a job; whatever it raises means that it is to be tried again."""
+    async def handle(self, job: Job) -> None:
+        """Execute a job; any exception causes a retry."""
         match parse_payload(job):
             case UpdateArrived() as arrived:
                 update = parse_update(arrived.update, self._bot)
@@ -96,8 +96,8 @@ class JobWorker:
             case RegenerateTurn() as again:
                 await self._answer_again(again, job)
 
-    async def apologise(self, job: Job, error: Exception | None) -> None:
-        """Tell whom it concerns that a job was given up; without an error the process died over it."""
+    async def notify_failure(self, job: Job, error: Exception | None) -> None:
+        """Tell the user that a job was given up; without an error the process died in it."""
         key = "failed-storage" if isinstance(error, StorageError) else "failed-unexpected"
         try:
             payload = parse_payload(job)

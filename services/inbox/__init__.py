@@ -1,1 +1,1 @@
-"""The durable inbox: what came in is stored, done in order within its lane, and done again after a crash."""
+"""Durable inbox: stores updates as jobs, runs them in order per lane, and restarts them after a crash."""

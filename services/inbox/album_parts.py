@@ -1,4 +1,4 @@
-"""The parts of albums, which come one by one and are answered as one message: stored until one job has them all."""
+"""Albums: Telegram delivers their messages one by one; they are stored until one job handles all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from core.clock import Clock
 from core.db.database import Database
 from core.db.tables import AlbumPartRow
 
-LAST_PART_S = 1.0
-"""Nothing tells which part is the last: an album is whole when none has come for so long."""
-MOST_PARTS = 10
-"""What Telegram lets people put into one album."""
+QUIET_S = 1.0
+"""Nothing marks the last part: an album counts as complete after this long without another part."""
+MAX_PARTS = 10
+"""Telegram's limit for an album."""
 
 
 @dataclass(frozen=True, slots=True)
 class AlbumPart:
-    """One part: the album it belongs to, and the update that brought it, as JSON."""
+    """One message of an album; `update` is the update that delivered it, as JSON."""
 
     chat_id: int
     album: str
@@ -27,14 +27,21 @@ class AlbumPart:
 
 
 class AlbumParts:
-    """All albums of late. Each method raises StorageError where the database fails."""
+    """Stores the parts of recent albums. Each method raises StorageError when the database is unavailable.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    Args:
+        database: shared by all replicas.
+        clock: measures the age of parts.
+        quiet_s: how long after its last part an album counts as complete.
+    """
+
+    def __init__(self, database: Database, clock: Clock, *, quiet_s: float = QUIET_S) -> None:
         self._database = database
         self._clock = clock
+        self._quiet_s = quiet_s
 
     async def put(self, parts: Sequence[AlbumPart]) -> None:
-        """Store parts; one that is there already stays as it is."""
+        """Store parts; stored ones are left unchanged."""
         if not parts:
             return
         now = self._clock.now()
@@ -52,44 +59,44 @@ class AlbumParts:
             await session.execute(self._database.insert(AlbumPartRow).values(values).on_conflict_do_nothing())
 
     async def take(self, chat_id: int, album: str, message_id: int, job_id: str) -> list[str] | None:
-        """Wait until the album is whole, and take the parts that nobody has.
+        """Wait until an album is complete and assign its unassigned parts to a job.
 
         Args:
-            chat_id: where it was sent.
-            album: Telegram's id of it.
-            message_id: the part that this is about.
-            job_id: who takes them; done again, it gets the same ones.
+            chat_id: chat of the album.
+            album: Telegram's media group id.
+            message_id: the part that the job was enqueued for.
+            job_id: owner of the parts; a retried job receives the same ones.
 
         Returns:
-            The updates, in the order of the album; none where another job answers this part together with its own.
-            None where nobody knows of this part any more.
+            The updates in the order of the album; an empty list if another job handles this part; None if the part is
+            not stored any more.
         """
-        while (left := await self._incomplete_for(chat_id, album)) > 0:
-            await self._clock.sleep(left)
-        of_album = (AlbumPartRow.chat_id == chat_id, AlbumPartRow.album == album)
-        free = or_(AlbumPartRow.taken_by.is_(None), AlbumPartRow.taken_by == job_id)
+        while (remaining_s := await self._quiet_time_left(chat_id, album)) > 0:
+            await self._clock.sleep(remaining_s)
+        in_album = (AlbumPartRow.chat_id == chat_id, AlbumPartRow.album == album)
+        is_available = or_(AlbumPartRow.taken_by.is_(None), AlbumPartRow.taken_by == job_id)
         async with self._database.session() as session:
-            this = await session.scalar(
-                select(AlbumPartRow).where(*of_album, AlbumPartRow.message_id == message_id).limit(1)
+            part = await session.scalar(
+                select(AlbumPartRow).where(*in_album, AlbumPartRow.message_id == message_id).limit(1)
             )
-            if this is None:
+            if part is None:
                 return None
-            if this.taken_by not in {None, job_id}:
+            if part.taken_by not in {None, job_id}:
                 return []
-            await session.execute(update(AlbumPartRow).where(*of_album, free).values(taken_by=job_id))
-            rows = select(AlbumPartRow.update).where(*of_album, AlbumPartRow.taken_by == job_id)
+            await session.execute(update(AlbumPartRow).where(*in_album, is_available).values(taken_by=job_id))
+            rows = select(AlbumPartRow.update).where(*in_album, AlbumPartRow.taken_by == job_id)
             return list(await session.scalars(rows.order_by(AlbumPartRow.message_id)))
 
-    async def forget(self, before: datetime) -> None:
-        """Delete what came before an instant."""
+    async def purge(self, before: datetime) -> None:
+        """Delete parts received before an instant."""
         async with self._database.session() as session:
             await session.execute(delete(AlbumPartRow).where(AlbumPartRow.created_at < before))
 
-    async def _incomplete_for(self, chat_id: int, album: str) -> float:
-        """How many seconds it may take until the next part comes; 0 for an album that is whole."""
+    async def _quiet_time_left(self, chat_id: int, album: str) -> float:
+        """Return the seconds until the album counts as complete; 0 if it does."""
         parts = select(AlbumPartRow.created_at).where(AlbumPartRow.chat_id == chat_id, AlbumPartRow.album == album)
         async with self._database.reading() as session:
-            came = list(await session.scalars(parts))
-        if not came or len(came) >= MOST_PARTS:
+            received = list(await session.scalars(parts))
+        if not received or len(received) >= MAX_PARTS:
             return 0.0
-        return LAST_PART_S - (self._clock.now() - max(came)).total_seconds()
+        return self._quiet_s - (self._clock.now() - max(received)).total_seconds()

@@ -1,8 +1,7 @@
-"""How often work was begun that did not come to its end: what kills the process must not do so for ever.
+"""Counts runs that never ended, to find the job that kills the process.
 
-A job that a process died over is begun again together with all others that were in flight. If that happens again and
-again, one of them is to blame, and nobody knows which: so from then on they are done one at a time, and what is counted
-is the one that was being done when the process died.
+After a crash all jobs that were in flight restart together. If that happens repeatedly, one of them is at fault without
+telling which. From then on they run one at a time, and only the job that is running when the process dies is counted.
 """
 
 from datetime import datetime
@@ -15,14 +14,14 @@ from core.db.tables import CrashCountRow
 
 
 class CrashCounter:
-    """The counts of all unfinished jobs. Each method raises StorageError where the database fails."""
+    """Counts per unfinished job. Each method raises StorageError when the database is unavailable."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
 
-    async def begin_again(self, job_id: str) -> int:
-        """Count that a job is begun again; how often that is by now."""
+    async def count_restart(self, job_id: str) -> int:
+        """Count a restart; return the number of restarts so far."""
         now = self._clock.now()
         row = CrashCountRow
         statement = self._database.insert(row).values(job_id=job_id, begun=1, alone=0, updated_at=now)
@@ -32,31 +31,31 @@ class CrashCounter:
         async with self._database.session() as session:
             return (await session.scalars(statement.returning(row.begun))).one()
 
-    async def begin_alone(self, job_id: str) -> int:
-        """Count that a job is begun with no other suspect beside it; how often that is by now."""
+    async def count_isolated(self, job_id: str) -> int:
+        """Count an isolated run; return the number of isolated runs so far."""
         row = CrashCountRow
         statement = update(row).where(row.job_id == job_id).values(alone=row.alone + 1, updated_at=self._clock.now())
         async with self._database.session() as session:
             return (await session.scalars(statement.returning(row.alone))).one_or_none() or 1
 
-    async def take_back(self, job_id: str) -> None:
-        """A job that was begun again was broken off by a shutdown: that beginning does not count."""
+    async def undo_restart(self, job_id: str) -> None:
+        """Uncount a restart that a shutdown interrupted."""
         row = CrashCountRow
         async with self._database.session() as session:
             await session.execute(update(row).where(row.job_id == job_id).values(begun=row.begun - 1))
 
-    async def take_back_alone(self, job_id: str) -> None:
-        """The same of a beginning alone."""
+    async def undo_isolated(self, job_id: str) -> None:
+        """Uncount an isolated run that a shutdown interrupted."""
         row = CrashCountRow
         async with self._database.session() as session:
             await session.execute(update(row).where(row.job_id == job_id).values(alone=row.alone - 1))
 
-    async def forget(self, job_id: str) -> None:
-        """The job came to its end."""
+    async def clear(self, job_id: str) -> None:
+        """Delete the counts of a job that ended."""
         async with self._database.session() as session:
             await session.execute(delete(CrashCountRow).where(CrashCountRow.job_id == job_id))
 
-    async def forget_older(self, before: datetime) -> None:
-        """Delete the counts of jobs that nobody has begun since."""
+    async def purge(self, before: datetime) -> None:
+        """Delete counts that have not changed since an instant."""
         async with self._database.session() as session:
             await session.execute(delete(CrashCountRow).where(CrashCountRow.updated_at < before))

@@ -1,7 +1,8 @@
-"""The inbox: takes jobs in, does them, tries again what fails, and gives up what never works."""
+"""Durable inbox: stores jobs, runs them, retries failures, and moves what never succeeds to the dead letters."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
@@ -18,262 +19,278 @@ from services.inbox.sent_messages import SentMessages
 
 log = structlog.get_logger()
 
-PAUSES_S = (0.5, 2.0, 8.0, 30.0)
-"""Before each further try of a job that failed; after the last one it is given up."""
-TOGETHER = 2
-"""How often a job is begun again beside others before it has to be done alone."""
-ALONE = 3
-"""How often it is begun alone before it is given up: each time the process died over it."""
-FRESH_KEPT = 10_000
-"""Jobs put by this process and not begun yet, of which it knows that nobody began them before."""
-KEEP_FINISHED = timedelta(days=2)
-"""Telegram repeats an update for a day at most; so long it must be known that it was done."""
-KEEP_DEAD = timedelta(days=30)
-HOUSEKEEPING_S = 3600.0
-FIRST_HOUSEKEEPING_S = 60.0
-"""After the start, when there is more urgent work."""
-STRAYS_S = 5.0
-"""How often jobs are looked for that were claimed and are not being done."""
+MAX_SHARED_RESTARTS = 2
+"""Restarts after a crash before a job runs in isolation."""
+MAX_ISOLATED_RUNS = 3
+"""Isolated runs before a job is given up; the process died in each of them."""
+FRESH_LIMIT = 10_000
+"""Jobs enqueued by this process and not started yet that are known to run for the first time."""
 
 
-class Worker(Protocol):
-    """What does the jobs."""
+@dataclass(frozen=True, slots=True)
+class InboxTiming:
+    """Retry pauses, maintenance intervals and retention.
 
-    async def do(self, job: Job) -> None:
-        """Do a job; whatever it raises means that it is to be tried again."""
+    Args:
+        retry_pauses_s: pause before each retry of a failed job; after the last retry it is given up.
+        orphan_scan_s: pause between two scans for claimed jobs that do not run.
+        first_purge_s: delay of the first purge after the start, when there is more urgent work.
+        purge_s: pause between two purges.
+        keep_finished: retention of finished jobs. Telegram repeats an update for a day at most, and a repeated one
+            must be recognised.
+        keep_dead: retention of dead letters.
+    """
+
+    retry_pauses_s: tuple[float, ...] = (0.5, 2.0, 8.0, 30.0)
+    orphan_scan_s: float = 5.0
+    first_purge_s: float = 60.0
+    purge_s: float = 3600.0
+    keep_finished: timedelta = timedelta(days=2)
+    keep_dead: timedelta = timedelta(days=30)
+
+
+class JobHandler(Protocol):
+    """Executes jobs."""
+
+    async def handle(self, job: Job) -> None:
+        """Execute a job; any exception causes a retry."""
         ...
 
-    async def apologise(self, job: Job, error: Exception | None) -> None:
-        """Tell whom it concerns that a job was given up; without an error the process died over it."""
+    async def notify_failure(self, job: Job, error: Exception | None) -> None:
+        """Tell the user that a job was given up; without an error the process died in it."""
         ...
 
 
 class Inbox:
-    """Jobs in order of their lanes, done at least once.
+    """Runs jobs in the order of their lanes, at least once.
 
     Args:
-        queue: makes the queue under it, given what does a job.
-        attempts: counts what did not come to its end.
-        dead_letters: keeps what was given up.
-        said: what jobs have said.
-        albums: the parts of albums.
-        clock: what pauses are measured by.
+        create_queue: creates the queue, given the function that runs a job.
+        crash_counts: counts unfinished runs.
+        dead_letters: stores jobs that were given up.
+        sent_messages: makes the sends of retried jobs idempotent.
+        album_parts: stores albums until they are complete.
+        clock: measures pauses.
+        timing: pauses and retention.
     """
 
     def __init__(
         self,
-        queue: Callable[[Callable[[Job], Awaitable[None]]], JobQueue],
-        attempts: CrashCounter,
+        create_queue: Callable[[Callable[[Job], Awaitable[None]]], JobQueue],
+        crash_counts: CrashCounter,
         dead_letters: DeadLetters,
-        said: SentMessages,
-        albums: AlbumParts,
+        sent_messages: SentMessages,
+        album_parts: AlbumParts,
         clock: Clock,
+        timing: InboxTiming | None = None,
     ) -> None:
-        self.queue = queue(self._do)
+        self.queue = create_queue(self._run)
         self.dead_letters = dead_letters
-        self.said = said
-        self.albums = albums
-        self._attempts = attempts
+        self.sent_messages = sent_messages
+        self.album_parts = album_parts
+        self._crash_counts = crash_counts
         self._clock = clock
-        self._worker: Worker | None = None
+        self._timing = timing or InboxTiming()
+        self._handler: JobHandler | None = None
         self._on_dead: Callable[[str], None] | None = None
         self._fresh: dict[str, None] = {}
-        self._putting = 0
-        self._overtook: set[str] = set()
-        """Jobs that were begun before the call that put them has returned."""
-        self._alone = asyncio.Lock()
+        self._puts_in_flight = 0
+        self._started_early: set[str] = set()
+        """Jobs that started before the call that enqueued them returned."""
+        self._isolation = asyncio.Lock()
 
     @property
     def running(self) -> int:
-        """How many jobs are being done here."""
+        """Number of jobs running in this process."""
         return self.queue.running
 
     @property
     def waiting(self) -> int:
-        """How many jobs were put here and are not begun yet, as far as this process knows."""
+        """Number of jobs enqueued by this process and not started yet, as far as it knows."""
         return len(self._fresh)
 
     async def start(self) -> None:
-        """Open the queue: from now on jobs are taken in.
+        """Open the queue and accept jobs.
 
         Raises:
             StartupError: its database cannot be used.
         """
         await self.queue.start()
 
-    async def work(self, worker: Worker, on_dead: Callable[[str], None] | None = None) -> None:
-        """Begin to do what is there and what comes.
+    async def work(self, handler: JobHandler, on_dead: Callable[[str], None] | None = None) -> None:
+        """Start executing stored and new jobs.
 
         Args:
-            worker: does it.
-            on_dead: is told why a job became a dead letter; it must not block.
+            handler: executes them.
+            on_dead: called with the reason when a job becomes a dead letter; must not block.
         """
-        self._worker = worker
+        self._handler = handler
         self._on_dead = on_dead
         try:
             log.info("inbox.opened", unfinished=await self.queue.depth())
         except StorageError as error:
-            # What is there is done when the database is back.
-            log.warning("inbox.not_counted", error=str(error))
+            # Stored jobs run once the database is back.
+            log.warning("inbox.depth_unavailable", error=str(error))
         await self.queue.work()
 
     async def put(self, jobs: Sequence[Job]) -> list[Job]:
-        """Take jobs in: they are stored when this returns.
+        """Enqueue jobs; they are durable when this returns.
 
         Returns:
-            Those that were turned away, because too many of their lane wait.
+            The jobs that were rejected because their lane is full.
 
         Raises:
-            StorageError: the database does not take them.
+            StorageError: the database is unavailable; no job was stored.
         """
-        self._putting += 1
+        self._puts_in_flight += 1
         new: frozenset[str] = frozenset()
         try:
             receipt = await self.queue.put(jobs)
-            # Not one that was there: Telegram may repeat the very update that the process died over.
-            new = receipt.new - self._overtook
+            # Only new ones: Telegram may repeat the very update that killed the process.
+            new = receipt.new - self._started_early
         finally:
-            self._putting -= 1
-            if not self._putting:
-                self._overtook.clear()
+            self._puts_in_flight -= 1
+            if not self._puts_in_flight:
+                self._started_early.clear()
         self._fresh.update(dict.fromkeys(sorted(new)))
-        while len(self._fresh) > FRESH_KEPT:
+        while len(self._fresh) > FRESH_LIMIT:
             del self._fresh[next(iter(self._fresh))]
-        return list(receipt.refused)
+        return list(receipt.rejected)
 
     async def replay(self, letter: DeadLetter) -> None:
-        """Do a dead letter's job once more; if that fails too it is a dead letter again.
+        """Enqueue the job of a dead letter again; if it fails, it becomes a new dead letter.
 
         Raises:
-            StorageError: the database does not answer; then the letter stays.
+            StorageError: the database is unavailable; the letter is kept.
         """
-        # The instant at which it failed makes it a job of its own.
-        await self.put([letter.job.once_more(int(letter.failed_at.timestamp() * 1000))])
+        # The time of the failure makes the id unique, and the same for repeated requests.
+        await self.put([letter.job.replay(int(letter.failed_at.timestamp() * 1000))])
         await self.dead_letters.drop(letter.id)
 
-    async def keep_house(self) -> None:
-        """Delete what is done and old, every hour, until cancelled."""
-        await self._clock.sleep(FIRST_HOUSEKEEPING_S)
+    async def run_purge(self) -> None:
+        """Delete expired rows every hour until cancelled."""
+        await self._clock.sleep(self._timing.first_purge_s)
         while True:
             try:
-                await self._tidy()
+                await self._purge()
             except StorageError as error:
-                log.warning("inbox.not_tidied", error=str(error))
-            await self._clock.sleep(HOUSEKEEPING_S)
+                log.warning("inbox.purge_failed", error=str(error))
+            await self._clock.sleep(self._timing.purge_s)
 
-    async def look_for_strays(self) -> None:
-        """Put back into the queue what was claimed here and is not being done, until cancelled."""
+    async def run_orphan_scan(self) -> None:
+        """Requeue jobs that are claimed but do not run, every few seconds until cancelled."""
         while True:
-            await self._clock.sleep(STRAYS_S)
+            await self._clock.sleep(self._timing.orphan_scan_s)
             try:
-                if jobs := await self.queue.put_back_strays():
-                    log.warning("inbox.strays_put_back", jobs=jobs)
+                if jobs := await self.queue.requeue_orphans():
+                    log.warning("inbox.orphans_requeued", jobs=jobs)
             except StorageError as error:
-                log.warning("inbox.strays_not_looked_for", error=str(error))
+                log.warning("inbox.orphan_scan_failed", error=str(error))
 
-    async def _tidy(self) -> None:
+    async def _purge(self) -> None:
         now = self._clock.now()
+        finished_before = now - self._timing.keep_finished
         finished = 0
-        while deleted := await self.queue.purge(now - KEEP_FINISHED):
+        while deleted := await self.queue.purge(finished_before):
             finished += deleted
-        await self.said.forget(now - KEEP_FINISHED)
-        await self.albums.forget(now - KEEP_FINISHED)
-        await self._attempts.forget_older(now - KEEP_FINISHED)
-        await self.dead_letters.forget(now - KEEP_DEAD)
-        log.info("inbox.tidied", finished=finished)
+        await self.sent_messages.purge(finished_before)
+        await self.album_parts.purge(finished_before)
+        await self._crash_counts.purge(finished_before)
+        await self.dead_letters.purge(now - self._timing.keep_dead)
+        log.info("inbox.purged", finished=finished)
 
-    async def _do(self, job: Job) -> None:
-        """Do a job to its end, which may be the dead letters; a cancellation hands it back."""
+    async def _run(self, job: Job) -> None:
+        """Run a job until it succeeds or is given up; a cancellation leaves it unfinished."""
         with structlog.contextvars.bound_contextvars(job=job.id):
             if self._fresh.pop(job.id, job.id) is None:
-                await self._try(job)
+                await self._retry(job)
             else:
-                if self._putting:
-                    self._overtook.add(job.id)
-                await self._do_again(job)
+                if self._puts_in_flight:
+                    self._started_early.add(job.id)
+                await self._restart(job)
 
-    async def _do_again(self, job: Job) -> None:
-        """Do a job that may have been begun before: by this process in an earlier life, or by another one."""
-        begun = await self._counted(self._attempts.begin_again(job.id))
-        log.info("inbox.begun_again", begun=begun)
+    async def _restart(self, job: Job) -> None:
+        """Run a job that an earlier process, or another replica, may have started before."""
+        restarts = await self._count(self._crash_counts.count_restart(job.id))
+        log.info("inbox.job_restarted", restarts=restarts)
         try:
-            if begun <= TOGETHER:
-                await self._try(job)
+            if restarts <= MAX_SHARED_RESTARTS:
+                await self._retry(job)
             else:
-                async with self._alone:
-                    await self._try_alone(job)
+                async with self._isolation:
+                    await self._run_isolated(job)
         except asyncio.CancelledError:
-            # Handed back by a shutdown: nobody died over it, and a release a minute must not make it look so.
-            await self._forget_attempts(self._attempts.take_back(job.id))
+            # Requeued by a shutdown, which is no crash: frequent deployments must not look like one.
+            await self._clear_count(self._crash_counts.undo_restart(job.id))
             raise
-        await self._forget_attempts(self._attempts.forget(job.id))
+        await self._clear_count(self._crash_counts.clear(job.id))
 
-    async def _try_alone(self, job: Job) -> None:
-        if await self._counted(self._attempts.begin_alone(job.id)) > ALONE:
+    async def _run_isolated(self, job: Job) -> None:
+        if await self._count(self._crash_counts.count_isolated(job.id)) > MAX_ISOLATED_RUNS:
             await self._give_up(job, None)
             return
         try:
-            await self._try(job)
+            await self._retry(job)
         except asyncio.CancelledError:
-            await self._forget_attempts(self._attempts.take_back_alone(job.id))
+            await self._clear_count(self._crash_counts.undo_isolated(job.id))
             raise
 
-    async def _forget_attempts(self, forgetting: Awaitable[None]) -> None:
+    async def _clear_count(self, update: Awaitable[None]) -> None:
         try:
-            await forgetting
+            await update
         except StorageError as error:
-            log.warning("inbox.attempts_not_forgotten", error=str(error))
+            log.warning("inbox.crash_count_not_cleared", error=str(error))
 
-    async def _counted(self, counting: Awaitable[int]) -> int:
+    async def _count(self, update: Awaitable[int]) -> int:
         try:
-            return await counting
+            return await update
         except StorageError as error:
-            log.warning("inbox.attempt_not_counted", error=str(error))
+            log.warning("inbox.crash_count_failed", error=str(error))
             return 1
 
-    async def _try(self, job: Job) -> None:
-        if self._worker is None:
-            raise RuntimeError("no job is begun before there is somebody to do it")
-        for pause_s in (*PAUSES_S, None):
+    async def _retry(self, job: Job) -> None:
+        """Run a job, retrying after each failure."""
+        if self._handler is None:
+            raise RuntimeError("a job was started before its handler was set")
+        for pause_s in (*self._timing.retry_pauses_s, None):
             try:
-                with self.said.by(job.id):
-                    await self._worker.do(job)
+                with self.sent_messages.sent_by(job.id):
+                    await self._handler.handle(job)
             except Exception as error:
+                log.exception("inbox.job_failed", retry_in_s=pause_s)
                 if pause_s is None:
-                    log.exception("inbox.job_failed", again_in_s=None)
                     await self._give_up(job, error)
                 else:
-                    log.exception("inbox.job_failed", again_in_s=pause_s)
                     await self._clock.sleep(pause_s)
             else:
                 return
 
     async def _give_up(self, job: Job, error: Exception | None) -> None:
-        """To the dead letters with it, so that what waits behind it gets its turn."""
-        reason = _reason(error)
-        log.error("inbox.job_given_up", reason=reason)
-        if self._worker is not None:
+        """Move a job to the dead letters, which unblocks its lane."""
+        reason = _describe(error)
+        log.error("inbox.job_dead_lettered", reason=reason)
+        if self._handler is not None:
             try:
-                # First, since the database that keeps dead letters may be what failed.
-                with self.said.by(f"{job.id}!"):
-                    await self._worker.apologise(job, error)
+                # First, since the database that stores dead letters may be the cause.
+                with self.sent_messages.sent_by(f"{job.id}!"):
+                    await self._handler.notify_failure(job, error)
             except Exception:
-                log.exception("inbox.not_apologised")
+                log.exception("inbox.failure_notice_failed")
         while True:
             try:
                 await self.dead_letters.add(job, reason)
-            except StorageError as storage:
-                # Nothing else would keep it.
-                log.warning("inbox.dead_letter_not_kept", error=str(storage))
-                await self._clock.sleep(PAUSES_S[-1])
+            except StorageError as storage_error:
+                # Retried for as long as it takes: the job is stored nowhere else once it ends.
+                log.warning("inbox.dead_letter_not_stored", error=str(storage_error))
+                await self._clock.sleep(self._timing.retry_pauses_s[-1])
             else:
                 break
         if self._on_dead is not None:
             self._on_dead(reason)
 
 
-def _reason(error: Exception | None) -> str:
-    """What an admin reads: the kind of an error, and its own words only where they are ours and quote no message."""
+def _describe(error: Exception | None) -> str:
+    """Return the reason shown to admins: the text of our own errors, only the type of others, which may quote users."""
     if error is None:
-        return "the process died each time that this was begun"
+        return "the process died each time this job ran"
     return str(error) if isinstance(error, StorageError) else type(error).__name__

@@ -1,23 +1,23 @@
-"""What the inbox keeps: a piece of work that survives the process."""
+"""Jobs: units of work that survive the process."""
 
 from dataclasses import dataclass
 
 LARGEST_PRIORITY = 2**31 - 1
-"""The queue orders by a 32-bit number."""
-ONCE_MORE = "~"
-"""What stands in an id between that of a job that was given up and the number of this attempt at it."""
+"""Priorities are stored as 32-bit integers."""
+REPLAY_MARK = "~"
+"""Separates the id of a dead job from the number of its replay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One piece of work.
+    """A durable unit of work.
 
     Args:
-        id: tells it from all others for ever; putting the same one again changes nothing.
-        lane: the jobs of one lane are done one after the other, those of different lanes at the same time.
-        priority: the place within the lane, 1 to `LARGEST_PRIORITY`, the smallest first; an update's number.
-        payload: what is to be done, as JSON.
-        is_limited: whether it is turned away when too many jobs of its lane wait.
+        id: idempotency key; enqueuing the same id again has no effect.
+        lane: jobs of a lane run one at a time and in order, different lanes run concurrently.
+        priority: order within the lane, 1 to `LARGEST_PRIORITY`, lowest first; the update's number.
+        payload: JSON, opaque to the inbox.
+        is_limited: rejected while the lane is full.
     """
 
     id: str
@@ -28,9 +28,22 @@ class Job:
 
     @property
     def origin(self) -> str:
-        """The id of the job that this one does once more, after that was given up; its own where it does none."""
-        return self.id.partition(ONCE_MORE)[0]
+        """Id of the job that this one replays; its own id otherwise."""
+        return self.id.partition(REPLAY_MARK)[0]
 
-    def once_more(self, number: int) -> "Job":
-        """This job, given up before, as a job of its own: the old one is done, for ever."""
-        return Job(f"{self.origin}{ONCE_MORE}{number}", self.lane, self.priority, self.payload)
+    def replay(self, number: int) -> "Job":
+        """Return a copy with an id of its own, because a finished id never runs again."""
+        return Job(f"{self.origin}{REPLAY_MARK}{number}", self.lane, self.priority, self.payload)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Result of enqueuing jobs.
+
+    Args:
+        new: ids that were not stored before.
+        rejected: jobs of full lanes.
+    """
+
+    new: frozenset[str] = frozenset()
+    rejected: tuple[Job, ...] = ()

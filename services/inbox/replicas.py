@@ -1,143 +1,106 @@
-"""Who is alive, and who leads: what is known of the other processes that share the inbox.
+"""Replicas that share an inbox: crash detection and leader election.
 
-With SQLite there is one process, and a lock on a file keeps it so. With PostgreSQL each replica holds a session's
-advisory lock under its own name. A lock that stays free says that its replica is dead, since only its death, or that
-of its connection, lets go of it; a process that is merely slow keeps it. What a dead replica was doing is put back into
-the queue by whoever notices first. In the same session a replica may hold the lead: the right to poll Telegram.
+With SQLite there is one process, held by a file lock. With PostgreSQL each replica holds a session-level advisory lock
+on its own name. PostgreSQL releases it only when the replica or its connection dies, so a lock that stays free marks a
+dead replica while a slow one keeps its lock. The first replica that notices requeues the dead one's jobs. The same
+session may hold the leader lock, which permits polling Telegram.
 """
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import IO, Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import psycopg
 import structlog
 
 from core.clock import Clock
-from core.errors import StartupError, StorageError
+from core.errors import StorageError
+from services.inbox.dbos_tables import BUSY_REPLICAS
 
 log = structlog.get_logger()
 
-ALIVE = 0x756E64
-LEAD = 0x6C6561
-"""The first halves of the advisory locks' names: for who is alive, and for who leads."""
-LOOK_S = 1.0
-"""How often the others are looked after, and how often a replica that stands by tries to take the lead."""
-GRACE_S = 5.0
-"""A lock must have been free for so long: after PostgreSQL was restarted everybody takes theirs anew."""
-RECONNECT_S = 0.5
-QUERY_S = 5.0
-FILE_PATIENCE_S = 35.0
-"""How long a process waits for one before it that is still finishing its answers."""
+ALIVE_LOCK = 0x756E64
+LEADER_LOCK = 0x6C6561
+"""Class ids of the advisory locks; their object ids are hashed names."""
 
 Recover = Callable[[str], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaTiming:
+    """Intervals of crash detection and leader election.
+
+    Args:
+        check_s: pause between two checks of the other replicas and of the leader lock.
+        grace_s: how long a lock must be free before its replica counts as dead; after a restart of PostgreSQL all
+            replicas have to take theirs again.
+        reconnect_s: pause before a lost session is opened again.
+        query_timeout_s: longest time of one query.
+    """
+
+    check_s: float = 1.0
+    grace_s: float = 5.0
+    reconnect_s: float = 0.5
+    query_timeout_s: float = 5.0
 
 
 class Replicas(Protocol):
     """The processes that share an inbox."""
 
     async def watch(self, recover: Recover) -> None:
-        """Look after the others until cancelled: `recover` puts back what a dead one was doing."""
+        """Detect dead replicas until cancelled; `recover` requeues the jobs of one and returns how many."""
         ...
 
     def lead(self) -> contextlib.AbstractAsyncContextManager[asyncio.Event]:
-        """Wait until this replica leads. The event says that it does not any more."""
+        """Wait for leadership; the event is set when it is lost."""
         ...
 
 
-class FileLock:
-    """The one process that may use a folder.
-
-    Args:
-        path: the file that is locked.
-        clock: what the wait is measured by.
-    """
-
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self._path = path
-        self._clock = clock
-        self._file: IO[bytes] | None = None
-
-    async def claim(self) -> None:
-        """Take the folder; one that another process has is waited for, since that may be about to leave.
-
-        Raises:
-            StartupError: it does not leave.
-        """
-        try:
-            file = self._path.open("ab")
-        except OSError as error:
-            raise StartupError(f"DATA_DIR: {self._path} cannot be opened: {error.strerror}") from error
-        try:
-            await self._lock(file)
-        except BaseException:
-            file.close()
-            raise
-        self._file = file
-
-    async def _lock(self, file: IO[bytes]) -> None:
-        deadline = self._clock.monotonic() + FILE_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if self._clock.monotonic() >= deadline:
-                    raise StartupError(
-                        f"DATA_DIR: another process of the bot uses {self._path.parent}; stop it, give this one "
-                        "another folder, or share a database: DATABASE_URL=postgresql://user:password@host:5432/name"
-                    ) from None
-                log.info("inbox.folder_in_use", detail="waiting for the process before this one to leave")
-                await self._clock.sleep(LOOK_S)
-            except OSError as error:
-                raise StartupError(f"DATA_DIR: {self._path} cannot be locked: {error.strerror}") from error
-            else:
-                return
-
-    def release(self) -> None:
-        """Leave the folder to another process."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+class SingleReplica:
+    """The only process: it leads for ever and has no others to watch."""
 
     async def watch(self, recover: Recover) -> None:
-        """There is nobody else to look after."""
+        """Wait until cancelled."""
         del recover
         await asyncio.Event().wait()
 
     @asynccontextmanager
     async def lead(self) -> AsyncGenerator[asyncio.Event]:
-        """The only process leads, for ever."""
+        """Lead at once; the event is never set."""
         yield asyncio.Event()
 
 
 class PostgresReplicas:
-    """The replicas that share a PostgreSQL database.
+    """Replicas that share a PostgreSQL database.
 
     Args:
-        conninfo: the database, as libpq takes it.
-        replica: who this one is.
-        leads: what there is to lead, the same for all that compete: a bot's id.
-        clock: what pauses are measured by.
+        conninfo: libpq connection string.
+        replica: unique name of this process.
+        group: name of the leadership that replicas compete for: a bot's id.
+        clock: measures pauses.
+        timing: intervals.
     """
 
-    def __init__(self, conninfo: str, replica: str, leads: str, clock: Clock) -> None:
+    def __init__(
+        self, conninfo: str, replica: str, group: str, clock: Clock, timing: ReplicaTiming | None = None
+    ) -> None:
         self._conninfo = conninfo
         self._replica = replica
-        self._leads = leads
+        self._group = group
         self._clock = clock
+        self._timing = timing or ReplicaTiming()
         self._leading = asyncio.Event()
         self._lost = asyncio.Event()
-        self._wanted = 0
+        self._candidates = 0
         self._free_since: dict[str, float] = {}
 
     async def watch(self, recover: Recover) -> None:
-        """Hold this replica's locks and look after the others, through every restart of the database."""
+        """Hold this replica's locks and watch the others, reconnecting after every failure."""
         while True:
             try:
                 async with await psycopg.AsyncConnection.connect(
@@ -148,90 +111,90 @@ class PostgresReplicas:
                 log.warning("replicas.connection_lost", error=type(error).__name__)
             finally:
                 self._step_down()
-            await self._clock.sleep(RECONNECT_S)
+            await self._clock.sleep(self._timing.reconnect_s)
 
     @asynccontextmanager
     async def lead(self) -> AsyncGenerator[asyncio.Event]:
-        """Wait until this replica leads; when it is left another one may."""
-        self._wanted += 1
+        """Wait for leadership; it is released on exit."""
+        self._candidates += 1
         try:
             await self._leading.wait()
             yield self._lost
         finally:
-            self._wanted -= 1
+            self._candidates -= 1
 
     async def _hold(self, connection: psycopg.AsyncConnection, recover: Recover) -> None:
-        # Waits where somebody looks at this very lock at this moment.
-        await _query(connection, "SELECT pg_advisory_lock(%s, %s)", ALIVE, _number(self._replica))
+        # Blocks briefly while another replica probes this lock.
+        await self._query(connection, "SELECT pg_advisory_lock(%s, %s)", ALIVE_LOCK, _lock_key(self._replica))
         log.info("replicas.joined", replica=self._replica)
         self._free_since.clear()
         while True:
-            await self._run_for_lead(connection)
-            await self._look_after_others(connection, recover)
-            await self._clock.sleep(LOOK_S)
+            await self._update_leadership(connection)
+            await self._recover_dead(connection, recover)
+            await self._clock.sleep(self._timing.check_s)
 
-    async def _run_for_lead(self, connection: psycopg.AsyncConnection) -> None:
-        if self._wanted and not self._leading.is_set():
-            taken = await _query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LEAD, _number(self._leads))
-            if taken == [(True,)]:
-                log.info("replicas.leads", replica=self._replica)
+    async def _update_leadership(self, connection: psycopg.AsyncConnection) -> None:
+        key = _lock_key(self._group)
+        if self._candidates and not self._leading.is_set():
+            acquired = await self._query(connection, "SELECT pg_try_advisory_lock(%s, %s)", LEADER_LOCK, key)
+            if acquired == [(True,)]:
+                log.info("replicas.leadership_acquired", replica=self._replica)
                 self._lost = asyncio.Event()
                 self._leading.set()
-        elif not self._wanted and self._leading.is_set():
-            await _query(connection, "SELECT pg_advisory_unlock(%s, %s)", LEAD, _number(self._leads))
+        elif not self._candidates and self._leading.is_set():
+            await self._query(connection, "SELECT pg_advisory_unlock(%s, %s)", LEADER_LOCK, key)
             self._step_down()
 
-    async def _look_after_others(self, connection: psycopg.AsyncConnection, recover: Recover) -> None:
-        at_work = await _query(
-            connection,
-            "SELECT DISTINCT executor_id FROM dbos.workflow_status WHERE status = 'PENDING' AND executor_id <> %s",
-            self._replica,
-        )
+    async def _recover_dead(self, connection: psycopg.AsyncConnection, recover: Recover) -> None:
+        busy = await self._query(connection, BUSY_REPLICAS, self._replica)
         now = self._clock.monotonic()
-        free: dict[str, float] = {}
-        for (other,) in at_work:
-            if await self._is_alive(connection, str(other)):
+        free_since: dict[str, float] = {}
+        for (name,) in busy:
+            replica = str(name)
+            if await self._is_alive(connection, replica):
                 continue
-            free[str(other)] = since = self._free_since.get(str(other), now)
-            if now - since >= GRACE_S:
-                jobs = await recover(str(other))
-                log.warning("replicas.recovered", dead=other, jobs=jobs)
-        self._free_since = free
+            free_since[replica] = since = self._free_since.get(replica, now)
+            if now - since >= self._timing.grace_s:
+                jobs = await recover(replica)
+                log.warning("replicas.recovered", replica=replica, jobs=jobs)
+        self._free_since = free_since
 
-    async def _is_alive(self, connection: psycopg.AsyncConnection, other: str) -> bool:
-        # Shared, so that those who look at the same instant do not take each other for the one that they look for.
-        taken = await _query(connection, "SELECT pg_try_advisory_lock_shared(%s, %s)", ALIVE, _number(other))
-        if taken != [(True,)]:
+    async def _is_alive(self, connection: psycopg.AsyncConnection, replica: str) -> bool:
+        # A shared lock, so that replicas that probe at the same instant do not mistake each other for the owner.
+        key = _lock_key(replica)
+        acquired = await self._query(connection, "SELECT pg_try_advisory_lock_shared(%s, %s)", ALIVE_LOCK, key)
+        if acquired != [(True,)]:
             return True
-        await _query(connection, "SELECT pg_advisory_unlock_shared(%s, %s)", ALIVE, _number(other))
+        await self._query(connection, "SELECT pg_advisory_unlock_shared(%s, %s)", ALIVE_LOCK, key)
         return False
 
     def _step_down(self) -> None:
         self._leading.clear()
         self._lost.set()
 
+    async def _query(
+        self, connection: psycopg.AsyncConnection, query: str, *arguments: object
+    ) -> list[tuple[object, ...]]:
+        async with asyncio.timeout(self._timing.query_timeout_s):
+            cursor = await connection.execute(query, arguments)  # pyright: ignore[reportArgumentType]  # constants only
+            return await cursor.fetchall()
 
-_KEEPALIVE: dict[str, Any] = {  # Any: parameters of libpq
+
+_KEEPALIVE: dict[str, Any] = {  # Any: libpq parameters
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-"""A host that is gone is noticed after some seconds, and not after two hours."""
+"""Detects a dead host within seconds; the defaults take two hours."""
 
 
-async def _query(connection: psycopg.AsyncConnection, query: str, *arguments: object) -> list[tuple[object, ...]]:
-    async with asyncio.timeout(QUERY_S):
-        cursor = await connection.execute(query, arguments)  # pyright: ignore[reportArgumentType]  # constants, all
-        return await cursor.fetchall()
-
-
-def _number(name: str) -> int:
-    """A name as the second half of an advisory lock's: 32 bits, signed."""
+def _lock_key(name: str) -> int:
+    """Hash a name to the object id of an advisory lock: 32 bits, signed."""
     return zlib.crc32(name.encode()) - 2**31
 
 
 def replica_name() -> str:
-    """A name that no other process, and no other life of this one, has."""
+    """Return a name that is unique per process and start."""
     return f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"

@@ -1,7 +1,6 @@
-"""What a job has said: done again after a crash, it does not say it twice.
+"""Idempotent sends: a retried job sends no message twice. Key: (job, chat, sequence).
 
-A job's messages have places, the first in a chat, the second, and so on. A place is noted when the message stands in
-the chat; so the one case that stays open is a process that dies between the two.
+A message is recorded after Telegram accepted it. The remaining gap is a process that dies between the two.
 """
 
 from collections import Counter
@@ -25,85 +24,86 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _JobMessages:
-    """The messages of the job that runs in this context."""
+    """Messages of the job that runs in this context."""
 
     job_id: str
-    places: Counter[int] = field(default_factory=Counter[int])
-    noted: dict[tuple[int, int], int] | None = None
-    """Message ids by chat and place, from earlier runs; None while nobody asked."""
+    sequence: Counter[int] = field(default_factory=Counter[int])
+    """Next sequence number by chat."""
+    recorded: dict[tuple[int, int], int] | None = None
+    """Message ids of earlier runs by (chat, sequence); None until loaded."""
 
 
-_speech: ContextVar[_JobMessages | None] = ContextVar("speech", default=None)
+_current_job: ContextVar[_JobMessages | None] = ContextVar("current_job", default=None)
 
 
 class SentMessages:
-    """The messages of all jobs."""
+    """Records the messages that jobs send."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._notes = GroupCommit(database)
+        self._writes = GroupCommit(database)
 
     @contextmanager
-    def by(self, job_id: str) -> Generator[None]:
-        """What is said while this lasts is this job's."""
-        token = _speech.set(_JobMessages(job_id))
+    def sent_by(self, job_id: str) -> Generator[None]:
+        """Attribute the messages sent within this context to a job."""
+        token = _current_job.set(_JobMessages(job_id))
         try:
             yield
         finally:
-            _speech.reset(token)
+            _current_job.reset(token)
 
-    async def once(self, chat_id: int, send: Callable[[], Awaitable[int | None]]) -> int | None:
-        """Send a message, unless the job has sent it in an earlier run. Outside a job it is simply sent.
+    async def send_once(self, chat_id: int, send: Callable[[], Awaitable[int | None]]) -> int | None:
+        """Send a message unless an earlier run of the job has sent it. Outside a job it is always sent.
 
         Args:
-            chat_id: where.
-            send: sends it; its id, or None where it could not be sent.
+            chat_id: chat that counts the sequence.
+            send: returns the message id, or None if the message could not be sent.
         """
-        speech = _speech.get()
-        if speech is None:
+        job = _current_job.get()
+        if job is None:
             return await send()
-        place = speech.places[chat_id]
-        speech.places[chat_id] += 1
-        noted = speech.noted if speech.noted is not None else await self._noted(speech)
-        if (chat_id, place) in noted:
-            log.info("inbox.said_before", job=speech.job_id, chat_id=chat_id)
-            return noted[chat_id, place]
+        key = (chat_id, job.sequence[chat_id])
+        job.sequence[chat_id] += 1
+        recorded = job.recorded if job.recorded is not None else await self._load(job)
+        if key in recorded:
+            log.info("inbox.send_skipped", job=job.job_id, chat_id=chat_id)
+            return recorded[key]
         message_id = await send()
         if message_id is not None:
-            await self._note(speech.job_id, chat_id, place, message_id)
+            await self._record(job.job_id, *key, message_id)
         return message_id
 
-    async def forget(self, before: datetime) -> None:
-        """Delete what was said before an instant.
+    async def purge(self, before: datetime) -> None:
+        """Delete records older than an instant.
 
         Raises:
-            StorageError: the database does not answer.
+            StorageError: the database is unavailable.
         """
         async with self._database.session() as session:
             await session.execute(delete(SentMessageRow).where(SentMessageRow.created_at < before))
 
-    async def _noted(self, speech: _JobMessages) -> dict[tuple[int, int], int]:
-        speech.noted = {}
+    async def _load(self, job: _JobMessages) -> dict[tuple[int, int], int]:
+        job.recorded = {}
         try:
             async with self._database.reading() as session:
                 query = select(SentMessageRow.chat_id, SentMessageRow.place, SentMessageRow.message_id)
-                rows = await session.execute(query.where(SentMessageRow.job_id == speech.job_id))
-                speech.noted = {(chat_id, place): message_id for chat_id, place, message_id in rows}
+                rows = await session.execute(query.where(SentMessageRow.job_id == job.job_id))
+                job.recorded = {(chat_id, place): message_id for chat_id, place, message_id in rows}
         except StorageError as error:
-            # Said twice is better than not at all.
-            log.warning("inbox.said_not_read", job=speech.job_id, error=str(error))
-        return speech.noted
+            # A duplicate message is better than none.
+            log.warning("inbox.sent_messages_unavailable", job=job.job_id, error=str(error))
+        return job.recorded
 
-    async def _note(self, job_id: str, chat_id: int, place: int, message_id: int) -> None:
+    async def _record(self, job_id: str, chat_id: int, sequence: int, message_id: int) -> None:
         values = {
             "job_id": job_id,
             "chat_id": chat_id,
-            "place": place,
+            "place": sequence,
             "message_id": message_id,
             "created_at": self._clock.now(),
         }
         try:
-            await self._notes.execute(self._database.insert(SentMessageRow).values(values).on_conflict_do_nothing())
+            await self._writes.execute(self._database.insert(SentMessageRow).values(values).on_conflict_do_nothing())
         except StorageError as error:
-            log.warning("inbox.said_not_noted", job=job_id, error=str(error))
+            log.warning("inbox.sent_message_not_recorded", job=job_id, error=str(error))

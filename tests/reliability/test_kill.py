@@ -67,11 +67,11 @@ async def test_two_replicas_on_postgresql_of_which_one_is_killed(
         fleet.telegram.lag_s = 0.02
         crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE)
         first = await fleet.start()
-        await first.event("replicas.leads")
+        await first.event("replicas.leadership_acquired")
         second = await fleet.start()
         asking = asyncio.create_task(ask_in_waves(crowd, QUESTIONS, chance))
         await crowd.some_answered(chance.randint(30, 60))
-        assert not second.events("replicas.leads")
+        assert not second.events("replicas.leadership_acquired")
 
         in_flight = fleet.in_flight(first)
         death = await fleet.kill(first)
@@ -83,7 +83,7 @@ async def test_two_replicas_on_postgresql_of_which_one_is_killed(
         third = await fleet.start()
         left = time.time()
         second.signal(signal.SIGTERM)
-        await third.event("replicas.leads", timeout_s=WITHIN_S)
+        await third.event("replicas.leadership_acquired", timeout_s=WITHIN_S)
         assert await fleet.polled(since=left) - left < WITHIN_S
         assert await second.code() == 0, second.log[-2000:]
         await asking

@@ -50,7 +50,7 @@ async def test_what_kills_the_process_is_given_up_and_takes_nobody_along(nursery
             crowd.asks(crowd.people[deadly % len(crowd.people)])
         await crowd.all_answered(timeout_s=60)
         apologies = await fleet.telegram.wait_for(lambda: fleet.telegram.chat(POISONER).texts(), 60)
-        await daemon.event("inbox.job_given_up")
+        await daemon.event("inbox.job_dead_lettered")
         assert daemon.is_alive
         assert deadly == TRIES
         assert len(apologies) == 1, apologies
@@ -59,7 +59,7 @@ async def test_what_kills_the_process_is_given_up_and_takes_nobody_along(nursery
             while not fleet.rows("SELECT reason FROM dead_letters"):  # noqa: ASYNC110 - a database that tells nobody
                 await asyncio.sleep(0.05)
         letters = fleet.rows("SELECT lane, reason FROM dead_letters")
-        assert letters == [(f"telegram:{POISONER}:0", "the process died each time that this was begun")]
+        assert letters == [(f"telegram:{POISONER}:0", "the process died each time this job ran")]
         outcome = crowd.outcome(fleet.noted())
         assert (outcome.lost, outcome.disorder, outcome.unexplained, outcome.odd) == ([], [], [], []), fleet.tell()
         crowd.before = None
@@ -84,8 +84,8 @@ async def test_what_always_fails_is_given_up_and_its_user_told_once(nursery: For
             crowd.asks(person)
         await crowd.all_answered(timeout_s=20)
         apologies = await fleet.telegram.wait_for(lambda: fleet.telegram.chat(POISONER).texts(), 40)
-        await daemon.event("inbox.job_given_up")
-        pauses = [failed["again_in_s"] for failed in daemon.events("inbox.job_failed")]
+        await daemon.event("inbox.job_dead_lettered")
+        pauses = [failed["retry_in_s"] for failed in daemon.events("inbox.job_failed")]
         assert pauses == [0.5, 2.0, 8.0, 30.0, None]
         await asyncio.sleep(0.5)
         assert len(apologies) == 1, apologies

@@ -32,7 +32,7 @@ async def test_sigterm_in_a_busy_moment(nursery: ForkServer, tmp_path: Path) -> 
         assert [update["message"]["chat"]["id"] for update in fleet.telegram.pending] == [late], "nobody fetched it"
         assert crowd.answered == len(crowd.asked_for), "what was begun is finished"
         assert 10 <= crowd.answered < crowd.asked, "nothing is begun after that"
-        assert daemon.events("inbox.handed_back") == []
+        assert daemon.events("inbox.jobs_interrupted") == []
         await fleet.start()
         await crowd.all_answered(timeout_s=40)
         outcome = crowd.outcome(fleet.noted())
@@ -69,7 +69,7 @@ async def test_a_replica_that_was_only_slow_makes_no_second_answer_appear(
     async with Fleet(nursery, tmp_path, DATABASE_URL=postgres_url) as fleet:
         crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=10, pause_s=1.0)
         slow = await fleet.start()
-        await slow.event("replicas.leads")
+        await slow.event("replicas.leadership_acquired")
         await fleet.start()
         for person in crowd.people:
             crowd.asks(person)

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from aiogram.client.session.aiohttp import AiohttpSession
 
 from bot.composition import telegram
 from bot.telegram.process import tune_garbage_collection
+from services.inbox import inbox
+from services.inbox.inbox import InboxTiming
 from tests.support.bot_harness import BotHarness, close_at_once, staged
 
 
@@ -22,6 +25,12 @@ def _collector() -> Iterator[None]:
         yield
     gc.unfreeze()
     gc.set_threshold(*thresholds)
+
+
+@pytest.fixture
+def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failed jobs are retried twice, within milliseconds. Request it before the bot starts."""
+    monkeypatch.setattr(inbox, "InboxTiming", partial(InboxTiming, retry_pauses_s=(0.01, 0.01)))
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from services.chat.store.turns import TurnStore
-from services.inbox import inbox
 from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, BotHarness
+
+pytestmark = pytest.mark.usefixtures("short_retries")
 
 SORRY = "Something went wrong on our side. The error has been logged. Please try again."
 
@@ -32,7 +33,6 @@ class Trouble:
 
 @pytest.fixture
 def trouble(monkeypatch: pytest.MonkeyPatch) -> Trouble:
-    monkeypatch.setattr(inbox, "PAUSES_S", (0.01, 0.01))
     return Trouble(monkeypatch)
 
 

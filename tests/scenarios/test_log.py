@@ -5,7 +5,6 @@ import logging
 import pytest
 
 from services.chat.store.turns import TurnStore
-from services.inbox import inbox
 from tests.support.bot_harness import KEYS, PERSON, SECOND, BotHarness
 from tests.support.fake_llm.server import status
 
@@ -33,6 +32,7 @@ async def test_a_provider_that_repeats_the_key_in_its_error(stage: BotHarness) -
     assert "sk-loopback" not in "".join(stage.chat(1000).texts())
 
 
+@pytest.mark.usefixtures("short_retries")
 async def test_a_handler_that_fails(stage: BotHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     """The person is told, the operator gets the traceback, and neither gets what was said."""
 
@@ -40,7 +40,6 @@ async def test_a_handler_that_fails(stage: BotHarness, monkeypatch: pytest.Monke
         raise ValueError("out of tune")
 
     monkeypatch.setattr(TurnStore, "start_new", broken)
-    monkeypatch.setattr(inbox, "PAUSES_S", (0.01,))
     stage.says("/new", extra={"quote": {"text": SECRET_TALK, "position": 0}})
     assert (await stage.reply()).text == (
         "Something went wrong on our side. The error has been logged. Please try again."

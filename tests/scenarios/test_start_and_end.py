@@ -130,7 +130,7 @@ async def test_sigterm_in_the_middle_of_an_answer(empty_stage: BotHarness, langu
     assert await stage.stop() == 0
     assert message.text == f"{LONG.strip()}\n\n{notice}"
     assert message.labels == []
-    assert [entry["jobs"] for entry in stage.events("inbox.handed_back")] == [1]
+    assert [entry["jobs"] for entry in stage.events("inbox.jobs_interrupted")] == [1]
     await stage.start()
     assert (await stage.answer(after=question.id)).id == message.id
     assert stage.chat().texts() == [FIRST]

@@ -8,7 +8,6 @@ import pytest
 from bot.composition import services as app
 from core.db.database import FILE_NAME, Database
 from core.redis.client import open_redis
-from services.inbox import inbox
 from tests.support.bot_harness import ADMIN, FIRST, RETRY, SECOND, BotHarness, told
 from tests.support.fake_llm.server import status
 from tests.support.processes.redis_server import RedisServer
@@ -24,10 +23,9 @@ def locked(stage: BotHarness) -> AbstractAsyncContextManager[object]:
 
 
 @pytest.fixture
-async def hasty(empty_stage: BotHarness, monkeypatch: pytest.MonkeyPatch) -> BotHarness:
+async def hasty(short_retries: None, empty_stage: BotHarness, monkeypatch: pytest.MonkeyPatch) -> BotHarness:
     """A bot that neither waits nor tries again for seconds when its database is locked."""
     monkeypatch.setattr(app, "Database", partial(Database, busy_timeout_s=0.1))
-    monkeypatch.setattr(inbox, "PAUSES_S", (0.01, 0.01))
     await empty_stage.start()
     return empty_stage
 

@@ -1,5 +1,7 @@
-"""Fixtures: a database of each kind, empty, migrated and closed behind each test."""
+"""Fixtures: databases of each kind, empty, migrated, and closed after each test."""
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from tests.support.processes.postgres_server import PostgresServer, missing
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """One PostgreSQL for the whole run; a test that stops it starts it again."""
+    """One PostgreSQL server for the session; a test that stops it must start it again."""
     if reason := missing():
         pytest.skip(reason)
     server = PostgresServer()
@@ -24,7 +26,7 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """The address of a new, empty database on PostgreSQL."""
+    """URL of a new, empty PostgreSQL database."""
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
@@ -32,7 +34,7 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a new, empty database of each kind."""
+    """URL of a new, empty database of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'understudy.db'}"
     return request.getfixturevalue("postgres_url")
@@ -49,8 +51,34 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 async def replica(database: Database, database_url: str) -> AsyncIterator[Database]:
-    """A second process's view of the same database."""
+    """The same database as opened by a second process."""
     replica = Database(database_url)
     await replica.start()
     yield replica
     await replica.close()
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated, empty SQLite file to copy, because migrating takes a while."""
+    path = tmp_path_factory.mktemp("migrated") / "understudy.db"
+
+    async def migrate() -> None:
+        database = Database(f"sqlite:///{path}")
+        await database.start()
+        await database.close()
+
+    asyncio.run(migrate())
+    return path
+
+
+@pytest.fixture
+async def file(tmp_path: Path, migrated: Path) -> AsyncIterator[Database]:
+    """A SQLite database with a short busy timeout."""
+    path = tmp_path / "data" / "understudy.db"
+    path.parent.mkdir()
+    shutil.copy(migrated, path)
+    database = Database(f"sqlite:///{path}", busy_timeout_s=0.2)
+    await database.start()
+    yield database
+    await database.close()

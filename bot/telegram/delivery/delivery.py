@@ -89,7 +89,7 @@ class SendOutcome:
 class SentMessageStore(Protocol):
     """Knows what the job that runs has sent already."""
 
-    async def once(self, chat_id: int, send: Callable[[], Awaitable[int | None]]) -> int | None:
+    async def send_once(self, chat_id: int, send: Callable[[], Awaitable[int | None]]) -> int | None:
         """Send a message unless that was done in an earlier run of the job; its id."""
         ...
 
@@ -170,7 +170,7 @@ class Delivery:
             sent = await post()
             return sent.message_id if sent is not None else None
 
-        message_id = await said.once(chat_id, send)
+        message_id = await said.send_once(chat_id, send)
         return sent if sent is not None or message_id is None else Sent(self._moved.get(chat_id, chat_id), message_id)
 
     async def post(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from aiogram.types import Message
 
 from core.clock import Clock
-from services.inbox.album_parts import MOST_PARTS, AlbumPart
+from services.inbox.album_parts import MAX_PARTS, AlbumPart
 
 FORGOTTEN_AFTER_S = 30.0
 """So long after its last part an album's parts are remembered."""
@@ -48,7 +48,7 @@ class AlbumBuffer:
             return []
         album = self._album(message)
         album.is_wanted = album.is_wanted or is_wanted
-        if len(album.parts) < MOST_PARTS:
+        if len(album.parts) < MAX_PARTS:
             # By its message, since a batch that could not be stored comes again.
             part = AlbumPart(message.chat.id, message.media_group_id, message.message_id, update)
             album.parts.setdefault(part.message_id, part)

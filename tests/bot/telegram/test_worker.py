@@ -21,11 +21,9 @@ from core.errors import StorageError
 from core.i18n import Texts
 from core.messages import ChatKind, ConversationKey, Speaker, Surface
 from services.chat.store.conversation import Turn, TurnStatus
-from services.inbox import album_parts as album_module
 from services.inbox.album_parts import AlbumPart, AlbumParts
 from services.inbox.job import Job
 from services.inbox.sent_messages import SentMessages
-from tests.services.chat.conftest import file, first, migrated, second
 from tests.support.chat_harness import ChatHarness, chat_harness
 from tests.support.fake_llm.server import LLMServer, answer
 from tests.support.fake_telegram.chats import JsonObject, natural_entities
@@ -34,8 +32,6 @@ from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 from tests.support.llm_harness import provider
 from tests.support.stub_moderator import StubModerator
-
-__all__ = ["file", "first", "migrated", "second"]
 
 english = Texts(strict=True).get
 PERSON = 7
@@ -82,7 +78,7 @@ class House:
     def __init__(self, traffic: Traffic, bench: ChatHarness, database: Database) -> None:
         clock = SystemClock()
         self.bench, self.threads = bench, bench.stores.threads
-        self.said, self.parts = SentMessages(database, clock), AlbumParts(database, clock)
+        self.said, self.parts = SentMessages(database, clock), AlbumParts(database, clock, quiet_s=0.02)
         self.handled, self.shelf, self.moderator = Handled(), Shelf(), StubModerator()
         self.encore = RegenerateQueue(traffic.bot, self.shelf)
         delivery = Delivery(traffic.bot, clock, self.said)
@@ -98,12 +94,12 @@ class House:
 
     async def do(self, job: Job) -> None:
         """As the inbox does it."""
-        with self.said.by(job.id):
-            await self.backstage.do(job)
+        with self.said.sent_by(job.id):
+            await self.backstage.handle(job)
 
     async def apologise(self, job: Job, error: Exception | None) -> None:
-        with self.said.by(f"{job.id}!"):
-            await self.backstage.apologise(job, error)
+        with self.said.sent_by(f"{job.id}!"):
+            await self.backstage.notify_failure(job, error)
 
     async def asked(self, text: str) -> Turn:
         """A turn that was answered."""
@@ -122,7 +118,6 @@ async def house(
     second: LLMServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[House]:
-    monkeypatch.setattr(album_module, "LAST_PART_S", 0.02)
     first.default, second.default = answer(ANSWER), answer("The second one says this.")
     async with chat_harness(file, provider("first", first.url), provider("second", second.url)) as bench:
         yield House(traffic, bench, file)
@@ -222,11 +217,11 @@ class TestAlbums:
     async def test_done_once_more_after_it_was_given_up_it_has_them_too(self, house: House) -> None:
         await self.put(house, 11, 12)
         await house.do(self.arrived(11))
-        await house.do(self.arrived(11).once_more(5))
+        await house.do(self.arrived(11).replay(5))
         assert [parts for _, parts, _ in house.handled.seen] == [[11, 12], [11, 12]]
 
     async def test_after_so_long_that_they_are_forgotten_it_is_the_message_alone(self, house: House) -> None:
-        await house.do(self.arrived(11).once_more(5))
+        await house.do(self.arrived(11).replay(5))
         assert [parts for _, parts, _ in house.handled.seen] == [[11]]
 
 

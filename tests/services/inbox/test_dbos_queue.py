@@ -1,4 +1,4 @@
-"""The queue: what is put is done once, in the order of its lane, whatever ends in between."""
+"""JobQueue: order per lane, capacity, idempotent enqueuing, shutdown, orphans, replicas."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,12 @@ from structlog.testing import capture_logs
 
 from core.clock import SystemClock
 from core.errors import StartupError, StorageError
-from services.inbox import dbos_queue as module
-from services.inbox.dbos_queue import ROUNDS, WAITING_LIMIT, JobQueue
+from services.inbox.dbos_queue import CLAIM_ITERATIONS, JobQueue, QueueTiming
+from services.inbox.dbos_tables import MAX_WAITING
 from services.inbox.job import LARGEST_PRIORITY, Job
-from tests.services.inbox.conftest import OpenQueue, Workshop, lose_ends, lose_the_answer_to_a_claim
+from tests.services.inbox.conftest import OpenQueue
 from tests.support.clock import until
+from tests.support.inbox_harness import RecordingRunner, lose_claim_reply, lose_outcomes
 from tests.support.processes.postgres_server import PostgresServer
 from tests.support.processes.queue_process import ended, queue_processes, sync_url
 
@@ -30,7 +31,7 @@ def ids(*numbers: int) -> list[str]:
 
 
 def statuses(url: sa.URL) -> dict[str, str]:
-    """Where each job stands, by the library's own words."""
+    """Return the DBOS status of each job."""
     schema = "" if url.get_backend_name() == "sqlite" else "dbos."
     engine = sa.create_engine(url)
     try:
@@ -41,8 +42,8 @@ def statuses(url: sa.URL) -> dict[str, str]:
         engine.dispose()
 
 
-def left_by(url: sa.URL, replica: str, job_id: str) -> None:
-    """Make a job one that a replica was doing when it died."""
+def claim_as(url: sa.URL, replica: str, job_id: str) -> None:
+    """Mark a job as claimed by a replica, as after its death."""
     schema = "" if url.get_backend_name() == "sqlite" else "dbos."
     engine = sa.create_engine(url)
     with engine.begin() as connection:
@@ -56,279 +57,282 @@ def left_by(url: sa.URL, replica: str, job_id: str) -> None:
     engine.dispose()
 
 
-async def the_loop_comes_round(queue: JobQueue) -> None:
-    """So often that whatever it has claimed is started."""
-    before = queue._bell.rounds
-    while queue._bell.rounds < before + ROUNDS:
-        queue._bell.ring()
+async def complete_iterations(queue: JobQueue) -> None:
+    """Let the worker loop start everything that it has claimed."""
+    before = queue._wakeup.iterations
+    while queue._wakeup.iterations < before + CLAIM_ITERATIONS:
+        queue._wakeup.notify()
         await asyncio.sleep(0.01)
 
 
 class TestOrder:
-    """Within a lane one after the other, lanes side by side."""
+    """Jobs of a lane run one at a time, lanes run concurrently."""
 
-    async def test_of_a_lane_whatever_the_order_in_which_they_were_put(self, queue: JobQueue, shop: Workshop) -> None:
-        """In one batch and in several; what was put before anybody works is done too."""
+    async def test_lane_runs_by_priority(self, queue: JobQueue, runner: RecordingRunner) -> None:
+        """Regardless of the order and batches of enqueuing, and for jobs stored before the worker starts."""
         await queue.put([job(number) for number in (3, LARGEST_PRIORITY, 1)])
         await queue.put([job(2)])
         await queue.work()
-        await shop.until(lambda: len(shop.done) == 4)
-        assert shop.done == ids(1, 2, 3, LARGEST_PRIORITY)
+        await runner.until(lambda: len(runner.finished) == 4)
+        assert runner.finished == ids(1, 2, 3, LARGEST_PRIORITY)
 
-    async def test_of_what_comes_while_one_is_done(self, queue: JobQueue, shop: Workshop) -> None:
-        shop.gate.clear()
+    async def test_lane_orders_jobs_that_arrive_while_one_runs(self, queue: JobQueue, runner: RecordingRunner) -> None:
+        runner.gate.clear()
         await queue.work()
         await queue.put([job(5)])
-        await shop.until(lambda: shop.begun)
+        await runner.until(lambda: runner.started)
         for number in (9, 7, 8):
             await queue.put([job(number)])
-        shop.gate.set()
-        await shop.until(lambda: len(shop.done) == 4)
-        assert shop.done == ids(5, 7, 8, 9)
+        runner.gate.set()
+        await runner.until(lambda: len(runner.finished) == 4)
+        assert runner.finished == ids(5, 7, 8, 9)
 
-    async def test_lanes_by_the_hundred_at_once_and_one_of_each(self, queue: JobQueue, shop: Workshop) -> None:
-        shop.gate.clear()
+    async def test_lanes_run_concurrently_one_job_each(self, queue: JobQueue, runner: RecordingRunner) -> None:
+        runner.gate.clear()
         await queue.put([job(100 * round_ + lane, f"lane {lane}") for round_ in range(2) for lane in range(100)])
         await queue.work()
-        await shop.until(lambda: len(shop.begun) == 100)
+        await runner.until(lambda: len(runner.started) == 100)
         assert queue.running == 100
-        shop.gate.set()
-        await shop.until(lambda: len(shop.done) == 200)
-        assert shop.most >= 100
-        assert not shop.crowded
+        runner.gate.set()
+        await runner.until(lambda: len(runner.finished) == 200)
+        assert runner.peak >= 100
+        assert not runner.overlapping
 
-    async def test_a_job_that_fails_does_not_stop_its_lane(self, queue: JobQueue, shop: Workshop) -> None:
-        shop.failing = set(ids(1))
+    async def test_failed_job_does_not_block_its_lane(self, queue: JobQueue, runner: RecordingRunner) -> None:
+        runner.failing = set(ids(1))
         await queue.put([job(1), job(2)])
         await queue.work()
-        await shop.until(lambda: shop.done)
-        assert shop.begun == ids(1, 2)
+        await runner.until(lambda: runner.finished)
+        assert runner.started == ids(1, 2)
 
 
 class TestPut:
-    """What is taken, and what is not."""
+    """Enqueuing: payloads, idempotency, capacity, atomicity."""
 
-    async def test_the_payload_arrives_as_it_was(self, queue: JobQueue, shop: Workshop) -> None:
+    async def test_put_preserves_the_payload(self, queue: JobQueue, runner: RecordingRunner) -> None:
         payload = '{"text": "\\ud83d \\u0000 ' + "🎭" * 5000 + '"}'
         await queue.put([job(1, payload=payload)])
         await queue.work()
-        await shop.until(lambda: shop.done)
-        assert shop.payloads == [payload]
+        await runner.until(lambda: runner.finished)
+        assert runner.payloads == [payload]
 
-    async def test_the_same_again_is_done_once(self, queue: JobQueue, shop: Workshop) -> None:
-        """Ten times at once, twice in a batch, while it is done, and when it is done."""
-        shop.gate.clear()
+    async def test_put_is_idempotent(self, queue: JobQueue, runner: RecordingRunner) -> None:
+        """Ten times at once, twice in a batch, while the job runs, and after it finished."""
+        runner.gate.clear()
         receipts = await asyncio.gather(*(queue.put([job(1)]) for _ in range(10)))
-        # On PostgreSQL two that are put at the same instant may both take themselves for the first.
+        # On PostgreSQL two calls at the same instant may both report the job as new.
         assert any(receipt.new for receipt in receipts)
         await queue.work()
-        await shop.until(lambda: shop.begun)
+        await runner.until(lambda: runner.started)
         assert (await queue.put([job(1), job(2), job(2)])).new == frozenset(ids(2))
-        shop.gate.set()
-        await shop.until(lambda: len(shop.done) == 2)
+        runner.gate.set()
+        await runner.until(lambda: len(runner.finished) == 2)
         assert await queue.put([job(1)]) == await queue.put([])
         await queue.put([job(3)])
-        await shop.until(lambda: len(shop.done) == 3)
-        assert shop.begun == ids(1, 2, 3)
+        await runner.until(lambda: len(runner.finished) == 3)
+        assert runner.started == ids(1, 2, 3)
 
-    async def test_twenty_wait_and_the_next_is_turned_away(self, queue: JobQueue, shop: Workshop) -> None:
-        """Behind the one that is done; of that lane only, and only what may be turned away."""
-        shop.gate.clear()
+    async def test_put_rejects_limited_jobs_of_a_full_lane(self, queue: JobQueue, runner: RecordingRunner) -> None:
+        """Counted behind the running job; other lanes and unlimited jobs are unaffected."""
+        runner.gate.clear()
         await queue.work()
         await queue.put([job(1, is_limited=True)])
-        await shop.until(lambda: shop.begun)
+        await runner.until(lambda: runner.started)
         refused: list[Job] = []
         for number in range(2, 25):
-            refused += (await queue.put([job(number, is_limited=True)])).refused
+            refused += (await queue.put([job(number, is_limited=True)])).rejected
         assert [each.id for each in refused] == ids(22, 23, 24)
-        assert not (await queue.put([job(30, "another", is_limited=True), job(31)])).refused
-        # One that is there already is not turned away when it comes again.
-        assert not (await queue.put([job(2, is_limited=True)])).refused
-        shop.gate.set()
-        await shop.until(lambda: len(shop.done) == WAITING_LIMIT + 3)
-        assert not (await queue.put([job(22, is_limited=True)])).refused
+        assert not (await queue.put([job(30, "another", is_limited=True), job(31)])).rejected
+        # A stored job is not rejected when it is enqueued again.
+        assert not (await queue.put([job(2, is_limited=True)])).rejected
+        runner.gate.set()
+        await runner.until(lambda: len(runner.finished) == MAX_WAITING + 3)
+        assert not (await queue.put([job(22, is_limited=True)])).rejected
 
-    async def test_no_more_are_taken_in_one_batch(self, queue: JobQueue) -> None:
+    async def test_put_limits_a_lane_within_one_batch(self, queue: JobQueue) -> None:
         receipt = await queue.put([job(number, is_limited=True) for number in range(1, 31)])
-        assert [each.id for each in receipt.refused] == ids(*range(WAITING_LIMIT + 2, 31))
-        assert await queue.depth() == len(receipt.new) == WAITING_LIMIT + 1
+        assert [each.id for each in receipt.rejected] == ids(*range(MAX_WAITING + 2, 31))
+        assert await queue.depth() == len(receipt.new) == MAX_WAITING + 1
 
-    async def test_nor_of_many_at_once(self, queue: JobQueue) -> None:
+    async def test_put_limits_a_lane_across_concurrent_calls(self, queue: JobQueue) -> None:
         receipts = await asyncio.gather(*(queue.put([job(number, is_limited=True)]) for number in range(1, 41)))
-        assert sum(len(receipt.new) for receipt in receipts) == await queue.depth() == WAITING_LIMIT + 1
+        assert sum(len(receipt.new) for receipt in receipts) == await queue.depth() == MAX_WAITING + 1
 
-    async def test_all_of_a_batch_or_nothing(self, queue: JobQueue) -> None:
-        """No database takes a lane of that name."""
+    async def test_put_stores_a_batch_atomically(self, queue: JobQueue) -> None:
+        """No database accepts a lone surrogate as a lane."""
         with contextlib.suppress(StorageError, UnicodeError):
             await queue.put([job(1), job(2, "\ud83d"), job(3)])
         assert await queue.depth() == 0
-        assert not queue._put_here
+        assert not queue._local_jobs
         assert (await queue.put([job(1)])).new == frozenset(ids(1))
 
-    async def test_work_begins_without_a_look_at_the_clock(
-        self, open_queue: OpenQueue, shop: Workshop, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """With a minute between two looks: what is put, what waited behind it, and what was there before."""
-        monkeypatch.setattr(module, "POLL_S", 60.0)
-        async with open_queue() as queue:
+    async def test_put_wakes_the_worker(self, open_queue: OpenQueue, runner: RecordingRunner) -> None:
+        """With a poll interval of a minute: new jobs, their successors, and jobs stored before."""
+        async with open_queue(timing=QueueTiming(poll_s=60.0)) as queue:
             await queue.put([job(1)])
             await queue.work()
-            await shop.until(lambda: len(shop.done) == 1, within_s=5)
+            await runner.until(lambda: len(runner.finished) == 1, within_s=5)
             await queue.put([job(2), job(3), job(4)])
-            await shop.until(lambda: len(shop.done) == 4, within_s=5)
+            await runner.until(lambda: len(runner.finished) == 4, within_s=5)
             for number in range(5, 9):
                 await queue.put([job(number)])
-                await shop.until(lambda number=number: len(shop.done) == number, within_s=5)
+                await runner.until(lambda number=number: len(runner.finished) == number, within_s=5)
 
-    async def test_nothing_is_kept_in_memory_of_what_is_done(self, queue: JobQueue, shop: Workshop) -> None:
+    async def test_finished_jobs_leave_no_state_in_memory(self, queue: JobQueue, runner: RecordingRunner) -> None:
         await queue.put([job(number, f"lane {number % 7}") for number in range(50)])
         await queue.work()
-        await shop.until(lambda: len(shop.done) == 50)
+        await runner.until(lambda: len(runner.finished) == 50)
         await queue.put([job(number, f"lane {number % 7}") for number in range(50)])
         await queue.drain(5)
-        assert not queue._put_here
+        assert not queue._local_jobs
         assert not queue._running
 
-    async def test_bots_that_share_a_database_keep_apart(
-        self, open_queue: OpenQueue, shop: Workshop, queue_url: sa.URL
+    async def test_queues_of_bots_in_one_database_are_separate(
+        self, open_queue: OpenQueue, runner: RecordingRunner, queue_url: sa.URL
     ) -> None:
         async with open_queue(name="inbox-1") as first:
             await first.put([job(number, is_limited=True) for number in range(1, 22)])
         async with open_queue(name="inbox-2") as second:
             await second.work()
             assert await second.depth() == 0
-            assert not (await second.put([job(100, is_limited=True)])).refused
-            await shop.until(lambda: shop.done)
+            assert not (await second.put([job(100, is_limited=True)])).rejected
+            await runner.until(lambda: runner.finished)
             await second.drain(1)
-        assert shop.begun == ids(100)
+        assert runner.started == ids(100)
         assert list(statuses(queue_url).values()).count("ENQUEUED") == 21
 
 
-class TestEnds:
-    """What becomes of the work when the process goes."""
+class TestShutdownAndRecovery:
+    """Unfinished jobs after a shutdown, a crash or a lost reply."""
 
-    async def test_what_runs_is_finished_and_nothing_begins(
-        self, open_queue: OpenQueue, shop: Workshop, queue_url: sa.URL
+    async def test_drain_finishes_running_jobs_and_starts_none(
+        self, open_queue: OpenQueue, runner: RecordingRunner, queue_url: sa.URL
     ) -> None:
-        """Neither its successor, nor what comes after that; the next process does them."""
+        """Neither successors nor new jobs; the next process runs them."""
         async with open_queue() as queue:
-            shop.gate.clear()
+            runner.gate.clear()
             await queue.put([job(1), job(2), job(3, "other")])
             await queue.work()
-            await shop.until(lambda: len(shop.begun) == 2)
+            await runner.until(lambda: len(runner.started) == 2)
             draining = asyncio.create_task(queue.drain(10))
             await asyncio.sleep(0.05)
             await queue.put([job(4, "third")])
-            shop.gate.set()
+            runner.gate.set()
             await draining
-            assert sorted(shop.done) == ids(1, 3)
-            assert sorted(shop.begun) == ids(1, 3)
+            assert sorted(runner.finished) == ids(1, 3)
+            assert sorted(runner.started) == ids(1, 3)
         async with open_queue() as queue:
             await queue.work()
-            await shop.until(lambda: len(shop.done) == 4)
-        assert sorted(shop.begun) == ids(1, 2, 3, 4)
+            await runner.until(lambda: len(runner.finished) == 4)
+        assert sorted(runner.started) == ids(1, 2, 3, 4)
         assert set(statuses(queue_url).values()) == {"SUCCESS"}
 
-    async def test_what_does_not_end_is_handed_back(
-        self, open_queue: OpenQueue, shop: Workshop, queue_url: sa.URL
+    async def test_drain_requeues_jobs_that_exceed_the_timeout(
+        self, open_queue: OpenQueue, runner: RecordingRunner, queue_url: sa.URL
     ) -> None:
-        """At once, with PostgreSQL to any replica; it keeps its place before what waits behind it."""
+        """Immediately, on PostgreSQL for any replica; the job keeps its place in the lane."""
         async with open_queue(replica="one") as queue:
-            shop.gate.clear()
+            runner.gate.clear()
             await queue.put([job(1), job(2)])
             await queue.work()
-            await shop.until(lambda: shop.begun)
+            await runner.until(lambda: runner.started)
             with capture_logs() as logs:
                 await queue.drain(0.05)
-            assert shop.broken_off == ids(1)
-        assert [(entry["event"], entry["jobs"]) for entry in logs] == [("inbox.handed_back", 1)]
+            assert runner.cancelled == ids(1)
+        assert [(entry["event"], entry["jobs"]) for entry in logs] == [("inbox.jobs_interrupted", 1)]
         assert set(statuses(queue_url).values()) == {"ENQUEUED"}
         async with open_queue(replica="two") as queue:
             await queue.work()
-            await shop.until(lambda: len(shop.done) == 2)
-        assert shop.done == ids(1, 2)
+            await runner.until(lambda: len(runner.finished) == 2)
+        assert runner.finished == ids(1, 2)
 
-    async def test_a_restart_takes_up_its_own_work(
-        self, open_queue: OpenQueue, shop: Workshop, queue_url: sa.URL
+    async def test_restart_resumes_its_claimed_jobs(
+        self, open_queue: OpenQueue, runner: RecordingRunner, queue_url: sa.URL
     ) -> None:
-        """What it was doing when it was killed, before what waited behind that."""
+        """The interrupted job runs before its successors."""
         async with open_queue() as queue:
             await queue.put([job(1), job(2)])
-        left_by(queue_url, "local", job(1).id)
+        claim_as(queue_url, "local", job(1).id)
         async with open_queue() as queue:
             await queue.work()
-            await shop.until(lambda: len(shop.done) == 2)
-        assert shop.done == ids(1, 2)
+            await runner.until(lambda: len(runner.finished) == 2)
+        assert runner.finished == ids(1, 2)
 
-    async def test_the_work_of_a_dead_replica_is_put_back(
-        self, queue: JobQueue, shop: Workshop, queue_url: sa.URL
+    async def test_recover_requeues_jobs_of_a_dead_replica(
+        self, queue: JobQueue, runner: RecordingRunner, queue_url: sa.URL
     ) -> None:
-        """Till then its lanes wait, and no others do."""
+        """Only lanes with a claimed job wait until then."""
         await queue.put([job(1), job(2), job(3, "other")])
-        left_by(queue_url, "dead", job(1).id)
+        claim_as(queue_url, "dead", job(1).id)
         await queue.work()
-        await shop.until(lambda: shop.done)
+        await runner.until(lambda: runner.finished)
         await queue.put([job(4, "other")])
-        await shop.until(lambda: len(shop.done) == 2)
-        assert shop.done == ids(3, 4)
+        await runner.until(lambda: len(runner.finished) == 2)
+        assert runner.finished == ids(3, 4)
         assert await queue.recover("another one") == 0
         assert await queue.recover("dead") == 1
-        await shop.until(lambda: len(shop.done) == 4)
-        assert shop.done[2:] == ids(1, 2)
+        await runner.until(lambda: len(runner.finished) == 4)
+        assert runner.finished[2:] == ids(1, 2)
         assert await queue.recover("dead") == 0
 
-    async def test_a_claim_whose_answer_was_lost_is_put_back(self, queue: JobQueue, shop: Workshop) -> None:
-        """The database carried it out and nobody heard of that: without a look at it, its lane would wait for ever."""
-        lost = lose_the_answer_to_a_claim(queue)
+    async def test_requeue_orphans_finds_a_claim_whose_reply_was_lost(
+        self, queue: JobQueue, runner: RecordingRunner
+    ) -> None:
+        """Without the scan, a committed claim that the process never learned of blocks its lane for ever."""
+        lost = lose_claim_reply(queue)
         await queue.put([job(1), job(2)])
         await queue.work()
         await lost.wait()
-        shop.gate.clear()
-        assert await queue.put_back_strays() == 0, "it may be about to begin"
-        await the_loop_comes_round(queue)
-        assert await queue.put_back_strays() == 1
-        await shop.until(lambda: shop.begun == ids(1))
+        runner.gate.clear()
+        assert await queue.requeue_orphans() == 0, "the job may be about to start"
+        await complete_iterations(queue)
+        assert await queue.requeue_orphans() == 1
+        await runner.until(lambda: runner.started == ids(1))
 
-        # What is being done is no stray.
+        # A running job is no orphan.
         for _ in range(2):
-            await the_loop_comes_round(queue)
-            assert await queue.put_back_strays() == 0
-        shop.gate.set()
-        await shop.until(lambda: shop.done == ids(1, 2))
+            await complete_iterations(queue)
+            assert await queue.requeue_orphans() == 0
+        runner.gate.set()
+        await runner.until(lambda: runner.finished == ids(1, 2))
 
-    async def test_an_end_that_the_database_did_not_take_is_noted_later(self, queue: JobQueue, shop: Workshop) -> None:
-        """What was done is not done again, and the next of its lane begins."""
-        lose_ends(queue)
+    async def test_requeue_orphans_records_a_lost_outcome_without_a_second_run(
+        self, queue: JobQueue, runner: RecordingRunner
+    ) -> None:
+        """The lane continues."""
+        lose_outcomes(queue)
         with capture_logs() as logs:
             await queue.put([job(1), job(2)])
             await queue.work()
-            await until(lambda: [entry for entry in logs if entry["event"] == "inbox.end_not_noted"])
-        assert shop.begun == ids(1)
-        assert await queue.put_back_strays() == 1
-        await shop.until(lambda: shop.done == ids(1, 2))
-        assert shop.begun == ids(1, 2)
+            await until(lambda: [entry for entry in logs if entry["event"] == "inbox.outcome_not_recorded"])
+        assert runner.started == ids(1)
+        assert await queue.requeue_orphans() == 1
+        await runner.until(lambda: runner.finished == ids(1, 2))
+        assert runner.started == ids(1, 2)
 
-    async def test_what_other_programs_keep_in_the_same_tables_is_theirs(
-        self, open_queue: OpenQueue, shop: Workshop, queue_url: sa.URL
+    async def test_purge_spares_other_queues(
+        self, open_queue: OpenQueue, runner: RecordingRunner, queue_url: sa.URL
     ) -> None:
-        """Several bots may share a database, and other programs of the library."""
+        """Other bots and other DBOS applications may share the tables."""
         async with open_queue(name="theirs") as queue:
             await queue.put([job(1)])
             await queue.work()
-            await shop.until(lambda: shop.done)
+            await runner.until(lambda: runner.finished)
         async with open_queue() as queue:
             assert await queue.purge(SystemClock().now() + timedelta(minutes=1)) == 0
         assert statuses(queue_url) == {job(1).id: "SUCCESS"}
 
-    async def test_what_is_done_and_old_is_deleted(self, queue: JobQueue, shop: Workshop, queue_url: sa.URL) -> None:
-        """And nothing else, so many at a time."""
-        shop.failing = set(ids(2))
+    async def test_purge_deletes_finished_jobs_in_batches(
+        self, queue: JobQueue, runner: RecordingRunner, queue_url: sa.URL
+    ) -> None:
+        """Unfinished jobs stay."""
+        runner.failing = set(ids(2))
         await queue.put([job(number, f"lane {number}") for number in (1, 2, 3)])
         await queue.work()
-        await shop.until(lambda: len(shop.done) == 2 and not shop.at_once.total())
-        shop.gate.clear()
+        await runner.until(lambda: len(runner.finished) == 2 and not runner.running.total())
+        runner.gate.clear()
         await queue.put([job(4), job(5)])
-        await shop.until(lambda: job(4).id in shop.begun)
+        await runner.until(lambda: job(4).id in runner.started)
         now = SystemClock().now()
         await until(lambda: not set(ids(1, 2, 3)) & {id_ for id_, st in statuses(queue_url).items() if st == "PENDING"})
         assert await queue.purge(now - timedelta(minutes=1)) == 0
@@ -336,18 +340,18 @@ class TestEnds:
         assert [await queue.purge(later, limit=2) for _ in range(3)] == [2, 1, 0]
         assert sorted(statuses(queue_url)) == ids(4, 5)
 
-    async def test_a_database_that_is_gone_says_so_in_one_line(self) -> None:
-        queue = JobQueue(sync_url("postgresql://nobody@127.0.0.1:1/nothing"), "x", "x", Workshop().run)
+    async def test_start_reports_an_unreachable_database(self) -> None:
+        queue = JobQueue(sync_url("postgresql://nobody@127.0.0.1:1/nothing"), "x", "x", RecordingRunner().run)
         with pytest.raises(StartupError, match="the inbox cannot be opened in its database"):
             await queue.start()
 
 
 class TestReplicas:
-    """Several processes on one PostgreSQL."""
+    """Several processes on one PostgreSQL database."""
 
-    async def test_starts_on_an_empty_database_beside_a_transaction_of_its_own(self, postgres_url: str) -> None:
-        """Its tables get indexes that wait for every transaction, and one here ends only while the event loop runs."""
-        queue = JobQueue(sync_url(postgres_url), "x", "x", Workshop().run)
+    async def test_start_does_not_deadlock_with_an_open_transaction(self, postgres_url: str) -> None:
+        """Creating indexes waits for all transactions; one of this process ends only while its event loop runs."""
+        queue = JobQueue(sync_url(postgres_url), "x", "x", RecordingRunner().run)
         engine = create_async_engine(postgres_url, isolation_level="REPEATABLE READ")
         try:
             async with engine.connect() as connection:
@@ -363,13 +367,13 @@ class TestReplicas:
             await engine.dispose()
             await queue.close()
 
-    async def test_start_at_once_on_an_empty_database_and_share_the_work(self, postgres_url: str) -> None:
-        """Each puts the same jobs; each job is done once, lanes keep their order, and no lane is done twice at once."""
+    async def test_replicas_share_the_work(self, postgres_url: str) -> None:
+        """All start at once on an empty database and enqueue the same jobs: each runs once, lanes keep their order."""
         jobs = [[f"job-{number:04d}", f"lane {number % 12}", number + 1, False] for number in range(120)]
         async with queue_processes(postgres_url, "one", "two", "three") as replicas:
             for each in replicas:
                 each.tell(work=0.02)
-            # One of each lane at a time, so that everybody hears of something to do.
+            # One job per lane at a time, so that every replica gets some.
             for first in range(0, len(jobs), 12):
                 for each in replicas:
                     each.tell(put=jobs[first : first + 12])
@@ -389,7 +393,7 @@ class TestReplicas:
             for before, after in pairwise(of_lane):
                 assert before["ended"] <= after["begun"]
 
-    async def test_together_put_no_more_into_a_lane_than_one_alone(self, postgres_url: str) -> None:
+    async def test_replicas_share_the_capacity_of_a_lane(self, postgres_url: str) -> None:
         async with queue_processes(postgres_url, "one", "two") as replicas:
             for number in range(30):
                 for which, each in enumerate(replicas):
@@ -398,47 +402,47 @@ class TestReplicas:
             for _ in range(30):
                 taken += sum([(await each.hear("new"))["new"] for each in replicas])
             await ended(replicas)
-        assert taken == WAITING_LIMIT + 1
+        assert taken == MAX_WAITING + 1
 
-    async def test_a_database_that_restarts_loses_nothing(self, postgres: PostgresServer, postgres_url: str) -> None:
-        shop = Workshop()
-        queue = JobQueue(sync_url(postgres_url), "inbox", "one", shop.run)
+    async def test_queue_survives_a_database_restart(self, postgres: PostgresServer, postgres_url: str) -> None:
+        runner = RecordingRunner()
+        queue = JobQueue(sync_url(postgres_url), "inbox", "one", runner.run)
         await queue.start()
         try:
             await queue.work()
-            shop.gate.clear()
+            runner.gate.clear()
             await queue.put([job(1), job(2)])
-            await shop.until(lambda: shop.begun)
+            await runner.until(lambda: runner.started)
             await asyncio.to_thread(postgres.stop)
             try:
                 with pytest.raises(StorageError):
                     await queue.put([job(3)])
             finally:
                 await asyncio.to_thread(postgres.start)
-            shop.gate.set()
+            runner.gate.set()
             await queue.put([job(3)])
-            await shop.until(lambda: len(shop.done) == 3)
-            assert shop.done == ids(1, 2, 3)
+            await runner.until(lambda: len(runner.finished) == 3)
+            assert runner.finished == ids(1, 2, 3)
         finally:
             await queue.drain(5)
             await queue.close()
 
-    async def test_a_shutdown_does_not_wait_for_a_database_that_is_gone(
+    async def test_shutdown_does_not_wait_for_an_unreachable_database(
         self, postgres: PostgresServer, postgres_url: str
     ) -> None:
-        shop = Workshop()
-        queue = JobQueue(sync_url(postgres_url), "inbox", "one", shop.run)
+        runner = RecordingRunner()
+        queue = JobQueue(sync_url(postgres_url), "inbox", "one", runner.run)
         await queue.start()
         await queue.work()
-        shop.gate.clear()
+        runner.gate.clear()
         await queue.put([job(1)])
-        await shop.until(lambda: shop.begun)
+        await runner.until(lambda: runner.started)
         await asyncio.to_thread(postgres.stop)
         try:
             with capture_logs() as logs:
                 async with asyncio.timeout(20):
                     await queue.drain(0.1)
                     await queue.close()
-            assert "inbox.not_handed_back" in {entry["event"] for entry in logs}
+            assert "inbox.requeue_failed" in {entry["event"] for entry in logs}
         finally:
             await asyncio.to_thread(postgres.start)

@@ -1,4 +1,4 @@
-"""A job that one process after the other hands back at its shutdown is no poison."""
+"""A job that repeated shutdowns requeue is not mistaken for one that crashes the process."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,35 +14,35 @@ from services.inbox.album_parts import AlbumParts
 from services.inbox.crash_counts import CrashCounter
 from services.inbox.dbos_queue import JobQueue
 from services.inbox.dead_letters import DeadLetters
-from services.inbox.inbox import ALONE, TOGETHER, Inbox
+from services.inbox.inbox import MAX_ISOLATED_RUNS, MAX_SHARED_RESTARTS, Inbox
 from services.inbox.job import Job
 from services.inbox.sent_messages import SentMessages
 
-LIVES = 1 + TOGETHER + ALONE + 2
-"""More than a job has that the process dies over."""
+STARTS = 1 + MAX_SHARED_RESTARTS + MAX_ISOLATED_RUNS + 2
+"""More starts than a crashing job gets."""
 
 
-class Patient:
-    """Does jobs when the gate is open."""
+class GatedHandler:
+    """Finishes jobs once its gate is open."""
 
     def __init__(self) -> None:
-        self.begun = asyncio.Event()
+        self.started = asyncio.Event()
         self.gate = asyncio.Event()
-        self.done = asyncio.Event()
+        self.finished = asyncio.Event()
 
-    async def do(self, job: Job) -> None:
+    async def handle(self, job: Job) -> None:
         del job
-        self.begun.set()
+        self.started.set()
         await self.gate.wait()
-        self.done.set()
+        self.finished.set()
 
-    async def apologise(self, job: Job, error: Exception | None) -> None:
+    async def notify_failure(self, job: Job, error: Exception | None) -> None:
         raise AssertionError(f"{job.id} was given up: {error!r}")
 
 
 @asynccontextmanager
-async def life(database: Database, path: Path) -> AsyncIterator[Inbox]:
-    """The inbox as one process has it; at the end everything is handed back at once."""
+async def open_inbox(database: Database, path: Path) -> AsyncIterator[Inbox]:
+    """Open the inbox as a process does; on exit unfinished jobs are requeued at once."""
     clock = SystemClock()
     inbox = Inbox(
         lambda run: JobQueue(URL.create("sqlite", database=str(path)), "inbox-1", "local", run),
@@ -61,18 +61,18 @@ async def life(database: Database, path: Path) -> AsyncIterator[Inbox]:
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_shutdowns_do_not_count_against_a_job(database: Database, tmp_path: Path) -> None:
-    """However many there were, the next process does it, beside others."""
-    async with life(database, tmp_path / "inbox.db") as inbox:
+async def test_shutdowns_are_not_counted_as_crashes(database: Database, tmp_path: Path) -> None:
+    """After any number of shutdowns the next process runs the job, concurrently with others."""
+    async with open_inbox(database, tmp_path / "inbox.db") as inbox:
         await inbox.put([Job("tg-1-1", "lane", 1, "{}")])
-    for _ in range(LIVES):
-        worker = Patient()
-        async with life(database, tmp_path / "inbox.db") as inbox:
-            await inbox.work(worker)
-            await asyncio.wait_for(worker.begun.wait(), 10)
-    worker = Patient()
-    worker.gate.set()
-    async with life(database, tmp_path / "inbox.db") as inbox:
-        await inbox.work(worker)
-        await asyncio.wait_for(worker.done.wait(), 10)
+    for _ in range(STARTS):
+        handler = GatedHandler()
+        async with open_inbox(database, tmp_path / "inbox.db") as inbox:
+            await inbox.work(handler)
+            await asyncio.wait_for(handler.started.wait(), 10)
+    handler = GatedHandler()
+    handler.gate.set()
+    async with open_inbox(database, tmp_path / "inbox.db") as inbox:
+        await inbox.work(handler)
+        await asyncio.wait_for(handler.finished.wait(), 10)
         assert await inbox.dead_letters.newest() == []

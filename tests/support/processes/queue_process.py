@@ -56,7 +56,7 @@ async def _serve(url: str, replica: str) -> None:
         if "put" in command:
             jobs = [Job(id_, lane, priority, "{}", limited) for id_, lane, priority, limited in command["put"]]
             receipt = await queue.put(jobs)
-            _say(new=len(receipt.new), refused=len(receipt.refused))
+            _say(new=len(receipt.new), rejected=len(receipt.rejected))
         elif "work" in command:
             pause_s = command["work"]
             await queue.work()

@@ -12,12 +12,9 @@ from bot.telegram.delivery.delivery import CHATS_KEPT, TRIES, TYPING_PER_S, Deli
 from bot.telegram.markdown.render import Rendered, render
 from core.db.database import Database
 from services.inbox.sent_messages import SentMessages
-from tests.services.chat.conftest import file, migrated
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
-
-__all__ = ["file", "migrated"]
 
 T = TypeVar("T")
 
@@ -552,7 +549,7 @@ async def test_what_a_job_said_it_does_not_say_twice(
     texts = ["one"], ["one", "two"]
     for lines in texts:
         delivery = Delivery(traffic.bot, clock, said)
-        with said.by("job"):
+        with said.sent_by("job"):
             for line in lines:
                 sent_now = await delivery.send(PERSON, render(line))
                 assert sent_now is not None
@@ -567,9 +564,9 @@ async def test_what_could_not_be_said_is_said_when_the_job_is_done_again(
 ) -> None:
     delivery = Delivery(traffic.bot, clock, said)
     server.fail("sendMessage", status=400, description="Bad Request: message is too long")
-    with said.by("job"):
+    with said.sent_by("job"):
         assert await delivery.send(PERSON, render("one")) is None
-    with said.by("job"):
+    with said.sent_by("job"):
         assert await delivery.send(PERSON, render("one")) is not None
     assert server.chat(PERSON).texts() == ["one"]
 
@@ -585,7 +582,7 @@ async def test_a_job_says_it_once_also_where_the_group_moved(
     places: list[Sent | None] = []
     for _ in range(2):
         delivery = Delivery(traffic.bot, clock, said)
-        with said.by("job"):
+        with said.sent_by("job"):
             places.append(await delivery.send(GROUP, render("one")))
     assert server.chat(-200).texts() == ["one"]
     assert places[0] is not None

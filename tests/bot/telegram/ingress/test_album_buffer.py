@@ -1,7 +1,7 @@
 """Which parts of a group's album are stored, and when."""
 
 from bot.telegram.ingress.album_buffer import ALBUMS_KEPT, FORGOTTEN_AFTER_S, AlbumBuffer
-from services.inbox.album_parts import MOST_PARTS
+from services.inbox.album_parts import MAX_PARTS
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.messages import GROUP, message
 
@@ -39,7 +39,7 @@ def test_albums_of_two_chats_are_apart_whatever_their_name(clock: ManualClock) -
 
 def test_a_part_that_comes_twice_is_one(clock: ManualClock) -> None:
     albums = AlbumBuffer(clock)
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_PARTS):
         joined(albums, 1)
     assert joined(albums, 2, is_wanted=True) == [1, 2]
 

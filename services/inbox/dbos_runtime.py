@@ -1,0 +1,187 @@
+"""Adapter of the DBOS library: the only module that imports it.
+
+DBOS polls; here a wakeup ends the pause of its worker loop, so that jobs start within milliseconds while an idle
+process polls once a second. That loop, and a switch that disables endless retries, are private to the library: its
+minor version is pinned, and tests/services/inbox/test_dbos_contract.py fails when they change.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from core.db.driver_errors import describe_storage_error
+from core.errors import StartupError
+from services.inbox.job import Job
+from services.inbox.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient
+    from dbos._dbos import DBOS
+
+log = structlog.get_logger()
+
+WORKFLOW = "job"
+APP_VERSION = "1"
+"""Constant, so that jobs of an older release are executed by a newer one."""
+EXECUTOR_THREADS = 16
+CONCURRENCY = {"sqlite": 5000, "postgresql": 1000}
+"""Jobs that a process runs at once. Beyond that they wait, on PostgreSQL for any replica with capacity."""
+
+Execute = Callable[[Job], Awaitable[None]]
+
+
+class DBOSRuntime:
+    """One DBOS instance with one queue; the library allows one instance per process.
+
+    Args:
+        engine: opens the database; `destroy` disposes of it.
+        queue: name of the queue.
+        replica: executor id of this process.
+    """
+
+    def __init__(self, engine: sa.Engine, queue: str, replica: str) -> None:
+        self.wakeup = Wakeup()
+        self._engine = engine
+        self._queue = queue
+        self._replica = replica
+        self._client: DBOSClient
+        self._dbos: DBOS
+        self._worker: threading.Thread | None = None
+
+    async def launch(self, execute: Execute) -> None:
+        """Migrate the tables of DBOS and accept jobs; nothing runs before `start_worker`.
+
+        Args:
+            execute: runs a job in the task of its workflow, on the current event loop.
+
+        Raises:
+            StartupError: the database cannot be used.
+        """
+        _silence_library()
+        from dbos import DBOS, DBOSClient  # noqa: PLC0415 - 0.5 s that the console does not need
+
+        async def job(lane: str, priority: int, payload: str) -> None:
+            if DBOS.workflow_id is None:
+                raise RuntimeError("a job must run as a workflow")
+            await execute(Job(DBOS.workflow_id, lane, priority, payload))
+
+        try:
+            self._dbos = DBOS(
+                config={
+                    "name": "understudy",
+                    "system_database_url": self._engine.url.render_as_string(hide_password=False),
+                    "system_database_engine": self._engine,
+                    "application_version": APP_VERSION,
+                    "executor_id": self._replica,
+                    "max_executor_threads": EXECUTOR_THREADS,
+                    "log_level": "WARNING",
+                    "use_listen_notify": False,
+                    # Unused notifications: their thread only sleeps, and a shutdown waits for it to wake.
+                    "notification_listener_polling_interval_sec": 0.1,
+                }
+            )
+            DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)(job)
+            DBOS.listen_queues([])
+            # In a thread: creating an index waits for all transactions, and one of this process could not end while
+            # the event loop is blocked.
+            await asyncio.to_thread(DBOS.launch)
+            # Run jobs on the current event loop.
+            self._dbos._background_event_loop.set_main_loop()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            # Otherwise the library retries for ever in shared threads, with pauses of up to 90 s. The orphan scan
+            # finds the outcomes that could not be recorded.
+            self._dbos._sys_db._retry_connection_errors = False  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            self._client = DBOSClient(system_database_engine=self._engine)
+        except (SQLAlchemyError, OSError) as error:
+            await self.destroy()
+            raise StartupError(
+                f"the inbox cannot be opened in its database: {describe_storage_error(error)}"
+            ) from error
+
+    async def start_worker(self, poll_s: float) -> None:
+        """Start the thread that claims jobs, at the latest `poll_s` after they were enqueued elsewhere."""
+        from dbos import DBOS  # noqa: PLC0415 - already loaded
+        from dbos._queue import queue_worker_thread  # noqa: PLC0415 - private, see the module docstring
+
+        queue = await asyncio.to_thread(
+            lambda: DBOS.register_queue(
+                self._queue,
+                partition_concurrency=1,
+                worker_concurrency=CONCURRENCY[self._engine.url.get_backend_name()],
+                polling_interval_sec=poll_s,
+                on_conflict="always_update",
+            )
+        )
+        arguments = (self.wakeup, self._dbos, queue)
+        self._worker = threading.Thread(target=queue_worker_thread, args=arguments, name="inbox", daemon=True)
+        self._worker.start()
+        self.wakeup.notify()
+
+    async def stop_worker(self, timeout_s: float) -> None:
+        """Stop claiming jobs. Safe to call twice."""
+        self.wakeup.set()
+        if self._worker is not None:
+            worker, self._worker = self._worker, None
+            await asyncio.to_thread(worker.join, timeout_s)
+            if worker.is_alive():
+                # Blocked on an unreachable database, where it has nothing to claim.
+                log.warning("inbox.worker_stuck")
+
+    async def destroy(self) -> None:
+        """Stop the library and close its database connections."""
+        from dbos import DBOS  # noqa: PLC0415 - already loaded
+
+        # In a thread, since the library's threads may need the event loop before they end.
+        await asyncio.to_thread(lambda: DBOS.destroy(destroy_registry=True))
+        self._engine.dispose()
+
+    def tasks(self) -> set[asyncio.Task[None]]:
+        """Return the tasks of claimed jobs, including those about to start."""
+        return set(self._dbos._workflow_tasks)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def active_ids(self) -> set[str]:
+        """Return the ids of started jobs whose outcome is not settled."""
+        return set(self._dbos._active_workflows_set.activeList())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def enqueue(self, connection: sa.Connection, job: Job) -> None:
+        """Insert a job in the transaction of a connection."""
+        from dbos import WorkflowSerializationFormat  # noqa: PLC0415 - already loaded
+
+        self._client.enqueue_in_transaction(
+            connection,
+            {
+                "queue_name": self._queue,
+                "workflow_name": WORKFLOW,
+                "workflow_id": job.id,
+                "queue_partition_key": job.lane,
+                "priority": job.priority,
+                "app_version": APP_VERSION,
+                # Instead of the default, pickle: stored data must never execute as code.
+                "serialization_type": WorkflowSerializationFormat.PORTABLE,
+            },
+            job.lane,
+            job.priority,
+            job.payload,
+        )
+
+    def delete(self, job_ids: Sequence[str]) -> None:
+        """Delete jobs with their inputs and outputs. Blocks."""
+        self._client.delete_workflows(list(job_ids))
+
+
+def _silence_library() -> None:
+    logger = logging.getLogger("dbos")
+    if not logger.handlers:
+        # Without a handler the library writes to the terminal.
+        logger.addHandler(logging.NullHandler())
+        logger.addFilter(_quotes_no_message)
+
+
+def _quotes_no_message(record: logging.LogRecord) -> bool:
+    """Drop the library's record of a cancelled job, which quotes the job's payload."""
+    return not str(record.msg).startswith("Asyncio task cancelled")
