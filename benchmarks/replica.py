@@ -14,6 +14,7 @@ from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.shared_state import SharedRouting
+from services.moderation.domain.verdict import Verdict
 
 AGENT = Agent(instructions="Answer in a few words.")
 
@@ -49,7 +50,7 @@ class Replica:
         self.shared = SharedRouting(self.redis, prefix or f"bench-{time.monotonic_ns()}", SystemClock())
         self.fallback = LLMProviderFallback(providers, self.shared, SystemClock())
         self.builder = ModelBuilder()
-        self.models = LLMModelFactory(self.fallback, self.builder)
+        self.models = LLMModelFactory(self.fallback, self.builder, Verdict)
 
     async def __aenter__(self) -> Self:
         await self.shared.start()

@@ -37,6 +37,7 @@ from services.llm.routing.load_shedding import LoadShedding
 from services.llm.routing.metrics import ProviderMetrics
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.tracing import AttemptSpans
+from services.moderation.domain.verdict import Verdict
 from services.preferences import PreferenceStore
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
@@ -64,7 +65,7 @@ class LLMServices:
     fallback: LLMProviderFallback
     builder: ModelBuilder
     catalog: Catalog
-    models: LLMModelFactory
+    models: LLMModelFactory[Verdict]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
         fallback.watch(AttemptSpans(tracing.tracer).note)
     builder = ModelBuilder(clock)
     stack.push_async_callback(builder.aclose)
-    return LLMServices(fallback, builder, Catalog(builder.http_client), LLMModelFactory(fallback, builder))
+    return LLMServices(fallback, builder, Catalog(builder.http_client), LLMModelFactory(fallback, builder, Verdict))
 
 
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:
@@ -179,7 +180,8 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     await namer.start()
     stack.push_async_callback(namer.close)
     service = ChatService(
-        agents=AgentFactory(llm.models, tracing.provider if tracing.on else None),
+        agents=AgentFactory(tracing.provider if tracing.on else None),
+        models=llm.models,
         stores=stores,
         texts=infra.texts,
         clock=clock,

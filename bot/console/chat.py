@@ -12,7 +12,7 @@ from core.messages import ChatKind, ConversationKey, Incoming, Speaker, Surface
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService
 from services.chat.store.conversation import Turn
-from services.llm.routing.attempts import ModelChoice
+from services.llm.request import ModelChoice
 
 KEY = ConversationKey(Surface.CONSOLE, 0)
 USER_ID = 0

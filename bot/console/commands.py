@@ -15,7 +15,7 @@ from services.chat.store.turns import TurnStore
 from services.consent import Consent
 from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.providers.probe import ProbeResult, probe_providers
-from services.llm.routing.attempts import ModelChoice
+from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
 from services.preferences import PreferenceStore
 

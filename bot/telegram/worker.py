@@ -23,7 +23,7 @@ from core.messages import Incoming
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
 from services.inbox.job import Job
-from services.llm.routing.attempts import ModelChoice
+from services.llm.request import ModelChoice
 from services.moderation.pipeline import ModerationOutcome
 
 log = structlog.get_logger()

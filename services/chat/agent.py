@@ -1,4 +1,4 @@
-"""The chat agent: its instructions, its tools, and its model from the fallback service."""
+"""The chat agent: its instructions and its tools."""
 
 import pydantic_ai
 from opentelemetry.trace import TracerProvider
@@ -8,10 +8,6 @@ from pydantic_ai.usage import UsageLimits
 
 from core.messages import ChatKind
 from services.chat.tools import TurnContext, equip
-from services.llm.models.factory import LLMModelFactory
-from services.llm.models.routed import RoutedModel
-from services.llm.models.streams import Listener
-from services.llm.routing.attempts import ModelChoice
 
 LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
 """Limits of one turn: requests of the tool loop, and tool calls."""
@@ -29,17 +25,15 @@ PRIVATE = "This is a private chat with {name}."
 
 
 class AgentFactory:
-    """Creates the agent and the model of each turn.
+    """Creates the agent; each turn brings its model.
 
     Args:
-        models: creates models that go through the fallback service.
         spans: receives the library's spans, without message texts; None disables them.
     """
 
-    def __init__(self, models: LLMModelFactory, spans: TracerProvider | None = None) -> None:
+    def __init__(self, spans: TracerProvider | None = None) -> None:
         # The library would print a banner at its first run, in the middle of a console chat.
         pydantic_ai.BANNER_ENABLED = False
-        self._models = models
         self._agent = _agent()
         if spans is not None:
             self._agent.instrument = InstrumentationSettings(
@@ -50,31 +44,6 @@ class AgentFactory:
     def agent(self) -> Agent[TurnContext, str]:
         """The agent. It is stateless between runs, so all turns share one."""
         return self._agent
-
-    def model(
-        self,
-        choice: ModelChoice | None,
-        *,
-        local_only: bool = False,
-        speaker: str | None = None,
-        listener: Listener | None = None,
-        chat: str | None = None,
-    ) -> RoutedModel:
-        """The model of one turn.
-
-        Args:
-            choice: the user's choice of a provider, if any.
-            local_only: the chat has not agreed to remote providers.
-            speaker: who is answered, such as `telegram:123`.
-            listener: hears the text as it comes.
-            chat: where, such as `telegram:-100`.
-
-        Raises:
-            UnknownProvider: the choice is not a configured provider.
-        """
-        return self._models.create_llm_model_with_fallback(
-            "chat", force_provider=choice, local_only=local_only, speaker=speaker, chat=chat, listener=listener
-        )
 
 
 def _agent() -> Agent[TurnContext, str]:

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
+from pydantic import BaseModel
 from pydantic_ai import Agent, AgentRun
 from pydantic_ai.messages import (
     BinaryContent,
@@ -30,9 +31,10 @@ from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import Beginning, ThreadNamer
 from services.chat.tools import TurnContext
+from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.models.provenance import last_provenance
 from services.llm.models.routed import RoutedModel
-from services.llm.routing.attempts import ModelChoice
+from services.llm.request import ModelChoice, RequestSpec
 from services.preferences import ChatPreferences, PreferenceStore
 
 log = structlog.get_logger()
@@ -89,6 +91,7 @@ class ChatService:
         self,
         *,
         agents: AgentFactory,
+        models: LLMModelFactory[BaseModel],
         stores: ChatStores,
         texts: Texts,
         clock: Clock,
@@ -99,6 +102,7 @@ class ChatService:
         namer: ThreadNamer | None = None,
     ) -> None:
         self._agents = agents
+        self._models = models
         self._stores = stores
         self._texts = texts
         self._clock = clock
@@ -275,15 +279,19 @@ class ChatService:
         choice = run.choice
         if choice is None and run.preference.provider is not None:
             choice = ModelChoice(run.preference.provider, run.preference.model)
-        local_only = self._is_local_only(run)
-        speaker = run.incoming.user_ref
-        chat = run.incoming.key.chat_ref
+        spec = RequestSpec(
+            CHAT,
+            user=run.incoming.user_ref,
+            chat=run.incoming.key.chat_ref,
+            choice=choice,
+            local_only=self._is_local_only(run),
+        )
         try:
-            return self._agents.model(choice, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
+            return self._models.create_routed_model(spec, listener=run.reply)
         except UnknownProvider as error:
             # A stored choice may no longer be configured.
             log.info("turn.choice_unavailable", provider=error.provider)
-            return self._agents.model(None, local_only=local_only, speaker=speaker, chat=chat, listener=run.reply)
+            return self._models.create_routed_model(replace(spec, choice=None), listener=run.reply)
 
     def _is_local_only(self, run: _TurnRun) -> bool:
         # Also while the database is unavailable: a failure on our side must not send messages out.

@@ -7,6 +7,7 @@ from typing import Protocol
 import structlog
 
 from core.errors import ProviderError, StorageError
+from core.messages import ChatRef
 from services.chat.store.conversation import Thread
 from services.llm.models.name_generator import NameGenerator, first_words
 
@@ -43,7 +44,7 @@ class NameModelFactory(Protocol):
     """Creates the models that generate names."""
 
     def create_name_generator_model(
-        self, language: str | None, max_length: int, *, local_only: bool = False, chat: str | None = None
+        self, language: str | None, max_length: int, *, local_only: bool = False, chat: ChatRef | None = None
     ) -> NameGenerator:
         """Create a model that names conversations."""
         ...

@@ -20,8 +20,10 @@ from services.chat.service import ChatService, ChatStores
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
-from services.llm.routing.attempts import ModelChoice
+from services.llm.models.factory import LLMModelFactory
+from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
+from services.moderation.domain.verdict import Verdict
 from services.preferences import PreferenceStore
 from tests.support.clock import ManualClock
 from tests.support.fake_llm.server import RecordedRequest
@@ -54,7 +56,7 @@ class ChatHarness:
 
     chat: ChatService
     stores: ChatStores
-    agents: AgentFactory
+    models: LLMModelFactory[Verdict]
     fallback: LLMProviderFallback
     clock: ManualClock
     database: Database
@@ -107,12 +109,13 @@ async def chat_harness(
             stores = ChatStores(
                 TurnStore(database, clock), notes or Notes(database, clock), PreferenceStore(database, clock)
             )
-            agents = AgentFactory(replica.factory)
+            agents = AgentFactory()
             if titled:
                 namer = ThreadNamer(stores.threads, replica.factory)
                 await namer.start()
             chat = ChatService(
                 agents=agents,
+                models=replica.factory,
                 stores=stores,
                 texts=Texts(strict=True),
                 clock=clock,
@@ -122,7 +125,7 @@ async def chat_harness(
                 namer=namer,
             )
             try:
-                yield ChatHarness(chat, stores, agents, replica.fallback, clock, database)
+                yield ChatHarness(chat, stores, replica.factory, replica.fallback, clock, database)
             finally:
                 if namer is not None:
                     await namer.close()

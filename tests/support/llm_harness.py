@@ -23,11 +23,13 @@ from core.config.providers import ProviderKind
 from core.config.settings import ProviderSettings
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
-from services.llm.routing.attempts import ModelChoice, RoutingLimits
+from services.llm.request import ModelChoice, RequestSpec
+from services.llm.routing.attempts import RoutingLimits
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.load_shedding import LoadShedding
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.usage.report import UsageMeter
+from services.moderation.domain.verdict import Verdict
 from tests.support.clock import ManualClock
 from tests.support.fake_llm.server import LLMServer
 
@@ -90,7 +92,7 @@ class LLMHarness:
     clock: ManualClock
     shared: SharedRouting
     fallback: LLMProviderFallback
-    factory: LLMModelFactory
+    factory: LLMModelFactory[Verdict]
     shedding: LoadShedding
 
     async def ask(
@@ -103,9 +105,9 @@ class LLMHarness:
         local_only: bool = False,
     ) -> ModelResponse:
         """One request; a streamed one is read to its end."""
-        model = self.factory.create_llm_model_with_fallback(
-            "test", force_provider=choice, speaker=speaker, local_only=local_only
-        )
+        chosen = ModelChoice(choice) if isinstance(choice, str) else choice
+        spec = RequestSpec("test", user=speaker, choice=chosen, local_only=local_only)
+        model = self.factory.create_routed_model(spec)
         if not streamed:
             return await model_request(model, messages or HELLO)
         async with model_request_stream(model, messages or HELLO) as stream:
@@ -159,7 +161,7 @@ async def bench(
     builder = ModelBuilder()
     builder._tls = _tls()
     try:
-        yield LLMHarness(clock, shared, fallback, LLMModelFactory(fallback, builder), shedding)
+        yield LLMHarness(clock, shared, fallback, LLMModelFactory(fallback, builder, Verdict), shedding)
     finally:
         await builder.aclose()
         await shedding.close()

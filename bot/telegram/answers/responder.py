@@ -18,7 +18,7 @@ from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService
 from services.chat.store.conversation import Turn
 from services.chat.store.turns import TurnStore
-from services.llm.routing.attempts import ModelChoice
+from services.llm.request import ModelChoice
 
 log = structlog.get_logger()
 

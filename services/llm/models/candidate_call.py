@@ -8,7 +8,7 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from services.llm.models.streams import emptiness, failed_end, is_answer
-from services.llm.routing.attempts import Candidate
+from services.llm.request import Candidate
 from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer
 
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from pydantic_ai.messages import InstructionPart, ModelMessage, ModelRequest, ModelResponse
-from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
-from core.config.providers import ProviderKind, ProviderSettings
+from core.config.providers import ProviderKind
 from core.errors import ContentRefused
 from services.llm.models.candidate_call import request_answer, require_answer
 from services.llm.models.streams import refusal
-from services.llm.routing.attempts import Attempts, Candidate
+from services.llm.providers.builder import ModelBuilder
+from services.llm.request import Candidate, RequestSpec
+from services.llm.routing.attempts import Attempts
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.usage.report import used_whole
 
@@ -64,49 +66,22 @@ class OutputShape(Protocol[Value_co]):
         ...
 
 
-class DirectModelSource(Protocol):
-    """Builds the model of a provider, lazily, and knows its window."""
-
-    def model(self, provider: ProviderSettings, model_name: str) -> Model:
-        """The pydantic-ai model for one of a provider's models."""
-        ...
-
-    def context_window(self, provider: ProviderSettings, model_name: str) -> int | None:
-        """Its context window in tokens, where known."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Purpose:
-    """What a question is asked for.
-
-    Args:
-        context: the purpose, for the log and the usage: `moderation`.
-        local_only: leave out remote providers, because nobody agreed to them.
-        chat: the chat that it is about, such as `telegram:-100`.
-    """
-
-    context: str
-    local_only: bool = False
-    chat: str | None = None
-
-
 class DirectModel(Generic[Value_co]):
     """Asks for values of one shape.
 
     Args:
         fallback: the provider fallback service.
         builder: gives the model of a candidate.
-        purpose: what it asks for.
+        spec: the request.
         shape: what the answers have to look like.
     """
 
     def __init__(
-        self, fallback: LLMProviderFallback, builder: DirectModelSource, purpose: Purpose, shape: OutputShape[Value_co]
+        self, fallback: LLMProviderFallback, builder: ModelBuilder, spec: RequestSpec, shape: OutputShape[Value_co]
     ) -> None:
         self._fallback = fallback
         self._builder = builder
-        self._purpose = purpose
+        self._spec = spec
         self._shape = shape
 
     async def ask(self, instructions: str, prompt: str) -> Answer[Value_co]:
@@ -154,9 +129,7 @@ class DirectModel(Generic[Value_co]):
 
     async def _begin(self, messages: Sequence[ModelMessage]) -> Attempts:
         return await self._fallback.begin(
-            self._purpose.context,
-            local_only=self._purpose.local_only,
-            chat=self._purpose.chat,
+            self._spec,
             messages=messages,
             window=lambda candidate: self._builder.context_window(candidate.provider, candidate.model),
         )

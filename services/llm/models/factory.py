@@ -1,98 +1,100 @@
-"""Models for the rest of the house: each goes through the fallback service."""
+"""Creates the models that the rest of the application uses; each request goes through the fallback service."""
 
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
 from pydantic_ai.settings import ModelSettings
 
 from core.errors import UnknownProvider
-from services.llm.models.direct import DirectModel, Purpose
+from core.messages import ChatRef
+from services.llm.models.direct import DirectModel
 from services.llm.models.name_generator import NameGenerator, ThreadNameOutput
-from services.llm.models.routed import RoutedModel, RoutedModelSource
+from services.llm.models.routed import RoutedModel
 from services.llm.models.streams import Listener
 from services.llm.models.structured import StructuredOutput
-from services.llm.routing.attempts import ModelChoice
+from services.llm.providers.builder import ModelBuilder
+from services.llm.request import ModelChoice, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
-from services.moderation.domain.verdict import Verdict
 
+CHAT = "chat"
 NAMING = "naming"
 
+Verdict_co = TypeVar("Verdict_co", bound=BaseModel, covariant=True)
 
-class LLMModelFactory:
-    """Makes the models that agents and direct requests use.
+
+class LLMModelFactory(Generic[Verdict_co]):
+    """Creates models for agents and for direct requests.
 
     Args:
-        fallback: the provider fallback service.
-        builder: builds the model of one provider.
+        verdict: the Pydantic model that moderation models answer with.
     """
 
-    def __init__(self, fallback: LLMProviderFallback, builder: RoutedModelSource) -> None:
+    def __init__(self, fallback: LLMProviderFallback, builder: ModelBuilder, verdict: type[Verdict_co]) -> None:
         self._fallback = fallback
         self._builder = builder
+        self._verdict = verdict
 
     def create_llm_model_with_fallback(
         self,
-        context: str,
+        context: str | None = None,
         model_settings: ModelSettings | None = None,
         force_provider: ModelChoice | str | None = None,
-        *,
-        local_only: bool = False,
-        speaker: str | None = None,
-        listener: Listener | None = None,
-        chat: str | None = None,
     ) -> RoutedModel:
-        """A model that asks the providers in the order of the service, each request anew.
+        """Return a model that asks the providers in the order of the fallback service, anew for each request.
 
         Args:
-            context: what it is for, for the log: `chat`.
+            context: the purpose of the requests, `chat` by default.
             model_settings: settings of every request.
-            force_provider: a user's explicit choice: a provider, or a provider and one of its models. It comes
-                before the preferred provider and after one that an admin forced; if it fails the others follow.
-            local_only: leave out remote providers, because nobody agreed to them.
-            speaker: who is answered, such as `telegram:123`: after load shedding they stay with whoever answered.
-            listener: hears the text of streamed answers; whoever iterates the stream then sees no deltas.
-            chat: where, such as `telegram:-100`, for the usage.
+            force_provider: an explicit choice of a provider, or of one of its models.
 
         Raises:
             UnknownProvider: the choice is not a configured provider.
         """
         choice = ModelChoice(force_provider) if isinstance(force_provider, str) else force_provider
+        return self.create_routed_model(RequestSpec(context or CHAT, choice=choice), model_settings)
+
+    def create_routed_model(
+        self, spec: RequestSpec, model_settings: ModelSettings | None = None, listener: Listener | None = None
+    ) -> RoutedModel:
+        """Return a model for the requests of `spec`.
+
+        Args:
+            spec: the requests.
+            model_settings: settings of every request.
+            listener: receives the text of streamed answers; the stream's consumer then gets no deltas.
+
+        Raises:
+            UnknownProvider: the choice is not a configured provider.
+        """
         usable = [provider.id for provider in self._fallback.providers]
-        if choice is not None and choice.provider not in usable:
-            raise UnknownProvider(choice.provider, usable)
-        return RoutedModel(
-            self._fallback,
-            self._builder,
-            context,
-            choice,
-            model_settings,
-            local_only=local_only,
-            speaker=speaker,
-            listener=listener,
-            chat=chat,
-        )
+        if spec.choice is not None and spec.choice.provider not in usable:
+            raise UnknownProvider(spec.choice.provider, usable)
+        return RoutedModel(self._fallback, self._builder, spec, model_settings, listener)
 
     def create_moderation_model(
-        self, context: str, *, local_only: bool = False, chat: str | None = None
-    ) -> DirectModel[Verdict]:
-        """A model that judges: each request gives a verdict.
+        self, context: str, *, local_only: bool = False, chat: ChatRef | None = None
+    ) -> DirectModel[Verdict_co]:
+        """Return a model that answers each request with a verdict.
 
         Args:
-            context: what it is for, for the log and the usage: `moderation`.
-            local_only: leave out remote providers, because nobody agreed to them.
-            chat: the chat that is judged, such as `telegram:-100`.
+            context: the purpose of the requests: `moderation`.
+            local_only: excludes remote providers.
+            chat: the moderated chat, such as `telegram:-100`.
         """
-        purpose = Purpose(context, local_only=local_only, chat=chat)
-        return DirectModel(self._fallback, self._builder, purpose, StructuredOutput(Verdict))
+        spec = RequestSpec(context, chat=chat, local_only=local_only)
+        return DirectModel(self._fallback, self._builder, spec, StructuredOutput(self._verdict))
 
     def create_name_generator_model(
-        self, language: str | None, max_length: int, *, local_only: bool = False, chat: str | None = None
+        self, language: str | None, max_length: int, *, local_only: bool = False, chat: ChatRef | None = None
     ) -> NameGenerator:
-        """A model that names conversations.
+        """Return a model that names conversations.
 
         Args:
-            language: the user's, an IETF tag, where it is known.
-            max_length: characters that a name may have.
-            local_only: leave out remote providers, because nobody agreed to them.
-            chat: whose conversation it is, such as `telegram:123`.
+            language: the user's, an IETF tag, if known.
+            max_length: of a name, in characters.
+            local_only: excludes remote providers.
+            chat: the chat of the conversation, such as `telegram:123`.
         """
-        purpose = Purpose(NAMING, local_only=local_only, chat=chat)
-        model = DirectModel(self._fallback, self._builder, purpose, ThreadNameOutput(max_length))
+        spec = RequestSpec(NAMING, chat=chat, local_only=local_only)
+        model = DirectModel(self._fallback, self._builder, spec, ThreadNameOutput(max_length))
         return NameGenerator(model, language, max_length)

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from pydantic_ai import RunContext
 from pydantic_ai.messages import BinaryContent, ImageUrl, ModelMessage, ModelRequest, ModelResponse, UserPromptPart
@@ -18,58 +18,34 @@ from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
-from core.config.settings import ProviderSettings
 from services.llm.models.candidate_call import request_answer, require_answer
 from services.llm.models.provenance import Provenance, with_provenance
 from services.llm.models.streams import CommittedStream, Listener, open_stream, refusal
-from services.llm.routing.attempts import Attempts, Candidate, ModelChoice
+from services.llm.providers.builder import ModelBuilder
+from services.llm.request import Candidate, RequestSpec
+from services.llm.routing.attempts import Attempts
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.usage.report import used_whole
 
 
-class RoutedModelSource(Protocol):
-    """Builds the model of a provider, lazily, and knows what it can do."""
-
-    def model(self, provider: ProviderSettings, model_name: str) -> Model:
-        """The pydantic-ai model for one of a provider's models."""
-        ...
-
-    def sees_images(self, provider: ProviderSettings, model_name: str) -> bool:
-        """Whether the model takes images."""
-        ...
-
-    def context_window(self, provider: ProviderSettings, model_name: str) -> int | None:
-        """Its context window in tokens, where known."""
-        ...
-
-
 class RoutedModel(FallbackModel):
-    """A model over all providers, in the order that the fallback service gives for each request.
+    """Serves each request by the first provider that answers, in the order of the fallback service.
 
     Args:
-        fallback: the service.
-        builder: gives the model of a candidate.
-        context: what the requests are for, for the log.
-        choice: the user's explicit choice of provider and model, if any.
+        fallback: orders the candidates and records outcomes.
+        builder: builds the model of a candidate.
+        spec: the requests.
         settings: model settings of every request.
-        local_only: leave out remote providers: nobody agreed to them.
-        speaker: who is answered, such as `telegram:123`: after load shedding they stay with whoever answered.
-        listener: hears the text of streamed answers; whoever iterates the stream then sees no deltas.
-        chat: where, such as `telegram:-100`, for the usage.
+        listener: receives the text of streamed answers; the stream's consumer then gets no deltas.
     """
 
-    def __init__(  # noqa: PLR0913 - each is one fact about its requests
+    def __init__(
         self,
         fallback: LLMProviderFallback,
-        builder: RoutedModelSource,
-        context: str,
-        choice: ModelChoice | None = None,
+        builder: ModelBuilder,
+        spec: RequestSpec,
         settings: ModelSettings | None = None,
-        *,
-        local_only: bool = False,
-        speaker: str | None = None,
         listener: Listener | None = None,
-        chat: str | None = None,
     ) -> None:
         # The library's own chain is not used; it lends its rules for histories from the first model by priority,
         # which is the one that is built anyway.
@@ -78,12 +54,8 @@ class RoutedModel(FallbackModel):
         self._defaults = settings
         self._fallback = fallback
         self._builder = builder
-        self._context = context
-        self._choice = choice
-        self._local_only = local_only
-        self._speaker = speaker
+        self._spec = spec
         self._listener = listener
-        self._chat = chat
 
     @property
     def model_name(self) -> str:
@@ -188,13 +160,9 @@ class RoutedModel(FallbackModel):
     async def _begin(self, messages: Sequence[ModelMessage], *, has_images: bool) -> Attempts:
         fits = self._sees if has_images else None
         return await self._fallback.begin(
-            self._context,
-            self._choice,
-            fits=fits,
-            local_only=self._local_only,
-            speaker=self._speaker,
-            chat=self._chat,
+            self._spec,
             messages=messages,
+            fits=fits,
             window=self._window,
         )
 

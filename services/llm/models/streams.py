@@ -22,7 +22,8 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import StreamedResponse
 
 from services.llm.models.deadline import Deadline
-from services.llm.routing.attempts import Attempts, Candidate
+from services.llm.request import Candidate
+from services.llm.routing.attempts import Attempts
 from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Fault, classify
 from services.llm.usage.report import TokenUse, used_partly, used_whole
 

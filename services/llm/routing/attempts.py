@@ -23,6 +23,7 @@ from core.errors import (
     ProviderError,
     RequestRejected,
 )
+from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.concurrency import Slot
 from services.llm.routing.events import AttemptEnded, AttemptResult, LLMEvent, Shed
 from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Fault, Outcome, classify, words_of
@@ -37,51 +38,12 @@ HALF_OPEN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class ModelChoice:
-    """A user's explicit choice: a provider, and one of its models or its default."""
-
-    provider: str
-    model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A provider that a request may ask, with the model it would be asked for."""
-
-    provider: ProviderSettings
-    model: str
-    by_order: bool = True
-    """Whether it stands here by the rules alone, and not because somebody forced or picked it."""
-    misfit: bool = False
-    """Whether it cannot take the request as it is (does not see its images, say) and therefore comes last."""
-
-
-@dataclass(frozen=True, slots=True)
 class RoutingLimits:
     """The figures of the service: `PROVIDER_PREFERRED_TTL`, `PROVIDER_COOLDOWN` (seconds), `PROVIDER_MAX_HOPS`."""
 
     preferred_ttl_s: float = 1800.0
     cooldown_s: float = 300.0
     max_hops: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """What a request is, as far as it matters for who may be asked.
-
-    Args:
-        context: what it is for, for the log: `chat`, `moderation`.
-        speaker: who is answered, for whom a provider that stepped in for a busy one stays the first.
-        chat: where, such as `telegram:-100`.
-        messages: what is sent.
-        window: the context window of a candidate in tokens, where known.
-    """
-
-    context: str
-    speaker: str | None = None
-    chat: str | None = None
-    messages: Sequence[ModelMessage] = ()
-    window: Callable[[Candidate], int | None] = lambda _: None
 
 
 class OutcomeSink(Protocol):
@@ -155,6 +117,24 @@ class SlotSource(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The candidates of one request.
+
+    Args:
+        candidates: in the order in which they are asked.
+        lease: the provider that this request probes, with the name of the lease's holder.
+        passed_over: a provider that would come first cannot take the request, so that an answer of another one says
+            nothing about the order.
+        withheld: remote providers were left out because the chat has not consented to them.
+    """
+
+    candidates: tuple[Candidate, ...]
+    lease: tuple[str, str] | None = None
+    passed_over: bool = False
+    withheld: bool = False
+
+
 class Attempts:
     """One request on its way from candidate to candidate.
 
@@ -168,26 +148,26 @@ class Attempts:
         self,
         service: OutcomeSink,
         slots: SlotSource,
-        candidates: Sequence[Candidate],
-        asking: Asking,
-        lease: tuple[str, str] | None,
-        *,
-        passed_over: bool,
-        withheld: bool = False,
+        route: Route,
+        spec: RequestSpec,
+        messages: Sequence[ModelMessage],
+        window: Callable[[Candidate], int | None],
     ) -> None:
         self._service = service
         self._slots = slots
-        self.candidates = tuple(candidates)
+        self.candidates = route.candidates
         """All of them, in the order in which they are asked."""
-        self._left = deque(candidates)
-        self._asking = asking
-        self._context = asking.context
-        self._lease = lease
-        self._passed_over = passed_over
-        self._withheld = withheld
+        self._left = deque(route.candidates)
+        self._spec = spec
+        self._messages = messages
+        self._window = window
+        self._purpose = spec.purpose
+        self._lease = route.lease
+        self._passed_over = route.passed_over
+        self._withheld = route.withheld
         # Whoever probes for all is answered by another one where that fails.
-        self._hops = service.rules.max_hops if lease is None else max(service.rules.max_hops, 2)
-        self._current = candidates[0]
+        self._hops = service.rules.max_hops if route.lease is None else max(service.rules.max_hops, 2)
+        self._current = route.candidates[0]
         self._slot: Slot | None = None
         self._began = service.time()
         self._doubt = 0.0
@@ -271,7 +251,7 @@ class Attempts:
             self._asked_at = None
             provider, model = self._current.provider.id, self._current.model
             self._service.note(
-                AttemptEnded(provider, model, self._context, result, fault, self._began, seconds, first_output_s)
+                AttemptEnded(provider, model, self._purpose, result, fault, self._began, seconds, first_output_s)
             )
 
     def _leave(self) -> None:
@@ -286,7 +266,7 @@ class Attempts:
         return bool(self._busy) and any(candidate.provider.id in self._busy for candidate in before)
 
     def _shed(self, candidate: Candidate) -> None:
-        log.info("provider.shed", provider=candidate.provider.id, context=self._context)
+        log.info("provider.shed", provider=candidate.provider.id, context=self._purpose)
         self._service.note(Shed(candidate.provider.id))
         self._busy[candidate.provider.id] = (candidate, self._passed_over)
         self._passed_over = True
@@ -303,7 +283,7 @@ class Attempts:
         """Whether its window is known to be no larger than one that was too small."""
         if self._overflowed is None:
             return False
-        known, window = self._asking.window(self._overflowed), self._asking.window(candidate)
+        known, window = self._window(self._overflowed), self._window(candidate)
         return known is not None and window is not None and window <= known
 
     @property
@@ -331,7 +311,7 @@ class Attempts:
             await self._service.pause()
             # Unless another request has found out meanwhile that it was no hiccup, and somebody else can be asked.
             if self._service.doubt(provider.id) <= self._doubt or not self._left:
-                log.info("provider.retried", provider=provider.id, reason=outcome.reason, context=self._context)
+                log.info("provider.retried", provider=provider.id, reason=outcome.reason, context=self._purpose)
                 self._ended(AttemptResult.RETRIED, outcome.fault)
                 self._again = True
                 return
@@ -343,7 +323,7 @@ class Attempts:
             self._overflowed = self._current
         self._ended(AttemptResult.FAILED, outcome.fault)
         self._failed.append((FailedAttempt(provider.id, self._current.model, outcome.reason), outcome.fault))
-        self._service.failed(provider.id, outcome, self._context)
+        self._service.failed(provider.id, outcome, self._purpose)
 
     def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
         """The current candidate failed after its first output: the error to raise in place of `error`."""
@@ -354,13 +334,13 @@ class Attempts:
             return self._surfaced(outcome, error)
         self._ended(AttemptResult.INTERRUPTED, outcome.fault)
         cut = Outcome(outcome.fault, outcome.reason, self._service.rules.cooldown_s)
-        self._service.failed(self._current.provider.id, cut, self._context)
+        self._service.failed(self._current.provider.id, cut, self._purpose)
         return AnswerInterrupted(self._current.provider.id, outcome.reason)
 
     def refused(self, reason: str, used: TokenUse) -> ContentRefused:
         """The current candidate's filter ended the answer: the error to raise."""
         self._count(RequestEnd.REFUSED, used)
-        log.info("provider.refused", provider=self._current.provider.id, context=self._context)
+        log.info("provider.refused", provider=self._current.provider.id, context=self._purpose)
         self._ended(AttemptResult.SURFACED, Fault.REFUSED)
         return ContentRefused(self._current.provider.id, reason)
 
@@ -374,11 +354,11 @@ class Attempts:
         self._ended(AttemptResult.ANSWERED, None, first_output_s)
         self._count(RequestEnd.ANSWERED, used)
         self._leave()
-        if self._asking.speaker is not None and self._was_moved():
-            self._service.moved(self._asking.speaker, self._current.provider.id)
+        if self._spec.user is not None and self._was_moved():
+            self._service.moved(self._spec.user, self._current.provider.id)
         self._service.succeeded(
             self._current.provider.id,
-            self._context,
+            self._purpose,
             began=self._began,
             prefer=self._current.by_order and not self._passed_over and self._service.leads(self._current.provider.id),
             first_output_s=first_output_s,
@@ -386,7 +366,7 @@ class Attempts:
 
     def misfit(self, reason: str, took_s: float, used: TokenUse) -> None:
         """The current candidate answered in full, but not with what was asked for: the next one may."""
-        log.info("provider.misfit", provider=self._current.provider.id, reason=reason, context=self._context)
+        log.info("provider.misfit", provider=self._current.provider.id, reason=reason, context=self._purpose)
         self.succeeded(took_s, used)
         self._failed.append((FailedAttempt(self._current.provider.id, self._current.model, reason), Fault.UNREADABLE))
         self._passed_over = True
@@ -407,7 +387,7 @@ class Attempts:
         attempts = (*self.failures, *busy)
         log.error(
             "provider.all_failed",
-            context=self._context,
+            context=self._purpose,
             tried=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
         )
         return AllProvidersFailed(attempts)
@@ -416,7 +396,7 @@ class Attempts:
         """The request is over; a probe without a verdict gives its lease back."""
         self._ended(AttemptResult.CANCELLED)
         if self._is_asked:
-            self._count(RequestEnd.STOPPED, used_by_prompt(self._asking.messages))
+            self._count(RequestEnd.STOPPED, used_by_prompt(self._messages))
         self._leave()
         self._return_lease()
 
@@ -428,9 +408,7 @@ class Attempts:
             at=self._service.time(),
             provider=self._current.provider,
             model=self._current.model,
-            purpose=self._context,
-            speaker=self._asking.speaker,
-            chat=self._asking.chat,
+            spec=self._spec,
             end=end,
             is_failure=is_failure,
             used=used,

@@ -11,8 +11,9 @@ from pydantic_ai.messages import ModelMessage
 from core.clock import Clock
 from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, ConsentNeeded, UnknownProvider
+from services.llm.request import Candidate, ModelChoice, RequestSpec
 from services.llm.routing import rules as routing
-from services.llm.routing.attempts import HALF_OPEN, Asking, Attempts, Candidate, ModelChoice, RoutingLimits
+from services.llm.routing.attempts import HALF_OPEN, Attempts, Route, RoutingLimits
 from services.llm.routing.events import LLMEvent, Probed, Watcher
 from services.llm.routing.load_shedding import LoadShedding
 from services.llm.routing.outcomes import Fault, Outcome, classify_report
@@ -113,36 +114,28 @@ class LLMProviderFallback:
 
     async def begin(
         self,
-        context: str,
-        choice: ModelChoice | None = None,
+        spec: RequestSpec,
         *,
-        fits: Callable[[Candidate], bool] | None = None,
-        local_only: bool = False,
-        speaker: str | None = None,
-        chat: str | None = None,
         messages: Sequence[ModelMessage] = (),
+        fits: Callable[[Candidate], bool] | None = None,
         window: Callable[[Candidate], int | None] | None = None,
     ) -> Attempts:
-        """The candidates for one request.
+        """Return the candidates for one request, in order.
 
         Args:
-            context: what the request is for, for the log: `chat`, `moderation`.
-            choice: the user's explicit choice, if any.
-            fits: whether a candidate can take this request as it is (sees its images, say). Those that cannot come
-                last, unless somebody forced or picked them.
-            local_only: leave out every remote provider, forced and picked ones too.
-            speaker: who is answered, such as `telegram:123`; for them a provider that stepped in for a busy one comes
-                before the preferred one for some minutes.
-            chat: where, such as `telegram:-100`.
-            messages: what is sent, to estimate what it used where no provider says.
-            window: the context window of a candidate in tokens, where known.
+            spec: the request.
+            messages: what is sent; its tokens are estimated where the provider reports no usage.
+            fits: returns whether a candidate can take this request as it is (its images, for example). Candidates
+                that cannot come last, unless they were forced or chosen.
+            window: returns a candidate's context window in tokens, None where it is unknown.
 
         Raises:
             AllProvidersFailed: no provider is configured.
             ConsentNeeded: only remote ones are.
         """
-        usable = [provider for provider in self._usable if not (local_only and self._all[provider].remote)]
-        stay = await self._shedding.stays.of(speaker) if self._sheds and speaker is not None and usable[1:] else None
+        user, choice = spec.user, spec.choice
+        usable = [provider for provider in self._usable if not (spec.local_only and self._all[provider].remote)]
+        stay = await self._shedding.stays.of(user) if self._sheds and user is not None and usable[1:] else None
         now = self._clock.time()
         state = self._shared.routing
         if stay not in usable or state.phase(stay, now) is not routing.CircuitPhase.HEALTHY:
@@ -165,10 +158,8 @@ class LLMProviderFallback:
             raise ConsentNeeded if withheld else AllProvidersFailed(())
         passed_over = fits is not None and [c.provider.id for c in candidates] != order
         lease = (probe, holder) if probe is not None and holder is not None else None
-        asking = Asking(context, speaker, chat, messages, window or _unknown_window)
-        return Attempts(
-            self, self._shedding.slots, candidates, asking, lease, passed_over=passed_over, withheld=withheld
-        )
+        route = Route(tuple(candidates), lease, passed_over=passed_over, withheld=withheld)
+        return Attempts(self, self._shedding.slots, route, spec, messages, window or _unknown_window)
 
     async def force_provider(self, provider: str, duration_seconds: float = 1800) -> None:
         """Ask this provider first, even in cooldown, for so many seconds.

@@ -13,6 +13,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponsePart,
 from pydantic_ai.usage import RequestUsage
 
 from core.config.providers import ProviderSettings
+from services.llm.request import RequestSpec
 from services.llm.usage.token_estimates import estimate_tokens
 
 
@@ -57,9 +58,7 @@ class RequestReport:
         at: seconds since the epoch.
         provider: who was asked.
         model: for which of its models.
-        purpose: what for: `chat`, `moderation`, `naming`.
-        speaker: who is answered, such as `telegram:123`.
-        chat: where, such as `telegram:-100`.
+        spec: the request.
         end: what became of it.
         is_failure: whether that is the provider's fault.
         used: what it used.
@@ -68,9 +67,7 @@ class RequestReport:
     at: float
     provider: ProviderSettings
     model: str
-    purpose: str
-    speaker: str | None
-    chat: str | None
+    spec: RequestSpec
     end: RequestEnd
     is_failure: bool
     used: TokenUse

@@ -16,7 +16,7 @@ from core.errors import (
     ProviderError,
     RequestRejected,
 )
-from core.messages import Surface, chat_ref
+from core.messages import ChatRef, Surface, chat_ref
 from core.redis.client import REDIS_ERRORS
 from services.llm.models.direct import Answer
 from services.moderation.domain.message import GroupMessage
@@ -56,7 +56,7 @@ class VerdictModels(Protocol):
     """Creates models for verdicts; implemented by the model factory."""
 
     def create_moderation_model(
-        self, context: str, *, local_only: bool = False, chat: str | None = None
+        self, context: str, *, local_only: bool = False, chat: ChatRef | None = None
     ) -> VerdictModel:
         """Returns a model for one chat; `local_only` excludes remote providers."""
         ...

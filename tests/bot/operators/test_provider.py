@@ -18,6 +18,7 @@ from core.redis.client import open_redis
 from services.admin.audit import Audit, AuditEntry
 from services.admin.providers import TEST_TOKENS, ProviderAdmin
 from services.llm.providers.builder import ModelBuilder
+from services.llm.request import RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState, ProviderStatus
@@ -71,7 +72,7 @@ class ProviderHarness:
 
     async def candidates(self) -> list[str]:
         """Whom the next request would ask, in this order."""
-        attempts = await self.fallback.begin("test")
+        attempts = await self.fallback.begin(RequestSpec("test"))
         attempts.close()
         return [candidate.provider.id for candidate in attempts.candidates]
 
@@ -187,7 +188,7 @@ class TestTable:
 
         three.clock.shift(400)
         assert three.block("a")[0] == "1. a: half-open, to be probed next: no output within 12 s"
-        attempts = await three.fallback.begin("test")
+        attempts = await three.fallback.begin(RequestSpec("test"))
         assert three.block("a")[0] == "1. a: being probed: no output within 12 s"
         attempts.close()
 

@@ -9,17 +9,10 @@ from core.db.database import Database
 from core.errors import UnknownProvider
 from core.messages import Incoming, Speaker
 from services.chat.agent import AgentFactory
-from services.llm.routing.attempts import ModelChoice
+from services.llm.request import ModelChoice, RequestSpec
 from tests.support.chat_harness import BOB, GROUP, ChatHarness, chat_harness, instructions, message
 from tests.support.fake_llm.server import LLMServer, tool_call
 from tests.support.llm_harness import provider
-
-
-class Untouchable:
-    """Models that must not be asked for yet."""
-
-    def __getattribute__(self, name: str) -> object:
-        raise AssertionError(f"{name} was asked for")
 
 
 @pytest.fixture
@@ -29,9 +22,9 @@ async def bench(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
         yield bench
 
 
-def test_made_without_a_model() -> None:
-    """A bot whose providers are all away starts: its constructor asks for nothing."""
-    factory = AgentFactory(Untouchable())
+def test_agent_has_no_model_of_its_own() -> None:
+    """A bot whose providers are all down starts: each turn brings its model."""
+    factory = AgentFactory()
     assert factory.agent.model is None
 
 
@@ -92,5 +85,6 @@ async def test_no_advertisement_in_the_middle_of_a_chat(
 async def test_a_choice_that_is_not_configured(bench: ChatHarness) -> None:
     """It is told to whoever asks for such a model."""
     with pytest.raises(UnknownProvider):
-        bench.agents.model(ModelChoice("gone"))
-    assert bench.agents.model(ModelChoice("first", "first-large")) is not None
+        bench.models.create_routed_model(RequestSpec("chat", choice=ModelChoice("gone")))
+    chosen = RequestSpec("chat", choice=ModelChoice("first", "first-large"))
+    assert bench.models.create_routed_model(chosen).model_name == "understudy"

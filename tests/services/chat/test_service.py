@@ -24,7 +24,7 @@ from core.messages import Attachment, Speaker
 from services.chat.agent import LIMITS
 from services.chat.reply import ReplyPhase
 from services.chat.store.conversation import Thread, TurnStatus
-from services.llm.routing.attempts import ModelChoice
+from services.llm.request import ModelChoice
 from services.llm.routing.status import ProviderState
 from tests.support.chat_harness import ANN, BOB, GROUP, PRIVATE, ChatHarness, chat_harness, message, told
 from tests.support.fake_llm.server import (

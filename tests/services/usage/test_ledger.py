@@ -17,6 +17,7 @@ from core.config.providers import Price, ProviderKind, ProviderSettings
 from core.db.database import Database
 from core.db.tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
+from services.llm.request import RequestSpec
 from services.llm.usage.report import RequestEnd, RequestReport, TokenUse
 from services.usage.ledger import BATCH, KEPT, PAUSE_S, RETRY, SUMS_KEPT, SWEEP_S, UsageLedger
 from services.usage.totals import UsageTotal, UsageTotals
@@ -49,9 +50,7 @@ def report(
         at=clock.time(),
         provider=provider,
         model="m",
-        purpose="chat",
-        speaker=speaker,
-        chat=chat,
+        spec=RequestSpec("chat", user=speaker, chat=chat),
         end=RequestEnd.FAILED if failed else RequestEnd.ANSWERED,
         is_failure=failed,
         used=TokenUse(usage, is_estimated=estimated, is_answer=not failed),

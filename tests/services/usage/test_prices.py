@@ -8,6 +8,7 @@ from pydantic_ai.usage import RequestUsage
 from structlog.testing import capture_logs
 
 from core.config.providers import Price, ProviderKind, ProviderSettings
+from services.llm.request import RequestSpec
 from services.llm.usage.report import RequestEnd, RequestReport, TokenUse
 from services.usage.prices import Prices
 
@@ -21,9 +22,7 @@ def report(model: str, usage: RequestUsage | None = None, **provider: Any) -> Re
         at=AT,
         provider=ProviderSettings(**settings),
         model=model,
-        purpose="chat",
-        speaker=None,
-        chat=None,
+        spec=RequestSpec("chat"),
         end=RequestEnd.ANSWERED,
         is_failure=False,
         used=TokenUse(used),

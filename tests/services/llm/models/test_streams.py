@@ -10,6 +10,7 @@ from pydantic_ai.messages import ModelResponse, PartDeltaEvent, TextPart
 
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
+from services.llm.request import RequestSpec
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import HELLO, LLMHarness, bench, provider, said
@@ -49,7 +50,7 @@ async def replica(servers: tuple[LLMServer, LLMServer]) -> AsyncIterator[LLMHarn
 async def test_text_is_heard_and_the_consumer_sees_no_deltas(replica: LLMHarness) -> None:
     """Piece by piece, the first one too; the response that was built meanwhile is whole."""
     heard = Heard()
-    model = replica.factory.create_llm_model_with_fallback("test", listener=heard)
+    model = replica.factory.create_routed_model(RequestSpec("test"), listener=heard)
     async with model_request_stream(model, HELLO) as stream:
         events = [event async for event in stream]
     assert heard.parts == [["one", " two", " three"]]
@@ -70,7 +71,7 @@ async def test_who_fails_before_the_first_output_is_not_heard(
     """What was held back from a provider that gave nothing is nobody's."""
     servers[0].script(llm.thinking_only())
     heard = Heard()
-    model = replica.factory.create_llm_model_with_fallback("test", listener=heard)
+    model = replica.factory.create_routed_model(RequestSpec("test"), listener=heard)
     async with model_request_stream(model, HELLO) as stream:
         async for _ in stream:
             pass
@@ -83,7 +84,7 @@ async def test_an_answer_that_breaks_off_was_heard_so_far(
     """The failure comes to the consumer, and the response keeps what came."""
     servers[0].script(llm.cut(after_pieces=2))
     heard = Heard()
-    model = replica.factory.create_llm_model_with_fallback("test", listener=heard)
+    model = replica.factory.create_routed_model(RequestSpec("test"), listener=heard)
     async with model_request_stream(model, HELLO) as stream:
         with pytest.raises(AnswerInterrupted):
             async for _ in stream:
@@ -96,7 +97,7 @@ async def test_each_step_of_a_tool_loop_is_a_part(replica: LLMHarness, servers: 
     """What is said before and after a tool is used; the tool still gets its arguments, which come in deltas."""
     servers[0].script(llm.tool_call("greet", {"name": "Ann"}, text="Let me see."))
     heard = Heard()
-    agent = Agent(replica.factory.create_llm_model_with_fallback("test", listener=heard))
+    agent = Agent(replica.factory.create_routed_model(RequestSpec("test"), listener=heard))
     greeted: list[str] = []
 
     @agent.tool_plain

@@ -20,8 +20,9 @@ from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, RequestRejected, UnknownProvider
 from core.redis.client import open_redis
 from services.llm.models.provenance import last_provenance
+from services.llm.request import ModelChoice, RequestSpec
 from services.llm.routing import fallback
-from services.llm.routing.attempts import ModelChoice, RoutingLimits
+from services.llm.routing.attempts import RoutingLimits
 from services.llm.routing.fallback import LeaderChanged, LLMProviderFallback, Misconfigured
 from services.llm.routing.rules import Change
 from services.llm.routing.shared_state import SharedRouting
@@ -514,7 +515,7 @@ async def test_a_prober_that_died_blocks_nobody_for_long(stage: Stage) -> None:
     """Its lease ends a little after the longest answer would have."""
     await stage.first_fails()
     stage.replica.clock.shift(300)
-    await stage.fallback.begin("never heard of again")
+    await stage.fallback.begin(RequestSpec("never heard of again"))
 
     assert await stage.asked() == "second"
     stage.replica.clock.shift(10)
@@ -904,7 +905,7 @@ async def test_status_in_every_state(stage: Stage) -> None:
         replica.clock.shift(300)
         assert states()[0] == ("half_open", None, "HTTP 529 (overloaded)")
         await fallback.clear_cache()
-        attempts = await fallback.begin("probe")
+        attempts = await fallback.begin(RequestSpec("probe"))
         assert states()[0] == ("probing", None, "HTTP 529 (overloaded)")
         attempts.close()
         assert states()[0] == ("half_open", None, "HTTP 529 (overloaded)")

@@ -13,6 +13,7 @@ from bot.operators.provider_table import provider_table
 from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis import guard as reach
 from core.redis.client import open_redis
+from services.llm.request import RequestSpec
 from services.llm.routing import affinity as stays
 from services.llm.routing import fallback
 from services.llm.routing import shared_state as state
@@ -242,7 +243,7 @@ async def test_a_retry_begins_the_lease_anew(stage: Stage) -> None:
 async def test_the_slots_of_a_dead_replica_come_back(stage: Stage) -> None:
     providers = stage.replica.fallback.providers
     async with bench(stage.redis, providers, stage.clock) as dead:
-        attempts = await dead.fallback.begin("dies")
+        attempts = await dead.fallback.begin(RequestSpec("dies"))
         assert (await anext(attempts)).provider.id == "first"
 
         assert await stage.asked() == "second"
@@ -307,7 +308,7 @@ async def test_without_consent_it_waits_for_the_local_one(redis: Redis) -> None:
 
 async def test_without_consent_it_is_asked_for_when_the_wait_was_in_vain(redis: Redis) -> None:
     async with staged(redis, second_remote=True, first_token_timeout_s=0.1) as stage:
-        attempts = await stage.replica.fallback.begin("holds the slot")
+        attempts = await stage.replica.fallback.begin(RequestSpec("holds the slot"))
         await anext(attempts)
         with pytest.raises(ConsentNeeded):
             await stage.asked(ANN, local_only=True)

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from core.redis.client import open_redis
+from services.llm.request import RequestSpec
 from services.llm.routing import fallback
 from services.llm.routing import shared_state as state
 from services.llm.routing.fallback import LeaderChanged, Misconfigured
@@ -113,7 +114,7 @@ async def test_one_request_of_all_replicas_probes(pair: Pair, monkeypatch: pytes
 async def test_a_replica_that_died_while_it_probed_blocks_nobody_for_long(pair: Pair) -> None:
     await pair.first_fails()
     pair.clock.shift(300)
-    await pair.one.fallback.begin("dies")
+    await pair.one.fallback.begin(RequestSpec("dies"))
     await eventually(lambda: bool(pair.two.shared.routing.probes))
     await pair.one.shared.close()
 
@@ -125,7 +126,7 @@ async def test_a_replica_that_died_while_it_probed_blocks_nobody_for_long(pair: 
 async def test_a_probe_given_back_by_one_is_free_for_the_other(pair: Pair) -> None:
     await pair.first_fails()
     pair.clock.shift(300)
-    attempts = await pair.one.fallback.begin("is stopped")
+    attempts = await pair.one.fallback.begin(RequestSpec("is stopped"))
     await eventually(lambda: bool(pair.two.shared.routing.probes))
 
     attempts.close()

@@ -33,8 +33,9 @@ from redis.asyncio import Redis
 from core.config.providers import ProviderKind
 from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, AnswerInterrupted, ConsentNeeded, ContextWindowExceeded
+from services.llm.request import ModelChoice, RequestSpec
 from services.llm.routing import fallback
-from services.llm.routing.attempts import Attempts, ModelChoice, RoutingLimits
+from services.llm.routing.attempts import Attempts, RoutingLimits
 from services.llm.routing.codec import decode_routing
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.shared_state import SharedRouting
@@ -219,7 +220,7 @@ class FallbackMachine(RuleBasedStateMachine):
 
     async def _begun(self, replica: int, choice: str | None, *, local_only: bool) -> Attempts:
         picked = ModelChoice(choice) if choice is not None else None
-        return await self.replicas[replica].service.begin("test", picked, local_only=local_only)
+        return await self.replicas[replica].service.begin(RequestSpec("test", choice=picked, local_only=local_only))
 
     def _expected(self, replica: int, choice: str | None, *, local_only: bool, may_try: bool = True) -> Request:
         """What the model says about a request that begins now."""

@@ -11,6 +11,7 @@ from pydantic_ai.usage import RequestUsage
 
 from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, RequestRejected
 from core.redis.client import open_redis
+from services.llm.request import ModelChoice, RequestSpec
 from services.llm.usage.report import RequestEnd, RequestReport
 from tests.support.fake_llm.server import (
     Answer,
@@ -91,9 +92,8 @@ async def counted() -> AsyncIterator[Counted]:
 @STREAMED
 async def test_an_answer_counts_with_what_its_provider_said(counted: Counted, *, streamed: bool) -> None:
     """And with who asked, where, what for."""
-    model = counted.replica.factory.create_llm_model_with_fallback(
-        "chat", speaker="telegram:7", chat="telegram:-100", force_provider="b"
-    )
+    spec = RequestSpec("chat", user="telegram:7", chat="telegram:-100", choice=ModelChoice("b"))
+    model = counted.replica.factory.create_routed_model(spec)
     if streamed:
         async with model_request_stream(model, HELLO) as stream:
             async for _ in stream:
@@ -103,7 +103,12 @@ async def test_an_answer_counts_with_what_its_provider_said(counted: Counted, *,
     assert counted.book.ends == [("b", A, False)]
     assert counted.book.tokens == (11, 7)
     last = counted.book.last
-    assert (last.purpose, last.speaker, last.chat, last.model) == ("chat", "telegram:7", "telegram:-100", "b-model")
+    assert (last.spec.purpose, last.spec.user, last.spec.chat, last.model) == (
+        "chat",
+        "telegram:7",
+        "telegram:-100",
+        "b-model",
+    )
     assert last.used.is_answer
     assert not last.used.is_estimated
 
@@ -221,7 +226,7 @@ async def test_verdicts_and_names_count_too(counted: Counted) -> None:
     await factory.create_moderation_model("moderation", chat="telegram:-100").ask("Judge.", "Hm")
     await factory.create_name_generator_model("en", 40, chat="telegram:7").name("Hm", "Well")
     assert counted.book.ends == [("a", A, False), ("b", A, False), ("a", A, False)]
-    seen = [(each.purpose, each.chat, each.used.is_answer) for each in counted.book.reports]
+    seen = [(each.spec.purpose, each.spec.chat, each.used.is_answer) for each in counted.book.reports]
     assert seen == [
         ("moderation", "telegram:-100", False),  # nobody reads it
         ("moderation", "telegram:-100", False),

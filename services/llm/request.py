@@ -1,0 +1,50 @@
+"""A request to a model as a value: its purpose, its user and chat, and the providers that may serve it."""
+
+from dataclasses import dataclass
+
+from core.config.providers import ProviderSettings
+from core.messages import ChatRef, UserRef
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A user's explicit choice: a provider, and one of its models or its default."""
+
+    provider: str
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSpec:
+    """The facts of a request that decide which providers are asked and how its usage is booked.
+
+    Args:
+        purpose: `chat`, `moderation` or `naming`; a label in logs, metrics and usage.
+        user: the user who gets the answer, such as `telegram:123`. After load shedding this user keeps the same
+            provider for some minutes.
+        chat: the chat that the request belongs to, such as `telegram:-100`.
+        choice: the user's explicit choice. It comes after a provider that an admin forced and before the preferred
+            one; the other providers follow if it fails.
+        local_only: excludes remote providers, because the chat has not consented to them.
+    """
+
+    purpose: str
+    user: UserRef | None = None
+    chat: ChatRef | None = None
+    choice: ModelChoice | None = None
+    local_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A provider that may serve a request, with the model to use there.
+
+    Args:
+        by_order: False where an admin forced the provider or the user chose it.
+        misfit: the model cannot take the request as it is (has no vision, for example) and is asked last.
+    """
+
+    provider: ProviderSettings
+    model: str
+    by_order: bool = True
+    misfit: bool = False
