@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _telegram(settings: Settings) -> int:
     configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets)
     log_uncaught()
-    settings.for_daemon()
+    settings.require_daemon()
     for warning in settings.warnings:
         log.warning("settings.warning", detail=warning)
     from bot.composition.services import open_services  # noqa: PLC0415 - see above

@@ -1,6 +1,6 @@
-"""Where settings come from, and what a mistake in them reads like.
+"""Reads variables from the environment and `.env`, and words mistakes in them.
 
-A mistake is one line: the variable, what is wrong, an example. It never quotes the value, since a secret may have been
+A mistake is one line: the variable, the fault, an example. It never quotes the value, since a secret may have been
 pasted into the wrong variable.
 """
 
@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 
 class Mistakes(ValueError):
-    """Several things wrong with one variable, where a plain `ValueError` tells of one."""
+    """Several faults of one variable; a plain `ValueError` is one."""
 
     def __init__(self, lines: list[str]) -> None:
         self.lines = tuple(lines)
@@ -25,10 +25,10 @@ class Mistakes(ValueError):
 
 
 class VariableSet(BaseSettings):
-    """Variables that are read together.
+    """Base of models whose fields are variables.
 
-    Nothing is read implicitly: `checked` takes them from what `read_variables` found, and an instance that a test
-    builds with keyword arguments depends on nothing around it.
+    Nothing is read implicitly: `parse_variables` passes in the result of `read_variables`, so an instance that a test
+    builds with keyword arguments does not depend on the environment.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=False, hide_input_in_errors=True)
@@ -42,24 +42,24 @@ class VariableSet(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave the process environment alone."""
+        """Ignore the process environment."""
         return (init_settings,)
 
     @classmethod
-    def names(cls, prefix: str = "") -> tuple[str, ...]:
-        """The variables that the fields are read from."""
+    def variable_names(cls, prefix: str = "") -> tuple[str, ...]:
+        """Return the names of the variables."""
         return tuple(prefix + field.upper() for field in cls.model_fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Variables:
-    """Everything that is set: names in upper case, values without surrounding space and never empty.
+    """All variables that are set: names in upper case, values stripped and never empty.
 
     Args:
-        values: the environment over the file.
-        file_names: the names that the file sets, since a misspelt name there is surely meant for us.
-        mistakes: what could not be read.
-        warnings: what was read but looks unintended.
+        values: the environment merged over the file.
+        file_names: names set by the file, where an unknown name is most likely misspelt.
+        mistakes: lines that could not be parsed.
+        warnings: lines that were parsed but look unintended.
     """
 
     values: Mapping[str, str]
@@ -69,16 +69,16 @@ class Variables:
 
 
 def read_variables(env_file: Path | None, environ: Mapping[str, str] | None = None) -> Variables:
-    """Read the environment over an env file.
+    """Return the environment merged over an env file.
 
-    An empty value means unset in both places, so an empty variable of the environment does not hide the file's.
+    An empty value means unset in both places, so an empty environment variable does not hide the one in the file.
 
     Args:
-        env_file: lines of `NAME=value`; a missing file is an empty one.
-        environ: the environment; the process's own when None.
+        env_file: lines of `NAME=value`; a missing file counts as empty.
+        environ: the environment; None for that of the process.
     """
     from_file, mistakes, warnings = _read_env_file(env_file) if env_file else ({}, [], [])
-    from_environ = _normalised(os.environ if environ is None else environ)
+    from_environ = _normalise(os.environ if environ is None else environ)
     return Variables(
         values={**from_file, **from_environ},
         file_names=frozenset(from_file),
@@ -87,14 +87,14 @@ def read_variables(env_file: Path | None, environ: Mapping[str, str] | None = No
     )
 
 
-def _normalised(raw: Mapping[str, str]) -> dict[str, str]:
-    """Names in upper case (one that is written so wins over `log_level`), values stripped, empty ones dropped."""
+def _normalise(raw: Mapping[str, str]) -> dict[str, str]:
+    """Return names in upper case (LOG_LEVEL wins over `log_level`) with stripped values, without empty ones."""
     by_case = sorted(raw.items(), key=lambda item: item[0].isupper())
     return {name.upper(): value.strip() for name, value in by_case if value.strip()}
 
 
 def _read_env_file(path: Path) -> tuple[dict[str, str], list[str], list[str]]:
-    # The parser of python-dotenv without its interpolation: a `${` in a password stays what it is.
+    # The parser of python-dotenv, without its interpolation: a `${` in a password is literal.
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -108,35 +108,35 @@ def _read_env_file(path: Path) -> tuple[dict[str, str], list[str], list[str]]:
     warnings: list[str] = []
     for binding in parse_stream(StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
-            # A statement's text begins with the blank lines before it.
-            line = binding.original.line + _leading_newlines(binding.original.string)
+            # The text of a statement includes the blank lines before it.
+            line = binding.original.line + _count_leading_newlines(binding.original.string)
             mistakes.append(f"{path}, line {line}: is not a setting, write it as LOG_LEVEL=info")
         elif binding.key is not None and binding.value is not None:
             if binding.key in found:
                 warnings.append(f"{binding.key} is set more than once in {path}: the last one counts")
             found[binding.key] = binding.value
-    return _normalised(found), mistakes, warnings
+    return _normalise(found), mistakes, warnings
 
 
-def _leading_newlines(text: str) -> int:
+def _count_leading_newlines(text: str) -> int:
     return text[: len(text) - len(text.lstrip())].count("\n")
 
 
 VariableSetT = TypeVar("VariableSetT", bound=VariableSet)
 
 
-def checked(
+def parse_variables(
     variable_set: type[VariableSetT], variables: Mapping[str, str], prefix: str = ""
 ) -> tuple[VariableSetT, frozenset[str], list[str]]:
-    """Read one set, going on past mistakes so that all of them are found in one go.
+    """Parse the variables of one set and collect all mistakes.
 
     Args:
-        variable_set: which variables.
-        variables: what is set.
-        prefix: what the names of this set begin with, for example `OPENAI_`.
+        variable_set: the model to build.
+        variables: all variables that are set.
+        prefix: prefix of the names of this set, for example `OPENAI_`.
 
     Returns:
-        The set, with the default in place of whatever was wrong; the names of the fields that were wrong; the mistakes.
+        The set, with defaults for invalid fields; the names of those fields; the mistakes.
     """
     source = EnvSettingsSource(variable_set, env_prefix=prefix)
     source.env_vars = {name.lower(): value for name, value in variables.items()}
@@ -144,29 +144,31 @@ def checked(
     try:
         return variable_set(**data), frozenset(), []
     except ValidationError as error:
-        wrong: dict[str, list[str]] = {}
+        faults: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False, include_input=False):
-            wrong.setdefault(str(detail["loc"][0]), _reasons(detail["type"], detail["msg"], detail.get("ctx", {})))
+            faults.setdefault(
+                str(detail["loc"][0]), _describe_fault(detail["type"], detail["msg"], detail.get("ctx", {}))
+            )
     mistakes = [
-        mistake(prefix + field.upper(), reason, _example(variable_set, field))
-        for field, reasons in wrong.items()
-        for reason in reasons
+        format_mistake(prefix + field.upper(), fault, _get_example(variable_set, field))
+        for field, of_field in faults.items()
+        for fault in of_field
     ]
-    rest = {field: value for field, value in data.items() if field not in wrong}
-    return variable_set(**rest), frozenset(wrong), mistakes
+    valid = {field: value for field, value in data.items() if field not in faults}
+    return variable_set(**valid), frozenset(faults), mistakes
 
 
-def mistake(variable: str, reason: str, example: str) -> str:
-    """The line that tells of a mistake."""
-    return f"{variable}: {reason}, for example {variable}={example}"
+def format_mistake(variable: str, fault: str, example: str) -> str:
+    """Return the line that reports a mistake."""
+    return f"{variable}: {fault}, for example {variable}={example}"
 
 
-def _example(variable_set: type[VariableSet], field: str) -> str:
+def _get_example(variable_set: type[VariableSet], field: str) -> str:
     examples = variable_set.model_fields[field].examples or [""]
     return str(examples[0])
 
 
-_WORDS: Mapping[str, str] = {
+_FAULTS: Mapping[str, str] = {
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
     "int_parsing_size": "must be a whole number of a sensible size",
@@ -178,11 +180,11 @@ _WORDS: Mapping[str, str] = {
     "bool_parsing": "must be true or false",
     "literal_error": "must be {expected}",
 }
-"""Pydantic's types of errors in the words of whoever writes a `.env`."""
+"""Messages for Pydantic's error types, worded for the author of a `.env`."""
 
 
-def _reasons(kind: str, message: str, context: Mapping[str, Any]) -> list[str]:
+def _describe_fault(kind: str, message: str, context: Mapping[str, Any]) -> list[str]:
     if kind == "value_error":
         error = context["error"]
         return list(error.lines) if isinstance(error, Mistakes) else [str(error)]
-    return [_WORDS.get(kind, message).format(**context).replace("'", "")]
+    return [_FAULTS.get(kind, message).format(**context).replace("'", "")]

@@ -1,4 +1,4 @@
-"""The kinds of values that variables hold: lists of ids, URLs, JSON objects, keys."""
+"""Field types and validators of settings: lists of ids, URLs, JSON objects, patterns."""
 
 import ipaddress
 import json
@@ -14,7 +14,7 @@ from pydantic_settings import NoDecode
 
 from core.config.environment import Mistakes
 
-_OWN_NETWORKS = tuple(
+_LOCAL_NETWORKS = tuple(
     ipaddress.ip_network(network)
     for network in (
         "127.0.0.0/8",
@@ -30,150 +30,152 @@ _OWN_NETWORKS = tuple(
 """Loopback (RFC 1122, RFC 4291), private (RFC 1918, RFC 4193) and link-local (RFC 3927, RFC 4291) addresses."""
 
 
-def parse_ids(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
-    """Parse `1, -2`; anything that is not text passes as it is."""
+def parse_ids(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    """Parse `1, -2`; return any other type than text unchanged."""
     if not isinstance(value, str):
         return value
     items = [item.strip() for item in value.split(",") if item.strip()]
     if not all(re.fullmatch(r"[+-]?[0-9]{1,19}", item) for item in items):
-        raise ValueError("must be whole numbers with commas between them")
+        raise ValueError("must be whole numbers, separated by commas")
     return frozenset(int(item) for item in items)
 
 
 Ids = Annotated[frozenset[int], NoDecode, BeforeValidator(parse_ids)]
 
 
-def lowered(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
-    """`INFO` is meant as `info`."""
+def lower_text(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    """Return text in lower case, so that `INFO` is accepted as `info`."""
     return value.lower() if isinstance(value, str) else value
 
 
-Lowered = BeforeValidator(lowered)
+LowerCase = BeforeValidator(lower_text)
 
 
-def json_object(value: Any, mistakes: list[str]) -> dict[str, Any]:  # noqa: ANN401 - whatever was handed in
+def parse_json_object(value: Any, mistakes: list[str]) -> dict[str, Any]:  # noqa: ANN401 - any type is accepted
     """Parse a JSON object.
 
     Args:
-        value: its text; anything else is taken for the object itself.
-        mistakes: gets a line for each key that is there twice, at any level: one of the two would be lost unseen.
+        value: JSON text, or a mapping.
+        mistakes: receives a line for each duplicate key at any level, since JSON parsers silently drop one of the two.
 
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: the text is not a JSON object.
     """
     if not isinstance(value, str):
         return dict(value)
-    twice: list[str] = []
+    duplicates: list[str] = []
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def to_dict(items: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in items]
-        twice.extend(f"holds the key {shown(key)} twice" for key in dict.fromkeys(keys) if keys.count(key) > 1)
+        duplicates.extend(
+            f"holds the key {quote_name(key)} twice" for key in dict.fromkeys(keys) if keys.count(key) > 1
+        )
         return dict(items)
 
-    def constant(name: str) -> None:
-        raise ValueError(f"is not JSON: {name} is no JSON number")
+    def reject_constant(name: str) -> None:
+        raise ValueError(f"is not JSON: {name} is not a JSON number")
 
     try:
-        parsed: object = json.loads(value, object_pairs_hook=pairs, parse_constant=constant)
+        parsed: object = json.loads(value, object_pairs_hook=to_dict, parse_constant=reject_constant)
     except json.JSONDecodeError as error:
         hint = " (leave out the quotes around it)" if value[:1] in ("'", '"') else ""
         raise ValueError(f"is not JSON: {error.msg} at character {error.pos + 1}{hint}") from None
     except RecursionError:
-        raise ValueError("is not JSON that can be read: nested too deeply") from None
+        raise ValueError("is not readable JSON: nested too deeply") from None
     if not isinstance(parsed, dict):
         raise ValueError("must be a JSON object")  # noqa: TRY004 - pydantic turns only a ValueError into a mistake
-    mistakes.extend(dict.fromkeys(twice))
+    mistakes.extend(dict.fromkeys(duplicates))
     return cast("dict[str, Any]", parsed)
 
 
-def shown(name: str) -> str:
-    """A name from inside a JSON value as a mistake tells of it."""
+def quote_name(name: str) -> str:
+    """Return a name from a JSON value in quotes, cut to 60 characters."""
     return f'"{name[:60]}"'
 
 
 ItemT = TypeVar("ItemT")
 
 
-def each(value: Any, parse: Callable[[Any], ItemT]) -> dict[str, ItemT]:  # noqa: ANN401 - whatever was handed in
-    """Parse a JSON object and every value in it, telling of all that are wrong."""
-    wrong: list[str] = []
+def parse_json_values(value: Any, parse: Callable[[Any], ItemT]) -> dict[str, ItemT]:  # noqa: ANN401 - any type is accepted
+    """Parse a JSON object and each value in it, and raise all mistakes together."""
+    faults: list[str] = []
     parsed: dict[str, ItemT] = {}
-    for key, item in json_object(value, wrong).items():
+    for key, item in parse_json_object(value, faults).items():
         try:
             parsed[key] = parse(item)
         except ValueError as error:
-            wrong.append(f"{shown(key)} {error}")
-    if wrong:
-        raise Mistakes(wrong)
+            faults.append(f"{quote_name(key)} {error}")
+    if faults:
+        raise Mistakes(faults)
     return parsed
 
 
-def names(value: Any) -> dict[str, str]:  # noqa: ANN401 - a validator sees whatever was handed in
-    """Parse a JSON object of texts."""
-    return each(value, _name)
+def parse_names(value: Any) -> dict[str, str]:  # noqa: ANN401 - a validator accepts any type
+    """Parse a JSON object whose values are names."""
+    return parse_json_values(value, _parse_name)
 
 
-def _name(value: object) -> str:
+def _parse_name(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must have a name")
     return value.strip()
 
 
-Names = Annotated[dict[str, str], NoDecode, BeforeValidator(names)]
+Names = Annotated[dict[str, str], NoDecode, BeforeValidator(parse_names)]
 
 
 def split_url(url: str) -> SplitResult:
-    """Split a URL that is known to be one, or find out that it is not.
+    """Split a URL.
 
     Raises:
-        ValueError: no host, or a port that is no port.
+        ValueError: the host is missing or the port is invalid.
     """
     try:
         parts = urlsplit(url)
-        port_is_sane = parts.port != 0
+        is_port_valid = parts.port != 0
     except ValueError:
-        port_is_sane = False
+        is_port_valid = False
         parts = urlsplit("")
-    if not port_is_sane or not parts.hostname or re.search(r"[\s\\]", url):
+    if not is_port_valid or not parts.hostname or re.search(r"[\s\\]", url):
         raise ValueError("is not a URL")
     return parts
 
 
 def url_password(url: str) -> str | None:
-    """The password in the address of a server, as it is written there."""
+    """Return the password of a server URL, still percent-encoded."""
     _, separator, rest = url.partition("://")
     return rest.rpartition("@")[0].partition(":")[2] or None if separator else None
 
 
-def web_url(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
-    """Check an http or https address; it loses its trailing slash."""
+def parse_web_url(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    """Validate an http or https URL and remove its trailing slash."""
     if not isinstance(value, str):
         return value
     if not value.lower().startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     parts = split_url(value)
     if parts.username is not None or parts.password is not None:
-        # It is shown in status pages, where a password has no business.
+        # The URL is displayed on status pages.
         raise ValueError("must not hold a user name or password")
     if parts.query or parts.fragment:
         raise ValueError("must not hold ? or #")
     return value.rstrip("/")
 
 
-WebUrl = Annotated[str, BeforeValidator(web_url)]
+WebUrl = Annotated[str, BeforeValidator(parse_web_url)]
 
 
-def store_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeValidator:
-    """A check for the address of a server, which may hold a password: the schemes that are understood."""
+def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeValidator:
+    """Return a validator of server URLs with one of these schemes. They may hold a password."""
     known = tuple(schemes)
 
-    def check(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
+    def check(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
         if not isinstance(value, str):
             return value
         if value.partition("://")[0].lower() not in known or "://" not in value:
             raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in known)}")
-        # Several hosts with commas between them are sentinels or nodes, and the first stands for all. The user and
-        # password before them may hold anything.
+        # Of several hosts (sentinels or cluster nodes) only the first is validated. The user and password before them
+        # may hold any character.
         host = re.split(r"[,/?]", value.partition("://")[2].rpartition("@")[2])[0]
         if host or host_needed:
             split_url(f"//{host}")
@@ -183,70 +185,70 @@ def store_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeVali
 
 
 def parse_headers(text: str) -> dict[str, str]:
-    """The headers in `name=value,name=value`, each percent-encoded or not, as OpenTelemetry writes them.
+    """Parse `name=value,name=value`, percent-encoded or not, as defined by OpenTelemetry.
 
     Raises:
-        ValueError: it is not of that form.
+        ValueError: the text has another form.
     """
     pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
     if not pairs or not all(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name.strip()) for name, _, _ in pairs):
-        raise ValueError("must be name=value, with commas between several")
+        raise ValueError("must be name=value, separated by commas")
     if not all(value.strip() for _, _, value in pairs):
-        raise ValueError("must be name=value, with commas between several")
+        raise ValueError("must be name=value, separated by commas")
     return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
 
 
-def _headers(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
+def _validate_headers(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
     if isinstance(value, str):
         parse_headers(value)
     return value
 
 
-Headers = BeforeValidator(_headers)
+Headers = BeforeValidator(_validate_headers)
 
 
-def directory_path(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
-    """Take `~` for the home directory."""
+def parse_directory_path(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    """Return the path with `~` expanded."""
     try:
         return Path(value).expanduser()
     except RuntimeError:
-        raise ValueError("begins with ~ and the name of nobody here") from None
+        raise ValueError("begins with ~ and an unknown user name") from None
 
 
-DirectoryPath = Annotated[Path, BeforeValidator(directory_path)]
+DirectoryPath = Annotated[Path, BeforeValidator(parse_directory_path)]
 
 
-def shaped(pattern: str, reason: str) -> BeforeValidator:
-    """A check of a text's shape, for example of a token."""
+def require_pattern(pattern: str, fault: str) -> BeforeValidator:
+    """Return a validator that requires text to match the whole pattern."""
     compiled = re.compile(pattern)
 
-    def check(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
+    def check(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
         if isinstance(value, str) and not compiled.fullmatch(value):
-            raise ValueError(reason)
+            raise ValueError(fault)
         return value
 
     return BeforeValidator(check)
 
 
-def is_own_machine(host: str) -> bool:
-    """Whether a host is this machine or one next to it, as far as its name or address tells.
+def is_local_host(host: str) -> bool:
+    """Return whether a host is this machine or in its local network, judged by its name or address.
 
-    Names are not resolved: `localhost`, `*.local` (RFC 6762) and names without a dot (a container, a machine of the
-    local network) are near.
+    Names are not resolved: `localhost`, `*.local` (RFC 6762) and names without a dot (a container, a host of the local
+    network) count as local.
     """
     host = host.lower().rstrip(".")
-    address = _address(host)
+    address = _parse_address(host)
     if address is not None:
-        return any(address in network for network in _OWN_NETWORKS)
+        return any(address in network for network in _LOCAL_NETWORKS)
     return host == "localhost" or host.endswith(".local") or "." not in host
 
 
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         try:
-            # The C library also takes 127.1 and 134744072, and the latter is a public address without a dot.
+            # The C library also accepts 127.1 and 134744072; the latter is a public address without a dot.
             return ipaddress.IPv4Address(socket.inet_aton(host))
         except (OSError, UnicodeError):
             return None

@@ -1,4 +1,4 @@
-"""What is known of each provider: its `<ID>_...` variables, checked and with the defaults of its kind."""
+"""Settings of each provider: its `<ID>_...` variables, with the defaults of its kind."""
 
 import difflib
 import re
@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from core.config.environment import VariableSet, checked, mistake
-from core.config.fields import Names, WebUrl, each, is_own_machine, lowered, shaped
+from core.config.environment import VariableSet, format_mistake, parse_variables
+from core.config.fields import Names, WebUrl, is_local_host, lower_text, parse_json_values, require_pattern
 
 
 class ProviderKind(StrEnum):
-    """The wire formats, or services with a default address, that a provider may be."""
+    """Wire formats, and services with a default address."""
 
     OPENAI_COMPATIBLE = "openai_compatible"
     OPENAI = "openai"
@@ -42,7 +42,7 @@ DEFAULT_BASE_URLS: Mapping[ProviderKind, str] = {
     ProviderKind.DEEPSEEK: "https://api.deepseek.com",
 }
 
-_NEEDS: Mapping[ProviderKind, tuple[str, ...]] = {
+_REQUIRED: Mapping[ProviderKind, tuple[str, ...]] = {
     ProviderKind.OPENAI_COMPATIBLE: ("base_url",),
     ProviderKind.OPENAI: ("api_key",),
     ProviderKind.OLLAMA: (),
@@ -56,17 +56,21 @@ _NEEDS: Mapping[ProviderKind, tuple[str, ...]] = {
     ProviderKind.DEMO: (),
 }
 
-_USUAL_SLIPS: Mapping[str, str] = {"KEY": "API_KEY", "URL": "BASE_URL", "API_BASE": "BASE_URL", "ENDPOINT": "BASE_URL"}
-"""Names that other programs use, too far from ours for a comparison of letters."""
+_FOREIGN_SUFFIXES: Mapping[str, str] = {
+    "KEY": "API_KEY",
+    "URL": "BASE_URL",
+    "API_BASE": "BASE_URL",
+    "ENDPOINT": "BASE_URL",
+}
+"""Suffixes that other programs use, too different from ours for a similarity match."""
 
-
-_ABSURD_PRICE = 1e6
-"""USD per million tokens: a dollar a token is a slip of the hand."""
+_MAX_PRICE_USD = 1e6
+"""Per million tokens: a dollar per token is a typing error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model costs, in USD per million tokens."""
+    """Price of a model, in USD per million tokens."""
 
     input_usd: float
     output_usd: float
@@ -77,22 +81,20 @@ class ProviderSettings:
     """One provider of AVAILABLE_PROVIDERS.
 
     Args:
-        id: its name in AVAILABLE_PROVIDERS.
-        kind: how to talk to it.
-        models: what may be asked of it, the default first.
-        base_url: its address, without a trailing slash; the kind's default is filled in where it has one.
-        api_key: its key.
-        timeout_s: seconds for a whole answer.
-        first_token_timeout_s: seconds to the first output.
-        stall_timeout_s: seconds between two pieces of a stream.
-        retries: tries more after a passing fault.
-        max_concurrency: requests at once over all replicas, None for no limit.
+        id: key in AVAILABLE_PROVIDERS.
+        models: configured models, the default first.
+        base_url: without a trailing slash; the default of the kind if it has one.
+        timeout_s: limit of a whole answer.
+        first_token_timeout_s: limit until the first output.
+        stall_timeout_s: limit between two pieces of a stream.
+        retries: additional attempts after a transient failure.
+        max_concurrency: limit of requests in flight over all replicas; None for no limit.
         remote: whether prompts leave the operator's own machines.
-        api_version: Azure's.
-        deployments: Azure's deployment of each model.
-        families: the model that one with another name really is.
-        prices: where the price library does not know them.
-        missing: why it cannot be used; None if it can.
+        api_version: for Azure only.
+        deployments: the Azure deployment of each model.
+        families: the actual model behind a name, such as that of a deployment.
+        prices: prices that the price library lacks.
+        missing: the variables without which the provider cannot be used; None if it can.
     """
 
     id: str
@@ -114,49 +116,49 @@ class ProviderSettings:
 
     @property
     def default_model(self) -> str:
-        """The model that is asked where nobody chose another."""
+        """The model that is used unless another is chosen."""
         return self.models[0]
 
 
-def parse_kind(value: Any) -> Any:  # noqa: ANN401 - a validator sees whatever was handed in
-    """Tell of an unknown kind with the known ones."""
-    value = lowered(value)
+def parse_kind(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    """Reject an unknown kind, listing the known ones."""
+    value = lower_text(value)
     if value is not None and value not in set(ProviderKind):
         raise ValueError(f"unknown kind, known are {', '.join(ProviderKind)}")
     return value
 
 
-def parse_prices(value: Any) -> dict[str, Price]:  # noqa: ANN401 - a validator sees whatever was handed in
+def parse_prices(value: Any) -> dict[str, Price]:  # noqa: ANN401 - a validator accepts any type
     """Parse `{"model": [input, output]}` or `{"model": {"input": ..., "output": ...}}`."""
-    return each(value, _price)
+    return parse_json_values(value, _parse_price)
 
 
-def _price(value: object) -> Price:
+def _parse_price(value: object) -> Price:
     if isinstance(value, Price):
         return value
     if isinstance(value, dict):
-        named = cast("dict[str, object]", value)
-        pair = [named["input"], named["output"]] if set(named) == {"input", "output"} else []
+        fields = cast("dict[str, object]", value)
+        pair = [fields["input"], fields["output"]] if set(fields) == {"input", "output"} else []
     else:
         pair = cast("list[object]", value) if isinstance(value, list) else []
     match pair:
         case [int() | float() as input_usd, int() | float() as output_usd] if _is_price(input_usd, output_usd):
             return Price(input_usd=float(input_usd), output_usd=float(output_usd))
         case _:
-            raise ValueError("must have its input and output price, numbers not below 0")
+            raise ValueError("must have its input and output price, numbers of at least 0")
 
 
 def _is_price(*numbers: float) -> bool:
-    return all(0 <= number < _ABSURD_PRICE and not isinstance(number, bool) for number in numbers)
+    return all(0 <= number < _MAX_PRICE_USD and not isinstance(number, bool) for number in numbers)
 
 
 class ProviderVariables(VariableSet):
-    """The variables of one provider, without the `<ID>_` before each."""
+    """Variables of one provider, without the prefix `<ID>_`."""
 
     kind: Annotated[ProviderKind | None, BeforeValidator(parse_kind)] = Field(default=None, examples=["openai"])
     base_url: WebUrl | None = Field(default=None, examples=["http://localhost:8000/v1"])
-    api_key: Annotated[SecretStr | None, shaped(r"[!-~]+", "holds a space or a character that no key has")] = Field(
-        default=None, examples=["sk-..."]
+    api_key: Annotated[SecretStr | None, require_pattern(r"[!-~]+", "holds a space or a character that no key has")] = (
+        Field(default=None, examples=["sk-..."])
     )
     timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False, examples=[60])
     first_token_timeout: float = Field(default=12.0, gt=0, allow_inf_nan=False, examples=[12])
@@ -172,22 +174,22 @@ class ProviderVariables(VariableSet):
     )
 
 
-def prefix_of(provider_id: str) -> str:
-    """What the names of a provider's variables begin with: `my-llm` has `MY_LLM_...`."""
+def variable_prefix(provider_id: str) -> str:
+    """Return the prefix of a provider's variables: `MY_LLM_` for `my-llm`."""
     return re.sub(r"[^A-Z0-9]", "_", provider_id.upper()) + "_"
 
 
-def clashes(provider_ids: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Say which ids would share a variable with another id, or with a setting that is no provider's.
+def find_clashes(provider_ids: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return a line for each id that would share a variable with another id or with a common setting.
 
     Args:
         provider_ids: the ids of AVAILABLE_PROVIDERS.
-        others: the names of all other variables.
+        others: names of the common settings.
     """
     owners = {name: f"the setting {name}" for name in others}
     found: list[str] = []
     for provider_id in provider_ids:
-        own = ProviderVariables.names(prefix_of(provider_id))
+        own = ProviderVariables.variable_names(variable_prefix(provider_id))
         shared = next((name for name in own if name in owners), None)
         if shared:
             found.append(f'"{provider_id}" and {owners[shared]} would share {shared}: choose another id')
@@ -198,86 +200,90 @@ def clashes(provider_ids: Iterable[str], others: Iterable[str]) -> list[str]:
 def read_provider(
     provider_id: str, models: tuple[str, ...], variables: Mapping[str, str]
 ) -> tuple[ProviderSettings, list[str]]:
-    """Read one provider's variables.
+    """Parse one provider's variables.
 
     Args:
-        provider_id: its id.
-        models: its models.
-        variables: everything that is set.
+        provider_id: its id in AVAILABLE_PROVIDERS.
+        models: its models in AVAILABLE_PROVIDERS.
+        variables: all variables that are set.
 
     Returns:
-        The provider, with `missing` set if it lacks what its kind needs, and the mistakes in its variables.
+        The provider, with `missing` set if it lacks what its kind requires, and the mistakes in its variables.
     """
-    prefix = prefix_of(provider_id)
-    by_alias = prefix == "OLLAMA_" and "OLLAMA_URL" in variables and "OLLAMA_BASE_URL" not in variables
-    if by_alias:
+    prefix = variable_prefix(provider_id)
+    is_aliased = prefix == "OLLAMA_" and "OLLAMA_URL" in variables and "OLLAMA_BASE_URL" not in variables
+    if is_aliased:
         variables = {**variables, "OLLAMA_BASE_URL": variables["OLLAMA_URL"]}
-    read, wrong, mistakes = checked(ProviderVariables, variables, prefix)
-    if by_alias:
+    parsed, invalid, mistakes = parse_variables(ProviderVariables, variables, prefix)
+    if is_aliased:
         mistakes = [line.replace("OLLAMA_BASE_URL", "OLLAMA_URL") for line in mistakes]
-    kind = read.kind or _kind_named(provider_id)
-    if kind is ProviderKind.AZURE_OPENAI and not wrong & {"kind", "deployments"}:
+    kind = parsed.kind or _infer_kind(provider_id)
+    if kind is ProviderKind.AZURE_OPENAI and not invalid & {"kind", "deployments"}:
         mistakes += [
-            mistake(f"{prefix}DEPLOYMENTS", f'names no deployment for the model "{model}"', f'{{"{model}": "my-name"}}')
+            format_mistake(
+                f"{prefix}DEPLOYMENTS", f'has no deployment for the model "{model}"', f'{{"{model}": "my-name"}}'
+            )
             for model in models
-            if model not in read.deployments
+            if model not in parsed.deployments
         ]
-    lacking = [prefix + name.upper() for name in _NEEDS[kind] if name not in wrong and getattr(read, name) is None]
-    base_url = _base_url(kind, read.base_url)
+    missing = [
+        prefix + name.upper() for name in _REQUIRED[kind] if name not in invalid and getattr(parsed, name) is None
+    ]
+    base_url = _complete_base_url(kind, parsed.base_url)
     host = urlsplit(base_url).hostname if base_url else None
-    near = kind is ProviderKind.DEMO or (host is not None and is_own_machine(host))
+    is_local = kind is ProviderKind.DEMO or (host is not None and is_local_host(host))
     provider = ProviderSettings(
         id=provider_id,
         kind=kind,
         models=models,
         base_url=base_url,
-        api_key=read.api_key,
-        timeout_s=read.timeout,
-        first_token_timeout_s=read.first_token_timeout,
-        stall_timeout_s=read.stall_timeout,
-        retries=read.retries,
-        max_concurrency=read.max_concurrency,
-        remote=not near if read.remote is None else read.remote,
-        api_version=read.api_version,
-        deployments=read.deployments,
-        families=read.families,
-        prices=read.prices,
-        missing=f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not set" if lacking else None,
+        api_key=parsed.api_key,
+        timeout_s=parsed.timeout,
+        first_token_timeout_s=parsed.first_token_timeout,
+        stall_timeout_s=parsed.stall_timeout,
+        retries=parsed.retries,
+        max_concurrency=parsed.max_concurrency,
+        remote=not is_local if parsed.remote is None else parsed.remote,
+        api_version=parsed.api_version,
+        deployments=parsed.deployments,
+        families=parsed.families,
+        prices=parsed.prices,
+        missing=f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set" if missing else None,
     )
     return provider, mistakes
 
 
-def _kind_named(provider_id: str) -> ProviderKind:
+def _infer_kind(provider_id: str) -> ProviderKind:
     name = provider_id.lower().replace("-", "_")
     return ProviderKind(name) if name in set(ProviderKind) else ProviderKind.OPENAI_COMPATIBLE
 
 
-def _base_url(kind: ProviderKind, given: str | None) -> str | None:
+def _complete_base_url(kind: ProviderKind, given: str | None) -> str | None:
     if given is None:
         return DEFAULT_BASE_URLS.get(kind)
     if kind is ProviderKind.OLLAMA and not urlsplit(given).path:
-        # Ollama's own clients are given the bare address; what we speak to it lives below /v1.
+        # Ollama's own clients take the bare address; its OpenAI-compatible API is below /v1.
         return f"{given}/v1"
     return given
 
 
-def misspelt(provider_id: str, variables: Iterable[str], known: frozenset[str]) -> list[str]:
-    """Point at variables that begin like a provider's and are nearly one of them.
+def find_misspelt(provider_id: str, variables: Iterable[str], known: frozenset[str]) -> list[str]:
+    """Return a warning for each variable that resembles one of a provider's.
 
     Args:
         provider_id: its id.
-        variables: the names of everything that is set.
-        known: names that mean something, this provider's among them.
+        variables: names of all variables that are set.
+        known: names of all settings, including this provider's.
     """
-    prefix = prefix_of(provider_id)
-    suffixes = ProviderVariables.names()
+    prefix = variable_prefix(provider_id)
+    suffixes = ProviderVariables.variable_names()
     found: list[str] = []
     for name in variables:
         suffix = name.removeprefix(prefix)
         if name in known or suffix == name:
             continue
-        # 0.75 takes TIMOUT and RETRYS, and leaves OLLAMA_HOST, OLLAMA_MODELS and OPENAI_ORG_ID to their programs.
-        meant = _USUAL_SLIPS.get(suffix) or next(iter(difflib.get_close_matches(suffix, suffixes, 1, 0.75)), None)
+        # 0.75 matches TIMOUT and RETRYS, but not OLLAMA_HOST, OLLAMA_MODELS or OPENAI_ORG_ID of other programs.
+        meant = _FOREIGN_SUFFIXES.get(suffix) or next(iter(difflib.get_close_matches(suffix, suffixes, 1, 0.75)), None)
         if meant:
-            found.append(f"{name} is not a setting and is not read: is {prefix}{meant} meant?")
+            found.append(f"{name} is unknown and ignored, did you mean {prefix}{meant}?")
     return found

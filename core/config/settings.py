@@ -1,4 +1,4 @@
-"""All settings: what may be set, checked together, with every mistake told at once."""
+"""All settings: parsed and validated together, with every mistake reported at once."""
 
 import difflib
 import re
@@ -12,93 +12,94 @@ from urllib.parse import unquote
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from core.config.environment import Mistakes, VariableSet, checked, mistake, read_variables
+from core.config.environment import Mistakes, VariableSet, format_mistake, parse_variables, read_variables
 from core.config.fields import (
     DirectoryPath,
     Headers,
     Ids,
-    Lowered,
+    LowerCase,
     WebUrl,
-    json_object,
     parse_headers,
-    shaped,
-    shown,
-    store_url,
+    parse_json_object,
+    quote_name,
+    require_pattern,
+    require_url,
     url_password,
 )
 from core.config.providers import (
     ProviderSettings,
     ProviderVariables,
-    clashes,
-    misspelt,
-    prefix_of,
+    find_clashes,
+    find_misspelt,
     read_provider,
+    variable_prefix,
 )
 from core.errors import ConfigurationError
 
 
-def parse_available_providers(value: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - whatever was handed in
-    """Parse the providers and their models, in their order; tell of everything that is wrong."""
-    wrong: list[str] = []
-    listed = _listed_providers(value, wrong)
-    if wrong:
-        raise Mistakes(wrong)
+def parse_available_providers(value: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - a validator accepts any type
+    """Parse the providers and their models in order, and raise all mistakes together."""
+    faults: list[str] = []
+    listed = _list_providers(value, faults)
+    if faults:
+        raise Mistakes(faults)
     return listed
 
 
-def _listed_providers(value: Any, wrong: list[str]) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - as above
-    """Take what can be used, so that those providers' own variables are checked in the same go."""
+def _list_providers(value: Any, faults: list[str]) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - as above
+    """Return the valid entries, whose own variables can then be validated in the same run."""
     listed: dict[str, tuple[str, ...]] = {}
-    for provider_id, models in json_object(value, wrong).items():
-        # 32 characters leave room for the rest of what a Telegram button may carry (64 bytes).
+    for provider_id, models in parse_json_object(value, faults).items():
+        # A Telegram button carries 64 bytes, of which the id takes 32 at most.
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", provider_id):
-            wrong.append(
-                f"the id {shown(provider_id)} must be 1 to 32 letters, digits, - and _, a letter or digit first"
+            faults.append(
+                f"the id {quote_name(provider_id)} must be 1 to 32 letters, digits, - and _, a letter or digit first"
             )
             continue
         if not isinstance(models, list | tuple) or not models:
-            wrong.append(f"{shown(provider_id)} must have a list of at least one model")
+            faults.append(f"{quote_name(provider_id)} must have a list of at least one model")
             continue
         names = [name.strip() if isinstance(name, str) else "" for name in cast("list[object]", models)]
         if not all(names):
-            wrong.append(f"{shown(provider_id)} has a model without a name")
-        twice = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
-        wrong += [f"{shown(provider_id)} lists the model {shown(name)} twice" for name in twice]
+            faults.append(f"{quote_name(provider_id)} has a model without a name")
+        duplicates = [name for name in dict.fromkeys(names) if name and names.count(name) > 1]
+        faults += [f"{quote_name(provider_id)} lists the model {quote_name(name)} twice" for name in duplicates]
         listed[provider_id] = tuple(dict.fromkeys(name for name in names if name))
-    wrong += clashes(listed, CommonVariables.names())
+    faults += find_clashes(listed, CommonVariables.variable_names())
     return listed
 
 
 class CommonVariables(VariableSet):
-    """Every variable that is not a provider's own; the field `log_level` is the variable LOG_LEVEL."""
+    """Variables that do not belong to one provider. The field `log_level` is the variable LOG_LEVEL."""
 
     telegram_bot_token: Annotated[
-        SecretStr | None, shaped(r"[0-9]+:[A-Za-z0-9_-]+", "is not a bot token, copy it whole from @BotFather")
+        SecretStr | None,
+        require_pattern(r"[0-9]+:[A-Za-z0-9_-]+", "is not a bot token, copy all of it from @BotFather"),
     ] = Field(default=None, examples=["123456789:AAF..."])
     telegram_api_base_url: WebUrl | None = Field(default=None, examples=["http://localhost:8081"])
-    telegram_mode: Annotated[Literal["polling", "webhook"], Lowered] = Field(default="polling", examples=["polling"])
+    telegram_mode: Annotated[Literal["polling", "webhook"], LowerCase] = Field(default="polling", examples=["polling"])
     telegram_webhook_url: WebUrl | None = Field(default=None, examples=["https://bot.example.org/telegram"])
     telegram_webhook_secret: Annotated[
-        SecretStr | None, shaped(r"[A-Za-z0-9_-]{1,256}", "must be 1 to 256 letters, digits, _ and -")
+        SecretStr | None, require_pattern(r"[A-Za-z0-9_-]{1,256}", "must be 1 to 256 letters, digits, _ and -")
     ] = Field(default=None, examples=["a-long-random-word"])
     admin_ids: Ids = Field(default=frozenset(), examples=["123456789"])
     allowed_user_ids: Ids = Field(default=frozenset(), examples=["123456789,987654321"])
     allowed_chat_ids: Ids = Field(default=frozenset(), examples=["-1001234567890"])
-    redis_url: Annotated[SecretStr | None, store_url(("redis", "rediss", "redis+sentinel", "redis+cluster"))] = Field(
+    redis_url: Annotated[SecretStr | None, require_url(("redis", "rediss", "redis+sentinel", "redis+cluster"))] = Field(
         default=None, examples=["redis://localhost:6379/0"]
     )
-    redis_prefix: Annotated[str, shaped(r"[A-Za-z0-9_.:-]{1,64}", "must be 1 to 64 letters, digits, _ . : and -")] = (
-        Field(default="understudy", examples=["understudy"])
-    )
+    redis_prefix: Annotated[
+        str, require_pattern(r"[A-Za-z0-9_.:-]{1,64}", "must be 1 to 64 letters, digits, _ . : and -")
+    ] = Field(default="understudy", examples=["understudy"])
     database_url: Annotated[
         SecretStr | None,
-        store_url(("postgresql", "postgres", "postgresql+psycopg", "sqlite", "sqlite+aiosqlite"), host_needed=False),
+        require_url(("postgresql", "postgres", "postgresql+psycopg", "sqlite", "sqlite+aiosqlite"), host_needed=False),
     ] = Field(default=None, examples=["postgresql://user:password@localhost/understudy"])
     data_dir: DirectoryPath = Field(default=Path("data"), examples=["./data"])
     web_port: int | None = Field(default=None, ge=1, le=65535, examples=[8080])
     web_host: str = Field(default="127.0.0.1", examples=["127.0.0.1"])
     web_token: SecretStr | None = Field(default=None, examples=["a-long-random-word"])
-    stream_mode: Annotated[Literal["edit", "draft", "off"], Lowered] = Field(default="edit", examples=["edit"])
+    stream_mode: Annotated[Literal["edit", "draft", "off"], LowerCase] = Field(default="edit", examples=["edit"])
     history_tokens: int = Field(default=8000, gt=0, examples=[8000])
     shutdown_timeout: float = Field(default=25.0, gt=0, allow_inf_nan=False, examples=[25])
     moderation_dry_run: bool = Field(default=True, examples=["true"])
@@ -106,14 +107,14 @@ class CommonVariables(VariableSet):
     otel_exporter_otlp_headers: Annotated[SecretStr | None, Headers] = Field(
         default=None, examples=["authorization=Bearer my-key"]
     )
-    otel_service_name: Annotated[str, shaped(r"\S(.{0,98}\S)?", "must be 1 to 100 characters")] = Field(
+    otel_service_name: Annotated[str, require_pattern(r"\S(.{0,98}\S)?", "must be 1 to 100 characters")] = Field(
         default="understudy", examples=["understudy"]
     )
     otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1, allow_inf_nan=False, examples=[0.1])
-    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], Lowered] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error", "critical"], LowerCase] = Field(
         default="info", examples=["info"]
     )
-    log_format: Annotated[Literal["auto", "console", "json"], Lowered] = Field(default="auto", examples=["auto"])
+    log_format: Annotated[Literal["auto", "console", "json"], LowerCase] = Field(default="auto", examples=["auto"])
     available_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
         Field(
             default_factory=lambda: {"ollama": ("gpt-oss", "llama3.2"), "openai": ("gpt-5-mini",)},
@@ -123,15 +124,15 @@ class CommonVariables(VariableSet):
     provider_preferred_ttl: float = Field(default=1800.0, gt=0, allow_inf_nan=False, examples=[1800])
     provider_cooldown: float = Field(default=300.0, gt=0, allow_inf_nan=False, examples=[300])
     provider_max_hops: int = Field(default=3, gt=0, examples=[3])
-    remote_consent: Annotated[Literal["granted", "ask"], Lowered] = Field(default="granted", examples=["granted"])
+    remote_consent: Annotated[Literal["granted", "ask"], LowerCase] = Field(default="granted", examples=["granted"])
 
 
 class Settings(CommonVariables):
-    """What the program is built from.
+    """The validated settings.
 
     Args:
-        providers: every provider of `available_providers` in its order, those that cannot be used too.
-        warnings: lines for the operator about what is left out or looks unintended.
+        providers: every provider of `available_providers` in order, including unusable ones.
+        warnings: lines for the operator about providers that are left out and variables that look unintended.
     """
 
     providers: tuple[ProviderSettings, ...] = ()
@@ -139,82 +140,84 @@ class Settings(CommonVariables):
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Every secret in clear, for whoever must keep them out of what is written."""
+        """All secret values in plain text, for redaction."""
         own = (self.telegram_bot_token, self.telegram_webhook_secret, self.web_token, self.redis_url, self.database_url)
         keys = (provider.api_key for provider in self.providers)
         values = [secret.get_secret_value() for secret in (*own, *keys) if secret]
         if self.otel_exporter_otlp_headers is not None:
             for value in parse_headers(self.otel_exporter_otlp_headers.get_secret_value()).values():
-                # `Bearer` and a key: the key by itself is the secret.
+                # Of `Bearer <key>` the key alone is secret too.
                 values += [value, value.rpartition(" ")[2]]
         passwords = [url_password(value) for value in values]
-        # A driver may tell of a password as it is in the URL, or decoded.
+        # A driver's message may hold the password encoded as in the URL, or decoded.
         return tuple(dict.fromkeys([*values, *filter(None, passwords), *map(unquote, filter(None, passwords))]))
 
     def require_provider(self) -> None:
-        """Make sure that at least one provider can be used.
+        """Require at least one usable provider.
 
         Raises:
-            ConfigurationError: none is listed, or each lacks something.
+            ConfigurationError: no provider is listed, or each lacks a variable.
         """
-        mistakes = self._without_provider()
+        mistakes = self._find_unusable_providers()
         if mistakes:
             raise ConfigurationError(mistakes)
 
-    def for_daemon(self) -> None:
-        """Make sure that the daemon has what it cannot do without: a bot token and a provider.
+    def require_daemon(self) -> None:
+        """Require what the daemon needs: a bot token and a usable provider.
 
         Raises:
-            ConfigurationError: something of that is not set.
+            ConfigurationError: at least one of them is missing.
         """
         mistakes: list[str] = []
         if self.telegram_bot_token is None:
             mistakes.append(
-                mistake("TELEGRAM_BOT_TOKEN", "is not set, get one from @BotFather", _example("telegram_bot_token"))
+                format_mistake(
+                    "TELEGRAM_BOT_TOKEN", "is not set, get one from @BotFather", _get_example("telegram_bot_token")
+                )
             )
-        mistakes += self._without_provider()
+        mistakes += self._find_unusable_providers()
         if mistakes:
             raise ConfigurationError(mistakes)
 
     def prepare_data_dir(self) -> None:
-        """Create DATA_DIR if it is not there, and try whether it takes files.
+        """Create DATA_DIR if necessary, and verify that it is writable.
 
         Raises:
-            ConfigurationError: it cannot be created or written to.
+            ConfigurationError: the directory cannot be created or written to.
         """
         try:
             self.data_dir.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.data_dir):
                 pass
         except OSError as error:
-            reason = f"cannot be written to ({error.strerror})"
-            raise ConfigurationError([mistake("DATA_DIR", reason, _example("data_dir"))]) from None
+            fault = f"cannot be written to ({error.strerror})"
+            raise ConfigurationError([format_mistake("DATA_DIR", fault, _get_example("data_dir"))]) from None
 
-    def _without_provider(self) -> list[str]:
+    def _find_unusable_providers(self) -> list[str]:
         if any(provider.missing is None for provider in self.providers):
             return []
-        why = "; ".join(f"{provider.id}: {provider.missing}" for provider in self.providers) or "none is listed"
-        reason = f"leaves not a single provider that can be used ({why})"
-        return [mistake("AVAILABLE_PROVIDERS", reason, '{"ollama": ["gpt-oss"]}')]
+        reasons = "; ".join(f"{provider.id}: {provider.missing}" for provider in self.providers) or "none is listed"
+        fault = f"has no usable provider ({reasons})"
+        return [format_mistake("AVAILABLE_PROVIDERS", fault, '{"ollama": ["gpt-oss"]}')]
 
 
 def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, str] | None = None) -> Settings:
-    """Read all settings from the environment over an env file.
+    """Return all settings, from the environment merged over an env file.
 
     Args:
         env_file: a file of `NAME=value` lines; it need not exist.
-        environ: the environment; the process's own when None.
+        environ: the environment; None for that of the process.
 
     Raises:
-        ConfigurationError: with every mistake that was found.
+        ConfigurationError: lists every mistake.
     """
     variables = read_variables(env_file, environ)
-    common, wrong, mistakes = checked(CommonVariables, variables.values)
-    mistakes = [*variables.mistakes, *mistakes, *_inconsistencies(common, wrong)]
+    common, invalid, mistakes = parse_variables(CommonVariables, variables.values)
+    mistakes = [*variables.mistakes, *mistakes, *_find_inconsistencies(common, invalid)]
     available = common.available_providers
-    if "available_providers" in wrong:
-        with suppress(ValueError):  # its mistakes are told already
-            available = _listed_providers(variables.values["AVAILABLE_PROVIDERS"], [])
+    if "available_providers" in invalid:
+        with suppress(ValueError):  # its mistakes are in the list already
+            available = _list_providers(variables.values["AVAILABLE_PROVIDERS"], [])
     providers: list[ProviderSettings] = []
     for provider_id, models in available.items():
         provider, provider_mistakes = read_provider(provider_id, models, variables.values)
@@ -225,44 +228,44 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
     warnings = [
         *variables.warnings,
         *(f"{provider.id} is left out: {provider.missing}" for provider in providers if provider.missing),
-        *_misspelt(variables.values, variables.file_names, available),
+        *_find_misspelt(variables.values, variables.file_names, available),
     ]
     data = {name: getattr(common, name) for name in CommonVariables.model_fields}
     return Settings(**data, providers=tuple(providers), warnings=tuple(warnings))
 
 
-def _inconsistencies(common: CommonVariables, wrong: frozenset[str]) -> list[str]:
-    """What each variable by itself does not show."""
-    if common.telegram_mode != "webhook" or "telegram_mode" in wrong:
+def _find_inconsistencies(common: CommonVariables, invalid: frozenset[str]) -> list[str]:
+    """Return mistakes in the combination of variables."""
+    if common.telegram_mode != "webhook" or "telegram_mode" in invalid:
         return []
     found = [
-        mistake(name.upper(), "is needed with TELEGRAM_MODE=webhook", _example(name))
+        format_mistake(name.upper(), "is needed with TELEGRAM_MODE=webhook", _get_example(name))
         for name in ("telegram_webhook_url", "telegram_webhook_secret")
-        if getattr(common, name) is None and name not in wrong
+        if getattr(common, name) is None and name not in invalid
     ]
-    if common.web_port is None and "web_port" not in wrong:
-        reason = "is needed with TELEGRAM_MODE=webhook: the web side takes what Telegram delivers"
-        found.append(mistake("WEB_PORT", reason, _example("web_port")))
+    if common.web_port is None and "web_port" not in invalid:
+        fault = "is needed with TELEGRAM_MODE=webhook, to receive the updates"
+        found.append(format_mistake("WEB_PORT", fault, _get_example("web_port")))
     url = common.telegram_webhook_url
     if url and not url.lower().startswith("https://") and common.telegram_api_base_url is None:
-        reason = "must begin with https://, Telegram delivers to nothing else"
-        found.append(mistake("TELEGRAM_WEBHOOK_URL", reason, _example("telegram_webhook_url")))
+        fault = "must begin with https://, as Telegram requires"
+        found.append(format_mistake("TELEGRAM_WEBHOOK_URL", fault, _get_example("telegram_webhook_url")))
     return found
 
 
-def _misspelt(values: Mapping[str, str], file_names: frozenset[str], available: Mapping[str, object]) -> list[str]:
-    common_names = CommonVariables.names()
+def _find_misspelt(values: Mapping[str, str], file_names: frozenset[str], available: Mapping[str, object]) -> list[str]:
+    common_names = CommonVariables.variable_names()
     known = frozenset(common_names).union(
-        {"OLLAMA_URL"}, *(ProviderVariables.names(prefix_of(provider_id)) for provider_id in available)
+        {"OLLAMA_URL"}, *(ProviderVariables.variable_names(variable_prefix(provider_id)) for provider_id in available)
     )
-    found = [line for provider_id in available for line in misspelt(provider_id, sorted(values), known)]
+    found = [line for provider_id in available for line in find_misspelt(provider_id, sorted(values), known)]
     for name in sorted(file_names - known):
-        # A foreign name is nobody's business in the environment, but in our file it was meant for us.
+        # The environment also holds variables of other programs; the file holds ours only.
         meant = next(iter(difflib.get_close_matches(name, common_names, 1, 0.85)), None)
         if meant:
-            found.append(f"{name} is not a setting and is not read: is {meant} meant?")
+            found.append(f"{name} is unknown and ignored, did you mean {meant}?")
     return list(dict.fromkeys(found))
 
 
-def _example(field: str) -> str:
+def _get_example(field: str) -> str:
     return str((CommonVariables.model_fields[field].examples or [""])[0])

@@ -22,7 +22,7 @@ def clean_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     for name in list(os.environ):
-        if name in CommonVariables.names() or name.startswith(("OLLAMA_", "OPENAI_", "A_")):
+        if name in CommonVariables.variable_names() or name.startswith(("OLLAMA_", "OPENAI_", "A_")):
             monkeypatch.delenv(name)
     root, services = logging.getLogger(), logging.getLogger("services.llm")
     level = root.level

@@ -62,7 +62,7 @@ def test_every_file_parses(path: Path) -> None:
 def test_the_cluster_s_settings_are_settings_without_a_mistake() -> None:
     """Every variable exists, every value is taken, nothing is warned of, and the daemon would start."""
     settings = settings_of_cluster()
-    settings.for_daemon()
+    settings.require_daemon()
     assert settings.warnings == ()
     assert settings.telegram_mode == "webhook"
     known = {name.upper() for name in type(settings).model_fields}
@@ -80,7 +80,7 @@ def test_compose_s_settings_are_settings_without_a_mistake() -> None:
     assert set(environment) <= known
     values = {name: re.sub(r"\$\{[^}]*\}", "word", value) for name, value in environment.items()}
     settings = load_settings(ROOT / ".env.example", {**values, "TELEGRAM_BOT_TOKEN": "1:a", "OPENAI_API_KEY": "key"})
-    settings.for_daemon()
+    settings.require_daemon()
     assert settings.warnings == ()
     assert settings.redis_url is not None
     assert settings.redis_url.get_secret_value() == "redis://redis:6379/0"

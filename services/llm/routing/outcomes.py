@@ -343,6 +343,4 @@ def _transport_reason(error: BaseException) -> str:
     reason = recognise_connection_error(error)
     if reason is not None or not isinstance(error, ModelConnectionError):
         return reason or describe_connection_error(error)
-    return {"connect": "cannot connect", "pool": "too many requests in flight"}.get(
-        error.phase or "", "connection lost"
-    )
+    return _PHASE_REASONS.get(error.phase, "connection lost")

@@ -38,16 +38,16 @@ def test_env_example_is_commented_out() -> None:
 
 def test_env_example_lists_every_common_variable() -> None:
     """A new setting cannot be forgotten, nor a removed one stay."""
-    assert {name for name in variables() if not name.startswith(PROVIDERS)} == set(CommonVariables.names())
+    assert {name for name in variables() if not name.startswith(PROVIDERS)} == set(CommonVariables.variable_names())
 
 
 def test_env_example_lists_every_provider_variable_for_openai() -> None:
     openai = {name for name in variables() if name.startswith("OPENAI_")}
-    assert openai == set(ProviderVariables.names("OPENAI_"))
+    assert openai == set(ProviderVariables.variable_names("OPENAI_"))
 
 
 def test_env_example_lists_no_unknown_provider_variable() -> None:
-    known = {name for prefix in PROVIDERS for name in ProviderVariables.names(prefix)}
+    known = {name for prefix in PROVIDERS for name in ProviderVariables.variable_names(prefix)}
     assert {name for name in variables() if name.startswith(PROVIDERS)} <= known
 
 

@@ -200,8 +200,8 @@ class TestValues:
             ("WEB_PORT", "0", "must be at least 1"),
             ("WEB_PORT", "70000", "must be at most 65535"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "must begin with http:// or https://"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer abc", "must be name=value, with commas between several"),
-            ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=", "must be name=value, with commas between several"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer abc", "must be name=value, separated by commas"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=", "must be name=value, separated by commas"),
             ("OTEL_TRACES_SAMPLER_ARG", "1.5", "must be at most 1"),
             ("OTEL_SERVICE_NAME", "x" * 101, "must be 1 to 100 characters"),
             ("STREAM_MODE", "fast", "must be edit, draft or off"),
@@ -485,9 +485,9 @@ class TestProvider:
             ("LAB_FAMILIES", '{"m": 1}', '"m" must have a name'),
             ("LAB_FAMILIES", "m=gpt", "is not JSON"),
             ("LAB_PRICES", '{"m": [1]}', '"m" must have its input and output price'),
-            ("LAB_PRICES", '{"m": [1, -1]}', "numbers not below 0"),
-            ("LAB_PRICES", '{"m": [true, 1]}', "numbers not below 0"),
-            ("LAB_PRICES", '{"m": ["1", "2"]}', "numbers not below 0"),
+            ("LAB_PRICES", '{"m": [1, -1]}', "numbers of at least 0"),
+            ("LAB_PRICES", '{"m": [true, 1]}', "numbers of at least 0"),
+            ("LAB_PRICES", '{"m": ["1", "2"]}', "numbers of at least 0"),
             ("LAB_PRICES", '{"m": {"input": 1}}', "its input and output price"),
             ("LAB_PRICES", f'{{"m": [1, 1{"0" * 400}]}}', "its input and output price"),  # no float is so large
             ("LAB_PRICES", '{"m": {"input": 1, "input": 2, "output": 1}}', 'holds the key "input" twice'),
@@ -507,7 +507,7 @@ class TestProvider:
             AZURE_DEPLOYMENTS='{"n": "prod"}',
         )
         assert len(lines) == 2
-        assert lines[0].startswith('AZURE_DEPLOYMENTS: names no deployment for the model "m"')
+        assert lines[0].startswith('AZURE_DEPLOYMENTS: has no deployment for the model "m"')
         assert '"o"' in lines[1]
 
 
@@ -516,7 +516,7 @@ class TestDaemon:
 
     def test_it_needs_a_token_and_a_provider_and_tells_of_both(self) -> None:
         with pytest.raises(ConfigurationError) as caught:
-            load(AVAILABLE_PROVIDERS='{"openai": ["m"]}').for_daemon()
+            load(AVAILABLE_PROVIDERS='{"openai": ["m"]}').require_daemon()
         token, providers = caught.value.mistakes
         assert token.startswith("TELEGRAM_BOT_TOKEN: is not set")
         assert "openai: OPENAI_API_KEY is not set" in providers
@@ -528,7 +528,7 @@ class TestDaemon:
     def test_one_usable_provider_is_enough(self) -> None:
         settings = load(TELEGRAM_BOT_TOKEN="1:a", AVAILABLE_PROVIDERS='{"openai": ["m"], "ollama": ["m"]}')
         settings.require_provider()
-        settings.for_daemon()
+        settings.require_daemon()
 
 
 class TestMisspelt:
@@ -546,7 +546,7 @@ class TestMisspelt:
         ],
     )
     def test_a_provider_s_variable_is_warned_of(self, variable: str, meant: str) -> None:
-        line = f"{variable} is not a setting and is not read: is {meant} meant?"
+        line = f"{variable} is unknown and ignored, did you mean {meant}?"
         assert line in load(**{variable: "hunter22"}).warnings
 
     @pytest.mark.parametrize(
@@ -569,7 +569,7 @@ class TestMisspelt:
         env_file = tmp_path / ".env"
         env_file.write_text("TELEGRAM_BOT_TOKN=1:hunter22\nAZURE_API_KEY=left-over\n")
         warnings = load_settings(env_file, {}).warnings
-        assert "TELEGRAM_BOT_TOKN is not a setting and is not read: is TELEGRAM_BOT_TOKEN meant?" in warnings
+        assert "TELEGRAM_BOT_TOKN is unknown and ignored, did you mean TELEGRAM_BOT_TOKEN?" in warnings
         assert not [line for line in warnings if "AZURE" in line or "hunter22" in line]
 
 

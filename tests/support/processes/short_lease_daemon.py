@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     del arguments
     settings = load_settings(None)
     configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets)
-    settings.for_daemon()
+    settings.require_daemon()
 
     async def serve() -> int:
         async with open_services(settings, FastClock()) as services:
