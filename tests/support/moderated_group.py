@@ -1,4 +1,4 @@
-"""A moderated group on a stage: who is in it, what they say, what the judge answers, what is seen afterwards."""
+"""Harness of one moderated group: sends messages and commands, scripts the judge, reads cards and sanctions."""
 
 import json
 from datetime import timedelta
@@ -13,122 +13,119 @@ from tests.support.bot_harness import BotHarness
 from tests.support.fake_llm.server import Answer, tool_call
 from tests.support.fake_telegram.chats import JsonObject, Message
 
-ADMIN, NEWCOMER, MEMBER, OTHER = 5001, 6001, 6002, 6003
+ADMIN, NEWCOMER, MEMBER, OTHER_NEWCOMER = 5001, 6001, 6002, 6003
 ANONYMOUS, CHANNEL_BOT = 1087968824, 136817688
 LINKED, FOREIGN = -900, -901
 UNDO, CONFIRM, BAN = "Undo", "Confirm", "Ban"
-JOB = "Remote job! Earn from $500 a day, no experience. Write me +"
-"""What a newcomer's message looks like that a judge is asked about."""
+JOB_SCAM = "Remote job! Earn from $500 a day, no experience. Write me +"
+"""A newcomer's message that is risky enough to be sent to the judge."""
 
 _numbers = count(1)
 
 
 def verdict(category: str, confidence: int = 95, evidence: str | None = None, about: str = "author") -> Answer:
-    """What the scripted judge answers."""
-    said = {"category": category, "confidence": confidence, "about": about, "evidence": evidence}
-    return tool_call("final_result", said)
+    """Returns a scripted answer of the judge."""
+    arguments = {"category": category, "confidence": confidence, "about": about, "evidence": evidence}
+    return tool_call("final_result", arguments)
 
 
 class ModeratedGroup:
-    """One group; each has a number of its own, so that several scenarios may share a running bot.
+    """One group with an id of its own, so that scenarios can share a running bot."""
 
-    Args:
-        stage: where the bot runs.
-        kind: of the chat.
-    """
-
-    def __init__(self, stage: BotHarness, kind: str = "supergroup") -> None:
-        self.stage = stage
+    def __init__(self, harness: BotHarness, kind: str = "supergroup") -> None:
+        self.harness = harness
         self.id = -100_000 - next(_numbers)
-        self.chat = stage.chat(self.id)
+        self.chat = harness.chat(self.id)
         self.chat.type = kind
-        self.chat.admin_ids = {ADMIN, stage.telegram.bot_id}
+        self.chat.admin_ids = {ADMIN, harness.telegram.bot_id}
         self.chat.linked_channel = LINKED
 
     async def open(self, mode: Mode = Mode.ENFORCE, **choices: Any) -> "ModeratedGroup":  # noqa: ANN401 - the settings' fields
-        """Moderate it, and make MEMBER an established member."""
-        database, clock = self.stage.services.infra.database, SystemClock()
+        """Switches moderation on, and makes MEMBER an established member."""
+        database, clock = self.harness.services.infra.database, SystemClock()
         await GroupStore(database, clock).put(GroupSettings(self.id, mode=mode, **choices))
         async with database.session() as session:
             long_ago = clock.now() - timedelta(days=30)
             session.add(ModerationMemberRow(group_id=self.id, member_id=MEMBER, first_seen=long_ago, meaningful=50))
         return self
 
-    # What people do.
+    # Input.
 
-    def says(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
-        """Somebody writes, in their own name."""
-        return self.stage.says(text, self.id, user_id=by, name=more.pop("name", f"User {by}"), **more)
+    def send(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
+        """Sends a message as a user."""
+        return self.harness.says(text, self.id, user_id=by, name=more.pop("name", f"User {by}"), **more)
 
-    def says_as_chat(self, text: str, chat_id: int, **extra: Any) -> Message:  # noqa: ANN401 - fields of a raw message
-        """Somebody writes in the name of a chat: a channel, or the group itself."""
+    def send_as_chat(self, text: str, chat_id: int, **extra: Any) -> Message:  # noqa: ANN401 - fields of a raw message
+        """Sends a message in the name of a chat: a channel, or the group itself."""
         kind = "supergroup" if chat_id == self.id else "channel"
         sender = {"id": chat_id, "type": kind, "title": "The Chat"}
         user = ANONYMOUS if chat_id == self.id else CHANNEL_BOT
-        return self.says(text, user, extra={"sender_chat": sender, **extra})
+        return self.send(text, user, extra={"sender_chat": sender, **extra})
 
-    def forwards(self, text: str, by: int = NEWCOMER) -> Message:
-        """Somebody forwards a channel's message."""
+    def forward(self, text: str, by: int = NEWCOMER) -> Message:
+        """Forwards a message of a channel."""
         origin = {
             "type": "channel", "date": 1_800_000_000, "message_id": 1,
             "chat": {"id": FOREIGN, "type": "channel", "title": "Elsewhere"},
         }  # fmt: skip
-        return self.says(text, by, extra={"forward_origin": origin})
+        return self.send(text, by, extra={"forward_origin": origin})
 
-    async def commands(self, text: str, by: int = ADMIN, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
-        """Somebody says a command; what the bot answers to it."""
-        said = self.says(text, by, **more)
-        return await self.stage.seen(lambda message: message.reply_to == said.id, self.id, after=said.id)
+    async def command(self, text: str, by: int = ADMIN, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
+        """Sends a command and returns the bot's reply."""
+        sent = self.send(text, by, **more)
+        return await self.harness.seen(lambda message: message.reply_to == sent.id, self.id, after=sent.id)
 
-    async def presses(self, card: Message, button: str, by: int = ADMIN) -> str:
-        """Somebody presses a button; the note that it brings."""
-        return await self.stage.toast(self.stage.presses(card, button, by))
+    async def press(self, card: Message, button: str, by: int = ADMIN) -> str:
+        """Presses a button and returns the callback answer."""
+        return await self.harness.toast(self.harness.presses(card, button, by))
 
-    # What comes of it.
+    # Output.
 
-    async def handled(self, message: Message, times: int = 1) -> dict[str, Any]:
-        """Wait until a message, or its newest version, has been looked at; how that ended."""
+    async def wait_handled(self, message: Message, times: int = 1) -> dict[str, Any]:
+        """Waits until `times` versions of a message were moderated; returns the log entry of the last one."""
 
-        def seen() -> list[dict[str, Any]]:
-            lines = (line for line in self.stage.log.splitlines() if "moderation.handled" in line)
-            entries = [json.loads(line) for line in lines]
-            return [entry for entry in entries if entry["group_id"] == self.id and entry["message_id"] == message.id]
+        def entries() -> list[dict[str, Any]]:
+            lines = (line for line in self.harness.log.splitlines() if "moderation.handled" in line)
+            found = [json.loads(line) for line in lines]
+            return [entry for entry in found if entry["group_id"] == self.id and entry["message_id"] == message.id]
 
-        await self.stage.until(lambda: len(seen()) >= times, timeout=20)
-        return seen()[-1]
+        await self.harness.until(lambda: len(entries()) >= times, timeout=20)
+        return entries()[-1]
 
-    async def look(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
-        """Somebody writes, and it is looked at."""
-        message = self.says(text, by, **more)
-        await self.handled(message)
+    async def moderate(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
+        """Sends a message and waits until it was moderated."""
+        message = self.send(text, by, **more)
+        await self.wait_handled(message)
         return message
 
     @property
     def cards(self) -> list[Message]:
-        """The incident cards that stand in the group."""
+        """The incident cards in the group."""
         return [message for message in self.chat.answers() if _is_card(message)]
 
     async def card(self, number: int = 1) -> Message:
-        """Wait for the incident card with that number."""
-        await self.stage.until(lambda: len(self.cards) >= number)
+        """Waits for the incident card with this number, counted from 1."""
+        await self.harness.until(lambda: len(self.cards) >= number)
         return self.cards[number - 1]
 
-    async def shows(self, card: Message, words: str) -> None:
-        """Wait until a card says something."""
-        await self.stage.until(lambda: words in card.text)
+    async def wait_card_text(self, card: Message, text: str) -> None:
+        """Waits until a card contains a text."""
+        await self.harness.until(lambda: text in card.text)
 
     @property
-    def deeds(self) -> list[str]:
-        """What the bot did to people and their messages here, in order."""
-        acts = {
+    def actions(self) -> list[str]:
+        """The Bot API methods of sanctions and deletions in this group, in order."""
+        methods = {
             "deleteMessage", "deleteMessages", "restrictChatMember", "banChatMember", "banChatSenderChat",
             "unbanChatMember", "unbanChatSenderChat",
         }  # fmt: skip
-        return [call.method for call in self.stage.telegram.calls if call.chat_id == self.id and call.method in acts]
+        return [
+            call.method for call in self.harness.telegram.calls if call.chat_id == self.id and call.method in methods
+        ]
 
 
 def url_button(url: str) -> JsonObject:
-    """A keyboard with one button that leads somewhere."""
+    """Returns a keyboard with one URL button."""
     return {"reply_markup": {"inline_keyboard": [[{"text": "More", "url": url}]]}}
 
 

@@ -1,4 +1,4 @@
-"""A Bot API server, a real bot that talks to it, and the delivery between them."""
+"""A fake Bot API server, a bot that uses it, and a delivery."""
 
 from collections.abc import AsyncIterator
 
@@ -12,14 +12,14 @@ from tests.support.fake_telegram.traffic import Traffic
 
 @pytest.fixture
 async def server(clock: ManualClock) -> AsyncIterator[TelegramServer]:
-    """A Bot API server whose times are the clock's."""
+    """A fake Bot API server on the manual clock."""
     async with TelegramServer(clock=clock) as running:
         yield running
 
 
 @pytest.fixture
 async def traffic(server: TelegramServer, clock: ManualClock) -> AsyncIterator[Traffic]:
-    """A bot of that server, and the way to let its calls come to an end."""
+    """A bot of that server, with control over the end of its calls."""
     traffic = Traffic(server, clock)
     yield traffic
     await traffic.close()
@@ -27,5 +27,5 @@ async def traffic(server: TelegramServer, clock: ManualClock) -> AsyncIterator[T
 
 @pytest.fixture
 def delivery(traffic: Traffic, clock: ManualClock) -> Delivery:
-    """The way out of that bot."""
+    """The delivery of that bot."""
     return Delivery(traffic.bot, clock)

@@ -1,4 +1,4 @@
-"""One running bot for the scenarios of a module: each has a group of its own."""
+"""One running bot per module; each scenario has a group of its own."""
 
 from collections.abc import AsyncIterator
 
@@ -13,30 +13,30 @@ from tests.support.moderated_group import ModeratedGroup, verdict
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotHarness]:
-    """The bot, with a local score that has been trained once."""
+async def shared_harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BotHarness]:
+    """A running bot; its base score is trained once per module."""
     with pytest.MonkeyPatch.context() as patch:
         # Scenarios run in real time and wait for maintenance rounds.
         patch.setattr(composition, "MaintenanceTiming", lambda: MaintenanceTiming(round_s=0.2))
         patch.setattr(AiohttpSession, "close", close_at_once)
-        async for stage in staged(tmp_path_factory.mktemp("moderation")):
-            await stage.start()
-            yield stage
+        async for harness in staged(tmp_path_factory.mktemp("moderation")):
+            await harness.start()
+            yield harness
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def calm(running: BotHarness) -> BotHarness:
-    """The same, with judges that say that all is well unless a scenario has them say something else."""
+async def harness(shared_harness: BotHarness) -> BotHarness:
+    """The running bot with reset providers; unless a scenario scripts them, they judge every message as ok."""
     for provider in ("a", "b"):
-        await running.services.operators.providers.run(f"reset {provider}", 1)
-    for server in (running.first, running.second):
+        await shared_harness.services.operators.providers.run(f"reset {provider}", 1)
+    for server in (shared_harness.first, shared_harness.second):
         server._script.clear()
         server.default = verdict("ok", 99)
         server.requests.clear()
-    return running
+    return shared_harness
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def group(calm: BotHarness) -> ModeratedGroup:
-    """A group in which moderation acts."""
-    return await ModeratedGroup(calm).open()
+async def group(harness: BotHarness) -> ModeratedGroup:
+    """A group in enforce mode."""
+    return await ModeratedGroup(harness).open()

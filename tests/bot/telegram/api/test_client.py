@@ -1,4 +1,4 @@
-"""Meeting Telegram, whichever server it is."""
+"""Bot API client: startup against servers of every kind, and the command menus."""
 
 import asyncio
 import json
@@ -17,29 +17,29 @@ from tests.support.fake_telegram.server import TOKEN, TelegramServer
 async def bot(server: TelegramServer) -> AsyncIterator[KnownBot]:
     bot = create_bot(TOKEN, server.url)
     yield bot
-    # Without the quarter of a second that aiogram allows TLS for it.
+    # Skips the 0.25 s that aiogram waits for TLS.
     await (await bot.session.create_session()).close()
 
 
-async def test_the_bot_knows_itself_from_then_on(bot: KnownBot, server: TelegramServer, clock: ManualClock) -> None:
+async def test_connect_caches_the_identity(bot: KnownBot, server: TelegramServer, clock: ManualClock) -> None:
     assert (await connect(bot, clock)).username == "understudy_bot"
     assert (await bot.me()).id == 42
     assert len(server.calls_of("getMe")) == 1
 
 
-async def test_a_bot_that_was_not_connected_asks(bot: KnownBot) -> None:
+async def test_me_requests_the_identity_before_connect(bot: KnownBot) -> None:
     assert (await bot.me()).username == "understudy_bot"
 
 
 @pytest.mark.parametrize(
     ("method", "body"),
     [
-        # What the library insists on is not there.
+        # Fields that aiogram requires are missing.
         ("getMe", '{"ok": true, "result": {"id": 42, "username": "understudy_bot"}}'),
         ("deleteWebhook", '{"ok": true, "result": null}'),
     ],
 )
-async def test_servers_that_differ(
+async def test_connect_accepts_responses_of_compatible_servers(
     bot: KnownBot, server: TelegramServer, clock: ManualClock, method: str, body: str
 ) -> None:
     server.garble(method, 100, body=body)
@@ -47,37 +47,39 @@ async def test_servers_that_differ(
     assert (await bot.me()).id == 42
 
 
-async def test_a_server_without_webhooks(bot: KnownBot, server: TelegramServer, clock: ManualClock) -> None:
+async def test_connect_accepts_a_server_without_webhooks(
+    bot: KnownBot, server: TelegramServer, clock: ManualClock
+) -> None:
     server.unknown_methods.add("deleteWebhook")
     assert (await connect(bot, clock)).id == 42
 
 
-@pytest.mark.parametrize(("status", "words"), [(401, "Unauthorized"), (404, "Not Found")])
-async def test_a_token_that_is_not_accepted(
-    bot: KnownBot, server: TelegramServer, clock: ManualClock, status: int, words: str
+@pytest.mark.parametrize(("status", "description"), [(401, "Unauthorized"), (404, "Not Found")])
+async def test_connect_raises_startup_error_for_a_rejected_token(
+    bot: KnownBot, server: TelegramServer, clock: ManualClock, status: int, description: str
 ) -> None:
-    server.fail("getMe", status=status, description=words)
+    server.fail("getMe", status=status, description=description)
     with pytest.raises(StartupError, match=r"^TELEGRAM_BOT_TOKEN: .* example: TELEGRAM_BOT_TOKEN="):
         await connect(bot, clock)
 
 
 @pytest.mark.parametrize("method", ["getMe", "deleteWebhook"])
-async def test_a_server_that_is_unwell_is_waited_for(
+async def test_connect_retries_with_backoff(
     bot: KnownBot, server: TelegramServer, clock: ManualClock, method: str
 ) -> None:
-    """1, 2 and 4 seconds; where it says how long, for that long."""
+    """1 s, then 2 s; after a 429 its `retry_after`."""
     server.fail(method, 2, status=502, description="Bad Gateway")
     server.fail(method, 1, status=429, description="Too Many Requests: retry after 40", retry_after=40)
     connecting = asyncio.create_task(connect(bot, clock))
-    for tries, pause in enumerate((1, 2, 40), start=1):
-        await server.wait_for(lambda tries=tries: len(server.calls_of(method)) == tries and clock._sleepers)
+    for attempt, pause in enumerate((1, 2, 40), start=1):
+        await server.wait_for(lambda attempt=attempt: len(server.calls_of(method)) == attempt and clock._sleepers)
         await clock.advance(pause - 0.1)
-        assert len(server.calls_of(method)) == tries
+        assert len(server.calls_of(method)) == attempt
         await clock.advance(0.1)
     assert (await asyncio.wait_for(connecting, 5)).id == 42
 
 
-async def test_a_page_instead_of_an_answer_is_no_answer(
+async def test_connect_retries_after_an_html_response(
     bot: KnownBot, server: TelegramServer, clock: ManualClock
 ) -> None:
     server.garble("getMe")
@@ -87,7 +89,7 @@ async def test_a_page_instead_of_an_answer_is_no_answer(
     assert (await asyncio.wait_for(connecting, 5)).id == 42
 
 
-async def test_the_menu_in_every_language(bot: KnownBot, server: TelegramServer) -> None:
+async def test_menus_are_published_in_every_language(bot: KnownBot, server: TelegramServer) -> None:
     await publish_commands(bot, Texts(strict=True))
     shown = {
         call.params.get("language_code"): json.loads(call.params["commands"])[0]["description"]
@@ -96,7 +98,7 @@ async def test_the_menu_in_every_language(bot: KnownBot, server: TelegramServer)
     assert shown == {None: "start a new conversation", "ru": "начать новый разговор"}
 
 
-async def test_a_menu_that_nobody_wants_is_no_fault(bot: KnownBot, server: TelegramServer) -> None:
+async def test_server_without_command_menus_is_asked_once(bot: KnownBot, server: TelegramServer) -> None:
     server.unknown_methods.add("setMyCommands")
     await publish_commands(bot, Texts(strict=True))
     await settle()

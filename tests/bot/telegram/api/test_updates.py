@@ -1,4 +1,4 @@
-"""Which messages are for the bot, and what of them is."""
+"""Filters that decide whether a message addresses the bot, and with which text."""
 
 import pytest
 from aiogram import Bot
@@ -13,21 +13,21 @@ from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message
 
 @pytest.fixture
 def bot() -> Bot:
-    """A bot that knows itself, and need not ask."""
+    """A bot with a known identity, so that `me()` sends no request."""
     bot = KnownBot("42:token")
     bot.identity = User.model_validate(BOT)
     return bot
 
 
 async def addressed(bot: Bot, text: str, **fields: object) -> str | None:
-    """What of a message is for the bot."""
+    """Returns the addressed text of a message, None if it does not address the bot."""
     fields.setdefault("entities", natural_entities(text))
     found = await Addressed()(message(text, **fields), bot)
     return found["text"] if isinstance(found, dict) else None
 
 
 @pytest.mark.parametrize(
-    ("said", "heard"),
+    ("text", "addressed_text"),
     [
         ("@understudy_bot hello", "hello"),
         ("@UNDERSTUDY_BOT hello", "hello"),
@@ -35,39 +35,39 @@ async def addressed(bot: Bot, text: str, **fields: object) -> str | None:
         ("@understudy_bot: hello", "hello"),
         ("hello @understudy_bot", "hello"),
         ("\n@understudy_bot\nhello", "hello"),
-        # Nothing but the name.
+        # A mention without text.
         ("@understudy_bot", ""),
-        # In a sentence the name is a part of it.
+        # Within a sentence the mention stays.
         ("ask @understudy_bot about it", "ask @understudy_bot about it"),
         # Telegram counts in UTF-16 units: this emoji is four of them.
         ("👋🏽 @understudy_bot", "👋🏽"),
-        # A longer name that begins with ours.
+        # A longer username with the same prefix.
         ("@understudy_bot_2 @understudy_bot", "@understudy_bot_2"),
-        # For somebody else, and for nobody.
+        # A mention of another user, and no mention.
         ("@understudy_bot_2 hello", None),
         ("@ann hello", None),
         ("hello", None),
     ],
 )
-async def test_a_mention_in_a_group(bot: Bot, said: str, heard: str | None) -> None:
-    assert await addressed(bot, said, chat=GROUP) == heard
+async def test_addressed_strips_a_mention_in_a_group(bot: Bot, text: str, addressed_text: str | None) -> None:
+    assert await addressed(bot, text, chat=GROUP) == addressed_text
 
 
-async def test_a_caption_mentions_too(bot: Bot) -> None:
+async def test_addressed_reads_mentions_in_captions(bot: Bot) -> None:
     caption = "@understudy_bot what is this?"
     photo = [{"file_id": "f", "file_unique_id": "u", "width": 1, "height": 1}]
-    said = message(None, chat=GROUP, photo=photo, caption=caption, caption_entities=natural_entities(caption))
-    assert await Addressed()(said, bot) == {"text": "what is this?"}
+    sent = message(None, chat=GROUP, photo=photo, caption=caption, caption_entities=natural_entities(caption))
+    assert await Addressed()(sent, bot) == {"text": "what is this?"}
 
 
-async def test_a_mention_by_name(bot: Bot) -> None:
-    """For accounts that have no username; the entity says whom it means."""
+async def test_addressed_reads_text_mentions(bot: Bot) -> None:
+    """Mentions of accounts without a username carry the user in the entity."""
     mark = {"type": "text_mention", "offset": 0, "length": 10}
     assert await addressed(bot, "Understudy hello", chat=GROUP, entities=[{**mark, "user": BOT}]) == "hello"
     assert await addressed(bot, "Understudy hello", chat=GROUP, entities=[{**mark, "user": BOB}]) is None
 
 
-async def test_a_reply_in_a_group(bot: Bot) -> None:
+async def test_addressed_accepts_replies_to_the_bot_in_a_group(bot: Bot) -> None:
     by_bot = {"message_id": 1, "date": 1, "chat": GROUP, "from": BOT, "text": "Hi"}
     by_bob = {**by_bot, "from": BOB}
     opening = {**by_bot, "text": None, "forum_topic_created": {"name": "Talk", "icon_color": 0}}
@@ -76,13 +76,13 @@ async def test_a_reply_in_a_group(bot: Bot) -> None:
     assert await addressed(bot, "hello", chat=GROUP, reply_to_message=opening) is None
 
 
-async def test_in_private_everything_is_for_the_bot(bot: Bot) -> None:
+async def test_addressed_accepts_every_private_message(bot: Bot) -> None:
     assert await addressed(bot, "hello @understudy_bot") == "hello @understudy_bot"
     assert await Addressed()(message(None, sticker=None), bot) == {"text": ""}
 
 
-async def test_every_kind_of_message_that_reports_what_happened_is_known() -> None:
-    """The library's list has both kinds; a new one must be sorted by hand."""
+async def test_service_content_covers_every_content_type_of_aiogram() -> None:
+    """The enum lists content and service types together: a new one has to be classified by hand."""
     written = {
         "unknown", "any", "text", "animation", "audio", "document", "live_photo", "paid_media", "photo", "sticker",
         "story", "video", "video_note", "voice", "checklist", "contact", "dice", "game", "poll", "venue", "location",
@@ -91,7 +91,7 @@ async def test_every_kind_of_message_that_reports_what_happened_is_known() -> No
     assert {kind.value for kind in ContentType} == SERVICE_CONTENT | written
 
 
-async def test_what_nobody_wrote_is_not_for_the_bot() -> None:
+async def test_user_content_rejects_service_messages_inline_results_and_bots() -> None:
     assert await UserContent()(message("hello"))
     assert not await UserContent()(message(None, chat=GROUP, new_chat_members=[ANN]))
     assert not await UserContent()(message("inline result", via_bot=BOT))

@@ -1,4 +1,4 @@
-"""A Telegram message as moderation sees it: whose words are whose, where it leads, what it carries."""
+"""Conversion of Telegram messages to moderation's: author, own and foreign text, links, media."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ CHANNEL = {"id": -900, "type": "channel", "title": "The News"}
 FORWARD = {"type": "channel", "chat": CHANNEL, "message_id": 1, "date": 1_800_000_000}
 
 
-def seen(text: str | None = None, **fields: object) -> GroupMessage:
+def convert(text: str | None = None, **fields: object) -> GroupMessage:
     return to_group_message(message(text, chat=GROUP, **fields))
 
 
@@ -22,42 +22,42 @@ def entity(kind: str, offset: int, length: int, **more: object) -> dict[str, Any
     return {"type": kind, "offset": offset, "length": length, **more}
 
 
-def test_who_and_when() -> None:
-    one = seen("Hello", edit_date=1_800_000_060, message_thread_id=9, is_topic_message=True)
-    assert (one.group_id, one.message_ids, one.topic_id, one.text) == (-100, (5,), 9, "Hello")
-    assert (one.author.id, one.author.kind, one.author.name, one.author.language) == (
+def test_author_time_and_topic() -> None:
+    converted = convert("Hello", edit_date=1_800_000_060, message_thread_id=9, is_topic_message=True)
+    assert (converted.group_id, converted.message_ids, converted.topic_id, converted.text) == (-100, (5,), 9, "Hello")
+    assert (converted.author.id, converted.author.kind, converted.author.name, converted.author.language) == (
         7,
         AuthorKind.USER,
         "Ann Lee",
         "en",
     )
-    assert one.edited_at is not None
-    assert (one.edited_at - one.sent_at).total_seconds() == 60
+    assert converted.edited_at is not None
+    assert (converted.edited_at - converted.sent_at).total_seconds() == 60
 
 
-def test_who_speaks_in_the_name_of_a_chat() -> None:
-    assert seen("Hi", sender_chat=CHANNEL).author.kind is AuthorKind.CHANNEL
-    anonymous = seen("Hi", sender_chat=GROUP)
+def test_author_kinds() -> None:
+    assert convert("Hi", sender_chat=CHANNEL).author.kind is AuthorKind.CHANNEL
+    anonymous = convert("Hi", sender_chat=GROUP)
     assert (anonymous.author.id, anonymous.author.kind) == (-100, AuthorKind.CHANNEL)
-    assert seen("Hi", **{"from": {**BOB, "is_bot": True}}).author.kind is AuthorKind.BOT
+    assert convert("Hi", **{"from": {**BOB, "is_bot": True}}).author.kind is AuthorKind.BOT
 
 
 @pytest.mark.parametrize(
     ("fields", "text", "quoted", "forwarded"),
     [
-        # The author's own words.
+        # The author's own text.
         ({"text": "mine"}, "mine", "", ""),
         ({"caption": "mine", "photo": [SIZE]}, "mine", "", ""),
-        # What is replied to, or the piece of it that was marked.
+        # The replied-to text, or the selected quote.
         ({"text": "mine", "reply_to_message": raw("theirs", chat=GROUP)}, "mine", "theirs", ""),
         ({"text": "mine", "reply_to_message": raw("theirs", chat=GROUP), "quote": {"text": "the", "position": 0}},
          "mine", "the", ""),
-        # In a topic every message formally replies to what opened it.
+        # In a topic every message formally replies to the service message that created it.
         ({"text": "mine", "reply_to_message": raw(
             chat=GROUP, forum_topic_created={"name": "Jobs", "icon_color": 7322096})}, "mine", "", ""),
-        # Forwarded words are not the author's.
+        # Forwarded text is not the author's.
         ({"text": "theirs", "forward_origin": FORWARD}, "", "", "theirs"),
-        # A poll says something too.
+        # A poll has text too.
         ({"poll": {"id": "1", "question": "Who earns $500?", "options": [
             {"text": "Me", "voter_count": 0, "persistent_id": "a"}], "total_voter_count": 0, "is_closed": False,
             "is_anonymous": True, "type": "regular", "allows_multiple_answers": False, "allows_revoting": False,
@@ -65,16 +65,17 @@ def test_who_speaks_in_the_name_of_a_chat() -> None:
          "Who earns $500?\nMe", "", ""),
     ],
 )  # fmt: skip
-def test_whose_words_are_whose(fields: dict[str, Any], text: str, quoted: str, forwarded: str) -> None:
-    one = to_group_message(message(**{"chat": GROUP, **fields}))
-    assert (one.text, one.quoted, one.forwarded) == (text, quoted, forwarded)
-    assert one.is_forward is bool(forwarded)
+def test_own_quoted_and_forwarded_text_are_separate(
+    fields: dict[str, Any], text: str, quoted: str, forwarded: str
+) -> None:
+    converted = to_group_message(message(**{"chat": GROUP, **fields}))
+    assert (converted.text, converted.quoted, converted.forwarded) == (text, quoted, forwarded)
+    assert converted.is_forward is bool(forwarded)
 
 
-def test_where_it_leads() -> None:
-    """Also where a link hides behind other words, or is nowhere to be read at all."""
+def test_links_include_hidden_ones_previews_and_buttons() -> None:
     text = "see x.example and @some_channel, here 👋 or there"
-    one = seen(
+    converted = convert(
         text,
         entities=[
             entity("url", 4, 9), entity("mention", 18, 13), entity("text_link", 33, 4, url="https://hidden.example"),
@@ -84,8 +85,8 @@ def test_where_it_leads() -> None:
         reply_markup={"inline_keyboard": [[{"text": "Go", "url": "https://button.example"}],
                                           [{"text": "No", "callback_data": "x"}]]},
     )  # fmt: skip
-    assert one.links == ("x.example", "@some_channel", "https://hidden.example", "https://preview.example")
-    assert one.buttons == ("https://button.example",)
+    assert converted.links == ("x.example", "@some_channel", "https://hidden.example", "https://preview.example")
+    assert converted.buttons == ("https://button.example",)
 
 
 @pytest.mark.parametrize(
@@ -100,15 +101,15 @@ def test_where_it_leads() -> None:
         ({"text": "nothing"}, ()),
     ],
 )
-def test_what_it_carries(fields: dict[str, Any], kinds: tuple[MediaKind, ...]) -> None:
+def test_media_kinds(fields: dict[str, Any], kinds: tuple[MediaKind, ...]) -> None:
     assert to_group_message(message(**{"chat": GROUP, **fields})).media == kinds
 
 
-def test_an_album_is_one() -> None:
-    """Its parts in order, whatever the order they came in."""
+def test_album_is_converted_to_one_message() -> None:
+    """The parts are sorted by message id."""
     parts = [
         message(chat=GROUP, message_id=number, photo=[SIZE], media_group_id="a", **fields)
         for number, fields in ((7, {"caption": "two"}), (6, {"caption": "one"}), (8, {}))
     ]
-    one = to_group_message(parts[0], parts)
-    assert (one.message_ids, one.text, one.media) == ((6, 7, 8), "one\n\ntwo", (MediaKind.PHOTO,) * 3)
+    converted = to_group_message(parts[0], parts)
+    assert (converted.message_ids, converted.text, converted.media) == ((6, 7, 8), "one\n\ntwo", (MediaKind.PHOTO,) * 3)

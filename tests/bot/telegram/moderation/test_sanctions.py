@@ -1,4 +1,4 @@
-"""What moderation does in a group, and what a refusal means."""
+"""Sanctions through the Bot API, and the classification of their errors."""
 
 import pytest
 from aiogram.exceptions import TelegramBadRequest
@@ -20,9 +20,9 @@ def sanctions(delivery: Delivery) -> GroupSanctions:
 
 
 @pytest.mark.parametrize(
-    ("words", "done"),
+    ("description", "result"),
     [
-        # Telegram's own wordings.
+        # Error descriptions of Telegram.
         ("message to delete not found", ActionResult.GONE),
         ("message can't be deleted", ActionResult.NO_RIGHT),
         ("not enough rights to restrict/unrestrict chat member", ActionResult.NO_RIGHT),
@@ -38,13 +38,15 @@ def sanctions(delivery: Delivery) -> GroupSanctions:
         ("something else", ActionResult.FAILED),
     ],
 )
-def test_what_a_refusal_means(words: str, done: ActionResult) -> None:
+def test_classify_sanction_error(description: str, result: ActionResult) -> None:
     method = DeleteMessage(chat_id=GROUP, message_id=1)
-    assert classify_sanction_error(TelegramBadRequest(method=method, message=f"Bad Request: {words}")) is done
+    assert classify_sanction_error(TelegramBadRequest(method=method, message=f"Bad Request: {description}")) is result
 
 
-async def test_many_messages_at_once(sanctions: GroupSanctions, server: TelegramServer) -> None:
-    """Those that are gone are passed over; more than Telegram takes in one call are taken in two."""
+async def test_delete_batches_messages_and_ignores_deleted_ones(
+    sanctions: GroupSanctions, server: TelegramServer
+) -> None:
+    """Telegram accepts 100 messages per call."""
     messages = [server.user_says("x", GROUP, user_id=7) for _ in range(101)]
     messages[3].deleted = True
     assert await sanctions.delete(GROUP, [message.id for message in messages]) is ActionResult.DONE
@@ -52,7 +54,7 @@ async def test_many_messages_at_once(sanctions: GroupSanctions, server: Telegram
     assert len(server.calls_of("deleteMessages")) == 2
 
 
-async def test_a_mute_silences_in_every_way_and_ends_by_itself(
+async def test_mute_removes_every_permission_until_its_end(
     sanctions: GroupSanctions, server: TelegramServer, clock: ManualClock
 ) -> None:
     assert await sanctions.mute(GROUP, 7, clock.now()) is ActionResult.DONE
@@ -63,14 +65,14 @@ async def test_a_mute_silences_in_every_way_and_ends_by_itself(
     assert server.chat(GROUP).muted == {}
 
 
-async def test_bans_of_people_and_of_channels(sanctions: GroupSanctions, server: TelegramServer) -> None:
-    for who, kind in ((7, AuthorKind.USER), (-900, AuthorKind.CHANNEL)):
-        assert await sanctions.ban(GROUP, who, kind) is ActionResult.DONE
-        assert server.chat(GROUP).banned == {who}
-        assert await sanctions.unban(GROUP, who, kind) is ActionResult.DONE
+async def test_ban_and_unban_of_users_and_channels(sanctions: GroupSanctions, server: TelegramServer) -> None:
+    for author_id, kind in ((7, AuthorKind.USER), (-900, AuthorKind.CHANNEL)):
+        assert await sanctions.ban(GROUP, author_id, kind) is ActionResult.DONE
+        assert server.chat(GROUP).banned == {author_id}
+        assert await sanctions.unban(GROUP, author_id, kind) is ActionResult.DONE
         assert server.chat(GROUP).banned == set()
 
 
-async def test_an_admin_is_protected_by_telegram_itself(sanctions: GroupSanctions, server: TelegramServer) -> None:
+async def test_ban_of_an_admin_is_protected(sanctions: GroupSanctions, server: TelegramServer) -> None:
     server.chat(GROUP).admin_ids.add(7)
     assert await sanctions.ban(GROUP, 7, AuthorKind.USER) is ActionResult.PROTECTED
