@@ -1,4 +1,4 @@
-"""`python -m bot`: command line entry point."""
+"""Command line: `python -m bot`."""
 
 import argparse
 import asyncio
@@ -20,28 +20,28 @@ log = structlog.get_logger()
 
 ENV_FILE = Path(".env")
 _DESCRIPTION = """\
-Understudy: a chat bot that goes on with another LLM provider when one falls silent.
+Understudy: a chat bot that fails over to another LLM provider when one stops answering.
 
-  telegram   the bot itself
-  console    a chat in this terminal, over the same services
-  check      ask the providers, Redis, the database and Telegram, and print what does not answer
-  train      measure the local spam score, and train it on examples of your own (train --help)
+  telegram   run the bot
+  console    chat in this terminal, with the same services
+  check      test the providers, Redis, the database and Telegram, and print what does not answer
+  train      measure the local spam score, or train it on your own examples (train --help)
 
-Without any of them it is console until TELEGRAM_BOT_TOKEN is set, then telegram.
+Without a command it is console until TELEGRAM_BOT_TOKEN is set, then telegram.
 Settings come from the environment and from .env; .env.example lists them all."""
 _TRAINING = """\
-Train the local spam score on examples of your own together with those that ship: a JSON object a line,
+Train the local spam score on your own examples together with the bundled ones: one JSON object per line,
 {"label": "spam" or "ham", "text": "...", "source": "the group it is from"}. Prints precision, recall and false
-positives by cross-validation, by source, then puts the new base in place of the one in use."""
+positives by cross-validation, by source, then replaces the model in use."""
 INTERRUPTED = 130
-"""Exit code of a process ended by Ctrl-C, by the convention of shells."""
+"""Exit code after Ctrl-C, as shells report it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and run the surface. Returns the exit code.
+    """Runs the selected command and returns the exit code.
 
     Args:
-        arguments: None reads them from the command line.
+        arguments: the command line's, without the program; None for `sys.argv`.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -51,25 +51,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return asyncio.run(_telegram(settings))
         _log_quietly(settings)
         if isinstance(sys.stdout, io.TextIOWrapper):
-            # A terminal that lacks a character shows a replacement; an answer must not end there.
+            # A character that the terminal cannot encode is replaced, and does not end the answer.
             sys.stdout.reconfigure(errors="replace")
         if surface == "train":
             return asyncio.run(_train(settings, options))
         return asyncio.run(_console(settings) if surface == "console" else _check(settings))
     except ConfigurationError as error:
-        return _refuse(error.mistakes)
+        return _print_mistakes(error.mistakes)
     except StartupError as error:
-        return _refuse([str(error)])
+        return _print_mistakes([str(error)])
     except BrokenPipeError:
-        # The reader of our output is gone; buffered output must not fail again at exit.
+        # The reader of our output has closed it; flushing the rest at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-# Imports below are lazy: a wrong setting is reported at once, the console does without aiogram, and the daemon without
-# the console.
+# The imports below are deferred: a wrong setting is reported at once, the console starts without aiogram, and the
+# daemon without the console.
 
 
 async def _telegram(settings: Settings) -> int:
@@ -106,16 +106,16 @@ async def _train(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _log_quietly(settings: Settings) -> None:
-    """Log warnings and errors only, so that lines do not interrupt the terminal, unless LOG_LEVEL is set."""
-    asked_for = "LOG_LEVEL" in read_variables(ENV_FILE).values
-    level = settings.log_level if asked_for else "warning"
+    """Logs warnings and errors only, unless LOG_LEVEL is set: a terminal is for the conversation."""
+    is_level_set = "LOG_LEVEL" in read_variables(ENV_FILE).values
+    level = settings.log_level if is_level_set else "warning"
     configure_logging(level, settings.log_format, secrets=settings.secrets)
     log_uncaught()
-    # A provider failure is shown in the conversation, and in the table of the check.
-    logging.getLogger("services.llm").setLevel(logging.NOTSET if asked_for else logging.ERROR)
+    # The conversation, and the table of the check, already show a failed provider.
+    logging.getLogger("services.llm").setLevel(logging.NOTSET if is_level_set else logging.ERROR)
 
 
-def _refuse(mistakes: Iterable[str]) -> int:
+def _print_mistakes(mistakes: Iterable[str]) -> int:
     for mistake in mistakes:
         sys.stderr.write(" ".join(mistake.split()) + "\n")
     return 1
@@ -132,10 +132,16 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("telegram", "console", "check"):
         surfaces.add_parser(name, prog=f"python -m bot {name}")
     train = surfaces.add_parser("train", prog="python -m bot train", description=_TRAINING)
-    train.add_argument("file", metavar="FILE.jsonl", nargs="?", type=Path, help="labelled examples; none: only figures")
+    train.add_argument(
+        "file",
+        metavar="FILE.jsonl",
+        nargs="?",
+        type=Path,
+        help="labelled examples; without a file: only print the measurements",
+    )
     train.add_argument("--without-starter", action="store_true", help="train on the file alone")
-    train.add_argument("--dry-run", action="store_true", help="print the figures, change nothing")
-    train.add_argument("--reset", action="store_true", help="go back to the examples that ship with the program")
+    train.add_argument("--dry-run", action="store_true", help="print the measurements, change nothing")
+    train.add_argument("--reset", action="store_true", help="return to the bundled examples")
     return parser
 
 

@@ -109,7 +109,7 @@ class Services:
                 try:
                     self.llm.builder.model(provider, provider.default_model)
                 except Exception as error:  # noqa: BLE001 - the request that asks this provider gets the error
-                    log.warning("provider.not_built", provider=provider.id, error=type(error).__name__)
+                    log.warning("provider.build_failed", provider=provider.id, error=type(error).__name__)
 
         await asyncio.gather(asyncio.to_thread(build), self.chat.turns.warm())
 

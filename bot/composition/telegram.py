@@ -89,8 +89,8 @@ async def _open_runtime(
     settings, clock = infra.settings, infra.clock
     async with open_inbox(infra, bot.id) as queued:
         inbox = queued.inbox
-        status.figures.follow(inbox)
-        delivery = Delivery(bot, clock, inbox.sent_messages, status.figures)
+        status.metrics.show_queue(inbox)
+        delivery = Delivery(bot, clock, inbox.sent_messages, status.metrics)
         moderation = build_moderation(services, bot, delivery)
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
         llm.fallback.listen(notices.put)
@@ -105,7 +105,7 @@ async def _open_runtime(
             moderation=moderation.gateway,
             access=AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
         )
-        take = status.figures.counted(ingest.take)
+        take = status.metrics.count_updates(ingest.take)
         if webhook is None:
             receive = partial(poll_while_leading, queued.replicas, Poller(bot, clock, take))
         else:

@@ -1,4 +1,4 @@
-"""The work behind the doorway: what the jobs of the inbox do."""
+"""Executes inbox jobs."""
 
 import json
 from collections.abc import Sequence
@@ -30,35 +30,37 @@ log = structlog.get_logger()
 
 
 class AlbumPartSource(Protocol):
-    """Where the parts of an album are."""
+    """Hands out the stored parts of an album."""
 
     async def take(self, chat_id: int, album: str, message_id: int, job_id: str) -> list[str] | None:
-        """The parts of an album when it is whole; [] where another job answers them, None where they are forgotten."""
+        """Returns the parts once the album is complete; [] if another job has them, None if they have expired."""
         ...
 
 
 class UpdateModerator(Protocol):
-    """Sees what is said in moderated groups."""
+    """Moderates the messages of groups."""
 
     async def concerns(self, update: Update) -> bool:
-        """Whether an update is its business."""
+        """Returns whether moderation handles an update."""
         ...
 
     async def moderate(self, update: Update, album: Sequence[Message] = ()) -> ModerationOutcome:
-        """Judge it, and tell whether its message is gone."""
+        """Judges and enforces; the outcome tells whether the message was deleted."""
         ...
 
 
 class JobWorker:
-    """Does the jobs. Each may be done again after a crash, and then leaves alone what is done.
+    """Executes jobs. Idempotent: a job that is repeated after a crash skips what it has done.
 
     Args:
-        bot: whose jobs.
-        dispatcher: handles updates.
-        delivery: the way out.
-        parts: the parts of albums.
-        moderation: sees the messages of moderated groups before anybody answers them.
-        texts: what users are told.
+        bot: the bot whose jobs they are.
+        dispatcher: routes updates to the handlers.
+        responder: answers turns again.
+        delivery: sends messages.
+        parts: the stored parts of albums.
+        moderation: sees messages of moderated groups before they are answered.
+        turns: the stored turns.
+        texts: on-screen texts.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class JobWorker:
         self._texts = texts
 
     async def handle(self, job: Job) -> None:
-        """Execute a job; any exception causes a retry."""
+        """Executes a job; any exception makes the inbox retry it."""
         match parse_payload(job):
             case UpdateArrived() as arrived:
                 update = parse_update(arrived.update, self._bot)
@@ -92,12 +94,12 @@ class JobWorker:
             case UpdateRejected(update=raw, reason=reason):
                 update = parse_update(raw, self._bot)
                 if update is not None:
-                    await self._say_to_sender(update, reason)
-            case RegenerateTurn() as again:
-                await self._answer_again(again, job)
+                    await self._reply_to_sender(update, reason)
+            case RegenerateTurn() as request:
+                await self._regenerate(request, job)
 
     async def notify_failure(self, job: Job, error: Exception | None) -> None:
-        """Tell the user that a job was given up; without an error the process died in it."""
+        """Tells the sender that a job was given up; `error` is None if the process died over it."""
         key = "failed-storage" if isinstance(error, StorageError) else "failed-unexpected"
         try:
             payload = parse_payload(job)
@@ -112,75 +114,79 @@ class JobWorker:
                     place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=payload.reply_to
                 )
         elif isinstance(payload, UpdateArrived) and not payload.is_for_bot:
-            # Nobody asked for anything.
+            # The message was only moderated: its author expects no reply.
             return
         elif (update := parse_update(payload.update, self._bot)) is not None:
-            await self._say_to_sender(update, key)
+            await self._reply_to_sender(update, key)
 
     async def _handle(self, arrived: UpdateArrived, update: Update, job: Job) -> None:
         album: Sequence[Message] = ()
         message = update.message
         if message is not None and message.media_group_id is not None:
-            album = await self._whole_album(message, job)
+            album = await self._take_album(message, job)
             if not album:
                 return
-        if await self._is_removed(arrived, update, album) or not arrived.is_admitted:
+        if await self._moderate(arrived, update, album) or not arrived.is_admitted:
             return
         if album:
-            update = await self._part_for_bot(update, album)
+            update = await self._select_part(update, album)
         await self._dispatcher.feed_update(self._bot, update, album=album, job=job.id)
 
-    async def _is_removed(self, arrived: UpdateArrived, update: Update, album: Sequence[Message]) -> bool:
-        """Let moderation see an update first: what it takes away nobody answers."""
+    async def _moderate(self, arrived: UpdateArrived, update: Update, album: Sequence[Message]) -> bool:
+        """Moderates an update before it is answered; returns whether its message was deleted."""
         try:
-            return await self._moderation.concerns(update) and (await self._moderation.moderate(update, album)).removed
+            is_moderated = arrived.is_moderated
+            if is_moderated is None:
+                is_moderated = await self._moderation.concerns(update)
+            return is_moderated and (await self._moderation.moderate(update, album)).removed
         except StorageError as error:
             if not arrived.is_for_bot:
                 raise
-            # Whom the database keeps from judging must not keep the bot from answering.
+            # A database failure that prevents moderation must not prevent the answer.
             log.error("moderation.failed", update_id=update.update_id, error=str(error))  # noqa: TRY400 - no bug of ours
             return False
 
-    async def _part_for_bot(self, update: Update, album: Sequence[Message]) -> Update:
-        """The update of an album's part that the bot is asked with; mostly the one with the caption."""
+    async def _select_part(self, update: Update, album: Sequence[Message]) -> Update:
+        """Returns the update with the album's part that is for the bot, usually the one with the caption."""
         for part in album:
             if await is_for_bot(part, self._bot):
                 return update.model_copy(update={"message": part})
         return update
 
-    async def _whole_album(self, message: Message, job: Job) -> Sequence[Message]:
+    async def _take_album(self, message: Message, job: Job) -> Sequence[Message]:
+        """Returns the parts of an album; empty if another job handles them."""
         taken = await self._parts.take(message.chat.id, message.media_group_id or "", message.message_id, job.origin)
         if taken is None:
-            # Done once more after so long that the other parts are gone.
+            # The job was repeated after the other parts had expired.
             return [message]
         parts = [parse_update(json.loads(part), self._bot) for part in taken]
         return [part.message for part in parts if part is not None and part.message is not None]
 
-    async def _answer_again(self, again: RegenerateTurn, job: Job) -> None:
-        turn = await self._turns.turn(again.turn)
+    async def _regenerate(self, request: RegenerateTurn, job: Job) -> None:
+        turn = await self._turns.turn(request.turn)
         if turn is None or turn.prompt is None:
             return
-        # Now that it has its turn: a second press may have come before the buttons were gone. A job that is done again
-        # finds the turn that it made itself to be the latest.
+        # Checked now that the job runs: the button may have been pressed twice before it disappeared. A job that is
+        # repeated finds the turn that it created itself as the latest.
         with suppress(StorageError):
             latest = await self._turns.last_turn(turn.thread.key)
-            if again.only_latest and latest is not None and latest.id != turn.id and latest.origin != job.id:
+            if request.only_latest and latest is not None and latest.id != turn.id and latest.origin != job.id:
                 return
             if turn.status is TurnStatus.SUPERSEDED and (latest is None or latest.origin != job.id):
                 return
         incoming = Incoming(
             key=turn.thread.key,
-            chat_kind=again.chat_kind,
-            speaker=again.speaker,
+            chat_kind=request.chat_kind,
+            speaker=request.speaker,
             text="",
             sent_at=turn.created_at,
-            chat_title=again.chat_title,
+            chat_title=request.chat_title,
         )
-        choice = ModelChoice(again.provider) if again.provider is not None else None
-        await self._responder.answer(incoming, reply_to=again.reply_to, retry_of=turn, choice=choice, origin=job.id)
+        choice = ModelChoice(request.provider) if request.provider is not None else None
+        await self._responder.answer(incoming, reply_to=request.reply_to, retry_of=turn, choice=choice, origin=job.id)
 
-    async def _say_to_sender(self, update: Update, key: str) -> None:
-        """A line to who wrote or pressed."""
+    async def _reply_to_sender(self, update: Update, key: str) -> None:
+        """Sends a text to the author of a message, or answers a button press with it."""
         message, query = update.message, update.callback_query
         if message is not None:
             await reply_to(self._delivery, message, self._texts.get(key, message_speaker(message).language))

@@ -1,1 +1,1 @@
-"""The web side: health, metrics, and the state of the providers, for machines and operators."""
+"""HTTP server: health, metrics, the state of the providers, and the webhook."""

@@ -1,4 +1,4 @@
-"""What the web side shows: health, readiness, metrics, the state of the providers."""
+"""Endpoints: liveness, readiness, metrics, and the state of the providers."""
 
 import asyncio
 import dataclasses
@@ -23,34 +23,26 @@ NOT_STORED = {CACHE_CONTROL: "no-store"}
 
 
 class Endpoints:
-    """The pages.
-
-    Args:
-        readiness: whether the bot can do its work.
-        metrics: the figures.
-        fallback: the providers.
-        accounts: what was used of them.
-        redactor: takes out what must not be shown, should it ever come so far.
-    """
+    """Handlers of the built-in routes."""
 
     def __init__(
         self,
         readiness: Readiness,
         metrics: Metrics,
         fallback: LLMProviderFallback,
-        accounts: UsageTotals,
+        usage_totals: UsageTotals,
         redactor: Redactor,
     ) -> None:
         self._readiness = readiness
         self._metrics = metrics
         self._fallback = fallback
-        self._accounts = accounts
+        self._usage_totals = usage_totals
         self._redactor = redactor
         self._lag = metrics.gauge("event_loop_lag_seconds", "How long what is ready had to wait just now")
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """Where they are."""
+        """The routes and their handlers."""
         return (
             Route("GET", "/healthz", self.health, guarded=False),
             Route("GET", "/readyz", self.ready, guarded=False),
@@ -59,32 +51,32 @@ class Endpoints:
         )
 
     async def health(self, _request: web.Request) -> web.Response:
-        """The process lives; that this is answered shows that its event loop goes round."""
+        """Liveness: an answer proves that the event loop runs."""
         return self._json({"alive": True})
 
     async def ready(self, _request: web.Request) -> web.Response:
-        """Whether every part of the bot is there, and what those that are not say."""
-        report = await self._readiness.look()
+        """Readiness of each part: 200 if all are ready, else 503 with the reasons."""
+        report = await self._readiness.check()
         body = {
             "ready": report.ready,
-            "parts": {name: "ok" if why is None else why for name, why in report.parts.items()},
+            "parts": {name: "ok" if reason is None else reason for name, reason in report.parts.items()},
         }
         return self._json(body, 200 if report.ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """All figures, for Prometheus."""
+        """All metrics in Prometheus format; measures the event loop's lag on the way."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        # Once through the loop, behind everything that is ready.
+        # One pass of the loop, behind everything that is ready.
         await asyncio.sleep(0)
         self._lag.set(loop.time() - began)
         body, content_type = self._metrics.exposition(request.headers.get(ACCEPT))
         return web.Response(body=body, headers={"Content-Type": content_type, **NOT_STORED})
 
     async def status(self, _request: web.Request) -> web.Response:
-        """The providers by priority."""
+        """The providers by priority, with their usage of today."""
         try:
-            today = await self._accounts.by_provider(self._accounts.today)
+            today = await self._usage_totals.by_provider(self._usage_totals.today)
         except StorageError:
             today = None
         return self._json(provider_status(self._fallback.get_provider_status(), today))
@@ -95,11 +87,11 @@ class Endpoints:
 
 
 def provider_status(status: ServiceStatus, today: Mapping[str, UsageTotal] | None) -> dict[str, object]:
-    """The state of the service as JSON takes it; instants in ISO 8601, times in seconds.
+    """Returns the state of the providers as JSON values: instants in ISO 8601, durations in seconds.
 
     Args:
-        status: what is known of the providers; requests and failures are of this process, since its start.
-        today: what all replicas used of each today (UTC); None where that cannot be told.
+        status: the known state; its requests and failures are those of this process since its start.
+        today: usage per provider of all replicas today (UTC); None if the database cannot be read.
     """
     return {
         "forced": status.forced,
@@ -126,5 +118,5 @@ def _provider(provider: ProviderStatus, today: Mapping[str, UsageTotal] | None) 
 
 
 def _percentile_95(seconds: Sequence[float]) -> float:
-    # "inclusive" stays between the least and the largest, as /provider shows it.
+    # "inclusive" stays within the smallest and the largest value, as in /provider.
     return seconds[0] if len(seconds) == 1 else statistics.quantiles(seconds, n=20, method="inclusive")[-1]

@@ -1,6 +1,6 @@
-"""`python -m bot.web.healthcheck`: is the bot of this container well? For Docker, without curl.
+"""Container health check without curl: `python -m bot.web.healthcheck`.
 
-It imports nothing beside the standard library, since it runs every half a minute.
+It imports only the standard library, since it runs every half a minute.
 """
 
 import http.client
@@ -9,20 +9,20 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing
 
-PATIENCE_S = 5.0
-ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not listened on, but asked
-"""Where a server that listens everywhere is found from its own machine."""
+TIMEOUT_S = 5.0
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - not bound here
+"""The loopback address of a server that listens on every address."""
 
 
 def main(environ: Mapping[str, str] = os.environ) -> int:
-    """Ask `/healthz`; 0 where it answers, or where there is no web side to ask."""
+    """Requests `/healthz`; returns 0 if it answers or the web server is off, else 1."""
     port = environ.get("WEB_PORT", "").strip()
     if not port:
-        sys.stdout.write("WEB_PORT is not set: the process runs, and there is nobody to ask how it is\n")
+        sys.stdout.write("WEB_PORT is not set: the process runs, and its health cannot be checked\n")
         return 0
     host = environ.get("WEB_HOST", "").strip() or "127.0.0.1"
     try:
-        with closing(http.client.HTTPConnection(ANY_ADDRESS.get(host, host), int(port), timeout=PATIENCE_S)) as server:
+        with closing(http.client.HTTPConnection(LOOPBACK.get(host, host), int(port), timeout=TIMEOUT_S)) as server:
             server.request("GET", "/healthz")
             status = server.getresponse().status
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -1,4 +1,4 @@
-"""The web side: an HTTP server of few routes, each of which is behind the token unless it says otherwise."""
+"""HTTP server: every route requires the bearer token unless it is declared open."""
 
 import asyncio
 import errno
@@ -19,25 +19,24 @@ from core.errors import StartupError
 log = structlog.get_logger()
 
 BODY_LIMIT = 1024 * 1024
-"""Bytes that a request may carry; an update of Telegram is far below that."""
-CLOSING_S = 3.0
-"""How long the end waits for requests that are being answered."""
+"""Largest request body in bytes; a Telegram update is far smaller."""
+SHUTDOWN_TIMEOUT_S = 3.0
+"""How long shutdown waits for requests in flight."""
 LINGER_S = 2.0
-"""How long what is left of a refused request's body is read, so that its sender gets to see the answer."""
+"""How long the rest of a rejected request's body is read, so that its sender receives the answer."""
 NO_TOKEN = "WEB_TOKEN is not set, so this path is closed. Set it to a long random word and send it as a bearer token.\n"  # noqa: S105 - a hint, not a token
 WRONG_TOKEN = "Send the value of WEB_TOKEN as `Authorization: Bearer ...`.\n"  # noqa: S105 - the same
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What is answered under a path.
+    """A path and its handler.
 
     Args:
-        method: of HTTP; GET answers HEAD too.
+        method: HTTP method; GET also answers HEAD.
         path: without parameters.
-        handler: answers.
-        guarded: whether the caller has to show WEB_TOKEN; a route that is open keeps its own door, or has nothing to
-            hide.
+        handler: returns the response.
+        guarded: whether WEB_TOKEN is required; an open route checks its caller itself, or exposes nothing private.
     """
 
     method: str
@@ -47,13 +46,13 @@ class Route:
 
 
 class WebServer:
-    """The server.
+    """The web server.
 
     Args:
         host: the address to listen on.
-        port: the port; 0 takes any that is free, and `port` tells which.
-        token: opens what is guarded; without one that stays closed.
-        routes: all of them.
+        port: the port; 0 picks a free one, which `port` holds after `start`.
+        token: bearer token of the guarded routes; without one they answer 403.
+        routes: all routes.
     """
 
     def __init__(self, *, host: str, port: int, token: SecretStr | None, routes: Sequence[Route]) -> None:
@@ -67,28 +66,32 @@ class WebServer:
                 app.router.add_get(route.path, route.handler)
             else:
                 app.router.add_route(route.method, route.path, route.handler)
-        app.on_response_prepare.append(_without_banner)
+        app.on_response_prepare.append(_remove_server_header)
         self._runner = web.AppRunner(
-            app, access_log=None, logger=_protocol_log(), shutdown_timeout=CLOSING_S, lingering_time=LINGER_S
+            app,
+            access_log=None,
+            logger=_protocol_logger(),
+            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+            lingering_time=LINGER_S,
         )
 
     async def start(self) -> None:
-        """Listen.
+        """Starts listening.
 
         Raises:
-            StartupError: the port is taken, or not to be had.
+            StartupError: the port is in use or not permitted, or the host is not an address of this machine.
         """
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._host, self.port).start()
         except (OSError, OverflowError) as error:
             await self._runner.cleanup()
-            raise StartupError(_refusal(error, self._host, self.port)) from error
+            raise StartupError(_describe_bind_error(error, self._host, self.port)) from error
         self.port = self._runner.addresses[0][1]
         log.info("web.listening", host=self._host, port=self.port, guarded=self._token is not None)
 
     async def close(self) -> None:
-        """Stop listening, and close every connection, at the latest after some seconds."""
+        """Stops listening and closes every connection, after `SHUTDOWN_TIMEOUT_S` at the latest."""
         await self._runner.cleanup()
         log.info("web.closed")
 
@@ -96,7 +99,7 @@ class WebServer:
     async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         if resource is not None and resource.canonical in self._open:
-            return await self._answered(request, handler)
+            return await self._answer(request, handler)
         if self._token is None:
             return web.Response(status=403, text=NO_TOKEN)
         scheme, _, shown = request.headers.get(AUTHORIZATION, "").partition(" ")
@@ -104,11 +107,11 @@ class WebServer:
             not hmac.compare_digest(shown.strip().encode(errors="surrogateescape"), self._token)
             or scheme.lower() != "bearer"
         ):
-            log.info("web.refused", method=request.method, path=request.path[:100])
+            log.info("web.unauthorized", method=request.method, path=request.path[:100])
             return web.Response(status=401, text=WRONG_TOKEN, headers={WWW_AUTHENTICATE: "Bearer"})
-        return await self._answered(request, handler)
+        return await self._answer(request, handler)
 
-    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
         except web.HTTPException:
@@ -117,29 +120,29 @@ class WebServer:
             raise
         except Exception:
             log.exception("web.failed", method=request.method, path=request.path[:100])
-            return web.Response(status=500, text="Something went wrong here; the log tells more.\n")
+            return web.Response(status=500, text="Internal error; see the log.\n")
 
 
-async def _without_banner(_request: web.Request, response: web.StreamResponse) -> None:
+async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.popall(SERVER, None)
 
 
-def _protocol_log() -> logging.Logger:
-    """What the library reports of requests that are none; it would quote them, with a traceback each."""
+def _protocol_logger() -> logging.Logger:
+    """Returns the logger for malformed requests, which aiohttp would quote with a traceback each."""
     logger = logging.getLogger("bot.web.protocol")
-    logger.addFilter(_unquoted)
+    logger.addFilter(_log_without_quoting)
     return logger
 
 
-def _unquoted(record: logging.LogRecord) -> bool:
+def _log_without_quoting(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
     if not isinstance(error, HttpProcessingError):
         return True
-    log.info("web.unreadable", error=type(error).__name__)
+    log.info("web.bad_request", error=type(error).__name__)
     return False
 
 
-def _refusal(error: OSError | OverflowError, host: str, port: int) -> str:
+def _describe_bind_error(error: OSError | OverflowError, host: str, port: int) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     match getattr(error, "errno", None):
         case errno.EADDRINUSE:

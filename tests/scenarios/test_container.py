@@ -52,7 +52,7 @@ async def test_without_a_web_side_there_is_nobody_to_ask() -> None:
 
 async def test_an_event_loop_that_stands_still_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody listens, and nobody answers."""
-    monkeypatch.setattr(healthcheck, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(healthcheck, "TIMEOUT_S", 0.2)
     writers: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _reader, writer: writers.append(writer), "127.0.0.1", 0)
     async with server:

@@ -19,7 +19,7 @@ async def test_what_cannot_be_read_does_not_stop_what_can(stage: BotHarness) -> 
         stage.telegram.push_update(**{kind: NONSENSE[kind]})
     await stage.until(lambda: stage.chat().texts() == [FIRST] and not stage.telegram.pending)
     assert (await stage.asks("And now?")).text == FIRST
-    assert [entry["kinds"] for entry in stage.events("intake.unreadable")] == [[kind] for kind in NONSENSE]
+    assert [entry["kinds"] for entry in stage.events("update.unreadable")] == [[kind] for kind in NONSENSE]
 
 
 @pytest.mark.parametrize("oddity", [{"external_reply": {"origin": {"type": "oracle"}}}, {"poll": {"question": 5}}])
@@ -29,7 +29,7 @@ async def test_a_message_with_something_unreadable_about_it_is_answered(
     """Its text can be read, whatever stands beside it."""
     stage.says("Are you there?", extra=oddity)
     assert (await stage.answer()).text == FIRST
-    assert stage.events("intake.unreadable")
+    assert stage.events("update.unreadable")
 
 
 async def test_in_a_group_too_but_only_for_the_bot(stage: BotHarness) -> None:
@@ -71,7 +71,7 @@ async def test_another_process_polls_for_a_moment(stage: BotHarness) -> None:
     """As in a rolling restart: loud, but no reason to give up."""
     stage.telegram.second_poller()
     stage.says("Are you there?")
-    await stage.until(lambda: stage.events("intake.conflict"))
+    await stage.until(lambda: stage.events("polling.conflict"))
     assert stage.task is not None
     assert not stage.task.done()
 

@@ -87,8 +87,8 @@ async def test_no_provider_can_be_reached_at_the_start(empty_stage: BotHarness) 
     stage = empty_stage
     await asyncio.gather(stage.first.stop(), stage.second.stop())
     await stage.start()
-    await stage.until(lambda: stage.events("bot.no_provider_answers"))
-    silent = {entry["provider"]: entry["reason"] for entry in stage.events("provider.silent")}
+    await stage.until(lambda: stage.events("bot.no_provider_ready"))
+    silent = {entry["provider"]: entry["reason"] for entry in stage.events("provider.unreachable")}
     assert silent == {"a": "connection refused", "b": "connection refused"}
     failed = await stage.asks("Are you there?")
     assert failed.text.startswith("All AI providers are unavailable right now")
@@ -101,8 +101,8 @@ async def test_no_provider_can_be_reached_at_the_start(empty_stage: BotHarness) 
 async def test_a_start_with_every_provider_there_says_nothing_of_them(stage: BotHarness) -> None:
     await stage.until(lambda: stage.first.other_requests and stage.second.other_requests)
     await stage.quiet(0.1)
-    assert not stage.events("provider.silent")
-    assert not stage.events("bot.no_provider_answers")
+    assert not stage.events("provider.unreachable")
+    assert not stage.events("bot.no_provider_ready")
 
 
 async def test_the_token_is_revoked_while_the_bot_runs(stage: BotHarness) -> None:

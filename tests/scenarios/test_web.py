@@ -1,10 +1,12 @@
 """The web side of the whole bot: what probes, Prometheus and operators are told, and what nobody is."""
 
 import asyncio
+from functools import partial
 
 import pytest
 
-from bot.web import readiness as health
+from bot.composition import web as composition
+from bot.web.readiness import Readiness, ReadinessTiming
 from core.errors import StartupError
 from tests.support.bot_harness import FIRST, KEYS, SECOND, BotHarness
 from tests.support.fake_llm.server import status
@@ -19,7 +21,7 @@ QUESTION = "Is anybody out there tonight?"
 @pytest.fixture(autouse=True)
 def _often_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that no test waits for an answer to grow old."""
-    monkeypatch.setattr(health, "FRESH_S", 0.1)
+    monkeypatch.setattr(composition, "Readiness", partial(Readiness, timing=ReadinessTiming(fresh_s=0.1)))
 
 
 async def opened(stage: BotHarness, **settings: str) -> WebClient:
@@ -214,7 +216,7 @@ async def test_nobody_is_told_of_what_was_asked(empty_stage: BotHarness) -> None
     assert "Server" not in page.headers
     assert page.headers["Cache-Control"] == "no-store"
     assert "a-secret-in-a-query" not in stage.log
-    assert [entry["path"] for entry in stage.events("web.refused")] == ["/llm/status"]
+    assert [entry["path"] for entry in stage.events("web.unauthorized")] == ["/llm/status"]
 
 
 async def test_nothing_listens_unless_a_port_is_set(stage: BotHarness) -> None:

@@ -55,7 +55,7 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
         return Update.model_validate(raw, context={"bot": bot})
     except ValidationError as error:
         kinds = [kind for kind in raw if kind != "update_id"]
-        log.error("intake.unreadable", update_id=raw.get("update_id"), kinds=kinds, faults=error.error_count())  # noqa: TRY400 - the error quotes the message
+        log.error("update.unreadable", update_id=raw.get("update_id"), kinds=kinds, faults=error.error_count())  # noqa: TRY400 - the error quotes the message
     for kind in ("message", "edited_message"):
         message: Any = raw.get(kind)  # Any: unvalidated JSON
         if isinstance(message, dict):

@@ -1,4 +1,4 @@
-"""Where an update goes: whether it is let in, whether anything is to be done about it, and behind which others."""
+"""Classifies updates: access, relevance, moderation and queue lane; stores them as jobs."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from bot.telegram.api.messages import conversation_key, is_group, message_speake
 from bot.telegram.api.updates import is_for_bot, parse_update
 from bot.telegram.ingress.access import AccessList
 from bot.telegram.ingress.album_buffer import AlbumBuffer
-from bot.telegram.jobs.payloads import JobSink, UpdateArrived, UpdateRejected, create_job
+from bot.telegram.jobs.payloads import JobSink, RejectionReason, UpdateArrived, UpdateRejected, create_job
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
@@ -27,21 +27,21 @@ class ModerationScope(Protocol):
     """Knows which groups are moderated."""
 
     async def concerns(self, update: Update) -> bool:
-        """Whether an update is its business."""
+        """Returns whether moderation handles an update."""
         ...
 
 
 class AlbumPartStore(Protocol):
-    """What keeps the parts of albums."""
+    """Stores the parts of albums."""
 
     async def put(self, parts: Sequence[AlbumPart]) -> None:
-        """Store them."""
+        """Stores parts; idempotent."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Arrived:
-    """An update that something is to be done about."""
+class _Classified:
+    """An update that leads to a job."""
 
     job: Job
     raw: dict[str, Any]  # Any: as Telegram sent it
@@ -49,14 +49,17 @@ class _Arrived:
 
 
 class UpdateIngest:
-    """Takes every update that came in, by polling or by webhook.
+    """Classifies each received update once and stores its job.
+
+    The facts of the classification travel in the job: the worker does not classify again.
 
     Args:
-        bot: whose updates.
-        inbox: keeps what is to be done.
-        parts: keeps the parts of albums.
-        clock: tells when an album of a group is forgotten.
+        bot: the bot that received the updates.
+        inbox: stores jobs.
+        parts: stores album parts.
+        clock: expires buffered albums.
         moderation: knows which groups are moderated.
+        access: the users and chats that the bot answers.
     """
 
     def __init__(
@@ -77,100 +80,102 @@ class UpdateIngest:
         self._albums = AlbumBuffer(clock)
 
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
-        """Store what is to be done about a batch of updates, as Telegram sent them. What was stored before is no harm.
+        """Stores the jobs of a batch of raw updates; idempotent.
 
         Raises:
-            StorageError: the database does not take it; nothing may be confirmed to Telegram.
+            StorageError: the batch is not stored and must not be confirmed to Telegram.
         """
         parts: list[AlbumPart] = []
-        arrived: list[_Arrived] = []
+        classified: list[_Classified] = []
         for raw in batch:
             if not isinstance(raw.get("update_id"), int):
-                log.error("intake.unreadable", kinds=list(raw))
+                log.error("update.unreadable", kinds=list(raw))
                 continue
-            looked_at = await self._looked_at(raw, parts)
-            if looked_at is not None:
-                arrived.append(looked_at)
+            update = await self._classify(raw, parts)
+            if update is not None:
+                classified.append(update)
         await self._parts.put(parts)
-        refused = {job.id for job in await self._inbox.put([each.job for each in arrived])}
-        turned_away: list[Job] = []
-        for each in arrived:
+        refused = {job.id for job in await self._inbox.put([each.job for each in classified])}
+        rejections: list[Job] = []
+        for each in classified:
             message = each.message
             if each.job.id not in refused:
                 if message is not None and message.media_group_id is not None:
-                    self._albums.placed(message)
-            elif message is None or self._albums.refused(message):
-                turned_away.append(self._turned_away(each.raw, "queue-full"))
+                    self._albums.mark_accepted(message)
+            elif message is None or self._albums.reject_once(message):
+                rejections.append(self._rejected(each.raw, "queue-full"))
         if refused:
             log.warning("update.queue_full", updates=len(refused))
-            await self._inbox.put(turned_away)
+            await self._inbox.put(rejections)
 
-    async def _looked_at(self, raw: dict[str, Any], parts: list[AlbumPart]) -> "_Arrived | None":
+    async def _classify(self, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
+        """Returns the update with its job, or None if it leads to none; adds the album parts to store to `parts`."""
         try:
             update = parse_update(raw, self._bot)
             job = await self._job(update, raw, parts) if update is not None else None
-            return _Arrived(job, raw, update.message) if job is not None and update is not None else None
+            return _Classified(job, raw, update.message) if job is not None and update is not None else None
         except StorageError:
             raise
         except Exception:
-            # A bug of ours neither loses this update nor keeps those beside it from being stored.
-            log.exception("intake.not_understood", update_id=raw["update_id"])
-            return _Arrived(self._arrived(raw, None), raw, None)
+            # A bug here must neither lose this update nor keep the rest of the batch from being stored.
+            log.exception("update.classification_failed", update_id=raw["update_id"])
+            return _Classified(self._arrived(raw, None, is_moderated=None), raw, None)
 
     async def _job(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Job | None:
-        """What is to be done about an update, if anything: most of what people in a group say is not for the bot."""
+        """Returns the job of an update; None for what does not concern the bot, such as most messages of a group."""
         is_moderated = await self._moderation.concerns(update)
         if not self._access.admits(update):
-            log.info("update.not_admitted", update_id=update.update_id)
-            if self._is_to_be_told(update):
-                return self._turned_away(raw, "not-allowed")
-            # Whom the bot does not talk to is moderated all the same, where a group wants that.
+            log.info("update.denied", update_id=update.update_id)
+            if self._gets_denial(update):
+                return self._rejected(raw, "not-allowed")
+            # A moderated group's messages are judged even if the bot does not answer their authors.
             return self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
         message = update.message
         command = await find_command(message, self._bot) if message is not None else None
         if command is not None and command.lane is CommandLane.IMMEDIATE:
-            return self._arrived(raw, None)
-        if message is not None and await is_for_bot(message, self._bot):
-            parts += self._joined(message, raw, is_wanted=True)
-            return self._arrived(raw, str(conversation_key(message)))
+            return self._arrived(raw, None, is_moderated=is_moderated)
+        if message is not None and (command is not None or await is_for_bot(message, self._bot)):
+            parts += self._join_album(message, raw, is_wanted=True)
+            return self._arrived(raw, str(conversation_key(message)), is_moderated=is_moderated)
         if is_moderated:
             return self._judged(update, raw, parts)
         if message is not None:
-            parts += self._joined(message, raw, is_wanted=False)
+            parts += self._join_album(message, raw, is_wanted=False)
             return None
-        is_of_use = update.callback_query is not None or update.stopped_message_generation is not None
-        return self._arrived(raw, None) if is_of_use else None
+        is_handled = update.callback_query is not None or update.stopped_message_generation is not None
+        return self._arrived(raw, None, is_moderated=False) if is_handled else None
 
     def _judged(
         self, update: Update, raw: dict[str, Any], parts: list[AlbumPart], *, is_admitted: bool = True
     ) -> Job | None:
-        """What people in a moderated group say to each other, and every edit of it."""
+        """Returns the job of a moderated message or edit that is not for the bot: ordered by author."""
         message = update.message or update.edited_message
         if message is None:
             return None
         lane = f"group:{message.chat.id}:{message_speaker(message).user_id}"
         if update.message is not None and message.media_group_id is not None:
-            parts += self._joined(message, raw, is_wanted=True)
-            # Behind each other, whichever of them turns out to be for the bot.
+            parts += self._join_album(message, raw, is_wanted=True)
+            # The conversation's lane, since any part may turn out to be for the bot.
             lane = str(conversation_key(message))
-        payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=is_admitted)
+        payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=is_admitted, is_moderated=True)
         return create_job(self._bot.id, raw["update_id"], lane, payload)
 
-    def _joined(self, message: Message, raw: dict[str, Any], *, is_wanted: bool) -> list[AlbumPart]:
-        """What is to be stored of the album that a message belongs to; most belong to none, and cost nothing here."""
+    def _join_album(self, message: Message, raw: dict[str, Any], *, is_wanted: bool) -> list[AlbumPart]:
+        """Returns the parts of the message's album that are to be stored now."""
         if message.media_group_id is None:
             return []
         return self._albums.join(message, json.dumps(raw), is_wanted=is_wanted)
 
-    def _is_to_be_told(self, update: Update) -> bool:
-        """Whether somebody is told that they are not let in: in a group it would disturb those who did not ask."""
+    def _gets_denial(self, update: Update) -> bool:
+        """Whether a denied user gets a reply: not in groups, where it would disturb others, and once per album."""
         message = update.message
         if message is None:
             return update.callback_query is not None
-        return not is_group(message) and self._albums.refused(message)
+        return not is_group(message) and self._albums.reject_once(message)
 
-    def _arrived(self, raw: dict[str, Any], lane: str | None) -> Job:
-        return create_job(self._bot.id, raw["update_id"], lane, UpdateArrived(update=raw), is_limited=lane is not None)
+    def _arrived(self, raw: dict[str, Any], lane: str | None, *, is_moderated: bool | None) -> Job:
+        payload = UpdateArrived(update=raw, is_moderated=is_moderated)
+        return create_job(self._bot.id, raw["update_id"], lane, payload, is_limited=lane is not None)
 
-    def _turned_away(self, raw: dict[str, Any], reason: Any) -> Job:  # noqa: ANN401 - checked by the model
+    def _rejected(self, raw: dict[str, Any], reason: RejectionReason) -> Job:
         return create_job(self._bot.id, raw["update_id"], None, UpdateRejected(update=raw, reason=reason))

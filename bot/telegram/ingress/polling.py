@@ -1,11 +1,12 @@
-"""Updates come in by polling: fetched as raw JSON, stored, and only then confirmed to Telegram.
+"""Long polling: updates are fetched as raw JSON, stored, and only then confirmed to Telegram.
 
-The library's own polling confirms a batch when it spawns its handlers, and one update that it cannot parse wedges the
-whole batch for ever. Here each update is parsed by itself, and what cannot be parsed is put aside.
+aiogram's own polling confirms a batch when it spawns the handlers, and one update that it cannot parse blocks the whole
+batch for good. Here each update is parsed on its own, and one that cannot be parsed is skipped.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -22,22 +23,38 @@ from aiogram.methods import TelegramMethod
 from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.updates import UPDATE_TYPES
 from core.background import cancel_and_wait, wait_first
+from core.backoff import Backoff
 from core.clock import Clock
 from core.errors import StartupError, StorageError
 from services.inbox.replicas import Replicas
 
 log = structlog.get_logger()
 
-POLL_S = 30
-"""How long Telegram holds a poll open when there is nothing."""
-CALL_MARGIN_S = 10
-QUICK_S = 0.5
-"""An empty answer that comes sooner did not wait: some servers do that, and they must not be hammered."""
-LONGEST_PAUSE_S = 30.0
-CONFLICT_PATIENCE_S = 60.0
-"""During a rolling restart the previous process may still be polling for a moment."""
-
 Sink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
+"""Stores a batch of raw updates. Raises StorageError if it cannot; the batch then comes again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollingTiming:
+    """Intervals of polling, in seconds.
+
+    Attributes:
+        poll_s: how long Telegram holds a poll open when there are no updates.
+        call_margin_s: how much longer the request may take.
+        quick_s: an empty answer that comes sooner was not held open; some servers do that and must not be flooded.
+        quick_pause_s: the pause after such an answer.
+        conflict_pause_s: the pause while another process polls.
+        conflict_limit_s: how long that is tolerated; during a rolling restart the previous process polls for a moment.
+        backoff: pauses after failed polls, and after batches that could not be stored.
+    """
+
+    poll_s: int = 30
+    call_margin_s: int = 10
+    quick_s: float = 0.5
+    quick_pause_s: float = 1.0
+    conflict_pause_s: float = 5.0
+    conflict_limit_s: float = 60.0
+    backoff: Backoff = Backoff(first_s=1.0, longest_s=30.0)
 
 
 class GetRawUpdates(TelegramMethod[list[dict[str, Any]]]):
@@ -52,61 +69,57 @@ class GetRawUpdates(TelegramMethod[list[dict[str, Any]]]):
 
 
 class Poller:
-    """Fetches updates and hands each batch to `sink`.
+    """Fetches updates and passes each batch to `sink`."""
 
-    Args:
-        bot: whose updates.
-        clock: the time.
-        sink: stores a batch; it raises StorageError where it cannot, and gets the batch again.
-    """
-
-    def __init__(self, bot: Bot, clock: Clock, sink: Sink) -> None:
+    def __init__(self, bot: Bot, clock: Clock, sink: Sink, timing: PollingTiming | None = None) -> None:
         self._bot = bot
         self._clock = clock
         self._sink = sink
+        self._timing = timing or PollingTiming()
         self._offset: int | None = None
-        self._failures = 0
-        self._refusals = 0
+        self._failed_polls = 0
+        self._failed_stores = 0
         self._conflict_since: float | None = None
 
     async def run(self) -> None:
-        """Poll until cancelled.
+        """Polls until cancelled.
 
         Raises:
-            StartupError: the token is not accepted any more, or another process polls with it.
+            StartupError: the token is revoked, or another process keeps polling with it.
         """
+        timing = self._timing
         while True:
             began = self._clock.monotonic()
             try:
                 batch = await self._bot(
-                    GetRawUpdates(offset=self._offset, timeout=POLL_S, allowed_updates=list(UPDATE_TYPES)),
-                    request_timeout=POLL_S + CALL_MARGIN_S,
+                    GetRawUpdates(offset=self._offset, timeout=timing.poll_s, allowed_updates=list(UPDATE_TYPES)),
+                    request_timeout=timing.poll_s + timing.call_margin_s,
                 )
             except (TelegramAPIError, ClientDecodeError) as error:
                 await self._clock.sleep(self._pause_after(error))
                 continue
-            if self._failures:
-                log.info("intake.recovered", failures=self._failures)
-            self._failures, self._conflict_since = 0, None
-            if not await self._taken(batch):
+            if self._failed_polls:
+                log.info("polling.recovered", failures=self._failed_polls)
+            self._failed_polls, self._conflict_since = 0, None
+            if not await self._store(batch):
                 continue
-            if not batch and self._clock.monotonic() - began < QUICK_S:
-                await self._clock.sleep(1)
+            if not batch and self._clock.monotonic() - began < timing.quick_s:
+                await self._clock.sleep(timing.quick_pause_s)
 
-    async def _taken(self, batch: Sequence[dict[str, Any]]) -> bool:
-        """Have a batch stored; only then Telegram is told so, by the next offset."""
+    async def _store(self, batch: Sequence[dict[str, Any]]) -> bool:
+        """Stores a batch and advances the offset, which confirms it with the next poll; False after a failure."""
         try:
             await self._sink(batch)
         except StorageError as error:
-            self._refusals += 1
-            pause = min(2.0**self._refusals / 2, LONGEST_PAUSE_S)
-            log.error("intake.not_stored", updates=len(batch), error=str(error), pause_s=pause)  # noqa: TRY400 - the reason says it all
-            await self._clock.sleep(pause)
+            self._failed_stores += 1
+            pause_s = self._timing.backoff.pause_s(self._failed_stores)
+            log.error("polling.store_failed", updates=len(batch), error=str(error), pause_s=pause_s)  # noqa: TRY400 - the reason is enough
+            await self._clock.sleep(pause_s)
             return False
-        self._refusals = 0
-        numbers = [raw["update_id"] for raw in batch if isinstance(raw.get("update_id"), int)]
-        if numbers:
-            self._offset = max(numbers) + 1
+        self._failed_stores = 0
+        update_ids = [raw["update_id"] for raw in batch if isinstance(raw.get("update_id"), int)]
+        if update_ids:
+            self._offset = max(update_ids) + 1
         return True
 
     def _pause_after(self, error: TelegramAPIError | ClientDecodeError) -> float:
@@ -116,26 +129,27 @@ class Poller:
             case TelegramConflictError():
                 now = self._clock.monotonic()
                 self._conflict_since = self._conflict_since if self._conflict_since is not None else now
-                if now - self._conflict_since > CONFLICT_PATIENCE_S:
+                if now - self._conflict_since > self._timing.conflict_limit_s:
                     raise StartupError(
                         "TELEGRAM_BOT_TOKEN: another process polls with this token; stop it, or use a token of its own"
                     ) from error
-                log.error("intake.conflict", detail="another process polls with this token")
-                return 5.0
+                log.error("polling.conflict", detail="another process polls with this token")
+                return self._timing.conflict_pause_s
             case TelegramRetryAfter():
                 return float(error.retry_after)
             case _:
-                self._failures += 1
-                pause = min(2.0 ** min(self._failures, 10) / 2, LONGEST_PAUSE_S)
-                log.warning("intake.failed", reason=describe_api_error(error), failures=self._failures, pause_s=pause)
-                return pause
+                self._failed_polls += 1
+                pause_s = self._timing.backoff.pause_s(self._failed_polls)
+                reason = describe_api_error(error)
+                log.warning("polling.failed", reason=reason, failures=self._failed_polls, pause_s=pause_s)
+                return pause_s
 
 
 async def poll_while_leading(replicas: Replicas, poller: Poller) -> None:
-    """Poll while this replica holds the right to poll; replicas with the same token stand by.
+    """Polls whenever this replica is the leader; the other replicas of the bot stand by.
 
     Raises:
-        StartupError: the token is no longer accepted, or a process outside polls with it.
+        StartupError: see `Poller.run`.
     """
     while True:
         async with replicas.lead() as lost:
@@ -143,8 +157,8 @@ async def poll_while_leading(replicas: Replicas, poller: Poller) -> None:
             try:
                 await wait_first(polling, lost)
             finally:
-                # Before the right to poll is released: two pollers interrupt each other.
+                # Before the lead is released: two pollers with one token reject each other.
                 await cancel_and_wait(polling)
             if not polling.cancelled():
                 polling.result()
-            log.warning("intake.lead_lost")
+            log.warning("polling.lead_lost")

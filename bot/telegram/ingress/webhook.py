@@ -1,8 +1,9 @@
-"""Updates come in by webhook: stored, and only then answered with 200. Every replica serves it."""
+"""Webhook: a delivered update is stored and only then answered with 200. Every replica serves it."""
 
 import asyncio
 import hmac
 import json
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +23,7 @@ from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.updates import UPDATE_TYPES
 from bot.telegram.ingress.polling import Sink
 from bot.web.server import Route
+from core.backoff import Backoff
 from core.clock import Clock
 from core.errors import StartupError, StorageError
 
@@ -29,60 +31,61 @@ log = structlog.get_logger()
 
 SECRET_HEADER = "X-Telegram-Bot-Api-Secret-Token"  # noqa: S105 - a header's name
 CONNECTIONS = 100
-"""Deliveries that Telegram may have open at the same time, the most it allows."""
-RETRY_AFTER_S = 5
-CALL_TIMEOUT_S = 10
+"""Concurrent deliveries, the most that Telegram allows."""
 _OBJECT = TypeAdapter(dict[str, Any])
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTiming:
+    """Intervals of the webhook, in seconds.
+
+    Attributes:
+        call_timeout_s: the deadline of one `setWebhook` call.
+        backoff: pauses between such calls while Telegram is unreachable.
+        retry_after_s: when Telegram is asked to deliver again after a 503.
+    """
+
+    call_timeout_s: int = 10
+    backoff: Backoff = Backoff(first_s=1.0, longest_s=30.0)
+    retry_after_s: int = 5
 
 
 class Webhook:
-    """What Telegram delivers to.
+    """Registers the webhook and accepts Telegram's deliveries.
 
     Args:
-        url: the public address, as TELEGRAM_WEBHOOK_URL says; its path is served.
-        secret: what Telegram shows with each delivery.
+        url: TELEGRAM_WEBHOOK_URL, the public address; its path is served.
+        secret: the token that Telegram sends with each delivery.
+        timing: intervals.
     """
 
-    def __init__(self, url: str, secret: str) -> None:
+    def __init__(self, url: str, secret: str, timing: WebhookTiming | None = None) -> None:
         self._url = url
         self._secret = secret
+        self._timing = timing or WebhookTiming()
         self._sink: Sink | None = None
 
     @property
     def route(self) -> Route:
-        """What the web side serves. It keeps its own door."""
+        """The route of the deliveries. It checks Telegram's secret in place of WEB_TOKEN."""
         return Route("POST", urlsplit(self._url).path or "/", self._deliver, guarded=False)
 
     async def receive(self, bot: Bot, clock: Clock, sink: Sink) -> None:
-        """Register the webhook and pass deliveries to `sink` until cancelled.
+        """Passes deliveries to `sink` until cancelled; from then on Telegram retries them, here or at another replica.
 
         Raises:
-            StartupError: Telegram refuses the token or the URL.
+            StartupError: the token is refused, or Telegram does not deliver to the address.
         """
-        self.open(sink)
+        self._sink = sink
         try:
-            await self.announce(bot, clock)
+            await self._register(bot, clock)
             await asyncio.Event().wait()
         finally:
-            self.close()
+            self._sink = None
 
-    def open(self, sink: Sink) -> None:
-        """Hand over to `sink` what comes from now on; it returns when that is stored, and raises StorageError else."""
-        self._sink = sink
-
-    def close(self) -> None:
-        """Take nothing more: Telegram tries again, at this replica or another one."""
-        self._sink = None
-
-    async def announce(self, bot: Bot, clock: Clock) -> None:
-        """Tell Telegram where to deliver, until it has taken note.
-
-        Raises:
-            StartupError: the token is refused, or the address is one that Telegram does not deliver to.
-        """
-        pause = FIRST_PAUSE_S
+    async def _register(self, bot: Bot, clock: Clock) -> None:
+        """Registers the address with Telegram; retries until Telegram answers."""
+        failures = 0
         while True:
             try:
                 await bot.set_webhook(
@@ -91,7 +94,7 @@ class Webhook:
                     allowed_updates=list(UPDATE_TYPES),
                     max_connections=CONNECTIONS,
                     drop_pending_updates=False,
-                    request_timeout=CALL_TIMEOUT_S,
+                    request_timeout=self._timing.call_timeout_s,
                 )
             except TelegramUnauthorizedError as error:
                 raise StartupError("TELEGRAM_BOT_TOKEN: Telegram does not accept this token any more") from error
@@ -101,40 +104,41 @@ class Webhook:
                     "example: TELEGRAM_WEBHOOK_URL=https://bot.example.org/telegram"
                 ) from error
             except (TelegramAPIError, ClientDecodeError) as error:
-                wait = float(error.retry_after) if isinstance(error, TelegramRetryAfter) else pause
-                log.warning("webhook.not_announced", reason=describe_api_error(error), pause_s=wait)
-                await clock.sleep(wait)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+                failures += 1
+                pause_s = self._timing.backoff.pause_s(failures)
+                if isinstance(error, TelegramRetryAfter):
+                    pause_s = float(error.retry_after)
+                log.warning("webhook.registration_failed", reason=describe_api_error(error), pause_s=pause_s)
+                await clock.sleep(pause_s)
             else:
-                log.info("webhook.announced", host=urlsplit(self._url).hostname)
+                log.info("webhook.registered", host=urlsplit(self._url).hostname)
                 return
 
     async def _deliver(self, request: web.Request) -> web.Response:
         shown = request.headers.get(SECRET_HEADER, "")
         if not hmac.compare_digest(shown.encode(errors="surrogateescape"), self._secret.encode()):
-            log.warning("webhook.refused")
-            return web.Response(status=401, text="This is not the secret.\n")
+            log.warning("webhook.unauthorized")
+            return web.Response(status=401, text="The secret is wrong.\n")
         if self._sink is None:
-            return _later("The bot is starting or leaving.\n")
-        update = _object_in(await request.read())
+            return self._unavailable("The bot is starting or stopping.\n")
+        update = _parse_object(await request.read())
         if update is None:
-            log.error("webhook.unreadable", size=request.content_length)
-            return web.Response(status=400, text="That is no update.\n")
+            log.error("webhook.invalid_body", size=request.content_length)
+            return web.Response(status=400, text="The body is not an update.\n")
         try:
             await self._sink([update])
         except StorageError as error:
-            log.error("webhook.not_stored", error=str(error))  # noqa: TRY400 - the reason says it all
-            return _later("The database does not take it.\n")
+            log.error("webhook.store_failed", error=str(error))  # noqa: TRY400 - the reason is enough
+            return self._unavailable("The database rejects the update.\n")
         return web.Response()
 
+    def _unavailable(self, text: str) -> web.Response:
+        return web.Response(status=503, text=text, headers={"Retry-After": str(self._timing.retry_after_s)})
 
-def _object_in(body: bytes) -> dict[str, Any] | None:
-    """The JSON object that a body is, or None."""
+
+def _parse_object(body: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object in a body, or None if it holds anything else."""
     try:
         return _OBJECT.validate_python(json.loads(body))
     except ValueError:
         return None
-
-
-def _later(text: str) -> web.Response:
-    return web.Response(status=503, text=text, headers={"Retry-After": str(RETRY_AFTER_S)})

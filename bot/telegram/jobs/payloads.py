@@ -1,4 +1,7 @@
-"""What the jobs of the inbox are: an update that came in, a turn to be answered again, or a message turned away."""
+"""Payloads of the inbox's jobs, and the jobs that carry them.
+
+Payloads are stored: a field that is added is optional, and jobs of earlier versions do without it.
+"""
 
 import json
 from collections.abc import Sequence
@@ -9,28 +12,32 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from core.messages import ChatKind, Speaker
 from services.inbox.job import LARGEST_PRIORITY, Job
 
+RejectionReason = Literal["queue-full", "not-allowed"]
+
 
 class UpdateArrived(BaseModel):
-    """An update to be handled."""
+    """An update to handle, with its classification. Its queue lane stands in the job."""
 
     kind: Literal["update"] = "update"
     update: dict[str, Any]  # Any: as Telegram sent it
     is_for_bot: bool = True
-    """Whether it is to be answered, and not only what people in a moderated group say to each other."""
+    """Whether it is a command or addresses the bot; otherwise it is only moderated."""
     is_admitted: bool = True
-    """Whether the bot talks to its sender."""
+    """Whether the bot answers its sender."""
+    is_moderated: bool | None = None
+    """Whether moderation handles it; None in jobs of earlier versions, and where the classification failed."""
 
 
 class UpdateRejected(BaseModel):
-    """An update that is not handled: its sender is told why."""
+    """An update that is not handled; its sender gets the reason."""
 
     kind: Literal["turned_away"] = "turned_away"
     update: dict[str, Any]  # Any: as above
-    reason: Literal["queue-full", "not-allowed"]
+    reason: RejectionReason
 
 
 class RegenerateTurn(BaseModel):
-    """A turn to be answered again, since somebody pressed a button for that."""
+    """A turn to answer again, requested by a button."""
 
     kind: Literal["again"] = "again"
     turn: int
@@ -40,7 +47,7 @@ class RegenerateTurn(BaseModel):
     reply_to: int | None = None
     provider: str | None = None
     only_latest: bool
-    """Whether it is done only if the turn is still the latest of its conversation."""
+    """Whether the job is dropped if the turn is no longer the latest of its conversation."""
 
 
 class JobSink(Protocol):
@@ -54,35 +61,35 @@ class JobSink(Protocol):
 Payload = UpdateArrived | UpdateRejected | RegenerateTurn
 _PAYLOAD: TypeAdapter[Payload] = TypeAdapter(
     Annotated[Payload, Field(discriminator="kind")],
-    # An error that quotes its input would bring what people wrote into the log.
+    # An error that quotes its input would put users' messages into the log.
     config=ConfigDict(hide_input_in_errors=True),
 )
 
 
 def parse_payload(job: Job) -> Payload:
-    """What a job is.
+    """Returns the payload of a job.
 
     Raises:
-        ValidationError: it is of another version of the bot.
+        ValidationError: an incompatible version of the bot stored it.
     """
     return _PAYLOAD.validate_python(json.loads(job.payload))
 
 
 def create_job(bot_id: int, update_id: int, lane: str | None, payload: Payload, *, is_limited: bool = False) -> Job:
-    """The job of an update.
+    """Returns the job of an update.
 
     Args:
-        bot_id: whose update.
-        update_id: its number, which is its place within the lane too.
-        lane: behind what it waits; None: behind nothing.
-        payload: what is to be done.
-        is_limited: whether it is turned away when too many wait in its lane.
+        bot_id: the bot that received the update.
+        update_id: the update's id, which also orders the jobs of a lane.
+        lane: the queue lane, whose jobs run in order; None for a lane of its own.
+        payload: the work.
+        is_limited: whether the job is refused when its lane is full.
     """
     return Job(
         id=f"tg-{bot_id}-{update_id:012d}",
         lane=lane or f"now:{update_id}",
         priority=update_id % (LARGEST_PRIORITY - 1) + 1,
-        # Not Pydantic's own JSON, which refuses the half characters that Telegram may cut a text at.
+        # Not Pydantic's own JSON, which rejects the lone surrogates that Telegram may cut a text at.
         payload=json.dumps(payload.model_dump(), separators=(",", ":")),
         is_limited=is_limited,
     )

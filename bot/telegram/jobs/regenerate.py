@@ -1,4 +1,4 @@
-"""An answer that somebody wants again: it waits for its turn in the inbox like any message."""
+"""Enqueues turns that a user wants answered again: they wait in the inbox like any message."""
 
 from dataclasses import replace
 
@@ -12,12 +12,7 @@ from services.chat.store.conversation import Turn
 
 
 class RegenerateQueue:
-    """Has turns answered again.
-
-    Args:
-        bot: whose turns.
-        inbox: keeps what is to be done.
-    """
+    """Enqueues turns to answer again."""
 
     def __init__(self, bot: Bot, inbox: JobSink) -> None:
         self._bot = bot
@@ -26,26 +21,26 @@ class RegenerateQueue:
     async def ask(
         self, update: Update, turn: Turn, message: Message, user: User, *, provider: str | None, only_latest: bool
     ) -> bool:
-        """Have a turn answered again; False where too many messages wait there already.
+        """Enqueues a turn; returns False if its conversation's lane is full. Idempotent per update.
 
         Args:
-            update: the press of the button: the same one asks once.
-            turn: what is to be answered.
+            update: the button press.
+            turn: the turn to answer again.
             message: the message whose button was pressed.
-            user: who pressed it.
-            provider: who is asked first, for this answer only.
-            only_latest: do it only if the turn is still the latest of its conversation.
+            user: the user who pressed it.
+            provider: id of the provider to ask first, for this answer only.
+            only_latest: drop the job if the turn is no longer the latest of its conversation.
         """
-        asked = message.reply_to_message
-        again = RegenerateTurn(
+        question = message.reply_to_message
+        payload = RegenerateTurn(
             turn=turn.id,
             speaker=to_speaker(user),
             chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
             chat_title=message.chat.title,
-            reply_to=asked.message_id if asked is not None and is_group(message) else None,
+            reply_to=question.message_id if question is not None and is_group(message) else None,
             provider=provider,
             only_latest=only_latest,
         )
-        job = create_job(self._bot.id, update.update_id, str(turn.thread.key), again, is_limited=True)
-        # The press itself has the plain number.
+        job = create_job(self._bot.id, update.update_id, str(turn.thread.key), payload, is_limited=True)
+        # The button press itself is a job under the plain id.
         return not await self._inbox.put([replace(job, id=f"{job.id}+")])

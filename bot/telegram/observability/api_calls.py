@@ -1,4 +1,4 @@
-"""Every call of the Bot API passes here: whether Telegram answers, how long that takes, what it refuses."""
+"""Observes every Bot API call: its duration, its failure, and whether Telegram answers at all."""
 
 import asyncio
 import time
@@ -14,40 +14,36 @@ from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api
 from core.clock import Clock
 
 RECENT_S = 15.0
-"""Whoever answered so short a time ago need not be asked whether they are there."""
-ASK_TIMEOUT_S = 2
+"""How long an answer counts as proof that Telegram is reachable, so that probes cause no calls."""
+PROBE_TIMEOUT_S = 2
 ANSWERS = frozenset({ApiFailure.DONE, ApiFailure.UNCHANGED, ApiFailure.FLOOD})
-"""A call that ends so is an answer of Telegram all the same."""
+"""Failures that prove that Telegram answers."""
 
 
 class ApiCallObserver(Protocol):
-    """Who is told of each call."""
+    """Receives each finished call."""
 
     def called(self, method: str, began_ns: int, seconds: float, fault: ApiFailure | None) -> None:
-        """A call is over; `fault` is None where all went well."""
+        """Records a call; `fault` is None if it succeeded."""
         ...
 
 
 class ApiCallMiddleware:
-    """Watches the calls of a bot: a middleware of its session.
-
-    Args:
-        clock: tells how long ago Telegram answered.
-    """
+    """Session middleware that passes each call to its observers and remembers when Telegram last answered."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._watchers: list[ApiCallObserver] = []
+        self._observers: list[ApiCallObserver] = []
         self._answered_at: float | None = None
 
-    def watch(self, watcher: ApiCallObserver) -> None:
-        """Tell `watcher` of each call but `getUpdates`, which lasts as long as there are no updates."""
-        self._watchers.append(watcher)
+    def watch(self, observer: ApiCallObserver) -> None:
+        """Adds an observer of every call except `getUpdates`, which lasts as long as there are no updates."""
+        self._observers.append(observer)
 
     async def __call__(
         self, make_request: NextRequestMiddlewareType[TelegramType], bot: Bot, method: TelegramMethod[TelegramType]
     ) -> Response[TelegramType]:
-        """Make one call."""
+        """Makes a call."""
         began_ns, began = time.time_ns(), time.perf_counter()
         fault: ApiFailure | None = None
         try:
@@ -63,18 +59,18 @@ class ApiCallMiddleware:
         finally:
             name = method.__api_method__
             if name != "getUpdates":
-                for watcher in self._watchers:
-                    watcher.called(name, began_ns, time.perf_counter() - began, fault)
+                for observer in self._observers:
+                    observer.called(name, began_ns, time.perf_counter() - began, fault)
 
-    async def silence(self, bot: Bot) -> str | None:
-        """Why Telegram cannot be used right now; None where it answered a moment ago, or answers when it is asked."""
+    async def check(self, bot: Bot) -> str | None:
+        """Returns why Telegram is unreachable, or None. Calls `getMe` only if no call succeeded recently."""
         if self._answered_at is not None and self._clock.monotonic() - self._answered_at < RECENT_S:
             return None
         try:
-            async with asyncio.timeout(ASK_TIMEOUT_S):
-                await bot.get_me(request_timeout=ASK_TIMEOUT_S)
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await bot.get_me(request_timeout=PROBE_TIMEOUT_S)
         except TimeoutError:
-            return f"no answer within {ASK_TIMEOUT_S} s"
+            return f"no answer within {PROBE_TIMEOUT_S} s"
         except (TelegramAPIError, ClientDecodeError) as error:
             return None if classify_api_error(error) in ANSWERS else describe_api_error(error)
         return None

@@ -1,4 +1,4 @@
-"""What is counted of Telegram."""
+"""Metrics of Telegram: updates, Bot API calls, refusals, retries and lost messages."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Protocol
@@ -8,34 +8,30 @@ from bot.telegram.api.updates import UPDATE_TYPES
 from core.observability.metrics import OTHER, QUICK_SECONDS, Metrics
 
 Sink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
-"""Takes a batch of updates as Telegram sent them."""
+"""Stores a batch of raw updates."""
 
 
-class QueueFigures(Protocol):
-    """What is shown of the inbox."""
+class QueueSize(Protocol):
+    """The inbox, as far as metrics read it."""
 
     @property
     def running(self) -> int:
-        """Jobs that are being done here."""
+        """Jobs that run in this process."""
         ...
 
     @property
     def waiting(self) -> int:
-        """Jobs that were taken in here and not begun yet."""
+        """Jobs that this process stored and that have not started."""
         ...
 
 
-def kind_of(fields: Iterable[str]) -> str:
-    """What an update with these fields is: `message`, `callback_query`, ..."""
+def update_kind(fields: Iterable[str]) -> str:
+    """Returns the kind of an update that has these fields: `message`, `callback_query`, ..."""
     return next((kind for kind in fields if kind in UPDATE_TYPES), OTHER)
 
 
 class TelegramMetrics:
-    """Counts updates, calls, refusals and what was lost.
-
-    Args:
-        metrics: where it is shown.
-    """
+    """Declares the metrics of Telegram and counts."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -50,33 +46,33 @@ class TelegramMetrics:
         for act in ("send", "edit"):
             self._lost.labels(act)
 
-    def follow(self, inbox: QueueFigures) -> None:
-        """Show what is at work and what waits, whenever that is asked for."""
-        show = self._metrics.reading
-        show("jobs_running", "Messages and presses that are at work", lambda: float(inbox.running))
-        show("jobs_waiting", "Those that were taken in here and wait for their turn", lambda: float(inbox.waiting))
+    def show_queue(self, queue: QueueSize) -> None:
+        """Exposes the queue's size, read at each scrape."""
+        expose = self._metrics.reading
+        expose("jobs_running", "Messages and presses that are at work", lambda: float(queue.running))
+        expose("jobs_waiting", "Those that were taken in here and wait for their turn", lambda: float(queue.waiting))
 
-    def counted(self, sink: Sink) -> Sink:
-        """The sink, with each update counted that it took."""
+    def count_updates(self, sink: Sink) -> Sink:
+        """Wraps a sink so that each update it stored is counted."""
 
-        async def take(batch: Sequence[dict[str, Any]]) -> None:
+        async def store(batch: Sequence[dict[str, Any]]) -> None:
             await sink(batch)
             # A batch that was not stored comes again.
             for update in batch:
-                self._updates.labels(kind_of(update)).inc()
+                self._updates.labels(update_kind(update)).inc()
 
-        return take
+        return store
 
     def called(self, method: str, began_ns: int, seconds: float, fault: ApiFailure | None) -> None:  # noqa: ARG002 - tracers need the instant
-        """Count a call."""
+        """Counts a finished call."""
         self._calls.labels(method).observe(seconds)
         if fault is not None:
             self._refusals.labels(method, fault.name.lower()).inc()
 
     def retried(self, fault: ApiFailure) -> None:
-        """Count a call that is made once more."""
+        """Counts a retried call."""
         self._retries.labels(fault.name.lower()).inc()
 
     def lost(self, act: str) -> None:
-        """Count a message that was given up."""
+        """Counts a message that was given up."""
         self._lost.labels(act).inc()

@@ -1,4 +1,4 @@
-"""What an operator sees of the daemon: where its life stands, its calls, its figures."""
+"""Observes one bot: lifecycle phase, Bot API calls, metrics and spans."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -16,7 +16,7 @@ from core.observability.tracing import Tracing
 
 
 class DaemonPhase(StrEnum):
-    """Where the daemon's life stands."""
+    """Lifecycle phase of the daemon."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -24,29 +24,22 @@ class DaemonPhase(StrEnum):
 
 
 class DaemonStatus:
-    """Sees a bot from before its first call to after its last.
-
-    Args:
-        bot: whose calls are watched.
-        clock: the time.
-        metrics: where they are counted.
-        tracing: where their spans go.
-    """
+    """Installs the observers of a bot's calls and reports whether the bot is ready."""
 
     def __init__(self, bot: Bot, clock: Clock, metrics: Metrics, tracing: Tracing) -> None:
         self.phase = DaemonPhase.STARTING
-        self.figures = TelegramMetrics(metrics)
+        self.metrics = TelegramMetrics(metrics)
         self._bot = bot
         self._calls = ApiCallMiddleware(clock)
-        self._calls.watch(self.figures)
+        self._calls.watch(self.metrics)
         if tracing.on:
             self._calls.watch(CallSpans(tracing.tracer))
         bot.session.middleware(self._calls)
 
     @property
     def checks(self) -> Mapping[str, Check]:
-        """What has to be there for the bot to be ready."""
-        return {"telegram": partial(self._calls.silence, self._bot), "bot": self._why_not_serving}
+        """The readiness checks of the bot, by part."""
+        return {"telegram": partial(self._calls.check, self._bot), "bot": self._check_phase}
 
-    async def _why_not_serving(self) -> str | None:
+    async def _check_phase(self) -> str | None:
         return None if self.phase is DaemonPhase.SERVING else self.phase.value

@@ -1,4 +1,4 @@
-"""Spans of Telegram: one of each update while it is handled, and in it those of the calls that this took."""
+"""Traces of Telegram: a span for each update, and in it one for each Bot API call."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -7,16 +7,12 @@ from aiogram.types import TelegramObject, Update
 from opentelemetry.trace import Tracer
 
 from bot.telegram.api.errors import ApiFailure
-from bot.telegram.observability.metrics import kind_of
+from bot.telegram.observability.metrics import update_kind
 from core.observability.tracing import record_span
 
 
 class UpdateSpans:
-    """Makes a span of each update: an outer middleware of the dispatcher.
-
-    Args:
-        tracer: makes them.
-    """
+    """Opens a span around each update: an outer middleware of the dispatcher."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
@@ -26,26 +22,22 @@ class UpdateSpans:
         handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]],
         update: TelegramObject,
         data: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - whatever the handler returns
-        """Handle an update."""
+    ) -> Any:  # noqa: ANN401 - the handler's result
+        """Handles an update within a span."""
         with self._tracer.start_as_current_span("update", record_exception=False) as span:
             if isinstance(update, Update):
-                span.set_attribute("telegram.update", kind_of(update.model_fields_set))
+                span.set_attribute("telegram.update", update_kind(update.model_fields_set))
             return await handler(update, data)
 
 
 class CallSpans:
-    """Makes a span of each call of the Bot API.
-
-    Args:
-        tracer: makes them.
-    """
+    """Records a span for each Bot API call."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
     def called(self, method: str, began_ns: int, seconds: float, fault: ApiFailure | None) -> None:
-        """Make a span of a call that is over."""
+        """Records a finished call."""
         attributes = {"telegram.method": method}
         if fault is not None:
             attributes["telegram.fault"] = fault.name.lower()

@@ -83,8 +83,8 @@ async def log_unavailable_providers(catalog: Catalog, providers: Sequence[Provid
     probes = await probe_providers(catalog, providers, STARTUP_TIMEOUT_S, clock)
     for probe in probes:
         if probe.reason is not None:
-            log.warning("provider.silent", provider=probe.provider.id, reason=probe.reason)
+            log.warning("provider.unreachable", provider=probe.provider.id, reason=probe.reason)
         elif not probe.ready:
-            log.warning("provider.lacks_model", provider=probe.provider.id, models=probe.unlisted)
+            log.warning("provider.model_missing", provider=probe.provider.id, models=probe.unlisted)
     if not any(probe.ready for probe in probes):
-        log.error("bot.no_provider_answers", detail="messages are answered once a provider is back")
+        log.error("bot.no_provider_ready", detail="messages are answered once a provider is back")

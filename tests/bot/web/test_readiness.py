@@ -1,65 +1,62 @@
-"""Readiness: one look for many askers, bounded in time, and no check that fails takes the others along."""
+"""Readiness: one run for concurrent callers, bounded in time, each check isolated from the others' failures."""
 
 import asyncio
 
-import pytest
-
-from bot.web import readiness as health
-from bot.web.readiness import Readiness
+from bot.web.readiness import Readiness, ReadinessTiming
 from tests.support.clock import ManualClock
+
+TIMING = ReadinessTiming()
 
 
 async def _well() -> str | None:
     return None
 
 
-async def test_many_askers_cost_one_look(clock: ManualClock) -> None:
-    looks = 0
+async def test_concurrent_callers_share_one_run(clock: ManualClock) -> None:
+    runs = 0
 
     async def check() -> str | None:
-        nonlocal looks
-        looks += 1
+        nonlocal runs
+        runs += 1
         await asyncio.sleep(0)
         return None
 
     readiness = Readiness({"part": check}, clock)
-    reports = await asyncio.gather(*(readiness.look() for _ in range(20)))
+    reports = await asyncio.gather(*(readiness.check() for _ in range(20)))
     assert all(report.ready for report in reports)
-    assert looks == 1
+    assert runs == 1
 
 
-async def test_an_answer_grows_old(clock: ManualClock) -> None:
-    said = iter((None, "gone"))
+async def test_a_report_is_reused_until_it_expires(clock: ManualClock) -> None:
+    reasons = iter((None, "gone"))
 
     async def check() -> str | None:
-        return next(said)
+        return next(reasons)
 
-    readiness = Readiness({"part": check}, clock)
-    assert (await readiness.look()).ready
-    clock.shift(health.FRESH_S - 0.1)
-    assert (await readiness.look()).ready
+    readiness = Readiness({"part": check}, clock, TIMING)
+    assert (await readiness.check()).ready
+    clock.shift(TIMING.fresh_s - 0.1)
+    assert (await readiness.check()).ready
     clock.shift(0.1)
-    assert not (await readiness.look()).ready
+    assert not (await readiness.check()).ready
 
 
-async def test_a_part_that_is_silent_or_fails_is_told_as_such(
-    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Within the time that is given to all of them together."""
-    monkeypatch.setattr(health, "PATIENCE_S", 0.05)
+async def test_a_check_that_hangs_or_fails_is_reported_as_such(clock: ManualClock) -> None:
+    """All checks share one deadline, and the exception's text stays out of the report."""
 
-    async def silent() -> str | None:
+    async def hanging() -> str | None:
         await asyncio.sleep(3600)
         return None
 
     async def broken() -> str | None:
         raise ValueError("with a-secret in it")
 
+    checks = {"hanging": hanging, "broken": broken, "well": _well}
     async with asyncio.timeout(2):
-        report = await Readiness({"silent": silent, "broken": broken, "well": _well}, clock).look()
+        report = await Readiness(checks, clock, ReadinessTiming(check_timeout_s=0.05)).check()
     assert report.parts == {
-        "silent": "no answer within 0.05 s",
-        "broken": "the check itself failed; the log tells more",
+        "hanging": "no answer within 0.05 s",
+        "broken": "the check itself failed; see the log",
         "well": None,
     }
     assert not report.ready

@@ -1,4 +1,4 @@
-"""The server by itself: who is let in, how much may be sent, what a handler's failure shows."""
+"""WebServer: bearer token, body limit, failing handlers, malformed requests, bind errors."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from bot.web.server import BODY_LIMIT, Route, WebServer
 from core.errors import StartupError
 from tests.support.web_client import WebClient
 
-WORD = "a-long-random-word"
+BEARER_TOKEN = "a-long-random-word"
 
 
 async def _hello(_request: web.Request) -> web.Response:
@@ -26,7 +26,7 @@ async def _size(request: web.Request) -> web.Response:
 
 
 async def _broken(_request: web.Request) -> web.Response:
-    raise ValueError("the reason is nobody's business")
+    raise ValueError("the reason is private")
 
 
 ROUTES = (
@@ -39,49 +39,53 @@ ROUTES = (
 
 
 @asynccontextmanager
-async def served(token: str | None = WORD) -> AsyncIterator[WebClient]:
-    side = WebServer(host="127.0.0.1", port=0, token=SecretStr(token) if token else None, routes=ROUTES)
-    await side.start()
+async def running_server(token: str | None = BEARER_TOKEN) -> AsyncIterator[WebClient]:
+    server = WebServer(host="127.0.0.1", port=0, token=SecretStr(token) if token else None, routes=ROUTES)
+    await server.start()
     try:
-        yield WebClient(side.port)
+        yield WebClient(server.port)
     finally:
-        await side.close()
+        await server.close()
 
 
 @pytest.mark.parametrize(
     ("token", "method", "path", "shown", "status"),
     [
-        (WORD, "GET", "/open", None, 200),
-        (WORD, "HEAD", "/open", None, 200),
-        (WORD, "GET", "/guarded", None, 401),
-        (WORD, "HEAD", "/guarded", None, 401),
-        (WORD, "GET", "/guarded", WORD, 200),
-        (WORD, "GET", "/guarded", "a-long-random-wort", 401),
-        (WORD, "GET", "/%67uarded", None, 401),  # the same path in another writing
-        (WORD, "GET", "/open/../guarded", None, 401),  # which the client resolves
-        (WORD, "GET", "/open/", None, 401),  # not the same path
-        (WORD, "POST", "/hook", None, 200),  # keeps its own door
-        (WORD, "POST", "/command", None, 401),
-        (WORD, "POST", "/command", WORD, 200),
-        (WORD, "POST", "/open", None, 401),  # another method is not open
-        (WORD, "GET", "/nowhere", None, 401),
-        (WORD, "GET", "/nowhere", WORD, 404),
+        (BEARER_TOKEN, "GET", "/open", None, 200),
+        (BEARER_TOKEN, "HEAD", "/open", None, 200),
+        (BEARER_TOKEN, "GET", "/guarded", None, 401),
+        (BEARER_TOKEN, "HEAD", "/guarded", None, 401),
+        (BEARER_TOKEN, "GET", "/guarded", BEARER_TOKEN, 200),
+        (BEARER_TOKEN, "GET", "/guarded", "a-long-random-wort", 401),
+        (BEARER_TOKEN, "GET", "/%67uarded", None, 401),  # the same path, percent-encoded
+        (BEARER_TOKEN, "GET", "/open/../guarded", None, 401),  # which the client resolves
+        (BEARER_TOKEN, "GET", "/open/", None, 401),  # not the same path
+        (BEARER_TOKEN, "POST", "/hook", None, 200),  # open: checks its caller itself
+        (BEARER_TOKEN, "POST", "/command", None, 401),
+        (BEARER_TOKEN, "POST", "/command", BEARER_TOKEN, 200),
+        (BEARER_TOKEN, "POST", "/open", None, 401),  # another method is not open
+        (BEARER_TOKEN, "GET", "/nowhere", None, 401),
+        (BEARER_TOKEN, "GET", "/nowhere", BEARER_TOKEN, 404),
         (None, "GET", "/open", None, 200),
-        (None, "GET", "/guarded", WORD, 403),
+        (None, "GET", "/guarded", BEARER_TOKEN, 403),
         (None, "POST", "/hook", None, 200),
     ],
 )
-async def test_who_is_let_in(token: str | None, method: str, path: str, shown: str | None, status: int) -> None:
-    async with served(token) as client:
+async def test_guarded_routes_require_the_token(
+    token: str | None, method: str, path: str, shown: str | None, status: int
+) -> None:
+    async with running_server(token) as client:
         page = await client.get(path, token=shown, method=method)
     assert page.status == status
     assert "Server" not in page.headers
 
 
-@pytest.mark.parametrize("shown", [f"Basic {WORD}", WORD, f"Bearer x {WORD}", "Bearer \xff", "Bearer", ""])
-async def test_another_scheme_is_none(shown: str) -> None:
-    """The token alone, or behind another word, does not open anything, nor do bytes that are no text."""
-    async with served() as client:
+@pytest.mark.parametrize(
+    "shown", [f"Basic {BEARER_TOKEN}", BEARER_TOKEN, f"Bearer x {BEARER_TOKEN}", "Bearer \xff", "Bearer", ""]
+)
+async def test_other_authorization_schemes_are_rejected(shown: str) -> None:
+    """The token without `Bearer`, behind another scheme, or in bytes that are no text is rejected."""
+    async with running_server() as client:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
         request = f"GET /guarded HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: {shown}\r\n\r\n"
         writer.write(request.encode("latin-1"))
@@ -90,18 +94,18 @@ async def test_another_scheme_is_none(shown: str) -> None:
     assert answer.startswith(b"HTTP/1.1 401")
 
 
-async def test_a_body_is_bounded() -> None:
-    async with served() as client:
+async def test_a_body_over_the_limit_is_rejected() -> None:
+    async with running_server() as client:
         assert (await client.get("/hook", method="POST", data=b"x" * (BODY_LIMIT - 1))).text == str(BODY_LIMIT - 1)
         assert (await client.get("/hook", method="POST", data=b"x" * (BODY_LIMIT + 1))).status == 413
 
 
-async def test_a_handler_that_fails_is_told_to_the_operator_alone() -> None:
+async def test_a_failing_handler_is_logged_and_hidden_from_the_client() -> None:
     with structlog.testing.capture_logs() as logs:
-        async with served() as client:
+        async with running_server() as client:
             page = await client.get("/broken?word=a-secret")
     assert page.status == 500
-    assert "nobody's business" not in page.text
+    assert "the reason is private" not in page.text
     (event,) = [entry for entry in logs if entry["event"] == "web.failed"]
     assert event["exc_info"]
     assert "a-secret" not in json.dumps(event, default=str)
@@ -116,15 +120,15 @@ async def test_a_handler_that_fails_is_told_to_the_operator_alone() -> None:
     ],
     ids=["no request", "no header", "too long"],
 )
-async def test_what_is_no_request_is_not_quoted_in_the_log(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_malformed_request_is_not_quoted_in_the_log(request_: bytes, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", "bot.web.protocol")
     with structlog.testing.capture_logs() as logs:
-        async with served() as client:
+        async with running_server() as client:
             reader, writer = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
             writer.write(request_)
             assert (await reader.read()).startswith(b"HTTP/1.0 400")
             writer.close()
-    assert [entry["event"] for entry in logs].count("web.unreadable") == 1
+    assert [entry["event"] for entry in logs].count("web.bad_request") == 1
     assert "A-SECRET" not in json.dumps(logs, default=str) + caplog.text
 
 
@@ -135,9 +139,9 @@ async def test_what_is_no_request_is_not_quoted_in_the_log(request_: bytes, capl
         ("no-such-host.invalid", "WEB_HOST: no-such-host.invalid cannot be listened on"),
     ],
 )
-async def test_a_host_that_is_not_ours_is_one_line(host: str, begins: str) -> None:
-    side = WebServer(host=host, port=8080, token=None, routes=ROUTES)
+async def test_a_host_that_cannot_be_bound_is_reported_in_one_line(host: str, begins: str) -> None:
+    server = WebServer(host=host, port=8080, token=None, routes=ROUTES)
     with pytest.raises(StartupError) as error:
-        await side.start()
+        await server.start()
     assert str(error.value).startswith(begins)
     assert "\n" not in str(error.value)

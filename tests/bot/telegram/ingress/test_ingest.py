@@ -63,9 +63,9 @@ class Entrance:
         chats: frozenset[int] = frozenset(),
     ) -> None:
         self.shelf, self.parts, self.moderator = Shelf(), Parts(), StubModerator()
-        access = AccessList(users=users, chats=chats)
+        guests = AccessList(users=users, chats=chats)
         self.doorway = UpdateIngest(
-            bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, moderation=self.moderator, access=access
+            bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, moderation=self.moderator, access=guests
         )
 
     async def take(self, *contents: JsonObject) -> None:
@@ -126,7 +126,7 @@ async def test_which_way_an_update_goes(entrance: Entrance, content: dict[str, A
     await entrance.take(content)
     assert [(job.lane, job.is_limited) for job in entrance.jobs] == ([] if way is None else [(way, way != NOW)])
     for job in entrance.jobs:
-        assert parse_payload(job) == UpdateArrived(update={"update_id": 1, **content})
+        assert parse_payload(job) == UpdateArrived(update={"update_id": 1, **content}, is_moderated=False)
 
 
 async def test_a_batch_is_kept_in_the_order_of_its_numbers(entrance: Entrance) -> None:
@@ -151,7 +151,9 @@ async def test_the_same_update_again_is_the_same_job(entrance: Entrance) -> None
 async def test_half_a_character_is_kept_as_it_came(entrance: Entrance) -> None:
     """Telegram may cut a text within one."""
     await entrance.take({"message": said("half \ud83d")})
-    assert parse_payload(entrance.jobs[0]) == UpdateArrived(update={"update_id": 1, "message": said("half \ud83d")})
+    assert parse_payload(entrance.jobs[0]) == UpdateArrived(
+        update={"update_id": 1, "message": said("half \ud83d")}, is_moderated=False
+    )
 
 
 async def test_what_the_database_does_not_take_is_not_confirmed(entrance: Entrance) -> None:
@@ -170,9 +172,9 @@ async def test_what_cannot_be_read_is_put_aside(entrance: Entrance) -> None:
         )
         await entrance.doorway.take([{"message": said("a secret")}])
     assert [(entry["event"], entry["kinds"]) for entry in logs] == [
-        ("intake.unreadable", ["message"]),
-        ("intake.unreadable", ["callback_query"]),
-        ("intake.unreadable", ["message"]),
+        ("update.unreadable", ["message"]),
+        ("update.unreadable", ["callback_query"]),
+        ("update.unreadable", ["message"]),
     ]
     assert "secret" not in str(logs)
     assert [job.priority for job in entrance.jobs] == [4]

@@ -1,4 +1,4 @@
-"""Polling: each update once, in order, through everything that Telegram answers."""
+"""Poller: each update once and in order, whatever Telegram answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -7,20 +7,23 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from bot.telegram.ingress.polling import CONFLICT_PATIENCE_S, LONGEST_PAUSE_S, UPDATE_TYPES, Poller
+from bot.telegram.api.updates import UPDATE_TYPES
+from bot.telegram.ingress.polling import Poller, PollingTiming
 from core.errors import StartupError, StorageError
 from tests.support.clock import ManualClock, settle
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
+TIMING = PollingTiming()
 
-class Intake:
-    """A poller at work, and what it took in."""
+
+class RunningPoller:
+    """A poller that runs, and the texts of the updates it stored."""
 
     def __init__(self, traffic: Traffic, clock: ManualClock) -> None:
         self.taken: list[str] = []
         self.failures = 0
-        """How many batches the database does not take."""
+        """How many of the next batches fail to be stored."""
         self.poller = Poller(traffic.bot, clock, self.take)
         self.task = asyncio.create_task(self.poller.run())
 
@@ -32,29 +35,31 @@ class Intake:
 
 
 @pytest.fixture
-async def intake(traffic: Traffic, clock: ManualClock) -> AsyncIterator[Intake]:
-    """Polls until the test ends."""
-    intake = Intake(traffic, clock)
-    yield intake
-    intake.task.cancel()
-    await asyncio.wait([intake.task])
+async def poller(traffic: Traffic, clock: ManualClock) -> AsyncIterator[RunningPoller]:
+    """A poller that runs until the test ends."""
+    poller = RunningPoller(traffic, clock)
+    yield poller
+    poller.task.cancel()
+    await asyncio.wait([poller.task])
 
 
 async def polls(server: TelegramServer, count: int) -> None:
-    """Wait for so many polls that have been answered."""
+    """Waits for that many answered polls."""
     await server.wait_for(lambda: len(server.calls_of("getUpdates")) >= count)
 
 
-async def test_updates_come_once_and_in_order(server: TelegramServer, intake: Intake) -> None:
+async def test_poller_delivers_updates_once_and_in_order(server: TelegramServer, poller: RunningPoller) -> None:
     for text in ("one", "two"):
         server.user_says(text)
-    await server.wait_for(lambda: intake.taken == ["one", "two"])
+    await server.wait_for(lambda: poller.taken == ["one", "two"])
     server.user_says("three")
-    await server.wait_for(lambda: intake.taken == ["one", "two", "three"])
+    await server.wait_for(lambda: poller.taken == ["one", "two", "three"])
     await server.wait_for(lambda: not server.pending)
 
 
-async def test_only_what_is_used_is_asked_for(server: TelegramServer, intake: Intake) -> None:
+async def test_poller_requests_only_the_update_types_that_are_handled(
+    server: TelegramServer, poller: RunningPoller
+) -> None:
     server.user_says("one")
     await polls(server, 1)
     params = server.calls_of("getUpdates")[0].params
@@ -62,11 +67,11 @@ async def test_only_what_is_used_is_asked_for(server: TelegramServer, intake: In
     assert params["timeout"] == "30"
 
 
-async def test_a_batch_is_confirmed_when_it_is_stored_and_not_before(
-    server: TelegramServer, intake: Intake, clock: ManualClock
+async def test_a_batch_is_confirmed_only_once_it_is_stored(
+    server: TelegramServer, poller: RunningPoller, clock: ManualClock
 ) -> None:
-    """What the database does not take comes again, after 1, 2 and 4 seconds, and nothing is lost or overtaken."""
-    intake.failures = 3
+    """A batch that cannot be stored comes again after 1, 2 and 4 s; no update is lost or reordered."""
+    poller.failures = 3
     with capture_logs() as logs:
         server.user_says("one")
         for number in range(1, 4):
@@ -75,21 +80,21 @@ async def test_a_batch_is_confirmed_when_it_is_stored_and_not_before(
             assert [each["update_id"] for each in server.pending]
             server.user_says(f"more {number}")
             await clock.advance(logs[-1]["pause_s"])
-        await server.wait_for(lambda: intake.taken == ["one", "more 1", "more 2", "more 3"])
+        await server.wait_for(lambda: poller.taken == ["one", "more 1", "more 2", "more 3"])
         await server.wait_for(lambda: not server.pending)
-    assert [(entry["event"], entry["pause_s"]) for entry in logs] == [("intake.not_stored", s) for s in (1, 2, 4)]
+    assert [(entry["event"], entry["pause_s"]) for entry in logs] == [("polling.store_failed", s) for s in (1, 2, 4)]
 
 
-async def test_an_update_without_a_number_is_passed_over(
-    server: TelegramServer, intake: Intake, clock: ManualClock
+async def test_an_update_without_an_id_is_skipped(
+    server: TelegramServer, poller: RunningPoller, clock: ManualClock
 ) -> None:
     server.garble("getUpdates", body='{"ok": true, "result": [{"message": {}}]}')
     server.user_says("one")
-    await server.wait_for(lambda: intake.taken == ["one"])
+    await server.wait_for(lambda: poller.taken == ["one"])
 
 
-async def test_a_server_that_does_not_hold_the_poll_is_not_hammered(
-    server: TelegramServer, intake: Intake, clock: ManualClock
+async def test_a_server_that_does_not_hold_polls_open_is_polled_once_a_second(
+    server: TelegramServer, poller: RunningPoller, clock: ManualClock
 ) -> None:
     server.garble("getUpdates", 5, body='{"ok": true, "result": []}')
     server.user_says("one")
@@ -97,13 +102,11 @@ async def test_a_server_that_does_not_hold_the_poll_is_not_hammered(
         await polls(server, count)
         assert len(server.calls_of("getUpdates")) == count
         await clock.advance(1)
-    await server.wait_for(lambda: intake.taken == ["one"])
+    await server.wait_for(lambda: poller.taken == ["one"])
 
 
-async def test_faults_are_waited_out_longer_and_longer(
-    server: TelegramServer, clock: ManualClock, intake: Intake
-) -> None:
-    """1, 2, 4 ... seconds, at most half a minute; and then it goes on as if nothing had been."""
+async def test_failed_polls_back_off(server: TelegramServer, clock: ManualClock, poller: RunningPoller) -> None:
+    """1, 2, 4 ... seconds, at most 30; then polling recovers."""
     with capture_logs() as logs:
         server.fail("getUpdates", 7, status=502, description="Bad Gateway")
         server.user_says("one")
@@ -113,12 +116,21 @@ async def test_faults_are_waited_out_longer_and_longer(
             await clock.advance(logs[-1]["pause_s"] - 0.1)
             assert len(server.calls_of("getUpdates")) == number
             await clock.advance(0.1)
-        await server.wait_for(lambda: intake.taken == ["one"])
-    assert [entry.get("pause_s") for entry in logs] == [1, 2, 4, 8, 16, LONGEST_PAUSE_S, LONGEST_PAUSE_S, None]
-    assert logs[-1]["event"] == "intake.recovered"
+        await server.wait_for(lambda: poller.taken == ["one"])
+    assert [entry.get("pause_s") for entry in logs] == [
+        1,
+        2,
+        4,
+        8,
+        16,
+        TIMING.backoff.longest_s,
+        TIMING.backoff.longest_s,
+        None,
+    ]
+    assert logs[-1]["event"] == "polling.recovered"
 
 
-async def test_telegram_says_how_long_to_wait(server: TelegramServer, clock: ManualClock, intake: Intake) -> None:
+async def test_a_rate_limit_is_waited_out(server: TelegramServer, clock: ManualClock, poller: RunningPoller) -> None:
     server.fail("getUpdates", 1, status=429, description="Too Many Requests: retry after 7", retry_after=7)
     server.user_says("one")
     await polls(server, 1)
@@ -126,26 +138,26 @@ async def test_telegram_says_how_long_to_wait(server: TelegramServer, clock: Man
     await clock.advance(6.9)
     assert len(server.calls_of("getUpdates")) == 1
     await clock.advance(0.1)
-    await server.wait_for(lambda: intake.taken == ["one"])
+    await server.wait_for(lambda: poller.taken == ["one"])
 
 
-async def test_a_second_poller_is_waited_for_a_minute(
-    server: TelegramServer, traffic: Traffic, clock: ManualClock, intake: Intake
+async def test_a_second_poller_is_fatal_after_a_minute(
+    server: TelegramServer, traffic: Traffic, clock: ManualClock, poller: RunningPoller
 ) -> None:
-    """Loudly; whoever started both is told then what to do."""
+    """Each conflict is logged as an error; the final error tells the operator what to do."""
     with capture_logs() as logs:
         server.second_poller(1000)
         started = clock.monotonic()
-        while not intake.task.done():
+        while not poller.task.done():
             await traffic.pass_time(5, step=5)
-            assert clock.monotonic() - started < CONFLICT_PATIENCE_S + 20
-    assert clock.monotonic() - started > CONFLICT_PATIENCE_S
-    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("intake.conflict", "error")}
+            assert clock.monotonic() - started < TIMING.conflict_limit_s + 20
+    assert clock.monotonic() - started > TIMING.conflict_limit_s
+    assert {(entry["event"], entry["log_level"]) for entry in logs} == {("polling.conflict", "error")}
     with pytest.raises(StartupError, match="another process polls with this token"):
-        intake.task.result()
+        poller.task.result()
 
 
-async def test_a_token_that_is_revoked_ends_it(server: TelegramServer, intake: Intake) -> None:
+async def test_a_revoked_token_is_fatal(server: TelegramServer, poller: RunningPoller) -> None:
     server.fail("getUpdates", status=401, description="Unauthorized")
     with pytest.raises(StartupError, match="does not accept this token any more"):
-        await asyncio.wait_for(intake.task, 5)
+        await asyncio.wait_for(poller.task, 5)
