@@ -1,4 +1,4 @@
-"""The answers that are being made right now, so that they can be stopped."""
+"""Registry of answers in progress, so that they can be stopped."""
 
 import secrets
 from collections.abc import Generator
@@ -10,16 +10,16 @@ from services.chat.reply import Reply
 
 
 class ActiveReplies:
-    """One answer a conversation at most; each has a number that its Stop button carries."""
+    """At most one answer per conversation; each has a number that its Stop button carries."""
 
     def __init__(self) -> None:
-        # Replicas number by themselves: a button of one of them must not fit an answer of another.
+        # Each replica numbers from its own random start: a button of one must not match an answer of another.
         self._numbers = count(secrets.randbelow(2**40))
         self._live: dict[ConversationKey, tuple[int, Reply]] = {}
 
     @contextmanager
     def showing(self, key: ConversationKey, reply: Reply) -> Generator[int]:
-        """While this lasts the answer can be stopped; gives its number."""
+        """Register an answer while the context lasts. Yields its number."""
         number = next(self._numbers)
         self._live[key] = (number, reply)
         try:
@@ -28,7 +28,7 @@ class ActiveReplies:
             del self._live[key]
 
     def stop(self, key: ConversationKey, number: int | None = None) -> bool:
-        """Stop the answer of a conversation, or only that one; False where there is none."""
+        """Stop the answer of a conversation, or only the one with this number. Returns False if there is none."""
         live = self._live.get(key)
         if live is None or (number is not None and number != live[0]):
             return False
@@ -36,7 +36,7 @@ class ActiveReplies:
         return True
 
     def stop_chat(self, chat_id: int) -> bool:
-        """Stop every answer of a chat, whatever its topic; False where there is none."""
+        """Stop every answer of a chat in all topics. Returns False if there is none."""
         replies = [reply for key, (_, reply) in self._live.items() if key.chat_id == chat_id]
         for reply in replies:
             reply.stop()

@@ -1,4 +1,4 @@
-"""Stopping an answer, whichever replica is making it."""
+"""Stops an answer on whichever replica produces it."""
 
 import asyncio
 import json
@@ -16,20 +16,18 @@ from core.messages import ConversationKey, Surface
 log = structlog.get_logger()
 
 ANSWER_S = 0.5
-"""How long another replica may take to say that it has stopped something."""
+"""Time that another replica has to confirm a stop."""
 RECONNECT_S = 1.0
 LISTEN_S = 5.0
 FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
 
 
 class ReplyCancellation:
-    """Stops answers here, and asks the other replicas where there are any.
+    """Stops answers of this process, and asks the other replicas through Redis.
 
     Args:
-        live: the answers that are being made here.
-        redis: how replicas reach each other; None where there is one process.
-        prefix: what all keys begin with.
-        clock: what pauses are measured by.
+        redis: connects the replicas; None for a single process.
+        prefix: of all keys.
     """
 
     def __init__(self, live: ActiveReplies, redis: Redis | None, prefix: str, clock: Clock) -> None:
@@ -39,25 +37,25 @@ class ReplyCancellation:
         self._clock = clock
 
     async def stop(self, key: ConversationKey, number: int | None = None) -> bool:
-        """Stop the answer of a conversation, or only the one of that number; False where there is none."""
+        """Stop the answer of a conversation, or only the one with this number. Returns False if there is none."""
         return self._live.stop(key, number) or await self._ask(
             {"chat": key.chat_id, "topic": key.topic_id, "number": number}
         )
 
     async def stop_chat(self, chat_id: int) -> None:
-        """Stop every answer of a chat, whatever its topic."""
+        """Stop every answer of a chat in all topics."""
         self._live.stop_chat(chat_id)
-        # Another replica may be at work in another topic.
+        # Another replica may be answering in another topic.
         await self._ask({"chat": chat_id, "topic": None, "number": None})
 
     async def run(self) -> None:
-        """Stop what other replicas are asked to stop, until cancelled."""
+        """Execute stop requests of other replicas until cancelled."""
         while self._redis is not None:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(self._channel)
                     while True:
-                        message = cast(  # the types of a message's values are not declared
+                        message = cast(  # the types of message values are not declared
                             "dict[str, Any] | None",
                             await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S),
                         )
@@ -83,7 +81,7 @@ class ReplyCancellation:
         try:
             await self._stop_for_another(redis, data)
         except (ValueError, LookupError, TypeError) as error:
-            # Of another release, or of nobody that we know.
+            # Of another release, or of an unknown sender.
             log.warning("stops.not_understood", error=type(error).__name__)
 
     async def _stop_for_another(self, redis: Redis, data: str) -> None:

@@ -1,4 +1,4 @@
-"""An answer in a chat: made by the chat service, shown while it is made, and known by its messages afterwards."""
+"""Answers a message in a chat: runs the turn, streams its reply, records the messages that hold it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,21 +23,16 @@ from services.llm.request import ModelChoice
 log = structlog.get_logger()
 
 LAST_WORDS_S = 3.0
-"""How long a shutdown waits until what was said so far stands in the chat."""
+"""Time that a shutdown waits for the last edit of an answer."""
 
 
 class Responder:
     """Answers messages in chats.
 
     Args:
-        chat: makes the answers.
-        threads: knows afterwards which messages hold them.
-        delivery: the way out.
-        live: the answers that can be stopped.
-        texts: what users are told.
-        clock: the time.
-        mode: how answers are shown while they are made.
-        providers: the ids of those that may answer.
+        threads: records which messages hold an answer.
+        mode: how answers are displayed while they are produced.
+        providers: ids of all usable providers.
     """
 
     def __init__(
@@ -70,14 +65,14 @@ class Responder:
         choice: ModelChoice | None = None,
         origin: str | None = None,
     ) -> None:
-        """Answer a message, or a turn again; returns when all of it is delivered.
+        """Answer a message, or a turn again. Returns when everything is delivered.
 
         Args:
-            incoming: the message, or who wants the Retry.
-            reply_to: the message that the answer hangs on, in a group.
+            incoming: the message; for a Retry, who asked for it.
+            reply_to: id of the message that the answer replies to, in a group.
             retry_of: the turn to answer again.
-            choice: who is asked first, for this answer only.
-            origin: the job that this answers: done again, it goes on in the messages that it has made.
+            choice: provider and model to ask first, for this answer only.
+            origin: id of the job; a retried job continues in the messages it already sent.
         """
         reply = Reply()
         language = incoming.speaker.language
@@ -126,7 +121,7 @@ class Responder:
         return answer_keyboard(self._texts, language, reply.turn_id, elsewhere=self._several)
 
     async def _break_off(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:
-        """A shutdown: the chat gets to read what there is, and that the rest comes by itself."""
+        """Deliver the text so far at shutdown, with a line that the rest will follow."""
         turn.cancel()
         await asyncio.wait([turn])
         _, late = await asyncio.wait([show], timeout=LAST_WORDS_S)
@@ -134,7 +129,7 @@ class Responder:
             log.error("answer.last_words_lost")
 
     async def _note(self, reply: Reply, message_id: int) -> None:
-        """Remember at once whose answer a message holds: what comes to know it later is a Retry, or the job itself."""
+        """Record at once which turn a message belongs to: Retry and a retried job need it."""
         if reply.turn_id is not None:
             try:
                 await self._threads.note_answer(reply.turn_id, [message_id])

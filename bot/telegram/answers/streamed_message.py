@@ -1,4 +1,4 @@
-"""An answer that is shown while it is being made."""
+"""Displays an answer in a chat while it is produced, page by page."""
 
 import asyncio
 import sys
@@ -26,21 +26,21 @@ GROUP_INTERVAL_S = 3.0
 LONGEST_INTERVAL_S = 15.0
 TYPING_INTERVAL_S = 4.5
 DRAFT_LIFE_S = 20.0
-"""Telegram forgets a draft after 30 s without news of it."""
+"""Telegram discards a draft 30 s after its last update."""
 LINE_LIMIT = 1500
 
 
 class Watched(Protocol):
-    """What is looked at of an answer that is being made."""
+    """The part of a reply that is displayed."""
 
     @property
     def text(self) -> str:
-        """All of it so far, in the model's Markdown; it only grows."""
+        """The text so far, in the model's Markdown. It only grows."""
         ...
 
     @property
     def phase(self) -> Enum:
-        """`RUNNING`, or one of the names of an end."""
+        """`RUNNING`, or the name of a final state."""
         ...
 
     @property
@@ -50,22 +50,22 @@ class Watched(Protocol):
 
     @property
     def footer(self) -> str | None:
-        """A small line under the answer."""
+        """Small print under the answer."""
         ...
 
     @property
     def earlier_ids(self) -> tuple[int, ...]:
-        """The messages of an earlier attempt, in which the answer goes on."""
+        """Message ids of an earlier attempt, in which the answer continues."""
         ...
 
     async def changed(self, seen: int) -> None:
-        """Return when the text is longer than `seen` or the phase is final."""
+        """Wait until the text is longer than `seen` characters or the phase is final."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an answer goes."""
+    """The chat, topic and message that an answer belongs to."""
 
     chat_id: int
     is_group: bool
@@ -75,7 +75,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Buttons:
-    """What can be pressed: while the answer is made, and when it is done (asked for only then)."""
+    """Keyboards: during the answer, and at its end (built only then)."""
 
     live: InlineKeyboardMarkup | None
     final: Callable[[], InlineKeyboardMarkup | None]
@@ -83,7 +83,7 @@ class Buttons:
 
 @dataclass(slots=True)
 class _Shown:
-    """A message of the answer, as it stands in the chat."""
+    """A message of the answer as currently displayed."""
 
     sent: Sent
     rendered: Rendered
@@ -91,17 +91,13 @@ class _Shown:
 
 
 class StreamedAnswer:
-    """Shows one reply in one chat, page by page.
+    """Displays one reply in one chat.
 
     Args:
-        delivery: the way out.
-        clock: what the pauses are measured by.
-        reply: what is being made.
-        place: where it goes.
-        buttons: what can be pressed.
-        mode: `edit` a message as it grows, show a `draft` where Telegram has them, or say it all at the end (`off`).
-        empty: what is said in the place of an answer without any text.
-        sent: is told of each new message, before anything else is said.
+        mode: `edit` a message as it grows, show a `draft` where Telegram supports it, or send everything at the end
+            (`off`).
+        empty: text in place of an answer without any text.
+        sent: called with the id of each new message, before anything else is sent.
     """
 
     def __init__(
@@ -135,9 +131,9 @@ class StreamedAnswer:
         self.draft_id = int(clock.time() * 1000) % (2**31 - 1) + 1
 
     async def show(self) -> None:
-        """Show the reply until it is final and everything of it is delivered.
+        """Display the reply until it is final and delivered.
 
-        If this is cancelled, what stands in the chat stays; `finish` still delivers the end of a reply that has one.
+        When cancelled, the displayed text stays; `finish` can still deliver a reply that has ended.
         """
         typing = asyncio.create_task(self._type(), name="typing")
         try:
@@ -150,7 +146,7 @@ class StreamedAnswer:
         await self.finish()
 
     async def finish(self) -> None:
-        """Deliver the final state of the reply; what is delivered already is left as it is."""
+        """Deliver the final state of the reply; delivered pages stay as they are."""
         if self._unreachable:
             return
         index, last = await self._settle_all_but_last()
@@ -161,11 +157,11 @@ class StreamedAnswer:
             index -= 1
             await self._close_full_page(index, markup)
         for message_id in self._reply.earlier_ids[index + 1 :]:
-            # An earlier attempt had more to say.
+            # An earlier attempt was longer.
             await self._delivery.delete(self._place.chat_id, message_id)
 
     async def _close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
-        """Put the buttons under a page after which nothing came, or nothing that is still visible."""
+        """Put the buttons under a full page if nothing visible follows it."""
         if (stale := self._messages.pop(index + 1, None)) is not None:
             await self._delivery.delete(stale.sent.chat_id, stale.sent.message_id)
         shown = self._messages.get(index)
@@ -176,7 +172,7 @@ class StreamedAnswer:
 
     @property
     def message_ids(self) -> tuple[int, ...]:
-        """The messages that hold the answer, in order."""
+        """The ids of the messages that hold the answer, in order."""
         return tuple(self._messages[index].sent.message_id for index in sorted(self._messages))
 
     @property
@@ -213,7 +209,7 @@ class StreamedAnswer:
             await self._reply.changed(seen)
 
     async def _progress(self) -> bool:
-        """Show what there is, and tell whether the chat is up to date with that."""
+        """Display the current text. Returns whether the chat is up to date."""
         self._pages.update(self._reply.text)
         frozen = self._pages.frozen
         if len(frozen) > self._settled:
@@ -242,7 +238,7 @@ class StreamedAnswer:
         if result is SendResult.UNSUPPORTED:
             self._mode = "off"
         elif result is SendResult.GONE or (result is SendResult.UNKNOWN and index not in self._messages):
-            # Another attempt could put a second message beside the first, or bring back what a person deleted.
+            # Another attempt could add a second message, or bring back a message that a user deleted.
             self._silent = index
         return SendResult.SKIPPED if result is SendResult.UNKNOWN else result
 
@@ -262,12 +258,12 @@ class StreamedAnswer:
         self._settled += 1
 
     async def _settle_all_but_last(self) -> tuple[int, Rendered | None]:
-        """Deliver what is before the last message, and compose that: where it goes, and what it says if anything."""
+        """Deliver all pages but the last, and compose the last. Returns its place and text, if any."""
         self._pages.update(self._reply.text)
         pages = [page.rendered for page in self._pages.all[self._settled :]]
         lines = [line[:LINE_LIMIT] for line in (self._reply.notice, self._reply.footer) if line]
         if not pages and not self._settled:
-            # No visible text at all: the notice is the answer.
+            # No visible text at all: the notice becomes the answer.
             body = self._reply.notice or self._empty
             pages = [Rendered(body[:LINE_LIMIT])]
             lines = [line for line in lines if line != self._reply.notice]
@@ -284,7 +280,7 @@ class StreamedAnswer:
     async def _put(
         self, index: int, rendered: Rendered, markup: InlineKeyboardMarkup | None, *, final: bool
     ) -> SendResult:
-        """Make the message of a page say this, in a new message where it has none yet."""
+        """Display a page in its message, or in a new one if it has none yet."""
         shown = self._messages.get(index) or self._earlier(index)
         if self._unreachable or rendered.blank or (shown and (shown.rendered, shown.markup) == (rendered, markup)):
             return SendResult.SHOWN
@@ -307,14 +303,14 @@ class StreamedAnswer:
         return outcome.result
 
     def _earlier(self, index: int) -> _Shown | None:
-        """The message that held this page in an earlier attempt; what it says now, nobody knows."""
+        """Return the message of this page from an earlier attempt; its current text is unknown."""
         if index >= len(self._reply.earlier_ids):
             return None
         return _Shown(Sent(self._place.chat_id, self._reply.earlier_ids[index]), Rendered(""), None)
 
 
 def _with_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
-    """Put small lines under a text, or by themselves."""
+    """Append small print to a text, or return it alone."""
     text = rendered.text if rendered else ""
     entities = list(rendered.entities) if rendered else []
     for line in lines:
@@ -325,7 +321,7 @@ def _with_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
 
 
 async def _first_of(*waits: Coroutine[object, object, None]) -> None:
-    """Wait until one of them is done, and leave the others."""
+    """Wait until one of the awaitables is done and cancel the others."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

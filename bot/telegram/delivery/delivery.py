@@ -1,10 +1,11 @@
-"""The one way out to Telegram for what is said in a chat.
+"""Sends, edits and deletes messages: flood control per chat, retries, fallbacks for rejected parts.
 
-Everything sent, edited and typed in a chat counts against one budget, so a 429 holds the whole chat: while it is held,
-what only shows progress is skipped and what must arrive waits. A send whose outcome is unknown is repeated once at
-most, since blind retries of sends are what triples messages; an edit may be repeated freely.
+Everything sent, edited and typed in a chat counts against one budget, so a 429 holds the whole chat: meanwhile progress
+updates are dropped and final texts wait. A send with an unknown result is repeated once at most, since blind retries
+triple messages; an edit may be repeated freely.
 """
 
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -22,45 +23,64 @@ from aiogram.methods import (
     TelegramMethod,
 )
 from aiogram.types import InlineKeyboardMarkup
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+from cachetools import FIFOCache
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, message_id_in
 from bot.telegram.delivery.outgoing import OutgoingMessage
 from bot.telegram.markdown.render import Rendered
+from core.backoff import Backoff
 from core.clock import Clock
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-TRIES = 6
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 20.0
-CALL_TIMEOUT_S = 15
-DEFAULT_HOLD_S = 1.0
 CHATS_KEPT = 1024
-TYPING_PER_S = 30
-"""What Telegram takes from a bot each second, of whatever kind: beyond that, chats that are only typed in would bring
-floods over those in which something is said."""
 _FAILURES = (TelegramAPIError, ClientDecodeError)
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryTiming:
+    """Retries and limits of the delivery.
+
+    Args:
+        tries: calls of a final message, the first included.
+        backoff: pauses between them, plus up to `jitter_s`.
+        call_timeout_s: of one call.
+        hold_s: how long a chat is held after a 429 without `retry_after`.
+        typing_per_s: typing indicators per second over all chats. Telegram limits a bot's calls of all kinds; more of
+            them would cause 429s for messages.
+    """
+
+    tries: int = 6
+    backoff: Backoff = Backoff(1.0, 20.0)
+    jitter_s: float = 1.0
+    call_timeout_s: int = 15
+    hold_s: float = 1.0
+    typing_per_s: int = 30
+
+    def pause_s(self, failures: int) -> float:
+        """Return the pause after this many failures."""
+        jitter = random.uniform(0, self.jitter_s)  # noqa: S311 - jitter, not a secret
+        return min(self.backoff.pause_s(failures) + jitter, self.backoff.longest_s)
+
+
 class SendResult(StrEnum):
-    """What became of something that was to be shown."""
+    """Result of showing a text."""
 
     SHOWN = "shown"
     SKIPPED = "skipped"
-    """Not carried out, and not to be: it only showed progress. Later is another chance."""
+    """Dropped: a progress update while the chat is rate limited. A later one shows the same."""
     UNKNOWN = "unknown"
-    """It only showed progress, and nobody can tell whether it was carried out."""
+    """A progress update whose result is unknown."""
     GONE = "gone"
-    """It only showed progress, and the message to be changed is not there any more."""
+    """A progress update to a message that no longer exists."""
     LOST = "lost"
-    """Given up; an error event says why."""
+    """Given up after all retries; an error event has the reason."""
     UNREACHABLE = "unreachable"
-    """The bot cannot speak in this chat: blocked, kicked, or the chat is no more."""
+    """The bot cannot write in this chat: blocked, removed, or the chat is gone."""
     UNSUPPORTED = "unsupported"
-    """The Bot API server does not do this, or not in this chat."""
+    """The Bot API server does not support the method, or not in this chat."""
 
 
 _PROGRESS_RESULTS = {
@@ -72,7 +92,7 @@ _PROGRESS_RESULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A message that stands in a chat; the chat is not the one asked for where a group has moved."""
+    """A sent message. The chat differs from the requested one if a group was migrated."""
 
     chat_id: int
     message_id: int
@@ -80,58 +100,62 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class SendOutcome:
-    """What became of a message, and where it now stands."""
+    """Result of a send or an edit, and the message if it exists."""
 
     result: SendResult
     sent: Sent | None = None
 
 
 class SentMessageStore(Protocol):
-    """Knows what the job that runs has sent already."""
+    """Records the messages that the current job has sent."""
 
     async def send_once(self, chat_id: int, send: Callable[[], Awaitable[int | None]]) -> int | None:
-        """Send a message unless that was done in an earlier run of the job; its id."""
+        """Send a message unless an earlier run of the job did. Returns its id."""
         ...
 
 
 class DeliveryMeter(Protocol):
-    """Who counts what did not go smoothly."""
+    """Counts retries and losses."""
 
     def retried(self, fault: ApiFailure) -> None:
-        """A call is made once more."""
+        """Count a retried call."""
         ...
 
     def lost(self, act: str) -> None:
-        """What was to be sent, or edited, was given up."""
+        """Count a send or edit that was given up."""
         ...
 
 
 class Delivery:
-    """Says things in chats, through flood control, hiccups and refusals.
+    """Delivers messages to chats despite flood control, transient failures and rejections.
 
     Args:
-        bot: whose messages they are.
-        clock: what pauses and holds are measured by.
-        said: knows what a job has sent, so that one which is done again does not send it twice.
-        meter: counts.
+        said: makes sends of a retried job idempotent.
+        meter: counts retries and losses.
     """
 
     def __init__(
-        self, bot: Bot, clock: Clock, said: SentMessageStore | None = None, meter: DeliveryMeter | None = None
+        self,
+        bot: Bot,
+        clock: Clock,
+        said: SentMessageStore | None = None,
+        meter: DeliveryMeter | None = None,
+        timing: DeliveryTiming | None = None,
     ) -> None:
         self._bot = bot
         self._said = said
         self._clock = clock
         self._meter = meter
+        self._timing = timing or DeliveryTiming()
         self._held: dict[int, float] = {}
-        self._moved: dict[int, int] = {}
+        self._migrated: FIFOCache[int, int] = FIFOCache(CHATS_KEPT)
         self._knows_drafts = True
         self._typed_in = 0
         self._typed = 0
 
     def held_s(self, chat_id: int) -> float:
-        """Tell for how many seconds flood control still holds a chat; 0 where it does not."""
-        chat_id = self._moved.get(chat_id, chat_id)
+        """Return the seconds for which flood control still holds a chat, 0 if it does not."""
+        chat_id = self._migrated.get(chat_id, chat_id)
         if chat_id not in self._held:
             return 0.0
         left = self._held[chat_id] - self._clock.monotonic()
@@ -149,7 +173,7 @@ class Delivery:
         markup: InlineKeyboardMarkup | None = None,
         final: bool = True,
     ) -> Sent | None:
-        """Say something; None where it could not be said, which a log event explains."""
+        """Send a text. Returns None if that was impossible; a log event has the reason."""
 
         async def post() -> Sent | None:
             return (
@@ -171,7 +195,9 @@ class Delivery:
             return sent.message_id if sent is not None else None
 
         message_id = await said.send_once(chat_id, send)
-        return sent if sent is not None or message_id is None else Sent(self._moved.get(chat_id, chat_id), message_id)
+        return (
+            sent if sent is not None or message_id is None else Sent(self._migrated.get(chat_id, chat_id), message_id)
+        )
 
     async def post(
         self,
@@ -183,15 +209,12 @@ class Delivery:
         markup: InlineKeyboardMarkup | None = None,
         final: bool = True,
     ) -> SendOutcome:
-        """Say something, and tell what became of it.
+        """Send a text.
 
         Args:
-            chat_id: where.
-            rendered: what.
-            topic_id: the forum topic; left out where Telegram says that it is closed or gone.
-            reply_to: the message that this answers; left out where that is gone.
-            markup: buttons.
-            final: whether it must arrive. If not, it is tried once, and skipped while the chat is held.
+            topic_id: forum topic; omitted if Telegram says that it is closed or gone.
+            reply_to: id of the message to reply to; omitted if that is gone.
+            final: whether it must arrive. Otherwise it is tried once, and dropped while the chat is held.
         """
         post = OutgoingMessage(chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup)
         return await self._show(post, final=final)
@@ -206,30 +229,28 @@ class Delivery:
         markup: InlineKeyboardMarkup | None = None,
         final: bool,
     ) -> SendOutcome:
-        """Change what a message says, and its buttons.
+        """Change the text and the buttons of a message.
 
         Args:
-            chat_id: where it stands.
-            message_id: which one; if it is final and that one is gone, the text is sent anew.
-            rendered: what it is to say.
-            topic_id: the forum topic for what is sent anew.
-            markup: buttons; None takes them away.
-            final: whether it must arrive. If not, it is tried once, and skipped while the chat is held.
+            message_id: if the edit is final and the message is gone, the text is sent as a new message.
+            topic_id: forum topic of such a new message.
+            markup: None removes the buttons.
+            final: whether it must arrive. Otherwise it is tried once, and dropped while the chat is held.
         """
         post = OutgoingMessage(chat_id, rendered, topic_id=topic_id, markup=markup, message_id=message_id)
         return await self._show(post, final=final)
 
     async def edit_markup(self, chat_id: int, message_id: int, markup: InlineKeyboardMarkup | None) -> bool:
-        """Change the buttons of a message, and tell whether they are as asked now."""
+        """Change the buttons of a message. Returns whether it has them now."""
         method = EditMessageReplyMarkup(chat_id=chat_id, message_id=message_id, reply_markup=markup)
         return await self._settle("edit_markup", method, chat_id)
 
     async def delete(self, chat_id: int, message_id: int) -> bool:
-        """Take a message away, and tell whether it is gone now."""
+        """Delete a message. Returns whether it is gone now."""
         return await self._settle("delete", DeleteMessage(chat_id=chat_id, message_id=message_id), chat_id)
 
     async def attempt(self, method: TelegramMethod[bool], chat_id: int) -> TelegramAPIError | ClientDecodeError | None:
-        """Do something in a chat that may be repeated, through floods and hiccups; what kept it from being done."""
+        """Make a repeatable call with retries. Returns the error that prevented it, if any."""
         try:
             await self._call(method, chat_id, final=True, repeatable=True)
         except _FAILURES as error:
@@ -237,15 +258,15 @@ class Delivery:
         return None
 
     async def answer_callback(self, query_id: str, text: str | None = None, *, alert: bool = False) -> None:
-        """End the wait of a pressed button, with a passing note where there is one. Too late is no fault."""
+        """Answer a callback query, with a toast if there is a text. A query that is too old is no failure."""
         method = AnswerCallbackQuery(callback_query_id=query_id, text=text, show_alert=alert or None)
         try:
-            await self._bot(method, request_timeout=CALL_TIMEOUT_S)
+            await self._bot(method, request_timeout=self._timing.call_timeout_s)
         except _FAILURES as error:
             log.debug("delivery.callback_unanswered", reason=describe_api_error(error))
 
     async def typing(self, chat_id: int, *, topic_id: int | None = None) -> None:
-        """Show that the bot is writing, unless flood control holds the chat or it writes in very many."""
+        """Show the typing indicator, unless the chat is held or too many chats show it."""
         if not self._may_type():
             return
         method = SendChatAction(chat_id=chat_id, action="typing", message_thread_id=topic_id)
@@ -261,18 +282,17 @@ class Delivery:
         if second != self._typed_in:
             self._typed_in, self._typed = second, 0
         self._typed += 1
-        return self._typed <= TYPING_PER_S
+        return self._typed <= self._timing.typing_per_s
 
     async def draft(
         self, chat_id: int, draft_id: int, rendered: Rendered, *, topic_id: int | None = None
     ) -> SendResult:
-        """Show a preview of a message that is being written; for private chats.
+        """Show a preview of a message in progress, in private chats only.
 
         Args:
-            chat_id: where.
-            draft_id: which draft, not 0; the same id makes the change an animation.
-            rendered: what there is so far.
-            topic_id: the topic of the private chat.
+            draft_id: not 0; updates with the same id are animated.
+            rendered: the text so far.
+            topic_id: topic of the private chat.
         """
         if not self._knows_drafts:
             return SendResult.UNSUPPORTED
@@ -304,9 +324,9 @@ class Delivery:
         return SendResult.SHOWN
 
     async def _show(self, post: OutgoingMessage, *, final: bool) -> SendOutcome:
-        """Carry out a post or an edit, leaving out what Telegram refuses of it until it is taken."""
+        """Send or edit, without the parts that Telegram rejects, until it is accepted."""
         while True:
-            chat_id = self._moved.get(post.chat_id, post.chat_id)
+            chat_id = self._migrated.get(post.chat_id, post.chat_id)
             post = replace(post, chat_id=chat_id)
             try:
                 message_id = await self._carry_out(post, final=final)
@@ -318,7 +338,9 @@ class Delivery:
                     message_id = post.message_id or message_id_in(error)
                     return SendOutcome(SendResult.SHOWN, Sent(chat_id, message_id) if message_id else None)
                 simpler = (
-                    self._moved_on(post, error) if fault is ApiFailure.MIGRATED else post.without(fault, final=final)
+                    self._follow_migration(post, error)
+                    if fault is ApiFailure.MIGRATED
+                    else post.without(fault, final=final)
                 )
                 if simpler is None:
                     return SendOutcome(
@@ -338,13 +360,11 @@ class Delivery:
         await self._call(post.as_edit(), post.chat_id, final=final, repeatable=True)
         return post.message_id
 
-    def _moved_on(self, post: OutgoingMessage, error: Exception) -> OutgoingMessage | None:
-        """Follow a group to its new id, where the messages of old do not exist."""
+    def _follow_migration(self, post: OutgoingMessage, error: Exception) -> OutgoingMessage | None:
+        """Follow a group to its new id after a migration; messages of the old id do not exist there."""
         if post.moved or not isinstance(error, TelegramMigrateToChat):
             return None
-        if len(self._moved) >= CHATS_KEPT:
-            del self._moved[next(iter(self._moved))]
-        self._moved[post.chat_id] = error.migrate_to_chat_id
+        self._migrated[post.chat_id] = error.migrate_to_chat_id
         log.info("delivery.chat_migrated", chat_id=post.chat_id, new_chat_id=error.migrate_to_chat_id)
         return replace(post, chat_id=error.migrate_to_chat_id, message_id=None, reply_to=None, moved=True)
 
@@ -383,62 +403,56 @@ class Delivery:
         return True
 
     async def _call(self, method: TelegramMethod[T], chat_id: int, *, final: bool, repeatable: bool) -> T:
-        """Make one call: when it is final, again and again through floods, and with pauses through passing faults."""
+        """Make one call. A final call is repeated after floods, and after transient failures with pauses."""
         if not final and self.held_s(chat_id) > 0:
             raise _Held
         while True:
             try:
-                return await self._tried(method, chat_id, TRIES if final else 1, repeatable=repeatable)
+                return await self._retry(method, chat_id, self._timing.tries if final else 1, repeatable=repeatable)
             except _FAILURES as error:
                 if classify_api_error(error) is not ApiFailure.FLOOD:
                     raise
                 self._hold(chat_id, error)
                 if not final:
                     raise _Held from None
-                self._again(error)
+                self._count_retry(error)
 
-    async def _tried(self, method: TelegramMethod[T], chat_id: int, tries: int, *, repeatable: bool) -> T:
-        attempts = AsyncRetrying(
-            sleep=self._clock.sleep,
-            stop=stop_after_attempt(tries),
-            wait=wait_exponential_jitter(FIRST_PAUSE_S, LONGEST_PAUSE_S, jitter=FIRST_PAUSE_S),
-            retry=retry_if_exception(_Patience(repeatable=repeatable)),
-            before_sleep=self._paused,
-            reraise=True,
-        )
-        async for attempt in attempts:
-            with attempt:
-                while (left := self.held_s(chat_id)) > 0:
-                    await self._clock.sleep(left)
-                return await self._bot(method, request_timeout=CALL_TIMEOUT_S)
-        raise AssertionError("the last attempt returns or raises")
+    async def _retry(self, method: TelegramMethod[T], chat_id: int, tries: int, *, repeatable: bool) -> T:
+        policy, failures = _RetryPolicy(repeatable=repeatable), 0
+        while True:
+            while (left := self.held_s(chat_id)) > 0:
+                await self._clock.sleep(left)
+            try:
+                return await self._bot(method, request_timeout=self._timing.call_timeout_s)
+            except _FAILURES as error:
+                failures += 1
+                if failures == tries or not policy.allows(error):
+                    raise
+                self._count_retry(error)
+                await self._clock.sleep(self._timing.pause_s(failures))
 
-    def _paused(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome is not None else None
-        if error is not None:
-            self._again(error)
-
-    def _again(self, error: BaseException) -> None:
+    def _count_retry(self, error: BaseException) -> None:
         if self._meter is not None:
             self._meter.retried(classify_api_error(error))
 
     def _hold(self, chat_id: int, error: Exception) -> None:
         now = self._clock.monotonic()
-        seconds = error.retry_after if isinstance(error, TelegramRetryAfter) else DEFAULT_HOLD_S
+        seconds = error.retry_after if isinstance(error, TelegramRetryAfter) else self._timing.hold_s
         if len(self._held) >= CHATS_KEPT:
             self._held = {chat: until for chat, until in self._held.items() if until > now}
         self._held[chat_id] = max(self._held.get(chat_id, 0.0), now + seconds)
         log.warning("delivery.chat_held", chat_id=chat_id, retry_after_s=seconds)
 
 
-class _Patience:
-    """Decides whether a call is worth another try."""
+class _RetryPolicy:
+    """Decides whether a failed call is retried."""
 
     def __init__(self, *, repeatable: bool) -> None:
         self._repeatable = repeatable
         self._doubts = 0
 
-    def __call__(self, error: BaseException) -> bool:
+    def allows(self, error: BaseException) -> bool:
+        """Return whether the call may be made again after this error."""
         fault = classify_api_error(error)
         if fault is ApiFailure.UNKNOWN:
             self._doubts += 1
@@ -447,4 +461,4 @@ class _Patience:
 
 
 class _Held(Exception):
-    """Flood control holds the chat, and what was to be done cannot wait."""
+    """The chat is held by flood control and the update is not final."""

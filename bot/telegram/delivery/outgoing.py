@@ -1,4 +1,4 @@
-"""A message on its way out: the call that says it, and what can be left out of it when Telegram refuses a part."""
+"""An outgoing message: its Bot API call, and the parts that can be omitted when Telegram rejects them."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
-    """What is to be said, in a new message or instead of what `message_id` says now."""
+    """A message to send, or to put in place of `message_id`."""
 
     chat_id: int
     rendered: Rendered
@@ -24,7 +24,7 @@ class OutgoingMessage:
     moved: bool = False
 
     def as_send(self) -> SendMessage:
-        """The call that says it anew. A default parse mode must never be sent beside entities."""
+        """Build the call for a new message. A default parse mode must never be sent beside entities."""
         reply = None
         if self.reply_to is not None:
             reply = ReplyParameters(message_id=self.reply_to, allow_sending_without_reply=True)
@@ -40,7 +40,7 @@ class OutgoingMessage:
         )
 
     def as_edit(self) -> EditMessageText:
-        """The call that says it in the place of what `message_id` says now."""
+        """Build the call that edits `message_id`."""
         return EditMessageText(
             chat_id=self.chat_id,
             message_id=self.message_id,
@@ -52,7 +52,7 @@ class OutgoingMessage:
         )
 
     def without(self, fault: ApiFailure, *, final: bool) -> "OutgoingMessage | None":
-        """The same without what Telegram found fault with, or None where that is nothing that can be left out."""
+        """Return the message without the rejected part, or None if that part cannot be omitted."""
         match fault:
             case ApiFailure.ENTITIES if self.rendered.entities:
                 return replace(self, rendered=Rendered(self.rendered.text))
@@ -70,7 +70,7 @@ class OutgoingMessage:
                 return None
 
     def _plainer(self) -> "OutgoingMessage | None":
-        """The same with less that an unknown objection could be about: what must arrive is worth a guess."""
+        """Omit one part that an unspecific rejection may be about: a message that must arrive is worth a guess."""
         if self.rendered.entities:
             return replace(self, rendered=Rendered(self.rendered.text))
         if self.markup is not None:

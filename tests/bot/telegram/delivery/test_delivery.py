@@ -8,7 +8,7 @@ import pytest
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
 from structlog.testing import capture_logs
 
-from bot.telegram.delivery.delivery import CHATS_KEPT, TRIES, TYPING_PER_S, Delivery, SendResult, Sent
+from bot.telegram.delivery.delivery import CHATS_KEPT, Delivery, DeliveryTiming, SendResult, Sent
 from bot.telegram.markdown.render import Rendered, render
 from core.db.database import Database
 from services.inbox.sent_messages import SentMessages
@@ -21,6 +21,8 @@ T = TypeVar("T")
 PERSON = 7
 GROUP = -100
 STOP = InlineKeyboardMarkup(inline_keyboard=[[InlineKeyboardButton(text="Stop", callback_data="stop")]])
+
+TIMING = DeliveryTiming()
 
 
 async def done(traffic: Traffic, work: Coroutine[object, object, T], within_s: float = 90) -> T:
@@ -120,7 +122,9 @@ async def test_a_final_send_outlasts_any_number_of_429s(
     delivery: Delivery, server: TelegramServer, traffic: Traffic
 ) -> None:
     """Floods do not use up the tries that faults have."""
-    server.fail("sendMessage", 2 * TRIES, status=429, description="Too Many Requests: retry after 3", retry_after=3)
+    server.fail(
+        "sendMessage", 2 * TIMING.tries, status=429, description="Too Many Requests: retry after 3", retry_after=3
+    )
 
     assert await done(traffic, delivery.send(PERSON, render("at last"))) is not None
     assert server.chat(PERSON).texts() == ["at last"]
@@ -218,7 +222,7 @@ async def test_tries_end_with_an_error_event(
     with capture_logs() as logs:
         assert await done(traffic, delivery.send(PERSON, render("my secret"))) is None
 
-    assert len(server.calls_of("sendMessage")) == TRIES
+    assert len(server.calls_of("sendMessage")) == TIMING.tries
     assert 20 <= clock.monotonic() - started <= 70
     [lost] = [entry for entry in logs if entry["log_level"] == "error"]
     assert (lost["event"], lost["fault"], lost["chat_id"]) == ("delivery.lost", "passing", PERSON)
@@ -492,13 +496,13 @@ async def test_typing_of_very_many_leaves_room_for_answers(
     delivery: Delivery, server: TelegramServer, clock: ManualClock
 ) -> None:
     """With thousands of answers in the making it would be all that Telegram takes from a bot."""
-    await asyncio.gather(*(delivery.typing(chat_id) for chat_id in range(1, 2 * TYPING_PER_S)))
-    assert len(server.calls_of("sendChatAction")) == TYPING_PER_S
+    await asyncio.gather(*(delivery.typing(chat_id) for chat_id in range(1, 2 * TIMING.typing_per_s)))
+    assert len(server.calls_of("sendChatAction")) == TIMING.typing_per_s
 
     clock.shift(1)
     await delivery.typing(PERSON)
 
-    assert len(server.calls_of("sendChatAction")) == TYPING_PER_S + 1
+    assert len(server.calls_of("sendChatAction")) == TIMING.typing_per_s + 1
 
 
 async def test_typing_never_fails(delivery: Delivery, server: TelegramServer) -> None:
