@@ -64,7 +64,7 @@ class PrivacyHandlers:
         turn = await self._turns.turn(callback_data.turn) if callback_data.granted and callback_data.turn else None
         if turn is None or turn.prompt is None or turn.thread.key != key:
             return
-        accepted = await self._regenerate.ask(
+        accepted = await self._regenerate.enqueue(
             event_update, turn, message, query.from_user, provider=None, only_latest=False
         )
         if not accepted:

@@ -95,7 +95,7 @@ class RetryHandlers:
         if found is None:
             return
         message, turn = found
-        accepted = await self._regenerate.ask(
+        accepted = await self._regenerate.enqueue(
             update, turn, message, query.from_user, provider=provider, only_latest=True
         )
         text = None if accepted else self._texts.get("queue-full", query.from_user.language_code)

@@ -18,7 +18,7 @@ class RegenerateQueue:
         self._bot = bot
         self._inbox = inbox
 
-    async def ask(
+    async def enqueue(
         self, update: Update, turn: Turn, message: Message, user: User, *, provider: str | None, only_latest: bool
     ) -> bool:
         """Enqueues a turn; returns False if its conversation's lane is full. Idempotent per update.
