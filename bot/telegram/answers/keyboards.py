@@ -6,25 +6,25 @@ from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
 from core.i18n import Texts
 
 
-class Stop(CallbackData, prefix="stop"):
+class StopAnswer(CallbackData, prefix="stop"):
     """Stops the answer with this number."""
 
     number: int
 
 
-class Retry(CallbackData, prefix="retry"):
+class RetryAnswer(CallbackData, prefix="retry"):
     """Regenerates the answer of a turn."""
 
     turn: int
 
 
-class Elsewhere(CallbackData, prefix="else"):
+class ShowRetryProviders(CallbackData, prefix="else"):
     """Shows the providers that can regenerate the answer of a turn."""
 
     turn: int
 
 
-class ConsentGiven(CallbackData, prefix="cons"):
+class DecideConsent(CallbackData, prefix="cons"):
     """Grants or withholds remote consent; `turn` is the turn that waits for the decision, or 0."""
 
     turn: int
@@ -33,14 +33,14 @@ class ConsentGiven(CallbackData, prefix="cons"):
 
 def stop_keyboard(texts: Texts, language: str | None, number: int) -> InlineKeyboardMarkup:
     """Builds the keyboard of an answer in progress."""
-    return build_keyboard([[button(texts.get("button-stop", language), Stop(number=number))]])
+    return build_keyboard([[button(texts.get("button-stop", language), StopAnswer(number=number))]])
 
 
 def answer_keyboard(texts: Texts, language: str | None, turn: int, *, elsewhere: bool) -> InlineKeyboardMarkup:
     """Builds the keyboard of a finished answer; `elsewhere` if there is more than one provider."""
-    buttons = [button(texts.get("button-retry", language), Retry(turn=turn))]
+    buttons = [button(texts.get("button-retry", language), RetryAnswer(turn=turn))]
     if elsewhere:
-        buttons.append(button(texts.get("button-retry-elsewhere", language), Elsewhere(turn=turn)))
+        buttons.append(button(texts.get("button-retry-elsewhere", language), ShowRetryProviders(turn=turn)))
     return build_keyboard([buttons])
 
 
@@ -49,8 +49,8 @@ def consent_keyboard(texts: Texts, language: str | None, turn: int) -> InlineKey
     return build_keyboard(
         [
             [
-                button(texts.get("button-agree", language), ConsentGiven(turn=turn, granted=True)),
-                button(texts.get("button-decline", language), ConsentGiven(turn=turn, granted=False)),
+                button(texts.get("button-agree", language), DecideConsent(turn=turn, granted=True)),
+                button(texts.get("button-decline", language), DecideConsent(turn=turn, granted=False)),
             ]
         ]
     )

@@ -118,7 +118,7 @@ def describe_api_error(error: BaseException) -> str:
     return type(error).__name__
 
 
-def message_id_in(error: BaseException) -> int | None:
+def parse_message_id(error: BaseException) -> int | None:
     """Returns the id of the sent message from a response that aiogram could not parse; None if it has none."""
     if isinstance(error, ClientDecodeError):
         match error.data:

@@ -18,10 +18,10 @@ from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speak
 
 log = structlog.get_logger()
 
-LARGEST_IMAGE = 10 * 1024 * 1024
-LARGEST_ALBUM = 20 * 1024 * 1024
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+MAX_ALBUM_BYTES = 20 * 1024 * 1024
 """All images of a message together: the providers' request limit, less the overhead of base64."""
-LARGEST_TEXT_FILE = 200 * 1024
+MAX_TEXT_FILE_BYTES = 200 * 1024
 """A text file is inlined into the prompt; 200 KB are about 50,000 tokens."""
 DOWNLOAD_TIMEOUT_S = 30
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
@@ -121,7 +121,7 @@ async def _read_files(
     files = [file for file in found if isinstance(file, _File)]
     if not files and (replied := _replied_photo(message)) is not None:
         files = [replied]
-    for are_text, largest in ((True, LARGEST_TEXT_FILE), (False, LARGEST_ALBUM)):
+    for are_text, largest in ((True, MAX_TEXT_FILE_BYTES), (False, MAX_ALBUM_BYTES)):
         if sum(file.size for file in files if file.is_text is are_text) > largest:
             return Unreadable("file-too-large")
     attachments: list[Attachment] = []
@@ -151,7 +151,7 @@ def _find_file(message: Message) -> _File | Unreadable | None:
     readable = media_type in IMAGE_TYPES or TEXT_TYPES.match(media_type) or TEXT_NAMES.search(name)
     if not readable:
         return Unreadable("unsupported-media")
-    largest = LARGEST_IMAGE if media_type in IMAGE_TYPES else LARGEST_TEXT_FILE
+    largest = MAX_IMAGE_BYTES if media_type in IMAGE_TYPES else MAX_TEXT_FILE_BYTES
     size = document.file_size or 0
     return Unreadable("file-too-large") if size > largest else _File(document.file_id, media_type, size, name)
 

@@ -25,7 +25,7 @@ from aiogram.methods import (
 from aiogram.types import InlineKeyboardMarkup
 from cachetools import FIFOCache
 
-from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, message_id_in
+from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, parse_message_id
 from bot.telegram.delivery.outgoing import OutgoingMessage
 from bot.telegram.markdown.render import Rendered
 from core.backoff import Backoff
@@ -335,7 +335,7 @@ class Delivery:
             except _FAILURES as error:
                 fault = classify_api_error(error)
                 if fault in {ApiFailure.DONE, ApiFailure.UNCHANGED}:
-                    message_id = post.message_id or message_id_in(error)
+                    message_id = post.message_id or parse_message_id(error)
                     return SendOutcome(SendResult.SHOWN, Sent(chat_id, message_id) if message_id else None)
                 simpler = (
                     self._follow_migration(post, error)

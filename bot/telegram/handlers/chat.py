@@ -7,7 +7,7 @@ from aiogram.filters import Command, CommandObject, CommandStart
 from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 
 from bot.telegram.answers.cancellation import ReplyCancellation
-from bot.telegram.answers.keyboards import Stop
+from bot.telegram.answers.keyboards import StopAnswer
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.messages import Unreadable, conversation_key, is_group, message_speaker, to_incoming
 from bot.telegram.api.updates import Addressed, UserContent
@@ -48,7 +48,7 @@ class ChatHandlers:
         router.message.register(self.stop, Command("stop"))
         router.message.register(self.ask, Command("ask"))
         router.message.register(self.talk, UserContent(), Addressed())
-        router.callback_query.register(self.press_stop, Stop.filter())
+        router.callback_query.register(self.press_stop, StopAnswer.filter())
         router.stopped_message_generation.register(self.stop_draft)
         return router
 
@@ -84,7 +84,7 @@ class ChatHandlers:
             return
         await self._answer(message, bot, text, album, job)
 
-    async def press_stop(self, query: CallbackQuery, callback_data: Stop) -> None:
+    async def press_stop(self, query: CallbackQuery, callback_data: StopAnswer) -> None:
         """Stops the answer of the pressed button."""
         message = query.message
         language = query.from_user.language_code

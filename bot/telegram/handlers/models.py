@@ -41,11 +41,11 @@ class PickModel(CallbackData, prefix="model"):
     check: str
 
 
-class Automatic(CallbackData, prefix="auto"):
+class PickAutomatic(CallbackData, prefix="auto"):
     """Selects models by the configured priority."""
 
 
-class Footers(CallbackData, prefix="foot"):
+class SwitchFooters(CallbackData, prefix="foot"):
     """Shows or hides the provider footer under the answers of this chat."""
 
     shown: bool
@@ -62,9 +62,10 @@ def providers_keyboard(
     """Builds the list of providers; `footers` is whether footers are shown now."""
     rows = [[button(provider, PickProvider(provider=provider))] for provider in providers]
     switch = button(
-        texts.get("button-hide-footers" if footers else "button-show-footers", language), Footers(shown=not footers)
+        texts.get("button-hide-footers" if footers else "button-show-footers", language),
+        SwitchFooters(shown=not footers),
     )
-    return build_keyboard([[button(texts.get("button-automatic", language), Automatic())], *rows, [switch]])
+    return build_keyboard([[button(texts.get("button-automatic", language), PickAutomatic())], *rows, [switch]])
 
 
 def models_keyboard(texts: Texts, language: str | None, provider: str, models: Sequence[str]) -> InlineKeyboardMarkup:
@@ -97,10 +98,10 @@ class ModelHandlers:
         router.message.register(self.open, Command("model"))
         router.callback_query.register(self.pick_provider, PickProvider.filter(), may_change)
         router.callback_query.register(self.pick_model, PickModel.filter(), may_change)
-        router.callback_query.register(self.pick_automatic, Automatic.filter(), may_change)
-        router.callback_query.register(self.switch_footers, Footers.filter(), may_change)
+        router.callback_query.register(self.pick_automatic, PickAutomatic.filter(), may_change)
+        router.callback_query.register(self.switch_footers, SwitchFooters.filter(), may_change)
         router.callback_query.register(
-            self.deny, or_f(PickProvider.filter(), PickModel.filter(), Automatic.filter(), Footers.filter())
+            self.deny, or_f(PickProvider.filter(), PickModel.filter(), PickAutomatic.filter(), SwitchFooters.filter())
         )
         return router
 
@@ -148,7 +149,7 @@ class ModelHandlers:
         await self._delivery.answer_callback(query.id)
         await edit_text(self._delivery, message, self._texts.get("model-automatic-set", language))
 
-    async def switch_footers(self, query: CallbackQuery, callback_data: Footers) -> None:
+    async def switch_footers(self, query: CallbackQuery, callback_data: SwitchFooters) -> None:
         """Shows or hides the footers of the chat."""
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message):

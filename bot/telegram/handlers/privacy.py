@@ -5,7 +5,7 @@ from aiogram import Router
 from aiogram.filters import Command
 from aiogram.types import CallbackQuery, Message, Update
 
-from bot.telegram.answers.keyboards import ConsentGiven, consent_keyboard
+from bot.telegram.answers.keyboards import DecideConsent, consent_keyboard
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, message_speaker
 from bot.telegram.api.permissions import MayChangeChat
@@ -36,11 +36,11 @@ class PrivacyHandlers:
         router = Router(name="privacy")
         router.message.register(self.show, Command("privacy"))
         if self._consent.is_open:
-            router.callback_query.register(self.decide, ConsentGiven.filter(), MayChangeChat(admins))
-            router.callback_query.register(self.deny, ConsentGiven.filter())
+            router.callback_query.register(self.decide, DecideConsent.filter(), MayChangeChat(admins))
+            router.callback_query.register(self.deny, DecideConsent.filter())
         else:
             # A button in an old message; the operator's setting decides now.
-            router.callback_query.register(self.ignore, ConsentGiven.filter())
+            router.callback_query.register(self.ignore, DecideConsent.filter())
         return router
 
     async def show(self, message: Message) -> None:
@@ -50,7 +50,7 @@ class PrivacyHandlers:
         text = await self._consent.standing(conversation_key(message).chat_ref, language)
         await reply_to(self._delivery, message, text, markup)
 
-    async def decide(self, query: CallbackQuery, callback_data: ConsentGiven, event_update: Update) -> None:
+    async def decide(self, query: CallbackQuery, callback_data: DecideConsent, event_update: Update) -> None:
         """Stores a decision, then answers the turn that waited for it."""
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message):

@@ -6,7 +6,7 @@ from aiogram import Router
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
-from bot.telegram.answers.keyboards import Elsewhere, Retry, answer_keyboard, build_keyboard, button
+from bot.telegram.answers.keyboards import RetryAnswer, ShowRetryProviders, answer_keyboard, build_keyboard, button
 from bot.telegram.api.messages import conversation_key
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.regenerate import RegenerateQueue
@@ -16,13 +16,13 @@ from services.chat.store.turns import TurnStore
 from services.llm.routing.fallback import LLMProviderFallback
 
 
-class Back(CallbackData, prefix="back"):
+class ShowAnswerButtons(CallbackData, prefix="back"):
     """Shows the keyboard of the answer again."""
 
     turn: int
 
 
-class RetryWith(CallbackData, prefix="with"):
+class RetryWithProvider(CallbackData, prefix="with"):
     """Regenerates the answer of a turn with this provider first."""
 
     turn: int
@@ -31,8 +31,8 @@ class RetryWith(CallbackData, prefix="with"):
 
 def elsewhere_keyboard(texts: Texts, language: str | None, turn: int, providers: Sequence[str]) -> InlineKeyboardMarkup:
     """Builds the list of providers to retry with."""
-    rows = [[button(provider, RetryWith(turn=turn, provider=provider))] for provider in providers]
-    return build_keyboard([*rows, [button(texts.get("button-back", language), Back(turn=turn))]])
+    rows = [[button(provider, RetryWithProvider(turn=turn, provider=provider))] for provider in providers]
+    return build_keyboard([*rows, [button(texts.get("button-back", language), ShowAnswerButtons(turn=turn))]])
 
 
 class RetryHandlers:
@@ -56,21 +56,21 @@ class RetryHandlers:
     def router(self) -> Router:
         """Returns the router."""
         router = Router(name="retry")
-        router.callback_query.register(self.retry, Retry.filter())
-        router.callback_query.register(self.retry_with, RetryWith.filter())
-        router.callback_query.register(self.pick_provider, Elsewhere.filter())
-        router.callback_query.register(self.go_back, Back.filter())
+        router.callback_query.register(self.retry, RetryAnswer.filter())
+        router.callback_query.register(self.retry_with, RetryWithProvider.filter())
+        router.callback_query.register(self.pick_provider, ShowRetryProviders.filter())
+        router.callback_query.register(self.go_back, ShowAnswerButtons.filter())
         return router
 
-    async def retry(self, query: CallbackQuery, callback_data: Retry, event_update: Update) -> None:
+    async def retry(self, query: CallbackQuery, callback_data: RetryAnswer, event_update: Update) -> None:
         """Regenerates the answer."""
         await self._enqueue(query, event_update, callback_data.turn, None)
 
-    async def retry_with(self, query: CallbackQuery, callback_data: RetryWith, event_update: Update) -> None:
+    async def retry_with(self, query: CallbackQuery, callback_data: RetryWithProvider, event_update: Update) -> None:
         """Regenerates the answer with a chosen provider first."""
         await self._enqueue(query, event_update, callback_data.turn, callback_data.provider)
 
-    async def pick_provider(self, query: CallbackQuery, callback_data: Elsewhere) -> None:
+    async def pick_provider(self, query: CallbackQuery, callback_data: ShowRetryProviders) -> None:
         """Shows the providers."""
         found = await self._find_latest(query, callback_data.turn)
         if found is None:
@@ -81,7 +81,7 @@ class RetryHandlers:
         await self._delivery.answer_callback(query.id, self._texts.get("retry-pick", language))
         await self._edit_markup(message, elsewhere_keyboard(self._texts, language, turn.id, providers))
 
-    async def go_back(self, query: CallbackQuery, callback_data: Back) -> None:
+    async def go_back(self, query: CallbackQuery, callback_data: ShowAnswerButtons) -> None:
         """Shows the keyboard of the answer again."""
         await self._delivery.answer_callback(query.id)
         if isinstance(query.message, Message):

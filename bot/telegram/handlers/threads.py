@@ -24,13 +24,13 @@ PAGE_SIZE = 8
 RENAME = "rename"
 
 
-class ThreadPage(CallbackData, prefix="thrs"):
+class ShowThreadPage(CallbackData, prefix="thrs"):
     """Shows the page of threads at an offset."""
 
     offset: int
 
 
-class ThreadCard(CallbackData, prefix="thr"):
+class ShowThread(CallbackData, prefix="thr"):
     """Shows one thread; with `sure` its deletion is to be confirmed."""
 
     thread: int
@@ -43,7 +43,7 @@ class OpenThread(CallbackData, prefix="thro"):
     thread: int
 
 
-class DropThread(CallbackData, prefix="thrd"):
+class DeleteThread(CallbackData, prefix="thrd"):
     """Deletes a thread."""
 
     thread: int
@@ -53,9 +53,9 @@ def threads_keyboard(
     texts: Texts, language: str | None, threads: Sequence[tuple[int, str]], *, newer: int | None, older: int | None
 ) -> InlineKeyboardMarkup:
     """Builds a page of threads; `newer` and `older` are the offsets of the neighbouring pages, if any."""
-    rows = [[button(label[:60], ThreadCard(thread=thread))] for thread, label in threads]
+    rows = [[button(label[:60], ShowThread(thread=thread))] for thread, label in threads]
     paging = [
-        button(texts.get(key, language), ThreadPage(offset=offset))
+        button(texts.get(key, language), ShowThreadPage(offset=offset))
         for key, offset in (("button-newer", newer), ("button-older", older))
         if offset is not None
     ]
@@ -65,11 +65,13 @@ def threads_keyboard(
 def thread_keyboard(texts: Texts, language: str | None, thread: int, *, sure: bool) -> InlineKeyboardMarkup:
     """Builds the actions on a thread, or with `sure` the confirmation of its deletion."""
     if sure:
-        back = button(texts.get("button-back", language), ThreadCard(thread=thread))
-        return build_keyboard([[button(texts.get("button-really-delete", language), DropThread(thread=thread)), back]])
+        back = button(texts.get("button-back", language), ShowThread(thread=thread))
+        return build_keyboard(
+            [[button(texts.get("button-really-delete", language), DeleteThread(thread=thread)), back]]
+        )
     open_ = button(texts.get("button-open", language), OpenThread(thread=thread))
-    drop = button(texts.get("button-delete", language), ThreadCard(thread=thread, sure=True))
-    return build_keyboard([[open_, drop], [button(texts.get("button-back", language), ThreadPage(offset=0))]])
+    drop = button(texts.get("button-delete", language), ShowThread(thread=thread, sure=True))
+    return build_keyboard([[open_, drop], [button(texts.get("button-back", language), ShowThreadPage(offset=0))]])
 
 
 class ThreadHandlers:
@@ -88,11 +90,11 @@ class ThreadHandlers:
         """Returns the router."""
         router, may_change = Router(name="threads"), MayChangeChat(self._admins)
         router.message.register(self.list_or_rename, Command("threads"))
-        router.callback_query.register(self.show_page, ThreadPage.filter())
-        router.callback_query.register(self.show_card, ThreadCard.filter())
+        router.callback_query.register(self.show_page, ShowThreadPage.filter())
+        router.callback_query.register(self.show_card, ShowThread.filter())
         router.callback_query.register(self.open_thread, OpenThread.filter(), may_change)
-        router.callback_query.register(self.delete_thread, DropThread.filter(), may_change)
-        router.callback_query.register(self.deny, or_f(OpenThread.filter(), DropThread.filter()))
+        router.callback_query.register(self.delete_thread, DeleteThread.filter(), may_change)
+        router.callback_query.register(self.deny, or_f(OpenThread.filter(), DeleteThread.filter()))
         return router
 
     async def list_or_rename(self, message: Message, command: CommandObject) -> None:
@@ -111,14 +113,14 @@ class ThreadHandlers:
         text_key, arguments = ("thread-renamed", {"name": renamed}) if renamed else ("threads-rename-usage", {})
         await reply_to(self._delivery, message, self._texts.get(text_key, language, **arguments))
 
-    async def show_page(self, query: CallbackQuery, callback_data: ThreadPage) -> None:
+    async def show_page(self, query: CallbackQuery, callback_data: ShowThreadPage) -> None:
         """Turns to a page of threads."""
         await self._delivery.answer_callback(query.id)
         if isinstance(query.message, Message):
             page = await self._render_page(query.message, query.from_user.language_code, callback_data.offset)
             await edit_text(self._delivery, query.message, *page)
 
-    async def show_card(self, query: CallbackQuery, callback_data: ThreadCard) -> None:
+    async def show_card(self, query: CallbackQuery, callback_data: ShowThread) -> None:
         """Shows a thread with its actions."""
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message):
@@ -146,7 +148,7 @@ class ThreadHandlers:
         text = self._texts.get("thread-opened", language, name=self._label(thread.name, language))
         await edit_text(self._delivery, message, text)
 
-    async def delete_thread(self, query: CallbackQuery, callback_data: DropThread) -> None:
+    async def delete_thread(self, query: CallbackQuery, callback_data: DeleteThread) -> None:
         """Deletes a thread and shows the first page."""
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message):

@@ -20,7 +20,7 @@ MAX_SHOWN = 2500
 FAILURES = frozenset({ActionResult.NO_RIGHT.value, ActionResult.PROTECTED.value, ActionResult.FAILED.value})
 
 
-class Resolve(CallbackData, prefix="inc"):
+class ResolveIncident(CallbackData, prefix="inc"):
     """An admin's decision about an incident."""
 
     what: Resolution
@@ -31,13 +31,17 @@ def incident_keyboard(texts: Texts, incident: Incident, language: str) -> Inline
     """Builds the decisions that are still open; None for an incident that is undone or erased."""
     if incident.undone_by is not None or incident.is_erased:
         return None
-    row = [button(texts.get("button-undo", language), Resolve(what=Resolution.UNDO, incident=incident.id))]
+    row = [button(texts.get("button-undo", language), ResolveIncident(what=Resolution.UNDO, incident=incident.id))]
     if incident.confirmed_by is None:
         row.append(
-            button(texts.get("button-confirm", language), Resolve(what=Resolution.CONFIRM, incident=incident.id))
+            button(
+                texts.get("button-confirm", language), ResolveIncident(what=Resolution.CONFIRM, incident=incident.id)
+            )
         )
     if incident.banned_by is None and incident.finding.plan.sanction is not Sanction.BAN:
-        row.append(button(texts.get("button-ban", language), Resolve(what=Resolution.BAN, incident=incident.id)))
+        row.append(
+            button(texts.get("button-ban", language), ResolveIncident(what=Resolution.BAN, incident=incident.id))
+        )
     return build_keyboard([row])
 
 
@@ -50,7 +54,10 @@ class IncidentCards:
 
     async def show(self, incident: Incident, settings: GroupSettings) -> CardLocation | None:
         """Posts an incident's card: to the admin who asked for the cards, or in the group."""
-        card, markup = self.card(incident, settings.language), self._markup(incident, settings)
+        card, markup = (
+            self._render(incident, settings.language),
+            incident_keyboard(self._texts, incident, settings.language),
+        )
         group = (settings.group_id, incident.finding.topic_id or None)
         for chat_id, topic_id in ((settings.cards_to, None), group) if settings.cards_to is not None else (group,):
             sent = await self._delivery.send(chat_id, card, topic_id=topic_id, markup=markup)
@@ -62,7 +69,10 @@ class IncidentCards:
         """Edits a card to the incident's current state."""
         if incident.card_chat_id is None or incident.card_message_id is None:
             return
-        card, markup = self.card(incident, settings.language), self._markup(incident, settings)
+        card, markup = (
+            self._render(incident, settings.language),
+            incident_keyboard(self._texts, incident, settings.language),
+        )
         await self._delivery.edit(incident.card_chat_id, incident.card_message_id, card, markup=markup, final=False)
 
     async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
@@ -81,15 +91,15 @@ class IncidentCards:
             return
         await self._delivery.send(settings.group_id, text)
 
-    def card(self, incident: Incident, language: str) -> Rendered:
+    def _render(self, incident: Incident, language: str) -> Rendered:
         """Renders a card; the message text is hidden under a spoiler."""
         finding, texts = incident.finding, self._texts
         page = _Page()
-        for line in (self._summary(incident, language), *self._failures(incident, language)):
+        for line in (self._render_summary(incident, language), *self._render_failures(incident, language)):
             page.add(line)
         if not incident.is_erased:
             page.add(texts.get("moderation-who", language, name=finding.author.name, id=str(finding.author.id)))
-        page.add(self._reason(incident, language))
+        page.add(self._render_reason(incident, language))
         self._add_evidence(incident, language, page)
         for key, name in (
             ("moderation-confirmed", incident.confirmed_by),
@@ -109,40 +119,40 @@ class IncidentCards:
             page.add(text.strip(), hidden=text.strip())
         return page.render()
 
-    def _summary(self, incident: Incident, language: str) -> str:
+    def _render_summary(self, incident: Incident, language: str) -> str:
         """Renders the actions that were taken, or in a dry run would have been."""
         finding, texts = incident.finding, self._texts
         plan = finding.plan
         if not finding.dry_run and not incident.has_acted and incident.deleted is None:
             return texts.get("moderation-look", language)
-        acts: list[str] = []
+        actions: list[str] = []
         if finding.dry_run or incident.deleted in {ActionResult.DONE, ActionResult.GONE}:
-            acts += [texts.get("moderation-act-delete", language)] if plan.delete or incident.deleted else []
+            actions += [texts.get("moderation-act-delete", language)] if plan.delete or incident.deleted else []
         if plan.sanction is not Sanction.NONE and (finding.dry_run or incident.sanctioned not in FAILURES):
-            acts.append(self._sanction_label(incident, language))
-        if not acts:
+            actions.append(self._render_sanction(incident, language))
+        if not actions:
             return texts.get("moderation-look", language)
         key = "moderation-dry" if finding.dry_run else "moderation-done"
-        return texts.get(key, language, acts=", ".join(acts))
+        return texts.get(key, language, acts=", ".join(actions))
 
-    def _sanction_label(self, incident: Incident, language: str) -> str:
+    def _render_sanction(self, incident: Incident, language: str) -> str:
         kind, _, count = (incident.sanctioned or "").partition(" ")
         if count:
             return label(self._texts, language, "moderation-act", kind, count=count)
         return label(self._texts, language, "moderation-act", incident.finding.plan.sanction)
 
-    def _failures(self, incident: Incident, language: str) -> list[str]:
-        failed = (
+    def _render_failures(self, incident: Incident, language: str) -> list[str]:
+        results = (
             ("moderation-failed-delete", incident.deleted),
             ("moderation-failed-sanction", incident.sanctioned),
         )
         return [
-            self._texts.get(key, language, reason=label(self._texts, language, "moderation-reason", done))
-            for key, done in failed
-            if done in FAILURES
+            self._texts.get(key, language, reason=label(self._texts, language, "moderation-reason", result))
+            for key, result in results
+            if result in FAILURES
         ]
 
-    def _reason(self, incident: Incident, language: str) -> str:
+    def _render_reason(self, incident: Incident, language: str) -> str:
         finding = incident.finding
         if finding.source is Source.JUDGE:
             category = label(self._texts, language, "moderation-category", finding.category)
@@ -176,9 +186,6 @@ class IncidentCards:
                 page.add(line, hidden=finding.evidence)
             case _:
                 return
-
-    def _markup(self, incident: Incident, settings: GroupSettings) -> InlineKeyboardMarkup | None:
-        return incident_keyboard(self._texts, incident, settings.language)
 
 
 class _Page:

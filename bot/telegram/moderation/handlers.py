@@ -12,7 +12,7 @@ from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
-from bot.telegram.moderation.cards import Resolve
+from bot.telegram.moderation.cards import ResolveIncident
 from bot.telegram.moderation.messages import to_author, to_group_message
 from core.i18n import Texts
 from services.moderation.actions import ModerationActions, ReportResult, ResolveResult
@@ -63,7 +63,7 @@ class ModerationHandlers:
         commands.message.register(self.unwarn, Command("unwarn"))
         commands.message.register(self.report, Command("report"))
         router.include_router(commands)
-        router.callback_query.register(self.resolve, Resolve.filter())
+        router.callback_query.register(self.resolve, ResolveIncident.filter())
         return router
 
     async def spam(self, message: Message, settings: GroupSettings, target: Message) -> None:
@@ -106,7 +106,7 @@ class ModerationHandlers:
         result = await self._actions.report(to_group_message(target), reporter.id, settings)
         await self._reply(message, REPORT_REPLIES[result], settings.language)
 
-    async def resolve(self, query: CallbackQuery, callback_data: Resolve) -> None:
+    async def resolve(self, query: CallbackQuery, callback_data: ResolveIncident) -> None:
         """Carries out an admin's decision about an incident; its card may be in the group or in a private chat."""
         language = query.from_user.language_code
         incident = await self._incidents.get(callback_data.incident)

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from bot.telegram.api.messages import (
-    LARGEST_IMAGE,
-    LARGEST_TEXT_FILE,
+    MAX_IMAGE_BYTES,
+    MAX_TEXT_FILE_BYTES,
     Unreadable,
     conversation_key,
     message_speaker,
@@ -96,10 +96,10 @@ async def test_largest_size_of_a_photo_is_downloaded(traffic: Traffic, server: T
         ({"file_name": "txt", "mime_type": "application/zip"}, "unsupported-media"),
         ({}, "unsupported-media"),
         # Size limits of each kind.
-        ({"file_name": "a.txt", "file_size": LARGEST_TEXT_FILE}, None),
-        ({"file_name": "a.txt", "file_size": LARGEST_TEXT_FILE + 1}, "file-too-large"),
-        ({"file_name": "a.png", "mime_type": "image/png", "file_size": LARGEST_TEXT_FILE + 1}, None),
-        ({"file_name": "a.png", "mime_type": "image/png", "file_size": LARGEST_IMAGE + 1}, "file-too-large"),
+        ({"file_name": "a.txt", "file_size": MAX_TEXT_FILE_BYTES}, None),
+        ({"file_name": "a.txt", "file_size": MAX_TEXT_FILE_BYTES + 1}, "file-too-large"),
+        ({"file_name": "a.png", "mime_type": "image/png", "file_size": MAX_TEXT_FILE_BYTES + 1}, None),
+        ({"file_name": "a.png", "mime_type": "image/png", "file_size": MAX_IMAGE_BYTES + 1}, "file-too-large"),
     ],
 )
 async def test_document_is_inlined_attached_or_rejected(

@@ -3,27 +3,27 @@
 import pytest
 from aiogram.filters.callback_data import CallbackData
 
-from bot.telegram.answers.keyboards import ConsentGiven, Elsewhere, Retry, Stop
+from bot.telegram.answers.keyboards import DecideConsent, RetryAnswer, ShowRetryProviders, StopAnswer
 from bot.telegram.handlers.models import (
-    Automatic,
-    Footers,
+    PickAutomatic,
     PickModel,
     PickProvider,
+    SwitchFooters,
     checksum,
     models_keyboard,
     providers_keyboard,
 )
 from bot.telegram.handlers.operators import DeadLetterAction, ProviderAction, dead_letters_keyboard, provider_keyboard
-from bot.telegram.handlers.retry import Back, RetryWith, elsewhere_keyboard
+from bot.telegram.handlers.retry import RetryWithProvider, ShowAnswerButtons, elsewhere_keyboard
 from bot.telegram.handlers.threads import (
-    DropThread,
+    DeleteThread,
     OpenThread,
-    ThreadCard,
-    ThreadPage,
+    ShowThread,
+    ShowThreadPage,
     thread_keyboard,
     threads_keyboard,
 )
-from bot.telegram.moderation.cards import Resolve
+from bot.telegram.moderation.cards import ResolveIncident
 from bot.telegram.moderation.settings_card import ChangeSetting
 from core.i18n import Texts
 from services.moderation.domain.incident import Resolution
@@ -57,25 +57,25 @@ def test_buttons_fit_telegrams_limits(language: str | None) -> None:
 @pytest.mark.parametrize(
     ("packed", "data"),
     [
-        ("stop:5", Stop(number=5)),
-        ("retry:5", Retry(turn=5)),
-        ("else:5", Elsewhere(turn=5)),
-        ("back:5", Back(turn=5)),
-        ("with:5:my-llm_2", RetryWith(turn=5, provider="my-llm_2")),
-        (f"with:{LARGEST_ID}:my-llm_2", RetryWith(turn=LARGEST_ID, provider="my-llm_2")),
+        ("stop:5", StopAnswer(number=5)),
+        ("retry:5", RetryAnswer(turn=5)),
+        ("else:5", ShowRetryProviders(turn=5)),
+        ("back:5", ShowAnswerButtons(turn=5)),
+        ("with:5:my-llm_2", RetryWithProvider(turn=5, provider="my-llm_2")),
+        (f"with:{LARGEST_ID}:my-llm_2", RetryWithProvider(turn=LARGEST_ID, provider="my-llm_2")),
         ("prov:", PickProvider(provider="")),
         ("model:a:0badcafe", PickModel(provider="a", check="0badcafe")),
-        ("auto", Automatic()),
-        ("foot:1", Footers(shown=True)),
-        ("thrs:8", ThreadPage(offset=8)),
-        ("thr:5:0", ThreadCard(thread=5)),
+        ("auto", PickAutomatic()),
+        ("foot:1", SwitchFooters(shown=True)),
+        ("thrs:8", ShowThreadPage(offset=8)),
+        ("thr:5:0", ShowThread(thread=5)),
         ("thro:5", OpenThread(thread=5)),
-        ("thrd:5", DropThread(thread=5)),
-        ("cons:5:1", ConsentGiven(turn=5, granted=True)),
+        ("thrd:5", DeleteThread(thread=5)),
+        ("cons:5:1", DecideConsent(turn=5, granted=True)),
         ("desk:force:a", ProviderAction(act="force", provider="a")),
         ("desk::", ProviderAction(act="", provider="")),
         ("dead:replay:5", DeadLetterAction(act="replay", number=5)),
-        ("inc:undo:5", Resolve(what=Resolution.UNDO, incident=5)),
+        ("inc:undo:5", ResolveIncident(what=Resolution.UNDO, incident=5)),
         ("mod:mode:dry", ChangeSetting(what="mode", value="dry")),
     ],
 )
