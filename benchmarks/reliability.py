@@ -1,8 +1,8 @@
-"""Daemons that are killed and restarted while many people write: what is lost, out of order or there twice.
+"""Kills and restarts daemons under load; counts lost, reordered and duplicated answers.
 
-Prints a table in Markdown, one row a run. Each run starts real processes against a Bot API server and an LLM server on
-loopback, kills one of them again and again with `kill -9` at random instants, and judges in the end what stands in the
-chats, what the provider was told, and what the database has.
+Prints a Markdown table, one row per run. Each run starts real processes against a Bot API server and an LLM server on
+loopback, sends SIGKILL to one of them at random instants, and compares the chats, the requests to the provider and the
+database in the end.
 """
 
 import argparse
@@ -18,31 +18,31 @@ from pathlib import Path
 
 from tests.support.processes.fleet import Fleet
 from tests.support.processes.fork_server import Daemon, ForkServer
-from tests.support.processes.load import LoadOutcome, SimulatedUsers, Why, ask_in_waves
+from tests.support.processes.load import DuplicateCause, LoadOutcome, SimulatedUsers, ask_in_waves
 from tests.support.processes.postgres_server import PostgresServer, missing
 
 PATIENCE_S = 600.0
 LAG_S = 0.05
-"""How long Telegram's answers are under way: what is sent and not yet known is what a crash may double."""
+"""Latency of Telegram's responses: a crash may duplicate a message whose response is under way."""
 
 
 @dataclass
 class Run:
-    """What was measured in one run."""
+    """Measurements of one run."""
 
     name: str
     outcome: LoadOutcome
     kills: int
     dead_letters: int
-    refused_polls: int
+    rejected_polls: int
     polling_again_s: list[float] = field(default_factory=list)
-    """From a kill, or from being ready where the killed one is the only one, to the next poll."""
+    """Time to the next poll since the kill, or since ready if there is a single process."""
     working_again_s: list[float] = field(default_factory=list)
-    """The same to the moment when nothing is the dead one's any more, or when the first answer is asked for again."""
+    """Time until the dead replica's jobs are taken over, or the first answer is requested again."""
     seconds: float = 0.0
 
     def row(self) -> str:
-        """A line of the table."""
+        """Return a row of the table."""
         outcome = self.outcome
         return " | ".join(
             (
@@ -51,11 +51,11 @@ class Run:
                 f"{self.kills}",
                 f"{len(outcome.lost)}",
                 f"{len(outcome.disorder)}",
-                f"{outcome.because(Why.CUT_OFF)}",
-                f"{outcome.because(Why.NOT_NOTED)}",
+                f"{outcome.count_by_cause(DuplicateCause.CUT_OFF)}",
+                f"{outcome.count_by_cause(DuplicateCause.NOT_RECORDED)}",
                 f"{len(outcome.unexplained)}",
                 f"{self.dead_letters}",
-                f"{self.refused_polls}",
+                f"{self.rejected_polls}",
                 _spread(self.polling_again_s),
                 f"{_spread(self.working_again_s)} |",
             )
@@ -63,8 +63,9 @@ class Run:
 
 
 HEAD = """\
-| run | updates | kills | lost | out of order | twice: cut off | twice: not noted | twice: unexplained | dead letters \
-| two polled at once | polls again after, median (worst) | works again after, median (worst) |
+| run | updates | kills | lost | out of order | doubled: cut off | doubled: not recorded \
+| doubled: unexplained | dead letters | two pollers at once | polling again after, median (worst) \
+| working again after, median (worst) |
 |---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
@@ -72,84 +73,84 @@ def _spread(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.1f} s ({max(seconds):.1f} s)" if seconds else "-"
 
 
-async def alone(nursery: ForkServer, people: int, questions: int, kills: int, chance: random.Random) -> Run:
-    """One process on SQLite, restarted after each kill."""
+async def run_single(fork_server: ForkServer, people: int, questions: int, kills: int, chance: random.Random) -> Run:
+    """Run one process on SQLite, restarted after each kill."""
     with tempfile.TemporaryDirectory() as directory:
-        async with Fleet(nursery, Path(directory)) as fleet:
-            crowd, asking = _people(fleet, people, questions, chance)
+        async with Fleet(fork_server, Path(directory)) as fleet:
+            users, asking = _start_users(fleet, people, questions, chance)
             polling: list[float] = []
             working: list[float] = []
             began = time.monotonic()
             daemon = await fleet.start()
             for _ in range(kills):
-                if not await _some(crowd, people * questions, kills, chance):
+                if not await _wait_before_kill(users, people * questions, kills, chance):
                     break
-                crowd.deaths.append(await fleet.kill(daemon))
-                asked = len(crowd.asked_for)
+                users.killed_at.append(await fleet.kill(daemon))
+                asked = len(users.requested)
                 daemon = await fleet.start()
                 ready = time.time()
-                polling.append(max(0.0, await fleet.polled(since=crowd.deaths[-1]) - ready))
-                await crowd.are_asked_for(asked + 1, timeout_s=30)
+                polling.append(max(0.0, await fleet.wait_for_poll(since=users.killed_at[-1]) - ready))
+                await users.wait_for_requests(asked + 1, timeout_s=30)
                 working.append(time.time() - ready)
             await asking
-            await crowd.all_answered(PATIENCE_S)
-            return _judged("SQLite, one process", fleet, crowd, polling, working, time.monotonic() - began)
+            await users.wait_until_answered(PATIENCE_S)
+            return _to_run("SQLite, one process", fleet, users, polling, working, time.monotonic() - began)
 
 
-async def together(
-    nursery: ForkServer, url: str, replicas: int, people: int, questions: int, kills: int, chance: random.Random
+async def run_replicas(
+    fork_server: ForkServer, url: str, replicas: int, people: int, questions: int, kills: int, chance: random.Random
 ) -> Run:
-    """Replicas on PostgreSQL, of which the one that polls is killed, and another one started."""
+    """Run replicas on PostgreSQL; each kill hits the leader and a new replica is started."""
     with tempfile.TemporaryDirectory() as directory:
-        async with Fleet(nursery, Path(directory), DATABASE_URL=url) as fleet:
-            crowd, asking = _people(fleet, people, questions, chance)
+        async with Fleet(fork_server, Path(directory), DATABASE_URL=url) as fleet:
+            users, asking = _start_users(fleet, people, questions, chance)
             polling: list[float] = []
             working: list[float] = []
             began = time.monotonic()
             for _ in range(replicas):
                 await fleet.start()
             for _ in range(kills):
-                if not await _some(crowd, people * questions, kills, chance):
+                if not await _wait_before_kill(users, people * questions, kills, chance):
                     break
                 leader = await _leader(fleet)
                 jobs = fleet.in_flight(leader)
                 death = await fleet.kill(leader)
-                crowd.deaths.append(death)
+                users.killed_at.append(death)
                 starting = asyncio.create_task(fleet.launch())
-                polling.append(await fleet.polled(since=death) - death)
-                await fleet.taken_up(jobs, leader, timeout_s=60)
+                polling.append(await fleet.wait_for_poll(since=death) - death)
+                await fleet.wait_for_takeover(jobs, leader, timeout_s=60)
                 working.append(time.time() - death)
-                await (await starting).event("bot.started", timeout_s=60)
+                await (await starting).wait_for_event("bot.started", timeout_s=60)
             await asking
-            await crowd.all_answered(PATIENCE_S)
+            await users.wait_until_answered(PATIENCE_S)
             name = f"PostgreSQL, {replicas} replicas"
-            return _judged(name, fleet, crowd, polling, working, time.monotonic() - began)
+            return _to_run(name, fleet, users, polling, working, time.monotonic() - began)
 
 
-def _people(
+def _start_users(
     fleet: Fleet, people: int, questions: int, chance: random.Random
 ) -> tuple[SimulatedUsers, asyncio.Task[None]]:
     fleet.telegram.lag_s = LAG_S
-    crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=people)
-    return crowd, asyncio.create_task(ask_in_waves(crowd, questions, chance))
+    users = SimulatedUsers(fleet.telegram, fleet.llm, people=people)
+    return users, asyncio.create_task(ask_in_waves(users, questions, chance))
 
 
-async def _some(crowd: SimulatedUsers, total: int, kills: int, chance: random.Random) -> bool:
-    """Wait until some more are answered, and a moment that nobody can tell; False where too few are left to kill over.
+async def _wait_before_kill(users: SimulatedUsers, total: int, kills: int, chance: random.Random) -> bool:
+    """Wait for a random number of answers and a random pause; False if too few questions are left.
 
-    While a replica is away the others may answer more than what is waited for here.
+    While a replica is down the others may answer more than is waited for.
     """
     most = total // (kills + 1)
     more = chance.randint(most // 4, most)
-    if crowd.answered + more >= total:
+    if users.answered + more >= total:
         return False
-    await crowd.some_answered(more, timeout_s=PATIENCE_S)
+    await users.wait_for_answers(more, timeout_s=PATIENCE_S)
     await asyncio.sleep(chance.uniform(0, 0.5))
     return True
 
 
 async def _leader(fleet: Fleet) -> Daemon:
-    """The living replica that took the lead last."""
+    """Return the living replica that became leader last."""
     while True:
         leads = [(daemon.events("replicas.leadership_acquired")[-1:], daemon) for daemon in fleet.alive]
         found = [(events[0]["timestamp"], daemon) for events, daemon in leads if events]
@@ -158,27 +159,27 @@ async def _leader(fleet: Fleet) -> Daemon:
         await asyncio.sleep(0.1)
 
 
-def _judged(
-    name: str, fleet: Fleet, crowd: SimulatedUsers, polling: list[float], working: list[float], seconds: float
+def _to_run(
+    name: str, fleet: Fleet, users: SimulatedUsers, polling: list[float], working: list[float], seconds: float
 ) -> Run:
-    outcome = crowd.outcome(fleet.noted())
-    for fault in [*outcome.lost, *outcome.disorder, *outcome.unexplained, *outcome.odd]:
+    outcome = users.outcome(fleet.recorded_answers())
+    for fault in [*outcome.lost, *outcome.disorder, *outcome.unexplained, *outcome.unexpected]:
         print(f"{name}: {fault}", file=sys.stderr)
     if outcome.lost or outcome.unexplained:
-        print(fleet.tell(), file=sys.stderr)
+        print(fleet.errors(), file=sys.stderr)
     dead = len(fleet.rows("SELECT id FROM dead_letters"))
-    return Run(name, outcome, len(crowd.deaths), dead, fleet.polls_refused, polling, working, seconds)
+    return Run(name, outcome, len(users.killed_at), dead, fleet.rejected_polls, polling, working, seconds)
 
 
 async def main(people: int, questions: int, kills: int, seed: int, replicas: list[int]) -> None:
-    """A run for each number of replicas; the table as they end."""
+    """Run each number of replicas; print rows as they end."""
     print(f"seed {seed}, {people} conversations, {questions} questions each\n\n{HEAD}", flush=True)
     chance = random.Random(seed)  # noqa: S311 - chance, no secret
     with ExitStack() as stack:
-        nursery = ForkServer()
-        stack.callback(nursery.close)
+        fork_server = ForkServer()
+        stack.callback(fork_server.close)
         if 1 in replicas:
-            print((await alone(nursery, people, questions, kills, chance)).row(), flush=True)
+            print((await run_single(fork_server, people, questions, kills, chance)).row(), flush=True)
         if others := [count for count in replicas if count > 1]:
             if reason := missing():
                 sys.exit(reason)
@@ -187,7 +188,7 @@ async def main(people: int, questions: int, kills: int, seed: int, replicas: lis
             await asyncio.to_thread(server.start)
             for count in others:
                 url = await asyncio.to_thread(server.create_database)
-                run = await together(nursery, url, count, people, questions, kills, chance)
+                run = await run_replicas(fork_server, url, count, people, questions, kills, chance)
                 print(run.row(), flush=True)
 
 

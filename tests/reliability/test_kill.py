@@ -1,4 +1,4 @@
-"""kill -9 at random instants: nothing is lost, nothing changes places, and what is there twice is explained."""
+"""SIGKILL at random instants: nothing is lost or reordered, and every duplicate has a known cause."""
 
 import asyncio
 import os
@@ -15,78 +15,76 @@ from tests.support.processes.load import SimulatedUsers, ask_in_waves
 
 PEOPLE, QUESTIONS = 30, 10
 WITHIN_S = 10.0
-"""What a dead replica was doing, and its right to poll, is taken over by then."""
+"""Time within which the jobs and the leadership of a dead replica are taken over."""
 
 
 def seeded() -> random.Random:
-    """Another seed each time; a failure shows it, and RELIABILITY_SEED repeats it."""
+    """Return a random generator with a new seed; a failure shows it, RELIABILITY_SEED repeats it."""
     seed = int(os.environ.get("RELIABILITY_SEED") or random.randrange(10**9))  # noqa: S311 - chance, no secret
     print(f"RELIABILITY_SEED={seed}")  # noqa: T201 - pytest shows it with a failure
     return random.Random(seed)  # noqa: S311 - the same
 
 
-def prove(fleet: Fleet, crowd: SimulatedUsers) -> None:
-    """Everything that must hold in the end, whatever was killed."""
-    outcome = crowd.outcome(fleet.noted())
-    print(*outcome.duplicates, sep="\n")  # noqa: T201 - counted and explained, for who reads a failure
-    assert outcome.lost == [], fleet.tell()
+def assert_consistent(fleet: Fleet, users: SimulatedUsers) -> None:
+    """Assert that nothing is lost, reordered or unexplained."""
+    outcome = users.outcome(fleet.recorded_answers())
+    print(*outcome.duplicates, sep="\n")  # noqa: T201 - shown with a failure
+    assert outcome.lost == [], fleet.errors()
     assert outcome.disorder == []
     assert outcome.unexplained == []
-    assert outcome.odd == []
+    assert outcome.unexpected == []
     assert fleet.rows("SELECT reason FROM dead_letters") == []
-    assert fleet.polls_refused == 0
+    assert fleet.rejected_polls == 0
 
 
 @pytest.mark.timeout(240)
-async def test_one_process_on_sqlite_killed_again_and_again(nursery: ForkServer, tmp_path: Path) -> None:
+async def test_sqlite_survives_repeated_kills(fork_server: ForkServer, tmp_path: Path) -> None:
     chance = seeded()
-    async with Fleet(nursery, tmp_path, STREAM_MODE="edit") as fleet:
+    async with Fleet(fork_server, tmp_path, STREAM_MODE="edit") as fleet:
         fleet.telegram.lag_s = 0.02
-        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE)
-        asking = asyncio.create_task(ask_in_waves(crowd, QUESTIONS, chance))
+        users = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE)
+        asking = asyncio.create_task(ask_in_waves(users, QUESTIONS, chance))
         daemon = await fleet.launch()
         for _ in range(4):
-            await daemon.event("bot.started", timeout_s=60)
-            await crowd.some_answered(chance.randint(10, 50))
+            await daemon.wait_for_event("bot.started", timeout_s=60)
+            await users.wait_for_answers(chance.randint(10, 50))
             await asyncio.sleep(chance.uniform(0, 0.3))
-            crowd.deaths.append(await fleet.kill(daemon))
+            users.killed_at.append(await fleet.kill(daemon))
             daemon = await fleet.launch()
         await asking
-        await crowd.all_answered(timeout_s=90)
-        assert crowd.asked == PEOPLE * QUESTIONS
-        prove(fleet, crowd)
+        await users.wait_until_answered(timeout_s=90)
+        assert users.asked == PEOPLE * QUESTIONS
+        assert_consistent(fleet, users)
 
 
 @pytest.mark.timeout(240)
-async def test_two_replicas_on_postgresql_of_which_one_is_killed(
-    nursery: ForkServer, tmp_path: Path, postgres_url: str
-) -> None:
-    """The other fetches and does its work within 10 s; after SIGTERM a third one fetches as soon."""
+async def test_replica_takes_over_from_a_killed_one(fork_server: ForkServer, tmp_path: Path, postgres_url: str) -> None:
+    """The second polls and runs its jobs within 10 s; after SIGTERM a third one polls as soon."""
     chance = seeded()
-    async with Fleet(nursery, tmp_path, DATABASE_URL=postgres_url, STREAM_MODE="off") as fleet:
+    async with Fleet(fork_server, tmp_path, DATABASE_URL=postgres_url, STREAM_MODE="off") as fleet:
         fleet.telegram.lag_s = 0.02
-        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE)
+        users = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE)
         first = await fleet.start()
-        await first.event("replicas.leadership_acquired")
+        await first.wait_for_event("replicas.leadership_acquired")
         second = await fleet.start()
-        asking = asyncio.create_task(ask_in_waves(crowd, QUESTIONS, chance))
-        await crowd.some_answered(chance.randint(30, 60))
+        asking = asyncio.create_task(ask_in_waves(users, QUESTIONS, chance))
+        await users.wait_for_answers(chance.randint(30, 60))
         assert not second.events("replicas.leadership_acquired")
 
         in_flight = fleet.in_flight(first)
         death = await fleet.kill(first)
-        crowd.deaths.append(death)
-        polled = await fleet.polled(since=death)
+        users.killed_at.append(death)
+        polled = await fleet.wait_for_poll(since=death)
         assert polled - death < WITHIN_S
-        await fleet.taken_up(in_flight, first, timeout_s=WITHIN_S - (polled - death))
+        await fleet.wait_for_takeover(in_flight, first, timeout_s=WITHIN_S - (polled - death))
 
         third = await fleet.start()
         left = time.time()
         second.signal(signal.SIGTERM)
-        await third.event("replicas.leadership_acquired", timeout_s=WITHIN_S)
-        assert await fleet.polled(since=left) - left < WITHIN_S
-        assert await second.code() == 0, second.log[-2000:]
+        await third.wait_for_event("replicas.leadership_acquired", timeout_s=WITHIN_S)
+        assert await fleet.wait_for_poll(since=left) - left < WITHIN_S
+        assert await second.wait_for_exit() == 0, second.log[-2000:]
         await asking
-        await crowd.all_answered(timeout_s=90)
-        assert crowd.asked == PEOPLE * QUESTIONS
-        prove(fleet, crowd)
+        await users.wait_until_answered(timeout_s=90)
+        assert users.asked == PEOPLE * QUESTIONS
+        assert_consistent(fleet, users)

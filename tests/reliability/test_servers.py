@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis are restarted in the middle of everything."""
+"""Restarts of PostgreSQL and Redis under load."""
 
 import asyncio
 import random
@@ -14,28 +14,28 @@ from tests.support.processes.redis_server import RedisServer
 
 
 @pytest.mark.timeout(240)
-async def test_postgresql_and_redis_restarted_in_the_middle(
-    nursery: ForkServer, tmp_path: Path, postgres: PostgresServer, postgres_url: str, redis_server: RedisServer
+async def test_daemons_survive_restarts_of_postgresql_and_redis(
+    fork_server: ForkServer, tmp_path: Path, postgres: PostgresServer, postgres_url: str, redis_server: RedisServer
 ) -> None:
-    """Nothing is lost, and nobody notices but by waiting."""
+    """Nothing is lost; users only wait."""
     settings = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_server.url}
-    async with Fleet(nursery, tmp_path, **settings) as fleet:
-        crowd = SimulatedUsers(fleet.telegram, fleet.llm, people=15)
+    async with Fleet(fork_server, tmp_path, **settings) as fleet:
+        users = SimulatedUsers(fleet.telegram, fleet.llm, people=15)
         await fleet.start()
         await fleet.start()
-        asking = asyncio.create_task(ask_in_waves(crowd, 8, random.Random(4)))  # noqa: S311 - chance, no secret
-        await crowd.some_answered(20)
+        asking = asyncio.create_task(ask_in_waves(users, 8, random.Random(4)))  # noqa: S311 - chance, no secret
+        await users.wait_for_answers(20)
         await redis_server.stop()
-        await crowd.some_answered(10)
+        await users.wait_for_answers(10)
         await redis_server.start()
-        await crowd.some_answered(5)
+        await users.wait_for_answers(5)
         await asyncio.to_thread(postgres.stop)
         await asyncio.sleep(1)
         await asyncio.to_thread(postgres.start)
         await asking
-        await crowd.all_answered(timeout_s=90)
-        outcome = crowd.outcome(fleet.noted())
-        print(*outcome.duplicates, sep="\n")  # noqa: T201 - for who reads a failure
-        assert outcome.lost == [], fleet.tell()
+        await users.wait_until_answered(timeout_s=90)
+        outcome = users.outcome(fleet.recorded_answers())
+        print(*outcome.duplicates, sep="\n")  # noqa: T201 - shown with a failure
+        assert outcome.lost == [], fleet.errors()
         assert [daemon.is_alive for daemon in fleet.daemons] == [True, True]
         assert fleet.unfinished() == 0

@@ -1,4 +1,4 @@
-"""A clock that stands still until a test moves it."""
+"""A clock that only tests advance."""
 
 import asyncio
 import heapq
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 class ManualClock:
-    """Time that passes only in `advance`; sleepers wake in the order of their deadlines."""
+    """Time passes only in `advance`; sleepers wake in the order of their deadlines."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self._now = start
@@ -33,11 +33,11 @@ class ManualClock:
         await future
 
     def shift(self, seconds: float) -> None:
-        """Move the time without waking anybody."""
+        """Advance the time without waking sleepers."""
         self._now += seconds
 
     async def advance(self, seconds: float) -> None:
-        """Move the time, waking each sleeper at its own instant and letting it run."""
+        """Advance the time, waking each sleeper at its deadline and letting it run."""
         end = self._now + seconds
         while self._sleepers and self._sleepers[0][0] <= end:
             due, _, future = heapq.heappop(self._sleepers)
@@ -50,13 +50,13 @@ class ManualClock:
 
 
 async def settle(rounds: int = 20) -> None:
-    """Let everything that is ready to run do so."""
+    """Let all ready tasks run."""
     for _ in range(rounds):
         await asyncio.sleep(0)
 
 
 async def until(predicate: Callable[[], object], within_s: float = 10) -> None:
-    """Wait until something is true that runs on the machine's own time: another process, a thread, a database."""
+    """Wait for a condition in real time: of another process, a thread or a database."""
     async with asyncio.timeout(within_s):
-        while not predicate():  # noqa: ASYNC110 - there is no event to wait for
+        while not predicate():  # noqa: ASYNC110 - no event to wait for
             await asyncio.sleep(0.005)

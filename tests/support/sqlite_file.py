@@ -1,4 +1,4 @@
-"""Another program at the bot's SQLite file."""
+"""Locks the bot's SQLite file as another program would."""
 
 import asyncio
 import sqlite3
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @asynccontextmanager
 async def locked_file(path: Path) -> AsyncIterator[sqlite3.Connection]:
-    """The file, locked for writing, in the hands of another program; what it changed is there afterwards.
+    """Lock the file for writing in another connection; its changes are committed on exit.
 
-    The bot runs in this process and writes behind: waiting for the lock in SQLite would keep it from letting go.
+    The bot runs in this process and writes in the background: waiting for the lock inside SQLite would block it.
     """
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
         async with asyncio.timeout(5):
-            while not _takes_lock(other):  # noqa: ASYNC110 - a file's lock has no event
+            while not _takes_lock(other):  # noqa: ASYNC110 - a file lock has no event
                 await asyncio.sleep(0.005)
         yield other
         other.execute("COMMIT")

@@ -19,7 +19,7 @@ from tests.services.inbox.conftest import OpenQueue
 from tests.support.clock import until
 from tests.support.inbox_harness import RecordingRunner, lose_claim_reply, lose_outcomes
 from tests.support.processes.postgres_server import PostgresServer
-from tests.support.processes.queue_process import ended, queue_processes, sync_url
+from tests.support.processes.queue_process import end_all, queue_processes, sync_url
 
 
 def job(number: int, lane: str = "lane", *, payload: str = "{}", is_limited: bool = False) -> Job:
@@ -372,36 +372,36 @@ class TestReplicas:
         jobs = [[f"job-{number:04d}", f"lane {number % 12}", number + 1, False] for number in range(120)]
         async with queue_processes(postgres_url, "one", "two", "three") as replicas:
             for each in replicas:
-                each.tell(work=0.02)
+                each.send(work=0.02)
             # One job per lane at a time, so that every replica gets some.
             for first in range(0, len(jobs), 12):
                 for each in replicas:
-                    each.tell(put=jobs[first : first + 12])
+                    each.send(put=jobs[first : first + 12])
             async with asyncio.timeout(30):
                 while sum(len(each.done) for each in replicas) < len(jobs):
-                    hearing = [asyncio.create_task(each.hear("did")) for each in replicas]
-                    await asyncio.wait(hearing, return_when=asyncio.FIRST_COMPLETED, timeout=1)
-                    for task in hearing:
+                    receiving = [asyncio.create_task(each.receive("ran")) for each in replicas]
+                    await asyncio.wait(receiving, return_when=asyncio.FIRST_COMPLETED, timeout=1)
+                    for task in receiving:
                         task.cancel()
-                    await asyncio.gather(*hearing, return_exceptions=True)
-            done = await ended(replicas)
+                    await asyncio.gather(*receiving, return_exceptions=True)
+            ran = await end_all(replicas)
             assert sum(bool(each.done) for each in replicas) >= 2
-        assert sorted(each["did"] for each in done) == [id_ for id_, *_ in jobs]
+        assert sorted(each["ran"] for each in ran) == [id_ for id_, *_ in jobs]
         for lane in range(12):
-            of_lane = [each for each in done if each["lane"] == f"lane {lane}"]
-            assert [each["did"] for each in of_lane] == sorted(each["did"] for each in of_lane)
+            of_lane = [each for each in ran if each["lane"] == f"lane {lane}"]
+            assert [each["ran"] for each in of_lane] == sorted(each["ran"] for each in of_lane)
             for before, after in pairwise(of_lane):
-                assert before["ended"] <= after["begun"]
+                assert before["ended"] <= after["started"]
 
     async def test_replicas_share_the_capacity_of_a_lane(self, postgres_url: str) -> None:
         async with queue_processes(postgres_url, "one", "two") as replicas:
             for number in range(30):
                 for which, each in enumerate(replicas):
-                    each.tell(put=[[f"job-{which}-{number}", "lane", number + 1, True]])
+                    each.send(put=[[f"job-{which}-{number}", "lane", number + 1, True]])
             taken = 0
             for _ in range(30):
-                taken += sum([(await each.hear("new"))["new"] for each in replicas])
-            await ended(replicas)
+                taken += sum([(await each.receive("new"))["new"] for each in replicas])
+            await end_all(replicas)
         assert taken == MAX_WAITING + 1
 
     async def test_queue_survives_a_database_restart(self, postgres: PostgresServer, postgres_url: str) -> None:

@@ -1,4 +1,4 @@
-"""Daemons as processes of their own, with Telegram and the provider they talk to in the process of the test."""
+"""Daemons in processes of their own; Telegram and the provider run in the process of the test."""
 
 import asyncio
 import contextlib
@@ -24,16 +24,15 @@ class Fleet:
     """The daemons of one bot.
 
     Args:
-        nursery: starts them.
-        directory: where each has a folder, or all the same one.
-        settings: environment variables of all of them.
+        directory: their shared data directory.
+        settings: environment variables of all daemons.
     """
 
-    def __init__(self, nursery: ForkServer, directory: Path, **settings: str) -> None:
+    def __init__(self, fork_server: ForkServer, directory: Path, **settings: str) -> None:
         self.telegram = TelegramServer()
         self.llm = LLMServer(models=("m",))
         self.daemons: list[Daemon] = []
-        self._nursery = nursery
+        self._fork_server = fork_server
         self._directory = directory
         self._settings = settings
         self._numbers = itertools.count(1)
@@ -47,7 +46,7 @@ class Fleet:
         for daemon in self.daemons:
             daemon.signal(signal.SIGKILL)
         for daemon in self.daemons:
-            await daemon.code()
+            await daemon.wait_for_exit()
         await self.telegram.stop()
         await self.llm.stop()
 
@@ -56,7 +55,7 @@ class Fleet:
         return [daemon for daemon in self.daemons if daemon.is_alive]
 
     async def launch(self, entry: str = "bot.__main__", **settings: str) -> Daemon:
-        """Start a daemon without waiting for anything."""
+        """Start a daemon without waiting for it."""
         environment = {
             "TELEGRAM_BOT_TOKEN": TOKEN,
             "TELEGRAM_API_BASE_URL": self.telegram.url,
@@ -70,24 +69,24 @@ class Fleet:
             **settings,
         }
         log = self._directory / f"daemon-{next(self._numbers)}.log"
-        daemon = await self._nursery.daemon(environment, self._directory, log, entry)
+        daemon = await self._fork_server.daemon(environment, self._directory, log, entry)
         self.daemons.append(daemon)
         return daemon
 
     async def start(self, entry: str = "bot.__main__", **settings: str) -> Daemon:
-        """Start a daemon, and wait until it has started."""
+        """Start a daemon and wait until it serves."""
         daemon = await self.launch(entry, **settings)
-        await daemon.event("bot.started", timeout_s=60)
+        await daemon.wait_for_event("bot.started", timeout_s=60)
         return daemon
 
     async def kill(self, daemon: Daemon) -> float:
-        """`kill -9`; when that was, on the clock of `time.time`."""
+        """Send SIGKILL and wait; return the time, as of `time.time`."""
         daemon.signal(signal.SIGKILL)
-        await daemon.code()
+        await daemon.wait_for_exit()
         return time.time()
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
-        """What a query gives, in the database that the daemons share."""
+        """Return the rows of a query on the daemons' database."""
         url = self._settings.get("DATABASE_URL", "")
         if url:
             with psycopg.connect(url) as connection:
@@ -95,45 +94,45 @@ class Fleet:
         with contextlib.closing(sqlite3.connect(self._directory / "understudy.db", timeout=10)) as file:
             return file.execute(query).fetchall()
 
-    def noted(self) -> set[tuple[int, int]]:
-        """Chat and message ids of the answers that the bot knows of."""
+    def recorded_answers(self) -> set[tuple[int, int]]:
+        """Return (chat id, message id) of the recorded answers."""
         rows = self.rows("SELECT chat_id, message_id FROM answer_messages")
         return {(int(str(chat)), int(str(message))) for chat, message in rows}
 
-    async def polled(self, *, since: float, timeout_s: float = 30) -> float:
-        """Wait until somebody begins to fetch updates after an instant of `time.time`; when that was."""
+    async def wait_for_poll(self, *, since: float, timeout_s: float = 30) -> float:
+        """Wait for the first poll that starts after an instant of `time.time`; return its time."""
         return await self.telegram.wait_for(lambda: next(iter(self.telegram.polls_begun(since=since)), 0), timeout_s)
 
     def in_flight(self, daemon: Daemon) -> set[str]:
-        """The jobs that a replica is doing."""
+        """Return the jobs claimed by a replica."""
         name = daemon.events("replicas.joined")[-1]["replica"]
         pending = self.rows("SELECT workflow_uuid, executor_id FROM dbos.workflow_status WHERE status = 'PENDING'")
         return {str(job) for job, replica in pending if replica == name}
 
-    async def taken_up(self, jobs: set[str], dead: Daemon, *, timeout_s: float) -> None:
-        """Wait until none of some jobs is a dead replica's any more."""
+    async def wait_for_takeover(self, jobs: set[str], dead: Daemon, *, timeout_s: float) -> None:
+        """Wait until a dead replica has no claim on any of the jobs."""
         deadline = time.monotonic() + timeout_s
         while left := jobs & self.in_flight(dead):
             if time.monotonic() > deadline:
-                raise AssertionError(f"{len(left)} of {len(jobs)} jobs were not taken up\n{self.tell()}")
+                raise AssertionError(f"{len(left)} of {len(jobs)} jobs were not taken over\n{self.errors()}")
             await asyncio.sleep(0.1)
 
     def unfinished(self) -> int:
-        """How many jobs wait or are being done, on PostgreSQL."""
+        """Return the number of unfinished jobs; PostgreSQL only."""
         query = "SELECT count(*) FROM dbos.workflow_status WHERE status IN ('ENQUEUED', 'PENDING')"
         return int(str(self.rows(query)[0][0]))
 
     @property
-    def polls_refused(self) -> int:
-        """How often two living processes polled at once."""
+    def rejected_polls(self) -> int:
+        """Number of polls rejected because two processes polled at once."""
         return sum(call.status == 409 and not call.is_cut_off for call in self.telegram.calls_of("getUpdates"))
 
-    def tell(self) -> str:
-        """What went wrong, short enough for a failed assertion."""
-        grave = [
+    def errors(self) -> str:
+        """Return the last warnings and errors logged, short enough for an assertion."""
+        lines = [
             line[:600]
             for daemon in self.daemons
             for line in daemon.log.splitlines()
             if '"level": "info"' not in line and '"logger": "dbos"' not in line
         ]
-        return "\n".join(grave[-40:])
+        return "\n".join(lines[-40:])

@@ -1,8 +1,8 @@
-"""Many people who ask numbered questions, a provider that answers each by its number, and what came of it all.
+"""Simulated users who ask numbered questions, a provider that answers each by its number, and the verdict on both.
 
-Lost is a question without a whole answer. A second message with an answer is a duplicate, and the reason for it is
-looked for in what the bot had noted when it died. A message that it had noted must never have a sibling; one that it
-had not is the case that no program can know, since it died between Telegram's act and its own note.
+A question without a complete answer is lost. A second message with an answer is a duplicate, and its cause is derived
+from the messages the bot had recorded when it was killed. A recorded message must never be duplicated. An unrecorded
+one may be: the process died between Telegram's acceptance and its own record, which no program can distinguish.
 """
 
 import asyncio
@@ -21,8 +21,6 @@ from tests.support.fake_telegram.server import TelegramServer
 FILLING = "It is long enough to be shown before it is done, which takes more than eighty characters of text. "
 _QUESTION = re.compile(r"Question (\d+) of (\d+)\.")
 _ANSWER = re.compile(r"Answer (\d+) to (\d+)\.")
-Noted = Callable[[], set[tuple[int, int]]]
-"""Chat and message ids of what the bot knows to have said."""
 
 
 def question(number: int, person: int) -> str:
@@ -30,54 +28,54 @@ def question(number: int, person: int) -> str:
 
 
 def opening(number: int, person: int) -> str:
-    """How an answer begins."""
+    """Return the first words of an answer."""
     return f"Answer {number} to {person}."
 
 
 def closing(number: int, person: int) -> str:
-    """How it ends."""
+    """Return the last words of an answer."""
     return f"The end of {number} to {person}."
 
 
-class Why(StrEnum):
-    """What a message that nobody goes on with is explained by."""
+class DuplicateCause(StrEnum):
+    """Cause of a duplicate message."""
 
-    CUT_OFF = "the connection was gone before Telegram's answer could be sent"
-    NOT_NOTED = "the process died before it had noted Telegram's answer"
+    CUT_OFF = "the connection broke before Telegram's response was sent"
+    NOT_RECORDED = "the process died before it recorded Telegram's response"
     UNEXPLAINED = "unexplained"
 
 
 @dataclass
 class LoadOutcome:
-    """What came of all questions."""
+    """Result of a run."""
 
     questions: int
     lost: list[str] = field(default_factory=list)
-    """Without a whole answer."""
+    """Questions without a complete answer."""
     disorder: list[str] = field(default_factory=list)
-    """Asked, answered or remembered in another order than said."""
-    duplicates: list[tuple[str, Why]] = field(default_factory=list)
-    """Messages beside the answer's own."""
-    odd: list[str] = field(default_factory=list)
-    """Other things that the bot said."""
+    """Questions asked, answered or remembered out of order."""
+    duplicates: list[tuple[str, DuplicateCause]] = field(default_factory=list)
+    """Extra messages of an answer."""
+    unexpected: list[str] = field(default_factory=list)
+    """Messages that are no answers."""
 
     @property
     def unexplained(self) -> list[str]:
-        return [what for what, why in self.duplicates if why is Why.UNEXPLAINED]
+        return [message for message, cause in self.duplicates if cause is DuplicateCause.UNEXPLAINED]
 
-    def because(self, why: Why) -> int:
-        return sum(each is why for _, each in self.duplicates)
+    def count_by_cause(self, cause: DuplicateCause) -> int:
+        return sum(each is cause for _, each in self.duplicates)
 
 
 class SimulatedUsers:
-    """People in private chats, each with a conversation of their own.
+    """Users in private chats.
 
     Args:
-        telegram: where they are.
-        llm: who answers them.
-        people: how many.
-        pieces: how many pieces an answer has.
-        pause_s: how long between two of them.
+        telegram: server of their chats.
+        llm: provider that answers them.
+        people: number of users.
+        pieces: pieces per answer.
+        pause_s: pause between two pieces.
     """
 
     def __init__(
@@ -88,11 +86,11 @@ class SimulatedUsers:
         self._asked: dict[int, list[Message]] = {person: [] for person in range(1001, 1001 + people)}
         self._pieces = pieces
         self.pause_s = pause_s
-        self.deaths: list[float] = []
-        """When processes were killed, on the clock of `time.time`."""
-        self.before: Callable[[Exchange], Awaitable[None]] | None = None
-        """What happens first when the provider is asked anything."""
-        llm.default = Act(self._recite)
+        self.killed_at: list[float] = []
+        """Times of the kills, as of `time.time`."""
+        self.on_request: Callable[[Exchange], Awaitable[None]] | None = None
+        """Called before the provider answers a request."""
+        llm.default = Act(self._answer_question)
 
     @property
     def people(self) -> list[int]:
@@ -102,142 +100,144 @@ class SimulatedUsers:
     def asked(self) -> int:
         return sum(map(len, self._asked.values()))
 
-    def asks(self, person: int) -> int:
-        """One of them asks their next question; its number."""
+    def ask(self, person: int) -> int:
+        """Send the next question of a user; return its number."""
         number = len(self._asked[person]) + 1
         self._asked[person].append(self._telegram.user_says(question(number, person), person))
         return number
 
     @property
     def answered(self) -> int:
-        """How many questions have their whole answer."""
+        """Number of questions with a complete answer."""
         return sum(self.is_answered(number, person) for person, said in self._asked.items() for number in _upto(said))
 
     def is_answered(self, number: int, person: int) -> bool:
-        return any(_is_whole(message, number, person) for message in self._telegram.chat(person).answers())
+        return any(_is_complete(message, number, person) for message in self._telegram.chat(person).answers())
 
-    async def all_answered(self, timeout_s: float) -> None:
-        """Wait until there is nothing more to wait for; what is lost then, `outcome` says."""
+    async def wait_until_answered(self, timeout_s: float) -> None:
+        """Wait until all questions are answered or the time is up; `outcome` reports the lost ones."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.answered < self.asked:  # noqa: ASYNC110 - looked at in many places
+                while self.answered < self.asked:  # noqa: ASYNC110 - depends on several servers
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return
 
-    async def some_answered(self, more: int, *, timeout_s: float = 60) -> None:
-        """Wait until so many more have their whole answer."""
+    async def wait_for_answers(self, more: int, *, timeout_s: float = 60) -> None:
+        """Wait for this many more complete answers."""
         enough = self.answered + more
         async with asyncio.timeout(timeout_s):
-            while self.answered < enough:  # noqa: ASYNC110 - as below
+            while self.answered < enough:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.02)
 
-    def outcome(self, noted: set[tuple[int, int]]) -> LoadOutcome:
-        """Judge.
+    def outcome(self, recorded: set[tuple[int, int]]) -> LoadOutcome:
+        """Return the result.
 
         Args:
-            noted: chat and message ids of what the bot knows to have said, from its database.
+            recorded: (chat id, message id) of the answers recorded in the bot's database.
         """
         outcome = LoadOutcome(self.asked)
-        told_of = self._heard()
+        requests = self._requests_by_person()
         for person, said in self._asked.items():
-            numbers = told_of[person]
+            numbers = requests[person]
             if numbers != sorted(numbers):
-                outcome.disorder.append(f"the provider was asked by {person}: {numbers}")
-            self._judge(person, len(said), noted, outcome)
+                outcome.disorder.append(f"the provider was asked for {person}: {numbers}")
+            self._judge(person, len(said), recorded, outcome)
         for request in self._llm.requests:
             outcome.disorder += _gaps(told(request))
         return outcome
 
     @property
-    def asked_for(self) -> list[tuple[int, int]]:
-        """Which answers the provider was asked for, as number and person; threads want names as well."""
+    def requested(self) -> list[tuple[int, int]]:
+        """(number, user) of each requested answer; requests for thread names are left out."""
         found = (_QUESTION.fullmatch(told(request)[-1][1]) for request in self._llm.requests)
         return [(int(match[1]), int(match[2])) for match in found if match]
 
-    async def are_asked_for(self, count: int, *, timeout_s: float = 20) -> None:
-        """Wait until the provider was asked for so many answers."""
+    async def wait_for_requests(self, count: int, *, timeout_s: float = 20) -> None:
+        """Wait until the provider was asked for this many answers."""
         async with asyncio.timeout(timeout_s):
-            while len(self.asked_for) < count:  # noqa: ASYNC110 - as above
+            while len(self.requested) < count:  # noqa: ASYNC110 - as above
                 await asyncio.sleep(0.01)
 
-    def _heard(self) -> dict[int, list[int]]:
-        heard: dict[int, list[int]] = defaultdict(list)
-        for number, person in self.asked_for:
-            heard[person].append(number)
-        return heard
+    def _requests_by_person(self) -> dict[int, list[int]]:
+        requests: dict[int, list[int]] = defaultdict(list)
+        for number, person in self.requested:
+            requests[person].append(number)
+        return requests
 
-    def _judge(self, person: int, questions: int, noted: set[tuple[int, int]], outcome: LoadOutcome) -> None:
+    def _judge(self, person: int, questions: int, recorded: set[tuple[int, int]], outcome: LoadOutcome) -> None:
         messages = self._telegram.chat(person).answers()
         places: list[int] = []
         for number in range(1, questions + 1):
-            mine = [message for message in messages if message.text.startswith(opening(number, person))]
-            whole = [message for message in mine if _is_whole(message, number, person)]
-            if not whole:
-                outcome.lost.append(f"question {number} of {person}: {[message.text for message in mine]}")
+            own = [message for message in messages if message.text.startswith(opening(number, person))]
+            complete = [message for message in own if _is_complete(message, number, person)]
+            if not complete:
+                outcome.lost.append(f"question {number} of {person}: {[message.text for message in own]}")
                 continue
-            kept = next((message for message in whole if (person, message.id) in noted), whole[-1])
+            kept = next((message for message in complete if (person, message.id) in recorded), complete[-1])
             places.append(kept.id)
-            for message in mine:
+            for message in own:
                 if message is not kept:
-                    is_noted = (person, message.id) in noted
-                    why = Why.UNEXPLAINED if is_noted else self._why(message)
-                    before = [round(death - message.at, 3) for death in self.deaths if death > message.at][:1]
-                    about = f"answer {number} to {person}, noted: {is_noted}, sent before a death by: {before} s"
-                    outcome.duplicates.append((about, why))
+                    is_recorded = (person, message.id) in recorded
+                    cause = DuplicateCause.UNEXPLAINED if is_recorded else self._explain(message)
+                    before = [round(death - message.at, 3) for death in self.killed_at if death > message.at][:1]
+                    about = f"answer {number} to {person}, recorded: {is_recorded}, sent before a death by: {before} s"
+                    outcome.duplicates.append((about, cause))
         if places != sorted(places):
             outcome.disorder.append(f"the chat of {person} reads {places}")
-        outcome.odd += [f"{message.text!r} to {person}" for message in messages if not _ANSWER.match(message.text)]
+        outcome.unexpected += [
+            f"{message.text!r} to {person}" for message in messages if not _ANSWER.match(message.text)
+        ]
 
-    def _why(self, message: Message) -> Why:
+    def _explain(self, message: Message) -> DuplicateCause:
         for call in self._telegram.calls_of("sendMessage", message.chat_id):
             if call.result is None or call.result["message_id"] != message.id:
                 continue
             if call.is_cut_off:
-                return Why.CUT_OFF
-            if any(0 <= death - call.at < NOTING_S for death in self.deaths):
-                return Why.NOT_NOTED
-        return Why.UNEXPLAINED
+                return DuplicateCause.CUT_OFF
+            if any(0 <= death - call.at < RECORDING_S for death in self.killed_at):
+                return DuplicateCause.NOT_RECORDED
+        return DuplicateCause.UNEXPLAINED
 
-    async def _recite(self, exchange: Exchange) -> None:
-        if self.before is not None:
-            await self.before(exchange)
+    async def _answer_question(self, exchange: Exchange) -> None:
+        if self.on_request is not None:
+            await self.on_request(exchange)
         match = _QUESTION.fullmatch(told(exchange.request)[-1][1])
         if match is None:
-            await answer("I was asked nothing that has a number.").play(exchange)
+            await answer("No numbered question.").play(exchange)
             return
         number, person = int(match[1]), int(match[2])
         pieces = [f"{opening(number, person)} {FILLING}", *["And so on. "] * (self._pieces - 2)]
         await answer(pieces=[*pieces, closing(number, person)], pause_s=self.pause_s).play(exchange)
 
 
-async def ask_in_waves(crowd: SimulatedUsers, questions: int, chance: random.Random) -> None:
-    """Everybody asks so many questions, some at once and some after a while."""
-    turns = [person for person in crowd.people for _ in range(questions)]
+async def ask_in_waves(users: SimulatedUsers, questions: int, chance: random.Random) -> None:
+    """Let every user ask this many questions, in random order and with random pauses."""
+    turns = [person for person in users.people for _ in range(questions)]
     chance.shuffle(turns)
     for number, person in enumerate(turns):
-        crowd.asks(person)
+        users.ask(person)
         if number % 15 == 14:
             await asyncio.sleep(chance.uniform(0, 0.5))
 
 
-NOTING_S = 2.0
-"""So long before a death a message may have been sent and not noted; on a busy machine a commit takes its time."""
+RECORDING_S = 2.0
+"""Longest time between a send and its record; a commit takes a while on a busy machine."""
 
 
 def _upto(said: Sequence[Message]) -> range:
     return range(1, len(said) + 1)
 
 
-def _is_whole(message: Message, number: int, person: int) -> bool:
-    """Whether a message holds an answer from its beginning to its end, and is not being changed any more."""
+def _is_complete(message: Message, number: int, person: int) -> bool:
+    """Whether a message holds a complete answer that is not edited any more."""
     text = message.text
     return text.startswith(opening(number, person)) and closing(number, person) in text and STOP not in message.labels
 
 
-def _gaps(heard: Sequence[tuple[str, str]]) -> list[str]:
-    """What is wrong with a history: it must hold every earlier question, in order, each with its answer."""
-    *history, (_, last) = heard
+def _gaps(conversation: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the errors of a history, which must hold every earlier question with its answer, in order."""
+    *history, (_, last) = conversation
     match = _QUESTION.fullmatch(last)
     if match is None:
         return []

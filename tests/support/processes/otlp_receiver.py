@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector on loopback: takes spans over HTTP and keeps every byte."""
+"""OpenTelemetry collector on loopback: receives spans over HTTP and keeps every byte."""
 
 import asyncio
 import gzip
@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass(frozen=True)
 class ReceivedSpan:
-    """One span as it came."""
+    """A received span."""
 
     name: str
     id: bytes
@@ -23,7 +23,7 @@ class ReceivedSpan:
 
 @dataclass
 class OTLPReceiver:
-    """The collector; `status` is what it answers with, and `hangs` whether it answers at all."""
+    """The collector. `status` is its response status; with `hangs` it never responds."""
 
     status: int = 200
     hangs: bool = False
@@ -33,7 +33,7 @@ class OTLPReceiver:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_post("/v1/traces", self._take)
+        app.router.add_post("/v1/traces", self._receive)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
@@ -50,7 +50,7 @@ class OTLPReceiver:
 
     @property
     def spans(self) -> list[ReceivedSpan]:
-        """Everything that came, in its order."""
+        """All received spans, in order."""
         found: list[ReceivedSpan] = []
         for body in self.bodies:
             request = ExportTraceServiceRequest.FromString(body)
@@ -68,11 +68,11 @@ class OTLPReceiver:
 
     @property
     def resource(self) -> dict[str, Any]:
-        """What the last sender says of itself."""
+        """Resource attributes of the last request."""
         request = ExportTraceServiceRequest.FromString(self.bodies[-1])
         return {each.key: _value(each.value) for each in request.resource_spans[0].resource.attributes}
 
-    async def _take(self, request: web.Request) -> web.Response:
+    async def _receive(self, request: web.Request) -> web.Response:
         body = await request.read()
         if self.hangs:
             await asyncio.sleep(3600)
@@ -83,5 +83,5 @@ class OTLPReceiver:
         return web.Response(status=self.status)
 
 
-def _value(value: Any) -> Any:  # noqa: ANN401 - one of protobuf's
+def _value(value: Any) -> Any:  # noqa: ANN401 - a protobuf value
     return getattr(value, value.WhichOneof("value"))

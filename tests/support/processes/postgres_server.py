@@ -1,4 +1,4 @@
-"""A real PostgreSQL on a free port, which a test may stop and start again."""
+"""A real PostgreSQL server on a free port, which a test may stop and restart."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ USER = "understudy"
 
 
 def _binaries() -> Path | None:
-    """Where initdb and postgres are: on PATH, else the newest that Debian installed."""
+    """Return the directory of initdb and postgres: on PATH, else the newest of Debian's."""
     if found := shutil.which("initdb"):
         return Path(found).resolve().parent
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
@@ -29,7 +29,7 @@ BINARIES = _binaries()
 
 
 def missing() -> str | None:
-    """Why no server can be started here; None: it can."""
+    """Return the reason why no server can be started, or None."""
     if BINARIES is None:
         return "PostgreSQL is not installed"
     if os.geteuid() == 0 and _runner() is None:
@@ -38,7 +38,7 @@ def missing() -> str | None:
 
 
 def _runner() -> list[str] | None:
-    """What to put before a command so that it does not run as root."""
+    """Return the command prefix that drops root privileges; None if there is none."""
     if os.geteuid() != 0:
         return []
     with contextlib.suppress(KeyError):
@@ -49,11 +49,11 @@ def _runner() -> list[str] | None:
 
 
 class PostgresServer:
-    """One server with its own directory; `stop` and `start` keep port and data."""
+    """A server with a directory of its own; `stop` and `start` keep port and data."""
 
     def __init__(self) -> None:
         self.port = free_port()
-        # Not under pytest's directory, which only root may enter when the tests run as root.
+        # Outside pytest's directory, which only root may enter when the tests run as root.
         self._directory = Path(tempfile.mkdtemp(prefix="understudy-postgres-"))
         self._runner = _runner() or []
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,9 +71,9 @@ class PostgresServer:
         return [*self._runner, str(BINARIES / program), "-D", str(self._directory / "data"), *arguments]
 
     def _run(self, program: str, *arguments: str) -> None:
-        # The first locale that every system has: messages in English, bytes in order.
+        # The locale that every system has: English messages, byte order.
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-        done = subprocess.run(  # noqa: S603  # a program that this machine's administrator installed
+        done = subprocess.run(  # noqa: S603  # an installed program
             self._command(program, *arguments), cwd="/", env=environment, capture_output=True, check=False
         )
         if done.returncode != 0:
@@ -101,14 +101,14 @@ class PostgresServer:
                 return
 
     def stop(self) -> None:
-        """Stop without waiting for clients, who see their connections end."""
+        """Stop at once, terminating all connections."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait()
             self._process = None
 
     def create_database(self) -> str:
-        """A new, empty database; its URL."""
+        """Create an empty database and return its URL."""
         self._count += 1
         name = f"test_{self._count}"
         with psycopg.connect(self.url(), autocommit=True) as connection:

@@ -1,10 +1,10 @@
-"""A replica's queue in a process of its own, since a process can have only one.
+"""The queue of one replica in a process of its own, because a process can have only one.
 
     python -m tests.support.processes.queue_process URL REPLICA
 
-It says `ready`, and then does what it is told on its standard input, a line of JSON each: `{"put": [[id, lane,
-priority, limited], ...]}`, `{"work": seconds a job takes}`, `{"end": seconds to drain}`. What it does it tells on its
-standard output in the same way.
+It writes `ready` and then reads commands from standard input, one line of JSON each: `{"put": [[id, lane, priority,
+limited], ...]}`, `{"work": seconds per job}`, `{"end": seconds to drain}`. It reports on standard output in the same
+form.
 """
 
 import asyncio
@@ -29,13 +29,13 @@ ROOT = Path(__file__).parents[3]
 
 
 def sync_url(url: str) -> sa.URL:
-    """The address with the driver that the queue uses."""
+    """Return the URL with the synchronous driver of the queue."""
     made = sa.make_url(url)
     return made.set(drivername="sqlite" if made.get_backend_name() == "sqlite" else "postgresql+psycopg")
 
 
-def _say(**said: Any) -> None:  # noqa: ANN401 - JSON
-    sys.stdout.write(json.dumps(said) + "\n")
+def _send(**fields: Any) -> None:  # noqa: ANN401 - JSON
+    sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
 
 
@@ -43,20 +43,20 @@ async def _serve(url: str, replica: str) -> None:
     pause_s = 0.0
 
     async def run(job: Job) -> None:
-        # This clock is the machine's, the same for all processes.
-        begun = time.monotonic()
+        # The system clock, the same for all processes.
+        started = time.monotonic()
         await asyncio.sleep(pause_s)
-        _say(did=job.id, lane=job.lane, begun=begun, ended=time.monotonic())
+        _send(ran=job.id, lane=job.lane, started=started, ended=time.monotonic())
 
     queue = JobQueue(sync_url(url), QUEUE, replica, run)
     await queue.start()
-    _say(ready=replica)
+    _send(ready=replica)
     while line := await asyncio.to_thread(sys.stdin.readline):
         command = json.loads(line)
         if "put" in command:
             jobs = [Job(id_, lane, priority, "{}", limited) for id_, lane, priority, limited in command["put"]]
             receipt = await queue.put(jobs)
-            _say(new=len(receipt.new), rejected=len(receipt.rejected))
+            _send(new=len(receipt.new), rejected=len(receipt.rejected))
         elif "work" in command:
             pause_s = command["work"]
             await queue.work()
@@ -64,32 +64,32 @@ async def _serve(url: str, replica: str) -> None:
             await queue.drain(command["end"])
             break
     await queue.close()
-    _say(ended=replica)
+    _send(ended=replica)
 
 
 class QueueProcess:
-    """Such a process, seen from a test."""
+    """Client of a queue process."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.done: list[dict[str, Any]] = []
-        """The jobs that it did."""
+        """Jobs that it ran."""
 
-    def tell(self, **command: Any) -> None:  # noqa: ANN401 - JSON
+    def send(self, **command: Any) -> None:  # noqa: ANN401 - JSON
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
 
-    async def hear(self, what: str) -> dict[str, Any]:
-        """Wait until it tells that; the jobs that it tells of meanwhile are noted."""
+    async def receive(self, field: str) -> dict[str, Any]:
+        """Wait for a message with this field, recording the jobs reported meanwhile."""
         assert self._process.stdout is not None
         async with asyncio.timeout(30):
             while line := await self._process.stdout.readline():
-                said = json.loads(line)
-                if "did" in said:
-                    self.done.append(said)
-                if what in said:
-                    return said
-        raise AssertionError(f"the process ended before it told {what!r}")
+                message = json.loads(line)
+                if "ran" in message:
+                    self.done.append(message)
+                if field in message:
+                    return message
+        raise AssertionError(f"the process ended before it sent {field!r}")
 
     def kill(self) -> None:
         self._process.kill()
@@ -97,7 +97,7 @@ class QueueProcess:
 
 @asynccontextmanager
 async def queue_processes(url: str, *replicas: str) -> AsyncGenerator[list[QueueProcess]]:
-    """Replicas that start at the same moment."""
+    """Start replicas at the same moment."""
     command = [sys.executable, "-W", "error", "-m", "tests.support.processes.queue_process", url]
     pipe = asyncio.subprocess.PIPE
     started = [
@@ -106,7 +106,7 @@ async def queue_processes(url: str, *replicas: str) -> AsyncGenerator[list[Queue
     ]
     try:
         processes = [QueueProcess(each) for each in started]
-        await asyncio.gather(*(each.hear("ready") for each in processes))
+        await asyncio.gather(*(each.receive("ready") for each in processes))
         yield processes
     finally:
         for each in started:
@@ -115,12 +115,12 @@ async def queue_processes(url: str, *replicas: str) -> AsyncGenerator[list[Queue
             await each.wait()
 
 
-async def ended(processes: Sequence[QueueProcess], within_s: float = 10) -> list[dict[str, Any]]:
-    """Tell all of them to end; what they did, in the order in which it was begun."""
+async def end_all(processes: Sequence[QueueProcess], within_s: float = 10) -> list[dict[str, Any]]:
+    """End all processes; return the jobs they ran in the order of their start."""
     for each in processes:
-        each.tell(end=within_s)
-    await asyncio.gather(*(each.hear("ended") for each in processes))
-    return sorted((job for each in processes for job in each.done), key=lambda job: job["begun"])
+        each.send(end=within_s)
+    await asyncio.gather(*(each.receive("ended") for each in processes))
+    return sorted((job for each in processes for job in each.done), key=lambda job: job["started"])
 
 
 if __name__ == "__main__":

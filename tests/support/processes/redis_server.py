@@ -1,4 +1,4 @@
-"""A real `redis-server` on a free port, which a test may stop and start again."""
+"""A real `redis-server` on a free port, which a test may stop and restart."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,14 @@ BINARY = shutil.which("redis-server")
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on right now."""
+    """Return an unused TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 class RedisServer:
-    """One server with its data in `directory`; `stop` and `start` keep port and data."""
+    """A server with its data in `directory`; `stop` and `start` keep port and data."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()

@@ -1,38 +1,38 @@
-"""A TCP proxy on loopback between a client and its server: it cuts the line, delays what passes, or holds it up."""
+"""TCP proxy on loopback that breaks, delays or stalls connections."""
 
 import asyncio
 import contextlib
 from types import TracebackType
 from typing import Self
 
-PIECE = 65536
+CHUNK_BYTES = 65536
 
 
 class TCPProxy:
-    """The line to one server. `cut` and `mend` keep the port.
+    """Proxy of one server. `cut` and `mend` keep the port.
 
     Args:
-        port: where the server listens on loopback.
-        delay_s: how much later everything arrives, in both directions.
+        port: port of the server on loopback.
+        delay_s: added latency in each direction.
     """
 
     def __init__(self, port: int, *, delay_s: float = 0.0) -> None:
         self.port = 0
         self.delay_s = delay_s
         self.flows = asyncio.Event()
-        """Cleared: both sides stay connected, and nothing arrives until it is set again."""
+        """Cleared: connections stay open and nothing is forwarded until it is set."""
         self.flows.set()
         self._target = port
         self._server: asyncio.Server | None = None
-        self._lines: set[asyncio.Task[None]] = set()
+        self._connections: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
-        """The address of a Redis behind it."""
+        """URL of a Redis server behind the proxy."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     async def mend(self) -> None:
-        """Take connections."""
+        """Accept connections."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -40,9 +40,9 @@ class TCPProxy:
         """Drop every connection and refuse new ones."""
         if self._server is not None:
             self._server.close()
-            for line in self._lines:
-                line.cancel()
-            await asyncio.gather(*self._lines, return_exceptions=True)
+            for task in self._connections:
+                task.cancel()
+            await asyncio.gather(*self._connections, return_exceptions=True)
             await self._server.wait_closed()
             self._server = None
 
@@ -56,11 +56,11 @@ class TCPProxy:
         await self.cut()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A plain function, so that the task is ours to cancel and to wait for.
-        line = asyncio.get_running_loop().create_task(self._connect(reader, writer))
-        self._lines.add(line)
-        line.add_done_callback(self._lines.discard)
-        line.add_done_callback(lambda _: writer.transport.abort())
+        # A plain function, so that `cut` owns the task and can cancel it.
+        task = asyncio.get_running_loop().create_task(self._connect(reader, writer))
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        task.add_done_callback(lambda _: writer.transport.abort())
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
@@ -78,9 +78,9 @@ class TCPProxy:
                 await back.wait_closed()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while piece := await reader.read(PIECE):
+        while chunk := await reader.read(CHUNK_BYTES):
             if self.delay_s:
                 await asyncio.sleep(self.delay_s)
             await self.flows.wait()
-            writer.write(piece)
+            writer.write(chunk)
             await writer.drain()

@@ -1,4 +1,4 @@
-"""The daemon with a clock that runs twenty times as fast: what takes a minute of pauses takes three seconds."""
+"""The daemon with a clock that runs twenty times as fast: a minute of pauses takes three seconds."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ SPEED = 20.0
 
 
 class FastClock(SystemClock):
-    """Waits are short; the date is the real one."""
+    """Shortens pauses; the date is the real one."""
 
     def monotonic(self) -> float:
         return time.monotonic() * SPEED
@@ -24,7 +24,7 @@ class FastClock(SystemClock):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """As `python -m bot telegram`; the exit code."""
+    """Run `python -m bot telegram`; return its exit code."""
     del arguments
     settings = load_settings(None)
     configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets)
