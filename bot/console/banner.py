@@ -32,12 +32,12 @@ def print_banner(
 
 def is_any_ready(probes: Sequence[ProbeResult]) -> bool:
     """Return whether any provider is available."""
-    return any(probe.ready for probe in probes)
+    return any(probe.is_ready for probe in probes)
 
 
 def _describe(probe: ProbeResult, texts: Texts, language: str | None) -> str:
     provider, model = probe.provider.id, probe.provider.default_model
     if probe.reason is not None:
         return f"{provider}: {probe.reason}"
-    key = "console-ready" if probe.ready else "console-model-missing"
+    key = "console-ready" if probe.is_ready else "console-model-missing"
     return texts.get(key, language, provider=provider, model=model)

@@ -5,18 +5,18 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 
-from services.llm.providers.spec import ModelSpec, forget_environment, native_model
+from services.llm.providers.spec import ModelSpec, build_native_model, reset_environment
 
 
-def anthropic(order: ModelSpec) -> Model:
-    """A model of Anthropic's."""
+def build_anthropic(spec: ModelSpec) -> Model:
+    """Return a model served by Anthropic."""
     client = AsyncAnthropic(
-        api_key=order.key,
+        api_key=spec.key,
         # The SDK appends /v1/messages itself.
-        base_url=order.base_url.removesuffix("/v1"),
-        http_client=order.http,
-        timeout=order.http.timeout,
+        base_url=spec.base_url.removesuffix("/v1"),
+        http_client=spec.http,
+        timeout=spec.http.timeout,
         max_retries=0,
     )
-    forget_environment(client)
-    return native_model(order, AnthropicModel, AnthropicProvider(anthropic_client=client))
+    reset_environment(client)
+    return build_native_model(spec, AnthropicModel, AnthropicProvider(anthropic_client=client))

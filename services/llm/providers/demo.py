@@ -1,6 +1,6 @@
-"""The demo provider: a canned answer, streamed, with no model behind it.
+"""The demo provider: streams a fixed answer that explains how to configure a real one.
 
-A newcomer who has configured nothing yet gets something to look at, and is told how to get the real thing.
+It works without any configuration.
 """
 
 import re
@@ -26,7 +26,7 @@ from pydantic_ai.usage import RequestUsage
 from core.clock import Clock
 
 PAUSE_S: Final = 0.02
-"""Between two words: fast enough not to bore, slow enough to be seen as a stream."""
+"""Pause between two words: slow enough to be seen as a stream, without a long wait."""
 
 _ECHO_LENGTH = 120
 
@@ -45,9 +45,9 @@ The order in `AVAILABLE_PROVIDERS` is the order in which they are asked; `/provi
 """
 
 
-def demo_answer(messages: Sequence[ModelMessage]) -> str:
-    """What the demo says to a conversation: always the same to the same last question."""
-    question = " ".join(_last_question(messages).split())
+def build_demo_answer(messages: Sequence[ModelMessage]) -> str:
+    """Return the answer, which depends on the last question only."""
+    question = " ".join(_find_last_question(messages).split())
     if len(question) > _ECHO_LENGTH:
         question = question[:_ECHO_LENGTH].rstrip() + "…"
     return _ANSWER.format(
@@ -55,7 +55,7 @@ def demo_answer(messages: Sequence[ModelMessage]) -> str:
     )
 
 
-def _last_question(messages: Sequence[ModelMessage]) -> str:
+def _find_last_question(messages: Sequence[ModelMessage]) -> str:
     for message in reversed(messages):
         if not isinstance(message, ModelRequest):
             continue
@@ -66,17 +66,17 @@ def _last_question(messages: Sequence[ModelMessage]) -> str:
     return ""
 
 
-def _usage(messages: Sequence[ModelMessage], answer: str) -> RequestUsage:
-    return RequestUsage(input_tokens=len(_last_question(messages).split()), output_tokens=len(answer.split()))
+def _estimate_usage(messages: Sequence[ModelMessage], answer: str) -> RequestUsage:
+    return RequestUsage(input_tokens=len(_find_last_question(messages).split()), output_tokens=len(answer.split()))
 
 
 class DemoModel(Model[None]):
-    """A model that is none.
+    """A pydantic-ai model with a fixed answer.
 
     Args:
-        model_name: what it goes by in AVAILABLE_PROVIDERS.
-        clock: what it pauses by between two words.
-        pause_s: how long.
+        model_name: its name in AVAILABLE_PROVIDERS.
+        clock: paces the stream.
+        pause_s: pause between two words.
     """
 
     def __init__(self, model_name: str, clock: Clock, pause_s: float = PAUSE_S) -> None:
@@ -87,12 +87,12 @@ class DemoModel(Model[None]):
 
     @property
     def model_name(self) -> str:
-        """Its name in AVAILABLE_PROVIDERS."""
+        """The name in AVAILABLE_PROVIDERS."""
         return self._name
 
     @property
     def system(self) -> str:
-        """The provider that is recorded with its answers."""
+        """The provider name that is recorded with its answers."""
         return "demo"
 
     async def request(
@@ -101,11 +101,11 @@ class DemoModel(Model[None]):
         model_settings: ModelSettings | None,  # noqa: ARG002 - the library's signature
         model_request_parameters: ModelRequestParameters,  # noqa: ARG002 - the same
     ) -> ModelResponse:
-        """Answer in one piece."""
-        answer = demo_answer(messages)
+        """Return the whole answer."""
+        answer = build_demo_answer(messages)
         return ModelResponse(
             parts=[TextPart(answer)],
-            usage=_usage(messages, answer),
+            usage=_estimate_usage(messages, answer),
             model_name=self._name,
             provider_name=self.system,
             finish_reason="stop",
@@ -119,13 +119,13 @@ class DemoModel(Model[None]):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,  # noqa: ARG002 - the same
     ) -> AsyncGenerator[StreamedResponse]:
-        """Answer word by word."""
-        answer = demo_answer(messages)
+        """Stream the answer word by word."""
+        answer = build_demo_answer(messages)
         yield _DemoStream(
             model_request_parameters=model_request_parameters,
             _name=self._name,
             _answer=answer,
-            _cost=_usage(messages, answer),
+            _final_usage=_estimate_usage(messages, answer),
             _clock=self._clock,
             _pause_s=self._pause_s,
         )
@@ -135,7 +135,7 @@ class DemoModel(Model[None]):
 class _DemoStream(StreamedResponse):
     _name: str
     _answer: str
-    _cost: RequestUsage
+    _final_usage: RequestUsage
     _clock: Clock
     _pause_s: float
     _started: datetime = field(init=False)
@@ -149,11 +149,11 @@ class _DemoStream(StreamedResponse):
                 await self._clock.sleep(self._pause_s)
             for event in self._parts_manager.handle_text_delta(vendor_part_id="answer", content=word):
                 yield event
-        self._usage = self._cost
+        self._usage = self._final_usage
         self.finish_reason = "stop"
 
     async def close_stream(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no connection."""
 
     @property
     def model_name(self) -> str:

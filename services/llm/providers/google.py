@@ -14,41 +14,40 @@ from pydantic_ai.models.google import GoogleModel
 from pydantic_ai.providers.google import GoogleProvider
 from pydantic_ai.settings import ModelSettings
 
-from services.llm.providers.response_hooks import hook_in, note, noting
-from services.llm.providers.spec import ModelSpec, native_model
+from services.llm.providers.response_hooks import add_response_hook, collect_responses, record_response
+from services.llm.providers.spec import ModelSpec, build_native_model
 
 
-def google(order: ModelSpec) -> Model:
-    """A model of Google's."""
-    hook_in(order.http, note)
-    # Without these the SDK reads the certificate authorities twice, for clients that nobody uses.
-    unused: dict[str, Any] = {"verify": order.tls}
+def build_google(spec: ModelSpec) -> Model:
+    """Return a model served by Google."""
+    add_response_hook(spec.http, record_response)
+    # Without these the SDK loads the certificate authorities twice, for clients that are never used.
+    client_args: dict[str, Any] = {"verify": spec.tls}
     options = HttpOptions(
-        # The SDK appends the version itself.
-        base_url=order.base_url.removesuffix("/v1beta"),
+        # The SDK appends the version.
+        base_url=spec.base_url.removesuffix("/v1beta"),
         api_version="v1beta",
-        httpx_async_client=order.http,
-        timeout=order.timeout_ms,
-        client_args=unused,
-        async_client_args=unused,
+        httpx_async_client=spec.http,
+        timeout=spec.timeout_ms,
+        client_args=client_args,
+        async_client_args=client_args,
         # No `retry_options` means one attempt.
     )
     client = Client(
-        # Otherwise GOOGLE_GENAI_USE_VERTEXAI decides.
+        # Overrides GOOGLE_GENAI_USE_VERTEXAI.
         vertexai=False,
-        api_key=order.key,
+        api_key=spec.key,
         http_options=options,
-        # Otherwise GOOGLE_GENAI_CLIENT_MODE may have it answer from recordings.
+        # Overrides GOOGLE_GENAI_CLIENT_MODE, which can replay recorded answers.
         debug_config=DebugConfig(client_mode=None, replays_directory=None, replay_id=None),
     )
-    return native_model(order, GeminiModel, GoogleProvider(client=client))
+    return build_native_model(spec, GeminiModel, GoogleProvider(client=client))
 
 
 class GeminiModel(GoogleModel):
-    """Google's model, with streams that are closed.
+    """Google's model, with the response of a stream closed after an error.
 
-    After an error in mid-stream the SDK leaves the response open, and its connection in use, until the garbage
-    collector comes by.
+    The SDK leaves the response open and its connection in use until it is garbage collected.
     """
 
     @asynccontextmanager
@@ -61,7 +60,7 @@ class GeminiModel(GoogleModel):
     ) -> AsyncGenerator[StreamedResponse]:
         """Open a stream."""
         async with AsyncExitStack() as stack:
-            with noting() as responses:
+            with collect_responses() as responses:
                 opening = super().request_stream(messages, model_settings, model_request_parameters, run_context)
                 try:
                     stream = await stack.enter_async_context(opening)

@@ -1,8 +1,8 @@
-"""Groq's API, through its SDK: over our connections, and with an end for tool calls that Groq refused.
+"""Groq's API, through its SDK: over the shared connections, and with a finish reason for refused tool calls.
 
-The SDK speaks the older `httpx` and takes no other client. With 256 streams at once that one's connection pool takes
-four times the CPU (measured: 20 s against 5 s for 1,024 answers), and a second pool would be one more thing to close
-and to give proxies to. So its requests are handed on to the provider's own `httpx2` client.
+The SDK accepts only a client of the older `httpx`. With 256 concurrent streams its connection pool takes four times
+the CPU (measured: 20 s against 5 s for 1,024 answers), and a second pool would need its own shutdown and
+proxies. So its requests are sent through the provider's `httpx2` client.
 """
 
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -19,81 +19,81 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.groq import GroqModel, GroqStreamedResponse
 from pydantic_ai.providers.groq import GroqProvider
 
-from services.llm.providers.spec import ModelSpec, forget_environment, native_model
+from services.llm.providers.spec import ModelSpec, build_native_model, reset_environment
 
 
-def groq(order: ModelSpec) -> Model:
-    """A model that Groq serves."""
+def build_groq(spec: ModelSpec) -> Model:
+    """Return a model served by Groq."""
     client = AsyncGroq(
-        api_key=order.key,
-        # The SDK appends /openai/v1/chat/completions itself.
-        base_url=order.base_url.removesuffix("/openai/v1"),
-        http_client=httpx.AsyncClient(transport=SharedTransport(order.http), trust_env=False),
-        timeout=httpx.Timeout(**order.http.timeout.as_dict()),
+        api_key=spec.key,
+        # The SDK appends /openai/v1/chat/completions.
+        base_url=spec.base_url.removesuffix("/openai/v1"),
+        http_client=httpx.AsyncClient(transport=SharedTransport(spec.http), trust_env=False),
+        timeout=httpx.Timeout(**spec.http.timeout.as_dict()),
         max_retries=0,
     )
-    forget_environment(client)
-    return native_model(order, GroqChatModel, GroqProvider(groq_client=client))
+    reset_environment(client)
+    return build_native_model(spec, GroqChatModel, GroqProvider(groq_client=client))
 
 
 class SharedTransport(httpx.AsyncBaseTransport):
-    """Sends what an `httpx` client asks for through an `httpx2` client.
+    """Sends the requests of an `httpx` client through an `httpx2` client.
 
     Args:
-        client: who sends; it is not closed here.
+        client: the sending client. The transport does not close it.
     """
 
     def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; the body of its response is read as it comes.
+        """Send a request and stream the body of its response.
 
         Raises:
-            httpx.TransportError: of the same name as what the other client raised.
+            httpx.TransportError: the class of the same name as that of the error in `httpx2`.
         """
-        onward = httpx2.Request(
+        forwarded = httpx2.Request(
             request.method,
             str(request.url),
             headers=request.headers.raw,
             content=await request.aread(),
             extensions=dict(request.extensions),
         )
-        with _translated():
-            answer = await self._client.send(onward, stream=True)
-        return httpx.Response(answer.status_code, headers=answer.headers.raw, stream=_ErrorReadingBody(answer))
+        with _translate_errors():
+            response = await self._client.send(forwarded, stream=True)
+        return httpx.Response(response.status_code, headers=response.headers.raw, stream=_RawBody(response))
 
 
-class _ErrorReadingBody(httpx.AsyncByteStream):
-    """A response's bytes as they came over the wire, still compressed if they were."""
+class _RawBody(httpx.AsyncByteStream):
+    """The body of a response as received, not decompressed."""
 
-    def __init__(self, answer: httpx2.Response) -> None:
-        self._answer = answer
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _translated():
-            async for piece in self._answer.aiter_raw():
+        with _translate_errors():
+            async for piece in self._response.aiter_raw():
                 yield piece
 
     async def aclose(self) -> None:
-        await self._answer.aclose()
+        await self._response.aclose()
 
 
 @contextmanager
-def _translated() -> Generator[None]:
-    """Raise the older library's error of the same name: the two have the same tree."""
+def _translate_errors() -> Generator[None]:
+    """Raise the error of the same name in `httpx`: both libraries have the same error tree."""
     try:
         yield
     except httpx2.TransportError as error:
-        known = getattr(httpx, type(error).__name__, httpx.TransportError)
-        raise known(str(error)) from error
+        error_class = getattr(httpx, type(error).__name__, httpx.TransportError)
+        raise error_class(str(error)) from error
 
 
 class _Stream(GroqStreamedResponse):
-    """A stream whose end says so when Groq found the arguments of a tool call wrong.
+    """A stream that sets a finish reason when Groq rejects the arguments of a tool call.
 
-    The adapter turns that error into the tool call, for the model to be told what was wrong with it, but gives it no
-    finish reason: it would pass for a stream that was cut.
+    The adapter turns that error into the tool call, so that the model can correct it, but sets no finish reason, so the
+    stream would count as cut.
     """
 
     def _map_tool_use_failed(self, failed_generation: Any) -> Iterator[ModelResponseStreamEvent]:  # noqa: ANN401 - its type is private
@@ -102,10 +102,10 @@ class _Stream(GroqStreamedResponse):
 
 
 class GroqChatModel(GroqModel):
-    """Groq's model, with streams that end properly."""
+    """Groq's model, with a finish reason on every complete stream."""
 
     async def _process_streamed_response(
         self, response: AsyncStream[chat.ChatCompletionChunk], model_request_parameters: ModelRequestParameters
     ) -> _Stream:
-        opened = await super()._process_streamed_response(response, model_request_parameters)
-        return _Stream(**{each.name: getattr(opened, each.name) for each in fields(opened) if each.init})
+        stream = await super()._process_streamed_response(response, model_request_parameters)
+        return _Stream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})

@@ -6,27 +6,27 @@ from pydantic_ai.models import Model
 from pydantic_ai.models.mistral import MistralModel
 from pydantic_ai.providers.mistral import MistralProvider
 
-from services.llm.providers.response_hooks import hook_in, keep_connection
-from services.llm.providers.spec import ModelSpec, native_model
+from services.llm.providers.response_hooks import add_response_hook, keep_connection
+from services.llm.providers.spec import ModelSpec, build_native_model
 
 
-def mistral(order: ModelSpec) -> Model:
-    """A model of Mistral's."""
-    hook_in(order.http, keep_connection)
+def build_mistral(spec: ModelSpec) -> Model:
+    """Return a model served by Mistral."""
+    add_response_hook(spec.http, keep_connection)
     client = Mistral(
-        api_key=order.key,
-        # The SDK appends /v1/chat/completions itself.
-        server_url=order.base_url.removesuffix("/v1"),
-        async_client=order.http,
-        timeout_ms=order.timeout_ms,
+        api_key=spec.key,
+        # The SDK appends /v1/chat/completions.
+        server_url=spec.base_url.removesuffix("/v1"),
+        async_client=spec.http,
+        timeout_ms=spec.timeout_ms,
         # No retries.
         retry_config=None,
-        # Otherwise MISTRAL_DEBUG writes every message to the log.
+        # Overrides MISTRAL_DEBUG, which logs every message.
         debug_logger=NoOpLogger(),
     )
-    # They put another key in for MISTRAL_SA_TOKEN_PATH, and for MISTRAL_SDK_TELEMETRY send every message to Mistral
-    # a second time, as a trace; tests/wire/test_requests.py tells when they move.
+    # The hooks replace the key if MISTRAL_SA_TOKEN_PATH is set, and with MISTRAL_SDK_TELEMETRY send every message to
+    # Mistral again as a trace. Private attribute of mistralai 3.7; tests/wire/test_requests.py fails if it moves.
     hooks = client.sdk_configuration.__dict__["_hooks"]
-    for each in (hooks.before_request_hooks, hooks.after_success_hooks, hooks.after_error_hooks):
-        each.clear()
-    return native_model(order, MistralModel, MistralProvider(mistral_client=client))
+    for registered in (hooks.before_request_hooks, hooks.after_success_hooks, hooks.after_error_hooks):
+        registered.clear()
+    return build_native_model(spec, MistralModel, MistralProvider(mistral_client=client))

@@ -1,4 +1,4 @@
-"""The kinds that speak OpenAI's wire, through its SDK."""
+"""Kinds with OpenAI's wire format, through its SDK."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -23,98 +23,102 @@ from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
 from services.llm.providers.openai_clients import LeanAzureOpenAI, LeanOpenAI
-from services.llm.providers.spec import ModelSpec, forget_environment
+from services.llm.providers.spec import ModelSpec, reset_environment
 
 
-def _openai_client(order: ModelSpec, headers: Mapping[str, str] | None = None) -> AsyncOpenAI:
+def _build_client(spec: ModelSpec, headers: Mapping[str, str] | None = None) -> AsyncOpenAI:
     client = LeanOpenAI(
-        api_key=order.key,
-        base_url=order.base_url,
-        http_client=order.http,
-        timeout=order.http.timeout,
+        api_key=spec.key,
+        base_url=spec.base_url,
+        http_client=spec.http,
+        timeout=spec.http.timeout,
         max_retries=0,
     )
-    forget_environment(client, headers)
+    reset_environment(client, headers)
     return client
 
 
-def _chat_model(
-    order: ModelSpec,
+def _build_chat_model(
+    spec: ModelSpec,
     model_class: type[OpenAIChatModel],
     sdk_provider: Provider[AsyncOpenAI],
     extra: ModelProfile | None = None,
 ) -> Model:
-    """A chat-completions model with the profile of its family.
+    """Return a chat-completions model with the profile of its family.
 
-    The `profile` argument is the last layer of the library's merging, so what is set here holds whatever the
-    provider's and the family's own profiles say.
+    The `profile` argument is the last layer that the library merges, so it overrides the profiles of the provider and
+    the family.
     """
-    # Without this a stream that was cut passes for a complete answer. Every kind that we speak to sends a reason.
-    ours = merge_profile(extra, OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True))
-    if order.family == order.wire_name:
-        return model_class(order.wire_name, provider=sdk_provider, profile=ours)
-    resolved = model_class(order.family, provider=sdk_provider, profile=ours).profile
-    return model_class(order.wire_name, provider=sdk_provider, profile=lambda _: resolved)
+    # Without this a cut stream counts as a complete answer. Every kind here sends a finish reason.
+    overrides = merge_profile(extra, OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True))
+    if spec.family == spec.wire_name:
+        return model_class(spec.wire_name, provider=sdk_provider, profile=overrides)
+    resolved = model_class(spec.family, provider=sdk_provider, profile=overrides).profile
+    return model_class(spec.wire_name, provider=sdk_provider, profile=lambda _: resolved)
 
 
-def openai(order: ModelSpec) -> Model:
-    """A model of OpenAI's."""
-    return _chat_model(order, OpenAIChatModel, OpenAIProvider(openai_client=_openai_client(order)))
+def build_openai(spec: ModelSpec) -> Model:
+    """Return a model served by OpenAI."""
+    return _build_chat_model(spec, OpenAIChatModel, OpenAIProvider(openai_client=_build_client(spec)))
 
 
-def openai_compatible(order: ModelSpec) -> Model:
-    """A model behind any other server that speaks the wire: vLLM, LM Studio, llama.cpp, a LiteLLM proxy."""
-    sdk_provider = OpenAICompatibleProvider(order.provider.id, openai_client=_openai_client(order))
-    # Chat templates of local servers take one system message, at the start.
+def build_openai_compatible(spec: ModelSpec) -> Model:
+    """Return a model of any other server with this wire format: vLLM, LM Studio, llama.cpp, a LiteLLM proxy."""
+    sdk_provider = OpenAICompatibleProvider(spec.provider.id, openai_client=_build_client(spec))
+    # Chat templates of local servers accept one system message only, at the start.
     one_system_message = OpenAIModelProfile(openai_chat_supports_multiple_system_messages=False)
-    return _chat_model(order, OpenAIChatModel, sdk_provider, merge_profile(one_system_message, _limit_field(order)))
+    return _build_chat_model(
+        spec, OpenAIChatModel, sdk_provider, merge_profile(one_system_message, _select_limit_field(spec))
+    )
 
 
-def ollama(order: ModelSpec) -> Model:
-    """A model that Ollama serves."""
-    return _chat_model(order, OllamaModel, OllamaProvider(openai_client=_openai_client(order)), _limit_field(order))
+def build_ollama(spec: ModelSpec) -> Model:
+    """Return a model served by Ollama."""
+    return _build_chat_model(
+        spec, OllamaModel, OllamaProvider(openai_client=_build_client(spec)), _select_limit_field(spec)
+    )
 
 
-_TAKES_MAX_COMPLETION_TOKENS = re.compile(r"(openai/)?(gpt-[5-9]|o\d)")
+_REQUIRES_MAX_COMPLETION_TOKENS = re.compile(r"(openai/)?(gpt-[5-9]|o\d)")
 
 
-def _limit_field(order: ModelSpec) -> ModelProfile:
-    """Send the limit of an answer as `max_tokens`, which every compatible server knows.
+def _select_limit_field(spec: ModelSpec) -> ModelProfile:
+    """Send the token limit of an answer as `max_tokens`, which every compatible server accepts.
 
-    OpenAI's reasoning families, should a gateway pass one on, refuse that field and take `max_completion_tokens`.
+    OpenAI's reasoning families behind a gateway reject that field and require `max_completion_tokens`.
     """
-    newer = _TAKES_MAX_COMPLETION_TOKENS.match(order.family) is not None
-    return OpenAIModelProfile(openai_chat_supports_max_completion_tokens=newer)
+    is_required = _REQUIRES_MAX_COMPLETION_TOKENS.match(spec.family) is not None
+    return OpenAIModelProfile(openai_chat_supports_max_completion_tokens=is_required)
 
 
-def openrouter(order: ModelSpec) -> Model:
-    """A model that OpenRouter passes on."""
-    # The name that OpenRouter shows for an application in its operator's account.
-    client = _openai_client(order, {"X-Title": "Understudy"})
-    return _chat_model(order, OpenRouterModel, OpenRouterProvider(openai_client=client))
+def build_openrouter(spec: ModelSpec) -> Model:
+    """Return a model served through OpenRouter."""
+    # The application name that OpenRouter displays in the operator's account.
+    client = _build_client(spec, {"X-Title": "Understudy"})
+    return _build_chat_model(spec, OpenRouterModel, OpenRouterProvider(openai_client=client))
 
 
-def azure_openai(order: ModelSpec) -> Model:
-    """A deployment on Azure."""
-    if order.provider.api_version is None:
-        raise ValueError(f"provider {order.provider.id} has no API version")
+def build_azure_openai(spec: ModelSpec) -> Model:
+    """Return a deployment on Azure."""
+    if spec.provider.api_version is None:
+        raise ValueError(f"provider {spec.provider.id} has no API version")
     client = LeanAzureOpenAI(
-        azure_endpoint=order.base_url,
-        api_version=order.provider.api_version,
-        api_key=order.key,
-        http_client=order.http,
-        timeout=order.http.timeout,
+        azure_endpoint=spec.base_url,
+        api_version=spec.provider.api_version,
+        api_key=spec.key,
+        http_client=spec.http,
+        timeout=spec.http.timeout,
         max_retries=0,
     )
-    forget_environment(client)
-    return _chat_model(order, OpenAIChatModel, AzureProvider(openai_client=client))
+    reset_environment(client)
+    return _build_chat_model(spec, OpenAIChatModel, AzureProvider(openai_client=client))
 
 
 class DeepSeekModel(OpenAIChatModel):
-    """DeepSeek's model, without the answers that DeepSeek gave up.
+    """DeepSeek's model, which raises on an unfinished answer.
 
-    It says so by a finish reason of its own, `insufficient_system_resource`, which the library does not know. Of a
-    stream that leaves no finish reason, which is enough; of a plain answer nobody would notice.
+    DeepSeek marks one with the finish reason `insufficient_system_resource`, which the library drops. A stream without
+    a finish reason is rejected already; a plain answer would pass as complete.
     """
 
     async def request(
@@ -123,10 +127,10 @@ class DeepSeekModel(OpenAIChatModel):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        """Ask for an answer.
+        """Request an answer.
 
         Raises:
-            UnexpectedModelBehavior: it was given up.
+            UnexpectedModelBehavior: DeepSeek did not finish it.
         """
         response = await super().request(messages, model_settings, model_request_parameters)
         if response.finish_reason is None:
@@ -134,16 +138,16 @@ class DeepSeekModel(OpenAIChatModel):
         return response
 
 
-def deepseek(order: ModelSpec) -> Model:
-    """A model of DeepSeek's."""
-    return _chat_model(order, DeepSeekModel, DeepSeekProvider(openai_client=_openai_client(order)))
+def build_deepseek(spec: ModelSpec) -> Model:
+    """Return a model served by DeepSeek."""
+    return _build_chat_model(spec, DeepSeekModel, DeepSeekProvider(openai_client=_build_client(spec)))
 
 
-KINDS: Mapping[ProviderKind, Callable[[ModelSpec], Model]] = {
-    ProviderKind.OPENAI_COMPATIBLE: openai_compatible,
-    ProviderKind.OPENAI: openai,
-    ProviderKind.OLLAMA: ollama,
-    ProviderKind.OPENROUTER: openrouter,
-    ProviderKind.AZURE_OPENAI: azure_openai,
-    ProviderKind.DEEPSEEK: deepseek,
+BUILDERS: Mapping[ProviderKind, Callable[[ModelSpec], Model]] = {
+    ProviderKind.OPENAI_COMPATIBLE: build_openai_compatible,
+    ProviderKind.OPENAI: build_openai,
+    ProviderKind.OLLAMA: build_ollama,
+    ProviderKind.OPENROUTER: build_openrouter,
+    ProviderKind.AZURE_OPENAI: build_azure_openai,
+    ProviderKind.DEEPSEEK: build_deepseek,
 }

@@ -1,7 +1,7 @@
-"""OpenAI's clients, without the two steps of the SDK that cost the most and change nothing for us.
+"""OpenAI's clients without the two most expensive steps of the SDK, which have no effect on our requests.
 
-With 8,000 tokens of history and an answer of 200 pieces, they took a third of a turn's CPU time. What both rely on is
-held by tests/services/llm/test_openai_clients.py; should the SDK change, its own way is taken again.
+With 8,000 tokens of history and an answer of 200 pieces they took a third of a turn's CPU time. Uses private API of
+openai 3.52, with contract tests in tests/services/llm/providers/test_openai_clients.py.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,21 +18,21 @@ ResponseT = TypeVar("ResponseT")
 
 
 class _Completions(AsyncCompletions):
-    """Chat completions whose messages go out as they are.
+    """Chat completions that send messages unchanged.
 
-    The SDK looks through all the messages, each against every type that a message may have, for fields that are
-    called otherwise on the wire: there are none. What is in `extra_body` it puts into the request as it stands.
+    The SDK compares each message with every message type to find fields with another name on the wire. There are
+    none. It copies `extra_body` into the request unchanged.
     """
 
-    async def create(  # pyright: ignore[reportIncompatibleMethodOverride] - its forty arguments are passed on as they came
+    async def create(  # pyright: ignore[reportIncompatibleMethodOverride] - its forty arguments are passed through
         self,
         *,
         messages: Iterable[ChatCompletionMessageParam],
         extra_body: object = None,
         **arguments: Any,  # noqa: ANN401 - see above
-    ) -> Any:  # noqa: ANN401 - an answer or a stream, as the arguments say
-        """Ask for an answer; arguments and result are the SDK's."""
-        # The SDK takes any object for `extra_body`, and merges it as a mapping.
+    ) -> Any:  # noqa: ANN401 - an answer or a stream, depending on the arguments
+        """Request an answer. Arguments and result are those of the SDK."""
+        # The SDK types `extra_body` as object, and merges it as a mapping.
         body = {"messages": list(messages), **cast("dict[str, object]", extra_body or {})}
         create = cast("Callable[..., Awaitable[Any]]", super().create)
         return await create(messages=(), extra_body=body, **arguments)
@@ -45,7 +45,7 @@ class _Chat(AsyncChat):
 
 
 class LeanOpenAI(AsyncOpenAI):
-    """`AsyncOpenAI`, as described above."""
+    """`AsyncOpenAI` with lean messages and chunks, see the module."""
 
     @cached_property
     def chat(self) -> AsyncChat:  # pyright: ignore[reportIncompatibleMethodOverride] - as above
@@ -53,11 +53,11 @@ class LeanOpenAI(AsyncOpenAI):
         return _Chat(self)
 
     def _process_response_data(self, *, data: object, cast_to: type[ResponseT], response: httpx2.Response) -> ResponseT:
-        """Make an object of a piece of a stream, or of a whole answer.
+        """Parse a piece of a stream, or a whole answer.
 
-        The SDK builds objects field by field in Python, so that what does not fit its types comes through as well.
-        What fits can be validated in a twentieth of the time (strictly, so that no value becomes another); what does
-        not is left to the SDK.
+        The SDK builds objects field by field in Python, so that data of other types passes as well. Valid chunks are
+        parsed by Pydantic in a twentieth of the time (in strict mode, so that no value is coerced); the rest is left to
+        the SDK.
         """
         if cast_to is ChatCompletionChunk:
             try:
@@ -68,4 +68,4 @@ class LeanOpenAI(AsyncOpenAI):
 
 
 class LeanAzureOpenAI(LeanOpenAI, AsyncAzureOpenAI):  # pyright: ignore[reportIncompatibleVariableOverride] - as above
-    """`AsyncAzureOpenAI`, as described above."""
+    """`AsyncAzureOpenAI` with the same, see the module."""

@@ -1,4 +1,4 @@
-"""Asking every provider for its model list at once: who is there, right now?"""
+"""Probes all providers at once by requesting their model lists."""
 
 import asyncio
 import re
@@ -14,19 +14,18 @@ from services.llm.providers.catalog import Catalog, CatalogError
 log = structlog.get_logger()
 
 STARTUP_TIMEOUT_S = 5.0
-_OTHER_WRITINGS = r"(:latest|-latest|-\d{8}|-\d{4}-\d{2}-\d{2})?"
-"""Ollama lists `llama3.2` as `llama3.2:latest`; others list an alias under the dated name that it stands for."""
+_VERSION_SUFFIX = r"(:latest|-latest|-\d{8}|-\d{4}-\d{2}-\d{2})?"
+"""Ollama lists `llama3.2` as `llama3.2:latest`; others list an alias under its dated name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What became of asking one provider.
+    """Result of probing one provider.
 
     Args:
-        provider: who was asked.
-        models: its list, as long as it is.
-        reason: why there is none; None where it answered.
-        took_s: how long that took.
+        models: the models that it lists; empty if it did not answer.
+        reason: why it did not answer; None if it did.
+        took_s: duration of the probe.
     """
 
     provider: ProviderSettings
@@ -36,36 +35,32 @@ class ProbeResult:
 
     @property
     def unlisted(self) -> tuple[str, ...]:
-        """The configured models that a provider that answered does not list."""
+        """The configured models that the provider does not list; empty if it did not answer."""
         if self.reason is not None:
             return ()
         return tuple(name for name in self.provider.models if not self._lists(name))
 
     @property
-    def ready(self) -> bool:
-        """Whether it answered and, where its list is known to be complete, has its default model."""
+    def is_ready(self) -> bool:
+        """Whether it answered and, for Ollama, whose list is complete, lists its default model."""
         if self.provider.kind is ProviderKind.OLLAMA and self.provider.default_model in self.unlisted:
             return False
         return self.reason is None
 
     def _lists(self, name: str) -> bool:
-        written = re.compile(re.escape(name) + _OTHER_WRITINGS)
-        return any(map(written.fullmatch, self.models))
+        pattern = re.compile(re.escape(name) + _VERSION_SUFFIX)
+        return any(map(pattern.fullmatch, self.models))
 
 
 async def probe_providers(
     catalog: Catalog, providers: Sequence[ProviderSettings], timeout_s: float, clock: Clock
 ) -> tuple[ProbeResult, ...]:
-    """Ask all of them side by side; in their order.
+    """Probe the providers concurrently and return the results in their order.
 
-    Args:
-        catalog: asks.
-        providers: whom; those that are not configured have that as their reason.
-        timeout_s: seconds that each has.
-        clock: measures.
+    An unusable provider fails with its missing variables as the reason. `timeout_s` applies to each provider.
     """
 
-    async def ask(provider: ProviderSettings) -> ProbeResult:
+    async def probe(provider: ProviderSettings) -> ProbeResult:
         began = clock.monotonic()
         models: tuple[str, ...] = ()
         reason: str | None = None
@@ -75,7 +70,7 @@ async def probe_providers(
             reason = error.reason
         return ProbeResult(provider, models, reason, clock.monotonic() - began)
 
-    return tuple(await asyncio.gather(*map(ask, providers)))
+    return tuple(await asyncio.gather(*map(probe, providers)))
 
 
 async def log_unavailable_providers(catalog: Catalog, providers: Sequence[ProviderSettings], clock: Clock) -> None:
@@ -84,7 +79,7 @@ async def log_unavailable_providers(catalog: Catalog, providers: Sequence[Provid
     for probe in probes:
         if probe.reason is not None:
             log.warning("provider.unreachable", provider=probe.provider.id, reason=probe.reason)
-        elif not probe.ready:
+        elif not probe.is_ready:
             log.warning("provider.model_missing", provider=probe.provider.id, models=probe.unlisted)
-    if not any(probe.ready for probe in probes):
+    if not any(probe.is_ready for probe in probes):
         log.error("bot.no_provider_ready", detail="messages are answered once a provider is back")

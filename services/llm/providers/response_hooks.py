@@ -1,4 +1,4 @@
-"""Two cures for SDKs that do not see a response through, as hooks of a provider's client."""
+"""Response hooks for SDKs that do not close, or do not fully read, their responses."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -9,44 +9,44 @@ from typing import Final
 import httpx2
 
 _END_MARKER: Final = b"[DONE]"
-_REST_WITHIN_S: Final = 0.1
-"""How long the end of a response may take after its end marker: both are sent together."""
+_DRAIN_TIMEOUT_S: Final = 0.1
+"""How long to wait for the end of a response after its end marker; both are sent together."""
 
-_noted: ContextVar[list[httpx2.Response] | None] = ContextVar("noted", default=None)
+_collected: ContextVar[list[httpx2.Response] | None] = ContextVar("collected", default=None)
 
 
-def hook_in(client: httpx2.AsyncClient, hook: Callable[[httpx2.Response], Awaitable[None]]) -> None:
-    """Have a client call that for every response, once."""
+def add_response_hook(client: httpx2.AsyncClient, hook: Callable[[httpx2.Response], Awaitable[None]]) -> None:
+    """Register a hook for every response of a client. A second registration is ignored."""
     hooks = client.event_hooks["response"]
     if hook not in hooks:
         hooks.append(hook)
 
 
 @contextmanager
-def noting() -> Generator[list[httpx2.Response]]:
-    """The responses that come in meanwhile through a client with the hook `note`, for whoever must close them."""
+def collect_responses() -> Generator[list[httpx2.Response]]:
+    """Collect the responses that arrive within the context, through clients with the hook `record_response`."""
     responses: list[httpx2.Response] = []
-    token = _noted.set(responses)
+    token = _collected.set(responses)
     try:
         yield responses
     finally:
-        _noted.reset(token)
+        _collected.reset(token)
 
 
-async def note(response: httpx2.Response) -> None:
-    """Tell whoever is `noting` of a response."""
-    noted = _noted.get()
-    if noted is not None:
-        noted.append(response)
+async def record_response(response: httpx2.Response) -> None:
+    """Add a response to the surrounding `collect_responses`."""
+    collected = _collected.get()
+    if collected is not None:
+        collected.append(response)
 
 
 async def keep_connection(response: httpx2.Response) -> None:
-    """Have a stream that is closed at its end marker read to its end, without which its connection is lost."""
+    """Drain a stream that is closed at its end marker, so that its connection can be reused."""
     if isinstance(response.stream, httpx2.AsyncByteStream):
-        response.stream = _ReadToTheEnd(response.stream)
+        response.stream = _DrainedStream(response.stream)
 
 
-class _ReadToTheEnd(httpx2.AsyncByteStream):
+class _DrainedStream(httpx2.AsyncByteStream):
     def __init__(self, stream: httpx2.AsyncByteStream) -> None:
         self._stream = stream
         self._pieces = aiter(stream)
@@ -60,7 +60,7 @@ class _ReadToTheEnd(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         if _END_MARKER in self._last:
             with suppress(TimeoutError, httpx2.TransportError):
-                async with asyncio.timeout(_REST_WITHIN_S):
+                async with asyncio.timeout(_DRAIN_TIMEOUT_S):
                     async for _ in self._pieces:
                         pass
         await self._stream.aclose()

@@ -1,4 +1,4 @@
-"""What a model is built from."""
+"""Specification of a model, and construction steps that the SDKs share."""
 
 import ssl
 from collections.abc import Callable, Mapping
@@ -13,19 +13,18 @@ from pydantic_ai.providers import Provider
 from core.config.providers import ProviderSettings
 
 _NO_KEY = "no-key"
-"""The SDK insists on a key; servers without one ignore it."""
+"""The SDK requires a key; servers without authentication ignore it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A model to build.
+    """Specification of a model to build.
 
     Args:
-        provider: whose it is.
-        wire_name: what the provider calls it.
-        family: what it is, where its name does not tell.
-        http: the client that everything sent to that provider goes through.
-        tls: the certificate authorities, loaded once.
+        wire_name: name of the model in requests to the provider.
+        family: the actual model behind the name, which decides about its profile.
+        http: the provider's client, for all of its models.
+        tls: certificate authorities, loaded once.
     """
 
     provider: ProviderSettings
@@ -36,66 +35,60 @@ class ModelSpec:
 
     @property
     def base_url(self) -> str:
-        """The provider's address without a slash at its end."""
+        """The provider's base URL without a trailing slash."""
         if self.provider.base_url is None:
             raise ValueError(f"provider {self.provider.id} has no base URL")
         return self.provider.base_url.rstrip("/")
 
     @property
     def key(self) -> str:
-        """The provider's key, or something in its place."""
+        """The provider's key, or a placeholder."""
         return self.provider.api_key.get_secret_value() if self.provider.api_key is not None else _NO_KEY
 
     @property
     def timeout_ms(self) -> int:
-        """Milliseconds between two bytes, for SDKs that put a timeout of their own over the client's."""
+        """The client's read timeout, for SDKs that override it with their own."""
         return round((self.http.timeout.read or 0) * 1000)
 
 
 class ModelClass(Protocol):
-    """A pydantic-ai model of an SDK of its own."""
+    """Constructor of a pydantic-ai model with its own SDK."""
 
     def __call__(
         self,
         model_name: str,
         /,
         *,
-        provider: Any,  # noqa: ANN401 - each takes its own SDK's
+        provider: Any,  # noqa: ANN401 - each accepts that of its own SDK
         profile: Callable[[ModelProfile], ModelProfile] | None = None,
     ) -> Model:
-        """Build it."""
+        """Construct the model."""
         ...
 
 
-def native_model(order: ModelSpec, model_class: ModelClass, sdk_provider: Provider[Any]) -> Model:
-    """A model with the profile of its family.
-
-    Args:
-        order: the model.
-        model_class: the class of its kind.
-        sdk_provider: its client, wrapped.
-    """
-    if order.family == order.wire_name:
-        return model_class(order.wire_name, provider=sdk_provider)
-    resolved = model_class(order.family, provider=sdk_provider).profile
+def build_native_model(spec: ModelSpec, model_class: ModelClass, sdk_provider: Provider[Any]) -> Model:
+    """Return a model with the profile of its family."""
+    if spec.family == spec.wire_name:
+        return model_class(spec.wire_name, provider=sdk_provider)
+    resolved = model_class(spec.family, provider=sdk_provider).profile
 
     def of_family(_own: ModelProfile) -> ModelProfile:
         return resolved
 
-    return model_class(order.wire_name, provider=sdk_provider, profile=of_family)
+    return model_class(spec.wire_name, provider=sdk_provider, profile=of_family)
 
 
 class StainlessClient(Protocol):
-    """What OpenAI's, Anthropic's and Groq's SDKs, which one generator wrote, have in common."""
+    """The common part of OpenAI's, Anthropic's and Groq's SDKs, which come from one generator."""
 
     _custom_headers: Mapping[str, str]
 
 
-def forget_environment(client: StainlessClient, headers: Mapping[str, str] | None = None) -> None:
-    """Take back what an SDK read from its own environment variables, and set the headers of ours."""
+def reset_environment(client: StainlessClient, headers: Mapping[str, str] | None = None) -> None:
+    """Discard values that an SDK read from its own environment variables, and set our headers."""
     for name in ("organization", "project", "admin_api_key", "webhook_secret", "webhook_key"):
         if hasattr(client, name):
             setattr(client, name, None)
-    # Where the SDKs keep `default_headers` merged with OPENAI_CUSTOM_HEADERS and its likes;
-    # tests/wire/test_requests.py tells when that moves.
+    # `default_headers` merged with OPENAI_CUSTOM_HEADERS and the like. Private attribute of openai 3.52,
+    # anthropic 2.11 and groq 1.7; tests/wire/test_requests.py fails if it moves.
     client._custom_headers = dict(headers or {})  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - see above

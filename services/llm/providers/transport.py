@@ -1,8 +1,7 @@
-"""How requests reach providers: an `httpx2` client, which the SDKs want, over connections of `aiohttp`.
+"""An `httpx2` transport over `aiohttp` connections: the SDKs require httpx2, and aiohttp is faster.
 
-httpx2's own transport parses in Python, and opens a scope with a timer of its own for each piece of a stream. Over
-aiohttp an answer of 200 pieces takes 12 ms of CPU less, a sixth of all that the agent needs for it
-(`python -m benchmarks.turn`).
+httpx2's own transport parses in Python and opens a cancel scope with a timer for each piece of a stream. Over aiohttp
+an answer of 200 pieces takes 12 ms less CPU, a sixth of the agent's total (`python -m benchmarks.turn`).
 """
 
 from collections.abc import AsyncIterator, Generator
@@ -14,11 +13,11 @@ import httpx2
 from httpx2._utils import URLPattern, get_environment_proxies  # pyright: ignore[reportPrivateUsage]  # see below
 from yarl import URL
 
-LONGEST_HEADER = 65_536
-"""Bytes: gateways copy headers from behind them, and aiohttp's own limit is an eighth of that."""
+MAX_HEADER_BYTES = 65_536
+"""Gateways copy the headers of their upstreams; aiohttp's default is an eighth of this."""
 
 _ERRORS: tuple[tuple[type[Exception], type[httpx2.TransportError]], ...] = (
-    # The first that fits counts: most of aiohttp's errors are several of these at once.
+    # The first match counts: most of aiohttp's errors are instances of several of these.
     (aiohttp.ClientProxyConnectionError, httpx2.ProxyError),
     (aiohttp.ClientHttpProxyError, httpx2.ProxyError),
     (aiohttp.InvalidURL, httpx2.UnsupportedProtocol),
@@ -34,36 +33,36 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx2.TransportError]], ...] = (
 
 
 class Transport(httpx2.AsyncBaseTransport):
-    """Connections to one provider, as many as there are requests.
+    """Connections to one provider, without a limit of their number.
 
-    A limit of connections would make requests wait within the provider's deadline to the first output, and a healthy
-    provider would cool down for it. `<ID>_MAX_CONCURRENCY` is the limit that knows better.
+    With a limit, requests would wait for a connection within the provider's deadline for the first output, and a
+    healthy provider would cool down for it. `<ID>_MAX_CONCURRENCY` limits requests before their deadlines begin.
 
     Args:
-        tls: the certificate authorities.
+        tls: certificate authorities.
         keepalive_s: how long an idle connection is kept.
-        trust_env: whether the proxies of the environment are used.
+        trust_env: whether proxies of the environment are used.
     """
 
     def __init__(self, *, tls: SSLContext, keepalive_s: float, trust_env: bool) -> None:
         self._tls = tls
         self._keepalive_s = keepalive_s
-        # As httpx2 reads them, with the patterns of NO_PROXY. aiohttp's own `trust_env` reads ~/.netrc too, and refuses
-        # a request that has a key beside what stands there.
+        # httpx2's parser supports the patterns of NO_PROXY (private API of httpx2 2.16). aiohttp's `trust_env` reads
+        # ~/.netrc too, and rejects a request whose key conflicts with it.
         proxies = get_environment_proxies() if trust_env else {}
         self._proxies = sorted((URLPattern(pattern), proxy) for pattern, proxy in proxies.items())
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; the body of its response is read as it comes.
+        """Send a request and stream the body of its response.
 
         Raises:
-            httpx2.TransportError: no response came.
+            httpx2.TransportError: the request failed without a response.
         """
         timeout = request.extensions.get("timeout", {})
-        # The client has made a header of a name and password in the address, and aiohttp takes either.
+        # The client has turned credentials in the URL into a header, and aiohttp rejects both at once.
         url = request.url.copy_with(userinfo=b"")
-        with _as_httpx_errors():
+        with _translate_errors():
             response = await self._open_session().request(
                 request.method,
                 URL(str(url), encoded=True),
@@ -89,15 +88,15 @@ class Transport(httpx2.AsyncBaseTransport):
             await self._session.close()
 
     def _open_session(self) -> aiohttp.ClientSession:
-        # With the first request, since it belongs to the event loop that runs.
+        # Opened by the first request, since a session belongs to the running event loop.
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ssl=self._tls, keepalive_timeout=self._keepalive_s),
-                # Cookies, compression and redirects are the client's.
+                # The client handles cookies, compression and redirects.
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
-                max_line_size=LONGEST_HEADER,
-                max_field_size=LONGEST_HEADER,
+                max_line_size=MAX_HEADER_BYTES,
+                max_field_size=MAX_HEADER_BYTES,
                 max_headers=1024,
             )
         return self._session
@@ -110,36 +109,36 @@ class Transport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The body of a response, piece by piece as it arrives."""
+    """Streams the body of a response."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content = self._response.content
-        with _as_httpx_errors():
+        with _translate_errors():
             try:
                 async for piece in content.iter_any():
                     yield piece
             except aiohttp.ClientError:
-                # It tells of the break before it hands out what arrived before that, and then keeps it;
-                # tests/services/llm/test_transport.py says when the name changes.
+                # aiohttp raises before it returns the data that arrived ahead of the error. Private API of aiohttp
+                # 3.14; tests/services/llm/providers/test_transport.py fails if it moves.
                 if rest := content._read_nowait(-1):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
                     yield rest
                 raise
             except RuntimeError as error:
-                # What aiohttp says when it could not read on and the connection has gone since.
+                # Raised by aiohttp if the connection was lost while reading was paused.
                 raise httpx2.ReadError(str(error)) from error
 
     async def aclose(self) -> None:
-        # Of a response that was not read to its end the connection is closed.
+        # If the response was not read to its end, this closes the connection.
         self._response.release()
 
 
 @contextmanager
-def _as_httpx_errors() -> Generator[None]:
+def _translate_errors() -> Generator[None]:
     try:
         yield
     except aiohttp.ClientError as error:
-        known = next(known for kind, known in _ERRORS if isinstance(error, kind))
-        raise known(str(error)) from error
+        error_class = next(translated for kind, translated in _ERRORS if isinstance(error, kind))
+        raise error_class(str(error)) from error

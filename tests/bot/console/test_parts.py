@@ -129,4 +129,4 @@ def test_a_model_may_be_listed_under_another_writing(listed: tuple[str, ...], un
     provider = ProviderSettings(id="ollama", kind=ProviderKind.OLLAMA, models=("llama3.2",))
     probe = ProbeResult(provider, listed, None, 0.1)
     assert probe.unlisted == unlisted
-    assert probe.ready is not bool(unlisted)
+    assert probe.is_ready is not bool(unlisted)

@@ -10,7 +10,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.model_families import model_family, sees_images
+from services.llm.providers.model_families import accepts_images, model_family
 from tests.support.fake_llm.providers import MODELS, NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import LLMServer
 
@@ -271,12 +271,12 @@ EYES: list[tuple[ProviderKind, str, bool]] = [
 
 
 @pytest.mark.parametrize(("kind", "model", "sees"), EYES)
-def test_sees_images(kind: ProviderKind, model: str, *, sees: bool) -> None:
+def test_accepts_images_judges_by_the_family(kind: ProviderKind, model: str, *, sees: bool) -> None:
     """Who is shown a picture and who is not."""
-    assert sees_images(provider(kind, deployments={}), model) is sees
+    assert accepts_images(provider(kind, deployments={}), model) is sees
 
 
 def test_family_decides_whether_a_deployment_sees() -> None:
     """A deployment sees what its family sees."""
-    assert sees_images(provider(AZURE, families={"chat-prod": "gpt-4o"}), "gpt-4o")
-    assert sees_images(provider(AZURE, deployments={"x": "y"}, families={"x": "gpt-5-mini"}), "x")
+    assert accepts_images(provider(AZURE, families={"chat-prod": "gpt-4o"}), "gpt-4o")
+    assert accepts_images(provider(AZURE, deployments={"x": "y"}, families={"x": "gpt-5-mini"}), "x")

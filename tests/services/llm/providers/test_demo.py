@@ -7,7 +7,7 @@ from pydantic_ai import Agent
 from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models import ModelRequestParameters
 
-from services.llm.providers.demo import PAUSE_S, DemoModel, demo_answer
+from services.llm.providers.demo import PAUSE_S, DemoModel, build_demo_answer
 from tests.support.clock import ManualClock, settle
 from tests.support.routed_requests import ask, piece_of
 
@@ -49,9 +49,9 @@ async def test_streamed_text_is_the_plain_text_word_by_word(clock: ManualClock) 
     assert "".join(pieces) == "I am "
     await clock.advance(60)
     response = await draining
-    assert "".join(pieces) == demo_answer(messages) == response.text
+    assert "".join(pieces) == build_demo_answer(messages) == response.text
     assert response.finish_reason == "stop"
-    assert response.usage.output_tokens == len(demo_answer(messages).split())
+    assert response.usage.output_tokens == len(build_demo_answer(messages).split())
 
 
 # (what was said so far, what is echoed)
@@ -77,7 +77,7 @@ ECHOES: list[tuple[list[ModelMessage], str | None]] = [
 @pytest.mark.parametrize(("messages", "echo"), ECHOES)
 def test_echo(messages: list[ModelMessage], echo: str | None) -> None:
     """The question is repeated, in bounds."""
-    text = demo_answer(messages)
+    text = build_demo_answer(messages)
     assert ("You wrote" in text) is (echo is not None)
     assert echo is None or echo in text
 
