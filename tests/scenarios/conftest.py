@@ -1,4 +1,4 @@
-"""The stage, set up and with the bot on it."""
+"""Fixtures of the whole bot against loopback servers."""
 
 import gc
 from collections.abc import AsyncIterator, Iterator
@@ -35,7 +35,7 @@ def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def empty_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BotHarness]:
-    """Telegram and the providers are there; the test starts the bot with `stage.start(...)`."""
+    """Telegram and the providers run; the test starts the bot with `stage.start(...)`."""
     monkeypatch.setattr(AiohttpSession, "close", close_at_once)
     async for stage in staged(tmp_path / "data"):
         yield stage

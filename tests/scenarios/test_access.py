@@ -8,7 +8,7 @@ FRIEND, STRANGER = 7, 8
 NOT_ALLOWED = "This bot is limited to selected users and groups. Please ask its operator for access."
 
 
-async def test_people_on_the_list_and_admins_are_let_in(empty_stage: BotHarness) -> None:
+async def test_access_list_admits_listed_users_and_admins(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(ALLOWED_USER_IDS=str(FRIEND))
     for person in (FRIEND, ADMIN):
@@ -19,14 +19,14 @@ async def test_people_on_the_list_and_admins_are_let_in(empty_stage: BotHarness)
 
 
 @pytest.mark.parametrize("said", ["/start", "/help", "/model", "/new", "/provider"])
-async def test_a_stranger_gets_no_command_either(empty_stage: BotHarness, said: str) -> None:
+async def test_access_list_rejects_commands_of_others(empty_stage: BotHarness, said: str) -> None:
     await empty_stage.start(ALLOWED_USER_IDS=str(FRIEND))
     empty_stage.says(said, STRANGER)
     assert (await empty_stage.reply(STRANGER)).text == NOT_ALLOWED
 
 
-async def test_in_a_group_a_stranger_gets_silence(empty_stage: BotHarness) -> None:
-    """Whoever is on the list is answered there; the buttons under that are not for strangers."""
+async def test_access_list_ignores_others_in_groups(empty_stage: BotHarness) -> None:
+    """Listed users are answered there; the buttons under the answer do not work for others."""
     stage = empty_stage
     await stage.start(ALLOWED_USER_IDS=str(FRIEND))
     stage.says("/ask Are you there?", GROUP, user_id=STRANGER)
@@ -38,8 +38,8 @@ async def test_in_a_group_a_stranger_gets_silence(empty_stage: BotHarness) -> No
     assert len(stage.first.requests) == 1
 
 
-async def test_everybody_in_a_group_on_the_list_is_let_in(empty_stage: BotHarness) -> None:
-    """In that group, and not in private nor in another."""
+async def test_access_list_admits_everyone_in_a_listed_group(empty_stage: BotHarness) -> None:
+    """In that group only, not in private or in another group."""
     stage = empty_stage
     await stage.start(ALLOWED_CHAT_IDS=str(GROUP))
     assert (await stage.asks("/ask Are you there?", GROUP, user_id=STRANGER)).text == FIRST
@@ -49,6 +49,6 @@ async def test_everybody_in_a_group_on_the_list_is_let_in(empty_stage: BotHarnes
     assert not stage.chat(-101).answers()
 
 
-async def test_without_a_list_everybody_is_welcome(stage: BotHarness) -> None:
+async def test_without_access_list_everyone_is_admitted(stage: BotHarness) -> None:
     assert (await stage.asks("Are you there?", STRANGER)).text == FIRST
     assert (await stage.asks("/ask And here?", GROUP, user_id=STRANGER)).text == FIRST

@@ -1,4 +1,4 @@
-"""Albums: several messages for Telegram, one for whoever sent them and for the bot."""
+"""Albums: several Telegram messages that form one message."""
 
 import asyncio
 from itertools import count
@@ -14,21 +14,21 @@ _numbers = count(1)
 
 
 def sends(stage: BotHarness, *parts: tuple[bytes, str], chat_id: int = PERSON, album: str | None = None) -> list[int]:
-    """A person sends an album: pictures, each with its caption; the ids of its messages come back."""
+    """Send an album of pictures with captions. Returns the ids of its messages."""
     extra = {"media_group_id": album or f"album-{next(_numbers)}"}
     return [stage.says(text, chat_id, user_id=PERSON, photo=photo, extra=extra).id for photo, text in parts]
 
 
 @pytest.fixture
 async def seeing(empty_stage: BotHarness) -> BotHarness:
-    """A stage whose first model sees pictures."""
+    """A bot whose first model has vision."""
     await empty_stage.start(A_FAMILIES='{"m": "gpt-4o"}')
     return empty_stage
 
 
 @pytest.mark.parametrize("captions", [("Compare them.", "", ""), ("", "Compare them.", ""), ("", "", "")])
-async def test_an_album_is_one_message(seeing: BotHarness, captions: tuple[str, ...]) -> None:
-    """All its pictures and its caption, wherever that is; one answer."""
+async def test_album_gets_one_answer(seeing: BotHarness, captions: tuple[str, ...]) -> None:
+    """All pictures and the caption, on whichever part it is."""
     sends(seeing, *zip((ONE, TWO, THREE), captions, strict=True))
     assert (await seeing.answer()).text == FIRST
     await seeing.quiet()
@@ -37,14 +37,14 @@ async def test_an_album_is_one_message(seeing: BotHarness, captions: tuple[str, 
     assert told(seeing.first.requests[0])[0][1].replace("<image_url>", "") == "".join(captions)
 
 
-async def test_each_picture_may_have_a_caption(seeing: BotHarness) -> None:
+async def test_album_keeps_a_caption_per_picture(seeing: BotHarness) -> None:
     sends(seeing, (ONE, "Before."), (TWO, "After."))
     await seeing.answer()
     assert told(seeing.first.requests[0])[0][1].startswith("Before.\n\nAfter.")
 
 
-async def test_an_album_keeps_its_place(seeing: BotHarness) -> None:
-    """What was sent after it is answered after it, though it was whole before."""
+async def test_album_keeps_its_place_in_the_queue(seeing: BotHarness) -> None:
+    """A later message is answered after it, although it was complete earlier."""
     seeing.says("One.")
     sends(seeing, (ONE, "Two."), (TWO, ""))
     seeing.says("Three.")
@@ -53,8 +53,8 @@ async def test_an_album_keeps_its_place(seeing: BotHarness) -> None:
     assert [text.partition("<")[0] for text in heard] == ["One.", "Two.", "Three."]
 
 
-async def test_an_album_in_two_batches(seeing: BotHarness) -> None:
-    """Telegram hands over what it has; the rest comes with the next poll."""
+async def test_album_split_over_two_polls_gets_one_answer(seeing: BotHarness) -> None:
+    """The rest arrives with the next poll."""
     sends(seeing, (ONE, "Compare them."), album="x")
     await seeing.until(lambda: not seeing.telegram.pending)
     await seeing.quiet(0.3)
@@ -64,7 +64,7 @@ async def test_an_album_in_two_batches(seeing: BotHarness) -> None:
     assert len(seeing.chat().answers()) == 1
 
 
-async def test_two_albums_are_two_messages(seeing: BotHarness) -> None:
+async def test_two_albums_get_two_answers(seeing: BotHarness) -> None:
     sends(seeing, (ONE, "The first."), album="x")
     sends(seeing, (TWO, "The second."), (THREE, ""), album="y")
     await seeing.until(lambda: len(seeing.chat().answers()) == 2)
@@ -72,10 +72,10 @@ async def test_two_albums_are_two_messages(seeing: BotHarness) -> None:
 
 
 @pytest.mark.parametrize("captions", [("@understudy_bot compare them", ""), ("", "/ask compare them")])
-async def test_in_a_group_an_album_is_for_the_bot_if_one_of_its_parts_is(
+async def test_group_album_is_answered_if_one_part_addresses_the_bot(
     seeing: BotHarness, captions: tuple[str, str]
 ) -> None:
-    """The answer hangs on that part, and sees the others too."""
+    """The answer replies to that part and includes the others."""
     ids = sends(seeing, *zip((ONE, TWO), captions, strict=True), chat_id=GROUP)
     message = await seeing.answer(GROUP)
     assert message.reply_to == next(id_ for id_, caption in zip(ids, captions, strict=True) if caption)
@@ -84,15 +84,15 @@ async def test_in_a_group_an_album_is_for_the_bot_if_one_of_its_parts_is(
     assert len(seeing.chat(GROUP).answers()) == 1
 
 
-async def test_in_a_group_an_album_for_others_is_none_of_the_bots_business(seeing: BotHarness) -> None:
+async def test_group_album_without_mention_is_ignored(seeing: BotHarness) -> None:
     sends(seeing, (ONE, "Look, Bob"), (TWO, ""), chat_id=GROUP)
     assert (await seeing.asks("/ask Are you there?", GROUP, user_id=PERSON)).text == FIRST
     assert len(seeing.chat(GROUP).answers()) == 1
     assert told(seeing.first.requests[0]) == [("user", "Ann: Are you there?")]
 
 
-async def test_an_album_with_something_unreadable_is_declined_once(seeing: BotHarness) -> None:
-    """An answer to the rest would look as if the bot had seen it all."""
+async def test_album_with_an_unsupported_part_is_declined_once(seeing: BotHarness) -> None:
+    """An answer to the rest would suggest that the bot saw all of it."""
     sends(seeing, (ONE, "What happens here?"), album="x")
     seeing.says("", extra={"media_group_id": "x", **VIDEO})
     assert (await seeing.reply()).text.startswith("This kind of message is not supported yet.")
@@ -101,7 +101,7 @@ async def test_an_album_with_something_unreadable_is_declined_once(seeing: BotHa
     assert not seeing.first.requests
 
 
-async def test_text_files_come_together_too(stage: BotHarness) -> None:
+async def test_album_of_text_files_gets_one_answer(stage: BotHarness) -> None:
     for name, text in (("a.txt", b"Ay."), ("b.txt", b"Bee.")):
         stage.says("Merge them." if name == "a.txt" else "", document=text, file_name=name,
                    extra={"media_group_id": "x"})  # fmt: skip
@@ -111,20 +111,20 @@ async def test_text_files_come_together_too(stage: BotHarness) -> None:
     )
 
 
-async def test_files_that_are_too_large_together(stage: BotHarness) -> None:
+async def test_album_over_the_size_limit_is_declined(stage: BotHarness) -> None:
     for name in ("a.txt", "b.txt"):
         stage.says("", document=b"x" * 150_000, file_name=name, extra={"media_group_id": "x"})
     assert (await stage.reply()).text == "This file is too large. Please send a smaller one."
 
 
-async def test_one_picture_that_telegram_does_not_give(seeing: BotHarness) -> None:
+async def test_album_with_a_failed_download_is_declined(seeing: BotHarness) -> None:
     seeing.telegram.fail("getFile", status=400, description="Bad Request: file is too big")
     sends(seeing, (ONE, "Compare them."), (TWO, ""))
     assert (await seeing.reply()).text.startswith("The file could not be downloaded")
     assert not seeing.first.requests
 
 
-async def test_a_stranger_is_turned_away_once(empty_stage: BotHarness) -> None:
+async def test_album_of_an_unlisted_user_is_declined_once(empty_stage: BotHarness) -> None:
     await empty_stage.start(ALLOWED_USER_IDS="8")
     sends(empty_stage, (ONE, "Compare them."), (TWO, ""), (THREE, ""))
     await empty_stage.reply()
@@ -132,7 +132,7 @@ async def test_a_stranger_is_turned_away_once(empty_stage: BotHarness) -> None:
     assert len(empty_stage.chat().answers()) == 1
 
 
-async def test_an_album_too_many_is_told_so_once(seeing: BotHarness) -> None:
+async def test_album_over_the_queue_limit_is_declined_once(seeing: BotHarness) -> None:
     more = asyncio.Event()
     seeing.first.script(gate(more, then=answer("At last.")))
     for number in range(21):

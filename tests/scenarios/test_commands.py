@@ -1,4 +1,4 @@
-"""The commands that everybody has."""
+"""Commands for everyone."""
 
 import pytest
 
@@ -11,25 +11,25 @@ If one AI provider stops responding, another one answers, so you can simply keep
 /new starts a new conversation, /model picks a model, /help lists everything else."""
 
 
-async def test_start(stage: BotHarness) -> None:
+async def test_start_greets_by_name(stage: BotHarness) -> None:
     stage.says("/start")
     assert (await stage.reply()).text == START
 
 
-async def test_start_by_a_link(stage: BotHarness) -> None:
-    """Links to a bot put a word behind the command."""
+async def test_start_with_a_payload_greets(stage: BotHarness) -> None:
+    """Links to a bot append a payload to the command."""
     stage.says("/start from-the-website")
     assert (await stage.reply()).text == START
 
 
-async def test_help(stage: BotHarness) -> None:
+async def test_help_lists_the_commands(stage: BotHarness) -> None:
     stage.says("/help")
     text = (await stage.reply()).text
     assert all(command in text for command in ("/new", "/model", "/stop", "/ask", "/usage", "Retry"))
     assert "/provider" not in text, "what admins can do is none of everybody's business"
 
 
-async def test_new_forgets_what_was_said(stage: BotHarness) -> None:
+async def test_new_starts_without_history(stage: BotHarness) -> None:
     await stage.asks("My name is Ann.")
     stage.says("/new")
     assert (await stage.reply()).text.startswith("Started a new conversation")
@@ -37,8 +37,8 @@ async def test_new_forgets_what_was_said(stage: BotHarness) -> None:
     assert told(stage.first.requests[-1]) == [("user", "What is my name?")]
 
 
-async def test_new_waits_for_its_turn(stage: BotHarness) -> None:
-    """What was sent before it is answered in the old conversation, what was sent after it in the new one."""
+async def test_new_runs_in_order(stage: BotHarness) -> None:
+    """Earlier messages are answered in the old conversation, later ones in the new."""
     stage.says("One.")
     stage.says("/new")
     stage.says("Two.")
@@ -50,8 +50,8 @@ async def test_new_waits_for_its_turn(stage: BotHarness) -> None:
 
 
 @pytest.mark.parametrize("command", ["/dance", "/provider", "/provider force b", "/audit"])
-async def test_an_unknown_command(stage: BotHarness, command: str) -> None:
-    """To a stranger `/provider` is one."""
+async def test_unknown_command_is_reported(stage: BotHarness, command: str) -> None:
+    """For non-operators `/provider` is one."""
     stage.says(command)
     assert (await stage.reply()).text == "Unknown command. /help lists the commands."
     assert not stage.first.requests
@@ -62,16 +62,16 @@ async def test_an_unknown_command(stage: BotHarness, command: str) -> None:
     [
         ("ru", "Здравствуйте, Ann!"),
         ("ru-RU", "Здравствуйте, Ann!"),
-        # One that there are no texts in.
+        # A language without texts.
         ("fi", "Hello, Ann!"),
     ],
 )
-async def test_the_bot_speaks_the_language_of_the_person(stage: BotHarness, language: str, expected: str) -> None:
+async def test_texts_use_the_language_of_the_user(stage: BotHarness, language: str, expected: str) -> None:
     stage.says("/start", language=language)
     assert (await stage.reply()).text.startswith(expected)
 
 
-async def test_the_model_is_told_whom_it_talks_to(stage: BotHarness) -> None:
+async def test_instructions_name_the_user(stage: BotHarness) -> None:
     await stage.asks("Привет!", language="ru")
     said = instructions(stage.first.requests[0])
     assert "This is a private chat with Ann." in said
@@ -79,12 +79,12 @@ async def test_the_model_is_told_whom_it_talks_to(stage: BotHarness) -> None:
     assert "Today is" in said
 
 
-async def test_buttons_speak_the_language_too(stage: BotHarness) -> None:
+async def test_buttons_use_the_language_of_the_user(stage: BotHarness) -> None:
     assert (await stage.asks("Привет!", language="ru")).labels == ["Повторить", "Повторить у другого"]
 
 
-async def test_the_commands_are_in_the_menus(stage: BotHarness) -> None:
-    """In groups there are more of them, and for their admins others; each in every language."""
+async def test_command_menus_are_published(stage: BotHarness) -> None:
+    """Groups have more commands, and their admins others; in each language."""
     calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 6 and found)
     assert calls
     assert [call.params.get("language_code") for call in calls] == [None, "ru"] * 3
@@ -97,8 +97,8 @@ async def test_the_commands_are_in_the_menus(stage: BotHarness) -> None:
     }
 
 
-async def test_a_server_that_knows_no_menu(empty_stage: BotHarness) -> None:
-    """Bot API servers differ; that is no reason not to start."""
+async def test_start_succeeds_without_command_menus(empty_stage: BotHarness) -> None:
+    """Bot API servers differ."""
     empty_stage.telegram.unknown_methods |= {"setMyCommands", "sendChatAction", "deleteWebhook"}
     await empty_stage.start()
     assert (await empty_stage.asks("Are you there?")).text == FIRST

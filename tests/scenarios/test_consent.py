@@ -12,16 +12,16 @@ AGREE, DECLINE = "Allow", "Keep local"
 
 @pytest.fixture
 async def asking(empty_stage: BotHarness) -> BotHarness:
-    """The first provider is down and local, the second is remote."""
+    """The first provider is local and down, the second is remote."""
     empty_stage.first.default = status(401)
     await empty_stage.start(REMOTE_CONSENT="ask", B_REMOTE="true")
-    # What the look around at the start asked for is a model list, and no message.
+    # The start-up probe requested a model list and sent no message.
     await empty_stage.until(lambda: empty_stage.second.other_requests)
     return empty_stage
 
 
-async def test_the_waiting_message_is_answered_on_yes(asking: BotHarness) -> None:
-    """Only the question comes first, and not one byte reaches the remote provider; then the message is answered."""
+async def test_consent_granted_answers_the_waiting_message(asking: BotHarness) -> None:
+    """Only the question is sent first, and not one byte reaches the remote provider."""
     connections = asking.second.connections
     asking.says("What is the capital of Peru?")
     question = await asking.seen(lambda message: AGREE in message.labels)
@@ -38,8 +38,8 @@ async def test_the_waiting_message_is_answered_on_yes(asking: BotHarness) -> Non
     assert SECOND in (await asking.asks("And of Chile?")).text
 
 
-async def test_a_second_yes_before_the_buttons_are_gone(asking: BotHarness) -> None:
-    """It is one message, and gets one answer."""
+async def test_consent_granted_twice_answers_once(asking: BotHarness) -> None:
+    """It is one message and gets one answer."""
     asking.says("What is the capital of Peru?")
     question = await asking.seen(lambda message: AGREE in message.labels)
     gone = asking.telegram.hold("editMessageText", 2)
@@ -52,8 +52,8 @@ async def test_a_second_yes_before_the_buttons_are_gone(asking: BotHarness) -> N
     assert len(asking.second.requests) == 1
 
 
-async def test_no_is_no(asking: BotHarness) -> None:
-    """After a refusal nothing leaves, whatever is chosen, forced or tried again; the next message asks anew."""
+async def test_consent_withheld_keeps_messages_local(asking: BotHarness) -> None:
+    """Nothing leaves, whatever is chosen, forced or retried; the next message asks again."""
     asking.says("Keep this between us, please.")
     question = await asking.seen(lambda message: AGREE in message.labels)
     asking.presses(question, DECLINE)
@@ -67,16 +67,16 @@ async def test_no_is_no(asking: BotHarness) -> None:
     assert not asking.second.requests
 
 
-async def test_a_local_provider_needs_no_question(asking: BotHarness) -> None:
-    """Where the operator's own machine answers, nobody is asked."""
+async def test_local_provider_answers_without_consent(asking: BotHarness) -> None:
+    """No question while a local provider answers."""
     asking.first.default = answer(FIRST)
 
     assert FIRST in (await asking.asks("Who is there?")).text
     assert not asking.second.requests
 
 
-async def test_in_a_group_its_admins_decide(asking: BotHarness) -> None:
-    """A member's yes changes nothing; an admin's answers the message."""
+async def test_group_admins_decide(asking: BotHarness) -> None:
+    """A member's press changes nothing."""
     asking.telegram.chat(GROUP).admin_ids = {ADMIN}
     asking.says("@understudy_bot who discovered radium?", chat_id=GROUP, chat_type="supergroup", user_id=5)
     question = await asking.seen(lambda message: AGREE in message.labels, GROUP)
@@ -88,8 +88,8 @@ async def test_in_a_group_its_admins_decide(asking: BotHarness) -> None:
     assert SECOND in (await asking.answer(GROUP)).text
 
 
-async def test_privacy_takes_it_back(asking: BotHarness) -> None:
-    """`/privacy` says what holds and changes it."""
+async def test_privacy_revokes_consent(asking: BotHarness) -> None:
+    """`/privacy` shows and changes the setting."""
     asking.says("What is the capital of Peru?")
     asking.presses(await asking.seen(lambda message: AGREE in message.labels), AGREE)
     await asking.answer()
@@ -106,8 +106,8 @@ async def test_privacy_takes_it_back(asking: BotHarness) -> None:
     assert len(asking.second.requests) == served
 
 
-async def test_an_unreadable_database_is_no_yes(asking: BotHarness) -> None:
-    """A message does not leave because the choice of its chat cannot be read."""
+async def test_database_failure_counts_as_no_consent(asking: BotHarness) -> None:
+    """A message does not leave because the preference cannot be read."""
     asking.says("What is the capital of Peru?")
     asking.presses(await asking.seen(lambda message: AGREE in message.labels), AGREE)
     await asking.answer()

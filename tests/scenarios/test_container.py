@@ -1,4 +1,4 @@
-"""What the image promises, as far as it can be tried without one: its health check, and a read-only file system."""
+"""Properties of the image that are testable without a container: health check and read-only file system."""
 
 import ast
 import asyncio
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 async def checked(**environment: str) -> tuple[int | None, str]:
-    """Run the health check as the Dockerfile has it: its exit code and what it says."""
+    """Run the health check as the Dockerfile does. Returns its exit code and output."""
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     (command,) = re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", dockerfile, re.MULTILINE)
     python, *arguments = json.loads(command)
@@ -33,25 +33,25 @@ async def checked(**environment: str) -> tuple[int | None, str]:
     return process.returncode, out.decode().strip()
 
 
-async def test_the_health_check_of_a_bot_that_lives_and_of_one_that_does_not(empty_stage: BotHarness) -> None:
+async def test_healthcheck_distinguishes_alive_from_dead(empty_stage: BotHarness) -> None:
     stage = empty_stage
     port = str(free_port())
     await stage.start(WEB_PORT=port)
-    # A proxy of the environment is for what leaves the machine.
+    # A proxy of the environment must not be used for loopback.
     alive = await checked(WEB_PORT=port, WEB_HOST="0.0.0.0", http_proxy="http://127.0.0.1:1")  # noqa: S104 - an input
     assert alive == (0, "/healthz answers 200")
     await stage.stop()
     assert await checked(WEB_PORT=port) == (1, "/healthz does not answer: ConnectionRefusedError")
 
 
-async def test_without_a_web_side_there_is_nobody_to_ask() -> None:
+async def test_healthcheck_without_web_port_succeeds() -> None:
     code, said = await checked()
     assert code == 0
     assert said.startswith("WEB_PORT is not set")
 
 
-async def test_an_event_loop_that_stands_still_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody listens, and nobody answers."""
+async def test_healthcheck_fails_on_a_blocked_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The port accepts connections, but no answer comes."""
     monkeypatch.setattr(healthcheck, "TIMEOUT_S", 0.2)
     writers: list[asyncio.StreamWriter] = []
     server = await asyncio.start_server(lambda _reader, writer: writers.append(writer), "127.0.0.1", 0)
@@ -62,8 +62,8 @@ async def test_an_event_loop_that_stands_still_is_not_well(monkeypatch: pytest.M
         writer.close()
 
 
-def test_the_health_check_imports_nothing_that_takes_long() -> None:
-    """It runs every half a minute."""
+def test_healthcheck_imports_only_the_standard_library() -> None:
+    """It runs every 30 seconds."""
     for path in (ROOT / "bot/__init__.py", ROOT / "bot/web/__init__.py", ROOT / "bot/web/healthcheck.py"):
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -72,8 +72,8 @@ def test_the_health_check_imports_nothing_that_takes_long() -> None:
         assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
 
 
-async def test_the_daemon_writes_nowhere_but_where_it_is_told_to(empty_stage: BotHarness, tmp_path: Path) -> None:
-    """Its working directory and its home are read-only; DATA_DIR and the directory for what passes are not."""
+async def test_daemon_writes_to_data_dir_and_tmp_only(empty_stage: BotHarness, tmp_path: Path) -> None:
+    """Working directory and home are read-only."""
     stage = empty_stage
     places = {name: tmp_path / name for name in ("cwd", "home", "data", "passing")}
     for place in places.values():
@@ -102,6 +102,6 @@ async def test_the_daemon_writes_nowhere_but_where_it_is_told_to(empty_stage: Bo
             process.kill()
             await process.communicate()
     assert process.returncode == 0, logged.decode()[-2000:]
-    # Root may write anywhere, so it is not enough that nothing failed.
+    # Root may write anywhere, so success alone proves nothing.
     assert [list(places[name].iterdir()) for name in ("cwd", "home", "passing")] == [[], [], []]
     assert sorted(path.name for path in places["data"].iterdir()) == ["inbox.db", "inbox.lock", "understudy.db"]

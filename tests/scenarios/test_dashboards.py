@@ -1,4 +1,4 @@
-"""The dashboard and the alerts against what a running bot really shows."""
+"""The dashboard and the alerts against the metrics of a running bot."""
 
 import json
 import re
@@ -17,11 +17,11 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 OPERATIONS = DEPLOY.parent / "docs/operations.md"
 WORD = "a-long-random-word"
 OF_PROMETHEUS = {"up"}
-"""Made by Prometheus itself, like the labels job and instance."""
+"""Provided by Prometheus itself, like the labels job and instance."""
 
 
 def expressions() -> list[str]:
-    """Everything that the dashboard and the alerts ask for."""
+    """Every expression of the dashboard and the alerts."""
     dashboard = json.loads((DEPLOY / "grafana/understudy.json").read_text(encoding="utf-8"))
     found = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
     queries = [each["query"]["query"] for each in dashboard["templating"]["list"] if each["type"] == "query"]
@@ -30,8 +30,8 @@ def expressions() -> list[str]:
     return [*found, *(rule["expr"] for group in rules["groups"] for rule in group["rules"])]
 
 
-async def test_every_metric_and_label_that_is_asked_for_is_there(empty_stage: BotHarness) -> None:
-    """After a failover, so that every kind of line has had its chance to appear; and the docs explain all of ours."""
+async def test_dashboards_and_alerts_use_existing_metrics(empty_stage: BotHarness) -> None:
+    """After a failover, so that every series exists; the docs explain all of them."""
     stage = empty_stage
     port = free_port()
     await stage.start(WEB_PORT=str(port), WEB_TOKEN=WORD)
@@ -62,6 +62,6 @@ async def test_every_metric_and_label_that_is_asked_for_is_there(empty_stage: Bo
         ("histogram_quantile(0.95, sum(rate(x_bucket[$__rate_interval])))", {"x_bucket"}, set()),
     ],
 )
-def test_what_an_expression_asks_for(expression: str, names: set[str], labels: set[str]) -> None:
-    """The test above is as good as this."""
+def test_promql_parser_finds_metrics_and_labels(expression: str, names: set[str], labels: set[str]) -> None:
+    """The test above depends on it."""
     assert asked_for(expression) == (names, labels)

@@ -1,4 +1,4 @@
-"""Messages that cannot be handled: tried again, then kept for those who run the bot."""
+"""Dead letters: messages that failed repeatedly, kept for the operators."""
 
 import math
 import re
@@ -14,7 +14,7 @@ SORRY = "Something went wrong on our side. The error has been logged. Please try
 
 
 class Trouble:
-    """Makes `/new` fail so many times."""
+    """Makes `/new` fail a number of times."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.times = 0
@@ -37,18 +37,18 @@ def trouble(monkeypatch: pytest.MonkeyPatch) -> Trouble:
 
 
 async def number_of_the_letter(stage: BotHarness) -> int:
-    """Its number, once it is in the list."""
+    """Return the number of the dead letter once it is listed."""
     while True:
         stage.says("/dead", ADMIN)
-        # A notice that something was given up may come first.
+        # The notice of a dead letter may come first.
         listed = await stage.seen(lambda said: said.text.startswith(("Dead letters", "There are no dead")), ADMIN)
         found = re.search(r"^(\d+)\. ", listed.text, re.MULTILINE)
         if found is not None:
             return int(found[1])
 
 
-async def test_a_fault_that_passes_is_not_noticed(stage: BotHarness, trouble: Trouble) -> None:
-    """The third try answers, and nobody hears of the two before it."""
+async def test_transient_failure_is_retried_silently(stage: BotHarness, trouble: Trouble) -> None:
+    """The third attempt answers."""
     trouble.left = 2
     stage.says("/new")
     assert (await stage.reply()).text.startswith("Started a new conversation")
@@ -56,8 +56,8 @@ async def test_a_fault_that_passes_is_not_noticed(stage: BotHarness, trouble: Tr
     assert not stage.chat(ADMIN).texts()
 
 
-async def test_a_message_that_fails_again_and_again(stage: BotHarness, trouble: Trouble) -> None:
-    """Its sender is told once, what waits behind it is answered, admins are told, and can do it again or drop it."""
+async def test_repeated_failure_becomes_a_dead_letter(stage: BotHarness, trouble: Trouble) -> None:
+    """The sender is told once, later messages are answered, operators are notified and can replay or drop it."""
     stage.says("/new")
     assert (await stage.reply()).text == SORRY
     assert (await stage.asks("Are you there?")).text == FIRST
@@ -79,7 +79,7 @@ async def test_a_message_that_fails_again_and_again(stage: BotHarness, trouble: 
     assert [(entry.action, entry.actor_id) for entry in audit] == [("dead.replay", ADMIN)]
 
 
-async def test_a_replay_that_fails_comes_back(stage: BotHarness, trouble: Trouble) -> None:
+async def test_failed_replay_becomes_a_dead_letter_again(stage: BotHarness, trouble: Trouble) -> None:
     stage.says("/new")
     await stage.reply()
     for times in (1, 2):
@@ -96,7 +96,7 @@ async def test_a_replay_that_fails_comes_back(stage: BotHarness, trouble: Troubl
 
 
 @pytest.mark.parametrize("chat_id", [PERSON, GROUP])
-async def test_nobody_else_knows_the_command(stage: BotHarness, chat_id: int) -> None:
+async def test_dead_is_unknown_to_non_operators(stage: BotHarness, chat_id: int) -> None:
     stage.says("/dead", chat_id, user_id=PERSON)
     if chat_id == PERSON:
         assert (await stage.reply()).text.startswith("Unknown command")

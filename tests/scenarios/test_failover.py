@@ -1,4 +1,4 @@
-"""The bot's promise: whoever falls silent, somebody else answers before the audience has noticed."""
+"""Failover from the user's point of view."""
 
 import time
 
@@ -24,7 +24,7 @@ from tests.support.fake_llm.server import (
 )
 
 DEADLINE_S = 3.0
-"""The first provider has half a second to its first output; the rest is room for a slow machine."""
+"""The first provider has half a second until its first output; the rest is room for a slow machine."""
 
 FAULTS = {
     "fails": status(500),
@@ -44,8 +44,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-async def test_the_second_answers_when_the_first_does_not(empty_stage: BotHarness, fault: Behaviour) -> None:
-    """In time, and as if nothing had happened; and the first is asked no more."""
+async def test_failover_to_the_second_provider(empty_stage: BotHarness, fault: Behaviour) -> None:
+    """In time and without a trace for the user; the first is not asked again."""
     stage = empty_stage
     stage.first.default = fault
     await stage.start(A_FIRST_TOKEN_TIMEOUT="0.5")
@@ -60,7 +60,7 @@ async def test_the_second_answers_when_the_first_does_not(empty_stage: BotHarnes
     assert len(stage.second.requests) == 3
 
 
-async def test_the_second_answers_when_the_first_refuses_the_connection(empty_stage: BotHarness) -> None:
+async def test_failover_on_refused_connection(empty_stage: BotHarness) -> None:
     with refusing_url() as url:
         await empty_stage.start(A_BASE_URL=url)
         assert (await empty_stage.asks("Are you there?")).text == SECOND
@@ -68,19 +68,18 @@ async def test_the_second_answers_when_the_first_refuses_the_connection(empty_st
     assert len(empty_stage.events("provider.failed")) == 1
 
 
-async def test_the_second_answers_when_the_name_of_the_first_does_not_resolve(empty_stage: BotHarness) -> None:
+async def test_failover_on_unresolvable_host(empty_stage: BotHarness) -> None:
     await empty_stage.start(A_BASE_URL=NO_SUCH_HOST_URL)
     assert (await empty_stage.asks("Are you there?")).text == SECOND
 
 
-async def test_a_single_hiccup_moves_nobody(stage: BotHarness) -> None:
-    """One 500 is tried again on the same provider."""
+async def test_single_500_is_retried_on_the_same_provider(stage: BotHarness) -> None:
     stage.first.script(status(500))
     assert (await stage.asks("Are you there?")).text == FIRST
     assert not stage.second.requests
 
 
-async def test_the_first_is_asked_again_when_its_cooldown_has_ended(empty_stage: BotHarness) -> None:
+async def test_first_provider_returns_after_its_cooldown(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(PROVIDER_COOLDOWN="0.5")
     stage.first.script(status(500), status(500))
@@ -90,7 +89,7 @@ async def test_the_first_is_asked_again_when_its_cooldown_has_ended(empty_stage:
     assert (await stage.asks("Still?")).text == FIRST
 
 
-async def test_who_steps_in_knows_the_conversation(stage: BotHarness) -> None:
+async def test_failover_keeps_the_history(stage: BotHarness) -> None:
     await stage.asks("My name is Ann.")
     stage.first.default = status(503)
     await stage.asks("What is my name?")
@@ -101,8 +100,8 @@ async def test_who_steps_in_knows_the_conversation(stage: BotHarness) -> None:
     ]
 
 
-async def test_an_answer_that_breaks_off_is_kept_and_nobody_else_goes_on_with_it(stage: BotHarness) -> None:
-    """Half an answer with a whole one glued on would be worse than half an answer."""
+async def test_interrupted_answer_is_kept_without_failover(stage: BotHarness) -> None:
+    """Half an answer with a whole one appended would be worse than half an answer."""
     stage.first.script(cut(after_pieces=3))
     message = await stage.asks("Are you there?")
     kept, _, mark = message.text.partition("\n\n")
@@ -113,8 +112,8 @@ async def test_an_answer_that_breaks_off_is_kept_and_nobody_else_goes_on_with_it
     assert told(stage.second.requests[-1])[:2] == [("user", "Are you there?"), ("assistant", kept)]
 
 
-async def test_when_nobody_answers_there_is_one_friendly_line(stage: BotHarness) -> None:
-    """Retry asks the same message again, once somebody is back."""
+async def test_all_providers_failed_sends_one_line(stage: BotHarness) -> None:
+    """Retry asks the same message again once a provider is back."""
     stage.first.default = stage.second.default = status(503)
     question = stage.says("What is the answer?")
     failed = await stage.answer()

@@ -1,4 +1,4 @@
-"""Groups: when the bot speaks, and what it knows."""
+"""Groups: when the bot answers, and what it knows."""
 
 import asyncio
 
@@ -13,31 +13,31 @@ ANN, BOB = 7, 8
 @pytest.mark.parametrize(
     ("said", "heard"),
     [
-        # Mentioned at the beginning, with and without what people put behind a name.
+        # Mentioned at the start, with and without punctuation.
         ("@understudy_bot what time is it?", "what time is it?"),
         ("@understudy_bot, what time is it?", "what time is it?"),
         ("@Understudy_Bot what time is it?", "what time is it?"),
         # At the end.
         ("What time is it @understudy_bot", "What time is it"),
-        # Within a sentence the name belongs to it.
+        # Within a sentence the name stays part of the text.
         ("Hey @understudy_bot what time is it?", "Hey @understudy_bot what time is it?"),
-        # Behind characters that are two units long for Telegram.
+        # After characters of two UTF-16 units.
         ("👋🏽 @understudy_bot hi", "👋🏽 @understudy_bot hi"),
-        # Another bot's name begins like ours.
+        # Another bot's username starts with ours.
         ("@understudy_bot2 or @understudy_bot", "@understudy_bot2 or"),
-        # By command, also one meant for this very bot.
+        # By command, also one addressed to this bot.
         ("/ask what time is it?", "what time is it?"),
         ("/ask@understudy_bot what time is it?", "what time is it?"),
     ],
 )
-async def test_the_bot_answers_when_it_is_spoken_to(stage: BotHarness, said: str, heard: str) -> None:
+async def test_group_mention_is_answered(stage: BotHarness, said: str, heard: str) -> None:
     question = stage.says(said, GROUP, user_id=ANN)
     message = await stage.answer(GROUP)
     assert (message.text, message.reply_to, message.labels) == (FIRST, question.id, [RETRY, ELSEWHERE])
     assert told(stage.first.requests[0]) == [("user", f"Ann: {heard}")]
 
 
-async def test_a_reply_to_the_bot_is_for_the_bot(stage: BotHarness) -> None:
+async def test_group_reply_to_the_bot_is_answered(stage: BotHarness) -> None:
     message = await stage.asks("/ask What time is it?", GROUP, user_id=ANN)
     await stage.asks("And in Tokyo?", GROUP, user_id=BOB, name="Bob", reply_to=message)
     assert told(stage.first.requests[1]) == [
@@ -47,7 +47,7 @@ async def test_a_reply_to_the_bot_is_for_the_bot(stage: BotHarness) -> None:
     ]
 
 
-async def test_a_mention_by_name_of_a_bot_without_a_username_in_the_text(stage: BotHarness) -> None:
+async def test_group_text_mention_is_answered(stage: BotHarness) -> None:
     marks = [{"type": "text_mention", "offset": 0, "length": 10, "user": stage.telegram._bot_object()}]
     await stage.asks("Understudy what time is it?", GROUP, user_id=ANN, entities=marks)
     assert told(stage.first.requests[0]) == [("user", "Ann: what time is it?")]
@@ -56,33 +56,33 @@ async def test_a_mention_by_name_of_a_bot_without_a_username_in_the_text(stage: 
 @pytest.mark.parametrize(
     "said",
     [
-        # People talk to each other,
+        # Messages to everyone,
         "What time is it?",
-        # to somebody else,
+        # to another user,
         "@somebody_else what time is it?",
         # to another bot.
         "/ask@another_bot what time is it?",
         "/dance",
-        # An address is no mention.
+        # An email address is not a mention.
         "mail me at ann@understudy_bot.example",
     ],
 )
-async def test_otherwise_it_is_silent(stage: BotHarness, said: str) -> None:
+async def test_group_message_without_mention_is_ignored(stage: BotHarness, said: str) -> None:
     stage.says(said, GROUP, user_id=ANN)
     assert (await stage.asks("/ask Are you there?", GROUP, user_id=ANN)).text == FIRST
     assert len(stage.chat(GROUP).answers()) == 1
     assert told(stage.first.requests[0]) == [("user", "Ann: Are you there?")]
 
 
-async def test_a_reply_to_somebody_else_is_not_for_the_bot(stage: BotHarness) -> None:
+async def test_group_reply_to_another_user_is_ignored(stage: BotHarness) -> None:
     said = stage.says("What time is it?", GROUP, user_id=BOB, name="Bob")
     stage.says("Late.", GROUP, user_id=ANN, reply_to=said)
     await stage.asks("/ask Are you there?", GROUP, user_id=ANN)
     assert len(stage.chat(GROUP).answers()) == 1
 
 
-async def test_service_messages_are_nothing_to_answer(stage: BotHarness) -> None:
-    """Not even in reply to the bot, where Telegram puts a pinned message."""
+async def test_group_service_messages_are_ignored(stage: BotHarness) -> None:
+    """Also when they reply to the bot, as a pinned message does."""
     message = await stage.asks("/ask Are you there?", GROUP, user_id=ANN)
     for extra in (
         {"pinned_message": {"message_id": message.id, "date": 0, "chat": {"id": GROUP, "type": "supergroup"}}},
@@ -95,8 +95,8 @@ async def test_service_messages_are_nothing_to_answer(stage: BotHarness) -> None
     assert not stage.chat(ANN).answers()
 
 
-async def test_the_bot_is_pointed_at_what_somebody_said(stage: BotHarness) -> None:
-    """A mention in reply to another's message is about that message, even if it says nothing else."""
+async def test_group_mention_in_a_reply_includes_the_quoted_text(stage: BotHarness) -> None:
+    """Even if the mention says nothing else."""
     said = stage.says("The moon is made of cheese.", GROUP, user_id=BOB, name="Bob")
     for text in ("@understudy_bot", "/ask", "@understudy_bot is that so?"):
         await stage.asks(text, GROUP, user_id=ANN, reply_to=said)
@@ -105,7 +105,7 @@ async def test_the_bot_is_pointed_at_what_somebody_said(stage: BotHarness) -> No
     assert heard[2].endswith("Ann: is that so?")
 
 
-async def test_the_bot_is_pointed_at_a_picture(empty_stage: BotHarness) -> None:
+async def test_group_mention_in_a_reply_includes_the_picture(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(A_FAMILIES='{"m": "gpt-4o"}')
     shown = stage.says("", GROUP, user_id=BOB, photo=b"\xff\xd8\xff\xe0 a picture")
@@ -120,15 +120,15 @@ async def test_the_bot_is_pointed_at_a_picture(empty_stage: BotHarness) -> None:
         ("/ask", "Add your question after the command: /ask why is the sky blue?"),
     ],
 )
-async def test_called_without_a_question(stage: BotHarness, said: str, hint: str) -> None:
+async def test_group_mention_without_a_question_asks_for_one(stage: BotHarness, said: str, hint: str) -> None:
     question = stage.says(said, GROUP, user_id=ANN)
     message = await stage.reply(GROUP)
     assert (message.text, message.reply_to) == (hint, question.id)
     assert not stage.first.requests
 
 
-async def test_a_group_knows_nothing_of_the_private_chat(stage: BotHarness) -> None:
-    """Nor the other way round; and the model is told where it is."""
+async def test_group_and_private_chat_are_separate(stage: BotHarness) -> None:
+    """In both directions; the instructions name the place."""
     await stage.asks("My secret is 1234.", ANN)
     await stage.asks("/ask What do you know?", GROUP, user_id=ANN)
     await stage.asks("What did I ask?", ANN)
@@ -140,14 +140,14 @@ async def test_a_group_knows_nothing_of_the_private_chat(stage: BotHarness) -> N
     assert "private chat with Ann" in instructions(private)
 
 
-async def test_a_channel_and_an_anonymous_admin_speak_under_their_own_name(stage: BotHarness) -> None:
+async def test_group_names_channels_and_anonymous_admins(stage: BotHarness) -> None:
     channel = {"id": -200, "type": "channel", "title": "The News"}
     await stage.asks("/ask What is new?", GROUP, user_id=777000, extra={"sender_chat": channel})
     assert told(stage.first.requests[0]) == [("user", "The News: What is new?")]
 
 
-async def test_what_people_say_to_each_other_does_not_queue(stage: BotHarness) -> None:
-    """While a long answer is made a lively group says more than twenty things, none of them to the bot."""
+async def test_group_chatter_does_not_fill_the_queue(stage: BotHarness) -> None:
+    """More than twenty messages that are not for the bot, during a long answer."""
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("Done.")))
     question = stage.says("/ask Tell me something long.", GROUP, user_id=ANN)
@@ -162,7 +162,7 @@ async def test_what_people_say_to_each_other_does_not_queue(stage: BotHarness) -
     assert len(stage.chat(GROUP).answers()) == 2
 
 
-async def test_retry_in_a_group_hangs_on_the_question_too(stage: BotHarness) -> None:
+async def test_group_retry_replies_to_the_question(stage: BotHarness) -> None:
     question = stage.says("/ask Are you there?", GROUP, user_id=ANN)
     message = await stage.answer(GROUP)
     stage.presses(message, RETRY, BOB)
@@ -170,8 +170,8 @@ async def test_retry_in_a_group_hangs_on_the_question_too(stage: BotHarness) -> 
     assert told(stage.first.requests[1]) == [("user", "Ann: Are you there?")]
 
 
-async def test_a_group_that_became_a_supergroup_under_the_answer(stage: BotHarness) -> None:
-    """The answer follows to the new id."""
+async def test_group_migration_during_an_answer(stage: BotHarness) -> None:
+    """The answer follows to the new chat id."""
     stage.telegram.fail(
         "sendMessage", status=400, description="Bad Request: group chat was upgraded to a supergroup chat",
         migrate_to=-1001, chat_id=GROUP,

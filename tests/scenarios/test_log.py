@@ -1,4 +1,4 @@
-"""The log: no words of anybody, no token, no key. Every scenario is searched for them; these are the tempting ones."""
+"""The log contains no message text, no token and no key. Every scenario is checked for that; these are the likely leaks."""
 
 import logging
 
@@ -11,7 +11,7 @@ from tests.support.fake_llm.server import status
 SECRET_TALK = "My cat is called Schnurrdiburr."
 
 
-async def test_a_provider_that_repeats_the_prompt_in_its_error(stage: BotHarness) -> None:
+async def test_log_hides_a_prompt_quoted_by_a_provider(stage: BotHarness) -> None:
     body = {"error": {"message": f"cannot parse: {SECRET_TALK}", "type": "server_error", "code": None}}
     stage.first.default = status(503, body)
     assert (await stage.asks(SECRET_TALK)).text == SECOND
@@ -23,7 +23,7 @@ async def test_a_provider_that_repeats_the_prompt_in_its_error(stage: BotHarness
     assert "Schnurrdiburr" not in stage.log
 
 
-async def test_a_provider_that_repeats_the_key_in_its_error(stage: BotHarness) -> None:
+async def test_log_hides_a_key_quoted_by_a_provider(stage: BotHarness) -> None:
     message = f"Incorrect API key provided: {KEYS['A_API_KEY']}"
     stage.first.default = status(401, {"error": {"message": message, "type": "auth", "code": "invalid_api_key"}})
     assert (await stage.asks(SECRET_TALK)).text == SECOND
@@ -33,8 +33,8 @@ async def test_a_provider_that_repeats_the_key_in_its_error(stage: BotHarness) -
 
 
 @pytest.mark.usefixtures("short_retries")
-async def test_a_handler_that_fails(stage: BotHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The person is told, the operator gets the traceback, and neither gets what was said."""
+async def test_log_has_the_traceback_of_a_failed_handler(stage: BotHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without message texts; the user is told."""
 
     async def broken(*_: object) -> None:
         raise ValueError("out of tune")
@@ -49,8 +49,8 @@ async def test_a_handler_that_fails(stage: BotHarness, monkeypatch: pytest.Monke
     assert "Schnurrdiburr" not in stage.log
 
 
-async def test_telegram_s_library_warns_without_the_token(stage: BotHarness) -> None:
-    """The token is in the path of every URL, and of every file."""
+async def test_log_hides_the_token_in_library_warnings(stage: BotHarness) -> None:
+    """The token is part of every URL."""
     stage.telegram.drop("getUpdates", executed=False)
     await stage.asks(SECRET_TALK)
     stage.telegram.drop("sendMessage", 2, executed=False)
@@ -60,8 +60,7 @@ async def test_telegram_s_library_warns_without_the_token(stage: BotHarness) -> 
     assert "loopback-token" not in stage.log
 
 
-async def test_the_log_tells_what_happened(stage: BotHarness) -> None:
-    """Who answered, how it ended, in which conversation."""
+async def test_log_names_provider_phase_and_conversation(stage: BotHarness) -> None:
     stage.first.default = status(503)
     await stage.asks(SECRET_TALK)
     ended = stage.events("turn.ended")[0]

@@ -1,4 +1,4 @@
-"""What comes besides text."""
+"""Photos, documents and other media."""
 
 import base64
 from typing import Any
@@ -21,37 +21,37 @@ POLL = {
 
 @pytest.fixture
 async def seeing(empty_stage: BotHarness) -> BotHarness:
-    """A stage whose first model sees pictures, and whose second does not."""
+    """A bot whose first model has vision and whose second has not."""
     await empty_stage.start(A_FAMILIES='{"m": "gpt-4o"}')
     return empty_stage
 
 
-async def test_a_photo_reaches_a_model_that_sees(seeing: BotHarness) -> None:
+async def test_photo_reaches_a_vision_model(seeing: BotHarness) -> None:
     message = await seeing.asks("What is this?", photo=PICTURE)
     assert message.text == FIRST
     assert images(seeing.first) == [PICTURE]
     assert told(seeing.first.requests[0])[-1][1].startswith("What is this?")
 
 
-async def test_a_photo_without_a_word(seeing: BotHarness) -> None:
+async def test_photo_without_caption_is_answered(seeing: BotHarness) -> None:
     seeing.says("", photo=PICTURE)
     assert (await seeing.answer()).text == FIRST
     assert images(seeing.first) == [PICTURE]
 
 
-async def test_a_picture_sent_as_a_file(seeing: BotHarness) -> None:
+async def test_picture_sent_as_document_is_answered(seeing: BotHarness) -> None:
     await seeing.asks("What is this?", document=PICTURE, file_name="a.png", media_type="image/png")
     assert images(seeing.first) == [PICTURE]
 
 
-async def test_the_picture_is_still_there_in_the_next_turn(seeing: BotHarness) -> None:
+async def test_picture_stays_in_the_history(seeing: BotHarness) -> None:
     await seeing.asks("What is this?", photo=PICTURE)
     await seeing.asks("Are you sure?")
     assert base64.b64encode(PICTURE).decode() in str(seeing.first.requests[1].json["messages"][1])
 
 
-async def test_a_photo_goes_to_who_sees_it(empty_stage: BotHarness) -> None:
-    """Though the other is asked first otherwise."""
+async def test_photo_prefers_a_vision_model(empty_stage: BotHarness) -> None:
+    """Although the other provider is first in the order."""
     await empty_stage.start(B_FAMILIES='{"n": "gpt-4o"}', A_FAMILIES='{"m": "gpt-3.5-turbo"}')
     assert (await empty_stage.asks("What is this?", photo=PICTURE)).text == SECOND
     assert images(empty_stage.second) == [PICTURE]
@@ -60,7 +60,7 @@ async def test_a_photo_goes_to_who_sees_it(empty_stage: BotHarness) -> None:
     assert (await empty_stage.asks("Hello")).text == FIRST
 
 
-async def test_when_nobody_sees_it_the_person_is_told(empty_stage: BotHarness) -> None:
+async def test_photo_without_vision_model_is_reported(empty_stage: BotHarness) -> None:
     blind = '{"m": "gpt-3.5-turbo"}'
     await empty_stage.start(AVAILABLE_PROVIDERS='{"a": ["m"]}', A_FAMILIES=blind)
     message = await empty_stage.asks("What is this?", photo=PICTURE)
@@ -77,12 +77,12 @@ async def test_when_nobody_sees_it_the_person_is_told(empty_stage: BotHarness) -
                                   "is_video": False}}, CANNOT_READ, id="sticker"),
         pytest.param({"location": LOCATION}, CANNOT_READ, id="location"),
         pytest.param({"poll": POLL}, CANNOT_READ, id="poll"),
-        # As a server of another version tells of it, which the library cannot read.
+        # As a server of another version sends it, which the library cannot parse.
         pytest.param({"poll": {"id": "1", "question": "Tea?"}}, CANNOT_READ, id="unreadable poll"),
         pytest.param({"dice": {"emoji": "🎲", "value": 6}}, CANNOT_READ, id="dice"),
         pytest.param({"contact": {"phone_number": "1", "first_name": "Bob"}}, CANNOT_READ, id="contact"),
         pytest.param({"video": {**FILE, "width": 1, "height": 1, "duration": 1}}, CANNOT_READ, id="video"),
-        # What nobody has heard of yet.
+        # A kind that does not exist yet.
         pytest.param({"hologram": {**FILE, "depth": 3}}, CANNOT_READ, id="unknown kind"),
         pytest.param({"voice": {**FILE, "duration": 1}}, CANNOT_HEAR, id="voice"),
         pytest.param({"audio": {**FILE, "duration": 1}}, CANNOT_HEAR, id="audio"),
@@ -95,16 +95,16 @@ async def test_when_nobody_sees_it_the_person_is_told(empty_stage: BotHarness) -
                      TOO_LARGE, id="large picture"),
     ],
 )  # fmt: skip
-async def test_what_no_answer_can_be_made_of(stage: BotHarness, extra: dict[str, Any], said: str) -> None:
-    """Told in a friendly line; the conversation goes on."""
+async def test_unsupported_media_is_declined(stage: BotHarness, extra: dict[str, Any], said: str) -> None:
+    """The conversation goes on."""
     stage.says("", extra=extra)
     assert (await stage.reply()).text == said
     assert not stage.first.requests
     assert (await stage.asks("Never mind.")).text == FIRST
 
 
-async def test_a_caption_does_not_make_a_video_readable(stage: BotHarness) -> None:
-    """An answer that knows only the caption would look as if the bot had seen it."""
+async def test_video_with_caption_is_declined(stage: BotHarness) -> None:
+    """An answer to the caption alone would suggest that the bot saw the video."""
     video = {**FILE, "width": 1, "height": 1, "duration": 1}
     stage.says("", extra={"video": video, "caption": "What happens here?"})
     assert (await stage.reply()).text == CANNOT_READ
@@ -114,26 +114,26 @@ async def test_a_caption_does_not_make_a_video_readable(stage: BotHarness) -> No
     ("name", "media_type"),
     [
         ("notes.txt", "text/plain"),
-        # Known by its type alone, and by its name alone.
+        # Recognised by the type alone, and by the name alone.
         ("notes", "application/json"),
         ("notes.py", "application/octet-stream"),
     ],
 )
-async def test_a_text_file_is_read(stage: BotHarness, name: str, media_type: str) -> None:
+async def test_text_file_reaches_the_model(stage: BotHarness, name: str, media_type: str) -> None:
     await stage.asks("Sum it up.", document="Grüße aus der Datei".encode(), file_name=name, media_type=media_type)
     assert told(stage.first.requests[0]) == [
         ("user", f"Sum it up.\n\n[The file {name}:]\nGrüße aus der Datei\n[End of the file]")
     ]
 
 
-async def test_a_text_file_that_is_none(stage: BotHarness) -> None:
-    """Bytes that are no UTF-8 spoil nothing."""
+async def test_binary_text_file_is_decoded_leniently(stage: BotHarness) -> None:
+    """Bytes that are not UTF-8 are replaced."""
     await stage.asks("Sum it up.", document=b"caf\xe9 \x00\xff", file_name="a.txt")
     assert "caf\N{REPLACEMENT CHARACTER}" in told(stage.first.requests[0])[0][1]
 
 
 @pytest.mark.parametrize("method", ["getFile", "download"])
-async def test_a_file_that_telegram_does_not_give(seeing: BotHarness, method: str) -> None:
+async def test_failed_download_is_reported(seeing: BotHarness, method: str) -> None:
     if method == "getFile":
         seeing.telegram.fail("getFile", status=400, description="Bad Request: file is too big")
         seeing.says("What is this?", photo=PICTURE)

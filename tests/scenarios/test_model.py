@@ -1,4 +1,4 @@
-"""`/model`: choosing who answers."""
+"""`/model`: choosing provider and model."""
 
 import json
 
@@ -17,7 +17,7 @@ async def picker(stage: BotHarness, chat_id: int = PERSON, **more: int) -> Messa
     return await stage.reply(chat_id)
 
 
-async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: BotHarness) -> None:
+async def test_model_from_the_live_catalog_is_used(stage: BotHarness) -> None:
     message = await picker(stage)
     assert message.text == "Which model should answer?\nCurrent: automatic (the first available provider)"
     assert message.labels == ["Automatic", "a", "b", "Show who answered"]
@@ -31,7 +31,7 @@ async def test_a_model_of_the_live_catalogue_is_used_from_then_on(stage: BotHarn
     assert (await picker(stage)).text == "Which model should answer?\nCurrent: a · m2"
 
 
-async def test_the_choice_comes_before_the_order_and_falls_back_to_it(stage: BotHarness) -> None:
+async def test_model_choice_comes_first_and_falls_back(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "b")
     await stage.until(lambda: "n" in message.labels)
@@ -43,7 +43,7 @@ async def test_the_choice_comes_before_the_order_and_falls_back_to_it(stage: Bot
     assert stage.first.requests[-1].model == "m"
 
 
-async def test_back_to_automatic(stage: BotHarness) -> None:
+async def test_model_choice_can_be_reset(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "b")
     await stage.until(lambda: "n" in message.labels)
@@ -56,7 +56,7 @@ async def test_back_to_automatic(stage: BotHarness) -> None:
     assert (await stage.asks("Are you there?")).text == FIRST
 
 
-async def test_back_to_the_providers(stage: BotHarness) -> None:
+async def test_model_picker_goes_back(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "b")
     await stage.until(lambda: "Back" in message.labels)
@@ -64,14 +64,14 @@ async def test_back_to_the_providers(stage: BotHarness) -> None:
     await stage.until(lambda: message.labels == ["Automatic", "a", "b", "Show who answered"])
 
 
-async def test_a_provider_that_does_not_answer_offers_what_is_configured(stage: BotHarness) -> None:
+async def test_model_picker_without_catalog_offers_configured_models(stage: BotHarness) -> None:
     await stage.first.stop()
     message = await picker(stage)
     stage.presses(message, "a")
     await stage.until(lambda: message.labels == ["m", "Back"])
 
 
-async def test_a_model_that_is_gone_from_the_list(stage: BotHarness) -> None:
+async def test_model_picker_rejects_a_stale_entry(stage: BotHarness) -> None:
     message = await picker(stage)
     stage.presses(message, "a")
     await stage.until(lambda: "m2" in message.labels)
@@ -81,7 +81,7 @@ async def test_a_model_that_is_gone_from_the_list(stage: BotHarness) -> None:
 
 
 @pytest.mark.parametrize("button", ["Automatic", "a"])
-async def test_in_a_group_only_its_admins_choose(stage: BotHarness, button: str) -> None:
+async def test_model_choice_in_a_group_is_for_admins(stage: BotHarness, button: str) -> None:
     stage.chat(GROUP).admin_ids.add(BOB)
     message = await picker(stage, GROUP, user_id=PERSON)
     query = stage.presses(message, button, PERSON)
@@ -92,7 +92,7 @@ async def test_in_a_group_only_its_admins_choose(stage: BotHarness, button: str)
     await stage.until(lambda: message.labels != ["Automatic", "a", "b", "Show who answered"])
 
 
-async def test_the_choice_of_a_group_is_the_group_s(stage: BotHarness) -> None:
+async def test_model_choice_of_a_group_holds_for_all_members(stage: BotHarness) -> None:
     stage.chat(GROUP).admin_ids.add(BOB)
     message = await picker(stage, GROUP, user_id=BOB)
     stage.presses(message, "b", BOB)
@@ -103,7 +103,7 @@ async def test_the_choice_of_a_group_is_the_group_s(stage: BotHarness) -> None:
     assert (await stage.asks("And here?", BOB)).text == FIRST
 
 
-async def test_when_nobody_can_tell_who_the_admins_are_nobody_chooses(stage: BotHarness) -> None:
+async def test_model_choice_is_refused_when_admins_are_unknown(stage: BotHarness) -> None:
     stage.telegram.fail("getChatMember", status=400, description="Bad Request: CHAT_ADMIN_REQUIRED")
     stage.chat(GROUP).admin_ids.add(BOB)
     message = await picker(stage, GROUP, user_id=BOB)
@@ -111,8 +111,8 @@ async def test_when_nobody_can_tell_who_the_admins_are_nobody_chooses(stage: Bot
     assert "only admins" in await stage.toast(query)
 
 
-async def test_a_server_of_another_version_tells_who_the_admins_are(stage: BotHarness) -> None:
-    """It lacks a right that the library insists on; that somebody is an admin can be read all the same."""
+async def test_admin_status_is_read_from_an_undecodable_response(stage: BotHarness) -> None:
+    """The response lacks a field that the library requires."""
     member = {"status": "administrator", "user": {"id": BOB, "is_bot": False, "first_name": "Bob"}}
     stage.telegram.garble("getChatMember", body=json.dumps({"ok": True, "result": member}))
     message = await picker(stage, GROUP, user_id=BOB)
@@ -120,8 +120,7 @@ async def test_a_server_of_another_version_tells_who_the_admins_are(stage: BotHa
     await stage.until(lambda: "m2" in message.labels)
 
 
-async def test_answers_say_who_gave_them_where_a_chat_wants_that(stage: BotHarness) -> None:
-    """A button switches it on, and off again."""
+async def test_footers_can_be_switched_on_and_off(stage: BotHarness) -> None:
     assert (await stage.asks("Are you there?")).text == FIRST
     message = await picker(stage)
     query = stage.presses(message, "Show who answered")
@@ -133,8 +132,7 @@ async def test_answers_say_who_gave_them_where_a_chat_wants_that(stage: BotHarne
     assert (await stage.asks("And then?")).text == FIRST
 
 
-async def test_in_a_group_its_admins_switch_the_footers(stage: BotHarness) -> None:
-    """As they choose the model."""
+async def test_footers_in_a_group_are_for_admins(stage: BotHarness) -> None:
     message = await picker(stage, GROUP, user_id=BOB)
     query = stage.presses(message, "Show who answered", BOB)
     assert await stage.toast(query) == "In a group, only admins can choose the model."

@@ -1,4 +1,4 @@
-"""What admins are told without asking."""
+"""Notices to operators."""
 
 from tests.support.bot_harness import ADMIN, FIRST, SECOND, BotHarness
 from tests.support.fake_llm.server import answer, status
@@ -7,8 +7,8 @@ LOST = "a failed (HTTP 503 (server_error)). b answers now. /provider shows more.
 BACK = "a answers again, in place of b."
 
 
-async def test_a_change_of_the_leader_and_its_return(empty_stage: BotHarness) -> None:
-    """Once each, however often it fails within five minutes."""
+async def test_notice_of_a_switch_and_of_the_return(empty_stage: BotHarness) -> None:
+    """Once each, however often the provider fails within five minutes."""
     stage = empty_stage
     await stage.start(PROVIDER_COOLDOWN="0.3", A_RETRIES="0")
     for _ in range(2):
@@ -22,8 +22,8 @@ async def test_a_change_of_the_leader_and_its_return(empty_stage: BotHarness) ->
     assert len(stage.chat(ADMIN).texts()) == 2
 
 
-async def test_a_provider_that_refuses_its_key(empty_stage: BotHarness) -> None:
-    """Told once, with what to do; the key itself is nobody's to read."""
+async def test_notice_of_a_rejected_key(empty_stage: BotHarness) -> None:
+    """Once, with what to do, without the key."""
     stage = empty_stage
     await stage.start(ADMIN_IDS=f"{ADMIN},{ADMIN + 1}")
     stage.first.default = status(401)
@@ -36,7 +36,7 @@ async def test_a_provider_that_refuses_its_key(empty_stage: BotHarness) -> None:
         assert "sk-" not in "".join(texts)
 
 
-async def test_an_admin_who_cannot_be_reached_keeps_the_others_from_nothing(empty_stage: BotHarness) -> None:
+async def test_notice_reaches_others_despite_an_unreachable_admin(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(ADMIN_IDS=f"{ADMIN},{ADMIN + 1}")
     stage.telegram.block(ADMIN)
@@ -45,8 +45,8 @@ async def test_an_admin_who_cannot_be_reached_keeps_the_others_from_nothing(empt
     await stage.until(lambda: stage.chat(ADMIN + 1).texts() == [LOST])
 
 
-async def test_a_fault_of_nobody_s_is_told_to_nobody(stage: BotHarness) -> None:
-    """A user's message that the provider does not take is no news for admins."""
+async def test_no_notice_of_a_rejected_request(stage: BotHarness) -> None:
+    """A user's request that the provider rejects is no news for operators."""
     stage.first.script(status(400))
     assert (await stage.asks("Are you there?")).text.startswith("The provider rejected this request")
     stage.first.default = answer(FIRST)

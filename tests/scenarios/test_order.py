@@ -1,4 +1,4 @@
-"""One conversation in order, conversations side by side."""
+"""Order within a conversation, concurrency between conversations."""
 
 import asyncio
 
@@ -6,8 +6,8 @@ from tests.support.bot_harness import FIRST, GROUP, BotHarness, told
 from tests.support.fake_llm.server import answer, gate
 
 
-async def test_messages_sent_at_once_are_answered_in_order(stage: BotHarness) -> None:
-    """Each with what was said before it."""
+async def test_messages_are_answered_in_order(stage: BotHarness) -> None:
+    """Each with the earlier ones in its history."""
     stage.first.script(*(answer(f"To number {number}.", delay_s=0.05 * (5 - number)) for number in range(1, 6)))
     for number in range(1, 6):
         stage.says(f"Number {number}.")
@@ -20,8 +20,8 @@ async def test_messages_sent_at_once_are_answered_in_order(stage: BotHarness) ->
     ]
 
 
-async def test_twenty_wait_and_the_next_is_told_so(stage: BotHarness) -> None:
-    """One is being answered, twenty wait: the twenty-second is not taken. Another chat is not concerned."""
+async def test_queue_limit_declines_the_twenty_second_message(stage: BotHarness) -> None:
+    """One is answered, twenty wait. Other chats are not affected."""
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("At last.")))
     for number in range(22):
@@ -38,7 +38,7 @@ async def test_twenty_wait_and_the_next_is_told_so(stage: BotHarness) -> None:
     assert (await stage.asks(last.text)).text == FIRST, "there is room again"
 
 
-async def test_in_a_group_who_is_told_so_sees_which_message_it_was(stage: BotHarness) -> None:
+async def test_queue_limit_in_a_group_replies_to_the_message(stage: BotHarness) -> None:
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("At last.")))
     messages = [stage.says(f"/ask Number {number}.", GROUP, user_id=7) for number in range(22)]
@@ -46,8 +46,8 @@ async def test_in_a_group_who_is_told_so_sees_which_message_it_was(stage: BotHar
     more.set()
 
 
-async def test_conversations_run_side_by_side(stage: BotHarness) -> None:
-    """Nobody waits for anybody else: no answer comes before all twelve questions are with the provider."""
+async def test_conversations_run_concurrently(stage: BotHarness) -> None:
+    """All twelve requests reach the provider before the first answer."""
     all_there = asyncio.Event()
     people = range(7, 19)
     stage.first.default = gate(all_there, then=answer("To you."))
@@ -59,7 +59,7 @@ async def test_conversations_run_side_by_side(stage: BotHarness) -> None:
         assert (await stage.answer(person)).text == "To you."
 
 
-async def test_what_is_said_while_an_answer_is_made_waits_for_it(stage: BotHarness) -> None:
+async def test_message_during_an_answer_waits(stage: BotHarness) -> None:
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("One.")), answer("Two."))
     stage.says("First question")
@@ -71,7 +71,7 @@ async def test_what_is_said_while_an_answer_is_made_waits_for_it(stage: BotHarne
     await stage.until(lambda: stage.chat().texts() == ["One.", "Two."])
 
 
-async def test_an_edited_message_is_no_new_one(stage: BotHarness) -> None:
+async def test_edited_message_is_not_answered_again(stage: BotHarness) -> None:
     question = stage.says("What is that?")
     await stage.answer()
     stage.telegram.user_edits(question, "What is this?")

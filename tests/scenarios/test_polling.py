@@ -1,4 +1,4 @@
-"""What comes in from Telegram, in order and out of it."""
+"""Polling with odd and failing responses of Telegram."""
 
 import pytest
 
@@ -11,8 +11,8 @@ NONSENSE = {
 }
 
 
-async def test_what_cannot_be_read_does_not_stop_what_can(stage: BotHarness) -> None:
-    """It is put aside with a line for the operator, and asked for no more."""
+async def test_polling_skips_unreadable_updates(stage: BotHarness) -> None:
+    """They are logged and confirmed."""
     stage.telegram.push_update(message=NONSENSE["message"])
     stage.says("Are you there?")
     for kind in ("callback_query", "my_chat_member"):
@@ -23,16 +23,14 @@ async def test_what_cannot_be_read_does_not_stop_what_can(stage: BotHarness) -> 
 
 
 @pytest.mark.parametrize("oddity", [{"external_reply": {"origin": {"type": "oracle"}}}, {"poll": {"question": 5}}])
-async def test_a_message_with_something_unreadable_about_it_is_answered(
-    stage: BotHarness, oddity: dict[str, object]
-) -> None:
-    """Its text can be read, whatever stands beside it."""
+async def test_polling_answers_a_message_with_an_unreadable_field(stage: BotHarness, oddity: dict[str, object]) -> None:
+    """Its text is readable."""
     stage.says("Are you there?", extra=oddity)
     assert (await stage.answer()).text == FIRST
     assert stage.events("update.unreadable")
 
 
-async def test_in_a_group_too_but_only_for_the_bot(stage: BotHarness) -> None:
+async def test_polling_answers_partly_readable_group_messages_for_the_bot(stage: BotHarness) -> None:
     oddity = {"poll": {"question": 5}}
     stage.says("Talking to each other", GROUP, user_id=PERSON, extra=oddity)
     stage.says("@understudy_bot are you there?", GROUP, user_id=PERSON, extra=oddity)
@@ -48,7 +46,7 @@ async def test_in_a_group_too_but_only_for_the_bot(stage: BotHarness) -> None:
         (429, "Too Many Requests: retry after 1", 1),
     ],
 )
-async def test_polling_goes_on_after_a_fault(
+async def test_polling_continues_after_an_error(
     stage: BotHarness, status: int, description: str, retry_after: int | None
 ) -> None:
     await stage.asks("Are you there?")
@@ -59,16 +57,16 @@ async def test_polling_goes_on_after_a_fault(
     assert fault.times == 0
 
 
-async def test_an_answer_that_makes_no_sense(stage: BotHarness) -> None:
-    """A page of a proxy instead of updates; what it stood for comes with the next poll."""
+async def test_polling_continues_after_an_undecodable_response(stage: BotHarness) -> None:
+    """A proxy's page instead of updates; they arrive with the next poll."""
     stage.telegram.garble("getUpdates")
     await stage.asks("Are you there?")
     await stage.asks("And now?")
     assert len(stage.chat().answers()) == 2
 
 
-async def test_another_process_polls_for_a_moment(stage: BotHarness) -> None:
-    """As in a rolling restart: loud, but no reason to give up."""
+async def test_polling_survives_a_short_conflict(stage: BotHarness) -> None:
+    """As in a rolling restart."""
     stage.telegram.second_poller()
     stage.says("Are you there?")
     await stage.until(lambda: stage.events("polling.conflict"))
@@ -76,8 +74,8 @@ async def test_another_process_polls_for_a_moment(stage: BotHarness) -> None:
     assert not stage.task.done()
 
 
-async def test_a_webhook_that_is_left_over_is_taken_away(empty_stage: BotHarness) -> None:
-    """While there is one Telegram lets nobody poll."""
+async def test_polling_removes_a_leftover_webhook(empty_stage: BotHarness) -> None:
+    """Telegram rejects polling while one is set."""
     empty_stage.telegram.webhook = {"url": "https://elsewhere.example"}
     await empty_stage.start()
     assert (await empty_stage.asks("Are you there?")).text == FIRST

@@ -1,4 +1,4 @@
-"""The daemon as a process of its own, as an operator starts and ends it."""
+"""The daemon as a process of its own."""
 
 import asyncio
 import os
@@ -15,17 +15,17 @@ HANDED_BACK = "The bot is restarting. This answer will continue in a moment."
 
 
 async def started(stage: BotHarness, directory: Path, **settings: str) -> asyncio.subprocess.Process:
-    """`python -m bot telegram`, with nothing in its environment but what the stage sets."""
+    """Run `python -m bot telegram` with a minimal environment."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bot", "telegram",
-        # Elsewhere than the sources, where an .env of whoever runs the tests may lie.
+        # Outside the source tree, where a developer's .env may lie.
         cwd=directory,
         env={**stage.environment, **settings, "PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
 
 
-async def test_a_wrong_token_ends_the_start_with_one_line(empty_stage: BotHarness, tmp_path: Path) -> None:
+async def test_wrong_token_exits_with_one_line(empty_stage: BotHarness, tmp_path: Path) -> None:
     wrong = "42:AAF-this-is-not-the-token-of-anybody"
     process = await started(empty_stage, tmp_path, TELEGRAM_BOT_TOKEN=wrong, LOG_LEVEL="error")
     _, told = await asyncio.wait_for(process.communicate(), 30)

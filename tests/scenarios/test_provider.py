@@ -1,4 +1,4 @@
-"""`/provider`: running the bot from a chat."""
+"""`/provider` in Telegram."""
 
 from services.admin.audit import Audit
 from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, SECOND, BotHarness
@@ -8,18 +8,18 @@ UNKNOWN = "Unknown command. /help lists the commands."
 
 
 async def told_admin(stage: BotHarness, command: str) -> str:
-    """What an admin is told."""
+    """Return the reply to an operator."""
     question = stage.says(command, ADMIN)
     return (await stage.reply(ADMIN, after=question.id)).text
 
 
 async def acts(stage: BotHarness) -> list[tuple[int, str, str | None]]:
-    """What the audit log has, oldest first."""
+    """Return the audit log, oldest first."""
     entries = await Audit(stage.services.infra.database, stage.services.infra.clock).recent()
     return [(entry.actor_id, entry.action, entry.target) for entry in reversed(entries)]
 
 
-async def test_the_table(stage: BotHarness) -> None:
+async def test_provider_shows_the_table(stage: BotHarness) -> None:
     stage.first.script(status(503), status(503))
     await stage.asks("Are you there?")
     text = await told_admin(stage, "/provider")
@@ -32,7 +32,7 @@ async def test_the_table(stage: BotHarness) -> None:
     assert not await acts(stage), "looking is no act"
 
 
-async def test_force_and_clear(stage: BotHarness) -> None:
+async def test_provider_force_and_clear(stage: BotHarness) -> None:
     assert (await told_admin(stage, "/provider force b 10m")).startswith("b is asked first until ")
     assert (await stage.asks("Are you there?")).text == SECOND
     assert "b: forced until" in await told_admin(stage, "/provider")
@@ -41,13 +41,13 @@ async def test_force_and_clear(stage: BotHarness) -> None:
     assert await acts(stage) == [(ADMIN, "provider.force", "b"), (ADMIN, "provider.clear", None)]
 
 
-async def test_a_forced_provider_that_fails_is_no_dead_end(stage: BotHarness) -> None:
+async def test_provider_forced_falls_back_on_failure(stage: BotHarness) -> None:
     stage.second.default = status(503)
     await told_admin(stage, "/provider force b")
     assert (await stage.asks("Are you there?")).text == FIRST
 
 
-async def test_cooldown_and_reset(stage: BotHarness) -> None:
+async def test_provider_cooldown_and_reset(stage: BotHarness) -> None:
     assert (await told_admin(stage, "/provider cooldown a 5m")).startswith("a cools down until ")
     assert (await stage.asks("Are you there?")).text == SECOND
     assert (await told_admin(stage, "/provider reset a")).startswith("a is reset")
@@ -55,7 +55,7 @@ async def test_cooldown_and_reset(stage: BotHarness) -> None:
     assert await acts(stage) == [(ADMIN, "provider.cooldown", "a"), (ADMIN, "provider.reset", "a")]
 
 
-async def test_test_asks_the_provider_itself(stage: BotHarness) -> None:
+async def test_provider_test_asks_this_provider(stage: BotHarness) -> None:
     stage.second.default = status(401)
     works, fails = await told_admin(stage, "/provider test a"), await told_admin(stage, "/provider test b")
     assert works.startswith("a works: m answered in ")
@@ -66,14 +66,14 @@ async def test_test_asks_the_provider_itself(stage: BotHarness) -> None:
     assert "b: healthy" in await told_admin(stage, "/provider"), "a test by hand changes nothing"
 
 
-async def test_what_makes_no_sense_is_explained(stage: BotHarness) -> None:
+async def test_provider_usage_is_shown_for_bad_arguments(stage: BotHarness) -> None:
     assert (await told_admin(stage, "/provider dance")).startswith("Usage: /provider [force")
     assert (await told_admin(stage, "/provider force nobody")).startswith("There is no such provider.")
     assert not await acts(stage)
 
 
-async def test_the_buttons_do_the_same(stage: BotHarness) -> None:
-    """The message becomes the table with what was done under it."""
+async def test_provider_buttons_run_the_commands(stage: BotHarness) -> None:
+    """The message becomes the table with the result below."""
     stage.says("/provider", ADMIN)
     message = await stage.reply(ADMIN)
     assert message.labels == [
@@ -99,16 +99,16 @@ async def test_the_buttons_do_the_same(stage: BotHarness) -> None:
     ]  # fmt: skip
 
 
-async def test_it_does_not_wait_behind_an_answer(stage: BotHarness) -> None:
-    """The admin whose own answer hangs is the one who needs it."""
+async def test_provider_does_not_wait_behind_an_answer(stage: BotHarness) -> None:
+    """An operator whose own answer hangs needs it most."""
     stage.first.default = hang()
     stage.says("Are you there?", ADMIN)
     await stage.first.arrival(1)
     assert (await told_admin(stage, "/provider")).startswith("Providers by priority")
 
 
-async def test_a_stranger_finds_no_such_command(stage: BotHarness) -> None:
-    """In private as in a group; and a button that was copied does nothing."""
+async def test_provider_is_unknown_to_non_operators(stage: BotHarness) -> None:
+    """In private and in groups; a copied button does nothing."""
     stage.says("/provider")
     assert (await stage.reply()).text == UNKNOWN
     stage.says("/provider force b")
@@ -124,7 +124,7 @@ async def test_a_stranger_finds_no_such_command(stage: BotHarness) -> None:
     assert not await acts(stage)
 
 
-async def test_in_a_group_a_stranger_s_command_is_nobody_s_business(stage: BotHarness) -> None:
+async def test_provider_of_a_non_operator_in_a_group_is_ignored(stage: BotHarness) -> None:
     stage.says("/provider", GROUP, user_id=PERSON)
     await stage.asks("/ask Are you there?", GROUP, user_id=PERSON)
     assert len(stage.chat(GROUP).answers()) == 1

@@ -6,7 +6,7 @@ from tests.support.bot_harness import ELSEWHERE, FIRST, RETRY, SECOND, BotHarnes
 from tests.support.fake_llm.server import answer, gate, status
 
 
-async def test_retry_asks_the_same_message_again(stage: BotHarness) -> None:
+async def test_retry_asks_the_same_message(stage: BotHarness) -> None:
     stage.first.script(answer("My first thought."), answer("My second thought."))
     message = await stage.asks("What do you think?")
     query = stage.presses(message, RETRY)
@@ -17,7 +17,7 @@ async def test_retry_asks_the_same_message_again(stage: BotHarness) -> None:
     assert not message.buttons
 
 
-async def test_the_history_knows_the_answer_of_the_retry(stage: BotHarness) -> None:
+async def test_retry_replaces_the_answer_in_the_history(stage: BotHarness) -> None:
     stage.first.script(answer("My first thought."), answer("My second thought."))
     message = await stage.asks("What do you think?")
     stage.presses(message, RETRY)
@@ -30,7 +30,7 @@ async def test_the_history_knows_the_answer_of_the_retry(stage: BotHarness) -> N
     ]
 
 
-async def test_retry_elsewhere_lets_the_person_pick_a_provider(stage: BotHarness) -> None:
+async def test_retry_elsewhere_offers_the_providers(stage: BotHarness) -> None:
     message = await stage.asks("What do you think?")
     query = stage.presses(message, ELSEWHERE)
     await stage.until(lambda: message.labels == ["a", "b", "Back"])
@@ -42,7 +42,7 @@ async def test_retry_elsewhere_lets_the_person_pick_a_provider(stage: BotHarness
     assert (await stage.asks("And now?")).text == FIRST, "it was for this answer only"
 
 
-async def test_retry_elsewhere_may_be_given_up(stage: BotHarness) -> None:
+async def test_retry_elsewhere_can_be_cancelled(stage: BotHarness) -> None:
     message = await stage.asks("What do you think?")
     stage.presses(message, ELSEWHERE)
     await stage.until(lambda: "Back" in message.labels)
@@ -50,12 +50,12 @@ async def test_retry_elsewhere_may_be_given_up(stage: BotHarness) -> None:
     await stage.until(lambda: message.labels == [RETRY, ELSEWHERE])
 
 
-async def test_no_retry_elsewhere_where_there_is_nowhere_else(empty_stage: BotHarness) -> None:
+async def test_retry_elsewhere_needs_a_second_provider(empty_stage: BotHarness) -> None:
     await empty_stage.start(AVAILABLE_PROVIDERS='{"a": ["m"]}')
     assert (await empty_stage.asks("What do you think?")).labels == [RETRY]
 
 
-async def test_retry_elsewhere_falls_back_like_any_other(stage: BotHarness) -> None:
+async def test_retry_elsewhere_falls_back(stage: BotHarness) -> None:
     stage.second.default = status(503)
     message = await stage.asks("What do you think?")
     stage.presses(message, ELSEWHERE)
@@ -65,7 +65,7 @@ async def test_retry_elsewhere_falls_back_like_any_other(stage: BotHarness) -> N
     assert len(stage.second.requests) >= 1
 
 
-async def test_only_the_latest_answer_can_be_tried_again(stage: BotHarness) -> None:
+async def test_retry_is_limited_to_the_latest_answer(stage: BotHarness) -> None:
     old = await stage.asks("What do you think?")
     await stage.asks("And now?")
     query = stage.presses(old, RETRY)
@@ -74,7 +74,7 @@ async def test_only_the_latest_answer_can_be_tried_again(stage: BotHarness) -> N
     assert old.labels == [RETRY, ELSEWHERE]
 
 
-async def test_not_after_a_fresh_start_either(stage: BotHarness) -> None:
+async def test_retry_is_refused_after_new(stage: BotHarness) -> None:
     old = await stage.asks("What do you think?")
     stage.says("/new")
     await stage.reply()
@@ -82,8 +82,8 @@ async def test_not_after_a_fresh_start_either(stage: BotHarness) -> None:
     assert await stage.toast(query) == "Only the latest answer can be retried."
 
 
-async def test_another_chat_cannot_retry_it(stage: BotHarness) -> None:
-    """Anybody can make a client send any button."""
+async def test_retry_is_refused_from_another_chat(stage: BotHarness) -> None:
+    """A client can send any callback data."""
     message = await stage.asks("What do you think?")
     stage.says("Hello", 8)
     other = await stage.answer(8)
@@ -109,7 +109,7 @@ async def test_a_second_press_before_the_buttons_are_gone(stage: BotHarness) -> 
     assert len(stage.chat().answers()) == 2
 
 
-async def test_retry_while_the_next_message_is_answered(stage: BotHarness) -> None:
+async def test_retry_during_the_next_answer_is_refused(stage: BotHarness) -> None:
     message = await stage.asks("What do you think?")
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer("Later.")))
@@ -122,8 +122,8 @@ async def test_retry_while_the_next_message_is_answered(stage: BotHarness) -> No
     assert len(stage.first.requests) == 2
 
 
-async def test_a_retry_that_fails_can_be_retried(stage: BotHarness) -> None:
-    """The question is asked once in the history, however many tries it took."""
+async def test_retry_can_be_repeated_after_a_failure(stage: BotHarness) -> None:
+    """The question appears once in the history."""
     message = await stage.asks("What do you think?")
     stage.first.script(status(400))
     stage.presses(message, RETRY)

@@ -1,4 +1,4 @@
-"""How the bot comes and goes."""
+"""Startup and shutdown of the bot."""
 
 import asyncio
 import resource
@@ -13,15 +13,17 @@ from tests.support.fake_llm.server import Answer, answer, gate
 
 
 def held(event: asyncio.Event) -> Answer:
-    """An answer that is shown, and goes on when the test says so."""
+    """An answer whose beginning is shown and whose rest is released by the test."""
     behaviour = gate(event, after_pieces=1, then=answer(pieces=[LONG, "And the end."]))
     assert isinstance(behaviour, Answer)
     return behaviour
 
 
 @pytest.mark.parametrize(("status", "description"), [(401, "Unauthorized"), (404, "Not Found")])
-async def test_a_wrong_token(empty_stage: BotHarness, status: int, description: str) -> None:
-    """One line for the operator that names the variable and not the token."""
+async def test_start_with_a_wrong_token_names_the_variable(
+    empty_stage: BotHarness, status: int, description: str
+) -> None:
+    """One line, without the token."""
     empty_stage.telegram.fail("getMe", 100, status=status, description=description)
     with pytest.raises(
         StartupError, match=r"^TELEGRAM_BOT_TOKEN: Telegram does not accept this token.*example"
@@ -31,7 +33,7 @@ async def test_a_wrong_token(empty_stage: BotHarness, status: int, description: 
     assert "loopback-token" not in str(error.value)
 
 
-async def test_telegram_that_is_out_of_reach_at_the_start_is_waited_for(empty_stage: BotHarness) -> None:
+async def test_start_waits_for_an_unreachable_telegram(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.telegram.stop()
     await stage.launch()
@@ -45,7 +47,7 @@ async def test_telegram_that_is_out_of_reach_at_the_start_is_waited_for(empty_st
     ("status", "description", "retry_after"),
     [(502, "Bad Gateway", None), (429, "Too Many Requests: retry after 1", 1)],
 )
-async def test_telegram_that_is_unwell_at_the_start(
+async def test_start_waits_for_a_failing_telegram(
     empty_stage: BotHarness, status: int, description: str, retry_after: int | None
 ) -> None:
     empty_stage.telegram.fail("getMe", 1, status=status, description=description, retry_after=retry_after)
@@ -53,8 +55,8 @@ async def test_telegram_that_is_unwell_at_the_start(
     assert (await empty_stage.asks("Are you there?")).text == FIRST
 
 
-async def test_the_limit_of_open_files_is_raised(empty_stage: BotHarness) -> None:
-    """A thousand conversations at once are as many connections, and the usual limit is 1,024."""
+async def test_start_raises_the_open_files_limit(empty_stage: BotHarness) -> None:
+    """A thousand answers are as many connections; the usual limit is 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
     try:
@@ -66,14 +68,14 @@ async def test_the_limit_of_open_files_is_raised(empty_stage: BotHarness) -> Non
     assert same == hard
 
 
-async def test_a_server_whose_getme_lacks_something(empty_stage: BotHarness) -> None:
-    """Servers that stand in for Telegram differ; the bot still knows when it is meant."""
+async def test_start_accepts_an_incomplete_getme(empty_stage: BotHarness) -> None:
+    """Bot API servers differ; mentions still work."""
     empty_stage.telegram.garble("getMe", 100, body='{"ok": true, "result": {"id": 42, "username": "understudy_bot"}}')
     await empty_stage.start()
     assert (await empty_stage.asks("@understudy_bot are you there?", -100, user_id=PERSON)).text == FIRST
 
 
-async def test_sigterm_while_telegram_is_waited_for(empty_stage: BotHarness) -> None:
+async def test_sigterm_during_the_connection_exits(empty_stage: BotHarness) -> None:
     await empty_stage.telegram.stop()
     await empty_stage.launch()
     await empty_stage.until(lambda: empty_stage.events("telegram.unreachable"))
@@ -82,8 +84,8 @@ async def test_sigterm_while_telegram_is_waited_for(empty_stage: BotHarness) -> 
     assert time.monotonic() - began < 1
 
 
-async def test_no_provider_can_be_reached_at_the_start(empty_stage: BotHarness) -> None:
-    """The bot starts, says so, and answers when one is back."""
+async def test_start_without_any_provider(empty_stage: BotHarness) -> None:
+    """It is logged, and messages are answered once a provider is back."""
     stage = empty_stage
     await asyncio.gather(stage.first.stop(), stage.second.stop())
     await stage.start()
@@ -98,14 +100,14 @@ async def test_no_provider_can_be_reached_at_the_start(empty_stage: BotHarness) 
     assert (await stage.asks("And now?")).text == SECOND
 
 
-async def test_a_start_with_every_provider_there_says_nothing_of_them(stage: BotHarness) -> None:
+async def test_start_with_all_providers_logs_no_warning(stage: BotHarness) -> None:
     await stage.until(lambda: stage.first.other_requests and stage.second.other_requests)
     await stage.quiet(0.1)
     assert not stage.events("provider.unreachable")
     assert not stage.events("bot.no_provider_ready")
 
 
-async def test_the_token_is_revoked_while_the_bot_runs(stage: BotHarness) -> None:
+async def test_revoked_token_ends_the_daemon(stage: BotHarness) -> None:
     stage.telegram.token = "42:another-token"
     stage.says("Are you there?")
     assert stage.task is not None
@@ -139,8 +141,8 @@ async def test_sigterm_in_the_middle_of_an_answer(empty_stage: BotHarness, langu
     assert told(stage.first.requests[-1])[:2] == [("user", "Tell me something long."), ("assistant", FIRST)]
 
 
-async def test_an_answer_that_was_longer_before_the_restart(empty_stage: BotHarness) -> None:
-    """What the new one does not need of the old one's messages is taken away."""
+async def test_restart_removes_surplus_messages(empty_stage: BotHarness) -> None:
+    """The new answer needs fewer messages."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3")
     long = " ".join(f"Sentence number {number} of a long tale." for number in range(250))
@@ -152,7 +154,7 @@ async def test_an_answer_that_was_longer_before_the_restart(empty_stage: BotHarn
     await stage.until(lambda: stage.chat().texts() == [FIRST])
 
 
-async def test_sigterm_before_the_first_word(empty_stage: BotHarness) -> None:
+async def test_sigterm_before_the_first_output(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.2")
     stage.first.script(gate(asyncio.Event(), then=answer()))
@@ -166,10 +168,8 @@ async def test_sigterm_before_the_first_word(empty_stage: BotHarness) -> None:
 
 
 @pytest.mark.parametrize("chat_id", [PERSON, GROUP])
-async def test_who_still_waits_when_the_time_is_up_is_answered_by_the_next_process(
-    empty_stage: BotHarness, chat_id: int
-) -> None:
-    """In order, and each once."""
+async def test_waiting_messages_are_answered_by_the_next_process(empty_stage: BotHarness, chat_id: int) -> None:
+    """In order, each once."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3")
     stage.first.script(held(asyncio.Event()))
@@ -190,8 +190,8 @@ async def test_who_still_waits_when_the_time_is_up_is_answered_by_the_next_proce
     ]
 
 
-async def test_a_telegram_that_hangs_does_not_keep_the_bot_from_leaving(empty_stage: BotHarness) -> None:
-    """And what could not be said then is said by the next process."""
+async def test_shutdown_is_bounded_when_telegram_hangs(empty_stage: BotHarness) -> None:
+    """The next process delivers the rest."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3", STREAM_MODE="off")
     stage.first.script(gate(asyncio.Event(), then=answer()))
@@ -209,8 +209,8 @@ async def test_a_telegram_that_hangs_does_not_keep_the_bot_from_leaving(empty_st
     await stage.until(lambda: stage.chat().texts()[-2:] == [FIRST, FIRST])
 
 
-async def test_with_enough_time_an_answer_is_finished(empty_stage: BotHarness) -> None:
-    """What waits behind it is left to the next process."""
+async def test_shutdown_finishes_the_running_answer(empty_stage: BotHarness) -> None:
+    """Later messages are left to the next process."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="10")
     more = asyncio.Event()

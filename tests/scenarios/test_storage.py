@@ -1,4 +1,4 @@
-"""What is kept, and what happens when it cannot be."""
+"""Storage, and its failures."""
 
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -18,20 +18,20 @@ NOT_READ = "The earlier conversation could not be loaded for this answer."
 
 
 def locked(stage: BotHarness) -> AbstractAsyncContextManager[object]:
-    """Another program writes to the database all the while."""
+    """Another program holds the database lock."""
     return locked_file(stage.directory / FILE_NAME)
 
 
 @pytest.fixture
 async def hasty(short_retries: None, empty_stage: BotHarness, monkeypatch: pytest.MonkeyPatch) -> BotHarness:
-    """A bot that neither waits nor tries again for seconds when its database is locked."""
+    """A bot with short timeouts and few retries when its database is locked."""
     monkeypatch.setattr(app, "Database", partial(Database, busy_timeout_s=0.1))
     await empty_stage.start()
     return empty_stage
 
 
-async def test_a_conversation_survives_a_restart(stage: BotHarness) -> None:
-    """With its buttons: Retry works on an answer that another process gave."""
+async def test_conversation_survives_a_restart(stage: BotHarness) -> None:
+    """Retry works on an answer of another process."""
     message = await stage.asks("My name is Ann.")
     assert await stage.stop() == 0
     await stage.start()
@@ -48,7 +48,7 @@ async def test_a_conversation_survives_a_restart(stage: BotHarness) -> None:
     ]
 
 
-async def test_what_came_while_the_bot_was_away_is_answered(stage: BotHarness) -> None:
+async def test_messages_sent_during_downtime_are_answered(stage: BotHarness) -> None:
     await stage.asks("Are you there?")
     await stage.stop()
     stage.says("And now?")
@@ -58,7 +58,7 @@ async def test_what_came_while_the_bot_was_away_is_answered(stage: BotHarness) -
     assert len(stage.first.requests) == 2, "what was answered before is not answered again"
 
 
-async def test_a_locked_database_costs_the_memory_and_not_the_answer(hasty: BotHarness) -> None:
+async def test_locked_database_costs_memory_not_the_answer(hasty: BotHarness) -> None:
     await hasty.asks("My name is Ann.")
     async with locked(hasty):
         hasty.says("Are you there?")
@@ -69,14 +69,14 @@ async def test_a_locked_database_costs_the_memory_and_not_the_answer(hasty: BotH
     assert (await hasty.asks("And now?")).text == FIRST
 
 
-async def test_a_first_message_to_a_locked_database(hasty: BotHarness) -> None:
-    """Not even an empty conversation can be made then, and the person is answered all the same."""
+async def test_first_message_with_a_locked_database_is_answered(hasty: BotHarness) -> None:
+    """Not even an empty conversation can be created."""
     async with locked(hasty):
         hasty.says("Are you there?")
         assert (await hasty.reply()).text == f"{FIRST}\n\n{NOT_READ}\n{NOT_SAVED}"
 
 
-async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: BotHarness) -> None:
+async def test_unsaved_turns_are_saved_later(hasty: BotHarness) -> None:
     async with locked(hasty):
         hasty.says("My name is Ann.")
         await hasty.reply()
@@ -85,7 +85,7 @@ async def test_what_was_not_saved_is_saved_when_the_database_takes_it(hasty: Bot
 
 
 @pytest.mark.parametrize("command", ["/new"])
-async def test_a_command_that_needs_the_database_says_that_it_failed(hasty: BotHarness, command: str) -> None:
+async def test_command_reports_a_database_failure(hasty: BotHarness, command: str) -> None:
     async with locked(hasty):
         hasty.says(command)
         assert (await hasty.reply()).text == ("The database is unavailable right now. Please try again in a moment.")
@@ -93,7 +93,7 @@ async def test_a_command_that_needs_the_database_says_that_it_failed(hasty: BotH
     assert (await hasty.reply()).text.startswith("Started a new conversation")
 
 
-async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: BotHarness) -> None:
+async def test_button_reports_a_database_failure(hasty: BotHarness) -> None:
     hasty.says("/model")
     message = await hasty.reply()
     hasty.presses(message, "b")
@@ -105,7 +105,7 @@ async def test_a_button_that_needs_the_database_says_that_it_failed(hasty: BotHa
     assert "n" in message.labels
 
 
-async def test_an_act_that_could_not_be_noted_says_so(hasty: BotHarness) -> None:
+async def test_provider_act_reports_a_missing_audit_entry(hasty: BotHarness) -> None:
     async with locked(hasty):
         hasty.says("/provider force b", ADMIN)
         text = (await hasty.reply(ADMIN)).text
@@ -113,10 +113,8 @@ async def test_an_act_that_could_not_be_noted_says_so(hasty: BotHarness) -> None
     assert "audit" in text
 
 
-async def test_redis_goes_and_comes_back_in_mid_conversation(
-    empty_stage: BotHarness, redis_server: RedisServer
-) -> None:
-    """Answers go on by what the bot knows, and what it learns meanwhile is shared later."""
+async def test_redis_outage_during_a_conversation(empty_stage: BotHarness, redis_server: RedisServer) -> None:
+    """Answers use the local state, and changes are shared later."""
     stage = empty_stage
     await stage.start(REDIS_URL=redis_server.url)
     assert (await stage.asks("Are you there?")).text == FIRST
@@ -139,15 +137,14 @@ async def test_redis_goes_and_comes_back_in_mid_conversation(
     assert any("a" in name for name in fields if "cool" in name)
 
 
-async def test_redis_that_is_not_there_at_the_start(empty_stage: BotHarness, redis_server: RedisServer) -> None:
+async def test_start_without_redis(empty_stage: BotHarness, redis_server: RedisServer) -> None:
     await redis_server.stop()
     await empty_stage.start(REDIS_URL=redis_server.url)
     assert (await empty_stage.asks("Are you there?")).text == FIRST
     assert empty_stage.events("routing.redis_lost")
 
 
-async def test_what_one_replica_learnt_the_next_one_knows(empty_stage: BotHarness, redis_server: RedisServer) -> None:
-    """A cooldown outlives the process that saw the failure."""
+async def test_cooldown_outlives_the_process(empty_stage: BotHarness, redis_server: RedisServer) -> None:
     stage = empty_stage
     await stage.start(REDIS_URL=redis_server.url)
     stage.first.default = status(503)

@@ -1,4 +1,4 @@
-"""An answer as it grows, and how a person ends it."""
+"""Streaming of an answer, and Stop."""
 
 import asyncio
 from itertools import pairwise
@@ -11,14 +11,14 @@ WHOLE = "".join(PIECES)
 
 
 def held(event: asyncio.Event) -> Answer:
-    """An answer whose first piece is enough to be shown, and whose rest comes when the test says so."""
+    """An answer whose first chunk is long enough to be shown and whose rest is released by the test."""
     behaviour = gate(event, after_pieces=1, then=answer(pieces=PIECES))
     assert isinstance(behaviour, Answer)
     return behaviour
 
 
-async def test_an_answer_grows_under_a_stop_button_and_ends_with_retry(stage: BotHarness) -> None:
-    """One message all the while: sent once, then edited."""
+async def test_answer_streams_with_stop_and_ends_with_retry(stage: BotHarness) -> None:
+    """One message: sent once, then edited."""
     more = asyncio.Event()
     stage.first.default = held(more)
     stage.says("Tell me something long.")
@@ -33,8 +33,8 @@ async def test_an_answer_grows_under_a_stop_button_and_ends_with_retry(stage: Bo
     assert [edit.text for edit in message.edits] == [LONG.strip(), WHOLE]
 
 
-async def test_edits_keep_their_distance(stage: BotHarness) -> None:
-    """However fast the provider is, a private chat sees an edit a second at most, and the final text."""
+async def test_edits_are_rate_limited(stage: BotHarness) -> None:
+    """At most one per second in a private chat, and the final text."""
     stage.first.default = answer(LONG * 8, pause_s=0.015)
     message = await stage.asks("Tell me something long.")
     assert message.text == (LONG * 8).strip()
@@ -43,7 +43,7 @@ async def test_edits_keep_their_distance(stage: BotHarness) -> None:
     assert all(later - earlier > 0.95 for earlier, later in pairwise(times[:-1]))
 
 
-async def test_the_whole_answer_at_once_where_streaming_is_off(empty_stage: BotHarness) -> None:
+async def test_stream_mode_off_sends_the_answer_once(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(STREAM_MODE="off")
     more = asyncio.Event()
@@ -56,7 +56,7 @@ async def test_the_whole_answer_at_once_where_streaming_is_off(empty_stage: BotH
     assert len((await stage.answer()).edits) == 1
 
 
-async def test_an_answer_grows_as_a_draft_where_that_is_asked_for(empty_stage: BotHarness) -> None:
+async def test_stream_mode_draft_shows_drafts(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(STREAM_MODE="draft")
     more = asyncio.Event()
@@ -69,8 +69,8 @@ async def test_an_answer_grows_as_a_draft_where_that_is_asked_for(empty_stage: B
     assert len(stage.chat().answers()) == 1
 
 
-async def test_the_stop_button_of_a_draft(empty_stage: BotHarness) -> None:
-    """Telegram's own button; its update tells the chat, and nothing else."""
+async def test_stop_button_of_a_draft(empty_stage: BotHarness) -> None:
+    """Telegram's own button; its update names only the chat."""
     stage = empty_stage
     await stage.start(STREAM_MODE="draft")
     stage.first.default = held(asyncio.Event())
@@ -80,8 +80,8 @@ async def test_the_stop_button_of_a_draft(empty_stage: BotHarness) -> None:
     assert (await stage.answer()).text == f"{LONG.strip()}\n\nStopped."
 
 
-async def test_the_stop_button(stage: BotHarness) -> None:
-    """The text so far stays, marked; nobody pays for what is not read; the history knows what it was."""
+async def test_stop_button_keeps_the_text(stage: BotHarness) -> None:
+    """The text so far stays, marked; the provider's stream is closed; the history has the partial answer."""
     stage.first.default = held(asyncio.Event())
     stage.says("Tell me something long.")
     query = stage.presses(await stage.growing(), STOP)
@@ -99,7 +99,7 @@ async def test_the_stop_button(stage: BotHarness) -> None:
     assert not stage.events("provider.failed")
 
 
-async def test_the_stop_command_does_not_wait_behind_the_answer(stage: BotHarness) -> None:
+async def test_stop_command_does_not_wait_behind_the_answer(stage: BotHarness) -> None:
     stage.first.default = held(asyncio.Event())
     question = stage.says("Tell me something long.")
     growing = await stage.growing()
@@ -111,8 +111,8 @@ async def test_the_stop_command_does_not_wait_behind_the_answer(stage: BotHarnes
     assert stage.chat().texts() == [message.text], "the stopped answer says enough"
 
 
-async def test_stop_before_the_first_word(stage: BotHarness) -> None:
-    """There is no text to keep: the chat says that it was stopped, and Retry is there."""
+async def test_stop_before_the_first_output(stage: BotHarness) -> None:
+    """There is no text to keep: the chat shows that it was stopped, with Retry."""
     stage.first.default = gate(asyncio.Event(), then=answer())
     question = stage.says("Tell me something long.")
     await stage.first.arrival(1)
@@ -122,13 +122,13 @@ async def test_stop_before_the_first_word(stage: BotHarness) -> None:
     await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
 
 
-async def test_nothing_to_stop(stage: BotHarness) -> None:
+async def test_stop_without_an_answer_is_reported(stage: BotHarness) -> None:
     stage.says("/stop")
     assert (await stage.reply()).text == "There is no answer to stop."
 
 
-async def test_a_stop_button_of_an_answer_that_is_done(stage: BotHarness) -> None:
-    """It may still be seen for a moment; pressed, it stops no other answer."""
+async def test_stop_button_of_a_finished_answer_stops_nothing(stage: BotHarness) -> None:
+    """It may be visible for a moment longer."""
     more = asyncio.Event()
     stage.first.script(held(more), held(asyncio.Event()))
     stage.says("Tell me something long.")
@@ -146,7 +146,7 @@ async def test_a_stop_button_of_an_answer_that_is_done(stage: BotHarness) -> Non
     assert other.labels == [STOP]
 
 
-async def test_an_answer_that_stalls_is_kept_and_marked(empty_stage: BotHarness) -> None:
+async def test_stalled_answer_is_kept_and_marked(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(A_STALL_TIMEOUT="0.4")
     stage.first.default = stall(after_pieces=3)
@@ -156,8 +156,7 @@ async def test_an_answer_that_stalls_is_kept_and_marked(empty_stage: BotHarness)
     await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 2)
 
 
-async def test_an_interrupted_answer_is_answered_anew_by_retry(stage: BotHarness) -> None:
-    """In a new message: what was said stays where it stands."""
+async def test_retry_of_an_interrupted_answer_uses_a_new_message(stage: BotHarness) -> None:
     stage.first.script(cut(after_pieces=3))
     broken = await stage.asks("Are you there?")
     stage.presses(broken, RETRY)

@@ -1,4 +1,4 @@
-"""What Telegram answers when it does not do what it is told: no answer is lost to it."""
+"""Failures of Telegram: no answer is lost."""
 
 import asyncio
 
@@ -12,14 +12,14 @@ WHOLE = f"{LONG}And the end."
 
 
 def held(event: asyncio.Event) -> Answer:
-    """An answer that is shown, and goes on when the test says so."""
+    """An answer whose beginning is shown and whose rest is released by the test."""
     behaviour = gate(event, after_pieces=1, then=answer(pieces=[LONG, "And the end."]))
     assert isinstance(behaviour, Answer)
     return behaviour
 
 
 async def growing(stage: BotHarness) -> tuple[Message, asyncio.Event]:
-    """An answer in the middle, and what lets it go on."""
+    """An answer in progress, and the event that releases its rest."""
     more = asyncio.Event()
     stage.first.script(held(more))
     stage.says("Tell me something long.")
@@ -31,19 +31,19 @@ async def growing(stage: BotHarness) -> tuple[Message, asyncio.Event]:
     [
         (500, "Internal Server Error"),
         (502, "Bad Gateway"),
-        # Too many messages to this chat: a second later they are taken.
+        # Too many messages to this chat: accepted a second later.
         (429, "Too Many Requests: retry after 1"),
     ],
 )
-async def test_sending_fails_for_a_moment(stage: BotHarness, status: int, description: str) -> None:
-    """It is tried again, and the answer stands there once."""
+async def test_failed_send_is_retried(stage: BotHarness, status: int, description: str) -> None:
+    """The answer appears once."""
     stage.telegram.fail("sendMessage", 1, status=status, description=description,
                         retry_after=1 if status == 429 else None)  # fmt: skip
     assert (await stage.asks("Are you there?")).text == FIRST
     assert len(stage.chat().answers()) == 1
 
 
-async def test_the_last_edit_meets_flood_control(stage: BotHarness) -> None:
+async def test_final_edit_waits_for_flood_control(stage: BotHarness) -> None:
     message, more = await growing(stage)
     stage.telegram.fail("editMessageText", 1, status=429, description="Too Many Requests: retry after 1", retry_after=1)
     more.set()
@@ -52,7 +52,7 @@ async def test_the_last_edit_meets_flood_control(stage: BotHarness) -> None:
     assert len(stage.chat().answers()) == 1, "a new message because an edit met a flood makes the flood worse"
 
 
-async def test_the_last_edit_fails_for_a_moment(stage: BotHarness) -> None:
+async def test_failed_final_edit_is_retried(stage: BotHarness) -> None:
     message, more = await growing(stage)
     stage.telegram.fail("editMessageText", 1, status=500)
     more.set()
@@ -60,8 +60,8 @@ async def test_the_last_edit_fails_for_a_moment(stage: BotHarness) -> None:
     assert message.text == WHOLE
 
 
-async def test_an_edit_that_changes_nothing(stage: BotHarness) -> None:
-    """Telegram calls that an error; it is none."""
+async def test_unchanged_edit_is_no_failure(stage: BotHarness) -> None:
+    """Telegram reports it as an error."""
     message, more = await growing(stage)
     stage.telegram.fail("editMessageText", 1, status=400, description="Bad Request: message is not modified")
     more.set()
@@ -71,8 +71,8 @@ async def test_an_edit_that_changes_nothing(stage: BotHarness) -> None:
     assert message.text.startswith(LONG.strip())
 
 
-async def test_the_growing_message_is_deleted(stage: BotHarness) -> None:
-    """The whole answer comes in a new one."""
+async def test_deleted_message_is_replaced(stage: BotHarness) -> None:
+    """The whole answer is sent as a new message."""
     message, more = await growing(stage)
     message.deleted = True
     more.set()
@@ -80,8 +80,8 @@ async def test_the_growing_message_is_deleted(stage: BotHarness) -> None:
     assert (again.text, again.labels[:1]) == (WHOLE, [RETRY])
 
 
-async def test_the_bot_was_blocked(stage: BotHarness) -> None:
-    """Nothing can be delivered: that is noted, and neither tried for ever nor an error."""
+async def test_blocked_bot_gives_up(stage: BotHarness) -> None:
+    """It is logged once and not as an error."""
     _, more = await growing(stage)
     stage.telegram.block(PERSON)
     more.set()
@@ -94,15 +94,15 @@ async def test_the_bot_was_blocked(stage: BotHarness) -> None:
     assert not [entry for entry in stage.events("delivery.lost") if entry["level"] == "error"]
 
 
-async def test_the_formatting_is_refused(stage: BotHarness) -> None:
-    """The same text goes out plain."""
+async def test_rejected_entities_are_omitted(stage: BotHarness) -> None:
+    """The same text is sent plain."""
     stage.first.default = answer("This is **bold**.")
     stage.telegram.fail("sendMessage", status=400, description="Bad Request: can't parse entities: unsupported")
     message = await stage.asks("Say it loud.")
     assert (message.text, message.entities) == ("This is bold.", [])
 
 
-async def test_the_formatting_of_the_last_edit_is_refused(stage: BotHarness) -> None:
+async def test_rejected_entities_of_the_final_edit_are_omitted(stage: BotHarness) -> None:
     more = asyncio.Event()
     behaviour = gate(more, after_pieces=1, then=answer(pieces=[LONG, "**Bold**."]))
     stage.first.script(behaviour)
@@ -114,7 +114,7 @@ async def test_the_formatting_of_the_last_edit_is_refused(stage: BotHarness) -> 
     assert (message.text, message.entities) == (f"{LONG}Bold.", [])
 
 
-async def test_the_question_is_deleted_before_it_is_answered(stage: BotHarness) -> None:
+async def test_deleted_question_is_answered_without_reply(stage: BotHarness) -> None:
     more = asyncio.Event()
     stage.first.script(gate(more, then=answer(FIRST)))
     question = stage.says("/ask Are you there?", -100, user_id=PERSON)
@@ -126,8 +126,7 @@ async def test_the_question_is_deleted_before_it_is_answered(stage: BotHarness) 
 
 
 @pytest.mark.parametrize("executed", [True, False], ids=["after it was done", "before it was done"])
-async def test_the_connection_breaks_on_a_send(stage: BotHarness, *, executed: bool) -> None:
-    """Nobody can tell whether it was done: it is tried once more, and no more than that."""
+async def test_send_with_unknown_result_is_repeated_once(stage: BotHarness, *, executed: bool) -> None:
     stage.telegram.drop("sendMessage", executed=executed)
     stage.says("Are you there?")
     await stage.until(lambda: len(stage.telegram.calls_of("sendMessage")) == 2)
@@ -135,8 +134,8 @@ async def test_the_connection_breaks_on_a_send(stage: BotHarness, *, executed: b
     assert stage.chat().texts() == [FIRST] * (2 if executed else 1)
 
 
-async def test_the_answer_to_a_send_makes_no_sense(stage: BotHarness) -> None:
-    """It was done, so it is not done again."""
+async def test_send_with_undecodable_response_is_not_repeated(stage: BotHarness) -> None:
+    """It was carried out."""
     stage.telegram.garble("sendMessage", body='{"ok": true, "result": {"message_id": 2}}')
     stage.says("Are you there?")
     await stage.until(lambda: stage.chat().texts())
@@ -144,7 +143,7 @@ async def test_the_answer_to_a_send_makes_no_sense(stage: BotHarness) -> None:
     assert stage.chat().texts() == [FIRST]
 
 
-async def test_typing_that_fails_disturbs_nobody(stage: BotHarness) -> None:
+async def test_failed_typing_indicator_is_ignored(stage: BotHarness) -> None:
     stage.telegram.fail("sendChatAction", 100, status=429, description="Too Many Requests: retry after 1")
     stage.telegram.fail("answerCallbackQuery", 100, status=400, description="Bad Request: query is too old")
     message, _ = await growing(stage)

@@ -1,4 +1,4 @@
-"""Long and odd texts, in and out."""
+"""Long and odd texts in both directions."""
 
 import pytest
 
@@ -9,8 +9,8 @@ from tests.support.fake_telegram.chats import Message, units
 ASTRAL = "𝒜" * 4096
 
 
-async def test_a_text_of_4096_astral_characters(stage: BotHarness) -> None:
-    """In as it is; out in as many messages as Telegram's count of it needs, without a character lost or doubled."""
+async def test_4096_astral_characters_round_trip(stage: BotHarness) -> None:
+    """Split by Telegram's count of UTF-16 units, without a character lost or doubled."""
     stage.first.default = answer(pieces=[ASTRAL[:1000], ASTRAL[1000:]])
     await stage.asks(ASTRAL)
     assert told(stage.first.requests[0]) == [("user", ASTRAL)]
@@ -19,8 +19,8 @@ async def test_a_text_of_4096_astral_characters(stage: BotHarness) -> None:
     assert [units(text) for text in texts] == [4096, 4096]
 
 
-async def test_a_long_answer_comes_in_several_messages(stage: BotHarness) -> None:
-    """Cut between paragraphs; the buttons are under the last one only."""
+async def test_long_answer_is_split_between_paragraphs(stage: BotHarness) -> None:
+    """The buttons are under the last message only."""
     paragraphs = [f"Paragraph {number}. " + "Some words about it. " * 20 for number in range(30)]
     stage.first.default = answer("\n\n".join(paragraphs))
     await stage.asks("Tell me everything.")
@@ -32,7 +32,7 @@ async def test_a_long_answer_comes_in_several_messages(stage: BotHarness) -> Non
     assert told(stage.first.requests[1])[1] == ("assistant", "\n\n".join(paragraphs))
 
 
-async def test_code_that_goes_on_in_the_next_message_is_code_there_too(stage: BotHarness) -> None:
+async def test_split_code_block_stays_code(stage: BotHarness) -> None:
     lines = [f"print({number})  # one of many lines" for number in range(300)]
     stage.first.default = answer("Here it is:\n\n```python\n" + "\n".join(lines) + "\n```")
     await stage.asks("Write me a program.")
@@ -44,7 +44,7 @@ async def test_code_that_goes_on_in_the_next_message_is_code_there_too(stage: Bo
 
 
 def marked(message: Message) -> list[tuple[str, str]]:
-    """What is formatted, and how."""
+    """Return the formatted parts with their kinds."""
     encoded = message.text.encode("utf-16-le")
     return [
         (entity["type"], encoded[2 * entity["offset"] : 2 * (entity["offset"] + entity["length"])].decode("utf-16-le"))
@@ -52,8 +52,8 @@ def marked(message: Message) -> list[tuple[str, str]]:
     ]
 
 
-async def test_markdown_becomes_formatting(stage: BotHarness) -> None:
-    """Offsets count as Telegram counts, also behind an emoji."""
+async def test_markdown_becomes_entities(stage: BotHarness) -> None:
+    """Offsets count UTF-16 units, also after an emoji."""
     stage.first.default = answer(
         "# Tea 🍵\n\nIt is **hot** and _good_, see `tea --help` or [a page](https://tea.example)."
     )
@@ -71,13 +71,13 @@ async def test_markdown_becomes_formatting(stage: BotHarness) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        # Unfinished markup, which a broken-off answer ends with.
+        # Unfinished markup, as at the end of an interrupted answer.
         "This is **bold and `code",
-        # What looks like HTML, and what must be escaped in it.
+        # Text that looks like HTML, and characters that must be escaped in it.
         "if a<b then c>d & e",
-        # Markup characters that mean themselves.
+        # Markup characters with a literal meaning.
         "2*3*4 = 24 and snake_case_name",
-        # Only formatting.
+        # Formatting only.
         "**bold**",
         # Right to left, combining marks, joined emoji.
         "שלום 👨‍👩‍👧 e\u0301",
@@ -89,8 +89,8 @@ async def test_odd_markdown_is_delivered(stage: BotHarness, text: str) -> None:
     assert message.text.replace("*", "").replace("`", "") == text.replace("*", "").replace("`", "")
 
 
-async def test_an_answer_of_nothing_but_invisible_characters(stage: BotHarness) -> None:
-    """Telegram would refuse to show it: another provider is asked, and if all are like that the person is told."""
+async def test_invisible_answer_is_a_failure(stage: BotHarness) -> None:
+    """Telegram rejects it: another provider is asked, and if all fail the user is told."""
     stage.first.default = stage.second.default = answer(pieces=["\u200b\u2063"])
     message = await stage.asks("Say nothing.")
     assert message.text in {
@@ -99,8 +99,8 @@ async def test_an_answer_of_nothing_but_invisible_characters(stage: BotHarness) 
     }
 
 
-async def test_what_a_person_quotes_reaches_the_model(stage: BotHarness) -> None:
-    """A part of an earlier message, which Telegram lets people pick; the conversation may be a new one."""
+async def test_quoted_excerpt_reaches_the_model(stage: BotHarness) -> None:
+    """Part of an earlier message, possibly of another conversation."""
     old = await stage.asks("What do you think?")
     quote = {"text": "the first provider", "position": 13}
     await stage.asks("Who is that?", reply_to=old, extra={"quote": quote})

@@ -10,14 +10,14 @@ BOB = 8
 
 
 async def named(stage: BotHarness, name: str, text: str) -> None:
-    """A new conversation that got its name."""
+    """Start a new conversation and wait for its name."""
     stage.first.naming = answer(name)
     count = len(stage.first.names)
     stage.says("/new")
     await stage.reply()
     await stage.asks(text)
     await stage.until(lambda: len(stage.first.names) > count)
-    # The name is written a moment after it came.
+    # The name is stored a moment after the response.
     for _ in range(100):
         if any(name in label for label in (await shelf(stage)).labels):
             return
@@ -30,8 +30,7 @@ async def shelf(stage: BotHarness, chat_id: int = PERSON, **more: int) -> Messag
     return await stage.reply(chat_id, after=question.id)
 
 
-async def test_an_earlier_conversation_goes_on(stage: BotHarness) -> None:
-    """With its history."""
+async def test_threads_switch_restores_the_history(stage: BotHarness) -> None:
     await named(stage, "Peru", "Tell me of Peru.")
     await named(stage, "Bread", "Tell me of bread.")
     message = await shelf(stage)
@@ -45,8 +44,8 @@ async def test_an_earlier_conversation_goes_on(stage: BotHarness) -> None:
     assert (await shelf(stage)).labels == ["Bread", "• Peru"]
 
 
-async def test_a_conversation_is_thrown_away_after_a_question(stage: BotHarness) -> None:
-    """And a second press on an old message finds nothing."""
+async def test_threads_delete_asks_for_confirmation(stage: BotHarness) -> None:
+    """A second press on an old message finds nothing."""
     await named(stage, "Peru", "Tell me of Peru.")
     await named(stage, "Bread", "Tell me of bread.")
     message, old = await shelf(stage), await shelf(stage)
@@ -63,7 +62,7 @@ async def test_a_conversation_is_thrown_away_after_a_question(stage: BotHarness)
     await stage.until(lambda: old.labels == ["• Bread"])
 
 
-async def test_a_conversation_gets_another_name(stage: BotHarness) -> None:
+async def test_threads_rename(stage: BotHarness) -> None:
     await named(stage, "Peru", "Tell me of Peru.")
     stage.says("/threads rename Holiday plans")
     assert (await stage.reply()).text == "Renamed to “Holiday plans”."
@@ -72,7 +71,7 @@ async def test_a_conversation_gets_another_name(stage: BotHarness) -> None:
     assert (await stage.reply()).text == "Add the name after the command: /threads rename Holiday plans"
 
 
-async def test_many_are_shown_page_by_page(stage: BotHarness) -> None:
+async def test_threads_are_paginated(stage: BotHarness) -> None:
     for number in range(10):
         await stage.asks(f"Number {number}")
         stage.says("/new")
@@ -86,8 +85,8 @@ async def test_many_are_shown_page_by_page(stage: BotHarness) -> None:
     await stage.until(lambda: message.labels[-1] == "Older")
 
 
-async def test_in_a_group_its_admins_decide(stage: BotHarness) -> None:
-    """Everybody may look."""
+async def test_group_admins_decide(stage: BotHarness) -> None:
+    """A member's press changes nothing."""
     await stage.asks("/ask Tell me of Peru.", GROUP, user_id=BOB)
     message = await shelf(stage, GROUP, user_id=BOB)
     stage.presses(message, message.labels[0], BOB)
@@ -98,5 +97,5 @@ async def test_in_a_group_its_admins_decide(stage: BotHarness) -> None:
     assert (await stage.reply(GROUP, after=question.id)).text.startswith("In a group, only admins")
 
 
-async def test_nothing_was_said_yet(stage: BotHarness) -> None:
+async def test_threads_of_an_empty_chat(stage: BotHarness) -> None:
     assert (await shelf(stage)).text == "There are no conversations here yet."

@@ -1,4 +1,4 @@
-"""Topics of forums and of private chats: each is a conversation of its own."""
+"""Topics of forums and private chats: each is a separate conversation."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from tests.support.bot_harness import FIRST, GROUP, PERSON, SECOND, BotHarness, 
 
 
 @pytest.mark.parametrize("chat_id", [GROUP, PERSON], ids=["forum", "private chat"])
-async def test_each_topic_is_a_conversation_of_its_own(stage: BotHarness, chat_id: int) -> None:
+async def test_topics_have_separate_conversations(stage: BotHarness, chat_id: int) -> None:
     for topic, text in ((11, "/ask One."), (12, "/ask Two."), (None, "/ask Three."), (11, "/ask Four.")):
         message = await stage.asks(text, chat_id, user_id=PERSON, message_thread_id=topic)
         assert message.topic_id == topic, "the answer comes where the question was asked"
@@ -24,7 +24,7 @@ async def test_typing_is_shown_in_the_topic(stage: BotHarness) -> None:
     assert {call.params["message_thread_id"] for call in stage.telegram.calls_of("sendChatAction")} == {"11"}
 
 
-async def test_new_in_one_topic_leaves_the_others_alone(stage: BotHarness) -> None:
+async def test_new_affects_one_topic_only(stage: BotHarness) -> None:
     await stage.asks("/ask One.", GROUP, user_id=PERSON, message_thread_id=11)
     await stage.asks("/ask Two.", GROUP, user_id=PERSON, message_thread_id=12)
     stage.says("/new", GROUP, user_id=PERSON, message_thread_id=11)
@@ -35,7 +35,7 @@ async def test_new_in_one_topic_leaves_the_others_alone(stage: BotHarness) -> No
     assert len(told(stage.first.requests[3])) == 3
 
 
-async def test_the_model_is_chosen_for_the_whole_chat(stage: BotHarness) -> None:
+async def test_model_choice_holds_for_all_topics(stage: BotHarness) -> None:
     stage.says("/model", PERSON, message_thread_id=11)
     message = await stage.reply()
     assert message.topic_id == 11
@@ -46,8 +46,8 @@ async def test_the_model_is_chosen_for_the_whole_chat(stage: BotHarness) -> None
     assert (await stage.asks("Hello", PERSON, message_thread_id=12)).text == SECOND
 
 
-async def test_the_message_that_opened_the_topic_is_not_quoted(stage: BotHarness) -> None:
-    """In a forum every message formally replies to it; and that the bot opened it does not make it an addressee."""
+async def test_topic_opening_message_is_not_quoted(stage: BotHarness) -> None:
+    """Every forum message formally replies to it; that the bot opened it does not address the bot."""
     opened = stage.says("", GROUP, user_id=42, message_thread_id=11,
                         extra={"forum_topic_created": {"name": "Talk", "icon_color": 0}})  # fmt: skip
     stage.says("Hello everybody", GROUP, user_id=PERSON, message_thread_id=11, reply_to=opened)
@@ -56,8 +56,7 @@ async def test_the_message_that_opened_the_topic_is_not_quoted(stage: BotHarness
     assert [text for text in stage.chat(GROUP).texts() if text] == [FIRST]
 
 
-async def test_a_topic_that_was_closed_meanwhile(stage: BotHarness) -> None:
-    """The answer comes outside of it rather than not at all."""
+async def test_closed_topic_falls_back_to_the_chat(stage: BotHarness) -> None:
     stage.chat(GROUP).closed_topics.add(11)
     stage.says("/ask One.", GROUP, user_id=PERSON, message_thread_id=11)
     message = await stage.answer(GROUP)

@@ -1,4 +1,4 @@
-"""Traces of the whole bot, at a real receiver: what happened is in them, and nobody's words are."""
+"""Traces of the whole bot at a real receiver, without message texts."""
 
 import asyncio
 import sys
@@ -17,13 +17,13 @@ HEADER_KEY = "a-key-of-the-collector"
 
 
 def one(spans: list[ReceivedSpan], name: str) -> ReceivedSpan:
-    """The span of that name."""
+    """Return the span of that name."""
     (span,) = [each for each in spans if each.name == name]
     return span
 
 
-async def test_a_failover_as_a_trace(empty_stage: BotHarness) -> None:
-    """The update, its turn, the library's own spans, each attempt, the database, what was sent to Telegram."""
+async def test_trace_of_a_failover(empty_stage: BotHarness) -> None:
+    """Update, turn, library spans, each attempt, database and Telegram calls."""
     stage = empty_stage
     async with OTLPReceiver() as collector:
         await stage.start(
@@ -72,8 +72,8 @@ async def test_a_failover_as_a_trace(empty_stage: BotHarness) -> None:
         assert HEADER_KEY not in stage.log
 
 
-async def test_nothing_that_fails_or_is_made_up_tells_what_was_said(empty_stage: BotHarness) -> None:
-    """An error that quotes the prompt, a tool that does not exist, arguments that do not fit."""
+async def test_traces_contain_no_message_text(empty_stage: BotHarness) -> None:
+    """An error that quotes the prompt, an unknown tool, invalid arguments."""
     stage = empty_stage
     async with OTLPReceiver() as collector:
         await stage.start(OTEL_EXPORTER_OTLP_ENDPOINT=collector.url)
@@ -92,8 +92,8 @@ async def test_nothing_that_fails_or_is_made_up_tells_what_was_said(empty_stage:
             assert b"My cat" not in body
 
 
-async def test_a_collector_that_is_gone_or_hangs_disturbs_nobody(empty_stage: BotHarness) -> None:
-    """Said once; and the end does not wait for it for long."""
+async def test_unreachable_collector_is_logged_once(empty_stage: BotHarness) -> None:
+    """Shutdown waits for it briefly."""
     stage = empty_stage
     await stage.start(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{free_port()}")
     assert (await stage.asks(QUESTION)).text == FIRST
@@ -107,8 +107,8 @@ async def test_a_collector_that_is_gone_or_hangs_disturbs_nobody(empty_stage: Bo
         assert time.monotonic() - began < 6
 
 
-async def test_without_an_endpoint_nothing_of_the_export_is_even_imported() -> None:
-    """What is not wanted costs nothing; parts of the SDK come with redis-py, whoever wants them."""
+async def test_traces_without_endpoint_import_no_exporter() -> None:
+    """Parts of the SDK come with redis-py."""
     code = (
         "import asyncio, sys, tempfile\n"
         "from bot.composition.services import open_services\n"

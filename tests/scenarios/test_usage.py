@@ -1,4 +1,4 @@
-"""`/usage`, and the figures of today in `/provider`."""
+"""`/usage`, and the usage of today in `/provider`."""
 
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from tests.support.fake_llm.server import answer, status
 from tests.support.sqlite_file import locked_file
 
 PRICES = {"A_PRICES": '{"m": [1000, 2000]}', "A_REMOTE": "true"}
-"""A thousand dollars for a million tokens: 11 in and 7 out make 2.5 cents."""
+"""1,000 USD per million tokens: 11 in and 7 out cost 2.5 cents."""
 
 
 async def told(stage: BotHarness, command: str, chat_id: int = PERSON, **more: Any) -> str:  # noqa: ANN401 - as `says`
@@ -20,8 +20,8 @@ async def told(stage: BotHarness, command: str, chat_id: int = PERSON, **more: A
     return (await stage.reply(chat_id, after=question.id)).text
 
 
-async def test_what_somebody_used(empty_stage: BotHarness) -> None:
-    """Their own answers in all chats, and no others; where nothing was used, nothing."""
+async def test_usage_of_one_user(empty_stage: BotHarness) -> None:
+    """Their own answers in all chats, and no others."""
     stage = empty_stage
     await stage.start(**PRICES)
     assert (await told(stage, "/usage")).splitlines() == [
@@ -39,8 +39,8 @@ async def test_what_somebody_used(empty_stage: BotHarness) -> None:
     assert in_group[2] == "This chat today: one answer, 36 tokens, $0.0500", "its name was not for nothing"
 
 
-async def test_those_who_run_the_bot_see_everything(empty_stage: BotHarness) -> None:
-    """By provider, with what failed; nobody else does, and no group reads it."""
+async def test_usage_of_everyone_for_operators(empty_stage: BotHarness) -> None:
+    """By provider with failures; in private only."""
     stage = empty_stage
     await stage.start(**PRICES, B_REMOTE="true")
     stage.first.script(answer(FIRST), status(401))
@@ -59,8 +59,8 @@ async def test_those_who_run_the_bot_see_everything(empty_stage: BotHarness) -> 
     assert "price unknown" in await told(stage, "/usage", 8)
 
 
-async def test_a_stopped_answer_counts_as_an_estimate(empty_stage: BotHarness) -> None:
-    """Its provider did not come to say what it used."""
+async def test_usage_of_a_stopped_answer_is_estimated(empty_stage: BotHarness) -> None:
+    """The provider did not report its tokens."""
     stage = empty_stage
     await stage.start()
     stage.first.default = answer("word " * 100, pause_s=0.02)
@@ -73,7 +73,7 @@ async def test_a_stopped_answer_counts_as_an_estimate(empty_stage: BotHarness) -
     assert line.endswith("(partly estimated)")
 
 
-async def test_in_the_asker_s_language(stage: BotHarness) -> None:
+async def test_usage_in_the_language_of_the_user(stage: BotHarness) -> None:
     """With its plural forms."""
     for question in ("Раз?", "Два?"):
         await stage.asks(question, language="ru")
@@ -81,7 +81,7 @@ async def test_in_the_asker_s_language(stage: BotHarness) -> None:
     assert text.splitlines()[0] == "Вы сегодня: 2 ответа, токенов: 36, $0"
 
 
-async def test_the_table_has_the_figures_of_today_after_a_restart(empty_stage: BotHarness) -> None:
+async def test_provider_table_shows_today_after_a_restart(empty_stage: BotHarness) -> None:
     """Requests, failures and cost come from the database, so all replicas see them."""
     stage = empty_stage
     await stage.start(**PRICES)
@@ -97,10 +97,10 @@ async def test_the_table_has_the_figures_of_today_after_a_restart(empty_stage: B
     assert "today: 1 request, 0 failed, $0" in second
 
 
-async def test_without_a_database_the_table_has_what_this_process_knows(
+async def test_provider_table_without_database_shows_this_process(
     empty_stage: BotHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And says that this is all."""
+    """And says so."""
     stage = empty_stage
     monkeypatch.setattr(app, "Database", partial(Database, busy_timeout_s=0.1))
     await stage.start()

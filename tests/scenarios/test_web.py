@@ -1,4 +1,4 @@
-"""The web side of the whole bot: what probes, Prometheus and operators are told, and what nobody is."""
+"""HTTP endpoints of the whole bot."""
 
 import asyncio
 from functools import partial
@@ -20,30 +20,28 @@ QUESTION = "Is anybody out there tonight?"
 
 @pytest.fixture(autouse=True)
 def _often_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that no test waits for an answer to grow old."""
+    """Shorten the caching of readiness, so that no test waits for it."""
     monkeypatch.setattr(composition, "Readiness", partial(Readiness, timing=ReadinessTiming(fresh_s=0.1)))
 
 
 async def opened(stage: BotHarness, **settings: str) -> WebClient:
-    """The bot with its web side, and a client that knows the token."""
+    """The bot with its HTTP server, and a client with the token."""
     port = free_port()
     await stage.start(WEB_PORT=str(port), WEB_TOKEN=WORD, **settings)
     return WebClient(port, WORD)
 
 
 def assert_discreet(stage: BotHarness, client: WebClient) -> None:
-    """Nothing secret, and nothing that anybody said, is in any body or in the log."""
+    """No secret and no message text is in any body or in the log."""
     for body in (*client.bodies, stage.log):
         for word in (*KEYS.values(), TOKEN.partition(":")[2], WORD, QUESTION, FIRST, SECOND):
             assert word not in body
 
 
-async def test_ready_until_redis_dies_and_again_when_it_is_back(
-    empty_stage: BotHarness, redis_server: RedisServer
-) -> None:
-    """The bot itself goes on meanwhile, and lives all the time."""
+async def test_readyz_follows_redis(empty_stage: BotHarness, redis_server: RedisServer) -> None:
+    """The bot keeps working and stays alive."""
     stage = empty_stage
-    # A server that asks for no password takes any.
+    # A server without a password accepts any.
     client = await opened(stage, REDIS_URL=redis_server.url.replace("://", "://:a-password-of-redis@"))
     ready = await client.becomes("/readyz", 200)
     assert ready.json == {
@@ -62,8 +60,8 @@ async def test_ready_until_redis_dies_and_again_when_it_is_back(
     assert_discreet(stage, client)
 
 
-async def test_a_failover_is_counted(empty_stage: BotHarness) -> None:
-    """By who failed and how, who answered, in which phase the turn ended, and what Telegram did not like."""
+async def test_metrics_count_a_failover(empty_stage: BotHarness) -> None:
+    """By provider and kind, answering provider, phase, and rejected Telegram calls."""
     stage = empty_stage
     client = await opened(stage)
     before = (await client.get("/metrics")).figures
@@ -97,8 +95,8 @@ async def test_a_failover_is_counted(empty_stage: BotHarness) -> None:
     assert_discreet(stage, client)
 
 
-async def test_a_model_that_nobody_configured_is_no_label(empty_stage: BotHarness) -> None:
-    """Chats may pick any model of a live list, so their names must not become lines of their own."""
+async def test_metrics_label_unlisted_models_as_other(empty_stage: BotHarness) -> None:
+    """A chat may pick any model of a live catalog, so names must not become series."""
     stage = empty_stage
     client = await opened(stage)
     stage.says("/model")
@@ -115,7 +113,7 @@ async def test_a_model_that_nobody_configured_is_no_label(empty_stage: BotHarnes
     assert not any("m2" in name for name in figures)
 
 
-async def test_the_state_of_the_providers_needs_the_token(empty_stage: BotHarness) -> None:
+async def test_llm_status_requires_the_token(empty_stage: BotHarness) -> None:
     stage = empty_stage
     client = await opened(stage, AVAILABLE_PROVIDERS='{"a": ["m"], "b": ["n"], "openai": ["gpt-5-mini"]}')
     stage.first.default = status(503)
@@ -132,15 +130,15 @@ async def test_the_state_of_the_providers_needs_the_token(empty_stage: BotHarnes
     assert (first["provider"], first["state"], first["reason"]) == ("a", "cooling", "HTTP 503 (server_error)")
     assert (second["state"], second["requests"], second["models"]) == ("preferred", 2, ["n"])
     assert second["first_output_median_s"] > 0
-    # Over all replicas, from the database: what this one has not written yet is written first.
+    # Over all replicas, from the database, after writing what this one has not written yet.
     assert (first["requests_today"], first["failures_today"]) == (1, 1)
     assert (second["requests_today"], second["failures_today"], second["cost_today_usd"]) == (2, 0, 0.0)
     assert (third["state"], third["reason"]) == ("not_configured", "OPENAI_API_KEY is not set")
     assert_discreet(stage, client)
 
 
-async def test_without_a_token_what_is_guarded_stays_closed(empty_stage: BotHarness) -> None:
-    """Never open by default; the hint says what to do."""
+async def test_guarded_paths_are_closed_without_web_token(empty_stage: BotHarness) -> None:
+    """The response says what to set."""
     stage = empty_stage
     port = free_port()
     await stage.start(WEB_PORT=str(port))
@@ -153,7 +151,7 @@ async def test_without_a_token_what_is_guarded_stays_closed(empty_stage: BotHarn
     await client.becomes("/readyz", 200)
 
 
-async def test_not_ready_while_telegram_is_waited_for_and_while_no_provider_is_left(empty_stage: BotHarness) -> None:
+async def test_readyz_fails_without_telegram_or_providers(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.telegram.stop()
     port = free_port()
@@ -181,7 +179,7 @@ async def test_not_ready_while_telegram_is_waited_for_and_while_no_provider_is_l
     assert_discreet(stage, client)
 
 
-async def test_a_port_in_use_ends_the_start_with_one_line(empty_stage: BotHarness) -> None:
+async def test_web_port_in_use_exits_with_one_line(empty_stage: BotHarness) -> None:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server:
@@ -190,8 +188,8 @@ async def test_a_port_in_use_ends_the_start_with_one_line(empty_stage: BotHarnes
     assert "\n" not in str(error.value)
 
 
-async def test_a_connection_that_is_left_open_keeps_nobody_from_leaving(empty_stage: BotHarness) -> None:
-    """The web side closes last, in bounded time, whoever still holds a connection."""
+async def test_shutdown_closes_open_connections(empty_stage: BotHarness) -> None:
+    """In bounded time."""
     stage = empty_stage
     client = await opened(stage)
     _, idle = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
@@ -207,8 +205,8 @@ async def test_a_connection_that_is_left_open_keeps_nobody_from_leaving(empty_st
         writer.close()
 
 
-async def test_nobody_is_told_of_what_was_asked(empty_stage: BotHarness) -> None:
-    """No version in the headers, no access log, and a query that holds a secret leaves no trace."""
+async def test_web_server_reveals_nothing(empty_stage: BotHarness) -> None:
+    """No version header, no access log, and no trace of a secret in a query."""
     stage = empty_stage
     client = await opened(stage)
     page = await client.get("/healthz?token=a-secret-in-a-query")
@@ -219,6 +217,6 @@ async def test_nobody_is_told_of_what_was_asked(empty_stage: BotHarness) -> None
     assert [entry["path"] for entry in stage.events("web.unauthorized")] == ["/llm/status"]
 
 
-async def test_nothing_listens_unless_a_port_is_set(stage: BotHarness) -> None:
+async def test_no_web_server_without_web_port(stage: BotHarness) -> None:
     assert (await stage.asks(QUESTION)).text == FIRST
     assert not stage.events("web.listening")

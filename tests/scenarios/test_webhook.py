@@ -1,4 +1,4 @@
-"""Updates that Telegram delivers: answered with 200 when they are stored, and only with the secret."""
+"""Webhook deliveries: confirmed with 200 once stored, and only with the secret."""
 
 import asyncio
 import io
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 @pytest.fixture
 async def hooked(empty_stage: BotHarness) -> BotHarness:
-    """A bot that does not poll."""
+    """A bot in webhook mode."""
     port = free_port()
     await empty_stage.start(
         TELEGRAM_MODE="webhook",
@@ -39,7 +39,7 @@ async def hooked(empty_stage: BotHarness) -> BotHarness:
 async def deliver(
     stage: BotHarness, body: object, secret: str | None = SECRET, session: aiohttp.ClientSession | None = None
 ) -> int:
-    """Deliver something by hand; the status of the answer."""
+    """Deliver a body by hand. Returns the status."""
     data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
     headers = {HEADER: secret} if secret is not None else {}
     own = session or aiohttp.ClientSession()
@@ -60,8 +60,8 @@ def message(update_id: int, text: str) -> dict[str, Any]:
     }
 
 
-async def test_what_is_delivered_is_answered(hooked: BotHarness) -> None:
-    """Nobody polls, and Telegram is told the secret and what to deliver."""
+async def test_webhook_delivery_is_answered(hooked: BotHarness) -> None:
+    """No polling; Telegram knows the secret and the update types."""
     assert (await hooked.asks("Are you there?")).text == FIRST
     assert not hooked.telegram.calls_of("getUpdates")
     told = hooked.telegram.calls_of("setWebhook")[-1].params
@@ -70,7 +70,7 @@ async def test_what_is_delivered_is_answered(hooked: BotHarness) -> None:
     assert not hooked.telegram.calls_of("deleteWebhook")
 
 
-async def test_the_same_delivery_ten_times_at_once_is_one_answer(hooked: BotHarness) -> None:
+async def test_webhook_deduplicates_deliveries(hooked: BotHarness) -> None:
     update = message(5000, "Are you there?")
     async with aiohttp.ClientSession() as session:
         statuses = await asyncio.gather(*(deliver(hooked, update, session=session) for _ in range(10)))
@@ -83,7 +83,7 @@ async def test_the_same_delivery_ten_times_at_once_is_one_answer(hooked: BotHarn
 
 
 @pytest.mark.parametrize("secret", [None, "", "another-word", SECRET + "x", SECRET[:-1], "ключ"])
-async def test_without_the_secret_nothing_is_taken(hooked: BotHarness, secret: str | None) -> None:
+async def test_webhook_rejects_a_wrong_secret(hooked: BotHarness, secret: str | None) -> None:
     assert await deliver(hooked, message(5000, "Are you there?"), secret) == 401
     await hooked.quiet()
     assert not hooked.first.requests
@@ -97,20 +97,20 @@ async def test_without_the_secret_nothing_is_taken(hooked: BotHarness, secret: s
         (b"{", 400),
         (b"\xff\xfe", 400),
         ([], 400),
-        # An update of a kind or shape that we do not know is Telegram's right, and is confirmed.
+        # An update of an unknown kind or shape is valid and confirmed.
         ({}, 200),
         ({"update_id": 5001, "novelty": {"id": 1}}, 200),
         ({"update_id": 5001, "message": {"message_id": "x"}}, 200),
         (b" " * (1024 * 1024 + 1), 413),
     ],
 )
-async def test_what_is_no_update(hooked: BotHarness, body: object, status: int) -> None:
+async def test_webhook_rejects_invalid_bodies(hooked: BotHarness, body: object, status: int) -> None:
     assert await deliver(hooked, body) == status
     assert (await hooked.asks("Are you there?")).text == FIRST
 
 
-async def test_what_cannot_be_stored_is_not_confirmed(hooked: BotHarness, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Telegram delivers it again, until the database takes it."""
+async def test_webhook_confirms_stored_updates_only(hooked: BotHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Telegram delivers the others again."""
     put, refusals = JobQueue.put, []
 
     async def refuse(queue: JobQueue, jobs: Any) -> Any:  # noqa: ANN401 - what `put` takes and gives
@@ -126,7 +126,7 @@ async def test_what_cannot_be_stored_is_not_confirmed(hooked: BotHarness, monkey
     assert len(hooked.first.requests) == 1
 
 
-async def test_an_address_that_telegram_does_not_take(empty_stage: BotHarness) -> None:
+async def test_webhook_url_rejected_by_telegram_exits(empty_stage: BotHarness) -> None:
     empty_stage.telegram.fail(
         "setWebhook", 100, status=400, description="Bad Request: bad webhook: IP address is reserved"
     )
@@ -143,8 +143,8 @@ async def test_an_address_that_telegram_does_not_take(empty_stage: BotHarness) -
         task.result()
 
 
-async def test_polling_after_a_webhook_ends_it(hooked: BotHarness) -> None:
-    """What is not delivered any more is fetched."""
+async def test_polling_takes_over_from_a_webhook(hooked: BotHarness) -> None:
+    """Undelivered updates are fetched."""
     await hooked.stop()
     hooked.says("Are you there?")
     await hooked.start(TELEGRAM_MODE="polling")
@@ -152,7 +152,7 @@ async def test_polling_after_a_webhook_ends_it(hooked: BotHarness) -> None:
     assert hooked.telegram.webhook is None
 
 
-async def test_what_comes_while_the_bot_leaves_is_delivered_to_the_next_one(hooked: BotHarness) -> None:
+async def test_webhook_during_shutdown_is_redelivered(hooked: BotHarness) -> None:
     await hooked.stop()
     hooked.says("Are you there?")
     await hooked.quiet(0.2)
