@@ -1,4 +1,4 @@
-"""What servers that speak the OpenAI wire do in their own way: vLLM, LM Studio, llama.cpp, LiteLLM's proxy.
+"""Deviations of local servers from OpenAI's wire format: vLLM, LM Studio, llama.cpp, LiteLLM's proxy.
 
 Each sends its bytes as they were seen on the wire of that server, so the ordinary behaviours are not used here.
 """
@@ -90,7 +90,7 @@ def litellm_error_in_stream(after: str = "Two and") -> Behaviour:
 
 
 ERRORS: dict[str, tuple[int, Mapping[str, Any]]] = {
-    # what it is, and how that server says so
+    # the fault, and its response from that server
     "vLLM: too long": (
         400,
         {

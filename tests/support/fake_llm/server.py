@@ -11,524 +11,106 @@ import argparse
 import asyncio
 import contextlib
 import json
-import re
 import signal
-import socket
-import struct
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.support.fake_llm.wire import AnthropicWire, Dialect, OpenAIWire, Wire, WireError
+from tests.support.fake_llm.addresses import NO_SUCH_HOST_URL, black_hole_url, refusing_url
+from tests.support.fake_llm.behaviours import (
+    BEHAVIOURS,
+    Act,
+    Answer,
+    Behaviour,
+    answer,
+    closed_without_answer,
+    content_filter,
+    content_filter_rejected,
+    context_exceeded,
+    cut,
+    cut_after_the_finish,
+    empty_answer,
+    empty_body,
+    empty_stream,
+    error_in_stream,
+    error_object_in_200,
+    garbage_in_stream,
+    gate,
+    hang,
+    hang_after_headers,
+    hang_after_the_finish,
+    html_page,
+    model_unknown,
+    no_choices,
+    no_done_marker,
+    no_finish_reason,
+    quota_exceeded,
+    refusal,
+    reset,
+    stall,
+    status,
+    thinking_only,
+    tool_call,
+    whitespace_only,
+)
+from tests.support.fake_llm.exchange import ClientGone, Exchange, RecordedRequest
+from tests.support.fake_llm.wire import AnthropicWire, Dialect, OpenAIWire, Wire
 from tests.support.fake_llm.wire_gemini import GeminiWire
 from tests.support.fake_llm.wire_mistral import MistralWire
 
-NO_SUCH_HOST_URL = "http://llm.understudy.invalid/v1"
-"""An address whose name does not resolve: `.invalid` is reserved for that (RFC 2606)."""
-
-
-@dataclass(slots=True)
-class RecordedRequest:
-    """A request as it arrived; header names are in lower case."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    json: Any
-    """The decoded body, `None` where there was none or it was not JSON."""
-    abandoned: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the client hung up before its answer was complete."""
-
-    @property
-    def streamed(self) -> bool:
-        return self.path.endswith(":streamGenerateContent") or bool(self.json and self.json.get("stream"))
-
-    @property
-    def model(self) -> str:
-        """The model that was asked: from the body, for Azure and Google from the path."""
-        in_path = re.search(r"/deployments/([^/]+)/|/models/([^/:]+):", self.path)
-        return in_path[1] or in_path[2] if in_path else (self.json or {}).get("model", "")
-
-    @property
-    def bearer(self) -> str | None:
-        """The key, wherever this wire carries it."""
-        authorization = self.headers.get("authorization", "")
-        if authorization.lower().startswith("bearer "):
-            return authorization[7:]
-        return next(
-            (self.headers[name] for name in ("x-api-key", "api-key", "x-goog-api-key") if name in self.headers), None
-        )
-
-
-class ClientGone(Exception):
-    """The client hung up: nothing more can be said to it."""
-
-
-class Exchange:
-    """One request and the means to answer it, well or badly."""
-
-    def __init__(
-        self, request: RecordedRequest, wire: Wire, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        self.request = request
-        self.wire = wire
-        self.keep_alive = True
-        self._reader = reader
-        self._writer = writer
-
-    async def head(
-        self,
-        status: int = 200,
-        content_type: str = "application/json",
-        headers: Mapping[str, str] | None = None,
-        length: int | None = None,
-    ) -> None:
-        """Send the status line and headers; without a length the body follows in chunks."""
-        lines = [f"HTTP/1.1 {status} Scripted", f"content-type: {content_type}", "x-request-id: req_1"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        lines.append("transfer-encoding: chunked" if length is None else f"content-length: {length}")
-        await self.raw("\r\n".join([*lines, "", ""]).encode())
-
-    async def raw(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def chunk(self, data: bytes) -> None:
-        if data:
-            await self.raw(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-
-    async def end(self) -> None:
-        await self.raw(b"0\r\n\r\n")
-
-    async def body(
-        self,
-        data: bytes | Mapping[str, Any],
-        status: int = 200,
-        content_type: str = "application/json",
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Send a whole plain response."""
-        encoded = data if isinstance(data, bytes) else json.dumps(data).encode()
-        await self.head(status, content_type, headers, len(encoded))
-        await self.raw(encoded)
-
-    async def half_body(self, data: Mapping[str, Any]) -> None:
-        """Send the headers and the first half of a plain response."""
-        encoded = json.dumps(data).encode()
-        await self.head(length=len(encoded))
-        await self.raw(encoded[: len(encoded) // 2])
-
-    async def start_stream(self) -> None:
-        await self.head(content_type="text/event-stream")
-
-    async def fault(self, status: int, fault: WireError, headers: Mapping[str, str] | None = None) -> None:
-        await self.body(self.wire.error_body(fault), status, headers=headers)
-
-    async def wait(self, awaitable: Awaitable[object]) -> None:
-        """Wait for something, but no longer than the client does."""
-        waited = asyncio.ensure_future(awaitable)
-        gone = asyncio.ensure_future(self._reader.read(1))
-        try:
-            done, _ = await asyncio.wait({waited, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if waited not in done:
-                raise ClientGone
-        finally:
-            for task in (waited, gone):
-                task.cancel()
-            await asyncio.gather(waited, gone, return_exceptions=True)
-
-    async def hang(self) -> None:
-        """Say nothing until the client hangs up."""
-        await self.wait(asyncio.Event().wait())
-
-    def cut(self) -> None:
-        """Close the connection in an orderly way, wherever the answer stands."""
-        self.keep_alive = False
-
-    def reset(self) -> None:
-        """Drop the connection with a TCP reset."""
-        connection = self._writer.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writer.transport.abort()
-        self.keep_alive = False
-
-
-class Behaviour(Protocol):
-    """How one request is answered."""
-
-    async def play(self, exchange: Exchange) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A good answer, and every answer that is good up to some point; see the functions below."""
-
-    pieces: tuple[str, ...] = ()
-    finish: str | None = "stop"
-    usage: bool = True
-    delay_s: float = 0
-    pause_s: float = 0
-    thinking: str | None = None
-    tool: tuple[str, str] | None = None
-    refused: str | None = None
-    done_marker: bool = True
-    gate: asyncio.Event | None = None
-    gate_after: int = 0
-    breaks_off: Callable[[Exchange], Awaitable[None]] | None = None
-    """What happens instead of the end, streamed or plain."""
-    trails_off: Callable[[Exchange], Awaitable[None]] | None = None
-    """What happens instead of the end marker of a stream."""
-
-    async def play(self, exchange: Exchange) -> None:
-        if self.delay_s:
-            await exchange.wait(asyncio.sleep(self.delay_s))
-        if exchange.request.streamed:
-            await self._stream(exchange)
-        else:
-            await self._plain(exchange)
-
-    async def _stream(self, exchange: Exchange) -> None:
-        wire = exchange.wire
-        await exchange.start_stream()
-        await exchange.chunk(wire.opening())
-        if self.thinking is not None:
-            await exchange.chunk(wire.thinking(self.thinking))
-        await self._say_pieces(exchange)
-        if self.refused is not None:
-            await exchange.chunk(wire.refusal(self.refused))
-        if self.tool is not None:
-            await exchange.chunk(wire.tool_call(*self.tool))
-        if self.breaks_off is not None:
-            await self.breaks_off(exchange)
-            return
-        if self.finish is not None:
-            await exchange.chunk(wire.finish(self.finish, usage=self.usage))
-        if self.trails_off is not None:
-            await self.trails_off(exchange)
-            return
-        if self.done_marker:
-            await exchange.chunk(wire.done())
-        await exchange.end()
-
-    async def _say_pieces(self, exchange: Exchange) -> None:
-        for number, piece in enumerate(self.pieces, start=1):
-            if number > 1 and self.pause_s:
-                await exchange.wait(asyncio.sleep(self.pause_s))
-            await exchange.chunk(exchange.wire.text(piece))
-            if self.gate is not None and number == self.gate_after:
-                await exchange.wait(self.gate.wait())
-
-    async def _plain(self, exchange: Exchange) -> None:
-        if self.gate is not None:
-            await exchange.wait(self.gate.wait())
-        if self.breaks_off is not None:
-            await self.breaks_off(exchange)
-            return
-        body = exchange.wire.plain(
-            "".join(self.pieces) if self.pieces else None,
-            finish=self.finish,
-            usage=self.usage,
-            thinking=self.thinking,
-            tool=self.tool,
-            refusal=self.refused,
-        )
-        await exchange.body(body)
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """Anything else: a function of the exchange."""
-
-    do: Callable[[Exchange], Awaitable[None]]
-
-    async def play(self, exchange: Exchange) -> None:
-        await self.do(exchange)
-
-
-def _pieces(text: str, pieces: Sequence[str] | None = None) -> tuple[str, ...]:
-    """The text as a model streams it: word by word, each word with the space before it."""
-    return tuple(pieces) if pieces is not None else tuple(re.findall(r"\s*\S+\s*$|\s*\S+", text)) or (text,)
-
-
-def answer(
-    text: str = "Hello",
-    pieces: Sequence[str] | None = None,
-    finish: str = "stop",
-    *,
-    usage: bool = True,
-    delay_s: float = 0,
-    pause_s: float = 0,
-    thinking: str | None = None,
-) -> Answer:
-    """A good answer after `delay_s`, its pieces (words, unless given) `pause_s` apart."""
-    return Answer(_pieces(text, pieces), finish, usage, delay_s, pause_s, thinking)
-
-
-def tool_call(name: str, arguments: Mapping[str, Any] | str, text: str = "") -> Answer:
-    """A call of one tool, after some text if given."""
-    encoded = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    return Answer(_pieces(text) if text else (), "tool_calls", tool=(name, encoded))
-
-
-def gate(event: asyncio.Event, *, after_pieces: int = 0, then: Behaviour | None = None) -> Behaviour:
-    """Hold an answer until the test sets the event: before the first byte, or after so many pieces."""
-    then = then or answer("Hello from behind the gate")
-    if not after_pieces:
-
-        async def held(exchange: Exchange) -> None:
-            await exchange.wait(event.wait())
-            await then.play(exchange)
-
-        return Act(held)
-    if not isinstance(then, Answer):
-        raise TypeError("only an Answer has pieces to hold back")
-    return replace(then, gate=event, gate_after=after_pieces)
-
-
-def status(
-    code: int, body: Mapping[str, Any] | bytes | None = None, headers: Mapping[str, str] | None = None
-) -> Behaviour:
-    """An HTTP error, worded as the provider would unless a body is given."""
-
-    async def do(exchange: Exchange) -> None:
-        default = exchange.wire.error_body(exchange.wire.fault(code))
-        await exchange.body(default if body is None else body, code, headers=headers)
-
-    return Act(do)
-
-
-def quota_exceeded() -> Behaviour:
-    """The account is out of credit: OpenAI says so with a 429, Anthropic with a 400, others with a 402."""
-    return Act(lambda exchange: exchange.fault(*exchange.wire.quota_exceeded()))
-
-
-def context_exceeded() -> Behaviour:
-    """The prompt is longer than the model's window."""
-    return Act(lambda exchange: exchange.fault(*exchange.wire.context_exceeded()))
-
-
-def model_unknown() -> Behaviour:
-    """No model of that name: most say so with a 404, DeepSeek and Mistral with a 400."""
-    return Act(lambda exchange: exchange.fault(*exchange.wire.model_unknown()))
-
-
-def empty_body() -> Behaviour:
-    """A 200 with nothing in it."""
-    return Act(lambda exchange: exchange.body(b""))
-
-
-def empty_stream() -> Behaviour:
-    """A 200 whose stream ends before it says anything (a plain request gets an empty message)."""
-
-    async def do(exchange: Exchange) -> None:
-        if not exchange.request.streamed:
-            await exchange.body(exchange.wire.empty())
-            return
-        await exchange.start_stream()
-        await exchange.end()
-
-    return Act(do)
-
-
-def empty_answer() -> Answer:
-    """A well-formed answer with a finish reason and no text."""
-    return Answer()
-
-
-def no_choices() -> Behaviour:
-    """A 200 without a single choice (Anthropic: without content)."""
-
-    async def do(exchange: Exchange) -> None:
-        if not exchange.request.streamed:
-            await exchange.body(exchange.wire.no_choices())
-            return
-        await exchange.start_stream()
-        await exchange.chunk(exchange.wire.no_choices_in_stream())
-        await exchange.end()
-
-    return Act(do)
-
-
-def error_object_in_200(
-    code: str | int | None = None,
-    type: str | None = "server_error",  # noqa: A002 - the field's own name on the wire
-    message: str = "upstream fell over",
-) -> Behaviour:
-    """A 200 whose JSON body is an error object, streamed request or not."""
-    return Act(lambda exchange: exchange.body(exchange.wire.error_body(WireError(message, type, code))))
-
-
-def error_in_stream(
-    after_pieces: int = 0,
-    code: str | int | None = None,
-    type: str | None = None,  # noqa: A002 - the field's own name on the wire
-    message: str = "upstream fell over",
-) -> Answer:
-    """An error event in the stream after so many pieces (a plain request: an error object in a 200)."""
-
-    async def breaks_off(exchange: Exchange) -> None:
-        usual = exchange.wire.overloaded()
-        said = replace(usual, message=message, type=type or usual.type, code=usual.code if code is None else code)
-        if not exchange.request.streamed:
-            await exchange.body(exchange.wire.error_body(said))
-            return
-        await exchange.chunk(exchange.wire.stream_error(said))
-        await exchange.end()
-
-    return _broken(after_pieces, breaks_off)
-
-
-def garbage_in_stream(after_pieces: int = 0) -> Answer:
-    """An unreadable piece after so many good ones (a plain request: a body that is no JSON)."""
-
-    async def breaks_off(exchange: Exchange) -> None:
-        if not exchange.request.streamed:
-            await exchange.body(b'{"id": "chatcmpl-1", "choi')
-            return
-        await exchange.chunk(exchange.wire.garbage())
-        await exchange.chunk(exchange.wire.finish("stop", usage=True) + exchange.wire.done())
-        await exchange.end()
-
-    return _broken(after_pieces, breaks_off)
-
-
-def stall(after_pieces: int = 1) -> Answer:
-    """Silence after so many pieces, the connection open (a plain request: after half of the body)."""
-
-    async def breaks_off(exchange: Exchange) -> None:
-        if not exchange.request.streamed:
-            await exchange.half_body(exchange.wire.plain("Hello"))
-        await exchange.hang()
-
-    return _broken(after_pieces, breaks_off)
-
-
-def cut(after_pieces: int = 1) -> Answer:
-    """The connection closes after so many pieces (a plain request: after half of the body)."""
-
-    async def breaks_off(exchange: Exchange) -> None:
-        if not exchange.request.streamed:
-            await exchange.half_body(exchange.wire.plain("Hello"))
-        exchange.cut()
-
-    return _broken(after_pieces, breaks_off)
-
-
-def _broken(after_pieces: int, breaks_off: Callable[[Exchange], Awaitable[None]]) -> Answer:
-    return Answer(_WORDS[:after_pieces], breaks_off=breaks_off)
-
-
-_WORDS = ("The", " audience", " hears", " only", " so", " many", " words", " of", " the", " play")
-
-
-def html_page(code: int = 200) -> Behaviour:
-    """A web page where JSON was due, as proxies and captive portals send it."""
-    page = b"<!doctype html><html><head><title>Just a moment...</title></head><body>Checking</body></html>"
-    return Act(lambda exchange: exchange.body(page, code, "text/html; charset=utf-8"))
-
-
-def thinking_only(text: str = "Let me see.") -> Answer:
-    """Reasoning, a finish reason, and no answer."""
-    return Answer(thinking=text)
-
-
-def whitespace_only() -> Answer:
-    """An answer of blanks."""
-    return Answer((" ", "\n", " \n"))
-
-
-def no_finish_reason(pieces: Sequence[str] = ("Half", " an", " answer")) -> Answer:
-    """A stream that ends in an orderly way without saying why."""
-    return Answer(tuple(pieces), finish=None)
-
-
-def no_done_marker(pieces: Sequence[str] = ("A", " whole", " answer")) -> Answer:
-    """A stream with a finish reason and no end marker, as some servers send it."""
-    return Answer(tuple(pieces), done_marker=False)
-
-
-def hang_after_the_finish(pieces: Sequence[str] = ("A", " whole", " answer")) -> Answer:
-    """Everything but the end marker, and then nothing."""
-
-    async def trails_off(exchange: Exchange) -> None:
-        await exchange.wait(asyncio.Event().wait())
-
-    return Answer(tuple(pieces), trails_off=trails_off)
-
-
-def cut_after_the_finish(pieces: Sequence[str] = ("A", " whole", " answer")) -> Answer:
-    """Everything but the end marker, and then the connection closes without the end of the body."""
-
-    async def trails_off(exchange: Exchange) -> None:
-        exchange.cut()
-
-    return Answer(tuple(pieces), trails_off=trails_off)
-
-
-def refusal(text: str = "I can't help with that.") -> Answer:
-    """The model refuses: OpenAI's `refusal` field, Anthropic's stop reason."""
-    return Answer(finish="refused", refused=text)
-
-
-def content_filter(pieces: Sequence[str] = ()) -> Answer:
-    """The provider's filter ended the answer, after those pieces."""
-    return Answer(tuple(pieces), finish="content_filter")
-
-
-def content_filter_rejected() -> Behaviour:
-    """The provider's filter refused the prompt: Azure and DeepSeek with a 400, Google with a 200 without an answer."""
-
-    async def do(exchange: Exchange) -> None:
-        code, body = exchange.wire.prompt_refused()
-        if code == 200 and exchange.request.streamed:
-            await exchange.start_stream()
-            await exchange.chunk(b"data: " + json.dumps(body).encode() + b"\n\n")
-            await exchange.end()
-        else:
-            await exchange.body(body, code)
-
-    return Act(do)
-
-
-def hang() -> Behaviour:
-    """The request is taken and never answered."""
-    return Act(lambda exchange: exchange.hang())
-
-
-def hang_after_headers() -> Behaviour:
-    """The headers come, and nothing after them."""
-
-    async def do(exchange: Exchange) -> None:
-        await exchange.head(content_type="text/event-stream" if exchange.request.streamed else "application/json")
-        await exchange.hang()
-
-    return Act(do)
-
-
-def reset() -> Behaviour:
-    """The connection is reset before any byte."""
-
-    async def do(exchange: Exchange) -> None:
-        exchange.reset()
-
-    return Act(do)
-
-
-def closed_without_answer() -> Behaviour:
-    """The connection is closed in an orderly way before any byte."""
-
-    async def do(exchange: Exchange) -> None:
-        exchange.cut()
-
-    return Act(do)
-
+# Tests import the whole fake from here.
+__all__ = [
+    "BEHAVIOURS",
+    "NO_SUCH_HOST_URL",
+    "Act",
+    "Answer",
+    "Behaviour",
+    "ClientGone",
+    "Exchange",
+    "LLMServer",
+    "RecordedRequest",
+    "answer",
+    "black_hole_url",
+    "closed_without_answer",
+    "content_filter",
+    "content_filter_rejected",
+    "context_exceeded",
+    "cut",
+    "cut_after_the_finish",
+    "empty_answer",
+    "empty_body",
+    "empty_stream",
+    "error_in_stream",
+    "error_object_in_200",
+    "garbage_in_stream",
+    "gate",
+    "hang",
+    "hang_after_headers",
+    "hang_after_the_finish",
+    "html_page",
+    "model_unknown",
+    "no_choices",
+    "no_done_marker",
+    "no_finish_reason",
+    "quota_exceeded",
+    "refusal",
+    "refusing_url",
+    "reset",
+    "stall",
+    "status",
+    "thinking_only",
+    "tool_call",
+    "whitespace_only",
+]
 
 _NAMING = "You name conversations."
+
+
 _CHAT_PATHS = ("/chat/completions", "/messages", ":generateContent", ":streamGenerateContent")
+
+
 _DIALECTS = {
     "api": Dialect.OPENROUTER,  # /api/v1/...
     "/openai/v1/chat/completions": Dialect.GROQ,
@@ -541,7 +123,7 @@ class LLMServer:
 
     Args:
         api_key: when set, requests without it get a 401.
-        models: what the model lists name.
+        models: names in the model lists.
         port: 0 picks a free one.
     """
 
@@ -582,7 +164,7 @@ class LLMServer:
 
     @property
     def openrouter_url(self) -> str:
-        """The base URL below which the OpenAI wire carries what OpenRouter adds to it."""
+        """The base URL of the OpenAI wire with the fields that OpenRouter adds."""
         return f"{self.root}/api/v1"
 
     def script(self, *behaviours: Behaviour) -> None:
@@ -658,7 +240,7 @@ class LLMServer:
         if not first:
             return None
         if not first.isalpha():
-            # A TLS hello on a plain port: say what a web server says, so that the handshake fails at once.
+            # A TLS hello on a plain port: respond like a web server, so that the handshake fails at once.
             writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             return None
         head = (first + await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -743,48 +325,6 @@ class LLMServer:
         more = start + len(names) < len(self.models)
         first, last = (names[0], names[-1]) if names else (None, None)
         await exchange.body({"data": rows, "has_more": more, "first_id": first, "last_id": last})
-
-
-@contextlib.contextmanager
-def refusing_url() -> Iterator[str]:
-    """A base URL on a port that refuses connections: held, so that nobody else can listen on it."""
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{holder.getsockname()[1]}/v1"
-
-
-@contextlib.asynccontextmanager
-async def black_hole_url() -> AsyncIterator[str]:
-    """A base URL where connecting hangs: a listener whose queue is full, so that the kernel drops what comes."""
-    loop = asyncio.get_running_loop()
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        address = listener.getsockname()
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.settimeout(0)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(loop.sock_connect(filler, address), 0.05)
-        yield f"http://127.0.0.1:{address[1]}/v1"
-
-
-BEHAVIOURS: dict[str, Callable[[], Behaviour]] = {
-    "answer": lambda: answer("Hello, this is the loopback server speaking.", pause_s=0.05),
-    "slow": lambda: answer("Here I am at last.", delay_s=3, pause_s=0.5),
-    "tool_call": lambda: tool_call("current_time", {"zone": "UTC"}),
-    **{str(code): (lambda code=code: status(code)) for code in (400, 401, 402, 403, 404, 408, 429, 500, 502, 503, 529)},
-    **{
-        behaviour.__name__: behaviour
-        for behaviour in (
-            quota_exceeded, context_exceeded, model_unknown, empty_body, empty_stream, empty_answer,
-            no_choices, error_object_in_200, error_in_stream, garbage_in_stream, stall, cut, html_page,
-            thinking_only, whitespace_only, no_finish_reason, no_done_marker, refusal, content_filter,
-            content_filter_rejected, hang, hang_after_headers, reset, closed_without_answer,
-        )
-    },
-}  # fmt: skip
 
 
 async def _main() -> None:

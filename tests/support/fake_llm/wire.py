@@ -1,4 +1,4 @@
-"""What a chat answer looks like on the OpenAI wire and on the Anthropic wire: bytes and bodies, no sockets.
+"""Encodes chat answers in the wire formats of OpenAI and Anthropic, without sockets.
 
 Google's and Mistral's are in `llm_wire_gemini` and `llm_wire_mistral`.
 """
@@ -42,7 +42,7 @@ class Wire(Protocol):
         ...
 
     def overloaded(self) -> WireError:
-        """What a stream breaks off with."""
+        """The error that ends a broken stream."""
         ...
 
     def key_refused(self) -> tuple[int, WireError]: ...

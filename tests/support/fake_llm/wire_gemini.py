@@ -1,4 +1,4 @@
-"""What an answer looks like on the wire of Google's Gemini API."""
+"""Encodes answers in the wire format of Google's Gemini API."""
 
 import json
 from typing import Any

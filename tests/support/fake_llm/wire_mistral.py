@@ -1,4 +1,4 @@
-"""What an answer looks like on Mistral's wire, where that differs from OpenAI's."""
+"""Encodes answers in Mistral's wire format, as far as it differs from OpenAI's."""
 
 from typing import Any
 
