@@ -1,5 +1,4 @@
-"""The log contains no message text, no token and no key. Every scenario is checked for that; these are the likely leaks."""
-
+"""The log contains no message text, no token and no key: every scenario is checked; these are the likely leaks."""
 import logging
 
 import pytest
