@@ -1,4 +1,4 @@
-"""A conversation that was going on before: the same for the bot, in its database, and for its rivals, in memory."""
+"""An earlier conversation: the same for the bot, in its database, and for the contestants, in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from services.llm.usage.token_estimates import estimate_tokens
 
 QUESTION = "And what would you say to somebody who has never heard of any of this, in a few plain sentences?"
 ANSWER_PIECES = 200
-"""Pieces of an answer, about as many tokens."""
+"""Pieces per answer, about one token each."""
 
 
 def _turns(tokens: int) -> Iterator[tuple[ModelRequest, ModelResponse]]:
@@ -29,12 +29,12 @@ def _turns(tokens: int) -> Iterator[tuple[ModelRequest, ModelResponse]]:
 
 
 def messages(tokens: int) -> list[ModelMessage]:
-    """A history of so many tokens at most."""
+    """Return a history of at most this many tokens."""
     return [message for turn in _turns(tokens) for message in turn]
 
 
 async def seed(directory: Path, chats: range, tokens: int) -> None:
-    """Write that history into the database of a bot that has not started yet, for each chat."""
+    """Write that history to the database of each chat; the bot must not be running."""
     database = Database(f"sqlite:///{directory / FILE_NAME}")
     await database.start()
     threads = TurnStore(database, SystemClock())

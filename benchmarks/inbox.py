@@ -1,4 +1,4 @@
-"""What the durable inbox costs: CPU a message, updates a second, delay before work begins, memory, idle CPU."""
+"""Cost of the durable inbox: CPU per message, throughput, delay until a job starts, memory, idle CPU."""
 
 import argparse
 import asyncio
@@ -36,11 +36,11 @@ from tests.support.processes.postgres_server import PostgresServer, missing
 BOT = int(TOKEN.partition(":")[0])
 NUMBERS = itertools.count(1)
 IN_FLIGHT = 3000
-TOGETHER = 20
+CONCURRENT = 20
 
 
 def _job(lane: str | None = None) -> Job:
-    """An update of a person's, in a lane of its own unless one is given."""
+    """Create the job of a user's message, in a lane of its own unless one is given."""
     number = next(NUMBERS)
     person = {"id": number, "is_bot": False, "first_name": "Ann", "language_code": "en"}
     chat = {"id": number, "type": "private", "first_name": "Ann"}
@@ -51,49 +51,49 @@ def _job(lane: str | None = None) -> Job:
     )
 
 
-class Reporting:
-    """A worker that says when each job is begun and done.
+class RecordingHandler:
+    """Job handler that records when each job starts and finishes.
 
     Args:
-        worker: does the jobs; None: there is nothing to do.
-        gate: what every job waits for.
+        handler: executes the jobs; None: they do nothing.
+        gate: event that every job waits for.
     """
 
-    def __init__(self, worker: JobHandler | None = None, gate: asyncio.Event | None = None) -> None:
-        self._worker = worker
+    def __init__(self, handler: JobHandler | None = None, gate: asyncio.Event | None = None) -> None:
+        self._handler = handler
         self._gate = gate
-        self.begun: dict[str, float] = {}
-        self.done: dict[str, asyncio.Event] = {}
+        self.started: dict[str, float] = {}
+        self.finished: dict[str, asyncio.Event] = {}
 
     def expect(self, job: Job) -> asyncio.Event:
-        """What is set when a job is done."""
-        return self.done.setdefault(job.id, asyncio.Event())
+        """Return the event that is set when a job has finished."""
+        return self.finished.setdefault(job.id, asyncio.Event())
 
     async def handle(self, job: Job) -> None:
-        """Do a job, when the gate is open."""
-        self.begun[job.id] = time.perf_counter()
+        """Execute a job once the gate is open."""
+        self.started[job.id] = time.perf_counter()
         if self._gate is not None:
             await self._gate.wait()
-        if self._worker is not None:
-            await self._worker.handle(job)
+        if self._handler is not None:
+            await self._handler.handle(job)
         self.expect(job).set()
 
     async def notify_failure(self, job: Job, error: Exception | None) -> None:
-        """Nothing here is ever given up."""
+        """No job may be given up."""
         raise AssertionError(f"{job.id} was given up: {error!r}")
 
 
 @asynccontextmanager
-async def opened(
-    database: str, telegram: str, llm: str, wrap: Callable[[JobHandler], Reporting]
-) -> AsyncGenerator[tuple[InboxServices, Reporting, JobHandler]]:
-    """The whole bot but for its poller.
+async def open_bot(
+    database: str, telegram: str, llm: str, wrap: Callable[[JobHandler], RecordingHandler]
+) -> AsyncGenerator[tuple[InboxServices, RecordingHandler, JobHandler]]:
+    """Open the whole bot except its poller.
 
     Args:
         database: `DATABASE_URL`; empty for SQLite.
-        telegram: where the Bot API is.
-        llm: where the provider is.
-        wrap: makes the worker, given the one that does the real work.
+        telegram: URL of the Bot API.
+        llm: URL of the provider.
+        wrap: creates the recording handler from the bot's.
     """
     with tempfile.TemporaryDirectory() as directory:
         settings = load_settings(
@@ -111,51 +111,51 @@ async def opened(
         )
         bot = create_bot(TOKEN, telegram)
         bot.identity = await bot.get_me()
-        async with open_services(settings) as services, open_inbox(services.infra, BOT) as mailroom:
-            delivery = Delivery(bot, services.infra.clock, mailroom.inbox.sent_messages)
-            live = ActiveReplies()
-            stops = ReplyCancellation(live, None, settings.redis_prefix, services.infra.clock)
+        async with open_services(settings) as services, open_inbox(services.infra, BOT) as queued:
+            delivery = Delivery(bot, services.infra.clock, queued.inbox.sent_messages)
+            active = ActiveReplies()
+            cancellation = ReplyCancellation(active, None, settings.redis_prefix, services.infra.clock)
             moderation = build_moderation(services, bot, delivery)
-            backstage = build_worker(services, mailroom, bot, delivery, live, stops, moderation)
-            worker = wrap(backstage)
+            job_worker = build_worker(services, queued, bot, delivery, active, cancellation, moderation)
+            handler = wrap(job_worker)
             await services.warm()
             tune_garbage_collection()
-            yield mailroom, worker, backstage
+            yield queued, handler, job_worker
         await bot.session.close()
 
 
 async def cpu(name: str, database: str, telegram: str, llm: str, rounds: int, repeat: int) -> None:
-    """CPU time of a whole turn, with and without the inbox; Telegram and the provider are other processes."""
-    async with opened(database, telegram, llm, Reporting) as (mailroom, worker, backstage):
-        await mailroom.inbox.work(worker)
+    """Measure the CPU time of a turn with and without the inbox; Telegram and the provider are other processes."""
+    async with open_bot(database, telegram, llm, RecordingHandler) as (queued, handler, job_worker):
+        await queued.inbox.work(handler)
 
         async def direct() -> None:
-            await backstage.handle(_job())
+            await job_worker.handle(_job())
 
         async def stored() -> None:
             job = _job()
-            done = worker.expect(job)
-            await mailroom.inbox.put([job])
+            done = handler.expect(job)
+            await queued.inbox.put([job])
             await done.wait()
 
         async def stored_together() -> None:
-            jobs = [_job() for _ in range(TOGETHER)]
-            waits = [worker.expect(job).wait() for job in jobs]
-            await mailroom.inbox.put(jobs)
+            jobs = [_job() for _ in range(CONCURRENT)]
+            waits = [handler.expect(job).wait() for job in jobs]
+            await queued.inbox.put(jobs)
             await asyncio.gather(*waits)
 
         async def direct_together() -> None:
-            await asyncio.gather(*(backstage.handle(_job()) for _ in range(TOGETHER)))
+            await asyncio.gather(*(job_worker.handle(_job()) for _ in range(CONCURRENT)))
 
         one: dict[str, Work] = {"direct": direct, "stored": stored}
         singly = await compare(one, rounds=rounds, repeat=repeat)
         many: dict[str, Work] = {"direct": direct_together, "stored": stored_together}
-        together = await compare(many, rounds=rounds, repeat=max(repeat // TOGETHER, 1))
+        together = await compare(many, rounds=rounds, repeat=max(repeat // CONCURRENT, 1))
         print_table(
-            [f"{name}: CPU of a turn", "handled at once", "through the inbox", "ratio"],
-            [_row("one after the other", singly, 1), _row(f"{TOGETHER} side by side", together, TOGETHER)],
+            [f"{name}: CPU of a turn", "direct", "through the inbox", "ratio"],
+            [_row("sequential", singly, 1), _row(f"{CONCURRENT} concurrently", together, CONCURRENT)],
         )
-        await mailroom.inbox.queue.drain(5)
+        await queued.inbox.queue.drain(5)
 
 
 def _row(title: str, rounds: Rounds, turns: int) -> list[str]:
@@ -163,29 +163,29 @@ def _row(title: str, rounds: Rounds, turns: int) -> list[str]:
     return [title, *(f"{figure} ms" for figure in each), rounds.ratio("stored").text()]
 
 
-async def accepting(name: str, database: str, telegram: str, llm: str) -> None:
-    """How many updates a second are stored, in batches as polling brings them and singly as a webhook does."""
-    async with opened(database, telegram, llm, lambda _: Reporting()) as (mailroom, _, _):
-        inbox = mailroom.inbox
+async def throughput(name: str, database: str, telegram: str, llm: str) -> None:
+    """Measure stored updates per second, in batches as from polling and singly as from a webhook."""
+    async with open_bot(database, telegram, llm, lambda _: RecordingHandler()) as (queued, _, _):
+        inbox = queued.inbox
         await inbox.put([_job()])
         rows: list[list[str]] = []
         for title, size, count, lane in (
             ("batches of 100", 100, 2000, None),
-            ("batches of 100, five of a chat", 100, 2000, "chat"),
+            ("batches of 100, five per chat", 100, 2000, "chat"),
             ("single, one at a time", 1, 300, None),
         ):
             jobs = [_job(f"telegram:{number // 5}:9" if lane else None) for number in range(count)]
-            began, cpu_began = time.perf_counter(), time.process_time()
+            started_at, cpu_before = time.perf_counter(), time.process_time()
             for start in range(0, count, size):
                 await inbox.put(jobs[start : start + size])
-            rows.append(_rate(title, count, time.perf_counter() - began, time.process_time() - cpu_began))
+            rows.append(_rate(title, count, time.perf_counter() - started_at, time.process_time() - cpu_before))
         jobs = [_job() for _ in range(1000)]
-        began, cpu_began = time.perf_counter(), time.process_time()
-        for start in range(0, len(jobs), TOGETHER):
-            await asyncio.gather(*(inbox.put([job]) for job in jobs[start : start + TOGETHER]))
-        title = f"single, {TOGETHER} at a time"
-        rows.append(_rate(title, len(jobs), time.perf_counter() - began, time.process_time() - cpu_began))
-        print_table([f"{name}: updates stored, nothing done about them", "a second", "CPU each"], rows)
+        started_at, cpu_before = time.perf_counter(), time.process_time()
+        for start in range(0, len(jobs), CONCURRENT):
+            await asyncio.gather(*(inbox.put([job]) for job in jobs[start : start + CONCURRENT]))
+        title = f"single, {CONCURRENT} at a time"
+        rows.append(_rate(title, len(jobs), time.perf_counter() - started_at, time.process_time() - cpu_before))
+        print_table([f"{name}: updates stored, not handled", "per second", "CPU each"], rows)
 
 
 def _rate(title: str, count: int, seconds: float, cpu_s: float) -> list[str]:
@@ -193,29 +193,29 @@ def _rate(title: str, count: int, seconds: float, cpu_s: float) -> list[str]:
 
 
 async def delay(name: str, database: str, telegram: str, llm: str, messages: int) -> None:
-    """From the call that stores an update to the moment when its work begins, in an idle process."""
-    async with opened(database, telegram, llm, lambda _: Reporting()) as (mailroom, worker, _):
-        await mailroom.inbox.work(worker)
-        watching = asyncio.create_task(mailroom.replicas.watch(mailroom.inbox.queue.recover))
+    """Measure the time from storing an update to the start of its job, in an idle process."""
+    async with open_bot(database, telegram, llm, lambda _: RecordingHandler()) as (queued, handler, _):
+        await queued.inbox.work(handler)
+        watching = asyncio.create_task(queued.replicas.watch(queued.inbox.queue.recover))
         await asyncio.sleep(2)
         waits: list[float] = []
         for _ in range(messages):
-            await asyncio.sleep(random.uniform(0.02, 0.15))  # noqa: S311 - chance, no secret
+            await asyncio.sleep(random.uniform(0.02, 0.15))  # noqa: S311 - not a secret
             job = _job()
-            done = worker.expect(job)
-            began = time.perf_counter()
-            await mailroom.inbox.put([job])
+            done = handler.expect(job)
+            started_at = time.perf_counter()
+            await queued.inbox.put([job])
             await done.wait()
-            waits.append((worker.begun[job.id] - began) * 1000)
+            waits.append((handler.started[job.id] - started_at) * 1000)
         cuts = statistics.quantiles(waits, n=20)
         await asyncio.sleep(2)
         shares: list[float] = []
         for _ in range(5):
-            cpu_began = time.process_time()
+            cpu_before = time.process_time()
             await asyncio.sleep(3)
-            shares.append((time.process_time() - cpu_began) / 3 * 100)
+            shares.append((time.process_time() - cpu_before) / 3 * 100)
         print_table(
-            [f"{name}: from storing to beginning", "median", "95th percentile", "worst", "CPU when idle"],
+            [f"{name}: delay until a job starts", "median", "95th percentile", "worst", "CPU when idle"],
             [
                 [
                     f"{messages} messages",
@@ -226,45 +226,45 @@ async def delay(name: str, database: str, telegram: str, llm: str, messages: int
         )
         watching.cancel()
         await asyncio.wait([watching])
-        await mailroom.inbox.queue.drain(5)
+        await queued.inbox.queue.drain(5)
 
 
 async def memory(name: str, database: str, telegram: str, llm: str) -> None:
-    """What 3,000 jobs in flight take.
+    """Measure the memory of 3,000 jobs in flight.
 
-    Memory that an earlier part gave back counts as free: for this figure run it alone.
+    Run it alone: memory freed by an earlier part would be reused.
     """
     gate = asyncio.Event()
-    async with opened(database, telegram, llm, lambda _: Reporting(gate=gate)) as (mailroom, worker, _):
-        await mailroom.inbox.work(worker)
+    async with open_bot(database, telegram, llm, lambda _: RecordingHandler(gate=gate)) as (queued, handler, _):
+        await queued.inbox.work(handler)
         jobs = [_job() for _ in range(IN_FLIGHT)]
-        done = [worker.expect(job) for job in jobs]
+        done = [handler.expect(job) for job in jobs]
         base = rss_mib(os.getpid())
-        began = time.perf_counter()
+        started_at = time.perf_counter()
         for start in range(0, IN_FLIGHT, 100):
-            await mailroom.inbox.put(jobs[start : start + 100])
+            await queued.inbox.put(jobs[start : start + 100])
         last = -1
-        while len(worker.begun) > last:
-            last = len(worker.begun)
+        while len(handler.started) > last:
+            last = len(handler.started)
             await asyncio.sleep(3)
         print_table(
-            [f"{name}: {IN_FLIGHT} jobs", "begun side by side", "after", "memory"],
+            [f"{name}: {IN_FLIGHT} jobs", "started", "after", "memory"],
             [
                 [
-                    "that wait for a model",
-                    f"{len(worker.begun)}",
-                    f"{max(worker.begun.values()) - began:.1f} s",
+                    "waiting for a model",
+                    f"{len(handler.started)}",
+                    f"{max(handler.started.values()) - started_at:.1f} s",
                     f"{rss_mib(os.getpid()) - base:.0f} MiB",
                 ]
             ],
         )
         gate.set()
         await asyncio.gather(*(each.wait() for each in done))
-        await mailroom.inbox.queue.drain(10)
+        await queued.inbox.queue.drain(10)
 
 
 async def main(databases: list[str], parts: list[str], rounds: int, repeat: int, messages: int) -> None:
-    """Everything, on both databases."""
+    """Run the selected parts on each database."""
     async with AsyncExitStack() as stack:
         telegram = await stack.enter_async_context(telegram_process())
         llm = (await stack.enter_async_context(llm_process("--pieces", "1"))).url
@@ -284,7 +284,7 @@ async def main(databases: list[str], parts: list[str], rounds: int, repeat: int,
             if "cpu" in parts:
                 await cpu(name, fresh(), telegram, llm, rounds, repeat)
             if "accepting" in parts:
-                await accepting(name, fresh(), telegram, llm)
+                await throughput(name, fresh(), telegram, llm)
             if "delay" in parts:
                 await delay(name, fresh(), telegram, llm, messages)
             if "memory" in parts:

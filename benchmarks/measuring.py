@@ -1,4 +1,4 @@
-"""Ratios with their spread, the CPU time and memory of a process, and tables for docs/performance.md."""
+"""Ratios with their spread, CPU time and memory of a process, and Markdown tables."""
 
 import gc
 import os
@@ -18,7 +18,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some figures with their quartiles."""
+    """Median and quartiles."""
 
     low: float
     median: float
@@ -26,31 +26,31 @@ class Spread:
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> Self:
-        """The spread of two figures or more."""
+        """Return the spread of two or more figures."""
         return cls(*statistics.quantiles(figures, n=4, method="inclusive"))
 
     def text(self, digits: int = 2) -> str:
-        """The median, and the quartiles in brackets."""
+        """Format the median with the quartiles in parentheses."""
         return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
 
 
 @dataclass(slots=True)
 class Rounds:
-    """What each alternative cost, round after round; the ratios are to the first, of the same round."""
+    """Cost of each alternative by round; ratios compare figures of the same round."""
 
     figures: dict[str, list[float]]
 
     @property
     def first(self) -> str:
-        """The alternative that the others are compared with."""
+        """The baseline: the first alternative."""
         return next(iter(self.figures))
 
     def spread(self, name: str) -> Spread:
-        """The figures of one alternative."""
+        """Return the spread of one alternative."""
         return Spread.of(self.figures[name])
 
     def ratio(self, name: str, to: str | None = None) -> Spread:
-        """What one cost in relation to another, or to the first."""
+        """Return the cost of one alternative relative to another, by default the first."""
         pairs = zip(self.figures[name], self.figures[to or self.first], strict=True)
         return Spread.of([mine / base for mine, base in pairs])
 
@@ -58,12 +58,12 @@ class Rounds:
 async def interleave(
     alternatives: Mapping[str, Callable[[], Awaitable[float]]], rounds: int, *, warm_up: int = 1
 ) -> Rounds:
-    """Have each alternative measured once a round, the order changing so that none always comes first.
+    """Measure each alternative once per round, in random order.
 
     Args:
-        alternatives: by name, what measures one turn of it.
-        rounds: how often each takes its turn.
-        warm_up: how often before what is measured counts.
+        alternatives: measurements by name.
+        rounds: number of rounds that count.
+        warm_up: rounds before them.
     """
     figures: dict[str, list[float]] = {name: [] for name in alternatives}
     for number in range(-warm_up, rounds):
@@ -75,20 +75,20 @@ async def interleave(
 
 
 async def compare(alternatives: Mapping[str, Work], *, rounds: int, repeat: int) -> Rounds:
-    """The CPU time of calls in this process, in milliseconds a call.
+    """Measure the CPU time of calls in this process, in milliseconds per call.
 
-    Within a round the alternatives take turns call by call, so that what slows the machine for a moment slows all.
+    Within a round the alternatives alternate call by call, so that a slow moment of the machine affects all of them.
 
     Args:
-        alternatives: by name, the first being what the others are compared with.
-        rounds: how many ratios there will be.
-        repeat: how many calls of each a round has.
+        alternatives: calls by name; the first is the baseline.
+        rounds: number of ratios.
+        repeat: calls of each per round.
     """
     names = list(alternatives)
     for name in names:
         for _ in range(20):
             await alternatives[name]()
-    # What the imports left never dies: a full collection of it would land on whoever is just measured.
+    # Objects of imported modules live for ever: a full collection of them would distort a measurement.
     gc.collect()
     gc.freeze()
     figures: dict[str, list[float]] = {name: [] for name in names}
@@ -106,18 +106,18 @@ async def compare(alternatives: Mapping[str, Work], *, rounds: int, repeat: int)
 
 
 def cpu_s(pid: int) -> float:
-    """The CPU time of a process so far, all its threads, to 10 ms."""
+    """Return the CPU time of a process and its threads, to 10 ms."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS_A_SECOND
 
 
 def rss_mib(pid: int) -> float:
-    """The memory of a process that is resident right now."""
+    """Return the resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES / 2**20
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A Markdown table."""
+    """Print a Markdown table."""
     print()
     for row in (header, ["---"] * len(header), *rows):
         print(f"| {' | '.join(row)} |")
@@ -125,7 +125,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def machine() -> str:
-    """One line on where the figures come from."""
+    """Describe the machine in one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "unknown processor")
     load = os.getloadavg()[0]

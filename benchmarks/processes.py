@@ -1,4 +1,4 @@
-"""What stands beside a benchmark in processes of its own: LLM servers, the daemon, and rivals asked in turn."""
+"""Child processes of the benchmarks: LLM servers, the daemon, and the programs it is compared with."""
 
 import asyncio
 import json
@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1]
 READY_S = 60.0
 PATIENCE_S = 900.0
 LITELLM = {
-    # It would fetch a price list from the internet at each import.
+    # Otherwise each import downloads a price list.
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    # By default it opens 500 connections to a host, and further requests wait.
+    # By default requests beyond 500 connections per host wait.
     "AIOHTTP_CONNECTOR_LIMIT": "100000",
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "100000",
 }
@@ -35,15 +35,15 @@ async def child(
     stdout: int = DEVNULL,
     stderr: int | None = None,
 ) -> AsyncIterator[Process]:
-    """A process that ends with the block, with hardly anything in its environment but what is given.
+    """Run a process that is terminated on exit.
 
     Args:
-        command: what is run.
-        environment: variables beside PATH, HOME and LANG.
-        directory: where; a bot reads an `.env` there.
-        stdin: as `asyncio.create_subprocess_exec` takes it, like the other two.
-        stdout: nobody's by default.
-        stderr: this process's own by default, so that what goes wrong is seen.
+        command: program and arguments.
+        environment: variables in addition to PATH, HOME and LANG.
+        directory: working directory; a bot reads an `.env` file there.
+        stdin: as for `asyncio.create_subprocess_exec`.
+        stdout: discarded by default.
+        stderr: inherited by default, so that errors are visible.
     """
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     process = await asyncio.create_subprocess_exec(
@@ -67,26 +67,21 @@ async def child(
 
 
 class LLMProcess:
-    """An LLM server in a process of its own, whose CPU time does not count.
-
-    Args:
-        process: the process.
-        port: where it listens.
-    """
+    """An LLM server in a process of its own, so that its CPU time is not measured."""
 
     def __init__(self, process: Process, port: int) -> None:
         self._process = process
         self.url = f"http://127.0.0.1:{port}/v1"
 
     async def toggle(self) -> None:
-        """Hold all answers in their middles from now on, or let them go."""
-        await self._told(signal.SIGUSR1)
+        """Pause all answers halfway, or resume them."""
+        await self._signal(signal.SIGUSR1)
 
     async def held(self) -> int:
-        """How many answers are held."""
-        return await self._told(signal.SIGUSR2)
+        """Return the number of paused answers."""
+        return await self._signal(signal.SIGUSR2)
 
-    async def _told(self, number: int) -> int:
+    async def _signal(self, number: int) -> int:
         assert self._process.stdout is not None
         self._process.send_signal(number)
         return int(await self._process.stdout.readline())
@@ -94,24 +89,24 @@ class LLMProcess:
 
 @asynccontextmanager
 async def llm_process(*options: str) -> AsyncIterator[LLMProcess]:
-    """An LLM server that behaves as the options of `benchmarks.llm` say."""
+    """Run an LLM server with options of `benchmarks.llm`."""
     port = free_port()
     command = [sys.executable, "-m", "benchmarks.llm", "--port", str(port), *options]
     async with child(command, stdout=PIPE) as process:
-        await _listens(port)
+        await _wait_for_port(port)
         yield LLMProcess(process, port)
 
 
 @asynccontextmanager
 async def telegram_process() -> AsyncIterator[str]:
-    """The base URL of a Bot API server in a process of its own."""
+    """Run a Bot API server; yield its base URL."""
     port = free_port()
     async with child([sys.executable, "-m", "tests.support.fake_telegram.server", "--port", str(port)]):
-        await _listens(port)
+        await _wait_for_port(port)
         yield f"http://127.0.0.1:{port}"
 
 
-async def _listens(port: int) -> None:
+async def _wait_for_port(port: int) -> None:
     async with asyncio.timeout(READY_S):
         while True:
             try:
@@ -124,10 +119,10 @@ async def _listens(port: int) -> None:
 
 
 class Contestant:
-    """A program that does the same work, in a process of its own, a line of JSON for each turn of it.
+    """A program that does the same work, in a process of its own.
 
     Args:
-        process: reads a request a line, and answers each with a line when it is done.
+        process: reads one JSON request per line and writes one line when it is done.
     """
 
     def __init__(self, process: Process) -> None:
@@ -135,31 +130,31 @@ class Contestant:
 
     @property
     def pid(self) -> int:
-        """The id of its process."""
+        """Its process id."""
         return self.process.pid
 
-    async def does(self, **request: object) -> dict[str, Any]:
-        """Have it do something, and what it says about that."""
+    async def run(self, **request: object) -> dict[str, Any]:
+        """Send a request and return the response."""
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         await self.process.stdin.drain()
-        return await self.answer()
+        return await self.read()
 
-    async def answer(self) -> dict[str, Any]:
-        """Its next line."""
+    async def read(self) -> dict[str, Any]:
+        """Return its next line, parsed."""
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             line = await self.process.stdout.readline()
         if not line:
-            raise RuntimeError("a contestant died; what it said stands above")
+            raise RuntimeError("a contestant ended; its errors are above")
         return json.loads(line)
 
 
 @asynccontextmanager
 async def contestant(script: str, *options: str, python: str = sys.executable) -> AsyncIterator[Contestant]:
-    """A script of `benchmarks/contestants`, by any interpreter, once it says that it is ready."""
+    """Run a script of `benchmarks/contestants` with any interpreter, and wait until it is ready."""
     path = ROOT / "benchmarks" / "contestants" / f"{script}.py"
     async with child([python, str(path), *options], LITELLM, stdin=PIPE, stdout=PIPE) as process:
         rival = Contestant(process)
-        await rival.answer()
+        await rival.read()
         yield rival

@@ -1,4 +1,4 @@
-"""The fallback service over real Redis, as the bot has it, with models of its own."""
+"""A replica of the fallback service over real Redis, configured like the bot's."""
 
 import time
 from collections.abc import Sequence
@@ -20,29 +20,29 @@ AGENT = Agent(instructions="Answer in a few words.")
 
 
 def provider(name: str, url: str) -> ProviderSettings:
-    """A provider with everything at its default."""
+    """Create a provider with default settings."""
     return ProviderSettings(id=name, kind=ProviderKind.OPENAI_COMPATIBLE, models=("m",), base_url=url)
 
 
 async def plain(model: Model) -> None:
-    """One request."""
+    """Send a request."""
     await AGENT.run("Hello?", model=model)
 
 
 async def streamed(model: Model) -> None:
-    """One streamed request, read to its end piece by piece."""
+    """Send a streamed request and read all of its pieces."""
     async with AGENT.run_stream("Hello?", model=model) as result:
         async for _ in result.stream_text(delta=True, debounce_by=None):
             pass
 
 
 class Replica:
-    """One replica of the service.
+    """A replica of the service.
 
     Args:
-        redis_url: where the state is shared.
-        providers: in the order of their priority.
-        prefix: of the keys; replicas of one prefix share their state.
+        redis_url: Redis of the shared state.
+        providers: in order of priority.
+        prefix: key prefix; replicas with the same prefix share their state.
     """
 
     def __init__(self, redis_url: str, providers: Sequence[ProviderSettings], prefix: str | None = None) -> None:
@@ -63,5 +63,5 @@ class Replica:
 
     @property
     def model(self) -> Model:
-        """A fresh routed model, as each turn makes one."""
+        """A new routed model, as each turn creates one."""
         return self.models.create_llm_model_with_fallback("bench")

@@ -66,7 +66,7 @@ async def litellms(rival: Contestant, rounds: int, repeat: int) -> Mapping[str, 
     """LiteLLM's, in its own process and by its own interpreter."""
     measured: dict[str, Rounds] = {}
     for way in WAYS:
-        turns = [await rival.does(act="compare", streamed=way == "streamed", repeat=repeat) for _ in range(rounds)]
+        turns = [await rival.run(act="compare", streamed=way == "streamed", repeat=repeat) for _ in range(rounds)]
         measured[way] = Rounds({name: [turn[name] for turn in turns] for name in turns[0]})
     return measured
 

@@ -1,4 +1,4 @@
-"""How long a start takes: the console to its prompt, the daemon to its first getUpdates, and what imports cost."""
+"""Start-up time: the console to its prompt, the daemon to its first getUpdates, and imports."""
 
 import argparse
 import asyncio
@@ -26,13 +26,13 @@ ROUTER = (
 
 
 async def console(llm: LLMProcess, directory: Path) -> tuple[float, float, float]:
-    """The console: an empty line stands before its first prompt."""
+    """Start the console; an empty line precedes its first prompt."""
     variables = variables_for(directory, {"a": llm.url})
-    return await _until_line([sys.executable, "-m", "bot", "console"], directory, variables)
+    return await _measure_until_line([sys.executable, "-m", "bot", "console"], directory, variables)
 
 
 async def daemon(llm: LLMProcess, directory: Path) -> tuple[float, float, float]:
-    """The daemon: it polls."""
+    """Start the daemon and wait for its first poll."""
     async with TelegramServer() as telegram:
         began = time.perf_counter()
         variables = environment(telegram.url, llm.url, directory)
@@ -42,16 +42,16 @@ async def daemon(llm: LLMProcess, directory: Path) -> tuple[float, float, float]
             return time.perf_counter() - began, cpu_s(process.pid), rss_mib(process.pid)
 
 
-def code(text: str, python: str = sys.executable) -> Start:
-    """An interpreter that has run this."""
+def run_code(text: str, python: str = sys.executable) -> Start:
+    """Return the start of an interpreter that runs this code."""
 
     async def start(_llm: LLMProcess, directory: Path) -> tuple[float, float, float]:
-        return await _until_line([python, "-c", text + READY], directory, LITELLM)
+        return await _measure_until_line([python, "-c", text + READY], directory, LITELLM)
 
     return start
 
 
-async def _until_line(command: list[str], directory: Path, variables: Any) -> tuple[float, float, float]:  # noqa: ANN401 - a mapping
+async def _measure_until_line(command: list[str], directory: Path, variables: Any) -> tuple[float, float, float]:  # noqa: ANN401 - a mapping of strings
     began = time.perf_counter()
     async with child(command, variables, directory=directory, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
         assert process.stdout is not None
@@ -63,27 +63,27 @@ async def _until_line(command: list[str], directory: Path, variables: Any) -> tu
 
 
 async def main(rounds: int, litellm: str | None) -> None:
-    """Start each in turn, again and again."""
+    """Start each program in turn, for a number of rounds."""
     print(f"{machine()}; {rounds} starts of each, in turns")
     starts: dict[str, Start] = {
-        "`python -c pass`": code("pass"),
+        "`python -c pass`": run_code("pass"),
         "the console, to its prompt": console,
         "the daemon, to its first getUpdates": daemon,
-        "`import pydantic_ai` and its OpenAI model": code("import pydantic_ai, pydantic_ai.models.openai"),
-        "`import aiogram`": code("import aiogram"),
+        "`import pydantic_ai` and its OpenAI model": run_code("import pydantic_ai, pydantic_ai.models.openai"),
+        "`import aiogram`": run_code("import aiogram"),
     }
     if litellm is not None:
-        starts["`import litellm`"] = code("import litellm", litellm)
-        starts["LiteLLM's router, made"] = code(ROUTER, litellm)
+        starts["`import litellm`"] = run_code("import litellm", litellm)
+        starts["LiteLLM's router, made"] = run_code(ROUTER, litellm)
     else:
-        print("LiteLLM's lines are left out: no interpreter that has it was given (--litellm /path/to/python)")
+        print("LiteLLM is left out: pass an interpreter that has it (--litellm /path/to/python)")
     figures: dict[str, list[tuple[float, float, float]]] = {name: [] for name in starts}
     async with llm_process() as llm:
         for number in range(-1, rounds):
             for name, start in starts.items():
                 with tempfile.TemporaryDirectory() as directory:
                     figure = await start(llm, Path(directory))
-                if number >= 0:  # the first reads the files from the disk
+                if number >= 0:  # the first round warms the disk cache
                     figures[name].append(figure)
     rows: list[list[str]] = []
     for name, measured in figures.items():

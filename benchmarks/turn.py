@@ -1,4 +1,4 @@
-"""What a whole turn costs: update in, streamed answer out, history saved, against a bare `Agent.run_stream`."""
+"""Cost of a whole turn, from the update to the saved answer, against a bare `Agent.run_stream`."""
 
 import argparse
 import asyncio
@@ -18,34 +18,34 @@ from benchmarks.processes import Contestant, contestant, llm_process
 from tests.support.processes.redis_server import RedisServer
 
 HISTORY_TOKENS = 8000
-"""The default of the setting of that name: what a model is told in a conversation that has gone on for a while."""
+"""Default of the setting: history sent to a model in a long conversation."""
 
 
-def of_bot(house: Bot, chats: Callable[[], range], at_once: int) -> Callable[[], Awaitable[float]]:
-    """Measures the daemon: milliseconds of CPU a turn."""
+def measure_bot(daemon: Bot, chats: Callable[[], range], at_once: int) -> Callable[[], Awaitable[float]]:
+    """Return a measurement of the daemon: CPU per turn in ms."""
 
     async def measure() -> float:
         asked = chats()
-        began = cpu_s(house.pid)
-        await house.turns(asked, at_once)
-        return (cpu_s(house.pid) - began) / len(asked) * 1000
+        began = cpu_s(daemon.pid)
+        await daemon.turns(asked, at_once)
+        return (cpu_s(daemon.pid) - began) / len(asked) * 1000
 
     return measure
 
 
-def of_rival(rival: Contestant, turns: int, at_once: int) -> Callable[[], Awaitable[float]]:
-    """Measures a contestant in the same way."""
+def measure_rival(rival: Contestant, turns: int, at_once: int) -> Callable[[], Awaitable[float]]:
+    """Return the same measurement of a contestant."""
 
     async def measure() -> float:
         began = cpu_s(rival.pid)
-        await rival.does(turns=turns, at_once=at_once)
+        await rival.run(turns=turns, at_once=at_once)
         return (cpu_s(rival.pid) - began) / turns * 1000
 
     return measure
 
 
 async def case(history: int, rounds: int, turns: int, at_once: int) -> list[list[str]]:
-    """The rows of the table for conversations of so many tokens."""
+    """Measure conversations of this many tokens; return rows of the table."""
     numbers = itertools.count(1)
     regulars = range(1, turns + 1)
 
@@ -61,12 +61,12 @@ async def case(history: int, rounds: int, turns: int, at_once: int) -> list[list
         llm = await stack.enter_async_context(llm_process("--pieces", str(ANSWER_PIECES), "--pause", "0.01"))
         if history:
             await seed(directory, regulars, history)
-        house = await stack.enter_async_context(bot(directory, llm.url, redis.url))
+        daemon = await stack.enter_async_context(bot(directory, llm.url, redis.url))
         bare = await stack.enter_async_context(contestant("bare_agent", "--url", llm.url, "--history", str(history)))
         measured = await interleave(
             {
-                "bare `Agent.run_stream`": of_rival(bare, turns, at_once),
-                "the bot": of_bot(house, (lambda: regulars) if history else newcomers, at_once),
+                "bare `Agent.run_stream`": measure_rival(bare, turns, at_once),
+                "the bot": measure_bot(daemon, (lambda: regulars) if history else newcomers, at_once),
             },
             rounds,
         )
@@ -77,10 +77,10 @@ async def case(history: int, rounds: int, turns: int, at_once: int) -> list[list
 
 
 async def main(rounds: int, turns: int, at_once: int) -> None:
-    """Short and long conversations."""
+    """Measure short and long conversations."""
     print(f"{machine()}; {rounds} rounds of {turns} turns, {at_once} at a time, answers of {ANSWER_PIECES} pieces")
     rows = [row for history in (0, HISTORY_TOKENS) for row in await case(history, rounds, turns, at_once)]
-    print_table(["turn", "", "CPU a turn", "ratio"], rows)
+    print_table(["turn", "", "CPU per turn", "ratio"], rows)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class JobQueue:
         """SQLite only: unfinished jobs enqueued here, by lane. On PostgreSQL another replica may run them."""
         self._running: dict[asyncio.Task[None], Job] = {}
         self._unrecorded: set[str] = set()
-        """Jobs that have run but whose outcome is not in the database yet."""
+        """Jobs that have run while their outcome is not in the database yet."""
         self._idle_claims: dict[Claim, int] = {}
         """Claims that are not running, with the loop iteration in which each was first seen."""
 

@@ -1,4 +1,4 @@
-"""The database: start, migrations, faults and what they are called."""
+"""Database: startup, migrations, transactions, and errors of each engine."""
 
 import asyncio
 import multiprocessing
@@ -31,26 +31,26 @@ NOON = datetime(2027, 1, 2, 12, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Place:
-    """What the settings say about the database."""
+class Location:
+    """Settings that locate the database."""
 
     database_url: SecretStr | None
     data_dir: Path
 
 
 def note(text: str = "likes tea", created_at: datetime = NOON) -> NoteRow:
-    """A row to write."""
+    """Return a row to insert."""
     return NoteRow(user_id=1, scope="telegram:1", text=text, created_at=created_at)
 
 
 async def notes(database: Database) -> list[str]:
-    """What was written."""
+    """Return the stored texts."""
     async with database.reading() as session:
         return list(await session.scalars(select(NoteRow.text).order_by(NoteRow.id)))
 
 
-async def test_migrations_and_tables_agree(database: Database) -> None:
-    """A new database has exactly the tables that the code speaks of."""
+async def test_migrations_match_the_tables(database: Database) -> None:
+    """A new database has exactly the declared tables."""
 
     def differences(connection: Connection) -> list[object]:
         return compare_metadata(MigrationContext.configure(connection), Base.metadata)
@@ -60,15 +60,15 @@ async def test_migrations_and_tables_agree(database: Database) -> None:
 
 
 def test_head_is_the_newest_revision() -> None:
-    """The shortcut past alembic knows the last revision, so none is ever left out."""
+    """The shortcut that skips alembic must know the last revision."""
     config = Config()
     config.set_main_option("script_location", "core:db/migrations")
     config.set_main_option("path_separator", "os")
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-async def test_only_one_current_thread_per_conversation(database: Database) -> None:
-    """The index that comparing metadata does not look into is partial and unique on both engines."""
+async def test_schema_allows_one_current_thread_per_conversation(database: Database) -> None:
+    """The index is partial and unique on both engines; comparing metadata does not cover that."""
     insert = text(
         "INSERT INTO threads (surface, chat_id, topic_id, is_current, created_at) "
         "VALUES ('telegram', 1, 0, :current, '2027-01-01 00:00:00')"
@@ -81,8 +81,8 @@ async def test_only_one_current_thread_per_conversation(database: Database) -> N
             await session.execute(insert, {"current": True})
 
 
-async def test_what_is_written_is_there_after_a_restart(database_url: str) -> None:
-    """Starting again on the same database changes nothing of what it holds."""
+async def test_start_keeps_existing_data(database_url: str) -> None:
+    """A restart on the same database."""
     for expected in ([], ["likes tea"], ["likes tea", "likes tea"]):
         database = Database(database_url)
         await database.start()
@@ -92,7 +92,7 @@ async def test_what_is_written_is_there_after_a_restart(database_url: str) -> No
         await database.close()
 
 
-async def test_replicas_that_start_at_once_migrate_once(database_url: str) -> None:
+async def test_concurrent_starts_migrate_once(database_url: str) -> None:
     """One migrates, the others wait for it, none fails."""
     replicas = [Database(database_url) for _ in range(6)]
     await asyncio.gather(*(replica.start() for replica in replicas))
@@ -111,8 +111,8 @@ def _start(url: str) -> None:
     asyncio.run(start())
 
 
-def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
-    """The same over processes, where SQLite's locks are the only thing between them."""
+def test_concurrent_processes_migrate_once(database_url: str) -> None:
+    """Across processes only SQLite's own locks serialise the migration."""
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_start, args=(database_url,)) for _ in range(3)]
     for process in processes:
@@ -122,8 +122,8 @@ def test_processes_that_start_at_once_migrate_once(database_url: str) -> None:
     assert [process.exitcode for process in processes] == [0, 0, 0]
 
 
-async def test_a_session_that_fails_leaves_nothing(database: Database) -> None:
-    """An exception in the block rolls everything back and passes through as it is."""
+async def test_session_rolls_back_on_an_exception(database: Database) -> None:
+    """The exception passes through unchanged."""
 
     async def write_and_fail() -> None:
         async with database.session() as session:
@@ -136,18 +136,18 @@ async def test_a_session_that_fails_leaves_nothing(database: Database) -> None:
     assert await notes(database) == []
 
 
-async def test_a_cancelled_writer_stands_in_nobody_s_way(database: Database) -> None:
-    """Cancelled in the middle of its transaction, a writer gives back lock and connection."""
+async def test_cancelled_writer_releases_lock_and_connection(database: Database) -> None:
+    """It is cancelled in the middle of its transaction."""
     wrote = asyncio.Event()
 
-    async def write_and_linger() -> None:
+    async def write_and_wait() -> None:
         async with database.session() as session:
-            session.add(note("of the cancelled one"))
+            session.add(note("of the cancelled writer"))
             await session.flush()
             wrote.set()
             await asyncio.Event().wait()
 
-    writer = asyncio.create_task(write_and_linger())
+    writer = asyncio.create_task(write_and_wait())
     await wrote.wait()
     writer.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -157,8 +157,8 @@ async def test_a_cancelled_writer_stands_in_nobody_s_way(database: Database) -> 
     assert await notes(database) == ["likes tea"]
 
 
-async def test_many_writers_of_two_replicas_all_get_through(database: Database, replica: Database) -> None:
-    """Reading first and writing later in one transaction does not fail because another wrote in between."""
+async def test_concurrent_writers_of_two_replicas_succeed(database: Database, replica: Database) -> None:
+    """A transaction that reads before it writes does not fail because another one wrote in between."""
 
     async def count_up(through: Database) -> None:
         async with through.session() as session:
@@ -170,15 +170,15 @@ async def test_many_writers_of_two_replicas_all_get_through(database: Database, 
 
 
 async def test_readers_do_not_wait_for_a_writer(database: Database) -> None:
-    """What is being written is not seen, and reading goes on."""
+    """Uncommitted rows are invisible."""
     async with database.session() as session:
         session.add(note())
         await session.flush()
         assert await notes(database) == []
 
 
-async def test_instants_are_aware_and_in_utc(database: Database) -> None:
-    """Whatever zone goes in, the same instant comes out in UTC."""
+async def test_datetimes_are_returned_in_utc(database: Database) -> None:
+    """From any time zone."""
     elsewhere = NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))
     async with database.session() as session:
         session.add(note(created_at=elsewhere))
@@ -188,23 +188,23 @@ async def test_instants_are_aware_and_in_utc(database: Database) -> None:
     assert stored.tzinfo is UTC
 
 
-async def test_text_that_databases_refuse_is_cleaned(database: Database) -> None:
-    """NUL goes, two halves of a character come together, half a character becomes a question."""
+async def test_plain_text_is_cleaned(database: Database) -> None:
+    """NUL is dropped, surrogate pairs are joined, lone surrogates replaced."""
     async with database.session() as session:
         session.add(note("a\x00b \ud83d\ude00 \ud83d c"))
     assert await notes(database) == ["ab \U0001f600 \ufffd c"]
 
 
 async def test_ids_have_64_bits(database: Database) -> None:
-    """Telegram's ids do not fit 32 bits."""
+    """Telegram's ids exceed 32 bits."""
     async with database.session() as session:
         session.add(AuditRow(at=NOON, actor_id=-(2**62), action="test"))
     async with database.reading() as session:
         assert (await session.scalars(select(AuditRow.actor_id))).one() == -(2**62)
 
 
-async def test_a_refused_statement_is_a_storage_error(database: Database) -> None:
-    """A broken promise of the schema is told as such, and the text of a user is not repeated."""
+async def test_rejected_statement_raises_a_permanent_storage_error(database: Database) -> None:
+    """It quotes no user data."""
     turn = TurnRow(
         thread_id=404, created_at=NOON, status="running", speaker_id=1, prompt="secret words",
         estimated_tokens=0, attachment_count=0,
@@ -213,10 +213,11 @@ async def test_a_refused_statement_is_a_storage_error(database: Database) -> Non
         async with database.session() as session:
             session.add(turn)
     assert "secret words" not in str(caught.value.__cause__)
+    assert caught.value.permanent
 
 
-async def test_insert_knows_conflicts(database: Database) -> None:
-    """Both dialects take the same ON CONFLICT."""
+async def test_insert_supports_on_conflict(database: Database) -> None:
+    """In both dialects."""
     statement = database.insert(PreferenceRow).values(scope="a", updated_at=NOON).on_conflict_do_nothing()
     async with database.session() as session:
         await session.execute(statement)
@@ -225,10 +226,10 @@ async def test_insert_knows_conflicts(database: Database) -> None:
 
 
 class TestSqlite:
-    """What only the file can do to us."""
+    """Errors of a SQLite file."""
 
-    async def test_pragmas(self, tmp_path: Path) -> None:
-        """Write-ahead log, foreign keys, synced commits and patience are on in every connection."""
+    async def test_connections_have_the_pragmas(self, tmp_path: Path) -> None:
+        """Write-ahead log, foreign keys, synced commits and the busy timeout, in every connection."""
         database = Database(f"sqlite:///{tmp_path / 'new' / 'deep' / 'u.db'}")
         await database.start()
         async with database.session() as one, database.reading() as two:
@@ -241,25 +242,26 @@ class TestSqlite:
         await database.close()
 
     async def test_locked(self, tmp_path: Path) -> None:
-        """Another process's lock is told after the busy timeout; reading goes on meanwhile."""
+        """A locked file fails writes after the busy timeout, as a temporary error; reads continue."""
         path = tmp_path / "u.db"
         database = Database(f"sqlite:///{path}", busy_timeout_s=0.1)
         await database.start()
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
             began = time.monotonic()
-            with pytest.raises(StorageError, match="the database failed: it is locked by another process"):
+            with pytest.raises(StorageError, match="the database failed: it is locked by another process") as caught:
                 async with database.session() as session:
                     session.add(note())
             assert time.monotonic() - began < 2
+            assert not caught.value.permanent
             assert await notes(database) == []
         async with database.session() as session:
             session.add(note())
         assert await notes(database) == ["likes tea"]
         await database.close()
 
-    async def test_a_crowd_before_a_locked_file_waits_no_longer_than_one(self, tmp_path: Path) -> None:
-        """Writers that queue behind a stuck one give up at their own timeout, not one after the other."""
+    async def test_queued_writers_share_the_busy_timeout(self, tmp_path: Path) -> None:
+        """Writers that queue behind a stuck one time out together, not one after the other."""
         path = tmp_path / "u.db"
         database = Database(f"sqlite:///{path}", busy_timeout_s=0.2)
         await database.start()
@@ -277,7 +279,7 @@ class TestSqlite:
         await database.close()
 
     async def test_read_only_while_running(self, tmp_path: Path) -> None:
-        """A file that has become read-only: writing is refused with the reason, reading works."""
+        """Writes fail with the reason; reads work."""
         path = tmp_path / "u.db"
         first = Database(f"sqlite:///{path}")
         await first.start()
@@ -290,7 +292,7 @@ class TestSqlite:
         await database.close()
 
     async def test_full(self, tmp_path: Path) -> None:
-        """No room: told as such, and nothing is half written."""
+        """A full disk is reported, and nothing is written partially."""
         database = Database(f"sqlite:///{tmp_path / 'u.db'}")
         await database.start()
 
@@ -309,16 +311,16 @@ class TestSqlite:
         [
             # a directory where the file should be
             (lambda path: path.mkdir(), "the file cannot be opened"),
-            # something else's file
+            # a file of another kind
             (lambda path: path.write_text("not a database, but long enough to be taken for one" * 20), "damaged"),
             # a file where the directory should be
             (lambda path: (path.parent.rmdir(), path.parent.write_text("")), r"File exists|Not a directory"),
         ],
     )
-    async def test_unusable_place_at_start(
+    async def test_start_reports_an_unusable_path(
         self, tmp_path: Path, prepare: Callable[[Path], object], reason: str
     ) -> None:
-        """One line that names the file and the setting, whatever is wrong with the place."""
+        """In one line that names the file and the setting."""
         directory = tmp_path / "data"
         directory.mkdir()
         prepare(directory / "u.db")
@@ -328,8 +330,8 @@ class TestSqlite:
         assert "DATA_DIR" in str(caught.value)
         assert "\n" not in str(caught.value)
 
-    def test_an_unusable_place_leaves_no_thread_behind(self, tmp_path: Path) -> None:
-        """A program that ends because of it prints its one line, not a thread's traceback after it."""
+    def test_failed_start_leaves_no_thread(self, tmp_path: Path) -> None:
+        """Otherwise the process prints the thread's traceback after its one line."""
         before = threading.active_count()
         for _ in range(20):
             with pytest.raises(StartupError):
@@ -337,8 +339,8 @@ class TestSqlite:
             assert threading.active_count() == before
 
     @pytest.mark.parametrize("exists", [True, False])
-    async def test_read_only_at_start(self, tmp_path: Path, exists: bool) -> None:  # noqa: FBT001  # a parameter
-        """A bot that could not save anything does not start."""
+    async def test_start_fails_on_a_read_only_file(self, tmp_path: Path, exists: bool) -> None:  # noqa: FBT001  # a parameter
+        """A bot that cannot store anything does not start."""
         path = tmp_path / "u.db"
         if exists:
             first = Database(f"sqlite:///{path}")
@@ -347,8 +349,8 @@ class TestSqlite:
         with pytest.raises(StartupError, match=r"it is read-only|cannot be opened"):
             await Database(f"sqlite:///file:{path}?mode=ro&uri=true").start()
 
-    async def test_locked_at_start(self, tmp_path: Path) -> None:
-        """Somebody else's lock on a new file ends the start within the busy timeout."""
+    async def test_start_fails_on_a_locked_file(self, tmp_path: Path) -> None:
+        """Within the busy timeout."""
         path = tmp_path / "u.db"
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN EXCLUSIVE")
@@ -356,8 +358,8 @@ class TestSqlite:
                 await Database(f"sqlite:///{path}", busy_timeout_s=0.1).start()
 
 
-async def test_a_newer_schema_is_not_touched(database: Database, database_url: str) -> None:
-    """An older version of the program says that the database is of a newer one."""
+async def test_start_rejects_a_newer_schema(database: Database, database_url: str) -> None:
+    """An older version does not modify the database of a newer one."""
     async with database.session() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StartupError, match="newer"):
@@ -365,10 +367,10 @@ async def test_a_newer_schema_is_not_touched(database: Database, database_url: s
 
 
 class TestPostgres:
-    """What only a server can do to us."""
+    """Errors of a PostgreSQL server."""
 
-    async def test_stopped_and_started_again(self, postgres: PostgresServer, postgres_url: str) -> None:
-        """While it is down each use says so; once it is back, the next use works without a restart of ours."""
+    async def test_reconnects_after_a_restart(self, postgres: PostgresServer, postgres_url: str) -> None:
+        """Each use fails while the server is down and works again once it is back."""
         database = Database(postgres_url)
         await database.start()
         async with database.session() as session:
@@ -383,8 +385,8 @@ class TestPostgres:
         assert await notes(database) == ["likes tea"]
         await database.close()
 
-    async def test_stopped_in_the_middle_of_a_transaction(self, postgres: PostgresServer, postgres_url: str) -> None:
-        """The transaction that lost its server says so too."""
+    async def test_lost_connection_fails_the_transaction(self, postgres: PostgresServer, postgres_url: str) -> None:
+        """The server stops in the middle of it."""
         database = Database(postgres_url)
         await database.start()
 
@@ -403,7 +405,7 @@ class TestPostgres:
         await database.close()
 
     async def test_locked(self, postgres_url: str) -> None:
-        """A table that somebody else holds is told after the busy timeout."""
+        """A locked table is reported after the busy timeout."""
         database = Database(postgres_url, busy_timeout_s=0.1)
         await database.start()
         with psycopg.connect(postgres_url) as other:
@@ -413,7 +415,7 @@ class TestPostgres:
         await database.close()
 
     async def test_read_only(self, postgres_url: str) -> None:
-        """A standby, or a database that its owner closed for writing."""
+        """A standby, or a database set to read-only."""
         database = Database(postgres_url)
         await database.start()
 
@@ -426,45 +428,45 @@ class TestPostgres:
             await write()
         await database.close()
 
-    async def test_no_such_database_at_start(self, postgres: PostgresServer) -> None:
-        """One line that names the place and the setting."""
+    async def test_start_reports_a_missing_database(self, postgres: PostgresServer) -> None:
+        """In one line that names the location and the setting."""
         with pytest.raises(StartupError, match="no such database") as caught:
             await Database(postgres.url("nowhere")).start()
         assert "/nowhere" in str(caught.value)
         assert "DATABASE_URL" in str(caught.value)
 
-    async def test_nobody_there_at_start(self) -> None:
-        """Nobody listens: one line, at once, without the password."""
+    async def test_start_reports_an_unreachable_server(self) -> None:
+        """At once, in one line without the password."""
         with pytest.raises(StartupError, match="it is unreachable") as caught:
             await Database("postgresql://u:hidden@127.0.0.1:1/x").start()
         assert "hidden" not in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
-class TestUrl:
-    """Where the settings say the database is."""
+class TestResolveUrl:
+    """URLs from settings."""
 
-    def test_without_a_url_a_file_under_data_dir(self, tmp_path: Path) -> None:
-        url = resolve_url(Place(None, tmp_path))
+    def test_default_is_a_file_in_data_dir(self, tmp_path: Path) -> None:
+        url = resolve_url(Location(None, tmp_path))
         assert url == f"sqlite+aiosqlite:///{tmp_path}/understudy.db"
-        assert resolve_url(Place(SecretStr(""), tmp_path)) == url
+        assert resolve_url(Location(SecretStr(""), tmp_path)) == url
 
     @pytest.mark.parametrize("name", ["with space", "100%", "a#b", "a+b", "é"])
-    async def test_any_directory_will_do(self, tmp_path: Path, name: str) -> None:
-        """What is special in a URL is not special in a path."""
-        database = Database(resolve_url(Place(None, tmp_path / name)))
+    async def test_path_is_escaped(self, tmp_path: Path, name: str) -> None:
+        """Characters with a meaning in URLs are valid in paths."""
+        database = Database(resolve_url(Location(None, tmp_path / name)))
         await database.start()
         await database.close()
         assert (tmp_path / name / "understudy.db").is_file()
 
     @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
-    def test_postgresql_gets_our_driver(self, scheme: str, tmp_path: Path) -> None:
-        url = resolve_url(Place(SecretStr(f"{scheme}://user:p%40ss@db:5433/name?sslmode=require"), tmp_path))
+    def test_postgresql_selects_the_bundled_driver(self, scheme: str, tmp_path: Path) -> None:
+        url = resolve_url(Location(SecretStr(f"{scheme}://user:p%40ss@db:5433/name?sslmode=require"), tmp_path))
         assert url == "postgresql+psycopg://user:p%40ss@db:5433/name?sslmode=require"
 
     @pytest.mark.parametrize("url", ["mysql://u:hidden@h/x", "nonsense hidden", "postgresql://u:hidden@h:port/x"])
-    def test_a_mistake_is_told_without_the_value(self, url: str, tmp_path: Path) -> None:
+    def test_invalid_url_is_not_quoted(self, url: str, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=r"DATABASE_URL: .*for example") as caught:
-            resolve_url(Place(SecretStr(url), tmp_path))
+            resolve_url(Location(SecretStr(url), tmp_path))
         assert "hidden" not in str(caught.value)
         assert caught.value.__cause__ is None
