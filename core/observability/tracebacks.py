@@ -1,7 +1,7 @@
 """Renders tracebacks for the log without exception messages that may quote user data.
 
-A parser's error quotes the text, a validator's the value, a database's the row, and in this program that is what people
-write to each other. Only messages of known harmless kinds are kept.
+A parser's error quotes the text, a validator's the value, a database's the row, all of which may hold private messages.
+Only messages of known harmless kinds are kept.
 """
 
 import traceback
@@ -19,7 +19,7 @@ _SAFE_MESSAGES = (
     NameError,
     NotImplementedError,
     TypeError,
-    # Our own errors, whose messages hold no user data.
+    # Errors of this program never quote user data.
     ConfigurationError,
     StartupError,
     StorageError,

@@ -28,7 +28,7 @@ class _Variables(Visitor):
 
 
 def entries(language: str) -> list[ftl.EntryType]:
-    """What the file of a language holds."""
+    """The texts in the file of a language."""
     return FluentParser().parse((LOCALES / language / "main.ftl").read_text(encoding="utf-8")).body
 
 

@@ -1,4 +1,4 @@
-"""What comes back from each kind of provider: pieces as they are sent, tool calls, usage, thinking, refusals."""
+"""Answers of each provider kind: streamed pieces, tool calls, usage, thinking, refusals."""
 
 import asyncio
 
@@ -132,7 +132,7 @@ async def test_a_filter_of_the_prompt_is_a_finish_reason_too(
 async def test_cancelling_hangs_up(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, behaviour: object
 ) -> None:
-    """A request that nobody waits for any longer is closed towards the provider, which would bill it on."""
+    """A cancelled request closes its connection, since the provider would continue to bill it."""
     server.script(behaviour)
     asking = asyncio.create_task(ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=True))
     request = await server.arrival(1)

@@ -37,7 +37,7 @@ PATHS: dict[ProviderKind, list[str]] = {
 
 @EACH_KIND
 async def test_live_models(server: LLMServer, catalog: Catalog, kind: ProviderKind) -> None:
-    """Each kind is asked at its own place with its own key, and what it offers comes back in its order."""
+    """The request uses the kind's URL and key; the models keep the order of the response."""
     server.api_key = KEY
     server.models = ["big", "small"]
     models = await catalog.live_models(provider_at(server, kind))
@@ -87,7 +87,7 @@ async def test_endless_pages_are_left(server: LLMServer, catalog: Catalog, kind:
     assert len(server.other_requests) == MAX_PAGES
 
 
-# (kind, what it lists, what may be asked for an answer)
+# (kind, the listed entries, the models returned)
 CHATTING: list[tuple[ProviderKind, dict[str, object], tuple[str, ...]]] = [
     (
         ProviderKind.GOOGLE,
@@ -150,7 +150,7 @@ async def test_an_address_may_be_given_with_its_version(
 
 @EACH_KIND
 async def test_wrong_key(server: LLMServer, catalog: Catalog, kind: ProviderKind) -> None:
-    """A refused key is said so, for OpenRouter too, whose list anybody may read."""
+    """A refused key is reported, for OpenRouter too, whose list is public."""
     server.api_key = "another"
     with pytest.raises(CatalogError) as caught:
         await catalog.live_models(provider_at(server, kind))
@@ -187,8 +187,10 @@ FAULTS: list[tuple[llm.Behaviour, str]] = [
 
 
 @pytest.mark.parametrize(("behaviour", "reason"), FAULTS, ids=[reason[:40] for _, reason in FAULTS])
-async def test_reason(server: LLMServer, catalog: Catalog, behaviour: llm.Behaviour, reason: str) -> None:
-    """Whatever goes wrong is said in a few words."""
+async def test_live_models_raises_with_a_short_reason(
+    server: LLMServer, catalog: Catalog, behaviour: llm.Behaviour, reason: str
+) -> None:
+    """Each failure has a short reason."""
     server.models_behaviour = behaviour
     timeout_s = 0.2 if reason.startswith("timed out") else 5
     with pytest.raises(CatalogError) as caught:
@@ -197,7 +199,7 @@ async def test_reason(server: LLMServer, catalog: Catalog, behaviour: llm.Behavi
 
 
 async def test_reasons_before_there_is_a_connection(server: LLMServer, catalog: Catalog) -> None:
-    """Refused, unknown, no TLS, no address: each in its own words."""
+    """Refused, unknown host, no TLS, invalid URL: each has its reason."""
     tls = server.url.replace("http://", "https://")
     with llm.refusing_url() as refusing:
         expected = {
@@ -213,7 +215,7 @@ async def test_reasons_before_there_is_a_connection(server: LLMServer, catalog: 
 
 
 async def test_provider_that_lacks_something_is_not_asked(server: LLMServer, catalog: Catalog) -> None:
-    """What the settings miss is the reason."""
+    """The missing variable is the reason."""
     with pytest.raises(CatalogError, match=r"^OPENAI_API_KEY is not set$"):
         await catalog.live_models(provider_at(server, missing="OPENAI_API_KEY is not set", api_key=None))
     assert server.connections == 0

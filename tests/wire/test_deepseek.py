@@ -1,4 +1,4 @@
-"""What is peculiar to DeepSeek: signs of life while it queues, thinking that must come back, ends without an end."""
+"""Peculiarities of DeepSeek: keep-alive comments while queued, thinking that must be sent back, unfinished answers."""
 
 import json
 

@@ -1,6 +1,6 @@
-"""What the library makes of each fault, on every wire: the ground on which outcomes are classified.
+"""The errors that pydantic-ai raises for each fault of each wire format: the basis for classifying outcomes.
 
-These tests hold the library's behaviour fast, version by version; what the program does about it is tested with
+These are contract tests of the library; the reaction of the program is tested with
 the fallback service.
 """
 
@@ -88,7 +88,7 @@ async def test_status(
 
 @EACH_KIND
 async def test_exhausted_quota_is_no_rate_limit(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
-    """A 429, a 400 or a 402 when the money is gone: all are told from what passes by itself."""
+    """A 429, 400 or 402 for an empty account is distinguished from transient errors."""
     server.script(llm.quota_exceeded())
     with pytest.raises(ModelQuotaExceededError):
         await ask(builder.model(provider_at(server, kind), MODELS[kind]))
@@ -176,7 +176,7 @@ async def test_unreadable_answer_with_status_200(
     *,
     streamed: bool,
 ) -> None:
-    """What is no answer raises, though not always an error of the library's own."""
+    """A response without an answer raises, though not always an error class of the library."""
     server.script(behaviour)
     with pytest.raises(expected) as caught:
         await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
@@ -196,7 +196,7 @@ EMPTY: list[tuple[llm.Behaviour, str | None]] = [
 async def test_empty_answer_passes_for_a_success(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, behaviour: llm.Behaviour, text: str, *, streamed: bool
 ) -> None:
-    """The library is content with these: whoever asks has to look for text or a tool call."""
+    """The library accepts these: the caller must require text or a tool call."""
     server.script(behaviour)
     response = await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
     assert (response.text, response.finish_reason) == (text, "stop")
@@ -231,7 +231,7 @@ async def test_connection_lost_before_any_byte(
 async def test_connection_cut_in_mid_answer(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, *, streamed: bool
 ) -> None:
-    """The same error as before any byte: only whoever counts the output can tell them apart."""
+    """The same error as before the first byte: only the amount of output distinguishes them."""
     server.script(llm.cut(after_pieces=2))
     with pytest.raises(ModelConnectionError) as caught:
         await ask(builder.model(provider_at(server, kind), MODELS[kind]), streamed=streamed)
@@ -264,7 +264,7 @@ def refusing() -> Iterator[str]:
 
 @EACH_SDK
 async def test_refused_connection(server: LLMServer, builder: ModelBuilder, kind: ProviderKind, refusing: str) -> None:
-    """Nobody listens: it fails while connecting."""
+    """No server listens: it fails while connecting."""
     with pytest.raises(ModelConnectionError) as caught:
         await ask(builder.model(provider_at(server, kind, base_url=refusing), MODELS[kind]))
     assert caught.value.phase == "connect"
@@ -291,7 +291,7 @@ async def test_tls_that_is_none(server: LLMServer, builder: ModelBuilder, kind: 
 async def test_black_hole_is_given_up_within_the_first_token_timeout(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind
 ) -> None:
-    """A host that swallows packets costs no more than what the first token is waited for."""
+    """A host that drops packets costs the first-token timeout at most."""
     async with llm.black_hole_url() as url:
         provider = provider_at(server, kind, base_url=url, first_token_timeout_s=0.2)
         with pytest.raises(ModelTimeoutError) as caught:

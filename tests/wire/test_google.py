@@ -1,4 +1,4 @@
-"""What is peculiar to Google's Gemini API."""
+"""Peculiarities of Google's Gemini API."""
 
 import gc
 
@@ -84,7 +84,7 @@ async def test_a_refused_key_comes_with_a_400(
     assert classify(caught.value, 300).fault is Fault.MISCONFIGURED
 
 
-# (status, what Google says, the fault)
+# (status, the error body, the fault)
 ODDITIES: list[tuple[int, WireError, Fault]] = [
     # the account's fault, not the request's
     (

@@ -1,4 +1,4 @@
-"""What is peculiar to Groq: its SDK over our connections, refused tool calls, limits by the minute."""
+"""Peculiarities of Groq: its SDK over the shared connections, refused tool calls, limits per minute."""
 
 import gzip
 import json
@@ -48,7 +48,7 @@ def tool_use_failed() -> llm.Behaviour:
 async def test_a_tool_call_that_groq_refused_is_an_answer(
     server: LLMServer, builder: ModelBuilder, groq: ProviderSettings, *, streamed: bool
 ) -> None:
-    """The agent tells the model what was wrong with it: no cut, and no fault of the provider's."""
+    """The agent returns the error to the model; it is neither a cut nor a fault of the provider."""
     server.script(tool_use_failed())
     response = await ask(builder.model(groq, groq.default_model), streamed=streamed, tools=(TIME_TOOL,))
     (call,) = response.parts
@@ -85,7 +85,7 @@ async def test_a_tool_call_that_groq_refused_is_an_answer(
 async def test_an_error_is_understood(
     server: LLMServer, builder: ModelBuilder, groq: ProviderSettings, status: int, error: dict[str, str], fault: Fault
 ) -> None:
-    """What its status does not tell, its code or its words do."""
+    """Code or message classify an error whose status is ambiguous."""
     server.script(llm.status(status, {"error": error}))
     with pytest.raises(RuntimeError) as caught:
         await ask(builder.model(groq, groq.default_model))

@@ -85,7 +85,7 @@ FAULTS = {
 @STREAMED
 @pytest.mark.parametrize("name", local.ERRORS)
 async def test_an_error_is_understood(server: LLMServer, builder: ModelBuilder, name: str, *, streamed: bool) -> None:
-    """Whatever a server calls it."""
+    """Each server words it differently."""
     code, body = local.ERRORS[name]
     server.script(status(code, body))
     with pytest.raises(RuntimeError) as caught:

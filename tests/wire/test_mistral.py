@@ -1,4 +1,4 @@
-"""What is peculiar to Mistral: content in pieces of several kinds, flat errors, a stream that is left at its marker."""
+"""Peculiarities of Mistral: content of several types, flat errors, a stream that is closed at its end marker."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What each kind of provider is sent: path, authentication, model, messages, stream flag, tools, limits."""
+"""Requests to each provider kind: path, authentication, model, messages, stream flag, tools, limits."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.routed_requests import TIME_TOOL, ask
 
 @dataclass(frozen=True)
 class Shape:
-    """Where a request goes and what proves who sends it."""
+    """Path and credentials of a request."""
 
     path: str
     auth: tuple[str, str]
@@ -29,7 +29,7 @@ SHAPES = {
     ProviderKind.OPENAI: Shape("/v1/chat/completions", BEARER, "gpt-4o", {}),
     ProviderKind.OLLAMA: Shape("/v1/chat/completions", BEARER, "llama3.2", {}),
     ProviderKind.OPENROUTER: Shape("/api/v1/chat/completions", BEARER, "openai/gpt-4o", {}),
-    # The deployment is what Azure knows, in the path and in the body.
+    # Azure receives the deployment, in the path and in the body.
     ProviderKind.AZURE_OPENAI: Shape(
         "/openai/deployments/chat-prod/chat/completions", ("api-key", KEY), "chat-prod", {"api-version": "2024-10-21"}
     ),

@@ -79,7 +79,7 @@ def test_env_example_provider_values_are_the_defaults(tmp_path: Path) -> None:
 
 
 def test_env_example_azure_block_is_complete(tmp_path: Path) -> None:
-    """Whoever copies the Azure block has a provider that can be used."""
+    """The Azure block, once uncommented, configures a usable provider."""
     settings = uncommented(tmp_path, AVAILABLE_PROVIDERS='{"azure": ["gpt-5-mini"]}')
     (azure,) = settings.providers
     assert azure.kind is ProviderKind.AZURE_OPENAI

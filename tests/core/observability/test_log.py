@@ -1,4 +1,4 @@
-"""The log: its two forms, and what must be in neither: secrets, and what people write."""
+"""Logging: both output formats, and redaction of secrets and user content."""
 
 import asyncio
 import gc
@@ -57,12 +57,12 @@ def configured(level: str = "info", log_format: LogFormat = "json", secrets: tup
 
 
 def events(stream: io.StringIO) -> list[dict[str, Any]]:
-    """What was written as JSON."""
+    """Return the parsed JSON lines."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 def misread(text: str) -> None:
-    """Fail as readers of what people write do, one over the other."""
+    """Raise chained errors that quote user content, as parsers do."""
     try:
         TypeAdapter(int).validate_python(text)
     except ValidationError:
@@ -155,7 +155,7 @@ class TestForm:
 
 
 class TestLevel:
-    """What is written at all."""
+    """Levels and sources of events."""
 
     @pytest.mark.parametrize(
         ("level", "written"),
@@ -202,7 +202,7 @@ class TestLevel:
 
 
 class TestSecrets:
-    """What must never be written."""
+    """Secrets."""
 
     @pytest.mark.parametrize(
         ("text", "cleaned"),
@@ -218,7 +218,7 @@ class TestSecrets:
             ("?api_key=hunter22&x=1", f"?api_key={MASK}&x=1"),
             ("host=h password=hunter22", f"host=h password={MASK}"),  # a driver's connection string
             ("AIza" + "a" * 35, MASK),  # Google
-            # What only looks a little like one stays.
+            # Text that only resembles a secret is kept.
             ("task-manager of the disk-usage", "task-manager of the disk-usage"),
             ("http://localhost:11434/v1 at 12:30", "http://localhost:11434/v1 at 12:30"),
             ("mail to a@b.example: fine", "mail to a@b.example: fine"),
@@ -291,7 +291,7 @@ class TestSecrets:
         assert "test_log.py" in written
 
     def test_what_speaks_of_code_is_quoted(self) -> None:
-        """Without that nobody could mend anything."""
+        """They are needed to diagnose a failure."""
         stream = configured()
         for fault in (AttributeError("'X' has no 'y'"), FileNotFoundError(2, "No such file"), StorageError("full")):
             structlog.get_logger().error("a.fault", exc_info=fault)
@@ -319,7 +319,7 @@ class TestSecrets:
         assert "meet me" not in stream.getvalue()
 
     async def test_task_that_nobody_waited_for(self) -> None:
-        """Where asyncio itself writes the task as it would be printed, what it says is cut."""
+        """Asyncio appends the task's repr to its message, which is cut."""
         stream = configured()
 
         async def fails() -> None:

@@ -1,4 +1,4 @@
-"""The registry of figures: what is shown, in which form, and which labels there can be."""
+"""The metrics registry: exposition formats and allowed labels."""
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -77,7 +77,7 @@ def test_tokens_and_cost_by_what_is_configured() -> None:
 
 
 def test_both_formats_of_prometheus() -> None:
-    """By what the asker understands."""
+    """Negotiated by the Accept header."""
     metrics = Metrics()
     assert metrics.exposition()[1].startswith("text/plain")
     body, content_type = metrics.exposition("application/openmetrics-text; version=1.0.0")

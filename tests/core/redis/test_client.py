@@ -38,7 +38,7 @@ def _running(directory: Path, *arguments: str) -> Iterator[None]:
 
 
 def _until(port: int, *command: str | int, answers: str) -> None:
-    """Ask until the server says that; from a synchronous fixture, which must not touch a running event loop."""
+    """Wait until the server answers that. Blocking, for a synchronous fixture outside the event loop."""
     deadline = time.monotonic() + 10
     with redis.Redis(port=port, decode_responses=True) as client:
         while time.monotonic() < deadline:
@@ -51,7 +51,7 @@ def _until(port: int, *command: str | int, answers: str) -> None:
 
 @pytest.fixture(scope="module")
 def sentinel_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A master that wants a password, and a Sentinel that watches it."""
+    """A master with a password, monitored by a Sentinel."""
     directory = tmp_path_factory.mktemp("sentinel")
     master, sentinel = free_port(), free_port()
     configuration = directory / "sentinel.conf"
@@ -80,7 +80,7 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["server", "sentinel", "cluster"])
 async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """Each kind of URL, with a server behind it that answers."""
+    """The URL of a running server of each kind."""
     if request.param == "server":
         if BINARY is None:
             pytest.skip("redis-server is not installed")
@@ -98,20 +98,20 @@ async def _round_trip(client: Redis) -> None:
     assert await client.ping()
 
 
-async def test_the_embedded_store_needs_no_server() -> None:
-    """And each client has a store of its own."""
+async def test_open_redis_without_url_opens_a_store_of_its_own() -> None:
+    """Embedded stores are not shared between clients."""
     async with open_redis(None) as client, open_redis(None) as other:
         await _round_trip(client)
         assert await other.get("{t}:text") is None
 
 
-async def test_each_kind_of_server_answers_in_strings(url: str) -> None:
+async def test_client_decodes_responses_from_each_kind_of_server(url: str) -> None:
     async with open_redis(url) as client:
         await _round_trip(client)
 
 
-async def test_the_shared_state_works_on_each_kind_of_server(url: str) -> None:
-    """Reading, optimistic writes, their announcement to another replica, and what comes back after wiped data."""
+async def test_shared_routing_works_on_each_kind_of_server(url: str) -> None:
+    """Reads, optimistic writes, their announcement to another replica, and recovery after a data loss."""
     clock = SystemClock()
     async with open_redis(url) as one, open_redis(url) as two:
         first, second = SharedRouting(one, "test", clock), SharedRouting(two, "test", clock)
@@ -147,8 +147,8 @@ async def test_the_shared_state_works_on_each_kind_of_server(url: str) -> None:
             await one.delete("test:{llm}:routing")
 
 
-async def test_the_slots_work_on_each_kind_of_server(url: str) -> None:
-    """Taken, refused, waited for and given back over two replicas; and who stays where."""
+async def test_load_shedding_works_on_each_kind_of_server(url: str) -> None:
+    """Slots are taken, refused, awaited and released over two replicas, and affinity is shared."""
     busy = ProviderSettings(id="busy", kind=ProviderKind.OPENAI_COMPATIBLE, models=("m",), max_concurrency=1)
     async with open_redis(url) as one, open_redis(url) as two:
         first, second = LoadShedding(one, "test", SystemClock()), LoadShedding(two, "test", SystemClock())
@@ -172,8 +172,8 @@ async def test_the_slots_work_on_each_kind_of_server(url: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["redis://{}", "redis+sentinel://{}/stage", "redis+cluster://{}"])
-async def test_a_server_that_refuses_costs_no_time(form: str) -> None:
-    """No retries: an error comes at once."""
+async def test_client_does_not_retry_a_refused_connection(form: str) -> None:
+    """The error is raised at once."""
     url = form.format(f"127.0.0.1:{free_port()}")
     client = open_redis(url)
     began = time.monotonic()
@@ -184,8 +184,8 @@ async def test_a_server_that_refuses_costs_no_time(form: str) -> None:
     assert time.monotonic() - began < 0.9
 
 
-async def test_a_black_hole_costs_one_timeout(redis_server: RedisServer) -> None:
-    """A server that stops answering is given up after the command's own timeout, once."""
+async def test_client_gives_up_a_hanging_server_after_one_timeout(redis_server: RedisServer) -> None:
+    """A server that stops answering costs the timeout of the command, once."""
     assert redis_server._process is not None
     async with open_redis(redis_server.url) as client:
         await client.ping()
@@ -201,7 +201,7 @@ async def test_a_black_hole_costs_one_timeout(redis_server: RedisServer) -> None
 
 
 URLS: list[tuple[str, dict[str, Any]]] = [
-    # what a URL says about the connections that it stands for
+    # a URL, the connection options parsed from it
     ("redis://h:1/3", {"host": "h", "port": 1, "db": 3}),
     ("redis://user:p%40ss@h/0", {"host": "h", "username": "user", "password": "p@ss"}),
     ("rediss://:secret@h:2", {"host": "h", "port": 2, "password": "secret"}),
@@ -209,7 +209,7 @@ URLS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("url", "expected"), URLS)
-async def test_what_the_url_of_a_server_says(url: str, expected: dict[str, Any]) -> None:
+async def test_open_redis_parses_the_url_of_a_server(url: str, expected: dict[str, Any]) -> None:
     async with open_redis(url) as client:
         options = client.connection_pool.connection_kwargs
         tls = issubclass(client.connection_pool.connection_class, redis.asyncio.SSLConnection)
@@ -219,7 +219,7 @@ async def test_what_the_url_of_a_server_says(url: str, expected: dict[str, Any])
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
-async def test_what_the_url_of_a_sentinel_says(scheme: str) -> None:
+async def test_open_redis_parses_the_url_of_a_sentinel(scheme: str) -> None:
     """Several sentinels, the service, the database, the password of the data servers, and whether to speak TLS."""
     async with open_redis(f"{scheme}+sentinel://:secret@one:1,two,[::1]:3/stage/4") as client:
         pool: Any = client.connection_pool
@@ -236,7 +236,7 @@ async def test_what_the_url_of_a_sentinel_says(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["redis", "rediss"])
-async def test_what_the_url_of_a_cluster_says(scheme: str) -> None:
+async def test_open_redis_parses_the_url_of_a_cluster(scheme: str) -> None:
     client: Any = open_redis(f"{scheme}+cluster://u:secret@one:1,two")
     nodes = client.nodes_manager.startup_nodes
     options = client.connection_kwargs

@@ -1,4 +1,4 @@
-"""The builder: lazy, cached, profiles by family, timeouts, what is known of a model."""
+"""ModelBuilder: lazy construction, cache, profiles by family, timeouts, facts about models."""
 
 import subprocess
 import sys
@@ -88,7 +88,7 @@ async def test_every_kind_has_a_builder(builder: ModelBuilder, kind: ProviderKin
 
 
 async def test_unusable_provider_is_not_built(builder: ModelBuilder) -> None:
-    """What the settings miss is said instead of an SDK's own complaint."""
+    """The missing variable is named, in place of the error of an SDK."""
     with pytest.raises(ValueError, match="OPENAI_API_KEY is not set"):
         builder.model(provider(ProviderKind.OPENAI, missing="OPENAI_API_KEY is not set"), "gpt-4o")
 
@@ -120,7 +120,7 @@ async def test_family_lends_its_whole_profile(builder: ModelBuilder) -> None:
     assert builder.context_window(azure, "chat") == builder.context_window(azure, "gpt-5-mini") is not None
 
 
-# (kind, a model whose profile is known to differ from that of an unknown one)
+# (kind, a model whose profile differs from that of an unknown one)
 NATIVE_FAMILIES: list[tuple[ProviderKind, str]] = [
     (ProviderKind.ANTHROPIC, "claude-sonnet-4-5"),
     (ProviderKind.GOOGLE, "gemini-3-pro-preview"),
@@ -131,7 +131,7 @@ NATIVE_FAMILIES: list[tuple[ProviderKind, str]] = [
 
 @pytest.mark.parametrize(("kind", "family"), NATIVE_FAMILIES)
 async def test_family_lends_its_profile_on_every_sdk(builder: ModelBuilder, kind: ProviderKind, family: str) -> None:
-    """The same for the kinds with an SDK of their own: a tuned model is described by what it was tuned from."""
+    """The same for kinds with their own SDK: a fine-tuned model has the profile of its base."""
     mine = provider(kind, models=("tuned", family, "unknown"), families={"tuned": family})
     tuned = builder.model(mine, "tuned")
     assert tuned.model_name == "tuned"
@@ -200,7 +200,7 @@ GOOGLE, GROQ, MISTRAL, DEEPSEEK = (
 )
 ROUTER, CLAUDE, AZURE = ProviderKind.OPENROUTER, ProviderKind.ANTHROPIC, ProviderKind.AZURE_OPENAI
 EYES: list[tuple[ProviderKind, str, bool]] = [
-    # the maker's own: everything newer sees, what is known to be blind does not
+    # first-party: newer models accept images, known exceptions do not
     (OPENAI, "gpt-4o", True),
     (OPENAI, "gpt-4.1-mini", True),
     (OPENAI, "gpt-5-mini", True),
@@ -277,6 +277,6 @@ def test_accepts_images_judges_by_the_family(kind: ProviderKind, model: str, *, 
 
 
 def test_family_decides_whether_a_deployment_sees() -> None:
-    """A deployment sees what its family sees."""
+    """A deployment accepts images if its family does."""
     assert accepts_images(provider(AZURE, families={"chat-prod": "gpt-4o"}), "gpt-4o")
     assert accepts_images(provider(AZURE, deployments={"x": "y"}, families={"x": "gpt-5-mini"}), "x")

@@ -1,4 +1,4 @@
-"""The demo provider: says what it is, echoes, streams by the clock, always the same."""
+"""The demo provider: explains itself, echoes the question, streams by the clock, is deterministic."""
 
 import asyncio
 
@@ -54,7 +54,7 @@ async def test_streamed_text_is_the_plain_text_word_by_word(clock: ManualClock) 
     assert response.usage.output_tokens == len(build_demo_answer(messages).split())
 
 
-# (what was said so far, what is echoed)
+# (the conversation, the echoed question)
 ECHOES: list[tuple[list[ModelMessage], str | None]] = [
     # the last question of a conversation
     (
@@ -83,7 +83,7 @@ def test_echo(messages: list[ModelMessage], echo: str | None) -> None:
 
 
 async def test_an_agent_with_tools_and_history_is_content_with_it(clock: ManualClock) -> None:
-    """It ends a turn by itself, whatever the agent could do."""
+    """It ends a turn itself, regardless of the available tools."""
     agent = Agent(DemoModel("demo", clock), instructions="Be brief.")
 
     @agent.tool_plain

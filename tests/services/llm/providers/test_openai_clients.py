@@ -1,4 +1,4 @@
-"""The lean clients send and read what the SDK's own do, without the work that they leave out."""
+"""The lean clients send and parse the same as the SDK's own."""
 
 import base64
 import sys
@@ -72,7 +72,7 @@ async def clients(server: LLMServer) -> AsyncIterator[tuple[AsyncOpenAI, LeanOpe
 async def test_requests_are_the_same(
     server: LLMServer, clients: tuple[AsyncOpenAI, LeanOpenAI], *, streamed: bool
 ) -> None:
-    """Every kind of message, a tool, settings and what a caller adds to the body arrive alike, in the same order."""
+    """All message types, a tool, settings and extra fields of the body arrive the same, in the same order."""
     parameters = ModelRequestParameters(function_tools=[TIME_TOOL])
     for client in clients:
         model = OpenAIChatModel("m", provider=OpenAIProvider(openai_client=client))
@@ -114,7 +114,7 @@ async def test_messages_are_not_looked_through(clients: tuple[AsyncOpenAI, LeanO
         return await calls_of("openai._utils._transform", client.chat.completions.create(model="m", messages=question))
 
     usual, lean = clients
-    await effort(usual, 1)  # what is looked up once and kept
+    await effort(usual, 1)  # cached properties
     assert await effort(lean, 40) == await effort(lean, 2)
     assert await effort(usual, 40) > await effort(usual, 2) + 38 * 10
 
@@ -157,7 +157,7 @@ ODD = {
 
 
 def pieces(value: object) -> object:
-    """What can be seen of an object of the SDK's: types, which fields were set, what came beside them."""
+    """The observable state of an SDK object: types, fields set, extra fields."""
     if isinstance(value, list):
         return [pieces(item) for item in cast("list[object]", value)]
     fields = getattr(type(value), "model_fields", None)
@@ -174,7 +174,7 @@ def read(client: AsyncOpenAI, data: Mapping[str, Any], cast_to: type[Any] = Chat
 
 @pytest.mark.parametrize("chunk", [*SOUND.values(), *ODD.values()], ids=[*SOUND, *ODD])
 async def test_chunks_are_read_alike(clients: tuple[AsyncOpenAI, LeanOpenAI], chunk: dict[str, Any]) -> None:
-    """What fits the types, and what does not."""
+    """Data that fits the types, and data that does not."""
     usual, lean = (read(client, chunk) for client in clients)
     assert pieces(lean) == pieces(usual)
 

@@ -66,7 +66,7 @@ async def test_what_breaks_has_the_name_that_it_has_in_httpx(answer: bytes, kind
 
 
 async def test_refused_is_no_timeout() -> None:
-    """A port where nobody listens; the reason is among the causes."""
+    """A port without a listener; the reason is among the causes."""
     async with client() as asking:
         with refusing_url() as url, pytest.raises(httpx2.ConnectError) as caught:
             await asking.get(url)
@@ -108,7 +108,7 @@ async def test_what_arrived_before_a_break_is_handed_out() -> None:
 
 
 async def test_many_at_once_wait_for_no_connection() -> None:
-    """Whoever waited for one would do so within the provider's deadline, and the provider would be blamed."""
+    """Waiting for a connection would count against the provider's deadline."""
     many = 1200
     arrived = 0
     all_there = asyncio.Event()
@@ -127,7 +127,7 @@ async def test_many_at_once_wait_for_no_connection() -> None:
 
 
 async def test_compressed_once() -> None:
-    """The client unpacks what the connection hands on as it came."""
+    """The client decompresses the raw body."""
     body = gzip.compress(b"Hello")
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
     async with serving(saying(head.encode() + body)) as url, client() as asking:
@@ -149,7 +149,7 @@ async def test_address_with_a_password() -> None:
 
 
 async def test_question_without_a_body_has_none() -> None:
-    """Some servers look at what is said of a body that is not there."""
+    """Some servers evaluate the headers of an absent body."""
     heads: list[bytes] = []
 
     async def serve(head: bytes, writer: asyncio.StreamWriter) -> None:
@@ -175,7 +175,7 @@ async def naming_requests() -> AsyncIterator[tuple[str, list[bytes]]]:
 
 
 async def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked for what leaves the operator's machines, and for nothing else; many write it without its scheme."""
+    """It is used for remote providers only; its URL may lack the scheme."""
     async with naming_requests() as (proxy, asked):
         monkeypatch.setenv("http_proxy", proxy.removeprefix("http://"))
         async with client(trust_env=True) as asking:
@@ -231,7 +231,7 @@ async def test_proxy_that_speaks_no_http(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_left_in_the_middle_is_closed() -> None:
-    """A provider whose answer nobody reads any more learns of that, and stops making it."""
+    """Closing an unread answer closes its connection, so that the provider stops generating."""
     gone = asyncio.Event()
 
     async def serve(_head: bytes, writer: asyncio.StreamWriter) -> None:
