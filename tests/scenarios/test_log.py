@@ -1,4 +1,5 @@
 """The log contains no message text, no token and no key: every scenario is checked; these are the likely leaks."""
+
 import logging
 
 import pytest

@@ -1,7 +1,7 @@
-"""Answers longer than one message: pages of Markdown that stand by themselves, cut while the answer still grows.
+"""Splits a growing answer into pages, each a message of its own.
 
-The source is cut, not what it renders to: what a later piece does to the formatting can then never reach back into
-a page that is already sent, and only the page that still grows is rendered again.
+The source is split, not the rendered text: later text cannot change the formatting of a page that is already sent, and
+only the last page is rendered again.
 """
 
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from bot.telegram.markdown.render import Rendered, render
 from bot.telegram.markdown.splitting import Dedenter, SplitText, split_text
 
 MESSAGE_LIMIT: Final = 4096
-"""UTF-16 units that a message of Telegram holds."""
+"""UTF-16 units of a Telegram message."""
 
 _SMALLEST_LIMIT = 32
-_GULP = 2048
-"""Characters taken in before the page is measured again: a whole answer at once is cut like a stream."""
+_CHUNK = 2048
+"""Characters added before the page is measured again, so that a complete answer is split like a stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One message's worth: Markdown that needs nothing of the pages around it, and what it renders to."""
+    """One message: self-contained Markdown and its rendered form."""
 
     markdown: str
     rendered: Rendered
@@ -33,11 +33,11 @@ class Page:
 
 
 class Pages:
-    """The pages of an answer that grows.
+    """The pages of a growing answer.
 
     Args:
-        limit: UTF-16 units that a page may render to.
-        reserve: units to leave free on each page, for a footer.
+        limit: UTF-16 units of a rendered page.
+        reserve: units kept free on each page, for a footer.
     """
 
     def __init__(self, limit: int = MESSAGE_LIMIT, *, reserve: int = 0) -> None:
@@ -47,40 +47,40 @@ class Pages:
         self._taken = 0
         self._frozen: list[Page] = []
         self._lines = ""
-        """The whole lines of the live page, lifted out of the containers that were left on earlier pages."""
+        """Complete lines of the last page, without the markers of containers that began on earlier pages."""
         self._open_line = ""
-        """The line that is not ended yet, as it came, unless `_open_line_is_cut`."""
+        """The incomplete last line, unchanged unless `_open_line_is_cut`."""
         self._open_line_is_cut = False
-        self._reroots: list[Dedenter] = []
+        self._dedenters: list[Dedenter] = []
         self._live = Page("", Rendered(""))
 
     @property
     def frozen(self) -> tuple[Page, ...]:
-        """The pages that are full: they never change."""
+        """Full pages; they never change."""
         return tuple(self._frozen)
 
     @property
     def live(self) -> Page:
-        """The page that still grows; blank before the first output, or when a page has just been filled."""
+        """The growing page; blank before the first output and just after a page was filled."""
         return self._live
 
     @property
     def all(self) -> tuple[Page, ...]:
-        """The pages that there is something to see on."""
+        """All pages with visible content."""
         return (*self._frozen, *(() if self._live.blank else (self._live,)))
 
     def update(self, source: str) -> None:
-        """Take in the whole answer so far.
+        """Process the whole answer so far.
 
         Args:
-            source: what the last update had, and more.
+            source: starts with the source of the previous update.
 
         Raises:
-            ValueError: it is shorter than the last one.
+            ValueError: it is shorter than the previous one.
         """
         if len(source) < self._taken:
             raise ValueError("an answer only grows")
-        while piece := _without_half_at_end(source[self._taken : self._taken + _GULP]):
+        while piece := _drop_incomplete_end(source[self._taken : self._taken + _CHUNK]):
             self._take(tidy(piece))
             self._taken += len(piece)
             self._measure()
@@ -92,22 +92,22 @@ class Pages:
             self._open_line_is_cut = False
 
     def _rerooted(self, line: str) -> str:
-        for reroot in self._reroots:
-            line = reroot.line(line)
-        self._reroots = [reroot for reroot in self._reroots if reroot.path]
+        for dedenter in self._dedenters:
+            line = dedenter.line(line)
+        self._dedenters = [dedenter for dedenter in self._dedenters if dedenter.path]
         return line
 
-    def _glance(self) -> str:
-        """The open line as it looks so far, without concluding anything from it."""
+    def _peek(self) -> str:
+        """Return the incomplete last line without drawing conclusions from it."""
         line = self._open_line
         if not self._open_line_is_cut:
-            for reroot in self._reroots:
-                line = reroot.glance(line)
+            for dedenter in self._dedenters:
+                line = dedenter.peek(line)
         return line
 
     def _measure(self) -> None:
         while True:
-            text = self._lines + self._glance()
+            text = self._lines + self._peek()
             rendered = render(text)
             if rendered.length <= self._limit:
                 self._live = Page(text, rendered)
@@ -120,25 +120,18 @@ class Pages:
             self._frozen.append(Page(at.head, head))
         rest = text[at.resume :]
         open_line_starts = len(self._lines)
-        reroot = Dedenter(at.path)
+        dedenter = Dedenter(at.path)
         if at.resume > open_line_starts:
             self._lines, self._open_line, self._open_line_is_cut = at.opening, at.escape + rest, True
         else:
             first, *lines = rest[: open_line_starts - at.resume].split("\n")
-            # The rest of a line that was cut has no container's marks in front of it.
-            lines = [at.escape + (first if at.within_line else reroot.line(first)), *map(reroot.line, lines)]
+            # The rest of a split line has no container markers in front of it.
+            lines = [at.escape + (first if at.within_line else dedenter.line(first)), *map(dedenter.line, lines)]
             self._lines = at.opening + "\n".join(lines)
-        if reroot.path:
-            self._reroots.append(reroot)
+        if dedenter.path:
+            self._dedenters.append(dedenter)
 
 
-def _without_half_at_end(piece: str) -> str:
-    """Leave for later what the next character may belong to: half of a line end or of a surrogate pair."""
+def _drop_incomplete_end(piece: str) -> str:
+    """Remove an incomplete end: half of a line ending or of a surrogate pair."""
     return piece[:-1] if piece and (piece[-1] == "\r" or "\ud800" <= piece[-1] <= "\udbff") else piece
-
-
-def paginate(markdown: str, limit: int = MESSAGE_LIMIT, *, reserve: int = 0) -> tuple[Page, ...]:
-    """Cut a whole answer into pages that each render to at most `limit - reserve` UTF-16 units."""
-    pages = Pages(limit, reserve=reserve)
-    pages.update(markdown)
-    return pages.all

@@ -1,4 +1,4 @@
-"""The structure of a Markdown text, as the parser under telegramify-markdown sees it."""
+"""Structure of a Markdown text, as parsed by the parser under telegramify-markdown."""
 
 import re
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ import pyromark
 from telegramify_markdown.converter import STANDARD_OPTIONS
 
 ANGLE: Final = "\ufdd0"
-"""Stands for a `<` that is no link. Noncharacters never occur in text that is meant for people."""
+"""Placeholder of a `<` that starts no link. Noncharacters do not occur in real text."""
 BREAK: Final = "\ufdd1"
-"""Stands for a line break inside a block (`<br>`)."""
+"""Placeholder of a line break inside a block (`<br>`)."""
 BACKSLASH: Final = "\ufdd2"
-"""Stands for a backslash that means nothing, such as one in code."""
+"""Placeholder of a literal backslash, such as one in code."""
 
 _OURS = re.compile(f"[{ANGLE}{BREAK}{BACKSLASH}]")
 _ANGLE_OR_LINK = re.compile(r"\]\(<[^<>\n]*>|<(?:https?|ftp|tg|mailto):[^\s<>]*>|(<)")
@@ -22,9 +22,9 @@ _LEAVES = frozenset({"Code", "InlineMath", "DisplayMath"})
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A piece of the tree: `kind` is pulldown-cmark's name, `start` and `end` are indices into the text.
+    """A node of the tree: `kind` is pulldown-cmark's name, `start` and `end` are indices into the text.
 
-    `depth` is 0 for the blocks of the document itself; `detail` is the info string of a code fence.
+    `depth` is 0 for the top-level blocks; `detail` is the info string of a code fence.
     """
 
     kind: str
@@ -35,11 +35,11 @@ class Node:
 
 
 def tidy(markdown: str) -> str:
-    """Make a text of one kind of line end, without halves of surrogate pairs and without our own stand-ins."""
+    """Normalise line endings, and remove lone surrogates and placeholders."""
     try:
         markdown.encode()
     except UnicodeEncodeError:
-        # Two halves that came in two pieces of a stream become the character that they are.
+        # Surrogate halves that arrived in two chunks form one character.
         markdown = markdown.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if "\r" in markdown:
         markdown = markdown.replace("\r\n", "\n").replace("\r", "\n")
@@ -47,15 +47,15 @@ def tidy(markdown: str) -> str:
 
 
 def hide_angles(text: str) -> str:
-    """Put a stand-in for each `<` that opens no link: the converter drops what looks like HTML.
+    """Replace each `<` that starts no link: the converter drops text that looks like HTML.
 
-    A stand-in, and not an escape, since it is right in code and outside, and keeps every index as it is.
+    A placeholder instead of an escape works in code too, and keeps all indices.
     """
     return _ANGLE_OR_LINK.sub(lambda found: ANGLE if found[1] else found[0], text)
 
 
 def parse(text: str) -> tuple[Node, ...]:
-    """List the nodes of a text (`tidy`, and with `hide_angles` behind it) in the order in which they open."""
+    """Return the nodes of a text (after `tidy` and `hide_angles`) in the order in which they open."""
     index_of = _character_index(text)
     nodes: list[Node] = []
     depth = 0
@@ -66,7 +66,7 @@ def parse(text: str) -> tuple[Node, ...]:
             kind, detail = _named(value)
             start, info = index_of[span["start"]], _info_string(kind, detail)
             if kind == "Item" or info is not None:
-                # The first item of a list starts at its indentation for the parser, the others at their marks.
+                # For the parser the first item of a list starts at its indentation, the others at their markers.
                 while text.startswith(" ", start):
                     start += 1
             nodes.append(Node(kind, start, index_of[span["end"]], depth, info))
@@ -79,7 +79,7 @@ def parse(text: str) -> tuple[Node, ...]:
 
 
 def definitions(text: str) -> Mapping[str, tuple[int, str]]:
-    """Find the link reference definitions: label to its index in the text and its address."""
+    """Return the link reference definitions: label to index and address."""
     if "]:" not in text:
         return {}
     index_of = _character_index(text)

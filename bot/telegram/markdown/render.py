@@ -1,6 +1,6 @@
-"""The model's Markdown as Telegram shows it: text and entities, never a parse mode.
+"""Renders the model's Markdown as text and entities. No parse mode is used.
 
-telegramify-markdown does the work. What it would lose or spoil is put right before (`mends`) and after (`_lawful`).
+telegramify-markdown converts. `workarounds` prepares the source, and `_nest_spans` makes the entities acceptable.
 """
 
 import heapq
@@ -28,49 +28,49 @@ _ALONE = frozenset({"code", "pre"})
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A text with the entities that format it; offsets and lengths are in UTF-16 units, as Telegram counts."""
+    """Text with its entities; offsets and lengths count UTF-16 units, as Telegram does."""
 
     text: str
     entities: tuple[MessageEntity, ...] = ()
 
     @property
     def length(self) -> int:
-        """The length of the text in UTF-16 units: Telegram takes 1 to 4096."""
+        """Length in UTF-16 units; Telegram accepts 1 to 4096."""
         return utf16_length(self.text)
 
     @property
     def blank(self) -> bool:
-        """Whether there is nothing to see, which Telegram would refuse as an empty message."""
+        """Whether nothing is visible; Telegram rejects such a message as empty."""
         return all(character.isspace() or unicodedata.category(character)[0] == "C" for character in self.text)
 
 
 def utf16_length(text: str) -> int:
-    """Count UTF-16 units."""
+    """Return the length in UTF-16 units."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def render(markdown: str) -> Rendered:
-    """Turn Markdown, whole or cut off anywhere, into text and entities that Telegram accepts."""
+    """Render Markdown, complete or cut off anywhere, as text and entities that Telegram accepts."""
     source = tidy(markdown)
     try:
         text, spans = convert(apply_workarounds(source), config=_config())
     except Exception as error:  # noqa: BLE001 - no answer may be lost to its formatting, whatever is wrong with it
-        # Without the traceback: its message may hold the text.
+        # Without the traceback: its message may contain the text.
         log.error("markdown.unrenderable", error=type(error).__name__, length=len(source))  # noqa: TRY400
         return Rendered(source.strip("\n"))
     text = text.translate(_STAND_INS).rstrip()
-    return Rendered(text, tuple(_entities(text, _lawful(text, spans))))
+    return Rendered(text, tuple(_entities(text, _nest_spans(text, spans))))
 
 
 def plain(markdown: str) -> str:
-    """Turn Markdown into the same text without its formatting."""
+    """Render Markdown as text without formatting."""
     return render(markdown).text
 
 
 @cache
 def _config() -> RenderConfig:
     config = RenderConfig.isolated()
-    config.cite_expandable = False  # a quote that folds itself up hides a part of the answer
+    config.cite_expandable = False  # a collapsed quote hides part of the answer
     symbols = config.markdown_symbol
     symbols.heading_level_1 = symbols.heading_level_2 = symbols.heading_level_3 = symbols.heading_level_4 = ""
     symbols.unordered_list_item = "\N{BULLET}"
@@ -80,25 +80,25 @@ def _config() -> RenderConfig:
     return config
 
 
-# What Telegram would not take, or take otherwise than meant.
+# Entities that Telegram rejects or interprets differently.
 
 
-def _lawful(text: str, spans: Iterable[Span]) -> list[Span]:
-    """Order the spans so that of two that meet one holds the other, and code holds and is held by no style."""
+def _nest_spans(text: str, spans: Iterable[Span]) -> list[Span]:
+    """Order spans so that overlapping ones are nested, and code neither contains a style nor is contained in one."""
     end_of_text = utf16_length(text)
     kept: list[Span] = []
     for span in spans:
-        if span.type == "custom_emoji" or (span.type == "text_link" and not _is_good_link(span)):
+        if span.type == "custom_emoji" or (span.type == "text_link" and not _is_web_link(span)):
             continue
         kept.append(span.copy_with(length=min(span.length, end_of_text - span.offset)))
     links = [span for span in kept if span.type == "text_link"]
     alone = [span for span in kept if span.type in _ALONE and not any(_holds(link, span) for link in links)]
     others = [span for span in kept if span.type not in _ALONE]
-    pieces = [*alone, *(piece for span in others for piece in _around(span, alone))]
-    return _nested([span for span in pieces if span.length > 0])
+    pieces = [*alone, *(piece for span in others for piece in _exclude_code(span, alone))]
+    return _nest([span for span in pieces if span.length > 0])
 
 
-def _is_good_link(span: Span) -> bool:
+def _is_web_link(span: Span) -> bool:
     return bool(span.url and WEB_LINK.fullmatch(span.url))
 
 
@@ -110,8 +110,8 @@ def _holds(outer: Span, inner: Span) -> bool:
     return outer.offset <= inner.offset and _end(inner) <= _end(outer)
 
 
-def _around(span: Span, alone: Iterable[Span]) -> Iterator[Span]:
-    """Cut the code out of a style; a quote may hold code."""
+def _exclude_code(span: Span, alone: Iterable[Span]) -> Iterator[Span]:
+    """Remove the code from a style; a quote may contain code."""
     if span.type == "blockquote":
         yield span
         return
@@ -123,12 +123,12 @@ def _around(span: Span, alone: Iterable[Span]) -> Iterator[Span]:
     yield span.copy_with(offset=start, length=_end(span) - start)
 
 
-def _nested(spans: Iterable[Span]) -> list[Span]:
-    """Split what overlaps without nesting, and drop what is held by its own kind already (quotes cannot nest)."""
+def _nest(spans: Iterable[Span]) -> list[Span]:
+    """Split spans that overlap without nesting, and drop those inside a span of their own kind (quotes cannot nest)."""
     turn = count()
 
     def entry(span: Span) -> tuple[int, int, bool, int, Span]:
-        # Of two with the same text the quote is the outer one.
+        # Of two spans with the same text the quote is the outer one.
         return span.offset, -span.length, span.type != "blockquote", next(turn), span
 
     waiting = [entry(span) for span in spans]
@@ -148,7 +148,7 @@ def _nested(spans: Iterable[Span]) -> list[Span]:
             continue
         opened.append(span)
         result.append(span)
-    return sorted(result, key=lambda one: (one.offset, -one.length))  # stable: an outer one stays before its inner one
+    return sorted(result, key=lambda one: (one.offset, -one.length))  # stable: an outer span stays before its inner one
 
 
 def _entities(text: str, spans: Iterable[Span]) -> Iterator[MessageEntity]:

@@ -1,4 +1,4 @@
-"""Where to cut Markdown in two so that both parts still say and show the same."""
+"""Splits Markdown so that both parts render as they would together."""
 
 import re
 import unicodedata
@@ -10,7 +10,7 @@ from bot.telegram.markdown.parse import Node, hide_angles, parse
 from bot.telegram.markdown.render import render
 
 QUOTE: Final = 0
-"""A step of a path that is a block quote; any other step is the indentation of a list item's content."""
+"""Step of a path that is a block quote; any other step is the indentation of a list item's content."""
 
 Path: TypeAlias = tuple[int, ...]
 
@@ -27,11 +27,11 @@ _GAP = re.compile(r"[\s>]*")
 _HEADING_MARK = re.compile(r"#{1,6}[ \t]+")
 _SENTENCE_END = re.compile(r"[.!?…]['\")\]*_]*\s+|[。！？]")
 _WORD_END = re.compile(r"\s+")
-# What would open a block at the start of a page and did not inside a line.
+# Text that would open a block at the start of a page but did not inside a line.
 _BLOCK_OPENER = re.compile(
     r"(?=[-+*]\s|[-+]$|([-*_])\1{2,}\s*$|#{1,6}(?:\s|$)|>|~~~|=)|\d{1,9}(?=[.)](?:\s|$))", re.MULTILINE
 )
-# The start of a last line that is still to come: it may open a block or not.
+# Start of an incomplete last line, which may or may not open a block.
 _UNDECIDED = re.compile(r"\n[ \t>]*(?:[-+*#=~`|_]+|\d{1,9}[.)]?)?[ \t]*$")
 _SAME_MARKS = frozenset("*_~|$`")
 _REGIONAL_INDICATORS = range(0x1F1E6, 0x1F200)
@@ -41,9 +41,9 @@ _JOINER = "\N{ZERO WIDTH JOINER}"
 
 @dataclass(frozen=True, slots=True)
 class SplitText:
-    """A cut: `head` stands by itself; the rest is `opening` and `escape` and the text from `resume` on.
+    """A split: `head` is self-contained; the rest is `opening`, `escape` and the text from `resume` on.
 
-    `path` tells which containers the rest stands in, and `within_line` that it starts behind their marks.
+    `path` lists the containers of the rest; `within_line` tells that it starts after their markers.
     """
 
     head: str
@@ -55,22 +55,21 @@ class SplitText:
 
 
 class Dedenter:
-    """Takes lines out of the list items that they were in, since a page that continues an item has no bullet for it.
+    """Removes the indentation of list items that began on an earlier page, since the new page has no bullet for them.
 
-    Without it the rest of a nested list, indented and without its parent, would read as a code block. Quotes stay:
-    each of their lines has its mark.
+    Without it the rest of a nested list would read as a code block. Quotes stay: each of their lines has its marker.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path if any(step != QUOTE for step in path) else ()
 
     def line(self, line: str) -> str:
-        """Take out one whole line; where a container has ended it stays ended."""
+        """Dedent a complete line; a container that has ended stays ended."""
         rest, self.path = _lifted(line, self.path)
         return rest
 
-    def glance(self, line: str) -> str:
-        """Take out a line that may not be whole."""
+    def peek(self, line: str) -> str:
+        """Dedent a line that may be incomplete."""
         return _lifted(line, self.path)[0]
 
 
@@ -96,9 +95,9 @@ def _lifted(line: str, path: Path) -> tuple[str, Path]:
 
 
 def split_text(text: str, limit: int) -> SplitText:
-    """Cut a `tidy` text that renders to more than `limit` UTF-16 units, as late and at as good a place as possible.
+    """Split a `tidy` text that renders to more than `limit` UTF-16 units, as late and at as good a place as possible.
 
-    The places are, from good to bad: between blocks, at an item or a line, behind a sentence, behind a word, anywhere.
+    From best to worst: between blocks, at an item or a line, after a sentence, after a word, anywhere.
     """
     knife = _Splitter(text, limit)
     best: SplitText | None = None
@@ -116,14 +115,14 @@ def split_text(text: str, limit: int) -> SplitText:
         found, length = knife.latest(places())
         if found is not None and length > best_length:
             best, best_length = found, length
-        # A page that is full enough need not be cut at a worse place.
+        # A page that is full enough need not be split at a worse place.
         if best is not None and best_length >= enough:
             return best
-    return knife.by_force()
+    return knife.force()
 
 
 class _Splitter:
-    """Knows the good places of one text and how to cut there."""
+    """Finds the possible places in one text and splits there."""
 
     def __init__(self, text: str, limit: int) -> None:
         self._text = text
@@ -131,19 +130,19 @@ class _Splitter:
         self._nodes = parse(hide_angles(text))
         self._borders = {self._line_start(node.start) for node in self._nodes if node.kind in _WITH_BORDERS}
         self._unbroken = self._forbid(span for node in self._nodes for span in self._whole(node))
-        """Where a cut would spoil a link, a span of code or a row, but lose nothing."""
+        """Places where a split would break a link, a code span or a table row without losing text."""
         for start in self._row_starts():
             self._unbroken[start] = 0
         self._forbidden = self._forbid(self._marks())
-        """Where a cut would part or double marks that make the structure."""
+        """Places where a split would break or duplicate structural markers."""
 
     def blocks(self) -> list[int]:
-        """Borders between the blocks of the document."""
+        """Borders between top-level blocks."""
         top = (node for node in self._nodes if node.depth == 0 and node.kind in _BLOCKS)
         return self._allowed(self._line_start(node.start) for node in top)
 
     def items(self) -> list[int]:
-        """Starts of list items and of what is in items and quotes, and what follows a blank line in code."""
+        """Starts of list items, of the content of items and quotes, and of text after a blank line in code."""
         return self._allowed(self._borders | {found.end() + 1 for found in _BLANK_LINE.finditer(self._text)})
 
     def lines(self) -> list[int]:
@@ -159,11 +158,11 @@ class _Splitter:
         return self._allowed(found.end() for found in _WORD_END.finditer(self._text))
 
     def characters(self) -> list[int]:
-        """Between any two characters that a person would call two."""
-        return self._allowed(index for index in range(1, len(self._text)) if not _belong_together(self._text, index))
+        """Between any two grapheme clusters."""
+        return self._allowed(index for index in range(1, len(self._text)) if not _is_inseparable(self._text, index))
 
     def latest(self, places: Sequence[int]) -> tuple[SplitText | None, int]:
-        """Find the last place with no more than the limit in front of it, and tell how much that is."""
+        """Return the last place with at most `limit` units before it, and that number of units."""
         best: SplitText | None = None
         best_length = 0
         low, high = 0, len(places)
@@ -180,19 +179,19 @@ class _Splitter:
                 best, best_length = candidate, length
         return best, best_length
 
-    def by_force(self) -> SplitText:
-        """Cut off what fits, whatever that breaks."""
+    def force(self) -> SplitText:
+        """Split at the limit, whatever that breaks."""
         size = len(self._text) - 1
         while size > 1 and render(self._text[:size]).length > self._limit:
             size //= 2
         return SplitText(self._text[:size], size, within_line=True)
 
     def words_anywhere(self) -> list[int]:
-        """Ends of words, in links and rows of tables too."""
+        """Ends of words, also in links and table rows."""
         return self._allowed((found.end() for found in _WORD_END.finditer(self._text)), within_units=True)
 
     def characters_anywhere(self) -> list[int]:
-        """Between any two characters but those of the marks."""
+        """Between any two characters except those of markers."""
         return self._allowed(range(1, len(self._text)), within_units=True)
 
     def _allowed(self, places: Iterable[int], *, within_units: bool = False) -> list[int]:
@@ -227,13 +226,13 @@ class _Splitter:
                 yield found.start(), found.end() + 1
         for node in self._nodes:
             if node.kind == "Heading" and (after := _GAP.match(self._text, node.end)):
-                # A heading stays with what it heads.
+                # A heading stays with the text below it.
                 yield node.end, after.end() + 1
             elif node.kind == "CodeBlock" and node.detail is not None:
                 yield node.start + 1, min(self._line_end(node.start) + 2, node.end)
 
     def _row_starts(self) -> Iterator[int]:
-        """Find the rows of tables that a page may start with; the first stays with its header."""
+        """Return the table rows that a page may start with; the first row stays with its header."""
         first = 0
         for node in self._nodes:
             if node.kind == "Table":
@@ -254,16 +253,16 @@ class _Splitter:
             if node.kind == "BlockQuote":
                 path = (*path, QUOTE)
             elif node.kind == "Item":
-                lead = self._lead(node.start, path)
+                lead = self._indentation(node.start, path)
                 mark = _ITEM_MARK.match(self._text, node.start)
                 gap = len(mark[1]) if mark else 1
-                # Five spaces and more are one space and the indentation of code (CommonMark 0.31, list items, rule 2).
+                # Five spaces or more are one space and the indentation of code (CommonMark 0.31, list items, rule 2).
                 gap = gap if 1 <= gap <= 4 else 1  # noqa: PLR2004 - see above
                 path = (*path, lead + (mark.start(1) - mark.start() if mark else 1) + gap)
         return path
 
-    def _lead(self, index: int, path: Path) -> int:
-        """Count the spaces between the marks of the containers and what starts at an index."""
+    def _indentation(self, index: int, path: Path) -> int:
+        """Count the spaces between the container markers and the content at an index."""
         rest, _ = _lifted(self._text[self._line_start(index) : index] + "x", path)
         return len(rest) - 1 if rest[:-1].isspace() else 0
 
@@ -278,7 +277,7 @@ class _Splitter:
             if node.kind == "Table" and not within_line:
                 header = self._text[self._line_start(node.start) :].split("\n", 2)[:2]
                 opening = "".join(_lifted(line, path)[0] + "\n" for line in header)
-                # A header that would fill the pages is not worth repeating.
+                # A header that would fill the pages is not repeated.
                 opening = opening if len(opening) < self._limit // 4 else ""
                 return SplitText(self._text[:place].rstrip(), place, opening, path=path)
         if not within_line and place in self._borders:
@@ -287,7 +286,7 @@ class _Splitter:
 
     def _cut_code(self, place: int, block: Node, path: Path, quotes: str) -> SplitText:
         within_line = place != self._line_start(place)
-        margin = quotes + " " * self._lead(block.start, path)
+        margin = quotes + " " * self._indentation(block.start, path)
         if block.detail is None:
             return SplitText(
                 self._text[:place].rstrip("\n"), place, quotes + "    " if within_line else "", "", path, within_line
@@ -325,8 +324,8 @@ def _enclosing(nodes: Iterable[Node], index: int) -> Iterator[Node]:
     return (node for node in nodes if node.start < index < node.end)
 
 
-def _belong_together(text: str, index: int) -> bool:
-    """Whether a cut would part a character from its accents, an emoji's parts, or one mark of a run from the next."""
+def _is_inseparable(text: str, index: int) -> bool:
+    """Return whether a split would separate a character from its accents, parts of an emoji, or marks of one run."""
     before, after = text[index - 1], text[index]
     if _JOINER in (before, after) or before == "\\" or (before == after and before in _SAME_MARKS):
         return True

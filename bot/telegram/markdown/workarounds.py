@@ -1,4 +1,4 @@
-"""What telegramify-markdown would lose or spoil, put right in the Markdown before it sees it."""
+"""Rewrites Markdown that telegramify-markdown would lose or change."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,10 +9,10 @@ from telegramify_markdown.latex_escape.helper import LatexToUnicodeHelper
 from bot.telegram.markdown.parse import ANGLE, BACKSLASH, BREAK, Node, definitions, hide_angles, parse
 
 TABLE_WIDTH: Final = 40
-"""Characters of a monospaced line that a phone shows without wrapping it."""
+"""Characters of a monospaced line that a phone shows without wrapping."""
 
 WEB_LINK: Final = re.compile(r"(?:https?://[^\s/?#.][^\s/?#]*|tg://[a-z]+)(?:[/?#]\S*)?", re.IGNORECASE)
-"""An address that Telegram makes a link of; a relative or odd one stays a text."""
+"""An address that Telegram accepts as a link; a relative or odd one stays text."""
 
 _MATH_BRACKET = re.compile(r"\\(?=[()\[\]])")
 _LINE_BREAK_TAG = re.compile(rf"{ANGLE}br ?/?>", re.IGNORECASE)
@@ -26,8 +26,8 @@ _Edit: TypeAlias = tuple[int, int, str]
 
 
 def apply_workarounds(source: str) -> str:
-    """Rewrite a `tidy` text so that the converter shows all of it; some characters are stand-ins afterwards."""
-    text = _with_visible_definitions(_without_hasty_heading(hide_angles(source)))
+    """Rewrite a `tidy` text so that the converter shows all of it. The result may contain placeholders."""
+    text = _show_definitions(_delay_heading(hide_angles(source)))
     if not _NEEDS_A_LOOK.search(text):
         return text
     nodes = parse(text)
@@ -37,10 +37,10 @@ def apply_workarounds(source: str) -> str:
     code = [node for node in nodes if node.kind in {"Code", "CodeBlock"}]
     tables = [node for node in nodes if node.kind == "Table"]
     edits = [
-        *_brackets_in_code(text, code),
-        *_line_breaks(text, code, tables),
-        *_pipes(text, code, tables),
-        *_formulas_in_tables(text, code, tables),
+        *_escape_code_brackets(text, code),
+        *_replace_breaks(text, code, tables),
+        *_escape_pipes(text, code, tables),
+        *_convert_table_formulas(text, code, tables),
     ]
     return _edited(text, sorted(edits))
 
@@ -59,18 +59,18 @@ def _inside(index: int, nodes: Iterable[Node]) -> bool:
     return any(node.start <= index < node.end for node in nodes)
 
 
-def _without_hasty_heading(text: str) -> str:
-    """Keep the first mark of a list from making a heading of the paragraph before it, until the next one comes."""
+def _delay_heading(text: str) -> str:
+    """Keep the first marker of a list from turning the paragraph before it into a heading in a growing text."""
     mark = _FIRST_MARK.search(text)
     if mark and any(node.kind == "Heading" and node.start < mark.start(1) < node.end for node in parse(text)):
         return _edited(text, [(mark.start(1), mark.start(1), "\\")])
     return text
 
 
-def _with_visible_definitions(text: str) -> str:
-    """Keep `[1]: https://...` for readers, who see it nowhere else if nothing refers to it."""
+def _show_definitions(text: str) -> str:
+    """Keep `[1]: https://...` visible where nothing refers to it."""
     kept: dict[str, str] = {}
-    # A definition of a label that is already defined shows up only when the first one is out of the way.
+    # A second definition of a label is parsed only when the first one is out of the way.
     while found := definitions(text):
         for label, (_, address) in found.items():
             kept.setdefault(label, address)
@@ -79,22 +79,22 @@ def _with_visible_definitions(text: str) -> str:
     return "".join(line for line in usable if line.count("\n") == 1) + "\n" + text if kept else text
 
 
-def _brackets_in_code(text: str, code: Iterable[Node]) -> Iterator[_Edit]:
-    """The converter takes escaped brackets for formulas, in code too."""
+def _escape_code_brackets(text: str, code: Iterable[Node]) -> Iterator[_Edit]:
+    """Escape brackets in code: the converter takes escaped ones for formulas, in code too."""
     for node in code:
         for found in _MATH_BRACKET.finditer(text, node.start, node.end):
             yield found.start(), found.end(), BACKSLASH
 
 
-def _line_breaks(text: str, code: Sequence[Node], tables: Sequence[Node]) -> Iterator[_Edit]:
-    """The one HTML tag that models use on purpose, mostly in tables."""
+def _replace_breaks(text: str, code: Sequence[Node], tables: Sequence[Node]) -> Iterator[_Edit]:
+    """Replace `<br>`, the one HTML tag that models use on purpose, mostly in tables."""
     for found in _LINE_BREAK_TAG.finditer(text):
         if not _inside(found.start(), code):
             yield found.start(), found.end(), " " if _inside(found.start(), tables) else BREAK
 
 
-def _pipes(text: str, code: Sequence[Node], tables: Sequence[Node]) -> Iterator[_Edit]:
-    """The converter takes any two pairs of pipes for a spoiler: `a || b`, and tables with empty cells."""
+def _escape_pipes(text: str, code: Sequence[Node], tables: Sequence[Node]) -> Iterator[_Edit]:
+    """Escape pipes: the converter takes any two pairs for a spoiler, as in `a || b` and tables with empty cells."""
     borders = {index for found in _SPOILER.finditer(text) for index in (found.start(), found.end() - 2)}
     for found in _PIPES.finditer(text):
         start, end = found.span()
@@ -103,12 +103,12 @@ def _pipes(text: str, code: Sequence[Node], tables: Sequence[Node]) -> Iterator[
         yield start, end, " ".join(found[0]) if _inside(start, tables) else "\\|" * (end - start)
 
 
-def _formulas_in_tables(text: str, code: Sequence[Node], tables: Iterable[Node]) -> Iterator[_Edit]:
-    """The converter writes the formulas of a table in front of the table."""
+def _convert_table_formulas(text: str, code: Sequence[Node], tables: Iterable[Node]) -> Iterator[_Edit]:
+    """Convert formulas inside tables: the converter writes them in front of the table."""
     for table in tables:
         for found in _INLINE_MATH.finditer(text, table.start, table.end):
             if not _inside(found.start(), code):
-                # The converter's own symbols, by the converter's own hand; the call is untyped there.
+                # The converter's own symbols and its own, untyped, function.
                 formula = str(LatexToUnicodeHelper().convert(found[1] or found[2]))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType] - untyped there
                 yield found.start(), found.end(), "`" + " ".join(formula.replace("|", "\\|").split()) + "`"
 
@@ -131,7 +131,7 @@ def _is_wide(text: str, table: Node, nodes: Sequence[Node]) -> bool:
 
 
 def _as_list(text: str, table: Node, nodes: Sequence[Node]) -> str:
-    """Write a table whose lines would wrap into an unreadable heap as a list with an item for each row."""
+    """Write a table whose rows would wrap as a list with an item per row."""
     header, *rows = _rows(text, table, nodes)
     lines: list[str] = []
     for row in rows:

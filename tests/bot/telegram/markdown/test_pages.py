@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.telegram.markdown import pages as paging
-from bot.telegram.markdown.pages import Page, Pages, paginate
+from bot.telegram.markdown.pages import MESSAGE_LIMIT, Page, Pages
 from bot.telegram.markdown.render import render
 
 REPRODUCIBLE = settings(max_examples=35, deadline=None, derandomize=True, database=None)
@@ -29,6 +29,13 @@ fences = st.lists(code_lines, min_size=1, max_size=14).map(lambda lines: "```py\
 headings = st.tuples(st.sampled_from(["# ", "### "]), plain_words).map("".join)
 rows = st.tuples(plain_words, inline).map(lambda cells: f"| {cells[0]} | {cells[1].replace('|', '')} |")
 tables = st.lists(rows, min_size=1, max_size=8).map(lambda lines: "\n".join(["| h | h |", "|---|---|", *lines]))
+
+
+def paginate(markdown: str, limit: int = MESSAGE_LIMIT, *, reserve: int = 0) -> tuple[Page, ...]:
+    """Splits a complete answer."""
+    pages = Pages(limit, reserve=reserve)
+    pages.update(markdown)
+    return pages.all
 
 
 def indented(block: str, first: str, others: str) -> str:
