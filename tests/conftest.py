@@ -1,4 +1,4 @@
-"""Fixtures for every test: a clock that stands still, the two stores that the shared state may live in."""
+"""Fixtures for every test: a manual clock, and Redis as the embedded store and as a server."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,14 +34,14 @@ async def _running(directory: Path) -> AsyncIterator[RedisServer]:
 
 @pytest.fixture
 async def redis_server(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """A real server of this test's own, on a free port."""
+    """A Redis server for this test, on a free port."""
     async with _running(tmp_path) as server:
         yield server
 
 
 @pytest.fixture(params=["embedded", "server"])
 async def redis(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Redis]:
-    """A client of the embedded store, and one of a real server."""
+    """A client of the embedded store, then one of a real server."""
     async with AsyncExitStack() as stack:
         url: str | None = None
         if request.param == "server":

@@ -30,7 +30,7 @@ class InboxServices:
 
 @asynccontextmanager
 async def open_inbox(infra: Infrastructure, bot_id: int) -> AsyncGenerator[InboxServices]:
-    """Open the inbox of a bot.
+    """Opens the inbox of a bot.
 
     Raises:
         StartupError: another process uses DATA_DIR, or the database cannot be used.

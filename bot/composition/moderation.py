@@ -50,7 +50,7 @@ class Moderation:
 
 
 def build_moderation(services: Services, bot: Bot, delivery: Delivery) -> Moderation:
-    """Build the stores, the pipeline and the actions on top of them."""
+    """Builds the stores, the pipeline and the actions on top of them."""
     infra, llm = services.infra, services.llm
     database, clock, redis, prefix = infra.database, infra.clock, infra.redis, infra.settings.redis_prefix
     groups, admins = GroupStore(database, clock), GroupAdmins(bot, clock)

@@ -99,9 +99,9 @@ class Services:
     operators: OperatorServices
 
     async def warm(self) -> None:
-        """Import the providers' SDKs and the history serialiser, which would delay the first answers by a second.
+        """Imports the providers' SDKs and the history serialiser, which would delay the first answers by a second.
 
-        A provider whose SDK cannot be imported is logged here and reported when it is asked.
+        An SDK that cannot be imported is logged here, and its provider fails when a request reaches it.
         """
 
         def build() -> None:
@@ -116,7 +116,7 @@ class Services:
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock | None = None) -> AsyncGenerator[Services]:
-    """Build and start the services.
+    """Builds and starts the services.
 
     Raises:
         StartupError: DATA_DIR or the database cannot be used.

@@ -48,7 +48,7 @@ from services.llm.providers.probe import log_unavailable_providers
 
 
 async def run_daemon(services: Services) -> int:
-    """Serve until SIGTERM or SIGINT. Returns the exit code.
+    """Serves until SIGTERM or SIGINT. Returns the exit code.
 
     Raises:
         StartupError: Telegram refuses the token, another process uses it, or WEB_PORT is taken.
@@ -146,7 +146,7 @@ def build_worker(
     cancellation: ReplyCancellation,
     moderation: Moderation,
 ) -> JobWorker:
-    """Build the handlers and the worker that feeds updates to them."""
+    """Builds the handlers and the worker that feeds updates to them."""
     infra, chat = services.infra, services.chat
     responder = Responder(
         chat=chat.service,

@@ -15,7 +15,7 @@ from core.observability.log import Redactor
 async def serve_web(
     services: Services, checks: Mapping[str, Check], routes: Sequence[Route] = ()
 ) -> AsyncGenerator[None]:
-    """Serve HTTP while the context lasts.
+    """Serves HTTP while the context lasts.
 
     Args:
         services: shown by the endpoints.

@@ -1,4 +1,4 @@
-"""The Telegram daemon: startup, serve, shutdown. The composition root builds what it runs."""
+"""The Telegram daemon: startup, serve, shutdown. The composition root builds its parts."""
 
 import asyncio
 import signal
@@ -65,7 +65,7 @@ class Daemon:
         self._background = BackgroundTasks()
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Run until the event is set. Returns the exit code.
+        """Runs until the event is set. Returns the exit code.
 
         Raises:
             StartupError: Telegram refuses the token, another process uses it, or the inbox cannot be opened.
@@ -85,7 +85,7 @@ class Daemon:
         return 0
 
     async def _connected(self, stop: asyncio.Event) -> User | None:
-        """Return the bot's user, or None when told to stop before Telegram answered."""
+        """Returns the bot's user, or None when told to stop before Telegram answered."""
         connecting = asyncio.create_task(self._connect(), name="connect")
         await wait_first(connecting, stop)
         if not connecting.done():
@@ -102,7 +102,7 @@ class Daemon:
         log.info("bot.started", username=user.username, providers=runtime.providers)
 
     async def _shutdown(self, runtime: Runtime, receiving: asyncio.Task[Any]) -> None:
-        """Stop receiving, let running jobs finish, hand back the rest."""
+        """Stops receiving, let running jobs finish, hand back the rest."""
         self._status.phase = DaemonPhase.STOPPING
         await cancel_and_wait(receiving)
         log.info("bot.stopping", timeout_s=runtime.shutdown_timeout_s)
@@ -113,7 +113,7 @@ class Daemon:
 
 @contextmanager
 def stop_on_signals() -> Generator[asyncio.Event]:
-    """Provide an event that SIGTERM and SIGINT set."""
+    """Provides an event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)

@@ -15,12 +15,12 @@ update, and a full collection paused the process for 129 ms."""
 
 
 def enlarge_thread_pool() -> None:
-    """Give the running event loop a default executor of `THREADS` threads."""
+    """Gives the running event loop a default executor of `THREADS` threads."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="work"))
 
 
 def raise_open_files_limit() -> None:
-    """Raise the soft limit of open files up to `OPEN_FILES`: each answer in progress holds a connection.
+    """Raises the soft limit of open files up to `OPEN_FILES`: each answer in progress holds a connection.
 
     The usual soft limit of 1,024 is meant for programs that use `select`; beyond it connections fail, and the failures
     would be blamed on providers.
@@ -33,7 +33,7 @@ def raise_open_files_limit() -> None:
 
 
 def tune_garbage_collection() -> None:
-    """Exempt the objects that exist now from collection, and collect less often. Call after the imports."""
+    """Exempts the objects that exist now from collection and makes collections rarer. Call after the imports."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)

@@ -50,10 +50,9 @@ class UpdateModerator(Protocol):
 
 
 class JobWorker:
-    """Executes jobs. Idempotent: a job that is repeated after a crash skips what it has done.
+    """Executes jobs. Idempotent: a job that is repeated after a crash skips the steps that are done.
 
     Args:
-        bot: the bot whose jobs they are.
         dispatcher: routes updates to the handlers.
         responder: answers turns again.
         delivery: sends messages.

@@ -1,4 +1,4 @@
-"""What the tests of the command line share."""
+"""Fixtures of the command line's tests."""
 
 import logging
 import os
@@ -16,9 +16,9 @@ from core.observability.log import _Handler
 
 @pytest.fixture
 def clean_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """No settings from around the test, in a folder of its own; logging is left as it was found."""
+    """Runs the test in an empty folder without settings in the environment; restores logging afterwards."""
     monkeypatch.chdir(tmp_path)
-    # `main` puts its own in their place; pytest's would be missed by the tests that come after.
+    # `main` replaces the hooks; later tests need those of pytest.
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     for name in list(os.environ):

@@ -1,4 +1,4 @@
-"""The command line: what starts what, and how mistakes are told."""
+"""Command line: which surface starts, and how mistakes are reported."""
 
 import io
 import logging
@@ -21,12 +21,12 @@ SENT = "123456:" + "A" * 35
 
 @pytest.fixture(autouse=True)
 def _clean(clean_process: None) -> None:
-    """See there."""
+    """Isolates each test from the environment and the log."""
 
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which surfaces were started; nothing more comes of it."""
+    """Replaces each surface by a stub and returns the list of those that were started."""
     names: list[str] = []
 
     async def console(settings: Settings) -> int:
@@ -43,13 +43,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr("bot.composition.console.run_console", console)
     monkeypatch.setattr("bot.check.run", check)
-    # In place of the module itself, so that aiogram is not imported for this.
+    # Replaces the module, so that aiogram is not imported.
     monkeypatch.setitem(sys.modules, "bot.composition.telegram", SimpleNamespace(run_daemon=telegram))
     return names
 
 
 def setenv(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    """Set variables of the environment."""
+    """Sets environment variables."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
@@ -59,12 +59,12 @@ def setenv(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
     [
         ([], None, "console", 0),
         ([], TOKEN, "telegram with a", 0),
-        (["console"], TOKEN, "console", 0),  # although there is a token
+        (["console"], TOKEN, "console", 0),  # the argument overrides the token
         (["telegram"], TOKEN, "telegram with a", 0),
         (["check"], None, "check", 1),  # the exit code is the surface's
     ],
 )
-def test_what_is_started(
+def test_main_starts_the_surface(
     monkeypatch: pytest.MonkeyPatch,
     started: list[str],
     arguments: list[str],
@@ -72,7 +72,7 @@ def test_what_is_started(
     surface: str,
     code: int,
 ) -> None:
-    """By the argument, or else by whether there is a token."""
+    """Chosen by the argument, else by whether a token is set."""
     setenv(monkeypatch, {**PROVIDER, **({"TELEGRAM_BOT_TOKEN": token} if token else {}), "LOG_LEVEL": "critical"})
     assert main(arguments) == code
     assert started == [surface]
@@ -87,19 +87,23 @@ def test_what_is_started(
         ([], {**PROVIDER, "A_KIND": "martian"}, "A_KIND: unknown kind"),
         (["check"], {"TELEGRAM_BOT_TOKEN": "nonsense"}, "TELEGRAM_BOT_TOKEN: is not a bot token"),
         (["telegram"], PROVIDER, "TELEGRAM_BOT_TOKEN: is not set"),
-        ([], {"TELEGRAM_BOT_TOKEN": SENT, "AVAILABLE_PROVIDERS": '{"openai": ["m"]}'}, "AVAILABLE_PROVIDERS: leaves"),
+        (
+            [],
+            {"TELEGRAM_BOT_TOKEN": SENT, "AVAILABLE_PROVIDERS": '{"openai": ["m"]}'},
+            "AVAILABLE_PROVIDERS: has no usable",
+        ),
         (["console"], {"AVAILABLE_PROVIDERS": "{}", "DATA_DIR": "file/data"}, "DATA_DIR: cannot be written to"),
         (["console"], {"AVAILABLE_PROVIDERS": "{}", "DATABASE_URL": "sqlite:///junk.db"}, "the database "),
     ],
 )
-def test_a_mistake_is_one_line_and_an_exit_code_of_one(
+def test_main_reports_a_mistake_in_one_line_and_exits_with_1(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     variables: dict[str, str],
     begins: str,
 ) -> None:
-    """Never a traceback, whatever is wrong and whatever was asked for."""
+    """Never with a traceback."""
     Path("file").write_text("")
     Path("junk.db").write_text("This is no database, and never was one. " * 100)
     setenv(monkeypatch, variables)
@@ -112,66 +116,70 @@ def test_a_mistake_is_one_line_and_an_exit_code_of_one(
     assert line.startswith(begins)
 
 
-def test_each_mistake_has_its_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """All of them at once, so that nobody mends one after the other."""
+def test_main_reports_every_mistake_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line each."""
     setenv(monkeypatch, {"LOG_LEVEL": "loud", "HISTORY_TOKENS": "many", "A_TIMEOUT": "0", **PROVIDER})
     assert main([]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert sorted(line.partition(":")[0] for line in lines) == ["A_TIMEOUT", "HISTORY_TOKENS", "LOG_LEVEL"]
 
 
-def test_a_fault_at_start_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also where a library's words have several."""
+def test_main_reports_a_startup_error_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even if a library's message has several lines."""
 
     async def console(settings: Settings) -> int:
-        raise StartupError("the world is not\n  as it should be")
+        raise StartupError("the database is\n  not usable")
 
     monkeypatch.setattr("bot.composition.console.run_console", console)
     assert main(["console"]) == 1
-    assert capsys.readouterr().err == "the world is not as it should be\n"
+    assert capsys.readouterr().err == "the database is not usable\n"
 
 
 @pytest.mark.parametrize(
     ("variables", "root", "fallback"),
     [
         ({}, logging.WARNING, logging.ERROR),
-        ({"LOG_LEVEL": "info"}, logging.INFO, logging.NOTSET),  # asked for, although it is the default
+        ({"LOG_LEVEL": "info"}, logging.INFO, logging.NOTSET),  # set, although it is the default
         ({"LOG_LEVEL": "error"}, logging.ERROR, logging.NOTSET),
     ],
 )
-def test_the_console_logs_little_unless_more_is_asked_for(
+def test_console_logs_warnings_only_unless_the_level_is_set(
     monkeypatch: pytest.MonkeyPatch, started: list[str], variables: dict[str, str], root: int, fallback: int
 ) -> None:
-    """A failover is told in the conversation: as a warning of the log it would stand there twice."""
+    """The conversation shows a failover; a warning in the log would repeat it."""
     setenv(monkeypatch, variables)
     assert main(["console"]) == 0
     assert logging.getLogger().level == root
     assert logging.getLogger("services.llm").level == fallback
 
 
-def test_the_level_may_be_asked_for_in_the_env_file(started: list[str]) -> None:
-    """It counts as much as the environment."""
+def test_console_reads_the_log_level_from_the_env_file(started: list[str]) -> None:
+    """It counts like the environment."""
     Path(".env").write_text("LOG_LEVEL=debug\n")
     assert main(["console"]) == 0
     assert logging.getLogger().level == logging.DEBUG
 
 
-def test_the_daemon_logs_what_the_settings_warn_of(
+def test_daemon_logs_the_warnings_of_the_settings(
     monkeypatch: pytest.MonkeyPatch, started: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the level that is set, and nothing secret."""
+    """At the level that is set, without secrets."""
     key = "sk-1234567890abcdef"
     setenv(monkeypatch, {**PROVIDER, "TELEGRAM_BOT_TOKEN": SENT, "A_API_KEYY": key, "LOG_FORMAT": "json"})
     assert main([]) == 0
     err = capsys.readouterr().err
     assert "settings.warning" in err
-    assert "A_API_KEYY is not a setting" in err
+    assert "A_API_KEYY is unknown and ignored" in err
     assert key not in err
     assert SENT not in err
 
 
-def test_a_terminal_without_a_character_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer may hold any character, and a terminal is not always one of UTF-8."""
+def test_main_replaces_characters_that_the_terminal_cannot_encode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may contain any character, and a terminal may not be UTF-8."""
     written = io.BytesIO()
     stdout = io.TextIOWrapper(written, encoding="ascii", write_through=True)
 
@@ -184,8 +192,8 @@ def test_a_terminal_without_a_character_is_no_end(monkeypatch: pytest.MonkeyPatc
     assert written.getvalue() == b"????"
 
 
-def test_help_tells_what_can_be_started(capsys: pytest.CaptureFixture[str]) -> None:
-    """And what happens without any."""
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """And the default without one."""
     with pytest.raises(SystemExit) as exit_:
         main(["--help"])
     assert exit_.value.code == 0

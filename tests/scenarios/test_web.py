@@ -64,13 +64,13 @@ async def test_metrics_count_a_failover(empty_stage: BotHarness) -> None:
     """By provider and kind, answering provider, phase, and rejected Telegram calls."""
     stage = empty_stage
     client = await opened(stage)
-    before = (await client.get("/metrics")).figures
+    before = (await client.get("/metrics")).samples
     stage.first.default = status(500)
     stage.telegram.fail("sendMessage", 1, status=429, description="Too Many Requests: retry after 1", retry_after=1)
     assert (await stage.asks(QUESTION)).text == SECOND
     await stage.until(lambda: stage.events("turn.ended"))
     await stage.named(1)
-    after = (await client.get("/metrics")).figures
+    after = (await client.get("/metrics")).samples
 
     def more(name: str) -> float:
         return after.get(name, 0) - before.get(name, 0)
@@ -108,7 +108,7 @@ async def test_metrics_label_unlisted_models_as_other(empty_stage: BotHarness) -
     assert (await stage.asks(QUESTION)).text == FIRST
     assert stage.first.requests[-1].json["model"] == "m2"
     await stage.until(lambda: stage.events("turn.ended"))
-    figures = (await client.get("/metrics")).figures
+    figures = (await client.get("/metrics")).samples
     assert figures["understudy_provider_requests_total{model=other,provider=a,result=answered}"] == 1
     assert not any("m2" in name for name in figures)
 

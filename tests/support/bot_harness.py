@@ -1,7 +1,7 @@
-"""The whole bot on a stage: the daemon in this process, Telegram and two providers on loopback.
+"""The whole bot in this process, with a fake Telegram and two fake providers on loopback.
 
-A scenario speaks as a person (`says`, `presses`) and looks at what the person would see (`answer`, `reply`). Whatever
-is said on the stage must not be in the log: `close` looks for it.
+A scenario acts as a user (`says`, `presses`) and checks the replies (`answer`, `reply`). `close` asserts that
+the log contains no message and no secret.
 """
 
 import asyncio
@@ -39,19 +39,19 @@ STOP, RETRY, ELSEWHERE = "Stop", "Retry", "Retry elsewhere"
 FIRST = "This is what the first provider says."
 SECOND = "This is what the second provider says."
 NAME = "A name for it"
-"""What the providers call a conversation."""
+"""The thread name that the providers return."""
 LONG = "An answer that is long enough to be shown before it is done, since it has more than eighty characters. "
-"""Eighty characters make the first message of a stream appear at once."""
-TELLING = 16
-"""So many characters of a message in a row are no accident in a log."""
+"""From eighty characters on, the first message of a stream appears at once."""
+LEAK_LENGTH = 16
+"""A log that contains this many characters of a message in a row has leaked it."""
 
 
 class BotHarness:
-    """The bot, and everybody whom it talks to.
+    """The bot, a fake Telegram and two fake providers.
 
     Args:
-        directory: where the database is.
-        settings: environment variables beside what the stage sets.
+        directory: the bot's DATA_DIR.
+        settings: environment variables beside those of `environment`.
     """
 
     def __init__(self, directory: Path, **settings: str) -> None:
@@ -68,15 +68,15 @@ class BotHarness:
         self._starts = 0
         self._stack = AsyncExitStack()
 
-    # The house lights.
+    # Lifecycle.
 
     async def open(self) -> None:
-        """Everybody takes their places; the bot is not there yet."""
+        """Starts Telegram and the providers, but not the bot."""
         await asyncio.gather(self.telegram.start(), self.first.start(), self.second.start())
         configure_logging("debug", "json", stream=self._log)
 
     async def close(self) -> None:
-        """End everything, and make sure that the log told nothing of what was said."""
+        """Stops everything and asserts that the log contains no message and no secret."""
         try:
             await self.stop()
         finally:
@@ -88,11 +88,11 @@ class BotHarness:
             ]:
                 logging.getLogger().removeHandler(handler)
         for word in self._private_words():
-            assert word not in self.log, f"the log tells {word!r}"
+            assert word not in self.log, f"the log contains {word!r}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the bot is configured by."""
+        """The bot's environment variables."""
         return {
             "TELEGRAM_BOT_TOKEN": TOKEN,
             "TELEGRAM_API_BASE_URL": self.telegram.url,
@@ -101,26 +101,26 @@ class BotHarness:
             "B_BASE_URL": self.second.url,
             "ADMIN_IDS": str(ADMIN),
             "DATA_DIR": str(self.directory),
-            # Answers that a scenario leaves hanging need not be waited for.
+            # Answers that a scenario leaves unfinished are not waited for.
             "SHUTDOWN_TIMEOUT": "0.2",
             **KEYS,
             **self.settings,
         }
 
     async def start(self, **settings: str) -> None:
-        """Start the bot, and wait until it has started."""
+        """Starts the bot and waits until it serves."""
         self.settings |= settings
         await self.launch()
         await self.stands()
 
     async def launch(self) -> None:
-        """Start the bot without waiting for anything."""
+        """Starts the bot without waiting."""
         self.services = await self._stack.enter_async_context(open_services(load_settings(None, self.environment)))
         self._starts = len(self.events("bot.started")) + 1
         self.task = asyncio.create_task(run_daemon(self.services), name="daemon")
 
     async def stands(self) -> None:
-        """Wait until the bot has started; what keeps it from that is raised."""
+        """Waits until the bot serves; raises the error that ended its startup."""
         task = self.task
         assert task is not None
         await self.until(lambda: task.done() or len(self.events("bot.started")) == self._starts)
@@ -128,7 +128,7 @@ class BotHarness:
             task.result()
 
     async def stop(self) -> int | None:
-        """SIGTERM, and everything comes to its end; the exit code where the bot ran."""
+        """Sends SIGTERM, waits for the end, and returns the exit code; None if the bot did not run or failed."""
         if self.task is not None:
             if not self.task.done():
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -137,76 +137,76 @@ class BotHarness:
         await self._stack.aclose()
         return task.result() if task is not None and not task.cancelled() and task.exception() is None else None
 
-    # What people do.
+    # User actions.
 
-    def says(self, text: str = "", chat_id: int = PERSON, **more: Any) -> Message:  # noqa: ANN401 - as there
-        """A person writes; see `TelegramServer.user_says`."""
+    def says(self, text: str = "", chat_id: int = PERSON, **more: Any) -> Message:  # noqa: ANN401 - those of `user_says`
+        """Sends a message as a user; see `TelegramServer.user_says`."""
         return self.telegram.user_says(text, chat_id, **more)
 
     def presses(self, message: Message, button: str, user_id: int | None = None) -> str:
-        """A person presses a button; the query's id comes back."""
+        """Presses a button as a user and returns the id of the callback query."""
         return self.telegram.presses(message, button, user_id)
 
     async def asks(self, text: str, chat_id: int = PERSON, **more: Any) -> Message:  # noqa: ANN401 - as above
-        """A person writes, and waits for the whole answer."""
+        """Sends a message as a user and waits for the complete answer."""
         question = self.says(text, chat_id, **more)
         return await self.answer(chat_id, after=question.id)
 
-    # What people see.
+    # Replies.
 
     def chat(self, chat_id: int = PERSON) -> Chat:
         return self.telegram.chat(chat_id)
 
-    async def answer(self, chat_id: int = PERSON, *, after: int | None = None, timeout: float = 8) -> Message:  # noqa: ASYNC109 - the test's patience
-        """Wait for an answer that is done, newer than the person's last message (or than `after`)."""
+    async def answer(self, chat_id: int = PERSON, *, after: int | None = None, timeout: float = 8) -> Message:  # noqa: ASYNC109 - a failed wait must end the test
+        """Waits for a complete answer that is newer than the user's last message (or than `after`)."""
         done = {RETRY, "Повторить"}
         return await self.seen(
             lambda message: not done.isdisjoint(message.labels), chat_id, after=after, timeout=timeout
         )
 
     async def reply(self, chat_id: int = PERSON, *, after: int | None = None) -> Message:
-        """Wait for anything that the bot says after the person's last message (or `after`)."""
+        """Waits for any finished message of the bot that is newer than the user's last one (or than `after`)."""
         return await self.seen(lambda message: STOP not in message.labels, chat_id, after=after)
 
     async def growing(self, chat_id: int = PERSON, *, after: int | None = None) -> Message:
-        """Wait for an answer that is shown while it is being made."""
+        """Waits for an answer that is still streamed."""
         return await self.seen(lambda message: message.labels == [STOP], chat_id, after=after)
 
     async def seen(
         self,
-        right: Callable[[Message], bool],
+        predicate: Callable[[Message], bool],
         chat_id: int = PERSON,
         *,
         after: int | None = None,
-        timeout: float = 8,  # noqa: ASYNC109 - the test's patience
+        timeout: float = 8,  # noqa: ASYNC109 - a failed wait must end the test
     ) -> Message:
-        """Wait for a message of the bot that is as described, and newer."""
+        """Waits for a newer message of the bot that satisfies the predicate."""
         if after is None:
             after = max((m.id for m in self.chat(chat_id).visible() if not m.by_bot), default=0)
         since = after
 
         def found() -> Message | None:
-            return next((m for m in self.chat(chat_id).answers() if m.id > since and right(m)), None)
+            return next((m for m in self.chat(chat_id).answers() if m.id > since and predicate(m)), None)
 
         message = await self.until(found, timeout)
         assert message is not None
         return message
 
     async def toast(self, query_id: str) -> str:
-        """Wait until a pressed button is answered; what the passing note says."""
+        """Waits until a button press is answered and returns the text of the toast."""
         answered = await self.until(lambda: self.telegram.callback_answers.get(query_id))
         return answered.get("text", "")
 
-    async def until(self, predicate: Callable[[], T], timeout: float = 8) -> T:  # noqa: ASYNC109 - the test's patience
-        """Wait until something is true; a failure shows what was said and what went wrong."""
+    async def until(self, predicate: Callable[[], T], timeout: float = 8) -> T:  # noqa: ASYNC109 - a failed wait must end the test
+        """Waits until the predicate is true; a failure shows the messages and the warnings of the log."""
         try:
             return await self.telegram.wait_for(predicate, timeout)
         except AssertionError as error:
-            grave = [line for line in self.log.splitlines() if '"level": "info"' not in line]
-            raise AssertionError(f"{error}\n" + "\n".join(line[:400] for line in grave[-20:])) from None
+            warnings = [line for line in self.log.splitlines() if '"level": "info"' not in line]
+            raise AssertionError(f"{error}\n" + "\n".join(line[:400] for line in warnings[-20:])) from None
 
     async def named(self, threads: int) -> None:
-        """Wait until so many conversations have got their names, each by a request of its own."""
+        """Waits until that many threads have been named; each takes a request of its own."""
         count = select(func.count()).select_from(ThreadRow).where(ThreadRow.name.is_not(None))
         async with asyncio.timeout(8):
             while True:
@@ -216,63 +216,63 @@ class BotHarness:
                 await asyncio.sleep(0.02)
 
     async def quiet(self, seconds: float = 0.3) -> None:
-        """Give something that must not happen the time to happen."""
+        """Waits long enough for an unwanted effect to show."""
         await asyncio.sleep(seconds)
 
-    # What is behind the scenes.
+    # The log.
 
     @property
     def log(self) -> str:
-        """Everything that was logged."""
+        """Everything that was logged, as JSON lines."""
         return self._log.getvalue()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The logged events of that name."""
+        """Returns the log entries of that event."""
         return [entry for entry in map(json.loads, self.log.splitlines()) if entry.get("event") == name]
 
     def _private_words(self) -> Sequence[str]:
-        """The beginnings of everything that was said, and what is secret anyway."""
-        said = [message.text for chat in self.telegram.chats.values() for message in chat.messages]
-        lines = {line.strip() for text in said for line in text.splitlines()}
-        words = [line[:TELLING] for line in lines if len(line) >= TELLING]
+        """Returns the beginning of each line of each message, and the secrets."""
+        texts = [message.text for chat in self.telegram.chats.values() for message in chat.messages]
+        lines = {line.strip() for text in texts for line in text.splitlines()}
+        words = [line[:LEAK_LENGTH] for line in lines if len(line) >= LEAK_LENGTH]
         return [TOKEN, TOKEN.partition(":")[2], *KEYS.values(), *words]
 
 
 def told(request: RecordedRequest) -> list[tuple[str, str]]:
-    """What a provider was told: who said what, without the instructions."""
-    said = [message for message in request.json["messages"] if message["role"] in ("user", "assistant")]
-    return [(message["role"], _text_of(message.get("content"))) for message in said]
+    """Returns the messages of a request as (role, text), without the instructions."""
+    messages = [message for message in request.json["messages"] if message["role"] in ("user", "assistant")]
+    return [(message["role"], _text_of(message.get("content"))) for message in messages]
 
 
 def images(server: LLMServer, request: int = -1) -> list[bytes]:
-    """The pictures in what a provider was sent."""
+    """Returns the images of a request."""
     content = server.requests[request].json["messages"][-1]["content"]
     urls = [part["image_url"]["url"] for part in content if part["type"] == "image_url"]
     return [base64.b64decode(url.partition("base64,")[2]) for url in urls]
 
 
 def instructions(request: RecordedRequest) -> str:
-    """What a provider was told about its role."""
+    """Returns the instructions of a request."""
     return "\n".join(_text_of(m["content"]) for m in request.json["messages"] if m["role"] in ("system", "developer"))
 
 
-def _text_of(content: Any) -> str:  # noqa: ANN401 - whatever the wire had
+def _text_of(content: Any) -> str:  # noqa: ANN401 - JSON of any shape
     if isinstance(content, list):
         return "".join(part.get("text", f"<{part['type']}>") for part in content)
     return content or ""
 
 
 async def staged(directory: Path, **settings: str) -> AsyncIterator[BotHarness]:
-    """A stage for one test."""
-    stage = BotHarness(directory, **settings)
-    await stage.open()
+    """Yields an open harness and closes it."""
+    harness = BotHarness(directory, **settings)
+    await harness.open()
     try:
-        yield stage
+        yield harness
     finally:
-        await stage.close()
+        await harness.close()
 
 
 async def close_at_once(session: AiohttpSession) -> None:
-    """Close a session without the quarter of a second that aiogram allows TLS for that."""
+    """Closes a session without the quarter of a second that aiogram waits for TLS."""
     if session._session is not None:
         await session._session.close()

@@ -1,4 +1,4 @@
-"""Asking the web side, as a probe, a Prometheus or an operator does."""
+"""A client of the web server, as a probe, Prometheus or an operator uses it."""
 
 import asyncio
 import io
@@ -12,29 +12,29 @@ from prometheus_client.parser import text_string_to_metric_families
 
 @dataclass(frozen=True)
 class Page:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
     text: str
 
     @property
-    def json(self) -> Any:  # noqa: ANN401 - whatever was answered
+    def json(self) -> Any:  # noqa: ANN401 - JSON of any shape
         return json.loads(self.text)
 
     @property
-    def figures(self) -> dict[str, float]:
-        """The samples of a page of metrics, each by its name and labels: `name{label=value}`."""
-        found: dict[str, float] = {}
+    def samples(self) -> dict[str, float]:
+        """The samples of a page of metrics by name and labels: `name{label=value}`."""
+        samples: dict[str, float] = {}
         for family in text_string_to_metric_families(self.text):
             for sample in family.samples:
                 labels = ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))
-                found[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
-        return found
+                samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+        return samples
 
 
 class WebClient:
-    """Asks one server; every body that it saw is kept, to be searched for what must not be in it."""
+    """Sends requests to one server and keeps every response body, to be searched for secrets."""
 
     def __init__(self, port: int, token: str | None = None) -> None:
         self.url = f"http://127.0.0.1:{port}"
@@ -42,9 +42,9 @@ class WebClient:
         self.bodies: list[str] = []
 
     async def get(self, path: str, *, token: str | None = None, method: str = "GET", data: bytes | None = None) -> Page:
-        """One request, with the token if there is one."""
-        shown = token or self.token
-        headers = {"Authorization": f"Bearer {shown}"} if shown else {}
+        """Sends a request, with the token if there is one."""
+        bearer = token or self.token
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
         async with (
             aiohttp.ClientSession() as session,
             session.request(
@@ -56,8 +56,8 @@ class WebClient:
             return Page(response.status, dict(response.headers), text)
 
     async def becomes(self, path: str, status: int, within_s: float = 15.0) -> Page:
-        """Ask until the answer has that status."""
+        """Repeats a request until the response has that status."""
         async with asyncio.timeout(within_s):
-            while (page := await self.get(path)).status != status:  # noqa: ASYNC110 - a server tells nobody by itself
+            while (page := await self.get(path)).status != status:  # noqa: ASYNC110 - HTTP has no event to wait for
                 await asyncio.sleep(0.05)
             return page

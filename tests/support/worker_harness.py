@@ -39,7 +39,7 @@ class JobList:
 
 
 class RecordingDispatcher:
-    """A dispatcher whose handlers record each call: text or data, ids of the album parts, job id."""
+    """A dispatcher with handlers that record each call: text or data, ids of the album parts, job id."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[int], str]] = []

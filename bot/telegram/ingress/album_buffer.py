@@ -23,7 +23,7 @@ class _Album:
 
 
 class AlbumBuffer:
-    """The albums whose parts this process received recently.
+    """Albums with parts that this process received recently.
 
     In a group usually only the part with the caption is for the bot. The parts before it are buffered here and stored
     together with it; those after it are stored as they arrive.

@@ -81,7 +81,7 @@ def create_job(bot_id: int, update_id: int, lane: str | None, payload: Payload, 
     Args:
         bot_id: the bot that received the update.
         update_id: the update's id, which also orders the jobs of a lane.
-        lane: the queue lane, whose jobs run in order; None for a lane of its own.
+        lane: the queue lane, within which jobs run in order; None for a lane of its own.
         payload: the work.
         is_limited: whether the job is refused when its lane is full.
     """

@@ -26,7 +26,7 @@ class RegenerateQueue:
         Args:
             update: the button press.
             turn: the turn to answer again.
-            message: the message whose button was pressed.
+            message: the message with the button.
             user: the user who pressed it.
             provider: id of the provider to ask first, for this answer only.
             only_latest: drop the job if the turn is no longer the latest of its conversation.

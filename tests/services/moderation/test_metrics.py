@@ -16,7 +16,7 @@ async def test_metrics_sum_counts_of_all_groups(database: Database, clock: Manua
     await counts.add(-100, Counts(seen=3, judged=2, asked=1, acted=1))
     await counts.add(-200, Counts(seen=1, carded=1, undone=1, unjudged=1))
     await counts.add(-200, Counts())
-    samples = Page(200, {}, metrics.exposition()[0].decode()).figures
+    samples = Page(200, {}, metrics.exposition()[0].decode()).samples
     counted = {what: samples[f"understudy_moderation_messages_total{{what={what}}}"] for what in COUNTED}
     assert counted == {"seen": 4, "judged": 2, "asked": 1, "acted": 1, "carded": 1, "undone": 1, "unjudged": 1}
     # Stored counts are per group.

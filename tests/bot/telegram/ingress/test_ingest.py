@@ -1,4 +1,4 @@
-"""Where an update goes: who is let in, what is kept, and who waits behind whom."""
+"""UpdateIngest: access, queue lanes, full lanes, albums and moderated groups."""
 
 import json
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, PRIVATE, 
 from tests.support.fake_telegram.traffic import Traffic
 from tests.support.stub_moderator import StubModerator
 
-IN_PRIVATE = str(ConversationKey(Surface.TELEGRAM, 7))
-IN_GROUP = str(ConversationKey(Surface.TELEGRAM, -100))
-NOW = "now:1"
+PRIVATE_LANE = str(ConversationKey(Surface.TELEGRAM, 7))
+GROUP_LANE = str(ConversationKey(Surface.TELEGRAM, -100))
+OWN_LANE = "now:1"
 
 
-class Shelf:
-    """An inbox that only keeps, and has no room for the lanes that a test closes."""
+class JobStore:
+    """A job sink that keeps jobs in memory and refuses limited jobs of the lanes in `full`."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -42,18 +42,18 @@ class Shelf:
         return refused
 
 
-class Parts:
-    """Parts of albums, kept."""
+class PartStore:
+    """Album parts by message id."""
 
     def __init__(self) -> None:
-        self.kept: dict[int, AlbumPart] = {}
+        self.stored: dict[int, AlbumPart] = {}
 
     async def put(self, parts: Sequence[AlbumPart]) -> None:
-        self.kept |= {part.message_id: part for part in parts}
+        self.stored |= {part.message_id: part for part in parts}
 
 
-class Entrance:
-    """A doorway, and what lies behind it."""
+class IngestHarness:
+    """An UpdateIngest and the stores behind it."""
 
     def __init__(
         self,
@@ -62,147 +62,156 @@ class Entrance:
         users: frozenset[int] = frozenset(),
         chats: frozenset[int] = frozenset(),
     ) -> None:
-        self.shelf, self.parts, self.moderator = Shelf(), Parts(), StubModerator()
-        guests = AccessList(users=users, chats=chats)
-        self.doorway = UpdateIngest(
-            bot=traffic.bot, inbox=self.shelf, parts=self.parts, clock=clock, moderation=self.moderator, access=guests
+        self.job_store, self.parts, self.moderator = JobStore(), PartStore(), StubModerator()
+        access = AccessList(users=users, chats=chats)
+        self.ingest = UpdateIngest(
+            bot=traffic.bot,
+            inbox=self.job_store,
+            parts=self.parts,
+            clock=clock,
+            moderation=self.moderator,
+            access=access,
         )
 
     async def take(self, *contents: JsonObject) -> None:
-        """A batch of updates, numbered from 1."""
-        await self.doorway.take([{"update_id": number, **content} for number, content in enumerate(contents, 1)])
+        """Ingests a batch of updates, numbered from 1."""
+        await self.ingest.take([{"update_id": number, **content} for number, content in enumerate(contents, 1)])
 
     @property
     def jobs(self) -> list[Job]:
-        return list(self.shelf.jobs.values())
+        return list(self.job_store.jobs.values())
 
     @property
     def kinds(self) -> list[str]:
-        """What the jobs are: an update to be handled, or why it is not."""
+        """The kind of each job's payload, or the reason of a rejection."""
         payloads = [parse_payload(job) for job in self.jobs]
         return [each.reason if isinstance(each, UpdateRejected) else each.kind for each in payloads]
 
 
 @pytest.fixture
-def entrance(traffic: Traffic, clock: ManualClock) -> Entrance:
-    """One that lets everybody in."""
-    return Entrance(traffic, clock)
+def harness(traffic: Traffic, clock: ManualClock) -> IngestHarness:
+    """An ingest that admits everyone."""
+    return IngestHarness(traffic, clock)
 
 
-def said(text: str, **fields: object) -> dict[str, Any]:
+def text_message(text: str, **fields: object) -> dict[str, Any]:
     return raw(text, entities=natural_entities(text), **fields)
 
 
 @pytest.mark.parametrize(
-    ("content", "way"),
+    ("content", "lane"),
     [
-        # What is answered waits behind the answer before it.
-        ({"message": said("hello")}, IN_PRIVATE),
-        ({"message": said("/new")}, IN_PRIVATE),
-        ({"message": said("@understudy_bot hello", chat=GROUP)}, IN_GROUP),
-        ({"message": said("/ask hello", chat=GROUP)}, IN_GROUP),
-        ({"message": said("hello", message_thread_id=3, is_topic_message=True)},
+        # Messages wait in the lane of their conversation.
+        ({"message": text_message("hello")}, PRIVATE_LANE),
+        ({"message": text_message("/new")}, PRIVATE_LANE),
+        ({"message": text_message("@understudy_bot hello", chat=GROUP)}, GROUP_LANE),
+        ({"message": text_message("/ask hello", chat=GROUP)}, GROUP_LANE),
+        ({"message": text_message("hello", message_thread_id=3, is_topic_message=True)},
          str(ConversationKey(Surface.TELEGRAM, 7, 3))),
-        ({"message": said(" ")}, IN_PRIVATE),
-        # What is about that answer, or about the bot, does not.
-        ({"message": said("/stop")}, NOW),
-        ({"message": said("/STOP@understudy_bot")}, NOW),
-        ({"message": said("/provider force a")}, NOW),
-        ({"message": said("/dead")}, NOW),
-        ({"callback_query": {"id": "1", "from": ANN, "chat_instance": "1", "data": "stop:1"}}, NOW),
-        ({"stopped_message_generation": {"chat": PRIVATE, "draft_id": 1}}, NOW),
-        # What people in a group say to each other is not kept at all.
-        ({"message": said("hello Bob", chat=GROUP)}, None),
-        # Among that the commands of other bots.
-        ({"message": said("/roll 6", chat=GROUP)}, None),
-        ({"message": said("/new@another_bot", chat=GROUP)}, None),
-        # A text of nothing but spaces.
-        ({"message": said("  ", chat=GROUP)}, None),
-        # An edit, and a change of members, ask for nothing.
-        ({"edited_message": said("hello!", edit_date=2)}, None),
+        ({"message": text_message(" ")}, PRIVATE_LANE),
+        # Commands about the running answer or the bot, and presses, have a lane of their own.
+        ({"message": text_message("/stop")}, OWN_LANE),
+        ({"message": text_message("/STOP@understudy_bot")}, OWN_LANE),
+        ({"message": text_message("/provider force a")}, OWN_LANE),
+        ({"message": text_message("/dead")}, OWN_LANE),
+        ({"callback_query": {"id": "1", "from": ANN, "chat_instance": "1", "data": "stop:1"}}, OWN_LANE),
+        ({"stopped_message_generation": {"chat": PRIVATE, "draft_id": 1}}, OWN_LANE),
+        # Messages of a group that are not for the bot lead to no job.
+        ({"message": text_message("hello Bob", chat=GROUP)}, None),
+        # Nor do the commands of other bots.
+        ({"message": text_message("/roll 6", chat=GROUP)}, None),
+        ({"message": text_message("/new@another_bot", chat=GROUP)}, None),
+        # A blank text.
+        ({"message": text_message("  ", chat=GROUP)}, None),
+        # An edit.
+        ({"edited_message": text_message("hello!", edit_date=2)}, None),
     ],
 )  # fmt: skip
-async def test_which_way_an_update_goes(entrance: Entrance, content: dict[str, Any], way: str | None) -> None:
-    await entrance.take(content)
-    assert [(job.lane, job.is_limited) for job in entrance.jobs] == ([] if way is None else [(way, way != NOW)])
-    for job in entrance.jobs:
+async def test_update_is_classified_into_its_lane(
+    harness: IngestHarness, content: dict[str, Any], lane: str | None
+) -> None:
+    await harness.take(content)
+    assert [(job.lane, job.is_limited) for job in harness.jobs] == ([] if lane is None else [(lane, lane != OWN_LANE)])
+    for job in harness.jobs:
         assert parse_payload(job) == UpdateArrived(update={"update_id": 1, **content}, is_moderated=False)
 
 
-async def test_a_batch_is_kept_in_the_order_of_its_numbers(entrance: Entrance) -> None:
-    """The number of an update is its place in its lane, and tells its job from all others."""
-    await entrance.take(*({"message": said(text)} for text in ("one", "two")), {"message": said("/stop")})
-    assert [(job.id, job.priority) for job in entrance.jobs] == [
+async def test_jobs_are_ordered_by_update_id(harness: IngestHarness) -> None:
+    """The update id makes the job id and its priority within the lane."""
+    await harness.take(
+        *({"message": text_message(text)} for text in ("one", "two")), {"message": text_message("/stop")}
+    )
+    assert [(job.id, job.priority) for job in harness.jobs] == [
         (f"tg-{BOT['id']}-{number:012d}", number + 1) for number in (1, 2, 3)
     ]
 
 
-async def test_a_number_that_no_queue_can_order_by_still_has_a_place(entrance: Entrance) -> None:
-    await entrance.doorway.take([{"update_id": 2**40, "message": said("one")}])
-    assert 1 <= entrance.jobs[0].priority <= LARGEST_PRIORITY
+async def test_a_huge_update_id_stays_within_the_priority_range(harness: IngestHarness) -> None:
+    await harness.ingest.take([{"update_id": 2**40, "message": text_message("one")}])
+    assert 1 <= harness.jobs[0].priority <= LARGEST_PRIORITY
 
 
-async def test_the_same_update_again_is_the_same_job(entrance: Entrance) -> None:
+async def test_a_repeated_update_is_the_same_job(harness: IngestHarness) -> None:
     for _ in range(2):
-        await entrance.take({"message": said("hello")})
-    assert len(entrance.jobs) == 1
+        await harness.take({"message": text_message("hello")})
+    assert len(harness.jobs) == 1
 
 
-async def test_half_a_character_is_kept_as_it_came(entrance: Entrance) -> None:
-    """Telegram may cut a text within one."""
-    await entrance.take({"message": said("half \ud83d")})
-    assert parse_payload(entrance.jobs[0]) == UpdateArrived(
-        update={"update_id": 1, "message": said("half \ud83d")}, is_moderated=False
+async def test_a_lone_surrogate_is_preserved(harness: IngestHarness) -> None:
+    """Telegram may cut a text within a surrogate pair."""
+    await harness.take({"message": text_message("half \ud83d")})
+    assert parse_payload(harness.jobs[0]) == UpdateArrived(
+        update={"update_id": 1, "message": text_message("half \ud83d")}, is_moderated=False
     )
 
 
-async def test_what_the_database_does_not_take_is_not_confirmed(entrance: Entrance) -> None:
-    entrance.shelf.broken = True
+async def test_a_storage_error_is_raised_so_that_nothing_is_confirmed(harness: IngestHarness) -> None:
+    harness.job_store.broken = True
     with pytest.raises(StorageError):
-        await entrance.take({"message": said("hello")})
+        await harness.take({"message": text_message("hello")})
 
 
-async def test_what_cannot_be_read_is_put_aside(entrance: Entrance) -> None:
-    """A line for the operator without a word of it; what came beside it is kept."""
+async def test_an_unreadable_update_is_logged_and_skipped(harness: IngestHarness) -> None:
+    """The log quotes none of it; the rest of the batch is stored."""
     with capture_logs() as logs:
-        await entrance.take(
+        await harness.take(
             {"message": {"message_id": "x", "text": "a secret"}},
             {"callback_query": {"id": 5}},
-            {"message": said("one")},
+            {"message": text_message("one")},
         )
-        await entrance.doorway.take([{"message": said("a secret")}])
+        await harness.ingest.take([{"message": text_message("a secret")}])
     assert [(entry["event"], entry["kinds"]) for entry in logs] == [
         ("update.unreadable", ["message"]),
         ("update.unreadable", ["callback_query"]),
         ("update.unreadable", ["message"]),
     ]
     assert "secret" not in str(logs)
-    assert [job.priority for job in entrance.jobs] == [4]
+    assert [job.priority for job in harness.jobs] == [4]
 
 
-async def test_the_sure_part_of_a_message_is_enough_to_find_its_way(entrance: Entrance) -> None:
-    """The whole of it is kept: a later version may read more of it."""
-    await entrance.take({"message": said("one", poll={"question": 5})})
-    assert [job.lane for job in entrance.jobs] == [IN_PRIVATE]
-    assert json.loads(entrance.jobs[0].payload)["update"]["message"]["poll"] == {"question": 5}
+async def test_a_partly_unreadable_message_is_classified_by_its_essential_fields(harness: IngestHarness) -> None:
+    """The whole update is stored: a later version may read more of it."""
+    await harness.take({"message": text_message("one", poll={"question": 5})})
+    assert [job.lane for job in harness.jobs] == [PRIVATE_LANE]
+    assert json.loads(harness.jobs[0].payload)["update"]["message"]["poll"] == {"question": 5}
 
 
 @pytest.mark.parametrize(
-    ("users", "chats", "chat", "person", "let_in"),
+    ("users", "chats", "chat", "person", "is_admitted"),
     [
-        # Somebody on the list, in private and in any group.
+        # A listed user, in private and in any group.
         ({7}, set(), PRIVATE, ANN, True),
         ({7}, set(), GROUP, ANN, True),
         ({7}, set(), GROUP, BOB, False),
-        # Anybody in a group on the list, and only there.
+        # Any user in a listed group, and only there.
         (set(), {-100}, GROUP, BOB, True),
         (set(), {-101}, GROUP, BOB, False),
         (set(), {-100}, PRIVATE, ANN, False),
-        # A private chat has the number of its person.
+        # A private chat has the id of its user.
         (set(), {7}, PRIVATE, ANN, True),
     ],
 )
-async def test_who_is_let_in(
+async def test_access_list_admits_listed_users_and_chats(
     traffic: Traffic,
     clock: ManualClock,
     users: set[int],
@@ -210,53 +219,57 @@ async def test_who_is_let_in(
     chat: JsonObject,
     person: JsonObject,
     *,
-    let_in: bool,
+    is_admitted: bool,
 ) -> None:
-    entrance = Entrance(traffic, clock, frozenset(users), frozenset(chats))
+    harness = IngestHarness(traffic, clock, frozenset(users), frozenset(chats))
     pressed = {"id": "1", "from": person, "chat_instance": "1", "message": raw("Hi", chat=chat, **{"from": BOT})}
-    await entrance.take({"message": said("/help", chat=chat, **{"from": person})}, {"callback_query": pressed})
-    assert entrance.kinds.count("update") == (2 if let_in else 0)
+    await harness.take({"message": text_message("/help", chat=chat, **{"from": person})}, {"callback_query": pressed})
+    assert harness.kinds.count("update") == (2 if is_admitted else 0)
 
 
-@pytest.mark.parametrize(("users", "let_in"), [({7}, True), ({8}, False)])
-async def test_the_stop_button_of_a_draft(
-    traffic: Traffic, clock: ManualClock, users: set[int], *, let_in: bool
+@pytest.mark.parametrize(("users", "is_admitted"), [({7}, True), ({8}, False)])
+async def test_access_list_checks_the_chat_of_a_stopped_draft(
+    traffic: Traffic, clock: ManualClock, users: set[int], *, is_admitted: bool
 ) -> None:
-    """Telegram tells the private chat in which it was pressed, and not by whom."""
-    entrance = Entrance(traffic, clock, frozenset(users))
-    await entrance.take({"stopped_message_generation": {"chat": PRIVATE, "draft_id": 1}})
-    assert bool(entrance.jobs) is let_in
+    """That update carries the private chat and no user."""
+    harness = IngestHarness(traffic, clock, frozenset(users))
+    await harness.take({"stopped_message_generation": {"chat": PRIVATE, "draft_id": 1}})
+    assert bool(harness.jobs) is is_admitted
 
 
-async def test_who_is_not_let_in_is_told_in_private_and_on_a_press(traffic: Traffic, clock: ManualClock) -> None:
-    """At once: not behind anything that their chat still waits for."""
-    entrance = Entrance(traffic, clock, frozenset({1}))
+async def test_a_denied_user_gets_a_reply_in_private_and_on_a_press(traffic: Traffic, clock: ManualClock) -> None:
+    """In a lane of its own, not behind the jobs of the chat; messages in groups get none."""
+    harness = IngestHarness(traffic, clock, frozenset({1}))
     pressed = {"id": "5", "from": ANN, "chat_instance": "1", "data": "x"}
-    await entrance.take({"message": said("hello")}, {"message": said("/help", chat=GROUP)}, {"callback_query": pressed})
-    assert [(job.id[-1], job.lane) for job in entrance.jobs] == [("1", "now:1"), ("3", "now:3")]
-    assert entrance.kinds == ["not-allowed", "not-allowed"]
+    await harness.take(
+        {"message": text_message("hello")}, {"message": text_message("/help", chat=GROUP)}, {"callback_query": pressed}
+    )
+    assert [(job.id[-1], job.lane) for job in harness.jobs] == [("1", "now:1"), ("3", "now:3")]
+    assert harness.kinds == ["not-allowed", "not-allowed"]
 
 
-# Too much at once.
+# Full lanes.
 
 
-async def test_the_one_too_many_is_told_so(entrance: Entrance) -> None:
-    """At once, and only that one; when it comes again that is no news."""
-    entrance.shelf.full = {IN_PRIVATE}
+async def test_an_update_for_a_full_lane_is_rejected(harness: IngestHarness) -> None:
+    """Only that one, and once: its repetition causes no second rejection."""
+    harness.job_store.full = {PRIVATE_LANE}
     for _ in range(2):
-        await entrance.take({"message": said("hello")}, {"message": said("@understudy_bot hello", chat=GROUP)})
-    assert sorted(zip(entrance.kinds, (job.lane for job in entrance.jobs), strict=True)) == [
-        ("queue-full", NOW), ("update", IN_GROUP),
+        await harness.take(
+            {"message": text_message("hello")}, {"message": text_message("@understudy_bot hello", chat=GROUP)}
+        )
+    assert sorted(zip(harness.kinds, (job.lane for job in harness.jobs), strict=True)) == [
+        ("queue-full", OWN_LANE), ("update", GROUP_LANE),
     ]  # fmt: skip
 
 
-async def test_one_that_was_turned_away_is_not_answered_when_it_comes_again(entrance: Entrance) -> None:
-    """Its sender was told to send it again."""
-    entrance.shelf.full = {IN_PRIVATE}
-    await entrance.take({"message": said("hello")})
-    entrance.shelf.full = set()
-    await entrance.take({"message": said("hello")})
-    assert entrance.kinds == ["queue-full"]
+async def test_a_rejected_update_that_is_repeated_stays_rejected(harness: IngestHarness) -> None:
+    """Its sender was asked to send it again."""
+    harness.job_store.full = {PRIVATE_LANE}
+    await harness.take({"message": text_message("hello")})
+    harness.job_store.full = set()
+    await harness.take({"message": text_message("hello")})
+    assert harness.kinds == ["queue-full"]
 
 
 # Albums.
@@ -269,45 +282,45 @@ def part(number: int, caption: str | None = None, **fields: object) -> JsonObjec
     return {"message": raw(None, message_id=number, media_group_id="x", photo=photo, **said, **fields)}
 
 
-async def test_each_part_of_an_album_is_kept_and_has_a_job(entrance: Entrance) -> None:
-    """Whichever of them is done first answers all of them."""
-    await entrance.take(part(11), part(12))
-    assert sorted(entrance.parts.kept) == [11, 12]
-    assert [job.lane for job in entrance.jobs] == [IN_PRIVATE, IN_PRIVATE]
+async def test_each_part_of_an_album_is_stored_and_has_a_job(harness: IngestHarness) -> None:
+    """The first job to run answers all of them."""
+    await harness.take(part(11), part(12))
+    assert sorted(harness.parts.stored) == [11, 12]
+    assert [job.lane for job in harness.jobs] == [PRIVATE_LANE, PRIVATE_LANE]
 
 
-async def test_of_an_album_in_a_group_the_part_that_is_for_the_bot_has_a_job(entrance: Entrance) -> None:
-    """The others are kept with it, those before it too; of an album that is for nobody nothing is kept."""
-    await entrance.take(part(11, chat=GROUP), part(12, "@understudy_bot look", chat=GROUP), part(13, chat=GROUP))
-    await entrance.take({"message": part(21, chat=GROUP)["message"] | {"media_group_id": "y"}})
-    assert sorted(entrance.parts.kept) == [11, 12, 13]
-    assert [job.priority for job in entrance.jobs] == [3]
+async def test_in_a_group_only_the_part_for_the_bot_has_a_job(harness: IngestHarness) -> None:
+    """The other parts are stored with it, earlier ones too; an album that is not for the bot is not stored."""
+    await harness.take(part(11, chat=GROUP), part(12, "@understudy_bot look", chat=GROUP), part(13, chat=GROUP))
+    await harness.take({"message": part(21, chat=GROUP)["message"] | {"media_group_id": "y"}})
+    assert sorted(harness.parts.stored) == [11, 12, 13]
+    assert [job.priority for job in harness.jobs] == [3]
 
 
-async def test_a_batch_that_comes_again_takes_no_room_in_an_album(entrance: Entrance) -> None:
-    """The database was full for a while: the last of ten parts has its place all the same."""
-    entrance.shelf.broken = True
+async def test_a_repeated_batch_does_not_fill_the_album(harness: IngestHarness) -> None:
+    """After failed stores all ten parts still fit."""
+    harness.job_store.broken = True
     for _ in range(4):
         with pytest.raises(StorageError):
-            await entrance.take(part(11), part(12), part(13))
-    entrance.shelf.broken = False
-    await entrance.take(*(part(number) for number in range(11, 21)))
-    assert sorted(entrance.parts.kept) == list(range(11, 21))
+            await harness.take(part(11), part(12), part(13))
+    harness.job_store.broken = False
+    await harness.take(*(part(number) for number in range(11, 21)))
+    assert sorted(harness.parts.stored) == list(range(11, 21))
 
 
-async def test_an_album_that_is_too_much_is_told_of_once(entrance: Entrance) -> None:
-    entrance.shelf.full = {IN_PRIVATE}
-    await entrance.take(part(11), part(12), part(13))
-    assert entrance.kinds == ["queue-full"]
+async def test_an_album_for_a_full_lane_is_rejected_once(harness: IngestHarness) -> None:
+    harness.job_store.full = {PRIVATE_LANE}
+    await harness.take(part(11), part(12), part(13))
+    assert harness.kinds == ["queue-full"]
 
 
-async def test_an_album_of_which_a_part_has_its_place_is_answered_whole(entrance: Entrance) -> None:
-    """The lane is full after that part: the others are answered with it, and nobody is told otherwise."""
-    await entrance.take(part(11))
-    entrance.shelf.full = {IN_PRIVATE}
-    await entrance.doorway.take([{"update_id": 2, **part(12)}])
-    assert entrance.kinds == ["update"]
-    assert sorted(entrance.parts.kept) == [11, 12]
+async def test_an_album_with_an_accepted_part_is_not_rejected(harness: IngestHarness) -> None:
+    """The lane is full after that part: the others are answered with it, and cause no rejection."""
+    await harness.take(part(11))
+    harness.job_store.full = {PRIVATE_LANE}
+    await harness.ingest.take([{"update_id": 2, **part(12)}])
+    assert harness.kinds == ["update"]
+    assert sorted(harness.parts.stored) == [11, 12]
 
 
 # Moderated groups.
@@ -318,49 +331,54 @@ BY_ANN, BY_BOB = "group:-100:7", "group:-100:8"
 @pytest.mark.parametrize(
     ("content", "lane", "for_bot"),
     [
-        # Everything that people say is kept, each person's in order, edits too.
-        ({"message": said("hello Bob", chat=GROUP)}, BY_ANN, False),
-        ({"message": said("hello Ann", chat=GROUP, **{"from": BOB})}, BY_BOB, False),
-        ({"edited_message": said("hello!", chat=GROUP, edit_date=2)}, BY_ANN, False),
-        # What is for the bot goes where it always goes, and is judged there.
-        ({"message": said("@understudy_bot hello", chat=GROUP)}, IN_GROUP, True),
-        ({"message": said("/report", chat=GROUP)}, NOW, True),
-        # Elsewhere nobody is judged.
-        ({"message": said("hello")}, IN_PRIVATE, True),
-        ({"edited_message": said("hello!", edit_date=2)}, None, None),
+        # Every message and edit, in the lane of its author.
+        ({"message": text_message("hello Bob", chat=GROUP)}, BY_ANN, False),
+        ({"message": text_message("hello Ann", chat=GROUP, **{"from": BOB})}, BY_BOB, False),
+        ({"edited_message": text_message("hello!", chat=GROUP, edit_date=2)}, BY_ANN, False),
+        # A message for the bot keeps its lane and is moderated by its job.
+        ({"message": text_message("@understudy_bot hello", chat=GROUP)}, GROUP_LANE, True),
+        ({"message": text_message("/report", chat=GROUP)}, OWN_LANE, True),
+        # Private chats are not moderated.
+        ({"message": text_message("hello")}, PRIVATE_LANE, True),
+        ({"edited_message": text_message("hello!", edit_date=2)}, None, None),
     ],
 )
-async def test_in_a_moderated_group(
-    entrance: Entrance, content: dict[str, Any], lane: str | None, *, for_bot: bool | None
+async def test_updates_of_a_moderated_group_have_jobs(
+    harness: IngestHarness, content: dict[str, Any], lane: str | None, *, for_bot: bool | None
 ) -> None:
-    entrance.moderator.groups = {-100}
-    await entrance.take(content)
-    assert [job.lane for job in entrance.jobs] == ([] if lane is None else [lane])
-    assert [parse_payload(job).is_for_bot for job in entrance.jobs] == ([] if lane is None else [for_bot])
+    harness.moderator.groups = {-100}
+    await harness.take(content)
+    assert [job.lane for job in harness.jobs] == ([] if lane is None else [lane])
+    payloads = [parse_payload(job) for job in harness.jobs]
+    assert [payload.is_for_bot for payload in payloads] == ([] if lane is None else [for_bot])
+    assert [payload.is_moderated for payload in payloads] == ([] if lane is None else [lane != PRIVATE_LANE])
 
 
-async def test_strangers_in_a_moderated_group_are_judged_and_not_answered(traffic: Traffic, clock: ManualClock) -> None:
-    entrance = Entrance(traffic, clock, users=frozenset({8}))
-    entrance.moderator.groups = {-100}
-    await entrance.take(
-        {"message": said("@understudy_bot hello", chat=GROUP)}, {"message": said("hello", chat=GROUP, **{"from": BOB})}
+async def test_messages_of_denied_users_in_a_moderated_group_are_only_moderated(
+    traffic: Traffic, clock: ManualClock
+) -> None:
+    harness = IngestHarness(traffic, clock, users=frozenset({8}))
+    harness.moderator.groups = {-100}
+    await harness.take(
+        {"message": text_message("@understudy_bot hello", chat=GROUP)},
+        {"message": text_message("hello", chat=GROUP, **{"from": BOB})},
     )
-    assert [parse_payload(job).is_admitted for job in entrance.jobs] == [False, True]
+    assert [parse_payload(job).is_admitted for job in harness.jobs] == [False, True]
 
 
-async def test_an_album_in_a_moderated_group_is_kept_whole_and_in_one_lane(entrance: Entrance) -> None:
-    """Whichever part comes first: the one that is for the bot is answered by whoever takes the album."""
-    entrance.moderator.groups = {-100}
-    await entrance.take(part(11, chat=GROUP), part(12, "@understudy_bot look", chat=GROUP))
-    assert sorted(entrance.parts.kept) == [11, 12]
-    assert {job.lane for job in entrance.jobs} == {IN_GROUP}
+async def test_an_album_in_a_moderated_group_is_stored_whole_in_one_lane(harness: IngestHarness) -> None:
+    """Independent of the order of its parts: the job that takes the album answers the part for the bot."""
+    harness.moderator.groups = {-100}
+    await harness.take(part(11, chat=GROUP), part(12, "@understudy_bot look", chat=GROUP))
+    assert sorted(harness.parts.stored) == [11, 12]
+    assert {job.lane for job in harness.jobs} == {GROUP_LANE}
 
 
-async def test_a_database_that_does_not_say_who_is_moderated_confirms_nothing(entrance: Entrance) -> None:
+async def test_a_storage_error_of_the_moderation_scope_is_raised(harness: IngestHarness) -> None:
     async def fails(_: Update) -> bool:
         raise StorageError("the database failed: it is locked")
 
-    entrance.moderator.concerns = fails  # type: ignore[method-assign]
+    harness.moderator.concerns = fails  # type: ignore[method-assign]
     with pytest.raises(StorageError):
-        await entrance.take({"message": said("hello Bob", chat=GROUP)})
-    assert not entrance.jobs
+        await harness.take({"message": text_message("hello Bob", chat=GROUP)})
+    assert not harness.jobs

@@ -1,4 +1,4 @@
-"""Poller: each update once and in order, whatever Telegram answers."""
+"""Poller: each update once and in order, through every failure of Telegram."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -144,7 +144,7 @@ async def test_a_rate_limit_is_waited_out(server: TelegramServer, clock: ManualC
 async def test_a_second_poller_is_fatal_after_a_minute(
     server: TelegramServer, traffic: Traffic, clock: ManualClock, poller: RunningPoller
 ) -> None:
-    """Each conflict is logged as an error; the final error tells the operator what to do."""
+    """Each conflict is logged as an error; the final error names the remedy."""
     with capture_logs() as logs:
         server.second_poller(1000)
         started = clock.monotonic()

@@ -1,4 +1,4 @@
-"""Job payloads: what an earlier version stored still parses."""
+"""Job payloads: those of the released version still parse."""
 
 import json
 

@@ -21,7 +21,7 @@ PERSON = 7
 
 
 class CountedBot:
-    """A bot whose calls are counted."""
+    """A bot with counted calls."""
 
     def __init__(self, traffic: Traffic, clock: ManualClock) -> None:
         self.metrics = Metrics()
@@ -33,7 +33,7 @@ class CountedBot:
 
     def value(self, name: str) -> float:
         text = self.metrics.exposition()[0].decode()
-        return Page(200, {}, text).figures.get(f"understudy_{name}", 0)
+        return Page(200, {}, text).samples.get(f"understudy_{name}", 0)
 
 
 @pytest.fixture

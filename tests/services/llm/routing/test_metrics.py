@@ -31,13 +31,13 @@ class Counted:
 
     def shown(self, name: str) -> float:
         text = self.metrics.exposition()[0].decode()
-        return Page(200, {}, text).figures.get(f"understudy_{name}", 0)
+        return Page(200, {}, text).samples.get(f"understudy_{name}", 0)
 
     def results(self, of: str) -> dict[str, float]:
         """How asking one ended, each with its count."""
         text = self.metrics.exposition()[0].decode()
         begins = f"understudy_provider_requests_total{{{of},result="
-        figures = Page(200, {}, text).figures
+        figures = Page(200, {}, text).samples
         return {name[len(begins) : -1]: value for name, value in figures.items() if name.startswith(begins) and value}
 
 
