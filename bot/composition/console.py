@@ -22,7 +22,7 @@ DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), rem
 
 
 async def run_console(settings: Settings) -> int:
-    """Chat until `/quit`, the end of input or a signal. Returns the exit code.
+    """Runs the console until `/quit`, the end of input or a signal. Returns the exit code.
 
     Raises:
         ConfigurationError: DATA_DIR cannot be used.
@@ -59,14 +59,14 @@ async def _chat(session: Session, settings: Settings) -> None:
 
 
 def _with_demo(settings: Settings) -> Settings:
-    """Add the built-in demo as the last provider."""
+    """Adds the built-in demo as the last provider."""
     if any(provider.kind is ProviderKind.DEMO for provider in settings.providers):
         return settings
     return settings.model_copy(update={"providers": (*settings.providers, DEMO)})
 
 
 async def _probe(settings: Settings) -> tuple[ProbeResult, ...]:
-    """Probe the providers before the services are built, since the services depend on the result."""
+    """Probes the providers before the services are built, since the services depend on the result."""
     builder = ModelBuilder()
     try:
         usable = [provider for provider in settings.providers if provider.missing is None]

@@ -45,7 +45,7 @@ class Runtime:
 
 
 class Daemon:
-    """Connects to Telegram and processes updates until it is told to stop.
+    """Connects to Telegram and processes updates until a stop event.
 
     Args:
         connect: waits for Telegram and returns the bot's user.
@@ -85,7 +85,7 @@ class Daemon:
         return 0
 
     async def _connected(self, stop: asyncio.Event) -> User | None:
-        """Returns the bot's user, or None when told to stop before Telegram answered."""
+        """Returns the bot's user, or None if stopped before Telegram answered."""
         connecting = asyncio.create_task(self._connect(), name="connect")
         await wait_first(connecting, stop)
         if not connecting.done():
@@ -102,7 +102,7 @@ class Daemon:
         log.info("bot.started", username=user.username, providers=runtime.providers)
 
     async def _shutdown(self, runtime: Runtime, receiving: asyncio.Task[Any]) -> None:
-        """Stops receiving, let running jobs finish, hand back the rest."""
+        """Stops receiving, lets running jobs finish, and hands back the rest."""
         self._status.phase = DaemonPhase.STOPPING
         await cancel_and_wait(receiving)
         log.info("bot.stopping", timeout_s=runtime.shutdown_timeout_s)

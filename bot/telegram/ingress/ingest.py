@@ -122,7 +122,7 @@ class UpdateIngest:
             return _Classified(self._arrived(raw, None, is_moderated=None), raw, None)
 
     async def _job(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Job | None:
-        """Returns the job of an update; None for one that does not concern the bot, such as most messages of a group."""
+        """Returns the job of an update; None for an irrelevant one, such as most messages of a group."""
         is_moderated = await self._moderation.concerns(update)
         if not self._access.admits(update):
             log.info("update.denied", update_id=update.update_id)
