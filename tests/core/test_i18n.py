@@ -66,22 +66,22 @@ def keys_in(source: str, name: str) -> Iterator[tuple[str, str]]:
 class TestFiles:
     """The Fluent files."""
 
-    def test_english_and_russian_are_there(self) -> None:
+    def test_languages_include_english_and_russian(self) -> None:
         assert {"en", "ru"} <= set(LANGUAGES)
         assert Texts().languages == tuple(LANGUAGES)
 
     @pytest.mark.parametrize("language", LANGUAGES)
-    def test_a_file_parses_whole_and_holds_each_key_once(self, language: str) -> None:
+    def test_locale_files_parse_and_have_unique_keys(self, language: str) -> None:
         assert not [entry for entry in entries(language) if isinstance(entry, ftl.Junk)]
         keys = [entry.id.name for entry in entries(language) if isinstance(entry, ftl.Message)]
         assert len(keys) == len(set(keys))
 
     @pytest.mark.parametrize("language", LANGUAGES)
-    def test_a_language_has_the_keys_and_variables_of_english(self, language: str) -> None:
+    def test_locales_have_the_keys_and_variables_of_english(self, language: str) -> None:
         assert variables(language) == variables("en")
 
     @pytest.mark.parametrize("language", LANGUAGES)
-    def test_every_text_can_be_said_whole(self, language: str) -> None:
+    def test_texts_format_without_errors(self, language: str) -> None:
         """Strict: a missing reference or argument would raise."""
         texts = Texts(strict=True)
         for key, names in variables(language).items():
@@ -92,7 +92,7 @@ class TestFiles:
             assert len(text) < 1000
 
     @pytest.mark.parametrize("language", LANGUAGES)
-    def test_buttons_fit_a_phone(self, language: str) -> None:
+    def test_button_texts_fit_a_phone(self, language: str) -> None:
         buttons = [key for key in variables(language) if key.startswith("button-")]
         assert buttons
         assert all(len(Texts().get(key, language)) <= 24 for key in buttons)
@@ -132,17 +132,15 @@ class TestTexts:
             (None, "Stop"),
         ],
     )
-    def test_the_nearest_language_answers(self, language: str | None, text: str) -> None:
+    def test_texts_fall_back_to_the_nearest_language(self, language: str | None, text: str) -> None:
         assert Texts(strict=True).get("button-stop", language) == text
 
-    def test_arguments_are_put_in_as_they_are(self) -> None:
+    def test_texts_insert_arguments_unchanged(self) -> None:
         """No isolation marks, and nothing in a name is taken for Fluent."""
         text = Texts(strict=True).get("answered-by", "en", provider="{ $x } \u202eא")
         assert text == "answered by { $x } \u202eא"
 
-    def test_english_stands_in_for_a_text_that_a_language_lacks(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_texts_fall_back_to_english(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for language, content in {"en": "a = A\nb = B\n", "xx": "a = X\n"}.items():
             (tmp_path / language).mkdir()
             (tmp_path / language / "main.ftl").write_text(content)
@@ -151,14 +149,14 @@ class TestTexts:
         assert (texts.get("a", "xx"), texts.get("b", "xx")) == ("X", "B")
 
     @pytest.mark.parametrize(("key", "event"), [("no-such-text", "text.missing"), ("start", "text.incomplete")])
-    def test_a_missing_text_or_argument_raises_in_tests_and_is_logged_for_users(self, key: str, event: str) -> None:
+    def test_missing_texts_raise_in_strict_mode_and_are_logged_otherwise(self, key: str, event: str) -> None:
         with pytest.raises(LookupError, match=key):
             Texts(strict=True).get(key)
         with capture_logs() as logs:
             assert Texts().get(key)
         assert [entry["event"] for entry in logs] == [event]
 
-    def test_a_language_is_read_once_and_only_when_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_languages_are_parsed_once_on_first_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         read: list[str] = []
         parse = i18n._parse
         monkeypatch.setattr(i18n, "_parse", lambda language: (read.append(language), parse(language))[1])

@@ -77,7 +77,7 @@ async def test_tool_call(server: LLMServer, builder: ModelBuilder, kind: Provide
 
 @EACH_KIND
 @STREAMED
-async def test_thinking_is_no_text(
+async def test_thinking_is_separate_from_text(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, *, streamed: bool
 ) -> None:
     """Reasoning arrives apart from the answer."""
@@ -88,7 +88,7 @@ async def test_thinking_is_no_text(
 
 
 @EACH_KIND
-async def test_missing_end_marker_after_a_finish_reason_is_fine(
+async def test_stream_with_finish_reason_needs_no_end_marker(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind
 ) -> None:
     """Some servers never send the marker; the answer is complete all the same."""
@@ -117,7 +117,7 @@ async def test_refusal_is_a_finish_reason(
 
 @STREAMED
 @pytest.mark.parametrize("kind", [ProviderKind.AZURE_OPENAI, ProviderKind.GOOGLE])
-async def test_a_filter_of_the_prompt_is_a_finish_reason_too(
+async def test_prompt_filter_is_a_finish_reason(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, *, streamed: bool
 ) -> None:
     """Azure refuses a prompt with a 400, Google with a 200 without an answer: both are told from a fault."""
@@ -129,7 +129,7 @@ async def test_a_filter_of_the_prompt_is_a_finish_reason_too(
 
 @EACH_KIND
 @pytest.mark.parametrize("behaviour", [hang(), stall(1)], ids=["before the first byte", "in mid-stream"])
-async def test_cancelling_hangs_up(
+async def test_cancelled_request_closes_its_connection(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, behaviour: object
 ) -> None:
     """A cancelled request closes its connection, since the provider would continue to bill it."""

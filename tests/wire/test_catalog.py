@@ -64,14 +64,14 @@ async def test_list_is_asked_with_the_credentials_of_an_answer(
         assert server.requests[0].headers.get(name) == server.other_requests[0].headers.get(name)
 
 
-async def test_demo_lists_itself(server: LLMServer, catalog: Catalog) -> None:
+async def test_demo_lists_its_configured_models(server: LLMServer, catalog: Catalog) -> None:
     """The demo has no server to ask."""
     assert await catalog.live_models(provider_at(server, ProviderKind.DEMO)) == ("demo",)
     assert server.connections == 0
 
 
 @pytest.mark.parametrize("kind", [ProviderKind.ANTHROPIC, ProviderKind.GOOGLE])
-async def test_pages_are_read_on(server: LLMServer, catalog: Catalog, kind: ProviderKind) -> None:
+async def test_live_models_follows_pages(server: LLMServer, catalog: Catalog, kind: ProviderKind) -> None:
     """A list that is longer than a page comes whole."""
     server.models = [f"model-{number}" for number in range(1500)]
     assert await catalog.live_models(provider_at(server, kind)) == tuple(server.models)
@@ -79,7 +79,9 @@ async def test_pages_are_read_on(server: LLMServer, catalog: Catalog, kind: Prov
 
 
 @pytest.mark.parametrize("kind", [ProviderKind.ANTHROPIC, ProviderKind.GOOGLE])
-async def test_endless_pages_are_left(server: LLMServer, catalog: Catalog, kind: ProviderKind) -> None:
+async def test_live_models_stops_after_the_maximum_of_pages(
+    server: LLMServer, catalog: Catalog, kind: ProviderKind
+) -> None:
     """A server that always says there is more is asked a bounded number of times."""
     page = {"data": [{"id": "m"}], "has_more": True, "last_id": "m", "models": [], "nextPageToken": "again"}
     server.models_behaviour = llm.Act(lambda exchange: exchange.body(page))
@@ -117,7 +119,7 @@ CHATTING: list[tuple[ProviderKind, dict[str, object], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("kind", "page", "expected"), CHATTING)
-async def test_only_what_answers_is_listed(
+async def test_live_models_skips_models_without_chat(
     server: LLMServer, catalog: Catalog, kind: ProviderKind, page: dict[str, object], expected: tuple[str, ...]
 ) -> None:
     """Where a list tells, models that only embed or were taken away are left out, and none comes twice."""
@@ -135,7 +137,7 @@ async def test_only_what_answers_is_listed(
         (ProviderKind.DEEPSEEK, "/v1", "/v1/models"),
     ],
 )
-async def test_an_address_may_be_given_with_its_version(
+async def test_base_url_may_include_the_version(
     server: LLMServer, builder: ModelBuilder, catalog: Catalog, kind: ProviderKind, suffix: str, path: str
 ) -> None:
     """As other programs want it: neither the list nor an answer is asked for below /v1/v1."""
@@ -198,7 +200,7 @@ async def test_live_models_raises_with_a_short_reason(
     assert caught.value.reason == reason
 
 
-async def test_reasons_before_there_is_a_connection(server: LLMServer, catalog: Catalog) -> None:
+async def test_live_models_raises_with_the_reason_of_a_failed_connection(server: LLMServer, catalog: Catalog) -> None:
     """Refused, unknown host, no TLS, invalid URL: each has its reason."""
     tls = server.url.replace("http://", "https://")
     with llm.refusing_url() as refusing:
@@ -214,7 +216,7 @@ async def test_reasons_before_there_is_a_connection(server: LLMServer, catalog: 
             assert caught.value.reason == reason
 
 
-async def test_provider_that_lacks_something_is_not_asked(server: LLMServer, catalog: Catalog) -> None:
+async def test_unusable_provider_is_not_requested(server: LLMServer, catalog: Catalog) -> None:
     """The missing variable is the reason."""
     with pytest.raises(CatalogError, match=r"^OPENAI_API_KEY is not set$"):
         await catalog.live_models(provider_at(server, missing="OPENAI_API_KEY is not set", api_key=None))

@@ -25,7 +25,7 @@ def deepseek(server: LLMServer) -> ProviderSettings:
 
 
 @STREAMED
-async def test_signs_of_life_before_the_answer(
+async def test_keep_alive_comments_before_the_answer(
     server: LLMServer, builder: ModelBuilder, deepseek: ProviderSettings, *, streamed: bool
 ) -> None:
     """While a request waits for its turn come blank lines, or comments in a stream; neither is an answer."""
@@ -46,7 +46,7 @@ async def test_signs_of_life_before_the_answer(
     assert (response.text, response.finish_reason) == ("Hello", "stop")
 
 
-async def test_thinking_goes_back_with_the_call(
+async def test_thinking_is_sent_back_with_the_tool_call(
     server: LLMServer, builder: ModelBuilder, deepseek: ProviderSettings
 ) -> None:
     """DeepSeek answers 400 to a tool call that lost the thinking before it."""
@@ -67,7 +67,7 @@ async def test_thinking_goes_back_with_the_call(
 
 
 @STREAMED
-async def test_an_answer_that_was_given_up_is_none(
+async def test_unfinished_answer_raises(
     server: LLMServer, builder: ModelBuilder, deepseek: ProviderSettings, *, streamed: bool
 ) -> None:
     """`insufficient_system_resource` is DeepSeek's word for an answer that it broke off."""

@@ -87,7 +87,9 @@ async def test_status(
 
 
 @EACH_KIND
-async def test_exhausted_quota_is_no_rate_limit(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
+async def test_exhausted_quota_differs_from_a_rate_limit(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind
+) -> None:
     """A 429, 400 or 402 for an empty account is distinguished from transient errors."""
     server.script(llm.quota_exceeded())
     with pytest.raises(ModelQuotaExceededError):
@@ -279,7 +281,9 @@ async def test_host_that_does_not_resolve(server: LLMServer, builder: ModelBuild
 
 
 @EACH_SDK
-async def test_tls_that_is_none(server: LLMServer, builder: ModelBuilder, kind: ProviderKind) -> None:
+async def test_plain_http_port_fails_the_tls_handshake(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind
+) -> None:
     """An https address of a plain server fails while connecting."""
     url = server.url.replace("http://", "https://")
     with pytest.raises(ModelConnectionError) as caught:

@@ -55,7 +55,7 @@ QUOTAS: list[tuple[llm.Behaviour, type[Exception], float | None]] = [
 
 @STREAMED
 @pytest.mark.parametrize(("behaviour", "expected", "retry_after"), QUOTAS)
-async def test_the_wait_is_in_the_body(
+async def test_retry_delay_is_read_from_the_body(
     server: LLMServer,
     builder: ModelBuilder,
     google: ProviderSettings,
@@ -73,7 +73,7 @@ async def test_the_wait_is_in_the_body(
 
 
 @STREAMED
-async def test_a_refused_key_comes_with_a_400(
+async def test_refused_key_with_status_400(
     server: LLMServer, builder: ModelBuilder, google: ProviderSettings, *, streamed: bool
 ) -> None:
     """Which must not pass for a fault of the request."""
@@ -100,7 +100,7 @@ ODDITIES: list[tuple[int, WireError, Fault]] = [
 
 
 @pytest.mark.parametrize(("status", "said", "fault"), ODDITIES)
-async def test_a_status_is_not_all(
+async def test_error_details_refine_the_status(
     server: LLMServer, builder: ModelBuilder, google: ProviderSettings, status: int, said: WireError, fault: Fault
 ) -> None:
     """The same 400 may be the request's fault or the account's."""
@@ -110,7 +110,7 @@ async def test_a_status_is_not_all(
     assert classify(caught.value, 300).fault is fault
 
 
-async def test_an_overload_in_mid_stream(server: LLMServer, builder: ModelBuilder, google: ProviderSettings) -> None:
+async def test_overload_in_mid_stream(server: LLMServer, builder: ModelBuilder, google: ProviderSettings) -> None:
     """An error chunk keeps its own words."""
     server.script(llm.error_in_stream(1, message="The model is overloaded. Please try again later."))
     with pytest.raises(ModelOverloadedError) as caught:
@@ -118,7 +118,7 @@ async def test_an_overload_in_mid_stream(server: LLMServer, builder: ModelBuilde
     assert caught.value.in_stream
 
 
-async def test_a_thought_signature_comes_back_with_the_call(
+async def test_thought_signature_is_sent_back_with_the_tool_call(
     server: LLMServer, builder: ModelBuilder, google: ProviderSettings
 ) -> None:
     """Gemini 3 answers 400 to a tool call that lost its signature."""
@@ -143,7 +143,7 @@ async def test_a_thought_signature_comes_back_with_the_call(
     "behaviour",
     [llm.error_in_stream(1), llm.garbage_in_stream(1), llm.cut(1), llm.error_in_stream(0), llm.garbage_in_stream(0)],
 )
-async def test_no_connection_stays_in_use_after_a_stream_that_failed(
+async def test_failed_stream_releases_its_connection(
     server: LLMServer, builder: ModelBuilder, google: ProviderSettings, behaviour: llm.Behaviour
 ) -> None:
     """The SDK would leave it so until the garbage collector comes by."""
@@ -160,9 +160,7 @@ async def test_no_connection_stays_in_use_after_a_stream_that_failed(
         gc.enable()
 
 
-async def test_connecting_is_bounded_although_the_sdk_gives_one_figure_for_all(
-    server: LLMServer, builder: ModelBuilder, google: ProviderSettings
-) -> None:
+async def test_connect_timeout_is_capped(server: LLMServer, builder: ModelBuilder, google: ProviderSettings) -> None:
     """Its timeout replaces the client's, and would let a dead host take a minute."""
     seen: list[dict[str, float]] = []
 

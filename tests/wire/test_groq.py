@@ -45,7 +45,7 @@ def tool_use_failed() -> llm.Behaviour:
 
 
 @STREAMED
-async def test_a_tool_call_that_groq_refused_is_an_answer(
+async def test_refused_tool_call_has_a_finish_reason(
     server: LLMServer, builder: ModelBuilder, groq: ProviderSettings, *, streamed: bool
 ) -> None:
     """The agent returns the error to the model; it is neither a cut nor a fault of the provider."""
@@ -82,7 +82,7 @@ async def test_a_tool_call_that_groq_refused_is_an_answer(
         (498, {"message": "Flex tier capacity exceeded", "code": "capacity_exceeded"}, Fault.DOWN),
     ],
 )
-async def test_an_error_is_understood(
+async def test_outcome_of_the_providers_error(
     server: LLMServer, builder: ModelBuilder, groq: ProviderSettings, status: int, error: dict[str, str], fault: Fault
 ) -> None:
     """Code or message classify an error whose status is ambiguous."""
@@ -92,7 +92,7 @@ async def test_an_error_is_understood(
     assert classify(caught.value, 300).fault is fault
 
 
-async def test_a_compressed_answer(server: LLMServer, builder: ModelBuilder, groq: ProviderSettings) -> None:
+async def test_compressed_answer(server: LLMServer, builder: ModelBuilder, groq: ProviderSettings) -> None:
     """Bytes go from one HTTP library to the other as they came, and are unpacked once."""
 
     async def do(exchange: Exchange) -> None:
@@ -103,7 +103,7 @@ async def test_a_compressed_answer(server: LLMServer, builder: ModelBuilder, gro
     assert (await ask(builder.model(groq, groq.default_model))).text == "Hello"
 
 
-async def test_its_requests_go_through_the_providers_own_client(
+async def test_requests_use_the_providers_client(
     server: LLMServer, builder: ModelBuilder, groq: ProviderSettings
 ) -> None:
     """So its proxy, its certificate authorities, its pool and its closing are those of every other kind."""
@@ -117,7 +117,7 @@ async def test_its_requests_go_through_the_providers_own_client(
     assert seen == [f"{server.root}/openai/v1/chat/completions"]
 
 
-async def test_a_redirect_is_followed(server: LLMServer, builder: ModelBuilder, groq: ProviderSettings) -> None:
+async def test_redirect_is_followed(server: LLMServer, builder: ModelBuilder, groq: ProviderSettings) -> None:
     """By the client that sends, with the body."""
     elsewhere = f"{server.root}/openai/v1/chat/completions"
     server.script(llm.status(307, b"", {"location": elsewhere}), llm.answer("Here"))

@@ -84,7 +84,9 @@ FAULTS = {
 
 @STREAMED
 @pytest.mark.parametrize("name", local.ERRORS)
-async def test_an_error_is_understood(server: LLMServer, builder: ModelBuilder, name: str, *, streamed: bool) -> None:
+async def test_outcome_of_the_providers_error(
+    server: LLMServer, builder: ModelBuilder, name: str, *, streamed: bool
+) -> None:
     """Each server words it differently."""
     code, body = local.ERRORS[name]
     server.script(status(code, body))

@@ -23,7 +23,7 @@ def mistral(server: LLMServer) -> ProviderSettings:
 
 
 @STREAMED
-async def test_text_may_come_as_a_list_of_pieces(
+async def test_content_may_be_a_list_of_pieces(
     server: LLMServer, builder: ModelBuilder, mistral: ProviderSettings, *, streamed: bool
 ) -> None:
     """Reasoning models answer so: thinking and text side by side."""
@@ -50,7 +50,7 @@ async def test_text_may_come_as_a_list_of_pieces(
 
 
 @STREAMED
-async def test_the_models_own_limit_is_a_length(
+async def test_model_length_limit_is_a_length_finish(
     server: LLMServer, builder: ModelBuilder, mistral: ProviderSettings, *, streamed: bool
 ) -> None:
     """`model_length` is Mistral's word for an answer that its model could not make longer."""
@@ -77,7 +77,7 @@ async def test_the_models_own_limit_is_a_length(
     ],
 )
 @STREAMED
-async def test_an_error_is_understood(
+async def test_outcome_of_the_providers_error(
     server: LLMServer,
     builder: ModelBuilder,
     mistral: ProviderSettings,
@@ -94,7 +94,7 @@ async def test_an_error_is_understood(
     assert classify(caught.value, 300).fault is fault
 
 
-async def test_a_stream_that_never_ends_after_its_marker_is_left(
+async def test_stream_is_closed_after_its_end_marker(
     server: LLMServer, builder: ModelBuilder, mistral: ProviderSettings
 ) -> None:
     """Its end is read for the sake of the connection, and not for long."""

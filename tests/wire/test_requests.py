@@ -149,14 +149,14 @@ async def test_reasoning_family_gets_no_sampling_parameters(
     assert "temperature" not in server.requests[0].json
 
 
-async def test_deployment_without_a_family_is_taken_at_its_word(server: LLMServer, builder: ModelBuilder) -> None:
+async def test_deployment_without_a_family_uses_its_own_name(server: LLMServer, builder: ModelBuilder) -> None:
     """Without a family nothing is known against a temperature, so it is sent."""
     provider = provider_at(server, ProviderKind.AZURE_OPENAI, models=("chat",), deployments={"chat": "chat-prod"})
     await ask(builder.model(provider, "chat"), settings={"temperature": 0.2})
     assert server.requests[0].json["temperature"] == 0.2
 
 
-async def test_server_without_a_key_is_asked_without_one_being_set(server: LLMServer, builder: ModelBuilder) -> None:
+async def test_server_without_authentication_needs_no_key(server: LLMServer, builder: ModelBuilder) -> None:
     """A compatible server needs no key; no key of another program is sent to it either."""
     response = await ask(builder.model(provider_at(server, api_key=None), "m"))
     assert response.text == "Hello"

@@ -85,7 +85,7 @@ def fail() -> None:
 class TestForm:
     """How an event is written."""
 
-    def test_an_event_is_a_line_of_json_with_its_fields_and_context(self) -> None:
+    def test_json_output_is_one_line_with_fields_and_context(self) -> None:
         stream = configured()
         structlog.contextvars.bind_contextvars(update_id=7)
         structlog.get_logger("bot.somewhere").info("provider.failed", provider="ollama", cooldown_s=300)
@@ -100,7 +100,7 @@ class TestForm:
             "logger": "bot.somewhere",
         }
 
-    def test_the_standard_library_s_records_look_the_same(self) -> None:
+    def test_standard_library_records_have_the_same_format(self) -> None:
         stream = configured()
         structlog.contextvars.bind_contextvars(update_id=7)
         logging.getLogger("some.library").warning("took %d s", 3)
@@ -117,20 +117,22 @@ class TestForm:
             ("console", io.StringIO, False),
         ],
     )
-    def test_the_form_is_chosen(self, log_format: LogFormat, stream: type[io.StringIO], is_json: bool) -> None:  # noqa: FBT001 - a column
+    def test_log_format_selects_the_output(
+        self, log_format: LogFormat, stream: type[io.StringIO], is_json: bool
+    ) -> None:  # noqa: FBT001 - a column
         target = stream()
         configure_logging("info", log_format, stream=target)
         structlog.get_logger().info("a.thing", number=1)
         assert target.getvalue().startswith("{") is is_json
         assert "a.thing" in target.getvalue()
 
-    def test_colours_are_for_terminals_only(self) -> None:
+    def test_colours_require_a_terminal(self) -> None:
         stream = configured(log_format="console")
         structlog.get_logger().info("a.thing", number=1)
         assert "\x1b" not in stream.getvalue()
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
-    def test_a_traceback_is_written_without_local_variables(self, log_format: LogFormat) -> None:
+    def test_tracebacks_contain_no_local_variables(self, log_format: LogFormat) -> None:
         stream = configured(log_format=log_format)
         local = "a-value-of-a-local-variable".upper()
         try:
@@ -140,12 +142,12 @@ class TestForm:
         assert "ValueError" in stream.getvalue()
         assert local not in stream.getvalue()
 
-    def test_other_scripts_stay_readable(self) -> None:
+    def test_json_output_keeps_non_ascii_text(self) -> None:
         stream = configured()
         structlog.get_logger().info("a.thing", name="Анна")
         assert "Анна" in stream.getvalue()
 
-    def test_without_a_stream_it_follows_the_standard_error_output(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_output_without_a_stream_follows_sys_stderr(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A prompt puts itself before it later, so that log lines do not tear the input line."""
         configure_logging("info", "json")
         later = io.StringIO()
@@ -161,7 +163,7 @@ class TestLevel:
         ("level", "written"),
         [("debug", ["d", "i", "w"]), ("info", ["i", "w"]), ("WARNING", ["w"]), ("critical", [])],
     )
-    def test_less_important_events_are_left_out(self, level: str, written: list[str]) -> None:
+    def test_level_filters_events(self, level: str, written: list[str]) -> None:
         stream = configured(level)
         log = structlog.get_logger()
         log.debug("d")
@@ -172,7 +174,7 @@ class TestLevel:
     @pytest.mark.parametrize(
         "name", ["aiogram.event", "aiohttp.access", "httpx2", "alembic.runtime.migration", "openai"]
     )
-    def test_libraries_are_quiet_even_when_debugging(self, name: str) -> None:
+    def test_libraries_log_warnings_only_even_at_debug_level(self, name: str) -> None:
         """At debug level some of them write the bodies of requests, which are people's messages."""
         stream = configured("debug")
         logging.getLogger(name).info("Update id=1 is handled")
@@ -180,7 +182,7 @@ class TestLevel:
         logging.getLogger(name).warning("something odd")
         assert events(stream)
 
-    def test_configuring_again_replaces_the_former_set_up(self) -> None:
+    def test_configure_logging_replaces_the_previous_configuration(self) -> None:
         log = structlog.get_logger()
         first = configured("debug")
         log.info("one")
@@ -190,7 +192,7 @@ class TestLevel:
         assert [event["event"] for event in events(first)] == ["one"]
         assert [event["event"] for event in events(second)] == ["three"]
 
-    def test_python_s_warnings_are_events_too(self) -> None:
+    def test_python_warnings_are_logged(self) -> None:
         stream = configured()
         with warnings.catch_warnings():
             warnings.simplefilter("always")
@@ -225,7 +227,7 @@ class TestSecrets:
             ("2026-01-01T10:00:00.123456Z", "2026-01-01T10:00:00.123456Z"),
         ],
     )
-    def test_text_that_looks_like_a_secret_is_masked(self, text: str, cleaned: str) -> None:
+    def test_redactor_masks_text_in_the_form_of_a_secret(self, text: str, cleaned: str) -> None:
         assert Redactor().text(text) == cleaned
 
     @pytest.mark.parametrize(
@@ -242,7 +244,7 @@ class TestSecrets:
             "Authorization",
         ],
     )
-    def test_fields_with_a_secret_s_name_are_masked_at_any_depth(self, key: str) -> None:
+    def test_redactor_masks_fields_by_name_at_any_depth(self, key: str) -> None:
         stream = configured()
         structlog.get_logger().info("a.thing", **{key: "hunter2"}, deep={"list": [{key: ("hunter2",)}]})
         assert "hunter2" not in stream.getvalue()
@@ -252,14 +254,14 @@ class TestSecrets:
         "field",
         [{"first_token": 0.8}, {"tokens": 12}, {"history_tokens": 8000}, {"key": "start"}, {"token": None}],
     )
-    def test_measurements_and_plain_fields_stay(self, field: dict[str, object]) -> None:
+    def test_redactor_keeps_numbers_and_plain_fields(self, field: dict[str, object]) -> None:
         stream = configured()
         structlog.get_logger().info("a.thing", **field)
         assert field.items() <= events(stream)[0].items()
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
     @pytest.mark.parametrize("by", ["structlog", "standard library"])
-    def test_exceptions_are_cleaned_with_their_causes(self, log_format: LogFormat, by: str) -> None:
+    def test_redactor_masks_exceptions_and_their_causes(self, log_format: LogFormat, by: str) -> None:
         stream = configured(log_format=log_format)
         try:
             fail()
@@ -274,7 +276,7 @@ class TestSecrets:
         assert "hunter2" not in stream.getvalue()
 
     @pytest.mark.parametrize("log_format", ["json", "console"])
-    def test_what_people_write_is_not_quoted_by_exceptions(self, log_format: LogFormat) -> None:
+    def test_tracebacks_quote_no_user_content(self, log_format: LogFormat) -> None:
         """A validator's message shows the value, a parser's the text; the kinds, the causes and the places remain."""
         stream = configured(log_format=log_format)
         try:
@@ -290,7 +292,7 @@ class TestSecrets:
         assert "During handling of the above exception" in written
         assert "test_log.py" in written
 
-    def test_what_speaks_of_code_is_quoted(self) -> None:
+    def test_tracebacks_keep_messages_about_code(self) -> None:
         """They are needed to diagnose a failure."""
         stream = configured()
         for fault in (AttributeError("'X' has no 'y'"), FileNotFoundError(2, "No such file"), StorageError("full")):
@@ -301,7 +303,7 @@ class TestSecrets:
             "core.errors.StorageError: full",
         ]
 
-    def test_what_nobody_caught(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_uncaught_exceptions_are_logged_without_user_content(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of the main thread and of others."""
         stream = configured()
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -318,7 +320,7 @@ class TestSecrets:
         assert stream.getvalue().count("in misread") == 4
         assert "meet me" not in stream.getvalue()
 
-    async def test_task_that_nobody_waited_for(self) -> None:
+    async def test_unretrieved_task_exceptions_are_logged_without_user_content(self) -> None:
         """Asyncio appends the task's repr to its message, which is cut."""
         stream = configured()
 
@@ -334,7 +336,7 @@ class TestSecrets:
         assert "in fails" in event["exception"]
         assert "meet me" not in stream.getvalue()
 
-    def test_objects_are_cleaned_as_they_would_be_written(self) -> None:
+    def test_redactor_masks_the_repr_of_objects(self) -> None:
         class Client:
             def __repr__(self) -> str:
                 return f"Client({BOT_TOKEN})"
@@ -344,7 +346,7 @@ class TestSecrets:
         assert BOT_TOKEN not in stream.getvalue()
         assert events(stream)[0]["client"] == f"Client({MASK})"
 
-    def test_known_secrets_are_masked_whatever_they_look_like(self) -> None:
+    def test_redactor_masks_known_secrets_of_any_form(self) -> None:
         stream = configured(secrets=("correct horse", 'quo"te\\d', "ab"))
         structlog.get_logger().info("correct horse in the event", quoted='x quo"te\\d y', short="about")
         (event,) = events(stream)
@@ -352,17 +354,17 @@ class TestSecrets:
         assert event["quoted"] == f"x {MASK} y"
         assert event["short"] == "about"
 
-    def test_the_longest_known_secret_is_masked_first(self) -> None:
+    def test_redactor_masks_the_longest_known_secret_first(self) -> None:
         assert Redactor(("redis", "secret-1", "secret-1-long")).text("secret-1-long") == MASK
 
-    def test_a_structure_that_holds_itself_ends(self) -> None:
+    def test_redactor_ends_on_recursive_structures(self) -> None:
         endless: dict[str, object] = {"raw": BOT_TOKEN}
         endless["again"] = endless
         stream = configured()
         structlog.get_logger().info("a.thing", endless=endless)
         assert BOT_TOKEN not in stream.getvalue()
 
-    def test_a_record_that_cannot_be_written_is_not_shown_raw(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_logging_failures_do_not_print_the_record(self, capsys: pytest.CaptureFixture[str]) -> None:
         stream = configured()
         (ours,) = [handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]
         ours.handle(logging.LogRecord("some.library", logging.ERROR, "x.py", 1, "%s %s", (BOT_TOKEN,), None))

@@ -16,7 +16,7 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-def test_a_room_declares_its_own_figures() -> None:
+def test_metrics_create_counters_gauges_and_histograms() -> None:
     metrics = Metrics()
     metrics.counter("verdicts", "Verdicts", ("category",)).labels("ok").inc(2)
     metrics.gauge("inbox_size", "Updates that wait").set(7)
@@ -29,7 +29,7 @@ def test_a_room_declares_its_own_figures() -> None:
     assert not any(name.endswith("_created") for name, _ in shown)
 
 
-def test_a_reading_is_looked_up_when_it_is_asked_for() -> None:
+def test_reading_is_computed_on_each_scrape() -> None:
     metrics = Metrics()
     waiting, by_room = [1.0], {"a": 1.0}
     metrics.reading("waiting", "What waits", lambda: waiting[0])
@@ -42,7 +42,7 @@ def test_a_reading_is_looked_up_when_it_is_asked_for() -> None:
     assert (shown["understudy_rooms", ("a",)], shown["understudy_rooms", ("b",)]) == (1, 3)
 
 
-def test_a_name_is_given_once() -> None:
+def test_duplicate_metric_names_are_rejected() -> None:
     """Also where one is a reading and the other is not."""
     metrics = Metrics()
     metrics.reading("waiting", "What waits", lambda: 1)
@@ -50,14 +50,14 @@ def test_a_name_is_given_once() -> None:
         metrics.gauge("waiting", "The same")
 
 
-def test_two_houses_count_for_themselves() -> None:
+def test_registries_are_independent() -> None:
     one, two = Metrics([("a", "m")]), Metrics([("a", "m")])
     one.tokens("a", "m", 3, 4)
     assert samples(one)["understudy_tokens_total", ("in", "m", "a")] == 3
     assert ("understudy_tokens_total", ("in", "m", "a")) not in samples(two)
 
 
-def test_tokens_and_cost_by_what_is_configured() -> None:
+def test_tokens_and_cost_label_configured_models_only() -> None:
     """However many models chats pick, they share a line."""
     metrics = Metrics([("a", "m"), ("b", "n")])
     for model in ("m", "a-new-one", "another-one", "n"):
@@ -76,7 +76,7 @@ def test_tokens_and_cost_by_what_is_configured() -> None:
     assert shown["understudy_cost_usd_total", ("other", "other")] == 1
 
 
-def test_both_formats_of_prometheus() -> None:
+def test_exposition_supports_both_prometheus_formats() -> None:
     """Negotiated by the Accept header."""
     metrics = Metrics()
     assert metrics.exposition()[1].startswith("text/plain")

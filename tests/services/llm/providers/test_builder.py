@@ -95,7 +95,7 @@ async def test_unusable_provider_is_not_built(builder: ModelBuilder) -> None:
 
 @pytest.mark.parametrize("kind", OPENAI_WIRE)
 @pytest.mark.parametrize("family", [None, "gpt-5-mini"])
-async def test_finish_reason_is_required_whatever_the_family(
+async def test_finish_reason_is_required_for_every_family(
     builder: ModelBuilder, kind: ProviderKind, family: str | None
 ) -> None:
     """A cut stream must not pass for a whole answer, under any merged profile."""
@@ -105,7 +105,7 @@ async def test_finish_reason_is_required_whatever_the_family(
     assert model.profile.get("openai_chat_streaming_requires_finish_reason") is True
 
 
-async def test_family_lends_its_whole_profile(builder: ModelBuilder) -> None:
+async def test_model_has_the_profile_of_its_family(builder: ModelBuilder) -> None:
     """A deployment is described by its family, down to the context window; the wire still has its own name."""
     azure = provider(
         ProviderKind.AZURE_OPENAI,
@@ -130,7 +130,9 @@ NATIVE_FAMILIES: list[tuple[ProviderKind, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "family"), NATIVE_FAMILIES)
-async def test_family_lends_its_profile_on_every_sdk(builder: ModelBuilder, kind: ProviderKind, family: str) -> None:
+async def test_model_has_the_profile_of_its_family_with_every_sdk(
+    builder: ModelBuilder, kind: ProviderKind, family: str
+) -> None:
     """The same for kinds with their own SDK: a fine-tuned model has the profile of its base."""
     mine = provider(kind, models=("tuned", family, "unknown"), families={"tuned": family})
     tuned = builder.model(mine, "tuned")
@@ -139,7 +141,7 @@ async def test_family_lends_its_profile_on_every_sdk(builder: ModelBuilder, kind
     assert tuned.profile != builder.model(mine, "unknown").profile
 
 
-async def test_timeouts_never_cut_in_before_the_providers_own(builder: ModelBuilder) -> None:
+async def test_client_timeouts_exceed_those_of_the_provider(builder: ModelBuilder) -> None:
     """Connecting is short; reading is longer than any deadline that the fallback keeps."""
     client = builder.http_client(
         provider(ProviderKind.OPENAI, timeout_s=90, first_token_timeout_s=3, stall_timeout_s=120)
@@ -276,7 +278,7 @@ def test_accepts_images_judges_by_the_family(kind: ProviderKind, model: str, *, 
     assert accepts_images(provider(kind, deployments={}), model) is sees
 
 
-def test_family_decides_whether_a_deployment_sees() -> None:
+def test_accepts_images_uses_the_family_of_a_deployment() -> None:
     """A deployment accepts images if its family does."""
     assert accepts_images(provider(AZURE, families={"chat-prod": "gpt-4o"}), "gpt-4o")
     assert accepts_images(provider(AZURE, deployments={"x": "y"}, families={"x": "gpt-5-mini"}), "x")

@@ -18,7 +18,7 @@ def clock() -> ManualClock:
     return ManualClock()
 
 
-async def test_it_says_what_it_is_and_how_to_get_a_model(clock: ManualClock) -> None:
+async def test_demo_answer_explains_how_to_configure_a_model(clock: ManualClock) -> None:
     """A newcomer reads that nothing thinks here, and three ways to change that."""
     response = await ask(DemoModel("demo", clock), "What is the capital of France?")
     text = response.text or ""
@@ -75,14 +75,14 @@ ECHOES: list[tuple[list[ModelMessage], str | None]] = [
 
 
 @pytest.mark.parametrize(("messages", "echo"), ECHOES)
-def test_echo(messages: list[ModelMessage], echo: str | None) -> None:
+def test_demo_answer_echoes_the_last_question(messages: list[ModelMessage], echo: str | None) -> None:
     """The question is repeated, in bounds."""
     text = build_demo_answer(messages)
     assert ("You wrote" in text) is (echo is not None)
     assert echo is None or echo in text
 
 
-async def test_an_agent_with_tools_and_history_is_content_with_it(clock: ManualClock) -> None:
+async def test_demo_model_works_with_tools_and_history(clock: ManualClock) -> None:
     """It ends a turn itself, regardless of the available tools."""
     agent = Agent(DemoModel("demo", clock), instructions="Be brief.")
 

@@ -69,7 +69,7 @@ async def clients(server: LLMServer) -> AsyncIterator[tuple[AsyncOpenAI, LeanOpe
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-async def test_requests_are_the_same(
+async def test_lean_client_sends_the_same_request_as_the_sdk(
     server: LLMServer, clients: tuple[AsyncOpenAI, LeanOpenAI], *, streamed: bool
 ) -> None:
     """All message types, a tool, settings and extra fields of the body arrive the same, in the same order."""
@@ -106,7 +106,7 @@ async def calls_of(module: str, work: Awaitable[object]) -> int:
     return count
 
 
-async def test_messages_are_not_looked_through(clients: tuple[AsyncOpenAI, LeanOpenAI]) -> None:
+async def test_lean_client_does_not_transform_messages(clients: tuple[AsyncOpenAI, LeanOpenAI]) -> None:
     """However many there are, the SDK has no more to do; its own way takes some calls for each."""
 
     async def effort(client: AsyncOpenAI, messages: int) -> int:
@@ -173,13 +173,15 @@ def read(client: AsyncOpenAI, data: Mapping[str, Any], cast_to: type[Any] = Chat
 
 
 @pytest.mark.parametrize("chunk", [*SOUND.values(), *ODD.values()], ids=[*SOUND, *ODD])
-async def test_chunks_are_read_alike(clients: tuple[AsyncOpenAI, LeanOpenAI], chunk: dict[str, Any]) -> None:
+async def test_lean_client_parses_chunks_like_the_sdk(
+    clients: tuple[AsyncOpenAI, LeanOpenAI], chunk: dict[str, Any]
+) -> None:
     """Data that fits the types, and data that does not."""
     usual, lean = (read(client, chunk) for client in clients)
     assert pieces(lean) == pieces(usual)
 
 
-async def test_a_whole_answer_is_read_by_the_sdk(clients: tuple[AsyncOpenAI, LeanOpenAI]) -> None:
+async def test_lean_client_leaves_whole_answers_to_the_sdk(clients: tuple[AsyncOpenAI, LeanOpenAI]) -> None:
     """Only pieces of a stream come by the hundred."""
     body = {**CHUNK, "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "odd", "message": None}]}
     usual, lean = (read(client, body, ChatCompletion) for client in clients)
@@ -187,7 +189,7 @@ async def test_a_whole_answer_is_read_by_the_sdk(clients: tuple[AsyncOpenAI, Lea
 
 
 @pytest.mark.parametrize("chunk", SOUND.values(), ids=SOUND)
-async def test_chunks_are_not_built_field_by_field(
+async def test_lean_client_validates_chunks_with_pydantic(
     clients: tuple[AsyncOpenAI, LeanOpenAI], chunk: dict[str, Any]
 ) -> None:
     """The SDK's way takes Python code for each field of each object."""
@@ -200,9 +202,7 @@ async def test_chunks_are_not_built_field_by_field(
     assert await calls_of("openai._models", reading(usual)) > 0
 
 
-async def test_a_stream_comes_through_the_lean_reading(
-    server: LLMServer, clients: tuple[AsyncOpenAI, LeanOpenAI]
-) -> None:
+async def test_lean_client_streams_an_answer(server: LLMServer, clients: tuple[AsyncOpenAI, LeanOpenAI]) -> None:
     """The SDK reads the pieces of a stream by the method that is replaced."""
     _, lean = clients
     model = OpenAIChatModel("m", provider=OpenAIProvider(openai_client=lean))

@@ -58,14 +58,14 @@ def saying(answer: bytes) -> Serve:
 
 
 @pytest.mark.parametrize(("answer", "kind"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
-async def test_what_breaks_has_the_name_that_it_has_in_httpx(answer: bytes, kind: type[Exception]) -> None:
+async def test_transport_raises_the_errors_of_httpx2(answer: bytes, kind: type[Exception]) -> None:
     """It decides whether the same provider is asked once more."""
     async with serving(saying(answer)) as url, client() as asking:
         with pytest.raises(kind):
             await asking.get(url)
 
 
-async def test_refused_is_no_timeout() -> None:
+async def test_refused_connection_is_not_a_timeout() -> None:
     """A port without a listener; the reason is among the causes."""
     async with client() as asking:
         with refusing_url() as url, pytest.raises(httpx2.ConnectError) as caught:
@@ -74,14 +74,14 @@ async def test_refused_is_no_timeout() -> None:
         assert isinstance(caught.value.__cause__.__cause__, ConnectionRefusedError)
 
 
-async def test_connecting_has_a_time_of_its_own() -> None:
+async def test_connect_timeout_is_separate() -> None:
     """A host that is gone is found out before the time for an answer is over."""
     async with client() as asking, black_hole_url() as url:
         with pytest.raises(httpx2.ConnectTimeout):
             await asking.get(url, timeout=httpx2.Timeout(60, connect=0.1))
 
 
-async def test_silence_is_a_read_timeout() -> None:
+async def test_silent_server_is_a_read_timeout() -> None:
     """Connected, and then nothing."""
     silent = asyncio.Event()
 
@@ -94,7 +94,7 @@ async def test_silence_is_a_read_timeout() -> None:
         silent.set()
 
 
-async def test_what_arrived_before_a_break_is_handed_out() -> None:
+async def test_data_before_a_lost_connection_is_delivered() -> None:
     """An error that a provider writes before it hangs up tells more than that it hung up."""
     async with (
         serving(saying(HEAD + b"5\r\nHello\r\n")) as url,
@@ -107,7 +107,7 @@ async def test_what_arrived_before_a_break_is_handed_out() -> None:
             await anext(pieces)
 
 
-async def test_many_at_once_wait_for_no_connection() -> None:
+async def test_concurrent_requests_do_not_wait_for_connections() -> None:
     """Waiting for a connection would count against the provider's deadline."""
     many = 1200
     arrived = 0
@@ -126,7 +126,7 @@ async def test_many_at_once_wait_for_no_connection() -> None:
     assert {response.status_code for response in responses} == {204}
 
 
-async def test_compressed_once() -> None:
+async def test_compressed_body_is_decompressed_once() -> None:
     """The client decompresses the raw body."""
     body = gzip.compress(b"Hello")
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -134,7 +134,7 @@ async def test_compressed_once() -> None:
         assert (await asking.get(url)).text == "Hello"
 
 
-async def test_address_with_a_password() -> None:
+async def test_credentials_in_the_url_become_a_header() -> None:
     """A server behind basic auth: the client makes the header, and its SDK has another one for the key."""
     heads: list[bytes] = []
 
@@ -148,7 +148,7 @@ async def test_address_with_a_password() -> None:
     assert b"authorization: Basic YW5uOnNlY3JldA==\r\n" in heads[0]
 
 
-async def test_question_without_a_body_has_none() -> None:
+async def test_request_without_a_body_sends_no_body_headers() -> None:
     """Some servers evaluate the headers of an absent body."""
     heads: list[bytes] = []
 
@@ -186,7 +186,7 @@ async def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "127.0.0.0/8", "a.example, 127.0.0.1", "*"])
-async def test_what_no_proxy_names_is_reached_directly(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+async def test_no_proxy_hosts_are_reached_directly(monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
     """In the forms that operators know from httpx2 and curl."""
     async with naming_requests() as (proxy, by_proxy), naming_requests() as (url, asked):
         monkeypatch.setenv("http_proxy", proxy)
@@ -196,7 +196,7 @@ async def test_what_no_proxy_names_is_reached_directly(monkeypatch: pytest.Monke
     assert (by_proxy, asked) == ([], [b"GET / HTTP/1.1"])
 
 
-async def test_long_headers_and_words_of_any_alphabet() -> None:
+async def test_long_and_non_ascii_headers_are_accepted() -> None:
     """Gateways copy headers from behind them, and some say in their own language why they refuse."""
     head = b"HTTP/1.1 403 Acc\xe8s refus\xe9\r\nX-Long: " + b"x" * 30_000 + b"\r\nContent-Length: 0\r\n\r\n"
     async with serving(saying(head)) as url, client() as asking:
@@ -222,7 +222,7 @@ async def test_garbage_in_the_middle_of_a_body() -> None:
             await anext(pieces)
 
 
-async def test_proxy_that_speaks_no_http(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_non_http_proxy_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not gone past."""
     monkeypatch.setenv("all_proxy", "socks5://127.0.0.1:1080")
     async with client(trust_env=True) as asking:
@@ -230,7 +230,7 @@ async def test_proxy_that_speaks_no_http(monkeypatch: pytest.MonkeyPatch) -> Non
             await asking.get("http://llm.example/")
 
 
-async def test_left_in_the_middle_is_closed() -> None:
+async def test_unread_response_closes_its_connection() -> None:
     """Closing an unread answer closes its connection, so that the provider stops generating."""
     gone = asyncio.Event()
 
