@@ -117,9 +117,12 @@ class TestForm:
             ("console", io.StringIO, False),
         ],
     )
-    def test_log_format_selects_the_output(
-        self, log_format: LogFormat, stream: type[io.StringIO], is_json: bool
-    ) -> None:  # noqa: FBT001 - a column
+    def test_log_format_selects_output(
+        self,
+        log_format: LogFormat,
+        stream: type[io.StringIO],
+        is_json: bool,  # noqa: FBT001 - a column
+    ) -> None:
         target = stream()
         configure_logging("info", log_format, stream=target)
         structlog.get_logger().info("a.thing", number=1)
