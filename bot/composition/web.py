@@ -7,13 +7,13 @@ from functools import partial
 from bot.composition.services import Services
 from bot.web.endpoints import Endpoints
 from bot.web.readiness import Check, Readiness, check_database, check_providers, check_redis
-from bot.web.server import Route, WebServer
+from bot.web.server import HttpRoute, WebServer
 from core.observability.log import Redactor
 
 
 @asynccontextmanager
 async def serve_web(
-    services: Services, checks: Mapping[str, Check], routes: Sequence[Route] = ()
+    services: Services, checks: Mapping[str, Check], routes: Sequence[HttpRoute] = ()
 ) -> AsyncGenerator[None]:
     """Serves HTTP while the context lasts.
 

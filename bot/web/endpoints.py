@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.hdrs import ACCEPT, CACHE_CONTROL
 
 from bot.web.readiness import Readiness
-from bot.web.server import Route
+from bot.web.server import HttpRoute
 from core.errors import StorageError
 from core.observability.log import Redactor
 from core.observability.metrics import Metrics
@@ -41,13 +41,13 @@ class Endpoints:
         self._lag = metrics.gauge("event_loop_lag_seconds", "How long what is ready had to wait just now")
 
     @property
-    def routes(self) -> tuple[Route, ...]:
+    def routes(self) -> tuple[HttpRoute, ...]:
         """The routes and their handlers."""
         return (
-            Route("GET", "/healthz", self.health, guarded=False),
-            Route("GET", "/readyz", self.ready, guarded=False),
-            Route("GET", "/metrics", self.metrics),
-            Route("GET", "/llm/status", self.status),
+            HttpRoute("GET", "/healthz", self.health, guarded=False),
+            HttpRoute("GET", "/readyz", self.ready, guarded=False),
+            HttpRoute("GET", "/metrics", self.metrics),
+            HttpRoute("GET", "/llm/status", self.status),
         )
 
     async def health(self, _request: web.Request) -> web.Response:

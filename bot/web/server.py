@@ -29,7 +29,7 @@ WRONG_TOKEN = "Send the value of WEB_TOKEN as `Authorization: Bearer ...`.\n"  #
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class HttpRoute:
     """A path and its handler.
 
     Args:
@@ -55,7 +55,7 @@ class WebServer:
         routes: all routes.
     """
 
-    def __init__(self, *, host: str, port: int, token: SecretStr | None, routes: Sequence[Route]) -> None:
+    def __init__(self, *, host: str, port: int, token: SecretStr | None, routes: Sequence[HttpRoute]) -> None:
         self._host = host
         self.port = port
         self._token = token.get_secret_value().encode() if token is not None else None

@@ -3,6 +3,7 @@
 The filters are asynchronous: aiogram runs plain functions in a thread, which costs 30 us each.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,6 +19,8 @@ from bot.telegram.api.messages import is_group
 
 log = structlog.get_logger()
 
+UpdateSink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
+"""Stores a batch of raw updates. Raises StorageError if it cannot; the batch then comes again."""
 UPDATE_TYPES = ("message", "edited_message", "callback_query", "my_chat_member", "stopped_message_generation")
 ESSENTIAL_FIELDS = (
     "message_id", "date", "chat", "from", "sender_chat", "message_thread_id", "is_topic_message",

@@ -5,7 +5,7 @@ batch for good. Here each update is parsed on its own, and one that cannot be pa
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from aiogram.exceptions import (
 from aiogram.methods import TelegramMethod
 
 from bot.telegram.api.errors import describe_api_error
-from bot.telegram.api.updates import UPDATE_TYPES
+from bot.telegram.api.updates import UPDATE_TYPES, UpdateSink
 from core.background import cancel_and_wait, wait_first
 from core.backoff import Backoff
 from core.clock import Clock
@@ -29,9 +29,6 @@ from core.errors import StartupError, StorageError
 from services.inbox.replicas import Replicas
 
 log = structlog.get_logger()
-
-Sink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
-"""Stores a batch of raw updates. Raises StorageError if it cannot; the batch then comes again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class GetRawUpdates(TelegramMethod[list[dict[str, Any]]]):
 class Poller:
     """Fetches updates and passes each batch to `sink`."""
 
-    def __init__(self, bot: Bot, clock: Clock, sink: Sink, timing: PollingTiming | None = None) -> None:
+    def __init__(self, bot: Bot, clock: Clock, sink: UpdateSink, timing: PollingTiming | None = None) -> None:
         self._bot = bot
         self._clock = clock
         self._sink = sink

@@ -20,9 +20,8 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from bot.telegram.api.errors import describe_api_error
-from bot.telegram.api.updates import UPDATE_TYPES
-from bot.telegram.ingress.polling import Sink
-from bot.web.server import Route
+from bot.telegram.api.updates import UPDATE_TYPES, UpdateSink
+from bot.web.server import HttpRoute
 from core.backoff import Backoff
 from core.clock import Clock
 from core.errors import StartupError, StorageError
@@ -63,14 +62,14 @@ class Webhook:
         self._url = url
         self._secret = secret
         self._timing = timing or WebhookTiming()
-        self._sink: Sink | None = None
+        self._sink: UpdateSink | None = None
 
     @property
-    def route(self) -> Route:
+    def route(self) -> HttpRoute:
         """The route of the deliveries. It checks Telegram's secret in place of WEB_TOKEN."""
-        return Route("POST", urlsplit(self._url).path or "/", self._deliver, guarded=False)
+        return HttpRoute("POST", urlsplit(self._url).path or "/", self._deliver, guarded=False)
 
-    async def receive(self, bot: Bot, clock: Clock, sink: Sink) -> None:
+    async def receive(self, bot: Bot, clock: Clock, sink: UpdateSink) -> None:
         """Passes deliveries to `sink` until cancelled; from then on Telegram retries them, here or at another replica.
 
         Raises:

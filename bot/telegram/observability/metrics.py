@@ -1,14 +1,11 @@
 """Metrics of Telegram: updates, Bot API calls, refusals, retries and lost messages."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from bot.telegram.api.errors import ApiFailure
-from bot.telegram.api.updates import UPDATE_TYPES
+from bot.telegram.api.updates import UPDATE_TYPES, UpdateSink
 from core.observability.metrics import OTHER, QUICK_SECONDS, Metrics
-
-Sink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
-"""Stores a batch of raw updates."""
 
 
 class QueueSize(Protocol):
@@ -52,7 +49,7 @@ class TelegramMetrics:
         expose("jobs_running", "Messages and presses that are at work", lambda: float(queue.running))
         expose("jobs_waiting", "Those that were taken in here and wait for their turn", lambda: float(queue.waiting))
 
-    def count_updates(self, sink: Sink) -> Sink:
+    def count_updates(self, sink: UpdateSink) -> UpdateSink:
         """Wraps a sink so that each update it stored is counted."""
 
         async def store(batch: Sequence[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ import structlog
 from aiohttp import web
 from pydantic import SecretStr
 
-from bot.web.server import BODY_LIMIT, Route, WebServer
+from bot.web.server import BODY_LIMIT, HttpRoute, WebServer
 from core.errors import StartupError
 from tests.support.web_client import WebClient
 
@@ -30,11 +30,11 @@ async def _broken(_request: web.Request) -> web.Response:
 
 
 ROUTES = (
-    Route("GET", "/open", _hello, guarded=False),
-    Route("GET", "/guarded", _hello),
-    Route("POST", "/hook", _size, guarded=False),
-    Route("POST", "/command", _size),
-    Route("GET", "/broken", _broken, guarded=False),
+    HttpRoute("GET", "/open", _hello, guarded=False),
+    HttpRoute("GET", "/guarded", _hello),
+    HttpRoute("POST", "/hook", _size, guarded=False),
+    HttpRoute("POST", "/command", _size),
+    HttpRoute("GET", "/broken", _broken, guarded=False),
 )
 
 
