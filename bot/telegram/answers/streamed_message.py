@@ -10,7 +10,8 @@ from typing import Literal, Protocol
 import structlog
 from aiogram.types import InlineKeyboardMarkup, MessageEntity
 
-from bot.telegram.delivery.delivery import Delivery, SendResult, Sent
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import SendResult, Sent
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
 from bot.telegram.markdown.render import Rendered, utf16_length
 from core.clock import Clock

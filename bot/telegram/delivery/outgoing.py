@@ -1,6 +1,7 @@
-"""An outgoing message: its Bot API call, and the parts that can be omitted when Telegram rejects them."""
+"""An outgoing message: its Bot API call, the parts that can be omitted when Telegram rejects them, its result."""
 
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from aiogram.methods import EditMessageText, SendMessage
 from aiogram.types import InlineKeyboardMarkup, LinkPreviewOptions, ReplyParameters
@@ -9,6 +10,40 @@ from bot.telegram.api.errors import ApiFailure
 from bot.telegram.markdown.render import Rendered
 
 NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
+
+
+class SendResult(StrEnum):
+    """Result of showing a text."""
+
+    SHOWN = "shown"
+    SKIPPED = "skipped"
+    """Dropped: a progress update while the chat is rate limited. A later one shows the same."""
+    UNKNOWN = "unknown"
+    """A progress update whose result is unknown."""
+    GONE = "gone"
+    """A progress update to a message that no longer exists."""
+    LOST = "lost"
+    """Given up after all retries; an error event has the reason."""
+    UNREACHABLE = "unreachable"
+    """The bot cannot write in this chat: blocked, removed, or the chat is gone."""
+    UNSUPPORTED = "unsupported"
+    """The Bot API server does not support the method, or not in this chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A sent message. The chat differs from the requested one if a group was migrated."""
+
+    chat_id: int
+    message_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendOutcome:
+    """Result of a send or an edit, and the message if it exists."""
+
+    result: SendResult
+    sent: Sent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +59,7 @@ class OutgoingMessage:
     moved: bool = False
 
     def as_send(self) -> SendMessage:
-        """Build the call for a new message. A default parse mode must never be sent beside entities."""
+        """Builds the call for a new message. A default parse mode must never be sent beside entities."""
         reply = None
         if self.reply_to is not None:
             reply = ReplyParameters(message_id=self.reply_to, allow_sending_without_reply=True)
@@ -40,7 +75,7 @@ class OutgoingMessage:
         )
 
     def as_edit(self) -> EditMessageText:
-        """Build the call that edits `message_id`."""
+        """Builds the call that edits `message_id`."""
         return EditMessageText(
             chat_id=self.chat_id,
             message_id=self.message_id,
@@ -52,7 +87,7 @@ class OutgoingMessage:
         )
 
     def without(self, fault: ApiFailure, *, final: bool) -> "OutgoingMessage | None":
-        """Return the message without the rejected part, or None if that part cannot be omitted."""
+        """Returns the message without the rejected part, or None if that part cannot be omitted."""
         match fault:
             case ApiFailure.ENTITIES if self.rendered.entities:
                 return replace(self, rendered=Rendered(self.rendered.text))
@@ -65,12 +100,12 @@ class OutgoingMessage:
             case ApiFailure.MESSAGE_GONE | ApiFailure.NO_METHOD if self.message_id is not None and final:
                 return replace(self, message_id=None)
             case ApiFailure.REFUSED if final:
-                return self._plainer()
+                return self._without_next_part()
             case _:
                 return None
 
-    def _plainer(self) -> "OutgoingMessage | None":
-        """Omit one part that an unspecific rejection may be about: a message that must arrive is worth a guess."""
+    def _without_next_part(self) -> "OutgoingMessage | None":
+        """Omits one part that an unspecific rejection may be about: a message that must arrive is worth a guess."""
         if self.rendered.entities:
             return replace(self, rendered=Rendered(self.rendered.text))
         if self.markup is not None:

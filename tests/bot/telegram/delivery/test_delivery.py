@@ -8,7 +8,9 @@ import pytest
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
 from structlog.testing import capture_logs
 
-from bot.telegram.delivery.delivery import CHATS_KEPT, Delivery, DeliveryTiming, SendResult, Sent
+from bot.telegram.delivery.calls import DeliveryTiming
+from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.delivery.outgoing import SendResult, Sent
 from bot.telegram.markdown.render import Rendered, render
 from core.db.database import Database
 from services.inbox.sent_messages import SentMessages
@@ -175,17 +177,24 @@ async def test_a_429_without_a_time_waits_a_second(
     assert await done(traffic, delivery.send(PERSON, render("x"))) is not None
 
 
-async def test_holds_that_are_over_are_forgotten(delivery: Delivery, server: TelegramServer, traffic: Traffic) -> None:
-    """A bot in many chats does not grow by each one that was ever held."""
-    delivery._held = dict.fromkeys(range(1000, 1000 + CHATS_KEPT), -1.0)
+async def test_holds_that_are_over_are_forgotten(
+    delivery: Delivery, server: TelegramServer, traffic: Traffic, clock: ManualClock
+) -> None:
+    """Memory does not grow with every chat that was ever held."""
+    held_until = delivery._calls._held_until
+    for chat_id in range(1000, 2024):
+        held_until[chat_id] = clock.monotonic() + 1
+    assert len(held_until) == 1024
+    await traffic.pass_time(1)
     server.flood(PERSON, 5)
 
     await delivery.typing(PERSON)
 
-    assert list(delivery._held) == [PERSON]
+    assert list(held_until) == [PERSON]
+    assert len(held_until) == 1
     await traffic.pass_time(6)
     assert delivery.held_s(PERSON) == 0
-    assert delivery._held == {}
+    assert list(held_until) == []
 
 
 # Hiccups.

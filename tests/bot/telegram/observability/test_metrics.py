@@ -29,7 +29,7 @@ class CountedBot:
         self.calls = ApiCallMiddleware(clock)
         self.calls.watch(self.telegram_metrics)
         traffic.bot.session.middleware(self.calls)
-        self.delivery = Delivery(traffic.bot, clock, meter=self.telegram_metrics)
+        self.delivery = Delivery(traffic.bot, clock, metrics=self.telegram_metrics)
 
     def value(self, name: str) -> float:
         text = self.metrics.exposition()[0].decode()

@@ -1,0 +1,146 @@
+"""Bot API calls under flood control: one budget per chat, retries with backoff.
+
+Telegram counts everything that is sent, edited, deleted or typed in a chat against one budget, so a 429 holds the whole
+chat: meanwhile progress updates are dropped and final calls wait. A send with an unknown result is repeated once at
+most, since blind retries triple messages; an edit may be repeated freely.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+from aiogram import Bot
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetryAfter
+from aiogram.methods import TelegramMethod
+from cachetools import FIFOCache, TLRUCache
+
+from bot.telegram.api.errors import ApiFailure, classify_api_error
+from bot.telegram.observability.metrics import TelegramMetrics
+from core.backoff import Backoff
+from core.clock import Clock
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+API_ERRORS = (TelegramAPIError, ClientDecodeError)
+HELD_CHATS = 16_384
+"""Holds kept in memory. The least recently used is evicted first, which costs its chat one more 429."""
+MIGRATED_CHATS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryTiming:
+    """Retries and limits of the delivery.
+
+    Args:
+        tries: calls of a final message, the first included.
+        backoff: pauses between them, plus up to `jitter_s`.
+        call_timeout_s: of one call.
+        hold_s: how long a chat is held after a 429 without `retry_after`.
+        typing_per_s: typing indicators per second over all chats. Telegram limits a bot's calls of all kinds; more of
+            them would cause 429s for messages.
+    """
+
+    tries: int = 6
+    backoff: Backoff = Backoff(1.0, 20.0)
+    jitter_s: float = 1.0
+    call_timeout_s: int = 15
+    hold_s: float = 1.0
+    typing_per_s: int = 30
+
+    def pause_s(self, failures: int) -> float:
+        """Returns the pause after this many failures."""
+        jitter = random.uniform(0, self.jitter_s)  # noqa: S311 - jitter, not a secret
+        return min(self.backoff.pause_s(failures) + jitter, self.backoff.longest_s)
+
+
+class ChatHeld(Exception):
+    """Flood control holds the chat, and the call is not final."""
+
+
+class ChatCalls:
+    """Makes the Bot API calls of all chats, and knows which chats are held and which groups were migrated."""
+
+    def __init__(self, bot: Bot, clock: Clock, timing: DeliveryTiming, metrics: TelegramMetrics | None) -> None:
+        self._bot = bot
+        self._clock = clock
+        self._timing = timing
+        self._metrics = metrics
+        self._held_until: TLRUCache[int, float] = TLRUCache(
+            HELD_CHATS, ttu=lambda _chat, until, _now: until, timer=clock.monotonic
+        )
+        self._migrated: FIFOCache[int, int] = FIFOCache(MIGRATED_CHATS)
+
+    def held_s(self, chat_id: int) -> float:
+        """Returns the seconds for which flood control still holds a chat, 0 if it does not."""
+        now = self._clock.monotonic()
+        return max(self._held_until.get(self.current_id(chat_id), now) - now, 0.0)
+
+    def current_id(self, chat_id: int) -> int:
+        """Returns the id of a group after its migration; of any other chat, the same id."""
+        return self._migrated.get(chat_id, chat_id)
+
+    def migrate(self, chat_id: int, new_id: int) -> None:
+        """Sends what is addressed to a group to its new id from now on."""
+        self._migrated[chat_id] = new_id
+        log.info("delivery.chat_migrated", chat_id=chat_id, new_chat_id=new_id)
+
+    async def call(self, method: TelegramMethod[T], chat_id: int, *, final: bool, repeatable: bool) -> T:
+        """Makes a call in a chat.
+
+        Args:
+            final: whether it must succeed: it waits while the chat is held, floods restart it without counting as
+                tries, and transient failures are retried with pauses. Otherwise it is tried once.
+            repeatable: whether carrying it out twice does no harm, so that it is retried after unknown results too.
+
+        Raises:
+            ChatHeld: the chat is held and the call is not final.
+            TelegramAPIError: the call failed for good.
+            ClientDecodeError: its last answer could not be decoded.
+        """
+        if not final and self.held_s(chat_id) > 0:
+            raise ChatHeld
+        tries, failures, unknown = self._timing.tries if final else 1, 0, 0
+        while True:
+            while (left := self.held_s(chat_id)) > 0:
+                await self._clock.sleep(left)
+            try:
+                return await self._bot(method, request_timeout=self._timing.call_timeout_s)
+            except API_ERRORS as error:
+                failure = classify_api_error(error)
+                if failure is ApiFailure.FLOOD:
+                    self._hold(chat_id, error)
+                    if not final:
+                        raise ChatHeld from None
+                    self._count_retry(failure)
+                    failures = unknown = 0
+                    continue
+                failures += 1
+                unknown += failure is ApiFailure.UNKNOWN
+                if failures == tries or not _is_retryable(failure, unknown, repeatable=repeatable):
+                    raise
+                self._count_retry(failure)
+            await self._clock.sleep(self._timing.pause_s(failures))
+
+    async def call_once(self, method: TelegramMethod[T]) -> T:
+        """Makes a call that belongs to no chat, without retries."""
+        return await self._bot(method, request_timeout=self._timing.call_timeout_s)
+
+    def _count_retry(self, failure: ApiFailure) -> None:
+        if self._metrics is not None:
+            self._metrics.retried(failure)
+
+    def _hold(self, chat_id: int, error: Exception) -> None:
+        seconds = error.retry_after if isinstance(error, TelegramRetryAfter) else self._timing.hold_s
+        until = self._clock.monotonic() + seconds
+        self._held_until[chat_id] = max(self._held_until.get(chat_id, until), until)
+        log.warning("delivery.chat_held", chat_id=chat_id, retry_after_s=seconds)
+
+
+def _is_retryable(failure: ApiFailure, unknown: int, *, repeatable: bool) -> bool:
+    """Returns whether a call may be made again; `unknown` counts its results that are unknown."""
+    if failure is ApiFailure.UNKNOWN:
+        return repeatable or unknown == 1
+    return failure is ApiFailure.PASSING
