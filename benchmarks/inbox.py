@@ -21,8 +21,7 @@ from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import build_moderation
 from bot.composition.services import open_services
 from bot.composition.telegram import build_worker
-from bot.telegram.answers.active_replies import ActiveReplies
-from bot.telegram.answers.cancellation import ReplyCancellation
+from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
 from bot.telegram.api.client import create_bot
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.payloads import UpdateArrived, create_job

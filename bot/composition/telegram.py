@@ -13,8 +13,7 @@ from bot.composition.services import Services
 from bot.composition.web import serve_web
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.notices import format_notice
-from bot.telegram.answers.active_replies import ActiveReplies
-from bot.telegram.answers.cancellation import ReplyCancellation
+from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
 from bot.telegram.api.group_admins import GroupAdmins

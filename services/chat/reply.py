@@ -57,11 +57,6 @@ class Reply:
         return self._pieces[0] if self._pieces else ""
 
     @property
-    def retryable(self) -> bool:
-        """Whether the same message may be asked again."""
-        return self.turn_id is not None and self.phase is not ReplyPhase.RUNNING
-
-    @property
     def stop_wanted(self) -> bool:
         """Whether the user pressed Stop."""
         return self._stop_wanted

@@ -1,8 +1,9 @@
 """A chat over real parts: the agent, loopback LLM servers behind the fallback service, a database."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from core.i18n import Texts
 from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface
 from core.redis.client import open_redis
 from services.chat.agent import AgentFactory
-from services.chat.reply import Reply
+from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService, ChatStores
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
@@ -23,10 +24,11 @@ from services.chat.thread_names import ThreadNamer
 from services.llm.models.factory import LLMModelFactory
 from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.status import ProviderState
 from services.moderation.domain.verdict import Verdict
 from services.preferences import PreferenceStore
 from tests.support.clock import ManualClock
-from tests.support.fake_llm.server import RecordedRequest
+from tests.support.fake_llm.server import LLMServer, RecordedRequest
 from tests.support.llm_harness import RealPauses, bench
 
 ANN = Speaker(7, "Ann", "en")
@@ -153,3 +155,57 @@ def _text(sent: dict[str, Any]) -> str:
 
 def _incoming(incoming: Incoming | str) -> Incoming:
     return message(incoming) if isinstance(incoming, str) else incoming
+
+
+@contextmanager
+def locked(database: Database) -> Generator[sqlite3.Connection]:
+    """Another process holds the file's lock."""
+    with closing(sqlite3.connect(database.name, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield other
+
+
+@asynccontextmanager
+async def opened(file: Database, path: str = "{}", busy_timeout_s: float = 0.2) -> AsyncGenerator[Database]:
+    """The same file, opened in another way."""
+    database = Database(f"sqlite:///{path.format(file.name)}", busy_timeout_s=busy_timeout_s)
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+class SlowNotes:
+    """Notes whose reading never comes to an end."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def recall(self, *_: object) -> list[str]:
+        self.asked.set()
+        await asyncio.Event().wait()
+        return []
+
+
+class BrokenNotes:
+    """Notes with a bug."""
+
+    async def recall(self, *_: object) -> list[str]:
+        raise ZeroDivisionError
+
+
+def can_retry(reply: Reply) -> bool:
+    """Return whether the answer has ended and its turn is saved, as Retry needs."""
+    return reply.turn_id is not None and reply.phase is not ReplyPhase.RUNNING
+
+
+def unanswered_calls(server: LLMServer) -> set[str]:
+    """Tool calls of the last request that have no result in it."""
+    sent = server.requests[-1].json["messages"]
+    calls = {call["id"] for each in sent for call in each.get("tool_calls") or ()}
+    return calls ^ {each["tool_call_id"] for each in sent if each["role"] == "tool"}
+
+
+def blamed_providers(bench: ChatHarness) -> list[str]:
+    states = bench.fallback.get_provider_status().providers
+    return [each.provider for each in states if each.state is ProviderState.COOLING or each.failures]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from aiogram import Dispatcher, Router
 from aiogram.types import CallbackQuery, Message
 
-from bot.telegram.answers.active_replies import ActiveReplies
+from bot.telegram.answers.cancellation import ActiveReplies
 from bot.telegram.answers.responder import Responder
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.payloads import Payload, UpdateArrived, create_job

@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import secrets
 import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from itertools import count
 from typing import Any, cast
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisClusterException, RedisError
 
-from bot.telegram.answers.active_replies import ActiveReplies
 from core.clock import Clock
 from core.messages import ConversationKey, Surface
+from core.redis.client import REDIS_ERRORS
+from services.chat.reply import Reply
 
 log = structlog.get_logger()
 
@@ -19,7 +23,40 @@ ANSWER_S = 0.5
 """Time that another replica has to confirm a stop."""
 RECONNECT_S = 1.0
 LISTEN_S = 5.0
-FAULTS = (RedisError, RedisClusterException, OSError, TimeoutError)
+
+
+class ActiveReplies:
+    """At most one answer per conversation; each has a number that its Stop button carries."""
+
+    def __init__(self) -> None:
+        # Each replica numbers from its own random start: a button of one must not match an answer of another.
+        self._numbers = count(secrets.randbelow(2**40))
+        self._live: dict[ConversationKey, tuple[int, Reply]] = {}
+
+    @contextmanager
+    def showing(self, key: ConversationKey, reply: Reply) -> Generator[int]:
+        """Register an answer while the context lasts. Yields its number."""
+        number = next(self._numbers)
+        self._live[key] = (number, reply)
+        try:
+            yield number
+        finally:
+            del self._live[key]
+
+    def stop(self, key: ConversationKey, number: int | None = None) -> bool:
+        """Stop the answer of a conversation, or only the one with this number. Returns False if there is none."""
+        live = self._live.get(key)
+        if live is None or (number is not None and number != live[0]):
+            return False
+        live[1].stop()
+        return True
+
+    def stop_chat(self, chat_id: int) -> bool:
+        """Stop every answer of a chat in all topics. Returns False if there is none."""
+        replies = [reply for key, (_, reply) in self._live.items() if key.chat_id == chat_id]
+        for reply in replies:
+            reply.stop()
+        return bool(replies)
 
 
 class ReplyCancellation:
@@ -61,7 +98,7 @@ class ReplyCancellation:
                         )
                         if message is not None:
                             await self._obey(self._redis, message["data"])
-            except FAULTS as error:
+            except REDIS_ERRORS as error:
                 log.info("stops.not_heard", error=type(error).__name__)
                 await self._clock.sleep(RECONNECT_S)
 
@@ -73,7 +110,7 @@ class ReplyCancellation:
             async with asyncio.timeout(2 * ANSWER_S):
                 await self._redis.publish(self._channel, json.dumps({**wanted, "answer": answer}))
                 return await self._redis.blpop([answer], timeout=ANSWER_S) is not None
-        except FAULTS as error:
+        except REDIS_ERRORS as error:
             log.warning("stops.not_asked", error=type(error).__name__)
             return False
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import structlog
 from aiogram.types import InlineKeyboardMarkup
 
-from bot.telegram.answers.active_replies import ActiveReplies
+from bot.telegram.answers.cancellation import ActiveReplies
 from bot.telegram.answers.keyboards import answer_keyboard, consent_keyboard, stop_keyboard
 from bot.telegram.answers.streamed_message import Buttons, Place, StreamedAnswer, StreamMode
 from bot.telegram.delivery.delivery import Delivery

@@ -153,11 +153,6 @@ class TurnStore:
                 replaced = and_(TurnRow.id == row.replaces_id, TurnRow.thread_id == row.thread_id)
                 await session.execute(update(TurnRow).where(replaced).values(status=TurnStatus.SUPERSEDED))
 
-    async def supersede(self, turn_id: int) -> None:
-        """Remove a turn and its prompt from the history."""
-        async with self._database.session() as session:
-            await session.execute(update(TurnRow).where(TurnRow.id == turn_id).values(status=TurnStatus.SUPERSEDED))
-
     async def history(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> list[ModelMessage]:
         """Return the newest whole turns that fit the budget.
 
@@ -182,16 +177,6 @@ class TurnStore:
         """Return a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`."""
         async with self._database.reading() as session:
             return await read_turn(session, select(TurnRow).where(TurnRow.id == turn_id))
-
-    async def turn_of_message(self, key: ConversationKey, message_id: int) -> Turn | None:
-        """Return the turn whose answer is in this message."""
-        async with self._database.reading() as session:
-            noted = select(AnswerMessageRow.turn_id).where(
-                AnswerMessageRow.surface == key.surface,
-                AnswerMessageRow.chat_id == key.chat_id,
-                AnswerMessageRow.message_id == message_id,
-            )
-            return await read_turn(session, select(TurnRow).where(TurnRow.id.in_(noted)))
 
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
         """Record which messages hold the answer; a message recorded for another turn moves to this one."""

@@ -1,13 +1,17 @@
-"""The log as written at debug level."""
+"""Fixtures of the chat service."""
 
 import io
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 import structlog
 
+from core.db.database import Database
 from core.observability.log import configure_logging
+from tests.support.chat_harness import ChatHarness, chat_harness
+from tests.support.fake_llm.server import LLMServer
+from tests.support.llm_harness import provider
 
 
 @pytest.fixture
@@ -22,3 +26,17 @@ def log() -> Iterator[Callable[[], str]]:
     root.setLevel(level)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
+
+
+@pytest.fixture
+async def bench(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
+    """A chat with one provider, on a SQLite file."""
+    async with chat_harness(file, provider("first", first.url)) as bench:
+        yield bench
+
+
+@pytest.fixture
+async def duo(file: Database, first: LLMServer, second: LLMServer) -> AsyncIterator[ChatHarness]:
+    """A chat with two providers."""
+    async with chat_harness(file, provider("first", first.url), provider("second", second.url)) as bench:
+        yield bench

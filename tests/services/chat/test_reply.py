@@ -116,17 +116,6 @@ class TestWriting:
         reply.end(ReplyPhase.COMPLETE, None, "footer")
         assert (reply.text, reply.phase, reply.notice, reply.footer) == ("said", ReplyPhase.STOPPED, "Stopped.", None)
 
-    @pytest.mark.parametrize("phase", ENDS)
-    def test_retryable_once_saved_and_ended(self, phase: ReplyPhase) -> None:
-        """A Retry needs the prompt in the database, and an answer that is not being made any more."""
-        reply, unsaved = Reply(), Reply()
-        reply.turn_id = 1
-        assert not reply.retryable
-        reply.end(phase)
-        unsaved.end(phase)
-        assert reply.retryable
-        assert not unsaved.retryable
-
 
 class TestStop:
     """The Stop button."""

@@ -4,12 +4,10 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from pydantic_ai import Agent
 from structlog.testing import capture_logs
 
 from core.db.database import Database
 from core.errors import StorageError
-from services.chat.tools import TurnContext, equip
 from tests.support.chat_harness import BOB, GROUP, PRIVATE, ChatHarness, chat_harness, message, told
 from tests.support.fake_llm.server import LLMServer, answer, tool_call
 from tests.support.llm_harness import provider
@@ -119,12 +117,6 @@ async def test_notes_that_cannot_be_reached(file: Database, first: LLMServer) ->
     told_of = [(entry["event"], entry["error"]) for entry in logs if entry["event"].startswith("note.")]
     assert told_of == [("note.write_failed", "locked"), ("note.read_failed", "locked")]
     assert "tea" not in repr(logs)
-
-
-def test_any_agent_can_be_equipped() -> None:
-    """The tools know only the context of a turn."""
-    agent = Agent(deps_type=TurnContext)
-    equip(agent)
 
 
 class LostNotes:

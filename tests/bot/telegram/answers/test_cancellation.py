@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from bot.telegram.answers.active_replies import ActiveReplies
-from bot.telegram.answers.cancellation import ReplyCancellation
+from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
 from core.clock import SystemClock
 from core.messages import ConversationKey, Surface
 from core.redis.client import open_redis

@@ -127,6 +127,7 @@ async def test_the_messages_are_recorded_with_the_new_turn(harness: WorkerHarnes
     await enqueue(harness, turn)
     await harness.handle(harness.queued.jobs[0])
     [sent] = server.chat(PERSON).answers()
-    recorded = await harness.turns.turn_of_message(key, sent.id)
+    recorded = await harness.turns.last_turn(key)
     assert recorded is not None
+    assert recorded.answer_ids == (sent.id,)
     assert recorded.origin == harness.queued.jobs[0].id

@@ -1,7 +1,9 @@
 """Conversations in the database."""
 
 import asyncio
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from pydantic_ai.messages import (
@@ -29,6 +31,7 @@ from services.chat.store.turns import TurnStore
 from services.llm.usage.token_estimates import ATTACHMENT_TOKENS, estimate_tokens
 from tests.support.clock import ManualClock
 
+ROOT = Path(__file__).parents[4]
 KEY = ConversationKey(Surface.TELEGRAM, -1001234567890, 3)
 ALICE = 2**40
 PLENTY = 100_000
@@ -423,15 +426,6 @@ class TestRetry:
         await say(threads, await threads.current(KEY), "mine", replaces_id=theirs)
         assert texts(await threads.history(elsewhere, PLENTY)) == ["private", "PRIVATE"]
 
-    async def test_superseded_by_hand(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
-        first = await say(threads, thread, "one")
-        second = await say(threads, thread, "two")
-        await threads.supersede(second)
-        assert texts(await threads.history(thread, PLENTY)) == ["one", "ONE"]
-        assert (last := await threads.last_turn(KEY)) is not None
-        assert last.id == first
-
     async def test_a_damaged_prompt(self, threads: TurnStore, database: Database) -> None:
         """The turn is still known; that it cannot be asked again, the caller sees."""
         turn_id = await say(threads, await threads.current(KEY), "one", TurnStatus.FAILED)
@@ -452,34 +446,36 @@ class TestRetry:
 class TestAnswers:
     """Which message on the surface belongs to which turn."""
 
-    async def test_found_by_each_message(self, threads: TurnStore) -> None:
-        """A long answer has several messages; another chat's message of the same number is not meant."""
+    async def test_each_message_is_recorded_once(self, threads: TurnStore) -> None:
         turn_id = await say(threads, await threads.current(KEY), "one")
         await threads.note_answer(turn_id, [12, 11, 12])
-        for message_id in (11, 12):
-            found = await threads.turn_of_message(KEY, message_id)
-            assert found is not None
-            assert (found.id, found.answer_ids) == (turn_id, (11, 12))
-        assert await threads.turn_of_message(KEY, 13) is None
-        assert await threads.turn_of_message(ConversationKey(Surface.TELEGRAM, 5, 3), 11) is None
+        assert (turn := await threads.turn(turn_id)) is not None
+        assert turn.answer_ids == (11, 12)
 
-    async def test_a_message_that_is_used_again(self, threads: TurnStore) -> None:
-        """A Retry edits the message of the turn before: now it holds the new one's answer."""
+    async def test_same_number_in_another_chat_is_another_message(self, threads: TurnStore) -> None:
+        ours = await say(threads, await threads.current(KEY), "one")
+        theirs = await say(threads, await threads.current(ConversationKey(Surface.TELEGRAM, 5, 3)), "two")
+        await threads.note_answer(ours, [11])
+        await threads.note_answer(theirs, [11])
+        found = [await threads.turn(each) for each in (ours, theirs)]
+        assert [turn.answer_ids for turn in found if turn is not None] == [(11,), (11,)]
+
+    async def test_reused_message_moves_to_the_new_turn(self, threads: TurnStore) -> None:
+        """A Retry edits the message of the turn before."""
         thread = await threads.current(KEY)
         first, second = await say(threads, thread, "one"), await say(threads, thread, "two")
         await threads.note_answer(first, [11, 12])
         await threads.note_answer(second, [12, 13])
-        assert (found := await threads.turn_of_message(KEY, 12)) is not None
-        assert found.id == second
-        assert (old := await threads.turn(first)) is not None
-        assert old.answer_ids == (11,)
+        found = [await threads.turn(each) for each in (first, second)]
+        assert [turn.answer_ids for turn in found if turn is not None] == [(11,), (12, 13)]
 
-    async def test_nothing_to_note(self, threads: TurnStore) -> None:
-        """No messages, or a turn that is gone, harm nothing."""
+    async def test_nothing_to_record(self, threads: TurnStore) -> None:
+        """No messages, or a turn that is gone."""
         turn_id = await say(threads, await threads.current(KEY), "one")
         await threads.note_answer(turn_id, [])
         await threads.note_answer(404, [11])
-        assert await threads.turn_of_message(KEY, 11) is None
+        assert (turn := await threads.turn(turn_id)) is not None
+        assert turn.answer_ids == ()
 
 
 async def test_a_turn_erased_meanwhile_stays_erased(threads: TurnStore, database: Database) -> None:
@@ -497,6 +493,21 @@ async def test_a_turn_erased_meanwhile_stays_erased(threads: TurnStore, database
         await threads.open_turn(thread, ALICE, prompt("again"))
 
 
-async def test_warm(threads: TurnStore) -> None:
-    """It works before the database was ever used."""
-    await threads.warm()
+async def test_warm_builds_the_serialisers_without_the_database(tmp_path: Path) -> None:
+    """Before the database was ever opened; a message that cannot be stored would be noticed here."""
+    code = (
+        "import asyncio, pathlib, sys\n"
+        "from pydantic_ai.messages import ModelMessagesTypeAdapter\n"
+        "from core.clock import SystemClock\n"
+        "from core.db.database import Database\n"
+        "from services.chat.store.turns import TurnStore\n"
+        "before = ModelMessagesTypeAdapter.pydantic_complete\n"
+        "file = pathlib.Path(sys.argv[1])\n"
+        "asyncio.run(TurnStore(Database(f'sqlite:///{file}'), SystemClock()).warm())\n"
+        "print(before, ModelMessagesTypeAdapter.pydantic_complete, file.exists())\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, str(tmp_path / "new.db"), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    printed, _ = await process.communicate()
+    assert printed.decode().split() == ["False", "True", "False"]
