@@ -44,8 +44,8 @@ class Endpoints:
     def routes(self) -> tuple[HttpRoute, ...]:
         """The routes and their handlers."""
         return (
-            HttpRoute("GET", "/healthz", self.health, guarded=False),
-            HttpRoute("GET", "/readyz", self.ready, guarded=False),
+            HttpRoute("GET", "/healthz", self.health, is_guarded=False),
+            HttpRoute("GET", "/readyz", self.ready, is_guarded=False),
             HttpRoute("GET", "/metrics", self.metrics),
             HttpRoute("GET", "/llm/status", self.status),
         )

@@ -36,13 +36,13 @@ class HttpRoute:
         method: HTTP method; GET also answers HEAD.
         path: without parameters.
         handler: returns the response.
-        guarded: whether WEB_TOKEN is required; an open route checks its caller itself, or exposes nothing private.
+        is_guarded: whether WEB_TOKEN is required; an open route checks its caller itself, or exposes nothing private.
     """
 
     method: str
     path: str
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    guarded: bool = True
+    is_guarded: bool = True
 
 
 class WebServer:
@@ -59,8 +59,8 @@ class WebServer:
         self._host = host
         self.port = port
         self._token = token.get_secret_value().encode() if token is not None else None
-        self._open = frozenset(route.path for route in routes if not route.guarded)
-        app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._guarded])
+        self._open = frozenset(route.path for route in routes if not route.is_guarded)
+        app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._check_token])
         for route in routes:
             if route.method == "GET":
                 app.router.add_get(route.path, route.handler)
@@ -96,7 +96,7 @@ class WebServer:
         log.info("web.closed")
 
     @web.middleware
-    async def _guarded(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         if resource is not None and resource.canonical in self._open:
             return await self._answer(request, handler)

@@ -130,7 +130,7 @@ class ChatCalls:
 
     def _count_retry(self, failure: ApiFailure) -> None:
         if self._metrics is not None:
-            self._metrics.retried(failure)
+            self._metrics.count_retry(failure)
 
     def _hold(self, chat_id: int, error: Exception) -> None:
         seconds = error.retry_after if isinstance(error, TelegramRetryAfter) else self._timing.hold_s

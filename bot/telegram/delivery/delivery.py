@@ -270,7 +270,7 @@ class Delivery:
         if final:
             log.error("delivery.lost", act=act, chat_id=chat_id, **_describe(error))
             if self._metrics is not None:
-                self._metrics.lost(act)
+                self._metrics.count_lost(act)
             return SendResult.LOST
         log.debug(
             "delivery.progress_dropped",

@@ -67,7 +67,7 @@ class Webhook:
     @property
     def route(self) -> HttpRoute:
         """The route of the deliveries. It checks Telegram's secret in place of WEB_TOKEN."""
-        return HttpRoute("POST", urlsplit(self._url).path or "/", self._deliver, guarded=False)
+        return HttpRoute("POST", urlsplit(self._url).path or "/", self._deliver, is_guarded=False)
 
     async def receive(self, bot: Bot, clock: Clock, sink: UpdateSink) -> None:
         """Passes deliveries to `sink` until cancelled; from then on Telegram retries them, here or at another replica.

@@ -23,8 +23,8 @@ ANSWERS = frozenset({ApiFailure.DONE, ApiFailure.UNCHANGED, ApiFailure.FLOOD})
 class ApiCallObserver(Protocol):
     """Receives each finished call."""
 
-    def called(self, method: str, began_ns: int, seconds: float, fault: ApiFailure | None) -> None:
-        """Records a call; `fault` is None if it succeeded."""
+    def record_call(self, method: str, began_ns: int, seconds: float, failure: ApiFailure | None) -> None:
+        """Records a call; `failure` is None if it succeeded."""
         ...
 
 
@@ -45,13 +45,13 @@ class ApiCallMiddleware:
     ) -> Response[TelegramType]:
         """Makes a call."""
         began_ns, began = time.time_ns(), time.perf_counter()
-        fault: ApiFailure | None = None
+        failure: ApiFailure | None = None
         try:
             response = await make_request(bot, method)
             self._answered_at = self._clock.monotonic()
         except (TelegramAPIError, ClientDecodeError) as error:
-            fault = classify_api_error(error)
-            if fault in ANSWERS:
+            failure = classify_api_error(error)
+            if failure in ANSWERS:
                 self._answered_at = self._clock.monotonic()
             raise
         else:
@@ -60,7 +60,7 @@ class ApiCallMiddleware:
             name = method.__api_method__
             if name != "getUpdates":
                 for observer in self._observers:
-                    observer.called(name, began_ns, time.perf_counter() - began, fault)
+                    observer.record_call(name, began_ns, time.perf_counter() - began, failure)
 
     async def check(self, bot: Bot) -> str | None:
         """Returns why Telegram is unreachable, or None. Calls `getMe` only if no call succeeded recently."""

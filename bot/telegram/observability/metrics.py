@@ -60,16 +60,16 @@ class TelegramMetrics:
 
         return store
 
-    def called(self, method: str, began_ns: int, seconds: float, fault: ApiFailure | None) -> None:  # noqa: ARG002 - tracers need the instant
+    def record_call(self, method: str, began_ns: int, seconds: float, failure: ApiFailure | None) -> None:  # noqa: ARG002 - tracers need the instant
         """Counts a finished call."""
         self._calls.labels(method).observe(seconds)
-        if fault is not None:
-            self._refusals.labels(method, fault.name.lower()).inc()
+        if failure is not None:
+            self._refusals.labels(method, failure.name.lower()).inc()
 
-    def retried(self, fault: ApiFailure) -> None:
+    def count_retry(self, failure: ApiFailure) -> None:
         """Counts a retried call."""
-        self._retries.labels(fault.name.lower()).inc()
+        self._retries.labels(failure.name.lower()).inc()
 
-    def lost(self, act: str) -> None:
+    def count_lost(self, act: str) -> None:
         """Counts a message that was given up."""
         self._lost.labels(act).inc()

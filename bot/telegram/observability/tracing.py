@@ -36,9 +36,9 @@ class CallSpans:
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def called(self, method: str, began_ns: int, seconds: float, fault: ApiFailure | None) -> None:
+    def record_call(self, method: str, began_ns: int, seconds: float, failure: ApiFailure | None) -> None:
         """Records a finished call."""
         attributes = {"telegram.method": method}
-        if fault is not None:
-            attributes["telegram.fault"] = fault.name.lower()
-        record_span(self._tracer, f"telegram {method}", began_ns, seconds, attributes, failed=fault is not None)
+        if failure is not None:
+            attributes["telegram.fault"] = failure.name.lower()
+        record_span(self._tracer, f"telegram {method}", began_ns, seconds, attributes, failed=failure is not None)

@@ -30,11 +30,11 @@ async def _broken(_request: web.Request) -> web.Response:
 
 
 ROUTES = (
-    HttpRoute("GET", "/open", _hello, guarded=False),
+    HttpRoute("GET", "/open", _hello, is_guarded=False),
     HttpRoute("GET", "/guarded", _hello),
-    HttpRoute("POST", "/hook", _size, guarded=False),
+    HttpRoute("POST", "/hook", _size, is_guarded=False),
     HttpRoute("POST", "/command", _size),
-    HttpRoute("GET", "/broken", _broken, guarded=False),
+    HttpRoute("GET", "/broken", _broken, is_guarded=False),
 )
 
 
