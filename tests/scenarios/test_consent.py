@@ -46,7 +46,7 @@ async def test_consent_granted_twice_answers_once(asking: BotHarness) -> None:
     asking.presses(question, AGREE)
     asking.presses(question, AGREE)
     await asking.until(lambda: len(asking.events("consent.decided")) == 2)
-    gone.mend()
+    gone.end()
     await asking.answer()
     await asking.quiet()
     assert len(asking.second.requests) == 1

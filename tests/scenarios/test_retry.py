@@ -102,7 +102,7 @@ async def test_a_second_press_before_the_buttons_are_gone(stage: BotHarness) -> 
     stage.presses(message, RETRY)
     stage.presses(message, RETRY)
     await stage.answer(after=message.id)
-    gone.mend()
+    gone.end()
     await stage.quiet()
     assert message.markup != markup
     assert len(stage.first.requests) == 2

@@ -203,7 +203,7 @@ async def test_shutdown_is_bounded_when_telegram_hangs(empty_stage: BotHarness) 
     began = time.monotonic()
     assert await stage.stop() == 0
     assert time.monotonic() - began < LAST_WORDS_S + 3
-    held_back.mend()
+    held_back.end()
     await stage.start()
     await stage.answer(after=question.id)
     await stage.until(lambda: stage.chat().texts()[-2:] == [FIRST, FIRST])

@@ -185,7 +185,7 @@ async def test_rate_limited_deletion_is_retried(group: ModeratedGroup) -> None:
 async def test_unknown_admins_disable_moderation(group: ModeratedGroup) -> None:
     fault = group.harness.telegram.fail("getChatAdministrators", math.inf, chat_id=group.id)
     message = await group.moderate(JOB_SCAM)
-    fault.mend()
+    fault.end()
     assert not message.deleted
     assert not group.harness.first.requests
 

@@ -1,4 +1,4 @@
-"""Chats as the loopback Bot API server keeps them, and Telegram's own rules about what may be said in them."""
+"""Chats of the fake Bot API server, and Telegram's rules for their messages."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ JsonObject = dict[str, Any]
 
 
 class Refusal(Exception):
-    """What the Bot API answers instead of a result."""
+    """An error answer of the Bot API."""
 
     def __init__(self, status: int, description: str, **parameters: int) -> None:
         self.status = status
@@ -28,13 +28,13 @@ class Refusal(Exception):
 
 
 def bad(description: str) -> Refusal:
-    """The commonest answer that is none."""
+    """Returns a 400."""
     return Refusal(400, f"Bad Request: {description}")
 
 
 @dataclass(frozen=True)
 class Edit:
-    """What a message became, and when."""
+    """A version of a message."""
 
     at: float
     text: str
@@ -44,7 +44,7 @@ class Edit:
 
 @dataclass
 class Message:
-    """A message as it stands now; `edits` tells how it came to that, the first entry being the message as sent."""
+    """The current state of a message; `edits` has all its versions, the sent one first."""
 
     id: int
     chat_id: int
@@ -70,7 +70,7 @@ class Message:
 
     @property
     def labels(self) -> list[str]:
-        """What is written on the buttons."""
+        """The labels of its buttons."""
         return [button["text"] for button in self.buttons]
 
     def become(self, at: float, text: str, entities: list[JsonObject], markup: JsonObject | None) -> None:
@@ -91,7 +91,7 @@ class Draft:
 
 @dataclass
 class Chat:
-    """A chat, and what is wrong with it. `refusal` answers every call that addresses it."""
+    """A chat. `refusal`, if set, answers every call in it."""
 
     id: int
     type: str
@@ -103,9 +103,9 @@ class Chat:
     linked_channel: int | None = None
     bot_rights: set[str] = field(default_factory=lambda: {"can_delete_messages", "can_restrict_members"})
     muted: dict[int, int] = field(default_factory=dict)
-    """Who may not write, and until when (seconds since the epoch, 0: for good)."""
+    """User id to the end of the mute (seconds since the epoch, 0: for good)."""
     banned: set[int] = field(default_factory=set)
-    """Users, and chats that may not speak in their own name."""
+    """Ids of banned users and channels."""
     refusal: Refusal | None = None
     closed_topics: set[int] = field(default_factory=set)
     gone_topics: set[int] = field(default_factory=set)
@@ -120,7 +120,7 @@ class Chat:
         return [message for message in self.visible() if message.by_bot]
 
     def texts(self) -> list[str]:
-        """What the bot says in this chat, as a person reads it now."""
+        """The texts of the bot's messages that were not deleted."""
         return [message.text for message in self.answers()]
 
     def message(self, message_id: int) -> Message | None:
@@ -129,7 +129,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that came with a call."""
+    """An uploaded file."""
 
     name: str
     data: bytes
@@ -139,7 +139,7 @@ class Upload:
 
 
 def not_modified() -> Refusal:
-    """What an edit that changes nothing gets."""
+    """Returns the answer to an edit without changes."""
     return bad(
         "message is not modified: specified new message content and reply markup are exactly the same "
         "as a current content and reply markup of the message"
@@ -147,14 +147,14 @@ def not_modified() -> Refusal:
 
 
 def addressee(params: JsonObject) -> int | None:
-    """The chat that a call is about, where it names one by number."""
+    """Returns the numeric chat id of a call, if it has one."""
     with contextlib.suppress(KeyError, TypeError, ValueError):
         return int(params["chat_id"])
     return None
 
 
-def json_of(params: JsonObject, key: str) -> Any:  # noqa: ANN401 - whatever JSON the caller asked for
-    """A parameter that holds JSON, whichever way it came."""
+def json_of(params: JsonObject, key: str) -> Any:  # noqa: ANN401 - any JSON
+    """Returns a JSON parameter, encoded as a string or not."""
     value = params.get(key)
     if not isinstance(value, str):
         return value
@@ -165,17 +165,17 @@ def json_of(params: JsonObject, key: str) -> Any:  # noqa: ANN401 - whatever JSO
 
 
 def flag_of(params: JsonObject, key: str) -> bool:
-    """A parameter that is yes or no."""
+    """Returns a boolean parameter."""
     return params.get(key) in (True, "true", "True", "1")
 
 
 def units(text: str) -> int:
-    """Length in UTF-16 code units, which is what offsets and limits count."""
+    """Returns the length in UTF-16 code units, in which Telegram counts offsets and limits."""
     return len(text.encode("utf-16-le")) // 2
 
 
 def check_text(text: str) -> None:
-    """Refuse what Telegram would not show."""
+    """Rejects empty and too long texts."""
     if not text.strip():
         raise bad("message text is empty")
     if units(text) > TEXT_LIMIT:
@@ -183,7 +183,7 @@ def check_text(text: str) -> None:
 
 
 def checked_entities(params: JsonObject) -> list[JsonObject]:
-    """The entities of a call, refused where they do not fit their text."""
+    """Returns the entities of a call; rejects those that do not fit the text."""
     entities: list[JsonObject] = json_of(params, "entities") or []
     units = params.get("text", "").encode("utf-16-le")
     total = len(units) // 2
@@ -205,7 +205,7 @@ def checked_entities(params: JsonObject) -> list[JsonObject]:
 
 
 def checked_markup(params: JsonObject) -> JsonObject | None:
-    """The keyboard of a call, refused where a button is out of bounds."""
+    """Returns the keyboard of a call; rejects invalid buttons."""
     markup: JsonObject | None = json_of(params, "reply_markup") or None
     for row in (markup or {}).get("inline_keyboard", []):
         for button in row:
@@ -220,7 +220,7 @@ def checked_markup(params: JsonObject) -> JsonObject | None:
 
 
 def natural_entities(text: str) -> list[JsonObject]:
-    """The entities that Telegram's clients find by themselves: commands, mentions, addresses."""
+    """Returns the entities that Telegram's clients detect: commands, mentions, URLs."""
     found: list[JsonObject] = []
     for match in re.finditer(r"(?<!\S)(/[A-Za-z0-9_]{1,32}(?:@\w+)?|@\w{4,}|https?://\S+|t\.me/\S+)", text):
         kinds = {"/": "bot_command", "@": "mention"}

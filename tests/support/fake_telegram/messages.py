@@ -1,4 +1,4 @@
-"""Messages as Telegram sends them, made by hand."""
+"""Builds messages and updates in Telegram's format."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ GROUP = {"id": -100, "type": "supergroup", "title": "The Group"}
 
 
 def raw(text: str | None = None, **fields: object) -> dict[str, Any]:
-    """A message of Ann's, in private unless `chat` says otherwise."""
+    """Returns a raw message of Ann, in her private chat unless `chat` is given."""
     shown: dict[str, Any] = {"message_id": 5, "date": 1_800_000_000, "chat": PRIVATE, "from": ANN}
     if text is not None:
         shown["text"] = text
@@ -21,10 +21,10 @@ def raw(text: str | None = None, **fields: object) -> dict[str, Any]:
 
 
 def message(text: str | None = None, bot: Bot | None = None, **fields: object) -> Message:
-    """The same, read by the library."""
+    """Returns such a message parsed by aiogram."""
     return Message.model_validate(raw(text, **fields), context={"bot": bot})
 
 
 def update(bot: Bot | None = None, **content: object) -> Update:
-    """An update with that content."""
+    """Returns an update parsed by aiogram."""
     return Update.model_validate({"update_id": 1, **content}, context={"bot": bot})

@@ -1,7 +1,9 @@
-"""Waiting for real HTTP under a clock that tests move: time passes only when no call is under way."""
+"""A bot over real HTTP under a manual clock: time passes only while no call is in flight."""
 
 import asyncio
 import time
+from collections.abc import Coroutine
+from typing import TypeVar
 
 from aiogram import Bot
 from aiogram.client.session.aiohttp import AiohttpSession
@@ -11,46 +13,58 @@ from aiogram.client.telegram import TelegramAPIServer
 from tests.support.clock import ManualClock, settle
 from tests.support.fake_telegram.server import TelegramServer
 
-PATIENCE_S = 5.0
+CALL_DEADLINE_S = 5.0
+T = TypeVar("T")
 
 
 class Traffic(BaseRequestMiddleware):
-    """A bot of a loopback server whose calls are counted while they are under way."""
+    """A bot of the fake server, and the number of its calls in flight."""
 
     def __init__(self, server: TelegramServer, clock: ManualClock) -> None:
         self._clock = clock
-        self._under_way = 0
+        self._in_flight = 0
         self._session = AiohttpSession(api=TelegramAPIServer.from_base(server.url))
         self._session.middleware(self)
         self.bot = Bot(server.token, session=self._session)
 
-    async def __call__(self, make_request, bot, method):  # noqa: ANN001, ANN204 - aiogram's types of these fill a page
-        self._under_way += 1
+    async def __call__(self, make_request, bot, method):  # noqa: ANN001, ANN204 - aiogram's types of these are long
+        self._in_flight += 1
         try:
             return await make_request(bot, method)
         finally:
-            self._under_way -= 1
+            self._in_flight -= 1
 
     async def settle(self) -> None:
-        """Let everything run until it waits for the clock, or for a test."""
-        deadline = time.monotonic() + PATIENCE_S
+        """Runs everything until it waits for the clock or for the test."""
+        deadline = time.monotonic() + CALL_DEADLINE_S
         await settle()
-        while self._under_way:
+        while self._in_flight:
             if time.monotonic() > deadline:
                 raise AssertionError("a call hangs")
             await asyncio.sleep(0.0005)
-            if not self._under_way:
+            if not self._in_flight:
                 await settle()
 
     async def pass_time(self, seconds: float, step: float = 0.25) -> None:
-        """Move the clock in small steps, letting each step's calls come to their end."""
+        """Moves the clock in small steps; the calls of each step end before the next."""
         await self.settle()
         end = self._clock.monotonic() + seconds
         while (left := end - self._clock.monotonic()) > 1e-9:
             await self._clock.advance(min(step, left))
             await self.settle()
 
+    async def run(self, work: Coroutine[object, object, T], within_s: float = 90) -> T:
+        """Runs a coroutine to its end, moving the clock a second at a time."""
+        task = asyncio.create_task(work)
+        await self.settle()
+        for _ in range(int(within_s)):
+            if task.done():
+                break
+            await self.pass_time(1, step=1)
+        assert task.done(), "it still waits"
+        return task.result()
+
     async def close(self) -> None:
-        """Close the connections, without the quarter of a second that aiogram allows TLS for that."""
+        """Closes the connections, without aiogram's pause of 0.25 s for TLS."""
         if self._session._session is not None:
             await self._session._session.close()

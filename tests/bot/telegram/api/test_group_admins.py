@@ -67,7 +67,7 @@ async def test_failed_lookup_means_no_admin_and_is_cached(
     assert await admins.get_admins(GROUP) is None
     assert not await admins.is_admin(GROUP, 1)
     assert len(server.calls_of(method)) == 1
-    fault.mend()
+    fault.end()
     clock.shift(TIMING.failure_s)
     assert await admins.get_admins(GROUP) is not None
 

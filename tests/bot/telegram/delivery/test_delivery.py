@@ -542,7 +542,7 @@ async def test_a_cancelled_delivery_stays_cancelled(
     waiting.cancel()
 
     results = await asyncio.gather(calling, waiting, return_exceptions=True)
-    gate.mend()
+    gate.end()
 
     assert [type(result) for result in results] == [asyncio.CancelledError] * 2
 
