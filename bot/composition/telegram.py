@@ -149,9 +149,9 @@ def build_worker(
     infra, chat = services.infra, services.chat
     responder = Responder(
         chat=chat.service,
-        threads=chat.turns,
+        turns=chat.turns,
         delivery=delivery,
-        live=active,
+        active=active,
         texts=infra.texts,
         clock=infra.clock,
         mode=infra.settings.stream_mode,

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from bot.telegram.answers.responder import LAST_WORDS_S
+from bot.telegram.answers.responder import LAST_EDIT_S
 from core.errors import StartupError
 from tests.support.bot_harness import FIRST, GROUP, LONG, PERSON, RETRY, SECOND, STOP, BotHarness, told
 from tests.support.fake_llm.server import Answer, answer, gate
@@ -202,7 +202,7 @@ async def test_shutdown_is_bounded_when_telegram_hangs(empty_stage: BotHarness) 
     held_back = stage.telegram.hold("sendMessage", 100)
     began = time.monotonic()
     assert await stage.stop() == 0
-    assert time.monotonic() - began < LAST_WORDS_S + 3
+    assert time.monotonic() - began < LAST_EDIT_S + 3
     held_back.end()
     await stage.start()
     await stage.answer(after=question.id)

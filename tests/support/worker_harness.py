@@ -70,7 +70,7 @@ class WorkerHarness:
         delivery = Delivery(traffic.bot, clock, self._sent_messages)
         texts = Texts(strict=True)
         responder = Responder(
-            chat=chat.chat, threads=self.turns, delivery=delivery, live=ActiveReplies(), texts=texts, clock=clock,
+            chat=chat.chat, turns=self.turns, delivery=delivery, active=ActiveReplies(), texts=texts, clock=clock,
             mode="off", providers=["first", "second"],
         )  # fmt: skip
         self._worker = JobWorker(

@@ -6,6 +6,7 @@ import secrets
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, cast
 
@@ -19,10 +20,20 @@ from services.chat.reply import Reply
 
 log = structlog.get_logger()
 
-ANSWER_S = 0.5
-"""Time that another replica has to confirm a stop."""
-RECONNECT_S = 1.0
-LISTEN_S = 5.0
+
+@dataclass(frozen=True, slots=True)
+class CancellationTiming:
+    """Intervals of the stop requests between replicas.
+
+    Args:
+        confirm_s: time that another replica has to confirm a stop.
+        reconnect_s: pause after a failed subscription.
+        listen_s: longest wait for a message before the connection is checked.
+    """
+
+    confirm_s: float = 0.5
+    reconnect_s: float = 1.0
+    listen_s: float = 5.0
 
 
 class ActiveReplies:
@@ -31,29 +42,29 @@ class ActiveReplies:
     def __init__(self) -> None:
         # Each replica numbers from its own random start: a button of one must not match an answer of another.
         self._numbers = count(secrets.randbelow(2**40))
-        self._live: dict[ConversationKey, tuple[int, Reply]] = {}
+        self._replies: dict[ConversationKey, tuple[int, Reply]] = {}
 
     @contextmanager
-    def showing(self, key: ConversationKey, reply: Reply) -> Generator[int]:
-        """Register an answer while the context lasts. Yields its number."""
+    def register(self, key: ConversationKey, reply: Reply) -> Generator[int]:
+        """Registers an answer while the context lasts. Yields its number."""
         number = next(self._numbers)
-        self._live[key] = (number, reply)
+        self._replies[key] = (number, reply)
         try:
             yield number
         finally:
-            del self._live[key]
+            del self._replies[key]
 
     def stop(self, key: ConversationKey, number: int | None = None) -> bool:
-        """Stop the answer of a conversation, or only the one with this number. Returns False if there is none."""
-        live = self._live.get(key)
-        if live is None or (number is not None and number != live[0]):
+        """Stops the answer of a conversation, or only the one with this number. Returns False if there is none."""
+        entry = self._replies.get(key)
+        if entry is None or (number is not None and number != entry[0]):
             return False
-        live[1].stop()
+        entry[1].stop()
         return True
 
     def stop_chat(self, chat_id: int) -> bool:
-        """Stop every answer of a chat in all topics. Returns False if there is none."""
-        replies = [reply for key, (_, reply) in self._live.items() if key.chat_id == chat_id]
+        """Stops every answer of a chat in all topics. Returns False if there is none."""
+        replies = [reply for key, (_, reply) in self._replies.items() if key.chat_id == chat_id]
         for reply in replies:
             reply.stop()
         return bool(replies)
@@ -67,26 +78,34 @@ class ReplyCancellation:
         prefix: of all keys.
     """
 
-    def __init__(self, live: ActiveReplies, redis: Redis | None, prefix: str, clock: Clock) -> None:
-        self._live = live
+    def __init__(
+        self,
+        active: ActiveReplies,
+        redis: Redis | None,
+        prefix: str,
+        clock: Clock,
+        timing: CancellationTiming | None = None,
+    ) -> None:
+        self._active = active
+        self._timing = timing or CancellationTiming()
         self._redis = redis
         self._channel = f"{prefix}:stops"
         self._clock = clock
 
     async def stop(self, key: ConversationKey, number: int | None = None) -> bool:
-        """Stop the answer of a conversation, or only the one with this number. Returns False if there is none."""
-        return self._live.stop(key, number) or await self._ask(
+        """Stops the answer of a conversation, or only the one with this number. Returns False if there is none."""
+        return self._active.stop(key, number) or await self._request_stop(
             {"chat": key.chat_id, "topic": key.topic_id, "number": number}
         )
 
     async def stop_chat(self, chat_id: int) -> None:
-        """Stop every answer of a chat in all topics."""
-        self._live.stop_chat(chat_id)
+        """Stops every answer of a chat in all topics."""
+        self._active.stop_chat(chat_id)
         # Another replica may be answering in another topic.
-        await self._ask({"chat": chat_id, "topic": None, "number": None})
+        await self._request_stop({"chat": chat_id, "topic": None, "number": None})
 
     async def run(self) -> None:
-        """Execute stop requests of other replicas until cancelled."""
+        """Executes stop requests of other replicas until cancelled."""
         while self._redis is not None:
             try:
                 async with self._redis.pubsub() as pubsub:
@@ -94,41 +113,41 @@ class ReplyCancellation:
                     while True:
                         message = cast(  # the types of message values are not declared
                             "dict[str, Any] | None",
-                            await pubsub.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S),
+                            await pubsub.get_message(ignore_subscribe_messages=True, timeout=self._timing.listen_s),
                         )
                         if message is not None:
-                            await self._obey(self._redis, message["data"])
+                            await self._handle_request(self._redis, message["data"])
             except REDIS_ERRORS as error:
-                log.info("stops.not_heard", error=type(error).__name__)
-                await self._clock.sleep(RECONNECT_S)
+                log.info("cancellation.subscription_failed", error=type(error).__name__)
+                await self._clock.sleep(self._timing.reconnect_s)
 
-    async def _ask(self, wanted: dict[str, int | str | None]) -> bool:
+    async def _request_stop(self, request: dict[str, int | str | None]) -> bool:
         if self._redis is None:
             return False
         answer = f"{self._channel}:{uuid.uuid4().hex}"
         try:
-            async with asyncio.timeout(2 * ANSWER_S):
-                await self._redis.publish(self._channel, json.dumps({**wanted, "answer": answer}))
-                return await self._redis.blpop([answer], timeout=ANSWER_S) is not None
+            async with asyncio.timeout(2 * self._timing.confirm_s):
+                await self._redis.publish(self._channel, json.dumps({**request, "answer": answer}))
+                return await self._redis.blpop([answer], timeout=self._timing.confirm_s) is not None
         except REDIS_ERRORS as error:
-            log.warning("stops.not_asked", error=type(error).__name__)
+            log.warning("cancellation.request_failed", error=type(error).__name__)
             return False
 
-    async def _obey(self, redis: Redis, data: str) -> None:
+    async def _handle_request(self, redis: Redis, data: str) -> None:
         try:
-            await self._stop_for_another(redis, data)
+            await self._stop_for_replica(redis, data)
         except (ValueError, LookupError, TypeError) as error:
             # Of another release, or of an unknown sender.
-            log.warning("stops.not_understood", error=type(error).__name__)
+            log.warning("cancellation.request_invalid", error=type(error).__name__)
 
-    async def _stop_for_another(self, redis: Redis, data: str) -> None:
-        wanted = json.loads(data)
-        if wanted["topic"] is None:
-            stopped = self._live.stop_chat(wanted["chat"])
+    async def _stop_for_replica(self, redis: Redis, data: str) -> None:
+        request = json.loads(data)
+        if request["topic"] is None:
+            stopped = self._active.stop_chat(request["chat"])
         else:
-            key = ConversationKey(Surface.TELEGRAM, wanted["chat"], wanted["topic"])
-            stopped = self._live.stop(key, wanted["number"])
+            key = ConversationKey(Surface.TELEGRAM, request["chat"], request["topic"])
+            stopped = self._active.stop(key, request["number"])
         if stopped:
-            log.info("stops.stopped_for_another", chat_id=wanted["chat"])
-            await redis.rpush(wanted["answer"], "1")
-            await redis.expire(wanted["answer"], 10)
+            log.info("cancellation.stopped_for_replica", chat_id=request["chat"])
+            await redis.rpush(request["answer"], "1")
+            await redis.expire(request["answer"], 10)

@@ -8,7 +8,7 @@ from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.answers.cancellation import ActiveReplies
 from bot.telegram.answers.keyboards import answer_keyboard, consent_keyboard, stop_keyboard
-from bot.telegram.answers.streamed_message import Buttons, Place, StreamedAnswer, StreamMode
+from bot.telegram.answers.streamed_message import Keyboards, Place, StreamedAnswer, StreamMode
 from bot.telegram.delivery.delivery import Delivery
 from core.clock import Clock
 from core.errors import StorageError
@@ -22,7 +22,7 @@ from services.llm.request import ModelChoice
 
 log = structlog.get_logger()
 
-LAST_WORDS_S = 3.0
+LAST_EDIT_S = 3.0
 """Time that a shutdown waits for the last edit of an answer."""
 
 
@@ -30,7 +30,7 @@ class Responder:
     """Answers messages in chats.
 
     Args:
-        threads: records which messages hold an answer.
+        turns: records which messages hold an answer.
         mode: how answers are displayed while they are produced.
         providers: ids of all usable providers.
     """
@@ -39,22 +39,22 @@ class Responder:
         self,
         *,
         chat: ChatService,
-        threads: TurnStore,
+        turns: TurnStore,
         delivery: Delivery,
-        live: ActiveReplies,
+        active: ActiveReplies,
         texts: Texts,
         clock: Clock,
         mode: StreamMode,
         providers: Sequence[str],
     ) -> None:
         self._chat = chat
-        self._threads = threads
+        self._turns = turns
         self._delivery = delivery
-        self._live = live
+        self._active = active
         self._texts = texts
         self._clock = clock
         self._mode: StreamMode = mode
-        self._several = len(providers) > 1
+        self._has_alternatives = len(providers) > 1
 
     async def answer(
         self,
@@ -65,7 +65,7 @@ class Responder:
         choice: ModelChoice | None = None,
         origin: str | None = None,
     ) -> None:
-        """Answer a message, or a turn again. Returns when everything is delivered.
+        """Answers a message, or a turn again. Returns when everything is delivered.
 
         Args:
             incoming: the message; for a Retry, who asked for it.
@@ -75,63 +75,66 @@ class Responder:
             origin: id of the job; a retried job continues in the messages it already sent.
         """
         reply = Reply()
-        language = incoming.speaker.language
-        with self._live.showing(incoming.key, reply) as number:
-            shown = StreamedAnswer(
-                delivery=self._delivery,
-                clock=self._clock,
-                reply=reply,
-                place=Place(
-                    chat_id=incoming.key.chat_id,
-                    is_group=incoming.chat_kind is ChatKind.GROUP,
-                    topic_id=incoming.key.topic_id or None,
-                    reply_to=reply_to,
-                ),
-                buttons=Buttons(
-                    live=stop_keyboard(self._texts, language, number),
-                    final=lambda: self._final_keyboard(reply, language),
-                ),
-                mode=self._mode,
-                empty=self._texts.get("empty-answer", language),
-                sent=lambda message_id: self._note(reply, message_id),
-            )
+        with self._active.register(incoming.key, reply) as number:
+            streamed = self._build_streamed(incoming, reply, number, reply_to)
             turn = asyncio.create_task(
                 self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice, origin=origin), name="turn"
             )
-            show = asyncio.create_task(shown.show(), name="show")
+            show = asyncio.create_task(streamed.show(), name="show")
             try:
                 await asyncio.wait([turn])
                 if (error := turn.exception()) is not None:
-                    log.error("answer.turn_died", exc_info=error)
-                    reply.end(ReplyPhase.FAILED, self._texts.get("failed-unexpected", language))
+                    log.error("answer.turn_failed", exc_info=error)
+                    reply.end(ReplyPhase.FAILED, self._texts.get("failed-unexpected", incoming.speaker.language))
                 await asyncio.wait([show])
                 await show
             except asyncio.CancelledError:
-                await self._break_off(turn, show)
+                await self._interrupt(turn, show)
                 raise
             finally:
                 for task in (turn, show):
                     task.cancel()
+
+    def _build_streamed(self, incoming: Incoming, reply: Reply, number: int, reply_to: int | None) -> StreamedAnswer:
+        language = incoming.speaker.language
+        return StreamedAnswer(
+            delivery=self._delivery,
+            clock=self._clock,
+            reply=reply,
+            place=Place(
+                chat_id=incoming.key.chat_id,
+                is_group=incoming.chat_kind is ChatKind.GROUP,
+                topic_id=incoming.key.topic_id or None,
+                reply_to=reply_to,
+            ),
+            keyboards=Keyboards(
+                live=stop_keyboard(self._texts, language, number),
+                final=lambda: self._final_keyboard(reply, language),
+            ),
+            mode=self._mode,
+            empty=self._texts.get("empty-answer", language),
+            on_sent=lambda message_id: self._record_message(reply, message_id),
+        )
 
     def _final_keyboard(self, reply: Reply, language: str | None) -> InlineKeyboardMarkup | None:
         if reply.turn_id is None or reply.is_handed_back:
             return None
         if reply.needs_consent:
             return consent_keyboard(self._texts, language, reply.turn_id)
-        return answer_keyboard(self._texts, language, reply.turn_id, elsewhere=self._several)
+        return answer_keyboard(self._texts, language, reply.turn_id, elsewhere=self._has_alternatives)
 
-    async def _break_off(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:
-        """Deliver the text so far at shutdown, with a line that the rest will follow."""
+    async def _interrupt(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:
+        """Delivers the text so far at shutdown, with a line that the rest will follow."""
         turn.cancel()
         await asyncio.wait([turn])
-        _, late = await asyncio.wait([show], timeout=LAST_WORDS_S)
-        if late:
-            log.error("answer.last_words_lost")
+        _, pending = await asyncio.wait([show], timeout=LAST_EDIT_S)
+        if pending:
+            log.error("answer.last_edit_timed_out")
 
-    async def _note(self, reply: Reply, message_id: int) -> None:
-        """Record at once which turn a message belongs to: Retry and a retried job need it."""
+    async def _record_message(self, reply: Reply, message_id: int) -> None:
+        """Records at once which turn a message belongs to: Retry and a retried job need it."""
         if reply.turn_id is not None:
             try:
-                await self._threads.note_answer(reply.turn_id, [message_id])
+                await self._turns.note_answer(reply.turn_id, [message_id])
             except StorageError as error:
-                log.warning("answer.message_not_noted", error=str(error))
+                log.warning("answer.message_not_recorded", error=str(error))

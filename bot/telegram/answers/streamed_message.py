@@ -4,8 +4,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Literal, Protocol
+from typing import Literal
 
 import structlog
 from aiogram.types import InlineKeyboardMarkup, MessageEntity
@@ -15,6 +14,7 @@ from bot.telegram.delivery.outgoing import SendResult, Sent
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
 from bot.telegram.markdown.render import Rendered, utf16_length
 from core.clock import Clock
+from services.chat.reply import Reply, ReplyPhase
 
 log = structlog.get_logger()
 
@@ -31,39 +31,6 @@ DRAFT_LIFE_S = 20.0
 LINE_LIMIT = 1500
 
 
-class Watched(Protocol):
-    """The part of a reply that is displayed."""
-
-    @property
-    def text(self) -> str:
-        """The text so far, in the model's Markdown. It only grows."""
-        ...
-
-    @property
-    def phase(self) -> Enum:
-        """`RUNNING`, or the name of a final state."""
-        ...
-
-    @property
-    def notice(self) -> str | None:
-        """A line for the user, in their language."""
-        ...
-
-    @property
-    def footer(self) -> str | None:
-        """Small print under the answer."""
-        ...
-
-    @property
-    def earlier_ids(self) -> tuple[int, ...]:
-        """Message ids of an earlier attempt, in which the answer continues."""
-        ...
-
-    async def changed(self, seen: int) -> None:
-        """Wait until the text is longer than `seen` characters or the phase is final."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """The chat, topic and message that an answer belongs to."""
@@ -75,15 +42,15 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Buttons:
-    """Keyboards: during the answer, and at its end (built only then)."""
+class Keyboards:
+    """Keyboards under the last page: while the answer grows, and at its end (built only then)."""
 
     live: InlineKeyboardMarkup | None
     final: Callable[[], InlineKeyboardMarkup | None]
 
 
 @dataclass(slots=True)
-class _Shown:
+class _PageMessage:
     """A message of the answer as currently displayed."""
 
     sent: Sent
@@ -98,7 +65,7 @@ class StreamedAnswer:
         mode: `edit` a message as it grows, show a `draft` where Telegram supports it, or send everything at the end
             (`off`).
         empty: text in place of an answer without any text.
-        sent: called with the id of each new message, before anything else is sent.
+        on_sent: called with the id of each new message, before anything else is sent.
     """
 
     def __init__(
@@ -106,54 +73,54 @@ class StreamedAnswer:
         *,
         delivery: Delivery,
         clock: Clock,
-        reply: Watched,
+        reply: Reply,
         place: Place,
-        buttons: Buttons,
+        keyboards: Keyboards,
         mode: StreamMode,
         empty: str,
-        sent: Callable[[int], Awaitable[None]] | None = None,
+        on_sent: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
-        self._sent = sent
+        self._on_sent = on_sent
         self._delivery = delivery
         self._clock = clock
         self._reply = reply
         self._place = place
-        self._buttons = buttons
+        self._keyboards = keyboards
         self._empty = empty
         self._mode: StreamMode = "edit" if mode == "draft" and place.is_group else mode
         self._interval_s = GROUP_INTERVAL_S if place.is_group else PRIVATE_INTERVAL_S
         self._pages = Pages()
-        self._messages: dict[int, _Shown] = {}
-        self._settled = 0
-        self._silent = -1
-        self._drafted: Rendered | None = None
-        self._drafted_at = 0.0
+        self._messages: dict[int, _PageMessage] = {}
+        self._delivered_pages = 0
+        self._muted_page = -1
+        self._draft: Rendered | None = None
+        self._draft_shown_at = 0.0
         self._unreachable = False
         self.draft_id = int(clock.time() * 1000) % (2**31 - 1) + 1
 
     async def show(self) -> None:
-        """Display the reply until it is final and delivered.
+        """Displays the reply until it is final and delivered.
 
         When cancelled, the displayed text stays; `finish` can still deliver a reply that has ended.
         """
-        typing = asyncio.create_task(self._type(), name="typing")
+        typing = asyncio.create_task(self._keep_typing(), name="typing")
         try:
             await self._stream()
         finally:
             typing.cancel()
             await asyncio.wait([typing])
             if not typing.cancelled() and (error := typing.exception()) is not None:
-                log.error("typing.died", exc_info=error)
+                log.error("answer.typing_failed", exc_info=error)
         await self.finish()
 
     async def finish(self) -> None:
-        """Deliver the final state of the reply; delivered pages stay as they are."""
+        """Delivers the final state of the reply; delivered pages stay as they are."""
         if self._unreachable:
             return
-        index, last = await self._settle_all_but_last()
-        markup = self._buttons.final()
+        index, last = await self._deliver_all_but_last()
+        markup = self._keyboards.final()
         if last is not None:
-            await self._put(index, last, markup, final=True)
+            await self._show_page(index, last, markup, final=True)
         else:
             index -= 1
             await self._close_full_page(index, markup)
@@ -162,7 +129,7 @@ class StreamedAnswer:
             await self._delivery.delete(self._place.chat_id, message_id)
 
     async def _close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
-        """Put the buttons under a full page if nothing visible follows it."""
+        """Puts the buttons under a full page if nothing visible follows it."""
         if (stale := self._messages.pop(index + 1, None)) is not None:
             await self._delivery.delete(stale.sent.chat_id, stale.sent.message_id)
         shown = self._messages.get(index)
@@ -172,117 +139,112 @@ class StreamedAnswer:
             shown.markup = markup
 
     @property
-    def message_ids(self) -> tuple[int, ...]:
-        """The ids of the messages that hold the answer, in order."""
-        return tuple(self._messages[index].sent.message_id for index in sorted(self._messages))
+    def _is_final(self) -> bool:
+        return self._reply.phase is not ReplyPhase.RUNNING
 
-    @property
-    def _final(self) -> bool:
-        return self._reply.phase.name != "RUNNING"
-
-    async def _type(self) -> None:
+    async def _keep_typing(self) -> None:
         while not self._unreachable:
             await self._delivery.typing(self._place.chat_id, topic_id=self._place.topic_id)
             await self._clock.sleep(TYPING_INTERVAL_S)
 
     async def _stream(self) -> None:
         if self._mode != "off":
-            await self._await_beginning()
-        while self._mode != "off" and not self._final and not self._unreachable:
+            await self._wait_for_beginning()
+        while self._mode != "off" and not self._is_final and not self._unreachable:
             seen = len(self._reply.text)
-            up_to_date = await self._progress()
-            pause = max(self._interval_s, self._delivery.held_s(self._place.chat_id))
-            await _first_of(self._reply.changed(sys.maxsize), self._clock.sleep(pause))
+            up_to_date = await self._update_chat()
+            pause_s = max(self._interval_s, self._delivery.held_s(self._place.chat_id))
+            await _wait_for_first(self._reply.changed(sys.maxsize), self._clock.sleep(pause_s))
             if up_to_date:
-                await self._await_news(seen)
+                await self._wait_for_change(seen)
         await self._reply.changed(sys.maxsize)
 
-    async def _await_beginning(self) -> None:
-        await _first_of(self._reply.changed(FIRST_CHARACTERS - 1), self._clock.sleep(FIRST_AFTER_S))
-        while not self._final and not self._reply.text.strip():
+    async def _wait_for_beginning(self) -> None:
+        await _wait_for_first(self._reply.changed(FIRST_CHARACTERS - 1), self._clock.sleep(FIRST_AFTER_S))
+        while not self._is_final and not self._reply.text.strip():
             await self._reply.changed(len(self._reply.text))
 
-    async def _await_news(self, seen: int) -> None:
-        if self._mode == "draft" and self._drafted is not None:
-            fades_in = self._drafted_at + DRAFT_LIFE_S - self._clock.monotonic()
-            await _first_of(self._reply.changed(seen), self._clock.sleep(fades_in))
+    async def _wait_for_change(self, seen: int) -> None:
+        if self._mode == "draft" and self._draft is not None:
+            expires_in_s = self._draft_shown_at + DRAFT_LIFE_S - self._clock.monotonic()
+            await _wait_for_first(self._reply.changed(seen), self._clock.sleep(expires_in_s))
         else:
             await self._reply.changed(seen)
 
-    async def _progress(self) -> bool:
-        """Display the current text. Returns whether the chat is up to date."""
+    async def _update_chat(self) -> bool:
+        """Displays the current text. Returns whether the chat is up to date."""
         self._pages.update(self._reply.text)
         frozen = self._pages.frozen
-        if len(frozen) > self._settled:
-            for page in frozen[self._settled :]:
-                await self._settle(page.rendered)
+        if len(frozen) > self._delivered_pages:
+            for page in frozen[self._delivered_pages :]:
+                await self._deliver_page(page.rendered)
             return False
         live = self._pages.live.rendered
         if live.blank:
             return True
-        result = await self._put_live(live)
+        result = await self._show_live_page(live)
         if result is SendResult.SKIPPED:
             self._interval_s = min(2 * self._interval_s, LONGEST_INTERVAL_S)
             return False
         return True
 
-    async def _put_live(self, live: Rendered) -> SendResult:
-        index = self._settled
+    async def _show_live_page(self, live: Rendered) -> SendResult:
+        index = self._delivered_pages
         if self._mode == "draft":
-            result = await self._put_draft(live)
+            result = await self._show_draft(live)
             if result is not SendResult.UNSUPPORTED:
                 return result
             self._mode = "edit"
-        if self._silent == index:
+        if self._muted_page == index:
             return SendResult.SHOWN
-        result = await self._put(index, live, self._buttons.live, final=False)
+        result = await self._show_page(index, live, self._keyboards.live, final=False)
         if result is SendResult.UNSUPPORTED:
             self._mode = "off"
         elif result is SendResult.GONE or (result is SendResult.UNKNOWN and index not in self._messages):
             # Another attempt could add a second message, or bring back a message that a user deleted.
-            self._silent = index
+            self._muted_page = index
         return SendResult.SKIPPED if result is SendResult.UNKNOWN else result
 
-    async def _put_draft(self, live: Rendered) -> SendResult:
+    async def _show_draft(self, live: Rendered) -> SendResult:
         now = self._clock.monotonic()
-        if live == self._drafted and now - self._drafted_at < DRAFT_LIFE_S:
+        if live == self._draft and now - self._draft_shown_at < DRAFT_LIFE_S:
             return SendResult.SHOWN
         result = await self._delivery.draft(self._place.chat_id, self.draft_id, live, topic_id=self._place.topic_id)
         if result is SendResult.SHOWN:
-            self._drafted, self._drafted_at = live, now
+            self._draft, self._draft_shown_at = live, now
         self._unreachable = result is SendResult.UNREACHABLE
         return result
 
-    async def _settle(self, page: Rendered) -> None:
-        """Deliver a page that will not change any more."""
-        await self._put(self._settled, page, None, final=True)
-        self._settled += 1
+    async def _deliver_page(self, page: Rendered) -> None:
+        """Delivers a page that will not change any more."""
+        await self._show_page(self._delivered_pages, page, None, final=True)
+        self._delivered_pages += 1
 
-    async def _settle_all_but_last(self) -> tuple[int, Rendered | None]:
-        """Deliver all pages but the last, and compose the last. Returns its place and text, if any."""
+    async def _deliver_all_but_last(self) -> tuple[int, Rendered | None]:
+        """Delivers all pages but the last, composes the last, and returns its index and text, if any."""
         self._pages.update(self._reply.text)
-        pages = [page.rendered for page in self._pages.all[self._settled :]]
+        pages = [page.rendered for page in self._pages.all[self._delivered_pages :]]
         lines = [line[:LINE_LIMIT] for line in (self._reply.notice, self._reply.footer) if line]
-        if not pages and not self._settled:
+        if not pages and not self._delivered_pages:
             # No visible text at all: the notice becomes the answer.
             body = self._reply.notice or self._empty
             pages = [Rendered(body[:LINE_LIMIT])]
             lines = [line for line in lines if line != self._reply.notice]
         for page in pages[:-1]:
-            await self._settle(page)
+            await self._deliver_page(page)
         if not pages:
-            return self._settled, _with_lines(None, lines) if lines else None
-        last = _with_lines(pages[-1], lines)
+            return self._delivered_pages, _append_lines(None, lines) if lines else None
+        last = _append_lines(pages[-1], lines)
         if last.length > MESSAGE_LIMIT:
-            await self._settle(pages[-1])
-            last = _with_lines(None, lines)
-        return self._settled, last
+            await self._deliver_page(pages[-1])
+            last = _append_lines(None, lines)
+        return self._delivered_pages, last
 
-    async def _put(
+    async def _show_page(
         self, index: int, rendered: Rendered, markup: InlineKeyboardMarkup | None, *, final: bool
     ) -> SendResult:
-        """Display a page in its message, or in a new one if it has none yet."""
-        shown = self._messages.get(index) or self._earlier(index)
+        """Shows a page in its message, or in a new one if it has none yet."""
+        shown = self._messages.get(index) or self._earlier_message(index)
         if self._unreachable or rendered.blank or (shown and (shown.rendered, shown.markup) == (rendered, markup)):
             return SendResult.SHOWN
         place = self._place
@@ -297,21 +259,21 @@ class StreamedAnswer:
                 chat_id, message_id, rendered, topic_id=place.topic_id, markup=markup, final=final
             )
         if outcome.sent is not None:
-            self._messages[index] = _Shown(outcome.sent, rendered, markup)
-            if self._sent is not None and (shown is None or shown.sent != outcome.sent):
-                await self._sent(outcome.sent.message_id)
+            self._messages[index] = _PageMessage(outcome.sent, rendered, markup)
+            if self._on_sent is not None and (shown is None or shown.sent != outcome.sent):
+                await self._on_sent(outcome.sent.message_id)
         self._unreachable = outcome.result is SendResult.UNREACHABLE
         return outcome.result
 
-    def _earlier(self, index: int) -> _Shown | None:
-        """Return the message of this page from an earlier attempt; its current text is unknown."""
+    def _earlier_message(self, index: int) -> _PageMessage | None:
+        """Returns the message of this page from an earlier attempt; its current text is unknown."""
         if index >= len(self._reply.earlier_ids):
             return None
-        return _Shown(Sent(self._place.chat_id, self._reply.earlier_ids[index]), Rendered(""), None)
+        return _PageMessage(Sent(self._place.chat_id, self._reply.earlier_ids[index]), Rendered(""), None)
 
 
-def _with_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
-    """Append small print to a text, or return it alone."""
+def _append_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
+    """Appends small print to a text, or returns it alone."""
     text = rendered.text if rendered else ""
     entities = list(rendered.entities) if rendered else []
     for line in lines:
@@ -321,8 +283,8 @@ def _with_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
     return Rendered(text, tuple(entities))
 
 
-async def _first_of(*waits: Coroutine[object, object, None]) -> None:
-    """Wait until one of the awaitables is done and cancel the others."""
+async def _wait_for_first(*waits: Coroutine[object, object, None]) -> None:
+    """Waits until one of the awaitables is done and cancels the others."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -82,6 +82,11 @@ class FaultInjection(TelegramState):
         """Holds the next calls until `end()` of the returned fault is called, then carries them out."""
         return self._inject(InjectedFault(method, times, chat_id, before=True, gate=asyncio.Event()))
 
+    def reject_as_flood(self, method: str, retry_after: int) -> InjectedFault:
+        """Answers the next call of a method with a 429."""
+        description = f"Too Many Requests: retry after {retry_after}"
+        return self.fail(method, status=429, description=description, retry_after=retry_after)
+
     def flood(self, chat_id: int, seconds: float) -> None:
         """Answers every call in a chat with 429 for this long, by the server's clock."""
         self.chat(chat_id).flooded_until = self._clock.monotonic() + seconds

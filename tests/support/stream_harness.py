@@ -1,0 +1,90 @@
+"""One streamed answer in one chat of the fake Bot API server."""
+
+import asyncio
+import itertools
+
+from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
+
+from bot.telegram.answers.streamed_message import Keyboards, Place, StreamedAnswer, StreamMode
+from bot.telegram.delivery.delivery import Delivery
+from services.chat.reply import Reply, ReplyPhase
+from tests.support.clock import ManualClock
+from tests.support.fake_telegram.server import TelegramServer
+from tests.support.fake_telegram.traffic import Traffic
+
+PERSON = 7
+GROUP = -100
+STOP = InlineKeyboardMarkup(inline_keyboard=[[InlineKeyboardButton(text="Stop", callback_data="stop")]])
+RETRY = InlineKeyboardMarkup(inline_keyboard=[[InlineKeyboardButton(text="Retry", callback_data="retry:1")]])
+EMPTY = "There was no answer."
+
+
+class StreamHarness:
+    """Streams a reply that the test writes, into a private chat by default."""
+
+    def __init__(self, delivery: Delivery, clock: ManualClock, server: TelegramServer, traffic: Traffic) -> None:
+        self.reply = Reply()
+        self.clock = clock
+        self.start = clock.time()
+        self._delivery = delivery
+        self._server = server
+        self._traffic = traffic
+        self.task: asyncio.Task[None] | None = None
+        self.answer: StreamedAnswer | None = None
+        self.chat_id = PERSON
+        self.recorded: list[int] = []
+        """The message ids that were passed to `on_sent`, in order."""
+
+    def begin(self, mode: StreamMode = "edit", place: Place | None = None) -> None:
+        place = place or Place(PERSON, is_group=False)
+        self.chat_id = place.chat_id
+        self.answer = StreamedAnswer(
+            delivery=self._delivery, clock=self.clock, reply=self.reply, place=place, mode=mode, empty=EMPTY,
+            keyboards=Keyboards(STOP, lambda: RETRY), on_sent=self._record,
+        )  # fmt: skip
+        self.task = asyncio.create_task(self.answer.show())
+
+    async def _record(self, message_id: int) -> None:
+        self.recorded.append(message_id)
+
+    async def pass_time(self, seconds: float) -> None:
+        await self._traffic.pass_time(seconds)
+
+    async def write_slowly(self, piece: str, times: int, pause_s: float = 1) -> None:
+        """Writes a piece of text again and again, with a pause after each."""
+        for _ in range(times):
+            self.reply.write(piece)
+            await self.pass_time(pause_s)
+
+    async def end(self, phase: ReplyPhase = ReplyPhase.COMPLETE, *, within_s: float = 90, **lines: str) -> None:
+        """Ends the reply and waits until everything is delivered."""
+        assert self.task is not None
+        self.reply.end(phase, **lines)
+        await self._traffic.settle()
+        for _ in range(int(within_s)):
+            if self.task.done():
+                break
+            await self.pass_time(1)
+        assert self.task.done(), "the answer is not delivered"
+        self.task.result()
+
+    async def close(self) -> None:
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+            await asyncio.wait([self.task])
+
+    @property
+    def texts(self) -> list[str]:
+        return self._server.chat(self.chat_id).texts()
+
+    def times(self, method: str) -> list[float]:
+        """Returns when a method was called, in seconds after the start."""
+        return [call.at - self.start for call in self._server.calls_of(method, self.chat_id)]
+
+    def calls(self, method: str) -> int:
+        return len(self._server.calls_of(method, self.chat_id))
+
+
+def gaps(times: list[float]) -> list[float]:
+    """Returns the pauses between calls."""
+    return [round(later - earlier, 3) for earlier, later in itertools.pairwise(times)]
