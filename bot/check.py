@@ -51,7 +51,7 @@ async def run(settings: Settings) -> int:
     lines = [*providers, *(line for lines in rest for line in lines)]
     answered = any(line.verdict == OK for line in providers)
     broken = any(line.verdict == FAILED for lines in rest for line in lines)
-    warnings = [*_said_once(settings), *(warning for line in lines for warning in line.warnings)]
+    warnings = [*_other_warnings(settings), *(warning for line in lines for warning in line.warnings)]
     if not answered:
         warnings.append("not a single provider answers")
     text = "\n".join([*_table(lines), *(f"warning: {warning}" for warning in warnings)])
@@ -59,10 +59,10 @@ async def run(settings: Settings) -> int:
     return 0 if answered and not broken else 1
 
 
-def _said_once(settings: Settings) -> list[str]:
+def _other_warnings(settings: Settings) -> list[str]:
     """Return the warnings of the settings that the table does not show anyway."""
-    told = {f"{provider.id} is left out: {provider.missing}" for provider in settings.providers}
-    return [warning for warning in settings.warnings if warning not in told]
+    shown = {f"{provider.id} is left out: {provider.missing}" for provider in settings.providers}
+    return [warning for warning in settings.warnings if warning not in shown]
 
 
 async def _providers(settings: Settings) -> list[CheckResult]:
@@ -144,8 +144,8 @@ def _bot(response: httpx2.Response) -> CheckResult:
             "telegram", FAILED, f"HTTP {response.status_code}: the token of TELEGRAM_BOT_TOKEN is not accepted"
         )
     if answer.get("ok") is not True:
-        said = answer.get("description") or "not an answer of a Bot API server"
-        return CheckResult("telegram", FAILED, f"HTTP {response.status_code}: {said}")
+        reason = answer.get("description") or "not an answer of a Bot API server"
+        return CheckResult("telegram", FAILED, f"HTTP {response.status_code}: {reason}")
     match answer.get("result"):
         case {"username": str(username)}:
             return CheckResult("telegram", OK, f"@{username}")

@@ -25,7 +25,7 @@ class Consent:
         """Whether a chat has something to decide."""
         return self._is_asked and bool(self._remote)
 
-    async def standing(self, scope: str, language: str | None) -> str:
+    async def describe(self, scope: str, language: str | None) -> str:
         """Return the consent of a chat as text."""
         if not self._remote:
             return self._texts.get("privacy-none", language)

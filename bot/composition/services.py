@@ -20,7 +20,7 @@ from core.observability.tracing import Tracing, open_tracing, trace_transactions
 from core.redis.client import open_redis
 from services.admin.audit import Audit
 from services.admin.providers import ProviderAdmin
-from services.chat.agent import AgentFactory
+from services.chat.agent import create_agent
 from services.chat.observer import TurnMetrics, TurnObserver
 from services.chat.service import ChatService, ChatStores
 from services.chat.store.notes import Notes
@@ -180,7 +180,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     await namer.start()
     stack.push_async_callback(namer.close)
     service = ChatService(
-        agents=AgentFactory(tracing.provider if tracing.on else None),
+        agent=create_agent(tracing.provider if tracing.on else None),
         models=llm.models,
         stores=stores,
         texts=infra.texts,
@@ -189,7 +189,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         asks_consent=asks_consent,
         observer=observer,
         namer=namer,
-        demos=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
+        demo_ids=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
     )
     stack.push_async_callback(service.save_unsaved)
     infra.metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))

@@ -1,4 +1,4 @@
-"""Start-up lines of the console: which providers are available, and what is missing."""
+"""Start-up lines of the console: available providers, missing settings and a hint."""
 
 from collections.abc import Sequence
 

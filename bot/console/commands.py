@@ -96,7 +96,7 @@ class Commands:
     async def _retry(self, arguments: str) -> None:
         choice: ModelChoice | None = None
         if arguments:
-            provider = self._named(arguments)
+            provider = self._find_provider(arguments)
             if provider is None:
                 return
             choice = ModelChoice(provider.id)
@@ -141,12 +141,12 @@ class Commands:
 
     async def _usage(self, _arguments: str) -> None:
         self._terminal.say(await self._usage_reports.report(user_ref(KEY.surface, USER_ID), None, self._chat.language))
-        self._terminal.say(f"\n{await self._usage_reports.everything()}")
+        self._terminal.say(f"\n{await self._usage_reports.report_all()}")
 
     async def _privacy(self, arguments: str) -> None:
         language = self._chat.language
         if not arguments or not self._consent.is_open:
-            self._terminal.say(await self._consent.standing(self._scope, language))
+            self._terminal.say(await self._consent.describe(self._scope, language))
             if self._consent.is_open:
                 self._say("console-privacy-usage")
         elif arguments in {"yes", "no"}:
@@ -166,7 +166,7 @@ class Commands:
         elif name.lower() == "auto":
             await self._preferences.clear_model(self._scope)
             self._say("model-automatic-set")
-        elif (provider := self._named(name)) is not None:
+        elif (provider := self._find_provider(name)) is not None:
             await self._pick(provider, model.strip() or provider.default_model)
 
     async def _footers(self, argument: str) -> None:
@@ -183,10 +183,10 @@ class Commands:
         current = f"{preference.provider} {preference.model or ''}".strip() if preference.provider else automatic
         probes = await probe_providers(self._catalog, self._fallback.providers, CATALOG_TIMEOUT_S, self._clock)
         self._say("model-title", current=current)
-        self._terminal.say("\n".join(["", *map(self._choices, probes), ""]))
+        self._terminal.say("\n".join(["", *map(self._describe_models, probes), ""]))
         self._say("console-model-usage")
 
-    def _choices(self, probe: ProbeResult) -> str:
+    def _describe_models(self, probe: ProbeResult) -> str:
         texts, language = self._texts, self._chat.language
         line = f"  {probe.provider.id}: {', '.join(probe.provider.models)}"
         others = [name for name in probe.models if name not in probe.provider.models]
@@ -194,7 +194,7 @@ class Commands:
             return f"{line} ({probe.reason})"
         if not others:
             return line
-        return f"{line}; {texts.get('console-model-others', language, models=self._shortened(others))}"
+        return f"{line}; {texts.get('console-model-others', language, models=self._shorten(others))}"
 
     async def _pick(self, provider: ProviderSettings, model: str) -> None:
         if model not in provider.models:
@@ -203,13 +203,13 @@ class Commands:
             except CatalogError:
                 offered = ()
             if model not in offered:
-                known = self._shortened(list(dict.fromkeys([*provider.models, *offered])))
+                known = self._shorten(list(dict.fromkeys([*provider.models, *offered])))
                 self._say("console-unknown-model", name=model, provider=provider.id, known=known)
                 return
         await self._preferences.set_model(self._scope, provider.id, model)
         self._say("model-set", provider=provider.id, model=model)
 
-    def _named(self, name: str) -> ProviderSettings | None:
+    def _find_provider(self, name: str) -> ProviderSettings | None:
         """Return the named provider, or None after saying that there is none."""
         providers = self._fallback.providers
         for provider in providers:
@@ -218,7 +218,7 @@ class Commands:
         self._say("console-unknown-provider", name=name, known=", ".join(provider.id for provider in providers))
         return None
 
-    def _shortened(self, names: Sequence[str]) -> str:
+    def _shorten(self, names: Sequence[str]) -> str:
         shown = ", ".join(names[:SHOWN_MODELS])
         rest = len(names) - SHOWN_MODELS
         return f"{shown}, …, +{rest}" if rest > 0 else shown

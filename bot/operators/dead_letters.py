@@ -23,7 +23,7 @@ class DeadLetterCommands:
         self._audit = audit
 
     async def newest(self) -> list[DeadLetter]:
-        """Return the dead letters that are listed, newest first.
+        """Return the newest dead letters, at most `SHOWN`.
 
         Raises:
             StorageError: the database fails.
@@ -42,7 +42,7 @@ class DeadLetterCommands:
         """
         match arguments.lower().split():
             case []:
-                return listed(await self.newest())
+                return format_dead_letters(await self.newest())
             case ["replay", number] if number.isdecimal():
                 return await self._replay(int(number), actor_id)
             case ["drop", number] if number.isdecimal():
@@ -55,15 +55,17 @@ class DeadLetterCommands:
         if letter is None:
             return f"There is no dead letter {number}."
         await self._inbox.replay(letter)
-        return await self._done(f"{number} is done again. If it fails once more it comes back here.", actor_id, letter)
+        return await self._audited(
+            f"Dead letter {number} is queued again. If it fails once more, it returns to this list.", actor_id, letter
+        )
 
     async def _drop(self, number: int, actor_id: int) -> str:
         letter = await self._inbox.dead_letters.get(number)
         if letter is None or not await self._inbox.dead_letters.drop(number):
             return f"There is no dead letter {number}."
-        return await self._done(f"{number} is thrown away.", actor_id, letter, action="dead.drop")
+        return await self._audited(f"Dead letter {number} is deleted.", actor_id, letter, action="dead.drop")
 
-    async def _done(self, text: str, actor_id: int, letter: DeadLetter, action: str = "dead.replay") -> str:
+    async def _audited(self, text: str, actor_id: int, letter: DeadLetter, action: str = "dead.replay") -> str:
         log.info("admin.acted", action=action, target=letter.job.id, actor_id=actor_id)
         try:
             await self._audit.record(actor_id, action, letter.job.id, letter.reason)
@@ -72,12 +74,12 @@ class DeadLetterCommands:
         return text
 
 
-def listed(letters: Sequence[DeadLetter]) -> str:
+def format_dead_letters(letters: Sequence[DeadLetter]) -> str:
     """Format dead letters with origin and reason, without their content."""
     if not letters:
-        return "There are no dead letters: everything that came in was handled."
+        return "There are no dead letters: all messages were handled."
     lines = [
         f"{letter.id}. {letter.failed_at:%Y-%m-%d %H:%M} UTC, {letter.job.lane}, {letter.job.id}\n   {letter.reason}"
         for letter in letters
     ]
-    return "\n\n".join(["Dead letters, newest first. They were tried again and again.", *lines, USAGE])
+    return "\n\n".join(["Dead letters, newest first. Each failed repeatedly.", *lines, USAGE])

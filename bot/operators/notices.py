@@ -9,7 +9,8 @@ def format_notice(event: Event) -> str:
     match event:
         case Misconfigured(provider, reason):
             return (
-                f"{provider} does not accept its key, account or model: {reason}. It rests for 30 minutes at a time. "
+                f"{provider} does not accept its key, account or model: {reason}. "
+                "It cools down for 30 minutes at a time. "
                 f"After a correction (new settings need a restart), /provider reset {provider} brings it back."
             )
         case WorkGivenUp(reason):

@@ -1,4 +1,4 @@
-"""`/usage`: words the usage of a user and a chat, and for operators of everyone by provider."""
+"""`/usage`: words the usage of a user and a chat, and for operators that of all users by provider."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -11,41 +11,39 @@ from services.usage.totals import UsageTotal, UsageTotals
 class UsageReports:
     """Texts of `/usage`. Each method raises StorageError where the database fails."""
 
-    def __init__(self, accounts: UsageTotals, texts: Texts) -> None:
-        self._accounts = accounts
+    def __init__(self, totals: UsageTotals, texts: Texts) -> None:
+        self._totals = totals
         self._texts = texts
 
     async def report(self, speaker: str, chat: str | None, language: str | None) -> str:
         """Return the usage of a user, and of a group, today and this month.
 
         Args:
-            speaker: the user, such as `telegram:123`.
-            chat: the group in which they ask, such as `telegram:-100`; None in a private chat.
+            chat: the group in which the command was sent; None in a private chat.
         """
         today, month = self._days()
-        accounts = self._accounts
         lines = [
-            self._line("usage-yours-today", await accounts.of_speaker(speaker, today), language),
-            self._line("usage-yours-month", await accounts.of_speaker(speaker, month), language),
+            self._line("usage-yours-today", await self._totals.of_speaker(speaker, today), language),
+            self._line("usage-yours-month", await self._totals.of_speaker(speaker, month), language),
         ]
         if chat is not None:
             lines += [
-                self._line("usage-chat-today", await accounts.of_chat(chat, today), language),
-                self._line("usage-chat-month", await accounts.of_chat(chat, month), language),
+                self._line("usage-chat-today", await self._totals.of_chat(chat, today), language),
+                self._line("usage-chat-month", await self._totals.of_chat(chat, month), language),
             ]
         return "\n".join([*lines, self._texts.get("usage-days", language)])
 
-    async def everything(self) -> str:
-        """Return the usage of everyone by provider, in English."""
+    async def report_all(self) -> str:
+        """Return the usage of all users by provider, in English."""
         today, month = self._days()
         blocks = [
-            _by_provider("Everybody today, by provider:", await self._accounts.by_provider(today)),
-            _by_provider("Everybody this month, by provider:", await self._accounts.by_provider(month)),
+            _by_provider("All users today, by provider:", await self._totals.by_provider(today)),
+            _by_provider("All users this month, by provider:", await self._totals.by_provider(month)),
         ]
         return "\n\n".join(blocks)
 
     def _days(self) -> tuple[date, date]:
-        today = self._accounts.today
+        today = self._totals.today
         return today, today.replace(day=1)
 
     def _line(self, key: str, usage: UsageTotal, language: str | None) -> str:
@@ -68,10 +66,10 @@ class UsageReports:
 def _by_provider(title: str, usages: Mapping[str, UsageTotal]) -> str:
     if not usages:
         return f"{title} nothing."
-    return "\n".join([title, *(f"{provider}: {_operators_line(usage)}" for provider, usage in sorted(usages.items()))])
+    return "\n".join([title, *(f"{provider}: {_operator_line(usage)}" for provider, usage in sorted(usages.items()))])
 
 
-def _operators_line(usage: UsageTotal) -> str:
+def _operator_line(usage: UsageTotal) -> str:
     tokens = f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
     estimated = f" ({usage.estimated} estimated)" if usage.estimated else ""
     counted = f"{format_count(usage.requests, 'request')}, {usage.failures} failed"

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
-from typing import Protocol
 
 import structlog
 from pydantic_ai.direct import model_request
@@ -22,7 +20,7 @@ from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.outcomes import EmptyAnswer, Fault, Outcome, classify
 from services.llm.routing.status import ProviderStatus, ServiceStatus
-from services.usage.totals import UsageTotal
+from services.usage.totals import UsageTotal, UsageTotals
 
 log = structlog.get_logger()
 
@@ -31,19 +29,6 @@ FORCE_S = 1800.0
 TEST_QUESTION = "Reply with the one word OK."
 TEST_TOKENS = 16
 """The least that every provider accepts; some refuse a limit of one token."""
-
-
-class UsageByProvider(Protocol):
-    """Usage of all replicas."""
-
-    @property
-    def today(self) -> date:
-        """The current day in UTC."""
-        ...
-
-    async def by_provider(self, since: date) -> Mapping[str, UsageTotal]:
-        """Return the usage per provider since a day."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +60,10 @@ class ProviderTest:
 
 
 class ProviderAdmin:
-    """Acts on providers for operators. The caller decides who is one.
+    """Acts on providers for operators. Permissions are checked by the caller.
 
     Args:
-        fallback: the service that is acted on.
         builder: builds the model of a test request.
-        audit: records each act.
-        usage: usage of today.
-        clock: injected time.
     """
 
     def __init__(
@@ -90,7 +71,7 @@ class ProviderAdmin:
         fallback: LLMProviderFallback,
         builder: ModelBuilder,
         audit: Audit,
-        usage: UsageByProvider,
+        usage: UsageTotals,
         clock: Clock,
     ) -> None:
         self._fallback = fallback
@@ -126,13 +107,13 @@ class ProviderAdmin:
         return next((each for each in self.status.providers if each.provider.casefold() == name.casefold()), None)
 
     async def force(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
-        """Ask this provider first for so many seconds, even during a cooldown."""
+        """Force a provider for so many seconds: it is asked first, even during a cooldown."""
         seconds = FORCE_S if seconds is None else seconds
         await self._fallback.force_provider(provider.id, seconds)
         return await self._act(provider, actor_id, "force", seconds, f"for {format_duration(seconds)}")
 
     async def clear(self, actor_id: int) -> tuple[bool, bool]:
-        """Forget the forced and the preferred provider. Returns whether that is shared, and whether it is audited."""
+        """Clear the forced and the preferred provider. Returns whether that is shared, and whether it is audited."""
         await self._fallback.clear_cache()
         return self.status.shared, await self._record(actor_id, "clear")
 

@@ -1,12 +1,13 @@
-"""The chat agent: its instructions and its tools."""
+"""The chat agent: its instructions, its tools and its prompts."""
 
 import pydantic_ai
 from opentelemetry.trace import TracerProvider
 from pydantic_ai import Agent, RunContext
+from pydantic_ai.messages import BinaryContent, ModelRequest, UserContent, UserPromptPart
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.usage import UsageLimits
 
-from core.messages import ChatKind
+from core.messages import ChatKind, Incoming
 from services.chat.tools import TurnContext, equip
 
 LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
@@ -24,37 +25,45 @@ writer where it helps. Do not begin your answer with a name."""
 PRIVATE = "This is a private chat with {name}."
 
 
-class AgentFactory:
-    """Creates the agent; each turn brings its model.
+def create_agent(spans: TracerProvider | None = None) -> Agent[TurnContext, str]:
+    """Create the agent. It has no model and no state between runs: all turns share it, and each brings its model.
 
     Args:
         spans: receives the library's spans, without message texts; None disables them.
     """
-
-    def __init__(self, spans: TracerProvider | None = None) -> None:
-        # The library would print a banner at its first run, in the middle of a console chat.
-        pydantic_ai.BANNER_ENABLED = False
-        self._agent = _agent()
-        if spans is not None:
-            self._agent.instrument = InstrumentationSettings(
-                tracer_provider=spans, include_content=False, include_model_request_parameters=False
-            )
-
-    @property
-    def agent(self) -> Agent[TurnContext, str]:
-        """The agent. It is stateless between runs, so all turns share one."""
-        return self._agent
-
-
-def _agent() -> Agent[TurnContext, str]:
+    # The library would print a banner at its first run, in the middle of a console chat.
+    pydantic_ai.BANNER_ENABLED = False
     # `instructions` are evaluated for each turn; a `system_prompt` would freeze the date into the history.
     agent = Agent(deps_type=TurnContext, instructions=CHARACTER, retries=2)
-    agent.instructions(_circumstances)
+    agent.instructions(_describe_turn)
     equip(agent)
+    if spans is not None:
+        agent.instrument = InstrumentationSettings(
+            tracer_provider=spans, include_content=False, include_model_request_parameters=False
+        )
     return agent
 
 
-async def _circumstances(context: RunContext[TurnContext]) -> str:
+def to_prompt(incoming: Incoming) -> ModelRequest:
+    """Build the prompt: in a group with the speaker's name, then the quoted message, then the attachments."""
+    text = incoming.text
+    if incoming.chat_kind is ChatKind.GROUP:
+        text = f"{incoming.speaker.name}: {text}"
+    if incoming.quoted:
+        text = f"[In reply to this message:]\n{incoming.quoted}\n[The message itself:]\n{text}"
+    files = [BinaryContent(file.data, media_type=file.media_type) for file in incoming.attachments]
+    content: str | list[UserContent] = [*filter(None, [text]), *files] if files else text
+    return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])
+
+
+def prompt_text(prompt: ModelRequest) -> str:
+    """Return the text of a prompt without its attachments."""
+    contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
+    texts = [[content] if isinstance(content, str) else content for content in contents]
+    return "\n".join(item for items in texts for item in items if isinstance(item, str))
+
+
+async def _describe_turn(context: RunContext[TurnContext]) -> str:
     # A coroutine although it awaits nothing: the library runs plain functions in a thread.
     turn = context.deps
     if turn.chat_kind is ChatKind.GROUP:

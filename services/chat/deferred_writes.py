@@ -17,19 +17,19 @@ class DeferredWrites:
     """Saves at once, or later while the database is unavailable.
 
     Args:
-        limit: the most that may wait; the oldest is dropped.
+        limit: pending writes; beyond it the oldest is dropped.
     """
 
     def __init__(self, limit: int = 1000) -> None:
         self._limit = limit
-        self._waiting: deque[Save] = deque()
-        self._flushing = asyncio.Lock()
+        self._pending: deque[Save] = deque()
+        self._flush_lock = asyncio.Lock()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._pending)
 
     async def save(self, save: Save) -> bool:
-        """Save after everything that waits; queue it where the database rejects it. Returns whether it is saved.
+        """Save after all pending writes; queue it where the database rejects it. Returns whether it is saved.
 
         Raises:
             StorageError: the database will never accept it.
@@ -43,18 +43,18 @@ class DeferredWrites:
                 log.error("turn.not_saved", error=str(error))  # noqa: TRY400 - the reason says it all
             else:
                 return True
-        self._put(save)
+        self._queue(save)
         return False
 
     async def flush(self) -> bool:
-        """Save what waits, as far as the database accepts it. Returns whether nothing is left."""
-        if self._flushing.locked():
+        """Save the pending writes, as far as the database accepts them. Returns whether none is left."""
+        if self._flush_lock.locked():
             # Each try may take a whole busy timeout; concurrent callers share one.
-            async with self._flushing:
-                return not self._waiting
-        async with self._flushing:
-            while self._waiting:
-                save = self._waiting[0]
+            async with self._flush_lock:
+                return not self._pending
+        async with self._flush_lock:
+            while self._pending:
+                save = self._pending[0]
                 try:
                     await save()
                     log.info("turn.backlog_flushed")
@@ -66,12 +66,12 @@ class DeferredWrites:
                     # A bug in one write must not block the others.
                     log.exception("turn.lost")
                 # It may have been dropped for a newer one while it was being saved.
-                if self._waiting and self._waiting[0] is save:
-                    self._waiting.popleft()
+                if self._pending and self._pending[0] is save:
+                    self._pending.popleft()
         return True
 
-    def _put(self, save: Save) -> None:
-        if len(self._waiting) >= self._limit:
-            self._waiting.popleft()
-            log.error("turn.lost", waiting=self._limit)
-        self._waiting.append(save)
+    def _queue(self, save: Save) -> None:
+        if len(self._pending) >= self._limit:
+            self._pending.popleft()
+            log.error("turn.lost", pending=self._limit)
+        self._pending.append(save)

@@ -87,13 +87,13 @@ class TurnObserver:
                     try:
                         yield
                     finally:
-                        span.set_attributes(_described(reply))
+                        span.set_attributes(_span_attributes(reply))
         finally:
             self.running -= 1
             if self._watcher is not None:
                 self._watcher(TurnEnded(reply.phase.name.lower(), time.perf_counter() - began))
 
-    def used(self, messages: Sequence[ModelMessage]) -> None:
+    def count_tokens(self, messages: Sequence[ModelMessage]) -> None:
         """Report the tokens of each response of a turn, by provider and model."""
         if self._watcher is None:
             return
@@ -104,6 +104,6 @@ class TurnObserver:
                 self._watcher(TokensUsed(stamp.provider, stamp.model, usage.input_tokens, usage.output_tokens))
 
 
-def _described(reply: Reply) -> dict[str, str]:
+def _span_attributes(reply: Reply) -> dict[str, str]:
     facts = {"phase": reply.phase.name.lower(), "provider": reply.provider, "model": reply.model}
     return {f"understudy.{name}": value for name, value in facts.items() if value is not None}

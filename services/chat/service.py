@@ -7,21 +7,13 @@ from dataclasses import dataclass, field, replace
 import structlog
 from pydantic import BaseModel
 from pydantic_ai import Agent, AgentRun
-from pydantic_ai.messages import (
-    BinaryContent,
-    ModelMessage,
-    ModelRequest,
-    ModelResponse,
-    TextPart,
-    UserContent,
-    UserPromptPart,
-)
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
 
 from core.clock import Clock
 from core.errors import ContextWindowExceeded, StorageError, UnknownProvider
 from core.i18n import Texts
-from core.messages import ChatKind, Incoming
-from services.chat.agent import LIMITS, AgentFactory
+from core.messages import Incoming
+from services.chat.agent import LIMITS, prompt_text, to_prompt
 from services.chat.deferred_writes import DeferredWrites
 from services.chat.failures import TurnOutcome, classify_failure
 from services.chat.observer import TurnObserver
@@ -66,7 +58,7 @@ class _TurnRun:
     turn: Turn | None = None
     messages: Sequence[ModelMessage] = ()
     """Messages after the prompt."""
-    remembered: bool = True
+    has_memory: bool = True
     """Whether the history could be read."""
     is_answered: bool = False
     """Whether an earlier process already answered it, so that only the delivery is left."""
@@ -82,32 +74,32 @@ class ChatService:
 
     Args:
         history_tokens: token budget of the history.
-        demos: ids of the demo providers, whose answers carry a footer that says so.
+        demo_ids: ids of the demo providers, whose answers carry a footer.
         asks_consent: whether a chat must agree before its messages go to remote providers.
         namer: names threads after their first answer.
     """
 
-    def __init__(  # noqa: PLR0913 - what answers, and with what
+    def __init__(  # noqa: PLR0913 - the services and the settings of a turn
         self,
         *,
-        agents: AgentFactory,
+        agent: Agent[TurnContext, str],
         models: LLMModelFactory[BaseModel],
         stores: ChatStores,
         texts: Texts,
         clock: Clock,
         history_tokens: int,
-        demos: frozenset[str] = frozenset(),
+        demo_ids: frozenset[str] = frozenset(),
         asks_consent: bool = False,
         observer: TurnObserver | None = None,
         namer: ThreadNamer | None = None,
     ) -> None:
-        self._agents = agents
+        self._agent = agent
         self._models = models
         self._stores = stores
         self._texts = texts
         self._clock = clock
         self._history_tokens = history_tokens
-        self._demos = demos
+        self._demo_ids = demo_ids
         self._asks_consent = asks_consent
         self._namer = namer
         self._deferred = DeferredWrites()
@@ -146,7 +138,7 @@ class ChatService:
             run.thread, run.replaces_id = retry_of.thread, _replaced_id(retry_of)
         with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)), self._observer.turn(reply):
             try:
-                ending = await self._converse(run)
+                outcome = await self._converse(run)
             except asyncio.CancelledError:
                 if run.origin is None:
                     await self._close(run, TurnOutcome(ReplyPhase.INTERRUPTED, "shutting-down"))
@@ -161,7 +153,7 @@ class ChatService:
                 self._replay(run)
                 return
             # Text that the user has read is saved even if a shutdown comes at this moment.
-            await _finish(self._close(run, ending))
+            await _finish(self._close(run, outcome))
 
     async def save_unsaved(self) -> None:
         """Save turns that the database rejected before, as far as it accepts them."""
@@ -180,14 +172,14 @@ class ChatService:
             if this is not None and this.cancelling():
                 raise
             return TurnOutcome(ReplyPhase.STOPPED, "stopped")
-        except Exception as error:  # noqa: BLE001 - every failure has an answer for the user; `ending_of` logs the rest
+        except Exception as error:  # noqa: BLE001 - every failure has an answer for the user; `classify_failure` logs the rest
             return classify_failure(error, run.reply)
         return TurnOutcome(ReplyPhase.COMPLETE)
 
     async def _open(self, run: _TurnRun) -> list[ModelMessage]:
         """Read the history and save the prompt. Without a database the turn goes on without memory."""
         threads, key = self._stores.threads, run.incoming.key
-        is_next = await self._deferred.flush()
+        is_flushed = await self._deferred.flush()
         history: list[ModelMessage] = []
         try:
             run.preference = await self._stores.preferences.get(key.chat_ref)
@@ -195,13 +187,13 @@ class ChatService:
             history = await threads.history(run.thread, self._history_tokens, before_turn=run.replaces_id)
         except StorageError as error:
             log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the reason says it all
-            run.remembered = False
+            run.has_memory = False
         # While earlier turns wait for the database, this one waits too: their order counts.
-        if is_next:
+        if is_flushed:
             try:
                 await self._open_turn(run)
             except StorageError as error:
-                log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - the same
+                log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - as above
         return history
 
     async def _open_turn(self, run: _TurnRun) -> Turn:
@@ -215,7 +207,7 @@ class ChatService:
             run.reply.turn_id = run.turn.id
             run.reply.earlier_ids = run.turn.answer_ids
             if run.turn.status in ANSWERED:
-                run.messages = (await self._stores.threads.answer_of(run.turn.id))[1:]
+                run.messages = (await self._stores.threads.answer(run.turn.id))[1:]
                 run.is_answered = True
         return run.turn
 
@@ -252,7 +244,7 @@ class ChatService:
             return await self._stores.threads.history(run.thread, self._history_tokens // 2, before_turn=run.before_id)
         except StorageError as error:
             log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the reason says it all
-            run.remembered = False
+            run.has_memory = False
             return []
 
     async def _run_agent(self, run: _TurnRun, history: list[ModelMessage]) -> None:
@@ -267,7 +259,7 @@ class ChatService:
             chat_title=incoming.chat_title,
             language=incoming.speaker.language,
         )
-        async with self._agents.agent.iter(
+        async with self._agent.iter(
             message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
         ) as agent_run:
             try:
@@ -297,19 +289,19 @@ class ChatService:
         # Also while the database is unavailable: a failure on our side must not send messages out.
         return self._asks_consent and not run.preference.remote_consent
 
-    async def _close(self, run: _TurnRun, ending: TurnOutcome) -> None:
-        """Save the result of the turn and mark the reply as final, whatever happens."""
-        self._observer.used(run.messages)
+    async def _close(self, run: _TurnRun, outcome: TurnOutcome) -> None:
+        """Save the result of the turn and end the reply, also when saving fails."""
+        self._observer.count_tokens(run.messages)
         is_blind = _record_provenance(run)
         saved = False
         try:
-            saved = await self._save(run, ending)
+            saved = await self._save(run, outcome)
         except Exception:
             # The answer exists all the same.
             log.exception("turn.lost")
         finally:
-            self._end(run, ending, is_blind=is_blind, is_saved=saved)
-        if saved and ending.phase is ReplyPhase.COMPLETE:
+            self._end(run, outcome, is_blind=is_blind, is_saved=saved)
+        if saved and outcome.phase is ReplyPhase.COMPLETE:
             self._request_name(run)
         log.info(
             "turn.ended",
@@ -319,10 +311,10 @@ class ChatService:
             seconds=round(self._clock.monotonic() - run.began, 3),
         )
 
-    def _end(self, run: _TurnRun, ending: TurnOutcome, *, is_blind: bool, is_saved: bool) -> None:
+    def _end(self, run: _TurnRun, outcome: TurnOutcome, *, is_blind: bool, is_saved: bool) -> None:
         language = run.incoming.speaker.language
-        notice = self._texts.get(ending.key, language, **ending.arguments) if ending.key is not None else None
-        run.reply.end(ending.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
+        notice = self._texts.get(outcome.key, language, **outcome.arguments) if outcome.key is not None else None
+        run.reply.end(outcome.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
 
     def _request_name(self, run: _TurnRun) -> None:
         """Queue the thread for a name if it has none."""
@@ -331,11 +323,11 @@ class ChatService:
         self._namer.request(
             Beginning(
                 thread=run.thread,
-                message=run.incoming.text or answer_text(run.prompt),
+                message=run.incoming.text or prompt_text(run.prompt),
                 answer=run.reply.text,
                 language=run.incoming.speaker.language,
                 local_only=self._is_local_only(run),
-                is_demo=run.reply.provider in self._demos,
+                is_demo=run.reply.provider in self._demo_ids,
             )
         )
 
@@ -348,16 +340,16 @@ class ChatService:
             self._texts.get("answered-by", language, provider=reply.provider)
             if run.preference.footers and reply.provider
             else None,
-            self._texts.get("demo-footer", language) if reply.provider in self._demos else None,
+            self._texts.get("demo-footer", language) if reply.provider in self._demo_ids else None,
             self._texts.get("cannot-see-image", language) if is_blind else None,
-            None if run.remembered else self._texts.get("degraded-memory-footer", language),
+            None if run.has_memory else self._texts.get("degraded-memory-footer", language),
             None if is_saved else self._texts.get("failed-storage-footer", language),
         ]
         return "\n".join(line for line in lines if line) or None
 
-    async def _save(self, run: _TurnRun, ending: TurnOutcome) -> bool:
+    async def _save(self, run: _TurnRun, outcome: TurnOutcome) -> bool:
         """Save the turn now, or later if the database rejects it."""
-        status = ending.status
+        status = outcome.status
         if run.replaces_id is not None and not run.reply.text:
             # A Retry without an answer replaces nothing.
             status = TurnStatus.FAILED
@@ -422,22 +414,3 @@ async def _stream(agent_run: AgentRun[TurnContext, str]) -> None:
             async with node.stream(agent_run.ctx) as events:
                 async for _ in events:
                     pass
-
-
-def answer_text(prompt: ModelRequest) -> str:
-    """Return the user's text without attachments."""
-    contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
-    texts = [[content] if isinstance(content, str) else content for content in contents]
-    return "\n".join(item for items in texts for item in items if isinstance(item, str))
-
-
-def to_prompt(incoming: Incoming) -> ModelRequest:
-    """Build the prompt: in a group with the speaker's name, then the quoted message, then the attachments."""
-    text = incoming.text
-    if incoming.chat_kind is ChatKind.GROUP:
-        text = f"{incoming.speaker.name}: {text}"
-    if incoming.quoted:
-        text = f"[In reply to this message:]\n{incoming.quoted}\n[The message itself:]\n{text}"
-    files = [BinaryContent(file.data, media_type=file.media_type) for file in incoming.attachments]
-    content: str | list[UserContent] = [*filter(None, [text]), *files] if files else text
-    return ModelRequest([UserPromptPart(content, timestamp=incoming.sent_at)])

@@ -5,18 +5,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
+from pydantic import BaseModel
 
+from core.background import BackgroundTasks
 from core.errors import ProviderError, StorageError
-from core.messages import ChatRef
 from services.chat.store.conversation import Thread
-from services.llm.models.name_generator import NameGenerator, first_words
+from services.llm.models.factory import LLMModelFactory
+from services.llm.models.name_generator import first_words
 
 log = structlog.get_logger()
 
 MAX_LENGTH = 40
 """Characters of a name that fit on a button on a phone."""
 WORKERS = 3
-LIMIT = 200
+QUEUE_LIMIT = 200
 """Threads that may wait for a name. A thread beyond that is considered again after its next answer."""
 
 
@@ -40,16 +42,6 @@ class Beginning:
     is_demo: bool = False
 
 
-class NameModelFactory(Protocol):
-    """Creates the models that generate names."""
-
-    def create_name_generator_model(
-        self, language: str | None, max_length: int, *, local_only: bool = False, chat: ChatRef | None = None
-    ) -> NameGenerator:
-        """Create a model that names conversations."""
-        ...
-
-
 class ThreadNameStore(Protocol):
     """Stores names."""
 
@@ -65,45 +57,43 @@ class ThreadNamer:
         models: generate names; while no provider is available, the first words of the message are used.
     """
 
-    def __init__(self, threads: ThreadNameStore, models: NameModelFactory) -> None:
+    def __init__(self, threads: ThreadNameStore, models: LLMModelFactory[BaseModel]) -> None:
         self._threads = threads
         self._models = models
-        self._wanted: asyncio.Queue[Beginning] = asyncio.Queue(LIMIT)
-        self._being_named: set[int] = set()
-        self._workers: list[asyncio.Task[None]] = []
+        self._queue: asyncio.Queue[Beginning] = asyncio.Queue(QUEUE_LIMIT)
+        self._queued_ids: set[int] = set()
+        self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
         """Start the background workers."""
-        self._workers = [asyncio.create_task(self._work(), name="thread_names") for _ in range(WORKERS)]
+        for _ in range(WORKERS):
+            self._tasks.start(self._name_queued(), "thread_names")
 
     async def close(self) -> None:
         """Cancel pending naming; an unnamed thread is retried after its next answer."""
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
-        self._workers = []
+        await self._tasks.close()
 
     def request(self, beginning: Beginning) -> None:
         """Queue a thread for naming. Never blocks."""
         thread_id = beginning.thread.id
-        if thread_id in self._being_named or self._wanted.full():
+        if thread_id in self._queued_ids or self._queue.full():
             return
-        self._being_named.add(thread_id)
-        self._wanted.put_nowait(beginning)
+        self._queued_ids.add(thread_id)
+        self._queue.put_nowait(beginning)
 
-    async def _work(self) -> None:
+    async def _name_queued(self) -> None:
         while True:
-            beginning = await self._wanted.get()
+            beginning = await self._queue.get()
             try:
                 await self._name(beginning)
             except Exception:
                 # A bug: this thread stays unnamed, the others get their names.
                 log.exception("thread.naming_failed", thread_id=beginning.thread.id)
             finally:
-                self._being_named.discard(beginning.thread.id)
+                self._queued_ids.discard(beginning.thread.id)
 
     async def _name(self, beginning: Beginning) -> None:
-        name = await self._generated(beginning) or first_words(beginning.message or beginning.answer, MAX_LENGTH)
+        name = await self._generate(beginning) or first_words(beginning.message or beginning.answer, MAX_LENGTH)
         if not name:
             return
         try:
@@ -111,7 +101,7 @@ class ThreadNamer:
         except StorageError as error:
             log.warning("thread.naming_failed", thread_id=beginning.thread.id, error=str(error))
 
-    async def _generated(self, beginning: Beginning) -> str | None:
+    async def _generate(self, beginning: Beginning) -> str | None:
         if beginning.is_demo:
             return None
         model = self._models.create_name_generator_model(

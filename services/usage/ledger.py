@@ -24,22 +24,14 @@ from services.usage.prices import Prices
 
 log = structlog.get_logger()
 
-LIMIT = 10_000
-"""Requests that may wait for the database; the oldest are dropped."""
-BATCH = 200
-PAUSE_S = 1.0
-"""Requests of this period are written together."""
-RETRY = Backoff(5.0, 60.0)
-"""Pauses after the database failed."""
-LAST_WRITE_S = 3.0
-"""Time that a shutdown waits for the last write."""
-KEPT = timedelta(days=90)
-"""Retention of single requests."""
-SUMS_KEPT = timedelta(days=400)
+BACKLOG_LIMIT = 10_000
+"""Requests that may wait for the database; beyond that the oldest are dropped."""
+WRITE_BATCH = 200
+SWEEP_BATCH = 1000
+REQUEST_RETENTION = timedelta(days=90)
+SUM_RETENTION = timedelta(days=400)
 """Retention of daily sums: a month can be compared with the same month of the year before."""
-SWEEP_S = 24 * 3600.0
-SWEPT_AT_ONCE = 1000
-LARGEST = 10**13
+LARGEST_COUNT = 10**13
 """Upper bound of tokens of a request, and of its cost in billionths of a dollar; leaves room for sums of many."""
 
 _SUMS = (
@@ -56,8 +48,24 @@ _KEY = ("day", "speaker", "chat", "provider", "model", "purpose")
 
 
 @dataclass(frozen=True, slots=True)
+class LedgerTiming:
+    """Intervals of the background work, in seconds.
+
+    Args:
+        write_delay_s: requests of this period are written together.
+        retry: pauses after the database failed.
+        last_write_s: limit of the last write at shutdown.
+    """
+
+    write_delay_s: float = 1.0
+    retry: Backoff = Backoff(5.0, 60.0)
+    last_write_s: float = 3.0
+    sweep_interval_s: float = 24 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class _Entry:
-    """A request that waits to be written; its id tells whether it was written already."""
+    """A request to be written; the id makes the write idempotent."""
 
     id: str
     report: RequestReport
@@ -70,17 +78,26 @@ class UsageLedger:
         limit: requests that may wait for the database.
     """
 
-    def __init__(self, database: Database, clock: Clock, prices: Prices | None = None, limit: int = LIMIT) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        prices: Prices | None = None,
+        *,
+        limit: int = BACKLOG_LIMIT,
+        timing: LedgerTiming | None = None,
+    ) -> None:
         self._database = database
         self._clock = clock
         self._prices = prices or Prices()
-        self._waiting: deque[_Entry] = deque(maxlen=limit)
+        self._timing = timing or LedgerTiming()
+        self._pending: deque[_Entry] = deque(maxlen=limit)
         self._limit = limit
         self._lost = 0
         self._boot = uuid.uuid4().hex
-        self._numbers = count(1)
-        self._some = asyncio.Event()
-        self._writing = asyncio.Lock()
+        self._sequence = count(1)
+        self._has_pending = asyncio.Event()
+        self._write_lock = asyncio.Lock()
         self._is_down = False
         self._tasks = BackgroundTasks()
 
@@ -90,85 +107,85 @@ class UsageLedger:
         self._tasks.start(self._sweep_daily(), "usage.sweep")
 
     async def close(self) -> None:
-        """Write what waits, if the database accepts it, and stop."""
+        """Write the backlog, if the database accepts it, and stop."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WRITE_S):
-                # Not during a statement: the tasks are idle while the lock is held here.
-                async with self._writing:
+            async with asyncio.timeout(self._timing.last_write_s):
+                # Cancelled under the lock, so that no statement is cut off.
+                async with self._write_lock:
                     await self._tasks.close()
                 await self.flush()
         await self._tasks.close()
-        if self._waiting:
-            log.error("usage.lost", requests=len(self._waiting))
+        if self._pending:
+            log.error("usage.lost", requests=len(self._pending))
 
     def count(self, report: RequestReport) -> None:
         """Queue a request, in memory."""
-        if len(self._waiting) == self._limit:
+        if len(self._pending) == self._limit:
             self._lost += 1
-        self._waiting.append(_Entry(f"{self._boot}-{next(self._numbers)}", report))
-        self._some.set()
+        self._pending.append(_Entry(f"{self._boot}-{next(self._sequence)}", report))
+        self._has_pending.set()
 
     async def flush(self) -> bool:
-        """Write what waits, as far as the database accepts it. Returns whether nothing is left."""
-        async with self._writing:
-            while self._waiting:
-                batch = [self._waiting[index] for index in range(min(BATCH, len(self._waiting)))]
+        """Write the backlog, as far as the database accepts it. Returns whether nothing is left."""
+        async with self._write_lock:
+            while self._pending:
+                batch = [self._pending[index] for index in range(min(WRITE_BATCH, len(self._pending)))]
                 try:
                     await self._write(batch)
                 except StorageError as error:
-                    self._failed(error)
+                    self._report_failure(error)
                     return False
                 written = {entry.id for entry in batch}
                 # Some may have been dropped for newer ones during the write.
-                while self._waiting and self._waiting[0].id in written:
-                    self._waiting.popleft()
-            self._some.clear()
-            self._recovered()
+                while self._pending and self._pending[0].id in written:
+                    self._pending.popleft()
+            self._has_pending.clear()
+            self._report_recovery()
             return True
 
     async def sweep(self) -> int:
-        """Delete what has passed its retention, single requests in batches. Returns how many of those were deleted.
+        """Delete sums and requests beyond their retention, requests in batches. Returns the number of deleted requests.
 
         Raises:
             StorageError: the database fails.
         """
         # Usually one day's, since this runs daily.
-        last = (self._clock.now() - SUMS_KEPT).date()
-        async with self._writing, self._database.session() as session:
+        last = (self._clock.now() - SUM_RETENTION).date()
+        async with self._write_lock, self._database.session() as session:
             await session.execute(delete(UsageDayRow).where(UsageDayRow.day < last))
-        before = self._clock.now() - KEPT
-        old = select(UsageRequestRow.id).where(UsageRequestRow.at < before).limit(SWEPT_AT_ONCE)
-        dropped = 0
+        before = self._clock.now() - REQUEST_RETENTION
+        old = select(UsageRequestRow.id).where(UsageRequestRow.at < before).limit(SWEEP_BATCH)
+        deleted = 0
         while True:
-            async with self._writing:
+            async with self._write_lock:
                 # Usually there is nothing to delete, and no reason to block other writers.
                 async with self._database.reading() as session:
                     found = (await session.scalars(old)).all()
                 if not found:
-                    return dropped
+                    return deleted
                 async with self._database.session() as session:
                     await session.execute(delete(UsageRequestRow).where(UsageRequestRow.id.in_(found)))
-            dropped += len(found)
+            deleted += len(found)
 
     async def _write_behind(self) -> None:
         failures = 0
         while True:
-            await self._some.wait()
-            await self._clock.sleep(PAUSE_S)
+            await self._has_pending.wait()
+            await self._clock.sleep(self._timing.write_delay_s)
             if await self.flush():
                 failures = 0
             else:
                 failures += 1
-                await self._clock.sleep(RETRY.pause_s(failures))
+                await self._clock.sleep(self._timing.retry.pause_s(failures))
 
     async def _sweep_daily(self) -> None:
         while True:
             try:
-                dropped = await self.sweep()
-                log.info("usage.swept", requests=dropped)
+                deleted = await self.sweep()
+                log.info("usage.swept", requests=deleted)
             except StorageError as error:
                 log.warning("usage.sweep_failed", error=str(error))
-            await self._clock.sleep(SWEEP_S)
+            await self._clock.sleep(self._timing.sweep_interval_s)
 
     async def _write(self, batch: Sequence[_Entry]) -> None:
         """Write a batch. A request that the database will never accept is dropped, so that it blocks no others.
@@ -204,15 +221,15 @@ class UsageLedger:
             is_answer=report.used.is_answer,
             is_failure=report.is_failure,
             is_estimated=report.used.is_estimated,
-            input_tokens=_sane(report.used.usage.input_tokens),
-            output_tokens=_sane(report.used.usage.output_tokens),
-            cost_nanousd=None if cost is None else _sane(cost),
+            input_tokens=_clamp(report.used.usage.input_tokens),
+            output_tokens=_clamp(report.used.usage.output_tokens),
+            cost_nanousd=None if cost is None else _clamp(cost),
         )
 
     async def _insert(self, rows: Sequence[UsageRequestRow]) -> None:
         """Write requests and sums in one transaction. A request that exists already is part of the sums already.
 
-        A commit whose confirmation is lost is retried; without this check it would count twice.
+        Without this check, a retry of a commit whose confirmation was lost would count the requests twice.
         """
         columns = [column.key for column in UsageRequestRow.__table__.columns]
         values = [{name: getattr(row, name) for name in columns} for row in rows]
@@ -239,12 +256,12 @@ class UsageLedger:
         added = {name: getattr(UsageDayRow, name) + insert.excluded[name] for name in _SUMS}
         await session.execute(insert.on_conflict_do_update(index_elements=list(_KEY), set_=added))
 
-    def _failed(self, error: StorageError) -> None:
+    def _report_failure(self, error: StorageError) -> None:
         if not self._is_down:
             self._is_down = True
-            log.error("usage.write_failed", waiting=len(self._waiting), error=str(error))
+            log.error("usage.write_failed", pending=len(self._pending), error=str(error))
 
-    def _recovered(self) -> None:
+    def _report_recovery(self) -> None:
         if self._is_down:
             self._is_down = False
             log.info("usage.backlog_flushed")
@@ -253,6 +270,6 @@ class UsageLedger:
             self._lost = 0
 
 
-def _sane(number: int) -> int:
-    """Clamp a count to what a column holds: some servers report nonsense."""
-    return max(0, min(number, LARGEST))
+def _clamp(number: int) -> int:
+    """Clamp a count to the range of a column: some servers report nonsense."""
+    return max(0, min(number, LARGEST_COUNT))

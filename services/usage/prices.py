@@ -49,11 +49,11 @@ class Prices:
             return 0
         cost = usage.cost if usage.cost is not None else _listed_cost(report)
         if cost is None:
-            self._say_unknown(provider.id, report.model)
+            self._warn_unknown(provider.id, report.model)
             return None
         return round(cost * NANO)
 
-    def _say_unknown(self, provider: str, model: str) -> None:
+    def _warn_unknown(self, provider: str, model: str) -> None:
         if (provider, model) not in self._unknown:
             self._unknown.add((provider, model))
             log.warning("usage.price_unknown", provider=provider, model=model, detail="<ID>_PRICES may name it")

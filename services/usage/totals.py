@@ -15,8 +15,7 @@ from core.errors import StorageError
 from services.usage.ledger import UsageLedger
 from services.usage.prices import NANO
 
-PATIENCE_S = 3.0
-"""Time that a reader waits for the database."""
+READ_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +23,9 @@ class UsageTotal:
     """Usage of a set of requests.
 
     Args:
-        answers: requests whose result a user read; steps of a tool loop, verdicts and names do not count.
-        failures: requests that their provider failed.
-        estimated: requests whose tokens are an estimate.
+        answers: requests that produced an answer for a user; steps of a tool loop, verdicts and names do not count.
+        failures: requests that failed at the provider.
+        estimated: requests whose token counts are estimates.
         unpriced: requests of unknown price; they are not part of `cost_usd`.
     """
 
@@ -61,7 +60,7 @@ _SUMS = tuple(
 
 
 class UsageTotals:
-    """Reads the sums, after writing what this replica has not written yet.
+    """Reads daily sums, after writing the backlog of this replica.
 
     Each method raises StorageError where the database fails or takes too long.
     """
@@ -92,15 +91,15 @@ class UsageTotals:
         """Return the usage per provider since a day."""
         query = select(UsageDayRow.provider, *_SUMS).where(UsageDayRow.day >= since).group_by(UsageDayRow.provider)
         rows = await self._read(query)
-        return {row[0]: _usage(row[1:]) for row in rows}
+        return {row[0]: _to_total(row[1:]) for row in rows}
 
     async def _sum(self, *where: ColumnElement[bool]) -> UsageTotal:
         rows = await self._read(select(*_SUMS).where(*where))
-        return _usage(tuple(rows[0]))
+        return _to_total(tuple(rows[0]))
 
-    async def _read(self, query: Any) -> list[Row[Any]]:  # noqa: ANN401 - a SELECT of whatever columns
+    async def _read(self, query: Any) -> list[Row[Any]]:  # noqa: ANN401 - a SELECT of any columns
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(READ_TIMEOUT_S):
                 await self._ledger.flush()
                 async with self._database.reading() as session:
                     return list(await session.execute(query))
@@ -108,7 +107,7 @@ class UsageTotals:
             raise StorageError("the database failed: it did not answer in time") from None
 
 
-def _usage(sums: tuple[Any, ...]) -> UsageTotal:
+def _to_total(sums: tuple[Any, ...]) -> UsageTotal:
     # PostgreSQL sums 64-bit integers to a decimal.
     *numbers, nanousd = map(int, sums)
     return UsageTotal(*numbers, cost_usd=nanousd / NANO)

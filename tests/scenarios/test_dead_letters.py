@@ -88,7 +88,7 @@ async def test_failed_replay_becomes_a_dead_letter_again(stage: BotHarness, trou
     assert trouble.times == 9
     number = await number_of_the_letter(stage)
     stage.says(f"/dead drop {number}", ADMIN)
-    assert f"{number} is thrown away" in (await stage.reply(ADMIN)).text
+    assert f"{number} is deleted" in (await stage.reply(ADMIN)).text
     stage.says(f"/dead drop {number}", ADMIN)
     assert f"There is no dead letter {number}" in (await stage.reply(ADMIN)).text
     stage.says(f"/dead bury {number}", ADMIN)

@@ -50,12 +50,12 @@ async def test_usage_of_everyone_for_operators(empty_stage: BotHarness) -> None:
     await stage.named(2)
     text = await told(stage, "/usage", ADMIN)
     assert text.split("\n\n")[1].splitlines() == [
-        "Everybody today, by provider:",
+        "All users today, by provider:",
         "a: 3 requests, 1 failed, 22 tokens in, 14 out, $0.0500",
         "b: 2 requests, 0 failed, 22 tokens in, 14 out, no price known",
     ]
-    assert "Everybody" not in await told(stage, "/usage", 8)
-    assert "Everybody" not in await told(stage, "/usage", GROUP, user_id=ADMIN)
+    assert "All users" not in await told(stage, "/usage", 8)
+    assert "All users" not in await told(stage, "/usage", GROUP, user_id=ADMIN)
     assert "price unknown" in await told(stage, "/usage", 8)
 
 

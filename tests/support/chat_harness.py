@@ -15,7 +15,7 @@ from core.db.tables import TurnRow
 from core.i18n import Texts
 from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface
 from core.redis.client import open_redis
-from services.chat.agent import AgentFactory
+from services.chat.agent import create_agent
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService, ChatStores
 from services.chat.store.notes import Notes
@@ -97,9 +97,9 @@ async def chat_harness(
     *providers: ProviderSettings,
     clock: ManualClock | None = None,
     history_tokens: int = 8000,
-    demos: frozenset[str] = frozenset(),
+    demo_ids: frozenset[str] = frozenset(),
     notes: Any = None,  # noqa: ANN401 - any store of notes
-    titled: bool = False,
+    names_threads: bool = False,
     asks_consent: bool = False,
 ) -> AsyncGenerator[ChatHarness]:
     """A chat on that database, with provider state of its own."""
@@ -111,18 +111,17 @@ async def chat_harness(
             stores = ChatStores(
                 TurnStore(database, clock), notes or Notes(database, clock), PreferenceStore(database, clock)
             )
-            agents = AgentFactory()
-            if titled:
+            if names_threads:
                 namer = ThreadNamer(stores.threads, replica.factory)
                 await namer.start()
             chat = ChatService(
-                agents=agents,
+                agent=create_agent(),
                 models=replica.factory,
                 stores=stores,
                 texts=Texts(strict=True),
                 clock=clock,
                 history_tokens=history_tokens,
-                demos=demos,
+                demo_ids=demo_ids,
                 asks_consent=asks_consent,
                 namer=namer,
             )

@@ -47,7 +47,7 @@ class PrivacyHandlers:
         """Sends the chat's privacy state, with the consent buttons if the chat may decide."""
         language = message_speaker(message).language
         markup = consent_keyboard(self._texts, language, 0) if self._consent.is_open else None
-        text = await self._consent.standing(conversation_key(message).chat_ref, language)
+        text = await self._consent.describe(conversation_key(message).chat_ref, language)
         await reply_to(self._delivery, message, text, markup)
 
     async def decide(self, query: CallbackQuery, callback_data: DecideConsent, event_update: Update) -> None:

@@ -21,7 +21,7 @@ def usage_router(*, admin_ids: frozenset[int], delivery: Delivery, usage: UsageR
         chat = conversation_key(message).chat_ref if is_group(message) else None
         text = await usage.report(user_ref(Surface.TELEGRAM, speaker.user_id), chat, speaker.language)
         if chat is None and speaker.user_id in admin_ids:
-            text = f"{text}\n\n{await usage.everything()}"
+            text = f"{text}\n\n{await usage.report_all()}"
         await reply_to(delivery, message, text)
 
     return router

@@ -71,17 +71,21 @@ def pair_tools(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
     for index, message in enumerate(messages):
         if isinstance(message, ModelResponse):
             following = messages[index + 1] if index + 1 < len(messages) else None
-            answered = _returned(following) if isinstance(following, ModelRequest) else set[str]()
-            native = {part.tool_call_id for part in message.parts if isinstance(part, BaseToolReturnPart)}
-            kept = [part for part in message.parts if not _is_open(part, answered, native)]
-            called = {part.tool_call_id for part in kept if isinstance(part, BaseToolCallPart)}
-            kept = [part for part in kept if not isinstance(part, BaseToolReturnPart) or part.tool_call_id in called]
-            if kept:
-                paired.append(replace(message, parts=kept))
+            result_ids = _result_ids(following) if isinstance(following, ModelRequest) else set[str]()
+            native_result_ids = {part.tool_call_id for part in message.parts if isinstance(part, BaseToolReturnPart)}
+            kept_parts = [
+                part for part in message.parts if not _is_unanswered_call(part, result_ids, native_result_ids)
+            ]
+            call_ids = {part.tool_call_id for part in kept_parts if isinstance(part, BaseToolCallPart)}
+            kept_parts = [
+                part for part in kept_parts if not isinstance(part, BaseToolReturnPart) or part.tool_call_id in call_ids
+            ]
+            if kept_parts:
+                paired.append(replace(message, parts=kept_parts))
         else:
             before = messages[index - 1] if index else None
-            asked = _called(before) if isinstance(before, ModelResponse) else set[str]()
-            parts = [part for part in message.parts if not _is_stray(part, asked)]
+            call_ids = _call_ids(before) if isinstance(before, ModelResponse) else set[str]()
+            parts = [part for part in message.parts if not _is_unrequested_result(part, call_ids)]
             if parts:
                 paired.append(replace(message, parts=parts))
     return paired
@@ -96,12 +100,12 @@ def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelM
     prompt = "\n".join(filter(None, map(_prompt_text, messages)))
     answers = [message for message in messages if isinstance(message, ModelResponse) and _answer_text(message)]
     answer = _answer_text(answers[-1]) if answers else ""
-    room = token_budget - (2 if answer else 1) * MESSAGE_TOKENS - sum(map(item_tokens, files))
-    if room < 2 * _LEAST_TOKENS:
+    available = token_budget - (2 if answer else 1) * MESSAGE_TOKENS - sum(map(item_tokens, files))
+    if available < 2 * _LEAST_TOKENS:
         return []
-    # Each gets half; what one does not need, the other gets.
-    answer_tokens = min(text_tokens(answer), max(room // 2, room - text_tokens(prompt)))
-    short = _shorten(prompt, room - answer_tokens)
+    # Each side gets half of the budget, plus what the other side leaves unused.
+    answer_tokens = min(text_tokens(answer), max(available // 2, available - text_tokens(prompt)))
+    short = _shorten(prompt, available - answer_tokens)
     part = UserPromptPart([short, *files] if files else short)
     cut: list[ModelMessage] = [ModelRequest(parts=[part], timestamp=messages[0].timestamp)]
     if answer:
@@ -109,21 +113,21 @@ def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelM
     return cut
 
 
-def _is_open(part: object, answered: set[str], native: set[str]) -> bool:
+def _is_unanswered_call(part: object, result_ids: set[str], native_result_ids: set[str]) -> bool:
     if isinstance(part, ToolCallPart):
-        return part.tool_call_id not in answered
-    return isinstance(part, BaseToolCallPart) and part.tool_call_id not in native
+        return part.tool_call_id not in result_ids
+    return isinstance(part, BaseToolCallPart) and part.tool_call_id not in native_result_ids
 
 
-def _is_stray(part: object, asked: set[str]) -> bool:
-    return isinstance(part, ToolReturnPart) and part.tool_call_id not in asked
+def _is_unrequested_result(part: object, call_ids: set[str]) -> bool:
+    return isinstance(part, ToolReturnPart) and part.tool_call_id not in call_ids
 
 
-def _returned(message: ModelRequest) -> set[str]:
+def _result_ids(message: ModelRequest) -> set[str]:
     return {part.tool_call_id for part in message.parts if isinstance(part, ToolReturnPart)}
 
 
-def _called(message: ModelResponse) -> set[str]:
+def _call_ids(message: ModelResponse) -> set[str]:
     return {part.tool_call_id for part in message.parts if isinstance(part, ToolCallPart)}
 
 
@@ -131,10 +135,10 @@ def _files(message: ModelMessage) -> list[UserContent]:
     """Return the parts of a prompt that are not the user's text: files, and placeholders of files."""
     prompts = [part.content for part in message.parts if isinstance(part, UserPromptPart)]
     items = [item for content in prompts if not isinstance(content, str) for item in content]
-    return [item for item in items if _own_text(item) is None]
+    return [item for item in items if _user_text(item) is None]
 
 
-def _own_text(item: UserContent) -> str | None:
+def _user_text(item: UserContent) -> str | None:
     if isinstance(item, str):
         return item
     if isinstance(item, TextContent) and item.metadata is None:
@@ -146,7 +150,7 @@ def _own_text(item: UserContent) -> str | None:
 
 def _prompt_text(message: ModelMessage) -> str:
     prompts = [part.content for part in message.parts if isinstance(part, UserPromptPart)]
-    texts = [[content] if isinstance(content, str) else map(_own_text, content) for content in prompts]
+    texts = [[content] if isinstance(content, str) else map(_user_text, content) for content in prompts]
     return "\n".join(text for some in texts for text in some if text)
 
 
@@ -160,9 +164,9 @@ def _shorten(text: str, tokens: int) -> str:
     limit = tokens * BYTES_A_TOKEN
     if len(whole) <= limit:
         return text
-    room = limit - len(_GAP)
-    if room <= 0:
+    available = limit - len(_GAP)
+    if available <= 0:
         return whole[: max(limit, 0)].decode(errors="ignore")
-    head = whole[: room - room // 2].decode(errors="ignore")
-    tail = whole[len(whole) - room // 2 :].decode(errors="ignore")
+    head = whole[: available - available // 2].decode(errors="ignore")
+    tail = whole[len(whole) - available // 2 :].decode(errors="ignore")
     return head + _GAP + tail

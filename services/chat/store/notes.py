@@ -7,7 +7,7 @@ from core.db.database import Database
 from core.db.tables import NoteRow
 
 MAX_NOTES = 50
-"""Notes of one user in one chat; the oldest are dropped. All of them go into each request, so they must stay few."""
+"""Notes of one user in one chat; beyond that the oldest are dropped. All of them go into each request."""
 
 MAX_LENGTH = 500
 """Characters of a note; longer ones are cut."""
@@ -31,27 +31,29 @@ class Notes:
         if not text:
             return
         async with self._database.session() as session:
-            await session.execute(delete(NoteRow).where(*_of(user_id, scope), NoteRow.text == text))
+            await session.execute(delete(NoteRow).where(*_owned_by(user_id, scope), NoteRow.text == text))
             session.add(NoteRow(user_id=user_id, scope=scope, text=text, created_at=self._clock.now()))
             await session.flush()
-            # By the ids that were read: a note that another replica saves meanwhile is not among them.
-            surplus = select(NoteRow.id).where(*_of(user_id, scope)).order_by(NoteRow.id.desc()).offset(MAX_NOTES)
-            if dropped := list(await session.scalars(surplus)):
-                await session.execute(delete(NoteRow).where(NoteRow.id.in_(dropped)))
+            # Deletes by the ids that were read, so that a note saved by another replica meanwhile stays.
+            surplus = select(NoteRow.id).where(*_owned_by(user_id, scope)).order_by(NoteRow.id.desc()).offset(MAX_NOTES)
+            if surplus_ids := list(await session.scalars(surplus)):
+                await session.execute(delete(NoteRow).where(NoteRow.id.in_(surplus_ids)))
 
     async def recall(self, user_id: int, scope: str) -> list[str]:
         """Return the notes of this user in this chat, oldest first."""
         async with self._database.reading() as session:
-            return list(await session.scalars(select(NoteRow.text).where(*_of(user_id, scope)).order_by(NoteRow.id)))
+            return list(
+                await session.scalars(select(NoteRow.text).where(*_owned_by(user_id, scope)).order_by(NoteRow.id))
+            )
 
     async def forget(self, user_id: int, scope: str, text: str | None = None) -> int:
         """Delete one note by its text, or all of this user in this chat. Returns how many were deleted."""
         async with self._database.session() as session:
-            dropped = delete(NoteRow).where(*_of(user_id, scope)).returning(NoteRow.id)
+            deletion = delete(NoteRow).where(*_owned_by(user_id, scope)).returning(NoteRow.id)
             if text is not None:
-                dropped = dropped.where(NoteRow.text == text)
-            return len(list(await session.scalars(dropped)))
+                deletion = deletion.where(NoteRow.text == text)
+            return len(list(await session.scalars(deletion)))
 
 
-def _of(user_id: int, scope: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+def _owned_by(user_id: int, scope: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return (NoteRow.user_id == user_id, NoteRow.scope == scope)

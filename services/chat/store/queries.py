@@ -19,19 +19,19 @@ from services.llm.usage.token_estimates import ATTACHMENT_TOKENS
 log = structlog.get_logger()
 
 _PAGE = 64
-"""Turns whose sizes one query reads; a budget rarely holds more."""
+"""Turns whose sizes one query reads; budgets rarely hold more."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class _Selection:
     """The turns that fit: those from `lowest_id` on. `is_cut`: a single turn that must be shortened."""
 
     lowest_id: int
     is_cut: bool
 
 
-def of_key(key: ConversationKey) -> list[ColumnElement[bool]]:
-    """Select the threads of a chat or topic."""
+def key_conditions(key: ConversationKey) -> list[ColumnElement[bool]]:
+    """Return the conditions that select the threads of a chat or topic."""
     return [
         ThreadRow.surface == key.surface,
         ThreadRow.chat_id == key.chat_id,
@@ -39,18 +39,18 @@ def of_key(key: ConversationKey) -> list[ColumnElement[bool]]:
     ]
 
 
-def current_thread(key: ConversationKey) -> Select[ThreadRow]:
-    """Return the current thread."""
-    return select(ThreadRow).where(*of_key(key), ThreadRow.is_current)
+def select_current(key: ConversationKey) -> Select[ThreadRow]:
+    """Build the query for the current thread."""
+    return select(ThreadRow).where(*key_conditions(key), ThreadRow.is_current)
 
 
-def thread_of(row: ThreadRow) -> Thread:
+def to_thread(row: ThreadRow) -> Thread:
     """Convert a row."""
     key = ConversationKey(Surface(row.surface), row.chat_id, row.topic_id)
     return Thread(row.id, key, row.name, row.created_at)
 
 
-def readable(stored: str, turn_id: int) -> list[ModelMessage]:
+def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
     """Parse stored messages. Damaged ones are logged and skipped."""
     try:
         messages = transcript.load(stored)
@@ -71,14 +71,14 @@ async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | Non
     thread = (await session.scalars(select(ThreadRow).where(ThreadRow.id == row.thread_id))).one()
     answer = select(AnswerMessageRow.message_id).where(AnswerMessageRow.turn_id == row.id)
     answer_ids = tuple(await session.scalars(answer.order_by(AnswerMessageRow.message_id)))
-    prompt = readable(row.prompt, row.id)
+    prompt = parse_messages(row.prompt, row.id)
     digests = transcript.digests(prompt)
     if digests:
-        files = await _files(session, [(row.id, digest) for digest in digests])
+        files = await _load_files(session, [(row.id, digest) for digest in digests])
         prompt = transcript.restore(prompt, files, len(digests))
     return Turn(
         id=row.id,
-        thread=thread_of(thread),
+        thread=to_thread(thread),
         status=TurnStatus(row.status),
         speaker_id=row.speaker_id,
         created_at=row.created_at,
@@ -96,19 +96,19 @@ async def read_history(
 ) -> list[ModelMessage]:
     """Read the newest turns that fit the budget; see `TurnStore.history`."""
     while True:
-        counted = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED)]
+        conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED)]
         if before_turn is not None:
-            counted.append(TurnRow.id < before_turn)
-        choice = await _choose(session, counted, token_budget)
-        if choice is None:
+            conditions.append(TurnRow.id < before_turn)
+        selection = await _select_turns(session, conditions, token_budget)
+        if selection is None:
             return []
-        turns = await _load(session, [*counted, TurnRow.id >= choice.lowest_id])
-        if turns or not choice.is_cut:
+        turns = await _load_turns(session, [*conditions, TurnRow.id >= selection.lowest_id])
+        if turns or not selection.is_cut:
             break
         # The turn that was to be shortened is unreadable; the ones before it are still useful.
-        before_turn = choice.lowest_id
+        before_turn = selection.lowest_id
     shown_limit = KEPT_ATTACHMENTS
-    if choice.is_cut:
+    if selection.is_cut:
         # At most half of the budget goes to files: the conversation about them matters too.
         shown_limit = min(shown_limit, token_budget // 2 // ATTACHMENT_TOKENS)
         turn_id, messages = turns[0]
@@ -118,31 +118,33 @@ async def read_history(
     return [message for _, messages in reversed(turns) for message in messages]
 
 
-async def _choose(session: AsyncSession, counted: Sequence[ColumnElement[bool]], token_budget: int) -> _Choice | None:
+async def _select_turns(
+    session: AsyncSession, conditions: Sequence[ColumnElement[bool]], token_budget: int
+) -> _Selection | None:
     """Select turns by their sizes alone, a page at a time from the newest."""
     budget = HistoryBudget(token_budget)
     lowest_id: int | None = None
     while True:
-        sizes = select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count).where(*counted)
+        sizes = select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count).where(*conditions)
         if lowest_id is not None:
             sizes = sizes.where(TurnRow.id < lowest_id)
         page = (await session.execute(sizes.order_by(TurnRow.id.desc()).limit(_PAGE))).all()
         for turn_id, tokens, attachments in page:
             if not budget.take(tokens, attachments):
-                return _Choice(turn_id, is_cut=True) if lowest_id is None else _Choice(lowest_id, is_cut=False)
+                return _Selection(turn_id, is_cut=True) if lowest_id is None else _Selection(lowest_id, is_cut=False)
             lowest_id = turn_id
         if len(page) < _PAGE:
-            return None if lowest_id is None else _Choice(lowest_id, is_cut=False)
+            return None if lowest_id is None else _Selection(lowest_id, is_cut=False)
 
 
-async def _load(
+async def _load_turns(
     session: AsyncSession, conditions: Sequence[ColumnElement[bool]]
 ) -> list[tuple[int, list[ModelMessage]]]:
     """Read the messages of turns, newest turn first; unreadable ones are left out."""
     query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
     turns: list[tuple[int, list[ModelMessage]]] = []
     for turn_id, stored in await session.execute(query):
-        if messages := readable(stored or "[]", turn_id):
+        if messages := parse_messages(stored or "[]", turn_id):
             turns.append((turn_id, pair_tools(messages)))
     return turns
 
@@ -160,11 +162,11 @@ async def _with_files(
         wanted += [(turn_id, digest) for digest in digests[len(digests) - shown[turn_id] :]]
     if not wanted:
         return turns
-    files = await _files(session, wanted)
+    files = await _load_files(session, wanted)
     return [(turn_id, transcript.restore(messages, files, shown[turn_id])) for turn_id, messages in turns]
 
 
-async def _files(session: AsyncSession, wanted: Sequence[tuple[int, str]]) -> dict[str, BinaryContent]:
+async def _load_files(session: AsyncSession, wanted: Sequence[tuple[int, str]]) -> dict[str, BinaryContent]:
     query = select(AttachmentRow).where(tuple_(AttachmentRow.turn_id, AttachmentRow.digest).in_(wanted))
     rows = await session.scalars(query)
     return {row.digest: BinaryContent.narrow_type(BinaryContent(row.data, media_type=row.media_type)) for row in rows}

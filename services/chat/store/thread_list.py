@@ -8,7 +8,7 @@ from core.db.database import Database
 from core.db.tables import ThreadRow, TurnRow
 from core.messages import ConversationKey
 from services.chat.store.conversation import Thread
-from services.chat.store.queries import of_key, thread_of
+from services.chat.store.queries import key_conditions, to_thread
 
 MAX_NAME = 60
 """Characters of a name given by a user; longer ones are cut."""
@@ -33,40 +33,44 @@ class ThreadList:
 
     async def page(self, key: ConversationKey, limit: int, offset: int = 0) -> list[ListedThread]:
         """Return threads that have messages, and the current one, newest first."""
-        said = select(TurnRow.id).where(TurnRow.thread_id == ThreadRow.id).exists()
-        query = select(ThreadRow).where(*of_key(key), said | ThreadRow.is_current).order_by(ThreadRow.id.desc())
+        has_turns = select(TurnRow.id).where(TurnRow.thread_id == ThreadRow.id).exists()
+        query = (
+            select(ThreadRow)
+            .where(*key_conditions(key), has_turns | ThreadRow.is_current)
+            .order_by(ThreadRow.id.desc())
+        )
         async with self._database.reading() as session:
             rows = await session.scalars(query.limit(limit).offset(offset))
-            return [ListedThread(thread_of(row), row.is_current) for row in rows]
+            return [ListedThread(to_thread(row), row.is_current) for row in rows]
 
     async def find(self, key: ConversationKey, thread_id: int) -> ListedThread | None:
         """Return a thread, or None if it no longer exists."""
         async with self._database.reading() as session:
-            row = await session.scalar(select(ThreadRow).where(*of_key(key), ThreadRow.id == thread_id))
-        return None if row is None else ListedThread(thread_of(row), row.is_current)
+            row = await session.scalar(select(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id))
+        return None if row is None else ListedThread(to_thread(row), row.is_current)
 
     async def switch(self, key: ConversationKey, thread_id: int) -> Thread | None:
         """Make a thread the current one. Returns None if it no longer exists."""
         async with self._database.session() as session:
             # A concurrent switch waits here for the first row and then sees the result of the first switch.
-            all_of_key = select(ThreadRow).where(*of_key(key)).order_by(ThreadRow.id).with_for_update()
-            rows = (await session.scalars(all_of_key)).all()
+            all_threads = select(ThreadRow).where(*key_conditions(key)).order_by(ThreadRow.id).with_for_update()
+            rows = (await session.scalars(all_threads)).all()
             found = next((row for row in rows if row.id == thread_id), None)
             if found is None:
                 return None
-            aside = update(ThreadRow).where(*of_key(key), ThreadRow.is_current, ThreadRow.id != thread_id)
-            await session.execute(aside.values(is_current=False))
+            others = update(ThreadRow).where(*key_conditions(key), ThreadRow.is_current, ThreadRow.id != thread_id)
+            await session.execute(others.values(is_current=False))
             await session.execute(update(ThreadRow).where(ThreadRow.id == thread_id).values(is_current=True))
-            return thread_of(found)
+            return to_thread(found)
 
     async def rename(self, key: ConversationKey, thread_id: int, name: str) -> str | None:
         """Rename a thread. Returns the stored name, on one line, or None if the thread is gone or the name is empty."""
         line = " ".join(name.split())[:MAX_NAME].rstrip()
         if not line:
             return None
-        renamed = update(ThreadRow).where(*of_key(key), ThreadRow.id == thread_id).values(name=line)
+        renaming = update(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id).values(name=line)
         async with self._database.session() as session:
-            found = await session.scalar(renamed.returning(ThreadRow.id))
+            found = await session.scalar(renaming.returning(ThreadRow.id))
         return None if found is None else line
 
     async def delete(self, key: ConversationKey, thread_id: int) -> bool:
@@ -74,6 +78,6 @@ class ThreadList:
 
         After the current thread is deleted, the next message starts a new one.
         """
-        gone = delete(ThreadRow).where(*of_key(key), ThreadRow.id == thread_id).returning(ThreadRow.id)
+        deletion = delete(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id).returning(ThreadRow.id)
         async with self._database.session() as session:
-            return await session.scalar(gone) is not None
+            return await session.scalar(deletion) is not None

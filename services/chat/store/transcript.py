@@ -81,7 +81,7 @@ def digests(messages: Sequence[ModelMessage]) -> list[str]:
 def restore(
     messages: Sequence[ModelMessage], attachments: Mapping[str, BinaryContent], limit: int
 ) -> list[ModelMessage]:
-    """Put back the last `limit` of the user's files whose bytes are given."""
+    """Replace the placeholders of the user's last `limit` files by the given bytes."""
     skipped = max(0, len(digests(messages)) - limit)
     restored: list[ModelMessage] = []
     for message in messages:
@@ -137,13 +137,13 @@ def _detach_item(item: UserContent, attachments: dict[str, BinaryContent]) -> Us
     return TextContent(_as_text(item), metadata={_DIGEST: digest})
 
 
-def _without_files(content: Any) -> Any:  # noqa: ANN401  # what a tool returned is any tree
+def _without_files(content: Any) -> Any:  # noqa: ANN401 - a tool may return any tree
     if isinstance(content, BinaryContent):
         return _as_text(content)
     if isinstance(content, list | tuple):
-        return [_without_files(item) for item in cast("Sequence[Any]", content)]  # the same
+        return [_without_files(item) for item in cast("Sequence[Any]", content)]  # as above
     if isinstance(content, dict):
-        return {key: _without_files(value) for key, value in cast("dict[Any, Any]", content).items()}  # the same
+        return {key: _without_files(value) for key, value in cast("dict[Any, Any]", content).items()}  # as above
     return content
 
 

@@ -17,7 +17,14 @@ from core.messages import ConversationKey
 from services.chat.store import transcript
 from services.chat.store.conversation import ANSWERED, Thread, Turn, TurnStatus
 from services.chat.store.history import starts_with_prompt
-from services.chat.store.queries import current_thread, of_key, read_history, read_turn, readable, thread_of
+from services.chat.store.queries import (
+    key_conditions,
+    parse_messages,
+    read_history,
+    read_turn,
+    select_current,
+    to_thread,
+)
 from services.chat.store.transcript import Transcript
 from services.llm.usage.token_estimates import estimate_tokens
 
@@ -34,7 +41,7 @@ class TurnStore:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._notes = GroupCommit(database)
+        self._answer_writes = GroupCommit(database)
 
     async def warm(self) -> None:
         """Build the message serialisers, which would delay the first turn by 0.2 s."""
@@ -44,11 +51,11 @@ class TurnStore:
     async def current(self, key: ConversationKey) -> Thread:
         """Return the thread of the next message in this chat or topic, created on first use."""
         async with self._database.reading() as session:
-            row = await session.scalar(current_thread(key))
+            row = await session.scalar(select_current(key))
         if row is None:
             async with self._database.session() as session:
                 row = await self._ensure_current(session, key)
-        return thread_of(row)
+        return to_thread(row)
 
     async def start_new(self, key: ConversationKey) -> Thread:
         """Start an empty thread and make it the current one.
@@ -56,9 +63,9 @@ class TurnStore:
         Concurrent calls may return the same new thread: it is empty either way.
         """
         async with self._database.session() as session:
-            aside = update(ThreadRow).where(*of_key(key), ThreadRow.is_current).values(is_current=False)
-            await session.execute(aside)
-            return thread_of(await self._ensure_current(session, key))
+            leave_current = update(ThreadRow).where(*key_conditions(key), ThreadRow.is_current).values(is_current=False)
+            await session.execute(leave_current)
+            return to_thread(await self._ensure_current(session, key))
 
     async def name_unnamed(self, thread_id: int, name: str) -> None:
         """Name a thread that has no name yet."""
@@ -99,20 +106,20 @@ class TurnStore:
         async with self._database.session() as session:
             turn_id = (await session.scalars(insert.returning(TurnRow.id))).one_or_none()
             if turn_id is None:
-                begun = await read_turn(session, select(TurnRow).where(TurnRow.origin == origin))
-                if begun is None:
-                    raise StorageError("the database failed: a turn that stood there a moment ago is gone")
-                return begun
+                existing = await read_turn(session, select(TurnRow).where(TurnRow.origin == origin))
+                if existing is None:
+                    raise StorageError("the database failed: the turn that conflicted is gone")
+                return existing
             await self._keep_attachments(session, turn_id, stored)
         return Turn(
             turn_id, thread, TurnStatus.RUNNING, speaker_id, now, prompt, replaces_id=replaces_id, origin=origin
         )
 
-    async def answer_of(self, turn_id: int) -> list[ModelMessage]:
+    async def answer(self, turn_id: int) -> list[ModelMessage]:
         """Return the messages of an answered turn, from its prompt on; empty otherwise."""
         async with self._database.reading() as session:
             stored = await session.scalar(select(TurnRow.messages).where(TurnRow.id == turn_id))
-        return readable(stored, turn_id) if stored else []
+        return parse_messages(stored, turn_id) if stored else []
 
     async def close_turn(
         self,
@@ -140,7 +147,7 @@ class TurnStore:
                 return
             if status in ANSWERED or messages:
                 if not starts_with_prompt(messages):
-                    messages = [*readable(row.prompt, turn_id), *messages]
+                    messages = [*parse_messages(row.prompt, turn_id), *messages]
                 stored = await _store(messages)
                 row.messages = stored.json
                 row.estimated_tokens = estimate_tokens(stored.messages)
@@ -156,8 +163,8 @@ class TurnStore:
     async def history(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> list[ModelMessage]:
         """Return the newest whole turns that fit the budget.
 
-        A newest turn that alone is too long is shortened. Only what is returned is read, however long the conversation
-        is. The history begins with a user's prompt, or is empty.
+        If the newest turn alone exceeds the budget, it is shortened. Only the returned turns are read, so the cost does
+        not grow with the conversation. The history begins with a user's prompt, or is empty.
 
         Args:
             token_budget: as `estimate_tokens` counts.
@@ -169,9 +176,9 @@ class TurnStore:
     async def last_turn(self, key: ConversationKey) -> Turn | None:
         """Return the newest turn of the current thread that is not superseded."""
         async with self._database.reading() as session:
-            of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*of_key(key), ThreadRow.is_current))
-            standing = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
-            return await read_turn(session, select(TurnRow).where(standing).order_by(TurnRow.id.desc()).limit(1))
+            of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*key_conditions(key), ThreadRow.is_current))
+            counts = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
+            return await read_turn(session, select(TurnRow).where(counts).order_by(TurnRow.id.desc()).limit(1))
 
     async def turn(self, turn_id: int) -> Turn | None:
         """Return a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`."""
@@ -191,7 +198,9 @@ class TurnStore:
         )
         columns = ["surface", "chat_id", "message_id", "turn_id"]
         insert = self._database.insert(AnswerMessageRow).from_select(columns, found)
-        await self._notes.execute(insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id}))
+        await self._answer_writes.execute(
+            insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id})
+        )
 
     async def _ensure_current(self, session: AsyncSession, key: ConversationKey) -> ThreadRow:
         # Another replica may do the same at this moment: the unique index admits one row, and both then read it.
@@ -203,7 +212,7 @@ class TurnStore:
             created_at=self._clock.now(),
         )
         await session.execute(insert.on_conflict_do_nothing())
-        return (await session.scalars(current_thread(key))).one()
+        return (await session.scalars(select_current(key))).one()
 
     async def _keep_attachments(self, session: AsyncSession, turn_id: int, stored: Transcript) -> None:
         rows = [

@@ -259,7 +259,7 @@ class TestCommands:
         """Whoever sits at the console of a bot sees everything."""
         async with opened({"a": server.url}) as seen:
             seen.type("hello", "/usage")
-            shown = await seen.until("Everybody this month, by provider:\na: ")
+            shown = await seen.until("All users this month, by provider:\na: ")
         assert "You today: one answer, 18 tokens, $0\n" in shown
 
     async def test_threads(self, opened: Opener, server: LLMServer) -> None:

@@ -8,7 +8,7 @@ from pydantic_ai import _display
 from core.db.database import Database
 from core.errors import UnknownProvider
 from core.messages import Incoming, Speaker
-from services.chat.agent import AgentFactory
+from services.chat.agent import create_agent
 from services.llm.request import ModelChoice, RequestSpec
 from tests.support.chat_harness import BOB, GROUP, ChatHarness, chat_harness, instructions, message
 from tests.support.fake_llm.server import LLMServer, tool_call
@@ -24,8 +24,7 @@ async def bench(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
 
 def test_agent_has_no_model_of_its_own() -> None:
     """A bot whose providers are all down starts: each turn brings its model."""
-    factory = AgentFactory()
-    assert factory.agent.model is None
+    assert create_agent().model is None
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,6 @@ async def test_giving_way_in_the_middle_of_a_flush(store: Store) -> None:
     store.down = False
     flushing = asyncio.create_task(backlog.flush())
     await asyncio.sleep(0.005)
-    backlog._put(store.save("c"))
+    backlog._queue(store.save("c"))
     await flushing
     assert store.taken == ["a", "b", "c"]

@@ -145,7 +145,7 @@ class TestAnswer:
     async def test_the_demo_says_what_it_is(self, file: Database) -> None:
         """Its footer tells how to get a real model; the demo needs no network."""
         demo = ProviderSettings(id="show", kind=ProviderKind.DEMO, models=("demo",))
-        async with chat_harness(file, demo, demos=frozenset({"show"})) as bench:
+        async with chat_harness(file, demo, demo_ids=frozenset({"show"})) as bench:
             reply = await bench.say()
         assert reply.text
         assert reply.footer == english("demo-footer")

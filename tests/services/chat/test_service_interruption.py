@@ -281,7 +281,7 @@ class TestOrigin:
 
     async def test_the_footer_is_told_again(self, file: Database, first: LLMServer) -> None:
         """Who answered, and that it is only the demo."""
-        async with chat_harness(file, provider("first", first.url), demos=frozenset({"first"})) as bench:
+        async with chat_harness(file, provider("first", first.url), demo_ids=frozenset({"first"})) as bench:
             reply = await bench.say("Talk!", origin="job")
             again = await bench.say("Talk!", origin="job")
         assert reply.footer is not None

@@ -19,7 +19,7 @@ from core.db.tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
 from services.llm.request import RequestSpec
 from services.llm.usage.report import RequestEnd, RequestReport, TokenUse
-from services.usage.ledger import BATCH, KEPT, PAUSE_S, RETRY, SUMS_KEPT, SWEEP_S, UsageLedger
+from services.usage.ledger import REQUEST_RETENTION, SUM_RETENTION, WRITE_BATCH, LedgerTiming, UsageLedger
 from services.usage.totals import UsageTotal, UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.llm_harness import eventually
@@ -32,7 +32,8 @@ PAID = ProviderSettings(
     prices={"m": Price(1.0, 10.0)},
 )
 OWN = ProviderSettings(id="own", kind=ProviderKind.OLLAMA, models=("m",), remote=False)
-TODAY, YESTERDAY = date(2027, 1, 15), date(2027, 1, 14)
+TODAY = date(2027, 1, 15)
+TIMING = LedgerTiming()
 
 
 def report(
@@ -185,10 +186,10 @@ async def test_what_waits_is_bounded(file: Database, clock: ManualClock) -> None
 async def test_more_than_a_batch_is_written(file: Database, clock: ManualClock) -> None:
     """In several statements, since one takes only so many values."""
     ledger = UsageLedger(file, clock)
-    for _ in range(2 * BATCH + 1):
+    for _ in range(2 * WRITE_BATCH + 1):
         ledger.count(report(clock))
     assert await ledger.flush()
-    assert await requests(file) == 2 * BATCH + 1
+    assert await requests(file) == 2 * WRITE_BATCH + 1
 
 
 async def test_what_a_database_never_takes_does_not_keep_the_rest_waiting(
@@ -226,9 +227,9 @@ async def test_it_is_written_behind(file: Database, clock: ManualClock) -> None:
     try:
         ledger.count(report(clock))
         ledger.count(report(clock))
-        await clock.advance(PAUSE_S / 2)
+        await clock.advance(TIMING.write_delay_s / 2)
         assert await requests(file) == 0
-        await clock.advance(PAUSE_S)
+        await clock.advance(TIMING.write_delay_s)
         async with asyncio.timeout(5):
             while await requests(file) < 2:  # noqa: ASYNC110 - a database has no event for it
                 await asyncio.sleep(0.005)
@@ -244,7 +245,7 @@ async def test_it_comes_back_by_itself_when_the_database_does(
     async def told(event: str) -> None:
         async with asyncio.timeout(5):
             while not any(entry["event"] == event for entry in logs):
-                await clock.advance(PAUSE_S)
+                await clock.advance(TIMING.write_delay_s)
                 await asyncio.sleep(0.005)
 
     ledger = UsageLedger(file, clock)
@@ -256,7 +257,7 @@ async def test_it_comes_back_by_itself_when_the_database_does(
         other.rollback()
         failed_at = clock.monotonic()
         await told("usage.backlog_flushed")
-        assert clock.monotonic() - failed_at >= RETRY.first_s - PAUSE_S
+        assert clock.monotonic() - failed_at >= TIMING.retry.first_s - TIMING.write_delay_s
     await ledger.close()
     assert await requests(file) == 1
 
@@ -278,7 +279,7 @@ async def test_single_requests_are_swept_and_sums_are_kept(database: Database, c
     clock.shift(1)
     ledger.count(report(clock))
     await ledger.flush()
-    clock.shift(KEPT.total_seconds())
+    clock.shift(REQUEST_RETENTION.total_seconds())
     assert await ledger.sweep() == 1
     assert await ledger.sweep() == 0
     assert await requests(database) == 1
@@ -293,7 +294,7 @@ async def test_sums_of_a_day_are_kept_for_more_than_a_year(database: Database, c
         ledger.count(report(clock))
         await ledger.flush()
         clock.shift(timedelta(days=1).total_seconds())
-    clock.shift((SUMS_KEPT - timedelta(days=1)).total_seconds())
+    clock.shift((SUM_RETENTION - timedelta(days=1)).total_seconds())
     await ledger.sweep()
     async with database.reading() as session:
         assert (await session.scalars(select(UsageDayRow.day))).all() == [TODAY + timedelta(days=1)]
@@ -306,7 +307,7 @@ async def test_it_sweeps_by_itself_once_a_day(file: Database, clock: ManualClock
         await ledger.start()
         swept = [entry for entry in logs if entry["event"] == "usage.swept"]
         await eventually(lambda: len([e for e in logs if e["event"] == "usage.swept"]) == 1)
-        await clock.advance(SWEEP_S)
+        await clock.advance(TIMING.sweep_interval_s)
         await eventually(lambda: len([e for e in logs if e["event"] == "usage.swept"]) == 2)
         await ledger.close()
     assert swept == []
