@@ -3,13 +3,14 @@
 A workflow is a job: ENQUEUED, then PENDING while a replica has claimed it, then SUCCESS or ERROR.
 """
 
+import sqlite3
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -40,6 +41,9 @@ COLUMNS = (
 )
 
 Enqueue = Callable[[sa.Connection, Job], None]
+
+UNIXEPOCH_SUBSEC = (3, 42)
+"""First SQLite version whose `unixepoch` takes the modifier `subsec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +200,21 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
         cursor.close()
 
     event.listen(engine, "connect", prepare)
+    if sqlite3.sqlite_version_info < UNIXEPOCH_SUBSEC:
+        event.listen(engine, "connect", _add_unixepoch)
     return engine
+
+
+def _add_unixepoch(connection: DBAPIConnection, _record: object) -> None:
+    """Provide `unixepoch('subsec')`, which DBOS calls on Python 3.12 and newer and SQLite knows from 3.42 on.
+
+    Older ones return NULL for the unknown modifier, and the timestamps of DBOS must not be NULL. No other form of the
+    function is used in this database; one with other arguments raises instead of returning a wrong instant.
+    """
+
+    def unixepoch(*arguments: object) -> float:
+        if arguments != ("subsec",):
+            raise ValueError(f"unixepoch{arguments} is not supported here")
+        return round(time.time(), 3)
+
+    cast("sqlite3.Connection", connection).create_function("unixepoch", -1, unixepoch)

@@ -4,8 +4,10 @@ import inspect
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +17,7 @@ from dbos._sys_db import SystemDatabase, db_retry
 
 from core.clock import SystemClock
 from services.inbox.dbos_queue import JobQueue
-from services.inbox.dbos_tables import COLUMNS
+from services.inbox.dbos_tables import COLUMNS, WorkflowTable
 from services.inbox.job import Job
 from services.inbox.wakeup import Wakeup
 from tests.services.inbox.conftest import OpenQueue
@@ -163,3 +165,12 @@ async def test_library_logs_quote_no_message(open_queue: OpenQueue, runner: Reco
         await queue.recover("local")
     assert SECRET not in "\n".join(lines)
     assert "text" not in "\n".join(lines)
+
+
+def test_sqlite_knows_the_clock_of_the_library(tmp_path: Path) -> None:
+    """DBOS writes `unixepoch('subsec')` on Python 3.12 and newer; SQLite before 3.42 would store NULL."""
+    table = WorkflowTable(sa.URL.create("sqlite", database=str(tmp_path / "inbox.db")), "inbox-1")
+    with table.engine.connect() as connection:
+        now = connection.scalar(sa.func.unixepoch("subsec"))
+    table.engine.dispose()
+    assert now == pytest.approx(time.time(), abs=10)
