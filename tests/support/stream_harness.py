@@ -3,19 +3,14 @@
 import asyncio
 import itertools
 
-from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup
-
 from bot.telegram.answers.streamed_message import Keyboards, Place, StreamedAnswer, StreamMode
 from bot.telegram.delivery.delivery import Delivery
 from services.chat.reply import Reply, ReplyPhase
 from tests.support.clock import ManualClock
+from tests.support.delivery_messages import PERSON, RETRY, STOP
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
-PERSON = 7
-GROUP = -100
-STOP = InlineKeyboardMarkup(inline_keyboard=[[InlineKeyboardButton(text="Stop", callback_data="stop")]])
-RETRY = InlineKeyboardMarkup(inline_keyboard=[[InlineKeyboardButton(text="Retry", callback_data="retry:1")]])
 EMPTY = "There was no answer."
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from bot.telegram.answers.streamed_message import Place
+from tests.support.delivery_messages import GROUP, PERSON
 from tests.support.fake_telegram.server import TelegramServer
-from tests.support.stream_harness import GROUP, PERSON, StreamHarness, gaps
+from tests.support.stream_harness import StreamHarness, gaps
 
 
 async def test_draft_grows_and_becomes_a_message(streaming: StreamHarness, server: TelegramServer) -> None:

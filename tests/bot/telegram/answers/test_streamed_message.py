@@ -4,8 +4,9 @@ import pytest
 
 from bot.telegram.answers.streamed_message import Place
 from services.chat.reply import ReplyPhase
+from tests.support.delivery_messages import GROUP, PERSON
 from tests.support.fake_telegram.server import TelegramServer
-from tests.support.stream_harness import EMPTY, GROUP, PERSON, StreamHarness, gaps
+from tests.support.stream_harness import EMPTY, StreamHarness, gaps
 
 
 async def test_streamed_answer_sends_the_first_message_after_a_second(

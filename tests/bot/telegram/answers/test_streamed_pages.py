@@ -6,8 +6,9 @@ import pytest
 
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered
+from tests.support.delivery_messages import PERSON
 from tests.support.fake_telegram.server import TelegramServer
-from tests.support.stream_harness import PERSON, StreamHarness
+from tests.support.stream_harness import StreamHarness
 
 
 async def test_pages_are_sent_in_order_and_full_ones_left_alone(

@@ -6,8 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.chat.reply import ReplyPhase
+from tests.support.delivery_messages import PERSON
 from tests.support.fake_telegram.server import TelegramServer
-from tests.support.stream_harness import PERSON, StreamHarness, gaps
+from tests.support.stream_harness import StreamHarness, gaps
 
 
 async def test_streaming_pauses_after_a_429_and_loses_nothing(streaming: StreamHarness, server: TelegramServer) -> None:
