@@ -46,7 +46,7 @@ def settings_of_cluster() -> Settings:
 def routes() -> dict[str, str]:
     """The paths of the web side, each with its method, as its source names them."""
     tree = ast.parse((ROOT / "bot/web/endpoints.py").read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Route"]
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "HttpRoute"]
     return {ast.literal_eval(call.args[1]): ast.literal_eval(call.args[0]) for call in calls}
 
 

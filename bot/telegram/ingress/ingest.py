@@ -94,7 +94,8 @@ class UpdateIngest:
             update = await self._classify(raw, parts)
             if update is not None:
                 classified.append(update)
-        await self._parts.put(parts)
+        if parts:
+            await self._parts.put(parts)
         refused = {job.id for job in await self._inbox.put([each.job for each in classified])}
         rejections: list[Job] = []
         for each in classified:
