@@ -31,17 +31,17 @@ PAUSE_S: Final = 0.02
 _ECHO_LENGTH = 120
 
 _ANSWER = """\
-I am the built-in demo: there is no language model behind me, so all I can do is tell you how to get one.
+This is the built-in demo. There is no language model behind it; it explains how to connect one.
 
-{echo}To talk to a real model, put one of these into `.env` and start again:
+{echo}To use a real model, put one of these into `.env` and restart:
 
 - **OpenAI**: `OPENAI_API_KEY=sk-...`
-- **Ollama**, on your own machine: run `ollama pull llama3.2`; another address than the usual one goes into \
-`OLLAMA_BASE_URL`
-- **any server that speaks OpenAI's protocol**: `AVAILABLE_PROVIDERS={{"mine": ["its-model"]}}` and \
+- **Ollama** on this machine: run `ollama pull llama3.2` and set `AVAILABLE_PROVIDERS={{"ollama": ["llama3.2"]}}`; if it \
+runs elsewhere, set `OLLAMA_BASE_URL`
+- **any server with OpenAI's protocol**: `AVAILABLE_PROVIDERS={{"mine": ["its-model"]}}` and \
 `MINE_BASE_URL=http://localhost:1234/v1`
 
-The order in `AVAILABLE_PROVIDERS` is the order in which they are asked; `/provider` shows how each of them is doing.
+Providers are asked in the order of `AVAILABLE_PROVIDERS`; `/provider` shows their state.
 """
 
 
@@ -51,7 +51,7 @@ def build_demo_answer(messages: Sequence[ModelMessage]) -> str:
     if len(question) > _ECHO_LENGTH:
         question = question[:_ECHO_LENGTH].rstrip() + "…"
     return _ANSWER.format(
-        echo=f"You wrote “{question}”, and a real model would have answered that.\n\n" if question else ""
+        echo=f"You wrote “{question}”; a real model would answer that.\n\n" if question else ""
     )
 
 

@@ -44,9 +44,9 @@ async def test_streamed_text_is_the_plain_text_word_by_word(clock: ManualClock) 
 
     draining = asyncio.create_task(drain())
     await settle()
-    assert "".join(pieces) == "I "
+    assert "".join(pieces) == "This "
     await clock.advance(PAUSE_S)
-    assert "".join(pieces) == "I am "
+    assert "".join(pieces) == "This is "
     await clock.advance(60)
     response = await draining
     assert "".join(pieces) == build_demo_answer(messages) == response.text
