@@ -1,1 +1,1 @@
-"""What the bot can do; knows no aiogram and no aiohttp."""
+"""Features of the bot, independent of Telegram."""

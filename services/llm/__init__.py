@@ -1,1 +1,1 @@
-"""The provider fallback service and the models that go through it."""
+"""Provider fallback service, and the models that go through it."""

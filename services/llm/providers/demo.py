@@ -36,8 +36,8 @@ This is the built-in demo. There is no language model behind it; it explains how
 {echo}To use a real model, put one of these into `.env` and restart:
 
 - **OpenAI**: `OPENAI_API_KEY=sk-...`
-- **Ollama** on this machine: run `ollama pull llama3.2` and set `AVAILABLE_PROVIDERS={{"ollama": ["llama3.2"]}}`; if it \
-runs elsewhere, set `OLLAMA_BASE_URL`
+- **Ollama** on this machine: run `ollama pull llama3.2` and set `AVAILABLE_PROVIDERS={{"ollama": ["llama3.2"]}}`; if \
+it runs elsewhere, set `OLLAMA_BASE_URL`
 - **any server with OpenAI's protocol**: `AVAILABLE_PROVIDERS={{"mine": ["its-model"]}}` and \
 `MINE_BASE_URL=http://localhost:1234/v1`
 
@@ -50,9 +50,7 @@ def build_demo_answer(messages: Sequence[ModelMessage]) -> str:
     question = " ".join(_find_last_question(messages).split())
     if len(question) > _ECHO_LENGTH:
         question = question[:_ECHO_LENGTH].rstrip() + "…"
-    return _ANSWER.format(
-        echo=f"You wrote “{question}”; a real model would answer that.\n\n" if question else ""
-    )
+    return _ANSWER.format(echo=f"You wrote “{question}”; a real model would answer that.\n\n" if question else "")
 
 
 def _find_last_question(messages: Sequence[ModelMessage]) -> str:

@@ -1,7 +1,6 @@
-"""What a request to a provider used, for whoever counts it.
+"""Usage of a request to a provider, reported to a meter.
 
-Every request to a model, streamed or plain, with an agent or without, passes `Attempts`; that is where it is counted,
-once, with what the provider said of it.
+Every request to a model, streamed or plain, is counted once where it passes: in `Attempts`.
 """
 
 from collections.abc import Sequence
@@ -22,23 +21,23 @@ class RequestEnd(StrEnum):
 
     ANSWERED = "answered"
     STOPPED = "stopped"
-    """Nobody wanted the rest of it."""
+    """The consumer stopped reading."""
     INTERRUPTED = "interrupted"
-    """The provider broke off after its first output."""
+    """The provider failed after its first output."""
     REFUSED = "refused"
-    """Its content filter."""
+    """Stopped by the provider's content filter."""
     FAILED = "failed"
-    """There was no answer."""
+    """No answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenUse:
-    """What a request used.
+    """Tokens of a request.
 
     Args:
         usage: tokens by kind.
-        is_estimated: whether that is, in part at least, our estimate, because the provider did not say.
-        is_answer: whether what came is for somebody to read, and not a step of a tool loop.
+        is_estimated: whether the count is partly an estimate, because the provider did not report it.
+        is_answer: whether the result is read by a user, unlike a step of a tool loop.
     """
 
     usage: RequestUsage
@@ -47,21 +46,16 @@ class TokenUse:
 
 
 NOTHING = TokenUse(RequestUsage())
-"""What a request used that nothing came of."""
+"""Usage of a request without a result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestReport:
-    """One request to one provider, when it was over.
+    """One finished request to one provider.
 
     Args:
         at: seconds since the epoch.
-        provider: who was asked.
-        model: for which of its models.
-        spec: the request.
-        end: what became of it.
-        is_failure: whether that is the provider's fault.
-        used: what it used.
+        is_failure: whether the provider is at fault.
     """
 
     at: float
@@ -77,17 +71,17 @@ class UsageMeter(Protocol):
     """Counts requests."""
 
     def count(self, report: RequestReport) -> None:
-        """Take note of a request; must not block, and must not fail."""
+        """Count a request. Must neither block nor raise."""
         ...
 
 
 def used_whole(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: Sequence[ModelMessage]) -> TokenUse:
-    """What a request used that came to its end.
+    """Return the usage of a completed request, estimated where the provider did not report it.
 
     Args:
-        usage: what the provider said.
-        parts: what came.
-        sent: what it was sent.
+        usage: as reported by the provider.
+        parts: of the response.
+        sent: the messages of the request.
     """
     is_answer = not any(isinstance(part, ToolCallPart) for part in parts)
     if usage.input_tokens or usage.output_tokens:
@@ -99,10 +93,10 @@ def used_whole(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: Se
 
 
 def used_partly(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: Sequence[ModelMessage]) -> TokenUse:
-    """What a request used that did not come to its end, after its first output.
+    """Return the usage of a request that ended early after its first output.
 
-    Most providers say what it used at the end only, some say the input at the beginning: what was said counts, and
-    what is known to be more than that is estimated.
+    Most providers report usage only at the end, some report the input at the start: reported counts are used, and the
+    rest is estimated.
     """
     read = usage.input_tokens or estimate_tokens(sent)
     written = max(usage.output_tokens, estimate_tokens([ModelResponse(list(parts))]))
@@ -111,5 +105,5 @@ def used_partly(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: S
 
 
 def used_by_prompt(sent: Sequence[ModelMessage]) -> TokenUse:
-    """What a request used that was given up before its first output: its prompt, which was read all the same."""
+    """Return the usage of a request that ended before its first output: its prompt, which the provider read."""
     return TokenUse(RequestUsage(input_tokens=estimate_tokens(sent)), is_estimated=True)

@@ -1,4 +1,4 @@
-"""What messages cost in tokens, about: for what has not been sent yet, and for what no provider counted."""
+"""Token estimates: for messages that are not sent yet, and for usage that a provider did not report."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,28 +21,28 @@ ATTACHMENT_TOKENS = 1000
 for the largest photo that Telegram sends. OpenAI counts 85 + 170 for each tile of 512 pixels: 765 to 1,105 for it."""
 
 MESSAGE_TOKENS = 4
-"""The frame of a message: role and separators (OpenAI cookbook, "How to count tokens with tiktoken", says 3 to 4)."""
+"""Overhead of a message: role and separators (OpenAI cookbook, "How to count tokens with tiktoken": 3 to 4)."""
 
 BYTES_A_TOKEN = 4
-"""The usual rule for English. In UTF-8 bytes rather than characters: other scripts have fewer characters a token, and
-more bytes a character, which about cancels out."""
+"""The usual rule for English. UTF-8 bytes instead of characters: other scripts have fewer characters per token and more
+bytes per character, which roughly cancels out."""
 
 _PART_TOKENS = 16
-"""A part of a kind that we know nothing about."""
+"""A part of an unknown kind."""
 
 
 def text_tokens(text: str) -> int:
-    """What a text costs, about."""
+    """Estimate the tokens of a text."""
     return -(-len(text.encode(errors="replace")) // BYTES_A_TOKEN)
 
 
 def estimate_tokens(messages: Sequence[ModelMessage]) -> int:
-    """What messages cost, about; an estimate that needs no tokenizer of any provider."""
+    """Estimate the tokens of messages without a provider's tokenizer."""
     return sum(MESSAGE_TOKENS + sum(map(part_tokens, message.parts)) for message in messages)
 
 
 def part_tokens(part: Any) -> int:  # noqa: ANN401  # any of some thirty kinds of part
-    """What a part of a message costs, about."""
+    """Estimate the tokens of a part of a message."""
     match part:
         case UserPromptPart(content=str(text)) | TextPart(content=text) | ThinkingPart(content=text):
             return text_tokens(text)
@@ -59,7 +59,7 @@ def part_tokens(part: Any) -> int:  # noqa: ANN401  # any of some thirty kinds o
 
 
 def item_tokens(item: UserContent) -> int:
-    """What a piece of a prompt costs, about."""
+    """Estimate the tokens of a piece of a prompt."""
     match item:
         case str(text) | TextContent(content=text):
             return text_tokens(text)
