@@ -1,4 +1,4 @@
-"""`python -m bot train`, from the command line to what a running bot takes."""
+"""`python -m bot train`, from the command line to the stored base model."""
 
 import asyncio
 import json
@@ -24,14 +24,14 @@ def elsewhere(clean_process: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVAILABLE_PROVIDERS", "{}")
 
 
-def write(lines: list[dict[str, object]], name: str = "mine.jsonl") -> str:
-    """A file of examples."""
+def write_examples(lines: list[dict[str, object]], name: str = "mine.jsonl") -> str:
+    """Write a file of examples and return its name."""
     Path(name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return name
 
 
-async def stored() -> StoredWeights | None:
-    """The base that a bot of this installation would load."""
+async def stored_base() -> StoredWeights | None:
+    """Return the base model that a bot would load."""
     database = Database("sqlite:///data/understudy.db")
     await database.start()
     found = await ScoreStore(database, SystemClock()).changes({BASE: None})
@@ -39,7 +39,7 @@ async def stored() -> StoredWeights | None:
     return found.get(BASE)
 
 
-def test_without_a_file_it_shows_the_figures_of_the_starter_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_without_a_file_measures_the_starter_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train"]) == 0
     out = capsys.readouterr().out
     assert "each scored by a model that knew none of its sources" in out
@@ -47,52 +47,51 @@ def test_without_a_file_it_shows_the_figures_of_the_starter_set(capsys: pytest.C
     assert not Path("data").exists()
 
 
-def test_training_replaces_the_base(capsys: pytest.CaptureFixture[str]) -> None:
-    """And a reset takes it away."""
-    assert main(["train", write(LINES), "--without-starter"]) == 0
+def test_train_replaces_the_base_until_reset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", write_examples(LINES), "--without-starter"]) == 0
     assert "36 spam and 36 ham of 3 sources; 0 copies left out." in capsys.readouterr().out
-    base = asyncio.run(stored())
+    base = asyncio.run(stored_base())
     assert base is not None
     assert base.weights is not None
     assert (base.spam_count, base.ham_count) == (36, 36)
 
     assert main(["train", "--reset"]) == 0
-    assert asyncio.run(stored()) is None
+    assert asyncio.run(stored_base()) is None
 
 
-def test_the_starter_set_is_trained_on_as_well_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", write(LINES), "--dry-run"]) == 0
+def test_train_includes_the_starter_set_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", write_examples(LINES), "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "19 sources" in out
     assert out.endswith("Nothing was changed (--dry-run).\n")
     assert not Path("data").exists()
 
 
-def test_figures_that_flatter_are_called_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_marks_optimistic_measurements(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [{name: line[name] for name in ("label", "text")} for line in LINES]
-    assert main(["train", write(lines), "--without-starter", "--dry-run"]) == 0
+    assert main(["train", write_examples(lines), "--without-starter", "--dry-run"]) == 0
     assert "at random, because the examples name no sources: the figures are better" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("lines", "message"),
     [
         ([*LINES, {"label": "maybe", "text": "x"}], "mine.jsonl: line 73: label: "),
         (LINES[:10], "mine.jsonl: 10 spam and 0 ham; "),
         ([], "mine.jsonl: 0 spam and 0 ham; "),
     ],
 )
-def test_a_file_that_will_not_do_is_a_line_and_changes_nothing(
-    capsys: pytest.CaptureFixture[str], lines: list[dict[str, object]], says: str
+def test_train_rejects_unusable_examples_in_one_line(
+    capsys: pytest.CaptureFixture[str], lines: list[dict[str, object]], message: str
 ) -> None:
-    assert main(["train", write(lines), "--without-starter"]) == 1
+    assert main(["train", write_examples(lines), "--without-starter"]) == 1
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
-    assert line.startswith(says)
+    assert line.startswith(message)
     assert not Path("data").exists()
 
 
-def test_a_file_that_cannot_be_read_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_reports_an_unreadable_file_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "missing.jsonl"]) == 1
     Path("latin.jsonl").write_bytes('{"label": "ham", "text": "é"}'.encode("latin-1"))
     assert main(["train", "latin.jsonl"]) == 1

@@ -1,4 +1,4 @@
-"""What chats chose."""
+"""Preferences of chats."""
 
 import asyncio
 
@@ -11,17 +11,17 @@ from tests.support.clock import ManualClock
 
 @pytest.fixture
 def preferences(database: Database, clock: ManualClock) -> PreferenceStore:
-    """The choices, on each kind of database."""
+    """The store, on each kind of database."""
     return PreferenceStore(database, clock)
 
 
-async def test_a_chat_that_chose_nothing(preferences: PreferenceStore) -> None:
-    """None everywhere, so that the caller's defaults hold."""
+async def test_get_without_preferences_returns_none_values(preferences: PreferenceStore) -> None:
+    """The caller's defaults apply."""
     assert await preferences.get("telegram:1") == ChatPreferences(None, None, None)
 
 
-async def test_choices_stand_side_by_side(preferences: PreferenceStore) -> None:
-    """Each is set and cleared by itself, for one chat."""
+async def test_preferences_are_set_and_cleared_independently(preferences: PreferenceStore) -> None:
+    """Per chat."""
     await preferences.set_footers("telegram:1", shown=True)
     await preferences.set_model("telegram:1", "ollama", "llama3.2")
     await preferences.set_model("telegram:1", "openai", "gpt-5-mini")
@@ -33,20 +33,20 @@ async def test_choices_stand_side_by_side(preferences: PreferenceStore) -> None:
     assert await preferences.get("telegram:2") == ChatPreferences()
 
 
-async def test_another_replica_sees_it_at_once(
+async def test_get_reads_a_change_of_another_replica(
     preferences: PreferenceStore, replica: Database, clock: ManualClock
 ) -> None:
-    """Also when it had read the old choice a moment ago."""
+    """Nothing is cached."""
     other = PreferenceStore(replica, clock)
     await other.get("telegram:1")
     await preferences.set_model("telegram:1", "openai", "gpt-5-mini")
     assert (await other.get("telegram:1")).provider == "openai"
 
 
-async def test_two_first_choices_at_once_are_both_kept(
+async def test_concurrent_first_preferences_are_both_kept(
     preferences: PreferenceStore, replica: Database, clock: ManualClock
 ) -> None:
-    """The row that both want to make is made once."""
+    """The row is created once."""
     other = PreferenceStore(replica, clock)
     await asyncio.gather(
         preferences.set_model("telegram:1", "openai", "gpt-5-mini"), other.set_footers("telegram:1", shown=True)

@@ -1,4 +1,4 @@
-"""A chat over real parts: the agent, loopback LLM servers behind the fallback service, a database."""
+"""ChatHarness: the chat service over loopback LLM servers, the fallback service and a database."""
 
 import asyncio
 import sqlite3
@@ -46,7 +46,7 @@ def message(
     chat_title: str | None = None,
     quoted: str | None = None,
 ) -> Incoming:
-    """A message to the bot: of a group where the chat's id says so."""
+    """A message to the bot; a negative chat id is a group, as in Telegram."""
     kind = ChatKind.GROUP if key.chat_id < 0 else ChatKind.PRIVATE
     sent_at = ManualClock().now()
     return Incoming(key, kind, speaker, text, sent_at, attachments, chat_title, quoted)
@@ -54,7 +54,7 @@ def message(
 
 @dataclass(frozen=True, slots=True)
 class ChatHarness:
-    """One replica's chat, and what a test looks at."""
+    """The chat service of one replica, with its collaborators."""
 
     chat: ChatService
     stores: ChatStores
@@ -64,29 +64,29 @@ class ChatHarness:
     database: Database
 
     async def say(self, incoming: Incoming | str = "Hello?", **options: Any) -> Reply:  # noqa: ANN401 - as `respond`
-        """One turn from its message to its end."""
+        """Run one turn to its end."""
         reply = Reply()
         await self.chat.respond(_incoming(incoming), reply, **options)
         return reply
 
     def begin(self, incoming: Incoming | str = "Hello?", **options: Any) -> tuple[Reply, asyncio.Task[None]]:  # noqa: ANN401 - the same
-        """One turn that goes on beside the test."""
+        """Start one turn in the background."""
         reply = Reply()
         return reply, asyncio.create_task(self.chat.respond(_incoming(incoming), reply, **options))
 
     async def retry(self, reply: Reply, *, choice: ModelChoice | None = None) -> Reply:
-        """The Retry button under an answer."""
+        """Press the Retry button under an answer."""
         assert reply.turn_id is not None
         turn = await self.stores.threads.turn(reply.turn_id)
         return await self.say(message(""), retry_of=turn, choice=choice)
 
     async def row(self, reply: Reply) -> TurnRow:
-        """What the database holds of a turn."""
+        """Return the stored row of a turn."""
         async with self.database.reading() as session:
             return (await session.scalars(select(TurnRow).where(TurnRow.id == reply.turn_id))).one()
 
     async def rows(self) -> Sequence[TurnRow]:
-        """All turns, in the order that a history is read in."""
+        """Return all stored turns in order."""
         async with self.database.reading() as session:
             return (await session.scalars(select(TurnRow).order_by(TurnRow.id))).all()
 
@@ -98,11 +98,11 @@ async def chat_harness(
     clock: ManualClock | None = None,
     history_tokens: int = 8000,
     demo_ids: frozenset[str] = frozenset(),
-    notes: Any = None,  # noqa: ANN401 - any store of notes
+    notes: Any = None,  # noqa: ANN401 - any NoteStore
     names_threads: bool = False,
     asks_consent: bool = False,
 ) -> AsyncGenerator[ChatHarness]:
-    """A chat on that database, with provider state of its own."""
+    """Open the chat service on a database, with its own provider state."""
     clock = clock or RealPauses()
     redis = open_redis(None)
     namer: ThreadNamer | None = None
@@ -134,13 +134,13 @@ async def chat_harness(
         await redis.aclose()
 
 
-def told(request: RecordedRequest) -> list[tuple[str, str]]:
-    """What a model was told, a pair of role and text for each message; instructions are left out."""
+def sent_messages(request: RecordedRequest) -> list[tuple[str, str]]:
+    """Return the role and the text of each message of a request, without instructions."""
     return [(each["role"], _text(each)) for each in request.json["messages"] if each["role"] != "system"]
 
 
 def instructions(request: RecordedRequest) -> str:
-    """The instructions that a model was given."""
+    """Return the instructions of a request."""
     return "\n".join(_text(each) for each in request.json["messages"] if each["role"] == "system")
 
 
@@ -158,7 +158,7 @@ def _incoming(incoming: Incoming | str) -> Incoming:
 
 @contextmanager
 def locked(database: Database) -> Generator[sqlite3.Connection]:
-    """Another process holds the file's lock."""
+    """Hold the lock of the file, as another process would."""
     with closing(sqlite3.connect(database.name, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         yield other
@@ -166,7 +166,7 @@ def locked(database: Database) -> Generator[sqlite3.Connection]:
 
 @asynccontextmanager
 async def opened(file: Database, path: str = "{}", busy_timeout_s: float = 0.2) -> AsyncGenerator[Database]:
-    """The same file, opened in another way."""
+    """Open the same file with other parameters."""
     database = Database(f"sqlite:///{path.format(file.name)}", busy_timeout_s=busy_timeout_s)
     try:
         yield database
@@ -175,7 +175,7 @@ async def opened(file: Database, path: str = "{}", busy_timeout_s: float = 0.2) 
 
 
 class SlowNotes:
-    """Notes whose reading never comes to an end."""
+    """Notes whose reading never ends."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -199,12 +199,13 @@ def can_retry(reply: Reply) -> bool:
 
 
 def unanswered_calls(server: LLMServer) -> set[str]:
-    """Tool calls of the last request that have no result in it."""
+    """Return the tool calls of the last request that have no result in it."""
     sent = server.requests[-1].json["messages"]
     calls = {call["id"] for each in sent for call in each.get("tool_calls") or ()}
     return calls ^ {each["tool_call_id"] for each in sent if each["role"] == "tool"}
 
 
-def blamed_providers(bench: ChatHarness) -> list[str]:
-    states = bench.fallback.get_provider_status().providers
+def blamed_providers(harness: ChatHarness) -> list[str]:
+    """Return the providers with a cooldown or a failure."""
+    states = harness.fallback.get_provider_status().providers
     return [each.provider for each in states if each.state is ProviderState.COOLING or each.failures]

@@ -1,4 +1,4 @@
-"""Settings for a surface under test: a data directory of its own, and providers on loopback."""
+"""Settings for tests: their own data directory, providers on loopback."""
 
 import json
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from core.errors import ConfigurationError
 
 
 def variables_for(data_dir: Path, providers: Mapping[str, str], **others: str) -> dict[str, str]:
-    """The environment that names these providers, each by its base URL, with the models m and n."""
+    """Return variables that configure these providers by base URL, with the models m and n."""
     urls = {f"{name.upper()}_BASE_URL": url for name, url in providers.items()}
     listed = json.dumps({name: ["m", "n"] for name in providers})
     return {"DATA_DIR": str(data_dir), "AVAILABLE_PROVIDERS": listed, **urls, **others}
 
 
 def settings_for(data_dir: Path, providers: Mapping[str, str], **others: str) -> Settings:
-    """The settings of that environment, and of nothing around the test."""
+    """Return the settings from these variables alone."""
     return load_settings(None, variables_for(data_dir, providers, **others))
 
 

@@ -1,4 +1,4 @@
-"""Somebody at a console: what they type, and what they see."""
+"""Drives the console: in this process through a pipe, or as a process at a pseudo-terminal."""
 
 import asyncio
 import fcntl
@@ -26,15 +26,15 @@ PATIENCE_S = 20.0
 _STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
 
-class Seen:
-    """What was written, and waiting for more of it."""
+class Output:
+    """Output so far, with waiting for more."""
 
     def __init__(self) -> None:
         self.text = ""
         self._passed = 0
 
     async def until(self, expected: str) -> str:
-        """Wait until that text comes after what was waited for before; everything up to it comes back."""
+        """Wait until the text appears after the previous match; returns the output up to it."""
         deadline = time.monotonic() + PATIENCE_S
         while expected not in self.text[self._passed :]:
             assert time.monotonic() < deadline, f"{expected!r} did not come, but {self.text[self._passed :]!r}"
@@ -45,17 +45,17 @@ class Seen:
 
 
 class _Stdout(io.StringIO):
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, output: Output) -> None:
         super().__init__()
-        self._seen = seen
+        self._output = output
 
     def write(self, text: str) -> int:
-        self._seen.text += text
+        self._output.text += text
         return len(text)
 
 
-class Console(Seen):
-    """A console in this process, fed through a pipe."""
+class Console(Output):
+    """A console in this process, with a pipe as its input."""
 
     def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Console(Seen):
         os.write(self._writing, "".join(f"{line}\n" for line in lines).encode())
 
     async def leave(self) -> int:
-        """End the input, and wait for the exit code."""
+        """End the input and return the exit code."""
         if self._open:
             self._open = False
             os.close(self._writing)
@@ -83,7 +83,7 @@ class Console(Seen):
 
 @asynccontextmanager
 async def console(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Console]:
-    """A console that has greeted."""
+    """Open a console and wait for its banner."""
     with capture_logs():
         opened = Console(settings, monkeypatch)
         try:
@@ -94,8 +94,8 @@ async def console(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncI
             await opened.leave()
 
 
-class Terminal(Seen):
-    """A pseudo-terminal: its keyboard, and its screen without styles; `raw` has these too."""
+class PseudoTerminal(Output):
+    """A pseudo-terminal: keyboard, and output without styles; `raw` is the output with them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Terminal(Seen):
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """What a process needs, and nothing from around the test."""
+    """Return the variables of a process, without those of the test run."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "SSL_CERT_FILE") if name in os.environ}
     return {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables}
 
@@ -130,7 +130,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 async def process(
     directory: Path, variables: Mapping[str, str], command: Sequence[str] = ("-m", "bot"), terminal: int | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Python in a process of its own, in a directory; at a terminal, if one is given."""
+    """Run Python as a process in a directory, at a terminal if one is given."""
     where = asyncio.subprocess.PIPE if terminal is None else terminal
     started = await asyncio.create_subprocess_exec(
         sys.executable, *command,
@@ -146,6 +146,6 @@ async def process(
 
 
 def _at_terminal() -> None:
-    """Make the standard input the terminal of the process, which Ctrl-C is then for."""
+    """Make the standard input the controlling terminal, which Ctrl-C needs."""
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)

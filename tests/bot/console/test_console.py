@@ -1,4 +1,4 @@
-"""The console from the greeting to the end, in this process: real services, loopback servers, a pipe for a keyboard."""
+"""The console from banner to exit, in this process: real services, loopback servers, piped input."""
 
 import asyncio
 import os
@@ -32,178 +32,175 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
 
 @pytest.fixture
 async def server() -> AsyncIterator[LLMServer]:
-    """A provider's server."""
+    """The server of a provider."""
     async with LLMServer() as started:
         started.naming = llm.answer("A name for it")
         yield started
 
 
-def asked(request: RecordedRequest) -> list[str]:
-    """What a model was told by the user and by itself, without instructions."""
+def sent_contents(request: RecordedRequest) -> list[str]:
+    """Return the contents of a request's messages, without instructions."""
     return [message["content"] for message in request.json["messages"] if message["role"] != "system"]
 
 
-def saved(tmp_path: Path) -> tuple[str, str]:
-    """Status and messages of the one turn."""
+def stored_turn(tmp_path: Path) -> tuple[str, str]:
+    """Return status and messages of the only turn."""
     with closing(sqlite3.connect(tmp_path / "data" / "understudy.db")) as database:
         ((status, messages),) = database.execute("SELECT status, messages FROM turns").fetchall()
     return status, messages
 
 
-class TestGreeting:
-    """What is said before anything is typed."""
+class TestBanner:
+    """The lines before the first input."""
 
-    async def test_who_answers_and_what_is_missing(self, opened: Opener, server: LLMServer) -> None:
-        with refusing_url() as nobody:
-            async with opened({"a": nobody, "openai": server.url, "b": server.url}) as seen:
+    async def test_banner_shows_providers_and_missing_settings(self, opened: Opener, server: LLMServer) -> None:
+        with refusing_url() as url:
+            async with opened({"a": url, "openai": server.url, "b": server.url}) as session:
                 pass
-        lines = seen.text.splitlines()
+        lines = session.text.splitlines()
         assert "a: connection refused" in lines
         assert "b: ready (m)" in lines
         assert "openai is left out: OPENAI_API_KEY is not set" in lines
-        assert "demo" not in seen.text
+        assert "demo" not in session.text
         assert sum("REDIS_URL is not set" in line for line in lines) == 1
 
-    async def test_in_the_language_of_the_environment(
+    async def test_console_uses_the_language_of_the_environment(
         self, opened: Opener, server: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("LC_ALL", "ru_RU.UTF-8")
-        async with opened({"a": server.url}) as seen:
-            seen.type("/nonsense")
-        assert "a: готов (m)" in seen.text
-        assert "Неизвестная команда" in seen.text
+        async with opened({"a": server.url}) as session:
+            session.type("/nonsense")
+        assert "a: готов (m)" in session.text
+        assert "Неизвестная команда" in session.text
 
-    async def test_ollama_without_its_model_is_not_ready(self, opened: Opener) -> None:
-        """The commonest state of a newcomer's machine: the line says what to do, and the demo stands in."""
-        async with LLMServer(models=["llama3.2:latest"]) as server, opened({"ollama": server.url}) as seen:
-            seen.type("/provider test demo")
-            await seen.until("demo works")
-            seen.type("/privacy")
-            await seen.until("No external provider is configured")
-        assert "model m is not installed (ollama pull m)" in seen.text
-        assert "the built-in demo answers instead" in seen.text
+    async def test_banner_shows_an_ollama_without_its_model(self, opened: Opener) -> None:
+        """The command that installs it; the demo is added."""
+        async with LLMServer(models=["llama3.2:latest"]) as server, opened({"ollama": server.url}) as session:
+            session.type("/provider test demo")
+            await session.until("demo works")
+            session.type("/privacy")
+            await session.until("No external provider is configured")
+        assert "model m is not installed (ollama pull m)" in session.text
+        assert "the built-in demo answers instead" in session.text
 
 
-class TestAnswers:
-    """A line is a message."""
+class TestMessages:
+    """Lines without a slash."""
 
-    async def test_a_newcomers_first_message_shows_a_failover(self, opened: Opener) -> None:
-        """Nobody answers the probe: the demo is the last candidate, after the real one was tried."""
-        with refusing_url() as nobody:
-            async with opened({"ollama": nobody}) as seen:
-                assert "the built-in demo answers instead" in seen.text
-                seen.type("hello there")
-                await seen.until("You wrote “hello there”")
-                await seen.until("ollama: connection refused -> demo answered\n")
-                await seen.until("This is the built-in demo, not an AI model.")
+    async def test_message_without_a_provider_fails_over_to_the_demo(self, opened: Opener) -> None:
+        """No provider answers the probe: the demo is the last candidate."""
+        with refusing_url() as url:
+            async with opened({"ollama": url}) as session:
+                assert "the built-in demo answers instead" in session.text
+                session.type("hello there")
+                await session.until("You wrote “hello there”")
+                await session.until("ollama: connection refused -> demo answered\n")
+                await session.until("This is the built-in demo, not an AI model.")
 
-    async def test_a_failover_between_real_providers_is_shown_and_the_demo_stays_away(
-        self, opened: Opener, server: LLMServer
-    ) -> None:
+    async def test_message_shows_a_failover_between_providers(self, opened: Opener, server: LLMServer) -> None:
+        """The demo is not added."""
         server.default = llm.answer("Here I am.")
-        with refusing_url() as nobody:
-            async with opened({"a": nobody, "b": server.url}) as seen:
-                seen.type("hello")
-                assert "Here I am.\na: connection refused -> b answered\n" in await seen.until("b answered\n")
-                seen.type("and again")
-                # The second goes straight to who answers.
-                assert "connection refused" not in await seen.until("Here I am.\n\n")
-                seen.type("/provider", "/new")
-                await seen.until("Started a new conversation")
-        assert "demo" not in seen.text
+        with refusing_url() as url:
+            async with opened({"a": url, "b": server.url}) as session:
+                session.type("hello")
+                assert "Here I am.\na: connection refused -> b answered\n" in await session.until("b answered\n")
+                session.type("and again")
+                # The second request goes straight to the provider that answered.
+                assert "connection refused" not in await session.until("Here I am.\n\n")
+                session.type("/provider", "/new")
+                await session.until("Started a new conversation")
+        assert "demo" not in session.text
 
-    async def test_pieces_are_shown_as_they_come(self, opened: Opener, server: LLMServer) -> None:
+    async def test_message_streams_the_answer(self, opened: Opener, server: LLMServer) -> None:
         held = asyncio.Event()
         server.default = llm.gate(held, after_pieces=1, then=llm.answer("First second."))
-        async with opened({"a": server.url}) as seen:
-            seen.type("hello")
-            await seen.until("First")
-            assert "second" not in seen.text
+        async with opened({"a": server.url}) as session:
+            session.type("hello")
+            await session.until("First")
+            assert "second" not in session.text
             held.set()
-            await seen.until(" second.\n")
+            await session.until(" second.\n")
 
-    async def test_lines_are_one_conversation_answered_in_order(self, opened: Opener, server: LLMServer) -> None:
-        """Typed at once, all of them; empty ones are nothing."""
+    async def test_messages_are_one_conversation_answered_in_order(self, opened: Opener, server: LLMServer) -> None:
+        """Typed at once; blank lines are ignored."""
         server.script(llm.answer("one", delay_s=0.05), llm.answer("two"))
-        async with opened({"a": server.url}) as seen:
-            seen.type("first", "", "   ", "second")
-            await seen.until("two\n")
-        assert [asked(request) for request in server.requests] == [["first"], ["first", "one", "second"]]
+        async with opened({"a": server.url}) as session:
+            session.type("first", "", "   ", "second")
+            await session.until("two\n")
+        assert [sent_contents(request) for request in server.requests] == [["first"], ["first", "one", "second"]]
 
-    async def test_a_last_line_without_an_end_counts(self, opened: Opener, server: LLMServer) -> None:
-        async with opened({"a": server.url}) as seen:
-            os.write(seen._writing, "Grüße".encode())
-            assert await seen.leave() == 0
-        assert asked(server.requests[0]) == ["Grüße"]
+    async def test_last_line_without_newline_is_a_message(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            os.write(session._writing, "Grüße".encode())
+            assert await session.leave() == 0
+        assert sent_contents(server.requests[0]) == ["Grüße"]
 
-    async def test_when_everybody_fails_that_is_said_and_the_console_goes_on(
-        self, opened: Opener, server: LLMServer
-    ) -> None:
+    async def test_message_without_an_answer_can_be_retried(self, opened: Opener, server: LLMServer) -> None:
         server.script(llm.status(401))
-        async with opened({"a": server.url}) as seen:
-            seen.type("hello")
-            await seen.until("All AI providers are unavailable right now")
-            seen.type("/retry")
-            await seen.until("Hello\n")
+        async with opened({"a": server.url}) as session:
+            session.type("hello")
+            await session.until("All AI providers are unavailable right now")
+            session.type("/retry")
+            await session.until("Hello\n")
 
-    async def test_what_moves_a_terminal_is_taken_out_of_an_answer(self, opened: Opener, server: LLMServer) -> None:
-        """A model that was talked into it could otherwise rewrite the screen or the clipboard."""
+    async def test_answer_loses_control_characters(self, opened: Opener, server: LLMServer) -> None:
+        """Escape sequences could rewrite the screen or the clipboard."""
         server.default = llm.answer(pieces=["a\x1b]52;c;", "aGk=\x07b\r\n", "\tc\x9b2J", "d"])
-        async with opened({"a": server.url}) as seen:
-            seen.type("hello")
-            await seen.until("a]52;c;aGk=b\n\tc2Jd\n")
+        async with opened({"a": server.url}) as session:
+            session.type("hello")
+            await session.until("a]52;c;aGk=b\n\tc2Jd\n")
 
-    async def test_a_fault_of_ours_is_told_and_the_console_goes_on(
+    async def test_console_survives_an_unexpected_exception(
         self, opened: Opener, server: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def broken(*_: object, **__: object) -> None:
             raise RuntimeError
 
-        async with opened({"a": server.url}) as seen:
+        async with opened({"a": server.url}) as session:
             with monkeypatch.context() as patch:
                 patch.setattr("services.chat.service.ChatService.respond", broken)
-                seen.type("hello")
-                await seen.until("Something went wrong on our side")
-            seen.type("hello")
-            await seen.until("Hello\n")
+                session.type("hello")
+                await session.until("Something went wrong on our side")
+            session.type("hello")
+            await session.until("Hello\n")
 
 
 class TestCommands:
-    """A line with a slash."""
+    """Lines with a slash."""
 
-    async def test_new_forgets(self, opened: Opener, server: LLMServer) -> None:
-        async with opened({"a": server.url}) as seen:
-            seen.type("first", "/new", "second")
-            await seen.until("Started a new conversation")
-            await seen.until("Hello\n")
-        assert asked(server.requests[-1]) == ["second"]
+    async def test_new_starts_a_thread(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("first", "/new", "second")
+            await session.until("Started a new conversation")
+            await session.until("Hello\n")
+        assert sent_contents(server.requests[-1]) == ["second"]
 
-    async def test_a_conversation_outlives_the_process(self, opened: Opener, server: LLMServer) -> None:
+    async def test_conversation_continues_after_a_restart(self, opened: Opener, server: LLMServer) -> None:
         for line in ("first", "second"):
-            async with opened({"a": server.url}) as seen:
-                seen.type(line)
-                await seen.until("Hello\n")
-        assert asked(server.requests[-1]) == ["first", "Hello", "second"]
+            async with opened({"a": server.url}) as session:
+                session.type(line)
+                await session.until("Hello\n")
+        assert sent_contents(server.requests[-1]) == ["first", "Hello", "second"]
 
-    async def test_model_lists_what_there_is(self, opened: Opener, server: LLMServer) -> None:
-        """What is configured, what the live list has besides, and why there is no live list."""
-        with refusing_url() as nobody:
+    async def test_model_lists_configured_and_live_models(self, opened: Opener, server: LLMServer) -> None:
+        """With the reason where there is no live list."""
+        with refusing_url() as url:
             server.models = ["m", "x", *(f"y{n}" for n in range(20))]
-            async with opened({"a": server.url, "b": nobody}) as seen:
-                seen.type("/model")
-                shown = await seen.until("/model auto")
+            async with opened({"a": server.url, "b": url}) as session:
+                session.type("/model")
+                shown = await session.until("/model auto")
         assert "Current: automatic" in shown
         assert "  a: m, n; also available: x, y0, " in shown
         assert ", …, +9\n" in shown
         assert "  b: m, n (connection refused)\n" in shown
 
-    async def test_model_picks_and_gives_back(self, opened: Opener, server: LLMServer) -> None:
-        """A provider with its default model, one of its models, one of its live list; then nobody in particular."""
+    async def test_model_sets_and_clears_the_choice(self, opened: Opener, server: LLMServer) -> None:
+        """The default model, a configured model, a model of the live list."""
         server.models = ["m", "n", "x"]
-        async with opened({"a": server.url, "b": server.url}) as seen:
+        async with opened({"a": server.url, "b": server.url}) as session:
             for arguments, current in {"b": "b m", "B n": "b n", "b x": "b x", "auto": "automatic"}.items():
-                seen.type(f"/model {arguments}", "hello", "/model")
-                await seen.until(f"Current: {current}")
+                session.type(f"/model {arguments}", "hello", "/model")
+                await session.until(f"Current: {current}")
         assert [request.model for request in server.requests] == ["m", "n", "x", "m"]
 
     @pytest.mark.parametrize(
@@ -213,130 +210,128 @@ class TestCommands:
             ("a nonsense", "a has no model nonsense. Available: m, n."),
         ],
     )
-    async def test_model_refuses_what_is_not_there(
+    async def test_model_rejects_unknown_names(
         self, opened: Opener, server: LLMServer, arguments: str, answer: str
     ) -> None:
-        async with opened({"a": server.url}) as seen:
-            seen.type(f"/model {arguments}", "/model")
-            await seen.until(answer)
-            await seen.until("Current: automatic")
+        async with opened({"a": server.url}) as session:
+            session.type(f"/model {arguments}", "/model")
+            await session.until(answer)
+            await session.until("Current: automatic")
 
-    async def test_retry_asks_the_same_again_elsewhere_if_wanted(self, opened: Opener, server: LLMServer) -> None:
-        """The former answer gives way: the model is not told of it."""
-        async with LLMServer() as other, opened({"a": server.url, "b": other.url}) as seen:
+    async def test_retry_asks_the_given_provider(self, opened: Opener, server: LLMServer) -> None:
+        """The earlier answer is replaced."""
+        async with LLMServer() as other, opened({"a": server.url, "b": other.url}) as session:
             other.default = llm.answer("Better")
-            seen.type("/retry")
-            await seen.until("nothing to retry")
-            seen.type("hello", "/retry b", "/retry c", "more")
-            await seen.until("Better\n")
-            await seen.until("Unknown provider c")
-            await seen.until("Hello\n")
-        assert [asked(request) for request in other.requests] == [["hello"]]
-        assert asked(server.requests[-1]) == ["hello", "Better", "more"]
+            session.type("/retry")
+            await session.until("nothing to retry")
+            session.type("hello", "/retry b", "/retry c", "more")
+            await session.until("Better\n")
+            await session.until("Unknown provider c")
+            await session.until("Hello\n")
+        assert [sent_contents(request) for request in other.requests] == [["hello"]]
+        assert sent_contents(server.requests[-1]) == ["hello", "Better", "more"]
 
-    async def test_provider_is_for_whoever_sits_there(self, opened: Opener, server: LLMServer) -> None:
-        async with opened({"a": server.url, "b": server.url}) as seen:
-            seen.type("/provider force b 10m", "/provider", "/provider test a", "/provider help")
-            await seen.until("b is asked first")
-            await seen.until("2. b: forced until")
-            await seen.until("a works: m answered in")
-            await seen.until("Usage: /provider")
+    async def test_provider_commands_need_no_permission(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url, "b": server.url}) as session:
+            session.type("/provider force b 10m", "/provider", "/provider test a", "/provider help")
+            await session.until("b is asked first")
+            await session.until("2. b: forced until")
+            await session.until("a works: m answered in")
+            await session.until("Usage: /provider")
 
     @pytest.mark.parametrize("line", ["/nonsense", "/", "/ask something", "/etc/passwd"])
-    async def test_an_unknown_command_is_no_message(self, opened: Opener, server: LLMServer, line: str) -> None:
-        async with opened({"a": server.url}) as seen:
-            seen.type(line)
-            await seen.until("Unknown command.")
+    async def test_unknown_command_is_not_sent_to_a_model(self, opened: Opener, server: LLMServer, line: str) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type(line)
+            await session.until("Unknown command.")
         assert server.requests == []
 
     async def test_help_names_every_command(self, opened: Opener, server: LLMServer) -> None:
-        async with opened({"a": server.url}) as seen:
-            seen.type("/HELP")
-            shown = await seen.until("Ctrl-D exits.")
+        async with opened({"a": server.url}) as session:
+            session.type("/HELP")
+            shown = await session.until("Ctrl-D exits.")
         assert all(f"\n/{name}" in shown for name in ("new", "threads", "model", "retry", "provider", "usage", "quit"))
 
-    async def test_usage(self, opened: Opener, server: LLMServer) -> None:
-        """Whoever sits at the console of a bot sees everything."""
-        async with opened({"a": server.url}) as seen:
-            seen.type("hello", "/usage")
-            shown = await seen.until("All users this month, by provider:\na: ")
+    async def test_usage_shows_own_and_all_usage(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("hello", "/usage")
+            shown = await session.until("All users this month, by provider:\na: ")
         assert "You today: one answer, 18 tokens, $0\n" in shown
 
-    async def test_threads(self, opened: Opener, server: LLMServer) -> None:
-        """Gone on in, renamed, thrown away."""
-        async with opened({"a": server.url}) as seen:
-            seen.type("of Peru", "/threads rename Peru", "/new", "of bread", "/threads rename Bread", "/threads")
-            await seen.until("* 1. Bread\n  2. Peru\n")
-            seen.type("/threads 2", "and its capital?")
-            await seen.until("Continuing “Peru”.")
+    async def test_threads_lists_switches_renames_and_deletes(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("of Peru", "/threads rename Peru", "/new", "of bread", "/threads rename Bread", "/threads")
+            await session.until("* 1. Bread\n  2. Peru\n")
+            session.type("/threads 2", "and its capital?")
+            await session.until("Continuing “Peru”.")
             await server.arrival(3)
-            assert asked(server.requests[-1]) == ["of Peru", "Hello", "and its capital?"]
-            seen.type("/threads delete 1", "/threads")
-            await seen.until("Deleted.")
-            await seen.until("* 1. Peru\n/threads <number>")
-            seen.type("/threads 7")
-            await seen.until("/threads <number> continues a conversation")
+            assert sent_contents(server.requests[-1]) == ["of Peru", "Hello", "and its capital?"]
+            session.type("/threads delete 1", "/threads")
+            await session.until("Deleted.")
+            await session.until("* 1. Peru\n/threads <number>")
+            session.type("/threads 7")
+            await session.until("/threads <number> continues a conversation")
 
-    async def test_footers_are_switched_on_and_off(self, opened: Opener, server: LLMServer) -> None:
-        async with opened({"a": server.url}) as seen:
-            seen.type("/model footers on", "hello")
-            await seen.until("answered by a")
-            seen.type("/model footers off")
-            await seen.until("no longer show who gave them")
-            seen.type("/model footers")
-            await seen.until("/model footers on|off")
+    async def test_model_footers_are_shown_and_hidden(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("/model footers on", "hello")
+            await session.until("answered by a")
+            session.type("/model footers off")
+            await session.until("no longer show who gave them")
+            session.type("/model footers")
+            await session.until("/model footers on|off")
 
-    async def test_a_database_that_fails_is_told_and_the_console_goes_on(
-        self, opened: Opener, server: LLMServer, tmp_path: Path
-    ) -> None:
-        async with opened({"a": server.url}) as seen:
+    async def test_command_reports_a_database_error(self, opened: Opener, server: LLMServer, tmp_path: Path) -> None:
+        async with opened({"a": server.url}) as session:
             async with locked_file(tmp_path / "data" / "understudy.db") as database:
                 database.execute("DROP TABLE preferences")
-            seen.type("/model auto", "hello")
-            await seen.until("Database error: ")
-            await seen.until("Hello\n")
+            session.type("/model auto", "hello")
+            await session.until("Database error: ")
+            await session.until("Hello\n")
 
 
-class TestLeaving:
-    """However it ends, it ends well."""
+class TestExit:
+    """Quit, end of input, signals."""
 
     @pytest.mark.parametrize("line", ["/quit", " /QUIT "])
-    async def test_quit_leaves_at_once(self, opened: Opener, server: LLMServer, line: str) -> None:
-        async with opened({"a": server.url}) as seen:
-            seen.type(line, "never read")
-            assert await seen.leave() == 0
+    async def test_quit_ends_the_session(self, opened: Opener, server: LLMServer, line: str) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type(line, "never read")
+            assert await session.leave() == 0
         assert server.requests == []
 
-    async def test_interrupt_stops_the_answer_and_then_what_else_there_is(
+    async def test_interrupt_stops_answer_command_or_session(
         self, opened: Opener, server: LLMServer, tmp_path: Path
     ) -> None:
-        """An answer, a command that takes long, and with nothing going on the console itself."""
+        """In this order of precedence."""
         server.default = llm.stall(after_pieces=2)
-        async with opened({"a": server.url}) as seen:
-            seen.type("hello")
-            await seen.until("The audience")
+        async with opened({"a": server.url}) as session:
+            session.type("hello")
+            await session.until("The audience")
             os.kill(os.getpid(), signal.SIGINT)
-            await seen.until("\nStopped.\n")
+            await session.until("\nStopped.\n")
             server.default = llm.hang()
-            seen.type("/provider test a")
+            session.type("/provider test a")
             await server.arrival(2)
             os.kill(os.getpid(), signal.SIGINT)
-            await seen.until("Stopped.\n")
-            seen.type("/new")
-            await seen.until("Started a new conversation")
+            await session.until("Stopped.\n")
+            session.type("/new")
+            await session.until("Started a new conversation")
             await asyncio.sleep(0.05)
             os.kill(os.getpid(), signal.SIGINT)
-            assert await seen._run == 0
-        assert saved(tmp_path)[0] == "stopped"
+            assert await session._run == 0
+        assert stored_turn(tmp_path)[0] == "stopped"
 
-    async def test_termination_keeps_what_was_said(self, opened: Opener, server: LLMServer, tmp_path: Path) -> None:
-        """As after a shutdown of the daemon: the answer stands in the history as an interrupted one."""
+    async def test_termination_saves_the_partial_answer(
+        self, opened: Opener, server: LLMServer, tmp_path: Path
+    ) -> None:
+        """As interrupted, like a shutdown of the daemon."""
         server.default = llm.stall(after_pieces=2)
-        async with opened({"a": server.url}) as seen:
-            seen.type("hello")
-            await seen.until("The audience")
+        async with opened({"a": server.url}) as session:
+            session.type("hello")
+            await session.until("The audience")
             os.kill(os.getpid(), signal.SIGTERM)
-            assert await seen._run == 0
-        status, messages = saved(tmp_path)
+            assert await session._run == 0
+        status, messages = stored_turn(tmp_path)
         assert status == "interrupted"
         assert "The audience" in messages

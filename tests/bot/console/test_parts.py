@@ -1,4 +1,4 @@
-"""The parts of the console that need no services."""
+"""Parts of the console that need no services."""
 
 import asyncio
 import io
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.console import chat as talk
+from bot.console import chat
 from bot.console.chat import current_speaker, environment_language
 from bot.console.input import PipedInput
 from bot.console.terminal import Terminal
@@ -16,7 +16,7 @@ from services.llm.providers.probe import ProbeResult
 
 
 class FakeTerminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that reports to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -34,18 +34,17 @@ class FakeTerminal(io.StringIO):
         ({}, None),
     ],
 )
-def test_the_language_is_the_environments(environ: dict[str, str], language: str | None) -> None:
-    """As an IETF tag, which texts are asked for by."""
+def test_environment_language_returns_an_ietf_tag(environ: dict[str, str], language: str | None) -> None:
     assert environment_language(environ) == language
 
 
-def test_a_user_without_a_name_is_you(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Containers run under numbers that nobody named."""
+def test_current_speaker_without_a_user_name_is_you(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Containers run under user ids without a name."""
 
     def nameless() -> str:
         raise KeyError("uid not found: 12345")
 
-    monkeypatch.setattr(talk.getpass, "getuser", nameless)
+    monkeypatch.setattr(chat.getpass, "getuser", nameless)
     assert current_speaker({}).name == "you"
 
 
@@ -58,26 +57,26 @@ def test_a_user_without_a_name_is_you(monkeypatch: pytest.MonkeyPatch) -> None:
         (io.StringIO, {"TERM": "xterm"}, False),  # a pipe or a file
     ],
 )
-def test_styles_are_for_terminals_that_show_them(
+def test_terminal_styles_remarks_where_supported(
     monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], environ: dict[str, str], *, styled: bool
 ) -> None:
-    """An answer itself is never styled."""
+    """Answers are never styled."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     written = stream()
-    screen = Terminal(written)
-    screen.piece("an answer")
-    screen.aside("dim")
-    screen.note("noted")
+    terminal = Terminal(written)
+    terminal.piece("an answer")
+    terminal.aside("dim")
+    terminal.note("noted")
     text = written.getvalue()
     assert text.startswith("an answer\n")
     assert ("\x1b[2mdim\x1b[0m\n" in text) is styled
     assert ("\x1b" in text) is styled
 
 
-async def test_lines_of_a_file_are_read_whatever_their_bytes(tmp_path: Path) -> None:
-    """A regular file cannot be waited for by an event loop; a character may be cut by a read; bytes may be no text."""
+async def test_piped_input_reads_any_bytes_of_a_file(tmp_path: Path) -> None:
+    """An event loop cannot wait for a regular file; reads may cut a character, and bytes may not be UTF-8."""
     long = "é" * 70_000
     path = tmp_path / "input"
     path.write_bytes(f"{long}\n\r\n".encode() + b"\xff\xfe\nlast")
@@ -87,13 +86,13 @@ async def test_lines_of_a_file_are_read_whatever_their_bytes(tmp_path: Path) -> 
     assert read == [long, "\r", "��", "last", None, None]
 
 
-async def test_a_missing_input_is_an_empty_one() -> None:
+async def test_piped_input_without_a_descriptor_is_empty() -> None:
     """`python -m bot console <&-`."""
     assert await PipedInput(None).next() is None
 
 
-async def test_a_pipe_is_waited_for_and_nobody_else_waits() -> None:
-    """The event loop goes on, and the wait can be cancelled."""
+async def test_piped_input_waits_without_blocking_the_loop() -> None:
+    """The wait can be cancelled."""
     reading, writing = os.pipe()
     lines = PipedInput(reading)
     waiting = asyncio.create_task(lines.next())
@@ -124,8 +123,8 @@ async def test_a_pipe_is_waited_for_and_nobody_else_waits() -> None:
         ((), ("llama3.2",)),
     ],
 )
-def test_a_model_may_be_listed_under_another_writing(listed: tuple[str, ...], unlisted: tuple[str, ...]) -> None:
-    """A warning that is wrong is worse than none."""
+def test_probe_matches_spellings_of_a_listed_model(listed: tuple[str, ...], unlisted: tuple[str, ...]) -> None:
+    """A wrong warning is worse than none."""
     provider = ProviderSettings(id="ollama", kind=ProviderKind.OLLAMA, models=("llama3.2",))
     probe = ProbeResult(provider, listed, None, 0.1)
     assert probe.unlisted == unlisted

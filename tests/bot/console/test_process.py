@@ -1,4 +1,4 @@
-"""The console as a process: piped, and at a terminal. Few tests: each start costs a second."""
+"""The console as a process: piped, and at a terminal. Few tests, since each start takes a second."""
 
 import asyncio
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer, refusing_url
 from tests.support.settings import variables_for
-from tests.support.terminal import PATIENCE_S, Terminal, process
+from tests.support.terminal import PATIENCE_S, PseudoTerminal, process
 
 LOADED = """
 import sys
@@ -17,10 +17,10 @@ sys.exit(code)
 """
 
 
-async def test_piped(tmp_path: Path) -> None:
-    """Into a pipe go the answer and no styles; nothing is logged, aiogram not even loaded, and the exit code is 0."""
-    with refusing_url() as nobody:
-        async with process(tmp_path, variables_for(tmp_path / "data", {"a": nobody}), ("-c", LOADED)) as console:
+async def test_piped_console_prints_plain_answers(tmp_path: Path) -> None:
+    """No styles, no log, no import of aiogram; exit code 0."""
+    with refusing_url() as url:
+        async with process(tmp_path, variables_for(tmp_path / "data", {"a": url}), ("-c", LOADED)) as console:
             out, err = await asyncio.wait_for(console.communicate(b"hello\n/quit\n"), PATIENCE_S)
     assert console.returncode == 0
     text = out.decode()
@@ -30,10 +30,10 @@ async def test_piped(tmp_path: Path) -> None:
     assert err == b""
 
 
-async def test_whoever_reads_may_leave_first(tmp_path: Path) -> None:
-    """`python -m bot | head -1` is no error of ours, and leaves no traceback."""
-    with refusing_url() as nobody:
-        async with process(tmp_path, variables_for(tmp_path / "data", {"a": nobody})) as console:
+async def test_closed_output_ends_the_console_silently(tmp_path: Path) -> None:
+    """As in `python -m bot | head -1`."""
+    with refusing_url() as url:
+        async with process(tmp_path, variables_for(tmp_path / "data", {"a": url})) as console:
             await asyncio.wait_for(console.stdout.readline(), PATIENCE_S)
             console._transport.get_pipe_transport(1).close()
             console.stdin.write(b"hello\n")
@@ -42,30 +42,30 @@ async def test_whoever_reads_may_leave_first(tmp_path: Path) -> None:
     assert err == b""
 
 
-async def test_at_a_terminal(tmp_path: Path) -> None:
-    """A prompt, an answer as it streams, Ctrl-C that stops it, Ctrl-C and Ctrl-D at the prompt."""
+async def test_terminal_console_streams_and_handles_keys(tmp_path: Path) -> None:
+    """Ctrl-C stops an answer and clears the line, Ctrl-D ends the session."""
     variables = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "LANG": "en_GB.UTF-8"}
     async with LLMServer() as server:
         server.naming = llm.answer("A name for it")
         server.script(llm.stall(after_pieces=2), llm.answer("All of it."))
         variables |= variables_for(tmp_path / "data", {"a": server.url})
-        with Terminal() as seen:
-            async with process(tmp_path, variables, terminal=seen.end) as console:
-                await seen.until("\n>")
-                seen.press("hello\r")
-                await seen.until("The audience")
-                seen.press("\x03")
-                await seen.until("Stopped.")
-                await seen.until("\n>")
-                seen.press("never sent")
-                await seen.until("sent")
-                seen.press("\x03")
-                await seen.until("\n>")
-                seen.press("and again\r")
-                await seen.until("All of it.")
-                await seen.until("\n>")
-                seen.press("\x04")
+        with PseudoTerminal() as terminal:
+            async with process(tmp_path, variables, terminal=terminal.end) as console:
+                await terminal.until("\n>")
+                terminal.press("hello\r")
+                await terminal.until("The audience")
+                terminal.press("\x03")
+                await terminal.until("Stopped.")
+                await terminal.until("\n>")
+                terminal.press("never sent")
+                await terminal.until("sent")
+                terminal.press("\x03")
+                await terminal.until("\n>")
+                terminal.press("and again\r")
+                await terminal.until("All of it.")
+                await terminal.until("\n>")
+                terminal.press("\x04")
                 assert await asyncio.wait_for(console.wait(), PATIENCE_S) == 0
-    assert b"\x1b[2mStopped." in seen.raw
+    assert b"\x1b[2mStopped." in terminal.raw
     prompts = [request.json["messages"][-1]["content"] for request in server.requests]
     assert prompts == ["hello", "and again"]

@@ -24,17 +24,17 @@ class Admins:
     """Operators who receive the notices."""
 
     def __init__(self, redis: Redis, clock: ManualClock) -> None:
-        self.told: list[str] = []
-        self.deaf = False
-        self.notices = AdminNotices(redis, "understudy", clock, self.tell)
+        self.received: list[str] = []
+        self.is_failing = False
+        self.notices = AdminNotices(redis, "understudy", clock, self.send)
         self.task = asyncio.create_task(self.notices.run())
 
-    async def tell(self, event: Event) -> None:
-        if self.deaf:
-            raise ValueError("out of tune")
-        self.told.append(format_notice(event))
+    async def send(self, event: Event) -> None:
+        if self.is_failing:
+            raise ValueError("send failed")
+        self.received.append(format_notice(event))
 
-    async def hear(self, *events: LeaderChanged | Misconfigured) -> list[str]:
+    async def receive(self, *events: LeaderChanged | Misconfigured) -> list[str]:
         """Queue events, wait until each is handled, and return all texts sent so far."""
         for event in events:
             self.notices.put(event)
@@ -44,7 +44,7 @@ class Admins:
             await asyncio.sleep(0.005)
         # The last one may still be asking Redis.
         await asyncio.sleep(0.02)
-        return self.told
+        return self.received
 
 
 @pytest.fixture
@@ -56,61 +56,61 @@ async def admins(redis: Redis, clock: ManualClock) -> AsyncIterator[Admins]:
 
 
 async def test_notices_report_a_switch_and_the_return(admins: Admins) -> None:
-    assert await admins.hear(LOST, BACK) == [LOST_TEXT, "a answers again, in place of b."]
+    assert await admins.receive(LOST, BACK) == [LOST_TEXT, "a answers again, in place of b."]
 
 
 async def test_notices_send_each_kind_once_in_five_minutes(admins: Admins, clock: ManualClock, redis: Redis) -> None:
     """A flapping provider does not flood the operators."""
-    assert len(await admins.hear(LOST, BACK, LOST, BACK)) == 2
+    assert len(await admins.receive(LOST, BACK, LOST, BACK)) == 2
     clock.shift(LEADER_PAUSE_S - 1)
-    assert len(await admins.hear(LOST)) == 2
+    assert len(await admins.receive(LOST)) == 2
     clock.shift(2)
-    await redis.flushall()  # what Redis has by then let go
-    assert await admins.hear(LOST) == [*admins.told[:2], LOST_TEXT]
+    await redis.flushall()  # the keys expired
+    assert await admins.receive(LOST) == [*admins.received[:2], LOST_TEXT]
 
 
 async def test_notices_repeat_a_rejected_key_daily_per_provider_and_reason(
     admins: Admins, clock: ManualClock, redis: Redis
 ) -> None:
-    assert len(await admins.hear(WRONG_KEY, WRONG_KEY)) == 1
+    assert len(await admins.receive(WRONG_KEY, WRONG_KEY)) == 1
     clock.shift(LEADER_PAUSE_S + 1)
-    assert len(await admins.hear(WRONG_KEY)) == 1
-    assert len(await admins.hear(Misconfigured("b", "HTTP 401"), Misconfigured("a", "HTTP 402"))) == 3
+    assert len(await admins.receive(WRONG_KEY)) == 1
+    assert len(await admins.receive(Misconfigured("b", "HTTP 401"), Misconfigured("a", "HTTP 402"))) == 3
     clock.shift(MISCONFIGURED_PAUSE_S)
     await redis.flushall()
-    told = await admins.hear(WRONG_KEY)
-    assert len(told) == 4
-    assert told[3].startswith("a does not accept its key, account or model: HTTP 401. ")
+    received = await admins.receive(WRONG_KEY)
+    assert len(received) == 4
+    assert received[3].startswith("a does not accept its key, account or model: HTTP 401. ")
 
 
 async def test_notices_are_sent_by_one_replica(admins: Admins, redis: Redis, clock: ManualClock) -> None:
     """The key expires with the pause."""
     other = Admins(redis, clock)
-    await asyncio.gather(admins.hear(LOST), other.hear(LOST))
-    assert admins.told + other.told == [LOST_TEXT]
+    await asyncio.gather(admins.receive(LOST), other.receive(LOST))
+    assert admins.received + other.received == [LOST_TEXT]
     assert 0 < await redis.ttl("understudy:{llm}:told:lost") <= LEADER_PAUSE_S
     other.task.cancel()
     await asyncio.wait([other.task])
 
 
 async def test_notices_are_sent_without_redis(redis_server: RedisServer, clock: ManualClock) -> None:
-    """Each replica decides alone, and sends once."""
+    """Each replica decides by itself, and sends once."""
     client = open_redis(redis_server.url)
     await redis_server.stop()
     admins = Admins(client, clock)
-    assert await admins.hear(LOST, LOST) == [LOST_TEXT]
+    assert await admins.receive(LOST, LOST) == [LOST_TEXT]
     admins.task.cancel()
     await asyncio.wait([admins.task])
     await client.aclose()
 
 
 async def test_notices_survive_a_failed_send(admins: Admins) -> None:
-    admins.deaf = True
+    admins.is_failing = True
     with capture_logs() as logs:
-        await admins.hear(LOST)
+        await admins.receive(LOST)
     assert [entry["event"] for entry in logs] == ["notice.sent", "notice.failed"]
-    admins.deaf = False
-    assert await admins.hear(BACK) == ["a answers again, in place of b."]
+    admins.is_failing = False
+    assert await admins.receive(BACK) == ["a answers again, in place of b."]
 
 
 async def test_notices_drop_the_oldest_when_full(redis: Redis, clock: ManualClock) -> None:

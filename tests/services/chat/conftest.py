@@ -16,7 +16,7 @@ from tests.support.llm_harness import provider
 
 @pytest.fixture
 def log() -> Iterator[Callable[[], str]]:
-    """The log as it would be written at the most talkative level."""
+    """Return a function that reads the JSON log at level debug."""
     stream = io.StringIO()
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -29,14 +29,14 @@ def log() -> Iterator[Callable[[], str]]:
 
 
 @pytest.fixture
-async def bench(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
-    """A chat with one provider, on a SQLite file."""
-    async with chat_harness(file, provider("first", first.url)) as bench:
-        yield bench
+async def harness(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
+    """The chat service with one provider, on a SQLite file."""
+    async with chat_harness(file, provider("first", first.url)) as harness:
+        yield harness
 
 
 @pytest.fixture
 async def duo(file: Database, first: LLMServer, second: LLMServer) -> AsyncIterator[ChatHarness]:
-    """A chat with two providers."""
-    async with chat_harness(file, provider("first", first.url), provider("second", second.url)) as bench:
-        yield bench
+    """The chat service with two providers."""
+    async with chat_harness(file, provider("first", first.url), provider("second", second.url)) as harness:
+        yield harness

@@ -1,4 +1,4 @@
-"""What waits for a database that does not take it."""
+"""Deferred writes: order, limit, permanent errors."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,10 +11,10 @@ from services.chat.deferred_writes import DeferredWrites, Save
 
 
 class Store:
-    """A database that takes what it is given, or does not."""
+    """A database that accepts writes, or is down."""
 
     def __init__(self) -> None:
-        self.taken: list[str] = []
+        self.saved: list[str] = []
         self.tries = 0
         self.down = True
 
@@ -26,13 +26,13 @@ class Store:
                 raise StorageError("the database failed: it is locked by another process")
             if refuse is not None:
                 raise refuse()
-            self.taken.append(name)
+            self.saved.append(name)
 
         return save
 
 
-def erased() -> StorageError:
-    """What comes of a row whose thread is gone."""
+def rejected() -> StorageError:
+    """The error for a row whose thread was deleted."""
     return StorageError("the database failed: it refused the statement", permanent=True)
 
 
@@ -42,53 +42,53 @@ def store() -> Store:
     return Store()
 
 
-async def test_saved_at_once(store: Store) -> None:
-    """The ordinary case: nothing waits."""
+async def test_save_writes_at_once(store: Store) -> None:
+    """Nothing is pending."""
     store.down = False
     assert await DeferredWrites().save(store.save("a"))
-    assert store.taken == ["a"]
+    assert store.saved == ["a"]
 
 
-async def test_saved_later_in_order(store: Store) -> None:
-    """What comes when the database is back stands behind what waited."""
-    backlog = DeferredWrites()
+async def test_save_keeps_the_order_after_an_outage(store: Store) -> None:
+    """A write after the outage comes after the pending ones."""
+    writes = DeferredWrites()
     for name in "abc":
-        assert not await backlog.save(store.save(name))
-    assert not await backlog.flush()
+        assert not await writes.save(store.save(name))
+    assert not await writes.flush()
     store.down = False
-    assert await backlog.save(store.save("d"))
-    assert store.taken == ["a", "b", "c", "d"]
+    assert await writes.save(store.save("d"))
+    assert store.saved == ["a", "b", "c", "d"]
 
 
-async def test_a_crowd_saves_each_once(store: Store) -> None:
-    """Turns that begin at the same moment all want to flush: nothing is saved twice, nothing dropped unsaved."""
-    backlog = DeferredWrites()
+async def test_concurrent_flushes_save_each_write_once(store: Store) -> None:
+    """Nothing is saved twice, and nothing dropped unsaved."""
+    writes = DeferredWrites()
     for name in "abc":
-        await backlog.save(store.save(name))
+        await writes.save(store.save(name))
     store.down = False
-    assert await asyncio.gather(*(backlog.flush() for _ in range(5))) == [True] * 5
-    assert store.taken == ["a", "b", "c"]
+    assert await asyncio.gather(*(writes.flush() for _ in range(5))) == [True] * 5
+    assert store.saved == ["a", "b", "c"]
 
 
-async def test_a_crowd_before_a_locked_database_shares_one_try(store: Store) -> None:
-    """Each try may take a whole busy timeout, and they would wait for it one after the other."""
-    backlog = DeferredWrites()
-    await backlog.save(store.save("a"))
+async def test_concurrent_flushes_share_one_attempt(store: Store) -> None:
+    """Each attempt may take a whole busy timeout; in sequence they would add up."""
+    writes = DeferredWrites()
+    await writes.save(store.save("a"))
     store.tries = 0
-    assert await asyncio.gather(*(backlog.flush() for _ in range(20))) == [False] * 20
+    assert await asyncio.gather(*(writes.flush() for _ in range(20))) == [False] * 20
     assert store.tries == 1
 
 
-async def test_what_will_never_be_taken_keeps_nobody_waiting(store: Store) -> None:
-    """What its rows belonged to was erased while it waited; or saving it fails by a bug of ours, which is told."""
-    backlog = DeferredWrites()
-    await backlog.save(store.save("erased", erased))
-    await backlog.save(store.save("bug", lambda: RuntimeError("a bug")))
-    await backlog.save(store.save("a"))
+async def test_flush_drops_permanently_rejected_writes(store: Store) -> None:
+    """Rows of deleted threads, and bugs, which are logged as errors."""
+    writes = DeferredWrites()
+    await writes.save(store.save("erased", rejected))
+    await writes.save(store.save("bug", lambda: RuntimeError("a bug")))
+    await writes.save(store.save("a"))
     store.down = False
     with capture_logs() as logs:
-        assert await backlog.flush()
-    assert store.taken == ["a"]
+        assert await writes.flush()
+    assert store.saved == ["a"]
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [
         ("turn.write_rejected", "warning"),
         ("turn.lost", "error"),
@@ -96,37 +96,37 @@ async def test_what_will_never_be_taken_keeps_nobody_waiting(store: Store) -> No
     ]
 
 
-async def test_what_will_never_be_taken_does_not_begin_to_wait(store: Store) -> None:
-    """It is refused to its owner."""
+async def test_save_raises_permanent_errors(store: Store) -> None:
+    """The write is not queued."""
     store.down = False
-    backlog = DeferredWrites()
+    writes = DeferredWrites()
     with pytest.raises(StorageError):
-        await backlog.save(store.save("erased", erased))
+        await writes.save(store.save("erased", rejected))
     store.tries = 0
-    assert await backlog.flush()
+    assert await writes.flush()
     assert store.tries == 0
 
 
-async def test_the_oldest_gives_way(store: Store) -> None:
-    """Memory is bounded; what is lost by that is told."""
-    backlog = DeferredWrites(limit=2)
+async def test_save_drops_the_oldest_beyond_the_limit(store: Store) -> None:
+    """The loss is logged."""
+    writes = DeferredWrites(limit=2)
     with capture_logs() as logs:
         for name in "abc":
-            await backlog.save(store.save(name))
+            await writes.save(store.save(name))
     assert [entry["event"] for entry in logs].count("turn.lost") == 1
     store.down = False
-    await backlog.flush()
-    assert store.taken == ["b", "c"]
+    await writes.flush()
+    assert store.saved == ["b", "c"]
 
 
-async def test_giving_way_in_the_middle_of_a_flush(store: Store) -> None:
-    """The one that is being saved gives way to a new one: what is behind it is not dropped in its place."""
-    backlog = DeferredWrites(limit=2)
-    await backlog.save(store.save("a"))
-    await backlog.save(store.save("b"))
+async def test_save_during_a_flush_drops_only_the_oldest(store: Store) -> None:
+    """The write being saved is the oldest; the one behind it is not dropped in its place."""
+    writes = DeferredWrites(limit=2)
+    await writes.save(store.save("a"))
+    await writes.save(store.save("b"))
     store.down = False
-    flushing = asyncio.create_task(backlog.flush())
+    flushing = asyncio.create_task(writes.flush())
     await asyncio.sleep(0.005)
-    backlog._queue(store.save("c"))
+    writes._queue(store.save("c"))
     await flushing
-    assert store.taken == ["a", "b", "c"]
+    assert store.saved == ["a", "b", "c"]

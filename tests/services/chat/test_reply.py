@@ -1,4 +1,4 @@
-"""An answer that is watched while it is written."""
+"""Reply: waking watchers, writing, stop, paragraphs."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ ENDS = [phase for phase in ReplyPhase if phase is not ReplyPhase.RUNNING]
 
 
 class Watcher:
-    """A watcher that is driven by hand, so that every time it is woken is seen."""
+    """A watcher driven by hand, which shows each wake-up."""
 
     def __init__(self, reply: Reply, seen: int) -> None:
         self._waits = reply.changed(seen)
@@ -23,7 +23,7 @@ class Watcher:
 
     @property
     def returns(self) -> bool:
-        """Whether it has seen enough, now that it is woken."""
+        """Whether the woken watcher returns."""
         try:
             self._future = self._waits.send(None)
         except StopIteration:
@@ -31,11 +31,11 @@ class Watcher:
         return False
 
 
-class TestWatching:
-    """Who is woken, and when."""
+class TestChanged:
+    """Reply.changed(): which watchers wake, and when."""
 
-    async def test_no_wake_for_a_piece_that_is_not_enough(self) -> None:
-        """Eighty pieces of one character wake nobody; the next one does."""
+    async def test_changed_wakes_beyond_the_length_only(self) -> None:
+        """Eighty pieces of one character wake no watcher of 80; the next one does."""
         reply = Reply()
         watcher = Watcher(reply, 80)
         for _ in range(80):
@@ -45,8 +45,8 @@ class TestWatching:
         assert watcher.woken
         assert watcher.returns
 
-    async def test_several_watchers_each_at_its_own_length(self) -> None:
-        """One who waits for more sleeps on when another is woken, whoever came first."""
+    async def test_changed_wakes_each_watcher_at_its_own_length(self) -> None:
+        """Independent of the order in which they came."""
         reply = Reply()
         watchers = {seen: Watcher(reply, seen) for seen in (5, 0, 9, 5)} | {100: Watcher(reply, 100)}
         reply.write("x" * 6)
@@ -59,8 +59,8 @@ class TestWatching:
         assert watchers[100].woken
         assert all(watcher.returns for seen, watcher in watchers.items() if seen != 0)
 
-    async def test_one_that_gave_up_is_forgotten(self) -> None:
-        """A watcher that was cancelled wakes nobody and is not kept."""
+    async def test_changed_removes_a_cancelled_watcher(self) -> None:
+        """The other watchers are not affected."""
         reply = Reply()
         impatient = asyncio.create_task(reply.changed(0))
         patient = asyncio.create_task(reply.changed(10))
@@ -76,8 +76,8 @@ class TestWatching:
         assert patient.done()
         assert reply._watchers == []
 
-    async def test_what_is_there_already_is_not_waited_for(self) -> None:
-        """Text beyond what was seen, or the end, whatever was seen."""
+    async def test_changed_returns_at_once_for_existing_text(self) -> None:
+        """Also after the end, for any length."""
         reply = Reply()
         reply.write("abc")
         await asyncio.wait_for(reply.changed(2), 1)
@@ -85,8 +85,8 @@ class TestWatching:
         await asyncio.wait_for(reply.changed(100), 1)
 
     @pytest.mark.parametrize("phase", ENDS)
-    async def test_every_end_wakes(self, phase: ReplyPhase) -> None:
-        """Nobody waits for an answer that has ended, however it did."""
+    async def test_end_wakes_watchers(self, phase: ReplyPhase) -> None:
+        """In each final phase."""
         reply = Reply()
         watcher = asyncio.create_task(reply.changed(10))
         await settle()
@@ -95,11 +95,11 @@ class TestWatching:
         assert (reply.phase, reply.notice, reply.footer) == (phase, "notice", "footer")
 
 
-class TestWriting:
-    """The text and its end."""
+class TestWrite:
+    """Text and end."""
 
-    def test_the_text_is_all_pieces(self) -> None:
-        """However often it is looked at in between."""
+    def test_text_joins_all_pieces(self) -> None:
+        """Also when it is read in between."""
         reply = Reply()
         assert reply.text == ""
         for piece in ("a", "", "b", "c"):
@@ -107,8 +107,8 @@ class TestWriting:
             assert reply.text.endswith(piece)
         assert reply.text == reply.text == "abc"
 
-    def test_an_end_is_final(self) -> None:
-        """What comes after it changes nothing that somebody may have shown already."""
+    def test_end_ignores_later_writes_and_ends(self) -> None:
+        """The shown text does not change."""
         reply = Reply()
         reply.write("said")
         reply.end(ReplyPhase.STOPPED, "Stopped.")
@@ -120,8 +120,8 @@ class TestWriting:
 class TestStop:
     """The Stop button."""
 
-    def test_acts_once(self) -> None:
-        """A second press does not disturb what the first one set going."""
+    def test_stop_calls_back_once(self) -> None:
+        """A second press has no effect."""
         reply, acts = Reply(), list[str]()
         reply.on_stop(lambda: acts.append("stop"))
         reply.stop()
@@ -129,15 +129,14 @@ class TestStop:
         assert acts == ["stop"]
         assert reply.stop_wanted
 
-    def test_pressed_before_there_is_anything_to_stop(self) -> None:
-        """It is not forgotten: what is to be stopped hears of it as soon as it is known."""
+    def test_stop_before_registration_calls_back_at_registration(self) -> None:
         reply, acts = Reply(), list[str]()
         reply.stop()
         reply.on_stop(lambda: acts.append("stop"))
         assert acts == ["stop"]
 
-    def test_pressed_after_the_end(self) -> None:
-        """The button may still be there for a moment: nothing happens."""
+    def test_stop_after_the_end_is_ignored(self) -> None:
+        """The button may still be visible for a moment."""
         reply, acts = Reply(), list[str]()
         reply.on_stop(lambda: acts.append("stop"))
         reply.end(ReplyPhase.COMPLETE)
@@ -147,10 +146,10 @@ class TestStop:
         assert reply.phase is ReplyPhase.COMPLETE
 
 
-class TestParts:
-    """What is said before and after a tool was used."""
+class TestBeginPart:
+    """Text before and after a tool call."""
 
-    def test_a_part_is_a_paragraph_of_its_own(self) -> None:
+    def test_begin_part_starts_a_paragraph(self) -> None:
         reply = Reply()
         for part in (("Let me", " see."), ("It is", " eight.")):
             reply.begin_part()
@@ -158,16 +157,16 @@ class TestParts:
                 reply.write(piece)
         assert reply.text == "Let me see.\n\nIt is eight."
 
-    def test_a_part_without_text_leaves_no_gap(self) -> None:
-        """Some providers begin one with an empty piece, and some say nothing after that."""
+    def test_begin_part_without_text_adds_no_gap(self) -> None:
+        """Some providers begin a part with an empty piece, or send no text after it."""
         reply = Reply()
         for piece in ("", "Hello.", ""):
             reply.begin_part()
             reply.write(piece)
         assert reply.text == "Hello."
 
-    async def test_a_gap_counts_for_who_watches(self) -> None:
-        """The length that watchers go by is that of the text."""
+    async def test_gap_counts_for_watchers(self) -> None:
+        """Watched lengths include the blank line."""
         reply = Reply()
         reply.write("x")
         watcher = Watcher(reply, 3)

@@ -1,4 +1,4 @@
-"""A turn from its message to what is saved of it: real HTTP, a real database."""
+"""ChatService: answers, prompts, failover, context window, choice of provider; over real HTTP and a real database."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from services.chat.agent import LIMITS
 from services.chat.reply import ReplyPhase
 from services.chat.store.conversation import Thread, TurnStatus
 from services.llm.request import ModelChoice
-from tests.support.chat_harness import ANN, BOB, GROUP, ChatHarness, can_retry, chat_harness, message, told
+from tests.support.chat_harness import ANN, BOB, GROUP, ChatHarness, can_retry, chat_harness, message, sent_messages
 from tests.support.fake_llm.server import (
     Behaviour,
     LLMServer,
@@ -44,34 +44,34 @@ PHOTO = Attachment(b"\x89PNG not really", "image/png")
 
 
 class TestAnswer:
-    """The ordinary turn."""
+    """A turn without failures."""
 
-    async def test_who_was_moved_because_somebody_was_busy_stays_there(
+    async def test_affinity_keeps_a_user_on_the_provider_used_while_the_first_was_busy(
         self, file: Database, first: LLMServer, second: LLMServer
     ) -> None:
-        """In all chats, and nobody else does."""
+        """In all chats of that user, and for no other user."""
         busy = provider("first", first.url, max_concurrency=1)
-        async with chat_harness(file, busy, provider("second", second.url)) as bench:
+        async with chat_harness(file, busy, provider("second", second.url)) as harness:
             held = asyncio.Event()
             first.script(gate(held))
-            reply, turn = bench.begin(message(speaker=BOB))
+            reply, turn = harness.begin(message(speaker=BOB))
             await first.arrival(1)
-            assert (await bench.say()).provider == "second"
+            assert (await harness.say()).provider == "second"
             held.set()
             await turn
 
-            assert (await bench.say()).provider == "second"
-            assert (await bench.say(message(key=GROUP))).provider == "second"
-            assert (await bench.say(message(key=GROUP, speaker=BOB))).provider == reply.provider == "first"
+            assert (await harness.say()).provider == "second"
+            assert (await harness.say(message(key=GROUP))).provider == "second"
+            assert (await harness.say(message(key=GROUP, speaker=BOB))).provider == reply.provider == "first"
 
-    async def test_streamed_saved_and_read_back_after_a_restart(
+    async def test_answer_is_streamed_saved_and_read_after_a_restart(
         self, database: Database, database_url: str, first: LLMServer
     ) -> None:
-        """Watchers see it grow; the database holds who gave it and what it cost; a new process knows all of it."""
+        """The stored turn has provider, model and tokens."""
         shown = asyncio.Event()
         first.script(gate(shown, after_pieces=2, then=answer("One two three")))
-        async with chat_harness(database, provider("first", first.url)) as bench:
-            reply, turn = bench.begin("Count!")
+        async with chat_harness(database, provider("first", first.url)) as harness:
+            reply, turn = harness.begin("Count!")
             await asyncio.wait_for(reply.changed(6), 2)
             assert (reply.text, reply.phase) == ("One two", ReplyPhase.RUNNING)
             assert not can_retry(reply)
@@ -85,90 +85,94 @@ class TestAnswer:
 
         reopened = Database(database_url)
         await reopened.start()
-        async with chat_harness(reopened, provider("first", first.url)) as bench:
-            row = await bench.row(reply)
+        async with chat_harness(reopened, provider("first", first.url)) as harness:
+            row = await harness.row(reply)
             assert (row.status, row.provider, row.model) == (TurnStatus.COMPLETE, "first", "first-model")
             assert (row.input_tokens, row.output_tokens, row.speaker_id) == (INPUT_TOKENS, OUTPUT_TOKENS, 7)
-            await bench.say("Go on")
-        assert told(first.requests[-1]) == [("user", "Count!"), ("assistant", "One two three"), ("user", "Go on")]
+            await harness.say("Go on")
+        assert sent_messages(first.requests[-1]) == [
+            ("user", "Count!"),
+            ("assistant", "One two three"),
+            ("user", "Go on"),
+        ]
         await reopened.close()
 
-    async def test_conversations_side_by_side(self, bench: ChatHarness, first: LLMServer) -> None:
-        """Two turns at once, of a group's topic and of a private chat: neither waits for the other or hears of it."""
+    async def test_concurrent_turns_of_two_chats_are_isolated(self, harness: ChatHarness, first: LLMServer) -> None:
+        """A topic of a group and a private chat: neither waits for the other or sees its messages."""
         both = asyncio.Event()
         first.script(gate(both, then=answer("to one")), gate(both, then=answer("to the other")))
-        private, turn = bench.begin("a secret")
+        private, turn = harness.begin("a secret")
         await first.arrival(1)
-        group, other_turn = bench.begin(message("in public", key=GROUP))
+        group, other_turn = harness.begin(message("in public", key=GROUP))
         await first.arrival(2)
         both.set()
         await asyncio.gather(turn, other_turn)
         assert (private.text, group.text) == ("to one", "to the other")
-        await bench.say(message("and?", key=GROUP))
-        assert told(first.requests[-1]) == [
+        await harness.say(message("and?", key=GROUP))
+        assert sent_messages(first.requests[-1]) == [
             ("user", "Ann: in public"),
             ("assistant", "to the other"),
             ("user", "Ann: and?"),
         ]
 
     @pytest.mark.parametrize("kind", [ProviderKind.OPENAI_COMPATIBLE, ProviderKind.ANTHROPIC])
-    async def test_words_before_a_tool_call(self, file: Database, first: LLMServer, kind: ProviderKind) -> None:
-        """They are kept, in a paragraph of their own, on the screen and in the history."""
+    async def test_text_before_a_tool_call_is_kept_as_a_paragraph(
+        self, file: Database, first: LLMServer, kind: ProviderKind
+    ) -> None:
+        """In the reply and in the history."""
         first.script(tool_call("current_time", {"time_zone": "UTC"}, "Let me see."), answer("It is eight."))
         url = first.root if kind is ProviderKind.ANTHROPIC else first.url
         settings = provider("first", url, kind=kind, api_key=SecretStr("k"))
-        async with chat_harness(file, settings) as bench:
-            reply = await bench.say("What time is it?")
+        async with chat_harness(file, settings) as harness:
+            reply = await harness.say("What time is it?")
             assert reply.text == "Let me see.\n\nIt is eight."
-            row = await bench.row(reply)
+            row = await harness.row(reply)
             assert (row.input_tokens, row.output_tokens) == (2 * INPUT_TOKENS, 2 * OUTPUT_TOKENS)
-            await bench.say("Thanks")
+            await harness.say("Thanks")
         assert [each["role"] for each in first.requests[-1].json["messages"] if each["role"] != "system"][-1] == "user"
         sent = json.dumps(first.requests[-1].json["messages"])
         assert "Let me see." in sent
         assert "08:00:00" in sent
         assert "It is eight." in sent
 
-    async def test_a_loop_that_finds_no_end(self, bench: ChatHarness, first: LLMServer) -> None:
-        """So many steps and no more; what was said in them stays."""
+    async def test_tool_loop_is_limited(self, harness: ChatHarness, first: LLMServer) -> None:
+        """Text of the steps stays."""
         first.default = tool_call("current_time", {})
-        reply = await bench.say("Loop!")
+        reply = await harness.say("Loop!")
         assert len(first.requests) == LIMITS.request_limit
         assert (reply.phase, reply.text, reply.footer) == (ReplyPhase.FAILED, "", None)
         assert reply.notice is not None
         assert reply.notice == english("failed-limit")
         first.default = tool_call("current_time", {}, "Again.")
-        reply = await bench.say("Loop and talk!")
+        reply = await harness.say("Loop and talk!")
         assert reply.phase is ReplyPhase.INTERRUPTED
         assert reply.text.count("Again.") == LIMITS.request_limit
 
-    async def test_the_demo_says_what_it_is(self, file: Database) -> None:
-        """Its footer tells how to get a real model; the demo needs no network."""
+    async def test_demo_answer_has_a_footer(self, file: Database) -> None:
+        """The demo needs no network."""
         demo = ProviderSettings(id="show", kind=ProviderKind.DEMO, models=("demo",))
-        async with chat_harness(file, demo, demo_ids=frozenset({"show"})) as bench:
-            reply = await bench.say()
+        async with chat_harness(file, demo, demo_ids=frozenset({"show"})) as harness:
+            reply = await harness.say()
         assert reply.text
         assert reply.footer == english("demo-footer")
 
 
 class TestPrompt:
-    """What of a message a model reads."""
+    """The prompt that a model receives."""
 
-    async def test_a_group_names_its_speakers(self, bench: ChatHarness, first: LLMServer) -> None:
-        """Each message says whose it is, the earlier ones too."""
-        await bench.say(message("Tea?", key=GROUP))
-        await bench.say(message("Coffee!", key=GROUP, speaker=BOB))
-        assert told(first.requests[-1])[::2] == [("user", "Ann: Tea?"), ("user", "Bob: Coffee!")]
+    async def test_group_prompt_names_the_speaker(self, harness: ChatHarness, first: LLMServer) -> None:
+        """In earlier messages as well."""
+        await harness.say(message("Tea?", key=GROUP))
+        await harness.say(message("Coffee!", key=GROUP, speaker=BOB))
+        assert sent_messages(first.requests[-1])[::2] == [("user", "Ann: Tea?"), ("user", "Bob: Coffee!")]
 
-    async def test_a_private_chat_does_not(self, bench: ChatHarness, first: LLMServer) -> None:
-        """There is nobody to be mistaken for."""
-        await bench.say("Tea?")
-        assert told(first.requests[-1]) == [("user", "Tea?")]
+    async def test_private_prompt_is_the_text_alone(self, harness: ChatHarness, first: LLMServer) -> None:
+        await harness.say("Tea?")
+        assert sent_messages(first.requests[-1]) == [("user", "Tea?")]
 
-    async def test_what_a_message_replies_to_is_quoted(self, bench: ChatHarness, first: LLMServer) -> None:
-        """Told apart from the message itself."""
-        await bench.say(message("Is that true?", key=GROUP, quoted="The moon is cheese"))
-        (_, text), *_ = told(first.requests[-1])
+    async def test_prompt_separates_the_quoted_message(self, harness: ChatHarness, first: LLMServer) -> None:
+        await harness.say(message("Is that true?", key=GROUP, quoted="The moon is cheese"))
+        (_, text), *_ = sent_messages(first.requests[-1])
         assert text == "[In reply to this message:]\nThe moon is cheese\n[The message itself:]\nAnn: Is that true?"
 
     @pytest.mark.parametrize(
@@ -178,48 +182,54 @@ class TestPrompt:
             ("", ["image_url"]),  # no caption: an empty text is refused by some providers
         ],
     )
-    async def test_a_model_that_sees_gets_the_image(
+    async def test_vision_model_gets_the_image(
         self, file: Database, first: LLMServer, text: str, kinds: list[str]
     ) -> None:
-        """The bytes go out, once for this turn and again with the history."""
-        async with chat_harness(file, provider("first", first.url, models=("gpt-4o",))) as bench:
-            reply = await bench.say(message(text, attachments=(PHOTO,)))
+        """In this turn and again with the history."""
+        async with chat_harness(file, provider("first", first.url, models=("gpt-4o",))) as harness:
+            reply = await harness.say(message(text, attachments=(PHOTO,)))
             assert reply.footer is None
-            await bench.say("And in it?")
+            await harness.say("And in it?")
         for request in first.requests:
             content = request.json["messages"][1]["content"]
             assert [item["type"] for item in content] == kinds
             assert content[-1]["image_url"]["url"].startswith("data:image/png;base64,")
 
-    async def test_a_model_that_does_not_see_gets_a_remark(self, bench: ChatHarness, first: LLMServer) -> None:
-        """And the user is told, but only under the answer to the image."""
-        reply = await bench.say(message("What is it?", attachments=(PHOTO,)))
+    async def test_text_model_gets_a_placeholder_and_the_user_a_footer(
+        self, harness: ChatHarness, first: LLMServer
+    ) -> None:
+        """Only the answer to the image has the footer."""
+        reply = await harness.say(message("What is it?", attachments=(PHOTO,)))
         assert "image_url" not in json.dumps(first.requests[-1].json)
-        assert told(first.requests[-1]) == [("user", "What is it?\n[an image that you cannot see]")]
+        assert sent_messages(first.requests[-1]) == [("user", "What is it?\n[an image that you cannot see]")]
         assert reply.footer == english("cannot-see-image")
-        assert (await bench.say("And?")).footer is None
+        assert (await harness.say("And?")).footer is None
 
-    async def test_unseen_also_behind_a_tool_call(self, bench: ChatHarness, first: LLMServer) -> None:
-        """The last request of a tool loop holds no image; the answer is one to an image all the same."""
+    async def test_image_footer_survives_a_tool_loop(self, harness: ChatHarness, first: LLMServer) -> None:
+        """The last request of the loop holds no image."""
         first.script(tool_call("current_time", {}))
-        reply = await bench.say(message("What is it?", attachments=(PHOTO,)))
+        reply = await harness.say(message("What is it?", attachments=(PHOTO,)))
         assert len(first.requests) == 2
         assert reply.footer == english("cannot-see-image")
 
 
 class TestFailover:
-    """Another provider goes on."""
+    """Failures of providers."""
 
-    async def test_before_a_word_was_heard(self, duo: ChatHarness, first: LLMServer) -> None:
-        """The reply says who failed and why; the user reads nothing of it."""
+    async def test_failover_before_the_first_token_is_recorded_in_the_reply(
+        self, duo: ChatHarness, first: LLMServer
+    ) -> None:
+        """The user sees no notice."""
         first.default = status(529)
         reply = await duo.say()
         assert (reply.phase, reply.provider, reply.model) == (ReplyPhase.COMPLETE, "second", "second-model")
         assert [failed for failed, _ in reply.failed_over] == ["first"]
         assert (reply.notice, reply.footer) == (None, None)
 
-    async def test_in_any_step_of_a_tool_loop(self, duo: ChatHarness, first: LLMServer, second: LLMServer) -> None:
-        """The step after it meets nobody who fails; the turn did."""
+    async def test_failover_in_a_tool_loop_is_recorded_once(
+        self, duo: ChatHarness, first: LLMServer, second: LLMServer
+    ) -> None:
+        """The second step asks no failed provider; the turn still reports the failure of the first."""
         first.default = status(529)
         second.script(tool_call("current_time", {}))
         reply = await duo.say()
@@ -228,16 +238,18 @@ class TestFailover:
         assert [failed for failed, _ in reply.failed_over] == ["first"]
 
     @pytest.mark.parametrize(("speaker", "footer"), [(ANN, "answered by second"), (BOB, "ответ от second")])
-    async def test_footers(self, duo: ChatHarness, first: LLMServer, speaker: Speaker, footer: str) -> None:
-        """A chat that wants footers reads who answered, in the language of the one who asked."""
+    async def test_footer_names_the_provider_in_the_users_language(
+        self, duo: ChatHarness, first: LLMServer, speaker: Speaker, footer: str
+    ) -> None:
+        """Only where the chat enabled footers."""
         await duo.stores.preferences.set_footers("telegram:7", shown=True)
         first.default = status(529)
         assert (await duo.say(message(speaker=speaker))).footer == footer
         await duo.stores.preferences.set_footers("telegram:7", shown=False)
         assert (await duo.say(message(speaker=speaker))).footer is None
 
-    async def test_interrupted(self, duo: ChatHarness, first: LLMServer) -> None:
-        """What was said stays, marked and saved as what it was, and the next model is told it."""
+    async def test_broken_stream_keeps_and_saves_the_partial_answer(self, duo: ChatHarness, first: LLMServer) -> None:
+        """The next turn asks another provider."""
         first.script(error_in_stream(3))
         reply = await duo.say("A play?")
         assert (reply.phase, reply.text) == (ReplyPhase.INTERRUPTED, "The audience hears")
@@ -248,21 +260,21 @@ class TestFailover:
         again = await duo.say("Go on")
         assert again.provider == "second"
 
-    async def test_interrupted_in_a_tool_call(self, bench: ChatHarness, first: LLMServer) -> None:
-        """Nothing was said that could have been broken off: to the user nobody answered."""
+    async def test_break_in_a_tool_call_is_a_failure(self, harness: ChatHarness, first: LLMServer) -> None:
+        """There is no text that could have been interrupted."""
         first.script(replace(tool_call("current_time", {}), breaks_off=lambda exchange: exchange.hang()))
-        reply = await bench.say()
+        reply = await harness.say()
         assert (reply.phase, reply.text) == (ReplyPhase.FAILED, "")
         assert reply.notice == english("failed-all-providers")
 
-    async def test_the_next_turn_knows_the_partial_answer(
+    async def test_partial_answer_is_part_of_the_history(
         self, duo: ChatHarness, first: LLMServer, second: LLMServer
     ) -> None:
-        """It is told as an answer, and by whom it was given makes no difference."""
+        """Also for another provider."""
         first.script(error_in_stream(3))
         await duo.say("A play?")
         await duo.say("Go on")
-        assert told(second.requests[-1]) == [
+        assert sent_messages(second.requests[-1]) == [
             ("user", "A play?"),
             ("assistant", "The audience hears"),
             ("user", "Go on"),
@@ -276,10 +288,10 @@ class TestFailover:
             (content_filter_rejected(), "content management policy"),  # Azure refuses the prompt with a 400
         ],
     )
-    async def test_refused(
+    async def test_refusal_shows_the_providers_reason(
         self, duo: ChatHarness, first: LLMServer, second: LLMServer, behaviour: Behaviour, reason: str
     ) -> None:
-        """The provider's reason; nobody else is asked behind its back."""
+        """No other provider is asked."""
         first.script(behaviour)
         reply = await duo.say("Something wicked")
         assert (reply.phase, reply.text) == (ReplyPhase.FAILED, "")
@@ -289,10 +301,9 @@ class TestFailover:
         assert can_retry(reply)
         assert second.requests == []
 
-    async def test_refused_in_mid_answer(self, bench: ChatHarness, first: LLMServer) -> None:
-        """What was said before stays."""
+    async def test_refusal_in_mid_answer_keeps_the_text(self, harness: ChatHarness, first: LLMServer) -> None:
         first.script(content_filter(("Well,", " you")))
-        reply = await bench.say("Something wicked")
+        reply = await harness.say("Something wicked")
         assert (reply.phase, reply.text) == (ReplyPhase.INTERRUPTED, "Well, you")
         assert reply.notice is not None
         assert reply.notice.startswith(english("failed-refused", reason=""))
@@ -305,73 +316,72 @@ class TestFailover:
             (context_exceeded(), "failed-too-long"),
         ],
     )
-    async def test_nobody_answers(
-        self, bench: ChatHarness, first: LLMServer, behaviour: Behaviour, notice: str
+    async def test_failed_turn_keeps_its_prompt_for_retry_only(
+        self, harness: ChatHarness, first: LLMServer, behaviour: Behaviour, notice: str
     ) -> None:
-        """One friendly line; the prompt waits for Retry, and no model hears of it in the next turn."""
+        """One line of text for the user; later turns do not send the prompt."""
         first.script(behaviour)
-        reply = await bench.say("Unheard")
+        reply = await harness.say("Unheard")
         assert (reply.phase, reply.text, reply.notice, reply.footer) == (ReplyPhase.FAILED, "", english(notice), None)
         assert can_retry(reply)
-        assert (await bench.row(reply)).status == TurnStatus.FAILED
-        await bench.say("Heard")
-        assert told(first.requests[-1]) == [("user", "Heard")]
+        assert (await harness.row(reply)).status == TurnStatus.FAILED
+        await harness.say("Heard")
+        assert sent_messages(first.requests[-1]) == [("user", "Heard")]
         assert reply.turn_id is not None
-        kept = await bench.stores.threads.turn(reply.turn_id)
+        kept = await harness.stores.threads.turn(reply.turn_id)
         assert kept is not None
         assert kept.prompt is not None
         assert [part.content for part in kept.prompt.parts if isinstance(part, UserPromptPart)] == ["Unheard"]
 
-    async def test_told_in_the_users_language(self, file: Database) -> None:
-        """Bob reads Russian."""
-        async with chat_harness(file, provider("first", await stopped_server())) as bench:
-            reply = await bench.say(message(speaker=BOB))
+    async def test_failure_notice_is_in_the_users_language(self, file: Database) -> None:
+        async with chat_harness(file, provider("first", await stopped_server())) as harness:
+            reply = await harness.say(message(speaker=BOB))
         assert reply.notice == TEXTS.get("failed-all-providers", "ru") != english("failed-all-providers")
 
 
-class TestWindow:
-    """A history that is too long for the models."""
+class TestContextWindow:
+    """A history that exceeds the context window."""
 
     @pytest.fixture
-    async def long_bench(self, file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
-        """A chat that has four turns of some 130 tokens behind it, and room for them."""
-        async with chat_harness(file, provider("first", first.url), history_tokens=600) as bench:
+    async def long_harness(self, file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
+        """A chat with four turns of about 130 tokens each, all within its budget."""
+        async with chat_harness(file, provider("first", first.url), history_tokens=600) as harness:
             for number in range(4):
-                await bench.say(f"{number} " + "x" * 400)
+                await harness.say(f"{number} " + "x" * 400)
             first.requests.clear()
-            yield bench
+            yield harness
 
-    async def test_halved_once(self, long_bench: ChatHarness, first: LLMServer) -> None:
-        """The newest turns that fit half the budget are told, and the user reads an answer and no more."""
+    async def test_history_is_retried_within_half_of_the_budget(
+        self, long_harness: ChatHarness, first: LLMServer
+    ) -> None:
+        """The newest turns that fit are sent; the user sees a normal answer."""
         first.script(context_exceeded())
-        reply = await long_bench.say("And?")
+        reply = await long_harness.say("And?")
         assert (reply.phase, reply.text, reply.notice) == (ReplyPhase.COMPLETE, "Hello", None)
-        before, after = ([text[:2] for role, text in told(each) if role == "user"] for each in first.requests)
+        before, after = ([text[:2] for role, text in sent_messages(each) if role == "user"] for each in first.requests)
         assert before == ["0 ", "1 ", "2 ", "3 ", "An"]
         assert after == ["2 ", "3 ", "An"]
-        row = await long_bench.row(reply)
+        row = await long_harness.row(reply)
         assert [each["kind"] for each in json.loads(row.messages or "")] == ["request", "response"]
 
-    async def test_and_no_more_than_once(self, long_bench: ChatHarness, first: LLMServer) -> None:
-        """Then the user is told what helps."""
+    async def test_second_overflow_fails_the_turn(self, long_harness: ChatHarness, first: LLMServer) -> None:
+        """The notice says what helps."""
         first.script(context_exceeded(), context_exceeded())
-        reply = await long_bench.say("And?")
+        reply = await long_harness.say("And?")
         assert len(first.requests) == 2
         assert reply.phase is ReplyPhase.FAILED
         assert reply.notice == english("failed-too-long")
 
-    async def test_a_retry_is_halved_too(self, long_bench: ChatHarness, first: LLMServer) -> None:
-        """With what was said before the turn that it takes the place of."""
-        reply = await long_bench.say("And?")
+    async def test_retry_is_halved_before_the_retried_turn(self, long_harness: ChatHarness, first: LLMServer) -> None:
+        reply = await long_harness.say("And?")
         first.script(context_exceeded())
-        await long_bench.retry(reply)
-        assert [text[:2] for role, text in told(first.requests[-1]) if role == "user"] == ["2 ", "3 ", "An"]
+        await long_harness.retry(reply)
+        assert [text[:2] for role, text in sent_messages(first.requests[-1]) if role == "user"] == ["2 ", "3 ", "An"]
 
-    async def test_the_history_cannot_be_read_a_second_time(
-        self, long_bench: ChatHarness, first: LLMServer, monkeypatch: pytest.MonkeyPatch
+    async def test_overflow_with_a_failed_database_answers_without_history(
+        self, long_harness: ChatHarness, first: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An answer without memory is better than none."""
-        histories = iter([long_bench.stores.threads.history])
+        histories = iter([long_harness.stores.threads.history])
 
         async def history(thread: Thread, token_budget: int, **options: int | None) -> list[ModelMessage]:
             read = next(histories, None)
@@ -379,42 +389,39 @@ class TestWindow:
                 raise StorageError("the database failed: it is unreachable")
             return await read(thread, token_budget, **options)
 
-        monkeypatch.setattr(long_bench.stores.threads, "history", history)
+        monkeypatch.setattr(long_harness.stores.threads, "history", history)
         first.script(context_exceeded())
-        reply = await long_bench.say("And?")
-        assert told(first.requests[-1]) == [("user", "And?")]
+        reply = await long_harness.say("And?")
+        assert sent_messages(first.requests[-1]) == [("user", "And?")]
         assert reply.phase is ReplyPhase.COMPLETE
         assert reply.footer == english("degraded-memory-footer")
 
 
 class TestChoice:
-    """Who is asked first."""
+    """The provider that is asked first."""
 
-    async def test_for_one_answer(self, duo: ChatHarness, second: LLMServer) -> None:
-        """Retry elsewhere: this answer, not the next."""
+    async def test_choice_of_a_retry_holds_for_one_answer(self, duo: ChatHarness, second: LLMServer) -> None:
         reply = await duo.say()
         elsewhere = await duo.retry(reply, choice=ModelChoice("second", "second-large"))
         assert (elsewhere.provider, elsewhere.model) == ("second", "second-large")
         assert second.requests[-1].model == "second-large"
         assert (await duo.say()).provider == "first"
 
-    async def test_of_a_chat(self, duo: ChatHarness) -> None:
-        """All answers there and none elsewhere; a choice for one answer comes before it."""
+    async def test_choice_of_a_chat_holds_for_its_answers(self, duo: ChatHarness) -> None:
+        """A choice for one answer has precedence."""
         await duo.stores.preferences.set_model("telegram:7", "second", "second-large")
         reply = await duo.say()
         assert (reply.provider, reply.model) == ("second", "second-large")
         assert (await duo.say(message(key=GROUP))).provider == "first"
         assert (await duo.say(choice=ModelChoice("first"))).provider == "first"
 
-    async def test_one_that_fails(self, duo: ChatHarness, second: LLMServer) -> None:
-        """The others follow."""
+    async def test_choice_that_fails_falls_back(self, duo: ChatHarness, second: LLMServer) -> None:
         second.default = status(529)
         reply = await duo.say(choice=ModelChoice("second"))
         assert reply.provider == "first"
         assert [failed for failed, _ in reply.failed_over] == ["second"]
 
-    async def test_one_that_is_not_configured_any_more(self, duo: ChatHarness) -> None:
-        """The order of the configuration, as if nothing had been chosen; the log says so."""
+    async def test_choice_no_longer_configured_is_ignored_and_logged(self, duo: ChatHarness) -> None:
         await duo.stores.preferences.set_model("telegram:7", "gone", "model")
         with capture_logs() as logs:
             assert (await duo.say()).provider == "first"

@@ -18,7 +18,7 @@ from tests.support.chat_harness import (
     locked,
     message,
     opened,
-    told,
+    sent_messages,
     unanswered_calls,
 )
 from tests.support.fake_llm.server import (
@@ -43,10 +43,12 @@ PHOTO = Attachment(b"\x89PNG not really", "image/png")
 class TestStop:
     """The user presses Stop."""
 
-    async def test_before_the_first_word(self, bench: ChatHarness, first: LLMServer) -> None:
-        """The provider's socket is closed and nobody is blamed; a Retry is offered."""
+    async def test_stop_before_the_first_token_closes_the_connection(
+        self, harness: ChatHarness, first: LLMServer
+    ) -> None:
+        """No provider is blamed; Retry is possible."""
         first.script(hang())
-        reply, turn = bench.begin("Think!")
+        reply, turn = harness.begin("Think!")
         request = await first.arrival(1)
         reply.stop()
         await turn
@@ -57,58 +59,56 @@ class TestStop:
             None,
         )
         await asyncio.wait_for(request.abandoned.wait(), 2)
-        assert (await bench.row(reply)).status == TurnStatus.STOPPED
+        assert (await harness.row(reply)).status == TurnStatus.STOPPED
         assert can_retry(reply)
-        assert blamed_providers(bench) == []
+        assert blamed_providers(harness) == []
 
-    async def test_in_mid_answer(self, bench: ChatHarness, first: LLMServer) -> None:
-        """What was said stays, is saved as stopped, and is told to the next model."""
+    async def test_stop_in_mid_answer_keeps_the_text(self, harness: ChatHarness, first: LLMServer) -> None:
+        """It is saved as stopped and is part of the history."""
         first.script(stall(3))
-        reply, turn = bench.begin("Talk!")
+        reply, turn = harness.begin("Talk!")
         await reply.changed(len("The audience hears") - 1)
         reply.stop()
         await turn
         assert (reply.phase, reply.text, reply.notice) == (ReplyPhase.STOPPED, "The audience hears", english("stopped"))
         assert reply.provider == "first"
         await asyncio.wait_for(first.requests[0].abandoned.wait(), 2)
-        row = await bench.row(reply)
+        row = await harness.row(reply)
         assert (row.status, row.provider) == (TurnStatus.STOPPED, "first")
-        assert blamed_providers(bench) == []
-        await bench.say("Go on")
-        assert told(first.requests[-1]) == [
+        assert blamed_providers(harness) == []
+        await harness.say("Go on")
+        assert sent_messages(first.requests[-1]) == [
             ("user", "Talk!"),
             ("assistant", "The audience hears"),
             ("user", "Go on"),
         ]
 
-    async def test_before_anybody_was_asked(self, bench: ChatHarness, first: LLMServer) -> None:
-        """It costs no request."""
-        reply, turn = bench.begin("Think!")
+    async def test_stop_before_the_request_sends_none(self, harness: ChatHarness, first: LLMServer) -> None:
+        reply, turn = harness.begin("Think!")
         reply.stop()
         await turn
         assert reply.phase is ReplyPhase.STOPPED
         assert first.requests == []
-        assert (await bench.row(reply)).status == TurnStatus.STOPPED
+        assert (await harness.row(reply)).status == TurnStatus.STOPPED
 
-    async def test_after_the_end(self, bench: ChatHarness) -> None:
-        """Nothing happens."""
-        reply = await bench.say()
+    async def test_stop_after_the_end_changes_nothing(self, harness: ChatHarness) -> None:
+        reply = await harness.say()
         reply.stop()
         assert reply.phase is ReplyPhase.COMPLETE
-        assert (await bench.row(reply)).status == TurnStatus.COMPLETE
+        assert (await harness.row(reply)).status == TurnStatus.COMPLETE
 
-    async def test_twice_in_a_row_before_the_first_word(self, bench: ChatHarness, first: LLMServer) -> None:
-        """The prompts stand side by side then; the answer to the third is saved as any other."""
+    async def test_history_after_two_stopped_prompts_is_valid(self, harness: ChatHarness, first: LLMServer) -> None:
+        """The prompts are adjacent; the answer to the third is saved as usual."""
         for text in ("One", "Two"):
             first.script(hang())
-            reply, turn = bench.begin(text)
+            reply, turn = harness.begin(text)
             await first.arrival(len(first.requests) + 1)
             reply.stop()
             await turn
-        reply = await bench.say("Three")
-        assert (reply.provider, (await bench.row(reply)).provider) == ("first", "first")
-        await bench.say("Four")
-        assert told(first.requests[-1]) == [
+        reply = await harness.say("Three")
+        assert (reply.provider, (await harness.row(reply)).provider) == ("first", "first")
+        await harness.say("Four")
+        assert sent_messages(first.requests[-1]) == [
             ("user", "One"),
             ("user", "Two"),
             ("user", "Three"),
@@ -116,40 +116,39 @@ class TestStop:
             ("user", "Four"),
         ]
 
-    async def test_while_a_tool_works(self, file: Database, first: LLMServer) -> None:
-        """The call has no result; the next request holds no call without one."""
+    async def test_stop_during_a_tool_leaves_no_open_call(self, file: Database, first: LLMServer) -> None:
+        """The call has no result; the next request does not contain it."""
         notes = SlowNotes()
-        async with chat_harness(file, provider("first", first.url), notes=notes) as bench:
+        async with chat_harness(file, provider("first", first.url), notes=notes) as harness:
             first.script(tool_call("recall", {}, "Let me think."))
-            reply, turn = bench.begin("What do you know?")
+            reply, turn = harness.begin("What do you know?")
             await asyncio.wait_for(notes.asked.wait(), 2)
             reply.stop()
             await turn
             assert (reply.phase, reply.text) == (ReplyPhase.STOPPED, "Let me think.")
-            await bench.say("Go on")
+            await harness.say("Go on")
         assert unanswered_calls(first) == set()
-        assert told(first.requests[-1]) == [
+        assert sent_messages(first.requests[-1]) == [
             ("user", "What do you know?"),
             ("assistant", "Let me think."),
             ("user", "Go on"),
         ]
 
-    async def test_after_a_tool_has_worked(self, bench: ChatHarness, first: LLMServer) -> None:
-        """The call and its result are told again together, and what comes after them is saved."""
+    async def test_stop_after_a_tool_keeps_call_and_result(self, harness: ChatHarness, first: LLMServer) -> None:
         first.script(tool_call("current_time", {}), hang())
-        reply, turn = bench.begin("What time is it?")
+        reply, turn = harness.begin("What time is it?")
         await first.arrival(2)
         reply.stop()
         await turn
-        await bench.say("Well?")
+        await harness.say("Well?")
         assert unanswered_calls(first) == set()
-        assert [role for role, _ in told(first.requests[-1])] == ["user", "assistant", "tool", "user"]
-        await bench.say("Thanks")
-        assert told(first.requests[-1])[-3:] == [("user", "Well?"), ("assistant", "Hello"), ("user", "Thanks")]
+        assert [role for role, _ in sent_messages(first.requests[-1])] == ["user", "assistant", "tool", "user"]
+        await harness.say("Thanks")
+        assert sent_messages(first.requests[-1])[-3:] == [("user", "Well?"), ("assistant", "Hello"), ("user", "Thanks")]
 
 
 class TestShutdown:
-    """The process is told to end."""
+    """The turn is cancelled."""
 
     @pytest.mark.parametrize(
         ("behaviour", "text"),
@@ -158,10 +157,12 @@ class TestShutdown:
             (stall(3), "The audience hears"),
         ],
     )
-    async def test_in_the_middle(self, bench: ChatHarness, first: LLMServer, behaviour: Behaviour, text: str) -> None:
-        """What was said is saved as interrupted, the user is told, the cancellation goes on."""
+    async def test_cancellation_saves_the_partial_answer_and_propagates(
+        self, harness: ChatHarness, first: LLMServer, behaviour: Behaviour, text: str
+    ) -> None:
+        """It is saved as interrupted, and the user gets a notice."""
         first.script(behaviour)
-        reply, turn = bench.begin("Talk!")
+        reply, turn = harness.begin("Talk!")
         await first.arrival(1)
         await reply.changed(len(text) - 1)
         turn.cancel()
@@ -169,14 +170,14 @@ class TestShutdown:
             await turn
         assert (reply.phase, reply.text) == (ReplyPhase.INTERRUPTED, text)
         assert reply.notice == english("shutting-down")
-        assert (await bench.row(reply)).status == TurnStatus.INTERRUPTED
+        assert (await harness.row(reply)).status == TurnStatus.INTERRUPTED
         await asyncio.wait_for(first.requests[0].abandoned.wait(), 2)
-        assert blamed_providers(bench) == []
+        assert blamed_providers(harness) == []
 
-    async def test_beats_a_stop(self, bench: ChatHarness, first: LLMServer) -> None:
-        """Both at the same moment: the caller's cancellation must not be lost."""
+    async def test_cancellation_takes_precedence_over_stop(self, harness: ChatHarness, first: LLMServer) -> None:
+        """Both at the same moment: the cancellation must propagate."""
         first.script(stall(1))
-        reply, turn = bench.begin("Talk!")
+        reply, turn = harness.begin("Talk!")
         await reply.changed(0)
         reply.stop()
         turn.cancel()
@@ -184,15 +185,14 @@ class TestShutdown:
             await turn
         assert reply.phase is ReplyPhase.INTERRUPTED
 
-    async def test_while_the_answer_is_being_saved(self, file: Database, first: LLMServer) -> None:
-        """It was read in full: it is saved in full, and the cancellation goes on after that."""
+    async def test_cancellation_waits_for_the_save_of_a_complete_answer(self, file: Database, first: LLMServer) -> None:
         shown = asyncio.Event()
         first.script(gate(shown, after_pieces=1, then=answer("Hello there")))
         async with (
             opened(file, busy_timeout_s=5) as patient,
-            chat_harness(patient, provider("first", first.url)) as bench,
+            chat_harness(patient, provider("first", first.url)) as harness,
         ):
-            reply, turn = bench.begin()
+            reply, turn = harness.begin()
             await reply.changed(0)
             with locked(file) as other:
                 shown.set()
@@ -205,16 +205,16 @@ class TestShutdown:
             with pytest.raises(asyncio.CancelledError):
                 await turn
             assert (reply.phase, reply.text, reply.footer) == (ReplyPhase.COMPLETE, "Hello there", None)
-            assert (await bench.row(reply)).status == TurnStatus.COMPLETE
+            assert (await harness.row(reply)).status == TurnStatus.COMPLETE
 
-    async def test_that_cannot_wait_for_the_database(self, file: Database, first: LLMServer) -> None:
-        """A second cancellation ends it at once; nobody is left watching a reply that never ends."""
+    async def test_second_cancellation_ends_the_turn_at_once(self, file: Database, first: LLMServer) -> None:
+        """The reply ends, so that no watcher hangs."""
         first.script(stall(1))
         async with (
             opened(file, busy_timeout_s=1) as patient,
-            chat_harness(patient, provider("first", first.url)) as bench,
+            chat_harness(patient, provider("first", first.url)) as harness,
         ):
-            reply, turn = bench.begin()
+            reply, turn = harness.begin()
             await reply.changed(0)
             with locked(file) as other:
                 turn.cancel()
@@ -227,128 +227,127 @@ class TestShutdown:
 
 
 class TestOrigin:
-    """A turn of a job, which may be done again after a crash or a shutdown."""
+    """A turn of a job, which is retried after a crash or a shutdown."""
 
-    async def test_one_that_was_begun_goes_on(self, bench: ChatHarness, first: LLMServer) -> None:
-        """In the same row and in the messages that it had; nobody is told its prompt twice."""
-        await bench.say("Before.")
+    async def test_retried_job_continues_its_turn(self, harness: ChatHarness, first: LLMServer) -> None:
+        """In the same row and messages; the prompt is sent once."""
+        await harness.say("Before.")
         first.script(hang())
-        reply, turn = bench.begin("Talk!", origin="job")
+        reply, turn = harness.begin("Talk!", origin="job")
         await first.arrival(2)
         assert reply.turn_id is not None
-        await bench.stores.threads.note_answer(reply.turn_id, [11])
-        await bench.stores.threads.note_answer(reply.turn_id, [12])
+        await harness.stores.threads.note_answer(reply.turn_id, [11])
+        await harness.stores.threads.note_answer(reply.turn_id, [12])
         turn.cancel()
         with pytest.raises(asyncio.CancelledError):
             await turn
 
-        again = await bench.say("Talk!", origin="job")
+        again = await harness.say("Talk!", origin="job")
         assert (again.phase, again.turn_id, again.earlier_ids) == (ReplyPhase.COMPLETE, reply.turn_id, (11, 12))
-        assert told(first.requests[2])[-1] == ("user", "Talk!")
-        assert [text for _, text in told(first.requests[2])].count("Talk!") == 1
-        assert [(row.status, row.origin) for row in await bench.rows()] == [
+        assert sent_messages(first.requests[2])[-1] == ("user", "Talk!")
+        assert [text for _, text in sent_messages(first.requests[2])].count("Talk!") == 1
+        assert [(row.status, row.origin) for row in await harness.rows()] == [
             (TurnStatus.COMPLETE, None), (TurnStatus.COMPLETE, "job"),
         ]  # fmt: skip
 
-    async def test_one_that_is_handed_back_stays_open(self, bench: ChatHarness, first: LLMServer) -> None:
-        """Its user reads what there is, and that the rest comes by itself; it is not saved as interrupted."""
+    async def test_cancelled_job_leaves_its_turn_running(self, harness: ChatHarness, first: LLMServer) -> None:
+        """The notice says that the answer continues; the turn is not saved as interrupted."""
         first.script(stall(3))
-        reply, turn = bench.begin("Talk!", origin="job")
+        reply, turn = harness.begin("Talk!", origin="job")
         await reply.changed(len("The audience hears") - 1)
         turn.cancel()
         with pytest.raises(asyncio.CancelledError):
             await turn
         assert (reply.phase, reply.text, reply.is_handed_back) == (ReplyPhase.INTERRUPTED, "The audience hears", True)
         assert reply.notice == english("handed-back")
-        row = await bench.row(reply)
+        row = await harness.row(reply)
         assert (row.status, row.messages) == (TurnStatus.RUNNING, None)
 
-    async def test_one_that_was_answered_is_told_again(self, bench: ChatHarness, first: LLMServer) -> None:
-        """By whom and all of it, also after another turn; no model is asked, and nothing of it is saved anew."""
-        reply = await bench.say("Talk!", origin="job")
-        await bench.say("And then?")
-        before = await bench.row(reply)
-        again = await bench.say("Talk!", origin="job")
+    async def test_retried_job_replays_an_answered_turn(self, harness: ChatHarness, first: LLMServer) -> None:
+        """Also after another turn; no model is asked and nothing is saved."""
+        reply = await harness.say("Talk!", origin="job")
+        await harness.say("And then?")
+        before = await harness.row(reply)
+        again = await harness.say("Talk!", origin="job")
         assert (again.text, again.phase, again.notice) == (reply.text, ReplyPhase.COMPLETE, None)
         assert (again.turn_id, again.provider, again.model) == (reply.turn_id, "first", "first-model")
         assert again.footer == reply.footer
         assert len(first.requests) == 2
-        after = await bench.row(again)
+        after = await harness.row(again)
         assert (after.messages, after.status, after.output_tokens) == (
             before.messages, before.status, before.output_tokens,
         )  # fmt: skip
-        assert len(await bench.rows()) == 2
+        assert len(await harness.rows()) == 2
 
-    async def test_the_footer_is_told_again(self, file: Database, first: LLMServer) -> None:
-        """Who answered, and that it is only the demo."""
-        async with chat_harness(file, provider("first", first.url), demo_ids=frozenset({"first"})) as bench:
-            reply = await bench.say("Talk!", origin="job")
-            again = await bench.say("Talk!", origin="job")
+    async def test_replay_repeats_the_footer(self, file: Database, first: LLMServer) -> None:
+        async with chat_harness(file, provider("first", first.url), demo_ids=frozenset({"first"})) as harness:
+            reply = await harness.say("Talk!", origin="job")
+            again = await harness.say("Talk!", origin="job")
         assert reply.footer is not None
         assert again.footer == reply.footer
 
-    async def test_after_a_tool_it_reads_the_same(self, bench: ChatHarness, first: LLMServer) -> None:
+    async def test_replay_after_a_tool_call_has_the_same_text(self, harness: ChatHarness, first: LLMServer) -> None:
         first.script(tool_call("current_time", {"zone": "UTC"}, text="Let me see."), answer("It is late."))
-        reply = await bench.say("Talk!", origin="job")
+        reply = await harness.say("Talk!", origin="job")
         assert reply.text == "Let me see.\n\nIt is late."
-        assert (await bench.say("Talk!", origin="job")).text == reply.text
+        assert (await harness.say("Talk!", origin="job")).text == reply.text
 
     @pytest.mark.parametrize(
         ("how", "phase", "key"),
         [
-            # Somebody pressed Stop, and the process died before the last words stood there.
+            # Stop was pressed, and the process died before the last edit.
             ("stop", ReplyPhase.STOPPED, "stopped"),
             ("error", ReplyPhase.INTERRUPTED, "interrupted"),
         ],
     )
-    async def test_how_it_ended_is_told_again(
-        self, bench: ChatHarness, first: LLMServer, how: str, phase: ReplyPhase, key: str
+    async def test_replay_repeats_the_notice(
+        self, harness: ChatHarness, first: LLMServer, how: str, phase: ReplyPhase, key: str
     ) -> None:
         first.script(stall(2) if how == "stop" else error_in_stream(2))
-        reply, turn = bench.begin("Talk!", origin="job")
+        reply, turn = harness.begin("Talk!", origin="job")
         if how == "stop":
             await reply.changed(len("The audience") - 1)
             reply.stop()
         await turn
         assert reply.phase is phase
-        again = await bench.say("Talk!", origin="job")
+        again = await harness.say("Talk!", origin="job")
         assert (again.text, again.phase, again.notice) == (reply.text, phase, english(key))
         assert len(first.requests) == 1
 
-    async def test_one_of_which_nothing_came_is_tried_again(self, bench: ChatHarness, first: LLMServer) -> None:
+    async def test_retried_job_answers_a_failed_turn(self, harness: ChatHarness, first: LLMServer) -> None:
         first.script(status(400))
-        reply = await bench.say("Talk!", origin="job")
+        reply = await harness.say("Talk!", origin="job")
         assert reply.phase is ReplyPhase.FAILED
-        again = await bench.say("Talk!", origin="job")
+        again = await harness.say("Talk!", origin="job")
         assert (again.phase, again.turn_id) == (ReplyPhase.COMPLETE, reply.turn_id)
 
-    async def test_a_retry_is_done_again_as_what_it_was(self, bench: ChatHarness, first: LLMServer) -> None:
-        """It takes the place of the same turn, once, and tells the model what was said before that."""
-        await bench.say("One.")
-        reply = await bench.say("Two.")
+    async def test_retried_job_of_a_retry_replaces_the_turn_once(self, harness: ChatHarness, first: LLMServer) -> None:
+        """The model gets the history before the replaced turn."""
+        await harness.say("One.")
+        reply = await harness.say("Two.")
         assert reply.turn_id is not None
-        turn = await bench.stores.threads.turn(reply.turn_id)
+        turn = await harness.stores.threads.turn(reply.turn_id)
         first.script(hang())
-        retry, task = bench.begin(message(""), retry_of=turn, origin="job")
+        retry, task = harness.begin(message(""), retry_of=turn, origin="job")
         await first.arrival(3)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         for _ in range(2):
-            # Answered by the first of these, and told again by the second.
-            turn = await bench.stores.threads.turn(reply.turn_id)
-            again = await bench.say(message(""), retry_of=turn, origin="job")
+            # The first answers, the second replays.
+            turn = await harness.stores.threads.turn(reply.turn_id)
+            again = await harness.say(message(""), retry_of=turn, origin="job")
             assert (again.phase, again.turn_id) == (ReplyPhase.COMPLETE, retry.turn_id)
         assert len(first.requests) == 4
-        assert [role for role, _ in told(first.requests[3])] == ["user", "assistant", "user"]
-        assert [row.status for row in await bench.rows()] == [
+        assert [role for role, _ in sent_messages(first.requests[3])] == ["user", "assistant", "user"]
+        assert [row.status for row in await harness.rows()] == [
             TurnStatus.COMPLETE, TurnStatus.SUPERSEDED, TurnStatus.COMPLETE,
         ]  # fmt: skip
 
-    async def test_two_processes_at_once_make_one_turn(
+    async def test_two_processes_with_one_job_share_the_turn(
         self, database: Database, replica: Database, first: LLMServer
     ) -> None:
-        """One of them was only slow, and taken for dead: both answer, into one row."""
+        """A slow process was considered dead: both answer, into one row."""
         async with (
             chat_harness(database, provider("first", first.url)) as one,
             chat_harness(replica, provider("first", first.url)) as two,
@@ -358,16 +357,14 @@ class TestOrigin:
             assert len({reply.turn_id for reply in replies}) == 1
             assert [row.status for row in await one.rows()] == [TurnStatus.COMPLETE]
 
-    async def test_without_an_origin_each_is_a_turn_of_its_own(self, bench: ChatHarness) -> None:
-        assert (await bench.say("Talk!")).turn_id != (await bench.say("Talk!")).turn_id
+    async def test_turns_without_an_origin_are_separate(self, harness: ChatHarness) -> None:
+        assert (await harness.say("Talk!")).turn_id != (await harness.say("Talk!")).turn_id
 
-    async def test_a_prompt_that_the_database_did_not_take_is_saved_with_its_origin(
-        self, bench: ChatHarness, file: Database
-    ) -> None:
-        """Later, when it takes anything again; done again after that, it is told again."""
+    async def test_deferred_turn_is_saved_with_its_origin(self, harness: ChatHarness, file: Database) -> None:
+        """Once the database accepts it; a retry of the job replays it."""
         with locked(file):
-            reply = await bench.say("Talk!", origin="job")
+            reply = await harness.say("Talk!", origin="job")
         assert reply.phase is ReplyPhase.COMPLETE
-        await bench.chat.save_unsaved()
-        assert [row.origin for row in await bench.rows()] == ["job"]
-        assert (await bench.say("Talk!", origin="job")).text == reply.text
+        await harness.chat.save_unsaved()
+        assert [row.origin for row in await harness.rows()] == ["job"]
+        assert (await harness.say("Talk!", origin="job")).text == reply.text

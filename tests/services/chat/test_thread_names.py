@@ -1,4 +1,4 @@
-"""The names of threads, made aside."""
+"""ThreadNamer: generated names, fallbacks, background work."""
 
 import asyncio
 from dataclasses import replace
@@ -17,111 +17,112 @@ from tests.support.llm_harness import eventually, provider
 QUESTION = "How do I bake bread without any yeast, and how long does that take?"
 
 
-async def name_of(bench: ChatHarness, key: ConversationKey = PRIVATE) -> str:
+async def wait_for_name(harness: ChatHarness, key: ConversationKey = PRIVATE) -> str:
     """Wait for the name of the current thread."""
     async with asyncio.timeout(5):
-        while (name := (await bench.stores.threads.current(key)).name) is None:  # noqa: ASYNC110 - a database has no event
+        while (name := (await harness.stores.threads.current(key)).name) is None:  # noqa: ASYNC110 - a database has no event
             await asyncio.sleep(0.005)
     return name
 
 
-async def test_a_thread_is_named_after_its_first_answer(file: Database, first: LLMServer) -> None:
-    """Once, by what was said in it."""
+async def test_thread_is_named_once_after_its_first_answer(file: Database, first: LLMServer) -> None:
+    """The model gets the message and the answer."""
     first.naming = answer("Bread without yeast")
-    async with chat_harness(file, provider("a", first.url), names_threads=True) as bench:
-        await bench.say(QUESTION)
-        assert await name_of(bench) == "Bread without yeast"
-        await bench.say("Thanks.")
-        await bench.say("Really.")
+    async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
+        await harness.say(QUESTION)
+        assert await wait_for_name(harness) == "Bread without yeast"
+        await harness.say("Thanks.")
+        await harness.say("Really.")
     assert len(first.names) == 1
-    told = first.names[0].json["messages"][-1]["content"]
-    assert QUESTION in told
-    assert "Hello" in told, "what was answered"
+    sent = first.names[0].json["messages"][-1]["content"]
+    assert QUESTION in sent
+    assert "Hello" in sent
 
 
-async def test_the_answer_does_not_wait_for_it(file: Database, first: LLMServer) -> None:
-    """Nor does a shutdown."""
+async def test_naming_delays_neither_answer_nor_shutdown(file: Database, first: LLMServer) -> None:
     first.naming = hang()
-    async with chat_harness(file, provider("a", first.url), names_threads=True) as bench:
+    async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
         async with asyncio.timeout(3):
-            assert (await bench.say(QUESTION)).phase is ReplyPhase.COMPLETE
+            assert (await harness.say(QUESTION)).phase is ReplyPhase.COMPLETE
             await eventually(lambda: bool(first.names))
-            await bench.say("And then?")
-        assert len(first.names) == 1, "it is being named already"
+            await harness.say("And then?")
+        assert len(first.names) == 1, "the thread is queued already"
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 2
 
 
 @pytest.mark.parametrize("naming", [status(503), status(400), answer('""')])
-async def test_where_nobody_names_it_the_first_words_do(file: Database, first: LLMServer, naming: object) -> None:
-    """Of its user's message."""
+async def test_name_falls_back_to_the_first_words(file: Database, first: LLMServer, naming: object) -> None:
+    """Of the user's message, when no provider generates a name."""
     first.naming = naming
-    async with chat_harness(file, provider("a", first.url, retries=0), names_threads=True) as bench:
-        await bench.say(QUESTION)
-        name = await name_of(bench)
+    async with chat_harness(file, provider("a", first.url, retries=0), names_threads=True) as harness:
+        await harness.say(QUESTION)
+        name = await wait_for_name(harness)
     assert name == "How do I bake bread without any yeast…"
     assert len(name) <= MAX_LENGTH
 
 
-async def test_without_consent_nothing_leaves_for_a_name(file: Database, first: LLMServer, second: LLMServer) -> None:
-    """A thread that was answered on the own machines is named there."""
+async def test_naming_asks_no_remote_provider_without_consent(
+    file: Database, first: LLMServer, second: LLMServer
+) -> None:
+    """The local provider fails: the name falls back to the first words."""
     second.naming = answer("Leaked")
     own, remote = provider("a", first.url, remote=False), provider("b", second.url, remote=True)
     first.naming = status(503)
-    async with chat_harness(file, own, remote, names_threads=True, asks_consent=True) as bench:
-        await bench.say(QUESTION)
-        assert (await name_of(bench)).startswith("How do I bake")
+    async with chat_harness(file, own, remote, names_threads=True, asks_consent=True) as harness:
+        await harness.say(QUESTION)
+        assert (await wait_for_name(harness)).startswith("How do I bake")
     assert second.connections == 0
 
 
-async def test_a_demo_thinks_of_no_names(file: Database, first: LLMServer) -> None:
-    """And nobody else is bothered for one."""
+async def test_naming_asks_no_model_after_a_demo_answer(file: Database, first: LLMServer) -> None:
+    """The name falls back to the first words."""
     first.naming = answer("A name")
-    async with chat_harness(file, provider("a", first.url), names_threads=True, demo_ids=frozenset({"a"})) as bench:
-        await bench.say(QUESTION)
-        assert (await name_of(bench)).startswith("How do I bake")
+    async with chat_harness(file, provider("a", first.url), names_threads=True, demo_ids=frozenset({"a"})) as harness:
+        await harness.say(QUESTION)
+        assert (await wait_for_name(harness)).startswith("How do I bake")
     assert first.names == []
 
 
-async def test_no_answer_no_name(file: Database, first: LLMServer) -> None:
-    """What failed has nothing to be named after; the next answer has."""
+async def test_failed_turn_is_not_named(file: Database, first: LLMServer) -> None:
+    """The next answer names the thread."""
     first.naming = answer("A name")
     first.script(status(400))
-    async with chat_harness(file, provider("a", first.url), names_threads=True) as bench:
-        assert (await bench.say(QUESTION)).phase is ReplyPhase.FAILED
-        assert (await bench.stores.threads.current(PRIVATE)).name is None
-        await bench.say(QUESTION)
-        assert await name_of(bench) == "A name"
+    async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
+        assert (await harness.say(QUESTION)).phase is ReplyPhase.FAILED
+        assert (await harness.stores.threads.current(PRIVATE)).name is None
+        await harness.say(QUESTION)
+        assert await wait_for_name(harness) == "A name"
 
 
-async def test_a_retry_is_named_by_what_was_asked(file: Database, first: LLMServer) -> None:
-    """Its own message is empty."""
+async def test_retry_names_by_the_original_prompt(file: Database, first: LLMServer) -> None:
+    """The message of a Retry is empty."""
     first.naming = answer("A name")
     first.script(status(400))
-    async with chat_harness(file, provider("a", first.url), names_threads=True) as bench:
-        failed: Reply = await bench.say(QUESTION)
-        await bench.retry(failed)
-        await name_of(bench)
+    async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
+        failed: Reply = await harness.say(QUESTION)
+        await harness.retry(failed)
+        await wait_for_name(harness)
     assert QUESTION in first.names[0].json["messages"][-1]["content"]
 
 
-async def test_a_name_that_somebody_gave_stays(file: Database, first: LLMServer) -> None:
-    """The one that was being made comes too late."""
+async def test_naming_keeps_a_name_given_meanwhile(file: Database, first: LLMServer) -> None:
+    """The generated name comes too late."""
     event = asyncio.Event()
     first.naming = gate(event, then=answer("Too late"))
-    async with chat_harness(file, provider("a", first.url), names_threads=True) as bench:
-        await bench.say(QUESTION)
+    async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
+        await harness.say(QUESTION)
         await eventually(lambda: bool(first.names))
-        thread = await bench.stores.threads.current(PRIVATE)
-        await bench.stores.threads.name_unnamed(thread.id, "Mine")
+        thread = await harness.stores.threads.current(PRIVATE)
+        await harness.stores.threads.name_unnamed(thread.id, "Mine")
         event.set()
-        await bench.say(message("Go on"))
+        await harness.say(message("Go on"))
         await asyncio.sleep(0.1)
-        assert await name_of(bench) == "Mine"
+        assert await wait_for_name(harness) == "Mine"
 
 
-class Broken:
-    """Threads whose names make a bug of ours show."""
+class BrokenStore:
+    """A store that fails for one thread."""
 
     def __init__(self) -> None:
         self.named: list[int] = []
@@ -132,15 +133,15 @@ class Broken:
         self.named.append(thread_id)
 
 
-async def test_a_bug_costs_one_name_and_a_crowd_is_bounded() -> None:
-    """The workers go on, and what does not fit into the line gets its name another time."""
-    broken = Broken()
-    namer = ThreadNamer(broken, None)  # type: ignore[arg-type] - a demo's threads ask no model
+async def test_namer_survives_a_failing_thread_and_bounds_its_queue() -> None:
+    """Threads beyond the limit are named after a later answer."""
+    store = BrokenStore()
+    namer = ThreadNamer(store, None)  # type: ignore[arg-type] - threads of the demo use no model
     thread = Thread(0, PRIVATE, None, message().sent_at)
     for number in range(1, QUEUE_LIMIT + 50):
         namer.request(Beginning(replace(thread, id=number), "Hello", "Hi", is_demo=True))
     await namer.start()
-    await eventually(lambda: len(broken.named) == QUEUE_LIMIT - 1)
+    await eventually(lambda: len(store.named) == QUEUE_LIMIT - 1)
     await namer.close()
-    assert broken.named == list(range(2, QUEUE_LIMIT + 1))
+    assert store.named == list(range(2, QUEUE_LIMIT + 1))
     assert WORKERS > 1

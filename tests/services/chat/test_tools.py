@@ -1,4 +1,4 @@
-"""What the agent can do, as a model calls it: over HTTP, with notes in a database."""
+"""Tools of the agent, called by a model over HTTP, with notes in a database."""
 
 import json
 from collections.abc import AsyncIterator
@@ -8,28 +8,28 @@ from structlog.testing import capture_logs
 
 from core.db.database import Database
 from core.errors import StorageError
-from tests.support.chat_harness import BOB, GROUP, PRIVATE, ChatHarness, chat_harness, message, told
+from tests.support.chat_harness import BOB, GROUP, PRIVATE, ChatHarness, chat_harness, message, sent_messages
 from tests.support.fake_llm.server import LLMServer, answer, tool_call
 from tests.support.llm_harness import provider
 
 
 @pytest.fixture
-async def bench(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
-    """A chat with one provider."""
-    async with chat_harness(file, provider("first", first.url)) as bench:
-        yield bench
+async def harness(file: Database, first: LLMServer) -> AsyncIterator[ChatHarness]:
+    """The chat service with one provider."""
+    async with chat_harness(file, provider("first", first.url)) as harness:
+        yield harness
 
 
-def result(server: LLMServer) -> str:
-    """What the last request says that the tool gave."""
-    role, text = told(server.requests[-1])[-1]
+def last_result(server: LLMServer) -> str:
+    """The tool result in the last request."""
+    role, text = sent_messages(server.requests[-1])[-1]
     assert role == "tool"
     return text
 
 
-async def test_offered_with_every_request(bench: ChatHarness, first: LLMServer) -> None:
-    """Each with what it does and what its arguments are; the turn's context is no argument."""
-    await bench.say()
+async def test_request_offers_described_tools(harness: ChatHarness, first: LLMServer) -> None:
+    """Each with its arguments; the turn's context is not among them."""
+    await harness.say()
     offered = {tool["function"]["name"]: tool["function"] for tool in first.requests[-1].json["tools"]}
     assert {name: set(tool["parameters"]["properties"]) for name, tool in offered.items()} == {
         "current_time": {"time_zone"},
@@ -49,11 +49,12 @@ async def test_offered_with_every_request(bench: ChatHarness, first: LLMServer) 
         ({"time_zone": "America/Los_Angeles"}, "Friday, 2027-01-15 00:00:00 PST"),
     ],
 )
-async def test_current_time(bench: ChatHarness, first: LLMServer, arguments: dict[str, str], time: str) -> None:
-    """By the clock of the house, in the zone that was asked for."""
+async def test_current_time_formats_the_clock_in_the_zone(
+    harness: ChatHarness, first: LLMServer, arguments: dict[str, str], time: str
+) -> None:
     first.script(tool_call("current_time", arguments))
-    await bench.say()
-    assert result(first) == time
+    await harness.say()
+    assert last_result(first) == time
 
 
 @pytest.mark.parametrize(
@@ -69,58 +70,58 @@ async def test_current_time(bench: ChatHarness, first: LLMServer, arguments: dic
         "Евро/Берлин",
     ],
 )
-async def test_a_zone_that_is_none(bench: ChatHarness, first: LLMServer, zone: str) -> None:
-    """The model is told, and may mend it."""
+async def test_current_time_rejects_an_unknown_zone(harness: ChatHarness, first: LLMServer, zone: str) -> None:
+    """The model gets the error and may correct itself."""
     first.script(tool_call("current_time", {"time_zone": zone}), tool_call("current_time", {}), answer("It is eight."))
-    reply = await bench.say()
+    reply = await harness.say()
     assert reply.text == "It is eight."
-    told_after = [text for role, text in told(first.requests[1]) if role == "tool"]
-    assert "is not an IANA time zone; try one such as Europe/Berlin" in told_after[0]
+    results = [text for role, text in sent_messages(first.requests[1]) if role == "tool"]
+    assert "is not an IANA time zone; try one such as Europe/Berlin" in results[0]
 
 
-async def test_notes_are_recalled_in_later_conversations(bench: ChatHarness, first: LLMServer) -> None:
-    """Also in a new thread of the same chat."""
+async def test_recall_returns_notes_of_earlier_threads(harness: ChatHarness, first: LLMServer) -> None:
+    """In a new thread of the same chat."""
     first.script(tool_call("remember", {"note": "Likes tea"}))
-    await bench.say("I like tea")
-    assert result(first) == "Noted."
-    await bench.stores.threads.start_new(PRIVATE)
+    await harness.say("I like tea")
+    assert last_result(first) == "Noted."
+    await harness.stores.threads.start_new(PRIVATE)
     first.script(tool_call("recall", {}))
-    await bench.say("What do I like?")
-    assert json.loads(result(first)) == ["Likes tea"]
+    await harness.say("What do I like?")
+    assert json.loads(last_result(first)) == ["Likes tea"]
 
 
-async def test_private_notes_are_not_recalled_in_a_group(bench: ChatHarness, first: LLMServer) -> None:
-    """Nor the notes of one member by another, nor those of the group in private."""
+async def test_recall_separates_users_and_chats(harness: ChatHarness, first: LLMServer) -> None:
+    """Private notes stay out of groups, group notes out of private chats."""
     first.script(tool_call("remember", {"note": "Private"}), answer(), tool_call("remember", {"note": "Public"}))
-    await bench.say("A secret")
-    await bench.say(message("No secret", key=GROUP))
+    await harness.say("A secret")
+    await harness.say(message("No secret", key=GROUP))
     for incoming, notes in (
         (message(key=GROUP), ["Public"]),
         (message(key=GROUP, speaker=BOB), ["There are no notes yet."]),
         (message(), ["Private"]),
     ):
         first.script(tool_call("recall", {}))
-        await bench.say(incoming)
-        assert json.loads(result(first)) == notes
+        await harness.say(incoming)
+        assert json.loads(last_result(first)) == notes
 
 
-async def test_notes_that_cannot_be_reached(file: Database, first: LLMServer) -> None:
-    """The model is told, answers all the same, and the log has the reason but not the note."""
-    async with chat_harness(file, provider("first", first.url), notes=LostNotes()) as bench:
+async def test_notes_report_a_failed_database(file: Database, first: LLMServer) -> None:
+    """The turn goes on, and the log has the reason but not the note."""
+    async with chat_harness(file, provider("first", first.url), notes=FailingNotes()) as harness:
         first.script(tool_call("remember", {"note": "Likes tea"}), answer("Sorry"), tool_call("recall", {}))
         with capture_logs() as logs:
-            reply = await bench.say()
-            assert result(first) == "The note could not be kept just now."
+            reply = await harness.say()
+            assert last_result(first) == "The note could not be kept just now."
             assert reply.text == "Sorry"
-            await bench.say()
-    assert json.loads(result(first)) == ["The notes cannot be read just now."]
-    told_of = [(entry["event"], entry["error"]) for entry in logs if entry["event"].startswith("note.")]
-    assert told_of == [("note.write_failed", "locked"), ("note.read_failed", "locked")]
+            await harness.say()
+    assert json.loads(last_result(first)) == ["The notes cannot be read just now."]
+    failures = [(entry["event"], entry["error"]) for entry in logs if entry["event"].startswith("note.")]
+    assert failures == [("note.write_failed", "locked"), ("note.read_failed", "locked")]
     assert "tea" not in repr(logs)
 
 
-class LostNotes:
-    """Notes whose database is gone."""
+class FailingNotes:
+    """Notes whose database fails."""
 
     async def remember(self, *_: object) -> None:
         raise StorageError("locked")

@@ -1,4 +1,4 @@
-"""The usage ledger: everything once, whatever the database does, and never in anybody's way."""
+"""Usage ledger: idempotent writes, outages, sums and retention."""
 
 import asyncio
 import sqlite3
@@ -63,13 +63,13 @@ async def requests(database: Database) -> int:
         return (await session.scalars(select(func.count()).select_from(UsageRequestRow))).one()
 
 
-def accounts(database: Database, clock: ManualClock) -> UsageTotals:
-    """What is in the database, and not in a ledger yet."""
+def stored_totals(database: Database, clock: ManualClock) -> UsageTotals:
+    """Return the totals of the database, without the backlog of a ledger."""
     return UsageTotals(database, UsageLedger(database, clock), clock)
 
 
-async def test_sums_of_askers_chats_and_providers(database: Database, clock: ManualClock) -> None:
-    """On both engines; costs are exact."""
+async def test_totals_sum_by_user_chat_and_provider(database: Database, clock: ManualClock) -> None:
+    """Costs are exact."""
     ledger = UsageLedger(database, clock)
     ledger.count(report(clock))
     ledger.count(report(clock, chat="telegram:-100"))
@@ -77,7 +77,7 @@ async def test_sums_of_askers_chats_and_providers(database: Database, clock: Man
     ledger.count(report(clock, failed=True))
     ledger.count(report(clock, OWN, speaker=None, chat=None))
     assert await ledger.flush()
-    read = accounts(database, clock)
+    read = stored_totals(database, clock)
     # 100 tokens at a dollar a million and 10 at ten dollars: 0.0002 dollars.
     assert await read.of_speaker("telegram:7", TODAY) == UsageTotal(3, 2, 1, 0, 0, 200, 20, 0.0004)
     assert await read.of_chat("telegram:-100", TODAY) == UsageTotal(2, 2, 0, 1, 0, 200, 20, 0.0002)
@@ -89,8 +89,8 @@ async def test_sums_of_askers_chats_and_providers(database: Database, clock: Man
     assert await requests(database) == 5
 
 
-async def test_days_are_apart(database: Database, clock: ManualClock) -> None:
-    """Each is the day in UTC on which the request was over."""
+async def test_totals_are_split_by_utc_day(database: Database, clock: ManualClock) -> None:
+    """A request counts for the day on which it ended."""
     ledger = UsageLedger(database, clock)
     ledger.count(report(clock))
     clock.shift(16 * 3600 - 1)  # 23:59:59
@@ -98,67 +98,68 @@ async def test_days_are_apart(database: Database, clock: ManualClock) -> None:
     clock.shift(1)
     ledger.count(report(clock))
     await ledger.flush()
-    read = accounts(database, clock)
+    read = stored_totals(database, clock)
     assert (await read.of_speaker("telegram:7", date(2027, 1, 16))).requests == 1
     assert (await read.of_speaker("telegram:7", TODAY)).requests == 3
     assert read.today == date(2027, 1, 16)
 
 
-async def test_replicas_add_up(database: Database, replica: Database, clock: ManualClock) -> None:
-    """Both write the same rows at the same time."""
+async def test_concurrent_replicas_add_to_the_same_sums(
+    database: Database, replica: Database, clock: ManualClock
+) -> None:
     ledgers = [UsageLedger(database, clock), UsageLedger(replica, clock)]
     for _ in range(50):
         for ledger in ledgers:
             ledger.count(report(clock))
             ledger.count(report(clock, OWN, failed=True))
     assert all(await asyncio.gather(*(ledger.flush() for ledger in ledgers)))
-    sums = await accounts(database, clock).by_provider(TODAY)
+    sums = await stored_totals(database, clock).by_provider(TODAY)
     assert (sums["paid"].requests, sums["own"].failures) == (100, 100)
     assert sums["paid"].cost_usd == pytest.approx(0.02)
 
 
-class Forgetful(Database):
-    """A database whose answer to a commit is lost, once."""
+class LostCommit(Database):
+    """A database that loses the confirmation of its first commit."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.forgets = True
+        self.loses_commit = True
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         async with super().session() as session:
             yield session
-        if self.forgets:
-            self.forgets = False
+        if self.loses_commit:
+            self.loses_commit = False
             raise StorageError("the database failed: it is unreachable")
 
 
-async def test_a_commit_that_nobody_heard_of_counts_once(
+async def test_flush_counts_once_after_a_lost_commit_confirmation(
     database: Database, database_url: str, clock: ManualClock
 ) -> None:
-    """What is written again is recognised by its id."""
-    forgetful = Forgetful(database_url)
-    ledger = UsageLedger(forgetful, clock)
+    """Entries are recognised by their ids."""
+    database_with_loss = LostCommit(database_url)
+    ledger = UsageLedger(database_with_loss, clock)
     ledger.count(report(clock))
     assert not await ledger.flush()
     ledger.count(report(clock))
     assert await ledger.flush()
-    await forgetful.close()
-    assert (await accounts(database, clock).of_speaker("telegram:7", TODAY)).requests == 2
+    await database_with_loss.close()
+    assert (await stored_totals(database, clock).of_speaker("telegram:7", TODAY)).requests == 2
     assert await requests(database) == 2
 
 
 @pytest.fixture
 async def file(tmp_path: Path) -> AsyncIterator[Database]:
-    """A file that gives up soon when it is locked."""
+    """A SQLite file with a short busy timeout."""
     database = Database(f"sqlite:///{tmp_path / 'test.db'}", busy_timeout_s=0.05)
     await database.start()
     yield database
     await database.close()
 
 
-async def test_what_a_database_does_not_take_waits_for_it(file: Database, tmp_path: Path, clock: ManualClock) -> None:
-    """Counting goes on meanwhile; it is told once."""
+async def test_flush_keeps_the_backlog_during_an_outage(file: Database, tmp_path: Path, clock: ManualClock) -> None:
+    """Counting goes on; failure and recovery are logged once."""
     ledger = UsageLedger(file, clock)
     with capture_logs() as logs, closing(sqlite3.connect(tmp_path / "test.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -169,22 +170,22 @@ async def test_what_a_database_does_not_take_waits_for_it(file: Database, tmp_pa
         other.rollback()
         assert await ledger.flush()
     assert [entry["event"] for entry in logs] == ["usage.write_failed", "usage.backlog_flushed"]
-    assert (await accounts(file, clock).of_speaker("telegram:7", TODAY)).requests == 2
+    assert (await stored_totals(file, clock).of_speaker("telegram:7", TODAY)).requests == 2
 
 
-async def test_what_waits_is_bounded(file: Database, clock: ManualClock) -> None:
-    """The oldest give way, and that is said."""
+async def test_count_drops_the_oldest_beyond_the_limit(file: Database, clock: ManualClock) -> None:
+    """The loss is logged."""
     ledger = UsageLedger(file, clock, limit=3)
     for number in range(5):
         ledger.count(report(clock, tokens=(number, 0)))
     with capture_logs() as logs:
         assert await ledger.flush()
     assert [(entry["event"], entry["requests"]) for entry in logs] == [("usage.lost", 2)]
-    assert (await accounts(file, clock).of_speaker("telegram:7", TODAY)).input_tokens == 2 + 3 + 4
+    assert (await stored_totals(file, clock).of_speaker("telegram:7", TODAY)).input_tokens == 2 + 3 + 4
 
 
-async def test_more_than_a_batch_is_written(file: Database, clock: ManualClock) -> None:
-    """In several statements, since one takes only so many values."""
+async def test_flush_writes_several_batches(file: Database, clock: ManualClock) -> None:
+    """A statement takes a limited number of values."""
     ledger = UsageLedger(file, clock)
     for _ in range(2 * WRITE_BATCH + 1):
         ledger.count(report(clock))
@@ -192,10 +193,8 @@ async def test_more_than_a_batch_is_written(file: Database, clock: ManualClock) 
     assert await requests(file) == 2 * WRITE_BATCH + 1
 
 
-async def test_what_a_database_never_takes_does_not_keep_the_rest_waiting(
-    file: Database, tmp_path: Path, clock: ManualClock
-) -> None:
-    """One request is dropped, which is said; the others of its batch are written."""
+async def test_flush_drops_a_permanently_rejected_request(file: Database, tmp_path: Path, clock: ManualClock) -> None:
+    """It is logged; the others of its batch are written."""
     with closing(sqlite3.connect(tmp_path / "test.db")) as other:
         other.execute(
             "CREATE TRIGGER never BEFORE INSERT ON usage_requests WHEN NEW.provider = 'own' "
@@ -207,21 +206,20 @@ async def test_what_a_database_never_takes_does_not_keep_the_rest_waiting(
     with capture_logs() as logs:
         assert await ledger.flush()
     assert [entry["event"] for entry in logs] == ["usage.write_rejected"]
-    assert (await accounts(file, clock).by_provider(TODAY)).keys() == {"paid"}
+    assert (await stored_totals(file, clock).by_provider(TODAY)).keys() == {"paid"}
 
 
-async def test_absurd_counts_of_a_server_are_taken(database: Database, clock: ManualClock) -> None:
-    """No column holds them."""
+async def test_flush_clamps_counts_beyond_the_column(database: Database, clock: ManualClock) -> None:
     ledger = UsageLedger(database, clock)
     ledger.count(report(clock, tokens=(10**30, -5)))
     assert await ledger.flush()
-    used = await accounts(database, clock).of_speaker("telegram:7", TODAY)
+    used = await stored_totals(database, clock).of_speaker("telegram:7", TODAY)
     assert used.requests == 1
     assert used.output_tokens == 0
 
 
-async def test_it_is_written_behind(file: Database, clock: ManualClock) -> None:
-    """By its own task, a moment later and together."""
+async def test_background_task_writes_after_a_delay(file: Database, clock: ManualClock) -> None:
+    """Requests of that period together."""
     ledger = UsageLedger(file, clock)
     await ledger.start()
     try:
@@ -237,12 +235,10 @@ async def test_it_is_written_behind(file: Database, clock: ManualClock) -> None:
         await ledger.close()
 
 
-async def test_it_comes_back_by_itself_when_the_database_does(
-    file: Database, tmp_path: Path, clock: ManualClock
-) -> None:
-    """After a rest."""
+async def test_background_task_resumes_after_an_outage(file: Database, tmp_path: Path, clock: ManualClock) -> None:
+    """After a pause."""
 
-    async def told(event: str) -> None:
+    async def wait_for(event: str) -> None:
         async with asyncio.timeout(5):
             while not any(entry["event"] == event for entry in logs):
                 await clock.advance(TIMING.write_delay_s)
@@ -253,17 +249,16 @@ async def test_it_comes_back_by_itself_when_the_database_does(
     with closing(sqlite3.connect(tmp_path / "test.db")) as other, capture_logs() as logs:
         other.execute("BEGIN EXCLUSIVE")
         ledger.count(report(clock))
-        await told("usage.write_failed")
+        await wait_for("usage.write_failed")
         other.rollback()
         failed_at = clock.monotonic()
-        await told("usage.backlog_flushed")
+        await wait_for("usage.backlog_flushed")
         assert clock.monotonic() - failed_at >= TIMING.retry.first_s - TIMING.write_delay_s
     await ledger.close()
     assert await requests(file) == 1
 
 
-async def test_a_shutdown_writes_what_waits(file: Database, clock: ManualClock) -> None:
-    """And ends both tasks."""
+async def test_close_writes_the_backlog_and_ends_the_tasks(file: Database, clock: ManualClock) -> None:
     ledger = UsageLedger(file, clock)
     await ledger.start()
     ledger.count(report(clock))
@@ -272,8 +267,8 @@ async def test_a_shutdown_writes_what_waits(file: Database, clock: ManualClock) 
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("usage.")]
 
 
-async def test_single_requests_are_swept_and_sums_are_kept(database: Database, clock: ManualClock) -> None:
-    """After their time, and not before."""
+async def test_sweep_deletes_old_requests_and_keeps_sums(database: Database, clock: ManualClock) -> None:
+    """Not before the end of their retention."""
     ledger = UsageLedger(database, clock)
     ledger.count(report(clock))
     clock.shift(1)
@@ -287,8 +282,8 @@ async def test_single_requests_are_swept_and_sums_are_kept(database: Database, c
         assert (await session.scalars(select(UsageDayRow.requests))).all() == [2]
 
 
-async def test_sums_of_a_day_are_kept_for_more_than_a_year(database: Database, clock: ManualClock) -> None:
-    """Otherwise a row a day for each person, chat and model would stay for ever."""
+async def test_sweep_deletes_sums_after_400_days(database: Database, clock: ManualClock) -> None:
+    """The rows per day, user, chat and model would grow without bound."""
     ledger = UsageLedger(database, clock)
     for _ in range(2):
         ledger.count(report(clock))
@@ -300,8 +295,7 @@ async def test_sums_of_a_day_are_kept_for_more_than_a_year(database: Database, c
         assert (await session.scalars(select(UsageDayRow.day))).all() == [TODAY + timedelta(days=1)]
 
 
-async def test_it_sweeps_by_itself_once_a_day(file: Database, clock: ManualClock) -> None:
-    """At its start, and a day later."""
+async def test_background_task_sweeps_at_start_and_daily(file: Database, clock: ManualClock) -> None:
     ledger = UsageLedger(file, clock)
     with capture_logs() as logs:
         await ledger.start()
@@ -313,8 +307,8 @@ async def test_it_sweeps_by_itself_once_a_day(file: Database, clock: ManualClock
     assert swept == []
 
 
-async def test_who_asks_reads_what_was_counted_a_moment_ago(file: Database, clock: ManualClock) -> None:
-    """Without waiting for the task."""
+async def test_totals_include_the_backlog_of_this_replica(file: Database, clock: ManualClock) -> None:
+    """Without waiting for the background task."""
     ledger = UsageLedger(file, clock)
     ledger.count(report(clock))
     assert (await UsageTotals(file, ledger, clock).of_speaker("telegram:7", TODAY)).answers == 1

@@ -1,4 +1,4 @@
-"""What a request costs, and what nobody knows the price of."""
+"""Prices: cost of a request, unknown prices."""
 
 from decimal import Decimal
 from typing import Any
@@ -45,48 +45,45 @@ MINI = 450_000
         ("ours", AZURE, None),
         ("openai/gpt-4o", {"kind": ProviderKind.OPENROUTER}, 3_500_000),
         ("llama-3.3-70b-versatile", {"kind": ProviderKind.GROQ}, 669_000),
-        # The operator's word comes first, by each of the names, on their own machines too.
+        # The operator's price has precedence, by each of the names, also for a local provider.
         ("gpt-5-mini", {"prices": {"gpt-5-mini": Price(1.0, 2.0)}}, 1_200_000),
         ("ours", {**AZURE, "prices": {"chat-prod": Price(1.0, 2.0)}}, 1_200_000),
         ("m", {"kind": ProviderKind.OLLAMA, "remote": False, "prices": {"m": Price(1.0, 0.0)}}, 1_000_000),
-        # Own machines cost nothing.
+        # Local providers cost nothing.
         ("m", {"kind": ProviderKind.OLLAMA, "remote": False}, 0),
         ("m", {"kind": ProviderKind.OLLAMA, "remote": True}, 0),
         ("m", {"kind": ProviderKind.OPENAI_COMPATIBLE, "remote": False}, 0),
         ("demo", {"kind": ProviderKind.DEMO}, 0),
-        # A server that the library knows by its address; the same model elsewhere may cost anything.
+        # A server that the library knows by its URL; elsewhere the price of the same model is unknown.
         ("grok-3", {"kind": ProviderKind.OPENAI_COMPATIBLE, "base_url": "https://api.x.ai/v1"}, 4_500_000),
         ("grok-3", {"kind": ProviderKind.OPENAI_COMPATIBLE, "base_url": "https://llm.example.org/v1"}, None),
         ("no-such-model", {}, None),
     ],
 )
-def test_the_price_of_a_request(model: str, provider: dict[str, Any], nanousd: int | None) -> None:
-    """None is not nothing."""
+def test_cost_by_provider_and_model(model: str, provider: dict[str, Any], nanousd: int | None) -> None:
+    """None for an unknown price."""
     assert Prices().cost_nanousd(report(model, **provider)) == nanousd
 
 
-def test_cached_tokens_have_their_own_price() -> None:
-    """The library is told of them."""
+def test_cost_of_cached_tokens_is_lower() -> None:
     usage = RequestUsage(input_tokens=1000, output_tokens=100, cache_read_tokens=1000)
     cost = Prices().cost_nanousd(report("gpt-5-mini", usage))
     assert cost is not None
     assert cost < MINI
 
 
-def test_what_a_gateway_says_that_it_cost_is_believed() -> None:
-    """It knows better than a list."""
+def test_cost_reported_by_a_gateway_has_precedence() -> None:
     usage = RequestUsage(input_tokens=1000, output_tokens=100, cost=Decimal("0.001"))
     assert Prices().cost_nanousd(report("no-such-model", usage)) == 1_000_000
 
 
 @pytest.mark.parametrize("usage", [RequestUsage(), RequestUsage(input_tokens=10, cache_read_tokens=500)])
-def test_nothing_costs_nothing_and_nonsense_has_no_price(usage: RequestUsage) -> None:
-    """A failure used no tokens; more cached tokens than tokens are a mistake of the server."""
+def test_cost_is_zero_without_tokens_and_unknown_for_inconsistent_counts(usage: RequestUsage) -> None:
+    """A failure used no tokens; more cached tokens than tokens are a server's mistake."""
     assert Prices().cost_nanousd(report("gpt-5-mini", usage)) == (0 if not usage.input_tokens else None)
 
 
-def test_an_unknown_price_is_said_once_for_each_model() -> None:
-    """With the variable that would tell it."""
+def test_unknown_price_is_logged_once_per_model() -> None:
     prices = Prices()
     with capture_logs() as logs:
         for model in ("one", "one", "two", "one"):

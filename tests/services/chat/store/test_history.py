@@ -1,4 +1,4 @@
-"""What of a conversation still fits: pure functions, and the promises they keep for any conversation."""
+"""Fitting a conversation into a token budget: examples and properties of the pure functions."""
 
 from collections.abc import Sequence
 
@@ -34,12 +34,12 @@ def asked(text: str) -> ModelRequest:
 
 
 def called(*ids: str) -> ModelResponse:
-    """Calls of a tool of ours."""
+    """Calls of a local tool."""
     return ModelResponse(parts=[ToolCallPart("clock", {"zone": "UTC"}, id_) for id_ in ids])
 
 
 def returned(*ids: str) -> ModelRequest:
-    """Their results."""
+    """The results of these calls."""
     return ModelRequest(parts=[ToolReturnPart("clock", "noon", id_) for id_ in ids])
 
 
@@ -55,26 +55,26 @@ def native(call: str | None, result: str | None) -> ModelResponse:
 
 
 def shape(messages: Sequence[ModelMessage]) -> list[list[str]]:
-    """The kinds of parts, with their call ids."""
+    """Return the kinds of parts, with their call ids."""
     return [
         [f"{part.part_kind}:{getattr(part, 'tool_call_id', '')}".rstrip(":") for part in message.parts]
         for message in messages
     ]
 
 
-def loose_ends(messages: Sequence[ModelMessage]) -> list[object]:
-    """Calls that the next message does not answer, and results that the message before did not ask for."""
-    loose: list[object] = []
+def unpaired_calls(messages: Sequence[ModelMessage]) -> list[object]:
+    """Return calls without a result in the next message, and results without a call in the previous one."""
+    unpaired: list[object] = []
     for before, after in zip([None, *messages], [*messages, None], strict=True):
         calls = {p.tool_call_id for p in before.parts if isinstance(p, ToolCallPart)} if before else set()
         results = {p.tool_call_id for p in after.parts if isinstance(p, ToolReturnPart)} if after else set()
-        loose += calls ^ results
-    return loose
+        unpaired += calls ^ results
+    return unpaired
 
 
 @st.composite
 def turns(draw: st.DrawFn) -> list[ModelMessage]:
-    """Any turn that a run can leave behind: tools called, some never answered, broken off anywhere."""
+    """Generates turns of a run: with tools, unanswered calls, cut off anywhere."""
     files = draw(st.lists(st.just(TextContent("[image]", metadata={"attachment": "0" * 64})), max_size=3))
     messages: list[ModelMessage] = [ModelRequest(parts=[UserPromptPart([draw(TEXT), *files])])]
     for _ in range(draw(st.integers(0, 4))):
@@ -90,29 +90,29 @@ def turns(draw: st.DrawFn) -> list[ModelMessage]:
 
 
 @given(turns())
-def test_pairing_leaves_no_loose_end(messages: list[ModelMessage]) -> None:
-    """Whatever a turn broke off in, no call is left without its result, no result without its call."""
+def test_pair_tools_leaves_no_unpaired_call(messages: list[ModelMessage]) -> None:
+    """For any turn; idempotent."""
     paired = pair_tools(messages)
-    assert loose_ends(paired) == []
+    assert unpaired_calls(paired) == []
     assert starts_with_prompt(paired)
     assert pair_tools(paired) == paired
     assert estimate_tokens(paired) <= estimate_tokens(messages)
 
 
 @given(turns(), st.integers(-10, 3000))
-def test_a_cut_turn_fits_and_is_whole(messages: list[ModelMessage], budget: int) -> None:
-    """Cut to any budget, a turn is empty or begins with its prompt, holds no half tool exchange, and fits."""
+def test_cut_turn_fits_any_budget(messages: list[ModelMessage], budget: int) -> None:
+    """The result is empty or begins with its prompt, and holds no tool exchange."""
     cut = cut_turn(messages, budget)
     assert estimate_tokens(cut) <= max(budget, 0)
     assert not cut or starts_with_prompt(cut)
-    assert loose_ends(cut) == []
+    assert unpaired_calls(cut) == []
     assert not any(isinstance(part, ToolCallPart | ToolReturnPart) for message in cut for part in message.parts)
     assert budget < 200 or cut
 
 
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 6))), st.integers(0, 10_000), st.integers(0, 4))
-def test_the_budget_is_held(sizes: list[tuple[int, int]], tokens: int, attachments: int) -> None:
-    """What was taken costs no more than there was, and each that was refused would have cost more."""
+def test_history_budget_is_never_exceeded(sizes: list[tuple[int, int]], tokens: int, attachments: int) -> None:
+    """Each rejected turn would have exceeded it."""
     budget = HistoryBudget(tokens, attachments)
     spent, left = 0, attachments
     for text, files in sizes:
@@ -137,7 +137,7 @@ def test_the_budget_is_held(sizes: list[tuple[int, int]], tokens: int, attachmen
         ([asked("?"), called("a")], [["user-prompt"]]),
         # one of two tools had answered
         ([asked("?"), called("a", "b"), returned("b")], [["user-prompt"], ["tool-call:b"], ["tool-return:b"]]),
-        # a result of nothing
+        # a result without a call
         ([asked("?"), returned("a"), said("noon")], [["user-prompt"], ["text"]]),
         # the same id in two steps, as some servers number them; only the second was answered
         (
@@ -149,12 +149,11 @@ def test_the_budget_is_held(sizes: list[tuple[int, int]], tokens: int, attachmen
             [asked("?"), native("a", "a")],
             [["user-prompt"], ["builtin-tool-call:a", "builtin-tool-return:a"]],
         ),
-        # and was broken off there, or lost its call
+        # it was cut off, or lost its call
         ([asked("?"), native("a", None), native(None, "b")], [["user-prompt"]]),
     ],
 )
-def test_pairing(messages: list[ModelMessage], kept: list[list[str]]) -> None:
-    """Half an exchange goes, everything around it stays."""
+def test_pair_tools_removes_half_exchanges(messages: list[ModelMessage], kept: list[list[str]]) -> None:
     assert shape(pair_tools(messages)) == kept
 
 
@@ -174,13 +173,12 @@ def test_pairing(messages: list[ModelMessage], kept: list[list[str]]) -> None:
         (returned("a"), text_tokens("clock") + text_tokens("noon")),
     ],
 )
-def test_estimate(message: ModelMessage, tokens: int) -> None:
-    """What each kind of part costs."""
+def test_estimate_tokens_per_kind_of_part(message: ModelMessage, tokens: int) -> None:
     assert estimate_tokens([message]) == tokens + MESSAGE_TOKENS
 
 
-def test_a_cut_keeps_beginning_and_end_of_both_sides() -> None:
-    """The prompt's question and the answer's conclusion survive; what tools said goes whole."""
+def test_cut_turn_keeps_start_and_end_of_prompt_and_answer() -> None:
+    """Tool results are dropped."""
     long_turn = [
         asked("first words " + "x" * 10_000 + " last words?"),
         called("a"),
@@ -202,15 +200,13 @@ def test_a_cut_keeps_beginning_and_end_of_both_sides() -> None:
         assert 150 < text_tokens(text) <= 250
 
 
-def test_a_cut_gives_the_room_to_the_side_that_needs_it() -> None:
-    """A short question is kept whole before a long answer."""
+def test_cut_turn_gives_unused_budget_to_the_other_side() -> None:
     request, response = cut_turn([asked("why?"), said("y" * 10_000)], 500)
     assert request.parts[0].content == "why?"
     assert estimate_tokens([response]) > 450
 
 
-def test_a_cut_keeps_the_places_of_files() -> None:
-    """A photo with an essay under it is still a photo, and belongs to the prompt."""
+def test_cut_turn_keeps_placeholders_of_files() -> None:
     photo = TextContent("[image]", metadata={"attachment": "0" * 64})
     (request,) = cut_turn([ModelRequest(parts=[UserPromptPart(["x" * 10_000, photo])])], 200)
     part = request.parts[0]

@@ -1,4 +1,4 @@
-"""Notes of users."""
+"""Notes: scopes, limits, deletion."""
 
 import asyncio
 
@@ -19,14 +19,13 @@ def notes(database: Database, clock: ManualClock) -> Notes:
     return Notes(database, clock)
 
 
-def test_scope_is_the_chat_with_all_its_topics() -> None:
-    """A note said in one topic is known in the next; another surface with the same number is another chat."""
+def test_scope_covers_all_topics_of_a_chat() -> None:
+    """The same number on another surface is another chat."""
     assert ConversationKey(Surface.TELEGRAM, 7, 3).chat_ref == PRIVATE == "telegram:7"
     assert ConversationKey(Surface.CONSOLE, 7).chat_ref != PRIVATE
 
 
-async def test_recalled_in_order_where_they_were_said(notes: Notes) -> None:
-    """What is said in private stays there, and one user's notes are not another's."""
+async def test_recall_returns_notes_of_one_user_and_chat_in_order(notes: Notes) -> None:
     await notes.remember(7, PRIVATE, "likes tea")
     await notes.remember(7, PRIVATE, "has a cat")
     await notes.remember(7, GROUP, "plays chess")
@@ -41,27 +40,25 @@ async def test_recalled_in_order_where_they_were_said(notes: Notes) -> None:
     [
         ("  likes\n\ttea ", ["likes tea"]),  # one line each: a note is an item of a list in the instructions
         (" \n", []),  # nothing to remember
-        ("\x00", []),  # nothing that a database takes
-        ("x" * MAX_LENGTH, ["x" * MAX_LENGTH]),  # just fits
-        ("x" * (MAX_LENGTH + 1), ["x" * (MAX_LENGTH - 1) + "…"]),  # does not
+        ("\x00", []),  # databases reject it
+        ("x" * MAX_LENGTH, ["x" * MAX_LENGTH]),  # fits
+        ("x" * (MAX_LENGTH + 1), ["x" * (MAX_LENGTH - 1) + "…"]),  # cut
         ("\U0001f600" * MAX_LENGTH, ["\U0001f600" * MAX_LENGTH]),  # characters, not bytes
     ],
 )
-async def test_what_is_kept_of_a_text(notes: Notes, said: str, kept: list[str]) -> None:
-    """One line, bounded, or nothing."""
+async def test_remember_normalises_and_bounds_the_text(notes: Notes, said: str, kept: list[str]) -> None:
     await notes.remember(7, PRIVATE, said)
     assert await notes.recall(7, PRIVATE) == kept
 
 
-async def test_the_same_note_twice_is_one(notes: Notes) -> None:
-    """Said again it becomes the newest."""
+async def test_remember_moves_an_existing_note_to_the_end(notes: Notes) -> None:
     for text in ("a", "b", "a"):
         await notes.remember(7, PRIVATE, text)
     assert await notes.recall(7, PRIVATE) == ["b", "a"]
 
 
-async def test_the_oldest_give_way(notes: Notes) -> None:
-    """The count is bounded for each user and chat by itself."""
+async def test_remember_drops_the_oldest_beyond_the_limit(notes: Notes) -> None:
+    """Per user and chat."""
     await notes.remember(8, PRIVATE, "of another")
     for number in range(MAX_NOTES + 3):
         await notes.remember(7, PRIVATE, str(number))
@@ -69,8 +66,8 @@ async def test_the_oldest_give_way(notes: Notes) -> None:
     assert await notes.recall(8, PRIVATE) == ["of another"]
 
 
-async def test_forget_one_or_all(notes: Notes) -> None:
-    """How many went is told; other chats and users keep theirs."""
+async def test_forget_deletes_one_note_or_all(notes: Notes) -> None:
+    """Returns the number; other chats and users keep theirs."""
     for text in ("a", "b", "c"):
         await notes.remember(7, PRIVATE, text)
     await notes.remember(7, GROUP, "a")
@@ -81,8 +78,7 @@ async def test_forget_one_or_all(notes: Notes) -> None:
     assert await notes.recall(7, GROUP) == ["a"]
 
 
-async def test_two_replicas_at_once(notes: Notes, replica: Database, clock: ManualClock) -> None:
-    """Nothing said to either is lost."""
+async def test_concurrent_replicas_lose_no_note(notes: Notes, replica: Database, clock: ManualClock) -> None:
     other = Notes(replica, clock)
     await asyncio.gather(*(which.remember(7, PRIVATE, f"{n}") for n, which in enumerate([notes, other] * 10)))
     assert sorted(await other.recall(7, PRIVATE), key=int) == [str(n) for n in range(20)]

@@ -1,4 +1,4 @@
-"""The threads of a chat, on both engines."""
+"""ThreadList: pages, switch, rename, delete; on both databases."""
 
 import asyncio
 
@@ -16,8 +16,8 @@ KEY = ConversationKey(Surface.TELEGRAM, 7)
 OTHER = ConversationKey(Surface.TELEGRAM, 7, 3)
 
 
-async def talked(threads: TurnStore, count: int, key: ConversationKey = KEY) -> list[int]:
-    """So many threads in which something was said; their ids, oldest first."""
+async def create_threads(threads: TurnStore, count: int, key: ConversationKey = KEY) -> list[int]:
+    """Create threads with one turn each; returns their ids, oldest first."""
     ids: list[int] = []
     for number in range(count):
         thread = await threads.start_new(key)
@@ -26,65 +26,64 @@ async def talked(threads: TurnStore, count: int, key: ConversationKey = KEY) -> 
     return ids
 
 
-async def test_pages_hold_what_was_talked_about(database: Database, clock: ManualClock) -> None:
-    """Newest first, without empty ones that were put aside, and without those of other topics."""
-    threads, shelf = TurnStore(database, clock), ThreadList(database)
-    assert await shelf.page(KEY, 10) == []
-    ids = await talked(threads, 3)
-    await talked(threads, 1, OTHER)
+async def test_page_returns_used_threads_newest_first(database: Database, clock: ManualClock) -> None:
+    """Without empty ones, except the current, and without those of other topics."""
+    threads, listing = TurnStore(database, clock), ThreadList(database)
+    assert await listing.page(KEY, 10) == []
+    ids = await create_threads(threads, 3)
+    await create_threads(threads, 1, OTHER)
     await threads.start_new(KEY)
     empty = (await threads.start_new(KEY)).id
-    first, second = await shelf.page(KEY, 2), await shelf.page(KEY, 2, 2)
+    first, second = await listing.page(KEY, 2), await listing.page(KEY, 2, 2)
     assert [each.thread.id for each in first + second] == [empty, ids[2], ids[1], ids[0]]
     assert [each.is_current for each in first + second] == [True, False, False, False]
 
 
-async def test_a_thread_is_taken_up_again(database: Database, clock: ManualClock) -> None:
-    """The next message goes to it; one of another topic is nobody's business."""
-    threads, shelf = TurnStore(database, clock), ThreadList(database)
-    ids = await talked(threads, 2)
-    (foreign,) = await talked(threads, 1, OTHER)
-    thread = await shelf.switch(KEY, ids[0])
+async def test_switch_makes_a_thread_of_the_same_topic_current(database: Database, clock: ManualClock) -> None:
+    threads, listing = TurnStore(database, clock), ThreadList(database)
+    ids = await create_threads(threads, 2)
+    (foreign,) = await create_threads(threads, 1, OTHER)
+    thread = await listing.switch(KEY, ids[0])
     assert thread is not None
     assert (await threads.current(KEY)).id == ids[0]
-    assert await shelf.switch(KEY, foreign) is None
-    assert await shelf.switch(KEY, 4711) is None
+    assert await listing.switch(KEY, foreign) is None
+    assert await listing.switch(KEY, 4711) is None
     assert (await threads.current(KEY)).id == ids[0]
     assert (await threads.current(OTHER)).id == foreign
 
 
-async def test_of_many_switches_at_once_one_holds(database: Database, replica: Database, clock: ManualClock) -> None:
-    """There is one current thread at any time."""
+async def test_concurrent_switches_leave_one_current_thread(
+    database: Database, replica: Database, clock: ManualClock
+) -> None:
     threads = TurnStore(database, clock)
-    ids = await talked(threads, 3)
-    shelves = [ThreadList(database), ThreadList(replica)]
-    await asyncio.gather(*(shelf.switch(KEY, thread) for shelf in shelves for thread in ids))
-    current = [each.thread.id for each in await shelves[0].page(KEY, 10) if each.is_current]
+    ids = await create_threads(threads, 3)
+    listings = [ThreadList(database), ThreadList(replica)]
+    await asyncio.gather(*(listing.switch(KEY, thread) for listing in listings for thread in ids))
+    current = [each.thread.id for each in await listings[0].page(KEY, 10) if each.is_current]
     assert current == [(await threads.current(KEY)).id]
 
 
-async def test_a_name_is_one_line(database: Database, clock: ManualClock) -> None:
-    """Not too long, not empty."""
-    threads, shelf = TurnStore(database, clock), ThreadList(database)
-    (thread,) = await talked(threads, 1)
-    assert await shelf.rename(KEY, thread, " Holiday\n plans ") == "Holiday plans"
+async def test_rename_stores_one_bounded_line(database: Database, clock: ManualClock) -> None:
+    threads, listing = TurnStore(database, clock), ThreadList(database)
+    (thread,) = await create_threads(threads, 1)
+    assert await listing.rename(KEY, thread, " Holiday\n plans ") == "Holiday plans"
     assert (await threads.current(KEY)).name == "Holiday plans"
-    assert await shelf.rename(KEY, thread, "x" * 500) == "x" * MAX_NAME
-    assert await shelf.rename(KEY, thread, " \n ") is None
-    assert await shelf.rename(OTHER, thread, "Mine") is None
+    assert await listing.rename(KEY, thread, "x" * 500) == "x" * MAX_NAME
+    assert await listing.rename(KEY, thread, " \n ") is None
+    assert await listing.rename(OTHER, thread, "Mine") is None
     assert (await threads.current(KEY)).name == "x" * MAX_NAME
 
 
-async def test_what_is_thrown_away_is_gone(database: Database, clock: ManualClock) -> None:
-    """With what was said in it; after the current one a new one begins."""
-    threads, shelf = TurnStore(database, clock), ThreadList(database)
-    ids = await talked(threads, 2)
-    assert not await shelf.delete(OTHER, ids[0])
-    assert await shelf.delete(KEY, ids[0])
-    assert not await shelf.delete(KEY, ids[0])
-    assert await shelf.find(KEY, ids[0]) is None
-    assert await shelf.delete(KEY, ids[1])
-    assert await shelf.page(KEY, 10) == []
+async def test_delete_removes_a_thread_with_its_turns(database: Database, clock: ManualClock) -> None:
+    """After the current thread is deleted, the next message starts a new one."""
+    threads, listing = TurnStore(database, clock), ThreadList(database)
+    ids = await create_threads(threads, 2)
+    assert not await listing.delete(OTHER, ids[0])
+    assert await listing.delete(KEY, ids[0])
+    assert not await listing.delete(KEY, ids[0])
+    assert await listing.find(KEY, ids[0]) is None
+    assert await listing.delete(KEY, ids[1])
+    assert await listing.page(KEY, 10) == []
     assert await threads.history(await threads.current(KEY), 1000) == []
     assert await threads.last_turn(KEY) is None
     async with database.reading() as session:
