@@ -40,21 +40,21 @@ async def run(settings: Settings, file: Path | None, *, with_starter: bool = Tru
         vectors = await asyncio.to_thread(Vectorizer)
         validation = await asyncio.to_thread(cross_validate, vectors, examples)
     except OSError as error:
-        return _refuse(f"{file}: {error.strerror or type(error).__name__}")
+        return _fail(f"{file}: {error.strerror or type(error).__name__}")
     except UnicodeDecodeError:
-        return _refuse(f"{file}: is not UTF-8")
+        return _fail(f"{file}: is not UTF-8")
     except (MalformedExample, TooFewExamples) as error:
-        return _refuse(f"{file or 'the starter set'}: {error}")
-    _show(validation, copies=len(own) + len(shipped) - len(examples))
+        return _fail(f"{file or 'the starter set'}: {error}")
+    _print_validation(validation, copies=len(own) + len(shipped) - len(examples))
     if file is None:
         return 0
     if is_dry:
-        _say("Nothing was changed (--dry-run).")
+        _print("Nothing was changed (--dry-run).")
         return 0
     weights = await asyncio.to_thread(fit, vectors, examples)
     if not await _replace(settings, weights, examples):
         return 1
-    _say("This is the base now. Running bots notice within a minute; what groups have learned stays.")
+    _print("This is the base now. Running bots notice within a minute; what groups have learned stays.")
     return 0
 
 
@@ -66,7 +66,7 @@ async def reset(settings: Settings) -> int:
     """
     if not await _replace(settings, None, ()):
         return 1
-    _say("The base is the starter set again. Running bots notice within a minute.")
+    _print("The base is the starter set again. Running bots notice within a minute.")
     return 0
 
 
@@ -88,53 +88,53 @@ async def _replace(settings: Settings, weights: Weights | None, examples: Sequen
             spam = sum(each.is_spam for each in examples)
             await store.replace(BASE, weights, spam_count=spam, ham_count=len(examples) - spam)
     except StorageError as error:
-        _refuse(str(error))
+        _fail(str(error))
         return False
     finally:
         await database.close()
     return True
 
 
-def _show(validation: Validation, copies: int) -> None:
+def _print_validation(validation: Validation, copies: int) -> None:
     total = validation.count(0)
-    _say(f"{total.spam} spam and {total.ham} ham of {len(validation.sources)} sources; {copies} copies left out.")
+    _print(f"{total.spam} spam and {total.ham} ham of {len(validation.sources)} sources; {copies} copies left out.")
     if validation.by_source:
-        _say(f"Cross-validated in {validation.folds} parts, each scored by a model that knew none of its sources.")
+        _print(f"Cross-validated in {validation.folds} parts, each scored by a model that knew none of its sources.")
     else:
-        _say(
+        _print(
             f"Cross-validated in {validation.folds} parts at random, because {validation.note}: the figures are better"
         )
-        _say("than what a group that the model does not know will see.")
-    _say("")
-    _say(f"{'score from':<24}{'precision':>10}{'recall':>8}{'false positives':>18}")
+        _print("than what a group that the model does not know will see.")
+    _print("")
+    _print(f"{'score from':<24}{'precision':>10}{'recall':>8}{'false positives':>18}")
     for threshold in THRESHOLDS:
         tally = validation.count(threshold)
-        _say(
+        _print(
             f"{threshold:<24}{tally.precision:>10.3f}{tally.recall:>8.3f}{_share(tally.false_positives, tally.ham):>18}"
         )
-    _say("")
-    _say(f"{f'by source, from {HIGH}':<24}{'precision':>10}{'recall':>8}{'false positives':>18}{'spam':>7}{'ham':>7}")
+    _print("")
+    _print(f"{f'by source, from {HIGH}':<24}{'precision':>10}{'recall':>8}{'false positives':>18}{'spam':>7}{'ham':>7}")
     sizes = {source: validation.count(HIGH, source) for source in validation.sources}
     largest = sorted(sizes, key=lambda source: -(sizes[source].spam + sizes[source].ham))
     for source in largest[:MOST_SOURCES]:
         tally = sizes[source]
-        _say(
+        _print(
             f"{(source or '(not named)')[:23]:<24}{tally.precision:>10.3f}{tally.recall:>8.3f}"
             f"{_share(tally.false_positives, tally.ham):>18}{tally.spam:>7}{tally.ham:>7}"
         )
     if len(largest) > MOST_SOURCES:
-        _say(f"... and {len(largest) - MOST_SOURCES} smaller ones")
-    _say("")
+        _print(f"... and {len(largest) - MOST_SOURCES} smaller ones")
+    _print("")
 
 
 def _share(part: int, whole: int) -> str:
     return f"{part} of {whole}" if whole else "no ham"
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _refuse(reason: str) -> int:
+def _fail(reason: str) -> int:
     sys.stderr.write(reason + "\n")
     return 1

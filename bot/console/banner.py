@@ -19,15 +19,15 @@ def print_banner(
         probes: one per usable provider.
     """
     for probe in probes:
-        terminal.say(_describe(probe, texts, language))
+        terminal.print(_describe(probe, texts, language))
     for warning in settings.warnings:
-        terminal.aside(warning)
+        terminal.print_dimmed(warning)
     if any(provider.kind is ProviderKind.DEMO for provider in settings.providers) and not is_any_ready(probes):
-        terminal.note(texts.get("console-demo-stands-in", language))
+        terminal.print_highlighted(texts.get("console-demo-stands-in", language))
     if settings.redis_url is None:
-        terminal.aside(texts.get("console-embedded-store", language))
-    terminal.aside(texts.get("console-hint", language))
-    terminal.gap()
+        terminal.print_dimmed(texts.get("console-embedded-store", language))
+    terminal.print_dimmed(texts.get("console-hint", language))
+    terminal.print_blank_line()
 
 
 def is_any_ready(probes: Sequence[ProbeResult]) -> bool:

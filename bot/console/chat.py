@@ -65,7 +65,7 @@ class ConsoleChat:
         while True:
             await reply.changed(shown)
             text = reply.text
-            terminal.piece(text[shown:])
+            terminal.write(text[shown:])
             shown = len(text)
             if reply.phase is not ReplyPhase.RUNNING:
                 break
@@ -73,13 +73,15 @@ class ConsoleChat:
         self.waits_for_consent = reply.needs_consent
         if reply.failed_over and reply.provider is not None:
             failed = "; ".join(f"{provider}: {reason}" for provider, reason in reply.failed_over)
-            terminal.note(self._texts.get("console-failed-over", self.language, failed=failed, provider=reply.provider))
+            terminal.print_highlighted(
+                self._texts.get("console-failed-over", self.language, failed=failed, provider=reply.provider)
+            )
         for remark in (reply.notice, reply.footer):
             if remark is not None:
-                terminal.aside(remark)
+                terminal.print_dimmed(remark)
         if reply.needs_consent:
-            terminal.aside(self._texts.get("console-privacy-usage", self.language))
-        terminal.gap()
+            terminal.print_dimmed(self._texts.get("console-privacy-usage", self.language))
+        terminal.print_blank_line()
 
 
 def current_speaker(environ: Mapping[str, str]) -> Speaker:

@@ -78,20 +78,20 @@ class Commands:
         name, _, arguments = line.partition(" ")
         command = self._commands.get(name.lower())
         if command is None:
-            self._say("unknown-command")
+            self._print("unknown-command")
         else:
             await command(arguments.strip())
 
     async def _help(self, _arguments: str) -> None:
-        self._say("console-help")
+        self._print("console-help")
 
     async def _new(self, _arguments: str) -> None:
         await self._turns.start_new(KEY)
-        self._say("new-done")
+        self._print("new-done")
 
     async def _provider(self, arguments: str) -> None:
         # The user of the console is the operator.
-        self._terminal.say(await self._providers.run(arguments, USER_ID))
+        self._terminal.print(await self._providers.run(arguments, USER_ID))
 
     async def _retry(self, arguments: str) -> None:
         choice: ModelChoice | None = None
@@ -102,9 +102,9 @@ class Commands:
             choice = ModelChoice(provider.id)
         turn = await self._turns.last_turn(KEY)
         if turn is None:
-            self._say("console-nothing-to-retry")
+            self._print("console-nothing-to-retry")
         elif turn.prompt is None:
-            self._say("retry-gone")
+            self._print("retry-gone")
         else:
             await self._chat.ask("", retry_of=turn, choice=choice)
 
@@ -114,48 +114,50 @@ class Commands:
             current = await self._turns.current(KEY)
             name = await self._thread_list.rename(KEY, current.id, rest)
             if name is None:
-                self._say("console-threads-usage")
+                self._print("console-threads-usage")
             else:
-                self._say("thread-renamed", name=name)
+                self._print("thread-renamed", name=name)
             return
         listed = await self._thread_list.page(KEY, SHOWN_THREADS)
         if not verb:
             for number, each in enumerate(listed, start=1):
-                self._terminal.say(f"{'*' if each.is_current else ' '} {number}. {self._thread_name(each)}")
-            self._say("console-threads-usage")
+                self._terminal.print(f"{'*' if each.is_current else ' '} {number}. {self._thread_name(each)}")
+            self._print("console-threads-usage")
             return
         wanted = rest.strip() if verb.lower() == "delete" else verb
         if not wanted.isdecimal() or not 0 < int(wanted) <= len(listed):
-            self._say("console-threads-usage")
+            self._print("console-threads-usage")
             return
         found = listed[int(wanted) - 1]
         if verb.lower() == "delete":
             await self._thread_list.delete(KEY, found.thread.id)
-            self._say("thread-deleted")
+            self._print("thread-deleted")
         else:
             await self._thread_list.switch(KEY, found.thread.id)
-            self._say("thread-opened", name=self._thread_name(found))
+            self._print("thread-opened", name=self._thread_name(found))
 
     def _thread_name(self, listed: ListedThread) -> str:
         return listed.thread.name or self._texts.get("thread-unnamed", self._chat.language)
 
     async def _usage(self, _arguments: str) -> None:
-        self._terminal.say(await self._usage_reports.report(user_ref(KEY.surface, USER_ID), None, self._chat.language))
-        self._terminal.say(f"\n{await self._usage_reports.report_all()}")
+        self._terminal.print(
+            await self._usage_reports.report(user_ref(KEY.surface, USER_ID), None, self._chat.language)
+        )
+        self._terminal.print(f"\n{await self._usage_reports.report_all()}")
 
     async def _privacy(self, arguments: str) -> None:
         language = self._chat.language
         if not arguments or not self._consent.is_open:
-            self._terminal.say(await self._consent.describe(self._scope, language))
+            self._terminal.print(await self._consent.describe(self._scope, language))
             if self._consent.is_open:
-                self._say("console-privacy-usage")
+                self._print("console-privacy-usage")
         elif arguments in {"yes", "no"}:
             granted = arguments == "yes"
-            self._terminal.say(await self._consent.decide(self._scope, language, granted=granted))
+            self._terminal.print(await self._consent.decide(self._scope, language, granted=granted))
             if granted and self._chat.waits_for_consent:
                 await self._retry("")
         else:
-            self._say("console-privacy-usage")
+            self._print("console-privacy-usage")
 
     async def _model(self, arguments: str) -> None:
         name, _, model = arguments.partition(" ")
@@ -165,16 +167,16 @@ class Commands:
             await self._footers(model.strip())
         elif name.lower() == "auto":
             await self._preferences.clear_model(self._scope)
-            self._say("model-automatic-set")
+            self._print("model-automatic-set")
         elif (provider := self._find_provider(name)) is not None:
             await self._pick(provider, model.strip() or provider.default_model)
 
     async def _footers(self, argument: str) -> None:
         if argument not in {"on", "off"}:
-            self._say("console-model-usage")
+            self._print("console-model-usage")
             return
         await self._preferences.set_footers(self._scope, shown=argument == "on")
-        self._say("footers-shown" if argument == "on" else "footers-hidden")
+        self._print("footers-shown" if argument == "on" else "footers-hidden")
 
     async def _list_models(self) -> None:
         language = self._chat.language
@@ -182,9 +184,9 @@ class Commands:
         automatic = self._texts.get("model-automatic", language)
         current = f"{preference.provider} {preference.model or ''}".strip() if preference.provider else automatic
         probes = await probe_providers(self._catalog, self._fallback.providers, CATALOG_TIMEOUT_S, self._clock)
-        self._say("model-title", current=current)
-        self._terminal.say("\n".join(["", *map(self._describe_models, probes), ""]))
-        self._say("console-model-usage")
+        self._print("model-title", current=current)
+        self._terminal.print("\n".join(["", *map(self._describe_models, probes), ""]))
+        self._print("console-model-usage")
 
     def _describe_models(self, probe: ProbeResult) -> str:
         texts, language = self._texts, self._chat.language
@@ -204,10 +206,10 @@ class Commands:
                 offered = ()
             if model not in offered:
                 known = self._shorten(list(dict.fromkeys([*provider.models, *offered])))
-                self._say("console-unknown-model", name=model, provider=provider.id, known=known)
+                self._print("console-unknown-model", name=model, provider=provider.id, known=known)
                 return
         await self._preferences.set_model(self._scope, provider.id, model)
-        self._say("model-set", provider=provider.id, model=model)
+        self._print("model-set", provider=provider.id, model=model)
 
     def _find_provider(self, name: str) -> ProviderSettings | None:
         """Return the named provider, or None after saying that there is none."""
@@ -215,7 +217,7 @@ class Commands:
         for provider in providers:
             if provider.id.casefold() == name.casefold():
                 return provider
-        self._say("console-unknown-provider", name=name, known=", ".join(provider.id for provider in providers))
+        self._print("console-unknown-provider", name=name, known=", ".join(provider.id for provider in providers))
         return None
 
     def _shorten(self, names: Sequence[str]) -> str:
@@ -223,5 +225,5 @@ class Commands:
         rest = len(names) - SHOWN_MODELS
         return f"{shown}, …, +{rest}" if rest > 0 else shown
 
-    def _say(self, key: str, **arguments: str) -> None:
-        self._terminal.say(self._texts.get(key, self._chat.language, **arguments))
+    def _print(self, key: str, **arguments: str) -> None:
+        self._terminal.print(self._texts.get(key, self._chat.language, **arguments))

@@ -69,15 +69,15 @@ class Session:
             this = asyncio.current_task()
             if this is not None and this.cancelling():
                 raise
-            self.terminal.aside(texts.get("stopped", language))
+            self.terminal.print_dimmed(texts.get("stopped", language))
         except BrokenPipeError:
             # The reader of our output is gone.
             raise
         except StorageError as error:
-            self.terminal.say(texts.get("console-storage-failed", language, reason=str(error)))
+            self.terminal.print(texts.get("console-storage-failed", language, reason=str(error)))
         except Exception:
             log.exception("console.failed")
-            self.terminal.say(texts.get("failed-unexpected", language))
+            self.terminal.print(texts.get("failed-unexpected", language))
 
 
 @contextlib.contextmanager

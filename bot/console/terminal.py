@@ -22,19 +22,19 @@ class Terminal:
         self._styled = _supports_styles(stream) if styled is None else styled
         self._in_line = False
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print text on its own lines."""
         self._print(text)
 
-    def aside(self, text: str) -> None:
+    def print_dimmed(self, text: str) -> None:
         """Print a dimmed remark."""
         self._print(text, _DIM)
 
-    def note(self, text: str) -> None:
+    def print_highlighted(self, text: str) -> None:
         """Print a highlighted remark."""
         self._print(text, _NOTED)
 
-    def piece(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Print the next chunk of an answer without buffering."""
         clean = _CONTROL.sub("", text)
         if clean:
@@ -49,7 +49,7 @@ class Terminal:
             self._stream.flush()
             self._in_line = False
 
-    def gap(self) -> None:
+    def print_blank_line(self) -> None:
         """Print an empty line."""
         self.end_line()
         self._stream.write("\n")

@@ -6,7 +6,7 @@ from bot.operators.provider_table import ALONE, NO_FIGURES, format_until, provid
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.durations import format_duration, parse_duration
-from services.admin.providers import FORCE_S, ProviderAct, ProviderAdmin
+from services.admin.providers import FORCE_S, ActRecord, ProviderAdmin
 from services.llm.routing.outcomes import Fault
 from services.llm.routing.status import ProviderState
 
@@ -76,27 +76,33 @@ class ProviderCommands:
     async def _force(self, provider: ProviderSettings, actor_id: int, seconds: float | None) -> str:
         act = await self._admin.force(provider, actor_id, seconds)
         until = format_until(self._clock.time() + act.seconds, self._clock.time())
-        return _complete(f"{provider.id} is asked first {until}. If it fails, the others follow.", act)
+        return _with_warnings(f"{provider.id} is asked first {until}. If it fails, the others follow.", act.record)
 
     async def _clear(self, actor_id: int) -> str:
-        is_shared, is_audited = await self._admin.clear(actor_id)
+        record = await self._admin.clear(actor_id)
         text = (
             "Cleared the forced and the preferred provider: the order of AVAILABLE_PROVIDERS applies. Cooldowns stay."
         )
-        return _with_warnings(text, is_shared=is_shared, is_audited=is_audited)
+        return _with_warnings(text, record)
 
     async def _cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None) -> str:
         act = await self._admin.cooldown(provider, actor_id, seconds)
         now, status = self._clock.time(), act.status
         if status.state is ProviderState.FORCED and status.until is not None:
             until = format_until(status.until, now)
-            return _complete(f"{provider.id} cools down, but it is forced {until} and asked first until then.", act)
+            return _with_warnings(
+                f"{provider.id} cools down, but it is forced {until} and asked first until then.", act.record
+            )
         end = status.until if status.state is ProviderState.COOLING and status.until else now + act.seconds
-        return _complete(f"{provider.id} cools down {format_until(end, now)}: the others are asked before it.", act)
+        return _with_warnings(
+            f"{provider.id} cools down {format_until(end, now)}: the others are asked before it.", act.record
+        )
 
     async def _reset(self, provider: ProviderSettings, actor_id: int) -> str:
         act = await self._admin.reset(provider, actor_id)
-        return _complete(f"{provider.id} is reset: no cooldown, back to its place in AVAILABLE_PROVIDERS.", act)
+        return _with_warnings(
+            f"{provider.id} is reset: no cooldown, back to its place in AVAILABLE_PROVIDERS.", act.record
+        )
 
     async def _test(self, provider: ProviderSettings, actor_id: int) -> str:
         test = await self._admin.test(provider, actor_id)
@@ -111,13 +117,9 @@ class ProviderCommands:
             if test.status.state is ProviderState.COOLING and test.status.until is not None:
                 until = format_until(test.status.until, self._clock.time())
                 text += f" It still cools down {until}; /provider reset {provider.id} ends that."
-        return _with_warnings(text, is_shared=True, is_audited=test.is_audited)
+        return _with_warnings(text, test.record)
 
 
-def _complete(text: str, act: ProviderAct) -> str:
-    return _with_warnings(text, is_shared=act.is_shared, is_audited=act.is_audited)
-
-
-def _with_warnings(text: str, *, is_shared: bool, is_audited: bool) -> str:
-    warnings = ([] if is_shared else [ALONE]) + ([] if is_audited else [NOT_AUDITED])
+def _with_warnings(text: str, record: ActRecord) -> str:
+    warnings = ([] if record.is_shared else [ALONE]) + ([] if record.is_audited else [NOT_AUDITED])
     return "\n".join([text, *warnings])

@@ -32,31 +32,40 @@ TEST_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
+class ActRecord:
+    """Reach of an act.
+
+    Args:
+        is_shared: whether the other replicas see it now; otherwise once Redis is back.
+        is_audited: whether the audit log has it.
+    """
+
+    is_shared: bool
+    is_audited: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderAct:
     """Result of an act on a provider.
 
     Args:
         status: of the provider after the act.
-        seconds: how long the act holds; 0 where it has no duration.
-        is_shared: whether the other replicas see it now; otherwise once Redis is back.
-        is_audited: whether the audit log has it.
+        seconds: duration of the act; 0 where it has none.
     """
 
     status: ProviderStatus
     seconds: float
-    is_shared: bool
-    is_audited: bool
+    record: ActRecord
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderTest:
     """Result of a test request to the default model of a provider; `outcome` is None on success."""
 
-    provider: ProviderSettings
     status: ProviderStatus
     took_s: float
     outcome: Outcome | None
-    is_audited: bool
+    record: ActRecord
 
 
 class ProviderAdmin:
@@ -112,10 +121,11 @@ class ProviderAdmin:
         await self._fallback.force_provider(provider.id, seconds)
         return await self._act(provider, actor_id, "force", seconds, f"for {format_duration(seconds)}")
 
-    async def clear(self, actor_id: int) -> tuple[bool, bool]:
-        """Clear the forced and the preferred provider. Returns whether that is shared, and whether it is audited."""
+    async def clear(self, actor_id: int) -> ActRecord:
+        """Clear the forced and the preferred provider."""
         await self._fallback.clear_cache()
-        return self.status.shared, await self._record(actor_id, "clear")
+        is_shared = self.status.shared
+        return ActRecord(is_shared, await self._record(actor_id, "clear"))
 
     async def cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Ask this provider last for so many seconds; a cooldown that ends later stays."""
@@ -142,7 +152,7 @@ class ProviderAdmin:
             log.error("provider.test_broken", provider=provider.id, exc_info=error)
         detail = f"ok in {took_s * 1000:.0f} ms" if outcome is None else f"failed: {outcome.reason}"
         is_audited = await self._record(actor_id, "test", provider.id, detail)
-        return ProviderTest(provider, self._status(provider), took_s, outcome, is_audited)
+        return ProviderTest(self._status(provider), took_s, outcome, ActRecord(is_shared=True, is_audited=is_audited))
 
     async def _try(self, provider: ProviderSettings) -> Exception | None:
         timeout_s = provider.first_token_timeout_s
@@ -163,7 +173,7 @@ class ProviderAdmin:
     ) -> ProviderAct:
         is_shared = self.status.shared
         is_audited = await self._record(actor_id, action, provider.id, detail)
-        return ProviderAct(self._status(provider), seconds, is_shared, is_audited)
+        return ProviderAct(self._status(provider), seconds, ActRecord(is_shared, is_audited))
 
     async def _record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> bool:
         action = f"provider.{action}"

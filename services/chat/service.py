@@ -1,13 +1,13 @@
 """One turn: reads the history, asks the agent, streams the answer into a reply, saves both."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
 
 import structlog
 from pydantic import BaseModel
 from pydantic_ai import Agent, AgentRun
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 
 from core.clock import Clock
 from core.errors import ContextWindowExceeded, StorageError, UnknownProvider
@@ -15,19 +15,18 @@ from core.i18n import Texts
 from core.messages import Incoming
 from services.chat.agent import LIMITS, prompt_text, to_prompt
 from services.chat.deferred_writes import DeferredWrites
-from services.chat.failures import TurnOutcome, classify_failure
 from services.chat.observer import TurnObserver
 from services.chat.reply import Reply, ReplyPhase
-from services.chat.store.conversation import ANSWERED, Thread, Turn, TurnStatus
+from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import Beginning, ThreadNamer
 from services.chat.tools import TurnContext
+from services.chat.turn import TurnOutcome, TurnRun, classify_failure, replay_outcome
 from services.llm.models.factory import CHAT, LLMModelFactory
-from services.llm.models.provenance import last_provenance
 from services.llm.models.routed import RoutedModel
 from services.llm.request import ModelChoice, RequestSpec
-from services.preferences import ChatPreferences, PreferenceStore
+from services.preferences import PreferenceStore
 
 log = structlog.get_logger()
 
@@ -39,34 +38,6 @@ class ChatStores:
     threads: TurnStore
     notes: Notes
     preferences: PreferenceStore
-
-
-@dataclass(slots=True)
-class _TurnRun:
-    """State of a running turn."""
-
-    incoming: Incoming
-    reply: Reply
-    prompt: ModelRequest
-    choice: ModelChoice | None
-    origin: str | None
-    began: float
-    thread: Thread | None = None
-    replaces_id: int | None = None
-    """Id of the turn that this one replaces once it is answered."""
-    preference: ChatPreferences = field(default_factory=ChatPreferences)
-    turn: Turn | None = None
-    messages: Sequence[ModelMessage] = ()
-    """Messages after the prompt."""
-    has_memory: bool = True
-    """Whether the history could be read."""
-    is_answered: bool = False
-    """Whether an earlier process already answered it, so that only the delivery is left."""
-
-    @property
-    def before_id(self) -> int | None:
-        """Id of the turn before which the history ends."""
-        return self.replaces_id if self.replaces_id is not None or self.turn is None else self.turn.id
 
 
 class ChatService:
@@ -133,9 +104,9 @@ class ChatService:
                 is delivered again.
         """
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else to_prompt(incoming)
-        run = _TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
+        run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
         if retry_of is not None:
-            run.thread, run.replaces_id = retry_of.thread, _replaced_id(retry_of)
+            run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
         with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)), self._observer.turn(reply):
             try:
                 outcome = await self._converse(run)
@@ -159,7 +130,7 @@ class ChatService:
         """Save turns that the database rejected before, as far as it accepts them."""
         await self._deferred.flush()
 
-    async def _converse(self, run: _TurnRun) -> TurnOutcome:
+    async def _converse(self, run: TurnRun) -> TurnOutcome:
         try:
             history = await self._open(run)
             if run.is_answered:
@@ -176,7 +147,7 @@ class ChatService:
             return classify_failure(error, run.reply)
         return TurnOutcome(ReplyPhase.COMPLETE)
 
-    async def _open(self, run: _TurnRun) -> list[ModelMessage]:
+    async def _open(self, run: TurnRun) -> list[ModelMessage]:
         """Read the history and save the prompt. Without a database the turn goes on without memory."""
         threads, key = self._stores.threads, run.incoming.key
         is_flushed = await self._deferred.flush()
@@ -196,7 +167,7 @@ class ChatService:
                 log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - as above
         return history
 
-    async def _open_turn(self, run: _TurnRun) -> Turn:
+    async def _open_turn(self, run: TurnRun) -> Turn:
         """Save the prompt unless it is saved already."""
         if run.turn is None:
             run.thread = run.thread or await self._stores.threads.current(run.incoming.key)
@@ -211,7 +182,7 @@ class ChatService:
                 run.is_answered = True
         return run.turn
 
-    def _replay(self, run: _TurnRun) -> None:
+    def _replay(self, run: TurnRun) -> None:
         """Write the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         for message in run.messages:
             for part in message.parts:
@@ -220,14 +191,9 @@ class ChatService:
                     run.reply.write(part.content)
         status = run.turn.status if run.turn is not None else TurnStatus.COMPLETE
         log.info("turn.replayed", status=status)
-        self._end(
-            run,
-            _REPLAY_NOTICES.get(status, TurnOutcome(ReplyPhase.COMPLETE)),
-            is_blind=_record_provenance(run),
-            is_saved=True,
-        )
+        self._end(run, replay_outcome(status), is_blind=run.record_provenance(), is_saved=True)
 
-    async def _answer(self, run: _TurnRun, history: list[ModelMessage]) -> None:
+    async def _answer(self, run: TurnRun, history: list[ModelMessage]) -> None:
         try:
             await self._run_agent(run, history)
         except ContextWindowExceeded:
@@ -236,7 +202,7 @@ class ChatService:
             log.info("turn.compacted", messages=len(history))
             await self._run_agent(run, await self._half_history(run))
 
-    async def _half_history(self, run: _TurnRun) -> list[ModelMessage]:
+    async def _half_history(self, run: TurnRun) -> list[ModelMessage]:
         """Return the history within half of the token budget."""
         if run.thread is None:
             return []
@@ -247,7 +213,7 @@ class ChatService:
             run.has_memory = False
             return []
 
-    async def _run_agent(self, run: _TurnRun, history: list[ModelMessage]) -> None:
+    async def _run_agent(self, run: TurnRun, history: list[ModelMessage]) -> None:
         incoming = run.incoming
         context = TurnContext(
             clock=self._clock,
@@ -267,7 +233,7 @@ class ChatService:
             finally:
                 run.messages = agent_run.new_messages()
 
-    def _model(self, run: _TurnRun) -> RoutedModel:
+    def _model(self, run: TurnRun) -> RoutedModel:
         choice = run.choice
         if choice is None and run.preference.provider is not None:
             choice = ModelChoice(run.preference.provider, run.preference.model)
@@ -285,14 +251,14 @@ class ChatService:
             log.info("turn.choice_unavailable", provider=error.provider)
             return self._models.create_routed_model(replace(spec, choice=None), listener=run.reply)
 
-    def _is_local_only(self, run: _TurnRun) -> bool:
+    def _is_local_only(self, run: TurnRun) -> bool:
         # Also while the database is unavailable: a failure on our side must not send messages out.
         return self._asks_consent and not run.preference.remote_consent
 
-    async def _close(self, run: _TurnRun, outcome: TurnOutcome) -> None:
+    async def _close(self, run: TurnRun, outcome: TurnOutcome) -> None:
         """Save the result of the turn and end the reply, also when saving fails."""
         self._observer.count_tokens(run.messages)
-        is_blind = _record_provenance(run)
+        is_blind = run.record_provenance()
         saved = False
         try:
             saved = await self._save(run, outcome)
@@ -311,12 +277,12 @@ class ChatService:
             seconds=round(self._clock.monotonic() - run.began, 3),
         )
 
-    def _end(self, run: _TurnRun, outcome: TurnOutcome, *, is_blind: bool, is_saved: bool) -> None:
+    def _end(self, run: TurnRun, outcome: TurnOutcome, *, is_blind: bool, is_saved: bool) -> None:
         language = run.incoming.speaker.language
         notice = self._texts.get(outcome.key, language, **outcome.arguments) if outcome.key is not None else None
         run.reply.end(outcome.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
 
-    def _request_name(self, run: _TurnRun) -> None:
+    def _request_name(self, run: TurnRun) -> None:
         """Queue the thread for a name if it has none."""
         if self._namer is None or run.thread is None or run.thread.name is not None or not run.reply.text:
             return
@@ -331,7 +297,7 @@ class ChatService:
             )
         )
 
-    def _footer(self, run: _TurnRun, *, is_blind: bool, is_saved: bool) -> str | None:
+    def _footer(self, run: TurnRun, *, is_blind: bool, is_saved: bool) -> str | None:
         """Return the footer of an answer, if any."""
         reply, language = run.reply, run.incoming.speaker.language
         if not reply.text:
@@ -347,7 +313,7 @@ class ChatService:
         ]
         return "\n".join(line for line in lines if line) or None
 
-    async def _save(self, run: _TurnRun, outcome: TurnOutcome) -> bool:
+    async def _save(self, run: TurnRun, outcome: TurnOutcome) -> bool:
         """Save the turn now, or later if the database rejects it."""
         status = outcome.status
         if run.replaces_id is not None and not run.reply.text:
@@ -369,29 +335,6 @@ class ChatService:
             )
 
         return await self._deferred.save(save)
-
-
-_REPLAY_NOTICES = {
-    TurnStatus.STOPPED: TurnOutcome(ReplyPhase.STOPPED, "stopped"),
-    TurnStatus.INTERRUPTED: TurnOutcome(ReplyPhase.INTERRUPTED, "interrupted"),
-}
-"""Notices under a replayed answer, by how it ended."""
-
-
-def _record_provenance(run: _TurnRun) -> bool:
-    """Record in the reply which provider answered, and whether a model without vision did."""
-    stamps = [stamp for message in run.messages if (stamp := last_provenance([message])) is not None]
-    if stamps:
-        run.reply.provider, run.reply.model = stamps[-1].provider, stamps[-1].model
-        # Each step of a tool loop is a request of its own and may have had other failures.
-        run.reply.failed_over = tuple(dict.fromkeys(failed for stamp in stamps for failed in stamp.failed))
-    return any(stamp.blind for stamp in stamps)
-
-
-def _replaced_id(turn: Turn) -> int:
-    """Return the turn that a Retry replaces: the retried turn, or the one that it was itself to replace."""
-    is_open = turn.status in {TurnStatus.RUNNING, TurnStatus.FAILED}
-    return turn.replaces_id if is_open and turn.replaces_id is not None else turn.id
 
 
 async def _finish(work: Coroutine[object, object, None]) -> None:

@@ -61,3 +61,9 @@ class Turn:
     model: str | None = None
     answer_ids: tuple[int, ...] = ()
     origin: str | None = None
+
+    @property
+    def id_to_replace(self) -> int:
+        """The turn that a Retry of this one replaces: this one, or the one that it failed to replace itself."""
+        is_open = self.status in {TurnStatus.RUNNING, TurnStatus.FAILED}
+        return self.replaces_id if is_open and self.replaces_id is not None else self.id

@@ -66,9 +66,9 @@ def test_terminal_styles_remarks_where_supported(
         monkeypatch.setenv(name, value)
     written = stream()
     terminal = Terminal(written)
-    terminal.piece("an answer")
-    terminal.aside("dim")
-    terminal.note("noted")
+    terminal.write("an answer")
+    terminal.print_dimmed("dim")
+    terminal.print_highlighted("noted")
     text = written.getvalue()
     assert text.startswith("an answer\n")
     assert ("\x1b[2mdim\x1b[0m\n" in text) is styled
