@@ -176,7 +176,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     asks_consent = settings.remote_consent == "ask"
     stores = ChatStores(TurnStore(database, clock), Notes(database, clock), PreferenceStore(database, clock))
     observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).note)
-    namer = ThreadNamer(stores.threads, llm.models)
+    namer = ThreadNamer(stores.turns, llm.models)
     await namer.start()
     stack.push_async_callback(namer.close)
     service = ChatService(
@@ -195,4 +195,4 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     infra.metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))
     infra.metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(service.unsaved))
     consent = Consent(stores.preferences, llm.fallback, infra.texts, is_asked=asks_consent)
-    return ChatServices(service, stores.threads, ThreadList(database), stores.preferences, consent)
+    return ChatServices(service, stores.turns, ThreadList(database), stores.preferences, consent)

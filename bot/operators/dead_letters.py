@@ -70,7 +70,7 @@ class DeadLetterCommands:
         try:
             await self._audit.record(actor_id, action, letter.job.id, letter.reason)
         except StorageError as error:
-            log.error("audit.not_recorded", action=action, target=letter.job.id, error=str(error))  # noqa: TRY400 - the reason says it all
+            log.error("audit.not_recorded", action=action, target=letter.job.id, error=str(error))  # noqa: TRY400 - the error text is the reason
         return text
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from bot.operators.provider_table import ALONE, NO_FIGURES, format_until, provider_table
+from bot.operators.provider_table import DATABASE_UNAVAILABLE, REDIS_UNAVAILABLE, format_until, provider_table
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.durations import format_duration, parse_duration
@@ -10,7 +10,7 @@ from services.admin.providers import FORCE_S, ActRecord, ProviderAdmin
 from services.llm.routing.outcomes import Fault
 from services.llm.routing.status import ProviderState
 
-NOT_AUDITED = "This action is missing from the audit log: the database did not take the entry."
+NOT_AUDITED = "This action is missing from the audit log: the database rejected the entry."
 
 
 class ProviderCommands:
@@ -62,7 +62,7 @@ class ProviderCommands:
         """Return the table of providers, with the usage of today where the database is available."""
         today = await self._admin.usage_today()
         table = provider_table(self._admin.status, self._clock.time(), today)
-        return table if today is not None else f"{table}\n\n{NO_FIGURES}"
+        return table if today is not None else f"{table}\n\n{DATABASE_UNAVAILABLE}"
 
     async def _on(self, name: str, act: Callable[[ProviderSettings], Awaitable[str]]) -> str:
         provider = self._admin.find(name)
@@ -121,5 +121,5 @@ class ProviderCommands:
 
 
 def _with_warnings(text: str, record: ActRecord) -> str:
-    warnings = ([] if record.is_shared else [ALONE]) + ([] if record.is_audited else [NOT_AUDITED])
+    warnings = ([] if record.is_shared else [REDIS_UNAVAILABLE]) + ([] if record.is_audited else [NOT_AUDITED])
     return "\n".join([text, *warnings])

@@ -10,8 +10,12 @@ from core.durations import format_duration
 from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus
 from services.usage.totals import UsageTotal
 
-ALONE = "Redis does not answer: this replica decides alone, and others do not see what is done here until it is back."
-NO_FIGURES = "The database does not answer: requests are counted since this process started, and no cost is known."
+REDIS_UNAVAILABLE = (
+    "Redis does not answer: this replica uses its own state, and the others see its changes only once Redis is back."
+)
+DATABASE_UNAVAILABLE = (
+    "The database does not answer: requests are counted since this process started, and costs are unknown."
+)
 
 
 def provider_table(status: ServiceStatus, now: float, today: Mapping[str, UsageTotal] | None = None) -> str:
@@ -25,11 +29,11 @@ def provider_table(status: ServiceStatus, now: float, today: Mapping[str, UsageT
     if not blocks:
         blocks = ["No provider is listed in AVAILABLE_PROVIDERS."]
     if not status.shared:
-        blocks.append(ALONE)
+        blocks.append(REDIS_UNAVAILABLE)
     if today is None:
-        title = "Providers by priority; figures are of this process."
+        title = "Providers by priority; counts cover this process."
     else:
-        title = "Providers by priority; today (UTC) is of all replicas, other figures are of this process."
+        title = "Providers by priority; today (UTC) covers all replicas, other counts cover this process."
     return "\n\n".join([title, *blocks])
 
 

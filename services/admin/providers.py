@@ -181,7 +181,7 @@ class ProviderAdmin:
         try:
             await self._audit.record(actor_id, action, target, detail)
         except StorageError as error:
-            log.error("audit.not_recorded", action=action, target=target, error=str(error))  # noqa: TRY400 - the reason says it all
+            log.error("audit.not_recorded", action=action, target=target, error=str(error))  # noqa: TRY400 - the error text is the reason
             return False
         return True
 

@@ -40,7 +40,7 @@ class DeferredWrites:
             except StorageError as error:
                 if error.permanent:
                     raise
-                log.error("turn.not_saved", error=str(error))  # noqa: TRY400 - the reason says it all
+                log.error("turn.not_saved", error=str(error))  # noqa: TRY400 - the error text is the reason
             else:
                 return True
         self._queue(save)

@@ -16,7 +16,7 @@ class ReplyPhase(Enum):
     INTERRUPTED = auto()
     """Cut off by the provider or by a shutdown."""
     FAILED = auto()
-    """There is no answer; `notice` says why."""
+    """There is no answer; `notice` has the reason."""
 
 
 class Reply:

@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class ChatStores:
     """Storage that a turn reads and writes."""
 
-    threads: TurnStore
+    turns: TurnStore
     notes: Notes
     preferences: PreferenceStore
 
@@ -45,7 +45,7 @@ class ChatService:
 
     Args:
         history_tokens: token budget of the history.
-        demo_ids: ids of the demo providers, whose answers carry a footer.
+        demo_ids: demo providers; their answers carry a footer.
         asks_consent: whether a chat must agree before its messages go to remote providers.
         namer: names threads after their first answer.
     """
@@ -149,15 +149,15 @@ class ChatService:
 
     async def _open(self, run: TurnRun) -> list[ModelMessage]:
         """Read the history and save the prompt. Without a database the turn goes on without memory."""
-        threads, key = self._stores.threads, run.incoming.key
+        turns, key = self._stores.turns, run.incoming.key
         is_flushed = await self._deferred.flush()
         history: list[ModelMessage] = []
         try:
             run.preference = await self._stores.preferences.get(key.chat_ref)
-            run.thread = run.thread or await threads.current(key)
-            history = await threads.history(run.thread, self._history_tokens, before_turn=run.replaces_id)
+            run.thread = run.thread or await turns.current(key)
+            history = await turns.history(run.thread, self._history_tokens, before_turn=run.replaces_id)
         except StorageError as error:
-            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the reason says it all
+            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the error text is the reason
             run.has_memory = False
         # While earlier turns wait for the database, this one waits too: their order counts.
         if is_flushed:
@@ -170,15 +170,15 @@ class ChatService:
     async def _open_turn(self, run: TurnRun) -> Turn:
         """Save the prompt unless it is saved already."""
         if run.turn is None:
-            run.thread = run.thread or await self._stores.threads.current(run.incoming.key)
+            run.thread = run.thread or await self._stores.turns.current(run.incoming.key)
             speaker = run.incoming.speaker.user_id
-            run.turn = await self._stores.threads.open_turn(
+            run.turn = await self._stores.turns.open_turn(
                 run.thread, speaker, run.prompt, replaces_id=run.replaces_id, origin=run.origin
             )
             run.reply.turn_id = run.turn.id
             run.reply.earlier_ids = run.turn.answer_ids
             if run.turn.status in ANSWERED:
-                run.messages = (await self._stores.threads.answer(run.turn.id))[1:]
+                run.messages = (await self._stores.turns.answer(run.turn.id))[1:]
                 run.is_answered = True
         return run.turn
 
@@ -207,9 +207,9 @@ class ChatService:
         if run.thread is None:
             return []
         try:
-            return await self._stores.threads.history(run.thread, self._history_tokens // 2, before_turn=run.before_id)
+            return await self._stores.turns.history(run.thread, self._history_tokens // 2, before_turn=run.before_id)
         except StorageError as error:
-            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the reason says it all
+            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the error text is the reason
             run.has_memory = False
             return []
 
@@ -324,7 +324,7 @@ class ChatService:
 
         async def save() -> None:
             turn = await self._open_turn(run)
-            await self._stores.threads.close_turn(
+            await self._stores.turns.close_turn(
                 turn.id,
                 status,
                 messages,

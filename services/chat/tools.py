@@ -85,7 +85,7 @@ async def recall(context: RunContext[TurnContext]) -> list[str]:
     """
     turn = context.deps
     try:
-        # An empty list would reach the model as an empty text, which says nothing.
+        # The model would receive an empty list as empty text.
         return await turn.notes.recall(turn.user_id, turn.scope) or ["There are no notes yet."]
     except StorageError as error:
         log.warning("note.read_failed", user_id=turn.user_id, error=str(error))

@@ -201,7 +201,7 @@ class UsageLedger:
             if not error.permanent:
                 raise
             if len(batch) == 1:
-                log.error("usage.write_rejected", provider=batch[0].report.provider.id, error=str(error))  # noqa: TRY400 - the reason says it all
+                log.error("usage.write_rejected", provider=batch[0].report.provider.id, error=str(error))  # noqa: TRY400 - the error text is the reason
                 return
             for entry in batch:
                 await self._write([entry])

@@ -80,7 +80,7 @@ class UsageTotals:
         return await self._sum(UsageDayRow.speaker == speaker, UsageDayRow.day >= since)
 
     async def of_chat(self, chat: str, since: date) -> UsageTotal:
-        """Return the usage of everyone in one chat since a day."""
+        """Return the usage of all users in one chat since a day."""
         return await self._sum(UsageDayRow.chat == chat, UsageDayRow.day >= since)
 
     async def of_purpose(self, chat: str, purpose: str, since: date) -> UsageTotal:

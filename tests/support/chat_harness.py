@@ -77,7 +77,7 @@ class ChatHarness:
     async def retry(self, reply: Reply, *, choice: ModelChoice | None = None) -> Reply:
         """Press the Retry button under an answer."""
         assert reply.turn_id is not None
-        turn = await self.stores.threads.turn(reply.turn_id)
+        turn = await self.stores.turns.turn(reply.turn_id)
         return await self.say(message(""), retry_of=turn, choice=choice)
 
     async def row(self, reply: Reply) -> TurnRow:
@@ -112,7 +112,7 @@ async def chat_harness(
                 TurnStore(database, clock), notes or Notes(database, clock), PreferenceStore(database, clock)
             )
             if names_threads:
-                namer = ThreadNamer(stores.threads, replica.factory)
+                namer = ThreadNamer(stores.turns, replica.factory)
                 await namer.start()
             chat = ChatService(
                 agent=create_agent(),

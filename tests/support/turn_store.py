@@ -32,7 +32,7 @@ def answer(text: str) -> ModelResponse:
 
 
 async def add_turn(
-    threads: TurnStore,
+    turns: TurnStore,
     thread: Thread,
     text: str,
     status: TurnStatus = TurnStatus.COMPLETE,
@@ -42,9 +42,9 @@ async def add_turn(
 ) -> int:
     """Open and close a turn; the answer is the text in capitals. Returns its id."""
     asked = prompt(text, *images)
-    turn = await threads.open_turn(thread, ALICE, asked, replaces_id=replaces_id)
+    turn = await turns.open_turn(thread, ALICE, asked, replaces_id=replaces_id)
     messages = [] if status is TurnStatus.FAILED else [asked, answer(text.upper())]
-    await threads.close_turn(turn.id, status, messages)
+    await turns.close_turn(turn.id, status, messages)
     return turn.id
 
 

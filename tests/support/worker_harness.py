@@ -62,7 +62,7 @@ class WorkerHarness:
 
     def __init__(self, traffic: Traffic, chat: ChatHarness, database: Database) -> None:
         clock = SystemClock()
-        self.chat, self.turns = chat, chat.stores.threads
+        self.chat, self.turns = chat, chat.stores.turns
         self.parts = AlbumParts(database, clock, quiet_s=0.02)
         self.handlers, self.queued, self.moderator = RecordingDispatcher(), JobList(), StubModerator()
         self.regenerate = RegenerateQueue(traffic.bot, self.queued)

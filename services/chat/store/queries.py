@@ -19,7 +19,7 @@ from services.llm.usage.token_estimates import ATTACHMENT_TOKENS
 log = structlog.get_logger()
 
 _PAGE = 64
-"""Turns whose sizes one query reads; budgets rarely hold more."""
+"""Turn sizes read by one query; a budget rarely holds more turns."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy import text as sql
 from structlog.testing import capture_logs
 
 from bot.operators.provider import NOT_AUDITED, ProviderCommands
-from bot.operators.provider_table import ALONE, provider_table
+from bot.operators.provider_table import REDIS_UNAVAILABLE, provider_table
 from core.config.providers import ProviderKind, ProviderSettings
 from core.db.database import Database
 from core.redis.client import open_redis
@@ -172,10 +172,10 @@ class TestTable:
         assert (f"{len(latencies)} requests, 0 failed" in three.block("a")) is (len(latencies) > 1)
 
     async def test_table_and_acts_report_unavailable_redis(self, tmp_path: Path, three: ProviderHarness) -> None:
-        assert ALONE not in three.table()
+        assert REDIS_UNAVAILABLE not in three.table()
         async with provider_harness(tmp_path / "other", connected=False) as alone:
-            assert alone.table().endswith(ALONE)
-            assert (await alone.run("force b")).endswith(ALONE)
+            assert alone.table().endswith(REDIS_UNAVAILABLE)
+            assert (await alone.run("force b")).endswith(REDIS_UNAVAILABLE)
             assert await alone.candidates() == ["b", "a"]
 
 

@@ -328,7 +328,7 @@ class TestFailover:
         await harness.say("Heard")
         assert sent_messages(first.requests[-1]) == [("user", "Heard")]
         assert reply.turn_id is not None
-        kept = await harness.stores.threads.turn(reply.turn_id)
+        kept = await harness.stores.turns.turn(reply.turn_id)
         assert kept is not None
         assert kept.prompt is not None
         assert [part.content for part in kept.prompt.parts if isinstance(part, UserPromptPart)] == ["Unheard"]
@@ -381,7 +381,7 @@ class TestContextWindow:
     async def test_overflow_with_a_failed_database_answers_without_history(
         self, long_harness: ChatHarness, first: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        histories = iter([long_harness.stores.threads.history])
+        histories = iter([long_harness.stores.turns.history])
 
         async def history(thread: Thread, token_budget: int, **options: int | None) -> list[ModelMessage]:
             read = next(histories, None)
@@ -389,7 +389,7 @@ class TestContextWindow:
                 raise StorageError("the database failed: it is unreachable")
             return await read(thread, token_budget, **options)
 
-        monkeypatch.setattr(long_harness.stores.threads, "history", history)
+        monkeypatch.setattr(long_harness.stores.turns, "history", history)
         first.script(context_exceeded())
         reply = await long_harness.say("And?")
         assert sent_messages(first.requests[-1]) == [("user", "And?")]

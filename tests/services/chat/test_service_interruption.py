@@ -236,8 +236,8 @@ class TestOrigin:
         reply, turn = harness.begin("Talk!", origin="job")
         await first.arrival(2)
         assert reply.turn_id is not None
-        await harness.stores.threads.note_answer(reply.turn_id, [11])
-        await harness.stores.threads.note_answer(reply.turn_id, [12])
+        await harness.stores.turns.note_answer(reply.turn_id, [11])
+        await harness.stores.turns.note_answer(reply.turn_id, [12])
         turn.cancel()
         with pytest.raises(asyncio.CancelledError):
             await turn
@@ -326,7 +326,7 @@ class TestOrigin:
         await harness.say("One.")
         reply = await harness.say("Two.")
         assert reply.turn_id is not None
-        turn = await harness.stores.threads.turn(reply.turn_id)
+        turn = await harness.stores.turns.turn(reply.turn_id)
         first.script(hang())
         retry, task = harness.begin(message(""), retry_of=turn, origin="job")
         await first.arrival(3)
@@ -335,7 +335,7 @@ class TestOrigin:
             await task
         for _ in range(2):
             # The first answers, the second replays.
-            turn = await harness.stores.threads.turn(reply.turn_id)
+            turn = await harness.stores.turns.turn(reply.turn_id)
             again = await harness.say(message(""), retry_of=turn, origin="job")
             assert (again.phase, again.turn_id) == (ReplyPhase.COMPLETE, retry.turn_id)
         assert len(first.requests) == 4

@@ -109,7 +109,7 @@ class TestRetry:
         reply = await harness.say("Question")
         first.script(hang())
         assert reply.turn_id is not None
-        again, turn = harness.begin(retry_of=await harness.stores.threads.turn(reply.turn_id))
+        again, turn = harness.begin(retry_of=await harness.stores.turns.turn(reply.turn_id))
         await first.arrival(2)
         again.stop()
         await turn
@@ -122,7 +122,7 @@ class TestRetry:
         reply = await harness.say("Question")
         first.script(stall(2))
         assert reply.turn_id is not None
-        again, turn = harness.begin(retry_of=await harness.stores.threads.turn(reply.turn_id))
+        again, turn = harness.begin(retry_of=await harness.stores.turns.turn(reply.turn_id))
         await again.changed(len("The audience") - 1)
         again.stop()
         await turn
@@ -131,7 +131,7 @@ class TestRetry:
     async def test_retry_of_an_unreadable_prompt_uses_the_message(self, harness: ChatHarness, first: LLMServer) -> None:
         reply = await harness.say("Question")
         assert reply.turn_id is not None
-        turn = await harness.stores.threads.turn(reply.turn_id)
+        turn = await harness.stores.turns.turn(reply.turn_id)
         assert turn is not None
         await harness.say(message("The question"), retry_of=replace(turn, prompt=None))
         assert sent_messages(first.requests[-1]) == [("user", "The question")]
@@ -139,7 +139,7 @@ class TestRetry:
     async def test_retry_saved_late_replaces_the_turn(self, harness: ChatHarness, file: Database) -> None:
         reply = await harness.say("Question")
         assert reply.turn_id is not None
-        turn = await harness.stores.threads.turn(reply.turn_id)
+        turn = await harness.stores.turns.turn(reply.turn_id)
         with locked(file):
             await harness.say(message(""), retry_of=turn)
         await harness.chat.save_unsaved()
@@ -306,7 +306,7 @@ class TestBugs:
         async def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr(harness.stores.threads, place, broken)
+        monkeypatch.setattr(harness.stores.turns, place, broken)
         with capture_logs() as logs:
             reply = await asyncio.wait_for(harness.say(), 5)
         assert reply.phase is (ReplyPhase.COMPLETE if place == "close_turn" else ReplyPhase.FAILED)

@@ -20,7 +20,7 @@ QUESTION = "How do I bake bread without any yeast, and how long does that take?"
 async def wait_for_name(harness: ChatHarness, key: ConversationKey = PRIVATE) -> str:
     """Wait for the name of the current thread."""
     async with asyncio.timeout(5):
-        while (name := (await harness.stores.threads.current(key)).name) is None:  # noqa: ASYNC110 - a database has no event
+        while (name := (await harness.stores.turns.current(key)).name) is None:  # noqa: ASYNC110 - a database has no event
             await asyncio.sleep(0.005)
     return name
 
@@ -90,7 +90,7 @@ async def test_failed_turn_is_not_named(file: Database, first: LLMServer) -> Non
     first.script(status(400))
     async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
         assert (await harness.say(QUESTION)).phase is ReplyPhase.FAILED
-        assert (await harness.stores.threads.current(PRIVATE)).name is None
+        assert (await harness.stores.turns.current(PRIVATE)).name is None
         await harness.say(QUESTION)
         assert await wait_for_name(harness) == "A name"
 
@@ -113,8 +113,8 @@ async def test_naming_keeps_a_name_given_meanwhile(file: Database, first: LLMSer
     async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
         await harness.say(QUESTION)
         await eventually(lambda: bool(first.names))
-        thread = await harness.stores.threads.current(PRIVATE)
-        await harness.stores.threads.name_unnamed(thread.id, "Mine")
+        thread = await harness.stores.turns.current(PRIVATE)
+        await harness.stores.turns.name_unnamed(thread.id, "Mine")
         event.set()
         await harness.say(message("Go on"))
         await asyncio.sleep(0.1)

@@ -84,7 +84,7 @@ async def test_recall_returns_notes_of_earlier_threads(harness: ChatHarness, fir
     first.script(tool_call("remember", {"note": "Likes tea"}))
     await harness.say("I like tea")
     assert last_result(first) == "Noted."
-    await harness.stores.threads.start_new(PRIVATE)
+    await harness.stores.turns.start_new(PRIVATE)
     first.script(tool_call("recall", {}))
     await harness.say("What do I like?")
     assert json.loads(last_result(first)) == ["Likes tea"]

@@ -8,6 +8,6 @@ from tests.support.clock import ManualClock
 
 
 @pytest.fixture
-def threads(database: Database, clock: ManualClock) -> TurnStore:
+def turns(database: Database, clock: ManualClock) -> TurnStore:
     """The store, on each kind of database."""
     return TurnStore(database, clock)

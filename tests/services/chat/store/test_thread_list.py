@@ -16,75 +16,75 @@ KEY = ConversationKey(Surface.TELEGRAM, 7)
 OTHER = ConversationKey(Surface.TELEGRAM, 7, 3)
 
 
-async def create_threads(threads: TurnStore, count: int, key: ConversationKey = KEY) -> list[int]:
+async def create_threads(turns: TurnStore, count: int, key: ConversationKey = KEY) -> list[int]:
     """Create threads with one turn each; returns their ids, oldest first."""
     ids: list[int] = []
     for number in range(count):
-        thread = await threads.start_new(key)
-        await threads.open_turn(thread, 7, ModelRequest.user_text_prompt(f"Number {number}"))
+        thread = await turns.start_new(key)
+        await turns.open_turn(thread, 7, ModelRequest.user_text_prompt(f"Number {number}"))
         ids.append(thread.id)
     return ids
 
 
 async def test_page_returns_used_threads_newest_first(database: Database, clock: ManualClock) -> None:
     """Without empty ones, except the current, and without those of other topics."""
-    threads, listing = TurnStore(database, clock), ThreadList(database)
+    turns, listing = TurnStore(database, clock), ThreadList(database)
     assert await listing.page(KEY, 10) == []
-    ids = await create_threads(threads, 3)
-    await create_threads(threads, 1, OTHER)
-    await threads.start_new(KEY)
-    empty = (await threads.start_new(KEY)).id
+    ids = await create_threads(turns, 3)
+    await create_threads(turns, 1, OTHER)
+    await turns.start_new(KEY)
+    empty = (await turns.start_new(KEY)).id
     first, second = await listing.page(KEY, 2), await listing.page(KEY, 2, 2)
     assert [each.thread.id for each in first + second] == [empty, ids[2], ids[1], ids[0]]
     assert [each.is_current for each in first + second] == [True, False, False, False]
 
 
 async def test_switch_makes_a_thread_of_the_same_topic_current(database: Database, clock: ManualClock) -> None:
-    threads, listing = TurnStore(database, clock), ThreadList(database)
-    ids = await create_threads(threads, 2)
-    (foreign,) = await create_threads(threads, 1, OTHER)
+    turns, listing = TurnStore(database, clock), ThreadList(database)
+    ids = await create_threads(turns, 2)
+    (foreign,) = await create_threads(turns, 1, OTHER)
     thread = await listing.switch(KEY, ids[0])
     assert thread is not None
-    assert (await threads.current(KEY)).id == ids[0]
+    assert (await turns.current(KEY)).id == ids[0]
     assert await listing.switch(KEY, foreign) is None
     assert await listing.switch(KEY, 4711) is None
-    assert (await threads.current(KEY)).id == ids[0]
-    assert (await threads.current(OTHER)).id == foreign
+    assert (await turns.current(KEY)).id == ids[0]
+    assert (await turns.current(OTHER)).id == foreign
 
 
 async def test_concurrent_switches_leave_one_current_thread(
     database: Database, replica: Database, clock: ManualClock
 ) -> None:
-    threads = TurnStore(database, clock)
-    ids = await create_threads(threads, 3)
+    turns = TurnStore(database, clock)
+    ids = await create_threads(turns, 3)
     listings = [ThreadList(database), ThreadList(replica)]
     await asyncio.gather(*(listing.switch(KEY, thread) for listing in listings for thread in ids))
     current = [each.thread.id for each in await listings[0].page(KEY, 10) if each.is_current]
-    assert current == [(await threads.current(KEY)).id]
+    assert current == [(await turns.current(KEY)).id]
 
 
 async def test_rename_stores_one_bounded_line(database: Database, clock: ManualClock) -> None:
-    threads, listing = TurnStore(database, clock), ThreadList(database)
-    (thread,) = await create_threads(threads, 1)
+    turns, listing = TurnStore(database, clock), ThreadList(database)
+    (thread,) = await create_threads(turns, 1)
     assert await listing.rename(KEY, thread, " Holiday\n plans ") == "Holiday plans"
-    assert (await threads.current(KEY)).name == "Holiday plans"
+    assert (await turns.current(KEY)).name == "Holiday plans"
     assert await listing.rename(KEY, thread, "x" * 500) == "x" * MAX_NAME
     assert await listing.rename(KEY, thread, " \n ") is None
     assert await listing.rename(OTHER, thread, "Mine") is None
-    assert (await threads.current(KEY)).name == "x" * MAX_NAME
+    assert (await turns.current(KEY)).name == "x" * MAX_NAME
 
 
 async def test_delete_removes_a_thread_with_its_turns(database: Database, clock: ManualClock) -> None:
     """After the current thread is deleted, the next message starts a new one."""
-    threads, listing = TurnStore(database, clock), ThreadList(database)
-    ids = await create_threads(threads, 2)
+    turns, listing = TurnStore(database, clock), ThreadList(database)
+    ids = await create_threads(turns, 2)
     assert not await listing.delete(OTHER, ids[0])
     assert await listing.delete(KEY, ids[0])
     assert not await listing.delete(KEY, ids[0])
     assert await listing.find(KEY, ids[0]) is None
     assert await listing.delete(KEY, ids[1])
     assert await listing.page(KEY, 10) == []
-    assert await threads.history(await threads.current(KEY), 1000) == []
-    assert await threads.last_turn(KEY) is None
+    assert await turns.history(await turns.current(KEY), 1000) == []
+    assert await turns.last_turn(KEY) is None
     async with database.reading() as session:
         assert (await session.scalars(select(TurnRow))).all() == []

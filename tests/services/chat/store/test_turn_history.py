@@ -40,33 +40,33 @@ class TestHistory:
         ],
     )
     async def test_history_includes_answered_turns_only(
-        self, threads: TurnStore, status: TurnStatus, *, counts: bool
+        self, turns: TurnStore, status: TurnStatus, *, counts: bool
     ) -> None:
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "hello", status)
-        assert bool(await threads.history(thread, LARGE_BUDGET)) is counts
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "hello", status)
+        assert bool(await turns.history(thread, LARGE_BUDGET)) is counts
 
-    async def test_history_excludes_an_open_turn(self, threads: TurnStore) -> None:
+    async def test_history_excludes_an_open_turn(self, turns: TurnStore) -> None:
         """The process died during the turn: the prompt is saved."""
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "one")
-        turn = await threads.open_turn(thread, ALICE, prompt("two"))
-        assert texts(await threads.history(thread, LARGE_BUDGET)) == ["one", "ONE"]
-        assert await threads.last_turn(KEY) == turn
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "one")
+        turn = await turns.open_turn(thread, ALICE, prompt("two"))
+        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["one", "ONE"]
+        assert await turns.last_turn(KEY) == turn
 
     async def test_history_after_a_restart_is_identical(
-        self, threads: TurnStore, database: Database, replica: Database
+        self, turns: TurnStore, database: Database, replica: Database
     ) -> None:
         """With tool calls, results, names and usage."""
-        thread = await threads.current(KEY)
+        thread = await turns.current(KEY)
         messages: list[ModelMessage] = [
             prompt("what time is it?"),
             ModelResponse(parts=[ToolCallPart("clock", {"zone": "UTC"}, "c1")], model_name="m", provider_name="p"),
             ModelRequest(parts=[ToolReturnPart("clock", {"time": "noon"}, "c1")]),
             answer("Noon."),
         ]
-        turn = await threads.open_turn(thread, ALICE, prompt("what time is it?"))
-        await threads.close_turn(
+        turn = await turns.open_turn(thread, ALICE, prompt("what time is it?"))
+        await turns.close_turn(
             turn.id, TurnStatus.COMPLETE, messages, provider="p", model="m", input_tokens=10, output_tokens=3
         )
         await database.close()
@@ -76,21 +76,21 @@ class TestHistory:
         assert closed is not None
         assert (closed.status, closed.provider, closed.model) == (TurnStatus.COMPLETE, "p", "m")
 
-    async def test_history_returns_the_newest_turns_that_fit(self, threads: TurnStore) -> None:
+    async def test_history_returns_the_newest_turns_that_fit(self, turns: TurnStore) -> None:
         """Whole turns in order."""
-        thread = await threads.current(KEY)
+        thread = await turns.current(KEY)
         for number in range(10):
-            await add_turn(threads, thread, f"{number}" * 40)
+            await add_turn(turns, thread, f"{number}" * 40)
         one = estimate_tokens([prompt("0" * 40), answer("0" * 40)])
-        assert texts(await threads.history(thread, 3 * one)) == [f"{n}" * 40 for n in (7, 7, 8, 8, 9, 9)]
-        assert texts(await threads.history(thread, 3 * one - 1)) == [f"{n}" * 40 for n in (8, 8, 9, 9)]
-        assert await threads.history(thread, 0) == []
+        assert texts(await turns.history(thread, 3 * one)) == [f"{n}" * 40 for n in (7, 7, 8, 8, 9, 9)]
+        assert texts(await turns.history(thread, 3 * one - 1)) == [f"{n}" * 40 for n in (8, 8, 9, 9)]
+        assert await turns.history(thread, 0) == []
 
-    async def test_history_reads_only_the_turns_that_fit(self, threads: TurnStore, database: Database) -> None:
+    async def test_history_reads_only_the_turns_that_fit(self, turns: TurnStore, database: Database) -> None:
         """Of a thousand."""
-        thread = await threads.current(KEY)
+        thread = await turns.current(KEY)
         for number in range(3):
-            await add_turn(threads, thread, f"{number}" * 40)
+            await add_turn(turns, thread, f"{number}" * 40)
         async with database.session() as session:
             row = (await session.scalars(select(TurnRow).order_by(TurnRow.id).limit(1))).one()
             old = {c.name: getattr(row, c.name) for c in TurnRow.__table__.columns if c.name != "id"}
@@ -98,86 +98,86 @@ class TestHistory:
             old |= {"messages": "old", "prompt": "old"}
             await session.execute(database.insert(TurnRow), [old] * 1000)
         for number in range(3, 6):
-            await add_turn(threads, thread, f"{number}" * 40)
+            await add_turn(turns, thread, f"{number}" * 40)
         statements: list[str] = []
         event.listen(
             database.engine.sync_engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
         )
         one = estimate_tokens([prompt("0" * 40), answer("0" * 40)])
         with capture_logs() as logs:
-            assert texts(await threads.history(thread, 3 * one)) == [f"{n}" * 40 for n in (3, 3, 4, 4, 5, 5)]
+            assert texts(await turns.history(thread, 3 * one)) == [f"{n}" * 40 for n in (3, 3, 4, 4, 5, 5)]
         assert logs == []
         assert sum(statement.startswith("SELECT") for statement in statements) == 2
 
-    async def test_history_spans_pages_without_gap_or_repetition(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
+    async def test_history_spans_pages_without_gap_or_repetition(self, turns: TurnStore) -> None:
+        thread = await turns.current(KEY)
         for number in range(150):
-            await add_turn(threads, thread, str(number))
-        assert texts(await threads.history(thread, LARGE_BUDGET))[::2] == [str(number) for number in range(150)]
+            await add_turn(turns, thread, str(number))
+        assert texts(await turns.history(thread, LARGE_BUDGET))[::2] == [str(number) for number in range(150)]
 
-    async def test_history_shortens_a_newest_turn_beyond_the_budget(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "before")
-        await add_turn(threads, thread, "begins " + "x" * 10_000 + " ends")
-        history = await threads.history(thread, 500)
+    async def test_history_shortens_a_newest_turn_beyond_the_budget(self, turns: TurnStore) -> None:
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "before")
+        await add_turn(turns, thread, "begins " + "x" * 10_000 + " ends")
+        history = await turns.history(thread, 500)
         assert estimate_tokens(history) <= 500
         assert [text[:6] for text in texts(history)] == ["begins", "BEGINS"]
         assert [text[-4:] for text in texts(history)] == ["ends", "ENDS"]
 
-    async def test_history_ends_before_a_given_turn(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "one")
-        turn_id = await add_turn(threads, thread, "two")
-        await add_turn(threads, thread, "three")
-        assert texts(await threads.history(thread, LARGE_BUDGET, before_turn=turn_id)) == ["one", "ONE"]
+    async def test_history_ends_before_a_given_turn(self, turns: TurnStore) -> None:
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "one")
+        turn_id = await add_turn(turns, thread, "two")
+        await add_turn(turns, thread, "three")
+        assert texts(await turns.history(thread, LARGE_BUDGET, before_turn=turn_id)) == ["one", "ONE"]
 
-    async def test_history_drops_a_call_without_result(self, threads: TurnStore) -> None:
+    async def test_history_drops_a_call_without_result(self, turns: TurnStore) -> None:
         """Providers reject it; the text around it stays."""
-        thread = await threads.current(KEY)
-        turn = await threads.open_turn(thread, ALICE, prompt("time?"))
+        thread = await turns.current(KEY)
+        turn = await turns.open_turn(thread, ALICE, prompt("time?"))
         stopped = ModelResponse(parts=[TextPart("Let me see."), ToolCallPart("clock", {}, "c1")])
-        await threads.close_turn(turn.id, TurnStatus.STOPPED, [prompt("time?"), stopped])
-        assert texts(await threads.history(thread, LARGE_BUDGET)) == ["time?", "Let me see."]
+        await turns.close_turn(turn.id, TurnStatus.STOPPED, [prompt("time?"), stopped])
+        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["time?", "Let me see."]
 
-    async def test_close_turn_prepends_a_missing_prompt(self, threads: TurnStore) -> None:
+    async def test_close_turn_prepends_a_missing_prompt(self, turns: TurnStore) -> None:
         """A run that got its prompt as history does not list it among its new messages."""
-        thread = await threads.current(KEY)
-        turn = await threads.open_turn(thread, ALICE, prompt("look", b"1"))
-        await threads.close_turn(turn.id, TurnStatus.COMPLETE, [answer("LOOK")])
-        history = await threads.history(thread, LARGE_BUDGET)
+        thread = await turns.current(KEY)
+        turn = await turns.open_turn(thread, ALICE, prompt("look", b"1"))
+        await turns.close_turn(turn.id, TurnStatus.COMPLETE, [answer("LOOK")])
+        history = await turns.history(thread, LARGE_BUDGET)
         assert len(history) == 2
         assert pictures(history) == [b"1"]
 
     @pytest.mark.parametrize("damage", ["", "{", "[]", '[{"kind": "request", "parts": 5}]', "[1]"])
     async def test_history_skips_and_logs_an_unreadable_turn(
-        self, threads: TurnStore, database: Database, damage: str
+        self, turns: TurnStore, database: Database, damage: str
     ) -> None:
         """The log has its id and none of its text."""
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "one")
-        turn_id = await add_turn(threads, thread, "two")
-        await add_turn(threads, thread, "three")
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "one")
+        turn_id = await add_turn(turns, thread, "two")
+        await add_turn(turns, thread, "three")
         async with database.session() as session:
             await session.execute(update(TurnRow).where(TurnRow.id == turn_id).values(messages=damage))
         with capture_logs() as logs:
-            assert texts(await threads.history(thread, LARGE_BUDGET)) == ["one", "ONE", "three", "THREE"]
+            assert texts(await turns.history(thread, LARGE_BUDGET)) == ["one", "ONE", "three", "THREE"]
         assert [(entry["event"], entry["turn_id"]) for entry in logs] == [("turn.unreadable", turn_id)]
 
     async def test_history_skips_an_unreadable_turn_beyond_the_budget(
-        self, threads: TurnStore, database: Database
+        self, turns: TurnStore, database: Database
     ) -> None:
         """The turns before it are returned."""
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "one")
-        turn_id = await add_turn(threads, thread, "x" * 10_000)
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "one")
+        turn_id = await add_turn(turns, thread, "x" * 10_000)
         async with database.session() as session:
             await session.execute(update(TurnRow).where(TurnRow.id == turn_id).values(messages="{"))
-        assert texts(await threads.history(thread, 500)) == ["one", "ONE"]
+        assert texts(await turns.history(thread, 500)) == ["one", "ONE"]
 
-    async def test_close_turn_stores_text_that_databases_reject(self, threads: TurnStore) -> None:
+    async def test_close_turn_stores_text_that_databases_reject(self, turns: TurnStore) -> None:
         """NUL, half a surrogate pair, an arbitrary object as metadata."""
-        thread = await threads.current(KEY)
-        turn = await threads.open_turn(thread, ALICE, prompt("a\x00b"))
+        thread = await turns.current(KEY)
+        turn = await turns.open_turn(thread, ALICE, prompt("a\x00b"))
         result = ToolReturnPart("t", "x\x00y", "c1", metadata=object())
         messages: list[ModelMessage] = [
             prompt("a\x00b"),
@@ -185,19 +185,19 @@ class TestHistory:
             ModelRequest(parts=[result]),
             answer("\ud83d\ude00 \ud83d."),
         ]
-        await threads.close_turn(turn.id, TurnStatus.COMPLETE, messages)
-        history = await threads.history(thread, LARGE_BUDGET)
+        await turns.close_turn(turn.id, TurnStatus.COMPLETE, messages)
+        history = await turns.history(thread, LARGE_BUDGET)
         assert len(history) == 4
         assert texts(history)[-1] == "\U0001f600 \ufffd."
 
-    async def test_close_turn_drops_instructions(self, threads: TurnStore) -> None:
+    async def test_close_turn_drops_instructions(self, turns: TurnStore) -> None:
         """They are created for each turn, and may hold notes."""
-        thread = await threads.current(KEY)
-        turn = await threads.open_turn(thread, ALICE, prompt("hi"))
+        thread = await turns.current(KEY)
+        turn = await turns.open_turn(thread, ALICE, prompt("hi"))
         request = ModelRequest(parts=[UserPromptPart("hi")], instructions="You are...")
-        await threads.close_turn(turn.id, TurnStatus.COMPLETE, [request, answer("HI")])
+        await turns.close_turn(turn.id, TurnStatus.COMPLETE, [request, answer("HI")])
         assert request.instructions == "You are..."
-        first = (await threads.history(thread, LARGE_BUDGET))[0]
+        first = (await turns.history(thread, LARGE_BUDGET))[0]
         assert isinstance(first, ModelRequest)
         assert first.instructions is None
 
@@ -205,62 +205,62 @@ class TestHistory:
 class TestFiles:
     """Pictures of users in the history."""
 
-    async def test_history_restores_the_newest_files(self, threads: TurnStore) -> None:
+    async def test_history_restores_the_newest_files(self, turns: TurnStore) -> None:
         """Older ones are placeholders, and their bytes are not read."""
-        thread = await threads.current(KEY)
+        thread = await turns.current(KEY)
         for number in range(KEPT_ATTACHMENTS + 2):
-            await add_turn(threads, thread, f"look {number}", images=[b"%d" % number])
+            await add_turn(turns, thread, f"look {number}", images=[b"%d" % number])
         kept = [b"%d" % number for number in range(2, KEPT_ATTACHMENTS + 2)]
-        assert pictures(await threads.history(thread, LARGE_BUDGET)) == ["[image]", "[image]", *kept]
+        assert pictures(await turns.history(thread, LARGE_BUDGET)) == ["[image]", "[image]", *kept]
 
-    async def test_history_restores_the_last_files_of_an_album(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "older", images=[b"0"])
-        await add_turn(threads, thread, "album", images=[b"%d" % number for number in range(1, 7)])
-        assert pictures(await threads.history(thread, LARGE_BUDGET)) == ["[image]"] * 3 + [b"3", b"4", b"5", b"6"]
+    async def test_history_restores_the_last_files_of_an_album(self, turns: TurnStore) -> None:
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "older", images=[b"0"])
+        await add_turn(turns, thread, "album", images=[b"%d" % number for number in range(1, 7)])
+        assert pictures(await turns.history(thread, LARGE_BUDGET)) == ["[image]"] * 3 + [b"3", b"4", b"5", b"6"]
 
-    async def test_files_count_against_the_budget(self, threads: TurnStore) -> None:
+    async def test_files_count_against_the_budget(self, turns: TurnStore) -> None:
         """Two pictures do not fit in one and a half estimates."""
-        thread = await threads.current(KEY)
+        thread = await turns.current(KEY)
         for number in range(3):
-            await add_turn(threads, thread, f"look {number}", images=[b"%d" % number])
-        assert pictures(await threads.history(thread, ATTACHMENT_TOKENS * 3 // 2)) == [b"2"]
+            await add_turn(turns, thread, f"look {number}", images=[b"%d" % number])
+        assert pictures(await turns.history(thread, ATTACHMENT_TOKENS * 3 // 2)) == [b"2"]
 
-    async def test_file_beyond_the_budget_becomes_a_placeholder(self, threads: TurnStore) -> None:
+    async def test_file_beyond_the_budget_becomes_a_placeholder(self, turns: TurnStore) -> None:
         """The text about the picture stays."""
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "look", images=[b"1"])
-        history = await threads.history(thread, ATTACHMENT_TOKENS // 2)
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "look", images=[b"1"])
+        history = await turns.history(thread, ATTACHMENT_TOKENS // 2)
         assert pictures(history) == ["[image]"]
         assert texts(history)[-1] == "LOOK"
 
-    async def test_file_is_stored_once_per_turn(self, threads: TurnStore, database: Database) -> None:
+    async def test_file_is_stored_once_per_turn(self, turns: TurnStore, database: Database) -> None:
         """Prompt and turn share the bytes, and the JSON holds none."""
-        thread = await threads.current(KEY)
-        await add_turn(threads, thread, "look", images=[b"picture" * 1000])
+        thread = await turns.current(KEY)
+        await add_turn(turns, thread, "look", images=[b"picture" * 1000])
         async with database.reading() as session:
             assert await session.scalar(select(func.count()).select_from(AttachmentRow)) == 1
             row = (await session.scalars(select(TurnRow))).one()
         assert len(row.prompt) + len(row.messages or "") < 2000
 
-    async def test_files_of_tools_and_models_become_placeholders(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
+    async def test_files_of_tools_and_models_become_placeholders(self, turns: TurnStore) -> None:
+        thread = await turns.current(KEY)
         picture = BinaryContent(b"x" * 1000, media_type="image/png")
-        turn = await threads.open_turn(thread, ALICE, prompt("draw"))
+        turn = await turns.open_turn(thread, ALICE, prompt("draw"))
         messages: list[ModelMessage] = [
             prompt("draw"),
             ModelResponse(parts=[ToolCallPart("t", {}, "c1")]),
             ModelRequest(parts=[ToolReturnPart("t", ["seen", {"shot": picture}, picture], "c1")]),
             ModelResponse(parts=[FilePart(picture)]),
         ]
-        await threads.close_turn(turn.id, TurnStatus.COMPLETE, messages)
-        result, drawn = (await threads.history(thread, LARGE_BUDGET))[2:]
+        await turns.close_turn(turn.id, TurnStatus.COMPLETE, messages)
+        result, drawn = (await turns.history(thread, LARGE_BUDGET))[2:]
         assert result.parts[0].content == ["seen", {"shot": "[image]"}, "[image]"]
         assert drawn.parts == [TextPart("[image]")]
 
-    async def test_text_with_foreign_metadata_is_kept(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
+    async def test_text_with_foreign_metadata_is_kept(self, turns: TurnStore) -> None:
+        thread = await turns.current(KEY)
         request = ModelRequest(parts=[UserPromptPart([TextContent("[image]", metadata={"attachment": 5}), "x"])])
-        turn = await threads.open_turn(thread, ALICE, request)
-        await threads.close_turn(turn.id, TurnStatus.COMPLETE, [request, answer("X")])
-        assert texts(await threads.history(thread, LARGE_BUDGET)) == ["[image]", "x", "X"]
+        turn = await turns.open_turn(thread, ALICE, request)
+        await turns.close_turn(turn.id, TurnStatus.COMPLETE, [request, answer("X")])
+        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["[image]", "x", "X"]

@@ -22,14 +22,14 @@ ROOT = Path(__file__).parents[4]
 class TestThreads:
     """The current thread of a chat or topic."""
 
-    async def test_current_creates_the_thread_once(self, threads: TurnStore, replica: Database) -> None:
+    async def test_current_creates_the_thread_once(self, turns: TurnStore, replica: Database) -> None:
         """Another process finds the same thread."""
-        thread = await threads.current(KEY)
+        thread = await turns.current(KEY)
         assert thread.key == KEY
-        assert await threads.current(KEY) == thread
+        assert await turns.current(KEY) == thread
         assert await TurnStore(replica, ManualClock()).current(KEY) == thread
 
-    async def test_current_separates_topics_chats_and_surfaces(self, threads: TurnStore) -> None:
+    async def test_current_separates_topics_chats_and_surfaces(self, turns: TurnStore) -> None:
         keys = [
             KEY,
             ConversationKey(Surface.TELEGRAM, KEY.chat_id, 4),
@@ -37,32 +37,30 @@ class TestThreads:
             ConversationKey(Surface.TELEGRAM, 5, 3),
             ConversationKey(Surface.CONSOLE, KEY.chat_id, 3),
         ]
-        assert len({(await threads.current(key)).id for key in keys}) == len(keys)
+        assert len({(await turns.current(key)).id for key in keys}) == len(keys)
 
     async def test_current_of_two_replicas_creates_one_thread(
-        self, threads: TurnStore, replica: Database, clock: ManualClock
+        self, turns: TurnStore, replica: Database, clock: ManualClock
     ) -> None:
         other = TurnStore(replica, clock)
-        found = await asyncio.gather(*(which.current(KEY) for which in (threads, other) * 5))
+        found = await asyncio.gather(*(which.current(KEY) for which in (turns, other) * 5))
         assert len({thread.id for thread in found}) == 1
 
-    async def test_start_new_keeps_the_old_thread(self, threads: TurnStore) -> None:
+    async def test_start_new_keeps_the_old_thread(self, turns: TurnStore) -> None:
         """The next message goes to the new one."""
-        old = await threads.current(KEY)
-        await add_turn(threads, old, "hello")
-        new = await threads.start_new(KEY)
+        old = await turns.current(KEY)
+        await add_turn(turns, old, "hello")
+        new = await turns.start_new(KEY)
         assert new.id != old.id
-        assert await threads.current(KEY) == new
-        assert await threads.history(new, LARGE_BUDGET) == []
-        assert texts(await threads.history(old, LARGE_BUDGET)) == ["hello", "HELLO"]
+        assert await turns.current(KEY) == new
+        assert await turns.history(new, LARGE_BUDGET) == []
+        assert texts(await turns.history(old, LARGE_BUDGET)) == ["hello", "HELLO"]
 
     async def test_start_new_and_current_concurrently_leave_one_current_thread(
-        self, threads: TurnStore, database: Database, replica: Database, clock: ManualClock
+        self, turns: TurnStore, database: Database, replica: Database, clock: ManualClock
     ) -> None:
         other = TurnStore(replica, clock)
-        await asyncio.gather(
-            *(call(KEY) for which in (threads, other) * 4 for call in (which.start_new, which.current))
-        )
+        await asyncio.gather(*(call(KEY) for which in (turns, other) * 4 for call in (which.start_new, which.current)))
         async with database.reading() as session:
             current = select(func.count()).select_from(ThreadRow).where(ThreadRow.is_current)
             assert await session.scalar(current) == 1
@@ -71,12 +69,12 @@ class TestThreads:
 class TestRetry:
     """Turns that are answered again."""
 
-    async def test_failed_turn_keeps_its_prompt_with_all_files(self, threads: TurnStore, replica: Database) -> None:
+    async def test_failed_turn_keeps_its_prompt_with_all_files(self, turns: TurnStore, replica: Database) -> None:
         """After a restart too, and more files than a history includes."""
-        thread = await threads.current(KEY)
+        thread = await turns.current(KEY)
         asked = prompt("look", *(b"%d" % number for number in range(6)))
-        turn = await threads.open_turn(thread, ALICE, asked)
-        await threads.close_turn(turn.id, TurnStatus.FAILED)
+        turn = await turns.open_turn(thread, ALICE, asked)
+        await turns.close_turn(turn.id, TurnStatus.FAILED)
         failed = await TurnStore(replica, ManualClock()).turn(turn.id)
         assert failed is not None
         assert failed.status is TurnStatus.FAILED
@@ -86,92 +84,92 @@ class TestRetry:
         assert pictures([failed.prompt]) == [b"%d" % number for number in range(6)]
         assert texts([failed.prompt])[0] == "look"
 
-    async def test_answered_retry_supersedes_the_turn(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
-        first = await add_turn(threads, thread, "one", TurnStatus.INTERRUPTED)
-        second = await add_turn(threads, thread, "uno", replaces_id=first)
-        assert texts(await threads.history(thread, LARGE_BUDGET)) == ["uno", "UNO"]
-        assert (old := await threads.turn(first)) is not None
+    async def test_answered_retry_supersedes_the_turn(self, turns: TurnStore) -> None:
+        thread = await turns.current(KEY)
+        first = await add_turn(turns, thread, "one", TurnStatus.INTERRUPTED)
+        second = await add_turn(turns, thread, "uno", replaces_id=first)
+        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["uno", "UNO"]
+        assert (old := await turns.turn(first)) is not None
         assert old.status is TurnStatus.SUPERSEDED
-        assert (last := await threads.last_turn(KEY)) is not None
+        assert (last := await turns.last_turn(KEY)) is not None
         assert (last.id, last.replaces_id) == (second, first)
 
-    async def test_failed_retry_keeps_the_earlier_answer(self, threads: TurnStore) -> None:
-        thread = await threads.current(KEY)
-        first = await add_turn(threads, thread, "one")
-        await add_turn(threads, thread, "one", TurnStatus.FAILED, replaces_id=first)
-        assert texts(await threads.history(thread, LARGE_BUDGET)) == ["one", "ONE"]
+    async def test_failed_retry_keeps_the_earlier_answer(self, turns: TurnStore) -> None:
+        thread = await turns.current(KEY)
+        first = await add_turn(turns, thread, "one")
+        await add_turn(turns, thread, "one", TurnStatus.FAILED, replaces_id=first)
+        assert texts(await turns.history(thread, LARGE_BUDGET)) == ["one", "ONE"]
 
-    async def test_retry_supersedes_no_turn_of_another_thread(self, threads: TurnStore) -> None:
+    async def test_retry_supersedes_no_turn_of_another_thread(self, turns: TurnStore) -> None:
         """Ids come from outside."""
-        elsewhere = await threads.current(ConversationKey(Surface.TELEGRAM, 5))
-        theirs = await add_turn(threads, elsewhere, "private")
-        await add_turn(threads, await threads.current(KEY), "mine", replaces_id=theirs)
-        assert texts(await threads.history(elsewhere, LARGE_BUDGET)) == ["private", "PRIVATE"]
+        elsewhere = await turns.current(ConversationKey(Surface.TELEGRAM, 5))
+        theirs = await add_turn(turns, elsewhere, "private")
+        await add_turn(turns, await turns.current(KEY), "mine", replaces_id=theirs)
+        assert texts(await turns.history(elsewhere, LARGE_BUDGET)) == ["private", "PRIVATE"]
 
-    async def test_turn_with_an_unreadable_prompt_has_none(self, threads: TurnStore, database: Database) -> None:
-        turn_id = await add_turn(threads, await threads.current(KEY), "one", TurnStatus.FAILED)
+    async def test_turn_with_an_unreadable_prompt_has_none(self, turns: TurnStore, database: Database) -> None:
+        turn_id = await add_turn(turns, await turns.current(KEY), "one", TurnStatus.FAILED)
         async with database.session() as session:
             await session.execute(update(TurnRow).values(prompt="{"))
-        assert (turn := await threads.turn(turn_id)) is not None
+        assert (turn := await turns.turn(turn_id)) is not None
         assert turn.prompt is None
 
-    async def test_lookups_return_none_without_a_turn(self, threads: TurnStore) -> None:
+    async def test_lookups_return_none_without_a_turn(self, turns: TurnStore) -> None:
         """No thread, no such turn, a thread without turns."""
-        assert await threads.last_turn(KEY) is None
-        assert await threads.turn(404) is None
-        await add_turn(threads, await threads.current(KEY), "old")
-        await threads.start_new(KEY)
-        assert await threads.last_turn(KEY) is None
+        assert await turns.last_turn(KEY) is None
+        assert await turns.turn(404) is None
+        await add_turn(turns, await turns.current(KEY), "old")
+        await turns.start_new(KEY)
+        assert await turns.last_turn(KEY) is None
 
 
 class TestAnswerMessages:
     """Messages of the surface that hold an answer."""
 
-    async def test_note_answer_records_each_message_once(self, threads: TurnStore) -> None:
-        turn_id = await add_turn(threads, await threads.current(KEY), "one")
-        await threads.note_answer(turn_id, [12, 11, 12])
-        assert (turn := await threads.turn(turn_id)) is not None
+    async def test_note_answer_records_each_message_once(self, turns: TurnStore) -> None:
+        turn_id = await add_turn(turns, await turns.current(KEY), "one")
+        await turns.note_answer(turn_id, [12, 11, 12])
+        assert (turn := await turns.turn(turn_id)) is not None
         assert turn.answer_ids == (11, 12)
 
-    async def test_note_answer_separates_chats(self, threads: TurnStore) -> None:
-        ours = await add_turn(threads, await threads.current(KEY), "one")
-        theirs = await add_turn(threads, await threads.current(ConversationKey(Surface.TELEGRAM, 5, 3)), "two")
-        await threads.note_answer(ours, [11])
-        await threads.note_answer(theirs, [11])
-        found = [await threads.turn(each) for each in (ours, theirs)]
+    async def test_note_answer_separates_chats(self, turns: TurnStore) -> None:
+        ours = await add_turn(turns, await turns.current(KEY), "one")
+        theirs = await add_turn(turns, await turns.current(ConversationKey(Surface.TELEGRAM, 5, 3)), "two")
+        await turns.note_answer(ours, [11])
+        await turns.note_answer(theirs, [11])
+        found = [await turns.turn(each) for each in (ours, theirs)]
         assert [turn.answer_ids for turn in found if turn is not None] == [(11,), (11,)]
 
-    async def test_note_answer_moves_a_reused_message(self, threads: TurnStore) -> None:
+    async def test_note_answer_moves_a_reused_message(self, turns: TurnStore) -> None:
         """A Retry edits the messages of the earlier turn."""
-        thread = await threads.current(KEY)
-        first, second = await add_turn(threads, thread, "one"), await add_turn(threads, thread, "two")
-        await threads.note_answer(first, [11, 12])
-        await threads.note_answer(second, [12, 13])
-        found = [await threads.turn(each) for each in (first, second)]
+        thread = await turns.current(KEY)
+        first, second = await add_turn(turns, thread, "one"), await add_turn(turns, thread, "two")
+        await turns.note_answer(first, [11, 12])
+        await turns.note_answer(second, [12, 13])
+        found = [await turns.turn(each) for each in (first, second)]
         assert [turn.answer_ids for turn in found if turn is not None] == [(11,), (12, 13)]
 
-    async def test_note_answer_ignores_empty_lists_and_missing_turns(self, threads: TurnStore) -> None:
-        turn_id = await add_turn(threads, await threads.current(KEY), "one")
-        await threads.note_answer(turn_id, [])
-        await threads.note_answer(404, [11])
-        assert (turn := await threads.turn(turn_id)) is not None
+    async def test_note_answer_ignores_empty_lists_and_missing_turns(self, turns: TurnStore) -> None:
+        turn_id = await add_turn(turns, await turns.current(KEY), "one")
+        await turns.note_answer(turn_id, [])
+        await turns.note_answer(404, [11])
+        assert (turn := await turns.turn(turn_id)) is not None
         assert turn.answer_ids == ()
 
 
-async def test_close_turn_keeps_a_deleted_thread_deleted(threads: TurnStore, database: Database) -> None:
+async def test_close_turn_keeps_a_deleted_thread_deleted(turns: TurnStore, database: Database) -> None:
     """Deleting a thread deletes all its rows."""
-    thread = await threads.current(KEY)
-    turn = await threads.open_turn(thread, ALICE, prompt("look", b"1"))
-    await threads.note_answer(turn.id, [11])
+    thread = await turns.current(KEY)
+    turn = await turns.open_turn(thread, ALICE, prompt("look", b"1"))
+    await turns.note_answer(turn.id, [11])
     async with database.session() as session:
         await session.delete((await session.scalars(select(ThreadRow))).one())
-    await threads.close_turn(turn.id, TurnStatus.COMPLETE, [prompt("look", b"1"), answer("LOOK")])
+    await turns.close_turn(turn.id, TurnStatus.COMPLETE, [prompt("look", b"1"), answer("LOOK")])
     async with database.reading() as session:
         for table in (TurnRow, AttachmentRow):
             assert list(await session.scalars(select(table))) == []
     with pytest.raises(StorageError):
-        await threads.open_turn(thread, ALICE, prompt("again"))
+        await turns.open_turn(thread, ALICE, prompt("again"))
 
 
 async def test_warm_builds_the_serialisers_without_the_database(tmp_path: Path) -> None:
