@@ -46,7 +46,7 @@ class CheckResult:
 async def run(settings: Settings) -> int:
     """Run all checks concurrently and print a table. Returns 0 if the bot can work, else 1."""
     providers, *rest = await asyncio.gather(
-        _providers(settings), _redis(settings), _database(settings), _telegram(settings)
+        _check_providers(settings), _check_redis(settings), _check_database(settings), _check_telegram(settings)
     )
     lines = [*providers, *(line for lines in rest for line in lines)]
     answered = any(line.verdict == OK for line in providers)
@@ -65,17 +65,17 @@ def _other_warnings(settings: Settings) -> list[str]:
     return [warning for warning in settings.warnings if warning not in shown]
 
 
-async def _providers(settings: Settings) -> list[CheckResult]:
+async def _check_providers(settings: Settings) -> list[CheckResult]:
     builder = ModelBuilder()
     try:
         catalog = Catalog(builder.http_client)
         probes = await probe_providers(catalog, settings.providers, TIMEOUT_S, SystemClock())
     finally:
         await builder.aclose()
-    return [_provider(probe) for probe in probes]
+    return [_to_row(probe) for probe in probes]
 
 
-def _provider(probe: ProbeResult) -> CheckResult:
+def _to_row(probe: ProbeResult) -> CheckResult:
     provider = probe.provider
     name = f"provider {provider.id}"
     if provider.missing is not None:
@@ -88,7 +88,7 @@ def _provider(probe: ProbeResult) -> CheckResult:
     return CheckResult(name, OK, found, unlisted)
 
 
-async def _redis(settings: Settings) -> list[CheckResult]:
+async def _check_redis(settings: Settings) -> list[CheckResult]:
     if settings.redis_url is None:
         return [CheckResult("redis", OK, "embedded, REDIS_URL is not set")]
     client = open_redis(settings.redis_url.get_secret_value())
@@ -108,7 +108,7 @@ async def _redis(settings: Settings) -> list[CheckResult]:
     return [CheckResult("redis", OK, f"answered in {(asyncio.get_running_loop().time() - began) * 1000:.0f} ms")]
 
 
-async def _database(settings: Settings) -> list[CheckResult]:
+async def _check_database(settings: Settings) -> list[CheckResult]:
     try:
         settings.prepare_data_dir()
         database = Database(resolve_url(settings))
@@ -119,7 +119,7 @@ async def _database(settings: Settings) -> list[CheckResult]:
     return [CheckResult("database", OK, database.name)]
 
 
-async def _telegram(settings: Settings) -> list[CheckResult]:
+async def _check_telegram(settings: Settings) -> list[CheckResult]:
     if settings.telegram_bot_token is None:
         return [CheckResult("telegram", UNSET, "TELEGRAM_BOT_TOKEN is not set, the console needs none")]
     base_url = (settings.telegram_api_base_url or TELEGRAM_URL).rstrip("/")
@@ -129,10 +129,10 @@ async def _telegram(settings: Settings) -> list[CheckResult]:
             response = await client.get(url)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         return [CheckResult("telegram", FAILED, describe_connection_error(error))]
-    return [_bot(response)]
+    return [_to_telegram_row(response)]
 
 
-def _bot(response: httpx2.Response) -> CheckResult:
+def _to_telegram_row(response: httpx2.Response) -> CheckResult:
     try:
         decoded: object = json.loads(response.content)
     except ValueError:

@@ -175,7 +175,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     settings, database, clock, tracing = infra.settings, infra.database, infra.clock, infra.tracing
     asks_consent = settings.remote_consent == "ask"
     stores = ChatStores(TurnStore(database, clock), Notes(database, clock), PreferenceStore(database, clock))
-    observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).note)
+    observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).record)
     namer = ThreadNamer(stores.turns, llm.models)
     await namer.start()
     stack.push_async_callback(namer.close)

@@ -63,7 +63,7 @@ class ConsoleChat:
     async def _show(self, reply: Reply) -> None:
         terminal, shown = self._terminal, 0
         while True:
-            await reply.changed(shown)
+            await reply.wait_beyond(shown)
             text = reply.text
             terminal.write(text[shown:])
             shown = len(text)

@@ -55,23 +55,22 @@ class DeadLetterCommands:
         if letter is None:
             return f"There is no dead letter {number}."
         await self._inbox.replay(letter)
-        return await self._audited(
-            f"Dead letter {number} is queued again. If it fails once more, it returns to this list.", actor_id, letter
-        )
+        await self._record("dead.replay", letter, actor_id)
+        return f"Dead letter {number} is queued again. If it fails once more, it returns to this list."
 
     async def _drop(self, number: int, actor_id: int) -> str:
         letter = await self._inbox.dead_letters.get(number)
         if letter is None or not await self._inbox.dead_letters.drop(number):
             return f"There is no dead letter {number}."
-        return await self._audited(f"Dead letter {number} is deleted.", actor_id, letter, action="dead.drop")
+        await self._record("dead.drop", letter, actor_id)
+        return f"Dead letter {number} is deleted."
 
-    async def _audited(self, text: str, actor_id: int, letter: DeadLetter, action: str = "dead.replay") -> str:
+    async def _record(self, action: str, letter: DeadLetter, actor_id: int) -> None:
         log.info("admin.acted", action=action, target=letter.job.id, actor_id=actor_id)
         try:
             await self._audit.record(actor_id, action, letter.job.id, letter.reason)
         except StorageError as error:
             log.error("audit.not_recorded", action=action, target=letter.job.id, error=str(error))  # noqa: TRY400 - the error text is the reason
-        return text
 
 
 def format_dead_letters(letters: Sequence[DeadLetter]) -> str:

@@ -21,7 +21,7 @@ class ProviderCommands:
         self._clock = clock
 
     @property
-    def usage(self) -> str:
+    def syntax(self) -> str:
         """The syntax of the command, and the configured providers."""
         known = ", ".join(status.provider for status in self._admin.status.providers) or "none"
         cooldown = format_duration(self._admin.default_cooldown_s)
@@ -45,18 +45,18 @@ class ProviderCommands:
             case [["clear"], []]:
                 return await self._clear(actor_id)
             case [["test"], [name]]:
-                return await self._on(name, lambda provider: self._test(provider, actor_id))
+                return await self._with_provider(name, lambda provider: self._test(provider, actor_id))
             case [["reset"], [name]]:
-                return await self._on(name, lambda provider: self._reset(provider, actor_id))
+                return await self._with_provider(name, lambda provider: self._reset(provider, actor_id))
             case [["force" | "cooldown" as verb], [name, *written]]:
                 # "10 m" is as good as "10m".
                 seconds = parse_duration("".join(written)) if written else None
                 if written and seconds is None:
-                    return f"Not a duration from 1s to 168h. {self.usage}"
+                    return f"Not a duration from 1s to 168h. {self.syntax}"
                 act = self._force if verb == "force" else self._cooldown
-                return await self._on(name, lambda provider: act(provider, actor_id, seconds))
+                return await self._with_provider(name, lambda provider: act(provider, actor_id, seconds))
             case _:
-                return self.usage
+                return self.syntax
 
     async def overview(self) -> str:
         """Return the table of providers, with the usage of today where the database is available."""
@@ -64,14 +64,14 @@ class ProviderCommands:
         table = provider_table(self._admin.status, self._clock.time(), today)
         return table if today is not None else f"{table}\n\n{DATABASE_UNAVAILABLE}"
 
-    async def _on(self, name: str, act: Callable[[ProviderSettings], Awaitable[str]]) -> str:
+    async def _with_provider(self, name: str, act: Callable[[ProviderSettings], Awaitable[str]]) -> str:
         provider = self._admin.find(name)
         if provider is not None:
             return await act(provider)
         status = self._admin.find_status(name)
         if status is not None:
             return f"{status.provider} is not configured: {status.reason}."
-        return f"There is no such provider. {self.usage}"
+        return f"There is no such provider. {self.syntax}"
 
     async def _force(self, provider: ProviderSettings, actor_id: int, seconds: float | None) -> str:
         act = await self._admin.force(provider, actor_id, seconds)

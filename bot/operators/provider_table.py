@@ -25,7 +25,9 @@ def provider_table(status: ServiceStatus, now: float, today: Mapping[str, UsageT
         now: seconds since the epoch.
         today: usage of all replicas per provider; None while the database is unavailable.
     """
-    blocks = [_block(number, provider, now, today) for number, provider in enumerate(status.providers, start=1)]
+    blocks = [
+        _format_provider(number, provider, now, today) for number, provider in enumerate(status.providers, start=1)
+    ]
     if not blocks:
         blocks = ["No provider is listed in AVAILABLE_PROVIDERS."]
     if not status.shared:
@@ -46,8 +48,8 @@ def format_until(until: float, now: float) -> str:
     return f"until {shown} UTC ({format_duration(until - now)} left)"
 
 
-def _block(number: int, provider: ProviderStatus, now: float, today: Mapping[str, UsageTotal] | None) -> str:
-    lines = [f"{number}. {provider.provider}: {_state(provider, now)}", f"models: {', '.join(provider.models)}"]
+def _format_provider(number: int, provider: ProviderStatus, now: float, today: Mapping[str, UsageTotal] | None) -> str:
+    lines = [f"{number}. {provider.provider}: {_format_state(provider, now)}", f"models: {', '.join(provider.models)}"]
     if today is not None and (used := today.get(provider.provider)) is not None:
         counted = f"{format_count(used.requests, 'request')}, {used.failures} failed"
         lines.append(f"today: {counted}, {format_operator_cost(used)}")
@@ -58,13 +60,13 @@ def _block(number: int, provider: ProviderStatus, now: float, today: Mapping[str
     elif provider.in_flight:
         lines.append(f"in flight: {provider.in_flight}")
     if provider.first_output_s:
-        lines.append(f"first output: {_latency(provider.first_output_s)}")
+        lines.append(f"first output: {_format_latency(provider.first_output_s)}")
     if provider.last_error is not None and provider.last_error != provider.reason:
         lines.append(f"last error: {provider.last_error}")
     return "\n   ".join(lines)
 
 
-def _state(provider: ProviderStatus, now: float) -> str:
+def _format_state(provider: ProviderStatus, now: float) -> str:
     until = f" {format_until(provider.until, now)}" if provider.until is not None else ""
     reason = f": {provider.reason}" if provider.reason is not None else ""
     match provider.state:
@@ -84,7 +86,7 @@ def _state(provider: ProviderStatus, now: float) -> str:
             return f"not configured{reason}"
 
 
-def _latency(seconds: Sequence[float]) -> str:
+def _format_latency(seconds: Sequence[float]) -> str:
     if len(seconds) == 1:
         return f"{seconds[0]:.2f} s (once)"
     # "inclusive" stays between the smallest and the largest value; the other method extrapolates from few.

@@ -21,40 +21,40 @@ class UsageReports:
         Args:
             chat: the group in which the command was sent; None in a private chat.
         """
-        today, month = self._days()
+        today, month = self._period_starts()
         lines = [
-            self._line("usage-yours-today", await self._totals.of_speaker(speaker, today), language),
-            self._line("usage-yours-month", await self._totals.of_speaker(speaker, month), language),
+            self._format_line("usage-yours-today", await self._totals.of_speaker(speaker, today), language),
+            self._format_line("usage-yours-month", await self._totals.of_speaker(speaker, month), language),
         ]
         if chat is not None:
             lines += [
-                self._line("usage-chat-today", await self._totals.of_chat(chat, today), language),
-                self._line("usage-chat-month", await self._totals.of_chat(chat, month), language),
+                self._format_line("usage-chat-today", await self._totals.of_chat(chat, today), language),
+                self._format_line("usage-chat-month", await self._totals.of_chat(chat, month), language),
             ]
         return "\n".join([*lines, self._texts.get("usage-days", language)])
 
     async def report_all(self) -> str:
         """Return the usage of all users by provider, in English."""
-        today, month = self._days()
+        today, month = self._period_starts()
         blocks = [
-            _by_provider("All users today, by provider:", await self._totals.by_provider(today)),
-            _by_provider("All users this month, by provider:", await self._totals.by_provider(month)),
+            _format_by_provider("All users today, by provider:", await self._totals.by_provider(today)),
+            _format_by_provider("All users this month, by provider:", await self._totals.by_provider(month)),
         ]
         return "\n\n".join(blocks)
 
-    def _days(self) -> tuple[date, date]:
+    def _period_starts(self) -> tuple[date, date]:
         today = self._totals.today
         return today, today.replace(day=1)
 
-    def _line(self, key: str, usage: UsageTotal, language: str | None) -> str:
+    def _format_line(self, key: str, usage: UsageTotal, language: str | None) -> str:
         get = self._texts.get
-        cost = self._cost(usage, language)
+        cost = self._format_cost(usage, language)
         amount = get("usage-amount", language, answers=usage.answers, tokens=usage.tokens, cost=cost)
         line = get(key, language, amount=amount)
         # Providers rarely report the tokens of an answer that was stopped.
         return f"{line} {get('usage-estimated', language)}" if usage.estimated else line
 
-    def _cost(self, usage: UsageTotal, language: str | None) -> str:
+    def _format_cost(self, usage: UsageTotal, language: str | None) -> str:
         if usage.unpriced == 0:
             return format_cost(usage.cost_usd)
         if usage.cost_usd == 0:
@@ -63,13 +63,15 @@ class UsageReports:
         return self._texts.get("usage-partly-priced", language, cost=format_cost(usage.cost_usd), unpriced=unpriced)
 
 
-def _by_provider(title: str, usages: Mapping[str, UsageTotal]) -> str:
+def _format_by_provider(title: str, usages: Mapping[str, UsageTotal]) -> str:
     if not usages:
         return f"{title} nothing."
-    return "\n".join([title, *(f"{provider}: {_operator_line(usage)}" for provider, usage in sorted(usages.items()))])
+    return "\n".join(
+        [title, *(f"{provider}: {_format_operator_line(usage)}" for provider, usage in sorted(usages.items()))]
+    )
 
 
-def _operator_line(usage: UsageTotal) -> str:
+def _format_operator_line(usage: UsageTotal) -> str:
     tokens = f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
     estimated = f" ({usage.estimated} estimated)" if usage.estimated else ""
     counted = f"{format_count(usage.requests, 'request')}, {usage.failures} failed"

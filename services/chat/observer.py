@@ -47,7 +47,7 @@ class TurnMetrics:
             if phase is not ReplyPhase.RUNNING:
                 self._turns.labels(phase.name.lower())
 
-    def note(self, event: TurnEnded | TokensUsed) -> None:
+    def record(self, event: TurnEnded | TokensUsed) -> None:
         """Count the end of a turn, or the tokens of a response."""
         match event:
             case TurnEnded(phase, seconds):

@@ -96,19 +96,19 @@ class Reply:
         if self._stop_wanted:
             act()
 
-    async def changed(self, seen: int) -> None:
-        """Wait until the text is longer than `seen` characters or the answer has ended."""
-        while self._length <= seen and self.phase is ReplyPhase.RUNNING:
-            watcher = (seen, asyncio.get_running_loop().create_future())
+    async def wait_beyond(self, length: int) -> None:
+        """Wait until the text is longer than `length` characters or the answer has ended."""
+        while self._length <= length and self.phase is ReplyPhase.RUNNING:
+            watcher = (length, asyncio.get_running_loop().create_future())
             self._watchers.append(watcher)
-            self._wake_at = min(self._wake_at, seen)
+            self._wake_at = min(self._wake_at, length)
             try:
                 await watcher[1]
             finally:
                 self._watchers = [other for other in self._watchers if other is not watcher]
-                self._wake_at = min((length for length, _ in self._watchers), default=sys.maxsize)
+                self._wake_at = min((watched for watched, _ in self._watchers), default=sys.maxsize)
 
     def _wake(self) -> None:
-        for seen, future in self._watchers:
-            if not future.done() and (self._length > seen or self.phase is not ReplyPhase.RUNNING):
+        for length, future in self._watchers:
+            if not future.done() and (self._length > length or self.phase is not ReplyPhase.RUNNING):
                 future.set_result(None)

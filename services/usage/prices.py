@@ -41,13 +41,13 @@ class Prices:
         if not usage.input_tokens and not usage.output_tokens:
             return 0
         provider = report.provider
-        price = _own_price(provider, report.model)
+        price = _operator_price(provider, report.model)
         if price is not None:
             # Dollars per million tokens are thousands of billionths per token.
             return round(1000 * (price.input_usd * usage.input_tokens + price.output_usd * usage.output_tokens))
         if not provider.remote or provider.kind in {ProviderKind.OLLAMA, ProviderKind.DEMO}:
             return 0
-        cost = usage.cost if usage.cost is not None else _listed_cost(report)
+        cost = usage.cost if usage.cost is not None else _library_cost(report)
         if cost is None:
             self._warn_unknown(provider.id, report.model)
             return None
@@ -59,7 +59,7 @@ class Prices:
             log.warning("usage.price_unknown", provider=provider, model=model, detail="<ID>_PRICES may name it")
 
 
-def _own_price(provider: ProviderSettings, model: str) -> Price | None:
+def _operator_price(provider: ProviderSettings, model: str) -> Price | None:
     """Return the operator's price by the model's name, its deployment or its family."""
     if not provider.prices:
         return None
@@ -67,7 +67,7 @@ def _own_price(provider: ProviderSettings, model: str) -> Price | None:
     return next((provider.prices[name] for name in names if name in provider.prices), None)
 
 
-def _listed_cost(report: RequestReport) -> Decimal | None:
+def _library_cost(report: RequestReport) -> Decimal | None:
     provider = report.provider
     family, at = model_family(provider, report.model), datetime.fromtimestamp(report.at, UTC)
     listed = _LIBRARY.get(provider.kind)

@@ -110,4 +110,4 @@ async def test_provider_table_without_database_shows_this_process(
         other.execute("DROP TABLE usage_days")
     text = await told(stage, "/provider", ADMIN)
     assert "2 requests, 0 failed" in text
-    assert text.endswith("requests are counted since this process started, and no cost is known.")
+    assert text.endswith("requests are counted since this process started, and costs are unknown.")

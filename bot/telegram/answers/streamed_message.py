@@ -154,22 +154,22 @@ class StreamedAnswer:
             seen = len(self._reply.text)
             up_to_date = await self._update_chat()
             pause_s = max(self._interval_s, self._delivery.held_s(self._place.chat_id))
-            await _wait_for_first(self._reply.changed(sys.maxsize), self._clock.sleep(pause_s))
+            await _wait_for_first(self._reply.wait_beyond(sys.maxsize), self._clock.sleep(pause_s))
             if up_to_date:
                 await self._wait_for_change(seen)
-        await self._reply.changed(sys.maxsize)
+        await self._reply.wait_beyond(sys.maxsize)
 
     async def _wait_for_beginning(self) -> None:
-        await _wait_for_first(self._reply.changed(FIRST_CHARACTERS - 1), self._clock.sleep(FIRST_AFTER_S))
+        await _wait_for_first(self._reply.wait_beyond(FIRST_CHARACTERS - 1), self._clock.sleep(FIRST_AFTER_S))
         while not self._is_final and not self._reply.text.strip():
-            await self._reply.changed(len(self._reply.text))
+            await self._reply.wait_beyond(len(self._reply.text))
 
     async def _wait_for_change(self, seen: int) -> None:
         if self._mode == "draft" and self._draft is not None:
             expires_in_s = self._draft_shown_at + DRAFT_LIFE_S - self._clock.monotonic()
-            await _wait_for_first(self._reply.changed(seen), self._clock.sleep(expires_in_s))
+            await _wait_for_first(self._reply.wait_beyond(seen), self._clock.sleep(expires_in_s))
         else:
-            await self._reply.changed(seen)
+            await self._reply.wait_beyond(seen)
 
     async def _update_chat(self) -> bool:
         """Displays the current text. Returns whether the chat is up to date."""

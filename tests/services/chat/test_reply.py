@@ -14,7 +14,7 @@ class Watcher:
     """A watcher driven by hand, which shows each wake-up."""
 
     def __init__(self, reply: Reply, seen: int) -> None:
-        self._waits = reply.changed(seen)
+        self._waits = reply.wait_beyond(seen)
         self._future = self._waits.send(None)
 
     @property
@@ -31,10 +31,10 @@ class Watcher:
         return False
 
 
-class TestChanged:
-    """Reply.changed(): which watchers wake, and when."""
+class TestWaitBeyond:
+    """Reply.wait_beyond(): which watchers wake, and when."""
 
-    async def test_changed_wakes_beyond_the_length_only(self) -> None:
+    async def test_wait_beyond_wakes_beyond_the_length_only(self) -> None:
         """Eighty pieces of one character wake no watcher of 80; the next one does."""
         reply = Reply()
         watcher = Watcher(reply, 80)
@@ -45,7 +45,7 @@ class TestChanged:
         assert watcher.woken
         assert watcher.returns
 
-    async def test_changed_wakes_each_watcher_at_its_own_length(self) -> None:
+    async def test_wait_beyond_wakes_each_watcher_at_its_own_length(self) -> None:
         """Independent of the order in which they came."""
         reply = Reply()
         watchers = {seen: Watcher(reply, seen) for seen in (5, 0, 9, 5)} | {100: Watcher(reply, 100)}
@@ -59,11 +59,11 @@ class TestChanged:
         assert watchers[100].woken
         assert all(watcher.returns for seen, watcher in watchers.items() if seen != 0)
 
-    async def test_changed_removes_a_cancelled_watcher(self) -> None:
+    async def test_wait_beyond_removes_a_cancelled_watcher(self) -> None:
         """The other watchers are not affected."""
         reply = Reply()
-        impatient = asyncio.create_task(reply.changed(0))
-        patient = asyncio.create_task(reply.changed(10))
+        impatient = asyncio.create_task(reply.wait_beyond(0))
+        patient = asyncio.create_task(reply.wait_beyond(10))
         await settle()
         impatient.cancel()
         await settle()
@@ -76,19 +76,19 @@ class TestChanged:
         assert patient.done()
         assert reply._watchers == []
 
-    async def test_changed_returns_at_once_for_existing_text(self) -> None:
+    async def test_wait_beyond_returns_at_once_for_existing_text(self) -> None:
         """Also after the end, for any length."""
         reply = Reply()
         reply.write("abc")
-        await asyncio.wait_for(reply.changed(2), 1)
+        await asyncio.wait_for(reply.wait_beyond(2), 1)
         reply.end(ReplyPhase.COMPLETE)
-        await asyncio.wait_for(reply.changed(100), 1)
+        await asyncio.wait_for(reply.wait_beyond(100), 1)
 
     @pytest.mark.parametrize("phase", ENDS)
     async def test_end_wakes_watchers(self, phase: ReplyPhase) -> None:
         """In each final phase."""
         reply = Reply()
-        watcher = asyncio.create_task(reply.changed(10))
+        watcher = asyncio.create_task(reply.wait_beyond(10))
         await settle()
         reply.end(phase, "notice", "footer")
         await asyncio.wait_for(watcher, 1)

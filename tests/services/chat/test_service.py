@@ -72,7 +72,7 @@ class TestAnswer:
         first.script(gate(shown, after_pieces=2, then=answer("One two three")))
         async with chat_harness(database, provider("first", first.url)) as harness:
             reply, turn = harness.begin("Count!")
-            await asyncio.wait_for(reply.changed(6), 2)
+            await asyncio.wait_for(reply.wait_beyond(6), 2)
             assert (reply.text, reply.phase) == ("One two", ReplyPhase.RUNNING)
             assert not can_retry(reply)
             shown.set()

@@ -67,7 +67,7 @@ class TestStop:
         """It is saved as stopped and is part of the history."""
         first.script(stall(3))
         reply, turn = harness.begin("Talk!")
-        await reply.changed(len("The audience hears") - 1)
+        await reply.wait_beyond(len("The audience hears") - 1)
         reply.stop()
         await turn
         assert (reply.phase, reply.text, reply.notice) == (ReplyPhase.STOPPED, "The audience hears", english("stopped"))
@@ -164,7 +164,7 @@ class TestShutdown:
         first.script(behaviour)
         reply, turn = harness.begin("Talk!")
         await first.arrival(1)
-        await reply.changed(len(text) - 1)
+        await reply.wait_beyond(len(text) - 1)
         turn.cancel()
         with pytest.raises(asyncio.CancelledError):
             await turn
@@ -178,7 +178,7 @@ class TestShutdown:
         """Both at the same moment: the cancellation must propagate."""
         first.script(stall(1))
         reply, turn = harness.begin("Talk!")
-        await reply.changed(0)
+        await reply.wait_beyond(0)
         reply.stop()
         turn.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -193,10 +193,10 @@ class TestShutdown:
             chat_harness(patient, provider("first", first.url)) as harness,
         ):
             reply, turn = harness.begin()
-            await reply.changed(0)
+            await reply.wait_beyond(0)
             with locked(file) as other:
                 shown.set()
-                await reply.changed(len("Hello"))
+                await reply.wait_beyond(len("Hello"))
                 await asyncio.sleep(0.1)
                 turn.cancel()
                 await asyncio.sleep(0.1)
@@ -215,7 +215,7 @@ class TestShutdown:
             chat_harness(patient, provider("first", first.url)) as harness,
         ):
             reply, turn = harness.begin()
-            await reply.changed(0)
+            await reply.wait_beyond(0)
             with locked(file) as other:
                 turn.cancel()
                 await asyncio.sleep(0.1)
@@ -254,7 +254,7 @@ class TestOrigin:
         """The notice says that the answer continues; the turn is not saved as interrupted."""
         first.script(stall(3))
         reply, turn = harness.begin("Talk!", origin="job")
-        await reply.changed(len("The audience hears") - 1)
+        await reply.wait_beyond(len("The audience hears") - 1)
         turn.cancel()
         with pytest.raises(asyncio.CancelledError):
             await turn
@@ -306,7 +306,7 @@ class TestOrigin:
         first.script(stall(2) if how == "stop" else error_in_stream(2))
         reply, turn = harness.begin("Talk!", origin="job")
         if how == "stop":
-            await reply.changed(len("The audience") - 1)
+            await reply.wait_beyond(len("The audience") - 1)
             reply.stop()
         await turn
         assert reply.phase is phase

@@ -123,7 +123,7 @@ class TestRetry:
         first.script(stall(2))
         assert reply.turn_id is not None
         again, turn = harness.begin(retry_of=await harness.stores.turns.turn(reply.turn_id))
-        await again.changed(len("The audience") - 1)
+        await again.wait_beyond(len("The audience") - 1)
         again.stop()
         await turn
         assert (await harness.row(reply)).status == TurnStatus.SUPERSEDED
@@ -184,7 +184,7 @@ class TestStorage:
         shown = asyncio.Event()
         first.script(gate(shown, after_pieces=1, then=answer("Hello there")))
         reply, turn = harness.begin("One")
-        await reply.changed(0)
+        await reply.wait_beyond(0)
         with locked(file):
             shown.set()
             await turn
