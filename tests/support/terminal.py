@@ -37,7 +37,7 @@ class Output:
         """Wait until the text appears after the previous match; returns the output up to it."""
         deadline = time.monotonic() + PATIENCE_S
         while expected not in self.text[self._passed :]:
-            assert time.monotonic() < deadline, f"{expected!r} did not come, but {self.text[self._passed :]!r}"
+            assert time.monotonic() < deadline, f"{expected!r} was not printed, but {self.text[self._passed :]!r}"
             await asyncio.sleep(0.005)
         end = self.text.index(expected, self._passed) + len(expected)
         passed, self._passed = self.text[self._passed : end], end
