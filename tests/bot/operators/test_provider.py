@@ -270,7 +270,7 @@ class TestCommand:
 class TestProviderTest:
     """`/provider test`: a real request to that provider."""
 
-    async def test_test_request_reports_key_model_and_latency(self, tmp_path: Path, server: LLMServer) -> None:
+    async def test_test_act_reports_key_model_and_latency(self, tmp_path: Path, server: LLMServer) -> None:
         """Sent to the provider's default model only."""
         async with provider_harness(tmp_path, A, provider_at(server, id="b", models=("first", "second"))) as harness:
             text = await harness.run("test b")
@@ -280,7 +280,7 @@ class TestProviderTest:
         assert request.json["max_tokens"] == TEST_TOKENS
         assert not request.streamed
 
-    async def test_test_request_without_a_key_reports_no_key(self, tmp_path: Path, server: LLMServer) -> None:
+    async def test_test_act_without_a_key_reports_no_key(self, tmp_path: Path, server: LLMServer) -> None:
         async with provider_harness(tmp_path, provider_at(server, id="a", api_key=None)) as harness:
             assert (await harness.run("test a")).endswith("no key is set.")
 
@@ -294,7 +294,7 @@ class TestProviderTest:
             (llm.html_page(), "unreadable answer"),
         ],
     )
-    async def test_failed_test_request_reports_its_reason_and_changes_no_state(
+    async def test_failed_test_act_reports_its_reason_and_changes_no_state(
         self, tmp_path: Path, server: LLMServer, behaviour: llm.Behaviour, reason: str
     ) -> None:
         """Neither routing nor counts; there is no retry."""
@@ -311,12 +311,12 @@ class TestProviderTest:
         assert reason in detail
         assert len(server.requests) == 1
 
-    async def test_test_request_accepts_thinking_cut_by_the_limit(self, tmp_path: Path, server: LLMServer) -> None:
+    async def test_test_act_accepts_thinking_cut_by_the_limit(self, tmp_path: Path, server: LLMServer) -> None:
         server.default = llm.Answer(thinking="Hm.", finish="length")
         async with provider_harness(tmp_path, provider_at(server, id="a")) as harness:
             assert (await harness.run("test a")).startswith("a works")
 
-    async def test_test_request_ignores_force_and_cooldown(self, tmp_path: Path, server: LLMServer) -> None:
+    async def test_test_act_ignores_force_and_cooldown(self, tmp_path: Path, server: LLMServer) -> None:
         """The cooldown stays, and the result says how to end it."""
         async with provider_harness(tmp_path, provider_at(server, id="a"), B) as harness:
             await harness.run("force b")
