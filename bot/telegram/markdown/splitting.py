@@ -99,26 +99,26 @@ def split_text(text: str, limit: int) -> SplitText:
 
     From best to worst: between blocks, at an item or a line, after a sentence, after a word, anywhere.
     """
-    knife = _Splitter(text, limit)
+    splitter = _Splitter(text, limit)
     best: SplitText | None = None
     best_length = 0
     for places, enough in (
-        (knife.blocks, limit // 2),
-        (knife.items, limit // 2),
-        (knife.lines, limit // 2),
-        (knife.sentences, limit // 2),
-        (knife.words, limit // 8),
-        (knife.characters, 1),
-        (knife.words_anywhere, 1),
-        (knife.characters_anywhere, 1),
+        (splitter.blocks, limit // 2),
+        (splitter.items, limit // 2),
+        (splitter.lines, limit // 2),
+        (splitter.sentences, limit // 2),
+        (splitter.words, limit // 8),
+        (splitter.characters, 1),
+        (splitter.words_anywhere, 1),
+        (splitter.characters_anywhere, 1),
     ):
-        found, length = knife.latest(places())
+        found, length = splitter.latest(places())
         if found is not None and length > best_length:
             best, best_length = found, length
         # A page that is full enough need not be split at a worse place.
         if best is not None and best_length >= enough:
             return best
-    return knife.force()
+    return splitter.force()
 
 
 class _Splitter:
@@ -174,13 +174,13 @@ class _Splitter:
                 high = middle
                 continue
             low = middle + 1
-            gets_on = len(candidate.opening) + len(candidate.escape) < candidate.resume
-            if length > best_length and gets_on:
+            makes_progress = len(candidate.opening) + len(candidate.escape) < candidate.resume
+            if length > best_length and makes_progress:
                 best, best_length = candidate, length
         return best, best_length
 
     def force(self) -> SplitText:
-        """Split at the limit, whatever that breaks."""
+        """Split at the limit, inside any structure."""
         size = len(self._text) - 1
         while size > 1 and render(self._text[:size]).length > self._limit:
             size //= 2

@@ -93,8 +93,10 @@ async def test_streamed_answer_skips_edits_without_visible_change(streaming: Str
     assert streaming.calls("editMessageText") == 1
 
 
-async def test_streamed_answer_never_shows_an_unclosed_mark(streaming: StreamHarness, server: TelegramServer) -> None:
-    """Formatting is balanced at every time."""
+async def test_streamed_answer_formats_a_mark_once_it_is_closed(
+    streaming: StreamHarness, server: TelegramServer
+) -> None:
+    """Telegram accepts every edit, and the end has no marks."""
     streaming.begin()
     streaming.reply.write("A **bo")
     await streaming.pass_time(1)

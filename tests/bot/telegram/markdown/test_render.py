@@ -1,4 +1,4 @@
-"""The model's Markdown becomes text and entities that Telegram always takes, at every instant of a stream."""
+"""Markdown is rendered as text and entities that Telegram accepts, at every time of a stream."""
 
 import re
 from itertools import combinations
@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from bot.telegram.markdown import render as rendering
 from bot.telegram.markdown.render import Rendered, plain, render
 
-# name: (the Markdown, words of it that nobody is meant to see: addresses, languages of code, names of commands)
+# name: (the Markdown, its words that are not displayed: addresses, languages of code, names of commands)
 NASTY: dict[str, tuple[str, set[str]]] = {
     "empty": ("", set()),
     "only white space": (" \n\t \n  ", set()),
@@ -88,7 +88,7 @@ NASTY: dict[str, tuple[str, set[str]]] = {
 
 
 def character_borders(text: str) -> set[int]:
-    """Find the offsets in UTF-16 units at which a character starts or ends."""
+    """Returns the offsets in UTF-16 units at which a character starts or ends."""
     borders, offset = {0}, 0
     for character in text:
         offset += len(character.encode("utf-16-le")) // 2
@@ -97,11 +97,11 @@ def character_borders(text: str) -> set[int]:
 
 
 def broken_alone(one: MessageEntity, rendered: Rendered) -> str | None:
-    """Tell what is wrong with an entity by itself."""
+    """Returns the rule that an entity breaks by itself, if any."""
     start, end = one.offset, one.offset + one.length
     covered = rendered.text.encode("utf-16-le")[2 * start : 2 * end].decode("utf-16-le", "replace")
     if start >= end or not {start, end} <= character_borders(rendered.text):
-        return f"{one.type} {start}-{end} is out of the text or parts a character"
+        return f"{one.type} {start}-{end} is outside the text or splits a character"
     if not covered.strip():
         return f"{one.type} {start}-{end} formats nothing"
     if one.type == "text_link" and not re.match(r"(https?|tg)://\w", one.url or ""):
@@ -110,7 +110,7 @@ def broken_alone(one: MessageEntity, rendered: Rendered) -> str | None:
 
 
 def broken_together(one: MessageEntity, other: MessageEntity) -> str | None:
-    """Tell what is wrong with two entities, the first of which comes first."""
+    """Returns the rule that two entities break, in this order, if any."""
     end, other_end = one.offset + one.length, other.offset + other.length
     if (one.offset, -one.length) > (other.offset, -other.length):
         return f"{one.type} and {other.type} are not in order"
@@ -128,20 +128,20 @@ def broken_together(one: MessageEntity, other: MessageEntity) -> str | None:
 
 
 def broken_rules(rendered: Rendered) -> list[str]:
-    """Tell what of a text with entities goes against the Bot API's page on formatting options."""
+    """Returns the broken rules of the Bot API's page on formatting options."""
     alone = [broken_alone(one, rendered) for one in rendered.entities]
     together = [broken_together(one, other) for one, other in combinations(rendered.entities, 2)]
     return [rule for rule in (*alone, *together) if rule]
 
 
 def words(markdown: str) -> list[str]:
-    """Find the words in Markdown."""
+    """Returns the words of a Markdown text."""
     return re.findall(r"[^\W_]+", re.sub(r"[\x00-\x08\ufdd0-\ufdd2]", " ", markdown))
 
 
 @pytest.mark.parametrize("name", NASTY)
-def test_every_prefix_is_lawful_and_shows_every_word(name: str) -> None:
-    """Cut off anywhere, an answer breaks no rule of Telegram's and loses no word that a reader should see."""
+def test_every_prefix_is_valid_and_shows_every_word(name: str) -> None:
+    """Cut off anywhere, an answer breaks no rule of Telegram and loses no visible word."""
     markdown, unseen = NASTY[name]
     for end in range(len(markdown) + 1):
         with capture_logs() as logs:
@@ -173,8 +173,8 @@ def test_every_prefix_is_lawful_and_shows_every_word(name: str) -> None:
     ],
     ids=lambda markdown: f"{markdown[:8]!r} x {len(markdown)}",
 )
-def test_long_and_degenerate_texts(markdown: str) -> None:
-    """What is long, or nested beyond reason, is lawful at a few dozen prefixes too."""
+def test_long_and_degenerate_texts_are_valid(markdown: str) -> None:
+    """Long or deeply nested texts are valid at a dozen prefixes."""
     for end in range(0, len(markdown) + 1, max(1, len(markdown) // 12)):
         rendered = render(markdown[:end])
         assert broken_rules(rendered) == []
@@ -190,13 +190,13 @@ MARKS = [
 
 @settings(max_examples=300, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.sampled_from(MARKS), max_size=40).map("".join))
-def test_any_heap_of_marks_is_lawful(markdown: str) -> None:
-    """Whatever marks come in whatever order, Telegram takes what is made of them."""
+def test_any_sequence_of_marks_is_valid(markdown: str) -> None:
+    """Telegram accepts the rendering of any marks in any order."""
     assert broken_rules(render(markdown)) == []
 
 
 def seen(markdown: str) -> tuple[str, list[str]]:
-    """What a person sees: the text, and each entity as its kind and the text that it covers."""
+    """Returns the displayed text, and each entity as its kind and the text that it covers."""
     rendered = render(markdown)
     units = rendered.text.encode("utf-16-le")
 
@@ -211,17 +211,17 @@ def seen(markdown: str) -> tuple[str, list[str]]:
 @pytest.mark.parametrize(
     ("markdown", "text", "entities"),
     [
-        # Headings are bold, without signs in front.
+        # Headings are bold, without marks.
         ("## Plan\nDo it", "Plan\nDo it", ["underline: Plan", "bold: Plan"]),
         ("### Plan", "Plan", ["bold: Plan"]),
-        # The first mark of a list that is still to come makes no heading of what stands before it.
+        # The first mark of a list makes no heading of the paragraph before it.
         ("Plan\n-", "Plan\n-", []),
         ("> Plan\n> - ", "Plan\n-", ["blockquote: Plan\n-"]),
         ("```\nPlan\n-", "Plan\n-", ["pre: Plan\n-"]),
         ("Plan\n---", "Plan", ["underline: Plan", "bold: Plan"]),
         # Lists have bullets and numbers, tasks have boxes.
         ("- a\n  1. b\n- [ ] c\n- [x] d", "• a\n  1. b\n☐ c\n☑ d", []),
-        # What looks like HTML is text, in code and outside.
+        # Text that looks like HTML is text, in code and outside.
         ("if a<b then c>d", "if a<b then c>d", []),
         ("`a<b>` **<i>**", "a<b> <i>", ["code: a<b>", "bold: <i>"]),
         ("one<br>two", "one\ntwo", []),
@@ -232,7 +232,7 @@ def seen(markdown: str) -> tuple[str, list[str]]:
         ("**a `b` c**", "a b c", ["bold: a ", "code: b", "bold:  c"]),
         # Links that lead nowhere are text.
         ("[a](./b) [c](https://x.org/(d))", "a c", ["text_link: c (https://x.org/(d))"]),
-        # Sources at the end stay readable, and what refers to them leads there.
+        # Reference definitions stay readable, and references link to them.
         ("See [it][1].\n\n[1]: https://x.org", "See it.\n\n[1]: https://x.org", ["text_link: it (https://x.org)"]),
         # Formulas are characters.
         (r"\(\frac{a}{b} \leq x^2\)", "a/b ≤ x²", ["code: a/b ≤ x²"]),
@@ -242,7 +242,7 @@ def seen(markdown: str) -> tuple[str, list[str]]:
         ("| a | f |\n|--|--|\n| b | $x^2$ |", "a | f \n--+---\nb | x²", ["pre: a | f \n--+---\nb | x²"]),
         # Escaped brackets in code are no formulas.
         (r"`\(\alpha\)`", r"\(\alpha\)", [r"code: \(\alpha\)"]),
-        # Two bars hide what they embrace, and nothing else.
+        # Two pairs of bars are a spoiler, and nothing else.
         ("||it|| was", "it was", ["spoiler: it"]),
         ("a || b || c", "a || b || c", []),
         # A quote in a quote is one quote, and none folds up.
@@ -255,13 +255,13 @@ def seen(markdown: str) -> tuple[str, list[str]]:
         ("\ud83d!", "\ufffd!", []),
     ],
 )
-def test_what_a_person_sees(markdown: str, text: str, entities: list[str]) -> None:
-    """Each construct looks as it should."""
+def test_render_of_each_construct(markdown: str, text: str, entities: list[str]) -> None:
+    """Text and entities of each construct."""
     assert seen(markdown) == (text, entities)
 
 
-def test_a_wide_table_becomes_a_list() -> None:
-    """A table whose lines a phone would wrap is shown row by row, with its formatting."""
+def test_wide_table_becomes_a_list() -> None:
+    """A table that a phone would wrap is displayed row by row, with its formatting."""
     text, entities = seen(NASTY["wide table"][0])
     assert text == (
         "• Name: alpha\n  • Meaning: the first letter of quite an old alphabet\n• Name: beta\n  • Meaning: second"
@@ -269,25 +269,25 @@ def test_a_wide_table_becomes_a_list() -> None:
     assert entities == ["bold: alpha", "bold: beta", "text_link: second (https://example.org/b)"]
 
 
-def test_plain_is_the_same_text() -> None:
-    """The way out when Telegram refuses the entities changes nothing of what is read."""
+def test_plain_has_the_same_text() -> None:
+    """The fallback for rejected entities does not change the text."""
     for markdown, _ in NASTY.values():
         assert plain(markdown) == render(markdown).text
 
 
 def test_length_counts_utf16_units() -> None:
-    """Telegram's limit is on UTF-16 units: a character beyond the basic plane is two."""
+    """Telegram's limit is in UTF-16 units: a character beyond the basic plane has two."""
     assert render("a\U0001f600").length == 3
 
 
 @pytest.mark.parametrize(("markdown", "blank"), [("", True), ("\u200b", True), ("```py\n```", True), ("a", False)])
-def test_blank(markdown: str, blank: bool) -> None:  # noqa: FBT001 - a row of a table
-    """What Telegram would refuse as empty is known before."""
+def test_blank_if_nothing_is_visible(markdown: str, blank: bool) -> None:  # noqa: FBT001 - a row of a table
+    """Telegram rejects such a message as empty."""
     assert render(markdown).blank is blank
 
 
-def test_a_failing_converter_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the library breaks, the answer goes out as it is, and the log says so without its text."""
+def test_render_returns_the_source_if_the_converter_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is sent as it is, and the log event has no text of it."""
 
     def fail(*_: object, **__: object) -> None:
         raise IndexError("secret")
