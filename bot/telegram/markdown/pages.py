@@ -56,8 +56,8 @@ class Pages:
         self._lines = ""
         """Complete lines of the last page, without the markers of containers that began on earlier pages."""
         self._open_line = ""
-        """The incomplete last line, unchanged unless `_open_line_is_cut`."""
-        self._open_line_is_cut = False
+        """The incomplete last line, unchanged unless `_is_open_line_split`."""
+        self._is_open_line_split = False
         self._dedenters: list[Dedenter] = []
         self._live = Page("", Rendered(""))
 
@@ -77,7 +77,7 @@ class Pages:
         return (*self._frozen, *(() if self._live.blank else (self._live,)))
 
     def update(self, source: str) -> None:
-        """Process the whole answer so far.
+        """Processes the whole answer so far.
 
         Args:
             source: starts with the source of the previous update.
@@ -88,26 +88,26 @@ class Pages:
         if len(source) < self._taken:
             raise ValueError("an answer only grows")
         while piece := _drop_incomplete_end(source[self._taken : self._taken + _CHUNK]):
-            self._take(tidy(piece))
+            self._append(tidy(piece))
             self._taken += len(piece)
             self._measure()
 
-    def _take(self, piece: str) -> None:
+    def _append(self, piece: str) -> None:
         *whole, self._open_line = (self._open_line + piece).split("\n")
         for line in whole:
-            self._lines += (line if self._open_line_is_cut else self._rerooted(line)) + "\n"
-            self._open_line_is_cut = False
+            self._lines += (line if self._is_open_line_split else self._dedent(line)) + "\n"
+            self._is_open_line_split = False
 
-    def _rerooted(self, line: str) -> str:
+    def _dedent(self, line: str) -> str:
         for dedenter in self._dedenters:
             line = dedenter.line(line)
         self._dedenters = [dedenter for dedenter in self._dedenters if dedenter.path]
         return line
 
     def _peek(self) -> str:
-        """Return the incomplete last line without drawing conclusions from it."""
+        """Returns the incomplete last line without drawing conclusions from it."""
         line = self._open_line
-        if not self._open_line_is_cut:
+        if not self._is_open_line_split:
             for dedenter in self._dedenters:
                 line = dedenter.peek(line)
         return line
@@ -119,9 +119,9 @@ class Pages:
             if rendered.length <= self._limit:
                 self._live = Page(text, rendered)
                 return
-            self._turn(text, split_text(text, self._limit))
+            self._start_page(text, split_text(text, self._limit))
 
-    def _turn(self, text: str, at: SplitText) -> None:
+    def _start_page(self, text: str, at: SplitText) -> None:
         head = render(at.head)
         if not head.blank:
             self._frozen.append(Page(at.head, head))
@@ -129,7 +129,7 @@ class Pages:
         open_line_starts = len(self._lines)
         dedenter = Dedenter(at.path)
         if at.resume > open_line_starts:
-            self._lines, self._open_line, self._open_line_is_cut = at.opening, at.escape + rest, True
+            self._lines, self._open_line, self._is_open_line_split = at.opening, at.escape + rest, True
         else:
             first, *lines = rest[: open_line_starts - at.resume].split("\n")
             # The rest of a split line has no container markers in front of it.
@@ -140,5 +140,5 @@ class Pages:
 
 
 def _drop_incomplete_end(piece: str) -> str:
-    """Remove an incomplete end: half of a line ending or of a surrogate pair."""
+    """Removes an incomplete end: half of a line ending or of a surrogate pair."""
     return piece[:-1] if piece and (piece[-1] == "\r" or "\ud800" <= piece[-1] <= "\udbff") else piece

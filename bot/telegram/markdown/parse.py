@@ -35,7 +35,7 @@ class Node:
 
 
 def tidy(markdown: str) -> str:
-    """Normalise line endings, and remove lone surrogates and placeholders."""
+    """Normalises line endings, and removes lone surrogates and placeholders."""
     try:
         markdown.encode()
     except UnicodeEncodeError:
@@ -47,7 +47,7 @@ def tidy(markdown: str) -> str:
 
 
 def hide_angles(text: str) -> str:
-    """Replace each `<` that starts no link: the converter drops text that looks like HTML.
+    """Replaces each `<` that starts no link: the converter drops text that looks like HTML.
 
     A placeholder instead of an escape works in code too, and keeps all indices.
     """
@@ -55,15 +55,15 @@ def hide_angles(text: str) -> str:
 
 
 def parse(text: str) -> tuple[Node, ...]:
-    """Return the nodes of a text (after `tidy` and `hide_angles`) in the order in which they open."""
+    """Returns the nodes of a text (after `tidy` and `hide_angles`) in the order in which they open."""
     index_of = _character_index(text)
     nodes: list[Node] = []
     depth = 0
     for event, span in pyromark.events_with_range(text, options=STANDARD_OPTIONS):
         # The parser's own types are a union of some fifty TypedDicts; all have one key, the name.
-        name, value = ("Rule", None) if event == "Rule" else _named(event)
+        name, value = ("Rule", None) if event == "Rule" else _split_tag(event)
         if name == "Start":
-            kind, detail = _named(value)
+            kind, detail = _split_tag(value)
             start, info = index_of[span["start"]], _info_string(kind, detail)
             if kind == "Item" or info is not None:
                 # For the parser the first item of a list starts at its indentation, the others at their markers.
@@ -79,7 +79,7 @@ def parse(text: str) -> tuple[Node, ...]:
 
 
 def definitions(text: str) -> Mapping[str, tuple[int, str]]:
-    """Return the link reference definitions: label to index and address."""
+    """Returns the link reference definitions: label to index and address."""
     if "]:" not in text:
         return {}
     index_of = _character_index(text)
@@ -87,7 +87,7 @@ def definitions(text: str) -> Mapping[str, tuple[int, str]]:
     return {label: (index_of[one["span"]["start"]], one["dest"]) for label, one in found.items()}
 
 
-def _named(value: object) -> tuple[str, object]:
+def _split_tag(value: object) -> tuple[str, object]:
     if isinstance(value, dict):
         return next(iter(cast("dict[str, object]", value).items()))
     return str(value), None
@@ -100,7 +100,7 @@ def _info_string(kind: str, detail: object) -> str | None:
 
 
 def _character_index(text: str) -> Mapping[int, int] | range:
-    """Map the parser's UTF-8 offsets to indices."""
+    """Maps the parser's UTF-8 offsets to indices."""
     if text.isascii():
         return range(len(text) + 1)
     index_of: dict[int, int] = {}

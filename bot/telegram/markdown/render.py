@@ -45,12 +45,12 @@ class Rendered:
 
 
 def utf16_length(text: str) -> int:
-    """Return the length in UTF-16 units."""
+    """Returns the length in UTF-16 units."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def render(markdown: str) -> Rendered:
-    """Render Markdown, complete or cut off anywhere, as text and entities that Telegram accepts."""
+    """Renders Markdown, complete or cut off anywhere, as text and entities that Telegram accepts."""
     source = tidy(markdown)
     try:
         text, spans = convert(apply_workarounds(source), config=_config())
@@ -59,11 +59,11 @@ def render(markdown: str) -> Rendered:
         log.error("markdown.unrenderable", error=type(error).__name__, length=len(source))  # noqa: TRY400
         return Rendered(source.strip("\n"))
     text = text.translate(_STAND_INS).rstrip()
-    return Rendered(text, tuple(_entities(text, _nest_spans(text, spans))))
+    return Rendered(text, tuple(_to_entities(text, _nest_spans(text, spans))))
 
 
 def plain(markdown: str) -> str:
-    """Render Markdown as text without formatting."""
+    """Renders Markdown as text without formatting."""
     return render(markdown).text
 
 
@@ -84,7 +84,7 @@ def _config() -> RenderConfig:
 
 
 def _nest_spans(text: str, spans: Iterable[Span]) -> list[Span]:
-    """Order spans so that overlapping ones are nested, and code neither contains a style nor is contained in one."""
+    """Orders spans so that overlapping ones are nested, and code neither contains a style nor is contained in one."""
     end_of_text = utf16_length(text)
     kept: list[Span] = []
     for span in spans:
@@ -111,7 +111,7 @@ def _holds(outer: Span, inner: Span) -> bool:
 
 
 def _exclude_code(span: Span, alone: Iterable[Span]) -> Iterator[Span]:
-    """Remove the code from a style; a quote may contain code."""
+    """Removes the code from a style; a quote may contain code."""
     if span.type == "blockquote":
         yield span
         return
@@ -124,7 +124,7 @@ def _exclude_code(span: Span, alone: Iterable[Span]) -> Iterator[Span]:
 
 
 def _nest(spans: Iterable[Span]) -> list[Span]:
-    """Split spans that overlap without nesting, and drop those inside a span of their own kind (quotes cannot nest)."""
+    """Splits spans that overlap without nesting, and drops those inside one of their kind (quotes cannot nest)."""
     turn = count()
 
     def entry(span: Span) -> tuple[int, int, bool, int, Span]:
@@ -151,7 +151,7 @@ def _nest(spans: Iterable[Span]) -> list[Span]:
     return sorted(result, key=lambda one: (one.offset, -one.length))  # stable: an outer span stays before its inner one
 
 
-def _entities(text: str, spans: Iterable[Span]) -> Iterator[MessageEntity]:
+def _to_entities(text: str, spans: Iterable[Span]) -> Iterator[MessageEntity]:
     units = text.encode("utf-16-le")
     for span in spans:
         if not units[2 * span.offset : 2 * _end(span)].decode("utf-16-le").strip():

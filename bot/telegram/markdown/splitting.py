@@ -64,16 +64,16 @@ class Dedenter:
         self.path = path if any(step != QUOTE for step in path) else ()
 
     def line(self, line: str) -> str:
-        """Dedent a complete line; a container that has ended stays ended."""
-        rest, self.path = _lifted(line, self.path)
+        """Dedents a complete line; a container that has ended stays ended."""
+        rest, self.path = _dedent_line(line, self.path)
         return rest
 
     def peek(self, line: str) -> str:
-        """Dedent a line that may be incomplete."""
-        return _lifted(line, self.path)[0]
+        """Dedents a line that may be incomplete."""
+        return _dedent_line(line, self.path)[0]
 
 
-def _lifted(line: str, path: Path) -> tuple[str, Path]:
+def _dedent_line(line: str, path: Path) -> tuple[str, Path]:
     kept = ""
     for depth, step in enumerate(path):
         if not line.strip():
@@ -95,7 +95,7 @@ def _lifted(line: str, path: Path) -> tuple[str, Path]:
 
 
 def split_text(text: str, limit: int) -> SplitText:
-    """Split a `tidy` text that renders to more than `limit` UTF-16 units, as late and at as good a place as possible.
+    """Splits a `tidy` text that renders to more than `limit` UTF-16 units, as late and at as good a place as possible.
 
     From best to worst: between blocks, at an item or a line, after a sentence, after a word, anywhere.
     """
@@ -129,11 +129,11 @@ class _Splitter:
         self._limit = limit
         self._nodes = parse(hide_angles(text))
         self._borders = {self._line_start(node.start) for node in self._nodes if node.kind in _WITH_BORDERS}
-        self._unbroken = self._forbid(span for node in self._nodes for span in self._whole(node))
+        self._unbroken = self._forbid(span for node in self._nodes for span in self._unbroken_spans(node))
         """Places where a split would break a link, a code span or a table row without losing text."""
         for start in self._row_starts():
             self._unbroken[start] = 0
-        self._forbidden = self._forbid(self._marks())
+        self._forbidden = self._forbid(self._forbidden_spans())
         """Places where a split would break or duplicate structural markers."""
 
     def blocks(self) -> list[int]:
@@ -162,13 +162,13 @@ class _Splitter:
         return self._allowed(index for index in range(1, len(self._text)) if not _is_inseparable(self._text, index))
 
     def latest(self, places: Sequence[int]) -> tuple[SplitText | None, int]:
-        """Return the last place with at most `limit` units before it, and that number of units."""
+        """Returns the last place with at most `limit` units before it, and that number of units."""
         best: SplitText | None = None
         best_length = 0
         low, high = 0, len(places)
         while low < high:
             middle = (low + high) // 2
-            candidate = self._cut_at(places[middle])
+            candidate = self._split_at(places[middle])
             length = render(candidate.head).length
             if length > self._limit:
                 high = middle
@@ -180,7 +180,7 @@ class _Splitter:
         return best, best_length
 
     def force(self) -> SplitText:
-        """Split at the limit, inside any structure."""
+        """Splits at the limit, inside any structure."""
         size = len(self._text) - 1
         while size > 1 and render(self._text[:size]).length > self._limit:
             size //= 2
@@ -209,13 +209,13 @@ class _Splitter:
             forbidden[start:end] = b"\1" * (end - start)
         return forbidden
 
-    def _whole(self, node: Node) -> Iterator[tuple[int, int]]:
+    def _unbroken_spans(self, node: Node) -> Iterator[tuple[int, int]]:
         if node.kind in _UNBROKEN and node.end - node.start < self._limit // 4:
             yield node.start + 1, node.end
         elif node.kind == "Table":
             yield self._line_start(node.start) + 1, node.end
 
-    def _marks(self) -> Iterator[tuple[int, int]]:
+    def _forbidden_spans(self) -> Iterator[tuple[int, int]]:
         code = [node for node in self._nodes if node.kind == "CodeBlock"]
         if undecided := _UNDECIDED.search(self._text):
             yield undecided.start() + 1, undecided.end()
@@ -232,7 +232,7 @@ class _Splitter:
                 yield node.start + 1, min(self._line_end(node.start) + 2, node.end)
 
     def _row_starts(self) -> Iterator[int]:
-        """Return the table rows that a page may start with; the first row stays with its header."""
+        """Returns the table rows that a page may start with; the first row stays with its header."""
         first = 0
         for node in self._nodes:
             if node.kind == "Table":
@@ -262,29 +262,29 @@ class _Splitter:
         return path
 
     def _indentation(self, index: int, path: Path) -> int:
-        """Count the spaces between the container markers and the content at an index."""
-        rest, _ = _lifted(self._text[self._line_start(index) : index] + "x", path)
+        """Counts the spaces between the container markers and the content at an index."""
+        rest, _ = _dedent_line(self._text[self._line_start(index) : index] + "x", path)
         return len(rest) - 1 if rest[:-1].isspace() else 0
 
-    def _cut_at(self, place: int) -> SplitText:
+    def _split_at(self, place: int) -> SplitText:
         enclosing = list(_enclosing(self._nodes, place))
         path = self._path(enclosing)
         within_line = place != self._line_start(place)
         quotes = "> " * path.count(QUOTE)
         for node in enclosing:
             if node.kind == "CodeBlock":
-                return self._cut_code(place, node, path, quotes)
+                return self._split_code(place, node, path, quotes)
             if node.kind == "Table" and not within_line:
                 header = self._text[self._line_start(node.start) :].split("\n", 2)[:2]
-                opening = "".join(_lifted(line, path)[0] + "\n" for line in header)
+                opening = "".join(_dedent_line(line, path)[0] + "\n" for line in header)
                 # A header that would fill the pages is not repeated.
                 opening = opening if len(opening) < self._limit // 4 else ""
                 return SplitText(self._text[:place].rstrip(), place, opening, path=path)
         if not within_line and place in self._borders:
             return SplitText(self._text[:place].rstrip(), place, path=path)
-        return self._cut_prose(place, enclosing, path, quotes)
+        return self._split_prose(place, enclosing, path, quotes)
 
-    def _cut_code(self, place: int, block: Node, path: Path, quotes: str) -> SplitText:
+    def _split_code(self, place: int, block: Node, path: Path, quotes: str) -> SplitText:
         within_line = place != self._line_start(place)
         margin = quotes + " " * self._indentation(block.start, path)
         if block.detail is None:
@@ -297,7 +297,7 @@ class _Splitter:
         head = self._text[:place] + ("\n" if within_line else "") + closing
         return SplitText(head, place, opening + (margin if within_line else ""), "", path, within_line)
 
-    def _cut_prose(self, place: int, enclosing: Sequence[Node], path: Path, quotes: str) -> SplitText:
+    def _split_prose(self, place: int, enclosing: Sequence[Node], path: Path, quotes: str) -> SplitText:
         resume = place
         while resume < len(self._text) - 1 and self._text[resume] in (" \t>" if path.count(QUOTE) else " \t"):
             resume += 1
@@ -325,7 +325,7 @@ def _enclosing(nodes: Iterable[Node], index: int) -> Iterator[Node]:
 
 
 def _is_inseparable(text: str, index: int) -> bool:
-    """Return whether a split would separate a character from its accents, parts of an emoji, or marks of one run."""
+    """Returns whether a split would separate a character from its accents, parts of an emoji, or marks of one run."""
     before, after = text[index - 1], text[index]
     if _JOINER in (before, after) or before == "\\" or (before == after and before in _SAME_MARKS):
         return True

@@ -26,13 +26,13 @@ _Edit: TypeAlias = tuple[int, int, str]
 
 
 def apply_workarounds(source: str) -> str:
-    """Rewrite a `tidy` text so that the converter shows all of it. The result may contain placeholders."""
+    """Rewrites a `tidy` text so that the converter shows all of it. The result may contain placeholders."""
     text = _show_definitions(_delay_heading(hide_angles(source)))
     if not _NEEDS_A_LOOK.search(text):
         return text
     nodes = parse(text)
     if wide := [node for node in nodes if node.kind == "Table" and node.depth == 0 and _is_wide(text, node, nodes)]:
-        text = _edited(text, [(table.start, table.end, _as_list(text, table, nodes)) for table in wide])
+        text = _apply_edits(text, [(table.start, table.end, _as_list(text, table, nodes)) for table in wide])
         nodes = parse(text)
     code = [node for node in nodes if node.kind in {"Code", "CodeBlock"}]
     tables = [node for node in nodes if node.kind == "Table"]
@@ -42,10 +42,10 @@ def apply_workarounds(source: str) -> str:
         *_escape_pipes(text, code, tables),
         *_convert_table_formulas(text, code, tables),
     ]
-    return _edited(text, sorted(edits))
+    return _apply_edits(text, sorted(edits))
 
 
-def _edited(text: str, edits: Iterable[_Edit]) -> str:
+def _apply_edits(text: str, edits: Iterable[_Edit]) -> str:
     parts: list[str] = []
     done = 0
     for start, end, replacement in edits:
@@ -60,41 +60,41 @@ def _inside(index: int, nodes: Iterable[Node]) -> bool:
 
 
 def _delay_heading(text: str) -> str:
-    """Keep the first marker of a list from turning the paragraph before it into a heading in a growing text."""
+    """Keeps the first marker of a list from turning the paragraph before it into a heading in a growing text."""
     mark = _FIRST_MARK.search(text)
     if mark and any(node.kind == "Heading" and node.start < mark.start(1) < node.end for node in parse(text)):
-        return _edited(text, [(mark.start(1), mark.start(1), "\\")])
+        return _apply_edits(text, [(mark.start(1), mark.start(1), "\\")])
     return text
 
 
 def _show_definitions(text: str) -> str:
-    """Keep `[1]: https://...` visible where nothing refers to it."""
+    """Keeps `[1]: https://...` visible where nothing refers to it."""
     kept: dict[str, str] = {}
     # A second definition of a label is parsed only when the first one is out of the way.
     while found := definitions(text):
         for label, (_, address) in found.items():
             kept.setdefault(label, address)
-        text = _edited(text, sorted((start, start, "\\") for start, _ in found.values()))
+        text = _apply_edits(text, sorted((start, start, "\\") for start, _ in found.values()))
     usable = (f"[{label}]: {address}\n" for label, address in kept.items() if WEB_LINK.fullmatch(address))
     return "".join(line for line in usable if line.count("\n") == 1) + "\n" + text if kept else text
 
 
 def _escape_code_brackets(text: str, code: Iterable[Node]) -> Iterator[_Edit]:
-    """Escape brackets in code: the converter takes escaped ones for formulas, in code too."""
+    """Escapes brackets in code: the converter takes escaped ones for formulas, in code too."""
     for node in code:
         for found in _MATH_BRACKET.finditer(text, node.start, node.end):
             yield found.start(), found.end(), BACKSLASH
 
 
 def _replace_breaks(text: str, code: Sequence[Node], tables: Sequence[Node]) -> Iterator[_Edit]:
-    """Replace `<br>`, the one HTML tag that models use on purpose, mostly in tables."""
+    """Replaces `<br>`, the one HTML tag that models use on purpose, mostly in tables."""
     for found in _LINE_BREAK_TAG.finditer(text):
         if not _inside(found.start(), code):
             yield found.start(), found.end(), " " if _inside(found.start(), tables) else BREAK
 
 
 def _escape_pipes(text: str, code: Sequence[Node], tables: Sequence[Node]) -> Iterator[_Edit]:
-    """Escape pipes: the converter takes any two pairs for a spoiler, as in `a || b` and tables with empty cells."""
+    """Escapes pipes: the converter takes any two pairs for a spoiler, as in `a || b` and tables with empty cells."""
     borders = {index for found in _SPOILER.finditer(text) for index in (found.start(), found.end() - 2)}
     for found in _PIPES.finditer(text):
         start, end = found.span()
@@ -104,7 +104,7 @@ def _escape_pipes(text: str, code: Sequence[Node], tables: Sequence[Node]) -> It
 
 
 def _convert_table_formulas(text: str, code: Sequence[Node], tables: Iterable[Node]) -> Iterator[_Edit]:
-    """Convert formulas inside tables: the converter writes them in front of the table."""
+    """Converts formulas inside tables: the converter writes them in front of the table."""
     for table in tables:
         for found in _INLINE_MATH.finditer(text, table.start, table.end):
             if not _inside(found.start(), code):
@@ -131,7 +131,7 @@ def _is_wide(text: str, table: Node, nodes: Sequence[Node]) -> bool:
 
 
 def _as_list(text: str, table: Node, nodes: Sequence[Node]) -> str:
-    """Write a table whose rows would wrap as a list with an item per row."""
+    """Writes a table whose rows would wrap as a list with an item per row."""
     header, *rows = _rows(text, table, nodes)
     lines: list[str] = []
     for row in rows:
