@@ -48,7 +48,7 @@ async def added_ms(redis_url: str, healthy: str, case: Case, repeat: int) -> lis
             await streamed(model)
         added: list[float] = []
         for _ in range(repeat):
-            await replica.fallback.reset("first")
+            await replica.fallback.control.reset("first")
             own = await _wall_s(alone)
             added.append((await _wall_s(replica.model) - own) * 1000)
         return added

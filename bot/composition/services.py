@@ -31,10 +31,10 @@ from services.consent import Consent
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
-from services.llm.routing.attempts import RoutingLimits
+from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.load_shedding import LoadShedding
 from services.llm.routing.metrics import ProviderMetrics
+from services.llm.routing.recorder import RoutingLimits
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.tracing import AttemptSpans
 from services.moderation.domain.verdict import Verdict

@@ -1,7 +1,7 @@
 """Words notices to operators, in English."""
 
 from services.admin.notices import Event, WorkGivenUp
-from services.llm.routing.fallback import LeaderChanged, Misconfigured
+from services.llm.routing.events import LeaderChanged, Misconfigured
 
 
 def format_notice(event: Event) -> str:

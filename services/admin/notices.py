@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from core.clock import Clock
 from core.redis.notify_once import NotifyOnce
-from services.llm.routing.fallback import LeaderChanged, Misconfigured
+from services.llm.routing.events import LeaderChanged, Misconfigured
 
 log = structlog.get_logger()
 

@@ -97,7 +97,7 @@ class ProviderAdmin:
     @property
     def default_cooldown_s(self) -> float:
         """PROVIDER_COOLDOWN."""
-        return self._fallback.rules.cooldown_s
+        return self._fallback.recorder.limits.cooldown_s
 
     async def usage_today(self) -> Mapping[str, UsageTotal] | None:
         """Return the usage per provider of today; None while the database is unavailable."""
@@ -130,12 +130,12 @@ class ProviderAdmin:
     async def cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Ask this provider last for so many seconds; a cooldown that ends later stays."""
         seconds = self.default_cooldown_s if seconds is None else seconds
-        await self._fallback.cool_down(provider.id, seconds, by=f"admin {actor_id}")
+        await self._fallback.control.cool_down(provider.id, seconds, by=f"admin {actor_id}")
         return await self._act(provider, actor_id, "cooldown", seconds, f"for {format_duration(seconds)}")
 
     async def reset(self, provider: ProviderSettings, actor_id: int) -> ProviderAct:
         """End the cooldown of a provider."""
-        await self._fallback.reset(provider.id)
+        await self._fallback.control.reset(provider.id)
         return await self._act(provider, actor_id, "reset", 0.0)
 
     async def test(self, provider: ProviderSettings, actor_id: int) -> ProviderTest:

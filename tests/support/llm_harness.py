@@ -24,10 +24,10 @@ from core.config.settings import ProviderSettings
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import ModelChoice, RequestSpec
-from services.llm.routing.attempts import RoutingLimits
+from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.load_shedding import LoadShedding
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.recorder import RoutingLimits, RoutingTiming
+from services.llm.routing.shared_state import SharedRouting, SyncTiming
 from services.llm.usage.report import UsageMeter
 from services.moderation.domain.verdict import Verdict
 from tests.support.clock import ManualClock
@@ -128,6 +128,10 @@ class LLMHarness:
                     case _:
                         pass
 
+    def set_timing(self, **changes: float) -> None:
+        """Change the waits of the service from now on."""
+        self.fallback._timing = replace(self.fallback._timing, **changes)
+
     def cooling(self) -> dict[str, float]:
         """How long each provider cools down from now, in seconds."""
         now = self.clock.time()
@@ -151,13 +155,15 @@ async def bench(
     clock: ManualClock | None = None,
     rules: RoutingLimits | None = None,
     meter: UsageMeter | None = None,
+    timing: RoutingTiming | None = None,
+    sync: SyncTiming | None = None,
 ) -> AsyncIterator[LLMHarness]:
     """A replica on that store, closed at the end."""
     clock = clock or RealPauses()
-    shared = SharedRouting(redis, "test", clock)
+    shared = SharedRouting(redis, "test", clock, sync)
     await shared.start()
     shedding = LoadShedding(redis, "test", clock)
-    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter)
+    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter, timing)
     builder = ModelBuilder()
     builder._tls = _tls()
     try:

@@ -1,47 +1,154 @@
-"""One plain request to one candidate, under its deadline."""
+"""One request to one candidate, plain or streamed: ask under its deadline, require an answer, record the outcome."""
 
 import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Any
 
+from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ModelRequestTimeout
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
-from services.llm.models.streams import emptiness, failed_end, is_answer
+from services.llm.models.streams import OpenedStream, emptiness, is_answer, open_stream, refusal, unfinished_reason
 from services.llm.request import Candidate
+from services.llm.routing.attempts import Attempt
 from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer
+from services.llm.usage.report import TokenUse, used_whole
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCall:
+    """A request as one candidate's model gets it."""
+
+    model: Model
+    messages: list[ModelMessage]
+    settings: ModelSettings | None
+    parameters: ModelRequestParameters
+
+
+Prepare = Callable[[Candidate], PreparedCall]
+"""Builds the request for a candidate; an error of it is classified like one of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainAnswer:
+    """A complete answer whose outcome is not recorded yet."""
+
+    response: ModelResponse
+    took_s: float
+    used: TokenUse
 
 
 async def request_answer(
-    candidate: Candidate,
-    model: Model,
-    messages: list[ModelMessage],
-    settings: ModelSettings | None,
-    parameters: ModelRequestParameters,
-) -> ModelResponse:
-    """Ask a candidate for a whole answer.
+    attempt: Attempt,
+    opening: asyncio.Semaphore,
+    prepare: Prepare,
+    messages: Sequence[ModelMessage],
+    *,
+    is_parsed: bool = False,
+) -> PlainAnswer | None:
+    """Ask an attempt's candidate for a whole answer; returns None where the next one is to be asked.
+
+    Args:
+        attempt: records a failure and a refusal.
+        opening: held until the answer is there.
+        prepare: builds the request.
+        messages: what is sent, to estimate usage that the provider does not report.
+        is_parsed: the answer is read by code, not by a user. One that ended at the token limit is passed on, since a
+            model that spent its tokens on thinking is no failure of its provider.
 
     Raises:
-        ModelRequestTimeout: nothing within the candidate's timeout.
+        ContentRefused: the candidate's filter refused.
+        RequestRejected: the request is at fault.
     """
+    loop = asyncio.get_running_loop()
+    try:
+        call = prepare(attempt.candidate)
+        async with opening:
+            began = loop.time()
+            response = await _request(attempt.candidate, call)
+        if not (is_parsed and response.finish_reason == "length"):
+            require_answer(response)
+    except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
+        await attempt.failed(error)
+        return None
+    used = used_whole(response.usage, response.parts, messages)
+    if is_parsed:
+        used = replace(used, is_answer=False)
+    if response.finish_reason == "content_filter":
+        raise attempt.refused(refusal(response.provider_details), used)
+    return PlainAnswer(response, loop.time() - began, used)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStart:
+    """A stream whose first output has arrived, and the event loop's time at which it was requested."""
+
+    opened: OpenedStream
+    began: float
+
+
+async def request_stream_start(
+    stack: AsyncExitStack,
+    attempt: Attempt,
+    opening: asyncio.Semaphore,
+    prepare: Prepare,
+    messages: Sequence[ModelMessage],
+    run_context: RunContext[Any] | None,
+) -> StreamStart | None:
+    """Open a stream and wait for its first output; returns None where the next candidate is to be asked.
+
+    Args:
+        stack: owns the stream; it is closed before a failure is recorded.
+        attempt: records a failure and a refusal.
+        opening: held until the first output.
+        prepare: builds the request.
+        messages: what is sent, to estimate usage that the provider does not report.
+        run_context: passed on to the model.
+
+    Raises:
+        ContentRefused: the candidate's filter refused.
+        RequestRejected: the request is at fault.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        call = prepare(attempt.candidate)
+        stream = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
+        async with opening:
+            began = loop.time()
+            opened = await open_stream(stack, stream, attempt.candidate)
+    except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
+        await stack.aclose()
+        await attempt.failed(error)
+        return None
+    if not opened.held:
+        response = opened.response
+        raise attempt.refused(refusal(response.provider_details), used_whole(response.usage, (), messages))
+    return StreamStart(opened, began)
+
+
+async def _request(candidate: Candidate, call: PreparedCall) -> ModelResponse:
     timeout_s = candidate.provider.timeout_s
     try:
         async with asyncio.timeout(timeout_s):
-            return await model.request(messages, settings, parameters)
+            return await call.model.request(call.messages, call.settings, call.parameters)
     except TimeoutError as error:
         raise ModelRequestTimeout(candidate.model, timeout_s) from error
 
 
 def require_answer(response: ModelResponse) -> None:
-    """Make sure that there is something in an answer, unless its filter stopped it, and that it was not given up.
+    """Check that a response contains an answer or a refusal, and that its provider finished it.
 
     Raises:
-        EmptyAnswer: there is nothing, or only thinking.
-        AnswerGivenUp: its provider says that it did not finish it.
+        EmptyAnswer: it has no parts, or only thinking.
+        AnswerGivenUp: its provider reports that it did not finish.
     """
     if response.finish_reason != "content_filter" and not any(map(is_answer, response.parts)):
         raise EmptyAnswer(emptiness(response.parts), response.usage)
-    failed = failed_end(response.finish_reason, response.provider_details)
-    if failed is not None and not response.tool_calls:
-        # Where a tool was called in vain (so Groq ends one), the agent lets the model try again.
-        raise AnswerGivenUp(failed, response.usage)
+    reason = unfinished_reason(response.finish_reason, response.provider_details)
+    if reason is not None and not response.tool_calls:
+        # Groq ends an invalid tool call this way; the agent then lets the model try again.
+        raise AnswerGivenUp(reason, response.usage)

@@ -1,10 +1,9 @@
-"""Questions that need no agent: one request, one value, through the fallback service.
+"""Direct requests without an agent: one prompt, one parsed value, through the fallback service.
 
-An agent's loop costs more than twice the time of this process, and a verdict or a title needs nothing of it.
+An agent's loop costs more than twice the CPU time, and a verdict or a thread name needs none of it.
 """
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
@@ -14,25 +13,23 @@ from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
 from core.errors import ContentRefused
-from services.llm.models.candidate_call import request_answer, require_answer
-from services.llm.models.streams import refusal
+from services.llm.models.candidate_call import PreparedCall, request_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Candidate, RequestSpec
-from services.llm.routing.attempts import Attempts
+from services.llm.routing.attempts import Attempt
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.usage.report import used_whole
 
-MISFITS = 2
-"""Answers that are not what was asked for, until the question is given up."""
+MAX_MALFORMED = 2
+"""Malformed answers after which a request fails."""
 THINKING_TOKENS = 3000
-"""What a model that thinks may use for that beside its answer; it is told to think as little as it can."""
+"""Added to the limit of a thinking model, which is asked to think as little as it can."""
 
 Value_co = TypeVar("Value_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Value_co]):
-    """A value, who gave it, and what that used."""
+    """A parsed value with its provider, model and token usage."""
 
     value: Value_co
     provider: str
@@ -42,39 +39,32 @@ class Answer(Generic[Value_co]):
 
 
 class MalformedAnswer(Exception):
-    """An answer that is not what was asked for; the message says why, and quotes nothing of it."""
+    """An answer of the wrong shape. The message states the reason and quotes nothing of the answer."""
 
 
 class OutputShape(Protocol[Value_co]):
-    """What an answer has to look like."""
+    """The expected shape of an answer: how to request it and how to parse it."""
 
     @property
     def max_tokens(self) -> int:
-        """The most that it may be long."""
+        """The token limit of an answer."""
         ...
 
     def parameters(self, profile: Mapping[str, object]) -> ModelRequestParameters:
-        """How a model of that profile is asked for it."""
+        """Return the request parameters for a model of that profile."""
         ...
 
     def read(self, response: ModelResponse) -> Value_co:
-        """The value of a response.
+        """Parse a response.
 
         Raises:
-            Misfit: it has none.
+            MalformedAnswer: it has no such value.
         """
         ...
 
 
 class DirectModel(Generic[Value_co]):
-    """Asks for values of one shape.
-
-    Args:
-        fallback: the provider fallback service.
-        builder: gives the model of a candidate.
-        spec: the request.
-        shape: what the answers have to look like.
-    """
+    """Requests values of one shape."""
 
     def __init__(
         self, fallback: LLMProviderFallback, builder: ModelBuilder, spec: RequestSpec, shape: OutputShape[Value_co]
@@ -85,40 +75,41 @@ class DirectModel(Generic[Value_co]):
         self._shape = shape
 
     async def ask(self, instructions: str, prompt: str) -> Answer[Value_co]:
-        """Ask the candidates one after the other until one gives a value.
+        """Ask the candidates in order until one gives a value.
 
-        An answer of another shape is tried once more with the next candidate. So is a refusal: with one other
-        candidate, whatever comes of that, and not with a third that lets everything pass.
+        A malformed answer is tried once more with the next candidate. So is a refusal: exactly one other candidate is
+        asked, so that a request is not passed along until a provider without a filter takes it.
 
         Raises:
-            AllProvidersFailed: nobody gave one.
-            ContentRefused: a candidate's filter refused, and the other one gave no value.
-            ProviderError: another failure that a further candidate would not mend.
+            AllProvidersFailed: no candidate gave a value.
+            ContentRefused: a candidate's filter refused, and the other candidate gave no value.
+            ProviderError: another failure that a further candidate could not mend.
         """
         messages: list[ModelMessage] = [ModelRequest.user_text_prompt(prompt, instructions=instructions)]
-        attempts = await self._begin(messages)
+        attempts = await self._fallback.begin(self._spec, messages=messages, window=self._window)
         refused: ContentRefused | None = None
-        other: str | None = None
-        misfits = 0
+        second_opinion: str | None = None
+        malformed = 0
         try:
-            async for candidate in attempts:
-                if candidate.provider.kind is ProviderKind.DEMO:
-                    # It has one answer to everything.
-                    attempts.pass_over()
+            async for attempt in attempts:
+                provider = attempt.candidate.provider
+                if provider.kind is ProviderKind.DEMO:
+                    # Its canned answer has no value in it.
+                    attempt.skip()
                     continue
                 if refused is not None:
-                    if other not in {None, candidate.provider.id}:
-                        attempts.pass_over()
+                    if second_opinion not in {None, provider.id}:
+                        attempt.skip()
                         break
-                    other = candidate.provider.id
+                    second_opinion = provider.id
                 try:
-                    answer = await self._try(candidate, attempts, messages, instructions)
+                    answer = await self._try(attempt, messages, instructions)
                 except ContentRefused as error:
-                    attempts.pass_over()
+                    attempt.skip()
                     refused = refused or error
                 except MalformedAnswer:
-                    misfits += 1
-                    if misfits == MISFITS:
+                    malformed += 1
+                    if malformed == MAX_MALFORMED:
                         break
                 else:
                     if answer is not None:
@@ -127,59 +118,43 @@ class DirectModel(Generic[Value_co]):
         finally:
             attempts.close()
 
-    async def _begin(self, messages: Sequence[ModelMessage]) -> Attempts:
-        return await self._fallback.begin(
-            self._spec,
-            messages=messages,
-            window=lambda candidate: self._builder.context_window(candidate.provider, candidate.model),
-        )
+    def _window(self, candidate: Candidate) -> int | None:
+        return self._builder.context_window(candidate.provider, candidate.model)
 
-    async def _try(
-        self, candidate: Candidate, attempts: Attempts, messages: list[ModelMessage], instructions: str
-    ) -> Answer[Value_co] | None:
-        """The answer of a candidate; None where it failed and the next one is to be asked.
+    async def _try(self, attempt: Attempt, messages: list[ModelMessage], instructions: str) -> Answer[Value_co] | None:
+        """Return a candidate's answer; None where it failed and the next one is to be asked.
 
         Raises:
-            Misfit: it answered, but not with what was asked for.
+            MalformedAnswer: it answered in another shape.
             ContentRefused: its filter refused.
             RequestRejected: the request is at fault.
         """
-        loop = asyncio.get_running_loop()
-        try:
+
+        def prepare(candidate: Candidate) -> PreparedCall:
             model = self._builder.model(candidate.provider, candidate.model)
             parameters = replace(
                 self._shape.parameters(model.profile), instruction_parts=[InstructionPart(content=instructions)]
             )
             settings = _settings(model.profile, self._shape.max_tokens)
-            prepared = model.prepare_messages(messages, parameters)
-            async with self._fallback.opening:
-                began = loop.time()
-                response = await request_answer(candidate, model, prepared, settings, parameters)
-            if response.finish_reason != "length":
-                # One that thought until its tokens were used up is no worse a provider for that.
-                require_answer(response)
-        except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
-            await attempts.failed(error)
+            return PreparedCall(model, model.prepare_messages(messages, parameters), settings, parameters)
+
+        plain = await request_answer(attempt, self._fallback.opening, prepare, messages, is_parsed=True)
+        if plain is None:
             return None
-        # Nobody reads it.
-        used = replace(used_whole(response.usage, response.parts, messages), is_answer=False)
-        if response.finish_reason == "content_filter":
-            raise attempts.refused(refusal(response.provider_details), used)
-        took_s = loop.time() - began
         try:
-            value = self._shape.read(response)
-        except MalformedAnswer as misfit:
-            attempts.misfit(str(misfit), took_s, used)
+            value = self._shape.read(plain.response)
+        except MalformedAnswer as error:
+            attempt.malformed(str(error), plain.took_s, plain.used)
             raise
-        attempts.succeeded(took_s, used)
-        usage = used.usage
+        attempt.succeeded(plain.took_s, plain.used)
+        usage, candidate = plain.used.usage, attempt.candidate
         return Answer(value, candidate.provider.id, candidate.model, usage.input_tokens, usage.output_tokens)
 
 
 def _settings(profile: Mapping[str, object], max_tokens: int) -> ModelSettings:
-    """Few tokens, little thinking, no imagination; each only where the family accepts it.
+    """Return settings for few tokens, little thinking and temperature 0, as far as the model family accepts them.
 
-    The library leaves out a temperature that a model refuses, but complains of it each time.
+    The library drops a temperature that a model rejects, but warns each time.
     """
     thinks = bool(profile.get("supports_thinking") or profile.get("thinking_always_enabled"))
     settings = ModelSettings(max_tokens=max_tokens + (THINKING_TOKENS if thinks else 0))

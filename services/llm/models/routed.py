@@ -1,11 +1,10 @@
-"""The routed model: one pydantic-ai model that asks the fallback service for candidates on every request.
+"""The routed model: a pydantic-ai model that gets its candidates from the fallback service on every request.
 
-It owns the deadlines (`asyncio.timeout` a candidate), because the library's own reach an inner model as a
-cancellation that cannot be told from the user's Stop. A stream is committed at its first output: until then events
-are held back and a failure moves on to the next candidate; after that a failure keeps what came and never switches.
+It owns the deadlines (one `asyncio.timeout` per candidate): the library's own deadlines reach an inner model as a
+cancellation that looks like the user's Stop. A stream is committed at its first output. Before that, events are held
+back and a failure moves on to the next candidate; after it, a failure keeps the text and never switches.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -14,18 +13,17 @@ from typing import Any, Self
 
 from pydantic_ai import RunContext
 from pydantic_ai.messages import BinaryContent, ImageUrl, ModelMessage, ModelRequest, ModelResponse, UserPromptPart
-from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
+from pydantic_ai.models import ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
-from services.llm.models.candidate_call import request_answer, require_answer
+from services.llm.models.candidate_call import Prepare, PreparedCall, request_answer, request_stream_start
 from services.llm.models.provenance import Provenance, with_provenance
-from services.llm.models.streams import CommittedStream, Listener, open_stream, refusal
+from services.llm.models.streams import CommittedStream, Listener
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.usage.report import used_whole
 
 
 class RoutedModel(FallbackModel):
@@ -47,8 +45,8 @@ class RoutedModel(FallbackModel):
         settings: ModelSettings | None = None,
         listener: Listener | None = None,
     ) -> None:
-        # The library's own chain is not used; it lends its rules for histories from the first model by priority,
-        # which is the one that is built anyway.
+        # The library's own chain of models is not used. It takes its rules for histories from its first model, which
+        # is built anyway.
         first = fallback.providers[0]
         super().__init__(builder.model(first, first.default_model))
         self._defaults = settings
@@ -59,17 +57,17 @@ class RoutedModel(FallbackModel):
 
     @property
     def model_name(self) -> str:
-        """The name in traces; a response carries the name of the model that gave it."""
+        """The name in traces. A response carries the name of the model that produced it."""
         return "understudy"
 
     async def __aenter__(self) -> Self:
-        """Nothing to enter: the builder owns the HTTP clients and outlives every run."""
+        """Return the model: the builder owns the HTTP clients and outlives every run."""
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Nothing to leave."""
+        """Keep the HTTP clients open."""
 
     async def request(
         self,
@@ -77,33 +75,23 @@ class RoutedModel(FallbackModel):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        """Ask the candidates one after the other until one answers.
+        """Return the answer of the first candidate that gives one.
 
         Raises:
-            ProviderError: nobody answered, or the failure is not one that another candidate could mend.
+            ProviderError: no candidate answered, or another candidate could not help.
         """
-        settings = merge_model_settings(self._defaults, model_settings)
         has_images = any(map(_has_image, messages))
+        prepare = self._preparer(messages, model_settings, model_request_parameters, has_images=has_images)
         attempts = await self._begin(messages, has_images=has_images)
-        loop = asyncio.get_running_loop()
         try:
-            async for candidate in attempts:
-                try:
-                    model, prepared = self._prepared(
-                        candidate, messages, model_request_parameters, has_images=has_images
-                    )
-                    async with self._fallback.opening:
-                        began = loop.time()
-                        response = await request_answer(candidate, model, prepared, settings, model_request_parameters)
-                    require_answer(response)
-                except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
-                    await attempts.failed(error)
+            async for attempt in attempts:
+                answer = await request_answer(attempt, self._fallback.opening, prepare, messages)
+                if answer is None:
                     continue
-                used = used_whole(response.usage, response.parts, messages)
-                if response.finish_reason == "content_filter":
-                    raise attempts.refused(refusal(response.provider_details), used)
-                attempts.succeeded(loop.time() - began, used)
-                return replace(response, metadata=self._stamped(response.metadata, candidate, attempts, messages))
+                attempt.succeeded(answer.took_s, answer.used)
+                response = answer.response
+                metadata = self._with_provenance(response.metadata, attempt.candidate, attempts, messages)
+                return replace(response, metadata=metadata)
             raise attempts.exhausted()
         finally:
             attempts.close()
@@ -116,43 +104,32 @@ class RoutedModel(FallbackModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """Open the stream of the first candidate that brings output.
+        """Open the stream of the first candidate that produces output.
 
         Raises:
-            ProviderError: nobody answered, or the failure is not one that another candidate could mend; the stream
-                itself raises `AnswerInterrupted` and `ContentRefused`.
+            ProviderError: no candidate answered, or another candidate could not help. The stream itself raises
+                `AnswerInterrupted` and `ContentRefused`.
         """
-        settings = merge_model_settings(self._defaults, model_settings)
         has_images = any(map(_has_image, messages))
+        prepare = self._preparer(messages, model_settings, model_request_parameters, has_images=has_images)
         attempts = await self._begin(messages, has_images=has_images)
-        loop = asyncio.get_running_loop()
         try:
-            async for candidate in attempts:
+            async for attempt in attempts:
                 async with AsyncExitStack() as stack:
-                    try:
-                        model, prepared = self._prepared(
-                            candidate, messages, model_request_parameters, has_images=has_images
-                        )
-                        opening = model.request_stream(prepared, settings, model_request_parameters, run_context)
-                        async with self._fallback.opening:
-                            began = loop.time()
-                            opened = await open_stream(stack, opening, candidate)
-                    except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises what is ours
-                        failure = error
-                    else:
-                        stream = opened.response
-                        if not opened.held:
-                            used = used_whole(stream.usage, (), messages)
-                            raise attempts.refused(refusal(stream.provider_details), used)
-                        stream.metadata = self._stamped(stream.metadata, candidate, attempts, messages)
-                        # Private, but the library replays what it peeked in the same way; the contract test
-                        # (tests/services/llm/models/test_routed_contract.py) fails if that changes.
-                        events = CommittedStream(opened, attempts, candidate, messages, began, self._listener)
-                        stack.callback(events.leave)
-                        stream._event_iterator = events  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-                        yield stream
-                        return
-                await attempts.failed(failure)
+                    start = await request_stream_start(
+                        stack, attempt, self._fallback.opening, prepare, messages, run_context
+                    )
+                    if start is None:
+                        continue
+                    stream = start.opened.response
+                    stream.metadata = self._with_provenance(stream.metadata, attempt.candidate, attempts, messages)
+                    events = CommittedStream(start.opened, attempt, messages, start.began, self._listener)
+                    stack.callback(events.leave)
+                    # Private, but the library replays peeked events the same way. The contract test
+                    # tests/services/llm/models/test_routed_contract.py fails if that changes.
+                    stream._event_iterator = events  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                    yield stream
+                    return
             raise attempts.exhausted()
         finally:
             attempts.close()
@@ -172,20 +149,26 @@ class RoutedModel(FallbackModel):
     def _window(self, candidate: Candidate) -> int | None:
         return self._builder.context_window(candidate.provider, candidate.model)
 
-    def _prepared(
+    def _preparer(
         self,
-        candidate: Candidate,
         messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
         parameters: ModelRequestParameters,
         *,
         has_images: bool,
-    ) -> tuple[Model, list[ModelMessage]]:
-        model = self._builder.model(candidate.provider, candidate.model)
-        if has_images and not self._sees(candidate):
-            messages = [_without_images(message) for message in messages]
-        return model, model.prepare_messages(messages, parameters)
+    ) -> Prepare:
+        settings = merge_model_settings(self._defaults, model_settings)
 
-    def _stamped(
+        def prepare(candidate: Candidate) -> PreparedCall:
+            model = self._builder.model(candidate.provider, candidate.model)
+            sent = messages
+            if has_images and not self._sees(candidate):
+                sent = [_without_images(message) for message in messages]
+            return PreparedCall(model, model.prepare_messages(sent, parameters), settings, parameters)
+
+        return prepare
+
+    def _with_provenance(
         self,
         metadata: dict[str, Any] | None,
         candidate: Candidate,
@@ -211,7 +194,7 @@ def _is_image(content: object) -> bool:
 
 
 def _without_images(message: ModelMessage) -> ModelMessage:
-    """The message with a remark in place of each image, for a model that does not see."""
+    """Return the message with a note in place of each image, for a model without vision."""
     if not isinstance(message, ModelRequest) or not _has_image(message):
         return message
     parts = [

@@ -1,4 +1,4 @@
-"""A candidate's stream: held back until its first output, then passed on under the provider's deadlines."""
+"""A candidate's stream: buffered until its first output, then passed on under the provider's deadlines."""
 
 import asyncio
 from collections import deque
@@ -23,33 +23,33 @@ from pydantic_ai.models import StreamedResponse
 
 from services.llm.models.deadline import Deadline
 from services.llm.request import Candidate
-from services.llm.routing.attempts import Attempts
+from services.llm.routing.attempts import Attempt
 from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Fault, classify
 from services.llm.usage.report import TokenUse, used_partly, used_whole
 
 Event = ModelResponseStreamEvent
 
 AFTER_FINISH_S = 2.0
-"""How long a stream that has given its finish reason may take to what it says after it, and to its end marker."""
+"""How long a stream may take from its finish reason to its usage and end marker."""
 GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
-"""Finish reasons that are none to be content with and that the library does not know: OpenRouter's and LiteLLM's,
-vLLM's, DeepSeek's, Google's."""
+"""Finish reasons of an unfinished answer that the library does not map: OpenRouter's and LiteLLM's, vLLM's, DeepSeek's,
+Google's."""
 
 
 class Listener(Protocol):
-    """Hears the text of an answer while it is made."""
+    """Receives the text of an answer as it is streamed."""
 
     def begin_part(self) -> None:
-        """What comes now is another part of the answer, such as what is said after a tool was used."""
+        """Start another part of the answer, such as the text after a tool call."""
         ...
 
     def write(self, piece: str) -> None:
-        """A piece of text."""
+        """Append a piece of text."""
         ...
 
 
 def is_answer(part: ModelResponsePart) -> bool:
-    """Whether a part is something a user gets to see or an agent acts on; thinking and white space are not."""
+    """Return whether a part is shown to a user or acted on by an agent; thinking and white space are not."""
     match part:
         case TextPart(content=text):
             return bool(text.strip())
@@ -60,22 +60,22 @@ def is_answer(part: ModelResponsePart) -> bool:
 
 
 def emptiness(parts: Sequence[ModelResponsePart]) -> str:
-    """Why parts without an answer in them are none, in a few words."""
+    """Return the reason why parts contain no answer."""
     return "only thinking, no answer" if any(isinstance(part, ThinkingPart) for part in parts) else "empty answer"
 
 
 def refusal(details: dict[str, Any] | None) -> str:
-    """What a provider says about its refusal, in its own words where it sent any."""
+    """Return the provider's own words about its refusal, or a default."""
     words = (details or {}).get("refusal")
     return str(words) if words else "its content filter stopped the answer"
 
 
-def failed_end(reason: str | None, details: dict[str, Any] | None) -> str | None:
-    """Why an answer that ended so was not finished, in a few words; None if it was, as far as its provider says.
+def unfinished_reason(reason: str | None, details: dict[str, Any] | None) -> str | None:
+    """Return why a provider did not finish its answer; None if it did.
 
     Args:
-        reason: the finish reason in the library's words, None where it has none for what came.
-        details: the response's, with the reason in the provider's words.
+        reason: the finish reason as the library maps it, None where it has no mapping.
+        details: the response's details, with the provider's own finish reason.
     """
     named = (details or {}).get("finish_reason")
     if reason == "error" or (reason is None and named in GIVEN_UP):
@@ -85,7 +85,7 @@ def failed_end(reason: str | None, details: dict[str, Any] | None) -> str | None
 
 @dataclass(frozen=True, slots=True)
 class OpenedStream:
-    """A stream up to its first output; `held` is empty where the provider's filter refused to answer."""
+    """A stream up to its first output; `held` is empty where the provider's filter refused."""
 
     response: StreamedResponse
     events: AsyncIterator[Event]
@@ -95,12 +95,12 @@ class OpenedStream:
 async def open_stream(
     stack: AsyncExitStack, opening: AbstractAsyncContextManager[StreamedResponse], candidate: Candidate
 ) -> OpenedStream:
-    """Wait for the first output of a stream; nobody has seen any of it, so a failure may be tried elsewhere.
+    """Wait for the first output of a stream. Nothing was passed on yet, so another candidate can still answer.
 
     Args:
-        stack: closes the stream.
-        opening: what `request_stream` of the candidate's model returned.
-        candidate: for its deadline.
+        stack: owns the stream.
+        opening: the result of `request_stream` of the candidate's model.
+        candidate: its timeouts apply.
 
     Raises:
         ModelRequestTimeout: nothing within the candidate's first-token timeout.
@@ -136,30 +136,28 @@ def _is_output(event: Event) -> bool:
 
 
 class CommittedStream:
-    """The events of a stream whose output has begun: first those held back, then the rest as they come.
+    """The events of a stream after its first output: the buffered ones, then the rest as they arrive.
 
-    The time that the consumer takes between two events does not count, neither as a stall nor against the time for a
-    whole answer. The outcome is reported once: at the end, or with the failure that ends it early; a consumer that
-    leaves blames nobody.
+    The consumer's time between two events counts neither as a stall nor towards the timeout of the whole answer. One
+    outcome is recorded: at the end, or with the failure that ends the stream early. A consumer that stops reading
+    leaves provider health unchanged.
 
-    With a listener the text goes straight to it, and the consumer is told of where parts begin and end: the library
-    passes each event through half a dozen generators, locks and cancel scopes, which cost more than a fifth of a turn.
-    The response that is built meanwhile is the same.
+    A listener gets the text directly, and the consumer only the starts and ends of parts: the library passes each
+    event through half a dozen generators, locks and cancel scopes, which cost more than a fifth of a turn. The
+    response is assembled all the same.
 
     Args:
         opened: the stream so far.
-        attempts: learns the outcome.
-        candidate: for its stall timeout and its timeout for a whole answer.
-        messages: what it was sent.
-        began: when the request was made, in the event loop's time.
-        listener: hears the text, in place of the consumer.
+        attempt: records the outcome.
+        messages: what was sent, to estimate usage that the provider does not report.
+        began: the event loop's time at which the request was made.
+        listener: receives the text in place of the consumer.
     """
 
     def __init__(
         self,
         opened: OpenedStream,
-        attempts: Attempts,
-        candidate: Candidate,
+        attempt: Attempt,
         messages: Sequence[ModelMessage],
         began: float,
         listener: Listener | None = None,
@@ -168,7 +166,8 @@ class CommittedStream:
         self._events = opened.events
         self._held = opened.held
         self._listener = listener
-        self._attempts = attempts
+        self._attempt = attempt
+        candidate = attempt.candidate
         self._messages = messages
         self._stall_s = candidate.provider.stall_timeout_s
         self._timeout_s = candidate.provider.timeout_s
@@ -184,7 +183,7 @@ class CommittedStream:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event that is the consumer's.
+        """Return the next event for the consumer.
 
         Raises:
             AnswerInterrupted: the provider broke off.
@@ -215,50 +214,50 @@ class CommittedStream:
         except Exception as error:
             self.close()
             if self._response.cancelled:
-                # Somebody stopped the stream, which tears the connection down under whoever reads it.
+                # The stream was stopped, which closes the connection that is being read.
                 raise StopAsyncIteration from error
             if self._is_finished and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}:
-                # The answer is whole: what is missing is the end marker.
+                # The answer is complete; only the end marker is missing.
                 self._end()
                 raise StopAsyncIteration from error
             if isinstance(error, TimeoutError):
                 whole = self._end_by <= self._stalled_by
                 reason = f"not finished within {self._timeout_s:g} s" if whole else f"stalled for {self._stall_s:g} s"
-                raise self._attempts.broke_off(TimeoutError(reason), self._used_partly()) from error
-            raise self._attempts.broke_off(error, self._used_partly()) from error
+                raise self._attempt.broke_off(TimeoutError(reason), self._used_partly()) from error
+            raise self._attempt.broke_off(error, self._used_partly()) from error
         self._passed_on = self._loop.time()
         return event
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the stream and its deadline."""
         self._over = True
         self._deadline.close()
 
     def leave(self) -> None:
-        """Nobody reads on; after an outcome there is nothing left to leave."""
+        """Record that the consumer stopped reading, unless an outcome is recorded already."""
         self.close()
-        self._attempts.left(self._used_partly)
+        self._attempt.cancel(self._used_partly)
 
     def _end(self) -> None:
         if self._response.cancelled:
             return
         reason, details = self._response.finish_reason, self._response.provider_details
         if reason == "content_filter":
-            raise self._attempts.refused(refusal(details), self._used_partly())
-        if failed := failed_end(reason, details):
-            raise self._attempts.broke_off(AnswerGivenUp(failed), self._used_partly())
+            raise self._attempt.refused(refusal(details), self._used_partly())
+        if failed := unfinished_reason(reason, details):
+            raise self._attempt.broke_off(AnswerGivenUp(failed), self._used_partly())
         if not self._is_finished:
             cut = ModelAPIError(self._response.model_name, "the stream ended without a finish_reason")
-            raise self._attempts.broke_off(cut, self._used_partly())
-        self._attempts.succeeded(self._first_output_s, self._used_whole())
+            raise self._attempt.broke_off(cut, self._used_partly())
+        self._attempt.succeeded(self._first_output_s, self._used_whole())
 
     def _may_wait_until(self) -> float:
-        """A stream that has said why it ends need not be waited for; one that has not, as long as it may be silent."""
+        """Return the end of the current wait: now after a finish reason, else at the stall or total timeout."""
         return 0.0 if self._is_finished else min(self._stalled_by, self._end_by)
 
     @property
     def _is_finished(self) -> bool:
-        """Whether the provider has said why the answer ends, be it in words of its own."""
+        """Whether the provider gave a finish reason, its own wording included."""
         details = self._response.provider_details or {}
         return self._response.finish_reason is not None or bool(details.get("finish_reason"))
 
@@ -270,7 +269,7 @@ class CommittedStream:
 
 
 def _is_for_consumer(event: Event, listener: Listener) -> bool:
-    """Tell the listener what it hears of an event, and whether the consumer has a use for the event as well."""
+    """Pass an event's text to the listener; returns whether the consumer gets the event as well."""
     match event:
         case PartDeltaEvent(delta=TextPartDelta(content_delta=piece)):
             listener.write(piece)

@@ -1,9 +1,10 @@
-"""Who stays with which provider: somebody who was moved because another one was busy is not moved back at once."""
+"""Provider affinity: after load shedding a user stays with the provider that stepped in for the busy one."""
 
 import asyncio
 import json
 
 import structlog
+from cachetools import TTLCache
 from redis.asyncio import Redis
 
 from core.clock import Clock
@@ -11,52 +12,50 @@ from core.redis.guard import FailFastRedis, RedisUnavailable
 
 log = structlog.get_logger()
 
-STAY_S = 300
-"""How long; counted from the move, later answers do not prolong it."""
-SWEEP_AT = 1000
-"""From so many stays on, those that have ended are thrown away at each new one."""
+AFFINITY_S = 300
+"""How long a user stays, from the move on; later answers do not extend it."""
+MAX_LOCAL = 10_000
+"""Bound of the users remembered in this process."""
 
 
 class ProviderAffinity:
-    """The stays of all speakers, in Redis and, for those moved here, in this process.
+    """The providers that users stay with: in Redis and, for moves made here, in this process.
 
     Args:
-        redis: a client with `decode_responses=True`; None where every replica is alone.
-        prefix: what all keys begin with.
-        clock: the time.
+        redis: a client with `decode_responses=True`; None where each replica decides alone.
+        prefix: of all keys.
+        max_local: bound of the users remembered in this process.
     """
 
-    def __init__(self, redis: Redis | None, prefix: str, clock: Clock) -> None:
-        self._reach = FailFastRedis(redis, "stays")
+    def __init__(self, redis: Redis | None, prefix: str, clock: Clock, max_local: int = MAX_LOCAL) -> None:
+        self._redis = FailFastRedis(redis, "affinity")
         self._prefix = f"{prefix}:{{llm}}:stay:"
         self._clock = clock
-        self._local: dict[str, tuple[str, float]] = {}
-        self._writing: set[asyncio.Task[None]] = set()
+        self._local: TTLCache[str, tuple[str, float]] = TTLCache(max_local, AFFINITY_S, timer=clock.monotonic)
+        self._writes: set[asyncio.Task[None]] = set()
 
-    async def of(self, speaker: str) -> str | None:
-        """The provider that a speaker stays with; one round trip at most, none where the move was made here."""
-        stay = self._local.get(speaker)
-        if stay is None or stay[1] <= self._clock.time():
-            stay = await self._read(speaker)
-        return stay[0] if stay is not None and stay[1] > self._clock.time() else None
+    async def provider_for(self, user: str) -> str | None:
+        """Return the provider that a user stays with; one round trip at most, none where the move was made here."""
+        entry = self._local.get(user)
+        if entry is None or entry[1] <= self._clock.time():
+            entry = await self._read(user)
+        return entry[0] if entry is not None and entry[1] > self._clock.time() else None
 
-    def begin(self, speaker: str, provider: str) -> None:
-        """A speaker was moved: known here at once, to the others soon after."""
-        now = self._clock.time()
-        if len(self._local) >= SWEEP_AT:
-            self._local = {name: stay for name, stay in self._local.items() if stay[1] > now}
-        self._local[speaker] = (provider, now + STAY_S)
-        task = asyncio.create_task(self._write(speaker, provider, now + STAY_S), name="stays.write")
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+    def begin(self, user: str, provider: str) -> None:
+        """Keep a user with a provider: at once in this process, soon after at the other replicas."""
+        until = self._clock.time() + AFFINITY_S
+        self._local[user] = (provider, until)
+        write = asyncio.create_task(self._write(user, provider, until), name="affinity.write")
+        self._writes.add(write)
+        write.add_done_callback(self._writes.discard)
 
     async def close(self) -> None:
-        """Wait for what is being written."""
-        await asyncio.gather(*self._writing)
+        """Finish pending writes; each fails within the timeout of a Redis call."""
+        await asyncio.gather(*self._writes)
 
-    async def _read(self, speaker: str) -> tuple[str, float] | None:
+    async def _read(self, user: str) -> tuple[str, float] | None:
         try:
-            stored = await self._reach.call(lambda redis: redis.get(self._prefix + speaker))
+            stored = await self._redis.call(lambda redis: redis.get(self._prefix + user))
             if stored is None:
                 return None
             provider, until = json.loads(stored)
@@ -64,16 +63,16 @@ class ProviderAffinity:
         except RedisUnavailable:
             return None
         except (ValueError, TypeError):
-            log.warning("stays.unreadable")
+            log.warning("affinity.entry_unreadable")
             return None
 
-    async def _write(self, speaker: str, provider: str, until: float) -> None:
-        # The instant is in the value, by the replicas' own clocks like all that they share; the expiry tidies up.
+    async def _write(self, user: str, provider: str, until: float) -> None:
+        # The end is in the value, by the replicas' own clocks like all shared instants; the expiry only cleans up.
         value = json.dumps([provider, until])
         try:
-            await self._reach.call(lambda redis: redis.set(self._prefix + speaker, value, ex=STAY_S))
+            await self._redis.call(lambda redis: redis.set(self._prefix + user, value, ex=AFFINITY_S))
         except RedisUnavailable:
-            # The stay holds at this replica.
+            # The entry stays valid at this replica.
             return
         except Exception:
-            log.exception("stays.not_written")
+            log.exception("affinity.write_failed")

@@ -1,18 +1,18 @@
-"""One request on its way from candidate to candidate, and what each failure means for it."""
+"""One request on its way through its candidates, and the outcome of each attempt."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from itertools import takewhile
-from typing import Protocol, Self
+from typing import Self
 
 import structlog
 from pydantic_ai.exceptions import ModelNotFoundError
 from pydantic_ai.messages import ModelMessage
 
 from core.config.providers import ProviderKind
-from core.config.settings import ProviderSettings
 from core.errors import (
     AllProvidersFailed,
     AnswerInterrupted,
@@ -24,97 +24,16 @@ from core.errors import (
     RequestRejected,
 )
 from services.llm.request import Candidate, RequestSpec
-from services.llm.routing.concurrency import Slot
-from services.llm.routing.events import AttemptEnded, AttemptResult, LLMEvent, Shed
-from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Fault, Outcome, classify, words_of
+from services.llm.routing.concurrency import ConcurrencyLimiter, Slot
+from services.llm.routing.events import AttemptEnded, AttemptResult, Shed
+from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Fault, Outcome, classify, provider_message
+from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
 from services.llm.usage.report import NOTHING, RequestEnd, RequestReport, TokenUse, used_by_prompt
 
 log = structlog.get_logger()
 
 BUSY = "busy"
-"""Why a provider was not asked whose limit was reached."""
-HALF_OPEN = 1.0
-"""The doubt about a provider whose cooldown has ended and that has not proven itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class RoutingLimits:
-    """The figures of the service: `PROVIDER_PREFERRED_TTL`, `PROVIDER_COOLDOWN` (seconds), `PROVIDER_MAX_HOPS`."""
-
-    preferred_ttl_s: float = 1800.0
-    cooldown_s: float = 300.0
-    max_hops: int = 3
-
-
-class OutcomeSink(Protocol):
-    """Where outcomes are reported to, and what the next step is decided by."""
-
-    @property
-    def rules(self) -> RoutingLimits:
-        """The figures of the service."""
-        ...
-
-    def time(self) -> float:
-        """Seconds since the epoch."""
-        ...
-
-    def leads(self, provider: str) -> bool:
-        """Whether no healthy provider stands above this one."""
-        ...
-
-    def doubt(self, provider: str) -> float:
-        """What speaks against asking it: 0 while healthy, more the later its cooldown ends, `HALF_OPEN` after that."""
-        ...
-
-    def failed(self, provider: str, outcome: Outcome, context: str) -> None:
-        """Apply an outcome."""
-        ...
-
-    def succeeded(
-        self, provider: str, context: str, *, began: float, prefer: bool, first_output_s: float | None = None
-    ) -> None:
-        """Apply an answer."""
-        ...
-
-    def release(self, provider: str, holder: str) -> None:
-        """Give a probe's lease back."""
-        ...
-
-    async def pause(self) -> None:
-        """Wait before a provider that had a hiccup is tried again."""
-        ...
-
-    def moved(self, speaker: str, provider: str) -> None:
-        """Somebody was answered by this provider because one before it was busy."""
-        ...
-
-    def note(self, happening: LLMEvent) -> None:
-        """Tell whoever keeps count of what happens to requests."""
-        ...
-
-    def count(self, report: RequestReport) -> None:
-        """A request to a provider is over."""
-        ...
-
-
-class SlotSource(Protocol):
-    """Where a request gets the right to ask a provider."""
-
-    async def take(self, provider: ProviderSettings) -> Slot | None:
-        """A slot if one is free."""
-        ...
-
-    async def wait(self, providers: Sequence[ProviderSettings]) -> Slot | None:
-        """The first slot that becomes free at one of them, if that does not take too long."""
-        ...
-
-    def extend(self, slot: Slot) -> None:
-        """The same provider is asked once more."""
-        ...
-
-    def release(self, slot: Slot) -> None:
-        """The request is over."""
-        ...
+"""The reason of a candidate that was not asked because its concurrency limit was reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,262 +43,298 @@ class Route:
     Args:
         candidates: in the order in which they are asked.
         lease: the provider that this request probes, with the name of the lease's holder.
-        passed_over: a provider that would come first cannot take the request, so that an answer of another one says
-            nothing about the order.
-        withheld: remote providers were left out because the chat has not consented to them.
+        is_reordered: a provider that would come first cannot take the request, so an answer of another one does not
+            make that one preferred.
+        is_withheld: remote providers were excluded because the chat has not consented to them.
     """
 
     candidates: tuple[Candidate, ...]
     lease: tuple[str, str] | None = None
-    passed_over: bool = False
-    withheld: bool = False
+    is_reordered: bool = False
+    is_withheld: bool = False
+
+
+class AttemptState(Enum):
+    """The state of an attempt: IN_FLIGHT, then ENDED, or PAUSED and RETRY_DUE before it is in flight again."""
+
+    IN_FLIGHT = auto()
+    """The request was sent; its outcome is unknown."""
+    PAUSED = auto()
+    """A hiccup: the pause before the retry is running and no request is in flight."""
+    RETRY_DUE = auto()
+    """The same candidate is asked next."""
+    ENDED = auto()
+    """The outcome is recorded, or the candidate was skipped."""
+
+
+class Attempt:
+    """One candidate that is asked, with its retry after a hiccup. Exactly one outcome is recorded.
+
+    Args:
+        request: the request that the attempt belongs to.
+        slot: held until the attempt has ended and the request moves on.
+    """
+
+    def __init__(self, request: "Attempts", candidate: Candidate, slot: Slot) -> None:
+        self.candidate = candidate
+        self.slot = slot
+        self._request = request
+        self._recorder = request.recorder
+        self._purpose = request.spec.purpose
+        self._loop = asyncio.get_running_loop()
+        self._retries_left = candidate.provider.retries
+        self._rank_when_asked = self._recorder.health_rank(candidate.provider.id)
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the clock of a request that is sent now."""
+        self._state = AttemptState.IN_FLIGHT
+        self._began = self._recorder.time()
+        self._asked_at = self._loop.time()
+
+    @property
+    def is_retry_due(self) -> bool:
+        """Whether the same candidate is to be asked once more."""
+        return self._state is AttemptState.RETRY_DUE
+
+    async def failed(self, error: Exception) -> None:
+        """Record a failure before the first output; returns where another attempt may help.
+
+        Raises:
+            ContentRefused: the provider's filter refused.
+            RequestRejected: the request is at fault.
+            Exception: `error` itself, where it is a bug of ours.
+        """
+        outcome = self._classify(error)
+        if not outcome.try_next:
+            self._report(RequestEnd.REFUSED if outcome.fault is Fault.REFUSED else RequestEnd.FAILED, NOTHING)
+            raise self._surface(outcome, error)
+        if outcome.fault is Fault.HICCUP and self._retries_left > 0 and await self._pause_before_retry(outcome):
+            return
+        used = TokenUse(error.usage) if isinstance(error, EmptyAnswer | AnswerGivenUp) else NOTHING
+        self._report(RequestEnd.FAILED, used, is_failure=outcome.cooldown_s is not None)
+        self._end(AttemptResult.FAILED, outcome.fault)
+        self._request.note_failure(self.candidate, outcome)
+        self._recorder.failed(self.candidate.provider.id, outcome, self._purpose)
+
+    async def _pause_before_retry(self, outcome: Outcome) -> bool:
+        """Wait, and return whether to ask the same candidate again.
+
+        It is not asked again if another request has seen it fail meanwhile, unless it is the last candidate.
+        """
+        provider = self.candidate.provider.id
+        self._retries_left -= 1
+        self._state = AttemptState.PAUSED
+        await self._recorder.pause()
+        if self._recorder.health_rank(provider) > self._rank_when_asked and self._request.has_candidates_left:
+            self._state = AttemptState.IN_FLIGHT
+            return False
+        log.info("provider.retried", provider=provider, reason=outcome.reason, purpose=self._purpose)
+        self._publish(AttemptResult.RETRIED, outcome.fault)
+        self._state = AttemptState.RETRY_DUE
+        return True
+
+    def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
+        """Record a failure after the first output; returns the error to raise in place of `error`."""
+        cooldown_s = self._recorder.limits.cooldown_s
+        outcome = classify(error, cooldown_s)
+        is_failure = outcome.fault not in {Fault.REFUSED, Fault.OURS}
+        self._report(RequestEnd.INTERRUPTED, used, is_failure=is_failure)
+        if not is_failure:
+            return self._surface(outcome, error)
+        self._end(AttemptResult.INTERRUPTED, outcome.fault)
+        provider = self.candidate.provider.id
+        self._recorder.failed(provider, replace(outcome, cooldown_s=cooldown_s), self._purpose)
+        return AnswerInterrupted(provider, outcome.reason)
+
+    def refused(self, reason: str, used: TokenUse) -> ContentRefused:
+        """Record that the provider's filter ended the answer; returns the error to raise."""
+        provider = self.candidate.provider.id
+        self._report(RequestEnd.REFUSED, used)
+        log.info("provider.refused", provider=provider, purpose=self._purpose)
+        self._end(AttemptResult.SURFACED, Fault.REFUSED)
+        return ContentRefused(provider, reason)
+
+    def succeeded(self, first_output_s: float, used: TokenUse) -> None:
+        """Record a complete answer."""
+        provider = self.candidate.provider.id
+        if self._state is AttemptState.IN_FLIGHT:
+            self._publish(AttemptResult.ANSWERED, first_output_s=first_output_s)
+        self._report(RequestEnd.ANSWERED, used)
+        self._state = AttemptState.ENDED
+        self._request.note_answer(self)
+        is_vote = self.candidate.by_order and not self._request.is_reordered and self._recorder.leads(provider)
+        self._recorder.succeeded(
+            provider, self._purpose, began=self._began, prefer=is_vote, first_output_s=first_output_s
+        )
+
+    def malformed(self, reason: str, took_s: float, used: TokenUse) -> None:
+        """Record a complete answer of the wrong shape: the provider is healthy, and the next candidate is asked."""
+        provider = self.candidate.provider.id
+        log.info("provider.malformed_answer", provider=provider, reason=reason, purpose=self._purpose)
+        self.succeeded(took_s, used)
+        self._request.note_failure(self.candidate, Outcome(Fault.UNREADABLE, reason))
+
+    def skip(self) -> None:
+        """Move on to the next candidate without recording an outcome: this one was not asked, or it refused."""
+        self._state = AttemptState.ENDED
+        self._request.is_reordered = True
+
+    def cancel(self, used: Callable[[], TokenUse]) -> None:
+        """Record that the consumer stopped reading: report usage, leave provider health unchanged.
+
+        Args:
+            used: computes the usage; not called if the outcome is already recorded.
+        """
+        if self._state is AttemptState.IN_FLIGHT:
+            self._publish(AttemptResult.CANCELLED)
+            self._report(RequestEnd.STOPPED, used())
+        elif self._state is AttemptState.PAUSED:
+            self._publish(AttemptResult.CANCELLED)
+        self._state = AttemptState.ENDED
+
+    def _end(self, result: AttemptResult, fault: Fault) -> None:
+        if self._state is AttemptState.IN_FLIGHT:
+            self._publish(result, fault)
+        self._state = AttemptState.ENDED
+
+    def _publish(
+        self, result: AttemptResult, fault: Fault | None = None, *, first_output_s: float | None = None
+    ) -> None:
+        provider, seconds = self.candidate.provider.id, self._loop.time() - self._asked_at
+        self._recorder.publish(
+            AttemptEnded(
+                provider, self.candidate.model, self._purpose, result, fault, self._began, seconds, first_output_s
+            )
+        )
+
+    def _report(self, end: RequestEnd, used: TokenUse, *, is_failure: bool = False) -> None:
+        if self._state is not AttemptState.IN_FLIGHT:
+            return
+        self._recorder.count(
+            RequestReport(
+                at=self._recorder.time(),
+                provider=self.candidate.provider,
+                model=self.candidate.model,
+                spec=self._request.spec,
+                end=end,
+                is_failure=is_failure,
+                used=used,
+            )
+        )
+
+    def _classify(self, error: Exception) -> Outcome:
+        outcome = classify(error, self._recorder.limits.cooldown_s)
+        if isinstance(error, ModelNotFoundError) and self.candidate.model != self.candidate.provider.default_model:
+            # A model that one chat chose and that no longer exists is no fault of the provider.
+            return replace(outcome, cooldown_s=None)
+        return outcome
+
+    def _surface(self, outcome: Outcome, error: Exception) -> Exception:
+        provider = self.candidate.provider.id
+        log.info("provider.surfaced", provider=provider, fault=outcome.fault.value, reason=outcome.reason)
+        self._end(AttemptResult.SURFACED, outcome.fault)
+        match outcome.fault:
+            case Fault.REFUSED:
+                surfaced: Exception = ContentRefused(provider, provider_message(error) or outcome.reason)
+            case Fault.REJECTED:
+                surfaced = RequestRejected(provider, outcome.reason)
+            case _:
+                return error
+        surfaced.__cause__ = error
+        return surfaced
 
 
 class Attempts:
-    """One request on its way from candidate to candidate.
+    """The attempts of one request, as an asynchronous iterator: failover, retries, and the wait for busy providers.
 
-    Iterate it for the next candidate; say `await failed(error)` or `succeeded()` for each, and `close()` at the end
-    whatever happened: an outcome that nobody reported (a cancelled request) blames nobody.
+    Record an outcome on each attempt and `close()` at the end in any case. An attempt without an outcome (a cancelled
+    request) leaves provider health unchanged.
 
-    A candidate whose limit is reached is passed over; if nobody else answers, the request waits for its turn there.
+    A candidate whose concurrency limit is reached is skipped. If no other one answers, the request waits for a slot.
     """
 
     def __init__(
         self,
-        service: OutcomeSink,
-        slots: SlotSource,
+        recorder: OutcomeRecorder,
+        limiter: ConcurrencyLimiter,
         route: Route,
         spec: RequestSpec,
         messages: Sequence[ModelMessage],
         window: Callable[[Candidate], int | None],
     ) -> None:
-        self._service = service
-        self._slots = slots
+        self.recorder = recorder
+        self.spec = spec
         self.candidates = route.candidates
-        """All of them, in the order in which they are asked."""
-        self._left = deque(route.candidates)
-        self._spec = spec
+        self.is_reordered = route.is_reordered
+        """Whether an earlier candidate was skipped, so that an answer says nothing about which one should lead."""
+        self._limiter = limiter
         self._messages = messages
         self._window = window
-        self._purpose = spec.purpose
         self._lease = route.lease
-        self._passed_over = route.passed_over
-        self._withheld = route.withheld
-        # Whoever probes for all is answered by another one where that fails.
-        self._hops = service.rules.max_hops if route.lease is None else max(service.rules.max_hops, 2)
-        self._current = route.candidates[0]
-        self._slot: Slot | None = None
-        self._began = service.time()
-        self._doubt = 0.0
-        """What spoke against the current candidate when it was asked."""
-        self._loop = asyncio.get_running_loop()
-        self._asked_at: float | None = None
-        """When the current candidate was asked, in the event loop's time; None once it is told what became of it."""
-        self._retries = 0
-        self._again = False
-        self._is_asked = False
-        """Whether the current candidate was sent the request, and nothing is known of what became of it."""
+        self._is_withheld = route.is_withheld
+        max_hops = recorder.limits.max_hops
+        # A request that probes on behalf of all replicas gets a second candidate in case the probe fails.
+        self._max_hops = max_hops if route.lease is None else max(max_hops, 2)
+        self._left = deque(route.candidates)
+        self._current: Attempt | None = None
         self._failed: list[tuple[FailedAttempt, Fault]] = []
         self._busy: dict[str, tuple[Candidate, bool]] = {}
-        """Those whose limit was reached, and whether somebody before them had been passed over already."""
+        """Candidates at their concurrency limit, each with `is_reordered` as of when it was skipped."""
         self._overflowed: Candidate | None = None
         """The last candidate whose context window was too small."""
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Candidate:
-        """The next candidate to ask: the same one after a hiccup, and at last the busy ones, when it is their turn."""
-        if self._again and self._slot is not None:
-            self._again = False
-            self._is_asked = True
-            self._began = self._service.time()
-            self._asked_at = self._loop.time()
-            self._slots.extend(self._slot)
+    async def __anext__(self) -> Attempt:
+        """Return the next attempt: a due retry, else the next candidate, else a busy one once it has a slot."""
+        if self._current is not None and self._current.is_retry_due:
+            self._current.begin()
+            self._limiter.extend(self._current.slot)
             return self._current
-        self._leave()
-        if len(self._failed) >= self._hops:
-            # The demo asks nobody, and says who could be asked.
+        self._release_slot()
+        if len(self._failed) >= self._max_hops:
+            # The demo provider makes no request; it names the providers that could be configured.
             self._left = deque(each for each in self._left if each.provider.kind is ProviderKind.DEMO)
         while self._left:
-            candidate = self._next_left()
+            candidate = self._pop_next()
             if self._is_too_small(candidate):
-                self._passed_over = True
+                self.is_reordered = True
                 continue
-            slot = await self._slots.take(candidate.provider)
+            slot = await self._limiter.take(candidate.provider)
             if slot is not None:
-                return self._ask(candidate, slot)
+                return self._start(candidate, slot)
             self._shed(candidate)
-        return await self._next_in_turn()
+        return await self._wait_for_slot()
 
-    def _next_left(self) -> Candidate:
-        """The next in the order of this moment: others may have found out since that it has to cool down."""
-        probed = self._lease[0] if self._lease is not None else None
-
-        def lateness(candidate: Candidate) -> tuple[bool, float]:
-            doubt = self._service.doubt(candidate.provider.id) if candidate.by_order else 0.0
-            # Whoever probes comes first until others have found it failing.
-            return candidate.misfit, 0.0 if candidate.provider.id == probed and doubt == HALF_OPEN else doubt
-
-        candidate = min(self._left, key=lateness)
-        self._left.remove(candidate)
-        return candidate
-
-    async def _next_in_turn(self) -> Candidate:
-        busy = [candidate.provider for candidate, _ in self._busy.values() if not self._is_too_small(candidate)]
-        if busy and len(self._failed) < self._hops:
-            slot = await self._slots.wait(busy)
-            if slot is not None:
-                candidate, self._passed_over = self._busy.pop(slot.provider.id)
-                return self._ask(candidate, slot)
-        raise StopAsyncIteration
-
-    def _ask(self, candidate: Candidate, slot: Slot) -> Candidate:
-        self._current = candidate
-        self._slot = slot
-        self._is_asked = True
-        self._retries = candidate.provider.retries
-        self._began = self._service.time()
-        self._doubt = self._service.doubt(candidate.provider.id)
-        self._asked_at = self._loop.time()
-        return candidate
-
-    def _ended(self, result: AttemptResult, fault: Fault | None = None, first_output_s: float | None = None) -> None:
-        """The current candidate was asked, and this is what became of it; told once."""
-        if self._asked_at is not None:
-            seconds = self._loop.time() - self._asked_at
-            self._asked_at = None
-            provider, model = self._current.provider.id, self._current.model
-            self._service.note(
-                AttemptEnded(provider, model, self._purpose, result, fault, self._began, seconds, first_output_s)
-            )
-
-    def _leave(self) -> None:
-        """The current candidate is done with this request."""
-        if self._slot is not None:
-            self._slots.release(self._slot)
-            self._slot = None
-
-    def _was_moved(self) -> bool:
-        """Whether a busy provider stands before the current candidate."""
-        before = takewhile(lambda candidate: candidate is not self._current, self.candidates)
-        return bool(self._busy) and any(candidate.provider.id in self._busy for candidate in before)
-
-    def _shed(self, candidate: Candidate) -> None:
-        log.info("provider.shed", provider=candidate.provider.id, context=self._purpose)
-        self._service.note(Shed(candidate.provider.id))
-        self._busy[candidate.provider.id] = (candidate, self._passed_over)
-        self._passed_over = True
-        if self._lease is not None and self._lease[0] == candidate.provider.id:
-            # Another request may find it free before this one is through.
-            self._return_lease()
-
-    def _return_lease(self) -> None:
-        if self._lease is not None:
-            self._service.release(*self._lease)
-            self._lease = None
-
-    def _is_too_small(self, candidate: Candidate) -> bool:
-        """Whether its window is known to be no larger than one that was too small."""
-        if self._overflowed is None:
-            return False
-        known, window = self._window(self._overflowed), self._window(candidate)
-        return known is not None and window is not None and window <= known
+    @property
+    def has_candidates_left(self) -> bool:
+        """Whether candidates remain that were not asked."""
+        return bool(self._left)
 
     @property
     def failures(self) -> tuple[FailedAttempt, ...]:
-        """Those who were tried and did not answer, in order."""
+        """The failed attempts, in order."""
         return tuple(attempt for attempt, _ in self._failed)
 
-    async def failed(self, error: Exception) -> None:
-        """The current candidate failed before its first output. Returns where the next one should be tried.
-
-        Raises:
-            ContentRefused: its filter refused.
-            RequestRejected: the request is at fault.
-            Exception: `error` itself, where it is a bug of ours.
-        """
-        provider = self._current.provider
-        outcome = self._outcome(error)
-        if not outcome.try_next:
-            self._count(RequestEnd.REFUSED if outcome.fault is Fault.REFUSED else RequestEnd.FAILED, NOTHING)
-            raise self._surfaced(outcome, error)
-        if outcome.fault is Fault.HICCUP and self._retries > 0:
-            self._retries -= 1
-            # Who gives up during the pause leaves no request behind.
-            self._is_asked = False
-            await self._service.pause()
-            # Unless another request has found out meanwhile that it was no hiccup, and somebody else can be asked.
-            if self._service.doubt(provider.id) <= self._doubt or not self._left:
-                log.info("provider.retried", provider=provider.id, reason=outcome.reason, context=self._purpose)
-                self._ended(AttemptResult.RETRIED, outcome.fault)
-                self._again = True
-                return
-            self._is_asked = True
-        used = TokenUse(error.usage) if isinstance(error, EmptyAnswer | AnswerGivenUp) else NOTHING
-        self._count(RequestEnd.FAILED, used, is_failure=outcome.cooldown_s is not None)
-        self._passed_over = self._passed_over or outcome.cooldown_s is None
+    def note_failure(self, candidate: Candidate, outcome: Outcome) -> None:
+        """Add a failed attempt; one that is not the provider's fault lets no other provider become preferred."""
+        self.is_reordered = self.is_reordered or outcome.cooldown_s is None
         if outcome.fault is Fault.CONTEXT_WINDOW:
-            self._overflowed = self._current
-        self._ended(AttemptResult.FAILED, outcome.fault)
-        self._failed.append((FailedAttempt(provider.id, self._current.model, outcome.reason), outcome.fault))
-        self._service.failed(provider.id, outcome, self._purpose)
+            self._overflowed = candidate
+        self._failed.append((FailedAttempt(candidate.provider.id, candidate.model, outcome.reason), outcome.fault))
 
-    def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
-        """The current candidate failed after its first output: the error to raise in place of `error`."""
-        outcome = classify(error, self._service.rules.cooldown_s)
-        is_failure = outcome.fault not in {Fault.REFUSED, Fault.OURS}
-        self._count(RequestEnd.INTERRUPTED, used, is_failure=is_failure)
-        if not is_failure:
-            return self._surfaced(outcome, error)
-        self._ended(AttemptResult.INTERRUPTED, outcome.fault)
-        cut = Outcome(outcome.fault, outcome.reason, self._service.rules.cooldown_s)
-        self._service.failed(self._current.provider.id, cut, self._purpose)
-        return AnswerInterrupted(self._current.provider.id, outcome.reason)
-
-    def refused(self, reason: str, used: TokenUse) -> ContentRefused:
-        """The current candidate's filter ended the answer: the error to raise."""
-        self._count(RequestEnd.REFUSED, used)
-        log.info("provider.refused", provider=self._current.provider.id, context=self._purpose)
-        self._ended(AttemptResult.SURFACED, Fault.REFUSED)
-        return ContentRefused(self._current.provider.id, reason)
-
-    def left(self, used: Callable[[], TokenUse]) -> None:
-        """Nobody wants the rest of the current candidate's answer, if there is more to come; nobody is blamed."""
-        if self._is_asked:
-            self._count(RequestEnd.STOPPED, used())
-
-    def succeeded(self, first_output_s: float, used: TokenUse) -> None:
-        """The current candidate answered in full."""
-        self._ended(AttemptResult.ANSWERED, None, first_output_s)
-        self._count(RequestEnd.ANSWERED, used)
-        self._leave()
-        if self._spec.user is not None and self._was_moved():
-            self._service.moved(self._spec.user, self._current.provider.id)
-        self._service.succeeded(
-            self._current.provider.id,
-            self._purpose,
-            began=self._began,
-            prefer=self._current.by_order and not self._passed_over and self._service.leads(self._current.provider.id),
-            first_output_s=first_output_s,
-        )
-
-    def misfit(self, reason: str, took_s: float, used: TokenUse) -> None:
-        """The current candidate answered in full, but not with what was asked for: the next one may."""
-        log.info("provider.misfit", provider=self._current.provider.id, reason=reason, context=self._purpose)
-        self.succeeded(took_s, used)
-        self._failed.append((FailedAttempt(self._current.provider.id, self._current.model, reason), Fault.UNREADABLE))
-        self._passed_over = True
-
-    def pass_over(self) -> None:
-        """Ask the next candidate; the current one was not asked, or refused, and nobody blames it."""
-        self._is_asked = False
-        self._asked_at = None
-        self._passed_over = True
+    def note_answer(self, attempt: Attempt) -> None:
+        """Release the slot, and keep the user with this provider if it stepped in for a busy one."""
+        self._release_slot()
+        before = takewhile(lambda candidate: candidate is not attempt.candidate, self.candidates)
+        if self.spec.user is not None and any(candidate.provider.id in self._busy for candidate in before):
+            self.recorder.keep_user(self.spec.user, attempt.candidate.provider.id)
 
     def exhausted(self) -> ProviderError:
-        """Nobody is left: the error to raise."""
-        if self._withheld:
+        """Return the error of a request that no candidate answered."""
+        if self._is_withheld:
             return ConsentNeeded()
         if any(fault is Fault.CONTEXT_WINDOW for _, fault in self._failed):
             return ContextWindowExceeded(self.failures)
@@ -387,51 +342,68 @@ class Attempts:
         attempts = (*self.failures, *busy)
         log.error(
             "provider.all_failed",
-            context=self._purpose,
-            tried=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
+            purpose=self.spec.purpose,
+            attempts=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
         )
         return AllProvidersFailed(attempts)
 
     def close(self) -> None:
-        """The request is over; a probe without a verdict gives its lease back."""
-        self._ended(AttemptResult.CANCELLED)
-        if self._is_asked:
-            self._count(RequestEnd.STOPPED, used_by_prompt(self._messages))
-        self._leave()
+        """Cancel an attempt that is still in flight, and give back its slot and a probe's lease."""
+        if self._current is not None:
+            self._current.cancel(lambda: used_by_prompt(self._messages))
+        self._release_slot()
         self._return_lease()
 
-    def _count(self, end: RequestEnd, used: TokenUse, *, is_failure: bool = False) -> None:
-        if not self._is_asked:
-            return
-        self._is_asked = False
-        report = RequestReport(
-            at=self._service.time(),
-            provider=self._current.provider,
-            model=self._current.model,
-            spec=self._spec,
-            end=end,
-            is_failure=is_failure,
-            used=used,
-        )
-        self._service.count(report)
+    def _pop_next(self) -> Candidate:
+        """Remove and return the healthiest candidate as of now: others may have been found failing meanwhile."""
+        probed = self._lease[0] if self._lease is not None else None
 
-    def _outcome(self, error: Exception) -> Outcome:
-        outcome = classify(error, self._service.rules.cooldown_s)
-        if isinstance(error, ModelNotFoundError) and self._current.model != self._current.provider.default_model:
-            # One chat's choice of a model that is gone says nothing about the provider.
-            return replace(outcome, cooldown_s=None)
-        return outcome
+        def rank(candidate: Candidate) -> tuple[bool, float]:
+            health = self.recorder.health_rank(candidate.provider.id) if candidate.by_order else 0.0
+            # The probed provider comes first until another request has found it failing.
+            is_probe = candidate.provider.id == probed and health == HALF_OPEN_RANK
+            return candidate.misfit, 0.0 if is_probe else health
 
-    def _surfaced(self, outcome: Outcome, error: Exception) -> Exception:
-        provider = self._current.provider.id
-        log.info("provider.surfaced", provider=provider, fault=outcome.fault.value, reason=outcome.reason)
-        self._ended(AttemptResult.SURFACED, outcome.fault)
-        match outcome.fault:
-            case Fault.REFUSED:
-                surfaced: Exception = ContentRefused(provider, words_of(error) or outcome.reason)
-            case Fault.REJECTED:
-                surfaced = RequestRejected(provider, outcome.reason)
-            case _:
-                return error
-        surfaced.__cause__ = error
-        return surfaced
+        candidate = min(self._left, key=rank)
+        self._left.remove(candidate)
+        return candidate
+
+    async def _wait_for_slot(self) -> Attempt:
+        busy = [candidate.provider for candidate, _ in self._busy.values() if not self._is_too_small(candidate)]
+        if busy and len(self._failed) < self._max_hops:
+            slot = await self._limiter.wait(busy)
+            if slot is not None:
+                candidate, self.is_reordered = self._busy.pop(slot.provider.id)
+                return self._start(candidate, slot)
+        raise StopAsyncIteration
+
+    def _start(self, candidate: Candidate, slot: Slot) -> Attempt:
+        self._current = Attempt(self, candidate, slot)
+        return self._current
+
+    def _shed(self, candidate: Candidate) -> None:
+        provider = candidate.provider.id
+        log.info("provider.shed", provider=provider, purpose=self.spec.purpose)
+        self.recorder.publish(Shed(provider))
+        self._busy[provider] = (candidate, self.is_reordered)
+        self.is_reordered = True
+        if self._lease is not None and self._lease[0] == provider:
+            # Another request may get a slot there before this one ends.
+            self._return_lease()
+
+    def _release_slot(self) -> None:
+        if self._current is not None:
+            self._limiter.release(self._current.slot)
+            self._current = None
+
+    def _return_lease(self) -> None:
+        if self._lease is not None:
+            self.recorder.release_probe(*self._lease)
+            self._lease = None
+
+    def _is_too_small(self, candidate: Candidate) -> bool:
+        """Return whether the candidate's window is known to be no larger than one that was too small."""
+        if self._overflowed is None:
+            return False
+        known, window = self._window(self._overflowed), self._window(candidate)
+        return known is not None and window is not None and window <= known

@@ -1,4 +1,4 @@
-"""What happens to requests, for whoever keeps count: facts without words of anybody, told as they come."""
+"""Events of requests and of the routing order, for metrics, traces and notices; without message texts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from services.llm.routing.outcomes import Fault
 
 
 class AttemptResult(StrEnum):
-    """How asking a candidate ended, as its request saw it."""
+    """The end of one attempt, as its request saw it."""
 
     ANSWERED = "answered"
     RETRIED = "retried"
     """A hiccup: the same candidate is asked once more."""
     FAILED = "failed"
-    """Before its first output: the next candidate's turn."""
+    """Before its first output: the next candidate is asked."""
     INTERRUPTED = "interrupted"
-    """After its first output: what came is kept."""
+    """After its first output: the text so far is kept."""
     SURFACED = "surfaced"
-    """A refusal, or a fault of the request or of ours: nobody else is asked."""
+    """A refusal, or a fault of the request or of ours: no other candidate is asked."""
     CANCELLED = "cancelled"
-    """Stopped by its user, or by a shutdown."""
+    """Stopped by its user or by a shutdown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,19 +29,18 @@ class AttemptEnded:
 
     Args:
         provider: its id.
-        model: the model that it was asked for.
-        context: what for: `chat`, `moderation`.
+        model: the requested model.
+        purpose: `chat`, `moderation`, `naming`.
         result: how it ended.
-        fault: whose fault that is, where it did not end well.
-        began: when it was asked, seconds since the epoch.
-        seconds: how long it took to the end of its answer, with the pauses of whoever read it, or the
-            one that follows a hiccup.
-        first_output_s: seconds to its first output, of an answer; of one that was not streamed, to all of it.
+        fault: the fault of an attempt that failed.
+        began: seconds since the epoch.
+        seconds: until the end of the answer, including the consumer's pauses, or the pause after a hiccup.
+        first_output_s: of an answer, seconds to its first output; of a plain one, to its end.
     """
 
     provider: str
     model: str
-    context: str
+    purpose: str
     result: AttemptResult
     fault: Fault | None
     began: float
@@ -51,17 +50,37 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class Shed:
-    """A candidate was passed over, since its `<ID>_MAX_CONCURRENCY` requests were in flight."""
+    """A candidate was skipped because its `<ID>_MAX_CONCURRENCY` requests were in flight."""
 
     provider: str
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """A request went to a provider whose cooldown had ended, to find out whether it is back."""
+    """A request probes a provider whose cooldown has ended."""
 
     provider: str
 
 
 LLMEvent = AttemptEnded | Shed | Probed
 Watcher = Callable[[LLMEvent], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderChanged:
+    """Another provider is asked first now; `reason` is None where it recovered."""
+
+    before: str
+    after: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Misconfigured:
+    """A provider rejects the key, the account or the model's name."""
+
+    provider: str
+    reason: str
+
+
+NoticeListener = Callable[[LeaderChanged | Misconfigured], None]

@@ -1,4 +1,4 @@
-"""What is counted of the providers."""
+"""Prometheus metrics of the providers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,8 +6,16 @@ from dataclasses import dataclass
 from prometheus_client import Counter, Histogram
 
 from core.observability.metrics import Metrics
-from services.llm.routing.events import AttemptEnded, AttemptResult, LLMEvent, Probed, Shed
-from services.llm.routing.fallback import LeaderChanged, LLMProviderFallback, Misconfigured
+from services.llm.routing.events import (
+    AttemptEnded,
+    AttemptResult,
+    LeaderChanged,
+    LLMEvent,
+    Misconfigured,
+    Probed,
+    Shed,
+)
+from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState, ProviderStatus
 
@@ -17,7 +25,7 @@ _SERVING = frozenset({ProviderState.HEALTHY, ProviderState.PREFERRED, ProviderSt
 
 @dataclass(frozen=True, slots=True)
 class _ModelLabels:
-    """What is counted of one model, looked up once: the library looks labels up under a lock."""
+    """The metrics of one model. They are looked up once, since the library looks labels up under a lock."""
 
     results: Mapping[AttemptResult, Counter]
     first_output: Histogram
@@ -25,22 +33,14 @@ class _ModelLabels:
 
 
 class ProviderMetrics:
-    """Counts what the fallback service tells, and looks up the rest when it is asked for.
-
-    Args:
-        metrics: where it is shown.
-        fallback: tells.
-        shared: knows what waits for Redis.
-    """
+    """Counts the events of the fallback service, and reads gauges from its status when they are scraped."""
 
     def __init__(self, metrics: Metrics, fallback: LLMProviderFallback, shared: SharedRouting) -> None:
         self._metrics = metrics
         self._fallback = fallback
         by_model = ("provider", "model")
         self._requests = metrics.counter("provider_requests", "Requests to providers by result", (*by_model, "result"))
-        self._failures = metrics.counter(
-            "provider_failures", "Requests that did not end well, by outcome", ("provider", "outcome")
-        )
+        self._failures = metrics.counter("provider_failures", "Failed requests, by outcome", ("provider", "outcome"))
         self._first_output = metrics.histogram(
             "first_output_seconds", "Time from asking a provider to its first output", by_model
         )
@@ -51,35 +51,37 @@ class ProviderMetrics:
             "provider_switches", "Changes of the provider that is asked first", ("provider", "cause")
         )
         self._misconfigured = metrics.counter(
-            "provider_misconfigured", "Refusals of a key, an account or a model's name", ("provider",)
+            "provider_misconfigured", "Rejections of a key, an account or a model's name", ("provider",)
         )
-        self._probes = metrics.counter("provider_probes", "Requests that found out who is back", ("provider",))
-        self._shed = metrics.counter("provider_shed", "Requests passed on since a provider was full", ("provider",))
-        self._look_up(metrics, shared)
-        self._lines: dict[tuple[str, str], _ModelLabels] = {}
+        self._probes = metrics.counter("provider_probes", "Probes of providers whose cooldown has ended", ("provider",))
+        self._shed = metrics.counter(
+            "provider_shed", "Requests passed on, their provider being at its limit", ("provider",)
+        )
+        self._register_gauges(metrics, shared)
+        self._by_model: dict[tuple[str, str], _ModelLabels] = {}
         for provider in fallback.providers:
-            # From the start, so that the first failure of a provider is an increase and not a new line.
+            # Create the series at start, so that a provider's first failure is an increase and not a new series.
             model = metrics.model_label(provider.id, provider.default_model)
-            self._lines[provider.id, model] = self._line(provider.id, model)
+            self._by_model[provider.id, model] = self._model_labels(provider.id, model)
             for cause in ("failure", "recovery"):
                 self._switches.labels(provider.id, cause)
             for counter in (self._misconfigured, self._probes, self._shed):
                 counter.labels(provider.id)
         fallback.watch(self.note)
-        fallback.listen(self.hear)
+        fallback.listen(self.count_notice)
 
-    def note(self, happening: LLMEvent) -> None:
-        """Count what happened to a request."""
-        match happening:
+    def note(self, event: LLMEvent) -> None:
+        """Count an event of a request."""
+        match event:
             case AttemptEnded():
-                self._attempt(happening)
+                self._attempt(event)
             case Shed(provider):
                 self._shed.labels(provider).inc()
             case Probed(provider):
                 self._probes.labels(provider).inc()
 
-    def hear(self, event: LeaderChanged | Misconfigured) -> None:
-        """Count a change of who is asked first, or a provider that an operator has to mend."""
+    def count_notice(self, event: LeaderChanged | Misconfigured) -> None:
+        """Count a change of the leader, or a misconfigured provider."""
         match event:
             case LeaderChanged(after=after, reason=reason):
                 self._switches.labels(after, "recovery" if reason is None else "failure").inc()
@@ -88,42 +90,42 @@ class ProviderMetrics:
 
     def _attempt(self, attempt: AttemptEnded) -> None:
         model = self._metrics.model_label(attempt.provider, attempt.model)
-        line = self._lines.get((attempt.provider, model))
-        if line is None:
-            line = self._lines[attempt.provider, model] = self._line(attempt.provider, model)
-        line.results[attempt.result].inc()
+        labels = self._by_model.get((attempt.provider, model))
+        if labels is None:
+            labels = self._by_model[attempt.provider, model] = self._model_labels(attempt.provider, model)
+        labels.results[attempt.result].inc()
         if attempt.fault is not None:
             self._failures.labels(attempt.provider, attempt.fault).inc()
         if attempt.result is AttemptResult.ANSWERED:
-            line.answer.observe(attempt.seconds)
+            labels.answer.observe(attempt.seconds)
             if attempt.first_output_s is not None:
-                line.first_output.observe(attempt.first_output_s)
+                labels.first_output.observe(attempt.first_output_s)
 
-    def _line(self, provider: str, model: str) -> _ModelLabels:
+    def _model_labels(self, provider: str, model: str) -> _ModelLabels:
         return _ModelLabels(
             results={result: self._requests.labels(provider, model, result) for result in AttemptResult},
             first_output=self._first_output.labels(provider, model),
             answer=self._answer.labels(provider, model),
         )
 
-    def _look_up(self, metrics: Metrics, shared: SharedRouting) -> None:
+    def _register_gauges(self, metrics: Metrics, shared: SharedRouting) -> None:
         def configured() -> list[ProviderStatus]:
             statuses = self._fallback.get_provider_status().providers
             return [each for each in statuses if each.state is not ProviderState.NOT_CONFIGURED]
 
-        def standing(states: frozenset[ProviderState]) -> dict[str, float]:
+        def in_states(states: frozenset[ProviderState]) -> dict[str, float]:
             return {each.provider: float(each.state in states) for each in configured()}
 
         metrics.reading(
-            "provider_cooling", "1 while a provider cools down", lambda: standing(_COOLING), label="provider"
+            "provider_cooling", "1 while a provider cools down", lambda: in_states(_COOLING), label="provider"
         )
         metrics.reading(
-            "provider_serving", "1 while a provider is healthy, preferred or forced", lambda: standing(_SERVING),
+            "provider_serving", "1 while a provider is healthy, preferred or forced", lambda: in_states(_SERVING),
             label="provider",
         )  # fmt: skip
         metrics.reading(
             "provider_in_flight",
-            "Requests of this replica that a provider is at work on",
+            "Requests of this replica in flight at a provider",
             lambda: {each.provider: float(each.in_flight) for each in configured()},
             label="provider",
         )
@@ -132,6 +134,6 @@ class ProviderMetrics:
             lambda: float(shared.connected),
         )  # fmt: skip
         metrics.reading(
-            "routing_changes_waiting", "Changes of the providers' state that wait for Redis",
-            lambda: float(shared.waiting),
+            "routing_changes_waiting", "Changes of the providers' state that are not written to Redis yet",
+            lambda: float(shared.pending),
         )  # fmt: skip

@@ -309,8 +309,8 @@ def describe(error: BaseException) -> str:
             return f"unreadable answer ({name})" if _raised_by_reading(error) else name
 
 
-def words_of(error: BaseException) -> str | None:
-    """What a provider wrote about its error: for the user whom it refused, never for the log."""
+def provider_message(error: BaseException) -> str | None:
+    """Return a provider's message about its error, for the user whose request it refused; never for the log."""
     body: object = error.body if isinstance(error, ModelAPIError) else None
     for _ in range(2):
         match body:

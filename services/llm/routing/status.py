@@ -1,4 +1,4 @@
-"""What an operator reads about the providers, and the counts of this replica behind it."""
+"""Provider status for operators, from the shared state and this replica's counts."""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ LATENCIES_KEPT = 200
 
 
 class ProviderState(StrEnum):
-    """What an operator reads about a provider."""
+    """The state of a provider, as shown to operators."""
 
     FORCED = "forced"
     PREFERRED = "preferred"
@@ -24,30 +24,30 @@ class ProviderState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
-    """One provider as `/provider` shows it; instants are seconds since the epoch, counts are of this replica."""
+    """One provider, as `/provider` shows it. Instants are seconds since the epoch; counts are of this replica."""
 
     provider: str
     kind: str
     models: tuple[str, ...]
     state: ProviderState
     until: float | None = None
-    """When the force, the preference or the cooldown ends."""
+    """The end of the force, the preference or the cooldown."""
     reason: str | None = None
-    """Why it cools down or is not configured."""
+    """The reason for a cooldown or a missing configuration."""
     requests: int = 0
     failures: int = 0
     last_error: str | None = None
     first_output_s: tuple[float, ...] = ()
     """The most recent times to first output, oldest first."""
     in_flight: int = 0
-    """Requests that it is at work on."""
+    """Requests of this replica in flight."""
     limit: int | None = None
-    """How many of all replicas it takes at once, None for any number."""
+    """Maximum of concurrent requests over all replicas; None for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatus:
-    """The whole service: the providers in the order of the dict, and whether replicas see each other."""
+    """All providers by priority, and whether the state is shared through Redis."""
 
     providers: tuple[ProviderStatus, ...]
     forced: str | None
@@ -56,8 +56,8 @@ class ServiceStatus:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What this replica counted of one provider."""
+class ProviderCounts:
+    """This replica's counts for one provider since its start."""
 
     requests: int = 0
     failures: int = 0
@@ -66,17 +66,9 @@ class Tally:
 
 
 def provider_status(
-    provider: ProviderSettings, tally: Tally, state: Routing, now: float, in_flight: int = 0
+    provider: ProviderSettings, counts: ProviderCounts, state: Routing, now: float, in_flight: int = 0
 ) -> ProviderStatus:
-    """The status of one provider.
-
-    Args:
-        provider: its settings.
-        tally: what was counted of it.
-        state: what replicas share.
-        now: the instant, seconds since the epoch.
-        in_flight: how many requests it is at work on.
-    """
+    """Return the status of one provider at `now`, in seconds since the epoch."""
     cooldown = state.cooldowns.get(provider.id)
     until: float | None = None
     reason: str | None = None
@@ -100,10 +92,10 @@ def provider_status(
         name,
         until,
         reason,
-        tally.requests,
-        tally.failures,
-        tally.last_error,
-        tuple(tally.first_output_s),
+        counts.requests,
+        counts.failures,
+        counts.last_error,
+        tuple(counts.first_output_s),
         in_flight,
         provider.max_concurrency,
     )

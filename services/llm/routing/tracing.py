@@ -1,42 +1,38 @@
-"""A span of each attempt, within the span of the turn that it belongs to."""
+"""One span per attempt, within the span of its turn."""
 
 from opentelemetry.trace import Tracer
 
 from core.observability.tracing import record_span
 from services.llm.routing.events import AttemptEnded, AttemptResult, LLMEvent
 
-_WELL = frozenset({AttemptResult.ANSWERED, AttemptResult.CANCELLED})
+_NOT_FAILED = frozenset({AttemptResult.ANSWERED, AttemptResult.CANCELLED})
 
 
 class AttemptSpans:
-    """Makes spans of what the fallback service tells.
-
-    Args:
-        tracer: makes them.
-    """
+    """Records attempts as spans."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def note(self, happening: LLMEvent) -> None:
-        """Make a span of an attempt that is over."""
-        if not isinstance(happening, AttemptEnded):
+    def note(self, event: LLMEvent) -> None:
+        """Record the span of an attempt that has ended."""
+        if not isinstance(event, AttemptEnded):
             return
         attributes: dict[str, str | float] = {
-            "understudy.provider": happening.provider,
-            "understudy.model": happening.model,
-            "understudy.context": happening.context,
-            "understudy.result": happening.result.value,
+            "understudy.provider": event.provider,
+            "understudy.model": event.model,
+            "understudy.context": event.purpose,
+            "understudy.result": event.result.value,
         }
-        if happening.fault is not None:
-            attributes["understudy.fault"] = happening.fault.value
-        if happening.first_output_s is not None:
-            attributes["understudy.first_output_s"] = round(happening.first_output_s, 6)
+        if event.fault is not None:
+            attributes["understudy.fault"] = event.fault.value
+        if event.first_output_s is not None:
+            attributes["understudy.first_output_s"] = round(event.first_output_s, 6)
         record_span(
             self._tracer,
-            f"attempt {happening.provider}",
-            int(happening.began * 1e9),
-            happening.seconds,
+            f"attempt {event.provider}",
+            int(event.began * 1e9),
+            event.seconds,
             attributes,
-            failed=happening.result not in _WELL,
+            failed=event.result not in _NOT_FAILED,
         )

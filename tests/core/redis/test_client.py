@@ -18,7 +18,7 @@ from core.clock import SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from core.redis.client import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, open_redis
 from services.llm.routing import rules as routing
-from services.llm.routing.load_shedding import LoadShedding
+from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.shared_state import SharedRouting
 from tests.support.llm_harness import eventually
 from tests.support.processes.redis_server import BINARY, RedisServer, free_port
@@ -152,22 +152,22 @@ async def test_load_shedding_works_on_each_kind_of_server(url: str) -> None:
     busy = ProviderSettings(id="busy", kind=ProviderKind.OPENAI_COMPATIBLE, models=("m",), max_concurrency=1)
     async with open_redis(url) as one, open_redis(url) as two:
         first, second = LoadShedding(one, "test", SystemClock()), LoadShedding(two, "test", SystemClock())
-        held = await first.slots.take(busy)
+        held = await first.limiter.take(busy)
         assert held is not None
-        assert await second.slots.take(busy) is None
-        waiting = asyncio.create_task(second.slots.wait([busy]))
+        assert await second.limiter.take(busy) is None
+        waiting = asyncio.create_task(second.limiter.wait([busy]))
         await asyncio.sleep(0.05)
-        first.slots.release(held)
+        first.limiter.release(held)
         async with asyncio.timeout(2):
             passed_on = await waiting
         assert passed_on is not None
-        assert await first.slots.take(busy) is None
-        second.slots.release(passed_on)
+        assert await first.limiter.take(busy) is None
+        second.limiter.release(passed_on)
 
-        first.stays.begin("telegram:1", "other")
+        first.affinity.begin("telegram:1", "other")
         await first.close()
         await second.close()
-        assert await second.stays.of("telegram:1") == "other"
+        assert await second.affinity.provider_for("telegram:1") == "other"
         assert await one.zcard("test:{llm}:inflight:busy") == 0
 
 

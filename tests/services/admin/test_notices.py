@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from bot.operators.notices import format_notice
 from core.redis.client import open_redis
 from services.admin.notices import LEADER_PAUSE_S, MISCONFIGURED_PAUSE_S, QUEUE_LIMIT, AdminNotices, Event
-from services.llm.routing.fallback import LeaderChanged, Misconfigured
+from services.llm.routing.events import LeaderChanged, Misconfigured
 from tests.support.clock import ManualClock
 from tests.support.processes.redis_server import RedisServer
 

@@ -8,7 +8,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from core.redis.client import open_redis
-from services.llm.routing import shared_state as state
+from services.llm.routing.shared_state import SyncTiming
 from tests.support.clock import ManualClock
 from tests.support.processes.tcp_proxy import TCPProxy
 
@@ -23,7 +23,7 @@ class SteppedClock(ManualClock):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(0)
-        if seconds >= state.RECONNECT_S:
+        if seconds >= SyncTiming().reconnect_s:
             await self.reachable.wait()
 
 

@@ -10,8 +10,7 @@ from redis.asyncio import Redis
 from core.config.settings import ProviderSettings
 from core.redis import guard as reach
 from core.redis.client import open_redis
-from services.llm.routing import concurrency as slots
-from services.llm.routing.concurrency import MARGIN_S, ConcurrencyLimiter, Slot
+from services.llm.routing.concurrency import ConcurrencyLimiter, LimiterTiming, Slot
 from tests.support.clock import ManualClock
 from tests.support.llm_harness import eventually, provider
 from tests.support.processes.redis_server import RedisServer
@@ -27,13 +26,18 @@ def limited(limit: int | None = 1, **changes: object) -> ProviderSettings:
     return provider("busy", "http://127.0.0.1:1/v1", max_concurrency=limit, timeout_s=60.0, **changes)
 
 
+TIMING = LimiterTiming()
+
+
 @pytest.fixture
 async def replicas(redis: Redis, clock: ManualClock) -> AsyncIterator[Open]:
     """Makes the slots of one more replica."""
     opened: list[ConcurrencyLimiter] = []
 
-    def open_one(store: Redis | None = redis, its_clock: ManualClock = clock) -> ConcurrencyLimiter:
-        opened.append(ConcurrencyLimiter(store, "test", its_clock))
+    def open_one(
+        store: Redis | None = redis, its_clock: ManualClock = clock, timing: LimiterTiming = TIMING
+    ) -> ConcurrencyLimiter:
+        opened.append(ConcurrencyLimiter(store, "test", its_clock, timing))
         return opened[-1]
 
     yield open_one
@@ -103,7 +107,7 @@ async def test_the_leases_of_a_dead_replica_run_out(replicas: Open, clock: Manua
     await taken(dead, limited(2))
     await taken(dead, limited(2))
 
-    clock.shift(60 + MARGIN_S - 1)
+    clock.shift(60 + TIMING.lease_margin_s - 1)
     assert await alive.take(limited(2)) is None
     clock.shift(1)
     assert await alive.take(limited(2)) is not None
@@ -126,7 +130,7 @@ async def test_a_lease_begins_anew_with_a_retry(replicas: Open, redis: Redis, cl
 
 async def test_the_set_does_not_outlive_its_leases_for_long(replicas: Open, redis: Redis) -> None:
     await taken(replicas(), limited())
-    assert 60 < await redis.ttl(KEY) <= 60 + MARGIN_S + slots.KEEP_S
+    assert 60 < await redis.ttl(KEY) <= 60 + TIMING.lease_margin_s + TIMING.key_ttl_s
 
 
 async def test_taking_is_one_round_trip(redis_server: RedisServer, clock: ManualClock) -> None:
@@ -158,10 +162,9 @@ async def test_without_a_limit_redis_is_not_asked(clock: ManualClock) -> None:
     await replica.close()
 
 
-async def test_who_waits_gets_what_is_given_back_in_order(replicas: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_requests_get_released_slots_in_order(replicas: Open) -> None:
     """And at once."""
-    monkeypatch.setattr(slots, "POLL_S", (5.0, 5.0))
-    replica = replicas()
+    replica = replicas(timing=LimiterTiming(poll_s=(5.0, 5.0)))
     held = await taken(replica, limited())
     served: list[int] = []
 
@@ -207,10 +210,10 @@ async def test_a_slot_of_another_replica_is_noticed(replicas: Open) -> None:
         assert await waiting is not None
 
 
-async def test_a_replica_with_a_line_leaves_the_others_a_turn(replicas: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_replica_with_a_queue_leaves_the_others_a_turn(replicas: Open) -> None:
     """It does not pass its slots on to its own line at once while another one has a line too: chance decides."""
-    monkeypatch.setattr(slots, "POLL_S", (0.5, 0.5))
-    one, two = replicas(), replicas()
+    timing = LimiterTiming(poll_s=(0.5, 0.5))
+    one, two = replicas(timing=timing), replicas(timing=timing)
     held = await taken(one, limited())
     here = asyncio.create_task(one.wait([limited()]))
     elsewhere = asyncio.create_task(two.wait([limited()]))
@@ -235,7 +238,7 @@ async def test_waiting_ends_with_the_patience_for_a_first_output(replicas: Open)
 
     assert await replica.wait([limited(first_token_timeout_s=0.1)]) is None
     assert 0.1 <= loop.time() - began < AT_ONCE_S
-    assert not replica._desks["busy"].line
+    assert not replica._queues["busy"].waiters
 
 
 async def test_who_is_cancelled_in_line_lets_the_next_one_go(replicas: Open) -> None:
@@ -300,10 +303,10 @@ class TestOutage:
             stays = await taken(one, limited(2))
             one.release(await taken(one, limited(2)))
             await one.close()
-            assert not stays.is_told
+            assert not stays.may_be_stored
             await redis_server.start()
             assert await second.zcard(KEY) == 1
-            one._reach._retry_at = 0.0
+            one._redis._retry_at = 0.0
 
             await taken(one, limited(2))
             assert await second.zcard(KEY) == 2
@@ -323,7 +326,7 @@ class TestOutage:
                 began = loop.time()
                 await taken(replica, limited(50))
                 assert loop.time() - began < reach.CALL_TIMEOUT_S + AT_ONCE_S
-                replica._reach._retry_at = loop.time() + 60
+                replica._redis._retry_at = loop.time() + 60
                 for _ in range(49):
                     await taken(replica, limited(50))
                 assert loop.time() - began < reach.CALL_TIMEOUT_S + AT_ONCE_S
@@ -342,5 +345,5 @@ async def test_closing_waits_for_what_redis_has_to_hear(redis: Redis, clock: Man
     replica = ConcurrencyLimiter(redis, "test", clock)
     replica.release(await taken(replica, limited()))
     await replica.close()
-    await eventually(lambda: replica._desks["busy"].writer is None)
+    await eventually(lambda: replica._queues["busy"].writer is None)
     assert await redis.zcard(KEY) == 0

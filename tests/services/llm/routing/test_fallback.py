@@ -21,9 +21,9 @@ from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, R
 from core.redis.client import open_redis
 from services.llm.models.provenance import last_provenance
 from services.llm.request import ModelChoice, RequestSpec
-from services.llm.routing import fallback
-from services.llm.routing.attempts import RoutingLimits
-from services.llm.routing.fallback import LeaderChanged, LLMProviderFallback, Misconfigured
+from services.llm.routing.events import LeaderChanged, Misconfigured
+from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.recorder import RoutingLimits, RoutingTiming
 from services.llm.routing.rules import Change
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
@@ -326,7 +326,7 @@ async def test_the_preference_has_a_fixed_life(stage: Stage) -> None:
     assert stage.counts()[0] == 6
     assert stage.replica.preferred == "second"
 
-    await stage.fallback.reset("first")
+    await stage.fallback.control.reset("first")
     stage.replica.clock.shift(began + 1800 - stage.replica.clock.time())
     stage.first.default = llm.answer("from the first")
     assert stage.replica.preferred is None
@@ -359,7 +359,7 @@ async def test_answers_in_flight_do_not_undo_a_clear(stage: Stage) -> None:
     in_flight = asyncio.create_task(stage.asked())
     await stage.second.arrival(2)
 
-    await stage.fallback.reset("first")
+    await stage.fallback.control.reset("first")
     held.set()
 
     assert await in_flight == "second"
@@ -411,12 +411,10 @@ async def test_during_the_cooldown_nobody_asks(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-async def test_after_the_cooldown_one_request_probes(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, streamed: bool
-) -> None:
+async def test_after_the_cooldown_one_request_probes(stage: Stage, *, streamed: bool) -> None:
     """Of 64 at the same instant exactly one reaches the first provider, the others are answered by the second."""
     # 64 requests that start at once keep a slow machine busy for longer than a request may wait for the lease.
-    monkeypatch.setattr(fallback, "LEASE_WAIT_S", 5.0)
+    stage.replica.set_timing(lease_wait_s=5.0)
     await stage.first_fails()
     stage.replica.clock.shift(300)
     held = asyncio.Event()
@@ -486,14 +484,14 @@ def _slowly(shared: SharedRouting) -> Callable[[Change, float], Awaitable[bool]]
     return commit
 
 
-async def test_a_lease_that_is_not_granted_in_time_is_given_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_that_is_not_granted_in_time_is_given_back(stage: Stage) -> None:
     """The request does not probe, since another replica may; it goes where the others go."""
     await stage.first_fails()
     stage.replica.clock.shift(300)
-    with monkeypatch.context() as slow:
-        slow.setattr(fallback, "LEASE_WAIT_S", 0.0)
-        async with stage.replica.shared._exchange:
-            assert await stage.asked() == "second"
+    stage.replica.set_timing(lease_wait_s=0.0)
+    async with stage.replica.shared._exchange:
+        assert await stage.asked() == "second"
+    stage.replica.set_timing(lease_wait_s=RoutingTiming().lease_wait_s)
     assert not stage.replica.shared.routing.probes
 
     assert await stage.asked() == "first"
@@ -868,10 +866,10 @@ async def test_clear_cache_brings_the_priority_order_back(stage: Stage) -> None:
 
 
 async def test_an_admin_s_cooldown_and_its_end(stage: Stage) -> None:
-    await stage.fallback.cool_down("first", 60, by="4711")
+    await stage.fallback.control.cool_down("first", 60, by="4711")
     assert await stage.asked() == "second"
 
-    await stage.fallback.reset("first")
+    await stage.fallback.control.reset("first")
     assert await stage.asked() == "first"
 
 

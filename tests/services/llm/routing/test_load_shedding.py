@@ -14,10 +14,9 @@ from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis import guard as reach
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec
-from services.llm.routing import affinity as stays
-from services.llm.routing import fallback
-from services.llm.routing import shared_state as state
-from services.llm.routing.concurrency import MARGIN_S
+from services.llm.routing.affinity import ProviderAffinity
+from services.llm.routing.concurrency import LimiterTiming
+from services.llm.routing.shared_state import SyncTiming
 from services.llm.routing.status import ProviderState
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
@@ -77,14 +76,16 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(redis: Redis, *, second_remote: bool = False, **first_options: object) -> AsyncIterator[Stage]:
+async def staged(
+    redis: Redis, *, second_remote: bool = False, sync: SyncTiming | None = None, **first_options: object
+) -> AsyncIterator[Stage]:
     async with LLMServer() as first, LLMServer() as second:
         providers = [
             provider("first", first.url, remote=False, **{"max_concurrency": 1, **first_options}),
             provider("second", second.url, remote=second_remote),
         ]
         clock = RealPauses()
-        async with bench(redis, providers, clock) as replica:
+        async with bench(redis, providers, clock, sync=sync) as replica:
             yield Stage(first, second, redis, clock, replica)
 
 
@@ -201,7 +202,7 @@ async def test_a_failure_gives_the_slot_back(stage: Stage, behaviour: llm.Behavi
     else:
         assert await stage.asked() == answers
     await stage.replica.shedding.close()
-    await stage.replica.fallback.reset("first")
+    await stage.replica.fallback.control.reset("first")
 
     assert stage.in_flight == 0
     assert await stage.asked() == "first"
@@ -228,11 +229,11 @@ async def test_a_retry_begins_the_lease_anew(stage: Stage) -> None:
     stage.first.script(llm.gate(first_try, then=llm.status(500)), llm.gate(stage.gate))
     retried = asyncio.create_task(stage.asked())
     await stage.first.arrival(1)
-    stage.clock.shift(MARGIN_S)
+    stage.clock.shift(LimiterTiming().lease_margin_s)
     first_try.set()
     await stage.first.arrival(2)
     await stage.replica.shedding.close()
-    stage.clock.shift(MARGIN_S)
+    stage.clock.shift(LimiterTiming().lease_margin_s)
 
     async with bench(stage.redis, stage.replica.fallback.providers, stage.clock) as other:
         assert answered_by(await other.ask(streamed=True)) == "second"
@@ -244,10 +245,10 @@ async def test_the_slots_of_a_dead_replica_come_back(stage: Stage) -> None:
     providers = stage.replica.fallback.providers
     async with bench(stage.redis, providers, stage.clock) as dead:
         attempts = await dead.fallback.begin(RequestSpec("dies"))
-        assert (await anext(attempts)).provider.id == "first"
+        assert (await anext(attempts)).candidate.provider.id == "first"
 
         assert await stage.asked() == "second"
-        stage.clock.shift(5 + MARGIN_S)
+        stage.clock.shift(5 + LimiterTiming().lease_margin_s)
         assert await stage.asked() == "first"
 
 
@@ -417,17 +418,17 @@ async def test_who_stays_does_not_probe(stage: Stage) -> None:
     await moved(stage)
     stage.first.script(llm.status(529))
     assert await stage.asked(BEN) == "second"
-    await stage.replica.fallback.reset("first")
-    await stage.replica.fallback.cool_down("first", 10, "an admin")
+    await stage.replica.fallback.control.reset("first")
+    await stage.replica.fallback.control.cool_down("first", 10, "an admin")
     stage.clock.shift(20)
 
     assert await stage.asked(ANN) == "second"
     assert await stage.asked(BEN) == "first"
 
 
-async def test_a_probe_of_who_is_busy_is_left_to_others(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_probe_of_who_is_busy_is_left_to_others(stage: Stage) -> None:
     """The lease goes back at once, and not with the answer of whoever steps in."""
-    monkeypatch.setattr(fallback, "LEASE_WAIT_S", 5.0)
+    stage.replica.set_timing(lease_wait_s=5.0)
     stage.first.script(llm.status(529))
     assert await stage.asked() == "second"
     stage.clock.shift(300)
@@ -449,14 +450,11 @@ async def test_a_probe_of_who_is_busy_is_left_to_others(stage: Stage, monkeypatc
 # Redis
 
 
-async def test_without_a_limit_a_speaker_costs_no_command(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(state, "RESYNC_S", 60.0)
+async def test_without_a_limit_a_speaker_costs_no_command(redis_server: RedisServer) -> None:
     async with (
         open_redis(redis_server.url) as redis,
         open_redis(redis_server.url) as other,
-        staged(redis, max_concurrency=None) as stage,
+        staged(redis, sync=SyncTiming(resync_s=60.0), max_concurrency=None) as stage,
     ):
         await stage.asked(ANN)
         await stage.replica.shared.commit(lambda routing: routing, 5)
@@ -514,13 +512,12 @@ async def test_the_status_counts_what_is_in_flight(stage: Stage) -> None:
     )
 
 
-async def test_stays_clean_up_after_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stays, "SWEEP_AT", 3)
+async def test_affinity_forgets_expired_users() -> None:
     clock = RealPauses()
-    kept = stays.ProviderAffinity(None, "test", clock)
+    kept = ProviderAffinity(None, "test", clock)
     for number in range(10):
         kept.begin(f"telegram:{number}", "second")
         clock.shift(200)
     await kept.close()
     assert len(kept._local) <= 3
-    assert await kept.of("telegram:9") == "second"
+    assert await kept.provider_for("telegram:9") == "second"

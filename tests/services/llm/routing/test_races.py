@@ -10,7 +10,7 @@ import pytest
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
 from services.admin.notices import AdminNotices
-from services.llm.routing import fallback
+from services.llm.routing.recorder import RoutingTiming
 from tests.support.clock import ManualClock
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
@@ -30,6 +30,8 @@ from tests.support.processes.tcp_proxy import TCPProxy
 CROWD = 64
 CROWD_S = 30.0
 """What so many requests may take on a machine that has much else to do."""
+PATIENT = RoutingTiming(lease_wait_s=5.0)
+"""So many requests that start at once keep a slow machine busy for longer than one may wait for the lease."""
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 
 
@@ -73,7 +75,10 @@ class Pair:
 
 @asynccontextmanager
 async def paired(
-    server: RedisServer, clock: Callable[[], ManualClock] = RealPauses, **changes: object
+    server: RedisServer,
+    clock: Callable[[], ManualClock] = RealPauses,
+    timing: RoutingTiming = PATIENT,
+    **changes: object,
 ) -> AsyncIterator[Pair]:
     """A pair whose providers differ from the ordinary ones in `changes`."""
     async with AsyncExitStack() as stack:
@@ -85,7 +90,9 @@ async def paired(
         ]
         lines = [await stack.enter_async_context(TCPProxy(server.port)) for _ in range(2)]
         clients = [await stack.enter_async_context(open_redis(line.url)) for line in lines]
-        replicas = [await stack.enter_async_context(bench(redis, providers, clock())) for redis in clients]
+        replicas = [
+            await stack.enter_async_context(bench(redis, providers, clock(), timing=timing)) for redis in clients
+        ]
         await subscribed(clients[0], 2)
         pair = Pair(first, second, lines, replicas)
         for redis, replica in zip(clients, replicas, strict=True):
@@ -105,17 +112,10 @@ async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
         yield pair
 
 
-@pytest.fixture
-def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many requests that start at once keep a slow machine busy for longer than one may wait for the lease."""
-    monkeypatch.setattr(fallback, "LEASE_WAIT_S", 5.0)
-
-
 # The moment at which a cooldown ends
 
 
 @STREAMED
-@pytest.mark.usefixtures("_patient")
 async def test_a_probe_that_fails_is_the_only_one(pair: Pair, *, streamed: bool) -> None:
     """Everybody is answered by the second, and the first cools down once more, at both replicas."""
     await pair.first_fails()
@@ -133,7 +133,6 @@ async def test_a_probe_that_fails_is_the_only_one(pair: Pair, *, streamed: bool)
     assert pair.replicas[0].cooling() == {"first": 300}
 
 
-@pytest.mark.usefixtures("_patient")
 async def test_a_probe_that_hangs_holds_up_nobody_else(redis_server: RedisServer) -> None:
     """It is given up at its own deadline, which is a failure; nobody else has waited for it."""
     async with paired(redis_server, first_token_timeout_s=1.5) as pair:
@@ -150,7 +149,6 @@ async def test_a_probe_that_hangs_holds_up_nobody_else(redis_server: RedisServer
         await eventually(lambda: all(replica.cooling() == {"first": 300} for replica in pair.replicas))
 
 
-@pytest.mark.usefixtures("_patient")
 async def test_a_probe_that_is_stopped_is_followed_by_one_other(pair: Pair) -> None:
     """Nobody is blamed; of the next crowd again exactly one finds out whether the first is back."""
     await pair.first_fails()
@@ -175,7 +173,6 @@ async def test_a_probe_that_is_stopped_is_followed_by_one_other(pair: Pair) -> N
 
 
 @pytest.mark.parametrize("ahead_s", [3.0, -3.0], ids=["3 s ahead", "3 s behind"])
-@pytest.mark.usefixtures("_patient")
 async def test_clocks_that_differ_bring_one_probe(pair: Pair, ahead_s: float) -> None:
     """The cooldown ends by whichever clock is ahead; one request of both replicas probes, and what it finds counts."""
     early, late = (1, 0) if ahead_s > 0 else (0, 1)
@@ -295,7 +292,8 @@ async def test_a_slow_redis_holds_up_no_request(redis_server: RedisServer) -> No
 
 async def test_a_probe_waits_for_a_slow_redis_no_longer_than_it_may(redis_server: RedisServer) -> None:
     """Whether another replica probes cannot be known in time: the request goes where the others go, and none probes."""
-    async with paired(redis_server, RealSleeps) as pair:
+    timing = RoutingTiming()
+    async with paired(redis_server, RealSleeps, timing) as pair:
         await pair.first_fails()
         pair.shift(300)
         for line in pair.lines:
@@ -303,10 +301,10 @@ async def test_a_probe_waits_for_a_slow_redis_no_longer_than_it_may(redis_server
         one, two = pair.replicas
 
         took = await asyncio.gather(*(_took(replica.ask(streamed=True)) for replica in pair.replicas))
-        assert all(fallback.LEASE_WAIT_S <= each < fallback.LEASE_WAIT_S + SLACK_S for each in took)
+        assert all(timing.lease_wait_s <= each < timing.lease_wait_s + SLACK_S for each in took)
         assert pair.counts == (1, 3)
         took = await _took(two.fallback.force_provider("second", 60))
-        assert took < fallback.ACKNOWLEDGE_S + SLACK_S
+        assert took < timing.acknowledge_s + SLACK_S
 
         for line in pair.lines:
             line.flows.set()
@@ -330,15 +328,12 @@ async def _took(act: Awaitable[object]) -> float:
 
 
 @STREAMED
-async def test_a_crowd_beyond_what_can_be_heard_waits_and_blames_nobody(
-    monkeypatch: pytest.MonkeyPatch, *, streamed: bool
-) -> None:
+async def test_a_crowd_beyond_what_can_be_heard_waits_and_blames_nobody(*, streamed: bool) -> None:
     """Who waits for a place is not waiting for the provider yet: the last ones begin after the deadline's length."""
-    monkeypatch.setattr(fallback, "OPENING_AT_ONCE", 8)
     async with LLMServer() as server:
         only = provider("only", server.url, first_token_timeout_s=1.2, timeout_s=1.2)
         redis = open_redis(None)
-        async with bench(redis, [only]) as here:
+        async with bench(redis, [only], timing=RoutingTiming(max_opening=8)) as here:
             server.default = llm.answer("Heard.", delay_s=0.4)
             crowd = [asyncio.create_task(here.ask(streamed=streamed)) for _ in range(40)]
             await server.arrival(8)

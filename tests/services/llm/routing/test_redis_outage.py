@@ -115,8 +115,8 @@ async def test_the_later_end_of_a_cooldown_stands(pair: Pair, redis_server: Redi
     await eventually(pair.agree)
     await redis_server.stop()
     await eventually(pair.cut_off)
-    await pair.one.fallback.cool_down("first", 900, "4711")
-    await pair.two.fallback.cool_down("first", 60, "4712")
+    await pair.one.fallback.control.cool_down("first", 900, "4711")
+    await pair.two.fallback.control.cool_down("first", 60, "4712")
 
     await redis_server.start()
     await eventually(pair.agree)
@@ -128,11 +128,11 @@ async def test_a_force_that_ended_is_not_revived(pair: Pair, redis_server: Redis
     """One replica is cut off alone, and the other's admin clears the force meanwhile."""
     await pair.one.fallback.force_provider("third", 600)
     await eventually(pair.agree)
-    pair.two.shared._lost(ConnectionError("only this one"))
+    pair.two.shared._mark_lost(ConnectionError("only this one"))
 
     await pair.one.fallback.clear_cache()
     await eventually(pair.agree)
-    await pair.two.fallback.cool_down("first", 60, "4711")
+    await pair.two.fallback.control.cool_down("first", 60, "4711")
     await eventually(pair.agree)
 
     assert pair.one.fallback.get_provider_status().forced is None

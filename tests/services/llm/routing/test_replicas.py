@@ -10,9 +10,8 @@ from redis.asyncio import Redis
 
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec
-from services.llm.routing import fallback
-from services.llm.routing import shared_state as state
-from services.llm.routing.fallback import LeaderChanged, Misconfigured
+from services.llm.routing.events import LeaderChanged, Misconfigured
+from services.llm.routing.shared_state import SyncTiming
 from services.llm.routing.status import ProviderState
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
@@ -90,10 +89,11 @@ async def test_changes_are_known_at_once(pair: Pair) -> None:
     assert await known_after(clearing, lambda: pair.one.fallback.get_provider_status().forced is None) < AT_ONCE_S
 
 
-async def test_one_request_of_all_replicas_probes(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_request_of_all_replicas_probes(pair: Pair) -> None:
     """64 requests at the instant at which the cooldown ends, half of them at each replica."""
     # So many that start at once keep a slow machine busy for longer than a request may wait for the lease.
-    monkeypatch.setattr(fallback, "LEASE_WAIT_S", 5.0)
+    for replica in (pair.one, pair.two):
+        replica.set_timing(lease_wait_s=5.0)
     await pair.first_fails()
     pair.clock.shift(300)
     held = asyncio.Event()
@@ -154,14 +154,12 @@ async def test_a_newcomer_agrees_and_changes_nothing(pair: Pair, redis_server: R
 
 
 @pytest.mark.parametrize("failing_over", [False, True], ids=["all is well", "the first cools down"])
-async def test_a_request_costs_no_command(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, *, failing_over: bool
-) -> None:
+async def test_a_request_costs_no_command(redis_server: RedisServer, *, failing_over: bool) -> None:
     """Once it is known who answers, requests are ordered by the local copy alone."""
-    monkeypatch.setattr(state, "RESYNC_S", 60.0)
     async with LLMServer() as first, LLMServer() as second, open_redis(redis_server.url) as redis:
         providers = [provider("first", first.url), provider("second", second.url)]
-        async with bench(redis, providers) as replica, open_redis(redis_server.url) as other:
+        sync = SyncTiming(resync_s=60.0)
+        async with bench(redis, providers, sync=sync) as replica, open_redis(redis_server.url) as other:
             if failing_over:
                 first.default = llm.status(529)
             await replica.ask(streamed=True)

@@ -12,9 +12,8 @@ from structlog.testing import capture_logs
 
 from core.redis.client import open_redis
 from services.llm.routing import rules as routing
-from services.llm.routing import shared_state as state
 from services.llm.routing.rules import Cooldown, Force, Lease, Preferred, Routing
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.shared_state import LIFE, SharedRouting, SyncTiming
 from tests.support.llm_harness import RealSleeps, eventually, subscribed
 from tests.support.processes.redis_server import RedisServer
 
@@ -23,9 +22,9 @@ CHANNEL = "test:{llm}:changed"
 
 
 @asynccontextmanager
-async def replica(redis: Redis, clock: RealSleeps) -> AsyncIterator[SharedRouting]:
+async def replica(redis: Redis, clock: RealSleeps, timing: SyncTiming | None = None) -> AsyncIterator[SharedRouting]:
     """One replica's view, closed at the end."""
-    shared = SharedRouting(redis, "test", clock)
+    shared = SharedRouting(redis, "test", clock, timing)
     await shared.start()
     try:
         yield shared
@@ -51,7 +50,7 @@ def cooled(clock: RealSleeps, provider: str = "a", duration_s: float = 300) -> r
 async def fields(redis: Redis) -> dict[str, Any]:
     """The hash, decoded."""
     stored: dict[str, str] = await redis.hgetall(KEY)  # pyright: ignore[reportGeneralTypeIssues]
-    return {name: json.loads(value) for name, value in stored.items() if name != state.LIFE}
+    return {name: json.loads(value) for name, value in stored.items() if name != LIFE}
 
 
 async def test_a_change_is_seen_at_once_and_written_soon(
@@ -143,7 +142,7 @@ async def test_another_replica_learns_of_a_change(redis: Redis, shared: SharedRo
         shared.apply(cooled(clock))
         await eventually(lambda: "a" in other.routing.cooldowns)
 
-        assert loop.time() - began < min(1.0, state.RESYNC_S)
+        assert loop.time() - began < min(1.0, SyncTiming().resync_s)
         assert other.routing == shared.routing
 
 
@@ -231,7 +230,7 @@ async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: Rea
         await shared.commit(cooled(clock), 5)
         await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
 
-    assert await redis.hgetall(KEY) == {"inflight:a": "3", state.LIFE: await redis.hget(KEY, state.LIFE)}  # pyright: ignore[reportGeneralTypeIssues]
+    assert await redis.hgetall(KEY) == {"inflight:a": "3", LIFE: await redis.hget(KEY, LIFE)}  # pyright: ignore[reportGeneralTypeIssues]
 
 
 async def test_wiped_data_comes_back_from_the_copies(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
@@ -257,7 +256,7 @@ async def test_what_an_admin_ended_stays_ended(redis: Redis, shared: SharedRouti
         await shared.commit(routing.forced("b", clock.time(), 60), 5)
         await shared.commit(cooled(clock), 5)
         await eventually(lambda: other.routing == shared.routing)
-        other._lost(ConnectionError("cut off for a moment"))
+        other._mark_lost(ConnectionError("cut off for a moment"))
         await redis.publish(CHANNEL, "wakes everybody")
 
         await shared.commit(routing.cleared(clock.time()), 5)
@@ -276,19 +275,17 @@ async def test_what_waits_is_written_at_the_end(redis: Redis, clock: RealSleeps)
     assert set(await fields(redis)) == {"cooldown:a"}
 
 
-async def test_a_server_that_refuses_subscriptions_is_polled(
-    redis_server: RedisServer, clock: RealSleeps, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_refuses_subscriptions_is_polled(redis_server: RedisServer, clock: RealSleeps) -> None:
     """A user without the right to any channel may still share the state, only later."""
-    monkeypatch.setattr(state, "POLL_S", 0.05)
+    timing = SyncTiming(poll_s=0.05)
     async with open_redis(redis_server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~*", "+@all", "resetchannels")
     url = redis_server.url.replace("://", "://poor:pw@")
     async with (
         open_redis(url) as one,
         open_redis(url) as two,
-        replica(one, clock) as first,
-        replica(two, clock) as second,
+        replica(one, clock, timing) as first,
+        replica(two, clock, timing) as second,
     ):
         await first.commit(cooled(clock), 5)
         await eventually(lambda: "a" in second.routing.cooldowns)
@@ -318,12 +315,10 @@ async def test_a_lost_subscription_comes_back(redis_server: RedisServer, clock: 
         assert loop.time() - began < 1.0
 
 
-async def test_a_lost_subscription_that_nobody_notices(
-    redis_server: RedisServer, clock: RealSleeps, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_resync_finds_a_change_that_was_not_published(redis_server: RedisServer, clock: RealSleeps) -> None:
     """A change whose announcement never came is found by the reload."""
-    monkeypatch.setattr(state, "RESYNC_S", 0.05)
-    async with open_redis(redis_server.url) as redis, replica(redis, clock) as shared:
+    timing = SyncTiming(resync_s=0.05)
+    async with open_redis(redis_server.url) as redis, replica(redis, clock, timing) as shared:
         entry = {"provider": "a", "reason": "r", "since": 1, "until": clock.time() + 9, "reporter": "x"}
         await redis.hset(KEY, "cooldown:a", json.dumps(entry))  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -349,26 +344,22 @@ BROKEN: list[tuple[str, Callable[[], Exception]]] = [
 
 @pytest.mark.parametrize("error", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
 async def test_no_error_ends_the_following(
-    redis: Redis,
-    shared: SharedRouting,
-    clock: RealSleeps,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Callable[[], Exception],
+    redis: Redis, clock: RealSleeps, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception]
 ) -> None:
     """Whatever an exchange raises is reported, and the next one is tried."""
-    monkeypatch.setattr(state, "RECONNECT_S", 0.01)
-    exchanged = shared._exchanged
     failures = iter([error(), error()])
 
     async def flaky(changes: Collection[routing.Change]) -> Routing:
         if (failure := next(failures, None)) is not None:
             raise failure
-        return await exchanged(changes)
+        return await exchange(changes)
 
-    monkeypatch.setattr(shared, "_exchanged", flaky)
-    with capture_logs() as logs:
-        shared.apply(cooled(clock))
-        await eventually(lambda: shared.connected and not shared._waiting and next(failures, None) is None)
+    async with replica(redis, clock, SyncTiming(reconnect_s=0.01)) as shared:
+        exchange = shared._exchange_round
+        monkeypatch.setattr(shared, "_exchange_round", flaky)
+        with capture_logs() as logs:
+            shared.apply(cooled(clock))
+            await eventually(lambda: shared.connected and not shared._pending and next(failures, None) is None)
 
     assert set(await fields(redis)) == {"cooldown:a"}
     assert [entry["error"] for entry in logs if entry["event"] == "routing.redis_lost"] == [type(error()).__name__]
@@ -380,7 +371,7 @@ async def test_a_commit_does_not_wait_for_a_store_that_just_went_away(shared: Sh
         waiting = asyncio.create_task(shared.commit(cooled(clock), 60))
         await asyncio.sleep(0.01)
         assert not waiting.done()
-        shared._lost(ConnectionError("gone"))
+        shared._mark_lost(ConnectionError("gone"))
 
         assert await waiting
         assert await shared.commit(cooled(clock, "b"), 60)
@@ -391,4 +382,4 @@ async def test_a_commit_says_when_the_store_took_too_long(shared: SharedRouting,
     async with shared._exchange:
         assert not await shared.commit(cooled(clock), 0.01)
 
-    await eventually(lambda: not shared._waiting)
+    await eventually(lambda: not shared._pending)

@@ -34,10 +34,10 @@ from core.config.providers import ProviderKind
 from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, AnswerInterrupted, ConsentNeeded, ContextWindowExceeded
 from services.llm.request import ModelChoice, RequestSpec
-from services.llm.routing import fallback
-from services.llm.routing.attempts import Attempts, RoutingLimits
+from services.llm.routing.attempts import Attempt, Attempts
 from services.llm.routing.codec import decode_routing
 from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.recorder import RoutingLimits, RoutingTiming
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
 from services.llm.usage.report import NOTHING
@@ -49,7 +49,6 @@ from tests.support.processes.redis_server import BINARY, RedisServer
 PREFERRED_FOR = 1800.0
 MAX_HOPS = 3
 TIMEOUT_S = 60.0
-LEASE_S = TIMEOUT_S + fallback.LEASE_MARGIN_S
 REMOTE = frozenset({"b", "d"})
 PRIORITY = ("a", "b", "c", "d")
 PROVIDERS = [
@@ -68,6 +67,9 @@ REPLICAS = (0, 1)
 MOST_IN_FLIGHT = 6
 PATIENCE_S = 10.0
 """How long replicas on one machine may take to agree; in the ordinary case it is some milliseconds."""
+TIMING = RoutingTiming(lease_wait_s=PATIENCE_S, acknowledge_s=PATIENCE_S)
+"""A machine that stalls for a moment does not make a request give up its probe."""
+LEASE_S = TIMEOUT_S + TIMING.lease_margin_s
 
 _Result = TypeVar("_Result")
 
@@ -114,6 +116,8 @@ class Request:
     apart: bool
     """Whether it began at a replica that did not reach Redis."""
     started: float
+    attempt: Attempt | None = None
+    """The one in flight."""
     began: float = 0.0
     current: str = ""
     lateness: tuple[int, float] = (0, 0.0)
@@ -156,7 +160,9 @@ class FallbackMachine(RuleBasedStateMachine):
     async def _started(self, replica: int, clock: SteppedClock) -> Replica:
         redis = await self.store.client(replica)
         shared = SharedRouting(redis, self.store.prefix, clock)
-        service = LLMProviderFallback(PROVIDERS, shared, clock, RoutingLimits(PREFERRED_FOR, COOLDOWN_S, MAX_HOPS))
+        service = LLMProviderFallback(
+            PROVIDERS, shared, clock, RoutingLimits(PREFERRED_FOR, COOLDOWN_S, MAX_HOPS), timing=TIMING
+        )
         await shared.start()
         return Replica(clock, redis, shared, service)
 
@@ -196,7 +202,7 @@ class FallbackMachine(RuleBasedStateMachine):
             async with asyncio.timeout(PATIENCE_S):
                 while reaching:
                     shared, _ = decode_routing(await self.stored())
-                    if all(one.connected and not one._waiting and one.routing == shared for one in reaching):
+                    if all(one.connected and not one._pending and one.routing == shared for one in reaching):
                         return
                     await asyncio.sleep(0)
         except TimeoutError:
@@ -257,7 +263,7 @@ class FallbackMachine(RuleBasedStateMachine):
     def _ask_next(self, request: Request) -> None:
         """The request goes to its next candidate, or ends because there is none."""
         known, now = self.known(request.replica), self.now(request.replica)
-        candidate = self.run(self._next(request.attempts))
+        candidate = self.run(self._next(request))
         if not request.left or len(request.failed) >= MAX_HOPS:
             assert candidate is None, "no more than so many are tried"
             self._exhausted(request)
@@ -282,9 +288,9 @@ class FallbackMachine(RuleBasedStateMachine):
         is_trial = name == request.trial and known.is_on_trial(name, now)
         return (0, 0.0) if name in request.wished or is_trial else known.lateness(name, now)
 
-    async def _next(self, attempts: Attempts) -> str | None:
-        candidate = await anext(aiter(attempts), None)
-        return candidate.provider.id if candidate is not None else None
+    async def _next(self, request: Request) -> str | None:
+        request.attempt = await anext(aiter(request.attempts), None)
+        return request.attempt.candidate.provider.id if request.attempt is not None else None
 
     def _asked(self, request: Request, candidate: str) -> None:
         request.current = candidate
@@ -322,7 +328,7 @@ class FallbackMachine(RuleBasedStateMachine):
         counts = (
             provider not in request.wished and not request.passed_over and self.known(request.replica).leads(provider)
         )
-        request.attempts.succeeded(0.1, NOTHING)
+        request.attempt.succeeded(0.1, NOTHING)
         self.do(request.replica, lambda known: known.answered(provider, began, now, PREFERRED_FOR, counts=counts))
         self._over(request)
         self.settle()
@@ -334,10 +340,10 @@ class FallbackMachine(RuleBasedStateMachine):
         request, row = self.picked(number), BEFORE_OUTPUT[outcome]
         if row.surfaces is not None:
             with pytest.raises(row.surfaces):
-                self.run(request.attempts.failed(row.error()))
+                self.run(request.attempt.failed(row.error()))
             self._over(request)
         else:
-            self.run(request.attempts.failed(row.error()))
+            self.run(request.attempt.failed(row.error()))
             self._failed(request, row)
         self.settle()
 
@@ -347,7 +353,7 @@ class FallbackMachine(RuleBasedStateMachine):
         if row.again and request.retries:
             request.retries = 0
             if known.lateness(provider, now) <= request.lateness or not request.left:
-                assert self.run(self._next(request.attempts)) == provider, "one more try after a hiccup"
+                assert self.run(self._next(request)) == provider, "one more try after a hiccup"
                 self._asked(request, provider)
                 return
         request.failed.append(provider)
@@ -374,7 +380,7 @@ class FallbackMachine(RuleBasedStateMachine):
         request = self.picked(number)
         for outcome in outcomes:
             if request in self.in_flight:
-                self.run(request.attempts.failed(BEFORE_OUTPUT[outcome].error()))
+                self.run(request.attempt.failed(BEFORE_OUTPUT[outcome].error()))
                 self._failed(request, BEFORE_OUTPUT[outcome])
         self.settle()
 
@@ -383,7 +389,7 @@ class FallbackMachine(RuleBasedStateMachine):
     def break_off(self, number: int, outcome: str) -> None:
         """A request fails after its first output."""
         request, row = self.picked(number), AFTER_OUTPUT[outcome]
-        error = request.attempts.broke_off(row.error(), NOTHING)
+        error = request.attempt.broke_off(row.error(), NOTHING)
         assert isinstance(error, row.surfaces or AnswerInterrupted), "nobody takes over after the first output"
         if row.cools_for is not None:
             self._cools(request.replica, request.current, row.cools_for)
@@ -451,7 +457,7 @@ class FallbackMachine(RuleBasedStateMachine):
 
         async def failing() -> None:
             await asyncio.gather(
-                *(request.attempts.failed(row.error()) for request, row in zip(requests, rows, strict=True))
+                *(request.attempt.failed(row.error()) for request, row in zip(requests, rows, strict=True))
             )
 
         self.run(failing())
@@ -493,14 +499,14 @@ class FallbackMachine(RuleBasedStateMachine):
 
     @rule(replica=replicas, provider=names, seconds=durations)
     def cool_down(self, replica: int, provider: str, seconds: float) -> None:
-        self.run(self.replicas[replica].service.cool_down(provider, seconds, "an admin"))
+        self.run(self.replicas[replica].service.control.cool_down(provider, seconds, "an admin"))
         self._cools(replica, provider, seconds)
         self.settle()
 
     @rule(replica=replicas, provider=names)
     def reset(self, replica: int, provider: str) -> None:
         now = self.now(replica)
-        self.run(self.replicas[replica].service.reset(provider))
+        self.run(self.replicas[replica].service.control.reset(provider))
         self.do(replica, lambda known: known.is_reset(provider, now), always=True)
         self.settle()
 
@@ -627,7 +633,7 @@ class FallbackMachine(RuleBasedStateMachine):
         old = self.replicas[replica]
 
         async def again() -> Replica:
-            old.shared._waiting.clear()
+            old.shared._pending.clear()
             await old.shared.close()
             await old.redis.aclose()
             return await self._started(replica, old.clock)
@@ -673,13 +679,6 @@ def _state(known: Known, name: str, now: float) -> tuple[str, ProviderState, flo
     if known.preferred(now) == name and known.preference is not None:
         return name, ProviderState.PREFERRED, known.preference.until
     return name, ProviderState.HEALTHY, None
-
-
-@pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that stands still for a moment does not make a request give up its probe."""
-    monkeypatch.setattr(fallback, "LEASE_WAIT_S", PATIENCE_S)
-    monkeypatch.setattr(fallback, "ACKNOWLEDGE_S", PATIENCE_S)
 
 
 @pytest.fixture

@@ -1,0 +1,183 @@
+"""Records outcomes of requests: counts, cooldowns, the preferred provider, and events for metrics and notices."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from core.clock import Clock
+from core.config.settings import ProviderSettings
+from services.llm.routing import rules
+from services.llm.routing.affinity import ProviderAffinity
+from services.llm.routing.events import LeaderChanged, LLMEvent, Misconfigured, NoticeListener, Watcher
+from services.llm.routing.outcomes import Fault, Outcome
+from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.status import ProviderCounts
+from services.llm.usage.report import RequestReport, UsageMeter
+
+log = structlog.get_logger()
+
+HALF_OPEN_RANK = 1.0
+"""The health rank of a provider whose cooldown has ended and that has not answered since."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingLimits:
+    """The settings `PROVIDER_PREFERRED_TTL`, `PROVIDER_COOLDOWN` (both in seconds) and `PROVIDER_MAX_HOPS`."""
+
+    preferred_ttl_s: float = 1800.0
+    cooldown_s: float = 300.0
+    max_hops: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTiming:
+    """Waits of the fallback service.
+
+    Args:
+        retry_pause_s: shortest and longest pause before a provider is asked again after a hiccup.
+        lease_margin_s: by how much a probe's lease outlives the longest answer, in case its holder dies.
+        lease_wait_s: how long a request waits for Redis to grant the lease; without a lease it does not probe.
+        acknowledge_s: how long an operator's command waits until Redis has it; it is written later in any case.
+        max_opening: requests of this process that wait for their first output at the same time; further ones queue
+            before their deadline starts. A thousand requests that began at once, after an outage for example, would
+            keep the event loop from reading the answers in time, and the providers would be blamed for it.
+    """
+
+    retry_pause_s: tuple[float, float] = (0.2, 0.3)
+    lease_margin_s: float = 5.0
+    lease_wait_s: float = 0.3
+    acknowledge_s: float = 0.5
+    max_opening: int = 200
+
+
+class OutcomeRecorder:
+    """Applies outcomes to this replica's copy of the routing state, which is written to Redis in the background.
+
+    Args:
+        providers: all configured providers.
+        usable: the ids of those that can be asked, by priority.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, ProviderSettings],
+        usable: Sequence[str],
+        shared: SharedRouting,
+        clock: Clock,
+        limits: RoutingLimits,
+        timing: RoutingTiming,
+        affinity: ProviderAffinity,
+        meter: UsageMeter | None,
+    ) -> None:
+        self.limits = limits
+        self.counts = {provider: ProviderCounts() for provider in providers}
+        self._usable = usable
+        self._shared = shared
+        self._clock = clock
+        self._timing = timing
+        self._affinity = affinity
+        self._meter = meter
+        self._listeners: list[NoticeListener] = []
+        self._watchers: list[Watcher] = []
+
+    def listen(self, listener: NoticeListener) -> None:
+        """Register a callback for changes of the leader and for misconfigured providers. It must not block."""
+        self._listeners.append(listener)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Register a callback for the events of every request. It runs within the request and must be fast."""
+        self._watchers.append(watcher)
+
+    def time(self) -> float:
+        """Return the seconds since the epoch."""
+        return self._clock.time()
+
+    def health_rank(self, provider: str) -> float:
+        """Return a sort key: 0 while healthy, `HALF_OPEN_RANK` after a cooldown, its end during one."""
+        cooldown = self._shared.routing.cooldowns.get(provider)
+        if cooldown is None:
+            return 0.0
+        return cooldown.until if cooldown.until > self._clock.time() else HALF_OPEN_RANK
+
+    def leads(self, provider: str) -> bool:
+        """Return whether no healthy provider has a higher priority."""
+        return rules.leads(self._shared.routing, provider, self._usable, self._clock.time())
+
+    def failed(self, provider: str, outcome: Outcome, purpose: str) -> None:
+        """Record a failure. The local copy changes at once, Redis soon after."""
+        counts = self.counts[provider]
+        counts.requests += 1
+        log.warning(
+            "provider.failed",
+            provider=provider,
+            fault=outcome.fault.value,
+            reason=outcome.reason,
+            cooldown_s=outcome.cooldown_s,
+            purpose=purpose,
+        )
+        if outcome.cooldown_s is None:
+            return
+        counts.failures += 1
+        counts.last_error = outcome.reason
+        before = self._leader()
+        known = self._shared.routing.cooldowns.get(provider)
+        now = self._clock.time()
+        self._shared.apply(rules.cooled(provider, outcome.reason, now, outcome.cooldown_s, self._shared.replica))
+        if outcome.fault is Fault.MISCONFIGURED and (known is None or known.reason != outcome.reason):
+            # Notify once: concurrent requests fail together, and each probe fails until an operator acts.
+            self._notify(Misconfigured(provider, outcome.reason))
+        after = self._leader()
+        if before != after and before is not None and after is not None:
+            log.warning("provider.switched", before=before, after=after, reason=outcome.reason)
+            self._notify(LeaderChanged(before, after, outcome.reason))
+
+    def succeeded(
+        self, provider: str, purpose: str, *, began: float, prefer: bool, first_output_s: float | None = None
+    ) -> None:
+        """Record an answer. Does no I/O where it changes nothing, which is the ordinary case."""
+        counts = self.counts[provider]
+        counts.requests += 1
+        if first_output_s is not None:
+            counts.first_output_s.append(first_output_s)
+        state, now = self._shared.routing, self._clock.time()
+        self._shared.apply(rules.proven(provider, began, now, self.limits.preferred_ttl_s, self._usable, prefer=prefer))
+        if self._shared.routing is state:
+            return
+        before, after = self._leader(state), self._leader()
+        if before != after and before is not None and after is not None:
+            log.info("provider.recovered", before=before, after=after, purpose=purpose)
+            self._notify(LeaderChanged(before, after, None))
+
+    def release_probe(self, provider: str, holder: str) -> None:
+        """Give a probe's lease back without an outcome."""
+        self._shared.apply(rules.probe_returned(provider, holder))
+
+    async def pause(self) -> None:
+        """Wait before a provider that had a hiccup is asked again."""
+        await self._clock.sleep(random.uniform(*self._timing.retry_pause_s))  # noqa: S311 - jitter, not a secret
+
+    def keep_user(self, user: str, provider: str) -> None:
+        """Route a user to this provider for some minutes, since it answered in place of a busy one."""
+        log.info("provider.stepped_in", provider=provider)
+        self._affinity.begin(user, provider)
+
+    def publish(self, event: LLMEvent) -> None:
+        """Pass an event of a request to the watchers."""
+        for watcher in self._watchers:
+            watcher(event)
+
+    def count(self, report: RequestReport) -> None:
+        """Report the usage of a request that is over."""
+        if self._meter is not None:
+            self._meter.count(report)
+
+    def _leader(self, state: rules.Routing | None = None) -> str | None:
+        """Return the provider that is asked first by the rules, without a probe."""
+        state = state or self._shared.routing
+        return next(iter(rules.order(state, self._usable, self._clock.time())), None)
+
+    def _notify(self, event: LeaderChanged | Misconfigured) -> None:
+        for listener in self._listeners:
+            listener(event)
