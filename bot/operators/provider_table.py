@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from bot.operators.formatting import format_count, format_operator_cost
 from core.durations import format_duration
-from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus
+from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus, percentile_95
 from services.usage.totals import UsageTotal
 
 REDIS_UNAVAILABLE = (
@@ -89,6 +89,4 @@ def _format_state(provider: ProviderStatus, now: float) -> str:
 def _format_latency(seconds: Sequence[float]) -> str:
     if len(seconds) == 1:
         return f"{seconds[0]:.2f} s (once)"
-    # "inclusive" stays between the smallest and the largest value; the other method extrapolates from few.
-    percentile_95 = statistics.quantiles(seconds, n=20, method="inclusive")[-1]
-    return f"median {statistics.median(seconds):.2f} s, 95% within {percentile_95:.2f} s"
+    return f"median {statistics.median(seconds):.2f} s, 95% within {percentile_95(seconds):.2f} s"

@@ -16,7 +16,7 @@ from core.errors import StorageError
 from core.observability.log import Redactor
 from core.observability.metrics import Metrics
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.status import ProviderStatus, ServiceStatus
+from services.llm.routing.status import ProviderStatus, ServiceStatus, percentile_95
 from services.usage.totals import UsageTotal, UsageTotals
 
 NOT_STORED = {CACHE_CONTROL: "no-store"}
@@ -110,13 +110,8 @@ def _provider(provider: ProviderStatus, today: Mapping[str, UsageTotal] | None) 
         **fields,
         "until": datetime.fromtimestamp(until, UTC).isoformat(timespec="seconds") if until is not None else None,
         "first_output_median_s": round(statistics.median(latest), 3) if latest else None,
-        "first_output_p95_s": round(_percentile_95(latest), 3) if latest else None,
+        "first_output_p95_s": round(percentile_95(latest), 3) if latest else None,
         "requests_today": used.requests if used is not None else None,
         "failures_today": used.failures if used is not None else None,
         "cost_today_usd": used.cost_usd if used is not None else None,
     }
-
-
-def _percentile_95(seconds: Sequence[float]) -> float:
-    # "inclusive" stays within the smallest and the largest value, as in /provider.
-    return seconds[0] if len(seconds) == 1 else statistics.quantiles(seconds, n=20, method="inclusive")[-1]

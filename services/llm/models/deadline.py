@@ -1,8 +1,7 @@
-"""One deadline that many short waits share: cheaper than an `asyncio.timeout` for each.
+"""One deadline shared by many short waits: cheaper than an `asyncio.timeout` for each.
 
-A timeout per wait arms and disarms a timer for every piece of a stream, which costs more than all else that the
-fallback adds to one. Here a wait only writes down when it must end; the timer looks at that when it goes off, and
-mostly finds that it has to go on sleeping.
+A timeout per wait arms and cancels a timer for every piece of a stream, which costs more than everything else that the
+fallback adds. Here a wait only stores its end. The timer compares it when it fires, and mostly re-arms itself.
 """
 
 import asyncio
@@ -11,18 +10,18 @@ from types import TracebackType
 
 
 class Deadline:
-    """Ends waits that take too long, as `asyncio.timeout` does; for one wait at a time.
+    """Cancels waits that take too long, like `asyncio.timeout`; one wait at a time.
 
-    Set `until`, then `with deadline:` around the wait. Between waits nothing can go off.
+    Set `until`, then wrap the wait in `with deadline:`. Between waits the deadline has no effect.
 
     Args:
-        prolong: asked when a wait is due: until when it may go on after all, an instant that is past for no longer.
+        prolong: called when a wait is due; returns its new end, or a past instant to let it expire.
     """
 
     def __init__(self, prolong: Callable[[], float] | None = None) -> None:
         self._prolong = prolong
         self.until = 0.0
-        """When the wait that comes must end, in the event loop's time."""
+        """The end of the next wait, in the event loop's time."""
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._waiting: asyncio.Task[object] | None = None
@@ -41,17 +40,17 @@ class Deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Turn the cancellation by this deadline into a TimeoutError; anybody else's stays what it is."""
+        """Turn the cancellation by this deadline into a TimeoutError; other cancellations stay."""
         task, self._waiting = self._waiting, None
         if not self._expired or task is None:
             return
         self._expired = False
-        # Whoever else cancelled the task meanwhile made the count higher than it was, and must be obeyed.
+        # A higher count means that the task was cancelled from elsewhere too, which takes precedence.
         if task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
     def close(self) -> None:
-        """Put the timer away."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

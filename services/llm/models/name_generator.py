@@ -1,4 +1,4 @@
-"""The name of a conversation, from how it began."""
+"""Generates the name of a conversation from its first message and answer."""
 
 import re
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from pydantic_ai.models import ModelRequestParameters
 
 from services.llm.models.direct import DirectModel, MalformedAnswer
 
-TOLD = 1500
-"""Characters of each message that a name is made of: the beginning tells what it is about."""
+MAX_EXCERPT = 1500
+"""Characters of each message in the prompt: the beginning shows the topic."""
 MAX_TOKENS = 60
 
 INSTRUCTIONS = """\
@@ -22,7 +22,7 @@ _FRAME = " \t\"'`«»“”„*_#."
 
 
 def first_words(text: str, max_length: int) -> str:
-    """The beginning of a text on one line, cut between words where it is too long."""
+    """Return the beginning of a text on one line, cut between words where it is too long."""
     line = " ".join(text.split())
     if len(line) <= max_length:
         return line
@@ -32,10 +32,10 @@ def first_words(text: str, max_length: int) -> str:
 
 
 class ThreadNameOutput:
-    """A short line of text as the shape of an answer.
+    """The output shape of a name: one line of text.
 
     Args:
-        max_length: characters that it may have.
+        max_length: in characters.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -47,15 +47,15 @@ class ThreadNameOutput:
         return max(MAX_TOKENS, self._max_length)
 
     def parameters(self, profile: Mapping[str, object]) -> ModelRequestParameters:
-        """Plain text, whatever the model."""
+        """Return parameters for plain text, the same for every model."""
         del profile
         return ModelRequestParameters()
 
     def read(self, response: ModelResponse) -> str:
-        """The first line, without what models like to put around it.
+        """Return the first line, without labels, quotes and Markdown around it.
 
         Raises:
-            Misfit: there is none.
+            MalformedAnswer: there is none.
         """
         text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
         lines = [line for each in text.splitlines() if (line := _LABEL.sub("", each.strip(_FRAME)).strip(_FRAME))]
@@ -68,21 +68,20 @@ class NameGenerator:
     """Names conversations.
 
     Args:
-        model: asks for the name.
-        language: the language that it should be in, an IETF tag; None for that of the conversation.
-        max_length: characters that it may have.
+        language: of the name, an IETF tag; None for the language of the conversation.
+        max_length: in characters.
     """
 
     def __init__(self, model: DirectModel[str], language: str | None, max_length: int) -> None:
         self._model = model
-        spoken = f" in the language of the conversation (the user's setting is {language})" if language else ""
-        self._instructions = INSTRUCTIONS.format(language=spoken, max_length=max_length)
+        hint = f" in the language of the conversation (the user's setting is {language})" if language else ""
+        self._instructions = INSTRUCTIONS.format(language=hint, max_length=max_length)
 
     async def name(self, first_message: str, answer: str) -> str:
-        """The name of a conversation that began with this message and its answer.
+        """Return a name for a conversation that began with this message and its answer.
 
         Raises:
-            ProviderError: nobody gave one.
+            ProviderError: no candidate gave one.
         """
-        prompt = f"<message>\n{first_message[:TOLD]}\n</message>\n<answer>\n{answer[:TOLD]}\n</answer>"
+        prompt = f"<message>\n{first_message[:MAX_EXCERPT]}\n</message>\n<answer>\n{answer[:MAX_EXCERPT]}\n</answer>"
         return (await self._model.ask(self._instructions, prompt)).value

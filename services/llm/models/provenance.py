@@ -1,4 +1,4 @@
-"""Who gave a response: a stamp in its metadata, which is kept in the history and never sent to a model."""
+"""The provenance of a response: metadata that is kept in the history and never sent to a model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,13 +10,11 @@ KEY = "understudy"
 
 
 class Provenance(BaseModel, frozen=True):
-    """Who answered a request.
+    """The provider and model of a response.
 
     Args:
-        provider: its id.
-        model: the model it was asked for.
-        failed: who was asked before and did not answer, with the reason.
-        blind: whether the request had an image that this model does not see.
+        failed: the providers that failed before, each with its reason.
+        blind: the request had an image, and the model has no vision.
     """
 
     provider: str
@@ -25,20 +23,20 @@ class Provenance(BaseModel, frozen=True):
     blind: bool = False
 
 
-_STAMP = TypeAdapter(Provenance)
+_PROVENANCE = TypeAdapter(Provenance)
 
 
-def with_provenance(metadata: dict[str, Any] | None, stamp: Provenance) -> dict[str, Any]:
-    """The metadata of a response with the stamp in it."""
-    return {**(metadata or {}), KEY: stamp.model_dump()}
+def with_provenance(metadata: dict[str, Any] | None, provenance: Provenance) -> dict[str, Any]:
+    """Return the metadata of a response with its provenance added."""
+    return {**(metadata or {}), KEY: provenance.model_dump()}
 
 
 def last_provenance(messages: Sequence[ModelMessage]) -> Provenance | None:
-    """The stamp of the newest response among the messages, if it has one."""
+    """Return the provenance of the newest response among the messages, if it has one."""
     for message in reversed(messages):
         if isinstance(message, ModelResponse):
             try:
-                return _STAMP.validate_python((message.metadata or {}).get(KEY))
+                return _PROVENANCE.validate_python((message.metadata or {}).get(KEY))
             except ValidationError:
                 return None
     return None

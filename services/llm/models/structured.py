@@ -1,7 +1,7 @@
-"""A value of a Pydantic model as an answer.
+"""Structured output: answers that are validated by a Pydantic model.
 
-How it is asked for (by a tool, by the provider's own JSON mode, or in words) is decided for each model by what that
-can do: one mode for a chain of different models would be wrong for some of them.
+The output mode (tool call, the provider's JSON mode, or a prompt) depends on the capabilities of each model: one mode
+for a chain of different models would be wrong for some of them.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,7 @@ Out = TypeVar("Out", bound=BaseModel)
 
 
 class StructuredOutput(Generic[Out]):
-    """The shape of a Pydantic model.
-
-    Args:
-        output: the model.
-        max_tokens: the most that an answer may be long.
-    """
+    """The output shape of a Pydantic model."""
 
     def __init__(self, output: type[Out], max_tokens: int = MAX_TOKENS) -> None:
         self._output = output
@@ -42,38 +37,36 @@ class StructuredOutput(Generic[Out]):
 
     @property
     def max_tokens(self) -> int:
-        """The most that an answer may be long."""
+        """The token limit of an answer."""
         return self._max_tokens
 
     def parameters(self, profile: Mapping[str, object]) -> ModelRequestParameters:
-        """How a model of that profile is asked for it: `auto` is what the profile says suits it best."""
-        asked = ModelRequestParameters(output_mode="auto", output_object=self._object, output_tools=[self._tool])
+        """Return the request parameters for a model of that profile; `auto` follows the profile's preference."""
+        base = ModelRequestParameters(output_mode="auto", output_object=self._object, output_tools=[self._tool])
         by_tool = profile.get("default_structured_output_mode", "tool") == "tool"
         if by_tool and not profile.get("supports_tools", True):
             is_native = profile.get("supports_json_schema_output", False)
-            return asked.with_default_output_mode("native" if is_native else "prompted")
-        return asked
+            return base.with_default_output_mode("native" if is_native else "prompted")
+        return base
 
     def read(self, response: ModelResponse) -> Out:
-        """The value of a response.
-
-        A weak model writes down what it should have called the tool with; that is as good.
+        """Parse a response: the tool call, or the JSON in its text, as weak models write it instead of the call.
 
         Raises:
-            Misfit: it has none that validates.
+            MalformedAnswer: nothing in it validates.
         """
         for part in response.parts:
             if isinstance(part, ToolCallPart) and part.tool_name == OUTPUT_TOOL:
-                return self._validated(part.args_as_json_str())
+                return self._validate(part.args_as_json_str())
         text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
-        # Fences and phrases around it are not worth a second request.
-        return self._validated(text[max(text.find("{"), 0) : text.rfind("}") + 1])
+        # Fences and phrases around the JSON are tolerated: they are not worth a second request.
+        return self._validate(text[max(text.find("{"), 0) : text.rfind("}") + 1])
 
-    def _validated(self, encoded: str) -> Out:
+    def _validate(self, encoded: str) -> Out:
         try:
             return self._output.model_validate_json(encoded)
         except ValidationError as error:
             wrong = sorted({".".join(map(str, fault["loc"])) for fault in error.errors()} - {""})
             named = f": {', '.join(wrong[:5])}" if wrong else ""
-            # Without the cause: it quotes what was answered.
+            # Without the cause, which quotes the answer.
             raise MalformedAnswer(f"not the structure that was asked for{named}") from None

@@ -1,4 +1,4 @@
-"""The routing state as the fields of a hash: `force`, `preferred`, and a `cooldown:` and a `probe:` a provider."""
+"""Encodes the routing state as hash fields: `force`, `preferred`, and `cooldown:` and `probe:` per provider."""
 
 import json
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ _LEASE = TypeAdapter(Lease)
 
 
 def is_routing_field(field: str) -> bool:
-    """Whether a field is one that this version writes; those of a newer one are left alone."""
+    """Return whether this version writes the field; fields of a newer version are left alone."""
     return field in {"force", "preferred"} or field.startswith(("cooldown:", "probe:"))
 
 
 def encode_routing(routing: Routing) -> dict[str, str]:
-    """The fields that say all that there is to say."""
+    """Return the fields of a state."""
     entries: dict[str, Force | Preferred | Cooldown | Lease | None] = {
         "force": routing.force,
         "preferred": routing.preference,
@@ -34,7 +34,7 @@ def encode_routing(routing: Routing) -> dict[str, str]:
 
 
 def decode_routing(fields: Mapping[str, str]) -> tuple[Routing, frozenset[str]]:
-    """What the fields of the hash say, and the names of those that nobody can read."""
+    """Return the state, and the names of the fields that cannot be decoded."""
     unreadable: set[str] = set()
 
     def read(adapter: TypeAdapter[_Entry], field: str) -> _Entry | None:

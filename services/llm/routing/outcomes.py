@@ -1,7 +1,6 @@
-"""What an outcome of a request means: whose fault it is, whether another candidate helps, how long to cool down.
+"""Classifies failed requests: the fault, whether another candidate may help, and the cooldown.
 
-The table of the provider fallback service as code. It is read in one place, so that streamed and plain requests
-cannot differ.
+Streamed and plain requests share this table, so that they cannot differ.
 """
 
 import json
@@ -36,28 +35,28 @@ from pydantic_ai.usage import RequestUsage
 from services.llm.transport_errors import describe_connection_error, recognise_connection_error
 
 MISCONFIGURED_COOLDOWN_S = 30 * 60.0
-"""A wrong key or an empty account is not mended by waiting five minutes."""
+"""A wrong key or an empty account needs an operator, not five minutes."""
 RETRY_AFTER_RANGE_S = (1.0, 3600.0)
 HICCUP_STATUSES = frozenset({408, 500, 502, 503, 504})
 DOWN_STATUSES = frozenset({408, 498, 499})
-"""Besides all of 5xx: 498 is Groq's for no capacity, 499 what Google and proxies answer when they gave a request up."""
-WORDS_LENGTH = 300
-CODE_LENGTH = 60
-"""A provider's error code is a word; whatever is longer may be anything."""
+"""In addition to all of 5xx: 498 is Groq's for no capacity, 499 is sent by Google and proxies that gave up."""
+MAX_MESSAGE_LENGTH = 300
+MAX_CODE_LENGTH = 60
+"""A provider's error code is one word; a longer text is cut."""
 
 
 class Fault(StrEnum):
-    """Whose fault an outcome is, and of what kind."""
+    """The kind of fault behind a failed request."""
 
     HICCUP = "hiccup"
-    """A passing fault of the provider: worth another try on the same one."""
+    """A transient fault of the provider: the same one is retried once."""
     DOWN = "down"
-    """The provider is out of reach, silent or overloaded."""
+    """The provider is unreachable, silent or overloaded."""
     RATE_LIMITED = "rate_limited"
     MISCONFIGURED = "misconfigured"
     """The key, the account or the model's name is wrong: an operator has to act."""
     UNREADABLE = "unreadable"
-    """Something came, but no answer: empty, cut, an error page, only thinking."""
+    """A response without an answer: empty, cut, an error page, only thinking."""
     CONTEXT_WINDOW = "context_window"
     REFUSED = "refused"
     """The provider's content filter."""
@@ -66,17 +65,16 @@ class Fault(StrEnum):
     BUSY = "busy"
     """Our own limit for this provider is reached."""
     OURS = "ours"
-    """A bug of ours: nobody is blamed."""
+    """A bug of ours: it surfaces, and provider health is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What to do about a request that did not end well.
+    """The consequences of a failed request.
 
     Args:
-        fault: what happened.
-        reason: the same in a few words, for operators; without secrets.
-        cooldown_s: how long the provider cools down, or None where it is not to blame.
+        reason: a few words for operators, without secrets.
+        cooldown_s: how long the provider cools down; None where the fault is not the provider's.
     """
 
     fault: Fault
@@ -90,7 +88,7 @@ class Outcome:
 
 
 class EmptyAnswer(UnexpectedModelBehavior):
-    """A provider ended its answer without text, a tool call or a file; `usage` is what that used all the same."""
+    """An answer without text, tool call or file. It has a `usage` all the same."""
 
     def __init__(self, message: str, usage: RequestUsage | None = None) -> None:
         super().__init__(message)
@@ -98,7 +96,7 @@ class EmptyAnswer(UnexpectedModelBehavior):
 
 
 class AnswerGivenUp(UnexpectedModelBehavior):
-    """A provider says itself that it did not finish its answer; `usage` is what that used all the same."""
+    """An answer that its provider reports as unfinished. It has a `usage` all the same."""
 
     def __init__(self, message: str, usage: RequestUsage | None = None) -> None:
         super().__init__(message)
@@ -106,11 +104,11 @@ class AnswerGivenUp(UnexpectedModelBehavior):
 
 
 def classify(error: BaseException, cooldown_s: float) -> Outcome:
-    """The outcome that an exception of a model stands for.
+    """Return the outcome for an exception of a model, its adapter or its deadline.
 
     Args:
-        error: what the model, its adapter or its deadline raised.
-        cooldown_s: the ordinary cooldown, for faults that have none of their own.
+        error: the exception.
+        cooldown_s: the default cooldown, for faults without their own.
     """
     fault = _fault(error)
     match fault:
@@ -128,13 +126,9 @@ def classify(error: BaseException, cooldown_s: float) -> Outcome:
 
 
 def classify_report(error: BaseException, cooldown_s: float) -> Outcome:
-    """The outcome of what somebody reports as a provider's failure.
+    """Return the outcome for an exception that a caller reports as a provider's failure.
 
-    They should know: an error of an unknown kind is the provider's too, unless it is one that only a bug raises.
-
-    Args:
-        error: what they saw.
-        cooldown_s: the ordinary cooldown.
+    An error of an unknown kind counts as the provider's too, unless it is a type that only bugs raise.
     """
     outcome = classify(error, cooldown_s)
     if outcome.fault is Fault.OURS and isinstance(error, Exception) and not isinstance(error, _BUGS):
@@ -152,42 +146,42 @@ _CODES: dict[str, Fault] = {
     "content_policy_violation": Fault.REFUSED,
     "moderation_blocked": Fault.REFUSED,
     "ResponsibleAIPolicyViolation": Fault.REFUSED,
-    # With a 400: Groq's for a model that was taken away or whose terms nobody accepted, and for a blocked account.
+    # With a 400: Groq's for a removed model, for a model whose terms are not accepted, and for a blocked account.
     "model_decommissioned": Fault.MISCONFIGURED,
     "model_terms_required": Fault.MISCONFIGURED,
     "organization_restricted": Fault.MISCONFIGURED,
     # Mistral's for an unknown model, with a 400.
     "invalid_model": Fault.MISCONFIGURED,
-    # Google's for an account that may not be used: from this country, or without billing; with a 400.
+    # With a 400: Google's for an account without billing or in an unsupported country.
     "FAILED_PRECONDITION": Fault.MISCONFIGURED,
     # LiteLLM's proxy, with a 400 or a 429.
     "budget_exceeded": Fault.MISCONFIGURED,
     # llama.cpp, with a 400 or a 500.
     "exceed_context_size_error": Fault.CONTEXT_WINDOW,
 }
-"""What providers call faults that their HTTP status does not tell: the `code` or `type` of an error."""
+"""Faults by the `code` or `type` of an error, where the HTTP status alone is ambiguous."""
 
-_WORDS: tuple[tuple[str, Fault], ...] = (
+_PHRASES: tuple[tuple[str, Fault], ...] = (
     # DeepSeek, with a 400.
     ("content exists risk", Fault.REFUSED),
     ("model not exist", Fault.MISCONFIGURED),
-    # Groq, with a 413: more at once than the account may send in a minute. Waiting does not help, a shorter one does.
+    # Groq, with a 413: above the account's tokens per minute. Waiting does not help, a shorter request does.
     ("request too large for model", Fault.CONTEXT_WINDOW),
     # vLLM since 0.16.
     ("the model's context length is only", Fault.CONTEXT_WINDOW),
     # LM Studio.
     ("trying to keep the first", Fault.CONTEXT_WINDOW),
-    # LiteLLM's proxy, in front of the words of whoever it asked.
+    # LiteLLM's proxy, as a prefix to the message of the provider behind it.
     ("litellm.contextwindowexceedederror", Fault.CONTEXT_WINDOW),
     ("litellm.contentpolicyviolationerror", Fault.REFUSED),
     ("budget has been exceeded", Fault.MISCONFIGURED),
 )
-"""The same for errors without a code that means anything: how their message begins."""
-_BEGINNING = 200
-"""Characters in which such words are looked for: a message may go on with what the user wrote."""
+"""Faults by the beginning of an error's message, where its code is meaningless."""
+_SEARCHED_LENGTH = 200
+"""Characters that are searched: a message may go on with a quote of the prompt."""
 
 _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
-    # The first that fits counts: most errors of the library are several of these at once.
+    # The first match counts: most errors of the library are instances of several of these.
     (ModelContextWindowExceededError, Fault.CONTEXT_WINDOW),
     (ModelQuotaExceededError, Fault.MISCONFIGURED),
     (ModelNotFoundError, Fault.MISCONFIGURED),
@@ -198,9 +192,9 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (ContentFilterError, Fault.REFUSED),
     (ConcurrencyLimitExceeded, Fault.BUSY),
     (UnexpectedModelBehavior, Fault.UNREADABLE),
-    # Mistral's SDK reaches for the text of an empty response that it has not read.
+    # Mistral's SDK accesses the text of an empty response that it has not read.
     (httpx2.StreamError, Fault.UNREADABLE),
-    # Errors of connections as they are, where no adapter has given them a name of the library's.
+    # Connection errors that no adapter has translated into the library's.
     (httpx2.TimeoutException, Fault.DOWN),
     (httpx2.ConnectError, Fault.DOWN),
     (httpx2.TransportError, Fault.HICCUP),
@@ -214,7 +208,7 @@ _PHASE_FAULTS: dict[str | None, Fault] = {"pool": Fault.BUSY, "connect": Fault.D
 
 
 def _fault(error: BaseException) -> Fault:
-    named = _named(error) if isinstance(error, ModelAPIError) else None
+    named = _named_fault(error) if isinstance(error, ModelAPIError) else None
     if named is not None:
         return named
     for kind, fault in _FAULTS:
@@ -224,42 +218,42 @@ def _fault(error: BaseException) -> Fault:
         case ModelConnectionError():
             return _PHASE_FAULTS.get(error.phase, Fault.HICCUP)
         case ModelAuthenticationError():
-            # Whatever its status: Google refuses a key with a 400.
+            # With any status: Google rejects a key with a 400.
             return Fault.MISCONFIGURED
         case ModelHTTPError():
             return _status_fault(error)
         case ModelAPIError():
             return Fault.UNREADABLE
         case _:
-            return Fault.UNREADABLE if _raised_by_reading(error) else Fault.OURS
+            return Fault.UNREADABLE if _is_raised_by_adapter(error) else Fault.OURS
 
 
 def _status_fault(error: ModelHTTPError) -> Fault:
     status = error.status_code
     if status in HICCUP_STATUSES and error.retry_after is None and not error.in_stream:
-        # An error object in a 200 is no hiccup: there the provider got as far as to answer.
+        # An error object in a 200 is no hiccup: the provider did answer.
         return Fault.HICCUP
     if status >= 500 or status in DOWN_STATUSES:  # noqa: PLR2004 - HTTP's own number
         return Fault.DOWN
     if status == 403:  # noqa: PLR2004 - HTTP's own number
-        # OpenRouter's for input that its moderation flagged; the library tells it from a wrong key.
+        # OpenRouter's for input that its moderation flagged. The library raises another error for a wrong key.
         return Fault.REFUSED
     return Fault.MISCONFIGURED if status in {401, 402, 404} else Fault.REJECTED
 
 
-def _named(error: ModelAPIError) -> Fault | None:
-    """The fault that a provider names in a code, type or words of its own."""
+def _named_fault(error: ModelAPIError) -> Fault | None:
+    """Return the fault that a provider names by a code, a type or a message of its own."""
     for code in (error.provider_error_code, error.provider_error_type):
         if code in _CODES:
             return _CODES[code]
     if not isinstance(error, ModelHTTPError):
         return None
-    said = _message(error.body)[:_BEGINNING].lower()
-    return next((fault for words, fault in _WORDS if words in said), None)
+    message = _message(error.body)[:_SEARCHED_LENGTH].lower()
+    return next((fault for words, fault in _PHRASES if words in message), None)
 
 
 def _message(body: object) -> str:
-    """The message of an error, wherever its provider puts it; empty if there is none."""
+    """Return the message of an error body, in any provider's layout; empty if there is none."""
     if isinstance(body, str):
         with suppress(ValueError):
             body = json.loads(body)
@@ -271,24 +265,27 @@ def _message(body: object) -> str:
     return body if isinstance(body, str) else ""
 
 
-def _raised_by_reading(error: BaseException) -> bool:
-    """Whether a plain Python error came out of an adapter that was reading a provider's answer.
+def _is_raised_by_adapter(error: BaseException) -> bool:
+    """Return whether a plain Python error was raised while an adapter parsed a provider's response.
 
-    A body without choices surfaces as IndexError, one of the wrong shape as TypeError or AttributeError. The same
-    errors can come from our own bugs, for which no provider may be blamed: the frames tell which it was.
+    A body without choices surfaces as IndexError, one of the wrong shape as TypeError or AttributeError. The position
+    of the try block cannot tell: `Model.request` maps our messages to the wire first, and a bug there (an attachment
+    that an adapter does not expect, for example) would put every provider in cooldown. The frames can. Their names are
+    private to pydantic-ai 2.68 and the SDKs; the contract test is tests/services/llm/routing/test_outcome_table.py,
+    which sends malformed bodies of each kind over HTTP.
     """
     if not isinstance(error, (LookupError, TypeError, AttributeError, ValueError, ValidationError, AssertionError)):
         return False
     frames = traceback.extract_tb(error.__traceback__)
-    return any(
-        frame.name.startswith(("_process_", "_map_usage", "_get_event_iterator", "_validate_"))
-        or frame.name in {"__stream__", "_iter_events", "_parse_response", "parse"}
-        for frame in frames
-    )
+    return any(frame.name.startswith(_PARSER_PREFIXES) or frame.name in _PARSERS for frame in frames)
+
+
+_PARSER_PREFIXES = ("_process_", "_map_usage", "_get_event_iterator", "_validate_")
+_PARSERS = frozenset({"__stream__", "_iter_events", "_parse_response", "parse"})
 
 
 def describe(error: BaseException) -> str:
-    """The reason in a few words, without what a provider may have echoed of the prompt or the key."""
+    """Return the reason of a failure for operators, without text that may echo the prompt or the key."""
     match error:
         case EmptyAnswer() | AnswerGivenUp():
             return error.message
@@ -306,7 +303,7 @@ def describe(error: BaseException) -> str:
             return "unreadable answer"
         case _:
             name = type(error).__name__
-            return f"unreadable answer ({name})" if _raised_by_reading(error) else name
+            return f"unreadable answer ({name})" if _is_raised_by_adapter(error) else name
 
 
 def provider_message(error: BaseException) -> str | None:
@@ -315,7 +312,7 @@ def provider_message(error: BaseException) -> str | None:
     for _ in range(2):
         match body:
             case {"message": str(words)} if words.strip():
-                return " ".join(words.split())[:WORDS_LENGTH]
+                return " ".join(words.split())[:MAX_MESSAGE_LENGTH]
             case dict():
                 body = cast("dict[str, object]", body).get("error")
             case _:
@@ -324,12 +321,12 @@ def provider_message(error: BaseException) -> str | None:
 
 
 def _api_reason(error: ModelAPIError) -> str:
-    code = (error.provider_error_code or error.provider_error_type or "")[:CODE_LENGTH]
+    code = (error.provider_error_code or error.provider_error_type or "")[:MAX_CODE_LENGTH]
     if isinstance(error, ModelHTTPError):
         return f"HTTP {error.status_code}" + (f" ({code})" if code else "")
     if code:
         return f"error in the answer ({code})"
-    # The library's own words; its other messages may quote the body.
+    # The library's own message; its other messages may quote the body.
     return "the stream ended without a finish_reason" if "finish_reason" in error.message else "unreadable answer"
 
 

@@ -1,16 +1,16 @@
-"""The rules of who is asked next, without I/O: a state, what changes it, and the order it implies.
+"""Pure routing rules: the shared state, its changes, and the order of providers that follows from it.
 
-Every function here is pure. The same code decides for the local copy, for the embedded store and for
-Redis, so that replicas cannot disagree about a rule, only about how recent their copy is.
+The same code decides on the local copy, in the embedded store and in Redis, so replicas cannot disagree about a rule,
+only about how recent their copy is.
 
 A provider is in one of three phases:
 
 healthy    no cooldown is recorded
 cooling    its cooldown has not ended
-half-open  its cooldown has ended, and nobody has proven since that it works again
+half-open  its cooldown has ended, and it has not answered since
 
-All instants are seconds since the epoch by the replicas' own clocks, which are expected to agree to
-within `CLOCK_SKEW_S`; a clock that is ahead only probes that much earlier.
+All instants are seconds since the epoch by the replicas' own clocks, which are expected to agree within
+`CLOCK_SKEW_S`; a clock that is ahead only probes that much earlier.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +20,13 @@ from itertools import takewhile
 from typing import TypeVar
 
 CLOCK_SKEW_S = 5.0
-"""How far apart the clocks of two replicas may be: what an admin did is only older than something else if it is older
-by more."""
+"""Tolerated difference between the clocks of two replicas: an operator's act counts as older only beyond it."""
 
 _Entry = TypeVar("_Entry")
 
 
 class CircuitPhase(StrEnum):
-    """What the circuit breaker of a provider says."""
+    """The state of a provider's circuit breaker."""
 
     HEALTHY = "healthy"
     COOLING = "cooling"
@@ -36,7 +35,7 @@ class CircuitPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Force:
-    """An admin wants this provider to come first until then."""
+    """A provider that an admin put first until `until`."""
 
     provider: str
     since: float
@@ -45,7 +44,7 @@ class Force:
 
 @dataclass(frozen=True, slots=True)
 class Preferred:
-    """The provider that was the first to answer after a change; its life is fixed, later answers do not prolong it."""
+    """The provider that answered first after a change. Later answers do not extend its time."""
 
     provider: str
     since: float
@@ -54,7 +53,7 @@ class Preferred:
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """Why and until when a provider is asked last, and who said so (a replica's id or an admin)."""
+    """A period in which a provider is asked last. The reporter is a replica's id or an admin."""
 
     provider: str
     reason: str
@@ -65,7 +64,7 @@ class Cooldown:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to probe a half-open provider, held by one request of all replicas."""
+    """The right to probe a half-open provider, held by one request over all replicas."""
 
     provider: str
     holder: str
@@ -74,7 +73,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """All that replicas share about providers."""
+    """The state of the providers that replicas share."""
 
     force: Force | None = None
     preference: Preferred | None = None
@@ -82,31 +81,31 @@ class Routing:
     probes: Mapping[str, Lease] = field(default_factory=dict[str, Lease])
 
     def phase(self, provider: str, now: float) -> CircuitPhase:
-        """The phase of a provider at that instant."""
+        """Return the phase of a provider at `now`."""
         cooldown = self.cooldowns.get(provider)
         if cooldown is None:
             return CircuitPhase.HEALTHY
         return CircuitPhase.COOLING if cooldown.until > now else CircuitPhase.HALF_OPEN
 
     def forced(self, now: float) -> str | None:
-        """The provider that an admin forced, while the force lasts."""
+        """Return the forced provider, while the force lasts."""
         return self.force.provider if self.force is not None and self.force.until > now else None
 
     def preferred(self, now: float) -> str | None:
-        """The preferred provider, while the preference lasts and the provider is healthy."""
+        """Return the preferred provider, while the preference lasts and the provider is healthy."""
         preference = self.preference
         if preference is None or preference.until <= now or preference.provider in self.cooldowns:
             return None
         return preference.provider
 
     def probing(self, provider: str, now: float) -> bool:
-        """Whether some request is probing the provider right now."""
+        """Return whether a request holds the probe's lease."""
         lease = self.probes.get(provider)
         return lease is not None and lease.until > now
 
 
 Change = Callable[[Routing], Routing]
-"""A step from one state to the next; it may be applied again to a newer state that another replica wrote."""
+"""A change of the state. It may be applied again to a newer state that another replica wrote."""
 
 
 def order(
@@ -118,15 +117,15 @@ def order(
     stay: str | None = None,
     probe: str | None = None,
 ) -> list[str]:
-    """All of `providers` in the order in which a request asks them.
+    """Return all of `providers` in the order in which a request asks them.
 
     Args:
         routing: the state.
         providers: the ids that may serve, by priority.
-        now: the instant, seconds since the epoch.
-        choice: the provider that the user picked, if any.
-        stay: the provider that the user was moved to because another one was busy, if any.
-        probe: the half-open provider whose lease this request holds, if any.
+        now: seconds since the epoch.
+        choice: the provider that the user chose.
+        stay: the provider that stepped in for a busy one when this user was last answered.
+        probe: the half-open provider for which this request holds the lease.
     """
     phases = {provider: routing.phase(provider, now) for provider in providers}
     healthy = [p for p in providers if phases[p] is CircuitPhase.HEALTHY or p == probe]
@@ -140,16 +139,16 @@ def order(
 
 
 def probe_due(routing: Routing, providers: Sequence[str], now: float, *, choice: str | None = None) -> str | None:
-    """The half-open provider that the next request should probe, or None.
+    """Return the half-open provider that the next request should probe, or None.
 
-    Only a provider that would be asked first if it were healthy is worth a probe, one at a time; and where nobody
-    is healthy, all try it anyway.
+    Only a provider that would be asked first if it were healthy is probed, one at a time. Where no provider is healthy,
+    every request asks it anyway.
     """
     if routing.forced(now) in providers or choice in providers:
         return None
     preferred = routing.preferred(now)
     if preferred not in providers:
-        # A replica with other settings may prefer somebody whom this one does not know.
+        # A replica with other settings may prefer a provider that is unknown here.
         preferred = None
     for provider in providers:
         if provider == preferred:
@@ -163,18 +162,17 @@ def probe_due(routing: Routing, providers: Sequence[str], now: float, *, choice:
 
 
 def leads(routing: Routing, provider: str, priority: Sequence[str], now: float) -> bool:
-    """Whether no healthy provider stands above this one.
+    """Return whether no healthy provider has a higher priority.
 
-    Only then does an answer of it say who should be asked first. One that began before a preference ran out, or before
-    an admin cleared it, would otherwise renew it, and under load there is always such a one: the priority order would
-    never come back.
+    Only then may an answer make the provider preferred. An answer that began before a preference expired or was cleared
+    would otherwise renew it, and under load there always is one: the priority order would never return.
     """
     above = takewhile(lambda other: other != provider, priority)
     return all(routing.phase(other, now) is not CircuitPhase.HEALTHY for other in above)
 
 
 def forced(provider: str, now: float, duration_s: float) -> Change:
-    """An admin forces a provider, unless another replica was told something newer while this one was cut off."""
+    """Force a provider, unless a newer force was set at another replica while this one was disconnected."""
     return lambda routing: (
         routing
         if routing.force is not None and routing.force.since > now + CLOCK_SKEW_S
@@ -183,7 +181,7 @@ def forced(provider: str, now: float, duration_s: float) -> Change:
 
 
 def cleared(now: float) -> Change:
-    """An admin clears the force and the preference, but none that is newer than this; cooldowns stay."""
+    """Clear the force and the preference, unless they are newer than this act; cooldowns stay."""
 
     def change(routing: Routing) -> Routing:
         force, preference = routing.force, routing.preference
@@ -198,7 +196,7 @@ def cleared(now: float) -> Change:
 
 
 def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
-    """A provider failed, or an admin rests it. A cooldown that is already set keeps the later end of the two."""
+    """Set a cooldown, after a failure or by an admin. Of two cooldowns the later end is kept."""
 
     def change(routing: Routing) -> Routing:
         until = now + duration_s
@@ -221,16 +219,16 @@ def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: 
 
 
 def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequence[str], *, prefer: bool) -> Change:
-    """A provider answered.
+    """Apply an answer: end the cooldown, and make the provider preferred.
 
     Args:
         provider: its id.
-        began: when the request began. A cooldown set after that instant stands: it knows something newer.
-        now: when the answer was complete.
+        began: start of the request. A cooldown set after it stays, since it is newer evidence.
+        now: end of the answer.
         ttl_s: how long a new preference lasts.
-        priority: all provider ids in their order.
-        prefer: whether the answer says something about the order; an answer by force, by the user's choice or
-            because another candidate could not take this particular request does not.
+        priority: all provider ids by priority.
+        prefer: whether the provider may become preferred; not after a force, the user's choice, or where another
+            candidate could not take this particular request.
     """
     rank = {name: place for place, name in enumerate(priority)}
 
@@ -255,7 +253,7 @@ def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequ
 
 
 def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
-    """An admin ends a cooldown, and a preference for somebody below in the order; neither if it is newer than this."""
+    """End a cooldown and a preference for a provider of lower priority, unless they are newer than this act."""
     above = set(priority[: priority.index(provider) + 1]) if provider in priority else set[str]()
     newest = now + CLOCK_SKEW_S
 
@@ -276,7 +274,7 @@ def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
 
 
 def probe_taken(provider: str, holder: str, now: float, lease_s: float) -> Change:
-    """A request takes the lease, unless somebody holds it or the provider is no longer half-open."""
+    """Take the probe's lease, unless another request holds it or the provider is no longer half-open."""
 
     def change(routing: Routing) -> Routing:
         if routing.phase(provider, now) is not CircuitPhase.HALF_OPEN or routing.probing(provider, now):
@@ -287,7 +285,7 @@ def probe_taken(provider: str, holder: str, now: float, lease_s: float) -> Chang
 
 
 def probe_returned(provider: str, holder: str) -> Change:
-    """A request gives its lease back without a verdict, so that the next one may probe."""
+    """Give a lease back without an outcome, so that the next request may probe."""
 
     def change(routing: Routing) -> Routing:
         lease = routing.probes.get(provider)
@@ -299,7 +297,7 @@ def probe_returned(provider: str, holder: str) -> Change:
 
 
 def merged(shared: Routing, local: Routing) -> Routing:
-    """What two copies that could not see each other know together: the newer force, the later end of each cooldown."""
+    """Merge two copies that were disconnected: the newer force, the later end of each cooldown."""
     forces = [force for force in (shared.force, local.force) if force is not None]
     cooldowns = dict(shared.cooldowns)
     for provider, cooldown in local.cooldowns.items():

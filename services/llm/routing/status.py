@@ -1,6 +1,8 @@
 """Provider status for operators, from the shared state and this replica's counts."""
 
+import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -43,6 +45,11 @@ class ProviderStatus:
     """Requests of this replica in flight."""
     limit: int | None = None
     """Maximum of concurrent requests over all replicas; None for no limit."""
+
+
+def percentile_95(seconds: Sequence[float]) -> float:
+    """Return the 95th percentile of at least one value, within the smallest and the largest one."""
+    return seconds[0] if len(seconds) == 1 else statistics.quantiles(seconds, n=20, method="inclusive")[-1]
 
 
 @dataclass(frozen=True, slots=True)
