@@ -36,8 +36,8 @@ ANN, BEN = "telegram:1", "telegram:2"
 
 
 @dataclass(slots=True)
-class Stage:
-    """Two providers, the first of which takes one request at once, and a replica."""
+class LimitedHarness:
+    """A replica and two providers; the first accepts one request at a time."""
 
     first: LLMServer
     second: LLMServer
@@ -47,11 +47,11 @@ class Stage:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def asked(self, speaker: str | None = None, **options: object) -> str:
-        """Who answers now."""
+        """Return the id of the provider that answers a request now."""
         return answered_by(await self.replica.ask(streamed=True, speaker=speaker, **options))
 
     async def occupy(self, *, streamed: bool = True, after_pieces: int = 0) -> asyncio.Task[object]:
-        """A request that the first provider is at work on until the gate opens."""
+        """Start a request that the first provider answers once the gate is open."""
         self.gate.clear()
         count = len(self.first.requests)
         self.first.script(llm.gate(self.gate, after_pieces=after_pieces))
@@ -60,7 +60,7 @@ class Stage:
         return task
 
     async def set_free(self, occupying: asyncio.Task[object]) -> None:
-        """Let that request come to its end, and everybody know of it."""
+        """Open the gate, and wait until the request has ended and its slot is released."""
         self.gate.set()
         await occupying
         await eventually(lambda: self.in_flight == 0)
@@ -76,9 +76,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(
+async def open_limited_harness(
     redis: Redis, *, second_remote: bool = False, sync: SyncTiming | None = None, **first_options: object
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[LimitedHarness]:
     async with LLMServer() as first, LLMServer() as second:
         providers = [
             provider("first", first.url, remote=False, **{"max_concurrency": 1, **first_options}),
@@ -86,17 +86,17 @@ async def staged(
         ]
         clock = RealPauses()
         async with bench(redis, providers, clock, sync=sync) as replica:
-            yield Stage(first, second, redis, clock, replica)
+            yield LimitedHarness(first, second, redis, clock, replica)
 
 
 @pytest.fixture
-async def stage(redis: Redis) -> AsyncIterator[Stage]:
-    async with staged(redis) as stage:
-        yield stage
+async def limited(redis: Redis) -> AsyncIterator[LimitedHarness]:
+    async with open_limited_harness(redis) as limited:
+        yield limited
 
 
-class Crowd:
-    """A server that counts how many requests it is at work on."""
+class ConcurrencyCounter:
+    """A server that counts its concurrent requests."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -118,9 +118,9 @@ class Crowd:
 # The limit
 
 
-async def test_many_at_once_never_exceed_the_limit(redis: Redis) -> None:
+async def test_concurrent_requests_never_exceed_the_limit(redis: Redis) -> None:
     """32 requests at two replicas that share it, plain and streamed: all are answered, four at a time."""
-    crowd = Crowd()
+    crowd = ConcurrencyCounter()
     async with LLMServer() as server:
         server.default = crowd.behaviour()
         providers = [provider("first", server.url, max_concurrency=4, timeout_s=30, first_token_timeout_s=30)]
@@ -134,55 +134,55 @@ async def test_many_at_once_never_exceed_the_limit(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
-async def test_whoever_is_busy_is_passed_over(stage: Stage, *, streamed: bool) -> None:
+async def test_busy_provider_is_skipped(limited: LimitedHarness, *, streamed: bool) -> None:
     """Which is nobody's fault: no cooldown, no failure, no preference, no switch to tell of, no name in the answer."""
     told: list[object] = []
-    stage.replica.fallback.listen(told.append)
-    occupying = await stage.occupy(streamed=streamed)
+    limited.replica.fallback.listen(told.append)
+    occupying = await limited.occupy(streamed=streamed)
 
-    response = await stage.replica.ask(streamed=streamed)
+    response = await limited.replica.ask(streamed=streamed)
 
     assert answered_by(response) == "second"
     assert response.metadata is not None
     assert response.metadata["understudy"]["failed"] == ()
-    status = stage.replica.fallback.get_provider_status()
+    status = limited.replica.fallback.get_provider_status()
     assert [each.state for each in status.providers] == [ProviderState.HEALTHY] * 2
     assert status.providers[0].failures == 0
-    assert (stage.replica.cooling(), status.preferred, told) == ({}, None, [])
+    assert (limited.replica.cooling(), status.preferred, told) == ({}, None, [])
 
-    await stage.set_free(occupying)
-    assert await stage.asked() == "first"
-
-
-async def test_a_stream_holds_its_slot_until_its_end(stage: Stage) -> None:
-    occupying = await stage.occupy(after_pieces=1)
-
-    assert await stage.asked() == "second"
-    await stage.set_free(occupying)
-    assert await stage.asked() == "first"
+    await limited.set_free(occupying)
+    assert await limited.asked() == "first"
 
 
-async def test_a_stream_that_was_read_to_its_end_holds_nothing(stage: Stage) -> None:
+async def test_stream_holds_its_slot_until_its_end(limited: LimitedHarness) -> None:
+    occupying = await limited.occupy(after_pieces=1)
+
+    assert await limited.asked() == "second"
+    await limited.set_free(occupying)
+    assert await limited.asked() == "first"
+
+
+async def test_fully_read_stream_holds_no_slot(limited: LimitedHarness) -> None:
     """Though whoever read it has not left it yet."""
-    model = stage.replica.factory.create_llm_model_with_fallback("test")
+    model = limited.replica.factory.create_llm_model_with_fallback("test")
     async with model_request_stream(model, HELLO) as stream:
         async for _ in stream:
             pass
-        assert stage.in_flight == 0
-        await stage.replica.shedding.close()
-        assert await stage.asked() == "first"
+        assert limited.in_flight == 0
+        await limited.replica.shedding.close()
+        assert await limited.asked() == "first"
 
 
 @pytest.mark.parametrize("after_pieces", [0, 1], ids=["before the first output", "in mid-stream"])
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
-async def test_a_stop_gives_the_slot_back(stage: Stage, *, streamed: bool, after_pieces: int) -> None:
-    occupying = await stage.occupy(streamed=streamed, after_pieces=after_pieces)
+async def test_stop_releases_the_slot(limited: LimitedHarness, *, streamed: bool, after_pieces: int) -> None:
+    occupying = await limited.occupy(streamed=streamed, after_pieces=after_pieces)
     occupying.cancel()
     await asyncio.gather(occupying, return_exceptions=True)
-    await stage.replica.shedding.close()
+    await limited.replica.shedding.close()
 
-    assert stage.in_flight == 0
-    assert await stage.asked() == "first"
+    assert limited.in_flight == 0
+    assert await limited.asked() == "first"
 
 
 @pytest.mark.parametrize(
@@ -194,255 +194,257 @@ async def test_a_stop_gives_the_slot_back(stage: Stage, *, streamed: bool, after
         (llm.content_filter(("No",)), None),  # refused
     ],
 )
-async def test_a_failure_gives_the_slot_back(stage: Stage, behaviour: llm.Behaviour, answers: str | None) -> None:
-    stage.first.script(behaviour)
+async def test_failure_releases_the_slot(
+    limited: LimitedHarness, behaviour: llm.Behaviour, answers: str | None
+) -> None:
+    limited.first.script(behaviour)
     if answers is None:
         with pytest.raises(Exception, match="first"):
-            await stage.asked()
+            await limited.asked()
     else:
-        assert await stage.asked() == answers
-    await stage.replica.shedding.close()
-    await stage.replica.fallback.control.reset("first")
+        assert await limited.asked() == answers
+    await limited.replica.shedding.close()
+    await limited.replica.fallback.control.reset("first")
 
-    assert stage.in_flight == 0
-    assert await stage.asked() == "first"
+    assert limited.in_flight == 0
+    assert await limited.asked() == "first"
 
 
-async def test_a_retry_keeps_the_slot(redis: Redis) -> None:
+async def test_retry_keeps_the_slot(redis: Redis) -> None:
     """Nobody slips in while a provider that had a hiccup is given a moment."""
-    async with staged(redis) as stage:
-        stage.first.script(llm.status(500), llm.gate(stage.gate))
-        retried = asyncio.create_task(stage.asked())
-        await stage.first.arrival(1)
-        assert await stage.asked() == "second"
-        await stage.first.arrival(2)
-        assert await stage.asked() == "second"
-        stage.gate.set()
+    async with open_limited_harness(redis) as limited:
+        limited.first.script(llm.status(500), llm.gate(limited.gate))
+        retried = asyncio.create_task(limited.asked())
+        await limited.first.arrival(1)
+        assert await limited.asked() == "second"
+        await limited.first.arrival(2)
+        assert await limited.asked() == "second"
+        limited.gate.set()
 
         assert await retried == "first"
-        assert stage.counts == (2, 2)
+        assert limited.counts == (2, 2)
 
 
-async def test_a_retry_begins_the_lease_anew(stage: Stage) -> None:
+async def test_retry_renews_the_lease(limited: LimitedHarness) -> None:
     """Both tries together may take longer than the lease of one."""
     first_try = asyncio.Event()
-    stage.first.script(llm.gate(first_try, then=llm.status(500)), llm.gate(stage.gate))
-    retried = asyncio.create_task(stage.asked())
-    await stage.first.arrival(1)
-    stage.clock.shift(LimiterTiming().lease_margin_s)
+    limited.first.script(llm.gate(first_try, then=llm.status(500)), llm.gate(limited.gate))
+    retried = asyncio.create_task(limited.asked())
+    await limited.first.arrival(1)
+    limited.clock.shift(LimiterTiming().lease_margin_s)
     first_try.set()
-    await stage.first.arrival(2)
-    await stage.replica.shedding.close()
-    stage.clock.shift(LimiterTiming().lease_margin_s)
+    await limited.first.arrival(2)
+    await limited.replica.shedding.close()
+    limited.clock.shift(LimiterTiming().lease_margin_s)
 
-    async with bench(stage.redis, stage.replica.fallback.providers, stage.clock) as other:
+    async with bench(limited.redis, limited.replica.fallback.providers, limited.clock) as other:
         assert answered_by(await other.ask(streamed=True)) == "second"
-    stage.gate.set()
+    limited.gate.set()
     assert await retried == "first"
 
 
-async def test_the_slots_of_a_dead_replica_come_back(stage: Stage) -> None:
-    providers = stage.replica.fallback.providers
-    async with bench(stage.redis, providers, stage.clock) as dead:
+async def test_slots_of_a_dead_replica_expire(limited: LimitedHarness) -> None:
+    providers = limited.replica.fallback.providers
+    async with bench(limited.redis, providers, limited.clock) as dead:
         attempts = await dead.fallback.begin(RequestSpec("dies"))
         assert (await anext(attempts)).candidate.provider.id == "first"
 
-        assert await stage.asked() == "second"
-        stage.clock.shift(5 + LimiterTiming().lease_margin_s)
-        assert await stage.asked() == "first"
+        assert await limited.asked() == "second"
+        limited.clock.shift(5 + LimiterTiming().lease_margin_s)
+        assert await limited.asked() == "first"
 
 
 # Waiting
 
 
-async def test_who_finds_nobody_else_waits_for_its_turn(stage: Stage) -> None:
-    stage.second.default = llm.status(529)
-    occupying = await stage.occupy()
-    waiting = [asyncio.create_task(stage.asked()) for _ in range(3)]
-    await stage.second.arrival(1)
+async def test_request_without_an_alternative_queues(limited: LimitedHarness) -> None:
+    limited.second.default = llm.status(529)
+    occupying = await limited.occupy()
+    waiting = [asyncio.create_task(limited.asked()) for _ in range(3)]
+    await limited.second.arrival(1)
     await asyncio.sleep(0.05)
-    assert stage.counts[0] == 1
-    await stage.set_free(occupying)
+    assert limited.counts[0] == 1
+    await limited.set_free(occupying)
 
     assert await asyncio.gather(*waiting) == ["first"] * 3
 
 
-async def test_nobody_waits_for_ever(redis: Redis) -> None:
+async def test_queued_request_times_out(redis: Redis) -> None:
     """The error names who failed and who was busy; nobody is blamed for being busy."""
-    async with staged(redis, first_token_timeout_s=5.0) as stage:
-        stage.second.default = llm.status(529)
-        occupying = await stage.occupy()
-        impatient = [provider("first", stage.first.url, max_concurrency=1, first_token_timeout_s=0.1)]
-        async with bench(redis, [*impatient, stage.replica.fallback.providers[1]], stage.clock) as other:
+    async with open_limited_harness(redis, first_token_timeout_s=5.0) as limited:
+        limited.second.default = llm.status(529)
+        occupying = await limited.occupy()
+        impatient = [provider("first", limited.first.url, max_concurrency=1, first_token_timeout_s=0.1)]
+        async with bench(redis, [*impatient, limited.replica.fallback.providers[1]], limited.clock) as other:
             with pytest.raises(AllProvidersFailed) as failure:
                 await other.ask(streamed=True)
             reasons = [(attempt.provider, attempt.reason) for attempt in failure.value.attempts]
             assert reasons == [("second", "HTTP 529 (overloaded)"), ("first", "busy")]
             assert set(other.cooling()) == {"second"}
-        await stage.set_free(occupying)
+        await limited.set_free(occupying)
 
 
-async def test_a_stop_while_waiting_leaves_nothing_behind(stage: Stage) -> None:
-    stage.second.default = llm.status(529)
-    occupying = await stage.occupy()
-    waiting = asyncio.create_task(stage.asked())
-    await stage.second.arrival(1)
+async def test_stop_while_queued_leaves_no_state(limited: LimitedHarness) -> None:
+    limited.second.default = llm.status(529)
+    occupying = await limited.occupy()
+    waiting = asyncio.create_task(limited.asked())
+    await limited.second.arrival(1)
     await asyncio.sleep(0.05)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
-    await stage.set_free(occupying)
-    assert await stage.asked() == "first"
+    await limited.set_free(occupying)
+    assert await limited.asked() == "first"
 
 
-async def test_without_consent_it_waits_for_the_local_one(redis: Redis) -> None:
+async def test_request_without_consent_queues_for_the_local_provider(redis: Redis) -> None:
     """The remote one is free, and not a byte goes there."""
-    async with staged(redis, second_remote=True) as stage:
-        occupying = await stage.occupy()
-        waiting = asyncio.create_task(stage.asked(ANN, local_only=True))
+    async with open_limited_harness(redis, second_remote=True) as limited:
+        occupying = await limited.occupy()
+        waiting = asyncio.create_task(limited.asked(ANN, local_only=True))
         await asyncio.sleep(0.05)
-        await stage.set_free(occupying)
+        await limited.set_free(occupying)
 
         assert await waiting == "first"
-        assert stage.second.connections == 0
+        assert limited.second.connections == 0
 
 
-async def test_without_consent_it_is_asked_for_when_the_wait_was_in_vain(redis: Redis) -> None:
-    async with staged(redis, second_remote=True, first_token_timeout_s=0.1) as stage:
-        attempts = await stage.replica.fallback.begin(RequestSpec("holds the slot"))
+async def test_request_without_consent_asks_for_it_when_queueing_fails(redis: Redis) -> None:
+    async with open_limited_harness(redis, second_remote=True, first_token_timeout_s=0.1) as limited:
+        attempts = await limited.replica.fallback.begin(RequestSpec("holds the slot"))
         await anext(attempts)
         with pytest.raises(ConsentNeeded):
-            await stage.asked(ANN, local_only=True)
+            await limited.asked(ANN, local_only=True)
         attempts.close()
 
-        assert stage.second.connections == 0
+        assert limited.second.connections == 0
 
 
-async def test_a_stay_with_a_remote_one_ends_with_the_consent(redis: Redis) -> None:
-    async with staged(redis, second_remote=True) as stage:
-        occupying = await stage.occupy()
-        assert await stage.asked(ANN) == "second"
-        await stage.set_free(occupying)
-        connections = stage.second.connections
+async def test_affinity_for_a_remote_provider_ends_with_the_consent(redis: Redis) -> None:
+    async with open_limited_harness(redis, second_remote=True) as limited:
+        occupying = await limited.occupy()
+        assert await limited.asked(ANN) == "second"
+        await limited.set_free(occupying)
+        connections = limited.second.connections
 
-        assert await stage.asked(ANN, local_only=True) == "first"
-        assert stage.second.connections == connections
+        assert await limited.asked(ANN, local_only=True) == "first"
+        assert limited.second.connections == connections
 
 
 # Staying
 
 
-async def moved(stage: Stage, speaker: str = ANN) -> None:
+async def moved(limited: LimitedHarness, speaker: str = ANN) -> None:
     """A speaker is answered by the second because the first is busy, which then is free again."""
-    occupying = await stage.occupy()
-    assert await stage.asked(speaker) == "second"
-    await stage.set_free(occupying)
+    occupying = await limited.occupy()
+    assert await limited.asked(speaker) == "second"
+    await limited.set_free(occupying)
 
 
-async def test_who_was_moved_stays_for_five_minutes(stage: Stage) -> None:
+async def test_affinity_lasts_five_minutes(limited: LimitedHarness) -> None:
     """From the move on, however much is asked meanwhile; others are not concerned."""
-    await moved(stage)
+    await moved(limited)
 
-    assert await stage.asked(ANN) == "second"
-    assert (await stage.asked(BEN), await stage.asked()) == ("first", "first")
-    stage.clock.shift(299)
-    assert await stage.asked(ANN) == "second"
-    stage.clock.shift(1)
-    assert await stage.asked(ANN) == "first"
-    assert stage.replica.preferred == "first"
+    assert await limited.asked(ANN) == "second"
+    assert (await limited.asked(BEN), await limited.asked()) == ("first", "first")
+    limited.clock.shift(299)
+    assert await limited.asked(ANN) == "second"
+    limited.clock.shift(1)
+    assert await limited.asked(ANN) == "first"
+    assert limited.replica.preferred == "first"
 
 
-async def test_other_replicas_know_who_stays(stage: Stage) -> None:
-    await moved(stage)
-    async with bench(stage.redis, stage.replica.fallback.providers, stage.clock) as other:
+async def test_affinity_is_shared_between_replicas(limited: LimitedHarness) -> None:
+    await moved(limited)
+    async with bench(limited.redis, limited.replica.fallback.providers, limited.clock) as other:
         assert answered_by(await other.ask(streamed=True, speaker=ANN)) == "second"
         assert answered_by(await other.ask(streamed=True, speaker=BEN)) == "first"
-        stage.clock.shift(300)
+        limited.clock.shift(300)
         assert answered_by(await other.ask(streamed=True, speaker=ANN)) == "first"
-    assert 0 < await stage.redis.ttl(f"test:{{llm}}:stay:{ANN}") <= 300
+    assert 0 < await limited.redis.ttl(f"test:{{llm}}:stay:{ANN}") <= 300
 
 
-async def test_nobody_is_sent_to_and_fro(stage: Stage) -> None:
+async def test_shed_user_does_not_alternate_between_providers(limited: LimitedHarness) -> None:
     """The first is busy every other moment; a conversation changes its provider once."""
     answered: list[str] = []
     for _ in range(5):
-        occupying = await stage.occupy()
-        answered.append(await stage.asked(ANN))
-        await stage.set_free(occupying)
-        answered.append(await stage.asked(ANN))
+        occupying = await limited.occupy()
+        answered.append(await limited.asked(ANN))
+        await limited.set_free(occupying)
+        answered.append(await limited.asked(ANN))
 
     assert answered == ["second"] * 10
 
 
-async def test_nobody_stays_with_who_cools_down(stage: Stage) -> None:
-    await moved(stage)
-    stage.second.script(llm.status(529))
-    assert await stage.asked(ANN) == "first"
-    stage.second.requests.clear()
+async def test_affinity_does_not_hold_for_a_provider_in_cooldown(limited: LimitedHarness) -> None:
+    await moved(limited)
+    limited.second.script(llm.status(529))
+    assert await limited.asked(ANN) == "first"
+    limited.second.requests.clear()
 
-    assert await stage.asked(ANN) == "first"
-    assert not stage.second.requests
-
-
-async def test_a_force_and_a_choice_come_before_a_stay(stage: Stage) -> None:
-    await moved(stage)
-    assert await stage.asked(ANN, choice="first") == "first"
-    await stage.replica.fallback.force_provider("first", 10)
-    assert await stage.asked(ANN) == "first"
-    stage.clock.shift(10)
-    assert await stage.asked(ANN) == "second"
+    assert await limited.asked(ANN) == "first"
+    assert not limited.second.requests
 
 
-async def test_a_stay_comes_before_the_preferred(stage: Stage) -> None:
-    assert await stage.asked() == "first"
-    assert stage.replica.preferred == "first"
-    await moved(stage)
+async def test_force_and_user_choice_precede_affinity(limited: LimitedHarness) -> None:
+    await moved(limited)
+    assert await limited.asked(ANN, choice="first") == "first"
+    await limited.replica.fallback.force_provider("first", 10)
+    assert await limited.asked(ANN) == "first"
+    limited.clock.shift(10)
+    assert await limited.asked(ANN) == "second"
 
-    assert await stage.asked(ANN) == "second"
-    assert stage.replica.preferred == "first"
+
+async def test_affinity_precedes_the_preferred_provider(limited: LimitedHarness) -> None:
+    assert await limited.asked() == "first"
+    assert limited.replica.preferred == "first"
+    await moved(limited)
+
+    assert await limited.asked(ANN) == "second"
+    assert limited.replica.preferred == "first"
 
 
-async def test_who_waited_and_was_served_does_not_stay_elsewhere(stage: Stage) -> None:
-    occupying = await stage.occupy()
-    stage.second.script(llm.status(529))
-    waiting = asyncio.create_task(stage.asked(ANN))
-    await stage.second.arrival(1)
-    await stage.set_free(occupying)
+async def test_queued_and_served_user_gets_no_affinity(limited: LimitedHarness) -> None:
+    occupying = await limited.occupy()
+    limited.second.script(llm.status(529))
+    waiting = asyncio.create_task(limited.asked(ANN))
+    await limited.second.arrival(1)
+    await limited.set_free(occupying)
     assert await waiting == "first"
 
-    assert not await stage.redis.exists(f"test:{{llm}}:stay:{ANN}")
+    assert not await limited.redis.exists(f"test:{{llm}}:stay:{ANN}")
 
 
-async def test_who_stays_does_not_probe(stage: Stage) -> None:
+async def test_user_with_affinity_does_not_probe(limited: LimitedHarness) -> None:
     """They are not sent back to find out whether the other one is well again; anybody else finds that out."""
-    await moved(stage)
-    stage.first.script(llm.status(529))
-    assert await stage.asked(BEN) == "second"
-    await stage.replica.fallback.control.reset("first")
-    await stage.replica.fallback.control.cool_down("first", 10, "an admin")
-    stage.clock.shift(20)
+    await moved(limited)
+    limited.first.script(llm.status(529))
+    assert await limited.asked(BEN) == "second"
+    await limited.replica.fallback.control.reset("first")
+    await limited.replica.fallback.control.cool_down("first", 10, "an admin")
+    limited.clock.shift(20)
 
-    assert await stage.asked(ANN) == "second"
-    assert await stage.asked(BEN) == "first"
+    assert await limited.asked(ANN) == "second"
+    assert await limited.asked(BEN) == "first"
 
 
-async def test_a_probe_of_who_is_busy_is_left_to_others(stage: Stage) -> None:
+async def test_busy_provider_is_probed_by_a_later_request(limited: LimitedHarness) -> None:
     """The lease goes back at once, and not with the answer of whoever steps in."""
-    stage.replica.set_timing(lease_wait_s=5.0)
-    stage.first.script(llm.status(529))
-    assert await stage.asked() == "second"
-    stage.clock.shift(300)
+    limited.replica.set_timing(lease_wait_s=5.0)
+    limited.first.script(llm.status(529))
+    assert await limited.asked() == "second"
+    limited.clock.shift(300)
     # Somebody who picked it occupies it.
-    stage.first.script(llm.gate(stage.gate))
-    picking = asyncio.create_task(stage.asked(choice="first"))
-    await stage.first.arrival(2)
+    limited.first.script(llm.gate(limited.gate))
+    picking = asyncio.create_task(limited.asked(choice="first"))
+    await limited.first.arrival(2)
     held = asyncio.Event()
-    stage.second.script(llm.gate(held))
-    shed = asyncio.create_task(stage.asked())
-    await stage.second.arrival(2)
+    limited.second.script(llm.gate(held))
+    shed = asyncio.create_task(limited.asked())
+    await limited.second.arrival(2)
 
-    assert not stage.replica.shared.routing.probes
-    stage.gate.set()
+    assert not limited.replica.shared.routing.probes
+    limited.gate.set()
     held.set()
     assert (await picking, await shed) == ("first", "second")
 
@@ -450,65 +452,65 @@ async def test_a_probe_of_who_is_busy_is_left_to_others(stage: Stage) -> None:
 # Redis
 
 
-async def test_without_a_limit_a_speaker_costs_no_command(redis_server: RedisServer) -> None:
+async def test_provider_without_a_limit_costs_no_redis_command(redis_server: RedisServer) -> None:
     async with (
         open_redis(redis_server.url) as redis,
         open_redis(redis_server.url) as other,
-        staged(redis, sync=SyncTiming(resync_s=60.0), max_concurrency=None) as stage,
+        open_limited_harness(redis, sync=SyncTiming(resync_s=60.0), max_concurrency=None) as limited,
     ):
-        await stage.asked(ANN)
-        await stage.replica.shared.commit(lambda routing: routing, 5)
+        await limited.asked(ANN)
+        await limited.replica.shared.commit(lambda routing: routing, 5)
         await subscribed(redis, 1)
         await asyncio.sleep(0.1)
         await other.config_resetstat()
         for _ in range(5):
-            await stage.asked(ANN)
+            await limited.asked(ANN)
         assert set(await other.info("commandstats")) <= {"cmdstat_config|resetstat", "cmdstat_info"}
 
 
-async def test_redis_gone_the_limit_and_the_stay_hold_here(
+async def test_redis_outage_keeps_limit_and_affinity_local(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reach, "RETRY_AFTER_S", 0.1)
-    async with open_redis(redis_server.url) as redis, staged(redis) as stage:
-        assert await stage.asked(ANN) == "first"
+    async with open_redis(redis_server.url) as redis, open_limited_harness(redis) as limited:
+        assert await limited.asked(ANN) == "first"
         await redis_server.stop()
-        await moved(stage)
-        assert await stage.asked(ANN) == "second"
-        assert await stage.asked(BEN) == "first"
+        await moved(limited)
+        assert await limited.asked(ANN) == "second"
+        assert await limited.asked(BEN) == "first"
         await redis_server.start()
         await asyncio.sleep(0.2)
-        assert await stage.asked(BEN) == "first"
-        await stage.replica.shedding.close()
+        assert await limited.asked(BEN) == "first"
+        await limited.replica.shedding.close()
         assert await redis.zcard("test:{llm}:inflight:first") == 0
 
 
-async def test_a_stay_that_nobody_can_read_is_none(stage: Stage) -> None:
+async def test_unreadable_affinity_is_ignored(limited: LimitedHarness) -> None:
     for stored in ("second", "[1]", '{"a": 1}', '["second", "soon"]', '["gone", 9e12]'):
-        await stage.redis.set(f"test:{{llm}}:stay:{ANN}", stored)
-        assert await stage.asked(ANN) == "first"
+        await limited.redis.set(f"test:{{llm}}:stay:{ANN}", stored)
+        assert await limited.asked(ANN) == "first"
 
 
 # Telling
 
 
-async def test_the_status_counts_what_is_in_flight(stage: Stage) -> None:
-    occupying = await stage.occupy()
+async def test_status_counts_requests_in_flight(limited: LimitedHarness) -> None:
+    occupying = await limited.occupy()
     held = asyncio.Event()
-    stage.second.script(llm.gate(held))
-    other = asyncio.create_task(stage.asked())
-    await stage.second.arrival(1)
+    limited.second.script(llm.gate(held))
+    other = asyncio.create_task(limited.asked())
+    await limited.second.arrival(1)
 
-    status = stage.replica.fallback.get_provider_status()
+    status = limited.replica.fallback.get_provider_status()
     assert [(each.in_flight, each.limit) for each in status.providers] == [(1, 1), (1, None)]
-    table = provider_table(status, stage.clock.time())
+    table = provider_table(status, limited.clock.time())
     assert "in flight: 1, limit over all replicas: 1" in table
     assert "in flight: 1\n" in f"{table}\n"
     held.set()
     await other
-    await stage.set_free(occupying)
+    await limited.set_free(occupying)
     assert "in flight: 0, limit over all replicas: 1" in provider_table(
-        stage.replica.fallback.get_provider_status(), stage.clock.time()
+        limited.replica.fallback.get_provider_status(), limited.clock.time()
     )
 
 
