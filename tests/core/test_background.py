@@ -45,7 +45,7 @@ async def test_background_tasks_log_a_task_that_dies_and_keep_the_others() -> No
     await tasks.close()
 
 
-async def test_background_tasks_cancel_what_still_runs_on_close() -> None:
+async def test_background_tasks_are_cancelled_on_close() -> None:
     tasks, cleaned_up = BackgroundTasks(), list[str]()
 
     async def work() -> None:

@@ -101,7 +101,7 @@ def test_there_is_time_to_stop() -> None:
     assert pod["terminationGracePeriodSeconds"] > settings_of_cluster().shutdown_timeout + AFTERWARDS_S
 
 
-def test_probes_ask_what_is_there_without_a_token() -> None:
+def test_probes_use_endpoints_that_need_no_token() -> None:
     container = manifest("deployment.yaml")["spec"]["template"]["spec"]["containers"][0]
     asked = {name: container[name]["httpGet"] for name in ("livenessProbe", "startupProbe", "readinessProbe")}
     assert {name: probe["path"] for name, probe in asked.items()} == {
@@ -152,7 +152,7 @@ def test_the_bot_has_no_more_rights_than_it_needs() -> None:
     assert re.findall(r"^ENTRYPOINT (.*)$", dockerfile, re.MULTILINE) == ['["python", "-m", "bot"]']
 
 
-def test_redis_keeps_what_it_is_told() -> None:
+def test_redis_is_persistent() -> None:
     command = compose()["services"]["redis"]["command"]
     assert command[command.index("--appendonly") + 1] == "yes"
 

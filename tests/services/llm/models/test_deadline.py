@@ -15,7 +15,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def test_it_ends_a_wait_that_takes_too_long() -> None:
+async def test_deadline_ends_a_wait_that_takes_too_long() -> None:
     """With a TimeoutError, and the task can go on."""
     deadline = Deadline()
     for _ in range(2):
@@ -29,7 +29,7 @@ async def test_it_ends_a_wait_that_takes_too_long() -> None:
     await asyncio.sleep(0)
 
 
-async def test_waits_that_are_short_enough_share_one_timer() -> None:
+async def test_short_waits_share_one_timer() -> None:
     """Together they take longer than any of them may; the timer is moved on, not armed anew each time."""
     deadline = Deadline()
     timers: set[int] = set()
@@ -43,7 +43,7 @@ async def test_waits_that_are_short_enough_share_one_timer() -> None:
     deadline.close()
 
 
-async def test_nothing_goes_off_between_waits() -> None:
+async def test_timer_is_inactive_between_waits() -> None:
     """Who takes the results may take as long as they like."""
     deadline = Deadline()
     deadline.until = now() + LOOP_S
@@ -56,7 +56,7 @@ async def test_nothing_goes_off_between_waits() -> None:
         await asyncio.sleep(5)
 
 
-async def test_an_earlier_end_counts_at_once() -> None:
+async def test_earlier_deadline_applies_at_once() -> None:
     """A wait that may take less than the one before is ended at its own time."""
     deadline = Deadline()
     deadline.until = now() + 60
@@ -68,14 +68,14 @@ async def test_an_earlier_end_counts_at_once() -> None:
         await asyncio.sleep(5)
 
 
-async def test_an_end_that_is_past_ends_the_wait_at_once() -> None:
+async def test_past_deadline_ends_the_wait_at_once() -> None:
     deadline = Deadline()
     deadline.until = now() - 1
     with pytest.raises(TimeoutError), deadline:
         await asyncio.sleep(5)
 
 
-async def test_other_errors_pass() -> None:
+async def test_other_errors_are_raised_unchanged() -> None:
     deadline = Deadline()
     deadline.until = now() + 5
     with pytest.raises(KeyError), deadline:
@@ -94,7 +94,7 @@ async def _wait(deadline: Deadline, for_s: float) -> str:
     return "over"
 
 
-async def test_a_cancellation_stays_one() -> None:
+async def test_cancellation_is_not_turned_into_a_timeout() -> None:
     """The user's Stop is no timeout."""
     deadline = Deadline()
     task = asyncio.create_task(_wait(deadline, 5))
@@ -107,7 +107,7 @@ async def test_a_cancellation_stays_one() -> None:
 
 
 @pytest.mark.parametrize("first", ["deadline", "user"])
-async def test_a_cancellation_at_the_same_instant_wins(first: str) -> None:
+async def test_cancellation_at_the_deadline_wins(first: str) -> None:
     """Both in the same turn of the loop, in either order: the user is obeyed."""
     deadline = Deadline()
     task = asyncio.create_task(_wait(deadline, 5))
@@ -124,7 +124,7 @@ async def test_a_cancellation_at_the_same_instant_wins(first: str) -> None:
     deadline.close()
 
 
-async def test_a_result_at_the_same_instant_wins() -> None:
+async def test_result_at_the_deadline_wins() -> None:
     """Whoever swallows the cancellation because its result is there leaves no mark on the task."""
     deadline = Deadline()
 
@@ -139,7 +139,7 @@ async def test_a_result_at_the_same_instant_wins() -> None:
     assert await asyncio.create_task(swallowing()) == 0
 
 
-async def test_a_wait_goes_on_while_it_is_prolonged() -> None:
+async def test_extended_deadline_continues_the_wait() -> None:
     """It is asked for when the wait is due, and not before."""
     loop = asyncio.get_running_loop()
     answers = [loop.time() + 0.1, 0.0]

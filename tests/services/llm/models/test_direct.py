@@ -61,7 +61,7 @@ def asked(servers: list[LLMServer]) -> list[int]:
     return [len(server.requests) for server in servers]
 
 
-async def test_a_verdict_comes_with_who_gave_it_and_what_it_used(three: LLMHarness, servers: list[LLMServer]) -> None:
+async def test_result_names_its_provider_and_usage(three: LLMHarness, servers: list[LLMServer]) -> None:
     """By one request, with the schema, few tokens and no imagination."""
     servers[0].default = verdict()
     model = three.factory.create_moderation_model("moderation")
@@ -78,7 +78,7 @@ async def test_a_verdict_comes_with_who_gave_it_and_what_it_used(three: LLMHarne
 
 
 @pytest.mark.parametrize("kind", NETWORKED_KINDS)
-async def test_every_kind_is_asked_in_a_way_that_it_understands(
+async def test_each_kind_receives_a_supported_request(
     kind: ProviderKind, store: Redis, servers: list[LLMServer]
 ) -> None:
     """Each SDK takes the schema and gives the value back."""
@@ -98,7 +98,7 @@ async def test_every_kind_is_asked_in_a_way_that_it_understands(
         ({"supports_tools": False}, "prompted"),
     ],
 )
-def test_each_candidate_gets_the_mode_that_its_model_can_do(profile: dict[str, object], mode: str) -> None:
+def test_output_mode_follows_the_candidates_model(profile: dict[str, object], mode: str) -> None:
     """One mode for a mixed chain would be fatal to some of it."""
     parameters = StructuredOutput(Verdict).parameters(profile)
     assert parameters.output_mode == mode
@@ -114,7 +114,9 @@ def test_each_candidate_gets_the_mode_that_its_model_can_do(profile: dict[str, o
         'Here is my verdict: {"category": "ok", "confidence": 97} I hope that helps.',
     ],
 )
-async def test_a_weak_model_may_write_its_verdict_down(three: LLMHarness, servers: list[LLMServer], said: str) -> None:
+async def test_model_without_structured_output_answers_in_text(
+    three: LLMHarness, servers: list[LLMServer], said: str
+) -> None:
     """What should have been a call of the tool is one in words."""
     servers[0].default = answer(said)
     given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
@@ -122,9 +124,7 @@ async def test_a_weak_model_may_write_its_verdict_down(three: LLMHarness, server
 
 
 @pytest.mark.parametrize("wrong", [verdict(WRONG), answer("I think it is fine."), tool_call("final_result", "{")])
-async def test_an_answer_that_does_not_validate_is_one_more_try(
-    three: LLMHarness, servers: list[LLMServer], wrong: Answer
-) -> None:
+async def test_invalid_answer_is_retried_once(three: LLMHarness, servers: list[LLMServer], wrong: Answer) -> None:
     """With the next candidate; nobody cools down for it, since chats are answered well enough."""
     servers[0].default = wrong
     servers[1].default = verdict()
@@ -135,7 +135,7 @@ async def test_an_answer_that_does_not_validate_is_one_more_try(
     assert three.preferred != "b"
 
 
-async def test_a_second_one_is_an_error(three: LLMHarness, servers: list[LLMServer]) -> None:
+async def test_second_invalid_answer_is_an_error(three: LLMHarness, servers: list[LLMServer]) -> None:
     """It names both, and quotes nothing of what they said."""
     servers[0].default = servers[1].default = verdict(WRONG)
     servers[2].default = verdict()
@@ -147,7 +147,7 @@ async def test_a_second_one_is_an_error(three: LLMHarness, servers: list[LLMServ
     assert asked(servers) == [1, 1, 0]
 
 
-async def test_a_failure_goes_on_as_in_a_chat(three: LLMHarness, servers: list[LLMServer]) -> None:
+async def test_failure_falls_back_like_a_chat_request(three: LLMHarness, servers: list[LLMServer]) -> None:
     """With its cooldown."""
     servers[0].default = status(401)
     servers[1].default = status(503)
@@ -157,9 +157,7 @@ async def test_a_failure_goes_on_as_in_a_chat(three: LLMHarness, servers: list[L
     assert three.cooling().keys() == {"a", "b"}
 
 
-async def test_thinking_until_the_tokens_are_used_up_is_no_fault_of_the_provider(
-    three: LLMHarness, servers: list[LLMServer]
-) -> None:
+async def test_exhausted_token_limit_records_no_failure(three: LLMHarness, servers: list[LLMServer]) -> None:
     """The limit is ours."""
     servers[0].default = Answer(thinking="Let me see", finish="length")
     servers[1].default = verdict()
@@ -169,7 +167,11 @@ async def test_thinking_until_the_tokens_are_used_up_is_no_fault_of_the_provider
 
 
 @pytest.mark.parametrize("refused", [content_filter(), refusal(), content_filter_rejected()])
-async def test_a_refusal_goes_to_one_other_candidate(three: LLMHarness, servers: list[LLMServer], refused: Any) -> None:  # noqa: ANN401 - any behaviour
+async def test_refusal_is_retried_with_one_other_candidate(
+    three: LLMHarness,
+    servers: list[LLMServer],
+    refused: Any,  # noqa: ANN401 - any behaviour
+) -> None:
     """Nobody cools down, and the other does not lead from now on."""
     servers[0].default = refused
     servers[1].default = verdict()
@@ -181,7 +183,7 @@ async def test_a_refusal_goes_to_one_other_candidate(three: LLMHarness, servers:
 
 
 @pytest.mark.parametrize("other", [content_filter(), status(401)])
-async def test_a_refusal_goes_to_no_third_candidate(three: LLMHarness, servers: list[LLMServer], other: Any) -> None:  # noqa: ANN401 - any behaviour
+async def test_second_refusal_asks_no_third_candidate(three: LLMHarness, servers: list[LLMServer], other: Any) -> None:  # noqa: ANN401 - any behaviour
     """Whatever became of the second."""
     servers[0].default = content_filter()
     servers[1].default = other
@@ -192,7 +194,7 @@ async def test_a_refusal_goes_to_no_third_candidate(three: LLMHarness, servers: 
     assert asked(servers) == [1, 1, 0]
 
 
-async def test_a_request_that_is_at_fault_is_not_sent_around(three: LLMHarness, servers: list[LLMServer]) -> None:
+async def test_rejected_request_is_not_sent_to_other_candidates(three: LLMHarness, servers: list[LLMServer]) -> None:
     """A 400 surfaces."""
     servers[0].default = status(400)
     with pytest.raises(RequestRejected):
@@ -200,7 +202,7 @@ async def test_a_request_that_is_at_fault_is_not_sent_around(three: LLMHarness, 
     assert asked(servers) == [1, 0, 0]
 
 
-async def test_without_consent_no_byte_leaves(store: Redis, servers: list[LLMServer]) -> None:
+async def test_remote_providers_receive_nothing_without_consent(store: Redis, servers: list[LLMServer]) -> None:
     """Neither for a verdict nor for a name."""
     providers = [provider(name, server.url, remote=True) for name, server in zip("ab", servers, strict=False)]
     async with bench(store, providers) as replica:
@@ -211,7 +213,7 @@ async def test_without_consent_no_byte_leaves(store: Redis, servers: list[LLMSer
     assert [server.connections for server in servers] == [0, 0, 0]
 
 
-async def test_a_silent_provider_is_left_after_its_timeout(store: Redis, servers: list[LLMServer]) -> None:
+async def test_silent_provider_is_left_after_its_timeout(store: Redis, servers: list[LLMServer]) -> None:
     """The next one answers."""
     servers[0].default = hang()
     servers[1].default = verdict()
@@ -221,7 +223,7 @@ async def test_a_silent_provider_is_left_after_its_timeout(store: Redis, servers
     assert given.provider == "b"
 
 
-async def test_a_reasoning_family_gets_what_it_accepts(store: Redis, servers: list[LLMServer]) -> None:
+async def test_reasoning_models_receive_supported_settings(store: Redis, servers: list[LLMServer]) -> None:
     """No temperature, as little thinking as can be, and room for that."""
     servers[0].default = verdict()
     chain = [replace(provider_at(servers[0], ProviderKind.OPENAI), models=("gpt-5-mini",))]
@@ -233,7 +235,7 @@ async def test_a_reasoning_family_gets_what_it_accepts(store: Redis, servers: li
     assert sent["max_completion_tokens"] > 1000
 
 
-async def test_the_demo_judges_and_names_nothing(store: Redis, servers: list[LLMServer]) -> None:
+async def test_demo_gives_no_verdict_and_no_name(store: Redis, servers: list[LLMServer]) -> None:
     """Its canned answer is no verdict and no name."""
     demo = replace(provider_at(servers[0], ProviderKind.DEMO), id="demo", models=("demo",))
     async with bench(store, [demo]) as replica:
@@ -252,7 +254,7 @@ async def test_the_demo_judges_and_names_nothing(store: Redis, servers: list[LLM
         ("Sourdough bread for absolute beginners and their patient friends", "Sourdough bread for absolute beginners…"),
     ],
 )
-async def test_a_name_is_one_short_line(three: LLMHarness, servers: list[LLMServer], said: str, name: str) -> None:
+async def test_name_is_one_short_line(three: LLMHarness, servers: list[LLMServer], said: str, name: str) -> None:
     """Whatever a model puts around it."""
     servers[0].default = answer(said)
     generator = three.factory.create_name_generator_model("en", 40)
@@ -260,7 +262,7 @@ async def test_a_name_is_one_short_line(three: LLMHarness, servers: list[LLMServ
     assert "How do I bake bread?" in servers[0].requests[0].json["messages"][-1]["content"]
 
 
-async def test_no_name_is_one_more_try(three: LLMHarness, servers: list[LLMServer]) -> None:
+async def test_missing_name_is_retried_once(three: LLMHarness, servers: list[LLMServer]) -> None:
     """Quotation marks around nothing are no name."""
     servers[0].default = answer('""')
     servers[1].default = answer("Bread")
@@ -278,7 +280,7 @@ async def test_no_name_is_one_more_try(three: LLMHarness, servers: list[LLMServe
         ("", ""),
     ],
 )
-def test_the_first_words_fit(text: str, words: str) -> None:
+def test_long_name_is_cut_to_its_first_words(text: str, words: str) -> None:
     """On one line, cut between words."""
     assert first_words(text, 11) == words
     assert len(words) <= 11

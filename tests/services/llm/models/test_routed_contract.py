@@ -36,7 +36,7 @@ def model(replica: LLMHarness) -> RoutedModel:
     return replica.factory.create_llm_model_with_fallback("test")
 
 
-async def test_a_stream_is_iterated_through_its_event_iterator() -> None:
+async def test_stream_is_iterated_through_its_event_iterator() -> None:
     """Whatever stands there is what every consumer gets, so that events that were peeked at can be replayed."""
     model = TestModel(custom_output_text="Hello")
     async with model.request_stream(HELLO, None, ModelRequestParameters()) as stream:
@@ -60,7 +60,7 @@ async def test_a_stream_is_iterated_through_its_event_iterator() -> None:
     assert stream.get().state == "complete"
 
 
-async def test_our_stream_stands_where_consumers_look(model: RoutedModel) -> None:
+async def test_stream_is_exposed_where_pydantic_ai_looks_for_it(model: RoutedModel) -> None:
     """Nothing is lost and nothing comes twice: the parts that the response gathered are the parts that were seen."""
     async with model_request_stream(model, HELLO) as stream:
         assert isinstance(stream._event_iterator, CommittedStream)
@@ -73,7 +73,7 @@ async def test_our_stream_stands_where_consumers_look(model: RoutedModel) -> Non
     assert stream.get().finish_reason == "stop"
 
 
-async def test_a_stream_that_is_left_knows_that_it_is_incomplete(model: RoutedModel, server: LLMServer) -> None:
+async def test_abandoned_stream_is_marked_incomplete(model: RoutedModel, server: LLMServer) -> None:
     """The library's own account of how a stream ended is not disturbed."""
     server.default = llm.stall(after_pieces=2)
     async with model_request_stream(model, HELLO) as stream:
@@ -82,18 +82,18 @@ async def test_a_stream_that_is_left_knows_that_it_is_incomplete(model: RoutedMo
     assert stream.get().state == "incomplete"
 
 
-def test_a_stream_knows_whether_it_was_cancelled() -> None:
+def test_cancelled_stream_is_marked_cancelled() -> None:
     assert isinstance(StreamedResponse.cancelled, property)
 
 
-def test_a_router_restores_no_special_tokens(model: RoutedModel) -> None:
+def test_routed_model_restores_no_special_tokens(model: RoutedModel) -> None:
     """The models behind it do, each for itself; done twice, it would take what belongs to the text."""
     assert FallbackModel._answers_requests_itself is False
     assert model._answers_requests_itself is False
     assert model._restores_special_tokens is False
 
 
-def test_a_router_leaves_preparation_to_the_models_behind_it(model: RoutedModel) -> None:
+def test_routed_model_leaves_preparation_to_its_candidates(model: RoutedModel) -> None:
     """What agents do to a model before a request must not be done for the first provider alone."""
     parameters = ModelRequestParameters(allow_text_output=False)
 
@@ -105,7 +105,7 @@ def test_a_router_leaves_preparation_to_the_models_behind_it(model: RoutedModel)
         _ = model.profile
 
 
-def test_what_is_overridden_is_still_there_to_override() -> None:
+def test_overridden_library_methods_still_exist() -> None:
     """Under the names and with the parameters that the library calls."""
     for name in ("request", "request_stream", "model_name", "__aenter__", "__aexit__"):
         assert name in vars(RoutedModel)
@@ -113,7 +113,7 @@ def test_what_is_overridden_is_still_there_to_override() -> None:
         assert hasattr(Model, name)
 
 
-async def test_agents_take_it_for_a_model(model: RoutedModel, server: LLMServer) -> None:
+async def test_agent_accepts_the_routed_model(model: RoutedModel, server: LLMServer) -> None:
     """Entering and leaving an agent does not close the connections, which outlive every run."""
     agent = Agent(model)
     for _ in range(2):
@@ -125,7 +125,7 @@ async def test_agents_take_it_for_a_model(model: RoutedModel, server: LLMServer)
     assert server.connections == 1
 
 
-async def test_each_model_prepares_the_messages_for_itself(model: RoutedModel, server: LLMServer) -> None:
+async def test_each_candidate_prepares_its_own_messages(model: RoutedModel, server: LLMServer) -> None:
     """Instructions reach the provider in the form that its own profile asks for: here as the one system message."""
     agent = Agent(model, instructions="Be brief.", system_prompt="You are a bot.")
 

@@ -47,7 +47,7 @@ async def replica(servers: tuple[LLMServer, LLMServer]) -> AsyncIterator[LLMHarn
         yield replica
 
 
-async def test_text_is_heard_and_the_consumer_sees_no_deltas(replica: LLMHarness) -> None:
+async def test_listener_receives_text_and_the_consumer_no_deltas(replica: LLMHarness) -> None:
     """Piece by piece, the first one too; the response that was built meanwhile is whole."""
     heard = Heard()
     model = replica.factory.create_routed_model(RequestSpec("test"), listener=heard)
@@ -60,12 +60,12 @@ async def test_text_is_heard_and_the_consumer_sees_no_deltas(replica: LLMHarness
     assert stream.get().state == "complete"
 
 
-async def test_without_a_listener_the_consumer_sees_all(replica: LLMHarness) -> None:
+async def test_consumer_receives_all_events_without_a_listener(replica: LLMHarness) -> None:
     """As any other model's stream."""
     assert [piece async for piece in replica.pieces()] == ["one", " two", " three"]
 
 
-async def test_who_fails_before_the_first_output_is_not_heard(
+async def test_provider_that_fails_before_its_first_output_sends_no_text(
     replica: LLMHarness, servers: tuple[LLMServer, LLMServer]
 ) -> None:
     """What was held back from a provider that gave nothing is nobody's."""
@@ -78,7 +78,7 @@ async def test_who_fails_before_the_first_output_is_not_heard(
     assert heard.texts == ["four five"]
 
 
-async def test_an_answer_that_breaks_off_was_heard_so_far(
+async def test_interrupted_answer_was_sent_up_to_its_end(
     replica: LLMHarness, servers: tuple[LLMServer, LLMServer]
 ) -> None:
     """The failure comes to the consumer, and the response keeps what came."""
@@ -93,7 +93,9 @@ async def test_an_answer_that_breaks_off_was_heard_so_far(
     assert heard.texts[0]
 
 
-async def test_each_step_of_a_tool_loop_is_a_part(replica: LLMHarness, servers: tuple[LLMServer, LLMServer]) -> None:
+async def test_each_step_of_a_tool_loop_is_a_part_of_the_stream(
+    replica: LLMHarness, servers: tuple[LLMServer, LLMServer]
+) -> None:
     """What is said before and after a tool is used; the tool still gets its arguments, which come in deltas."""
     servers[0].script(llm.tool_call("greet", {"name": "Ann"}, text="Let me see."))
     heard = Heard()

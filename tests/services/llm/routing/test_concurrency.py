@@ -52,7 +52,7 @@ async def taken(replica: ConcurrencyLimiter, settings: ProviderSettings) -> Slot
     return slot
 
 
-async def test_the_limit_holds_over_replicas(replicas: Open) -> None:
+async def test_limit_holds_over_replicas(replicas: Open) -> None:
     one, two = replicas(), replicas()
     held = [await taken(one, limited(3)), await taken(two, limited(3)), await taken(two, limited(3))]
 
@@ -66,14 +66,14 @@ async def test_the_limit_holds_over_replicas(replicas: Open) -> None:
     assert await one.take(limited(3)) is None
 
 
-async def test_what_was_given_back_is_free_at_once(replicas: Open) -> None:
+async def test_released_slot_is_free_at_once(replicas: Open) -> None:
     """For the next request of the same replica, such as the next step of a tool loop."""
     replica = replicas()
     for _ in range(20):
         replica.release(await taken(replica, limited()))
 
 
-async def test_whoever_takes_at_once_takes_no_more_than_there_is(replicas: Open) -> None:
+async def test_concurrent_acquisitions_take_no_more_than_the_limit(replicas: Open) -> None:
     one, two = replicas(), replicas()
     taking = [replica.take(limited(4)) for replica in (one, two) for _ in range(16)]
 
@@ -88,7 +88,7 @@ async def test_whoever_takes_at_once_takes_no_more_than_there_is(replicas: Open)
         (-4.0, 60.0),  # a clock that is fast
     ],
 )
-async def test_a_lease_that_ends_earlier_pushes_nobody_out(
+async def test_shorter_lease_evicts_no_other(
     replicas: Open, redis: Redis, clock: ManualClock, behind_s: float, timeout_s: float
 ) -> None:
     other = ManualClock(clock.time() - behind_s)
@@ -101,7 +101,7 @@ async def test_a_lease_that_ends_earlier_pushes_nobody_out(
     assert await replicas().take(limited()) is None
 
 
-async def test_the_leases_of_a_dead_replica_run_out(replicas: Open, clock: ManualClock) -> None:
+async def test_leases_of_a_dead_replica_expire(replicas: Open, clock: ManualClock) -> None:
     """Not before the longest answer would have, however."""
     dead, alive = replicas(), replicas()
     await taken(dead, limited(2))
@@ -114,7 +114,7 @@ async def test_the_leases_of_a_dead_replica_run_out(replicas: Open, clock: Manua
     assert await alive.take(limited(2)) is not None
 
 
-async def test_a_lease_begins_anew_with_a_retry(replicas: Open, redis: Redis, clock: ManualClock) -> None:
+async def test_retry_restarts_the_slot_lease(replicas: Open, redis: Redis, clock: ManualClock) -> None:
     one, two = replicas(), replicas()
     slot = await taken(one, limited())
     clock.shift(50)
@@ -128,12 +128,12 @@ async def test_a_lease_begins_anew_with_a_retry(replicas: Open, redis: Redis, cl
     assert await redis.zcard(KEY) == 0
 
 
-async def test_the_set_does_not_outlive_its_leases_for_long(replicas: Open, redis: Redis) -> None:
+async def test_key_expires_soon_after_its_leases(replicas: Open, redis: Redis) -> None:
     await taken(replicas(), limited())
     assert 60 < await redis.ttl(KEY) <= 60 + TIMING.lease_margin_s + TIMING.key_ttl_s
 
 
-async def test_taking_is_one_round_trip(redis_server: RedisServer, clock: ManualClock) -> None:
+async def test_acquisition_is_one_round_trip(redis_server: RedisServer, clock: ManualClock) -> None:
     async with open_redis(redis_server.url) as redis, open_redis(redis_server.url) as other:
         replica = ConcurrencyLimiter(redis, "test", clock)
         await redis.ping()
@@ -148,7 +148,7 @@ async def test_taking_is_one_round_trip(redis_server: RedisServer, clock: Manual
         assert not {"cmdstat_watch", "cmdstat_eval"} & set(stats)
 
 
-async def test_without_a_limit_redis_is_not_asked(clock: ManualClock) -> None:
+async def test_provider_without_a_limit_is_acquired_without_redis(clock: ManualClock) -> None:
     class Untouchable:
         def __getattr__(self, name: str) -> None:
             raise AssertionError(f"Redis was asked: {name}")
@@ -187,7 +187,7 @@ async def test_waiting_requests_get_released_slots_in_order(replicas: Open) -> N
     assert served == [0, 1, 2, 3, 4]
 
 
-async def test_a_newcomer_does_not_overtake_the_line(replicas: Open) -> None:
+async def test_new_request_does_not_overtake_the_queue(replicas: Open) -> None:
     """Between a slot's return and the moment at which the first in line has it."""
     replica = replicas(None)
     held = await taken(replica, limited())
@@ -199,7 +199,7 @@ async def test_a_newcomer_does_not_overtake_the_line(replicas: Open) -> None:
     assert await waiting is not None
 
 
-async def test_a_slot_of_another_replica_is_noticed(replicas: Open) -> None:
+async def test_slot_released_by_another_replica_is_noticed(replicas: Open) -> None:
     one, two = replicas(), replicas()
     held = await taken(one, limited())
     waiting = asyncio.create_task(two.wait([limited()]))
@@ -210,7 +210,7 @@ async def test_a_slot_of_another_replica_is_noticed(replicas: Open) -> None:
         assert await waiting is not None
 
 
-async def test_a_replica_with_a_queue_leaves_the_others_a_turn(replicas: Open) -> None:
+async def test_replica_with_a_queue_does_not_starve_the_others(replicas: Open) -> None:
     """It does not pass its slots on to its own line at once while another one has a line too: chance decides."""
     timing = LimiterTiming(poll_s=(0.5, 0.5))
     one, two = replicas(timing=timing), replicas(timing=timing)
@@ -230,7 +230,7 @@ async def test_a_replica_with_a_queue_leaves_the_others_a_turn(replicas: Open) -
     await asyncio.gather(here, elsewhere, return_exceptions=True)
 
 
-async def test_waiting_ends_with_the_patience_for_a_first_output(replicas: Open) -> None:
+async def test_queueing_ends_at_the_first_output_deadline(replicas: Open) -> None:
     replica = replicas()
     await taken(replica, limited())
     loop = asyncio.get_running_loop()
@@ -241,7 +241,7 @@ async def test_waiting_ends_with_the_patience_for_a_first_output(replicas: Open)
     assert not replica._queues["busy"].waiters
 
 
-async def test_who_is_cancelled_in_line_lets_the_next_one_go(replicas: Open) -> None:
+async def test_cancelled_request_leaves_the_queue(replicas: Open) -> None:
     replica = replicas()
     held = await taken(replica, limited())
     first, second = [asyncio.create_task(replica.wait([limited()])) for _ in range(2)]
@@ -254,7 +254,7 @@ async def test_who_is_cancelled_in_line_lets_the_next_one_go(replicas: Open) -> 
         assert await second is not None
 
 
-async def test_who_is_cancelled_while_redis_answers_takes_nothing(
+async def test_request_cancelled_during_acquisition_holds_no_slot(
     replicas: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = replicas()
@@ -341,7 +341,7 @@ class TestOutage:
         await replica.close()
 
 
-async def test_closing_waits_for_what_redis_has_to_hear(redis: Redis, clock: ManualClock) -> None:
+async def test_close_waits_for_pending_redis_writes(redis: Redis, clock: ManualClock) -> None:
     replica = ConcurrencyLimiter(redis, "test", clock)
     replica.release(await taken(replica, limited()))
     await replica.close()

@@ -103,7 +103,7 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
 @pytest.mark.parametrize(
     ("does", "asked", "cooldown_s"), [row[1:] for row in MOVES_ON], ids=[row[0] for row in MOVES_ON]
 )
-async def test_the_second_provider_answers(
+async def test_second_provider_answers(
     stage: Stage, does: Callable[[], Behaviour], asked: int, cooldown_s: float, *, streamed: bool
 ) -> None:
     """The failure is not seen, the first provider is asked as often as the table says and cools down that long."""
@@ -128,7 +128,7 @@ async def impatient(stage: Stage, **changes: float) -> AsyncIterator[LLMHarness]
 
 @EACH_KIND
 @STREAMED
-async def test_silence_ends_at_the_deadline(stage: Stage, *, streamed: bool) -> None:
+async def test_silent_provider_is_left_at_the_deadline(stage: Stage, *, streamed: bool) -> None:
     """A provider that accepts and says nothing is left at its deadline and not asked again.
 
     A plain request shows no first output: its deadline is that of the whole answer.
@@ -144,7 +144,7 @@ async def test_silence_ends_at_the_deadline(stage: Stage, *, streamed: bool) -> 
 
 
 @EACH_KIND
-async def test_headers_alone_are_no_output(stage: Stage) -> None:
+async def test_headers_alone_do_not_count_as_output(stage: Stage) -> None:
     """A stream that opens and then hangs counts as silent."""
     stage.first.default = llm.hang_after_headers()
     async with impatient(stage, first_token_timeout_s=0.3) as replica:
@@ -156,7 +156,7 @@ async def test_headers_alone_are_no_output(stage: Stage) -> None:
 
 @STREAMED
 @pytest.mark.parametrize("kind", ["refused", "dns", "tls"])
-async def test_an_unreachable_provider_is_left_at_once(stage: Stage, kind: str, *, streamed: bool) -> None:
+async def test_unreachable_provider_is_left_at_once(stage: Stage, kind: str, *, streamed: bool) -> None:
     """Connection refused, an unknown host and a failed TLS handshake are not tried again on the same provider."""
     url = {
         "refused": await stopped_server(),
@@ -174,7 +174,7 @@ async def test_an_unreachable_provider_is_left_at_once(stage: Stage, kind: str, 
 
 @EACH_KIND
 @STREAMED
-async def test_one_hiccup_moves_nobody(stage: Stage, *, streamed: bool) -> None:
+async def test_one_transient_error_causes_no_failover(stage: Stage, *, streamed: bool) -> None:
     """After a single 500 the same provider is tried again after 200 to 300 ms and answers."""
     stage.first.default = llm.answer("from the first")
     stage.first.script(llm.status(500))
@@ -209,7 +209,7 @@ SURFACES: list[tuple[str, Callable[[], Behaviour], type[Exception]]] = [
 @EACH_KIND
 @STREAMED
 @pytest.mark.parametrize(("does", "error"), [row[1:] for row in SURFACES], ids=[row[0] for row in SURFACES])
-async def test_what_no_other_provider_would_mend_surfaces(
+async def test_request_error_is_raised_without_failover(
     stage: Stage, does: Callable[[], Behaviour], error: type[Exception], *, streamed: bool
 ) -> None:
     """A fault of the request surfaces at once; nobody cools down, nobody else is asked."""
@@ -223,7 +223,7 @@ async def test_what_no_other_provider_would_mend_surfaces(
 
 
 @STREAMED
-async def test_a_request_that_azure_s_filter_rejected_surfaces(stage: Stage, *, streamed: bool) -> None:
+async def test_request_rejected_by_the_azure_filter_is_raised(stage: Stage, *, streamed: bool) -> None:
     """A 400 that is no fault of the request."""
     stage.first.default = llm.content_filter_rejected()
 
@@ -246,7 +246,7 @@ BREAKS_OFF: list[tuple[str, Callable[[], Behaviour]]] = [
 
 @EACH_KIND
 @pytest.mark.parametrize("does", [row[1] for row in BREAKS_OFF], ids=[row[0] for row in BREAKS_OFF])
-async def test_after_the_first_output_nobody_takes_over(stage: Stage, does: Callable[[], Behaviour]) -> None:
+async def test_no_failover_after_the_first_output(stage: Stage, does: Callable[[], Behaviour]) -> None:
     """What was said stays, the failure surfaces as an interruption, the provider cools down, nobody else is asked."""
     stage.first.default = does()
     heard: list[str] = []
@@ -267,7 +267,7 @@ async def _listen(replica: LLMHarness, heard: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("finish", "kind"), [row[1:] for row in GAVE_UP], ids=[row[0] for row in GAVE_UP])
-async def test_an_answer_that_its_provider_gave_up_is_none(stage: Stage, finish: str, kind: ProviderKind) -> None:
+async def test_answer_given_up_by_its_provider_is_a_failure(stage: Stage, finish: str, kind: ProviderKind) -> None:
     """Though there is text: a plain request goes to the next one, a stream is kept and marked as interrupted."""
     stage.first.default = llm.answer("Half an answer", finish=finish)
     providers = [replace(provider_at(stage.first, kind), id="first"), provider("second", stage.second.url)]
@@ -282,7 +282,7 @@ async def test_an_answer_that_its_provider_gave_up_is_none(stage: Stage, finish:
 
 
 @STREAMED
-async def test_an_end_in_words_of_its_own_is_an_end(stage: Stage, *, streamed: bool) -> None:
+async def test_unknown_finish_reason_ends_the_answer(stage: Stage, *, streamed: bool) -> None:
     """Some servers say neither "stop" nor "length"."""
     stage.first.default = llm.answer("A whole answer", finish="eos_token")
 
@@ -300,7 +300,7 @@ NO_END_MARKER: list[tuple[str, Callable[[], Behaviour]]] = [
 
 @EACH_KIND
 @pytest.mark.parametrize("does", [row[1] for row in NO_END_MARKER], ids=[row[0] for row in NO_END_MARKER])
-async def test_a_missing_end_marker_is_fine(stage: Stage, does: Callable[[], Behaviour]) -> None:
+async def test_missing_end_marker_is_accepted(stage: Stage, does: Callable[[], Behaviour]) -> None:
     """What came with a finish reason is a whole answer."""
     stage.first.default = does()
 
@@ -310,7 +310,7 @@ async def test_a_missing_end_marker_is_fine(stage: Stage, does: Callable[[], Beh
 
 
 @EACH_KIND
-async def test_silence_after_the_finish_is_not_waited_out(stage: Stage) -> None:
+async def test_silence_after_the_finish_reason_is_not_waited_for(stage: Stage) -> None:
     """The answer is all there: nobody waits for what may follow it as long as between two pieces."""
     stage.first.default = llm.hang_after_the_finish()
 
@@ -318,7 +318,7 @@ async def test_silence_after_the_finish_is_not_waited_out(stage: Stage) -> None:
         assert said(await replica.ask(streamed=True)) == "A whole answer"
 
 
-async def test_an_answer_takes_no_longer_than_its_timeout(stage: Stage) -> None:
+async def test_answer_is_limited_by_its_timeout(stage: Stage) -> None:
     """`<ID>_TIMEOUT` ends a stream that trickles on for ever."""
     stage.first.default = llm.answer(pieces=["word "] * 100, pause_s=0.05)
     providers = [provider("first", stage.first.url, timeout_s=0.6), provider("second", stage.second.url)]
@@ -328,7 +328,7 @@ async def test_an_answer_takes_no_longer_than_its_timeout(stage: Stage) -> None:
 
 
 @STREAMED
-async def test_a_bug_of_ours_blames_nobody(stage: Stage, *, streamed: bool) -> None:
+async def test_internal_error_records_no_failure(stage: Stage, *, streamed: bool) -> None:
     """An error that no provider caused surfaces as it is."""
     with pytest.raises(AttributeError):
         await stage.replica.ask(streamed=streamed, messages=["no message"])  # pyright: ignore[reportArgumentType]
@@ -339,7 +339,7 @@ async def test_a_bug_of_ours_blames_nobody(stage: Stage, *, streamed: bool) -> N
 
 @EACH_KIND
 @STREAMED
-async def test_all_failed_names_each_with_its_reason(stage: Stage, *, streamed: bool) -> None:
+async def test_all_failed_error_names_each_provider_with_its_reason(stage: Stage, *, streamed: bool) -> None:
     """The first real cause is not hidden behind the last one."""
     stage.first.default = llm.status(401)
     stage.second.default = llm.empty_answer()
@@ -356,7 +356,7 @@ async def test_all_failed_names_each_with_its_reason(stage: Stage, *, streamed: 
 
 @EACH_KIND
 @STREAMED
-async def test_too_long_for_everybody(stage: Stage, *, streamed: bool) -> None:
+async def test_prompt_too_long_for_all_providers(stage: Stage, *, streamed: bool) -> None:
     """When no candidate has a window large enough, that is said, and nobody cools down."""
     stage.first.default = stage.second.default = llm.context_exceeded()
 

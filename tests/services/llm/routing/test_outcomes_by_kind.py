@@ -52,7 +52,7 @@ def of_kind(kind: ProviderKind, server: LLMServer, **changes: object) -> Provide
 
 @EACH_KIND
 @STREAMED
-async def test_a_refused_key_is_a_matter_for_an_operator(stage: Stage, *, streamed: bool) -> None:
+async def test_refused_key_is_reported_as_misconfiguration(stage: Stage, *, streamed: bool) -> None:
     """Whatever status the kind has for it."""
     stage.first.api_key = "another"
 
@@ -64,7 +64,7 @@ async def test_a_refused_key_is_a_matter_for_an_operator(stage: Stage, *, stream
 
 @pytest.mark.parametrize("kind", [GOOGLE])
 @STREAMED
-async def test_googles_own_way_to_say_how_long(stage: Stage, *, streamed: bool) -> None:
+async def test_google_retry_delay_sets_the_cooldown(stage: Stage, *, streamed: bool) -> None:
     """RetryInfo in the body stands for the header."""
     exhausted = WireError("Resource has been exhausted.", "RESOURCE_EXHAUSTED", 429, (retry_info("17s"),))
     stage.first.default = llm.Act(lambda exchange: exchange.fault(429, exhausted))
@@ -94,7 +94,7 @@ REFUSALS: list[tuple[ProviderKind, str, Callable[[], Behaviour]]] = [
     [(kind, does) for kind, _, does in REFUSALS],
     ids=[f"{kind}: {name}" for kind, name, _ in REFUSALS],
 )
-async def test_a_refusal_surfaces(stage: Stage, does: Callable[[], Behaviour], *, streamed: bool) -> None:
+async def test_content_refusal_is_raised(stage: Stage, does: Callable[[], Behaviour], *, streamed: bool) -> None:
     """Nobody cools down, and nobody else is asked."""
     stage.first.default = does()
 
@@ -106,7 +106,7 @@ async def test_a_refusal_surfaces(stage: Stage, does: Callable[[], Behaviour], *
 
 
 @pytest.mark.parametrize("kind", [DEEPSEEK])
-async def test_an_answer_that_deepseek_gave_up_is_interrupted(stage: Stage) -> None:
+async def test_answer_given_up_by_deepseek_is_interrupted(stage: Stage) -> None:
     """`insufficient_system_resource` is no reason to be content with."""
     stage.first.default = llm.answer("Half an answer", finish="insufficient_system_resource")
 
@@ -118,7 +118,7 @@ async def test_an_answer_that_deepseek_gave_up_is_interrupted(stage: Stage) -> N
 
 @EACH_KIND
 @STREAMED
-async def test_a_good_answer(stage: Stage, *, streamed: bool) -> None:
+async def test_successful_answer(stage: Stage, *, streamed: bool) -> None:
     """And where nothing is wrong, nothing is found wrong."""
     stage.first.default = llm.answer("from the first", thinking="Let me see.")
 

@@ -116,7 +116,7 @@ async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
 
 
 @STREAMED
-async def test_a_probe_that_fails_is_the_only_one(pair: Pair, *, streamed: bool) -> None:
+async def test_failed_probe_is_the_only_one(pair: Pair, *, streamed: bool) -> None:
     """Everybody is answered by the second, and the first cools down once more, at both replicas."""
     await pair.first_fails()
     pair.shift(300)
@@ -133,7 +133,7 @@ async def test_a_probe_that_fails_is_the_only_one(pair: Pair, *, streamed: bool)
     assert pair.replicas[0].cooling() == {"first": 300}
 
 
-async def test_a_probe_that_hangs_holds_up_nobody_else(redis_server: RedisServer) -> None:
+async def test_hanging_probe_delays_no_other_request(redis_server: RedisServer) -> None:
     """It is given up at its own deadline, which is a failure; nobody else has waited for it."""
     async with paired(redis_server, first_token_timeout_s=1.5) as pair:
         await pair.first_fails()
@@ -149,7 +149,7 @@ async def test_a_probe_that_hangs_holds_up_nobody_else(redis_server: RedisServer
         await eventually(lambda: all(replica.cooling() == {"first": 300} for replica in pair.replicas))
 
 
-async def test_a_probe_that_is_stopped_is_followed_by_one_other(pair: Pair) -> None:
+async def test_stopped_probe_is_followed_by_one_other(pair: Pair) -> None:
     """Nobody is blamed; of the next crowd again exactly one finds out whether the first is back."""
     await pair.first_fails()
     pair.shift(300)
@@ -173,7 +173,7 @@ async def test_a_probe_that_is_stopped_is_followed_by_one_other(pair: Pair) -> N
 
 
 @pytest.mark.parametrize("ahead_s", [3.0, -3.0], ids=["3 s ahead", "3 s behind"])
-async def test_clocks_that_differ_bring_one_probe(pair: Pair, ahead_s: float) -> None:
+async def test_clock_skew_still_allows_one_probe(pair: Pair, ahead_s: float) -> None:
     """The cooldown ends by whichever clock is ahead; one request of both replicas probes, and what it finds counts."""
     early, late = (1, 0) if ahead_s > 0 else (0, 1)
     pair.replicas[1].clock.shift(ahead_s)
@@ -195,7 +195,7 @@ async def test_clocks_that_differ_bring_one_probe(pair: Pair, ahead_s: float) ->
 
 
 @pytest.mark.parametrize("ahead_s", [3.0, -3.0], ids=["3 s ahead", "3 s behind"])
-async def test_an_admin_at_a_replica_with_another_clock_is_obeyed(pair: Pair, ahead_s: float) -> None:
+async def test_admin_commands_hold_despite_clock_skew(pair: Pair, ahead_s: float) -> None:
     """The last word counts, though by its own clock it may seem to be older than what it changes."""
     pair.replicas[1].clock.shift(ahead_s)
     one, two = (replica.fallback for replica in pair.replicas)
@@ -212,7 +212,7 @@ async def test_an_admin_at_a_replica_with_another_clock_is_obeyed(pair: Pair, ah
 # Both at once
 
 
-async def test_two_replicas_fail_over_at_once(pair: Pair) -> None:
+async def test_two_replicas_fail_over_concurrently(pair: Pair) -> None:
     """Before either has heard of the other: one cooldown with the later end, and the admins are told once."""
     held = asyncio.Event()
     shorter, longer = llm.status(529), llm.status(429, headers={"retry-after": "900"})
@@ -229,7 +229,7 @@ async def test_two_replicas_fail_over_at_once(pair: Pair) -> None:
     assert len(pair.told) == 1
 
 
-async def test_a_force_leaves_what_is_in_flight_alone(pair: Pair) -> None:
+async def test_force_does_not_affect_requests_in_flight(pair: Pair) -> None:
     """It counts for the next request, at either replica; a clear does as well."""
     one, two = pair.replicas
     held = asyncio.Event()
@@ -256,7 +256,7 @@ async def test_a_force_leaves_what_is_in_flight_alone(pair: Pair) -> None:
     assert two.preferred == "first"
 
 
-async def test_a_forced_one_that_breaks_off_is_still_forced(pair: Pair) -> None:
+async def test_interrupted_forced_provider_stays_forced(pair: Pair) -> None:
     """An admin's force outlasts the cooldown that a failure in mid-stream brings; what is said stays as it is."""
     one, two = pair.replicas
     await one.fallback.force_provider("first", 600)
@@ -273,7 +273,7 @@ async def test_a_forced_one_that_breaks_off_is_still_forced(pair: Pair) -> None:
 # A Redis that is slow
 
 
-async def test_a_slow_redis_holds_up_no_request(redis_server: RedisServer) -> None:
+async def test_slow_redis_delays_no_request(redis_server: RedisServer) -> None:
     """200 ms each way: neither an answer nor a failover waits for it, and both replicas agree soon after."""
     async with paired(redis_server, RealSleeps) as pair:
         one, two = pair.replicas
@@ -290,7 +290,7 @@ async def test_a_slow_redis_holds_up_no_request(redis_server: RedisServer) -> No
         assert all(replica.shared.connected for replica in pair.replicas)
 
 
-async def test_a_probe_waits_for_a_slow_redis_no_longer_than_it_may(redis_server: RedisServer) -> None:
+async def test_probe_waits_for_slow_redis_up_to_its_limit(redis_server: RedisServer) -> None:
     """Whether another replica probes cannot be known in time: the request goes where the others go, and none probes."""
     timing = RoutingTiming()
     async with paired(redis_server, RealSleeps, timing) as pair:
@@ -328,7 +328,7 @@ async def _took(act: Awaitable[object]) -> float:
 
 
 @STREAMED
-async def test_a_crowd_beyond_what_can_be_heard_waits_and_blames_nobody(*, streamed: bool) -> None:
+async def test_requests_beyond_max_opening_queue_without_recording_failures(*, streamed: bool) -> None:
     """Who waits for a place is not waiting for the provider yet: the last ones begin after the deadline's length."""
     async with LLMServer() as server:
         only = provider("only", server.url, first_token_timeout_s=1.2, timeout_s=1.2)

@@ -71,7 +71,9 @@ def frozen(server: RedisServer) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["with its data", "without its data"])
-async def test_stopped_and_started_again(pair: Pair, redis_server: RedisServer, tmp_path: Path, *, wiped: bool) -> None:
+async def test_replicas_agree_after_a_restart_of_redis(
+    pair: Pair, redis_server: RedisServer, tmp_path: Path, *, wiped: bool
+) -> None:
     """Failovers go on by the local copies; when Redis is back, each replica knows what the other did meanwhile."""
     pair.servers[2].script(llm.status(401))
     await pair.one.ask(streamed=True, choice="third")
@@ -96,7 +98,7 @@ async def test_stopped_and_started_again(pair: Pair, redis_server: RedisServer, 
         assert replica.fallback.get_provider_status().shared is True
 
 
-async def test_the_newer_force_stands(pair: Pair, redis_server: RedisServer) -> None:
+async def test_newer_force_wins_after_an_outage(pair: Pair, redis_server: RedisServer) -> None:
     """Two admins at two replicas that could not see each other, in whichever order those come back."""
     await eventually(pair.agree)
     await redis_server.stop()
@@ -111,7 +113,7 @@ async def test_the_newer_force_stands(pair: Pair, redis_server: RedisServer) -> 
     assert pair.one.fallback.get_provider_status().forced == "third"
 
 
-async def test_the_later_end_of_a_cooldown_stands(pair: Pair, redis_server: RedisServer) -> None:
+async def test_later_cooldown_end_wins_after_an_outage(pair: Pair, redis_server: RedisServer) -> None:
     await eventually(pair.agree)
     await redis_server.stop()
     await eventually(pair.cut_off)
@@ -124,7 +126,7 @@ async def test_the_later_end_of_a_cooldown_stands(pair: Pair, redis_server: Redi
     assert pair.two.cooling() == {"first": 900}
 
 
-async def test_a_force_that_ended_is_not_revived(pair: Pair, redis_server: RedisServer) -> None:
+async def test_ended_force_is_not_revived(pair: Pair, redis_server: RedisServer) -> None:
     """One replica is cut off alone, and the other's admin clears the force meanwhile."""
     await pair.one.fallback.force_provider("third", 600)
     await eventually(pair.agree)
@@ -138,7 +140,7 @@ async def test_a_force_that_ended_is_not_revived(pair: Pair, redis_server: Redis
     assert pair.one.fallback.get_provider_status().forced is None
 
 
-async def test_a_black_hole_slows_nobody(pair: Pair, redis_server: RedisServer) -> None:
+async def test_unresponsive_redis_slows_no_request(pair: Pair, redis_server: RedisServer) -> None:
     """Neither ordinary requests nor a failover, a probe or an admin's act; afterwards all agree again."""
     assert await asked(pair.one) == "first"
     await eventually(pair.agree)
@@ -158,7 +160,7 @@ async def test_a_black_hole_slows_nobody(pair: Pair, redis_server: RedisServer) 
     await eventually(lambda: pair.agree() and pair.one.fallback.get_provider_status().forced == "third")
 
 
-async def test_a_start_without_redis(tmp_path: Path) -> None:
+async def test_start_without_redis(tmp_path: Path) -> None:
     """The service works at once; when a server appears, what happened since is shared."""
     server = RedisServer(tmp_path)
     async with LLMServer() as first, LLMServer() as second, open_redis(server.url) as redis:
@@ -174,7 +176,7 @@ async def test_a_start_without_redis(tmp_path: Path) -> None:
                 await server.stop()
 
 
-async def test_a_start_with_a_black_hole() -> None:
+async def test_start_with_unresponsive_redis() -> None:
     """A socket that listens and never answers delays the start by its timeout, and no request."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port()))

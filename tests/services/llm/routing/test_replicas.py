@@ -67,7 +67,7 @@ async def known_after(change: asyncio.Task[object], known: Callable[[], bool]) -
     return took
 
 
-async def test_a_failure_seen_by_one_steers_the_other(pair: Pair) -> None:
+async def test_failure_seen_by_one_replica_reaches_the_other(pair: Pair) -> None:
     """The other replica does not try the failed provider; the admins hear of it once."""
     await pair.first_fails()
 
@@ -76,7 +76,7 @@ async def test_a_failure_seen_by_one_steers_the_other(pair: Pair) -> None:
     assert pair.told == [LeaderChanged("first", "second", "HTTP 529 (overloaded)")]
 
 
-async def test_changes_are_known_at_once(pair: Pair) -> None:
+async def test_changes_reach_other_replicas_at_once(pair: Pair) -> None:
     """A failure, a force and its end."""
     pair.first.script(llm.status(529))
     failing = asyncio.create_task(pair.one.ask(streamed=True))
@@ -111,7 +111,7 @@ async def test_one_request_of_all_replicas_probes(pair: Pair) -> None:
     await eventually(lambda: pair.one.preferred == pair.two.preferred == "first")
 
 
-async def test_a_replica_that_died_while_it_probed_blocks_nobody_for_long(pair: Pair) -> None:
+async def test_probe_lease_of_a_dead_replica_expires(pair: Pair) -> None:
     await pair.first_fails()
     pair.clock.shift(300)
     await pair.one.fallback.begin(RequestSpec("dies"))
@@ -123,7 +123,7 @@ async def test_a_replica_that_died_while_it_probed_blocks_nobody_for_long(pair: 
     assert answered_by(await pair.two.ask(streamed=True)) == "first"
 
 
-async def test_a_probe_given_back_by_one_is_free_for_the_other(pair: Pair) -> None:
+async def test_released_probe_is_free_for_the_other_replica(pair: Pair) -> None:
     await pair.first_fails()
     pair.clock.shift(300)
     attempts = await pair.one.fallback.begin(RequestSpec("is stopped"))
@@ -135,7 +135,7 @@ async def test_a_probe_given_back_by_one_is_free_for_the_other(pair: Pair) -> No
     assert answered_by(await pair.two.ask(streamed=True)) == "first"
 
 
-async def test_a_newcomer_agrees_and_changes_nothing(pair: Pair, redis_server: RedisServer) -> None:
+async def test_new_replica_loads_the_state_and_writes_nothing(pair: Pair, redis_server: RedisServer) -> None:
     """A replica that starts in the middle of a failover follows it, and Redis holds the same bytes as before."""
     await pair.first_fails()
     await pair.one.fallback.force_provider("first", 60)
@@ -154,7 +154,7 @@ async def test_a_newcomer_agrees_and_changes_nothing(pair: Pair, redis_server: R
 
 
 @pytest.mark.parametrize("failing_over", [False, True], ids=["all is well", "the first cools down"])
-async def test_a_request_costs_no_command(redis_server: RedisServer, *, failing_over: bool) -> None:
+async def test_request_costs_no_redis_command(redis_server: RedisServer, *, failing_over: bool) -> None:
     """Once it is known who answers, requests are ordered by the local copy alone."""
     async with LLMServer() as first, LLMServer() as second, open_redis(redis_server.url) as redis:
         providers = [provider("first", first.url), provider("second", second.url)]

@@ -53,7 +53,7 @@ async def fields(redis: Redis) -> dict[str, Any]:
     return {name: json.loads(value) for name, value in stored.items() if name != LIFE}
 
 
-async def test_a_change_is_seen_at_once_and_written_soon(
+async def test_change_applies_at_once_and_is_written_in_the_background(
     redis: Redis, shared: SharedRouting, clock: RealSleeps
 ) -> None:
     """`apply` changes the copy without waiting; `commit` returns when the store has it."""
@@ -65,7 +65,7 @@ async def test_a_change_is_seen_at_once_and_written_soon(
     assert set(await fields(redis)) == {"cooldown:a", "cooldown:b"}
 
 
-async def test_everything_survives_the_way_through_the_store(redis: Redis, clock: RealSleeps) -> None:
+async def test_all_fields_round_trip_through_redis(redis: Redis, clock: RealSleeps) -> None:
     """A replica that starts sees exactly what another wrote."""
     now = clock.time()
     known = Routing(
@@ -83,9 +83,7 @@ async def test_everything_survives_the_way_through_the_store(redis: Redis, clock
         assert second.connected
 
 
-async def test_a_change_that_changes_nothing_writes_nothing(
-    redis: Redis, shared: SharedRouting, clock: RealSleeps
-) -> None:
+async def test_change_without_effect_writes_nothing(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     """A write would have set the expiry again."""
     await shared.commit(cooled(clock), 5)
     await redis.persist(KEY)
@@ -97,7 +95,7 @@ async def test_a_change_that_changes_nothing_writes_nothing(
     assert await redis.ttl(KEY) == -1
 
 
-async def test_what_is_gone_is_gone_from_the_store(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_removed_fields_are_deleted_in_redis(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     await shared.commit(routing.forced("a", clock.time(), 60), 5)
     await shared.commit(cooled(clock), 5)
 
@@ -108,7 +106,7 @@ async def test_what_is_gone_is_gone_from_the_store(redis: Redis, shared: SharedR
     assert shared.routing == Routing()
 
 
-async def test_the_state_outlives_its_last_change_by_a_week(
+async def test_state_expires_a_week_after_its_last_change(
     redis: Redis, shared: SharedRouting, clock: RealSleeps
 ) -> None:
     await shared.commit(cooled(clock), 5)
@@ -116,7 +114,7 @@ async def test_the_state_outlives_its_last_change_by_a_week(
     assert await redis.ttl(KEY) == pytest.approx(7 * 24 * 3600, abs=5)
 
 
-async def test_starting_a_replica_changes_nothing(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_starting_a_replica_writes_nothing(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     """Byte by byte: what the others share is the same before and after, on a full store and on an empty one."""
     async with replica(redis, clock):
         assert await redis.keys("*") == []
@@ -132,7 +130,7 @@ async def test_starting_a_replica_changes_nothing(redis: Redis, shared: SharedRo
     assert await redis.keys("*") == [KEY]
 
 
-async def test_another_replica_learns_of_a_change(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_change_reaches_another_replica(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     """By publish and subscribe: long before the next reload."""
     async with replica(redis, clock) as other:
         await subscribed(redis, 2)
@@ -146,7 +144,7 @@ async def test_another_replica_learns_of_a_change(redis: Redis, shared: SharedRo
         assert other.routing == shared.routing
 
 
-async def test_changes_of_many_replicas_at_once_are_all_kept(redis: Redis, clock: RealSleeps) -> None:
+async def test_concurrent_changes_of_many_replicas_are_all_kept(redis: Redis, clock: RealSleeps) -> None:
     """Optimistic writes of five replicas at the same time: none overwrites another's."""
     async with replica(redis, clock) as a, replica(redis, clock) as b, replica(redis, clock) as c:
         replicas = (a, b, c)
@@ -160,7 +158,7 @@ async def test_changes_of_many_replicas_at_once_are_all_kept(redis: Redis, clock
         await eventually(lambda: all(set(one.routing.cooldowns) == expected for one in replicas))
 
 
-async def test_a_cooldown_set_twice_keeps_the_later_end(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_cooldown_set_twice_keeps_the_later_end(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     """By two replicas that do not see each other's before they write."""
     async with replica(redis, clock) as other:
         shared.apply(cooled(clock, duration_s=1800))
@@ -171,7 +169,7 @@ async def test_a_cooldown_set_twice_keeps_the_later_end(redis: Redis, shared: Sh
         await eventually(lambda: other.routing == shared.routing)
 
 
-async def test_of_two_replicas_one_gets_the_lease(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_one_of_two_replicas_gets_the_lease(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     """Both take it in their copies at the same instant; the store decides, and both agree on its decision."""
     await shared.commit(cooled(clock, duration_s=-1), 5)
     async with replica(redis, clock) as other:
@@ -193,7 +191,7 @@ UNREADABLE: list[tuple[str, str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "value"), [row[1:] for row in UNREADABLE], ids=[row[0] for row in UNREADABLE])
-async def test_an_unreadable_field_is_left_out(redis: Redis, clock: RealSleeps, field: str, value: str) -> None:
+async def test_unreadable_field_is_ignored(redis: Redis, clock: RealSleeps, field: str, value: str) -> None:
     """It is said once, the rest is read, and the next change clears it away."""
     good = json.dumps(
         {"provider": "b", "reason": "r", "since": 1, "until": clock.time() + 9, "reporter": "x", "new": 1}
@@ -210,7 +208,7 @@ async def test_an_unreadable_field_is_left_out(redis: Redis, clock: RealSleeps, 
     assert [entry["fields"] for entry in logs if entry["event"] == "routing.unreadable_fields"] == [[field]]
 
 
-async def test_a_field_that_is_not_even_text(redis_server: RedisServer, clock: RealSleeps) -> None:
+async def test_field_that_is_not_utf8_is_ignored(redis_server: RedisServer, clock: RealSleeps) -> None:
     """Bytes that nobody can decode do not hide the fields beside them."""
     async with open_redis(redis_server.url) as redis:
         await redis.hset(KEY, mapping={"cooldown:a": b"\xff\xfe\x00"})  # pyright: ignore[reportGeneralTypeIssues]
@@ -222,7 +220,7 @@ async def test_a_field_that_is_not_even_text(redis_server: RedisServer, clock: R
         assert set(await fields(redis)) == {"cooldown:b"}
 
 
-async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: RealSleeps) -> None:
+async def test_fields_of_a_newer_version_are_kept(redis: Redis, clock: RealSleeps) -> None:
     """During a rolling upgrade both versions work on the same hash."""
     await redis.hset(KEY, "inflight:a", "3")  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -233,7 +231,9 @@ async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: Rea
     assert await redis.hgetall(KEY) == {"inflight:a": "3", LIFE: await redis.hget(KEY, LIFE)}  # pyright: ignore[reportGeneralTypeIssues]
 
 
-async def test_wiped_data_comes_back_from_the_copies(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_wiped_data_is_restored_from_the_local_copies(
+    redis: Redis, shared: SharedRouting, clock: RealSleeps
+) -> None:
     """Whoever notices writes what it knows; the second one adds what only it knows, and both agree."""
     async with replica(redis, clock) as other:
         await shared.commit(routing.forced("b", clock.time(), 60), 5)
@@ -250,7 +250,9 @@ async def test_wiped_data_comes_back_from_the_copies(redis: Redis, shared: Share
         assert other.routing == shared.routing
 
 
-async def test_what_an_admin_ended_stays_ended(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_cleared_force_is_not_restored_by_a_disconnected_replica(
+    redis: Redis, shared: SharedRouting, clock: RealSleeps
+) -> None:
     """A copy that was cut off when a force was cleared does not revive it."""
     async with replica(redis, clock) as other:
         await shared.commit(routing.forced("b", clock.time(), 60), 5)
@@ -267,7 +269,7 @@ async def test_what_an_admin_ended_stays_ended(redis: Redis, shared: SharedRouti
         assert set(await fields(redis)) == {"cooldown:c"}
 
 
-async def test_what_waits_is_written_at_the_end(redis: Redis, clock: RealSleeps) -> None:
+async def test_close_writes_pending_changes(redis: Redis, clock: RealSleeps) -> None:
     """Closing a replica loses nothing."""
     async with replica(redis, clock) as shared:
         shared.apply(cooled(clock))
@@ -275,7 +277,7 @@ async def test_what_waits_is_written_at_the_end(redis: Redis, clock: RealSleeps)
     assert set(await fields(redis)) == {"cooldown:a"}
 
 
-async def test_a_server_that_refuses_subscriptions_is_polled(redis_server: RedisServer, clock: RealSleeps) -> None:
+async def test_server_without_subscriptions_is_polled(redis_server: RedisServer, clock: RealSleeps) -> None:
     """A user without the right to any channel may still share the state, only later."""
     timing = SyncTiming(poll_s=0.05)
     async with open_redis(redis_server.url) as admin:
@@ -294,7 +296,7 @@ async def test_a_server_that_refuses_subscriptions_is_polled(redis_server: Redis
         assert second.connected
 
 
-async def test_a_lost_subscription_comes_back(redis_server: RedisServer, clock: RealSleeps) -> None:
+async def test_lost_subscription_is_renewed(redis_server: RedisServer, clock: RealSleeps) -> None:
     """Its connection is killed: what happened meanwhile is caught up on, and later changes arrive at once again."""
     async with (
         open_redis(redis_server.url) as redis,
@@ -325,7 +327,7 @@ async def test_resync_finds_a_change_that_was_not_published(redis_server: RedisS
         await eventually(lambda: "a" in shared.routing.cooldowns)
 
 
-async def test_the_key_holds_something_else(redis: Redis, clock: RealSleeps) -> None:
+async def test_key_of_another_type_is_tolerated(redis: Redis, clock: RealSleeps) -> None:
     """A key of the wrong type is no error for anybody: this replica decides alone and says so."""
     await redis.set(KEY, "not a hash")
 
@@ -343,7 +345,7 @@ BROKEN: list[tuple[str, Callable[[], Exception]]] = [
 
 
 @pytest.mark.parametrize("error", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
-async def test_no_error_ends_the_following(
+async def test_listener_survives_every_error(
     redis: Redis, clock: RealSleeps, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception]
 ) -> None:
     """Whatever an exchange raises is reported, and the next one is tried."""
@@ -365,7 +367,7 @@ async def test_no_error_ends_the_following(
     assert [entry["error"] for entry in logs if entry["event"] == "routing.redis_lost"] == [type(error()).__name__]
 
 
-async def test_a_commit_does_not_wait_for_a_store_that_just_went_away(shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_commit_does_not_wait_for_a_lost_redis(shared: SharedRouting, clock: RealSleeps) -> None:
     """It returns when the loss is noticed, not when its patience ends."""
     async with shared._exchange, asyncio.timeout(5):
         waiting = asyncio.create_task(shared.commit(cooled(clock), 60))
@@ -377,7 +379,7 @@ async def test_a_commit_does_not_wait_for_a_store_that_just_went_away(shared: Sh
         assert await shared.commit(cooled(clock, "b"), 60)
 
 
-async def test_a_commit_says_when_the_store_took_too_long(shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_commit_returns_false_after_its_timeout(shared: SharedRouting, clock: RealSleeps) -> None:
     """The change is not lost: it is written as soon as the store takes it."""
     async with shared._exchange:
         assert not await shared.commit(cooled(clock), 0.01)

@@ -90,7 +90,7 @@ async def counted() -> AsyncIterator[Counted]:
 
 
 @STREAMED
-async def test_an_answer_counts_with_what_its_provider_said(counted: Counted, *, streamed: bool) -> None:
+async def test_answer_counts_the_tokens_that_its_provider_reports(counted: Counted, *, streamed: bool) -> None:
     """And with who asked, where, what for."""
     spec = RequestSpec("chat", user="telegram:7", chat="telegram:-100", choice=ModelChoice("b"))
     model = counted.replica.factory.create_routed_model(spec)
@@ -114,7 +114,7 @@ async def test_an_answer_counts_with_what_its_provider_said(counted: Counted, *,
 
 
 @STREAMED
-async def test_what_no_provider_said_is_estimated(counted: Counted, *, streamed: bool) -> None:
+async def test_unreported_tokens_are_estimated(counted: Counted, *, streamed: bool) -> None:
     """And marked as that."""
     counted.first.default = answer("word " * 40, usage=False)
     await counted.replica.ask(streamed=streamed)
@@ -125,7 +125,7 @@ async def test_what_no_provider_said_is_estimated(counted: Counted, *, streamed:
 
 
 @STREAMED
-async def test_a_failover_counts_both(counted: Counted, *, streamed: bool) -> None:
+async def test_failover_counts_both_providers(counted: Counted, *, streamed: bool) -> None:
     """The failure is its provider's and used nothing."""
     counted.first.default = status(401)
     await counted.replica.ask(streamed=streamed)
@@ -134,7 +134,7 @@ async def test_a_failover_counts_both(counted: Counted, *, streamed: bool) -> No
 
 
 @STREAMED
-async def test_a_hiccup_that_passed_counts_once(counted: Counted, *, streamed: bool) -> None:
+async def test_retried_transient_error_counts_once(counted: Counted, *, streamed: bool) -> None:
     """The retry is the same request."""
     counted.first.script(status(503))
     await counted.replica.ask(streamed=streamed)
@@ -142,7 +142,7 @@ async def test_a_hiccup_that_passed_counts_once(counted: Counted, *, streamed: b
 
 
 @STREAMED
-async def test_thinking_for_nothing_is_paid_for(counted: Counted, *, streamed: bool) -> None:
+async def test_thinking_without_an_answer_is_counted(counted: Counted, *, streamed: bool) -> None:
     """An answer without anything in it failed, and used tokens all the same."""
     counted.first.default = thinking_only()
     await counted.replica.ask(streamed=streamed)
@@ -156,7 +156,7 @@ async def test_thinking_for_nothing_is_paid_for(counted: Counted, *, streamed: b
     ("behaviour", "error", "end"),
     [(content_filter(), ContentRefused, R), (status(400), RequestRejected, F)],
 )
-async def test_what_surfaces_blames_nobody(
+async def test_raised_request_error_counts_no_failure(
     counted: Counted, behaviour: Answer, error: type[Exception], end: RequestEnd, *, streamed: bool
 ) -> None:
     """A refusal, and a request at fault."""
@@ -166,7 +166,7 @@ async def test_what_surfaces_blames_nobody(
     assert counted.book.ends == [("a", end, False)]
 
 
-async def test_an_interrupted_answer_counts_what_came(counted: Counted) -> None:
+async def test_interrupted_answer_counts_the_received_tokens(counted: Counted) -> None:
     """By an estimate: its provider got no chance to say."""
     counted.first.default = cut(after_pieces=10)
     with pytest.raises(AnswerInterrupted):
@@ -177,7 +177,7 @@ async def test_an_interrupted_answer_counts_what_came(counted: Counted) -> None:
     assert 10 <= counted.book.tokens[1] <= 25
 
 
-async def test_an_answer_that_nobody_reads_on_counts_what_came(counted: Counted) -> None:
+async def test_abandoned_answer_counts_the_received_tokens(counted: Counted) -> None:
     """A Stop in the middle."""
     never = asyncio.Event()
     counted.first.default = gate(never, after_pieces=2, then=answer("One two three four"))
@@ -192,9 +192,7 @@ async def test_an_answer_that_nobody_reads_on_counts_what_came(counted: Counted)
 
 
 @STREAMED
-async def test_a_request_given_up_before_its_first_output_counts_its_prompt(
-    counted: Counted, *, streamed: bool
-) -> None:
+async def test_request_stopped_before_its_first_output_counts_its_prompt(counted: Counted, *, streamed: bool) -> None:
     """It was read all the same."""
     counted.first.default = hang()
     asking = asyncio.create_task(counted.replica.ask(streamed=streamed))
@@ -209,7 +207,7 @@ async def test_a_request_given_up_before_its_first_output_counts_its_prompt(
 
 
 @STREAMED
-async def test_a_step_of_a_tool_loop_is_no_answer(counted: Counted, *, streamed: bool) -> None:
+async def test_tool_loop_step_is_not_counted_as_an_answer(counted: Counted, *, streamed: bool) -> None:
     """Its tokens count, the answer comes later."""
     counted.first.default = tool_call("current_time", {"zone": "UTC"})
     await counted.replica.ask(streamed=streamed)
@@ -218,7 +216,7 @@ async def test_a_step_of_a_tool_loop_is_no_answer(counted: Counted, *, streamed:
     assert counted.book.tokens == (11, 7)
 
 
-async def test_verdicts_and_names_count_too(counted: Counted) -> None:
+async def test_verdicts_and_names_are_counted(counted: Counted) -> None:
     """Each with its purpose, the one that did not fit as well."""
     counted.first.script(tool_call("final_result", {"category": "ok", "confidence": "high"}))
     counted.second.script(tool_call("final_result", {"category": "ok", "confidence": 90}))
@@ -234,7 +232,7 @@ async def test_verdicts_and_names_count_too(counted: Counted) -> None:
     ]
 
 
-async def test_who_was_never_asked_is_not_counted(counted: Counted) -> None:
+async def test_provider_that_was_not_asked_is_not_counted(counted: Counted) -> None:
     """A third candidate after two misfits, and one after two refusals."""
     counted.first.default = counted.second.default = answer("no verdict")
     with pytest.raises(AllProvidersFailed):
@@ -242,7 +240,7 @@ async def test_who_was_never_asked_is_not_counted(counted: Counted) -> None:
     assert counted.book.ends == [("a", A, False), ("b", A, False)]
 
 
-async def test_a_candidate_that_may_not_judge_after_a_refusal_is_not_counted() -> None:
+async def test_candidate_excluded_after_a_refusal_is_not_counted() -> None:
     """It was taken from the line and left alone."""
     book, redis = Book(), open_redis(None)
     async with LLMServer() as server:
