@@ -40,9 +40,17 @@ class FallbackHarness:
     def fallback(self) -> LLMProviderFallback:
         return self.replica.fallback
 
-    async def asked(self, *, streamed: bool = True, choice: ModelChoice | str | None = None) -> str:
+    async def asked(
+        self,
+        user: str | None = None,
+        *,
+        streamed: bool = True,
+        choice: ModelChoice | str | None = None,
+        local_only: bool = False,
+    ) -> str:
         """Return the id of the provider that answers a request now."""
-        return answered_by(await self.replica.ask(streamed=streamed, choice=choice))
+        response = await self.replica.ask(streamed=streamed, choice=choice, user=user, local_only=local_only)
+        return answered_by(response)
 
     def counts(self) -> list[int]:
         """Return the number of requests each server has received."""

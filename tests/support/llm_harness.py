@@ -101,12 +101,12 @@ class LLMHarness:
         streamed: bool,
         choice: ModelChoice | str | None = None,
         messages: list[ModelMessage] | None = None,
-        speaker: str | None = None,
+        user: str | None = None,
         local_only: bool = False,
     ) -> ModelResponse:
         """One request; a streamed one is read to its end."""
         chosen = ModelChoice(choice) if isinstance(choice, str) else choice
-        spec = RequestSpec("test", user=speaker, choice=chosen, local_only=local_only)
+        spec = RequestSpec("test", user=user, choice=chosen, local_only=local_only)
         model = self.factory.create_routed_model(spec)
         if not streamed:
             return await model_request(model, messages or HELLO)

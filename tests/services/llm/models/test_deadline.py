@@ -1,4 +1,4 @@
-"""The deadline that many short waits share: it ends what takes too long and is never confused with a cancellation."""
+"""The deadline shared by many short waits: it ends long ones and is never confused with a cancellation."""
 
 import asyncio
 import contextlib
@@ -11,12 +11,12 @@ LOOP_S = 0.02
 
 
 def now() -> float:
-    """The event loop's time."""
+    """Return the event loop's time."""
     return asyncio.get_running_loop().time()
 
 
 async def test_deadline_ends_a_wait_that_takes_too_long() -> None:
-    """With a TimeoutError, and the task can go on."""
+    """With a TimeoutError, and the task can continue."""
     deadline = Deadline()
     for _ in range(2):
         deadline.until = now() + LOOP_S
@@ -30,7 +30,7 @@ async def test_deadline_ends_a_wait_that_takes_too_long() -> None:
 
 
 async def test_short_waits_share_one_timer() -> None:
-    """Together they take longer than any of them may; the timer is moved on, not armed anew each time."""
+    """Together they take longer than any of them may; the timer is not armed for each."""
     deadline = Deadline()
     timers: set[int] = set()
     for _ in range(50):
@@ -43,8 +43,8 @@ async def test_short_waits_share_one_timer() -> None:
     deadline.close()
 
 
-async def test_timer_is_inactive_between_waits() -> None:
-    """Who takes the results may take as long as they like."""
+async def test_deadline_does_not_fire_between_waits() -> None:
+    """The consumer may take any time."""
     deadline = Deadline()
     deadline.until = now() + LOOP_S
     with deadline:
@@ -56,8 +56,8 @@ async def test_timer_is_inactive_between_waits() -> None:
         await asyncio.sleep(5)
 
 
-async def test_earlier_deadline_applies_at_once() -> None:
-    """A wait that may take less than the one before is ended at its own time."""
+async def test_earlier_end_applies_at_once() -> None:
+    """A wait with a shorter limit than the one before ends at its own time."""
     deadline = Deadline()
     deadline.until = now() + 60
     with deadline:
@@ -68,14 +68,14 @@ async def test_earlier_deadline_applies_at_once() -> None:
         await asyncio.sleep(5)
 
 
-async def test_past_deadline_ends_the_wait_at_once() -> None:
+async def test_past_end_ends_the_wait_at_once() -> None:
     deadline = Deadline()
     deadline.until = now() - 1
     with pytest.raises(TimeoutError), deadline:
         await asyncio.sleep(5)
 
 
-async def test_other_errors_are_raised_unchanged() -> None:
+async def test_other_errors_pass() -> None:
     deadline = Deadline()
     deadline.until = now() + 5
     with pytest.raises(KeyError), deadline:
@@ -94,8 +94,8 @@ async def _wait(deadline: Deadline, for_s: float) -> str:
     return "over"
 
 
-async def test_cancellation_is_not_turned_into_a_timeout() -> None:
-    """The user's Stop is no timeout."""
+async def test_cancellation_is_no_timeout() -> None:
+    """The user's Stop stays a cancellation."""
     deadline = Deadline()
     task = asyncio.create_task(_wait(deadline, 5))
     await asyncio.sleep(0)
@@ -107,8 +107,8 @@ async def test_cancellation_is_not_turned_into_a_timeout() -> None:
 
 
 @pytest.mark.parametrize("first", ["deadline", "user"])
-async def test_cancellation_at_the_deadline_wins(first: str) -> None:
-    """Both in the same turn of the loop, in either order: the user is obeyed."""
+async def test_cancellation_at_the_same_instant_wins(first: str) -> None:
+    """Both in the same iteration of the loop, in either order."""
     deadline = Deadline()
     task = asyncio.create_task(_wait(deadline, 5))
     await asyncio.sleep(0)
@@ -124,8 +124,8 @@ async def test_cancellation_at_the_deadline_wins(first: str) -> None:
     deadline.close()
 
 
-async def test_result_at_the_deadline_wins() -> None:
-    """Whoever swallows the cancellation because its result is there leaves no mark on the task."""
+async def test_result_at_the_same_instant_wins() -> None:
+    """A wait that swallows the cancellation because its result is there leaves the task's count unchanged."""
     deadline = Deadline()
 
     async def swallowing() -> int:
@@ -139,8 +139,8 @@ async def test_result_at_the_deadline_wins() -> None:
     assert await asyncio.create_task(swallowing()) == 0
 
 
-async def test_extended_deadline_continues_the_wait() -> None:
-    """It is asked for when the wait is due, and not before."""
+async def test_wait_continues_while_it_is_prolonged() -> None:
+    """The callback is called when the wait is due, and not before."""
     loop = asyncio.get_running_loop()
     answers = [loop.time() + 0.1, 0.0]
     deadline = Deadline(lambda: answers.pop(0))

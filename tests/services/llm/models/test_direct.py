@@ -1,4 +1,4 @@
-"""Direct questions: a verdict in a given shape, a conversation's name, over real HTTP and the fallback service."""
+"""Direct requests over HTTP through the fallback service: verdicts and conversation names."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -51,7 +51,7 @@ async def store() -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def three(store: Redis, servers: list[LLMServer]) -> AsyncIterator[LLMHarness]:
-    """One replica before three providers."""
+    """A replica with three providers."""
     providers = [provider(name, server.url) for name, server in zip("abc", servers, strict=True)]
     async with bench(store, providers) as replica:
         yield replica
@@ -61,8 +61,8 @@ def asked(servers: list[LLMServer]) -> list[int]:
     return [len(server.requests) for server in servers]
 
 
-async def test_result_names_its_provider_and_usage(three: LLMHarness, servers: list[LLMServer]) -> None:
-    """By one request, with the schema, few tokens and no imagination."""
+async def test_verdict_carries_provider_and_usage(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """One request, with the schema, few tokens and temperature 0."""
     servers[0].default = verdict()
     model = three.factory.create_moderation_model("moderation")
     given = await model.ask("Judge.", "Buy now")
@@ -78,10 +78,8 @@ async def test_result_names_its_provider_and_usage(three: LLMHarness, servers: l
 
 
 @pytest.mark.parametrize("kind", NETWORKED_KINDS)
-async def test_each_kind_receives_a_supported_request(
-    kind: ProviderKind, store: Redis, servers: list[LLMServer]
-) -> None:
-    """Each SDK takes the schema and gives the value back."""
+async def test_every_kind_accepts_the_schema(kind: ProviderKind, store: Redis, servers: list[LLMServer]) -> None:
+    """Each SDK sends it and returns the value."""
     servers[0].default = verdict()
     async with bench(store, [provider_at(servers[0], kind)]) as replica:
         given = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
@@ -98,8 +96,8 @@ async def test_each_kind_receives_a_supported_request(
         ({"supports_tools": False}, "prompted"),
     ],
 )
-def test_output_mode_follows_the_candidates_model(profile: dict[str, object], mode: str) -> None:
-    """One mode for a mixed chain would be fatal to some of it."""
+def test_output_mode_depends_on_the_model(profile: dict[str, object], mode: str) -> None:
+    """One mode would be wrong for part of a mixed chain."""
     parameters = StructuredOutput(Verdict).parameters(profile)
     assert parameters.output_mode == mode
     assert parameters.output_object is not None
@@ -114,18 +112,16 @@ def test_output_mode_follows_the_candidates_model(profile: dict[str, object], mo
         'Here is my verdict: {"category": "ok", "confidence": 97} I hope that helps.',
     ],
 )
-async def test_model_without_structured_output_answers_in_text(
-    three: LLMHarness, servers: list[LLMServer], said: str
-) -> None:
-    """What should have been a call of the tool is one in words."""
+async def test_json_in_the_text_is_accepted(three: LLMHarness, servers: list[LLMServer], said: str) -> None:
+    """In place of the tool call, as weak models write it."""
     servers[0].default = answer(said)
     given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert (given.provider, given.value.category) == ("a", "ok")
 
 
 @pytest.mark.parametrize("wrong", [verdict(WRONG), answer("I think it is fine."), tool_call("final_result", "{")])
-async def test_invalid_answer_is_retried_once(three: LLMHarness, servers: list[LLMServer], wrong: Answer) -> None:
-    """With the next candidate; nobody cools down for it, since chats are answered well enough."""
+async def test_malformed_answer_moves_on_once(three: LLMHarness, servers: list[LLMServer], wrong: Answer) -> None:
+    """To the next candidate; no cooldown, since chats are answered well enough."""
     servers[0].default = wrong
     servers[1].default = verdict()
     given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
@@ -135,8 +131,8 @@ async def test_invalid_answer_is_retried_once(three: LLMHarness, servers: list[L
     assert three.preferred != "b"
 
 
-async def test_second_invalid_answer_is_an_error(three: LLMHarness, servers: list[LLMServer]) -> None:
-    """It names both, and quotes nothing of what they said."""
+async def test_second_malformed_answer_is_an_error(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """It names both providers and quotes neither answer."""
     servers[0].default = servers[1].default = verdict(WRONG)
     servers[2].default = verdict()
     with pytest.raises(AllProvidersFailed) as caught:
@@ -147,8 +143,8 @@ async def test_second_invalid_answer_is_an_error(three: LLMHarness, servers: lis
     assert asked(servers) == [1, 1, 0]
 
 
-async def test_failure_falls_back_like_a_chat_request(three: LLMHarness, servers: list[LLMServer]) -> None:
-    """With its cooldown."""
+async def test_failure_moves_on_as_in_a_chat(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """With the same cooldown."""
     servers[0].default = status(401)
     servers[1].default = status(503)
     servers[2].default = verdict()
@@ -157,8 +153,8 @@ async def test_failure_falls_back_like_a_chat_request(three: LLMHarness, servers
     assert three.cooling().keys() == {"a", "b"}
 
 
-async def test_exhausted_token_limit_records_no_failure(three: LLMHarness, servers: list[LLMServer]) -> None:
-    """The limit is ours."""
+async def test_answer_cut_while_thinking_causes_no_cooldown(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """The token limit is ours."""
     servers[0].default = Answer(thinking="Let me see", finish="length")
     servers[1].default = verdict()
     given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
@@ -167,12 +163,8 @@ async def test_exhausted_token_limit_records_no_failure(three: LLMHarness, serve
 
 
 @pytest.mark.parametrize("refused", [content_filter(), refusal(), content_filter_rejected()])
-async def test_refusal_is_retried_with_one_other_candidate(
-    three: LLMHarness,
-    servers: list[LLMServer],
-    refused: Any,  # noqa: ANN401 - any behaviour
-) -> None:
-    """Nobody cools down, and the other does not lead from now on."""
+async def test_refusal_goes_to_one_other_candidate(three: LLMHarness, servers: list[LLMServer], refused: Any) -> None:  # noqa: ANN401 - any behaviour
+    """No cooldown, and the other one does not become preferred."""
     servers[0].default = refused
     servers[1].default = verdict()
     given = await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
@@ -183,8 +175,8 @@ async def test_refusal_is_retried_with_one_other_candidate(
 
 
 @pytest.mark.parametrize("other", [content_filter(), status(401)])
-async def test_second_refusal_asks_no_third_candidate(three: LLMHarness, servers: list[LLMServer], other: Any) -> None:  # noqa: ANN401 - any behaviour
-    """Whatever became of the second."""
+async def test_refusal_goes_to_no_third_candidate(three: LLMHarness, servers: list[LLMServer], other: Any) -> None:  # noqa: ANN401 - any behaviour
+    """Whether the second one refuses, fails or answers in another shape."""
     servers[0].default = content_filter()
     servers[1].default = other
     servers[2].default = verdict()
@@ -194,15 +186,15 @@ async def test_second_refusal_asks_no_third_candidate(three: LLMHarness, servers
     assert asked(servers) == [1, 1, 0]
 
 
-async def test_rejected_request_is_not_sent_to_other_candidates(three: LLMHarness, servers: list[LLMServer]) -> None:
-    """A 400 surfaces."""
+async def test_rejected_request_surfaces(three: LLMHarness, servers: list[LLMServer]) -> None:
+    """A 400 goes to no other candidate."""
     servers[0].default = status(400)
     with pytest.raises(RequestRejected):
         await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert asked(servers) == [1, 0, 0]
 
 
-async def test_remote_providers_receive_nothing_without_consent(store: Redis, servers: list[LLMServer]) -> None:
+async def test_local_only_calls_no_remote_provider(store: Redis, servers: list[LLMServer]) -> None:
     """Neither for a verdict nor for a name."""
     providers = [provider(name, server.url, remote=True) for name, server in zip("ab", servers, strict=False)]
     async with bench(store, providers) as replica:
@@ -213,7 +205,7 @@ async def test_remote_providers_receive_nothing_without_consent(store: Redis, se
     assert [server.connections for server in servers] == [0, 0, 0]
 
 
-async def test_silent_provider_is_left_after_its_timeout(store: Redis, servers: list[LLMServer]) -> None:
+async def test_silent_provider_times_out(store: Redis, servers: list[LLMServer]) -> None:
     """The next one answers."""
     servers[0].default = hang()
     servers[1].default = verdict()
@@ -223,8 +215,8 @@ async def test_silent_provider_is_left_after_its_timeout(store: Redis, servers: 
     assert given.provider == "b"
 
 
-async def test_reasoning_models_receive_supported_settings(store: Redis, servers: list[LLMServer]) -> None:
-    """No temperature, as little thinking as can be, and room for that."""
+async def test_reasoning_model_gets_no_temperature(store: Redis, servers: list[LLMServer]) -> None:
+    """But as little thinking as possible, and tokens for it."""
     servers[0].default = verdict()
     chain = [replace(provider_at(servers[0], ProviderKind.OPENAI), models=("gpt-5-mini",))]
     async with bench(store, chain) as replica:
@@ -235,7 +227,7 @@ async def test_reasoning_models_receive_supported_settings(store: Redis, servers
     assert sent["max_completion_tokens"] > 1000
 
 
-async def test_demo_gives_no_verdict_and_no_name(store: Redis, servers: list[LLMServer]) -> None:
+async def test_demo_provider_is_skipped(store: Redis, servers: list[LLMServer]) -> None:
     """Its canned answer is no verdict and no name."""
     demo = replace(provider_at(servers[0], ProviderKind.DEMO), id="demo", models=("demo",))
     async with bench(store, [demo]) as replica:
@@ -255,14 +247,14 @@ async def test_demo_gives_no_verdict_and_no_name(store: Redis, servers: list[LLM
     ],
 )
 async def test_name_is_one_short_line(three: LLMHarness, servers: list[LLMServer], said: str, name: str) -> None:
-    """Whatever a model puts around it."""
+    """Without the quotes, labels and Markdown that models add."""
     servers[0].default = answer(said)
     generator = three.factory.create_name_generator_model("en", 40)
     assert await generator.name("How do I bake bread?", "Slowly.") == name
     assert "How do I bake bread?" in servers[0].requests[0].json["messages"][-1]["content"]
 
 
-async def test_missing_name_is_retried_once(three: LLMHarness, servers: list[LLMServer]) -> None:
+async def test_empty_name_moves_on_once(three: LLMHarness, servers: list[LLMServer]) -> None:
     """Quotation marks around nothing are no name."""
     servers[0].default = answer('""')
     servers[1].default = answer("Bread")
@@ -280,7 +272,7 @@ async def test_missing_name_is_retried_once(three: LLMHarness, servers: list[LLM
         ("", ""),
     ],
 )
-def test_long_name_is_cut_to_its_first_words(text: str, words: str) -> None:
+def test_first_words_fit(text: str, words: str) -> None:
     """On one line, cut between words."""
     assert first_words(text, 11) == words
     assert len(words) <= 11

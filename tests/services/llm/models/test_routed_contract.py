@@ -1,4 +1,4 @@
-"""What the routed model relies on in the model library beyond its documentation, so that an upgrade tells."""
+"""Contract tests: undocumented behaviour of pydantic-ai that the routed model relies on."""
 
 from collections.abc import AsyncIterator
 
@@ -36,8 +36,8 @@ def model(replica: LLMHarness) -> RoutedModel:
     return replica.factory.create_llm_model_with_fallback("test")
 
 
-async def test_stream_is_iterated_through_its_event_iterator() -> None:
-    """Whatever stands there is what every consumer gets, so that events that were peeked at can be replayed."""
+async def test_library_iterates_a_stream_through_its_event_iterator() -> None:
+    """Every consumer gets its events, so that peeked events can be replayed."""
     model = TestModel(custom_output_text="Hello")
     async with model.request_stream(HELLO, None, ModelRequestParameters()) as stream:
         assert stream._event_iterator is None
@@ -60,8 +60,8 @@ async def test_stream_is_iterated_through_its_event_iterator() -> None:
     assert stream.get().state == "complete"
 
 
-async def test_stream_is_exposed_where_pydantic_ai_looks_for_it(model: RoutedModel) -> None:
-    """Nothing is lost and nothing comes twice: the parts that the response gathered are the parts that were seen."""
+async def test_routed_stream_replaces_the_event_iterator(model: RoutedModel) -> None:
+    """No event is lost or repeated: the parts of the response are the parts that were streamed."""
     async with model_request_stream(model, HELLO) as stream:
         assert isinstance(stream._event_iterator, CommittedStream)
         events = [event async for event in stream]
@@ -74,7 +74,7 @@ async def test_stream_is_exposed_where_pydantic_ai_looks_for_it(model: RoutedMod
 
 
 async def test_abandoned_stream_is_marked_incomplete(model: RoutedModel, server: LLMServer) -> None:
-    """The library's own account of how a stream ended is not disturbed."""
+    """The library's own account of how a stream ended stays correct."""
     server.default = llm.stall(after_pieces=2)
     async with model_request_stream(model, HELLO) as stream:
         await anext(aiter(stream))
@@ -82,19 +82,19 @@ async def test_abandoned_stream_is_marked_incomplete(model: RoutedModel, server:
     assert stream.get().state == "incomplete"
 
 
-def test_cancelled_stream_is_marked_cancelled() -> None:
+def test_stream_has_a_cancelled_flag() -> None:
     assert isinstance(StreamedResponse.cancelled, property)
 
 
 def test_routed_model_restores_no_special_tokens(model: RoutedModel) -> None:
-    """The models behind it do, each for itself; done twice, it would take what belongs to the text."""
+    """The models behind it do; done twice, it would alter the text."""
     assert FallbackModel._answers_requests_itself is False
     assert model._answers_requests_itself is False
     assert model._restores_special_tokens is False
 
 
-def test_routed_model_leaves_preparation_to_its_candidates(model: RoutedModel) -> None:
-    """What agents do to a model before a request must not be done for the first provider alone."""
+def test_routed_model_leaves_preparation_to_the_candidates(model: RoutedModel) -> None:
+    """Preparation by an agent must not be done for the first provider alone."""
     parameters = ModelRequestParameters(allow_text_output=False)
 
     assert model.prepare_request({"temperature": 1}, parameters) == ({"temperature": 1}, parameters)
@@ -105,7 +105,7 @@ def test_routed_model_leaves_preparation_to_its_candidates(model: RoutedModel) -
         _ = model.profile
 
 
-def test_overridden_library_methods_still_exist() -> None:
+def test_overridden_methods_exist_in_the_library() -> None:
     """Under the names and with the parameters that the library calls."""
     for name in ("request", "request_stream", "model_name", "__aenter__", "__aexit__"):
         assert name in vars(RoutedModel)
@@ -113,7 +113,7 @@ def test_overridden_library_methods_still_exist() -> None:
         assert hasattr(Model, name)
 
 
-async def test_agent_accepts_the_routed_model(model: RoutedModel, server: LLMServer) -> None:
+async def test_agents_accept_the_routed_model(model: RoutedModel, server: LLMServer) -> None:
     """Entering and leaving an agent does not close the connections, which outlive every run."""
     agent = Agent(model)
     for _ in range(2):
@@ -125,8 +125,8 @@ async def test_agent_accepts_the_routed_model(model: RoutedModel, server: LLMSer
     assert server.connections == 1
 
 
-async def test_each_candidate_prepares_its_own_messages(model: RoutedModel, server: LLMServer) -> None:
-    """Instructions reach the provider in the form that its own profile asks for: here as the one system message."""
+async def test_each_candidate_prepares_the_messages(model: RoutedModel, server: LLMServer) -> None:
+    """Instructions are sent in the form of its own profile: here as the one system message."""
     agent = Agent(model, instructions="Be brief.", system_prompt="You are a bot.")
 
     await agent.run("Hello?", message_history=[ModelRequest.user_text_prompt("Earlier")])

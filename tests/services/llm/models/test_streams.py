@@ -1,4 +1,4 @@
-"""A listener hears the text of an answer, past the generators that the library passes each event through."""
+"""Listeners of streamed answers."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from tests.support.llm_harness import HELLO, LLMHarness, bench, provider, said
 
 @dataclass
 class Heard:
-    """What was heard: the pieces of each part."""
+    """Collects the pieces of each part."""
 
     parts: list[list[str]] = field(default_factory=list[list[str]])
 
@@ -47,8 +47,8 @@ async def replica(servers: tuple[LLMServer, LLMServer]) -> AsyncIterator[LLMHarn
         yield replica
 
 
-async def test_listener_receives_text_and_the_consumer_no_deltas(replica: LLMHarness) -> None:
-    """Piece by piece, the first one too; the response that was built meanwhile is whole."""
+async def test_listener_gets_the_text_and_the_consumer_no_deltas(replica: LLMHarness) -> None:
+    """Piece by piece from the first one on; the assembled response is complete."""
     heard = Heard()
     model = replica.factory.create_routed_model(RequestSpec("test"), listener=heard)
     async with model_request_stream(model, HELLO) as stream:
@@ -60,15 +60,15 @@ async def test_listener_receives_text_and_the_consumer_no_deltas(replica: LLMHar
     assert stream.get().state == "complete"
 
 
-async def test_consumer_receives_all_events_without_a_listener(replica: LLMHarness) -> None:
-    """As any other model's stream."""
+async def test_consumer_without_a_listener_gets_all_events(replica: LLMHarness) -> None:
+    """As from any other model's stream."""
     assert [piece async for piece in replica.pieces()] == ["one", " two", " three"]
 
 
-async def test_provider_that_fails_before_its_first_output_sends_no_text(
+async def test_listener_gets_nothing_of_a_failed_candidate(
     replica: LLMHarness, servers: tuple[LLMServer, LLMServer]
 ) -> None:
-    """What was held back from a provider that gave nothing is nobody's."""
+    """Events buffered before its first output are dropped."""
     servers[0].script(llm.thinking_only())
     heard = Heard()
     model = replica.factory.create_routed_model(RequestSpec("test"), listener=heard)
@@ -78,10 +78,8 @@ async def test_provider_that_fails_before_its_first_output_sends_no_text(
     assert heard.texts == ["four five"]
 
 
-async def test_interrupted_answer_was_sent_up_to_its_end(
-    replica: LLMHarness, servers: tuple[LLMServer, LLMServer]
-) -> None:
-    """The failure comes to the consumer, and the response keeps what came."""
+async def test_listener_gets_an_interrupted_answer(replica: LLMHarness, servers: tuple[LLMServer, LLMServer]) -> None:
+    """The consumer gets the failure, and the response keeps the text so far."""
     servers[0].script(llm.cut(after_pieces=2))
     heard = Heard()
     model = replica.factory.create_routed_model(RequestSpec("test"), listener=heard)
@@ -93,10 +91,10 @@ async def test_interrupted_answer_was_sent_up_to_its_end(
     assert heard.texts[0]
 
 
-async def test_each_step_of_a_tool_loop_is_a_part_of_the_stream(
+async def test_listener_gets_each_tool_loop_step_as_a_part(
     replica: LLMHarness, servers: tuple[LLMServer, LLMServer]
 ) -> None:
-    """What is said before and after a tool is used; the tool still gets its arguments, which come in deltas."""
+    """The text before and after a tool call; the tool still gets its arguments, which arrive in deltas."""
     servers[0].script(llm.tool_call("greet", {"name": "Ann"}, text="Let me see."))
     heard = Heard()
     agent = Agent(replica.factory.create_routed_model(RequestSpec("test"), listener=heard))

@@ -1,4 +1,4 @@
-"""Slots in the embedded store and in a real server: the limit holds over replicas, whatever happens to them."""
+"""The concurrency limiter on the embedded store and on a real server: the limit holds over replicas."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ Open = Callable[..., ConcurrencyLimiter]
 
 
 def limited(limit: int | None = 1, **changes: object) -> ProviderSettings:
-    """A provider of which so many slots exist."""
+    """Return a provider with that many slots."""
     return provider("busy", "http://127.0.0.1:1/v1", max_concurrency=limit, timeout_s=60.0, **changes)
 
 
@@ -31,7 +31,7 @@ TIMING = LimiterTiming()
 
 @pytest.fixture
 async def replicas(redis: Redis, clock: ManualClock) -> AsyncIterator[Open]:
-    """Makes the slots of one more replica."""
+    """Open the limiter of one more replica."""
     opened: list[ConcurrencyLimiter] = []
 
     def open_one(
@@ -46,7 +46,7 @@ async def replicas(redis: Redis, clock: ManualClock) -> AsyncIterator[Open]:
 
 
 async def taken(replica: ConcurrencyLimiter, settings: ProviderSettings) -> Slot:
-    """A slot that must be free."""
+    """Take a slot that must be free."""
     slot = await replica.take(settings)
     assert slot is not None
     return slot
@@ -73,7 +73,7 @@ async def test_released_slot_is_free_at_once(replicas: Open) -> None:
         replica.release(await taken(replica, limited()))
 
 
-async def test_concurrent_acquisitions_take_no_more_than_the_limit(replicas: Open) -> None:
+async def test_concurrent_takes_do_not_exceed_the_limit(replicas: Open) -> None:
     one, two = replicas(), replicas()
     taking = [replica.take(limited(4)) for replica in (one, two) for _ in range(16)]
 
@@ -88,7 +88,7 @@ async def test_concurrent_acquisitions_take_no_more_than_the_limit(replicas: Ope
         (-4.0, 60.0),  # a clock that is fast
     ],
 )
-async def test_shorter_lease_evicts_no_other(
+async def test_lease_with_an_earlier_end_displaces_no_other(
     replicas: Open, redis: Redis, clock: ManualClock, behind_s: float, timeout_s: float
 ) -> None:
     other = ManualClock(clock.time() - behind_s)
@@ -102,7 +102,7 @@ async def test_shorter_lease_evicts_no_other(
 
 
 async def test_leases_of_a_dead_replica_expire(replicas: Open, clock: ManualClock) -> None:
-    """Not before the longest answer would have, however."""
+    """Not before the longest answer would have ended."""
     dead, alive = replicas(), replicas()
     await taken(dead, limited(2))
     await taken(dead, limited(2))
@@ -114,7 +114,7 @@ async def test_leases_of_a_dead_replica_expire(replicas: Open, clock: ManualCloc
     assert await alive.take(limited(2)) is not None
 
 
-async def test_retry_restarts_the_slot_lease(replicas: Open, redis: Redis, clock: ManualClock) -> None:
+async def test_extend_renews_the_lease(replicas: Open, redis: Redis, clock: ManualClock) -> None:
     one, two = replicas(), replicas()
     slot = await taken(one, limited())
     clock.shift(50)
@@ -128,12 +128,12 @@ async def test_retry_restarts_the_slot_lease(replicas: Open, redis: Redis, clock
     assert await redis.zcard(KEY) == 0
 
 
-async def test_key_expires_soon_after_its_leases(replicas: Open, redis: Redis) -> None:
+async def test_sorted_set_expires_after_its_leases(replicas: Open, redis: Redis) -> None:
     await taken(replicas(), limited())
     assert 60 < await redis.ttl(KEY) <= 60 + TIMING.lease_margin_s + TIMING.key_ttl_s
 
 
-async def test_acquisition_is_one_round_trip(redis_server: RedisServer, clock: ManualClock) -> None:
+async def test_take_is_one_round_trip(redis_server: RedisServer, clock: ManualClock) -> None:
     async with open_redis(redis_server.url) as redis, open_redis(redis_server.url) as other:
         replica = ConcurrencyLimiter(redis, "test", clock)
         await redis.ping()
@@ -143,12 +143,12 @@ async def test_acquisition_is_one_round_trip(redis_server: RedisServer, clock: M
         assert await replica.take(limited(2)) is None
 
         stats = await other.info("commandstats")
-        # The third did not have to ask: this replica alone reaches the limit.
+        # The third made no call: this replica alone reaches the limit.
         assert stats["cmdstat_exec"]["calls"] == 2
         assert not {"cmdstat_watch", "cmdstat_eval"} & set(stats)
 
 
-async def test_provider_without_a_limit_is_acquired_without_redis(clock: ManualClock) -> None:
+async def test_take_without_a_limit_does_not_call_redis(clock: ManualClock) -> None:
     class Untouchable:
         def __getattr__(self, name: str) -> None:
             raise AssertionError(f"Redis was asked: {name}")
@@ -162,7 +162,7 @@ async def test_provider_without_a_limit_is_acquired_without_redis(clock: ManualC
     await replica.close()
 
 
-async def test_waiting_requests_get_released_slots_in_order(replicas: Open) -> None:
+async def test_wait_returns_released_slots_in_order(replicas: Open) -> None:
     """And at once."""
     replica = replicas(timing=LimiterTiming(poll_s=(5.0, 5.0)))
     held = await taken(replica, limited())
@@ -187,8 +187,8 @@ async def test_waiting_requests_get_released_slots_in_order(replicas: Open) -> N
     assert served == [0, 1, 2, 3, 4]
 
 
-async def test_new_request_does_not_overtake_the_queue(replicas: Open) -> None:
-    """Between a slot's return and the moment at which the first in line has it."""
+async def test_take_does_not_overtake_the_queue(replicas: Open) -> None:
+    """Between a slot's release and the moment at which the head of the queue has it."""
     replica = replicas(None)
     held = await taken(replica, limited())
     waiting = asyncio.create_task(replica.wait([limited()]))
@@ -199,7 +199,7 @@ async def test_new_request_does_not_overtake_the_queue(replicas: Open) -> None:
     assert await waiting is not None
 
 
-async def test_slot_released_by_another_replica_is_noticed(replicas: Open) -> None:
+async def test_wait_sees_a_slot_released_by_another_replica(replicas: Open) -> None:
     one, two = replicas(), replicas()
     held = await taken(one, limited())
     waiting = asyncio.create_task(two.wait([limited()]))
@@ -210,8 +210,8 @@ async def test_slot_released_by_another_replica_is_noticed(replicas: Open) -> No
         assert await waiting is not None
 
 
-async def test_replica_with_a_queue_does_not_starve_the_others(replicas: Open) -> None:
-    """It does not pass its slots on to its own line at once while another one has a line too: chance decides."""
+async def test_release_leaves_another_replica_with_a_queue_a_chance(replicas: Open) -> None:
+    """It does not pass its slot to its own queue at once while another replica has a queue: polling decides."""
     timing = LimiterTiming(poll_s=(0.5, 0.5))
     one, two = replicas(timing=timing), replicas(timing=timing)
     held = await taken(one, limited())
@@ -230,7 +230,7 @@ async def test_replica_with_a_queue_does_not_starve_the_others(replicas: Open) -
     await asyncio.gather(here, elsewhere, return_exceptions=True)
 
 
-async def test_queueing_ends_at_the_first_output_deadline(replicas: Open) -> None:
+async def test_wait_ends_with_the_first_token_timeout(replicas: Open) -> None:
     replica = replicas()
     await taken(replica, limited())
     loop = asyncio.get_running_loop()
@@ -241,7 +241,7 @@ async def test_queueing_ends_at_the_first_output_deadline(replicas: Open) -> Non
     assert not replica._queues["busy"].waiters
 
 
-async def test_cancelled_request_leaves_the_queue(replicas: Open) -> None:
+async def test_cancelled_wait_lets_the_next_one_proceed(replicas: Open) -> None:
     replica = replicas()
     held = await taken(replica, limited())
     first, second = [asyncio.create_task(replica.wait([limited()])) for _ in range(2)]
@@ -254,7 +254,7 @@ async def test_cancelled_request_leaves_the_queue(replicas: Open) -> None:
         assert await second is not None
 
 
-async def test_request_cancelled_during_acquisition_holds_no_slot(
+async def test_take_cancelled_during_the_redis_call_holds_no_slot(
     replicas: Open, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = replicas()
@@ -273,13 +273,13 @@ async def test_request_cancelled_during_acquisition_holds_no_slot(
 
 
 class TestOutage:
-    """Redis goes, and comes back."""
+    """Redis becomes unavailable and comes back."""
 
     @pytest.fixture(autouse=True)
     def short_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reach, "RETRY_AFTER_S", 0.05)
 
-    async def test_each_replica_keeps_to_the_limit(self, redis_server: RedisServer, clock: ManualClock) -> None:
+    async def test_each_replica_applies_the_limit_alone(self, redis_server: RedisServer, clock: ManualClock) -> None:
         await redis_server.stop()
         async with open_redis(redis_server.url) as first, open_redis(redis_server.url) as second:
             for redis in (first, second):
@@ -290,7 +290,7 @@ class TestOutage:
                 assert await replica.take(limited(2)) is not None
                 await replica.close()
 
-    async def test_what_began_and_ended_meanwhile_is_told(
+    async def test_leases_taken_during_the_outage_are_written_later(
         self, redis_server: RedisServer, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with open_redis(redis_server.url) as first, open_redis(redis_server.url) as second:
@@ -315,8 +315,8 @@ class TestOutage:
             await one.close()
             assert await two.take(limited(2)) is not None
 
-    async def test_a_black_hole_holds_nobody_up(self, clock: ManualClock) -> None:
-        """One request waits a moment; those after it do not, until Redis is tried again."""
+    async def test_unresponsive_redis_delays_one_request_only(self, clock: ManualClock) -> None:
+        """One request waits a moment; later ones do not, until Redis is tried again."""
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
@@ -333,7 +333,7 @@ class TestOutage:
                 assert await replica.take(limited(50)) is None
                 await replica.close()
 
-    async def test_a_key_of_another_type_is_no_error(self, redis: Redis, clock: ManualClock) -> None:
+    async def test_key_of_another_type_is_no_error(self, redis: Redis, clock: ManualClock) -> None:
         await redis.set(KEY, "something else")
         replica = ConcurrencyLimiter(redis, "test", clock)
         await taken(replica, limited())
@@ -341,7 +341,7 @@ class TestOutage:
         await replica.close()
 
 
-async def test_close_waits_for_pending_redis_writes(redis: Redis, clock: ManualClock) -> None:
+async def test_close_waits_for_pending_writes(redis: Redis, clock: ManualClock) -> None:
     replica = ConcurrencyLimiter(redis, "test", clock)
     replica.release(await taken(replica, limited()))
     await replica.close()

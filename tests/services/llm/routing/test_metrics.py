@@ -1,4 +1,4 @@
-"""What is counted of the providers: each way in which asking one may end, over HTTP."""
+"""Provider metrics: every result of an attempt, over HTTP."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -55,7 +55,7 @@ async def counted(request: pytest.FixtureRequest) -> AsyncIterator[Counted]:
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
-async def test_answer_records_its_latencies(counted: Counted, *, streamed: bool) -> None:
+async def test_answer_is_counted_with_its_times(counted: Counted, *, streamed: bool) -> None:
     await counted.replica.ask(streamed=streamed)
     assert counted.results(FIRST) == {"answered": 1}
     assert counted.shown(f"first_output_seconds_count{{{FIRST}}}") == 1
@@ -65,7 +65,7 @@ async def test_answer_records_its_latencies(counted: Counted, *, streamed: bool)
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
-async def test_transient_error_and_failure_are_counted_per_provider(counted: Counted, *, streamed: bool) -> None:
+async def test_hiccup_failure_and_answer_are_counted(counted: Counted, *, streamed: bool) -> None:
     counted.first.default = llm.status(500)
     await counted.replica.ask(streamed=streamed)
     assert counted.results(FIRST) == {"retried": 1, "failed": 1}
@@ -88,8 +88,8 @@ async def test_probe_and_recovery_are_counted(counted: Counted) -> None:
     assert counted.shown("provider_serving{provider=first}") == 1
 
 
-async def test_refused_key_is_counted(counted: Counted) -> None:
-    """Told once as news, and each time as a failure."""
+async def test_rejected_key_is_counted(counted: Counted) -> None:
+    """Once as misconfigured, and each time as a failure."""
     counted.first.default = llm.status(401)
     for _ in range(2):
         await counted.replica.ask(streamed=False, choice="first")
@@ -106,8 +106,8 @@ async def test_interrupted_answer_is_counted(counted: Counted) -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
-async def test_content_refusal_and_rejected_request_are_counted(counted: Counted, *, streamed: bool) -> None:
-    """Nobody else is asked, and nobody is blamed."""
+async def test_refusal_and_rejected_request_are_surfaced(counted: Counted, *, streamed: bool) -> None:
+    """No failure is counted for a provider."""
     counted.first.script(llm.content_filter(), llm.status(422))
     with pytest.raises(ContentRefused):
         await counted.replica.ask(streamed=streamed)
@@ -120,7 +120,7 @@ async def test_content_refusal_and_rejected_request_are_counted(counted: Counted
 
 
 @pytest.mark.parametrize("behaviour", [llm.hang(), llm.stall(after_pieces=2)], ids=["before", "in the middle"])
-async def test_stop_is_not_counted_as_a_failure(counted: Counted, behaviour: llm.Behaviour) -> None:
+async def test_cancel_is_no_failure(counted: Counted, behaviour: llm.Behaviour) -> None:
     counted.first.default = behaviour
     asking = asyncio.create_task(counted.replica.ask(streamed=True))
     await counted.first.arrival(1)
@@ -135,7 +135,7 @@ async def test_stop_is_not_counted_as_a_failure(counted: Counted, behaviour: llm
     assert "understudy_provider_failures_total{" not in text
 
 
-async def test_busy_provider_and_its_substitute_are_counted(counted: Counted) -> None:
+async def test_shedding_is_counted(counted: Counted) -> None:
     """Only where there is a limit."""
     more = asyncio.Event()
     counted.first.default = llm.gate(more, then=llm.answer("first"))
@@ -150,7 +150,7 @@ async def test_busy_provider_and_its_substitute_are_counted(counted: Counted) ->
     assert counted.results(SECOND) == ({"answered": 1} if limited else {})
 
 
-async def test_pending_redis_writes_and_local_decisions_are_counted(redis_server: RedisServer) -> None:
+async def test_gauges_show_pending_changes_and_the_connection(redis_server: RedisServer) -> None:
     async with LLMServer() as server, open_redis(redis_server.url) as redis:
         server.default = llm.status(529)
         async with bench(redis, [provider("first", server.url)], RealSleeps()) as replica:

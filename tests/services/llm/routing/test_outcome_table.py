@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
+from pydantic_ai.models.openai import OpenAIChatModel
 
 from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, ContextWindowExceeded, RequestRejected
@@ -13,6 +14,7 @@ from core.redis.client import open_redis
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import NO_SUCH_HOST_URL, Behaviour, LLMServer
+from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import LLMHarness, answered_by, bench, provider, said, stopped_server
 
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
@@ -24,11 +26,11 @@ KINDS = (
     ProviderKind.MISTRAL,
     ProviderKind.DEEPSEEK,
 )
-EACH_KIND = pytest.mark.parametrize("stage", KINDS, ids=[kind.value for kind in KINDS], indirect=True)
-"""Those with a wire or a dialect of their own: the same fault looks different, and comes as a different error."""
+EACH_KIND = pytest.mark.parametrize("harness", KINDS, ids=[kind.value for kind in KINDS], indirect=True)
+"""The kinds with their own wire format or dialect: the same fault arrives as a different error."""
 
 GAVE_UP: list[tuple[str, str, ProviderKind]] = [
-    # what a provider says instead of "stop"
+    # the finish reason in place of "stop"
     ("OpenRouter, LiteLLM", "error", ProviderKind.OPENAI_COMPATIBLE),
     ("vLLM", "abort", ProviderKind.OPENAI_COMPATIBLE),
     ("DeepSeek", "insufficient_system_resource", ProviderKind.OPENAI_COMPATIBLE),
@@ -36,18 +38,9 @@ GAVE_UP: list[tuple[str, str, ProviderKind]] = [
 ]
 
 
-@dataclass(slots=True)
-class Stage:
-    """Two providers, `first` and `second`, each with its server."""
-
-    first: LLMServer
-    second: LLMServer
-    replica: LLMHarness
-
-
 @pytest.fixture
-async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
-    """OpenAI-compatible providers, unless a test asks for another kind of the first one."""
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[FallbackHarness]:
+    """Open two OpenAI-compatible providers, or a first one of the kind that the test names."""
     kind = getattr(request, "param", ProviderKind.OPENAI_COMPATIBLE)
     async with LLMServer() as first, LLMServer() as second:
         second.default = llm.answer("from the second")
@@ -55,12 +48,12 @@ async def stage(request: pytest.FixtureRequest) -> AsyncIterator[Stage]:
         providers = [provider_at(first, kind, id="first", **patient), provider("second", second.url)]
         redis = open_redis(None)
         async with bench(redis, providers) as replica:
-            yield Stage(first, second, replica)
+            yield FallbackHarness((first, second), replica, [])
         await redis.aclose()
 
 
 MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
-    # what the first provider does, how often it is asked, how long it cools down
+    # behaviour of the first provider, number of requests, cooldown in seconds
     ("500", lambda: llm.status(500), 2, 300),
     ("502", lambda: llm.status(502), 2, 300),
     ("502 by a proxy", lambda: llm.html_page(502), 2, 300),
@@ -103,51 +96,51 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
 @pytest.mark.parametrize(
     ("does", "asked", "cooldown_s"), [row[1:] for row in MOVES_ON], ids=[row[0] for row in MOVES_ON]
 )
-async def test_second_provider_answers(
-    stage: Stage, does: Callable[[], Behaviour], asked: int, cooldown_s: float, *, streamed: bool
+async def test_failure_moves_on_to_the_second_provider(
+    harness: FallbackHarness, does: Callable[[], Behaviour], asked: int, cooldown_s: float, *, streamed: bool
 ) -> None:
-    """The failure is not seen, the first provider is asked as often as the table says and cools down that long."""
-    stage.first.default = does()
+    """The failure is not visible, and requests and cooldown of the first provider are as in the table."""
+    harness.first.default = does()
 
-    response = await stage.replica.ask(streamed=streamed)
+    response = await harness.replica.ask(streamed=streamed)
 
     assert said(response) == "from the second"
     assert answered_by(response) == "second"
-    assert len(stage.first.requests) == asked
-    cooling = stage.replica.cooling()
+    assert len(harness.first.requests) == asked
+    cooling = harness.replica.cooling()
     assert cooling == ({"first": pytest.approx(cooldown_s, abs=1)} if cooldown_s else {})
 
 
 @asynccontextmanager
-async def impatient(stage: Stage, **changes: float) -> AsyncIterator[LLMHarness]:
-    """The same providers, with deadlines for the first one that a test can wait for."""
-    first, second = stage.replica.fallback.providers
+async def impatient(harness: FallbackHarness, **changes: float) -> AsyncIterator[LLMHarness]:
+    """Open a replica of the same providers, with short deadlines of the first one."""
+    first, second = harness.replica.fallback.providers
     async with bench(open_redis(None), [replace(first, **changes), second]) as replica:
         yield replica
 
 
 @EACH_KIND
 @STREAMED
-async def test_silent_provider_is_left_at_the_deadline(stage: Stage, *, streamed: bool) -> None:
+async def test_silent_provider_times_out(harness: FallbackHarness, *, streamed: bool) -> None:
     """A provider that accepts and says nothing is left at its deadline and not asked again.
 
     A plain request shows no first output: its deadline is that of the whole answer.
     """
-    stage.first.default = llm.hang()
-    async with impatient(stage, **{"first_token_timeout_s" if streamed else "timeout_s": 0.3}) as replica:
+    harness.first.default = llm.hang()
+    async with impatient(harness, **{"first_token_timeout_s" if streamed else "timeout_s": 0.3}) as replica:
         response = await replica.ask(streamed=streamed)
 
         assert said(response) == "from the second"
         assert replica.cooling() == {"first": pytest.approx(300)}
-    assert len(stage.first.requests) == 1
-    await asyncio.wait_for(stage.first.requests[0].abandoned.wait(), 5)
+    assert len(harness.first.requests) == 1
+    await asyncio.wait_for(harness.first.requests[0].abandoned.wait(), 5)
 
 
 @EACH_KIND
-async def test_headers_alone_do_not_count_as_output(stage: Stage) -> None:
+async def test_headers_are_no_output(harness: FallbackHarness) -> None:
     """A stream that opens and then hangs counts as silent."""
-    stage.first.default = llm.hang_after_headers()
-    async with impatient(stage, first_token_timeout_s=0.3) as replica:
+    harness.first.default = llm.hang_after_headers()
+    async with impatient(harness, first_token_timeout_s=0.3) as replica:
         response = await replica.ask(streamed=True)
 
         assert said(response) == "from the second"
@@ -156,14 +149,14 @@ async def test_headers_alone_do_not_count_as_output(stage: Stage) -> None:
 
 @STREAMED
 @pytest.mark.parametrize("kind", ["refused", "dns", "tls"])
-async def test_unreachable_provider_is_left_at_once(stage: Stage, kind: str, *, streamed: bool) -> None:
-    """Connection refused, an unknown host and a failed TLS handshake are not tried again on the same provider."""
+async def test_unreachable_provider_is_not_retried(harness: FallbackHarness, kind: str, *, streamed: bool) -> None:
+    """Connection refused, an unknown host and a failed TLS handshake."""
     url = {
         "refused": await stopped_server(),
         "dns": NO_SUCH_HOST_URL,
-        "tls": stage.first.url.replace("http:", "https:"),
+        "tls": harness.first.url.replace("http:", "https:"),
     }[kind]
-    providers = [provider("first", url), provider("second", stage.second.url)]
+    providers = [provider("first", url), provider("second", harness.second.url)]
     async with bench(open_redis(None), providers) as replica:
         response = await replica.ask(streamed=streamed)
 
@@ -174,29 +167,29 @@ async def test_unreachable_provider_is_left_at_once(stage: Stage, kind: str, *, 
 
 @EACH_KIND
 @STREAMED
-async def test_one_transient_error_causes_no_failover(stage: Stage, *, streamed: bool) -> None:
-    """After a single 500 the same provider is tried again after 200 to 300 ms and answers."""
-    stage.first.default = llm.answer("from the first")
-    stage.first.script(llm.status(500))
+async def test_single_hiccup_is_retried(harness: FallbackHarness, *, streamed: bool) -> None:
+    """After one 500 the same provider is asked again after 200 to 300 ms and answers."""
+    harness.first.default = llm.answer("from the first")
+    harness.first.script(llm.status(500))
 
-    response = await stage.replica.ask(streamed=streamed)
+    response = await harness.replica.ask(streamed=streamed)
 
     assert answered_by(response) == "first"
-    assert stage.second.connections == 0
-    assert stage.replica.cooling() == {}
-    [pause] = stage.replica.clock.pauses  # pyright: ignore[reportAttributeAccessIssue]
+    assert harness.second.connections == 0
+    assert harness.replica.cooling() == {}
+    [pause] = harness.replica.clock.pauses  # pyright: ignore[reportAttributeAccessIssue]
     assert 0.2 <= pause <= 0.3
 
 
 @STREAMED
-async def test_retries_follow_the_setting(stage: Stage, *, streamed: bool) -> None:
+async def test_retries_setting_disables_the_retry(harness: FallbackHarness, *, streamed: bool) -> None:
     """`<ID>_RETRIES=0` moves on at once."""
-    stage.first.default = llm.status(500)
-    providers = [provider("first", stage.first.url, retries=0), provider("second", stage.second.url)]
+    harness.first.default = llm.status(500)
+    providers = [provider("first", harness.first.url, retries=0), provider("second", harness.second.url)]
     async with bench(open_redis(None), providers) as replica:
         await replica.ask(streamed=streamed)
 
-    assert len(stage.first.requests) == 1
+    assert len(harness.first.requests) == 1
 
 
 SURFACES: list[tuple[str, Callable[[], Behaviour], type[Exception]]] = [
@@ -209,29 +202,29 @@ SURFACES: list[tuple[str, Callable[[], Behaviour], type[Exception]]] = [
 @EACH_KIND
 @STREAMED
 @pytest.mark.parametrize(("does", "error"), [row[1:] for row in SURFACES], ids=[row[0] for row in SURFACES])
-async def test_request_error_is_raised_without_failover(
-    stage: Stage, does: Callable[[], Behaviour], error: type[Exception], *, streamed: bool
+async def test_rejected_request_surfaces(
+    harness: FallbackHarness, does: Callable[[], Behaviour], error: type[Exception], *, streamed: bool
 ) -> None:
-    """A fault of the request surfaces at once; nobody cools down, nobody else is asked."""
-    stage.first.default = does()
+    """No cooldown, and no other provider is asked."""
+    harness.first.default = does()
 
     with pytest.raises(error):
-        await stage.replica.ask(streamed=streamed)
+        await harness.replica.ask(streamed=streamed)
 
-    assert stage.second.connections == 0
-    assert stage.replica.cooling() == {}
+    assert harness.second.connections == 0
+    assert harness.replica.cooling() == {}
 
 
 @STREAMED
-async def test_request_rejected_by_the_azure_filter_is_raised(stage: Stage, *, streamed: bool) -> None:
-    """A 400 that is no fault of the request."""
-    stage.first.default = llm.content_filter_rejected()
+async def test_azure_content_filter_surfaces(harness: FallbackHarness, *, streamed: bool) -> None:
+    """Its 400 is not a fault of the request."""
+    harness.first.default = llm.content_filter_rejected()
 
     with pytest.raises(ContentRefused):
-        await stage.replica.ask(streamed=streamed)
+        await harness.replica.ask(streamed=streamed)
 
-    assert stage.second.connections == 0
-    assert stage.replica.cooling() == {}
+    assert harness.second.connections == 0
+    assert harness.replica.cooling() == {}
 
 
 BREAKS_OFF: list[tuple[str, Callable[[], Behaviour]]] = [
@@ -246,19 +239,21 @@ BREAKS_OFF: list[tuple[str, Callable[[], Behaviour]]] = [
 
 @EACH_KIND
 @pytest.mark.parametrize("does", [row[1] for row in BREAKS_OFF], ids=[row[0] for row in BREAKS_OFF])
-async def test_no_failover_after_the_first_output(stage: Stage, does: Callable[[], Behaviour]) -> None:
-    """What was said stays, the failure surfaces as an interruption, the provider cools down, nobody else is asked."""
-    stage.first.default = does()
+async def test_failure_after_the_first_output_interrupts(
+    harness: FallbackHarness, does: Callable[[], Behaviour]
+) -> None:
+    """The text so far is kept, the provider cools down, and no other one is asked."""
+    harness.first.default = does()
     heard: list[str] = []
 
-    async with impatient(stage, stall_timeout_s=0.3) as replica:
+    async with impatient(harness, stall_timeout_s=0.3) as replica:
         with pytest.raises(AnswerInterrupted) as failure:
             await _listen(replica, heard)
         assert replica.cooling() == {"first": pytest.approx(300)}
 
     assert "".join(heard).strip()
     assert failure.value.provider == "first"
-    assert stage.second.connections == 0
+    assert harness.second.connections == 0
 
 
 async def _listen(replica: LLMHarness, heard: list[str]) -> None:
@@ -267,10 +262,10 @@ async def _listen(replica: LLMHarness, heard: list[str]) -> None:
 
 
 @pytest.mark.parametrize(("finish", "kind"), [row[1:] for row in GAVE_UP], ids=[row[0] for row in GAVE_UP])
-async def test_answer_given_up_by_its_provider_is_a_failure(stage: Stage, finish: str, kind: ProviderKind) -> None:
-    """Though there is text: a plain request goes to the next one, a stream is kept and marked as interrupted."""
-    stage.first.default = llm.answer("Half an answer", finish=finish)
-    providers = [replace(provider_at(stage.first, kind), id="first"), provider("second", stage.second.url)]
+async def test_unfinished_answer_is_a_failure(harness: FallbackHarness, finish: str, kind: ProviderKind) -> None:
+    """A plain request moves on; a stream is kept and marked as interrupted."""
+    harness.first.default = llm.answer("Half an answer", finish=finish)
+    providers = [replace(provider_at(harness.first, kind), id="first"), provider("second", harness.second.url)]
     for streamed in (False, True):
         async with bench(open_redis(None), providers) as replica:
             if streamed:
@@ -282,15 +277,15 @@ async def test_answer_given_up_by_its_provider_is_a_failure(stage: Stage, finish
 
 
 @STREAMED
-async def test_unknown_finish_reason_ends_the_answer(stage: Stage, *, streamed: bool) -> None:
-    """Some servers say neither "stop" nor "length"."""
-    stage.first.default = llm.answer("A whole answer", finish="eos_token")
+async def test_unknown_finish_reason_is_an_end(harness: FallbackHarness, *, streamed: bool) -> None:
+    """Some servers send neither "stop" nor "length"."""
+    harness.first.default = llm.answer("A whole answer", finish="eos_token")
 
-    assert said(await stage.replica.ask(streamed=streamed)) == "A whole answer"
-    assert stage.replica.cooling() == {}
+    assert said(await harness.replica.ask(streamed=streamed)) == "A whole answer"
+    assert harness.replica.cooling() == {}
 
 
-# (what is there in the place of the end marker, the server's behaviour)
+# (in place of the end marker, the server's behaviour)
 NO_END_MARKER: list[tuple[str, Callable[[], Behaviour]]] = [
     ("the end of the body", llm.no_done_marker),
     ("a cut", llm.cut_after_the_finish),
@@ -300,52 +295,68 @@ NO_END_MARKER: list[tuple[str, Callable[[], Behaviour]]] = [
 
 @EACH_KIND
 @pytest.mark.parametrize("does", [row[1] for row in NO_END_MARKER], ids=[row[0] for row in NO_END_MARKER])
-async def test_missing_end_marker_is_accepted(stage: Stage, does: Callable[[], Behaviour]) -> None:
-    """What came with a finish reason is a whole answer."""
-    stage.first.default = does()
+async def test_missing_end_marker_is_tolerated(harness: FallbackHarness, does: Callable[[], Behaviour]) -> None:
+    """An answer with a finish reason is complete."""
+    harness.first.default = does()
 
-    async with impatient(stage, stall_timeout_s=0.3) as replica:
+    async with impatient(harness, stall_timeout_s=0.3) as replica:
         assert said(await replica.ask(streamed=True)) == "A whole answer"
         assert replica.cooling() == {}
 
 
 @EACH_KIND
-async def test_silence_after_the_finish_reason_is_not_waited_for(stage: Stage) -> None:
-    """The answer is all there: nobody waits for what may follow it as long as between two pieces."""
-    stage.first.default = llm.hang_after_the_finish()
+async def test_silence_after_the_finish_reason_ends_the_stream(harness: FallbackHarness) -> None:
+    """Sooner than silence between two pieces, since the answer is complete."""
+    harness.first.default = llm.hang_after_the_finish()
 
-    async with impatient(stage, stall_timeout_s=30) as replica, asyncio.timeout(15):
+    async with impatient(harness, stall_timeout_s=30) as replica, asyncio.timeout(15):
         assert said(await replica.ask(streamed=True)) == "A whole answer"
 
 
-async def test_answer_is_limited_by_its_timeout(stage: Stage) -> None:
-    """`<ID>_TIMEOUT` ends a stream that trickles on for ever."""
-    stage.first.default = llm.answer(pieces=["word "] * 100, pause_s=0.05)
-    providers = [provider("first", stage.first.url, timeout_s=0.6), provider("second", stage.second.url)]
+async def test_timeout_ends_a_slow_stream(harness: FallbackHarness) -> None:
+    """`<ID>_TIMEOUT` bounds a stream that never stalls."""
+    harness.first.default = llm.answer(pieces=["word "] * 100, pause_s=0.05)
+    providers = [provider("first", harness.first.url, timeout_s=0.6), provider("second", harness.second.url)]
     async with bench(open_redis(None), providers) as replica:
         with pytest.raises(AnswerInterrupted, match=r"not finished within 0\.6 s"):
             await replica.ask(streamed=True)
 
 
 @STREAMED
-async def test_internal_error_records_no_failure(stage: Stage, *, streamed: bool) -> None:
-    """An error that no provider caused surfaces as it is."""
+async def test_bug_of_ours_surfaces_without_a_cooldown(harness: FallbackHarness, *, streamed: bool) -> None:
+    """An error that no provider caused is raised unchanged."""
     with pytest.raises(AttributeError):
-        await stage.replica.ask(streamed=streamed, messages=["no message"])  # pyright: ignore[reportArgumentType]
+        await harness.replica.ask(streamed=streamed, messages=["no message"])  # pyright: ignore[reportArgumentType]
 
-    assert stage.first.connections == 0
-    assert stage.replica.cooling() == {}
+    assert harness.first.connections == 0
+    assert harness.replica.cooling() == {}
+
+
+@STREAMED
+async def test_bug_in_an_adapter_before_the_request_causes_no_cooldown(
+    harness: FallbackHarness, monkeypatch: pytest.MonkeyPatch, *, streamed: bool
+) -> None:
+    """The same error raised while parsing a response would be the provider's fault."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise IndexError
+
+    monkeypatch.setattr(OpenAIChatModel, "_map_messages", fail)
+    with pytest.raises(IndexError):
+        await harness.replica.ask(streamed=streamed)
+
+    assert harness.replica.cooling() == {}
 
 
 @EACH_KIND
 @STREAMED
-async def test_all_failed_error_names_each_provider_with_its_reason(stage: Stage, *, streamed: bool) -> None:
-    """The first real cause is not hidden behind the last one."""
-    stage.first.default = llm.status(401)
-    stage.second.default = llm.empty_answer()
+async def test_all_failed_names_each_reason(harness: FallbackHarness, *, streamed: bool) -> None:
+    """The first cause is not hidden behind the last one."""
+    harness.first.default = llm.status(401)
+    harness.second.default = llm.empty_answer()
 
     with pytest.raises(AllProvidersFailed) as failure:
-        await stage.replica.ask(streamed=streamed)
+        await harness.replica.ask(streamed=streamed)
 
     assert isinstance(failure.value, RuntimeError)
     first, second = failure.value.attempts
@@ -356,11 +367,11 @@ async def test_all_failed_error_names_each_provider_with_its_reason(stage: Stage
 
 @EACH_KIND
 @STREAMED
-async def test_prompt_too_long_for_all_providers(stage: Stage, *, streamed: bool) -> None:
-    """When no candidate has a window large enough, that is said, and nobody cools down."""
-    stage.first.default = stage.second.default = llm.context_exceeded()
+async def test_context_window_exceeded_everywhere(harness: FallbackHarness, *, streamed: bool) -> None:
+    """No candidate's window is large enough: no cooldown."""
+    harness.first.default = harness.second.default = llm.context_exceeded()
 
     with pytest.raises(ContextWindowExceeded):
-        await stage.replica.ask(streamed=streamed)
+        await harness.replica.ask(streamed=streamed)
 
-    assert stage.replica.cooling() == {}
+    assert harness.replica.cooling() == {}

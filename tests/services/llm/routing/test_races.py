@@ -1,4 +1,4 @@
-"""What happens at the same instant: requests, replicas, admins, a Redis that is slow, clocks that differ."""
+"""Races of requests, replicas and operators, with a slow Redis and with clocks that differ."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,15 +29,15 @@ from tests.support.processes.tcp_proxy import TCPProxy
 
 CROWD = 64
 CROWD_S = 30.0
-"""What so many requests may take on a machine that has much else to do."""
+"""Time limit of that many requests on a busy machine."""
 PATIENT = RoutingTiming(lease_wait_s=5.0)
-"""So many requests that start at once keep a slow machine busy for longer than one may wait for the lease."""
+"""That many simultaneous requests keep a slow machine busy for longer than the ordinary wait for a lease."""
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 
 
 @dataclass(slots=True)
-class Pair:
-    """Two replicas on one real Redis, each with a clock and a line to Redis of its own, and two providers."""
+class ReplicaPair:
+    """Two replicas on one real Redis, each with its own clock and connection, and two providers."""
 
     first: LLMServer
     second: LLMServer
@@ -54,18 +54,18 @@ class Pair:
             replica.clock.shift(seconds)
 
     def agree(self) -> bool:
-        """Whether both are connected and know the same."""
+        """Return whether both are connected and hold the same state."""
         one, two = (replica.shared for replica in self.replicas)
         return one.connected and two.connected and one.routing == two.routing
 
     async def first_fails(self) -> None:
-        """The first provider cools down for 300 s, and both replicas know."""
+        """Put the first provider in cooldown for 300 s at both replicas."""
         self.first.script(llm.status(529))
         assert answered_by(await self.replicas[0].ask(streamed=True)) == "second"
         await eventually(lambda: self.agree() and "first" in self.replicas[1].cooling())
 
     def crowd(self, *, streamed: bool = True) -> list[asyncio.Task[str]]:
-        """Many requests at once, half of them at each replica."""
+        """Start many requests at once, half of them at each replica."""
 
         async def asked(replica: LLMHarness) -> str:
             return answered_by(await replica.ask(streamed=streamed))
@@ -79,8 +79,8 @@ async def paired(
     clock: Callable[[], ManualClock] = RealPauses,
     timing: RoutingTiming = PATIENT,
     **changes: object,
-) -> AsyncIterator[Pair]:
-    """A pair whose providers differ from the ordinary ones in `changes`."""
+) -> AsyncIterator[ReplicaPair]:
+    """Open a pair whose providers have the settings `changes`."""
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(LLMServer()) for _ in range(2)]
         patient = {"timeout_s": CROWD_S, "first_token_timeout_s": CROWD_S, "stall_timeout_s": CROWD_S}
@@ -94,7 +94,7 @@ async def paired(
             await stack.enter_async_context(bench(redis, providers, clock(), timing=timing)) for redis in clients
         ]
         await subscribed(clients[0], 2)
-        pair = Pair(first, second, lines, replicas)
+        pair = ReplicaPair(first, second, lines, replicas)
         for redis, replica in zip(clients, replicas, strict=True):
 
             async def send(text: str) -> None:
@@ -107,7 +107,7 @@ async def paired(
 
 
 @pytest.fixture
-async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
+async def pair(redis_server: RedisServer) -> AsyncIterator[ReplicaPair]:
     async with paired(redis_server) as pair:
         yield pair
 
@@ -116,8 +116,8 @@ async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
 
 
 @STREAMED
-async def test_failed_probe_is_the_only_one(pair: Pair, *, streamed: bool) -> None:
-    """Everybody is answered by the second, and the first cools down once more, at both replicas."""
+async def test_failing_probe_is_the_only_one(pair: ReplicaPair, *, streamed: bool) -> None:
+    """The second provider answers all others, and the first cools down again at both replicas."""
     await pair.first_fails()
     pair.shift(300)
     held = asyncio.Event()
@@ -134,7 +134,7 @@ async def test_failed_probe_is_the_only_one(pair: Pair, *, streamed: bool) -> No
 
 
 async def test_hanging_probe_delays_no_other_request(redis_server: RedisServer) -> None:
-    """It is given up at its own deadline, which is a failure; nobody else has waited for it."""
+    """It fails at its own deadline."""
     async with paired(redis_server, first_token_timeout_s=1.5) as pair:
         await pair.first_fails()
         pair.shift(300)
@@ -149,8 +149,8 @@ async def test_hanging_probe_delays_no_other_request(redis_server: RedisServer) 
         await eventually(lambda: all(replica.cooling() == {"first": 300} for replica in pair.replicas))
 
 
-async def test_stopped_probe_is_followed_by_one_other(pair: Pair) -> None:
-    """Nobody is blamed; of the next crowd again exactly one finds out whether the first is back."""
+async def test_cancelled_probe_is_followed_by_one_other(pair: ReplicaPair) -> None:
+    """No failure is recorded; of the next crowd again exactly one request probes."""
     await pair.first_fails()
     pair.shift(300)
     pair.first.script(llm.hang())
@@ -173,8 +173,8 @@ async def test_stopped_probe_is_followed_by_one_other(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("ahead_s", [3.0, -3.0], ids=["3 s ahead", "3 s behind"])
-async def test_clock_skew_still_allows_one_probe(pair: Pair, ahead_s: float) -> None:
-    """The cooldown ends by whichever clock is ahead; one request of both replicas probes, and what it finds counts."""
+async def test_clock_skew_allows_one_probe(pair: ReplicaPair, ahead_s: float) -> None:
+    """The cooldown ends by the clock that is ahead; one request of both replicas probes, and its outcome counts."""
     early, late = (1, 0) if ahead_s > 0 else (0, 1)
     pair.replicas[1].clock.shift(ahead_s)
     await pair.first_fails()
@@ -195,8 +195,8 @@ async def test_clock_skew_still_allows_one_probe(pair: Pair, ahead_s: float) -> 
 
 
 @pytest.mark.parametrize("ahead_s", [3.0, -3.0], ids=["3 s ahead", "3 s behind"])
-async def test_admin_commands_hold_despite_clock_skew(pair: Pair, ahead_s: float) -> None:
-    """The last word counts, though by its own clock it may seem to be older than what it changes."""
+async def test_operator_act_wins_despite_clock_skew(pair: ReplicaPair, ahead_s: float) -> None:
+    """The last act counts, although it may seem older by its own clock than the state that it changes."""
     pair.replicas[1].clock.shift(ahead_s)
     one, two = (replica.fallback for replica in pair.replicas)
     for earlier, later in ((one, two), (two, one)):
@@ -209,11 +209,11 @@ async def test_admin_commands_hold_despite_clock_skew(pair: Pair, ahead_s: float
         await eventually(lambda: pair.agree() and one.get_provider_status().forced is None)
 
 
-# Both at once
+# Both replicas at once
 
 
-async def test_two_replicas_fail_over_concurrently(pair: Pair) -> None:
-    """Before either has heard of the other: one cooldown with the later end, and the admins are told once."""
+async def test_simultaneous_failover_sets_one_cooldown(pair: ReplicaPair) -> None:
+    """Before either replica sees the other's: the later end is kept, and the admins are notified once."""
     held = asyncio.Event()
     shorter, longer = llm.status(529), llm.status(429, headers={"retry-after": "900"})
     pair.first.script(llm.gate(held, then=shorter), llm.gate(held, then=longer))
@@ -229,8 +229,8 @@ async def test_two_replicas_fail_over_concurrently(pair: Pair) -> None:
     assert len(pair.told) == 1
 
 
-async def test_force_does_not_affect_requests_in_flight(pair: Pair) -> None:
-    """It counts for the next request, at either replica; a clear does as well."""
+async def test_force_does_not_affect_requests_in_flight(pair: ReplicaPair) -> None:
+    """It applies to the next request at either replica, and so does a clear."""
     one, two = pair.replicas
     held = asyncio.Event()
     pair.first.script(llm.gate(held, after_pieces=2, then=llm.answer("one two three")))
@@ -256,8 +256,8 @@ async def test_force_does_not_affect_requests_in_flight(pair: Pair) -> None:
     assert two.preferred == "first"
 
 
-async def test_interrupted_forced_provider_stays_forced(pair: Pair) -> None:
-    """An admin's force outlasts the cooldown that a failure in mid-stream brings; what is said stays as it is."""
+async def test_forced_provider_that_breaks_off_stays_forced(pair: ReplicaPair) -> None:
+    """The force outlasts the cooldown of a failure in mid-stream; the text so far is kept."""
     one, two = pair.replicas
     await one.fallback.force_provider("first", 600)
     await eventually(pair.agree)
@@ -290,8 +290,8 @@ async def test_slow_redis_delays_no_request(redis_server: RedisServer) -> None:
         assert all(replica.shared.connected for replica in pair.replicas)
 
 
-async def test_probe_waits_for_slow_redis_up_to_its_limit(redis_server: RedisServer) -> None:
-    """Whether another replica probes cannot be known in time: the request goes where the others go, and none probes."""
+async def test_probe_waits_for_the_lease_no_longer_than_its_timeout(redis_server: RedisServer) -> None:
+    """Another replica may be probing: the request takes the ordinary order, and none probes."""
     timing = RoutingTiming()
     async with paired(redis_server, RealSleeps, timing) as pair:
         await pair.first_fails()
@@ -313,11 +313,11 @@ async def test_probe_waits_for_slow_redis_up_to_its_limit(redis_server: RedisSer
 
 
 ROUND_TRIP_S = 0.4
-"""What a request would take at least that waited for that Redis."""
+"""The least that a request would take if it waited for that Redis."""
 WRITE_S = 3 * ROUND_TRIP_S
-"""What a change takes at least to be written there."""
+"""The least that a write takes there."""
 SLACK_S = 0.5
-"""What a busy machine may add."""
+"""Allowance for a busy machine."""
 
 
 async def _took(act: Awaitable[object]) -> float:
@@ -328,8 +328,8 @@ async def _took(act: Awaitable[object]) -> float:
 
 
 @STREAMED
-async def test_requests_beyond_max_opening_queue_without_recording_failures(*, streamed: bool) -> None:
-    """Who waits for a place is not waiting for the provider yet: the last ones begin after the deadline's length."""
+async def test_requests_beyond_max_opening_wait_before_their_deadline_starts(*, streamed: bool) -> None:
+    """The last ones start later than the deadline's length, and none fails."""
     async with LLMServer() as server:
         only = provider("only", server.url, first_token_timeout_s=1.2, timeout_s=1.2)
         redis = open_redis(None)

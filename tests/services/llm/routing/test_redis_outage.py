@@ -1,4 +1,4 @@
-"""Redis goes away, hangs, comes back, comes back empty: requests do not notice."""
+"""Redis stops, hangs, comes back or comes back empty: requests are not affected."""
 
 import asyncio
 import os
@@ -19,11 +19,11 @@ from tests.support.llm_harness import LLMHarness, RealSleeps, answered_by, bench
 from tests.support.processes.redis_server import RedisServer, free_port
 
 UNNOTICED_S = 0.9
-"""What a request may take at most, on a busy machine: less than a single command that waits for its timeout."""
+"""Time limit of a request on a busy machine: less than one Redis command that runs into its timeout."""
 
 
 @dataclass(slots=True)
-class Pair:
+class ReplicaPair:
     """Two replicas that share a clock, a Redis and three providers."""
 
     servers: list[LLMServer]
@@ -42,7 +42,7 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
+async def pair(redis_server: RedisServer) -> AsyncIterator[ReplicaPair]:
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(LLMServer()) for _ in range(3)]
         names = ("first", "second", "third")
@@ -50,7 +50,7 @@ async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
         clock = RealSleeps()
         clients = [await stack.enter_async_context(open_redis(redis_server.url)) for _ in range(2)]
         one, two = [await stack.enter_async_context(bench(redis, providers, clock)) for redis in clients]
-        yield Pair(servers, clock, one, two)
+        yield ReplicaPair(servers, clock, one, two)
 
 
 async def asked(replica: LLMHarness) -> str:
@@ -71,10 +71,10 @@ def frozen(server: RedisServer) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["with its data", "without its data"])
-async def test_replicas_agree_after_a_restart_of_redis(
-    pair: Pair, redis_server: RedisServer, tmp_path: Path, *, wiped: bool
+async def test_restart_merges_the_changes_of_both_replicas(
+    pair: ReplicaPair, redis_server: RedisServer, tmp_path: Path, *, wiped: bool
 ) -> None:
-    """Failovers go on by the local copies; when Redis is back, each replica knows what the other did meanwhile."""
+    """Failovers continue on the local copies; afterwards each replica has the other's changes."""
     pair.servers[2].script(llm.status(401))
     await pair.one.ask(streamed=True, choice="third")
     assert await asked(pair.one) == "first"
@@ -98,8 +98,8 @@ async def test_replicas_agree_after_a_restart_of_redis(
         assert replica.fallback.get_provider_status().shared is True
 
 
-async def test_newer_force_wins_after_an_outage(pair: Pair, redis_server: RedisServer) -> None:
-    """Two admins at two replicas that could not see each other, in whichever order those come back."""
+async def test_newer_force_wins_after_the_outage(pair: ReplicaPair, redis_server: RedisServer) -> None:
+    """Two admins at two disconnected replicas, in either order of reconnection."""
     await eventually(pair.agree)
     await redis_server.stop()
     await eventually(pair.cut_off)
@@ -113,7 +113,7 @@ async def test_newer_force_wins_after_an_outage(pair: Pair, redis_server: RedisS
     assert pair.one.fallback.get_provider_status().forced == "third"
 
 
-async def test_later_cooldown_end_wins_after_an_outage(pair: Pair, redis_server: RedisServer) -> None:
+async def test_later_end_of_a_cooldown_wins_after_the_outage(pair: ReplicaPair, redis_server: RedisServer) -> None:
     await eventually(pair.agree)
     await redis_server.stop()
     await eventually(pair.cut_off)
@@ -126,8 +126,8 @@ async def test_later_cooldown_end_wins_after_an_outage(pair: Pair, redis_server:
     assert pair.two.cooling() == {"first": 900}
 
 
-async def test_ended_force_is_not_revived(pair: Pair, redis_server: RedisServer) -> None:
-    """One replica is cut off alone, and the other's admin clears the force meanwhile."""
+async def test_cleared_force_is_not_revived(pair: ReplicaPair, redis_server: RedisServer) -> None:
+    """One replica is disconnected alone while an admin clears the force at the other."""
     await pair.one.fallback.force_provider("third", 600)
     await eventually(pair.agree)
     pair.two.shared._mark_lost(ConnectionError("only this one"))
@@ -140,8 +140,8 @@ async def test_ended_force_is_not_revived(pair: Pair, redis_server: RedisServer)
     assert pair.one.fallback.get_provider_status().forced is None
 
 
-async def test_unresponsive_redis_slows_no_request(pair: Pair, redis_server: RedisServer) -> None:
-    """Neither ordinary requests nor a failover, a probe or an admin's act; afterwards all agree again."""
+async def test_unresponsive_redis_delays_nothing(pair: ReplicaPair, redis_server: RedisServer) -> None:
+    """Neither requests nor a failover, a probe or an operator's act; afterwards the replicas agree again."""
     assert await asked(pair.one) == "first"
     await eventually(pair.agree)
     with frozen(redis_server):
@@ -149,7 +149,7 @@ async def test_unresponsive_redis_slows_no_request(pair: Pair, redis_server: Red
         pair.servers[0].script(llm.status(529))
         assert await asked(pair.one) == "second"
         pair.clock.shift(300)
-        # Nobody can tell whether another replica probes: this one does not, until it knows that it is alone.
+        # Another replica may be probing, so this one does not until it knows that it is alone.
         assert await asked(pair.one) == "second"
         async with asyncio.timeout(UNNOTICED_S):
             await pair.two.fallback.force_provider("third", 600)
@@ -161,7 +161,7 @@ async def test_unresponsive_redis_slows_no_request(pair: Pair, redis_server: Red
 
 
 async def test_start_without_redis(tmp_path: Path) -> None:
-    """The service works at once; when a server appears, what happened since is shared."""
+    """The service works at once; when a server appears, the changes since are shared."""
     server = RedisServer(tmp_path)
     async with LLMServer() as first, LLMServer() as second, open_redis(server.url) as redis:
         providers = [provider("first", first.url), provider("second", second.url)]
@@ -176,8 +176,8 @@ async def test_start_without_redis(tmp_path: Path) -> None:
                 await server.stop()
 
 
-async def test_start_with_unresponsive_redis() -> None:
-    """A socket that listens and never answers delays the start by its timeout, and no request."""
+async def test_start_with_an_unresponsive_redis() -> None:
+    """It delays the start by its timeout, and no request."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", free_port()))
         listener.listen()

@@ -1,4 +1,4 @@
-"""Two replicas of the service on one real Redis: what one learns the other acts on."""
+"""Two replicas of the service on one real Redis share the routing state."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,11 +19,11 @@ from tests.support.llm_harness import LLMHarness, RealPauses, answered_by, bench
 from tests.support.processes.redis_server import RedisServer
 
 AT_ONCE_S = 1.0
-"""Generous: in the ordinary case a change is known within 50 ms; a reload would take `RESYNC_S`."""
+"""Generous: a change normally arrives within 50 ms, and a reload would take `SyncTiming.resync_s`."""
 
 
 @dataclass(slots=True)
-class Pair:
+class ReplicaPair:
     """Two replicas that share a clock, a Redis and two providers."""
 
     first: LLMServer
@@ -42,7 +42,7 @@ class Pair:
 
 
 @pytest.fixture
-async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
+async def pair(redis_server: RedisServer) -> AsyncIterator[ReplicaPair]:
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(LLMServer())
         second = await stack.enter_async_context(LLMServer())
@@ -51,14 +51,14 @@ async def pair(redis_server: RedisServer) -> AsyncIterator[Pair]:
         clients = [await stack.enter_async_context(open_redis(redis_server.url)) for _ in range(2)]
         one, two = [await stack.enter_async_context(bench(redis, providers, clock)) for redis in clients]
         await subscribed(clients[0], 2)
-        pair = Pair(first, second, clock, clients[0], one, two)
+        pair = ReplicaPair(first, second, clock, clients[0], one, two)
         one.fallback.listen(pair.told.append)
         two.fallback.listen(pair.told.append)
         yield pair
 
 
 async def known_after(change: asyncio.Task[object], known: Callable[[], bool]) -> float:
-    """Seconds from the moment that somebody changes something until the other replica knows."""
+    """Return the seconds from a change until the other replica has it."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     await eventually(known)
@@ -67,8 +67,8 @@ async def known_after(change: asyncio.Task[object], known: Callable[[], bool]) -
     return took
 
 
-async def test_failure_seen_by_one_replica_reaches_the_other(pair: Pair) -> None:
-    """The other replica does not try the failed provider; the admins hear of it once."""
+async def test_failure_at_one_replica_steers_the_other(pair: ReplicaPair) -> None:
+    """The other replica does not ask the failed provider; the admins are notified once."""
     await pair.first_fails()
 
     assert answered_by(await pair.two.ask(streamed=True)) == "second"
@@ -76,7 +76,7 @@ async def test_failure_seen_by_one_replica_reaches_the_other(pair: Pair) -> None
     assert pair.told == [LeaderChanged("first", "second", "HTTP 529 (overloaded)")]
 
 
-async def test_changes_reach_other_replicas_at_once(pair: Pair) -> None:
+async def test_changes_reach_the_other_replica_at_once(pair: ReplicaPair) -> None:
     """A failure, a force and its end."""
     pair.first.script(llm.status(529))
     failing = asyncio.create_task(pair.one.ask(streamed=True))
@@ -89,9 +89,9 @@ async def test_changes_reach_other_replicas_at_once(pair: Pair) -> None:
     assert await known_after(clearing, lambda: pair.one.fallback.get_provider_status().forced is None) < AT_ONCE_S
 
 
-async def test_one_request_of_all_replicas_probes(pair: Pair) -> None:
+async def test_one_request_over_all_replicas_probes(pair: ReplicaPair) -> None:
     """64 requests at the instant at which the cooldown ends, half of them at each replica."""
-    # So many that start at once keep a slow machine busy for longer than a request may wait for the lease.
+    # That many simultaneous requests keep a slow machine busy for longer than the ordinary wait for a lease.
     for replica in (pair.one, pair.two):
         replica.set_timing(lease_wait_s=5.0)
     await pair.first_fails()
@@ -111,7 +111,7 @@ async def test_one_request_of_all_replicas_probes(pair: Pair) -> None:
     await eventually(lambda: pair.one.preferred == pair.two.preferred == "first")
 
 
-async def test_probe_lease_of_a_dead_replica_expires(pair: Pair) -> None:
+async def test_lease_of_a_dead_replica_expires(pair: ReplicaPair) -> None:
     await pair.first_fails()
     pair.clock.shift(300)
     await pair.one.fallback.begin(RequestSpec("dies"))
@@ -123,7 +123,7 @@ async def test_probe_lease_of_a_dead_replica_expires(pair: Pair) -> None:
     assert answered_by(await pair.two.ask(streamed=True)) == "first"
 
 
-async def test_released_probe_is_free_for_the_other_replica(pair: Pair) -> None:
+async def test_returned_lease_is_free_for_the_other_replica(pair: ReplicaPair) -> None:
     await pair.first_fails()
     pair.clock.shift(300)
     attempts = await pair.one.fallback.begin(RequestSpec("is stopped"))
@@ -135,8 +135,8 @@ async def test_released_probe_is_free_for_the_other_replica(pair: Pair) -> None:
     assert answered_by(await pair.two.ask(streamed=True)) == "first"
 
 
-async def test_new_replica_loads_the_state_and_writes_nothing(pair: Pair, redis_server: RedisServer) -> None:
-    """A replica that starts in the middle of a failover follows it, and Redis holds the same bytes as before."""
+async def test_starting_replica_follows_and_changes_nothing(pair: ReplicaPair, redis_server: RedisServer) -> None:
+    """In the middle of a failover; Redis holds the same bytes as before."""
     await pair.first_fails()
     await pair.one.fallback.force_provider("first", 60)
     key = "test:{llm}:routing"
@@ -155,7 +155,7 @@ async def test_new_replica_loads_the_state_and_writes_nothing(pair: Pair, redis_
 
 @pytest.mark.parametrize("failing_over", [False, True], ids=["all is well", "the first cools down"])
 async def test_request_costs_no_redis_command(redis_server: RedisServer, *, failing_over: bool) -> None:
-    """Once it is known who answers, requests are ordered by the local copy alone."""
+    """While the order does not change, the local copy is enough."""
     async with LLMServer() as first, LLMServer() as second, open_redis(redis_server.url) as redis:
         providers = [provider("first", first.url), provider("second", second.url)]
         sync = SyncTiming(resync_s=60.0)

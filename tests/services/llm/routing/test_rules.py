@@ -1,4 +1,4 @@
-"""The rules of who is asked next, without I/O."""
+"""The pure routing rules."""
 
 from dataclasses import replace
 
@@ -53,7 +53,7 @@ ORDERS: list[tuple[str, Routing, str | None, str | None, str]] = [
 
 @pytest.mark.parametrize(("known", "choice", "probe", "expected"), [r[1:] for r in ORDERS], ids=[r[0] for r in ORDERS])
 def test_order(known: Routing, choice: str | None, probe: str | None, expected: str) -> None:
-    """Forced, chosen, probed, preferred, then by priority with those in cooldown last; everybody is in it."""
+    """Forced, chosen, probed, preferred, then by priority with cooldowns last; every provider is listed."""
     assert "".join(routing.order(known, ABC, NOW, choice=choice, probe=probe)) == expected
 
 
@@ -93,7 +93,7 @@ LEADERS: list[tuple[str, Routing, str, bool]] = [
 
 @pytest.mark.parametrize(("known", "provider", "expected"), [r[1:] for r in LEADERS], ids=[r[0] for r in LEADERS])
 def test_leads(known: Routing, provider: str, *, expected: bool) -> None:
-    """An answer speaks for its provider only where nobody healthy stands above."""
+    """An answer makes its provider preferred only if no healthy one has a higher priority."""
     assert routing.leads(known, provider, ABC, NOW) is expected
 
 
@@ -101,46 +101,46 @@ def proven(provider: str, *, began: float = NOW - 1, prefer: bool = True) -> Cha
     return routing.proven(provider, began, NOW, 1800, ABC, prefer=prefer)
 
 
-def test_first_success_sets_the_preference() -> None:
+def test_proven_sets_the_preference() -> None:
     assert proven("b")(Routing()) == Routing(preference=Preferred("b", NOW, NOW + 1800))
 
 
-def test_later_successes_do_not_extend_the_preference() -> None:
-    """The very same state comes back: nothing to write."""
+def test_proven_does_not_extend_the_preference() -> None:
+    """The same state object is returned: nothing to write."""
     known = state(preferred="b")
 
     assert proven("b")(known) is known
 
 
-def test_only_a_provider_of_higher_priority_takes_over_the_preference() -> None:
+def test_proven_replaces_the_preference_of_a_lower_provider_only() -> None:
     known = state(preferred="b")
 
     assert proven("c")(known) is known
     assert proven("a")(known).preferred(NOW) == "a"
 
 
-def test_success_ends_the_cooldown_and_the_probe() -> None:
+def test_proven_ends_cooldown_and_probe() -> None:
     after = proven("a")(state(cooling("a", -1), preferred="b", probing="a"))
 
     assert after == Routing(preference=Preferred("a", NOW, NOW + 1800))
 
 
-def test_success_that_does_not_rank_still_ends_the_cooldown() -> None:
+def test_proven_without_prefer_still_ends_the_cooldown() -> None:
     after = proven("a", prefer=False)(state(cooling("a"), preferred="b"))
 
     assert after.cooldowns == {}
     assert after.preferred(NOW) == "b"
 
 
-def test_stale_success_does_not_clear_a_newer_cooldown() -> None:
-    """The request began before the failure that another one met since."""
+def test_proven_keeps_a_newer_cooldown() -> None:
+    """The request began before another one failed."""
     known = state(cooling("a"))
 
     assert proven("a", began=NOW - 51)(known) is known
     assert proven("a", began=NOW - 49)(known).cooldowns == {}
 
 
-def test_unknown_provider_is_never_preferred() -> None:
+def test_proven_ignores_an_unknown_provider() -> None:
     assert proven("z")(Routing()) == Routing()
 
 
@@ -148,18 +148,18 @@ def cooled(provider: str, duration_s: float) -> Change:
     return routing.cooled(provider, "HTTP 503", NOW, duration_s, "r2")
 
 
-def test_failure_starts_a_cooldown_and_clears_the_preference() -> None:
+def test_cooled_clears_the_preference() -> None:
     after = cooled("b", 300)(state(preferred="b", probing="b"))
 
     assert after == Routing(cooldowns={"b": Cooldown("b", "HTTP 503", NOW, NOW + 300, "r2")})
 
 
-def test_failure_leaves_the_preference_for_another_provider() -> None:
+def test_cooled_keeps_the_preference_of_another() -> None:
     assert cooled("a", 300)(state(preferred="b")).preferred(NOW) == "b"
 
 
 @pytest.mark.parametrize(("duration_s", "reason"), [(99, "HTTP 500"), (100, "HTTP 500"), (101, "HTTP 503")])
-def test_later_cooldown_end_is_kept(duration_s: float, reason: str) -> None:
+def test_cooled_keeps_the_later_end(duration_s: float, reason: str) -> None:
     """A second, shorter cooldown does not shorten the first."""
     after = cooled("a", duration_s)(state(cooling("a", 100)))
 
@@ -167,7 +167,7 @@ def test_later_cooldown_end_is_kept(duration_s: float, reason: str) -> None:
     assert after.cooldowns["a"].reason == reason
 
 
-def test_phase_of_a_cooldown() -> None:
+def test_phases() -> None:
     known = state(cooling("a", 1), cooling("b", 0))
 
     assert [known.phase(provider, NOW) for provider in ABC] == [
@@ -177,7 +177,7 @@ def test_phase_of_a_cooldown() -> None:
     ]
 
 
-def test_first_request_gets_the_lease() -> None:
+def test_probe_taken_grants_the_first_holder() -> None:
     known = state(cooling("a", -1))
     taken = routing.probe_taken("a", "r1:1", NOW, 65)(known)
 
@@ -187,11 +187,11 @@ def test_first_request_gets_the_lease() -> None:
 
 
 @pytest.mark.parametrize("known", [Routing(), state(cooling("a", 1))], ids=["healthy", "cooling"])
-def test_lease_needs_a_half_open_provider(known: Routing) -> None:
+def test_probe_taken_needs_a_half_open_provider(known: Routing) -> None:
     assert routing.probe_taken("a", "r1:1", NOW, 65)(known) is known
 
 
-def test_only_the_holder_releases_a_lease() -> None:
+def test_probe_returned_needs_the_holder() -> None:
     known = state(cooling("a", -1), probing="a")
 
     assert routing.probe_returned("a", "r2:9")(known) is known
@@ -205,14 +205,14 @@ def test_reset_ends_the_cooldown_and_a_lower_preference() -> None:
     assert routing.reset("b", NOW, ABC)(state(cooling("b"), preferred="a")).preferred(NOW) == "a"
 
 
-def test_clear_ends_force_and_preference_and_keeps_cooldowns() -> None:
+def test_cleared_ends_force_and_preference_and_keeps_cooldowns() -> None:
     known = state(cooling("a"), force=force("c"), preferred="b")
 
     assert routing.cleared(NOW)(known) == state(cooling("a"))
 
 
-def test_admin_changes_made_offline_do_not_undo_newer_ones() -> None:
-    """Applied late, an older force or clear gives way, where clocks that differ a little cannot explain the order."""
+def test_forced_and_cleared_keep_newer_acts() -> None:
+    """Applied late, an older force or clear gives way, beyond the tolerated clock skew."""
     newer = Routing(force=Force("a", NOW + 60, NOW + 1860), preference=Preferred("b", NOW + 60, NOW + 1860))
     skewed = Routing(force=Force("a", NOW + 1, NOW + 1801))
 
@@ -222,8 +222,8 @@ def test_admin_changes_made_offline_do_not_undo_newer_ones() -> None:
     assert routing.cleared(NOW)(skewed) == Routing()
 
 
-def test_reset_made_offline_does_not_end_a_newer_cooldown() -> None:
-    """The provider failed again since, or somebody below has stepped in since."""
+def test_reset_keeps_newer_cooldown_and_preference() -> None:
+    """Set by a later failure, or by a later answer of a lower provider."""
     failed_since = state(cooling("a"), preferred="b")
     stepped_in_since = Routing(preference=Preferred("b", NOW, NOW + 1800))
 
@@ -232,7 +232,7 @@ def test_reset_made_offline_does_not_end_a_newer_cooldown() -> None:
     assert routing.reset("a", NOW - 1, ABC)(stepped_in_since) == Routing()
 
 
-def test_merge_keeps_the_newer_force_and_the_later_ends() -> None:
+def test_merged_keeps_the_newer_force_and_the_later_ends() -> None:
     shared = Routing(
         Force("a", NOW - 10, NOW + 10),
         Preferred("a", NOW, NOW + 5),

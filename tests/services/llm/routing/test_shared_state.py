@@ -1,4 +1,4 @@
-"""The shared state, on the embedded store and on a real server."""
+"""The shared routing state, on the embedded store and on a real server."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ CHANNEL = "test:{llm}:changed"
 
 @asynccontextmanager
 async def replica(redis: Redis, clock: RealSleeps, timing: SyncTiming | None = None) -> AsyncIterator[SharedRouting]:
-    """One replica's view, closed at the end."""
+    """Open one replica's view."""
     shared = SharedRouting(redis, "test", clock, timing)
     await shared.start()
     try:
@@ -48,12 +48,12 @@ def cooled(clock: RealSleeps, provider: str = "a", duration_s: float = 300) -> r
 
 
 async def fields(redis: Redis) -> dict[str, Any]:
-    """The hash, decoded."""
+    """Return the hash, decoded."""
     stored: dict[str, str] = await redis.hgetall(KEY)  # pyright: ignore[reportGeneralTypeIssues]
     return {name: json.loads(value) for name, value in stored.items() if name != LIFE}
 
 
-async def test_change_applies_at_once_and_is_written_in_the_background(
+async def test_apply_changes_the_copy_and_commit_waits_for_redis(
     redis: Redis, shared: SharedRouting, clock: RealSleeps
 ) -> None:
     """`apply` changes the copy without waiting; `commit` returns when the store has it."""
@@ -65,8 +65,8 @@ async def test_change_applies_at_once_and_is_written_in_the_background(
     assert set(await fields(redis)) == {"cooldown:a", "cooldown:b"}
 
 
-async def test_all_fields_round_trip_through_redis(redis: Redis, clock: RealSleeps) -> None:
-    """A replica that starts sees exactly what another wrote."""
+async def test_every_field_survives_the_round_trip(redis: Redis, clock: RealSleeps) -> None:
+    """A replica that starts sees exactly the state that another one wrote."""
     now = clock.time()
     known = Routing(
         Force("a", now, now + 1800.5),
@@ -84,7 +84,7 @@ async def test_all_fields_round_trip_through_redis(redis: Redis, clock: RealSlee
 
 
 async def test_change_without_effect_writes_nothing(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
-    """A write would have set the expiry again."""
+    """A write would have renewed the expiry."""
     await shared.commit(cooled(clock), 5)
     await redis.persist(KEY)
 
@@ -95,7 +95,7 @@ async def test_change_without_effect_writes_nothing(redis: Redis, shared: Shared
     assert await redis.ttl(KEY) == -1
 
 
-async def test_removed_fields_are_deleted_in_redis(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+async def test_removed_entries_are_deleted_in_redis(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
     await shared.commit(routing.forced("a", clock.time(), 60), 5)
     await shared.commit(cooled(clock), 5)
 
@@ -106,7 +106,7 @@ async def test_removed_fields_are_deleted_in_redis(redis: Redis, shared: SharedR
     assert shared.routing == Routing()
 
 
-async def test_state_expires_a_week_after_its_last_change(
+async def test_hash_expires_a_week_after_the_last_change(
     redis: Redis, shared: SharedRouting, clock: RealSleeps
 ) -> None:
     await shared.commit(cooled(clock), 5)
@@ -114,8 +114,8 @@ async def test_state_expires_a_week_after_its_last_change(
     assert await redis.ttl(KEY) == pytest.approx(7 * 24 * 3600, abs=5)
 
 
-async def test_starting_a_replica_writes_nothing(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
-    """Byte by byte: what the others share is the same before and after, on a full store and on an empty one."""
+async def test_start_changes_nothing_in_the_store(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """Byte by byte, on a full store and on an empty one."""
     async with replica(redis, clock):
         assert await redis.keys("*") == []
     await shared.commit(routing.forced("a", clock.time(), 60), 5)
@@ -130,8 +130,8 @@ async def test_starting_a_replica_writes_nothing(redis: Redis, shared: SharedRou
     assert await redis.keys("*") == [KEY]
 
 
-async def test_change_reaches_another_replica(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
-    """By publish and subscribe: long before the next reload."""
+async def test_change_is_published_to_another_replica(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """Long before its next reload."""
     async with replica(redis, clock) as other:
         await subscribed(redis, 2)
         loop = asyncio.get_running_loop()
@@ -144,8 +144,8 @@ async def test_change_reaches_another_replica(redis: Redis, shared: SharedRoutin
         assert other.routing == shared.routing
 
 
-async def test_concurrent_changes_of_many_replicas_are_all_kept(redis: Redis, clock: RealSleeps) -> None:
-    """Optimistic writes of five replicas at the same time: none overwrites another's."""
+async def test_concurrent_changes_of_replicas_are_all_kept(redis: Redis, clock: RealSleeps) -> None:
+    """Optimistic writes of five replicas: none overwrites another's."""
     async with replica(redis, clock) as a, replica(redis, clock) as b, replica(redis, clock) as c:
         replicas = (a, b, c)
 
@@ -158,8 +158,8 @@ async def test_concurrent_changes_of_many_replicas_are_all_kept(redis: Redis, cl
         await eventually(lambda: all(set(one.routing.cooldowns) == expected for one in replicas))
 
 
-async def test_cooldown_set_twice_keeps_the_later_end(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
-    """By two replicas that do not see each other's before they write."""
+async def test_concurrent_cooldowns_keep_the_later_end(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """Set by two replicas before either sees the other's."""
     async with replica(redis, clock) as other:
         shared.apply(cooled(clock, duration_s=1800))
         other.apply(cooled(clock, duration_s=300))
@@ -169,8 +169,8 @@ async def test_cooldown_set_twice_keeps_the_later_end(redis: Redis, shared: Shar
         await eventually(lambda: other.routing == shared.routing)
 
 
-async def test_one_of_two_replicas_gets_the_lease(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
-    """Both take it in their copies at the same instant; the store decides, and both agree on its decision."""
+async def test_concurrent_leases_go_to_one_replica(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """Both take it in their copies at the same instant; the store decides, and both follow."""
     await shared.commit(cooled(clock, duration_s=-1), 5)
     async with replica(redis, clock) as other:
         await asyncio.gather(
@@ -192,7 +192,7 @@ UNREADABLE: list[tuple[str, str, Any]] = [
 
 @pytest.mark.parametrize(("field", "value"), [row[1:] for row in UNREADABLE], ids=[row[0] for row in UNREADABLE])
 async def test_unreadable_field_is_ignored(redis: Redis, clock: RealSleeps, field: str, value: str) -> None:
-    """It is said once, the rest is read, and the next change clears it away."""
+    """It is logged once, the rest is read, and the next change removes it."""
     good = json.dumps(
         {"provider": "b", "reason": "r", "since": 1, "until": clock.time() + 9, "reporter": "x", "new": 1}
     )
@@ -208,8 +208,7 @@ async def test_unreadable_field_is_ignored(redis: Redis, clock: RealSleeps, fiel
     assert [entry["fields"] for entry in logs if entry["event"] == "routing.unreadable_fields"] == [[field]]
 
 
-async def test_field_that_is_not_utf8_is_ignored(redis_server: RedisServer, clock: RealSleeps) -> None:
-    """Bytes that nobody can decode do not hide the fields beside them."""
+async def test_undecodable_bytes_do_not_hide_other_fields(redis_server: RedisServer, clock: RealSleeps) -> None:
     async with open_redis(redis_server.url) as redis:
         await redis.hset(KEY, mapping={"cooldown:a": b"\xff\xfe\x00"})  # pyright: ignore[reportGeneralTypeIssues]
         async with replica(redis, clock) as shared:
@@ -220,7 +219,7 @@ async def test_field_that_is_not_utf8_is_ignored(redis_server: RedisServer, cloc
         assert set(await fields(redis)) == {"cooldown:b"}
 
 
-async def test_fields_of_a_newer_version_are_kept(redis: Redis, clock: RealSleeps) -> None:
+async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: RealSleeps) -> None:
     """During a rolling upgrade both versions work on the same hash."""
     await redis.hset(KEY, "inflight:a", "3")  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -231,10 +230,8 @@ async def test_fields_of_a_newer_version_are_kept(redis: Redis, clock: RealSleep
     assert await redis.hgetall(KEY) == {"inflight:a": "3", LIFE: await redis.hget(KEY, LIFE)}  # pyright: ignore[reportGeneralTypeIssues]
 
 
-async def test_wiped_data_is_restored_from_the_local_copies(
-    redis: Redis, shared: SharedRouting, clock: RealSleeps
-) -> None:
-    """Whoever notices writes what it knows; the second one adds what only it knows, and both agree."""
+async def test_wiped_data_is_restored_from_the_copies(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """The first replica writes its copy, the second adds its own changes, and both agree."""
     async with replica(redis, clock) as other:
         await shared.commit(routing.forced("b", clock.time(), 60), 5)
         await shared.commit(cooled(clock), 5)
@@ -250,10 +247,8 @@ async def test_wiped_data_is_restored_from_the_local_copies(
         assert other.routing == shared.routing
 
 
-async def test_cleared_force_is_not_restored_by_a_disconnected_replica(
-    redis: Redis, shared: SharedRouting, clock: RealSleeps
-) -> None:
-    """A copy that was cut off when a force was cleared does not revive it."""
+async def test_ended_force_is_not_revived(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
+    """By a copy that was disconnected when the force was cleared."""
     async with replica(redis, clock) as other:
         await shared.commit(routing.forced("b", clock.time(), 60), 5)
         await shared.commit(cooled(clock), 5)
@@ -270,15 +265,14 @@ async def test_cleared_force_is_not_restored_by_a_disconnected_replica(
 
 
 async def test_close_writes_pending_changes(redis: Redis, clock: RealSleeps) -> None:
-    """Closing a replica loses nothing."""
     async with replica(redis, clock) as shared:
         shared.apply(cooled(clock))
 
     assert set(await fields(redis)) == {"cooldown:a"}
 
 
-async def test_server_without_subscriptions_is_polled(redis_server: RedisServer, clock: RealSleeps) -> None:
-    """A user without the right to any channel may still share the state, only later."""
+async def test_server_that_refuses_subscriptions_is_polled(redis_server: RedisServer, clock: RealSleeps) -> None:
+    """A user without access to any channel can still share the state, only later."""
     timing = SyncTiming(poll_s=0.05)
     async with open_redis(redis_server.url) as admin:
         await admin.execute_command("ACL", "SETUSER", "poor", "on", ">pw", "~*", "+@all", "resetchannels")
@@ -297,7 +291,7 @@ async def test_server_without_subscriptions_is_polled(redis_server: RedisServer,
 
 
 async def test_lost_subscription_is_renewed(redis_server: RedisServer, clock: RealSleeps) -> None:
-    """Its connection is killed: what happened meanwhile is caught up on, and later changes arrive at once again."""
+    """Changes made meanwhile are read, and later ones arrive at once again."""
     async with (
         open_redis(redis_server.url) as redis,
         replica(redis, clock) as shared,
@@ -318,7 +312,6 @@ async def test_lost_subscription_is_renewed(redis_server: RedisServer, clock: Re
 
 
 async def test_resync_finds_a_change_that_was_not_published(redis_server: RedisServer, clock: RealSleeps) -> None:
-    """A change whose announcement never came is found by the reload."""
     timing = SyncTiming(resync_s=0.05)
     async with open_redis(redis_server.url) as redis, replica(redis, clock, timing) as shared:
         entry = {"provider": "a", "reason": "r", "since": 1, "until": clock.time() + 9, "reporter": "x"}
@@ -327,8 +320,8 @@ async def test_resync_finds_a_change_that_was_not_published(redis_server: RedisS
         await eventually(lambda: "a" in shared.routing.cooldowns)
 
 
-async def test_key_of_another_type_is_tolerated(redis: Redis, clock: RealSleeps) -> None:
-    """A key of the wrong type is no error for anybody: this replica decides alone and says so."""
+async def test_key_of_another_type_leaves_the_replica_alone(redis: Redis, clock: RealSleeps) -> None:
+    """It decides alone and reports itself as not connected."""
     await redis.set(KEY, "not a hash")
 
     async with replica(redis, clock) as shared:
@@ -345,10 +338,10 @@ BROKEN: list[tuple[str, Callable[[], Exception]]] = [
 
 
 @pytest.mark.parametrize("error", [row[1] for row in BROKEN], ids=[row[0] for row in BROKEN])
-async def test_listener_survives_every_error(
+async def test_sync_survives_any_error(
     redis: Redis, clock: RealSleeps, monkeypatch: pytest.MonkeyPatch, error: Callable[[], Exception]
 ) -> None:
-    """Whatever an exchange raises is reported, and the next one is tried."""
+    """The error is logged, and the next exchange is tried."""
     failures = iter([error(), error()])
 
     async def flaky(changes: Collection[routing.Change]) -> Routing:
@@ -367,8 +360,8 @@ async def test_listener_survives_every_error(
     assert [entry["error"] for entry in logs if entry["event"] == "routing.redis_lost"] == [type(error()).__name__]
 
 
-async def test_commit_does_not_wait_for_a_lost_redis(shared: SharedRouting, clock: RealSleeps) -> None:
-    """It returns when the loss is noticed, not when its patience ends."""
+async def test_commit_returns_when_the_store_is_lost(shared: SharedRouting, clock: RealSleeps) -> None:
+    """As soon as the loss is noticed, not at its timeout."""
     async with shared._exchange, asyncio.timeout(5):
         waiting = asyncio.create_task(shared.commit(cooled(clock), 60))
         await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""What is counted of a request: once, whoever asked and however it ended, with what its provider said."""
+"""Usage reports: each request is counted once, however it ended."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "str
 
 @dataclass
 class Book:
-    """A meter that keeps what it is told."""
+    """A meter that keeps its reports."""
 
     reports: list[RequestReport] = field(default_factory=list)
 
@@ -62,7 +62,7 @@ class Book:
 
 @dataclass
 class Counted:
-    """A replica before two providers, and what was counted of it."""
+    """A replica with two providers, and its usage reports."""
 
     replica: LLMHarness
     first: LLMServer
@@ -90,8 +90,8 @@ async def counted() -> AsyncIterator[Counted]:
 
 
 @STREAMED
-async def test_answer_counts_the_tokens_that_its_provider_reports(counted: Counted, *, streamed: bool) -> None:
-    """And with who asked, where, what for."""
+async def test_answer_is_counted_with_the_reported_usage(counted: Counted, *, streamed: bool) -> None:
+    """And with user, chat and purpose."""
     spec = RequestSpec("chat", user="telegram:7", chat="telegram:-100", choice=ModelChoice("b"))
     model = counted.replica.factory.create_routed_model(spec)
     if streamed:
@@ -114,8 +114,8 @@ async def test_answer_counts_the_tokens_that_its_provider_reports(counted: Count
 
 
 @STREAMED
-async def test_unreported_tokens_are_estimated(counted: Counted, *, streamed: bool) -> None:
-    """And marked as that."""
+async def test_unreported_usage_is_estimated(counted: Counted, *, streamed: bool) -> None:
+    """And marked as an estimate."""
     counted.first.default = answer("word " * 40, usage=False)
     await counted.replica.ask(streamed=streamed)
     assert counted.book.last.used.is_estimated
@@ -125,7 +125,7 @@ async def test_unreported_tokens_are_estimated(counted: Counted, *, streamed: bo
 
 
 @STREAMED
-async def test_failover_counts_both_providers(counted: Counted, *, streamed: bool) -> None:
+async def test_failover_counts_both_requests(counted: Counted, *, streamed: bool) -> None:
     """The failure is its provider's and used nothing."""
     counted.first.default = status(401)
     await counted.replica.ask(streamed=streamed)
@@ -134,16 +134,15 @@ async def test_failover_counts_both_providers(counted: Counted, *, streamed: boo
 
 
 @STREAMED
-async def test_retried_transient_error_counts_once(counted: Counted, *, streamed: bool) -> None:
-    """The retry is the same request."""
+async def test_retry_counts_as_the_same_request(counted: Counted, *, streamed: bool) -> None:
     counted.first.script(status(503))
     await counted.replica.ask(streamed=streamed)
     assert counted.book.ends == [("a", A, False)]
 
 
 @STREAMED
-async def test_thinking_without_an_answer_is_counted(counted: Counted, *, streamed: bool) -> None:
-    """An answer without anything in it failed, and used tokens all the same."""
+async def test_empty_answer_counts_its_tokens(counted: Counted, *, streamed: bool) -> None:
+    """It failed, and used tokens all the same."""
     counted.first.default = thinking_only()
     await counted.replica.ask(streamed=streamed)
     assert counted.book.ends == [("a", F, True), ("b", A, False)]
@@ -156,18 +155,18 @@ async def test_thinking_without_an_answer_is_counted(counted: Counted, *, stream
     ("behaviour", "error", "end"),
     [(content_filter(), ContentRefused, R), (status(400), RequestRejected, F)],
 )
-async def test_raised_request_error_counts_no_failure(
+async def test_surfaced_errors_are_no_provider_failures(
     counted: Counted, behaviour: Answer, error: type[Exception], end: RequestEnd, *, streamed: bool
 ) -> None:
-    """A refusal, and a request at fault."""
+    """A refusal, and a rejected request."""
     counted.first.default = behaviour
     with pytest.raises(error):
         await counted.replica.ask(streamed=streamed)
     assert counted.book.ends == [("a", end, False)]
 
 
-async def test_interrupted_answer_counts_the_received_tokens(counted: Counted) -> None:
-    """By an estimate: its provider got no chance to say."""
+async def test_interrupted_answer_counts_its_text(counted: Counted) -> None:
+    """By an estimate, since its provider could not report usage."""
     counted.first.default = cut(after_pieces=10)
     with pytest.raises(AnswerInterrupted):
         await counted.replica.ask(streamed=True)
@@ -177,7 +176,7 @@ async def test_interrupted_answer_counts_the_received_tokens(counted: Counted) -
     assert 10 <= counted.book.tokens[1] <= 25
 
 
-async def test_abandoned_answer_counts_the_received_tokens(counted: Counted) -> None:
+async def test_cancelled_answer_counts_its_text(counted: Counted) -> None:
     """A Stop in the middle."""
     never = asyncio.Event()
     counted.first.default = gate(never, after_pieces=2, then=answer("One two three four"))
@@ -192,8 +191,8 @@ async def test_abandoned_answer_counts_the_received_tokens(counted: Counted) -> 
 
 
 @STREAMED
-async def test_request_stopped_before_its_first_output_counts_its_prompt(counted: Counted, *, streamed: bool) -> None:
-    """It was read all the same."""
+async def test_request_cancelled_before_its_first_output_counts_its_prompt(counted: Counted, *, streamed: bool) -> None:
+    """The provider read it all the same."""
     counted.first.default = hang()
     asking = asyncio.create_task(counted.replica.ask(streamed=streamed))
     await counted.first.arrival(1)
@@ -207,8 +206,8 @@ async def test_request_stopped_before_its_first_output_counts_its_prompt(counted
 
 
 @STREAMED
-async def test_tool_loop_step_is_not_counted_as_an_answer(counted: Counted, *, streamed: bool) -> None:
-    """Its tokens count, the answer comes later."""
+async def test_step_of_a_tool_loop_is_no_answer(counted: Counted, *, streamed: bool) -> None:
+    """Its tokens count; the answer comes later."""
     counted.first.default = tool_call("current_time", {"zone": "UTC"})
     await counted.replica.ask(streamed=streamed)
     assert counted.book.ends == [("a", A, False)]
@@ -217,7 +216,7 @@ async def test_tool_loop_step_is_not_counted_as_an_answer(counted: Counted, *, s
 
 
 async def test_verdicts_and_names_are_counted(counted: Counted) -> None:
-    """Each with its purpose, the one that did not fit as well."""
+    """Each with its purpose, malformed ones included."""
     counted.first.script(tool_call("final_result", {"category": "ok", "confidence": "high"}))
     counted.second.script(tool_call("final_result", {"category": "ok", "confidence": 90}))
     factory = counted.replica.factory
@@ -232,16 +231,16 @@ async def test_verdicts_and_names_are_counted(counted: Counted) -> None:
     ]
 
 
-async def test_provider_that_was_not_asked_is_not_counted(counted: Counted) -> None:
-    """A third candidate after two misfits, and one after two refusals."""
+async def test_candidate_that_was_not_asked_is_not_counted(counted: Counted) -> None:
+    """A third candidate after two malformed answers, and one after two refusals."""
     counted.first.default = counted.second.default = answer("no verdict")
     with pytest.raises(AllProvidersFailed):
         await counted.replica.factory.create_moderation_model("moderation").ask("Judge.", "Hm")
     assert counted.book.ends == [("a", A, False), ("b", A, False)]
 
 
-async def test_candidate_excluded_after_a_refusal_is_not_counted() -> None:
-    """It was taken from the line and left alone."""
+async def test_candidate_skipped_after_a_refusal_is_not_counted() -> None:
+    """It was taken from the candidates and not asked."""
     book, redis = Book(), open_redis(None)
     async with LLMServer() as server:
         server.default = content_filter()
