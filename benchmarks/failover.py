@@ -1,4 +1,4 @@
-"""What a failover adds to the second provider's own time, and how soon a second replica sees a change of state."""
+"""Measures the time a failover adds, and how soon a second replica sees a change of state."""
 
 import argparse
 import asyncio
@@ -21,17 +21,17 @@ from tests.support.fake_llm.server import refusing_url
 from tests.support.processes.redis_server import RedisServer
 
 SILENT_S = 0.5
-"""The deadline to the first output of the provider that says nothing."""
+"""First-token timeout of the silent provider."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A way to fail.
+    """A kind of failure.
 
     Args:
         name: for the table.
-        url: of a provider that fails so.
-        target: what it may add at most.
+        url: of a provider that fails this way.
+        target: the most that it may add, in milliseconds.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Case:
 
 
 async def added_ms(redis_url: str, healthy: str, case: Case, repeat: int) -> list[float]:
-    """Milliseconds beyond the second provider's own time, asked alone just before."""
+    """Return the milliseconds beyond the second provider's own time, measured just before."""
     broken = replace(provider("first", case.url), first_token_timeout_s=SILENT_S)
     async with Replica(redis_url, [broken, provider("second", healthy)]) as replica:
         alone = replica.builder.model(provider("second", healthy), "m")
@@ -61,7 +61,7 @@ async def _wall_s(model: Model) -> float:
 
 
 async def spread_ms(redis_url: str, repeat: int) -> list[float]:
-    """Milliseconds from an admin's act at one replica to another's copy showing it."""
+    """Return the milliseconds from an operator's act at one replica until another one's copy has it."""
     providers = [provider("first", "http://127.0.0.1:1/v1"), provider("second", "http://127.0.0.1:1/v1")]
     delays: list[float] = []
     async with Replica(redis_url, providers, "bench") as one, Replica(redis_url, providers, "bench") as two:
@@ -77,18 +77,18 @@ async def spread_ms(redis_url: str, repeat: int) -> list[float]:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the very instant is what is measured
+    while not condition():  # noqa: ASYNC110 - the instant is measured
         await asyncio.sleep(0)
 
 
-def row(name: str, figures: Sequence[float], target: str) -> list[str]:
-    """A line of the table."""
+def to_row(name: str, figures: Sequence[float], target: str) -> list[str]:
+    """Return a row of the table."""
     percentile = statistics.quantiles(figures, n=20, method="inclusive")[18]
     return [name, Spread.of(figures).text(1), f"{percentile:.1f}", f"{max(figures):.1f}", target]
 
 
 async def main(repeat: int) -> None:
-    """Everything, on one Redis."""
+    """Run all measurements on one Redis."""
     print(f"{machine()}; {repeat} failovers of each kind, streamed, in milliseconds")
     async with AsyncExitStack() as stack:
         redis = RedisServer(Path(stack.enter_context(tempfile.TemporaryDirectory())))
@@ -102,8 +102,10 @@ async def main(repeat: int) -> None:
             Case("500: the pause of 200 to 300 ms and one more try", failing.url, "300 and the retry's own time + 20"),
             Case(f"silent, with a deadline of {SILENT_S * 1000:.0f} ms", silent.url, f"{SILENT_S * 1000 + 50:.0f}"),
         ]
-        table = [row(case.name, await added_ms(redis.url, healthy.url, case, repeat), case.target) for case in cases]
-        seen = row("a change of state, seen by a second replica", await spread_ms(redis.url, 10 * repeat), "50 (95%)")
+        table = [to_row(case.name, await added_ms(redis.url, healthy.url, case, repeat), case.target) for case in cases]
+        seen = to_row(
+            "a change of state, seen by a second replica", await spread_ms(redis.url, 10 * repeat), "50 (95%)"
+        )
     print_table(["added by a failover", "median (quartiles)", "95%", "worst", "target"], [*table, seen])
 
 

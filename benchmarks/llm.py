@@ -1,7 +1,6 @@
-"""An LLM server for benchmarks, a process of its own: `python -m benchmarks.llm --port 8801 --pieces 200`.
+"""A fake LLM server in its own process, for benchmarks: `python -m benchmarks.llm --port 8801 --pieces 200`.
 
-SIGUSR1 makes it hold its answers in their middle and let them go again, SIGUSR2 makes it say how many it holds; both
-are answered by a line with that number.
+SIGUSR1 toggles holding answers in their middle. Both SIGUSR1 and SIGUSR2 print the number of answers that are held.
 """
 
 import argparse
@@ -14,32 +13,32 @@ PIECES = (
     "Well,", " there", " are", " **two**", " ways", " to", " see", " it:", " the", " _long_", " one,", " which",
     " explains", " every", " step,", " and", " the", " `short`", " one.", "\n",
 )  # fmt: skip
-"""About a token each: said again and again, they make an answer of ordinary Markdown."""
+"""About a token each. Repeated, they make an answer of ordinary Markdown."""
 
 
 def text_of(pieces: int) -> str:
-    """An answer of so many pieces."""
+    """Return an answer of that many pieces."""
     return "".join(PIECES[index % len(PIECES)] for index in range(pieces))
 
 
-class Steady:
-    """Answers every request alike, piece by piece at a steady pace.
+class SteadyAnswers:
+    """Answers every request with the same pieces at a steady pace.
 
     Args:
-        pieces: how many.
-        pause_s: between two of them.
+        pieces: number of pieces.
+        pause_s: pause before each piece, in seconds.
     """
 
     def __init__(self, pieces: int, pause_s: float) -> None:
         self.held = 0
-        """How many answers wait in their middle."""
+        """The number of answers that are held."""
         self._pieces = [PIECES[index % len(PIECES)] for index in range(pieces)]
         self._pause_s = pause_s
         self._gate = asyncio.Event()
         self._gate.set()
 
     def toggle(self) -> None:
-        """Hold answers in their middle from now on, or let them all go."""
+        """Start holding answers in their middle, or release them all."""
         if self._gate.is_set():
             self._gate.clear()
         else:
@@ -66,12 +65,12 @@ class Steady:
         await exchange.end()
 
 
-class Forgetful:
-    """Answers, and keeps no record of it: a benchmark asks thousands of times.
+class Unrecorded:
+    """Answers without recording requests: a benchmark makes thousands.
 
     Args:
-        server: whose records are dropped.
-        then: the answer.
+        server: its records are dropped.
+        then: the behaviour of each answer.
     """
 
     def __init__(self, server: LLMServer, then: Behaviour) -> None:
@@ -96,7 +95,7 @@ async def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     server = LLMServer(models=["m"], port=options.port)
-    steady = Steady(options.pieces, options.pause)
+    steady = SteadyAnswers(options.pieces, options.pause)
 
     def toggle() -> None:
         steady.toggle()
@@ -104,7 +103,7 @@ async def _main() -> None:
 
     loop.add_signal_handler(signal.SIGUSR1, toggle)
     loop.add_signal_handler(signal.SIGUSR2, lambda: print(steady.held, flush=True))
-    server.default = Forgetful(server, BEHAVIOURS[options.behaviour]() if options.behaviour else steady)
+    server.default = Unrecorded(server, BEHAVIOURS[options.behaviour]() if options.behaviour else steady)
     async with server:
         await stopped.wait()
 

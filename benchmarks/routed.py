@@ -1,4 +1,4 @@
-"""What the routed model costs in CPU time: healthy and with its primary down, beside pydantic-ai's and LiteLLM's."""
+"""Measures CPU time of the routed model, healthy and with its primary down, against pydantic-ai's and LiteLLM's."""
 
 import argparse
 import asyncio
@@ -27,11 +27,13 @@ LITELLM_BARE = "LiteLLM's `acompletion`"
 LITELLM, LITELLM_DOWN = "LiteLLM's router, healthy", "LiteLLM's router, primary down"
 WAYS = {"plain": plain, "streamed": streamed}
 CALL_S = 30.0
-"""No call takes that long; one that does is a fault to be reported, and not to be waited for."""
+"""Time limit of a call; a longer one is an error."""
 
 
-async def ours(redis_url: str, healthy: str, refusing: str, rounds: int, repeat: int) -> Mapping[str, Rounds]:
-    """The alternatives that run on pydantic-ai, in this process."""
+async def measure_pydantic_ai(
+    redis_url: str, healthy: str, refusing: str, rounds: int, repeat: int
+) -> Mapping[str, Rounds]:
+    """Measure the alternatives on pydantic-ai, in this process."""
     up = [provider("first", healthy), provider("second", healthy)]
     down = [provider("first", refusing), provider("second", healthy)]
     async with Replica(redis_url, up) as well, Replica(redis_url, down) as ill:
@@ -58,12 +60,12 @@ async def ours(redis_url: str, healthy: str, refusing: str, rounds: int, repeat:
 
 
 def library_model(url: str) -> OpenAIChatModel:
-    """A model as pydantic-ai's documentation makes one: what somebody would have without the bot."""
+    """Return a model as in pydantic-ai's documentation, for comparison with a program without the bot."""
     return OpenAIChatModel("m", provider=OpenAIProvider(base_url=url, api_key="blocked"))
 
 
-async def litellms(rival: Contestant, rounds: int, repeat: int) -> Mapping[str, Rounds]:
-    """LiteLLM's, in its own process and by its own interpreter."""
+async def measure_litellm(rival: Contestant, rounds: int, repeat: int) -> Mapping[str, Rounds]:
+    """Measure LiteLLM in its own process and interpreter."""
     measured: dict[str, Rounds] = {}
     for way in WAYS:
         turns = [await rival.run(act="compare", streamed=way == "streamed", repeat=repeat) for _ in range(rounds)]
@@ -71,8 +73,8 @@ async def litellms(rival: Contestant, rounds: int, repeat: int) -> Mapping[str, 
     return measured
 
 
-def rows(way: str, measured: Rounds, bare: str, pairs: Mapping[str, str]) -> list[list[str]]:
-    """What is told of one way to ask: each against the bare model, and a primary that is down against a healthy one."""
+def to_rows(way: str, measured: Rounds, bare: str, pairs: Mapping[str, str]) -> list[list[str]]:
+    """Return table rows: each alternative against the bare model, and a primary that is down against a healthy one."""
     shown: list[list[str]] = []
     for name in measured.figures:
         to_bare = measured.ratio(name, bare).text() if name != bare else "1"
@@ -82,7 +84,7 @@ def rows(way: str, measured: Rounds, bare: str, pairs: Mapping[str, str]) -> lis
 
 
 async def main(rounds: int, repeat: int, litellm: str | None) -> None:
-    """Everything, on one Redis and against the same server."""
+    """Run all measurements on one Redis and one LLM server."""
     print(f"{machine()}; {rounds} rounds of {repeat} requests each, taking turns request by request")
     async with AsyncExitStack() as stack:
         redis = RedisServer(Path(stack.enter_context(tempfile.TemporaryDirectory())))
@@ -90,20 +92,20 @@ async def main(rounds: int, repeat: int, litellm: str | None) -> None:
         stack.push_async_callback(redis.stop)
         llm = await stack.enter_async_context(llm_process("--pieces", "40", "--pause", "0.002"))
         refusing = stack.enter_context(refusing_url())
-        measured = await ours(redis.url, llm.url, refusing, rounds, repeat)
+        measured = await measure_pydantic_ai(redis.url, llm.url, refusing, rounds, repeat)
         theirs: Mapping[str, Rounds] = {}
         if litellm is not None:
             options = ("--healthy", llm.url, "--refusing", refusing)
             rival = await stack.enter_async_context(contestant("litellm_router", *options, python=litellm))
-            # It pauses before each of its retries, so that a round takes long however little it costs.
-            theirs = await litellms(rival, rounds, max(1, repeat // 4))
+            # It pauses before each retry, so a round takes long although it costs little CPU.
+            theirs = await measure_litellm(rival, rounds, max(1, repeat // 4))
         else:
             print("LiteLLM's column is left out: no interpreter that has it was given (--litellm /path/to/python)")
     table: list[list[str]] = []
     for way in WAYS:
-        table += rows(way, measured[way], BARE, {ROUTED_DOWN: ROUTED, FALLBACK_DOWN: FALLBACK})
+        table += to_rows(way, measured[way], BARE, {ROUTED_DOWN: ROUTED, FALLBACK_DOWN: FALLBACK})
         if way in theirs:
-            table += rows(way, theirs[way], LITELLM_BARE, {LITELLM_DOWN: LITELLM})
+            table += to_rows(way, theirs[way], LITELLM_BARE, {LITELLM_DOWN: LITELLM})
     print_table(["", "", "CPU a request", "to its bare model", "to its healthy case"], table)
 
 

@@ -1,1 +1,1 @@
-"""Programs that do the same work as what is measured, each in a process of its own."""
+"""Programs that do the same work as the measured code, each in its own process."""

@@ -1,6 +1,6 @@
 """A bare `Agent.run_stream`: the bot's instructions and tools on the library's own model, with Python's defaults.
 
-Reads a request a line, `{"turns": 40, "at_once": 20, "apart_s": 0}`, and answers with a line when they are done.
+Reads one request per line, `{"turns": 40, "at_once": 20, "apart_s": 0}`, and prints a line when the turns are done.
 """
 
 import argparse
@@ -32,18 +32,18 @@ async def _turns(
 ) -> None:
     left = iter(range(turns))
 
-    async def visitor(number: int) -> None:
+    async def run_user(number: int) -> None:
         await asyncio.sleep(number * apart_s)
         for _ in left:
             async with agent.run_stream(QUESTION, model=model, message_history=history) as result:
                 async for _ in result.stream_text(delta=True, debounce_by=None):
                     pass
 
-    await asyncio.gather(*map(visitor, range(at_once)))
+    await asyncio.gather(*map(run_user, range(at_once)))
 
 
 def _client(connections: int) -> httpx2.AsyncClient | None:
-    """A client with more room than the library's, which is taken where there are none."""
+    """Return a client with that many connections; None for the library's own."""
     if not connections:
         return None
     return httpx2.AsyncClient(timeout=httpx2.Timeout(600, connect=5), limits=httpx2.Limits(max_connections=connections))
@@ -55,7 +55,7 @@ async def _main() -> None:
     parser.add_argument("--history", type=int, default=0, help="tokens")
     parser.add_argument("--connections", type=int, default=0, help="at once; the library's own client has 1,000")
     options = parser.parse_args()
-    # Any: the tools are never called, so nobody looks at the dependencies.
+    # Any: the tools are never called, so the dependencies are not used.
     agent: Agent[Any, str] = Agent(instructions=CHARACTER)
     equip(agent)
     provider = OpenAIProvider(base_url=options.url, api_key="blocked", http_client=_client(options.connections))

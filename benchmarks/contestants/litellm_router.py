@@ -1,6 +1,6 @@
-"""LiteLLM's router against its own `acompletion`; any interpreter that has LiteLLM runs it, without this repository.
+"""LiteLLM's router against its own `acompletion`. Runs in any interpreter with LiteLLM, without this repository.
 
-Reads a request a line and answers with a line of JSON:
+Reads one request per line and prints one line of JSON:
 
     {"act": "compare", "streamed": true, "repeat": 20}   CPU milliseconds a request, by alternative
     {"act": "hold", "turns": 1000, "apart_s": 0.05}      streamed requests, all held until the server ends them
@@ -25,7 +25,7 @@ def _deployment(name, url):  # noqa: ANN001, ANN202 - plain Python: LiteLLM's in
 
 
 class Alternatives:
-    """What is compared.
+    """The compared ways to make a request.
 
     Args:
         healthy: the base URL of a server that answers.
@@ -46,14 +46,14 @@ class Alternatives:
         }
 
     async def ask(self, name, *, streamed):  # noqa: ANN001, ANN201 - as above
-        """Ask once, and read the answer to its end."""
+        """Make one request and read the answer to its end."""
         response = await self.asks[name](stream=streamed)
         if streamed:
             async for _ in response:
                 pass
 
     async def compare(self, *, streamed, repeat):  # noqa: ANN001, ANN201 - as above
-        """CPU milliseconds of each, taking turns call by call."""
+        """Return the CPU milliseconds of each alternative, alternating between them call by call."""
         spent = dict.fromkeys(self.asks, 0.0)
         for _ in range(repeat):
             for name in random.sample(list(self.asks), len(self.asks)):
@@ -63,13 +63,13 @@ class Alternatives:
         return {name: seconds / repeat * 1000 for name, seconds in spent.items()}
 
     async def hold(self, turns, apart_s):  # noqa: ANN001, ANN201 - as above
-        """Ask so often, without waiting for the answers in between."""
+        """Start that many requests without waiting for answers in between."""
 
-        async def visitor(number):  # noqa: ANN001, ANN202 - as above
+        async def run_user(number):  # noqa: ANN001, ANN202 - as above
             await asyncio.sleep(number * apart_s)
             await self.ask("LiteLLM's router, healthy", streamed=True)
 
-        await asyncio.gather(*map(visitor, range(turns)))
+        await asyncio.gather(*map(run_user, range(turns)))
 
 
 async def _main():  # noqa: ANN202 - as above

@@ -1,4 +1,4 @@
-"""Two LLM servers on loopback behind the fallback service, and a way to ask through it."""
+"""The fallback service over LLM servers on loopback, and requests through it."""
 
 import asyncio
 import ssl
@@ -37,7 +37,7 @@ HELLO: list[ModelMessage] = [ModelRequest.user_text_prompt("Hello?")]
 
 
 class RealPauses(ManualClock):
-    """Instants stand still as with any clock that tests move, but the short pause before a retry does pass."""
+    """A manual clock on which the short pause before a retry returns at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,28 +51,28 @@ class RealPauses(ManualClock):
 
 
 class RealSleeps(ManualClock):
-    """Instants stand still until a test moves them, but every pause takes its real time: for faults of real servers."""
+    """A manual clock whose sleeps take real time, for tests with real servers."""
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
 
 async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
-    """Wait until something becomes true that happens in the background."""
+    """Wait until a condition of a background task holds."""
     async with asyncio.timeout(within_s):
         while not holds():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.002)
 
 
 async def subscribed(redis: Redis, replicas: int) -> None:
-    """Wait until so many replicas follow the changes of the routing state."""
+    """Wait until that many replicas are subscribed to the routing state."""
     async with asyncio.timeout(5):
         while (await redis.pubsub_numsub("test:{llm}:changed"))[0][1] < replicas:  # noqa: ASYNC110 - Redis has no event for it
             await asyncio.sleep(0.005)
 
 
 def provider(name: str, server_url: str, **changes: object) -> ProviderSettings:
-    """An OpenAI-compatible provider; its deadlines are none that a busy machine would miss by itself."""
+    """Return an OpenAI-compatible provider whose deadlines a busy machine does not miss."""
     settings = ProviderSettings(
         id=name,
         kind=ProviderKind.OPENAI_COMPATIBLE,
@@ -87,7 +87,7 @@ def provider(name: str, server_url: str, **changes: object) -> ProviderSettings:
 
 @dataclass(slots=True)
 class LLMHarness:
-    """One replica: its service over the given store."""
+    """One replica of the service on a given store."""
 
     clock: ManualClock
     shared: SharedRouting
@@ -104,7 +104,7 @@ class LLMHarness:
         user: str | None = None,
         local_only: bool = False,
     ) -> ModelResponse:
-        """One request; a streamed one is read to its end."""
+        """Make one request; a streamed one is read to its end."""
         chosen = ModelChoice(choice) if isinstance(choice, str) else choice
         spec = RequestSpec("test", user=user, choice=chosen, local_only=local_only)
         model = self.factory.create_routed_model(spec)
@@ -116,7 +116,7 @@ class LLMHarness:
         return stream.get()
 
     async def pieces(self) -> AsyncIterator[str]:
-        """The text of one streamed answer, piece by piece."""
+        """Yield the text of one streamed answer, piece by piece."""
         model = self.factory.create_llm_model_with_fallback("test")
         async with model_request_stream(model, HELLO) as stream:
             async for event in stream:
@@ -133,7 +133,7 @@ class LLMHarness:
         self.fallback._timing = replace(self.fallback._timing, **changes)
 
     def cooling(self) -> dict[str, float]:
-        """How long each provider cools down from now, in seconds."""
+        """Return the remaining cooldown of each provider, in seconds."""
         now = self.clock.time()
         return {name: entry.until - now for name, entry in self.shared.routing.cooldowns.items() if entry.until > now}
 
@@ -144,7 +144,7 @@ class LLMHarness:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """One for all tests: loading the certificate authorities takes longer than most of them."""
+    """Return one context for all tests: loading the certificate authorities takes longer than most of them."""
     return ModelBuilder()._tls
 
 
@@ -158,7 +158,7 @@ async def bench(
     timing: RoutingTiming | None = None,
     sync: SyncTiming | None = None,
 ) -> AsyncIterator[LLMHarness]:
-    """A replica on that store, closed at the end."""
+    """Open a replica on a store."""
     clock = clock or RealPauses()
     shared = SharedRouting(redis, "test", clock, sync)
     await shared.start()
@@ -175,18 +175,18 @@ async def bench(
 
 
 def said(response: ModelResponse) -> str:
-    """The text of a response."""
+    """Return the text of a response."""
     return "".join(part.content for part in response.parts if isinstance(part, TextPart))
 
 
 def answered_by(response: ModelResponse) -> str:
-    """The provider that a response carries the stamp of."""
+    """Return the provider in the provenance of a response."""
     assert response.metadata is not None
     return response.metadata["understudy"]["provider"]
 
 
 async def stopped_server() -> str:
-    """The URL of a port where nobody listens."""
+    """Return the URL of a port that refuses connections."""
     server = await LLMServer().start()
     await server.stop()
     return server.url

@@ -1,4 +1,4 @@
-"""Asking a model directly, without an agent."""
+"""Requests to a model without an agent."""
 
 from pydantic_ai.messages import (
     ModelRequest,
@@ -29,7 +29,7 @@ async def ask(
     tools: tuple[ToolDefinition, ...] = (),
     settings: ModelSettings | None = None,
 ) -> ModelResponse:
-    """One request, in one piece or drained from a stream."""
+    """Make one request, plain or streamed and read to its end."""
     messages = [ModelRequest(parts=[UserPromptPart(text)])]
     parameters = ModelRequestParameters(function_tools=list(tools))
     if not streamed:
@@ -41,7 +41,7 @@ async def ask(
 
 
 def piece_of(event: ModelResponseStreamEvent) -> str:
-    """The text that an event of a stream adds."""
+    """Return the text that an event of a stream adds."""
     match event:
         case PartStartEvent(part=TextPart(content=content)):
             return content

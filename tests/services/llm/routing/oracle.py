@@ -1,29 +1,29 @@
-"""The rules of the fallback service once more: plain and slow, written from their description and not from the code.
+"""A second implementation of the routing rules: plain and slow, written from their description and not from the code.
 
-The state machine compares the service with this. What it says in the words of the description:
+The state machine compares the service with it. The description:
 
-- Asked first: whom an admin forced, then whom the user picked, then the preferred one, then the rest by priority; who
-  cools down comes last, the one that is free first before the others.
-- The first success after a change makes a preference, which ends when it was to end. An answer only says something
-  about the order if its provider stands there by the order, nobody before it was passed over for a reason that lies in
-  the request, and nobody healthy stands above it.
-- A failure cools a provider down; of two cooldowns the later end counts. Whose cooldown has ended is on trial until it
-  has answered: one request asks it, the others stay with those who are well.
-- Whoever cannot reach the others decides by what it knows. What happened there is done again on what they know when it
-  is back (failures and what admins did in any case, the rest where it changed anything), and if they lost everything,
-  what it knows is put together with what they know.
+- A request asks first the provider that an admin forced, then the user's choice, then the preferred one, then the rest
+  by priority; providers on trial come after healthy ones, and providers in cooldown last.
+- The first answer after a change makes its provider preferred, for a fixed time. An answer counts only if its provider
+  was asked by the order, no earlier candidate was skipped for a reason that lies in the request, and no healthy
+  provider has a higher priority.
+- A failure starts a cooldown; of two cooldowns the later end counts. A provider whose cooldown has ended is on trial
+  until it answers: one request over all replicas tries it.
+- A replica that is disconnected decides by its own knowledge. Its changes are applied again to the shared state when
+  it is back (failures and admins' acts in any case, others if they had an effect), and if the shared state was lost,
+  both are merged.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 CLOCKS_DIFFER_BY = 5.0
-"""An admin's act is only taken for older than something if it is older by more than clocks may differ."""
+"""An admin's act counts as older only if it is older by more than the tolerated clock skew."""
 
 
 @dataclass(eq=False)
 class Span:
-    """Something about a provider that began at one instant and ends at another."""
+    """A state of a provider with its start and end."""
 
     provider: str
     since: float
@@ -35,7 +35,7 @@ class Span:
 
 @dataclass(eq=False)
 class Lease:
-    """The right to try a provider whose cooldown has ended."""
+    """The right to try a provider on trial."""
 
     holder: object
     until: float
@@ -43,7 +43,7 @@ class Lease:
 
 @dataclass
 class Known:
-    """What is known about the providers: by all who can reach each other, or by one alone."""
+    """The state of the providers, as known to the connected replicas or to a disconnected one."""
 
     priority: Sequence[str]
     force: Span | None = None
@@ -51,7 +51,7 @@ class Known:
     cooldowns: dict[str, Span] = field(default_factory=dict[str, Span])
     leases: dict[str, Lease] = field(default_factory=dict[str, Lease])
 
-    # What can be asked
+    # Queries
 
     def is_cooling(self, provider: str, now: float) -> bool:
         return provider in self.cooldowns and self.cooldowns[provider].lasts(now)
@@ -74,7 +74,7 @@ class Known:
         return provider in self.leases and now < self.leases[provider].until
 
     def lateness(self, provider: str, now: float) -> tuple[int, float]:
-        """How late it is asked of those who are left: the well, then those on trial, then those who cool down."""
+        """Return the rank among the remaining candidates: healthy, then on trial, then cooling down."""
         if self.is_well(provider):
             return 0, 0.0
         return (2, self.cooldowns[provider].until) if self.is_cooling(provider, now) else (1, 0.0)
@@ -82,7 +82,7 @@ class Known:
     def order(
         self, allowed: Sequence[str], now: float, choice: str | None = None, trial: str | None = None
     ) -> list[str]:
-        """Everybody who may be asked, in that order; `trial` is whom this request may try for all."""
+        """Return all allowed providers in order; `trial` is the provider that this request tries for all replicas."""
         wished = [self.forced(now), choice, trial, self.preferred(now)]
         well = [provider for provider in allowed if self.is_well(provider)]
         on_trial = [provider for provider in allowed if self.is_on_trial(provider, now)]
@@ -95,7 +95,7 @@ class Known:
         return ordered
 
     def due_for_trial(self, allowed: Sequence[str], now: float, choice: str | None = None) -> str | None:
-        """Whom the next request should try: who would be asked first if it were well, and is on trial."""
+        """Return the provider on trial that would be asked first if it were healthy."""
         if self.forced(now) in allowed or choice in allowed:
             return None
         preferred = self.preferred(now) if self.preferred(now) in allowed else None
@@ -113,10 +113,10 @@ class Known:
         return None
 
     def leads(self, provider: str) -> bool:
-        """Whether nobody who is well stands above."""
+        """Return whether no healthy provider has a higher priority."""
         return not any(self.is_well(other) for other in self.priority[: self.priority.index(provider)])
 
-    # What happens
+    # Changes
 
     def is_forced_to(self, provider: str, now: float, seconds: float) -> None:
         if self.force is None or self.force.since <= now + CLOCKS_DIFFER_BY:
@@ -171,13 +171,13 @@ class Known:
         if provider in self.leases and self.leases[provider].holder is holder:
             del self.leases[provider]
 
-    # How what one knows and what the others know come together
+    # Merging
 
     def copied(self) -> "Known":
         return Known(self.priority, self.force, self.preference, dict(self.cooldowns), dict(self.leases))
 
     def learns(self, other: "Known") -> None:
-        """The newer force, the later end of each cooldown, and whatever is only known to the other."""
+        """Merge: the newer force, the later end of each cooldown, and the entries that only the other has."""
         if other.force is not None and (self.force is None or self.force.since < other.force.since):
             self.force = other.force
         if self.preference is None:
@@ -192,7 +192,7 @@ Deed = Callable[[Known], None]
 
 
 class World:
-    """What the replicas know who reach each other through Redis, and what each knows that is cut off."""
+    """The knowledge of the connected replicas, and of each disconnected one."""
 
     def __init__(self, priority: Sequence[str]) -> None:
         self._priority = priority
@@ -208,7 +208,7 @@ class World:
         return replica in self._alone
 
     def do(self, replica: int, deed: Deed, *, always: bool = False) -> None:
-        """Something happened at this replica; the others have to know of it if it changed anything, or `always`."""
+        """Apply a change at a replica; it is passed on if it had an effect, or `always`."""
         known = self.known_to(replica)
         before = known.copied()
         deed(known)
@@ -221,7 +221,7 @@ class World:
         self._lost_by[replica] = False
 
     def wipe(self) -> None:
-        """Redis loses everything while nobody reaches it."""
+        """Lose the data of Redis while no replica reaches it."""
         self._shared = Known(self._priority)
         self._lost_by = dict.fromkeys(self._alone, True)
 
@@ -233,7 +233,7 @@ class World:
             deed(self._shared)
 
     def restart(self, replica: int) -> None:
-        """A new process: if it does not reach Redis it knows nothing."""
+        """Start a new process; without Redis it knows nothing."""
         if replica in self._alone:
             self._alone[replica] = Known(self._priority)
             self._deeds[replica] = []

@@ -1,4 +1,4 @@
-"""The table of outcomes as its description has it: what a provider does, and what has to follow from it."""
+"""The outcome table as data: errors of a provider and their consequences."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ COOLDOWN_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the table of outcomes: what is raised, and what has to follow from it."""
+    """A row of the outcome table: an error and its consequences."""
 
     error: Callable[[], Exception]
     cools_for: float | None = None

@@ -1,4 +1,4 @@
-"""The two stores that replicas may share, each with a line to every replica that a test cuts and mends."""
+"""The two stores that replicas may share, each with a connection per replica that a test can cut."""
 
 import asyncio
 import copy
@@ -14,7 +14,7 @@ from tests.support.processes.tcp_proxy import TCPProxy
 
 
 class SteppedClock(ManualClock):
-    """A replica's own: pauses before a retry take no time, those before another look for Redis end when it is back."""
+    """A replica's clock: pauses before a retry take no time, pauses before a reconnection end when Redis is back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,12 +28,12 @@ class SteppedClock(ManualClock):
 
 
 class Store(Protocol):
-    """Where the replicas keep what they share, and the lines to it."""
+    """The shared store and the connections to it."""
 
     prefix: str
 
     async def open(self) -> Redis:
-        """A client that never loses it."""
+        """Return a client that is never disconnected."""
         ...
 
     async def client(self, replica: int) -> Redis: ...
@@ -43,7 +43,7 @@ class Store(Protocol):
 
 
 class Embedded:
-    """The store in this process; a replica's line is a flag of its own over data that all have in common."""
+    """The embedded store; a replica's connection is a flag over common data."""
 
     def __init__(self) -> None:
         self.prefix = "test"
@@ -65,11 +65,11 @@ class Embedded:
         self._lines[replica].connected = True
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 class Server:
-    """A real server behind a line for each replica."""
+    """A real server behind one proxy per replica."""
 
     def __init__(self, port: int) -> None:
         self.prefix = "test"

@@ -18,13 +18,13 @@ from tests.support.llm_harness import HELLO, answered_by, bench, said
 
 
 async def stream_of(harness: FallbackHarness, heard: asyncio.Event) -> None:
-    """Read a stream to its end, telling when the first piece was heard."""
+    """Read a stream to its end; set the event at its first piece."""
     async for _ in harness.replica.pieces():
         heard.set()
 
 
 async def test_stop_before_the_first_output_records_no_failure(harness: FallbackHarness) -> None:
-    """And hangs up on the provider."""
+    """And closes the provider's connection."""
     harness.first.default = llm.hang()
     task = asyncio.create_task(harness.asked())
     request = await harness.first.arrival(1)
@@ -53,7 +53,7 @@ async def test_stop_during_a_stream_records_no_failure(harness: FallbackHarness)
 
 
 async def test_cancelled_response_records_no_failure(harness: FallbackHarness) -> None:
-    """The library's own way to stop a stream, from beside its reader."""
+    """By the library's own method, from another task than the reader's."""
     harness.first.default = llm.stall(after_pieces=2)
     model = harness.replica.factory.create_llm_model_with_fallback("test")
     async with model_request_stream(model, HELLO) as stream:
@@ -84,7 +84,7 @@ async def test_abandoned_stream_records_no_failure(harness: FallbackHarness) -> 
 
 
 async def test_slow_consumer_records_no_failure() -> None:
-    """Neither a stall nor the time for a whole answer counts what the consumer takes between two pieces."""
+    """Neither the stall nor the total timeout includes the consumer's time between two pieces."""
     async with open_fallback_harness(stall_timeout_s=0.4, timeout_s=0.7) as harness:
         harness.first.default = llm.answer(pieces=["word "] * 3)
         heard: list[str] = []
@@ -107,7 +107,7 @@ async def test_first_output_deadline_is_at_most_the_answer_deadline() -> None:
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["run", "run_stream_events"])
 async def test_each_step_of_a_tool_loop_selects_candidates_again(harness: FallbackHarness, *, streamed: bool) -> None:
-    """The provider that asked for the tool fails at the next step: another one gets the tool's result."""
+    """The provider that called the tool fails at the next step: another one gets the tool's result."""
     harness.first.script(llm.tool_call("double", {"number": 21}), llm.status(529))
     agent = Agent(harness.replica.factory.create_llm_model_with_fallback("test"))
 
@@ -129,7 +129,7 @@ async def test_each_step_of_a_tool_loop_selects_candidates_again(harness: Fallba
 
 
 async def test_tool_call_counts_as_an_answer(harness: FallbackHarness) -> None:
-    """Without a word of text."""
+    """Without any text."""
     harness.first.script(llm.tool_call("double", {"number": 21}))
 
     assert await harness.asked() == "first"
@@ -157,7 +157,7 @@ async def test_stopped_agent_run_records_no_failure(harness: FallbackHarness) ->
 
 
 async def test_model_settings_reach_the_provider_that_answers(harness: FallbackHarness) -> None:
-    """Those of the factory, overridden by those of the request."""
+    """The factory's settings, overridden by those of the request."""
     harness.first.script(llm.status(529))
     model = harness.replica.factory.create_llm_model_with_fallback("test", ModelSettings(temperature=0.5, max_tokens=7))
     agent = Agent(model)

@@ -1,4 +1,4 @@
-"""Which provider a request asks first and next, over HTTP with the embedded store."""
+"""The order in which a request asks its candidates, over HTTP with the embedded store."""
 
 import asyncio
 
@@ -17,7 +17,7 @@ from tests.support.llm_harness import answered_by, bench, provider
 
 
 async def test_priority_follows_the_order_of_the_provider_dict(harness: FallbackHarness) -> None:
-    """And each provider is asked for its first model."""
+    """With each provider's default model."""
     assert await harness.asked() == "first"
     assert harness.first.requests[0].model == "first-model"
     assert harness.counts() == [1, 0, 0]
@@ -47,7 +47,7 @@ async def test_forced_provider_comes_first_even_in_cooldown(harness: FallbackHar
 
 
 async def test_failed_forced_provider_falls_back_to_the_others(harness: FallbackHarness) -> None:
-    """The preferred first, then by priority; and the force stands."""
+    """The preferred provider, then by priority; the force remains."""
     await harness.first_fails()
     await harness.fallback.force_provider("third", 600)
     harness.third.default = llm.status(529)
@@ -58,7 +58,7 @@ async def test_failed_forced_provider_falls_back_to_the_others(harness: Fallback
 
 
 async def test_answer_of_a_forced_provider_sets_no_preference(harness: FallbackHarness) -> None:
-    """Once the force is over the priority order is in force."""
+    """After the force the priority order applies."""
     await harness.fallback.force_provider("third", 600)
     await harness.asked()
 
@@ -68,7 +68,7 @@ async def test_answer_of_a_forced_provider_sets_no_preference(harness: FallbackH
 
 
 async def test_user_choice_precedes_the_preferred_provider(harness: FallbackHarness) -> None:
-    """With the model that was picked, or the provider's default; the others are asked for theirs."""
+    """With the chosen model or the provider's default; the others use their own default."""
     await harness.first_fails()
     assert harness.replica.preferred == "second"
 
@@ -86,7 +86,7 @@ async def test_force_precedes_the_user_choice(harness: FallbackHarness) -> None:
 
 
 async def test_failed_user_choice_falls_back_to_the_others(harness: FallbackHarness) -> None:
-    """A choice is tried even in cooldown."""
+    """A chosen provider is asked even in cooldown."""
     harness.third.default = llm.status(529)
 
     assert await harness.asked(choice="third") == "first"
@@ -116,7 +116,7 @@ async def test_max_hops_limits_the_candidates(hops: int, asked: list[int]) -> No
 
 @pytest.mark.parametrize("hops", [1, 2])
 async def test_failed_probe_counts_as_a_hop(hops: int) -> None:
-    """But one that may be tried alone has another one behind it: whoever probes for all is to be answered."""
+    """Except for a probe with a limit of one, which gets a second candidate."""
     async with open_fallback_harness(RoutingLimits(max_hops=hops)) as harness:
         await harness.fallback.report_provider_failure("first", TimeoutError("silent"), "test")
         harness.replica.clock.shift(300)
@@ -130,7 +130,7 @@ async def test_failed_probe_counts_as_a_hop(hops: int) -> None:
 
 
 async def test_demo_provider_counts_as_no_hop() -> None:
-    """A newcomer who has configured many that do not answer reads what to do all the same."""
+    """With many failing providers the demo's explanation still appears."""
     async with LLMServer() as down, open_redis(None) as redis:
         down.default = llm.status(529)
         demo = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), remote=False)
@@ -154,7 +154,7 @@ async def test_all_in_cooldown_asks_the_one_that_recovers_first(harness: Fallbac
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 async def test_single_provider_cools_down_too(harness: FallbackHarness, *, streamed: bool) -> None:
-    """It is asked all the same, since nobody else is there, and leads again once it has answered."""
+    """It is asked because there is no other, and leads again after its answer."""
     async with bench(open_redis(None), harness.fallback.providers[:1]) as replica:
         harness.first.script(llm.status(529))
         with pytest.raises(AllProvidersFailed):
@@ -167,7 +167,7 @@ async def test_single_provider_cools_down_too(harness: FallbackHarness, *, strea
 
 
 async def test_single_provider_is_retried_after_a_transient_error(harness: FallbackHarness) -> None:
-    """Though another request has just tried that in vain: there is nobody else to go to."""
+    """Although another request has just retried it without success: there is no other candidate."""
     async with bench(open_redis(None), harness.fallback.providers[:1]) as replica:
         held = asyncio.Event()
         harness.first.script(llm.gate(held, then=llm.status(500)), llm.status(500), llm.status(500))
@@ -181,7 +181,7 @@ async def test_single_provider_is_retried_after_a_transient_error(harness: Fallb
 
 
 async def test_provider_that_began_a_cooldown_meanwhile_is_moved_behind_healthy_ones(harness: FallbackHarness) -> None:
-    """The order is that of the moment at which a candidate is asked, not of the one at which the request began."""
+    """The order is evaluated when a candidate is asked, not when the request begins."""
     held = asyncio.Event()
     harness.first.script(llm.gate(held, then=llm.status(529)))
     stuck = asyncio.create_task(harness.asked())
@@ -196,7 +196,7 @@ async def test_provider_that_began_a_cooldown_meanwhile_is_moved_behind_healthy_
 
 
 async def test_provider_that_has_not_recovered_yet_is_moved_behind_healthy_ones(harness: FallbackHarness) -> None:
-    """Its cooldown has even ended by then: it is found out by one request whether it is back, and not by this one."""
+    """Its cooldown has ended by then, but only the request with the lease probes it."""
     held = asyncio.Event()
     harness.first.script(llm.gate(held, then=llm.status(529)))
     stuck = asyncio.create_task(harness.asked())
@@ -214,7 +214,7 @@ async def test_provider_that_has_not_recovered_yet_is_moved_behind_healthy_ones(
 async def test_provider_that_began_a_cooldown_meanwhile_is_not_retried(
     harness: FallbackHarness, *, streamed: bool
 ) -> None:
-    """Another request has already tried once more, in vain."""
+    """Another request has already retried it without success."""
     held = asyncio.Event()
     harness.first.script(llm.gate(held, then=llm.status(500)), llm.status(500), llm.status(500))
     stuck = asyncio.create_task(harness.asked(streamed=streamed))

@@ -26,7 +26,7 @@ async def test_reported_failure_counts_like_an_observed_one(harness: FallbackHar
     assert await harness.asked() == "second"
 
 
-# (what a caller saw, the reason that operators read)
+# (the caller's error, the reason shown to operators)
 REPORTS: list[tuple[Exception, str]] = [
     (ConnectionRefusedError(111, "Connect call failed"), "connection refused"),
     (ConnectionResetError(104, "Connection reset by peer"), "connection reset"),
@@ -42,7 +42,7 @@ REPORTS: list[tuple[Exception, str]] = [
 async def test_reported_connection_error_starts_a_cooldown_with_its_reason(
     harness: FallbackHarness, error: Exception, reason: str
 ) -> None:
-    """Not every caller goes through an adapter that gives errors the library's names."""
+    """Not every caller uses an adapter that translates errors into the library's."""
     await harness.fallback.report_provider_failure("first", error, "test")
 
     assert harness.replica.cooling() == {"first": 300}
@@ -73,7 +73,7 @@ async def test_report_about_an_unknown_provider_raises(harness: FallbackHarness)
 
 
 async def test_clear_cache_restores_the_priority_order(harness: FallbackHarness) -> None:
-    """Force and preference go, cooldowns stay."""
+    """Force and preference end, cooldowns stay."""
     await harness.first_fails()
     harness.replica.clock.shift(300)
     harness.second.script(llm.status(529))
@@ -97,7 +97,7 @@ async def test_admin_cooldown_and_its_reset(harness: FallbackHarness) -> None:
 
 
 async def test_status_in_every_state(harness: FallbackHarness) -> None:
-    """Each state with when it ends and why, in the order of the dict."""
+    """Each state with its end and reason, in order of priority."""
     lacking = ProviderSettings(
         id="fourth", kind=ProviderKind.OPENAI, models=("m",), missing="FOURTH_API_KEY is not set"
     )
@@ -147,7 +147,7 @@ async def test_unconfigured_provider_is_never_asked(harness: FallbackHarness) ->
 
 
 async def test_listeners_receive_a_switch_once_and_the_recovery(harness: FallbackHarness) -> None:
-    """Further failures and successes are silent."""
+    """Further failures and successes cause no event."""
     await harness.first_fails()
     await harness.asked()
     assert harness.events == [LeaderChanged("first", "second", "HTTP 529 (overloaded)")]
@@ -166,7 +166,7 @@ async def test_failure_of_a_provider_that_does_not_lead_emits_no_event(harness: 
 
 
 async def test_listeners_receive_a_wrong_key_once(harness: FallbackHarness) -> None:
-    """However many requests meet it at once, and however many probes after them, until it was mended."""
+    """However many requests and probes fail, until it is fixed."""
     harness.first.default = llm.status(401)
     await asyncio.gather(*(harness.asked() for _ in range(8)))
     harness.replica.clock.shift(1800)
@@ -192,7 +192,7 @@ async def test_content_refusal_records_no_failure(harness: FallbackHarness) -> N
 
 
 async def test_interrupted_answer_is_a_failure_of_the_provider(harness: FallbackHarness) -> None:
-    """The next request goes elsewhere."""
+    """The next request asks another provider."""
     harness.first.script(llm.cut(after_pieces=2))
     with pytest.raises(AnswerInterrupted):
         await harness.asked()
@@ -201,7 +201,7 @@ async def test_interrupted_answer_is_a_failure_of_the_provider(harness: Fallback
 
 
 async def test_missing_chosen_model_starts_no_cooldown(harness: FallbackHarness) -> None:
-    """A chat chose a model that its provider no longer has: the others go on asking that provider."""
+    """A chat chose a model that no longer exists: other chats still use that provider."""
     harness.first.script(llm.status(404))
 
     response = await harness.replica.ask(streamed=True, choice=ModelChoice("first", "first-gone"))
@@ -211,7 +211,7 @@ async def test_missing_chosen_model_starts_no_cooldown(harness: FallbackHarness)
 
 
 async def test_content_refusal_carries_the_provider_message(harness: FallbackHarness) -> None:
-    """What its filter says about the request is told to whoever wrote it."""
+    """The filter's message is shown to the user."""
     harness.first.default = llm.content_filter_rejected()
 
     with pytest.raises(ContentRefused) as refused:

@@ -24,7 +24,7 @@ async def test_answer_after_a_context_window_skip_sets_no_preference(harness: Fa
 
 
 async def test_provider_with_a_window_no_larger_is_skipped(harness: FallbackHarness) -> None:
-    """Nor counted as one of the hops; a larger or unknown one is."""
+    """And does not count as a hop; a larger or unknown window does."""
     async with bench(
         open_redis(None), windows(harness, "gpt-4", "gpt-4", "gpt-4.1"), rules=RoutingLimits(max_hops=2)
     ) as replica:
@@ -38,7 +38,7 @@ async def test_provider_with_a_window_no_larger_is_skipped(harness: FallbackHarn
 
 
 def windows(harness: FallbackHarness, *families: str) -> list[ProviderSettings]:
-    """The providers, their models of families whose context windows are known (or not)."""
+    """Return providers with models whose context windows are known or unknown."""
     return [
         replace(settings, kind=ProviderKind.OPENAI, families={settings.default_model: family})
         for settings, family in zip(harness.fallback.providers, families, strict=True)
@@ -57,7 +57,7 @@ def with_picture(picture: BinaryContent | ImageUrl) -> list[ModelMessage]:
 async def test_image_goes_to_a_provider_with_vision(
     harness: FallbackHarness, picture: BinaryContent | ImageUrl
 ) -> None:
-    """Candidates that see come first; that says nothing about the order of requests without pictures."""
+    """Candidates with vision come first; requests without images keep their order."""
     seeing = [
         replace(settings, families={settings.default_model: family})
         for settings, family in zip(harness.fallback.providers, ("llama3.2", "gpt-4o", "llama3.2"), strict=True)
@@ -75,7 +75,7 @@ async def test_image_goes_to_a_provider_with_vision(
 async def test_provider_without_vision_gets_a_note_in_place_of_the_image(
     harness: FallbackHarness, picture: BinaryContent | ImageUrl
 ) -> None:
-    """Where nobody sees, or where a blind model was picked, the request does not fail for the picture."""
+    """If no model has vision, or one without it was chosen, the request still succeeds."""
     response = await harness.replica.ask(streamed=True, messages=with_picture(picture))
 
     sent = str(harness.first.requests[0].json)
@@ -93,7 +93,7 @@ async def test_user_choice_without_vision_is_still_asked_first(harness: Fallback
 
 
 async def test_image_request_does_not_probe_a_provider_without_vision(harness: FallbackHarness) -> None:
-    """The lease stays free for a request that would be answered by the provider in question."""
+    """The lease stays free for a request that the provider can take."""
     seeing = [replace(settings, families={"second-model": "gpt-4o"}) for settings in harness.fallback.providers]
     async with bench(open_redis(None), seeing) as replica:
         harness.first.script(llm.status(529))

@@ -17,7 +17,7 @@ from tests.support.llm_harness import eventually
 
 
 async def test_preference_expires_at_a_fixed_time(harness: FallbackHarness) -> None:
-    """Later successes do not prolong it: half an hour after the failover the priority order is back in force."""
+    """Later answers do not extend it: half an hour after the failover the priority order applies again."""
     await harness.first_fails()
     began = harness.replica.clock.time()
     harness.first.default = llm.status(529)
@@ -35,7 +35,7 @@ async def test_preference_expires_at_a_fixed_time(harness: FallbackHarness) -> N
 
 
 async def test_answers_in_flight_do_not_renew_a_preference(harness: FallbackHarness) -> None:
-    """Under load somebody is always in the middle of an answer by the backup when the preference runs out."""
+    """Under load an answer of the backup is always in flight when the preference expires."""
     await harness.first_fails()
     assert await harness.asked(choice="first") == "first"
     assert harness.replica.preferred == "second"
@@ -53,7 +53,7 @@ async def test_answers_in_flight_do_not_renew_a_preference(harness: FallbackHarn
 
 
 async def test_answers_in_flight_do_not_undo_a_clear(harness: FallbackHarness) -> None:
-    """An admin brings the first provider back; what the second was still answering does not take that back."""
+    """After an admin's reset, an answer of the second that was in flight does not undo it."""
     await harness.first_fails()
     held = asyncio.Event()
     harness.second.script(llm.gate(held))
@@ -77,7 +77,7 @@ async def test_failure_of_the_preferred_provider_clears_the_preference(harness: 
 
 
 async def test_stale_success_does_not_end_a_newer_cooldown(harness: FallbackHarness) -> None:
-    """A request that began before the failure says nothing about what came after it."""
+    """A request that began before the failure is no evidence of a recovery."""
     held = asyncio.Event()
     harness.first.script(llm.gate(held))
     in_flight = asyncio.create_task(harness.asked())
@@ -110,8 +110,8 @@ async def test_provider_in_cooldown_receives_no_request(harness: FallbackHarness
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 async def test_one_request_probes_after_the_cooldown(harness: FallbackHarness, *, streamed: bool) -> None:
-    """Of 64 at the same instant exactly one reaches the first provider, the others are answered by the second."""
-    # 64 requests that start at once keep a slow machine busy for longer than a request may wait for the lease.
+    """Exactly one of 64 simultaneous requests reaches the first provider; the second answers the others."""
+    # 64 simultaneous requests keep a slow machine busy for longer than the ordinary wait for a lease.
     harness.replica.set_timing(lease_wait_s=5.0)
     await harness.first_fails()
     harness.replica.clock.shift(300)
@@ -131,7 +131,7 @@ async def test_one_request_probes_after_the_cooldown(harness: FallbackHarness, *
 
 
 async def test_request_whose_probe_fails_is_still_answered(harness: FallbackHarness) -> None:
-    """The next candidate answers it, and the first provider cools down once more."""
+    """The next candidate answers, and the first provider cools down again."""
     await harness.first_fails()
     harness.replica.clock.shift(300)
     harness.first.script(llm.status(529))
@@ -183,7 +183,7 @@ def _slowly(shared: SharedRouting) -> Callable[[Change, float], Awaitable[bool]]
 
 
 async def test_lease_granted_too_late_is_released(harness: FallbackHarness) -> None:
-    """The request does not probe, since another replica may; it goes where the others go."""
+    """The request does not probe, since another replica may; it takes the ordinary order."""
     await harness.first_fails()
     harness.replica.clock.shift(300)
     harness.replica.set_timing(lease_wait_s=0.0)
@@ -196,7 +196,7 @@ async def test_lease_granted_too_late_is_released(harness: FallbackHarness) -> N
 
 
 async def test_inconclusive_probe_releases_its_lease(harness: FallbackHarness) -> None:
-    """A request that no provider would take says nothing about this one."""
+    """A request that every provider would reject is no outcome of this one."""
     await harness.first_fails()
     harness.replica.clock.shift(300)
     harness.first.script(llm.status(400))
@@ -208,7 +208,7 @@ async def test_inconclusive_probe_releases_its_lease(harness: FallbackHarness) -
 
 
 async def test_lease_of_a_dead_replica_expires(harness: FallbackHarness) -> None:
-    """Its lease ends a little after the longest answer would have."""
+    """Its lease expires shortly after the longest answer would have ended."""
     await harness.first_fails()
     harness.replica.clock.shift(300)
     await harness.fallback.begin(RequestSpec("never heard of again"))

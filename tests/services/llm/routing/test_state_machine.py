@@ -1,14 +1,13 @@
-"""Random histories of two replicas of the fallback service, compared step by step with a plain model of its rules.
+"""Random histories of two replicas of the fallback service, compared step by step with `oracle.py`.
 
-A history is a sequence of requests in flight side by side with outcomes of every kind, of Stops, forces, clears,
-admins' cooldowns and resets, reports, clock steps (to just before, at and after whatever ends next), of replicas that
-lose Redis and get it back with or without its data, and of replicas that start anew; their clocks differ by as much as
-they may. After each step the replicas must agree with each other and with `oracle.py`, which was written from the
-description.
+A history is a sequence of concurrent requests with every kind of outcome, of cancellations, forces, clears, cooldowns
+and resets, reports, clock steps (to just before, at and after the next end of a state), of replicas that lose Redis and
+reconnect with or without its data, and of restarts; the clocks differ by up to the tolerated skew. After each step the
+replicas must agree with each other and with the oracle.
 
-The same histories are tried at every run. More of them, found anew each time:
+The same histories run every time. For more, and new ones each time:
 
-    python -m pytest tests/services/llm/test_state_machine.py --hypothesis-profile long -o timeout=0
+    python -m pytest tests/services/llm/routing/test_state_machine.py --hypothesis-profile long -o timeout=0
 """
 
 import asyncio
@@ -66,7 +65,7 @@ PROVIDERS = [
 REPLICAS = (0, 1)
 MOST_IN_FLIGHT = 6
 PATIENCE_S = 10.0
-"""How long replicas on one machine may take to agree; in the ordinary case it is some milliseconds."""
+"""Time limit for the replicas to agree; normally they take a few milliseconds."""
 TIMING = RoutingTiming(lease_wait_s=PATIENCE_S, acknowledge_s=PATIENCE_S)
 """A machine that stalls for a moment does not make a request give up its probe."""
 LEASE_S = TIMEOUT_S + TIMING.lease_margin_s
@@ -78,7 +77,7 @@ replicas = st.sampled_from(REPLICAS)
 names = st.sampled_from(PRIORITY)
 durations = st.sampled_from([1.0, 10.0, 60.0, 300.0, 1800.0, 7200.0])
 APART = [
-    # what happens at a replica that is cut off, and later at the other one
+    # an act at a disconnected replica, and a later one at the other
     ("force", "force"),
     ("clear", "force"),
     ("clear", "success"),
@@ -93,7 +92,7 @@ which = st.integers(0, MOST_IN_FLIGHT - 1)
 
 @dataclass
 class Replica:
-    """One process: its service, its clock, its client."""
+    """One process: its service, clock and client."""
 
     clock: SteppedClock
     redis: Redis
@@ -103,7 +102,7 @@ class Replica:
 
 @dataclass(eq=False)
 class Request:
-    """A request in flight, with what the model says about it."""
+    """A request in flight, with the oracle's expectations."""
 
     replica: int
     attempts: Attempts
@@ -111,13 +110,13 @@ class Request:
     wished: frozenset[str | None]
     trial: str | None
     tried: Span | None
-    """The cooldown whose end is tried out."""
+    """The ended cooldown that is probed."""
     left: list[str]
     apart: bool
-    """Whether it began at a replica that did not reach Redis."""
+    """Whether it began at a disconnected replica."""
     started: float
     attempt: Attempt | None = None
-    """The one in flight."""
+    """The attempt in flight."""
     began: float = 0.0
     current: str = ""
     lateness: tuple[int, float] = (0, 0.0)
@@ -129,7 +128,7 @@ class Request:
 
 
 class FallbackMachine(RuleBasedStateMachine):
-    """Two replicas and what they should know."""
+    """Two replicas and their expected state."""
 
     def __init__(self, store: Callable[[], Store]) -> None:
         super().__init__()
@@ -178,7 +177,7 @@ class FallbackMachine(RuleBasedStateMachine):
         self.run(close())
         self.loop.close()
 
-    # What the machine looks at
+    # Observation
 
     def now(self, replica: int) -> float:
         return self.replicas[replica].clock.time()
@@ -193,7 +192,7 @@ class FallbackMachine(RuleBasedStateMachine):
         return await self.admin.hgetall(f"{self.store.prefix}:{{llm}}:routing")  # pyright: ignore[reportGeneralTypeIssues]
 
     def settle(self) -> None:
-        """Wait until every replica that reaches Redis holds what Redis holds."""
+        """Wait until every connected replica has the state in Redis."""
         self.run(self._settle())
 
     async def _settle(self) -> None:
@@ -216,7 +215,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.in_flight) < MOST_IN_FLIGHT)
     @rule(replica=replicas, choice=st.none() | names, local_only=st.booleans())
     def ask(self, replica: int, choice: str | None, *, local_only: bool) -> None:
-        """A request begins."""
+        """Begin a request."""
         request = self._expected(replica, choice, local_only=local_only)
         request.attempts = self.run(self._begun(replica, choice, local_only=local_only))
         self._checked_trial(request)
@@ -229,7 +228,7 @@ class FallbackMachine(RuleBasedStateMachine):
         return await self.replicas[replica].service.begin(RequestSpec("test", choice=picked, local_only=local_only))
 
     def _expected(self, replica: int, choice: str | None, *, local_only: bool, may_try: bool = True) -> Request:
-        """What the model says about a request that begins now."""
+        """Return the oracle's expectations for a request that begins now."""
         known, now = self.known(replica), self.now(replica)
         allowed = [name for name in PRIORITY if not (local_only and name in REMOTE)]
         due = known.due_for_trial(allowed, now, choice) if may_try else None
@@ -249,7 +248,7 @@ class FallbackMachine(RuleBasedStateMachine):
         return request
 
     def _checked_trial(self, request: Request) -> None:
-        """No other request of all replicas tries the same provider after the same cooldown."""
+        """Check that no other request over all replicas probes after the same cooldown."""
         lease = request.attempts._lease
         assert (lease[0] if lease else None) == request.trial, "one probe per ended cooldown, by the next request"
         if request.trial is None or request.apart:
@@ -261,7 +260,7 @@ class FallbackMachine(RuleBasedStateMachine):
         self.trials.append(request)
 
     def _ask_next(self, request: Request) -> None:
-        """The request goes to its next candidate, or ends because there is none."""
+        """Move on to the next candidate, or end if there is none."""
         known, now = self.known(request.replica), self.now(request.replica)
         candidate = self.run(self._next(request))
         if not request.left or len(request.failed) >= MAX_HOPS:
@@ -301,7 +300,7 @@ class FallbackMachine(RuleBasedStateMachine):
         error = request.attempts.exhausted()
         expected = ContextWindowExceeded if request.too_long else AllProvidersFailed
         if len(request.allowed) < len(PRIORITY):
-            # Somebody could still answer, if they may.
+            # A remote provider could still answer, with consent.
             expected = ConsentNeeded
         assert isinstance(error, expected), "the error says what kept everybody from answering"
         assert [attempt.provider for attempt in request.attempts.failures] == request.failed, "each with its reason"
@@ -322,7 +321,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(number=which)
     def answer(self, number: int) -> None:
-        """A request is answered in full."""
+        """Complete an answer."""
         request = self.picked(number)
         provider, began, now = request.current, request.began, self.now(request.replica)
         counts = (
@@ -336,7 +335,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(number=which, outcome=st.sampled_from(list(BEFORE_OUTPUT)))
     def fail(self, number: int, outcome: str) -> None:
-        """A request fails before its first output."""
+        """Fail a request before its first output."""
         request, row = self.picked(number), BEFORE_OUTPUT[outcome]
         if row.surfaces is not None:
             with pytest.raises(row.surfaces):
@@ -366,7 +365,7 @@ class FallbackMachine(RuleBasedStateMachine):
         self._ask_next(request)
 
     def _cools(self, replica: int, provider: str, seconds: float) -> None:
-        """A cooldown begins, and does not shorten the one that stands."""
+        """Expect a cooldown that does not shorten an existing one."""
         now = self.now(replica)
         before = self.known(replica).cooldowns.get(provider)
         self.do(replica, lambda known: known.cools_down(provider, now, seconds), always=True)
@@ -376,7 +375,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(number=which, outcomes=st.lists(st.sampled_from(AT_ONCE), min_size=len(PRIORITY), max_size=len(PRIORITY)))
     def fail_everywhere(self, number: int, outcomes: list[str]) -> None:
-        """A request fails wherever it goes."""
+        """Fail a request at each candidate."""
         request = self.picked(number)
         for outcome in outcomes:
             if request in self.in_flight:
@@ -387,7 +386,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(number=which, outcome=st.sampled_from(list(AFTER_OUTPUT)))
     def break_off(self, number: int, outcome: str) -> None:
-        """A request fails after its first output."""
+        """Fail a request after its first output."""
         request, row = self.picked(number), AFTER_OUTPUT[outcome]
         error = request.attempt.broke_off(row.error(), NOTHING)
         assert isinstance(error, row.surfaces or AnswerInterrupted), "nobody takes over after the first output"
@@ -399,7 +398,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(number=which)
     def stop(self, number: int) -> None:
-        """A user stops a request, or a shutdown does."""
+        """Cancel a request."""
         request = self.picked(number)
         before = self._blame()
         self._over(request)
@@ -417,11 +416,11 @@ class FallbackMachine(RuleBasedStateMachine):
 
     @rule(at=st.lists(replicas, min_size=2, max_size=8), local_only=st.booleans())
     def ask_at_once(self, at: list[int], *, local_only: bool) -> None:
-        """Many requests begin at the same instant at both replicas, and are stopped once they have asked somebody."""
+        """Begin many requests at once at both replicas, and cancel them once each has asked a candidate."""
         allowed = [name for name in PRIORITY if not (local_only and name in REMOTE)]
         due = {replica: self.known(replica).due_for_trial(allowed, self.now(replica)) for replica in sorted(set(at))}
         begun = self.run(self._begun_together(at, local_only=local_only))
-        # Who of those that may try somebody gets to do it, nobody can know.
+        # Which of the requests gets the lease is not determined.
         requests: list[Request] = []
         for number in sorted(range(len(at)), key=lambda number: begun[number]._lease is None):
             may_try = begun[number]._lease is not None
@@ -436,7 +435,7 @@ class FallbackMachine(RuleBasedStateMachine):
             assert provider in tried or provider is None or self.world.is_cut_off(replica), (
                 "the next request probes whose cooldown has ended"
             )
-        # All of them: which replica's request goes on would be another one at each run of the same history.
+        # All of them: the one that went on would differ between runs of the same history.
         for request in requests:
             self._over(request)
         self.settle()
@@ -447,7 +446,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.in_flight) <= MOST_IN_FLIGHT - 2)
     @rule(provider=names, outcomes=st.tuples(st.sampled_from(AT_ONCE), st.sampled_from(AT_ONCE)))
     def fail_at_once(self, provider: str, outcomes: tuple[str, str]) -> None:
-        """Both replicas find out about the same provider before one has heard of the other."""
+        """Have both replicas record an outcome of the same provider before either sees the other's."""
         rows = [BEFORE_OUTPUT[outcome] for outcome in outcomes]
         requests: list[Request] = []
         for replica in REPLICAS:
@@ -479,7 +478,7 @@ class FallbackMachine(RuleBasedStateMachine):
             self._ask_next(request)
         self.settle()
 
-    # Admins and reports
+    # Operators and reports
 
     @rule(replica=replicas, provider=names, seconds=durations)
     def force(self, replica: int, provider: str, seconds: float) -> None:
@@ -512,7 +511,7 @@ class FallbackMachine(RuleBasedStateMachine):
 
     @rule(replica=replicas, provider=names, outcome=st.none() | st.sampled_from(list(BEFORE_OUTPUT)))
     def report(self, replica: int, provider: str, outcome: str | None) -> None:
-        """A caller reports what it saw by itself."""
+        """Report an outcome that a caller saw."""
         service, now = self.replicas[replica].service, self.now(replica)
         if outcome is None:
             self.run(service.report_provider_success(provider, "test"))
@@ -532,7 +531,7 @@ class FallbackMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 15), replica=replicas, offset=st.sampled_from([-0.001, 0.0, 0.001]))
     def wait_for_an_end(self, number: int, replica: int, offset: float) -> None:
-        """To just before, to, or to just after the instant at which something ends."""
+        """Move the clocks to just before, to, or just after the end of a state."""
         known, now = self.known(replica), self.now(replica)
         spans = [known.force, known.preference, *known.cooldowns.values()]
         ends = [span.until for span in spans if span is not None] + [each.until for each in known.leases.values()]
@@ -544,14 +543,14 @@ class FallbackMachine(RuleBasedStateMachine):
         self.elapsed += seconds
         for replica in self.replicas.values():
             replica.clock.shift(seconds)
-        # A rule may go on and renew what has just ended.
+        # A later rule may renew a state that has just ended.
         self.no_preference_outlives_its_time()
 
     # Redis
 
     @rule(replica=replicas)
     def lose_redis(self, replica: int) -> None:
-        """A replica is cut off; both being so is an outage."""
+        """Disconnect a replica; both at once is an outage."""
         if self.world.is_cut_off(replica):
             return
         self.world.cut_off(replica)
@@ -561,7 +560,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: any(self.world.is_cut_off(replica) for replica in REPLICAS))
     @rule(first=replicas, wiped=st.booleans())
     def find_redis(self, first: int, *, wiped: bool) -> None:
-        """All are back, one after the other; where nobody reached it, its data may be gone."""
+        """Reconnect all, one after the other; after an outage the data may be lost."""
         if wiped and all(self.world.is_cut_off(replica) for replica in REPLICAS):
             self.run(self._wipe())
         for replica in (first, 1 - first):
@@ -569,7 +568,7 @@ class FallbackMachine(RuleBasedStateMachine):
 
     @rule(replica=replicas)
     def find_redis_alone(self, replica: int) -> None:
-        """One is back, the other may not be."""
+        """Reconnect one replica."""
         self._find(replica)
 
     @rule(
@@ -579,7 +578,7 @@ class FallbackMachine(RuleBasedStateMachine):
         seconds=st.sampled_from([1.0, 30.0, 400.0]),
     )
     def act_apart(self, replica: int, provider: str, acts: tuple[str, str], seconds: float) -> None:
-        """Somebody acts at a replica that is cut off, somebody else a while later at the other one."""
+        """Act at a disconnected replica, and a while later at the other one."""
         self.lose_redis(replica)
         self._act(acts[0], replica, provider)
         self._pass(seconds)
@@ -600,7 +599,7 @@ class FallbackMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.in_flight) < MOST_IN_FLIGHT)
     @rule(replica=replicas, provider=names)
     def die_while_probing(self, replica: int, provider: str) -> None:
-        """A replica dies with the request that was to find out whether a provider is back."""
+        """Kill a replica while its request probes."""
         self.cool_down(replica, provider, 1.0)
         self._pass(1.0 + CLOCKS_DIFFER_BY)
         self.ask(replica, None, local_only=False)
@@ -617,18 +616,18 @@ class FallbackMachine(RuleBasedStateMachine):
         async def find() -> None:
             await self.store.mend(replica)
             self.replicas[replica].clock.reachable.set()
-            # Whoever has not noticed anything hears of what it missed with the next change or reload.
+            # A replica that did not notice the loss gets missed changes with the next publish or reload.
             await self.admin.publish(f"{self.store.prefix}:{{llm}}:changed", "somebody else")
 
         self.world.reconnect(replica)
         self.run(find())
         self.settle()
-        # What was tried while cut off is no longer told from what others try.
+        # Probes made while disconnected are no longer told from those of the other replica.
         self.trials = [request for request in self.trials if request.replica != replica]
 
     @rule(replica=replicas)
     def restart(self, replica: int) -> None:
-        """A replica dies with its requests, and starts anew."""
+        """Restart a replica; its requests are lost."""
         before = self.run(self.stored())
         old = self.replicas[replica]
 
@@ -644,11 +643,11 @@ class FallbackMachine(RuleBasedStateMachine):
         self.settle()
         assert self.run(self.stored()) == before, "starting a replica changes nothing of what the others share"
 
-    # What holds after each step
+    # Invariants
 
     @invariant()
     def replicas_know_what_they_should(self) -> None:
-        """Force, preference, and each provider's state with its end."""
+        """Compare force, preference, and each provider's state with its end."""
         for number, replica in self.replicas.items():
             known, now = self.known(number), self.now(number)
             status = replica.service.get_provider_status()
@@ -659,7 +658,7 @@ class FallbackMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_preference_outlives_its_time(self) -> None:
-        """Nobody has been preferred without a break for longer than a preference lasts."""
+        """Check that no provider is preferred for longer than a preference lasts."""
         preferred = {replica.service.get_provider_status().preferred for replica in self.replicas.values()}
         for name in PRIORITY:
             if preferred != {name}:
@@ -683,7 +682,7 @@ def _state(known: Known, name: str, now: float) -> tuple[str, ProviderState, flo
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    """Where a real server listens."""
+    """Start a real server and return its port."""
     if BINARY is None:
         pytest.skip("redis-server is not installed")
     server = RedisServer(tmp_path)
@@ -694,7 +693,7 @@ def port(tmp_path: Path) -> Iterator[int]:
 
 
 def histories(count: int) -> settings:
-    """So many, always the same; with the profile `long` as many new ones as that says, in the same proportion."""
+    """Return settings for that many fixed histories; the profile `long` runs new ones, in proportion."""
     if settings.get_current_profile_name() == "long":
         profile = settings.get_profile("long")
         return settings(profile, max_examples=profile.max_examples * count // 100, suppress_health_check=HealthCheck)

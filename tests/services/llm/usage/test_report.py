@@ -225,7 +225,7 @@ async def test_verdicts_and_names_are_counted(counted: Counted) -> None:
     assert counted.book.ends == [("a", A, False), ("b", A, False), ("a", A, False)]
     seen = [(each.spec.purpose, each.spec.chat, each.used.is_answer) for each in counted.book.reports]
     assert seen == [
-        ("moderation", "telegram:-100", False),  # nobody reads it
+        ("moderation", "telegram:-100", False),  # not read by a user
         ("moderation", "telegram:-100", False),
         ("naming", "telegram:7", False),
     ]
