@@ -152,16 +152,6 @@ class Settings(CommonVariables):
         # A driver's message may hold the password encoded as in the URL, or decoded.
         return tuple(dict.fromkeys([*values, *filter(None, passwords), *map(unquote, filter(None, passwords))]))
 
-    def require_provider(self) -> None:
-        """Require at least one usable provider.
-
-        Raises:
-            ConfigurationError: no provider is listed, or each lacks a variable.
-        """
-        mistakes = self._find_unusable_providers()
-        if mistakes:
-            raise ConfigurationError(mistakes)
-
     def require_daemon(self) -> None:
         """Require what the daemon needs: a bot token and a usable provider.
 

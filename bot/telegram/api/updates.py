@@ -70,7 +70,12 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
 
 async def is_for_bot(message: Message, bot: Bot) -> bool:
     """Returns whether a message is a command of the bot or addresses it; most messages of a group do neither."""
-    return await find_command(message, bot) is not None or bool(await _addressed(message, bot))
+    return await find_command(message, bot) is not None or await addresses_bot(message, bot)
+
+
+async def addresses_bot(message: Message, bot: Bot) -> bool:
+    """Returns whether a message addresses the bot, as `Addressed` decides it; commands are not looked for."""
+    return bool(await _addressed(message, bot))
 
 
 class Addressed(Filter):

@@ -11,7 +11,7 @@ from aiogram.types import Message, Update
 
 from bot.telegram.api.commands import CommandLane, find_command
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.updates import is_for_bot, parse_update
+from bot.telegram.api.updates import addresses_bot, parse_update
 from bot.telegram.ingress.access import AccessList
 from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs.payloads import JobSink, RejectionReason, UpdateArrived, UpdateRejected, create_job
@@ -135,7 +135,7 @@ class UpdateIngest:
         command = await find_command(message, self._bot) if message is not None else None
         if command is not None and command.lane is CommandLane.IMMEDIATE:
             return self._arrived(raw, None, is_moderated=is_moderated)
-        if message is not None and (command is not None or await is_for_bot(message, self._bot)):
+        if message is not None and (command is not None or await addresses_bot(message, self._bot)):
             parts += self._join_album(message, raw, is_wanted=True)
             return self._arrived(raw, str(conversation_key(message)), is_moderated=is_moderated)
         if is_moderated:
@@ -168,7 +168,7 @@ class UpdateIngest:
         return self._albums.join(message, json.dumps(raw), is_wanted=is_wanted)
 
     def _gets_denial(self, update: Update) -> bool:
-        """Whether a denied user gets a reply: not in groups, where it would disturb others, and once per album."""
+        """Returns whether a denied user gets a reply: not in groups, as it would disturb others, and once per album."""
         message = update.message
         if message is None:
             return update.callback_query is not None

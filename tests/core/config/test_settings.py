@@ -197,13 +197,12 @@ class TestDaemon:
         assert token.startswith("TELEGRAM_BOT_TOKEN: is not set")
         assert "openai: OPENAI_API_KEY is not set" in providers
 
-    def test_require_provider_rejects_an_empty_list(self) -> None:
+    def test_require_daemon_rejects_an_empty_list(self) -> None:
         with pytest.raises(ConfigurationError, match="none is listed"):
-            load(AVAILABLE_PROVIDERS="{}").require_provider()
+            load(TELEGRAM_BOT_TOKEN="1:a", AVAILABLE_PROVIDERS="{}").require_daemon()
 
     def test_require_daemon_accepts_one_usable_provider(self) -> None:
         settings = load(TELEGRAM_BOT_TOKEN="1:a", AVAILABLE_PROVIDERS='{"openai": ["m"], "ollama": ["m"]}')
-        settings.require_provider()
         settings.require_daemon()
 
 
