@@ -72,7 +72,7 @@ class Attachment:
 
     @property
     def is_image(self) -> bool:
-        """Whether a model with vision can read it."""
+        """True if a model with vision can read it."""
         return self.media_type.startswith("image/")
 
 

@@ -22,7 +22,7 @@ class Consent:
 
     @property
     def is_open(self) -> bool:
-        """Whether a chat has something to decide."""
+        """True if a chat has something to decide."""
         return self._is_asked and bool(self._remote)
 
     async def describe(self, scope: str, language: str | None) -> str:

@@ -18,7 +18,7 @@ class ChatPreferences:
     model: str | None = None
     footers: bool | None = None
     remote_consent: bool | None = None
-    """Whether messages may be sent to providers outside the operator's own machines."""
+    """A chat's consent to sending messages to providers outside the operator's own machines."""
 
 
 class PreferenceStore:

@@ -30,7 +30,7 @@ class ConsoleChat:
         self._terminal = terminal
         self._reply: Reply | None = None
         self.waits_for_consent = False
-        """Whether the last message needs consent to remote providers before it is answered."""
+        """True if the last message needs consent to remote providers before it is answered."""
 
     @property
     def language(self) -> str | None:

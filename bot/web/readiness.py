@@ -46,7 +46,7 @@ class ReadinessReport:
 
     @property
     def ready(self) -> bool:
-        """Whether all parts are ready."""
+        """True if all parts are ready."""
         return all(reason is None for reason in self.parts.values())
 
 

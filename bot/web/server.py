@@ -21,9 +21,9 @@ log = structlog.get_logger()
 BODY_LIMIT = 1024 * 1024
 """Largest request body in bytes; a Telegram update is far smaller."""
 SHUTDOWN_TIMEOUT_S = 3.0
-"""How long shutdown waits for requests in flight."""
+"""Longest time that shutdown waits for requests in flight."""
 LINGER_S = 2.0
-"""How long the rest of a rejected request's body is read, so that its sender receives the answer."""
+"""Longest time for which the rest of a rejected request's body is read, so that its sender receives the answer."""
 NO_TOKEN = "WEB_TOKEN is not set, so this path is closed. Set it to a long random word and send it as a bearer token.\n"  # noqa: S105 - a hint, not a token
 WRONG_TOKEN = "Send the value of WEB_TOKEN as `Authorization: Bearer ...`.\n"  # noqa: S105 - the same
 

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 REQUEST_TIMEOUT_S = 3.0
 """Timeout of an export request. It blocks the exporter's thread only, never the event loop."""
 FLUSH_S = 4.0
-"""How long a shutdown waits for the last spans."""
+"""Longest time that a shutdown waits for the last spans."""
 QUEUE = 4096
 """Maximum of spans in the queue; the oldest are dropped."""
 BATCH = 512

@@ -12,9 +12,9 @@ from core.redis.client import REDIS_ERRORS
 log = structlog.get_logger()
 
 CALL_TIMEOUT_S = 0.3
-"""How long a request waits for Redis before its replica decides alone."""
+"""Longest time that a request waits for Redis before its replica decides alone."""
 RETRY_AFTER_S = 2.0
-"""How long calls fail at once after an error, so that one request pays for the timeout and not all."""
+"""Time for which calls fail at once after an error, so that one request pays for the timeout and not all."""
 
 ResultT = TypeVar("ResultT")
 
@@ -39,7 +39,7 @@ class FailFastRedis:
 
     @property
     def is_open(self) -> bool:
-        """Whether a call would be tried now."""
+        """True if a call would be tried now."""
         return self._redis is not None and asyncio.get_running_loop().time() >= self._retry_at
 
     async def call(self, command: Callable[[Redis], Awaitable[ResultT]]) -> ResultT:

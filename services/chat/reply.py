@@ -33,9 +33,9 @@ class Reply:
         self.earlier_ids: tuple[int, ...] = ()
         """Message ids of an earlier attempt that a crash or a shutdown cut off; the answer continues in them."""
         self.is_handed_back = False
-        """Whether a shutdown cut it off and another process will produce it again."""
+        """True if a shutdown cut it off and another process will produce it again."""
         self.needs_consent = False
-        """Whether `notice` asks for consent to remote providers; the message waits for the decision."""
+        """True if `notice` asks for consent to remote providers; the message waits for the decision."""
         self.provider: str | None = None
         """The provider that answered."""
         self.model: str | None = None
@@ -58,7 +58,7 @@ class Reply:
 
     @property
     def stop_wanted(self) -> bool:
-        """Whether the user pressed Stop."""
+        """True if the user pressed Stop."""
         return self._stop_wanted
 
     def begin_part(self) -> None:

@@ -66,9 +66,9 @@ class TurnRun:
     messages: Sequence[ModelMessage] = ()
     """Messages after the prompt."""
     has_memory: bool = True
-    """Whether the history could be read."""
+    """True if the history could be read."""
     is_answered: bool = False
-    """Whether an earlier process already answered it, so that only the delivery is left."""
+    """True if an earlier process already answered it, so that only the delivery is left."""
 
     @property
     def before_id(self) -> int | None:

@@ -62,7 +62,7 @@ class Feedback:
 
 
 class ResolveResult(StrEnum):
-    """Whether a decision about an incident took effect."""
+    """The result of a decision about an incident."""
 
     DONE = "done"
     TOO_LATE = "too_late"

@@ -9,7 +9,7 @@ from aiogram.types import Message
 
 
 class CommandScope(Enum):
-    """Who may use a command."""
+    """The users who may use a command."""
 
     EVERYONE = auto()
     GROUP_ADMINS = auto()

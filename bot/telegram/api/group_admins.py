@@ -25,14 +25,14 @@ REQUIRED_RIGHTS = ("can_delete_messages", "can_restrict_members")
 
 @dataclass(frozen=True, slots=True)
 class AdminCacheTiming:
-    """How long a cached admin list is used."""
+    """Lifetime of a cached admin list."""
 
     fresh_s: float = 300.0
     """A new admin need not wait for this: `is_admin` refetches sooner."""
     recheck_s: float = 15.0
     """Age from which a list is refetched because a user who acts as an admin is not in it."""
     failure_s: float = 15.0
-    """How long a failed look-up is cached; until then moderation does nothing in that group."""
+    """Lifetime of a cached failure; until it expires, moderation does nothing in that group."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from core.clock import Clock
 from services.inbox.album_parts import MAX_PARTS, AlbumPart
 
 EXPIRY_S = 30.0
-"""How long after its last part an album is remembered."""
+"""Lifetime of an album after its last part."""
 MAX_ALBUMS = 1000
 
 

@@ -21,11 +21,11 @@ class UpdateArrived(BaseModel):
     kind: Literal["update"] = "update"
     update: dict[str, Any]  # Any: as Telegram sent it
     is_for_bot: bool = True
-    """Whether it is a command or addresses the bot; otherwise it is only moderated."""
+    """True if it is a command or addresses the bot; otherwise it is only moderated."""
     is_admitted: bool = True
-    """Whether the bot answers its sender."""
+    """True if the bot answers its sender."""
     is_moderated: bool | None = None
-    """Whether moderation handles it; None in jobs of earlier versions, and where the classification failed."""
+    """True if moderation handles it; None in jobs of earlier versions, and where the classification failed."""
 
 
 class UpdateRejected(BaseModel):
@@ -47,7 +47,7 @@ class RegenerateTurn(BaseModel):
     reply_to: int | None = None
     provider: str | None = None
     only_latest: bool
-    """Whether the job is dropped if the turn is no longer the latest of its conversation."""
+    """True if the job is dropped if the turn is no longer the latest of its conversation."""
 
 
 class JobSink(Protocol):

@@ -35,7 +35,7 @@ class Page:
 
     @property
     def blank(self) -> bool:
-        """Whether there is nothing to send."""
+        """True if there is nothing to send."""
         return self.rendered.blank
 
 

@@ -40,7 +40,7 @@ class Rendered:
 
     @property
     def blank(self) -> bool:
-        """Whether nothing is visible; Telegram rejects such a message as empty."""
+        """True if nothing is visible; Telegram rejects such a message as empty."""
         return all(character.isspace() or unicodedata.category(character)[0] == "C" for character in self.text)
 
 

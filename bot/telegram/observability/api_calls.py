@@ -14,7 +14,7 @@ from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api
 from core.clock import Clock
 
 RECENT_S = 15.0
-"""How long an answer counts as proof that Telegram is reachable, so that probes cause no calls."""
+"""Time for which an answer counts as proof that Telegram is reachable, so that probes cause no calls."""
 PROBE_TIMEOUT_S = 2
 ANSWERS = frozenset({ApiFailure.DONE, ApiFailure.UNCHANGED, ApiFailure.FLOOD})
 """Failures that prove that Telegram answers."""

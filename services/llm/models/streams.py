@@ -30,7 +30,7 @@ from services.llm.usage.report import TokenUse, used_partly, used_whole
 Event = ModelResponseStreamEvent
 
 AFTER_FINISH_S = 2.0
-"""How long a stream may take from its finish reason to its usage and end marker."""
+"""Longest time that a stream may take from its finish reason to its usage and end marker."""
 GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
 """Finish reasons of an unfinished answer that the library does not map: OpenRouter's and LiteLLM's, vLLM's, DeepSeek's,
 Google's."""
@@ -257,7 +257,7 @@ class CommittedStream:
 
     @property
     def _is_finished(self) -> bool:
-        """Whether the provider gave a finish reason, its own wording included."""
+        """True if the provider gave a finish reason, its own wording included."""
         details = self._response.provider_details or {}
         return self._response.finish_reason is not None or bool(details.get("finish_reason"))
 

@@ -21,7 +21,7 @@ from services.llm.providers.spec import ModelSpec
 
 CONNECT_TIMEOUT_S: Final = 5.0
 KEEPALIVE_S: Final = 30.0
-"""How long an idle connection is kept. Common servers and proxies close theirs after 60 s, and a request on a
+"""Lifetime of an idle connection. Common servers and proxies close theirs after 60 s, and a request on a
 connection that is being closed fails."""
 
 

@@ -42,7 +42,7 @@ class ProbeResult:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it answered and, for Ollama, whose list is complete, lists its default model."""
+        """True if it answered and, for Ollama, whose list is complete, lists its default model."""
         if self.provider.kind is ProviderKind.OLLAMA and self.provider.default_model in self.unlisted:
             return False
         return self.reason is None

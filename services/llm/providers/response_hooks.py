@@ -10,7 +10,7 @@ import httpx2
 
 _END_MARKER: Final = b"[DONE]"
 _DRAIN_TIMEOUT_S: Final = 0.1
-"""How long to wait for the end of a response after its end marker; both are sent together."""
+"""Longest wait for the end of a response after its end marker; both are sent together."""
 
 _collected: ContextVar[list[httpx2.Response] | None] = ContextVar("collected", default=None)
 

@@ -13,7 +13,7 @@ from core.redis.guard import FailFastRedis, RedisUnavailable
 log = structlog.get_logger()
 
 AFFINITY_S = 300
-"""How long a user stays, from the move on; later answers do not extend it."""
+"""Lifetime of a user's affinity, from the move on; later answers do not extend it."""
 MAX_LOCAL = 10_000
 """Bound of the users remembered in this process."""
 

@@ -94,7 +94,7 @@ class Attempt:
 
     @property
     def is_retry_due(self) -> bool:
-        """Whether the same candidate is to be asked once more."""
+        """True if the same candidate is to be asked once more."""
         return self._state is AttemptState.RETRY_DUE
 
     async def failed(self, error: Exception) -> None:
@@ -267,7 +267,7 @@ class Attempts:
         self.spec = spec
         self.candidates = route.candidates
         self.is_reordered = route.is_reordered
-        """Whether an earlier candidate was skipped, so that an answer says nothing about which one should lead."""
+        """True if an earlier candidate was skipped, so that an answer says nothing about which one should lead."""
         self._limiter = limiter
         self._messages = messages
         self._window = window
@@ -310,7 +310,7 @@ class Attempts:
 
     @property
     def has_candidates_left(self) -> bool:
-        """Whether candidates remain that were not asked."""
+        """True if candidates remain that were not asked."""
         return bool(self._left)
 
     @property

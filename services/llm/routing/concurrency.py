@@ -64,7 +64,7 @@ class Slot:
     lease: str | None = None
     """Its member in Redis; None where the provider has no limit."""
     may_be_stored: bool = False
-    """Whether Redis may have the lease."""
+    """True if Redis may have the lease."""
 
 
 @dataclass(slots=True)

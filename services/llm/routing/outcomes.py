@@ -83,7 +83,7 @@ class Outcome:
 
     @property
     def try_next(self) -> bool:
-        """Whether another candidate may help."""
+        """True if another candidate may help."""
         return self.fault not in {Fault.REFUSED, Fault.REJECTED, Fault.OURS}
 
 

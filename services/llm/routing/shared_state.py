@@ -94,7 +94,7 @@ class SharedRouting:
 
     @property
     def connected(self) -> bool:
-        """Whether the copy follows Redis; if not, this replica decides alone."""
+        """True if the copy follows Redis; if not, this replica decides alone."""
         return self._connected
 
     @property

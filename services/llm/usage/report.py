@@ -17,7 +17,7 @@ from services.llm.usage.token_estimates import estimate_tokens
 
 
 class RequestEnd(StrEnum):
-    """How a request to one provider ended."""
+    """The result of a request to one provider."""
 
     ANSWERED = "answered"
     STOPPED = "stopped"

@@ -86,19 +86,19 @@ class Incident:
 
     @property
     def has_acted(self) -> bool:
-        """Whether the bot itself deleted or sanctioned, beyond showing a card."""
+        """True if the bot itself deleted or sanctioned, beyond showing a card."""
         return not self.finding.dry_run and (
             self.finding.plan.delete or self.finding.plan.sanction is not Sanction.NONE
         )
 
     @property
     def is_deleted(self) -> bool:
-        """Whether its messages are deleted."""
+        """True if its messages are deleted."""
         return self.deleted in {"done", "gone"}
 
     @property
     def is_resolved(self) -> bool:
-        """Whether an admin confirmed, banned or undid it."""
+        """True if an admin confirmed, banned or undid it."""
         return any(by is not None for by in (self.confirmed_by, self.banned_by, self.undone_by))
 
 

@@ -26,7 +26,7 @@ class ActionResult(StrEnum):
 
     @property
     def is_effective(self) -> bool:
-        """Whether the intended state holds now."""
+        """True if the intended state holds now."""
         return self in {ActionResult.DONE, ActionResult.GONE}
 
 

@@ -59,10 +59,10 @@ class GroupSettings:
 
     @property
     def is_on(self) -> bool:
-        """Whether messages are moderated, in earnest or in dry run."""
+        """True if messages are moderated, in earnest or in dry run."""
         return self.mode is not Mode.OFF
 
     @property
     def is_dry(self) -> bool:
-        """Whether actions are only reported."""
+        """True if actions are only reported."""
         return self.mode is Mode.DRY

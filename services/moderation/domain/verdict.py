@@ -72,7 +72,7 @@ class Verdict(BaseModel):
 
     @property
     def is_spam(self) -> bool:
-        """Whether its category has no innocent reading."""
+        """True if its category has no innocent reading."""
         return self.category in SPAM
 
 

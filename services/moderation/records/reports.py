@@ -16,7 +16,7 @@ RETENTION = timedelta(days=30)
 
 
 class ReportStatus(StrEnum):
-    """Whether a report was accepted."""
+    """The result of a report: accepted, or the reason for which it was not."""
 
     TAKEN = "taken"
     AGAIN = "again"

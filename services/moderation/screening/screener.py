@@ -60,7 +60,7 @@ class ScreeningFacts:
 
     @property
     def is_risky(self) -> bool:
-        """Whether a feature suffices to ask the judge."""
+        """True if a feature suffices to ask the judge."""
         return not RISKY.isdisjoint(self.features)
 
     @property

@@ -32,12 +32,12 @@ class Link:
 
     @property
     def is_telegram(self) -> bool:
-        """Whether it points to a Telegram user, chat or bot."""
+        """True if it points to a Telegram user, chat or bot."""
         return self.host in TELEGRAM_HOSTS
 
     @property
     def is_invite(self) -> bool:
-        """Whether it is an invitation to a private chat or a folder."""
+        """True if it is an invitation to a private chat or a folder."""
         return self.is_telegram and self.path.startswith(("/+", "/joinchat/", "/addlist/"))
 
     def is_within(self, entry: str) -> bool:
