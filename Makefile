@@ -13,7 +13,7 @@ test: check
 # Everything that a reviewer runs.
 check: format lint imports types tests
 
-# The same without the tests that start the whole bot or speak every provider's wire.
+# The same with the unit tests only: no server, no database, no process of its own.
 check-fast: format lint imports types unit-tests
 
 format: $(VENV)/.dev
@@ -32,7 +32,7 @@ tests: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
 unit-tests: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/core tests/services tests/bot tests/deploy tests/test_imports.py
+	$(BIN)/python -m pytest -m "not integration" tests/core tests/services tests/bot tests/deploy
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Understudy needs Python 3.11 or newer: make PYTHON=python3.12 run")'

@@ -14,6 +14,23 @@ from tests.support.processes.redis_server import BINARY, RedisServer
 # Available to all tests; pytest accepts this only in the top-level conftest.
 pytest_plugins = ["tests.support.databases", "tests.support.fake_llm.fixtures"]
 
+SERVERS = frozenset({"database", "file", "first", "postgres", "queue", "redis_server", "second", "server"})
+"""Fixtures that start a server on loopback or open a database."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that use a server or a database as `integration`; `make check-fast` leaves them out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _uses_server(item):
+            item.add_marker(pytest.mark.integration)
+
+
+def _uses_server(item: pytest.Function) -> bool:
+    if not SERVERS.isdisjoint(item.fixturenames):
+        return True
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("redis") == "server"
+
 
 @pytest.fixture
 def clock() -> ManualClock:

@@ -15,6 +15,8 @@ from core.config.settings import Settings
 from core.errors import StartupError
 from tests.support.fake_telegram.server import TOKEN
 
+pytestmark = pytest.mark.integration
+
 PROVIDER = {"AVAILABLE_PROVIDERS": '{"a": ["m"]}', "A_BASE_URL": "http://127.0.0.1:1/v1"}
 SENT = "123456:" + "A" * 35
 

@@ -17,6 +17,8 @@ from tests.support.settings import settings_for
 from tests.support.sqlite_file import locked_file
 from tests.support.terminal import Console, console
 
+pytestmark = pytest.mark.integration
+
 Opener = Callable[..., AbstractAsyncContextManager[Console]]
 
 

@@ -3,10 +3,14 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer, refusing_url
 from tests.support.settings import variables_for
 from tests.support.terminal import PATIENCE_S, PseudoTerminal, process
+
+pytestmark = pytest.mark.integration
 
 LOADED = """
 import sys

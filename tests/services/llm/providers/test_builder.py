@@ -14,6 +14,8 @@ from services.llm.providers.model_families import accepts_images, model_family
 from tests.support.fake_llm.providers import MODELS, NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import LLMServer
 
+pytestmark = pytest.mark.integration
+
 SDKS: dict[ProviderKind, str] = {
     ProviderKind.ANTHROPIC: "anthropic",
     ProviderKind.GOOGLE: "google.genai",

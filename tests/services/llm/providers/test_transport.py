@@ -12,6 +12,8 @@ import pytest
 from services.llm.providers.transport import Transport
 from tests.support.fake_llm.server import black_hole_url, refusing_url
 
+pytestmark = pytest.mark.integration
+
 Serve = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
 BROKEN: list[tuple[str, bytes, type[Exception]]] = [

@@ -15,6 +15,8 @@ from tests.support.fake_llm.server import LLMServer
 from tests.support.fallback_harness import FallbackHarness, open_fallback_harness
 from tests.support.llm_harness import answered_by, bench, provider
 
+pytestmark = pytest.mark.integration
+
 
 async def test_priority_follows_the_order_of_the_provider_dict(harness: FallbackHarness) -> None:
     """With each provider's default model."""

@@ -18,6 +18,8 @@ from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import answered_by, bench
 
+pytestmark = pytest.mark.integration
+
 
 async def test_reported_failure_counts_like_an_observed_one(harness: FallbackHarness) -> None:
     await harness.fallback.report_provider_failure("first", TimeoutError("too slow"), "test")

@@ -17,6 +17,8 @@ from tests.support.fake_llm.server import NO_SUCH_HOST_URL, Behaviour, LLMServer
 from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import LLMHarness, answered_by, bench, provider, said, stopped_server
 
+pytestmark = pytest.mark.integration
+
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 KINDS = (
     ProviderKind.OPENAI_COMPATIBLE,

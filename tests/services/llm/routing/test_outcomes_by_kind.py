@@ -16,6 +16,8 @@ from tests.support.fake_llm.wire_gemini import retry_info
 from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import answered_by, bench, provider, said
 
+pytestmark = pytest.mark.integration
+
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 GOOGLE, GROQ, MISTRAL, DEEPSEEK, ANTHROPIC = (
     ProviderKind.GOOGLE,

@@ -27,6 +27,8 @@ from tests.support.llm_harness import (
 from tests.support.processes.redis_server import RedisServer
 from tests.support.processes.tcp_proxy import TCPProxy
 
+pytestmark = pytest.mark.integration
+
 CROWD = 64
 CROWD_S = 30.0
 """Time limit of that many requests on a busy machine."""

@@ -18,6 +18,8 @@ from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import LLMHarness, RealSleeps, answered_by, bench, eventually, provider
 from tests.support.processes.redis_server import RedisServer, free_port
 
+pytestmark = pytest.mark.integration
+
 UNNOTICED_S = 0.9
 """Time limit of a request on a busy machine: less than one Redis command that runs into its timeout."""
 

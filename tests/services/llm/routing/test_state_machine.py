@@ -45,6 +45,8 @@ from tests.services.llm.routing.outcome_rows import AFTER_OUTPUT, AT_ONCE, BEFOR
 from tests.services.llm.routing.stores import Embedded, Server, SteppedClock, Store
 from tests.support.processes.redis_server import BINARY, RedisServer
 
+pytestmark = pytest.mark.integration
+
 PREFERRED_FOR = 1800.0
 MAX_HOPS = 3
 TIMEOUT_S = 60.0

@@ -27,6 +27,8 @@ from tests.support.fake_llm.server import (
 )
 from tests.support.llm_harness import HELLO, LLMHarness, bench, eventually, provider
 
+pytestmark = pytest.mark.integration
+
 A, S, B, R, F = (
     RequestEnd.ANSWERED,
     RequestEnd.STOPPED,
