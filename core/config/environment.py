@@ -5,7 +5,8 @@ pasted into the wrong variable.
 """
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -106,6 +107,7 @@ def _read_env_file(path: Path) -> tuple[dict[str, str], list[str], list[str]]:
     found: dict[str, str] = {}
     mistakes: list[str] = []
     warnings: list[str] = []
+    text = _take_split_json(text, path, mistakes)
     for binding in parse_stream(StringIO(text)):
         if binding.error or (binding.key is not None and binding.value is None):
             # The text of a statement includes the blank lines before it.
@@ -116,6 +118,41 @@ def _read_env_file(path: Path) -> tuple[dict[str, str], list[str], list[str]]:
                 warnings.append(f"{binding.key} is set more than once in {path}: the last one counts")
             found[binding.key] = binding.value
     return _normalise(found), mistakes, warnings
+
+
+_JSON_BEGINS = re.compile(r"""\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*=\s*(?P<quote>"?)\s*(?P<json>[{\[].*)""")
+
+
+def _take_split_json(text: str, path: Path, mistakes: list[str]) -> str:
+    """Return the text without values that are JSON over several lines, each of which is one mistake.
+
+    In single quotes such a value is valid. Without them each of its lines would be a mistake of its own.
+    """
+    lines = text.splitlines()
+    number = 0
+    while number < len(lines):
+        begin = _JSON_BEGINS.match(lines[number])
+        length = _count_json_lines([begin["json"], *lines[number + 1 :]]) if begin else 0
+        if begin and (length > 1 or (begin["quote"] and re.match(r'[{\[]\s*"', begin["json"]))):
+            name = begin["name"].upper()
+            fault = "is JSON over several lines" if length > 1 else "is JSON in double quotes"
+            mend = "write it on one line, or in single quotes" if length > 1 else "leave the outer quotes out"
+            example = '{"ollama": ["gpt-oss"]}' if name == "AVAILABLE_PROVIDERS" else '{"name": "value"}'
+            mistakes.append(format_mistake(name, f"{fault} ({path}, line {number + 1}), {mend}", example))
+            lines[number : number + max(length, 1)] = [""] * max(length, 1)
+        number += 1
+    return "\n".join(lines)
+
+
+def _count_json_lines(lines: Sequence[str]) -> int:
+    """Return the number of lines up to the bracket that closes the first one; 0 if there is none."""
+    depth = 0
+    for number, line in enumerate(lines, start=1):
+        outside_strings = re.sub(r'"(\\.|[^"\\])*"', "", line)
+        depth += sum(map(outside_strings.count, "{[")) - sum(map(outside_strings.count, "}]"))
+        if depth <= 0:
+            return number
+    return 0
 
 
 def _count_leading_newlines(text: str) -> int:

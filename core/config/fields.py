@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
@@ -165,6 +165,22 @@ def parse_web_url(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any 
 WebUrl = Annotated[str, BeforeValidator(parse_web_url)]
 
 
+_OPERATION = re.compile(r"/(chat/completions|completions|responses|embeddings|messages|api/chat|api/generate)$")
+"""Paths of single operations, which people copy from an example of curl."""
+
+
+def parse_base_url(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    """Validate the base URL of a provider, below which each operation has its own path."""
+    url = parse_web_url(value)
+    operation = _OPERATION.search(url) if isinstance(url, str) else None
+    if operation is not None:
+        raise ValueError(f"must not end in {operation[0]}, which is appended to it")
+    return url
+
+
+BaseUrl = Annotated[str, BeforeValidator(parse_base_url)]
+
+
 def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeValidator:
     """Return a validator of server URLs with one of these schemes. They may hold a password."""
     known = tuple(schemes)
@@ -182,6 +198,30 @@ def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeVa
         return value
 
     return BeforeValidator(check)
+
+
+def parse_database_url(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    """Require a user name and password in which the delimiters of a URL are percent-encoded."""
+    if not isinstance(value, str):
+        return value
+    scheme, _, rest = value.partition("://")
+    before_query = rest.partition("?")[0]
+    # A ? belongs to the password if no host, and no @, comes before it: `user:pa?ss@host`.
+    is_query = "@" in before_query or "/" in before_query
+    credentials = (before_query if is_query else rest).rpartition("@")[0]
+    if scheme.lower().startswith("sqlite") or not credentials:
+        return value
+    user, _, password = credentials.partition(":")
+    wrong = [sign for sign in "@/:?#[] " if sign in password or (sign != ":" and sign in user)]
+    if re.search(r"%(?![0-9A-Fa-f]{2})", credentials):
+        wrong.append("%")
+    if wrong:
+        encoded = ", ".join(f"{sign} as {quote(sign, safe='')}" for sign in wrong)
+        raise ValueError(f"has a user name or password that wants percent-encoding ({encoded})")
+    return value
+
+
+DatabaseUrl = BeforeValidator(parse_database_url)
 
 
 def parse_headers(text: str) -> dict[str, str]:

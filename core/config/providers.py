@@ -1,6 +1,5 @@
 """Settings of each provider: its `<ID>_...` variables, with the defaults of its kind."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from core.config.environment import VariableSet, format_mistake, parse_variables
-from core.config.fields import Names, WebUrl, is_local_host, lower_text, parse_json_values, require_pattern
+from core.config.fields import BaseUrl, Names, is_local_host, lower_text, parse_json_values, require_pattern
 
 
 class ProviderKind(StrEnum):
@@ -56,13 +55,8 @@ _REQUIRED: Mapping[ProviderKind, tuple[str, ...]] = {
     ProviderKind.DEMO: (),
 }
 
-_FOREIGN_SUFFIXES: Mapping[str, str] = {
-    "KEY": "API_KEY",
-    "URL": "BASE_URL",
-    "API_BASE": "BASE_URL",
-    "ENDPOINT": "BASE_URL",
-}
-"""Suffixes that other programs use, too different from ours for a similarity match."""
+ALIASES = ("OLLAMA_URL", "OLLAMA_MODEL_NAME", "OPENAI_MODEL_NAME")
+"""Other names that are accepted: for OLLAMA_BASE_URL, and for the first model of a provider."""
 
 _MAX_PRICE_USD = 1e6
 """Per million tokens: a dollar per token is a typing error."""
@@ -156,7 +150,7 @@ class ProviderVariables(VariableSet):
     """Variables of one provider, without the prefix `<ID>_`."""
 
     kind: Annotated[ProviderKind | None, BeforeValidator(parse_kind)] = Field(default=None, examples=["openai"])
-    base_url: WebUrl | None = Field(default=None, examples=["http://localhost:8000/v1"])
+    base_url: BaseUrl | None = Field(default=None, examples=["http://localhost:8000/v1"])
     api_key: Annotated[SecretStr | None, require_pattern(r"[!-~]+", "holds a space or a character that no key has")] = (
         Field(default=None, examples=["sk-..."])
     )
@@ -211,6 +205,9 @@ def read_provider(
         The provider, with `missing` set if it lacks what its kind requires, and the mistakes in its variables.
     """
     prefix = variable_prefix(provider_id)
+    preferred = variables.get(f"{prefix}MODEL_NAME") if f"{prefix}MODEL_NAME" in ALIASES else None
+    if preferred is not None:
+        models = (preferred, *(model for model in models if model != preferred))
     is_aliased = prefix == "OLLAMA_" and "OLLAMA_URL" in variables and "OLLAMA_BASE_URL" not in variables
     if is_aliased:
         variables = {**variables, "OLLAMA_BASE_URL": variables["OLLAMA_URL"]}
@@ -265,25 +262,3 @@ def _complete_base_url(kind: ProviderKind, given: str | None) -> str | None:
         # Ollama's own clients take the bare address; its OpenAI-compatible API is below /v1.
         return f"{given}/v1"
     return given
-
-
-def find_misspelt(provider_id: str, variables: Iterable[str], known: frozenset[str]) -> list[str]:
-    """Return a warning for each variable that resembles one of a provider's.
-
-    Args:
-        provider_id: its id.
-        variables: names of all variables that are set.
-        known: names of all settings, including this provider's.
-    """
-    prefix = variable_prefix(provider_id)
-    suffixes = ProviderVariables.variable_names()
-    found: list[str] = []
-    for name in variables:
-        suffix = name.removeprefix(prefix)
-        if name in known or suffix == name:
-            continue
-        # 0.75 matches TIMOUT and RETRYS, but not OLLAMA_HOST, OLLAMA_MODELS or OPENAI_ORG_ID of other programs.
-        meant = _FOREIGN_SUFFIXES.get(suffix) or next(iter(difflib.get_close_matches(suffix, suffixes, 1, 0.75)), None)
-        if meant:
-            found.append(f"{name} is unknown and ignored, did you mean {prefix}{meant}?")
-    return found

@@ -1,10 +1,10 @@
 """All settings: parsed and validated together, with every mistake reported at once."""
 
-import difflib
 import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote
@@ -14,6 +14,7 @@ from pydantic_settings import NoDecode
 
 from core.config.environment import Mistakes, VariableSet, format_mistake, parse_variables, read_variables
 from core.config.fields import (
+    DatabaseUrl,
     DirectoryPath,
     Headers,
     Ids,
@@ -26,15 +27,17 @@ from core.config.fields import (
     require_url,
     url_password,
 )
+from core.config.misspelt import find_ignored
 from core.config.providers import (
+    ALIASES,
     ProviderSettings,
-    ProviderVariables,
     find_clashes,
-    find_misspelt,
     read_provider,
-    variable_prefix,
 )
+from core.config.timezone import Timezone, find_zone, machine_zone
 from core.errors import ConfigurationError
+
+NO_PROVIDER = format_mistake("AVAILABLE_PROVIDERS", "lists no provider", '{"ollama": ["gpt-oss"]}')
 
 
 def parse_available_providers(value: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - a validator accepts any type
@@ -80,7 +83,7 @@ class CommonVariables(VariableSet):
     telegram_mode: Annotated[Literal["polling", "webhook"], LowerCase] = Field(default="polling", examples=["polling"])
     telegram_webhook_url: WebUrl | None = Field(default=None, examples=["https://bot.example.org/telegram"])
     telegram_webhook_secret: Annotated[
-        SecretStr | None, require_pattern(r"[A-Za-z0-9_-]{1,256}", "must be 1 to 256 letters, digits, _ and -")
+        SecretStr | None, require_pattern(r"[A-Za-z0-9_-]{16,256}", "must be 16 to 256 letters, digits, _ and -")
     ] = Field(default=None, examples=["a-long-random-word"])
     admin_ids: Ids = Field(default=frozenset(), examples=["123456789"])
     allowed_user_ids: Ids = Field(default=frozenset(), examples=["123456789,987654321"])
@@ -93,12 +96,16 @@ class CommonVariables(VariableSet):
     ] = Field(default="understudy", examples=["understudy"])
     database_url: Annotated[
         SecretStr | None,
+        DatabaseUrl,
         require_url(("postgresql", "postgres", "postgresql+psycopg", "sqlite", "sqlite+aiosqlite"), host_needed=False),
     ] = Field(default=None, examples=["postgresql://user:password@localhost/understudy"])
+    timezone: Timezone | None = Field(default=None, examples=["Europe/Berlin"])
     data_dir: DirectoryPath = Field(default=Path("data"), examples=["./data"])
     web_port: int | None = Field(default=None, ge=1, le=65535, examples=[8080])
     web_host: str = Field(default="127.0.0.1", examples=["127.0.0.1"])
-    web_token: SecretStr | None = Field(default=None, examples=["a-long-random-word"])
+    web_token: Annotated[SecretStr | None, require_pattern(r"(?s).{16,}", "must be 16 characters or more")] = Field(
+        default=None, examples=["a-long-random-word"]
+    )
     stream_mode: Annotated[Literal["edit", "draft", "off"], LowerCase] = Field(default="edit", examples=["edit"])
     history_tokens: int = Field(default=8000, gt=0, examples=[8000])
     shutdown_timeout: float = Field(default=25.0, gt=0, allow_inf_nan=False, examples=[25])
@@ -137,6 +144,11 @@ class Settings(CommonVariables):
 
     providers: tuple[ProviderSettings, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone of dates shown to people."""
+        return machine_zone() if self.timezone is None else find_zone(self.timezone)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -217,8 +229,11 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
         raise ConfigurationError(mistakes)
     warnings = [
         *variables.warnings,
+        *([] if available else [NO_PROVIDER]),
         *(f"{provider.id} is left out: {provider.missing}" for provider in providers if provider.missing),
-        *_find_misspelt(variables.values, variables.file_names, available),
+        *find_ignored(
+            variables.values, variables.file_names, tuple(available), (*CommonVariables.variable_names(), *ALIASES)
+        ),
     ]
     data = {name: getattr(common, name) for name in CommonVariables.model_fields}
     return Settings(**data, providers=tuple(providers), warnings=tuple(warnings))
@@ -241,20 +256,6 @@ def _find_inconsistencies(common: CommonVariables, invalid: frozenset[str]) -> l
         fault = "must begin with https://, as Telegram requires"
         found.append(format_mistake("TELEGRAM_WEBHOOK_URL", fault, _get_example("telegram_webhook_url")))
     return found
-
-
-def _find_misspelt(values: Mapping[str, str], file_names: frozenset[str], available: Mapping[str, object]) -> list[str]:
-    common_names = CommonVariables.variable_names()
-    known = frozenset(common_names).union(
-        {"OLLAMA_URL"}, *(ProviderVariables.variable_names(variable_prefix(provider_id)) for provider_id in available)
-    )
-    found = [line for provider_id in available for line in find_misspelt(provider_id, sorted(values), known)]
-    for name in sorted(file_names - known):
-        # The environment also holds variables of other programs; the file holds ours only.
-        meant = next(iter(difflib.get_close_matches(name, common_names, 1, 0.85)), None)
-        if meant:
-            found.append(f"{name} is unknown and ignored, did you mean {meant}?")
-    return list(dict.fromkeys(found))
 
 
 def _get_example(field: str) -> str:

@@ -71,11 +71,11 @@ def test_env_example_values_are_the_defaults(tmp_path: Path) -> None:
 
 
 def test_env_example_provider_values_are_the_defaults(tmp_path: Path) -> None:
-    """Removing every # changes nothing for the default providers."""
+    """Removing every # changes nothing for the default providers; the Azure block warns that it needs its entry."""
     ours = uncommented(tmp_path)
     plain = load_settings(None, {})
     assert ours.providers == plain.providers
-    assert ours.warnings == plain.warnings
+    assert tuple(line for line in ours.warnings if not line.startswith("AZURE_")) == plain.warnings
 
 
 def test_env_example_azure_block_is_complete(tmp_path: Path) -> None:

@@ -140,6 +140,18 @@ class TestProvider:
         found = load_provider("ollama", OLLAMA_URL="http://a", OLLAMA_BASE_URL="http://b")
         assert found.base_url == "http://b/v1"
 
+    @pytest.mark.parametrize(
+        ("provider_id", "models"),
+        [
+            ("ollama", ("qwen", "m")),  # put first
+            ("openai", ("m",)),  # listed already
+            ("lab", ("m",)),  # not a name of the origin
+        ],
+    )
+    def test_model_name_of_the_origin_becomes_the_default(self, provider_id: str, models: tuple[str, ...]) -> None:
+        names = {"OLLAMA_MODEL_NAME": "qwen", "OPENAI_MODEL_NAME": "m", "LAB_MODEL_NAME": "other"}
+        assert load_provider(provider_id, **names).models == models
+
     def test_ollama_alias_is_named_in_mistakes(self) -> None:
         (line,) = load_mistakes(OLLAMA_URL="gpu:11434")
         assert line.startswith("OLLAMA_URL: must begin with http://")
@@ -195,6 +207,10 @@ class TestProvider:
             ("LAB_KIND", "gemini", "unknown kind, known are openai_compatible, openai, ollama"),
             ("LAB_BASE_URL", "lab:8000", "must begin with http://"),
             ("LAB_BASE_URL", "http://user:hunter22@lab", "must not hold a user name"),
+            ("LAB_BASE_URL", "http://lab/v1/chat/completions", "must not end in /chat/completions, which is appended"),
+            ("LAB_BASE_URL", "http://lab/v1/chat/completions/", "must not end in /chat/completions"),
+            ("LAB_BASE_URL", "https://lab/v1/messages", "must not end in /messages"),
+            ("LAB_BASE_URL", "http://lab:11434/api/chat", "must not end in /api/chat"),
             ("LAB_API_KEY", "hunter22 hunter22", "holds a space or a character"),
             ("LAB_API_KEY", "“hunter22”", "holds a space or a character"),  # typographic quotes of a chat
             ("LAB_TIMEOUT", "0", "must be above 0"),

@@ -1,12 +1,14 @@
 """Common settings: defaults, validation, requirements of the daemon, secrets, DATA_DIR."""
 
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic import SecretStr
 
 from core.config.providers import ProviderKind, ProviderSettings
 from core.config.settings import Settings
+from core.config.timezone import machine_zone
 from core.errors import ConfigurationError
 from tests.support.settings import load, load_mistakes
 
@@ -65,6 +67,9 @@ class TestValues:
             ("REDIS_URL", "redis+cluster://[::1]:7000"),  # IPv6
             ("DATABASE_URL", "postgresql://u:p@h:5432/d"),  # plain
             ("DATABASE_URL", "postgresql:///d"),  # a Unix socket
+            ("DATABASE_URL", "postgresql://u:p%40%2F%3A@h/d"),  # a password of odd characters
+            ("DATABASE_URL", "postgresql://h/d?user=me@cloud"),  # an @ that ends no password
+            ("TIMEZONE", "Europe/Berlin"),
             ("DATABASE_URL", "sqlite:////var/lib/understudy.db"),  # a file elsewhere
             ("TELEGRAM_API_BASE_URL", "http://127.0.0.1:8081"),  # self-hosted
             ("TELEGRAM_BOT_TOKEN", "42:TEST-token_1"),  # an emulator's short one
@@ -124,6 +129,19 @@ class TestValues:
             ("PROVIDER_COOLDOWN", "-300", "must be above 0"),
             ("PROVIDER_MAX_HOPS", "0", "must be above 0"),
             ("REMOTE_CONSENT", "denied", "must be granted or ask"),
+            ("TELEGRAM_WEBHOOK_SECRET", "hunter22", "must be 16 to 256 letters"),
+            ("TELEGRAM_WEBHOOK_SECRET", "hunter22 hunter22", "must be 16 to 256 letters"),
+            ("WEB_TOKEN", "hunter22", "must be 16 characters or more"),
+            ("TIMEZONE", "Middle/Earth", "is not the name of a time zone"),
+            ("TIMEZONE", "../../etc/passwd", "is not the name of a time zone"),
+            ("TIMEZONE", "Europe", "is not the name of a time zone"),  # a folder of the database
+            ("DATABASE_URL", "postgresql://u:hunter22@x@h/d", "wants percent-encoding (@ as %40)"),
+            ("DATABASE_URL", "postgresql://u:hunter22/x@h/d", "wants percent-encoding (/ as %2F)"),
+            ("DATABASE_URL", "postgresql://u:hunter22:x@h:5432/d", "wants percent-encoding (: as %3A)"),
+            ("DATABASE_URL", "postgresql://u:hunter22?x@h/d", "wants percent-encoding (? as %3F)"),
+            ("DATABASE_URL", "postgresql://u:@hunter22/:#@h/d", "(@ as %40, / as %2F, : as %3A, # as %23)"),
+            ("DATABASE_URL", "postgresql://u:hunter22%@h/d", "wants percent-encoding (% as %25)"),
+            ("DATABASE_URL", "postgresql://me@cloud:hunter22@h/d", "wants percent-encoding (@ as %40)"),
             ("DATA_DIR", "~nobody-of-that-name/x", "begins with ~"),
         ],
     )
@@ -151,14 +169,18 @@ class TestValues:
             "WEB_PORT",
         ]
         url = "https://a.example/t"
-        hook = {"TELEGRAM_MODE": "webhook", "TELEGRAM_WEBHOOK_URL": url, "TELEGRAM_WEBHOOK_SECRET": "word"}
+        hook = {
+            "TELEGRAM_MODE": "webhook",
+            "TELEGRAM_WEBHOOK_URL": url,
+            "TELEGRAM_WEBHOOK_SECRET": "a-word-of-16-chars",
+        }
         assert load(**hook, WEB_PORT="8080").telegram_webhook_url == url
 
     def test_webhook_url_without_https_requires_a_self_hosted_server(self) -> None:
         hook = {
             "TELEGRAM_MODE": "webhook",
             "TELEGRAM_WEBHOOK_URL": "http://bot:80/t",
-            "TELEGRAM_WEBHOOK_SECRET": "word",
+            "TELEGRAM_WEBHOOK_SECRET": "a-word-of-16-chars",
             "WEB_PORT": "80",
         }
         assert "must begin with https://" in load_mistakes(**hook)[0]
@@ -185,6 +207,13 @@ class TestValues:
             "MINE_RETRIES",
         }
         assert len([line for line in lines if line.startswith("AVAILABLE_PROVIDERS")]) == 2
+
+    def test_zone_is_the_configured_one_or_that_of_the_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert load(TIMEZONE="Asia/Tokyo").zone == ZoneInfo("Asia/Tokyo")
+        machine_zone.cache_clear()
+        monkeypatch.setenv("TZ", "America/Lima")
+        assert load().zone == ZoneInfo("America/Lima")
+        machine_zone.cache_clear()
 
 
 class TestDaemon:
@@ -215,8 +244,8 @@ class TestSecrets:
             OPENAI_API_KEY="hunter22",
             REDIS_URL="redis://:hunter22@h",
             DATABASE_URL="postgresql://u:hunter22@h/d",
-            WEB_TOKEN="hunter22",
-            TELEGRAM_WEBHOOK_SECRET="hunter22",
+            WEB_TOKEN="hunter22hunter22",
+            TELEGRAM_WEBHOOK_SECRET="hunter22hunter22",
         )
         assert "hunter22" not in repr(settings)
         assert "hunter22" not in str(settings)
@@ -228,9 +257,9 @@ class TestSecrets:
 
     def test_secrets_include_passwords_of_urls(self) -> None:
         settings = load(
-            TELEGRAM_BOT_TOKEN="1:a", OPENAI_API_KEY="key", REDIS_URL="redis://:p%40ss@h", WEB_TOKEN="web-token"
+            TELEGRAM_BOT_TOKEN="1:a", OPENAI_API_KEY="key", REDIS_URL="redis://:p%40ss@h", WEB_TOKEN="web-token-0123456"
         )
-        assert set(settings.secrets) == {"1:a", "key", "redis://:p%40ss@h", "p%40ss", "p@ss", "web-token"}
+        assert set(settings.secrets) == {"1:a", "key", "redis://:p%40ss@h", "p%40ss", "p@ss", "web-token-0123456"}
 
 
 class TestDataDir:
