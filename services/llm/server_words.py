@@ -1,0 +1,158 @@
+"""A server's own words about an error, for operators: found in its body, without keys, cut at 300 characters.
+
+A message may quote the prompt where the request itself is at fault. It is then shown only where the prompt was ours: in
+`check`, in `/provider test` and in probes.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import Final, cast
+
+from pydantic import SecretStr
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelHTTPError,
+    ModelNotFoundError,
+    ModelQuotaExceededError,
+    ModelRequestRejectedError,
+)
+
+MAX_LENGTH: Final = 300
+MASK: Final = "***"
+QUOTING_STATUSES: Final = frozenset({400, 403, 413, 422})
+"""Statuses of requests that are at fault, or that a filter refused."""
+
+_MESSAGE_FIELDS = ("error", "message", "detail", "msg", "errors", "error_description")
+"""In this order: `{"code": "...", "error": "..."}` of some servers, `{"error": {"message": "..."}}` of most."""
+_MAX_DEPTH = 6
+_MIN_KEY_LENGTH = 4
+"""A shorter key is replaced as a whole word only."""
+_MIN_PART_LENGTH = 6
+"""Characters of a key that a message may repeat in place of the whole."""
+
+_TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
+_TOKEN = re.compile(r"[A-Za-z0-9_~+/=.*…-]+")
+_SECRETS_BY_FORM = re.compile(
+    r"""
+    \b(?:sk|pk|rk|key|xai|csk|nvapi|hf|r8|fw|pplx)[-_][\w*.-]{6,}  # OpenAI, Anthropic, xAI, Cerebras, NVIDIA and others
+    | \bgsk_\w{6,} | \bAIza[\w-]{6,}                               # Groq, Google
+    | \beyJ[\w-]+\.[\w.-]+                                         # a JSON web token
+    | [\w~+/=-]*\*{2,}[\w~+/=*-]*                                  # masked by the server, with the rest in view
+    | \b(?=\w*[0-9])(?=\w*[A-Za-z])[A-Za-z0-9_]{24,}\b             # no prefix: Mistral's, Azure's
+    """,
+    re.VERBOSE,
+)
+_BEARER = re.compile(r"\b(bearer|basic)\s+(?!token\b|auth|realm\b|key\b)[^\s\"',;]{4,}", re.IGNORECASE)
+
+
+def find_server_words(
+    error: BaseException, key: SecretStr | None, *, is_own_prompt: bool, secrets: Iterable[str] = ()
+) -> str | None:
+    """Return what the server said about a failed request; None if it said nothing, or may quote a user's prompt.
+
+    Args:
+        error: the exception of a request to a model.
+        key: the key of the request.
+        is_own_prompt: whether the prompt was ours, so that a quote of it reveals nothing.
+        secrets: further values to mask.
+    """
+    if not isinstance(error, ModelAPIError) or (_may_quote_prompt(error) and not is_own_prompt):
+        return None
+    known = [key.get_secret_value()] if key is not None else []
+    return clean_words(find_message(error.body), [*known, *secrets])
+
+
+def _may_quote_prompt(error: ModelAPIError) -> bool:
+    if isinstance(error, ModelAuthenticationError | ModelNotFoundError | ModelQuotaExceededError):
+        # About the key, the model or the account, whatever the status.
+        return False
+    if isinstance(error, ModelHTTPError):
+        return error.status_code in QUOTING_STATUSES
+    return isinstance(error, ModelRequestRejectedError)
+
+
+def clean_words(text: str, secrets: Iterable[str]) -> str | None:
+    """Return a server's text in one line, without secrets, of at most `MAX_LENGTH` characters; None if it is empty."""
+    # Masked before the cut, so that no part of a key is left at the end.
+    words = mask_secrets(" ".join(text.split()), secrets)
+    if len(words) > MAX_LENGTH:
+        words = words[: MAX_LENGTH - 1].rstrip() + "…"
+    return words or None
+
+
+def find_message(body: object) -> str:
+    """Return the message in the body of an error, in any server's layout; empty if there is none.
+
+    Args:
+        body: bytes, text, or decoded JSON. Of an HTML page, its title or its text is returned.
+    """
+    if isinstance(body, bytes):
+        body = body.decode(errors="replace")
+    if isinstance(body, str):
+        text = body.strip()
+        if not text.startswith(("{", "[", '"')):
+            return _strip_html(text) if text.startswith("<") else text
+        with suppress(ValueError, RecursionError):
+            body = json.loads(text)
+    return _search(body, _MAX_DEPTH)
+
+
+def _search(body: object, depth: int) -> str:
+    match body:
+        case str():
+            text = body.strip()
+            # Gateways put the body of the server behind them into a message as text.
+            if depth > 0 and text.startswith("{"):
+                with suppress(ValueError, RecursionError):
+                    return _search(json.loads(text), depth - 1) or text
+            return text
+        case dict() if depth > 0:
+            fields = cast("Mapping[str, object]", body)
+            found = next(filter(None, (_search(fields.get(name), depth - 1) for name in _MESSAGE_FIELDS)), "")
+            metadata = fields.get("metadata")
+            # OpenRouter's message is "Provider returned error", and the provider's own is in here.
+            raw = cast("Mapping[str, object]", metadata).get("raw") if isinstance(metadata, dict) else None
+            inner = _search(raw, depth - 1)
+            return f"{found}: {inner}" if found and inner else found or inner
+        case list() if depth > 0:
+            items = cast("list[object]", body)
+            return "; ".join(filter(None, (_search(item, depth - 1) for item in items[:3])))
+        case _:
+            return ""
+
+
+def _strip_html(page: str) -> str:
+    title = _TITLE.search(page)
+    return (title[1] if title else "").strip() or _TAG.sub(" ", page)
+
+
+def mask_secrets(text: str, secrets: Iterable[str]) -> str:
+    """Return the text without these secrets, parts of them, and strings that look like a key or a bearer token."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        if len(secret) < _MIN_KEY_LENGTH:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
+            continue
+        text = text.replace(secret, MASK)
+        text = _TOKEN.sub(lambda match, secret=secret: _mask_part(match[0], secret), text)
+    text = _BEARER.sub(rf"\1 {MASK}", text)
+    return _SECRETS_BY_FORM.sub(MASK, text)
+
+
+_GAP = re.compile(r"(?P<begin>.*?)(?:\.{2,}|…|\*+)+(?P<end>.*)", re.DOTALL)
+
+
+def _mask_part(token: str, secret: str) -> str:
+    """Return a mask in place of a part of a key: its beginning and end around dots or stars, or a stretch of it."""
+    if token == MASK:
+        return token
+    shown = _GAP.fullmatch(token)
+    if shown and shown["begin"] + shown["end"]:
+        begin, end = shown["begin"], shown["end"].rstrip(".")
+        if begin + end and secret.startswith(begin) and secret.endswith(end):
+            return MASK
+    bare = token.strip(".…*")
+    return token.replace(bare, MASK) if len(bare) >= _MIN_PART_LENGTH and bare in secret else token
