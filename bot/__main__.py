@@ -13,7 +13,7 @@ import structlog
 
 from core.config.environment import read_variables
 from core.config.settings import Settings, load_settings
-from core.errors import ConfigurationError, StartupError
+from core.errors import ConfigurationError, InboxError, StartupError
 from core.observability.log import configure_logging, log_uncaught
 
 log = structlog.get_logger()
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return asyncio.run(_console(settings) if surface == "console" else _check(settings))
     except ConfigurationError as error:
         return _print_mistakes(error.mistakes)
-    except StartupError as error:
+    except (InboxError, StartupError) as error:
         return _print_mistakes([str(error)])
     except BrokenPipeError:
         # The reader of our output has closed it; flushing the rest at exit must not fail again.

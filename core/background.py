@@ -50,10 +50,10 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
         _, pending = await asyncio.wait(pending, timeout=1.0)
 
 
-async def wait_first(task: asyncio.Task[Any], event: asyncio.Event) -> None:
-    """Return when the task is done or the event is set, whichever comes first."""
+async def wait_first(event: asyncio.Event, *tasks: asyncio.Task[Any]) -> None:
+    """Return when the event is set or one of the tasks is done, whichever comes first."""
     waiting = asyncio.create_task(event.wait())
     try:
-        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)
     finally:
         waiting.cancel()

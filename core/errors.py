@@ -3,6 +3,7 @@
 UnderstudyError
 ├── ConfigurationError        invalid settings: one line each, exit 1
 ├── StartupError              the environment prevents the start: one line, exit 1
+├── InboxError                the queue of jobs cannot work any more: one line, exit 1
 ├── StorageError              the database failed; `permanent` if a retry is pointless
 └── ProviderError             one provider, or all of them, gave no answer
     ├── AllProvidersFailed    every candidate failed (also a RuntimeError)
@@ -36,6 +37,10 @@ class ConfigurationError(UnderstudyError):
 
 class StartupError(UnderstudyError):
     """A cause outside the settings prevents the start. The message is one line for the operator."""
+
+
+class InboxError(UnderstudyError):
+    """The queue of jobs cannot work in this process any more. The message is one line for the operator."""
 
 
 class StorageError(UnderstudyError):

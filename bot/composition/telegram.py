@@ -40,9 +40,11 @@ from bot.telegram.observability.status import DaemonStatus
 from bot.telegram.observability.tracing import UpdateSpans
 from bot.telegram.process import enlarge_thread_pool, raise_open_files_limit, tune_garbage_collection
 from bot.telegram.worker import JobWorker
+from core.clock import Clock
 from core.config.settings import Settings
-from core.errors import StartupError
-from services.admin.notices import AdminNotices, Event, WorkGivenUp
+from core.errors import InboxError, StartupError
+from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
+from services.inbox.failure_stamp import FailureStamp
 from services.llm.providers.probe import log_unavailable_providers
 
 
@@ -51,6 +53,7 @@ async def run_daemon(services: Services) -> int:
 
     Raises:
         StartupError: Telegram refuses the token, another process uses it, or WEB_PORT is taken.
+        InboxError: the queue cannot work any more.
     """
     infra = services.infra
     settings = infra.settings
@@ -89,6 +92,7 @@ async def _open_runtime(
     async with open_inbox(infra, bot.id) as queued:
         inbox = queued.inbox
         status.metrics.show_queue(inbox)
+        status.watch_queue(lambda: inbox.queue.health.problem)
         delivery = Delivery(bot, clock, inbox.sent_messages, status.metrics)
         moderation = build_moderation(services, bot, delivery)
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
@@ -113,6 +117,8 @@ async def _open_runtime(
             inbox=inbox,
             worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation),
             receive=receive,
+            guard=inbox.watch_health,
+            report_failure=partial(_report_failure, notices, FailureStamp(settings.data_dir / "inbox.failure"), clock),
             background={
                 "replicas": partial(queued.replicas.watch, inbox.queue.recover),
                 "inbox purge": inbox.run_purge,
@@ -128,6 +134,14 @@ async def _open_runtime(
             shutdown_timeout_s=settings.shutdown_timeout,
             providers=[provider.id for provider in llm.fallback.providers],
         )
+
+
+async def _report_failure(notices: AdminNotices, stamp: FailureStamp, clock: Clock, error: InboxError) -> None:
+    """Tells the operators why the daemon ends, at most once in a while over its restarts."""
+    now = clock.time()
+    if stamp.is_due(now):
+        stamp.write(now)
+        await notices.send_now(InboxFailed(str(error)))
 
 
 async def _prepare(services: Services) -> None:

@@ -1,6 +1,6 @@
 """Words notices to operators, in English."""
 
-from services.admin.notices import Event, WorkGivenUp
+from services.admin.notices import Event, InboxFailed, WorkGivenUp
 from services.llm.routing.events import LeaderChanged, Misconfigured
 
 
@@ -15,6 +15,8 @@ def format_notice(event: Event) -> str:
             )
         case WorkGivenUp(reason):
             return f"A message could not be handled and is among the dead letters: {reason}. /dead shows them."
+        case InboxFailed(reason):
+            return f"I have to stop: {reason}. Messages are kept, and answered once this is mended and I run again."
         case LeaderChanged(before, after, None):
             return f"{after} answers again, in place of {before}."
         case LeaderChanged(before, after, reason):

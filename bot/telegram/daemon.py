@@ -12,9 +12,13 @@ from aiogram.types import User
 
 from bot.telegram.observability.status import DaemonPhase, DaemonStatus
 from core.background import BackgroundTasks, cancel_and_wait, wait_first
+from core.errors import InboxError
 from services.inbox.inbox import Inbox, JobHandler
 
 log = structlog.get_logger()
+
+REPORT_S = 10.0
+"""Longest time that telling the operators about a failure may delay the end of the process."""
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 
@@ -27,6 +31,8 @@ class Runtime:
         inbox: queues the jobs.
         worker: executes them.
         receive: takes updates in until cancelled; returns or raises where it cannot go on.
+        guard: checks until cancelled that the queue can work; raises InboxError where it cannot.
+        report_failure: tells the operators why the daemon ends.
         background: work beside it, by task name.
         prepare: runs before the first job.
         on_dead_letter: called with the reason of a job that was given up.
@@ -37,6 +43,8 @@ class Runtime:
     inbox: Inbox
     worker: JobHandler
     receive: Work
+    guard: Work
+    report_failure: Callable[[InboxError], Coroutine[Any, Any, None]]
     background: Mapping[str, Work]
     prepare: Work
     on_dead_letter: Callable[[str], None]
@@ -69,6 +77,7 @@ class Daemon:
 
         Raises:
             StartupError: Telegram refuses the token, another process uses it, or the inbox cannot be opened.
+            InboxError: the queue cannot work any more.
         """
         user = await self._connected(stop)
         if user is None:
@@ -76,18 +85,22 @@ class Daemon:
         async with self._open_runtime() as runtime:
             await self._startup(runtime, user)
             receiving = asyncio.create_task(runtime.receive(), name="receive")
+            guarding = asyncio.create_task(runtime.guard(), name="guard")
             try:
-                await wait_first(receiving, stop)
+                await wait_first(stop, receiving, guarding)
+                await _report(runtime, guarding)
             finally:
+                await cancel_and_wait(guarding)
                 await self._shutdown(runtime, receiving)
-            if not receiving.cancelled():
-                receiving.result()
+            for task in (guarding, receiving):
+                if not task.cancelled():
+                    task.result()
         return 0
 
     async def _connected(self, stop: asyncio.Event) -> User | None:
         """Returns the bot's user, or None if stopped before Telegram answered."""
         connecting = asyncio.create_task(self._connect(), name="connect")
-        await wait_first(connecting, stop)
+        await wait_first(stop, connecting)
         if not connecting.done():
             await cancel_and_wait(connecting)
             return None
@@ -109,6 +122,19 @@ class Daemon:
         await runtime.inbox.queue.drain(runtime.shutdown_timeout_s)
         await self._background.close()
         log.info("bot.stopped")
+
+
+async def _report(runtime: Runtime, guarding: asyncio.Task[Any]) -> None:
+    """Tells the operators, for a bounded time, why the guard has ended the daemon."""
+    error = guarding.exception() if guarding.done() else None
+    if not isinstance(error, InboxError):
+        return
+    log.error("bot.inbox_failed", reason=str(error))
+    try:
+        async with asyncio.timeout(REPORT_S):
+            await runtime.report_failure(error)
+    except Exception as failure:  # noqa: BLE001 - the log has the reason, and the process has to end
+        log.warning("bot.failure_not_reported", error=type(failure).__name__)
 
 
 @contextmanager

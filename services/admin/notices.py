@@ -29,7 +29,14 @@ class WorkGivenUp:
     reason: str
 
 
-Event = LeaderChanged | Misconfigured | WorkGivenUp
+@dataclass(frozen=True, slots=True)
+class InboxFailed:
+    """The queue of jobs cannot work, and the process ends."""
+
+    reason: str
+
+
+Event = LeaderChanged | Misconfigured | WorkGivenUp | InboxFailed
 Send = Callable[[Event], Awaitable[None]]
 
 
@@ -56,14 +63,17 @@ class AdminNotices:
     async def run(self) -> None:
         """Send notices until cancelled."""
         while True:
-            event = await self._events.get()
-            name, pause_s = _identify(event)
-            if await self._once.is_first(name, pause_s):
-                log.info("notice.sent", notice=name)
-                try:
-                    await self._send(event)
-                except Exception:
-                    log.exception("notice.failed", notice=name)
+            await self.send_now(await self._events.get())
+
+    async def send_now(self, event: Event) -> None:
+        """Send a notice without queueing it, unless it was sent before; log a failure."""
+        name, pause_s = _identify(event)
+        if await self._once.is_first(name, pause_s):
+            log.info("notice.sent", notice=name)
+            try:
+                await self._send(event)
+            except Exception:
+                log.exception("notice.failed", notice=name)
 
 
 def _identify(event: Event) -> tuple[str, int]:
@@ -74,6 +84,8 @@ def _identify(event: Event) -> tuple[str, int]:
             return f"misconfigured:{digest}", MISCONFIGURED_PAUSE_S
         case WorkGivenUp():
             return "dead", DEAD_PAUSE_S
+        case InboxFailed():
+            return "inbox", DEAD_PAUSE_S
         case LeaderChanged(reason=None):
             return "back", LEADER_PAUSE_S
         case LeaderChanged():

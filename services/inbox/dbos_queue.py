@@ -16,6 +16,7 @@ from core.db.driver_errors import translate_errors
 from services.inbox.dbos_runtime import DBOSRuntime
 from services.inbox.dbos_tables import Claim, WorkflowTable
 from services.inbox.job import Job, Receipt
+from services.inbox.queue_health import HealthLimits, QueueHealth
 
 log = structlog.get_logger()
 
@@ -48,14 +49,24 @@ class JobQueue:
         replica: id of this process; constant on SQLite, unique per start on PostgreSQL.
         run: executes a job. It must not raise: an exception ends the job as failed, without a retry.
         timing: intervals.
+        limits: when failures of the queue are reported and fatal.
     """
 
-    def __init__(self, url: sa.URL, name: str, replica: str, run: Run, timing: QueueTiming | None = None) -> None:
+    def __init__(
+        self,
+        url: sa.URL,
+        name: str,
+        replica: str,
+        run: Run,
+        timing: QueueTiming | None = None,
+        limits: HealthLimits | None = None,
+    ) -> None:
         self.replica = replica
         self._run = run
         self._timing = timing or QueueTiming()
         self._table = WorkflowTable(url, name)
-        self._runtime = DBOSRuntime(self._table.engine, name, replica)
+        self.health = QueueHealth(limits)
+        self._runtime = DBOSRuntime(self._table.engine, name, replica, self.health)
         self._wakeup = self._runtime.wakeup
         self._local_jobs: dict[str, set[str]] = {}
         """SQLite only: unfinished jobs enqueued here, by lane. On PostgreSQL another replica may run them."""
@@ -196,10 +207,14 @@ class JobQueue:
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         job = self._running.pop(task)
-        if not task.cancelled() and task.exception() is None:
+        error = None if task.cancelled() else task.exception()
+        if not task.cancelled() and error is None:
             self._unrecorded.discard(job.id)
+            self.health.record_success("outcome")
         elif job.id in self._unrecorded:
             log.warning("inbox.outcome_not_recorded", job=job.id)
+            if error is not None:
+                self.health.record_failure("outcome", error)
         # A local job without a local successor needs no poll.
         if not self._untrack(job) or job.lane in self._local_jobs:
             self._wakeup.notify()

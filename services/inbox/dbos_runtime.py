@@ -7,6 +7,7 @@ minor version is pinned, and tests/services/inbox/test_dbos_contract.py fails wh
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from core.db.driver_errors import describe_storage_error
 from core.errors import StartupError
 from services.inbox.job import Job
+from services.inbox.queue_health import QueueHealth
 from services.inbox.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -43,10 +45,12 @@ class DBOSRuntime:
         engine: opens the database; `destroy` disposes of it.
         queue: name of the queue.
         replica: executor id of this process.
+        health: is told about the polls of the worker loop and their errors.
     """
 
-    def __init__(self, engine: sa.Engine, queue: str, replica: str) -> None:
-        self.wakeup = Wakeup()
+    def __init__(self, engine: sa.Engine, queue: str, replica: str, health: QueueHealth) -> None:
+        self.wakeup = Wakeup(health.complete_poll)
+        self._health = health
         self._engine = engine
         self._queue = queue
         self._replica = replica
@@ -117,8 +121,22 @@ class DBOSRuntime:
                 on_conflict="always_update",
             )
         )
-        arguments = (self.wakeup, self._dbos, queue)
-        self._worker = threading.Thread(target=queue_worker_thread, args=arguments, name="inbox", daemon=True)
+
+        def poll() -> None:
+            errors = _LoopErrors(self._health)
+            logger = logging.getLogger("dbos")
+            logger.addHandler(errors)
+            try:
+                queue_worker_thread(self.wakeup, self._dbos, queue)
+            except Exception as error:  # noqa: BLE001 - reported: the process ends on it
+                self._health.end_worker(f"its worker ended: {type(error).__name__}")
+            else:
+                if not self.wakeup.is_set():
+                    self._health.end_worker("its worker ended: the queue is gone from the database")
+            finally:
+                logger.removeHandler(errors)
+
+        self._worker = threading.Thread(target=poll, name="inbox", daemon=True)
         self._worker.start()
         self.wakeup.notify()
 
@@ -172,6 +190,25 @@ class DBOSRuntime:
     def delete(self, job_ids: Sequence[str]) -> None:
         """Delete jobs with their inputs and outputs. Blocks."""
         self._client.delete_workflows(list(job_ids))
+
+
+class _LoopErrors(logging.Handler):
+    """Passes on the errors of the worker loop, which the library logs in its `except` blocks and then ignores.
+
+    Args:
+        health: is told about each error that the current thread logs.
+    """
+
+    def __init__(self, health: QueueHealth) -> None:
+        super().__init__(logging.WARNING)
+        self._health = health
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Report the exception that is being handled, if the record is the worker loop's."""
+        error = sys.exc_info()[1]
+        if record.thread == self._thread and error is not None:
+            self._health.record_poll_error(error)
 
 
 def _silence_library() -> None:

@@ -177,6 +177,14 @@ class Inbox:
                 log.warning("inbox.purge_failed", error=str(error))
             await self._clock.sleep(self._timing.purge_s)
 
+    async def watch_health(self) -> None:
+        """Check the queue until cancelled.
+
+        Raises:
+            InboxError: the queue cannot work in this process any more.
+        """
+        await self.queue.health.watch(self._clock)
+
     async def run_orphan_scan(self) -> None:
         """Requeue jobs that are claimed but do not run, every few seconds until cancelled."""
         while True:
@@ -184,8 +192,10 @@ class Inbox:
             try:
                 if jobs := await self.queue.requeue_orphans():
                     log.warning("inbox.orphans_requeued", jobs=jobs)
+                self.queue.health.record_success("orphan scan")
             except StorageError as error:
                 log.warning("inbox.orphan_scan_failed", error=str(error))
+                self.queue.health.record_failure("orphan scan", error)
 
     async def _purge(self) -> None:
         now = self._clock.now()

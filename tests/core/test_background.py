@@ -129,7 +129,7 @@ async def test_cancel_and_wait_can_be_cancelled_itself() -> None:
 async def test_wait_first_returns_when_either_is_ready(first: str) -> None:
     go, event = asyncio.Event(), asyncio.Event()
     task = asyncio.create_task(go.wait())
-    waiter = asyncio.create_task(wait_first(task, event))
+    waiter = asyncio.create_task(wait_first(event, task))
     await settle()
     assert not waiter.done()
 
@@ -145,7 +145,7 @@ async def test_wait_first_returns_when_either_is_ready(first: str) -> None:
 async def test_wait_first_leaves_no_task_behind_when_it_is_cancelled() -> None:
     task = asyncio.create_task(asyncio.Event().wait())
     before = asyncio.all_tasks()
-    waiter = asyncio.create_task(wait_first(task, asyncio.Event()))
+    waiter = asyncio.create_task(wait_first(asyncio.Event(), task))
     await settle()
     await cancel_and_wait(waiter)
     await settle()

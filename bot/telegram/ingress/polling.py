@@ -152,7 +152,7 @@ async def poll_while_leading(replicas: Replicas, poller: Poller) -> None:
         async with replicas.lead() as lost:
             polling = asyncio.create_task(poller.run(), name="poller")
             try:
-                await wait_first(polling, lost)
+                await wait_first(lost, polling)
             finally:
                 # Before the lead is released: two pollers with one token reject each other.
                 await cancel_and_wait(polling)

@@ -1,6 +1,6 @@
 """Observes one bot: lifecycle phase, Bot API calls, metrics and spans."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import partial
 
@@ -30,6 +30,7 @@ class DaemonStatus:
         self.phase = DaemonPhase.STARTING
         self.metrics = TelegramMetrics(metrics)
         self._bot = bot
+        self._queue_problem: Callable[[], str | None] = lambda: None
         self._calls = ApiCallMiddleware(clock)
         self._calls.watch(self.metrics)
         if tracing.on:
@@ -39,7 +40,18 @@ class DaemonStatus:
     @property
     def checks(self) -> Mapping[str, Check]:
         """The readiness checks of the bot, by part."""
-        return {"telegram": partial(self._calls.check, self._bot), "bot": self._check_phase}
+        return {"telegram": partial(self._calls.check, self._bot), "bot": self._check_bot}
 
-    async def _check_phase(self) -> str | None:
-        return None if self.phase is DaemonPhase.SERVING else self.phase.value
+    def watch_queue(self, problem: Callable[[], str | None]) -> None:
+        """Includes the queue in the readiness checks.
+
+        Args:
+            problem: returns why the queue does not work, or None.
+        """
+        self._queue_problem = problem
+
+    async def _check_bot(self) -> str | None:
+        if self.phase is not DaemonPhase.SERVING:
+            return self.phase.value
+        problem = self._queue_problem()
+        return None if problem is None else f"the queue does not work: {problem}"

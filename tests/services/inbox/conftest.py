@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from core.db.database import Database
 from services.inbox.dbos_queue import JobQueue, QueueTiming
 from services.inbox.job import Job
+from services.inbox.queue_health import HealthLimits
 from tests.support.inbox_harness import RecordingRunner
 from tests.support.processes.queue_process import QUEUE, sync_url
 
@@ -50,8 +51,9 @@ def open_queue(queue_url: sa.URL, runner: RecordingRunner) -> OpenQueue:
         name: str = QUEUE,
         replica: str = "local",
         timing: QueueTiming | None = None,
+        limits: HealthLimits | None = None,
     ) -> AsyncGenerator[JobQueue]:
-        queue = JobQueue(queue_url, name, replica, run or runner.run, timing)
+        queue = JobQueue(queue_url, name, replica, run or runner.run, timing, limits)
         await queue.start()
         try:
             yield queue
