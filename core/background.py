@@ -1,10 +1,13 @@
 """Ownership of background tasks: start, report a failure, cancel at shutdown."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
+
+from core.backoff import Backoff
+from core.clock import Clock
 
 log = structlog.get_logger()
 
@@ -12,8 +15,7 @@ log = structlog.get_logger()
 class BackgroundTasks:
     """Owns the tasks of one component.
 
-    A task that ends with an exception is logged as `task.died` and not restarted: a loop that must survive errors
-    handles them itself.
+    A task that ends with an exception is logged as `task.died` and not restarted; `restart_on_error` does that.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,30 @@ class BackgroundTasks:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log.error("task.died", task=task.get_name(), exc_info=error)
+
+
+RESTART_BACKOFF = Backoff(first_s=1.0, longest_s=60.0)
+
+
+async def restart_on_error(
+    work: Callable[[], Coroutine[Any, Any, Any]], name: str, clock: Clock, backoff: Backoff = RESTART_BACKOFF
+) -> None:
+    """Run work until it returns; after an exception, which is logged, it starts again after a pause.
+
+    The pauses grow while the work fails within `backoff.longest_s` of its start.
+    """
+    failures = 0
+    while True:
+        began = clock.monotonic()
+        try:
+            await work()
+        except Exception:
+            failures = failures + 1 if clock.monotonic() - began < backoff.longest_s else 1
+            pause_s = backoff.pause_s(failures)
+            log.exception("task.failed", task=name, restart_in_s=pause_s)
+            await clock.sleep(pause_s)
+        else:
+            return
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:

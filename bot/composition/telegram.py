@@ -19,6 +19,7 @@ from bot.telegram.api.client import KnownBot, connect, create_bot, publish_comma
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.daemon import Daemon, Runtime, stop_on_signals
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.handlers.button_border import ButtonBorder
 from bot.telegram.handlers.chat import ChatHandlers
 from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
@@ -67,6 +68,7 @@ async def run_daemon(services: Services) -> int:
         partial(connect, bot, infra.clock, polls=webhook is None),
         partial(_open_runtime, services, bot, status, webhook),
         status,
+        infra.clock,
     )
     with stop_on_signals() as stop:
         try:
@@ -103,6 +105,8 @@ async def _open_runtime(
         ingest = UpdateIngest(
             bot=bot,
             inbox=inbox,
+            quarantine=inbox.dead_letters,
+            on_quarantined=lambda reason: notices.put(WorkGivenUp(reason)),
             parts=inbox.album_parts,
             clock=clock,
             moderation=moderation.gateway,
@@ -174,6 +178,7 @@ def build_worker(
     dispatcher = Dispatcher(disable_fsm=True)
     if infra.tracing.on:
         dispatcher.update.outer_middleware(UpdateSpans(infra.tracing.tracer))
+    dispatcher.callback_query.outer_middleware(ButtonBorder(delivery, infra.texts))
     dispatcher.include_routers(
         _operator_router(services, queued, delivery),
         *_chat_routers(services, queued, bot, delivery, moderation.admins),

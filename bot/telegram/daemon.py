@@ -11,7 +11,8 @@ import structlog
 from aiogram.types import User
 
 from bot.telegram.observability.status import DaemonPhase, DaemonStatus
-from core.background import BackgroundTasks, cancel_and_wait, wait_first
+from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
+from core.clock import Clock
 from core.errors import InboxError
 from services.inbox.inbox import Inbox, JobHandler
 
@@ -33,7 +34,7 @@ class Runtime:
         receive: takes updates in until cancelled; returns or raises where it cannot go on.
         guard: checks until cancelled that the queue can work; raises InboxError where it cannot.
         report_failure: tells the operators why the daemon ends.
-        background: work beside it, by task name.
+        background: work beside it, by task name; it starts again after an exception.
         prepare: runs before the first job.
         on_dead_letter: called with the reason of a job that was given up.
         shutdown_timeout_s: how long running jobs may take to finish at shutdown.
@@ -59,6 +60,7 @@ class Daemon:
         connect: waits for Telegram and returns the bot's user.
         open_runtime: builds the runtime once the bot is connected.
         status: shows the phase of the daemon.
+        clock: times the pauses before failed background work starts again.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Daemon:
         connect: Callable[[], Coroutine[Any, Any, User]],
         open_runtime: Callable[[], AbstractAsyncContextManager[Runtime]],
         status: DaemonStatus,
+        clock: Clock,
     ) -> None:
         self._connect = connect
         self._open_runtime = open_runtime
         self._status = status
+        self._clock = clock
         self._background = BackgroundTasks()
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -110,7 +114,7 @@ class Daemon:
         await runtime.prepare()
         await runtime.inbox.work(runtime.worker, on_dead=runtime.on_dead_letter)
         for name, work in runtime.background.items():
-            self._background.start(work(), name)
+            self._background.start(restart_on_error(work, name, self._clock), name)
         self._status.phase = DaemonPhase.SERVING
         log.info("bot.started", username=user.username, providers=runtime.providers)
 

@@ -7,7 +7,9 @@ from typing import Protocol
 
 import structlog
 from aiogram import Bot, Dispatcher
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError
 from aiogram.types import Message, Update
+from aiohttp import ClientError
 from pydantic import ValidationError
 
 from bot.telegram.answers.responder import Responder
@@ -17,9 +19,10 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
 from bot.telegram.jobs.payloads import RegenerateTurn, UpdateArrived, UpdateRejected, parse_payload
 from bot.telegram.markdown.render import Rendered
-from core.errors import StorageError
+from core.errors import ProviderError, StorageError
 from core.i18n import Texts
 from core.messages import Incoming
+from core.redis.client import REDIS_ERRORS
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
 from services.inbox.job import Job
@@ -27,6 +30,10 @@ from services.llm.request import ModelChoice
 from services.moderation.pipeline import ModerationOutcome
 
 log = structlog.get_logger()
+
+
+OUTSIDE_FAULTS = (StorageError, ProviderError, TelegramAPIError, ClientDecodeError, ClientError, *REDIS_ERRORS)
+"""Failures of the database, the providers, Telegram, Redis and the network."""
 
 
 class AlbumPartSource(Protocol):
@@ -84,7 +91,7 @@ class JobWorker:
         self._texts = texts
 
     async def handle(self, job: Job) -> None:
-        """Executes a job; any exception makes the inbox retry it."""
+        """Executes a job; for an exception the inbox retries it or gives it up, see `is_outside_fault`."""
         match parse_payload(job):
             case UpdateArrived() as arrived:
                 update = parse_update(arrived.update, self._bot)
@@ -96,6 +103,10 @@ class JobWorker:
                     await self._reply_to_sender(update, reason)
             case RegenerateTurn() as request:
                 await self._regenerate(request, job)
+
+    def is_outside_fault(self, error: Exception) -> bool:
+        """Returns whether a failed job may succeed later; a bug, such as a TypeError, fails each time."""
+        return isinstance(error, OUTSIDE_FAULTS)
 
     async def notify_failure(self, job: Job, error: Exception | None) -> None:
         """Tells the sender that a job was given up; `error` is None if the process died over it."""

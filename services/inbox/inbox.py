@@ -53,7 +53,11 @@ class JobHandler(Protocol):
     """Executes jobs."""
 
     async def handle(self, job: Job) -> None:
-        """Execute a job; any exception causes a retry."""
+        """Execute a job; an exception that `is_outside_fault` causes a retry, any other gives the job up."""
+        ...
+
+    def is_outside_fault(self, error: Exception) -> bool:
+        """Return whether a failure came from the network, a server or the database: a later run may succeed."""
         ...
 
     async def notify_failure(self, job: Job, error: Exception | None) -> None:
@@ -259,7 +263,7 @@ class Inbox:
             return 1
 
     async def _retry(self, job: Job) -> None:
-        """Run a job, retrying after each failure."""
+        """Run a job, retrying after each failure from outside; a bug would fail each time."""
         if self._handler is None:
             raise RuntimeError("a job was started before its handler was set")
         for pause_s in (*self._timing.retry_pauses_s, None):
@@ -267,11 +271,12 @@ class Inbox:
                 with self.sent_messages.sent_by(job.id):
                     await self._handler.handle(job)
             except Exception as error:
-                log.exception("inbox.job_failed", retry_in_s=pause_s)
-                if pause_s is None:
+                is_last = pause_s is None or not self._handler.is_outside_fault(error)
+                log.exception("inbox.job_failed", retry_in_s=None if is_last else pause_s)
+                if pause_s is None or is_last:
                     await self._give_up(job, error)
-                else:
-                    await self._clock.sleep(pause_s)
+                    return
+                await self._clock.sleep(pause_s)
             else:
                 return
 

@@ -6,8 +6,9 @@ import gc
 import pytest
 from structlog.testing import capture_logs
 
-from core.background import BackgroundTasks, cancel_and_wait, wait_first
-from tests.support.clock import settle
+from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
+from core.backoff import Backoff
+from tests.support.clock import ManualClock, settle
 
 
 async def test_background_tasks_keep_a_reference_until_the_task_is_done() -> None:
@@ -153,3 +154,28 @@ async def test_wait_first_leaves_no_task_behind_when_it_is_cancelled() -> None:
     assert asyncio.all_tasks() == before
     assert not task.done()
     await cancel_and_wait(task)
+
+
+async def test_restart_on_error_starts_failed_work_again_after_growing_pauses(clock: ManualClock) -> None:
+    """Until it returns; work that ran for long enough counts as new."""
+    lives_s = iter([0.0, 0.0, 10.0, 0.0, None])
+    starts: list[float] = []
+
+    async def work() -> None:
+        starts.append(clock.monotonic() - began)
+        life_s = next(lives_s)
+        if life_s is not None:
+            await clock.sleep(life_s)
+            raise KeyError("a bug")
+
+    began = clock.monotonic()
+    with capture_logs() as logs:
+        task = asyncio.create_task(restart_on_error(work, "worker", clock, Backoff(1.0, 8.0)))
+        for _ in range(60):
+            await settle()
+            await clock.advance(0.5)
+    assert task.done()
+    assert starts == [0, 1, 3, 14, 16]
+    assert [(entry["event"], entry["task"], entry["restart_in_s"]) for entry in logs] == [
+        ("task.failed", "worker", pause_s) for pause_s in (1, 2, 1, 2)
+    ]

@@ -5,12 +5,14 @@ import re
 
 import pytest
 
+from core.errors import StorageError
 from services.chat.store.turns import TurnStore
 from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, BotHarness
 
 pytestmark = pytest.mark.usefixtures("short_retries")
 
 SORRY = "Something went wrong on our side. The error has been logged. Please try again."
+NO_DATABASE = "The database is unavailable right now"
 
 
 class Trouble:
@@ -18,6 +20,7 @@ class Trouble:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.times = 0
+        self.error: Exception = StorageError("the database failed: out of tune")
         self.left = math.inf
         original = TurnStore.start_new
 
@@ -25,7 +28,7 @@ class Trouble:
             self.times += 1
             self.left -= 1
             if self.left >= 0:
-                raise ValueError("out of tune")
+                raise self.error
             return await original(threads, key)  # type: ignore[arg-type]
 
         patch.setattr(TurnStore, "start_new", start_new)
@@ -59,14 +62,15 @@ async def test_transient_failure_is_retried_silently(stage: BotHarness, trouble:
 async def test_repeated_failure_becomes_a_dead_letter(stage: BotHarness, trouble: Trouble) -> None:
     """The sender is told once, later messages are answered, operators are notified and can replay or drop it."""
     stage.says("/new")
-    assert (await stage.reply()).text == SORRY
+    sorry = (await stage.reply()).text
+    assert sorry.startswith(NO_DATABASE)
     assert (await stage.asks("Are you there?")).text == FIRST
-    assert stage.chat().texts() == [SORRY, FIRST]
+    assert stage.chat().texts() == [sorry, FIRST]
     assert trouble.times == 3
     await stage.until(lambda: any("dead letters" in text for text in stage.chat(ADMIN).texts()))
     stage.says("/dead", ADMIN)
     listed = await stage.reply(ADMIN)
-    assert "ValueError" in listed.text
+    assert "out of tune" in listed.text
     assert "telegram:7:0" in listed.text
     assert listed.labels == ["replay 1", "drop 1"]
 
@@ -79,13 +83,23 @@ async def test_repeated_failure_becomes_a_dead_letter(stage: BotHarness, trouble
     assert [(entry.action, entry.actor_id) for entry in audit] == [("dead.replay", ADMIN)]
 
 
+async def test_bug_becomes_a_dead_letter_at_once(stage: BotHarness, trouble: Trouble) -> None:
+    """It would fail each time; the operators are notified."""
+    trouble.error = KeyError("out of tune")
+    stage.says("/new")
+    assert (await stage.reply()).text == SORRY
+    assert trouble.times == 1
+    await stage.until(lambda: any("dead letters" in text for text in stage.chat(ADMIN).texts()))
+
+
 async def test_failed_replay_becomes_a_dead_letter_again(stage: BotHarness, trouble: Trouble) -> None:
+    trouble.error = KeyError("out of tune")
     stage.says("/new")
     await stage.reply()
     for times in (1, 2):
         stage.says(f"/dead replay {await number_of_the_letter(stage)}", ADMIN)
         await stage.until(lambda times=times: stage.chat().texts() == [SORRY] * (times + 1))
-    assert trouble.times == 9
+    assert trouble.times == 3
     number = await number_of_the_letter(stage)
     stage.says(f"/dead drop {number}", ADMIN)
     assert f"{number} is deleted" in (await stage.reply(ADMIN)).text

@@ -2,7 +2,6 @@
 
 import structlog
 from aiogram import Bot
-from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import PRODUCTION, TelegramAPIServer
 from aiogram.exceptions import (
     ClientDecodeError,
@@ -15,6 +14,7 @@ from aiogram.types import BotCommand, BotCommandScopeAllChatAdministrators, BotC
 
 from bot.telegram.api.commands import COMMANDS, CommandMenu
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
+from bot.telegram.api.session import ApiSession
 from core.backoff import Backoff
 from core.clock import Clock
 from core.errors import StartupError
@@ -22,8 +22,6 @@ from core.i18n import DEFAULT_LANGUAGE, Texts
 
 log = structlog.get_logger()
 
-CONNECTIONS = 512
-"""Concurrent Bot API calls; aiogram's default of 100 would also limit concurrent sends."""
 CALL_TIMEOUT_S = 10
 MENU_SCOPES = {
     CommandMenu.DEFAULT: None,
@@ -46,7 +44,7 @@ class KnownBot(Bot):
 def create_bot(token: str, api_base_url: str | None) -> KnownBot:
     """Creates a client of Telegram's Bot API, or of a self-hosted Bot API server."""
     api = TelegramAPIServer.from_base(api_base_url) if api_base_url else PRODUCTION
-    return KnownBot(token, session=AiohttpSession(limit=CONNECTIONS, api=api))
+    return KnownBot(token, session=ApiSession(api))
 
 
 async def connect(bot: KnownBot, clock: Clock, *, polls: bool = True) -> User:

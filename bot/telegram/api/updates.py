@@ -5,7 +5,7 @@ The filters are asynchronous: aiogram runs plain functions in a thread, which co
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 import structlog
 from aiogram import Bot
@@ -22,6 +22,8 @@ log = structlog.get_logger()
 UpdateSink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
 """Stores a batch of raw updates. Raises StorageError if it cannot; the batch then comes again."""
 UPDATE_TYPES = ("message", "edited_message", "callback_query", "my_chat_member", "stopped_message_generation")
+LARGEST_UPDATE_ID = 2**53
+"""Telegram's ids have 31 bits, those of other servers may be timestamps. The id plus one must be a valid offset."""
 ESSENTIAL_FIELDS = (
     "message_id", "date", "chat", "from", "sender_chat", "message_thread_id", "is_topic_message",
     "edit_date", "text", "entities", "caption", "caption_entities",
@@ -46,6 +48,11 @@ SERVICE_CONTENT = frozenset(
     }
 )  # fmt: skip
 """Content types that report an event in the chat instead of a user's message."""
+
+
+def is_update_id(value: object) -> TypeGuard[int]:
+    """Returns whether a value can be the id of an update."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_UPDATE_ID
 
 
 def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:

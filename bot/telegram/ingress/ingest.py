@@ -1,7 +1,7 @@
 """Classifies updates: access, relevance, moderation and queue lane; stores them as jobs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from aiogram.types import Message, Update
 
 from bot.telegram.api.commands import CommandLane, find_command
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.updates import addresses_bot, parse_update
+from bot.telegram.api.updates import addresses_bot, is_update_id, parse_update
 from bot.telegram.ingress.access import AccessList
 from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs.payloads import JobSink, RejectionReason, UpdateArrived, UpdateRejected, create_job
@@ -28,6 +28,14 @@ class ModerationScope(Protocol):
 
     async def concerns(self, update: Update) -> bool:
         """Returns whether moderation handles an update."""
+        ...
+
+
+class Quarantine(Protocol):
+    """Keeps jobs that could not be enqueued; the dead letters."""
+
+    async def add(self, job: Job, reason: str) -> bool:
+        """Stores a job with the reason; idempotent."""
         ...
 
 
@@ -56,6 +64,8 @@ class UpdateIngest:
     Args:
         bot: the bot that received the updates.
         inbox: stores jobs.
+        quarantine: keeps updates over which a bug prevents a job.
+        on_quarantined: called with the reason of each of these; must not block.
         parts: stores album parts.
         clock: expires buffered albums.
         moderation: knows which groups are moderated.
@@ -67,6 +77,8 @@ class UpdateIngest:
         *,
         bot: Bot,
         inbox: JobSink,
+        quarantine: Quarantine,
+        on_quarantined: Callable[[str], None],
         parts: AlbumPartStore,
         clock: Clock,
         moderation: ModerationScope,
@@ -74,6 +86,8 @@ class UpdateIngest:
     ) -> None:
         self._bot = bot
         self._inbox = inbox
+        self._quarantine = quarantine
+        self._on_quarantined = on_quarantined
         self._parts = parts
         self._moderation = moderation
         self._access = access
@@ -82,13 +96,37 @@ class UpdateIngest:
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
         """Stores the jobs of a batch of raw updates; idempotent.
 
+        An update over which a bug prevents that is quarantined, and the rest of the batch is stored.
+
         Raises:
             StorageError: the batch is not stored and must not be confirmed to Telegram.
         """
+        try:
+            await self._take(batch)
+        except StorageError:
+            raise
+        except Exception:
+            log.exception("update.batch_failed", updates=len(batch))
+            for raw in batch:
+                await self._take_alone(raw)
+
+    async def _take_alone(self, raw: dict[str, Any]) -> None:
+        """Stores an update of a batch that could not be stored as a whole, or quarantines it."""
+        try:
+            await self._take([raw])
+        except StorageError:
+            raise
+        except Exception as error:
+            reason = f"taking it in failed: {type(error).__name__}"
+            log.exception("update.quarantined", update_id=raw.get("update_id"))
+            if await self._quarantine.add(self._arrived(raw, None, is_moderated=None), reason):
+                self._on_quarantined(reason)
+
+    async def _take(self, batch: Sequence[dict[str, Any]]) -> None:
         parts: list[AlbumPart] = []
         classified: list[_Classified] = []
         for raw in batch:
-            if not isinstance(raw.get("update_id"), int):
+            if not is_update_id(raw.get("update_id")):
                 log.error("update.unreadable", kinds=list(raw))
                 continue
             update = await self._classify(raw, parts)

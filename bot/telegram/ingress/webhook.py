@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-import json
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from bot.telegram.api.errors import describe_api_error
+from bot.telegram.api.json_values import parse_api_json
 from bot.telegram.api.updates import UPDATE_TYPES, UpdateSink
 from bot.web.server import HttpRoute
 from core.backoff import Backoff
@@ -129,6 +129,10 @@ class Webhook:
         except StorageError as error:
             log.error("webhook.store_failed", error=str(error))  # noqa: TRY400 - the reason is enough
             return self._unavailable("The database rejects the update.\n")
+        except Exception:
+            # Telegram delivers it again.
+            log.exception("webhook.store_crashed", update_id=update.get("update_id"))
+            return self._unavailable("The update could not be stored.\n")
         return web.Response()
 
     def _unavailable(self, text: str) -> web.Response:
@@ -138,6 +142,6 @@ class Webhook:
 def _parse_object(body: bytes) -> dict[str, Any] | None:
     """Returns the JSON object in a body, or None if it holds anything else."""
     try:
-        return _OBJECT.validate_python(json.loads(body))
+        return _OBJECT.validate_python(parse_api_json(body))
     except ValueError:
         return None

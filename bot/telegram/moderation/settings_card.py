@@ -1,9 +1,11 @@
 """Renders a group's settings with their buttons, and its statistics."""
 
 from datetime import timedelta
+from typing import Self
 
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, Message
+from pydantic import model_validator
 
 from bot.telegram.answers.keyboards import build_keyboard, button
 from bot.telegram.api.messages import message_speaker
@@ -18,6 +20,17 @@ from services.moderation.records.groups import GroupStore
 from services.usage.totals import UsageTotals
 
 STATISTICS_DAYS = 30
+_SWITCH = frozenset({"0", "1"})
+SETTING_VALUES = {
+    "mode": frozenset(Mode),
+    "preset": frozenset(Preset),
+    "ban": _SWITCH,
+    "remote": _SWITCH,
+    "cards": frozenset({"here", "me"}),
+    "page": frozenset({"settings", "rules"}),
+    "rule": frozenset({"flood", "duplicates", "mixed", "links", "forwards", "media"}),
+}
+"""The values of each setting; those of `language` are the languages of the texts."""
 
 
 class ChangeSetting(CallbackData, prefix="mod"):
@@ -25,6 +38,12 @@ class ChangeSetting(CallbackData, prefix="mod"):
 
     what: str
     value: str
+
+    @model_validator(mode="after")
+    def _check_value(self) -> Self:
+        if self.what != "language" and self.value not in SETTING_VALUES.get(self.what, ()):
+            raise ValueError("not a value of this setting")
+        return self
 
 
 class SettingsCard:

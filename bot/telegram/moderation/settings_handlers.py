@@ -120,7 +120,7 @@ class SettingsHandlers:
                 changes = {"mode": Mode(value)}
             case "preset", _:
                 changes = {"preset": Preset(value)}
-            case "language", _:
+            case "language", _ if value in self._texts.languages:
                 changes = {"language": value}
             case "ban", _:
                 changes = {"ban_allowed": value == "1"}

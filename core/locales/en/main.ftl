@@ -21,6 +21,7 @@ help =
     The buttons under an answer: Retry asks again, Retry elsewhere asks another provider.
 new-done = Started a new conversation. What would you like to talk about?
 unknown-command = Unknown command. /help lists the commands.
+press-invalid = This button is not valid.
 not-allowed = This bot is limited to selected users and groups. Please ask its operator for access.
 
 ## During an answer

@@ -36,6 +36,9 @@ class GatedHandler:
         await self.gate.wait()
         self.finished.set()
 
+    def is_outside_fault(self, error: Exception) -> bool:
+        raise AssertionError(f"it failed: {error!r}")
+
     async def notify_failure(self, job: Job, error: Exception | None) -> None:
         raise AssertionError(f"{job.id} was given up: {error!r}")
 

@@ -59,6 +59,9 @@ class RecordingHandler:
             self.running.discard(job.id)
         self.handled.append(job.id)
 
+    def is_outside_fault(self, error: Exception) -> bool:
+        return isinstance(error, StorageError)
+
     async def notify_failure(self, job: Job, error: Exception | None) -> None:
         self.notices.append((job.id, type(error).__name__))
         if self.on_notice is not None:
@@ -169,7 +172,7 @@ class TestRetries:
 
     async def test_failed_job_is_retried_with_growing_pauses(self, run: InboxRun) -> None:
         """Its lane waits, others do not; a success notifies neither user nor admin."""
-        run.handler.failures[job(1).id] = [ValueError("x")] * len(TIMING.retry_pauses_s)
+        run.handler.failures[job(1).id] = [StorageError("the database failed: locked")] * len(TIMING.retry_pauses_s)
         await run.work()
         await run.inbox.put([job(1), job(2), job(3, "other")])
         await run.until(lambda: run.handler.handled)
@@ -183,14 +186,22 @@ class TestRetries:
         assert run.handler.handled == [job(n).id for n in (3, 1, 2)]
         assert (run.handler.notices, run.reasons, await run.letters()) == ([], [], [])
 
-    async def test_failing_job_becomes_a_dead_letter(self, run: InboxRun, file: Database) -> None:
+    async def test_job_that_fails_each_time_is_given_up_after_its_retries(self, run: InboxRun) -> None:
+        run.handler.failures[job(1).id] = [StorageError("the database failed: gone") for _ in range(20)]
+        await run.work()
+        await run.inbox.put([job(1), job(2)])
+        await run.until(lambda: run.handler.handled, passing_s=5)
+        assert run.handler.attempts.count(job(1).id) == len(TIMING.retry_pauses_s) + 1
+        assert await run.letters() == [(job(1).id, "the database failed: gone")]
+
+    async def test_bug_becomes_a_dead_letter_at_once(self, run: InboxRun, file: Database) -> None:
         """Stored with the reason; user and admin are notified once; its lane continues."""
         run.handler.failures[job(1).id] = [ValueError("what somebody wrote") for _ in range(20)]
         await run.work()
         await run.inbox.put([job(1), job(2)])
-        await run.until(lambda: run.handler.handled, passing_s=5)
+        await run.until(lambda: run.handler.handled)
         assert run.handler.handled == [job(2).id]
-        assert run.handler.attempts.count(job(1).id) == len(TIMING.retry_pauses_s) + 1
+        assert run.handler.attempts.count(job(1).id) == 1
         assert run.handler.notices == [(job(1).id, "ValueError")]
         assert run.reasons == ["ValueError"]
         assert await run.letters() == [(job(1).id, "ValueError")]
@@ -277,7 +288,7 @@ class TestReplay:
             [letter] = await run.inbox.dead_letters.newest()
             numbers.add(letter.id)
             again = letter.job.replay(int(letter.failed_at.timestamp() * 1000))
-            run.handler.failures[again.id] = [ValueError("x")] * 5
+            run.handler.failures[again.id] = [StorageError("x")] * 5
             known = len(run.reasons)
             await run.inbox.replay(letter)
             await run.inbox.replay(letter)

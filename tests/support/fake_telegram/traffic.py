@@ -6,10 +6,10 @@ from collections.abc import Coroutine
 from typing import TypeVar
 
 from aiogram import Bot
-from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.session.middlewares.base import BaseRequestMiddleware
 from aiogram.client.telegram import TelegramAPIServer
 
+from bot.telegram.api.session import ApiSession
 from tests.support.clock import ManualClock, settle
 from tests.support.fake_telegram.server import TelegramServer
 
@@ -23,7 +23,7 @@ class Traffic(BaseRequestMiddleware):
     def __init__(self, server: TelegramServer, clock: ManualClock) -> None:
         self._clock = clock
         self._in_flight = 0
-        self._session = AiohttpSession(api=TelegramAPIServer.from_base(server.url))
+        self._session = ApiSession(TelegramAPIServer.from_base(server.url))
         self._session.middleware(self)
         self.bot = Bot(server.token, session=self._session)
 

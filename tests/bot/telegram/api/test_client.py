@@ -5,8 +5,11 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetryAfter
+from aiohttp import web
 
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
+from bot.telegram.api.errors import describe_api_error
 from core.errors import StartupError
 from core.i18n import Texts
 from tests.support.clock import ManualClock, settle
@@ -87,6 +90,61 @@ async def test_connect_retries_after_an_html_response(
     await server.wait_for(lambda: clock._sleepers)
     await clock.advance(1)
     assert (await asyncio.wait_for(connecting, 5)).id == 42
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"ok": true, "result": null}',
+        '{"ok": true, "result": []}',
+        '{"ok": true}',
+        '{"ok": false}',
+        '{"ok": false, "description": null, "error_code": 1e400}',
+        "[null]",
+        "",
+        "[" * 100_000,
+    ],
+)
+async def test_connect_retries_after_an_unusable_response(
+    bot: KnownBot, server: TelegramServer, clock: ManualClock, body: str
+) -> None:
+    server.garble("getMe", body=body)
+    connecting = asyncio.create_task(connect(bot, clock))
+    await server.wait_for(lambda: clock._sleepers)
+    await clock.advance(1)
+    assert (await asyncio.wait_for(connecting, 5)).id == 42
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b'{"ok": true, "result": null}'),
+        (200, b"\xff\xfe"),
+        (500, b'{"ok": false}'),
+        (500, b'{"ok": false, "description": null}'),
+        (400, b'{"ok": false}'),
+        (200, b'{"ok": true, "result": ' + b"9" * 5000 + b"}"),
+    ],
+)
+async def test_call_with_an_unusable_answer_raises_an_error_of_the_client(
+    bot: KnownBot, server: TelegramServer, status: int, body: bytes
+) -> None:
+    """Callers handle these; any other exception counts as a bug."""
+    fault = server.garble("sendMessage")
+    fault.act = lambda: web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
+    with pytest.raises((TelegramAPIError, ClientDecodeError)) as caught:
+        await bot.send_message(7, "hello")
+    assert isinstance(describe_api_error(caught.value), str)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(-5, 1), (7, 7), (10**18, 24 * 3600)])
+async def test_pause_that_telegram_asks_for_is_bounded(
+    bot: KnownBot, server: TelegramServer, asked: int, kept: int
+) -> None:
+    server.fail("sendMessage", status=429, description="Too Many Requests", retry_after=asked)
+    with pytest.raises(TelegramRetryAfter) as caught:
+        await bot.send_message(7, "hello")
+    assert caught.value.retry_after == kept
 
 
 async def test_menus_are_published_in_every_language(bot: KnownBot, server: TelegramServer) -> None:

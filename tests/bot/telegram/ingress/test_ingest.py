@@ -33,13 +33,30 @@ class JobStore:
         self.jobs: dict[str, Job] = {}
         self.full: set[str] = set()
         self.broken = False
+        self.buggy: set[str] = set()
+        """Ids of jobs over which a bug is raised."""
 
     async def put(self, jobs: Sequence[Job]) -> list[Job]:
+        if not self.buggy.isdisjoint(job.id for job in jobs):
+            raise KeyError("a bug")
         if self.broken:
             raise StorageError("the database failed: full")
         refused = [job for job in jobs if job.is_limited and job.lane in self.full]
         self.jobs |= {job.id: job for job in jobs if job not in refused and job.id not in self.jobs}
         return refused
+
+
+class DeadLetterStore:
+    """Quarantined jobs with their reasons."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+        self.told: list[str] = []
+
+    async def add(self, job: Job, reason: str) -> bool:
+        is_new = job.id not in self.kept
+        self.kept[job.id] = reason
+        return is_new
 
 
 class PartStore:
@@ -63,10 +80,13 @@ class IngestHarness:
         chats: frozenset[int] = frozenset(),
     ) -> None:
         self.job_store, self.parts, self.moderator = JobStore(), PartStore(), StubModerator()
+        self.dead_letters = DeadLetterStore()
         access = AccessList(users=users, chats=chats)
         self.ingest = UpdateIngest(
             bot=traffic.bot,
             inbox=self.job_store,
+            quarantine=self.dead_letters,
+            on_quarantined=self.dead_letters.told.append,
             parts=self.parts,
             clock=clock,
             moderation=self.moderator,
@@ -187,6 +207,22 @@ async def test_an_unreadable_update_is_logged_and_skipped(harness: IngestHarness
     ]
     assert "secret" not in str(logs)
     assert [job.priority for job in harness.jobs] == [4]
+
+
+async def test_an_update_over_which_a_bug_is_raised_is_quarantined(harness: IngestHarness) -> None:
+    """The rest of the batch is stored; the admins are told once, although the batch comes again."""
+    harness.job_store.buggy = {f"tg-{BOT['id']}-000000000002"}
+    for _ in range(2):
+        await harness.take(*({"message": text_message(text)} for text in ("one", "two", "three")))
+    assert [job.priority for job in harness.jobs] == [2, 4]
+    assert list(harness.dead_letters.kept) == list(harness.job_store.buggy)
+    assert harness.dead_letters.told == ["taking it in failed: KeyError"]
+
+
+@pytest.mark.parametrize("update_id", [None, True, -1, 2**63, 1.5, "7"])
+async def test_an_update_with_an_impossible_id_is_skipped(harness: IngestHarness, update_id: object) -> None:
+    await harness.ingest.take([{"update_id": update_id, "message": text_message("hello")}])
+    assert harness.jobs == []
 
 
 async def test_a_partly_unreadable_message_is_classified_by_its_essential_fields(harness: IngestHarness) -> None:

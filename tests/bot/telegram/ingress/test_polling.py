@@ -24,13 +24,14 @@ class RunningPoller:
         self.taken: list[str] = []
         self.failures = 0
         """How many of the next batches fail to be stored."""
+        self.failure: Exception = StorageError("the database failed: locked")
         self.poller = Poller(traffic.bot, clock, self.take)
         self.task = asyncio.create_task(self.poller.run())
 
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
         if self.failures:
             self.failures -= 1
-            raise StorageError("the database failed: locked")
+            raise self.failure
         self.taken += [raw["message"]["text"] for raw in batch if "text" in raw.get("message", {})]
 
 
@@ -91,6 +92,75 @@ async def test_an_update_without_an_id_is_skipped(
     server.garble("getUpdates", body='{"ok": true, "result": [{"message": {}}]}')
     server.user_says("one")
     await server.wait_for(lambda: poller.taken == ["one"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"ok": true, "result": null}',
+        '{"ok": true, "result": "nothing"}',
+        '{"ok": true, "result": {"update_id": 1}}',
+        '{"ok": true, "result": 7}',
+        '{"ok": true}',
+        '{"ok": false}',
+        '{"ok": false, "description": null, "parameters": {"retry_after": "soon"}}',
+        '{"ok": false, "description": "x", "parameters": {"retry_after": -5}}',
+        "null",
+        "[]",
+        "",
+        "<html>oops</html>",
+        "[" * 100_000,
+        '{"ok": true, "result": ' + "9" * 5000 + "}",
+    ],
+)
+async def test_an_answer_without_updates_does_not_end_the_poll(
+    server: TelegramServer, poller: RunningPoller, clock: ManualClock, body: str
+) -> None:
+    server.garble("getUpdates", 2, body=body)
+    server.user_says("one")
+    for count, pause_s in ((1, 1), (2, 2)):
+        await polls(server, count)
+        await server.wait_for(lambda: clock._sleepers)
+        await clock.advance(pause_s)
+    await server.wait_for(lambda: poller.taken == ["one"])
+    assert not poller.task.done()
+
+
+@pytest.mark.parametrize("junk", ["null", '"text"', "7", "[]", '{"update_id": ' + "9" * 5000 + "}"])
+async def test_junk_beside_an_update_is_skipped(server: TelegramServer, poller: RunningPoller, junk: str) -> None:
+    message = '{"update_id": 101, "message": {"text": "one"}}'
+    server.garble("getUpdates", body=f'{{"ok": true, "result": [{junk}, {message}, {junk}]}}')
+    server.user_says("two")
+    await server.wait_for(lambda: poller.taken[:1] == ["one"])
+
+
+async def test_polls_that_bring_only_junk_back_off(
+    server: TelegramServer, poller: RunningPoller, clock: ManualClock
+) -> None:
+    """The server would answer the same at once, for ever."""
+    server.garble("getUpdates", 4, body='{"ok": true, "result": [null, {"message": {}}]}')
+    server.user_says("one")
+    for count, pause_s in ((2, 1), (3, 2), (4, 4)):
+        await polls(server, count)
+        await server.wait_for(lambda: clock._sleepers)
+        await clock.advance(pause_s - 0.1)
+        assert len(server.calls_of("getUpdates")) == count
+        await clock.advance(0.1)
+    await server.wait_for(lambda: poller.taken == ["one"])
+
+
+async def test_a_bug_in_storing_a_batch_does_not_end_the_poll(
+    server: TelegramServer, poller: RunningPoller, clock: ManualClock
+) -> None:
+    poller.failures, poller.failure = 2, TypeError("a bug")
+    with capture_logs() as logs:
+        server.user_says("one")
+        for number in (1, 2):
+            await server.wait_for(lambda number=number: len(logs) == number)
+            await settle()
+            await clock.advance(logs[-1]["pause_s"])
+        await server.wait_for(lambda: poller.taken == ["one"])
+    assert [(entry["event"], entry["pause_s"]) for entry in logs] == [("polling.store_crashed", s) for s in (1, 2)]
 
 
 async def test_a_server_that_does_not_hold_polls_open_is_polled_once_a_second(

@@ -1,0 +1,70 @@
+"""Border for button presses: callback data that no button of the bot carries is refused before any handler."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, cast
+
+import structlog
+from aiogram.filters.callback_data import MAX_CALLBACK_LENGTH, CallbackData
+from aiogram.types import CallbackQuery, TelegramObject
+
+from bot.telegram.delivery.delivery import Delivery
+from core.i18n import Texts
+
+log = structlog.get_logger()
+
+LARGEST_NUMBER = 2**63 - 1
+"""The largest id that SQLite and PostgreSQL store."""
+
+ButtonKinds = Mapping[str, type[CallbackData]]
+
+
+def find_button_kinds() -> ButtonKinds:
+    """Returns every kind of button that has been defined, by prefix."""
+    return {kind.__prefix__: kind for kind in _subclasses(CallbackData)}
+
+
+def parse_button(data: str | None, kinds: ButtonKinds) -> CallbackData | None:
+    """Returns the button that carries this callback data, or None if no button of the bot can.
+
+    A client may send any 64 bytes. The fields must validate, numbers must fit the database, and the data must be
+    exactly as the bot packs it: without signs, leading zeros, digits of other scripts or control characters.
+    """
+    kind = kinds.get((data or "").partition(":")[0])
+    if data is None or kind is None or not data.isprintable():
+        return None
+    try:
+        button = kind.unpack(data)
+        is_packed_so = len(data.encode()) <= MAX_CALLBACK_LENGTH and button.pack() == data
+    except (TypeError, ValueError):
+        return None
+    fields = cast("dict[str, object]", dict(button))
+    numbers = [value for value in fields.values() if isinstance(value, int)]
+    return button if is_packed_so and all(0 <= number <= LARGEST_NUMBER for number in numbers) else None
+
+
+class ButtonBorder:
+    """Outer middleware of callback queries; a refused press is answered, so that the client stops waiting."""
+
+    def __init__(self, delivery: Delivery, texts: Texts) -> None:
+        self._delivery = delivery
+        self._texts = texts
+        self._kinds = find_button_kinds()
+
+    async def __call__(
+        self,
+        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]],
+        query: TelegramObject,
+        data: dict[str, Any],
+    ) -> Any:  # noqa: ANN401 - the handler's result
+        """Handles a press, or refuses it."""
+        if not isinstance(query, CallbackQuery) or parse_button(query.data, self._kinds) is not None:
+            return await handler(query, data)
+        log.warning("button.refused", user_id=query.from_user.id)
+        await self._delivery.answer_callback(query.id, self._texts.get("press-invalid", query.from_user.language_code))
+        return None
+
+
+def _subclasses(kind: type[CallbackData]) -> Iterator[type[CallbackData]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from _subclasses(each)
