@@ -17,6 +17,7 @@ from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
 from bot.telegram.api.group_admins import GroupAdmins
+from bot.telegram.api.outgoing_secrets import MaskOutgoingSecrets
 from bot.telegram.daemon import Daemon, Runtime, stop_on_signals
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.button_border import ButtonBorder
@@ -44,6 +45,7 @@ from bot.telegram.worker import JobWorker
 from core.clock import Clock
 from core.config.settings import Settings
 from core.errors import InboxError, StartupError
+from core.observability.redaction import SecretMasker
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
 from services.inbox.failure_stamp import FailureStamp
 from services.llm.providers.probe import log_unavailable_providers
@@ -62,6 +64,7 @@ async def run_daemon(services: Services) -> int:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
     enlarge_thread_pool()
     bot = create_bot(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
+    bot.session.middleware(MaskOutgoingSecrets(SecretMasker(settings.secrets)))
     status = DaemonStatus(bot, infra.clock, infra.metrics, infra.tracing)
     webhook = _webhook(settings)
     daemon = Daemon(

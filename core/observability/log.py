@@ -18,10 +18,9 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from core.observability import tracebacks
+from core.observability.redaction import MASK, SecretMasker
 
 LogFormat = Literal["auto", "console", "json"]
-
-MASK = "***"
 
 _NOISY_LOGGERS = (
     "aiogram",
@@ -49,38 +48,12 @@ _SECRET_KEY = re.compile(
     r"(?:^|[_.-])(?:token|api[_-]?key|secret|password|passwd|authorization|credentials?|cookie)$", re.IGNORECASE
 )
 
-_SECRETS_IN_TEXT: tuple[tuple[re.Pattern[str], str], ...] = (
-    # A bot token, which is part of the path of every Bot API URL.
-    (re.compile(r"(?<!\d)\d{1,20}:[A-Za-z0-9_-]{30,}"), MASK),
-    # Keys of OpenAI, Anthropic, OpenRouter, DeepSeek (sk-), Groq (gsk_) and Google (AIza).
-    (re.compile(r"(?<![A-Za-z0-9])(?:sk-[A-Za-z0-9_-]{8,}|gsk_[A-Za-z0-9]{16,}|AIza[A-Za-z0-9_-]{30,})"), MASK),
-    # The password of a URL, up to the last @ before its path.
-    (re.compile(r"(://[^\s/:@'\"]*):[^\s/'\"]+@"), rf"\1:{MASK}@"),
-    (re.compile(r"\b(bearer)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE), rf"\1 {MASK}"),
-    (re.compile(r"\b(authorization)(['\"]?\s*[:=]\s*['\"]?)(?:[a-z]+\s+)?[^\s'\",;]+", re.IGNORECASE), rf"\1\2{MASK}"),
-    (
-        re.compile(r"\b(api[-_]?key|password|secret)(['\"]?\s*[:=]\s*['\"]?)[^\s'\",;&]{4,}", re.IGNORECASE),
-        rf"\1\2{MASK}",
-    ),
-)
-
 _MAX_DEPTH = 6
 """Levels of nested values that are redacted field by field; deeper ones are written as redacted text."""
 
-_MIN_SECRET_LENGTH = 6
-"""A shorter value is not treated as a secret, since masking it would mask ordinary words."""
 
-
-class Redactor:
-    """Masks secrets in log fields and texts.
-
-    Args:
-        secrets: known secret values; others are recognised by their form or field name.
-    """
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH}, key=len, reverse=True)
-        self._known = re.compile("|".join(re.escape(secret) for secret in known)) if known else None
+class Redactor(SecretMasker):
+    """Masks secrets in log fields and texts."""
 
     def __call__(self, _logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
         """Redact the fields of an event (structlog processor)."""
@@ -89,14 +62,6 @@ class Redactor:
             if not key.startswith("_"):
                 event_dict[key] = self._redact_field(key, value, 0)
         return event_dict
-
-    def text(self, text: str) -> str:
-        """Return the text with known secrets, and strings of their form, masked."""
-        if self._known:
-            text = self._known.sub(MASK, text)
-        for pattern, mask in _SECRETS_IN_TEXT:
-            text = pattern.sub(mask, text)
-        return text
 
     def _redact_field(self, key: str, value: object, depth: int) -> object:
         # A number is never a secret: first_token=0.8 is a measurement.

@@ -20,8 +20,9 @@ from pydantic_ai.exceptions import (
     ModelRequestRejectedError,
 )
 
+from core.observability.redaction import MASK, mask_secret_forms
+
 MAX_LENGTH: Final = 300
-MASK: Final = "***"
 QUOTING_STATUSES: Final = frozenset({400, 403, 413, 422})
 """Statuses of requests that are at fault, or that a filter refused."""
 
@@ -139,7 +140,7 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
         text = text.replace(secret, MASK)
         text = _TOKEN.sub(lambda match, secret=secret: _mask_part(match[0], secret), text)
     text = _BEARER.sub(rf"\1 {MASK}", text)
-    return _SECRETS_BY_FORM.sub(MASK, text)
+    return _SECRETS_BY_FORM.sub(MASK, mask_secret_forms(text))
 
 
 _GAP = re.compile(r"(?P<begin>.*?)(?:\.{2,}|…|\*+)+(?P<end>.*)", re.DOTALL)

@@ -32,6 +32,7 @@ from pydantic_ai.exceptions import (
 )
 from pydantic_ai.usage import RequestUsage
 
+from core.observability.redaction import mask_secret_forms
 from services.llm.transport_errors import describe_connection_error, recognise_connection_error
 
 MISCONFIGURED_COOLDOWN_S = 30 * 60.0
@@ -312,7 +313,7 @@ def provider_message(error: BaseException) -> str | None:
     for _ in range(2):
         match body:
             case {"message": str(words)} if words.strip():
-                return " ".join(words.split())[:MAX_MESSAGE_LENGTH]
+                return " ".join(mask_secret_forms(words).split())[:MAX_MESSAGE_LENGTH]
             case dict():
                 body = cast("dict[str, object]", body).get("error")
             case _:
@@ -321,7 +322,7 @@ def provider_message(error: BaseException) -> str | None:
 
 
 def _api_reason(error: ModelAPIError) -> str:
-    code = (error.provider_error_code or error.provider_error_type or "")[:MAX_CODE_LENGTH]
+    code = mask_secret_forms(error.provider_error_code or error.provider_error_type or "")[:MAX_CODE_LENGTH]
     if isinstance(error, ModelHTTPError):
         return f"HTTP {error.status_code}" + (f" ({code})" if code else "")
     if code:
