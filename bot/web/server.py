@@ -20,10 +20,27 @@ log = structlog.get_logger()
 
 BODY_LIMIT = 1024 * 1024
 """Largest request body in bytes; a Telegram update is far smaller."""
-SHUTDOWN_TIMEOUT_S = 3.0
-"""Longest time that shutdown waits for requests in flight."""
-LINGER_S = 2.0
-"""Longest time for which the rest of a rejected request's body is read, so that its sender receives the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WebTiming:
+    """Deadlines of connections, in seconds.
+
+    Attributes:
+        head_s: for the head of a request, from the connection or the previous response on.
+        body_s: for the body, from the end of the head on.
+        response_s: for the client to read a response; a streamed one has no deadline.
+        linger_s: for the rest of a rejected request's body, so that its sender receives the answer.
+        shutdown_s: for the requests in flight at shutdown.
+    """
+
+    head_s: float = 20.0
+    body_s: float = 20.0
+    response_s: float = 20.0
+    linger_s: float = 2.0
+    shutdown_s: float = 3.0
+
+
 NO_TOKEN = "WEB_TOKEN is not set, so this path is closed. Set it to a long random word and send it as a bearer token.\n"  # noqa: S105 - a hint, not a token
 WRONG_TOKEN = "Send the value of WEB_TOKEN as `Authorization: Bearer ...`.\n"  # noqa: S105 - the same
 
@@ -53,26 +70,43 @@ class WebServer:
         port: the port; 0 picks a free one, which `port` holds after `start`.
         token: bearer token of the guarded routes; without one they answer 403.
         routes: all routes.
+        timing: deadlines.
     """
 
-    def __init__(self, *, host: str, port: int, token: SecretStr | None, routes: Sequence[HttpRoute]) -> None:
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        token: SecretStr | None,
+        routes: Sequence[HttpRoute],
+        timing: WebTiming | None = None,
+    ) -> None:
+        self._timing = timing or WebTiming()
         self._host = host
         self.port = port
         self._token = token.get_secret_value().encode() if token is not None else None
-        self._open = frozenset(route.path for route in routes if not route.is_guarded)
+        self._open = frozenset(
+            (method, route.path)
+            for route in routes
+            if not route.is_guarded
+            for method in ((route.method, "HEAD") if route.method == "GET" else (route.method,))
+        )
         app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._check_token])
         for route in routes:
             if route.method == "GET":
                 app.router.add_get(route.path, route.handler)
             else:
                 app.router.add_route(route.method, route.path, route.handler)
-        app.on_response_prepare.append(_remove_server_header)
+        app.on_response_prepare.append(self._prepare_response)
         self._runner = web.AppRunner(
             app,
             access_log=None,
             logger=_protocol_logger(),
-            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-            lingering_time=LINGER_S,
+            shutdown_timeout=self._timing.shutdown_s,
+            lingering_time=self._timing.linger_s,
+            # Also closes a connection whose first request is not complete by then.
+            keepalive_timeout=self._timing.head_s,
         )
 
     async def start(self) -> None:
@@ -91,14 +125,15 @@ class WebServer:
         log.info("web.listening", host=self._host, port=self.port, guarded=self._token is not None)
 
     async def close(self) -> None:
-        """Stops listening and closes every connection, after `SHUTDOWN_TIMEOUT_S` at the latest."""
+        """Stops listening and closes every connection, after `shutdown_s` at the latest."""
         await self._runner.cleanup()
         log.info("web.closed")
 
     @web.middleware
     async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        # The route decides what is open, as it decides on the handler: no spelling of a path can part the two.
         resource = request.match_info.route.resource
-        if resource is not None and resource.canonical in self._open:
+        if resource is not None and (request.method, resource.canonical) in self._open:
             return await self._answer(request, handler)
         if self._token is None:
             return web.Response(status=403, text=NO_TOKEN)
@@ -112,19 +147,44 @@ class WebServer:
         return await self._answer(request, handler)
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        is_late = False
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            request.content.set_exception(TimeoutError("the body is late"))
+
+        deadline = None
+        if not request.content.at_eof():
+            deadline = asyncio.get_running_loop().call_later(self._timing.body_s, give_up)
         try:
             return await handler(request)
         except web.HTTPException:
             raise
         except (asyncio.CancelledError, ConnectionError):
             raise
-        except Exception:
+        except Exception as error:
+            if is_late and isinstance(error, TimeoutError):
+                log.info("web.slow_body", method=request.method, path=request.path[:100])
+                return web.Response(status=408, text="The body did not arrive in time.\n")
             log.exception("web.failed", method=request.method, path=request.path[:100])
             return web.Response(status=500, text="Internal error; see the log.\n")
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+
+    async def _prepare_response(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.popall(SERVER, None)
+        transport = request.transport
+        if transport is not None and isinstance(response, web.Response):
+            asyncio.get_running_loop().call_later(self._timing.response_s, _abort_unread, transport)
 
 
-async def _remove_server_header(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.popall(SERVER, None)
+def _abort_unread(transport: asyncio.Transport) -> None:
+    """Aborts a connection whose client has not read a response in time."""
+    if transport.get_write_buffer_size() > 0:
+        log.info("web.slow_reader")
+        transport.abort()
 
 
 def _protocol_logger() -> logging.Logger:

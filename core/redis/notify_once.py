@@ -1,7 +1,10 @@
 """Decides through Redis which of the replicas sends a notice, so that it goes out once."""
 
+from collections.abc import Sequence
+from math import isfinite
 from typing import cast
 
+import structlog
 from cachetools import TTLCache
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
@@ -10,7 +13,11 @@ from core.backoff import Backoff
 from core.clock import Clock
 from core.redis.client import REDIS_ERRORS
 
+log = structlog.get_logger()
+
 MAX_KEYS = 10_000
+MAX_TIMES = 1_000
+"""Reminders that are counted; the pause has reached its longest far earlier."""
 MAX_MEMORY_S = 31 * 24 * 3600.0
 
 
@@ -68,10 +75,12 @@ class NotifyOnce:
         async with self._redis.pipeline(transaction=True) as pipe:
             await pipe.watch(key)
             # With `decode_responses` the values are strings, which the types of redis-py do not express.
-            until, count = cast("list[str | None]", await pipe.hmget(key, ["until", "told"]))
-            if until is not None and float(until) > now:
-                return float(until), False
-            times = int(count or 0) + 1
+            until, times = _parse(cast("list[str | None]", await pipe.hmget(key, ["until", "told"])))
+            # Not later than a replica with the right time can have written.
+            until = min(until, now + backoff.longest_s)
+            if until > now:
+                return until, False
+            times += 1
             pause_s = backoff.pause_s(times)
             pipe.multi()
             pipe.hset(key, mapping={"until": now + pause_s, "told": times})
@@ -84,3 +93,14 @@ class NotifyOnce:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}:{name}"
+
+
+def _parse(stored: Sequence[str | None]) -> tuple[float, int]:
+    """Returns when a notice is due again and how often it was sent; a value that does not parse counts as none."""
+    until, times = (value or "0" for value in stored)
+    try:
+        instant, count = float(until), int(times)
+    except ValueError:
+        log.warning("notice.state_unreadable")
+        return 0.0, 0
+    return (instant, min(max(count, 0), MAX_TIMES)) if isfinite(instant) else (0.0, 0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bot.web.server import SHUTDOWN_TIMEOUT_S
+from bot.web.server import WebTiming
 from core.config.settings import Settings, load_settings
 from core.observability.trace_export import FLUSH_S
 from services.inbox.dbos_queue import QueueTiming
@@ -19,7 +19,7 @@ from services.inbox.dbos_queue import QueueTiming
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 YAML_FILES = sorted(DEPLOY.rglob("*.yaml"))
-AFTERWARDS_S = QueueTiming().cancel_grace_s + SHUTDOWN_TIMEOUT_S + FLUSH_S
+AFTERWARDS_S = QueueTiming().cancel_grace_s + WebTiming().shutdown_s + FLUSH_S
 """What a shutdown may take beyond SHUTDOWN_TIMEOUT."""
 
 

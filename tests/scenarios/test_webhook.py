@@ -102,6 +102,11 @@ async def test_webhook_rejects_a_wrong_secret(hooked: BotHarness, secret: str | 
         ({"update_id": 5001, "novelty": {"id": 1}}, 200),
         ({"update_id": 5001, "message": {"message_id": "x"}}, 200),
         (b" " * (1024 * 1024 + 1), 413),
+        # Nested deeply: as a whole, within an update, and only as deep as Python's parser just takes.
+        (b"[" * 600_000, 400),
+        (b'{"a":' * 120_000 + b"1" + b"}" * 120_000, 400),
+        (b'{"update_id": 5001, "message": ' + b"[" * 300_000 + b"]" * 300_000 + b"}", 400),
+        (b'{"update_id": 5001, "message": ' + b"[" * 900 + b"]" * 900 + b"}", 400),
     ],
 )
 async def test_webhook_rejects_invalid_bodies(hooked: BotHarness, body: object, status: int) -> None:

@@ -1,7 +1,8 @@
 """Parses JSON of the Bot API: integers that fit no column count as absent."""
 
-import json
 from typing import Any
+
+from core.bounded_json import parse_json
 
 SMALLEST_INTEGER = -(2**63)
 LARGEST_INTEGER = 2**63 - 1
@@ -15,10 +16,7 @@ def parse_api_json(body: str | bytes) -> Any:  # noqa: ANN401 - any JSON
     Raises:
         ValueError: it is not JSON, or nested too deeply.
     """
-    try:
-        return json.loads(body, parse_int=_parse_integer)
-    except RecursionError:
-        raise ValueError("the JSON is nested too deeply") from None
+    return parse_json(body, parse_int=_parse_integer)
 
 
 def _parse_integer(digits: str) -> int | None:

@@ -7,6 +7,7 @@ import structlog
 from cachetools import TTLCache
 from redis.asyncio import Redis
 
+from core.bounded_json import parse_json
 from core.clock import Clock
 from core.redis.guard import FailFastRedis, RedisUnavailable
 
@@ -58,7 +59,7 @@ class ProviderAffinity:
             stored = await self._redis.call(lambda redis: redis.get(self._prefix + user))
             if stored is None:
                 return None
-            provider, until = json.loads(stored)
+            provider, until = parse_json(stored)
             return str(provider), float(until)
         except RedisUnavailable:
             return None

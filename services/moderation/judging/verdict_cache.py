@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import TypeVar, cast
 
 import structlog
-from pydantic import ValidationError
 from redis.asyncio import Redis
 
+from core.bounded_json import parse_json
 from core.clock import Clock
 from core.redis.client import REDIS_ERRORS
 from services.moderation.domain.verdict import About, Evidence, Judged, Judgement, Verdict
@@ -70,6 +70,7 @@ class VerdictCache:
         self._prefix = f"{prefix}:mod"
         self._clock = clock
         self._timing = timing or VerdictCacheTiming()
+        self._is_warned = False
         self._flights: dict[tuple[int, str], asyncio.Task[Judgement]] = {}
 
     async def get_or_ask(self, key: CacheKey, ask: Ask) -> Judgement:
@@ -119,9 +120,9 @@ class VerdictCache:
             if value:
                 try:
                     return _decode(value)
-                except (ValidationError, ValueError, KeyError):
+                except (ValueError, LookupError, TypeError):
                     # Written by another version of the bot; judged again.
-                    continue
+                    self._warn_unreadable()
         return None
 
     async def _put(self, key: CacheKey, judged: Judged) -> None:
@@ -159,6 +160,11 @@ class VerdictCache:
             log.info("verdict_cache.redis_failed", operation=operation, error=type(error).__name__)
             return otherwise
 
+    def _warn_unreadable(self) -> None:
+        if not self._is_warned:
+            self._is_warned = True
+            log.warning("verdict_cache.entry_unreadable")
+
     def _redis_key(self, key: CacheKey, author_id: int | None = None) -> str:
         owner = "all" if author_id is None else str(author_id)
         return f"{self._prefix}:{{{key.group_id}}}:verdict:{key.digest}:{owner}"
@@ -176,6 +182,9 @@ def _encode(judged: Judged) -> str:
 
 
 def _decode(value: str) -> Judged:
-    fields = json.loads(value)
+    fields = parse_json(value)
     verdict = Verdict.model_validate(fields["verdict"])
-    return Judged(verdict, Evidence(fields["evidence"]), fields["provider"], fields["model"], is_cached=True)
+    provider, model = fields["provider"], fields["model"]
+    if not isinstance(provider, str) or not isinstance(model, str):
+        raise TypeError("the provider and the model are texts")
+    return Judged(verdict, Evidence(fields["evidence"]), provider, model, is_cached=True)
