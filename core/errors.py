@@ -7,6 +7,7 @@ UnderstudyError
 ├── StorageError              the database failed; `permanent` if a retry is pointless
 └── ProviderError             one provider, or all of them, gave no answer
     ├── AllProvidersFailed    every candidate failed (also a RuntimeError)
+    │   └── NoUsableAnswer    a provider answered, but not in the requested shape
     ├── AnswerInterrupted     a provider failed after its first output, which is kept
     ├── ContentRefused        a provider's content filter refused, with its own reason
     ├── ContextWindowExceeded the request exceeds every candidate's context window
@@ -80,6 +81,13 @@ class AllProvidersFailed(ProviderError, RuntimeError):
         self.attempts = tuple(attempts)
         tried = "; ".join(f"{attempt.provider} ({attempt.model}): {attempt.reason}" for attempt in self.attempts)
         super().__init__(f"all providers failed: {tried or 'none is configured'}")
+
+
+class NoUsableAnswer(AllProvidersFailed):
+    """Every candidate failed, and at least one of them by an answer that is not of the requested shape.
+
+    That is a property of this request, unlike an outage: a repeat at another time is likely to end the same way.
+    """
 
 
 class AnswerInterrupted(ProviderError):

@@ -1,6 +1,7 @@
 """Periodic work: judges pending messages, finishes orphaned incidents, erases and deletes expired data."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from services.moderation.enforcement import Enforcement
 from services.moderation.pipeline import Pipeline, Stage
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
-from services.moderation.records.pending import PendingMessages
+from services.moderation.records.pending import PendingMessage, PendingMessages
 
 log = structlog.get_logger()
 
@@ -25,10 +26,14 @@ class MaintenanceTiming:
     Args:
         round_s: between two rounds.
         retention_s: between two passes over expired data.
+        probes: pending messages that are judged first in a round; the outage goes on if none of them gets a verdict.
+        parallel: pending messages that are judged at once after that.
     """
 
     round_s: float = 20.0
     retention_s: float = 600.0
+    probes: int = 3
+    parallel: int = 8
 
 
 class Warmable(Protocol):
@@ -96,22 +101,25 @@ class Maintenance:
         """Runs until cancelled."""
         await self._warm()
         while True:
-            try:
-                await self.run_once()
-            except StorageError as error:
-                log.warning("moderation.maintenance_failed", reason=str(error))
-            except Exception:
-                # A bug that one message triggers must not end the maintenance of all groups.
-                log.exception("moderation.maintenance_failed")
+            await self.run_once()
             await self._clock.sleep(self._timing.round_s)
 
     async def run_once(self) -> None:
-        """Does everything that is due."""
-        await self._rejudge_pending()
-        await self._enforcement.finish_orphans(self._groups)
+        """Does everything that is due. A step that fails is logged and leaves the others alone."""
+        await self._run_step("orphans", self._enforcement.finish_orphans(self._groups))
         if self._clock.time() >= self._retention_due:
             self._retention_due = self._clock.time() + self._timing.retention_s
-            await self._retention.apply()
+            await self._run_step("retention", self._retention.apply())
+        await self._run_step("pending", self._rejudge_pending())
+
+    async def _run_step(self, step: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except StorageError as error:
+            log.warning("moderation.maintenance_failed", step=step, reason=str(error))
+        except Exception:
+            # A bug that one message triggers must not end the maintenance of all groups.
+            log.exception("moderation.maintenance_failed", step=step)
 
     async def _warm(self) -> None:
         """Prepares the local score if a group is moderated, which saves its first message some seconds."""
@@ -122,13 +130,28 @@ class Maintenance:
             log.warning("moderation.warm_up_failed", reason=str(error))
 
     async def _rejudge_pending(self) -> None:
-        for pending in await self._pending.take_due():
-            settings = await self._groups.get(pending.message.group_id)
+        """Judges due messages side by side until none is left; while an outage goes on, only the probes."""
+        limit = self._timing.probes
+        while due := await self._pending.take_due(limit):
+            has_verdicts = await asyncio.gather(*map(self._rejudge, due))
+            if not any(has_verdicts):
+                return
+            limit = self._timing.parallel
+
+    async def _rejudge(self, pending: PendingMessage) -> bool:
+        """Judges one message again; returns whether it waits no longer. A bug that it triggers is its own."""
+        group_id = pending.message.group_id
+        try:
+            settings = await self._groups.get(group_id)
             if settings is None:
                 await self._pending.delete(pending.message, pending.version)
-                continue
+                return True
             outcome = await self._pipeline.rejudge(pending.message, pending.version, settings)
-            log.info("moderation.rejudged", group_id=settings.group_id, stage=outcome.stage.value)
-            if outcome.stage is Stage.WAITS:
-                # The outage goes on: the other messages need not find that out one by one.
-                return
+        except StorageError as error:
+            log.warning("moderation.rejudge_failed", group_id=group_id, reason=str(error))
+            return False
+        except Exception:
+            log.exception("moderation.rejudge_failed", group_id=group_id)
+            return False
+        log.info("moderation.rejudged", group_id=group_id, stage=outcome.stage.value)
+        return outcome.stage is not Stage.WAITS

@@ -206,12 +206,12 @@ class Pipeline:
         match unjudged.reason:
             case NoVerdictReason.OUTAGE:
                 return await self._handle_outage(case, counts, again=again)
-            case NoVerdictReason.REFUSED:
-                refused = self._assess_unsure(case, CARD, Source.REFUSED, unjudged.detail)
-                return await self._enforce(case, refused, counts)
+            case NoVerdictReason.REFUSED | NoVerdictReason.MALFORMED:
+                source = Source.REFUSED if unjudged.reason is NoVerdictReason.REFUSED else Source.MALFORMED
+                return await self._enforce(case, self._assess_unsure(case, CARD, source, unjudged.detail), counts)
             case NoVerdictReason.BUDGET:
                 await self._alerts.report_spent_budget(case.settings)
-            case NoVerdictReason.NO_CONSENT | NoVerdictReason.REJECTED:
+            case NoVerdictReason.NO_CONSENT | NoVerdictReason.REJECTED | NoVerdictReason.AUTHOR_BUDGET:
                 pass
         if facts.is_newcomer and facts.score >= HIGH:
             suspicious = self._assess_unsure(case, CARD, Source.OUTAGE, unjudged.reason.value)
@@ -222,7 +222,7 @@ class Pipeline:
         facts = case.facts
         if not again:
             await self._alerts.report_outage(case.settings)
-            plan = plan_in_outage(is_newcomer=facts.is_newcomer, is_risky=facts.is_risky, score=facts.score)
+            plan = plan_in_outage(is_newcomer=facts.is_newcomer, is_risky=facts.is_risky_in_outage, score=facts.score)
             if plan is not NOTHING:
                 clear = self._assess_unsure(case, plan, Source.OUTAGE, NoVerdictReason.OUTAGE.value)
                 return await self._enforce(case, clear, counts)

@@ -111,14 +111,17 @@ class ScriptedJudge:
 
     def __init__(self) -> None:
         self.default: Judgement = judged(Category.OK, 99)
-        self.script: deque[Judgement] = deque()
+        self.script: deque[Judgement | Exception] = deque()
         self.request_count = 0
         self.fixed_score = 10
         self.learned: list[bool] = []
 
     async def judge(self, message: GroupMessage, normal: Normal, settings: GroupSettings) -> Judgement:
         self.request_count += 1
-        return self.script.popleft() if self.script else self.default
+        scripted = self.script.popleft() if self.script else self.default
+        if isinstance(scripted, Exception):
+            raise scripted
+        return scripted
 
     async def score(self, group_id: int, normal: Normal, features: frozenset[str]) -> int:
         return self.fixed_score

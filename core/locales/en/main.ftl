@@ -211,6 +211,7 @@ moderation-why-report = Reason: reported by { $detail } members
 moderation-why-admin = Reason: marked as spam by { $detail }
 moderation-why-outage = Reason: no AI provider was available; the local score is { $confidence } of 100
 moderation-why-refused = Reason: a provider’s content filter rejected the message ({ $detail })
+moderation-why-malformed = Reason: the AI gave no usable verdict on this message
 moderation-evidence = Evidence: “{ $evidence }”
 moderation-evidence-missing = The model could not quote evidence, so the decision is yours.
 moderation-evidence-name = The evidence is in the author’s name, so the decision is yours.

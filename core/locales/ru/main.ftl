@@ -213,6 +213,7 @@ moderation-why-report = Причина: жалобы участников: { $de
 moderation-why-admin = Причина: { $detail } отметил это как спам
 moderation-why-outage = Причина: ИИ-провайдеры были недоступны; локальная оценка { $confidence } из 100
 moderation-why-refused = Причина: фильтр провайдера отклонил сообщение ({ $detail })
+moderation-why-malformed = Причина: ИИ не дал понятного ответа об этом сообщении
 moderation-evidence = Цитата: «{ $evidence }»
 moderation-evidence-missing = Модель не смогла привести цитату, поэтому решать вам.
 moderation-evidence-name = Причина в имени автора, поэтому решать вам.

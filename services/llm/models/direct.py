@@ -12,7 +12,7 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
-from core.errors import ContentRefused
+from core.errors import AllProvidersFailed, ContentRefused, NoUsableAnswer, ProviderError
 from services.llm.models.candidate_call import PreparedCall, request_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Candidate, RequestSpec
@@ -81,7 +81,7 @@ class DirectModel(Generic[Value_co]):
         asked, so that a request is not passed along until a provider without a filter takes it.
 
         Raises:
-            AllProvidersFailed: no candidate gave a value.
+            AllProvidersFailed: no candidate gave a value; `NoUsableAnswer` if one answered in another shape.
             ContentRefused: a candidate's filter refused, and the other candidate gave no value.
             ProviderError: another failure that a further candidate could not mend.
         """
@@ -114,7 +114,7 @@ class DirectModel(Generic[Value_co]):
                 else:
                     if answer is not None:
                         return answer
-            raise refused or attempts.exhausted()
+            raise refused or _final_error(attempts.exhausted(), malformed)
         finally:
             attempts.close()
 
@@ -149,6 +149,12 @@ class DirectModel(Generic[Value_co]):
         attempt.succeeded(plain.took_s, plain.used)
         usage, candidate = plain.used.usage, attempt.candidate
         return Answer(value, candidate.provider.id, candidate.model, usage.input_tokens, usage.output_tokens)
+
+
+def _final_error(exhausted: ProviderError, malformed: int) -> ProviderError:
+    if malformed and isinstance(exhausted, AllProvidersFailed):
+        return NoUsableAnswer(exhausted.attempts)
+    return exhausted
 
 
 def _settings(profile: Mapping[str, object], max_tokens: int) -> ModelSettings:

@@ -22,6 +22,8 @@ class Source(StrEnum):
     """The local score alone, while there was no verdict."""
     REFUSED = "refused"
     """The providers' content filters refused the message."""
+    MALFORMED = "malformed"
+    """The model's answer about the message was no verdict."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ The docstrings of `Category`, `About` and `Verdict` are part of the JSON schema 
 text: changing one changes verdicts.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -47,8 +48,19 @@ EASILY_MISTAKEN = frozenset({Category.CHANNEL_PROMO, Category.FLOOD, Category.OF
 
 
 def _to_percent(value: object) -> object:
-    """Rounds 92.5 and clamps to 0..100: models return both fractions and values above 100."""
-    return max(0, min(100, round(value))) if isinstance(value, int | float) else value
+    """Reads a fraction (0.97), a rounded percentage (92.5) and a number in a string ("97", "97 %") as per cent.
+
+    Raises:
+        ValueError: the value is negative, infinite or no number.
+    """
+    if isinstance(value, str):
+        value = float(value.strip().removesuffix("%"))
+    if isinstance(value, bool) or (isinstance(value, float) and not 0 <= value < math.inf):
+        msg = "the confidence is no number from 0 to 100"
+        raise ValueError(msg)
+    if not isinstance(value, float):
+        return value
+    return round(value * 100) if 0 < value <= 1 else round(value)
 
 
 class Verdict(BaseModel):
@@ -113,6 +125,10 @@ class NoVerdictReason(StrEnum):
     """Only remote providers could judge, and the group has not agreed to them."""
     BUDGET = "budget"
     """The group's judgements of today are used up."""
+    AUTHOR_BUDGET = "author_budget"
+    """The author has used up one member's part of the group's judgements of today."""
+    MALFORMED = "malformed"
+    """The answer is no verdict; an admin has to check."""
     REJECTED = "rejected"
     """The request is invalid for every provider; a retry would not help."""
 

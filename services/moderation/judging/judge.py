@@ -1,5 +1,7 @@
 """The judge: asks a model for a verdict, within a daily budget, and checks the evidence that it quotes."""
 
+import re
+import unicodedata
 from dataclasses import replace
 from typing import Protocol
 
@@ -13,6 +15,7 @@ from core.errors import (
     ConsentNeeded,
     ContentRefused,
     ContextWindowExceeded,
+    NoUsableAnswer,
     ProviderError,
     RequestRejected,
 )
@@ -34,12 +37,17 @@ from services.moderation.domain.verdict import (
 )
 from services.moderation.judging.prompt import INSTRUCTIONS, PROMPT_VERSION, collect_parts, render_prompt
 from services.moderation.judging.verdict_cache import CacheKey, VerdictCache
-from services.moderation.text.normalise import Normal, normalise
+from services.moderation.text.normalise import Normal, letter_weight, normalise
 
 log = structlog.get_logger()
 
 CONTEXT = "moderation"
 DAY_S = 24 * 3600
+AUTHOR_SHARE = 4
+"""The part of a group's budget that one author may use: a quarter."""
+SHORTEST_EVIDENCE = 3
+"""Letters and digits of evidence; fewer occur in any text."""
+_WORD = re.compile(r"\w+")
 LOCAL_COUNTERS = 10_000
 """Bound of the counters that replace Redis while it is unreachable."""
 
@@ -71,9 +79,10 @@ class RemoteConsent(Protocol):
 
 
 class Budget:
-    """Counts judgements per group and UTC day, over all replicas.
+    """Counts judgements per group, per author and UTC day, over all replicas.
 
-    While Redis is unreachable each replica counts for itself.
+    One author may use a quarter of a group's budget, so that a flood of adverts leaves enough for the others. While
+    Redis is unreachable each replica counts for itself.
 
     Args:
         prefix: of all keys.
@@ -85,17 +94,22 @@ class Budget:
         self._clock = clock
         self._local: LRUCache[str, int] = LRUCache(LOCAL_COUNTERS)
 
-    async def take(self, group_id: int, limit: int) -> bool:
-        """Counts one judgement; returns False if that exceeds the limit."""
+    async def take(self, group_id: int, author_id: int, limit: int) -> NoVerdictReason | None:
+        """Counts one judgement; returns whose budget it exceeds, None if it fits."""
         key = f"{self._prefix}:{{{group_id}}}:budget:{self._clock.now().date().isoformat()}"
+        if await self._count(f"{key}:{author_id}") > max(limit // AUTHOR_SHARE, 1):
+            return NoVerdictReason.AUTHOR_BUDGET
+        return NoVerdictReason.BUDGET if await self._count(key) > limit else None
+
+    async def _count(self, key: str) -> int:
         try:
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.incr(key)
                 pipe.expire(key, 2 * DAY_S)
-                taken = int((await pipe.execute())[0])
+                return int((await pipe.execute())[0])
         except REDIS_ERRORS:
-            taken = self._local[key] = self._local.get(key, 0) + 1
-        return taken <= limit
+            self._local[key] = self._local.get(key, 0) + 1
+            return self._local[key]
 
 
 class Judge:
@@ -129,8 +143,8 @@ class Judge:
         )  # fmt: skip
 
         async def ask() -> Judgement:
-            if not await self._budget.take(settings.group_id, settings.budget):
-                return Unjudged(NoVerdictReason.BUDGET)
+            if spent := await self._budget.take(settings.group_id, message.author.id, settings.budget):
+                return Unjudged(spent)
             prompt = render_prompt(parts, name=message.author.name, house_rules=settings.house_rules)
             return await self._ask(message, normal, prompt, local_only=local_only)
 
@@ -148,6 +162,8 @@ class Judge:
         except (RequestRejected, ContextWindowExceeded) as error:
             log.warning("moderation.request_rejected", group_id=message.group_id, error=type(error).__name__)
             return Unjudged(NoVerdictReason.REJECTED)
+        except NoUsableAnswer:
+            return Unjudged(NoVerdictReason.MALFORMED)
         except (AllProvidersFailed, ProviderError):
             return Unjudged(NoVerdictReason.OUTAGE)
         verdict = answer.value
@@ -166,13 +182,36 @@ def locate_evidence(verdict: Verdict, message: GroupMessage, normal: Normal) -> 
     if verdict.category in {Category.OK, Category.UNSURE}:
         return Evidence.OWN
     wanted = normalise(verdict.evidence or "").folded
-    if not wanted:
+    if letter_weight(wanted) < SHORTEST_EVIDENCE:
         return Evidence.MISSING
     links = normalise("\n".join((*message.links, *message.buttons))).folded
-    if wanted in normal.folded or wanted in normalise(normal.text).folded or wanted in links:
+    if any(_contains_words(text, wanted) for text in (normal.folded, normalise(normal.text).folded, links)):
         return Evidence.OWN
-    if message.is_forward and not normal.text and wanted in normalise(message.forwarded).folded:
+    if message.is_forward and not normal.text and _contains_words(normalise(message.forwarded).folded, wanted):
         return Evidence.FORWARDED
-    if verdict.about is About.PROFILE and wanted in normalise(message.author.name).folded:
+    if verdict.about is About.PROFILE and _contains_words(normalise(message.author.name).folded, wanted):
         return Evidence.NAME
     return Evidence.MISSING
+
+
+def _contains_words(text: str, wanted: str) -> bool:
+    """Returns whether a text contains the evidence with at least one of its words whole.
+
+    Models cut their quotations in the middle of a word, at one end or at both.
+    """
+    return any(_holds_a_word(text, wanted, at.start()) for at in re.finditer(re.escape(wanted), text))
+
+
+def _holds_a_word(text: str, wanted: str, at: int) -> bool:
+    end = at + len(wanted)
+    words = _WORD.findall(wanted)
+    if at > 0 and _is_within_word(text[at - 1], wanted[0]):
+        words = words[1:]
+    if end < len(text) and _is_within_word(wanted[-1], text[end]):
+        words = words[:-1]
+    return bool(words)
+
+
+def _is_within_word(left: str, right: str) -> bool:
+    """Returns whether two neighbouring characters are of one word; scripts without spaces have a word a character."""
+    return left.isalnum() and right.isalnum() and "W" not in map(unicodedata.east_asian_width, (left, right))

@@ -25,12 +25,10 @@ class PendingTiming:
     Args:
         backoff: the pause before each retry.
         give_up_after: age at which a message is dropped without a verdict.
-        batch: messages per take.
     """
 
     backoff: Backoff = RETRY_BACKOFF
     give_up_after: timedelta = timedelta(hours=24)
-    batch: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +60,11 @@ class PendingMessages:
                 statement.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"])
             )
 
-    async def take_due(self) -> list[PendingMessage]:
+    async def take_due(self, limit: int) -> list[PendingMessage]:
         """Returns due messages and postpones them: if this replica dies, the next retry is another's."""
         row, now = ModerationPendingRow, self._clock.now()
         taken: list[PendingMessage] = []
-        due = select(row).where(row.due_at <= now).order_by(row.due_at).limit(self._timing.batch)
+        due = select(row).where(row.due_at <= now).order_by(row.due_at).limit(limit)
         async with self._database.session() as session:
             for each in (await session.scalars(due.with_for_update(skip_locked=True))).all():
                 message = _parse(each.payload)

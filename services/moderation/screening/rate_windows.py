@@ -32,6 +32,7 @@ class Arrival:
     """A message and the windows that it counts in.
 
     Args:
+        is_burst: a forward or an attachment: people send several at once, so those of one second count once.
         at: send time, seconds since the epoch.
         digest: of the text; None if texts are not compared.
         flood_s: length of the author's window; 0 disables it.
@@ -41,6 +42,7 @@ class Arrival:
     group_id: int
     author_id: int
     message_id: int
+    is_burst: bool
     at: float
     digest: str | None
     flood_s: int
@@ -73,7 +75,7 @@ class RateWindows:
     async def add(self, arrival: Arrival) -> WindowCounts:
         """Adds a message and returns the counts of its windows. Idempotent."""
         windows = self._select_windows(arrival)
-        member = f"{arrival.author_id}:{arrival.message_id}"
+        member = f"{arrival.author_id}:{f's{arrival.at:.0f}' if arrival.is_burst else arrival.message_id}"
         # Counted locally as well, so that this replica can continue when Redis fails.
         local = [self._add_locally(key, member, arrival.at, window_s) for key, window_s in windows]
         try:

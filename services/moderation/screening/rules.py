@@ -1,6 +1,7 @@
 """Checks a message against its group's rules."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,6 +18,12 @@ from services.moderation.text.normalise import Normal, normalise
 MAX_DETAIL = 60
 """Characters of a detail, which may quote the message."""
 CACHED_LISTS = 1000
+COMMAND = re.compile(r"/\w{1,64}(?:@\w{1,64})?(?:\s|$)")
+THANKS = re.compile(
+    r"(?:@\w+[\s,]*)?(?:(?:большое|огромное)?\s*(?:спасибо|спс|благодарю|дякую)|(?:many\s+)?thank(?:s| you)|thx|ty"
+    r"|danke|merci|gracias|grazie|obrigad[oa])\b.{0,24}"
+)
+"""Short thanks as a whole message, folded: one member may thank several others in a row."""
 
 
 class Rule(StrEnum):
@@ -63,7 +70,7 @@ class RuleEngine:
             *self._check_terms(message, normal, rules),
             *_check_links(extract_links(message, normal), rules, is_newcomer=is_newcomer),
             *_check_media(message, rules, is_newcomer=is_newcomer),
-            *await self._check_repetition(message, normal, rules),
+            *await self._check_repetition(message, normal, rules, is_newcomer=is_newcomer),
         ]
         if rules.mixed_scripts and normal.mixed_words:
             hits.append(RuleHit(Rule.MIXED_SCRIPT, _shorten(", ".join(normal.mixed_words)), is_decisive=False))
@@ -85,21 +92,34 @@ class RuleEngine:
             terms = self._terms[banned] = BannedTerms(banned)
         return terms
 
-    async def _check_repetition(self, message: GroupMessage, normal: Normal, rules: RuleSet) -> list[RuleHit]:
-        if message.edited_at is not None or not (rules.flood or rules.duplicates):
+    async def _check_repetition(
+        self, message: GroupMessage, normal: Normal, rules: RuleSet, *, is_newcomer: bool
+    ) -> list[RuleHit]:
+        """Decides about newcomers only; a member's flood is a question to the judge."""
+        if not (rules.flood or rules.duplicates) or _is_exempt_from_repetition(message, normal):
             return []
         counts = await self._windows.add(_to_arrival(message, normal, rules))
         hits: list[RuleHit] = []
         if rules.flood and counts.by_author >= rules.flood.messages:
             detail = f"{counts.by_author} messages in {rules.flood.seconds} s"
-            hits.append(RuleHit(Rule.FLOOD, detail, is_decisive=True))
+            hits.append(RuleHit(Rule.FLOOD, detail, is_decisive=is_newcomer))
         if rules.duplicates and counts.same_in_group >= rules.duplicates.times:
             is_own = counts.same_by_author >= rules.duplicates.times
             times = counts.same_by_author if is_own else counts.same_in_group
             detail = f"the same text {times} times in {rules.duplicates.seconds} s"
             # The same text by several members can be a raid, or congratulations.
-            hits.append(RuleHit(Rule.DUPLICATE, detail, is_decisive=is_own))
+            hits.append(RuleHit(Rule.DUPLICATE, detail, is_decisive=is_own and is_newcomer))
         return hits
+
+
+def _is_exempt_from_repetition(message: GroupMessage, normal: Normal) -> bool:
+    """Returns whether a message counts in no window: edits, replies, commands of bots and thanks."""
+    return (
+        message.edited_at is not None
+        or message.reply_to is not None
+        or COMMAND.match(message.text) is not None
+        or THANKS.fullmatch(normal.folded) is not None
+    )
 
 
 def _to_arrival(message: GroupMessage, normal: Normal, rules: RuleSet) -> Arrival:
@@ -112,6 +132,7 @@ def _to_arrival(message: GroupMessage, normal: Normal, rules: RuleSet) -> Arriva
         group_id=message.group_id,
         author_id=message.author.id,
         message_id=message.message_id,
+        is_burst=bool(message.media) or message.is_forward,
         at=message.sent_at.timestamp(),
         digest=digest,
         flood_s=flood.seconds if flood else 0,
@@ -123,6 +144,8 @@ def _check_links(links: tuple[Link, ...], rules: RuleSet, *, is_newcomer: bool) 
     if rules.links is LinkPolicy.ALL or (rules.links is LinkPolicy.NOT_FROM_NEWCOMERS and not is_newcomer):
         return
     for link in links:
+        if link.is_mention:
+            continue
         if not any(link.is_within(entry) for entry in rules.domains):
             path = link.path if link.is_telegram else ""
             yield RuleHit(Rule.LINK, _shorten(link.host + path), is_decisive=True)

@@ -1,6 +1,5 @@
 """Screens a message without a model: rules, risky features, local score; decides whether the judge is asked."""
 
-import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -9,10 +8,10 @@ from services.moderation.domain.incident import display_text
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.rule_set import RuleSet
 from services.moderation.domain.thresholds import HIGH
-from services.moderation.screening.features import RISKY, extract_features
+from services.moderation.screening.features import RISKY, Feature, extract_features
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rules import RuleEngine, RuleHit
-from services.moderation.text.normalise import Normal, normalise
+from services.moderation.text.normalise import Normal, letter_weight, normalise
 
 MEANINGFUL_LETTERS = 10
 """Letters and digits of a meaningful message; "hi" and "thanks!" establish no member and need no judge."""
@@ -62,6 +61,11 @@ class ScreeningFacts:
     def is_risky(self) -> bool:
         """True if a feature suffices to ask the judge."""
         return not RISKY.isdisjoint(self.features)
+
+    @property
+    def is_risky_in_outage(self) -> bool:
+        """True if a feature besides mixed scripts is risky: spelling alone is no evidence against an author."""
+        return not (RISKY - {Feature.MIXED_SCRIPT}).isdisjoint(self.features)
 
     @property
     def escalation(self) -> EscalationReason | None:
@@ -146,10 +150,4 @@ class Screener:
 
 def is_meaningful(text: str) -> bool:
     """Returns whether a text has enough letters; a character of a script without spaces counts as two."""
-    weight = 0
-    for character in text:
-        if character.isalnum():
-            weight += 2 if unicodedata.east_asian_width(character) == "W" else 1
-            if weight >= MEANINGFUL_LETTERS:
-                return True
-    return False
+    return letter_weight(text) >= MEANINGFUL_LETTERS

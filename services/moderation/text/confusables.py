@@ -27,6 +27,9 @@ _EUROPEAN = frozenset({"LATIN", "CYRILLIC", "GREEK"})
 _SHORTEST = 3
 """Letters from which a word is reported as mixed; shorter ones are units, formulas and abbreviations."""
 
+_FEWEST_FOREIGN = 2
+"""Foreign letters from which the words of a text are reported: a single one is a slip of the keyboard."""
+
 _LATIN = "LATIN"
 _CYRILLIC = "CYRILLIC"
 _CLOSE = {
@@ -98,8 +101,16 @@ def fold_confusables(text: str) -> Folded:
             is_loose = mixture is not None and mixture.is_loose
             pieces += (text[end : word.start()], _fold(word[0], target, is_loose=is_loose))
             end = word.end()
-    reported = (word[0] for word, mixture in zip(words, mixtures, strict=True) if mixture and mixture.is_reported)
-    return Folded("".join((*pieces, text[end:])), tuple(reported))
+    reported = tuple(word[0] for word, mixture in zip(words, mixtures, strict=True) if mixture and mixture.is_reported)
+    if sum(map(_count_foreign_letters, reported)) < _FEWEST_FOREIGN:
+        reported = ()
+    return Folded("".join((*pieces, text[end:])), reported)
+
+
+def _count_foreign_letters(word: str) -> int:
+    """Returns the letters of a word that are not of its main script."""
+    scripts = Counter(character_script(char) for char in word if char.isalpha())
+    return scripts.total() - max(scripts.values(), default=0)
 
 
 @lru_cache(maxsize=8192)

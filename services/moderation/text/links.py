@@ -25,10 +25,12 @@ class Link:
     Args:
         host: lower case, IDNA-encoded, without `www.`.
         path: without query and fragment. A `tg://` link has the equivalent host and path on `t.me`.
+        is_mention: written as `@name`, which addresses a member of the group more often than it advertises.
     """
 
     host: str
     path: str = ""
+    is_mention: bool = False
 
     @property
     def is_telegram(self) -> bool:
@@ -66,7 +68,7 @@ def parse_link(target: str) -> Link | None:
     """Parses a link with or without scheme; `@name` is on t.me. Returns None if it is no link."""
     target = target.strip()[:_MAX_LENGTH].replace("\\", "/")
     if target.startswith("@"):
-        return Link("t.me", f"/{target[1:]}")
+        return Link("t.me", f"/{target[1:]}", is_mention=True)
     if target.lower().startswith(("mailto:", "tel:")):
         return None
     try:

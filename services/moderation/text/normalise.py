@@ -51,6 +51,11 @@ def normalise(text: str) -> Normal:
     return Normal(text, _fold_for_comparison(folded.text), folded.mixed_words, hidden)
 
 
+def letter_weight(text: str) -> int:
+    """Returns the number of letters and digits; a character of a script without spaces counts as two."""
+    return sum(2 if unicodedata.east_asian_width(char) == "W" else 1 for char in text if char.isalnum())
+
+
 def _normalise_fully(text: str) -> str:
     """Applies NFKC and removes invisible characters, piled marks and extra white space, until nothing changes."""
     for _ in range(_PASSES):

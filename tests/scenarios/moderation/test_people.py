@@ -123,7 +123,7 @@ async def test_third_warning_in_thirty_days_mutes(group: ModeratedGroup) -> None
         assert MEMBER not in group.chat.muted
         group.harness.first.script(INSULT)
         # Mixed scripts cause an established member's message to be sent to the judge.
-        message = await group.moderate(f"You are all complete idiots, vеry much sо {number}.", MEMBER)
+        message = await group.moderate(f"You are all complete idiots, vеrу muсh so {number}.", MEMBER)
         assert not message.deleted
     assert [text for text in group.chat.texts() if text.startswith("User 6002, ")] == [
         "User 6002, please follow the rules of this group. This is warning 1 of 3 in 30 days.",

@@ -9,6 +9,8 @@ from sqlalchemy import select
 from core.db.database import Database
 from core.db.moderation_tables import ModerationIncidentRow, ModerationPendingRow
 from services.moderation.domain.incident import Resolution
+from services.moderation.domain.verdict import Category, NoVerdictReason, Unjudged
+from services.moderation.maintenance import MaintenanceTiming
 from services.moderation.pipeline import Stage
 from services.moderation.records.incidents import IncidentTiming
 from services.moderation.records.pending import PendingTiming
@@ -17,8 +19,10 @@ from tests.support.moderation_harness import (
     OUTAGE,
     SCAM,
     ModerationHarness,
+    judged,
 )
 
+REFUSED = Unjudged(NoVerdictReason.REFUSED, "a")
 TIMING = IncidentTiming()
 RETRY = PendingTiming().backoff
 
@@ -103,7 +107,67 @@ async def test_pending_message_is_judged_within_ten_minutes_of_recovery(
         clock.shift(20)
         await harness.maintenance.run_once()
     assert harness.group.action_names == ["mute", "delete"]
-    assert await harness.pending.take_due() == []
+    assert await harness.pending.take_due(8) == []
+
+
+async def test_message_that_cannot_be_judged_holds_up_no_other(harness: ModerationHarness, clock: ManualClock) -> None:
+    """The oldest waits for ever, the second triggers a bug; the others are judged as soon as a provider is back."""
+    harness.judge.default = OUTAGE
+    for number in range(12):
+        await harness.pending.put(harness.message(number=number), "v")
+    harness.judge.default = REFUSED
+    harness.judge.script.extend([OUTAGE, RuntimeError("a bug")])
+    clock.shift(RETRY.longest_s + 1)
+    await harness.maintenance.run_once()
+    assert len(harness.group.cards) == 10
+    assert len(await harness.pending.take_due(20)) == 0
+    clock.shift(RETRY.longest_s + 1)
+    assert len(await harness.pending.take_due(20)) == 2
+
+
+async def test_outage_is_probed_by_few_messages(harness: ModerationHarness, clock: ManualClock) -> None:
+    harness.judge.default = OUTAGE
+    for number in range(12):
+        await harness.pending.put(harness.message(number=number), "v")
+    clock.shift(RETRY.longest_s + 1)
+    before = harness.judge.request_count
+    await harness.maintenance.run_once()
+    assert harness.judge.request_count == before + MaintenanceTiming().probes
+
+
+async def test_many_messages_are_judged_within_ten_minutes_of_recovery(
+    harness: ModerationHarness, clock: ManualClock
+) -> None:
+    """A fifth of 500, in a fifth of the time that is left after the longest pause; a judgement takes 1.5 s."""
+    harness.judge.default = OUTAGE
+    for number in range(100):
+        await harness.pending.put(harness.message(number=number), "v")
+    for _ in range(20):
+        clock.shift(60)
+        await harness.maintenance.run_once()
+    harness.judge.default, before = judged(Category.OK, 99), harness.judge.request_count
+    clock.shift(RETRY.longest_s)
+    spent = 0.0
+    while harness.judge.request_count < before + 100:
+        asked = harness.judge.request_count
+        await harness.maintenance.run_once()
+        spent += 20 + 1.5 * (harness.judge.request_count - asked) / MaintenanceTiming().parallel
+        assert spent < 60
+
+
+async def test_failing_step_leaves_the_others_alone(harness: ModerationHarness, clock: ManualClock) -> None:
+    """Incidents cannot be finished, yet expired text is erased and pending messages are judged."""
+    harness.judge.default = SCAM
+    harness.group.failures["show"] = RuntimeError("killed")
+    with pytest.raises(RuntimeError, match="killed"):
+        await harness.pipeline.handle(harness.message(number=1), harness.settings)
+    harness.judge.default = OUTAGE
+    await harness.pipeline.handle(harness.message(number=2), harness.settings)
+    harness.judge.default = SCAM
+    clock.shift(max(TIMING.lease.total_seconds(), RETRY.longest_s) + 1)
+    harness.group.failures["show"] = RuntimeError("still broken")
+    await harness.maintenance.run_once()
+    assert [card.finding.message_ids for card in harness.group.cards] == [(2,)]
 
 
 async def test_take_due_gives_message_to_one_replica(
@@ -112,20 +176,20 @@ async def test_take_due_gives_message_to_one_replica(
     harness.judge.default = OUTAGE
     await harness.pipeline.handle(harness.message(), harness.settings)
     clock.shift(RETRY.first_s + 1)
-    taken = await asyncio.gather(harness.pending.take_due(), other.pending.take_due())
+    taken = await asyncio.gather(harness.pending.take_due(8), other.pending.take_due(8))
     assert sorted(map(len, taken)) == [0, 1]
     # If that replica dies, another one takes the message later.
     clock.shift(RETRY.longest_s + 1)
-    assert len(await other.pending.take_due()) == 1
+    assert len(await other.pending.take_due(8)) == 1
 
 
 async def test_take_due_drops_message_after_a_day(harness: ModerationHarness, clock: ManualClock) -> None:
     harness.judge.default = OUTAGE
     await harness.pipeline.handle(harness.message(), harness.settings)
     clock.shift(timedelta(hours=25).total_seconds())
-    assert await harness.pending.take_due() == []
+    assert await harness.pending.take_due(8) == []
     clock.shift(3600)
-    assert await harness.pending.take_due() == []
+    assert await harness.pending.take_due(8) == []
 
 
 async def test_take_due_survives_many_attempts(
@@ -137,6 +201,6 @@ async def test_take_due_survives_many_attempts(
         row = (await session.scalars(select(ModerationPendingRow))).one()
         row.attempts = 2000
     clock.shift(RETRY.first_s + 1)
-    assert len(await harness.pending.take_due()) == 1
+    assert len(await harness.pending.take_due(8)) == 1
     clock.shift(RETRY.longest_s + 1)
-    assert len(await harness.pending.take_due()) == 1
+    assert len(await harness.pending.take_due(8)) == 1

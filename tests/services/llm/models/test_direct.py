@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from core.config.providers import ProviderKind
-from core.errors import AllProvidersFailed, ConsentNeeded, ContentRefused, RequestRejected
+from core.errors import AllProvidersFailed, ConsentNeeded, ContentRefused, NoUsableAnswer, RequestRejected
 from core.redis.client import open_redis
 from services.llm.models.name_generator import first_words
 from services.llm.models.structured import StructuredOutput
@@ -135,7 +135,7 @@ async def test_second_malformed_answer_is_an_error(three: LLMHarness, servers: l
     """It names both providers and quotes neither answer."""
     servers[0].default = servers[1].default = verdict(WRONG)
     servers[2].default = verdict()
-    with pytest.raises(AllProvidersFailed) as caught:
+    with pytest.raises(NoUsableAnswer) as caught:
         await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
     assert [attempt.provider for attempt in caught.value.attempts] == ["a", "b"]
     assert "category" in caught.value.attempts[0].reason

@@ -13,6 +13,7 @@ from core.errors import (
     ConsentNeeded,
     ContentRefused,
     ContextWindowExceeded,
+    NoUsableAnswer,
     ProviderError,
     RequestRejected,
 )
@@ -138,6 +139,13 @@ class TestPrompt:
         ("a day", message("", forwarded=TEXT, is_forward=True), Evidence.FORWARDED),
         # Made up, or none.
         ("send me your passport", message(TEXT), Evidence.MISSING),
+        # Less than a word proves nothing; a quotation may be cut within one.
+        ("a", message(TEXT), Evidence.MISSING),
+        ("ear", message("I hear nothing"), Evidence.MISSING),
+        ("..., !", message("..., !"), Evidence.MISSING),
+        ("rn $500 a d", message(TEXT), Evidence.OWN),
+        ("earn", message("I learn to earn"), Evidence.OWN),
+        ("赚钱", message("每天赚钱很多"), Evidence.OWN),
         (None, message(TEXT), Evidence.MISSING),
         ("", message(TEXT), Evidence.MISSING),
         ("\u200b", message(TEXT), Evidence.MISSING),
@@ -158,6 +166,7 @@ def test_locate_evidence_in_name() -> None:
     ("error", "reason"),
     [
         (AllProvidersFailed([]), NoVerdictReason.OUTAGE),
+        (NoUsableAnswer([]), NoVerdictReason.MALFORMED),
         (ContentRefused("a", "no"), NoVerdictReason.REFUSED),
         (ConsentNeeded(), NoVerdictReason.NO_CONSENT),
         (RequestRejected("a", "no"), NoVerdictReason.REJECTED),
@@ -264,13 +273,23 @@ async def test_budget_is_counted_per_day_over_replicas(redis: Redis, clock: Manu
     few = replace(GroupSettings(-100), budget=3)
     reasons: list[object] = []
     for number in range(5):
-        judgement = await judged(judges[number % 2], message(f"{TEXT} {number}"), few)
+        judgement = await judged(judges[number % 2], message(f"{TEXT} {number}", author=number), few)
         reasons.append(judgement.reason if isinstance(judgement, Unjudged) else None)
     assert reasons == [None, None, None, NoVerdictReason.BUDGET, NoVerdictReason.BUDGET]
-    assert isinstance(await judged(judges[0], message(f"{TEXT} 0"), few), Judged)
+    assert isinstance(await judged(judges[0], message(f"{TEXT} 0", author=0), few), Judged)
     clock.shift(24 * 3600)
     assert isinstance(await judged(judges[0], message(f"{TEXT} 9"), few), Judged)
     assert len(models.prompts) == 4
+
+
+async def test_budget_of_an_author_leaves_the_rest_for_others(redis: Redis, clock: ManualClock) -> None:
+    """60 adverts of one account use a quarter of the group's budget."""
+    judge, some = create_judge(redis, clock, Models(OK)), replace(GroupSettings(-100), budget=20)
+    results = [await judged(judge, message(f"{TEXT} {number}"), some) for number in range(60)]
+    assert sum(isinstance(result, Judged) for result in results) == 5
+    assert {result.reason for result in results if isinstance(result, Unjudged)} == {NoVerdictReason.AUTHOR_BUDGET}
+    for author in range(100, 110):
+        assert isinstance(await judged(judge, message(f"{TEXT} by {author}", author=author), some), Judged)
 
 
 async def test_judge_works_without_redis(clock: ManualClock) -> None:
@@ -279,6 +298,6 @@ async def test_judge_works_without_redis(clock: ManualClock) -> None:
     models = Models(SCAM)
     judge = create_judge(gone, clock, models)
     few = replace(GroupSettings(-100), budget=2)
-    results = [await judged(judge, message(TEXT), few) for _ in range(3)]
+    results = [await judged(judge, message(TEXT, author=number), few) for number in range(3)]
     assert [isinstance(result, Judged) for result in results] == [True, True, False]
     await gone.aclose()

@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -39,7 +40,7 @@ async def check(
     [
         (message("в кaзинo!"), RuleSet(banned=("казино",)), Rule.BANNED, "казино"),
         (message("x", links=("https://a.com/secret",)), RuleSet(links=LinkPolicy.NONE), Rule.LINK, "a.com"),
-        (message("x", links=("@other",)), RuleSet(links=LinkPolicy.LISTED), Rule.LINK, "t.me/other"),
+        (message("x", links=("t.me/other",)), RuleSet(links=LinkPolicy.LISTED), Rule.LINK, "t.me/other"),
         (
             message("x", buttons=("https://b.com",)),
             RuleSet(links=LinkPolicy.NONE),
@@ -62,6 +63,7 @@ async def test_rules_are_decisive(
     [
         (message("x", links=("https://docs.a.com/x",)), RuleSet(links=LinkPolicy.LISTED, domains=("a.com",))),
         (message("x", links=("https://a.com",)), RuleSet(links=LinkPolicy.NONE, domains=("a.com",))),  # always allowed
+        (message("@anna, thank you!", links=("@anna",)), RuleSet(links=LinkPolicy.NOT_FROM_NEWCOMERS)),  # a mention
         (message("классика"), RuleSet(banned=("касса", "класс"))),
         (message("x", quoted="казино"), RuleSet(banned=("казино",))),  # not the author's words
         (message("hi", media=(MediaKind.PHOTO,)), RuleSet(media=(MediaKind.STICKER,))),
@@ -149,7 +151,10 @@ class TestRepetition:
     async def test_flood_is_counted_over_replicas(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         hits = [
             await check(
-                replicas[number % 2], message("x", number=number, sent_at=NOON + timedelta(seconds=number)), self.FLOOD
+                replicas[number % 2],
+                message("x", number=number, sent_at=NOON + timedelta(seconds=number)),
+                self.FLOOD,
+                is_newcomer=True,
             )
             for number in range(4)
         ]
@@ -179,11 +184,45 @@ class TestRepetition:
     async def test_duplicates_compare_folded_text(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         texts = [LONG_ENOUGH, "BUY my wоnderful thing", "b\u200buy my  wonderful thing"]
         hits = [
-            await check(replicas[number % 2], message(text, number=number), self.SAME)
+            await check(replicas[number % 2], message(text, number=number), self.SAME, is_newcomer=True)
             for number, text in enumerate(texts)
         ]
         assert hits[:2] == [(), ()]
         assert hits[2] == (RuleHit(Rule.DUPLICATE, "the same text 3 times in 60 s", is_decisive=True),)
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            {"reply_to": 5},
+            {"text": "/roll@dicegame_bot"},
+            {"text": "/roll 3d6"},
+            {"text": "Thank you so much!"},
+            {"text": "@anna спасибо большое!!"},
+            {"media": (MediaKind.PHOTO,)},  # several at once, not as an album
+            {"is_forward": True, "forwarded": "news"},
+        ],
+        ids=str,
+    )
+    async def test_everyday_habits_are_no_flood(
+        self, replicas: tuple[RuleEngine, RuleEngine], sent: dict[str, Any]
+    ) -> None:
+        """Of a newcomer as well: ten at once, the same text each time."""
+        for number in range(10):
+            said = message(**{"text": LONG_ENOUGH, **sent, "number": number})
+            rule_set = RuleSet(flood=Flood(3, 10), duplicates=Duplicates(3, 60))
+            assert await check(replicas[number % 2], said, rule_set, is_newcomer=True) == ()
+
+    async def test_media_of_different_seconds_is_a_flood(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
+        for number in range(3):
+            said = message(number=number, media=(MediaKind.PHOTO,), sent_at=NOON + timedelta(seconds=number))
+            hits = await check(replicas[number % 2], said, self.FLOOD, is_newcomer=True)
+        assert [hit.rule for hit in hits] == [Rule.FLOOD]
+
+    async def test_repetition_of_a_member_only_escalates(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
+        rule_set = RuleSet(flood=Flood(3, 10), duplicates=Duplicates(3, 60))
+        for number in range(3):
+            hits = await check(replicas[number % 2], message(LONG_ENOUGH, number=number), rule_set)
+        assert [(hit.rule, hit.is_decisive) for hit in hits] == [(Rule.FLOOD, False), (Rule.DUPLICATE, False)]
 
     async def test_duplicates_by_several_authors_only_escalate(self, replicas: tuple[RuleEngine, RuleEngine]) -> None:
         hits = [

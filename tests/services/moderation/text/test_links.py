@@ -20,7 +20,7 @@ from tests.support.group_messages import message
         ("https://EVIL.com./", Link("evil.com", "/")),
         ("https://пример.рф/а", Link("xn--e1afmkfd.xn--p1ai", "/а")),
         ("https://xn--e1afmkfd.xn--p1ai/", Link("xn--e1afmkfd.xn--p1ai", "/")),
-        ("@somebody", Link("t.me", "/somebody")),
+        ("@somebody", Link("t.me", "/somebody", is_mention=True)),
         ("tg://resolve?domain=somebody&start=1", Link("t.me", "/somebody")),
         ("tg://join?invite=AbC", Link("t.me", "/+AbC")),
         ("https://[::1]/x", Link("::1", "/x")),

@@ -121,7 +121,9 @@ def test_normalise_keeps_needed_invisible_characters(text: str) -> None:
     ("text", "words"),
     [
         ("раypal и зapaбoтoк", ("раypal", "зapaбoтoк")),  # as written
-        ("Cryptо", ("Cryptо",)),  # the last letter only
+        ("Crуptо", ("Crуptо",)),
+        ("Cryptо", ()),  # one letter: a slip of the keyboard
+        ("Cryptо and саsino", ("Cryptо", "саsino")),
         ("VPNом VPNа", ()),
         ("нa", ()),  # too short to report; folded all the same
     ],
