@@ -12,6 +12,7 @@ from pathlib import Path
 import structlog
 
 from core.config.environment import read_variables
+from core.config.permissions import UMASK
 from core.config.settings import Settings, load_settings
 from core.errors import ConfigurationError, InboxError, StartupError
 from core.observability.log import configure_logging, log_uncaught
@@ -24,7 +25,7 @@ Understudy: a chat bot that fails over to another LLM provider when one stops an
 
   telegram   run the bot
   console    chat in this terminal, with the same services
-  check      test the providers, Redis, the database and Telegram, and print what does not answer
+  check      test the providers with a request each, Redis, the database, Telegram and the web port
   train      measure the local spam score, or train it on your own examples (train --help)
 
 Without a command it is console until TELEGRAM_BOT_TOKEN is set, then telegram.
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the command line's, without the program; None for `sys.argv`.
     """
     options = _parser().parse_args(arguments)
+    os.umask(UMASK)
     try:
         settings = load_settings(ENV_FILE)
         surface = options.surface or ("console" if settings.telegram_bot_token is None else "telegram")

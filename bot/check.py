@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx2
-from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import RedisClusterException, RedisError
 
+from bot.operators.trial import describe_refusals, describe_trial
+from bot.web.binding import find_bind_fault, is_own_server
 from core.clock import SystemClock
 from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.errors import ConfigurationError, StartupError
 from core.observability.log import Redactor
-from core.redis.client import open_redis
+from core.redis.client import REDIS_ERRORS, open_redis
+from core.redis.errors import describe_redis_error
+from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
@@ -44,15 +46,20 @@ class CheckResult:
 
 
 async def run(settings: Settings) -> int:
-    """Run all checks concurrently and print a table. Returns 0 if the bot can work, else 1."""
-    providers, *rest = await asyncio.gather(
-        _check_providers(settings), _check_redis(settings), _check_database(settings), _check_telegram(settings)
+    """Run all checks and print a table. Returns 0 if the bot can work, else 1."""
+    rest = await asyncio.gather(
+        _check_redis(settings),
+        _check_database(settings),
+        _check_telegram(settings),
+        _check_web(settings),
     )
+    # After the others: importing the SDKs holds the event loop up, which would be blamed on Redis.
+    providers = await _check_providers(settings)
     lines = [*providers, *(line for lines in rest for line in lines)]
     answered = any(line.verdict == OK for line in providers)
     broken = any(line.verdict == FAILED for lines in rest for line in lines)
     warnings = [*_other_warnings(settings), *(warning for line in lines for warning in line.warnings)]
-    if not answered:
+    if not answered and settings.providers:
         warnings.append("not a single provider answers")
     text = "\n".join([*_table(lines), *(f"warning: {warning}" for warning in warnings)])
     sys.stdout.write(Redactor(settings.secrets).text(text) + "\n")
@@ -66,43 +73,53 @@ def _other_warnings(settings: Settings) -> list[str]:
 
 
 async def _check_providers(settings: Settings) -> list[CheckResult]:
-    builder = ModelBuilder()
+    builder, clock = ModelBuilder(), SystemClock()
+    trial = ProviderTrial(builder, clock, settings.provider_cooldown)
+
+    async def test(probe: ProbeResult) -> CheckResult:
+        is_tested = probe.provider.missing is None and probe.may_answer
+        return _to_row(probe, await trial.run(probe.provider, probe.default_model) if is_tested else None)
+
     try:
-        catalog = Catalog(builder.http_client)
-        probes = await probe_providers(catalog, settings.providers, TIMEOUT_S, SystemClock())
+        probes = await probe_providers(Catalog(builder.http_client), settings.providers, TIMEOUT_S, clock)
+        return list(await asyncio.gather(*map(test, probes)))
     finally:
         await builder.aclose()
-    return [_to_row(probe) for probe in probes]
 
 
-def _to_row(probe: ProbeResult) -> CheckResult:
+def _to_row(probe: ProbeResult, trial: TrialResult | None) -> CheckResult:
     provider = probe.provider
     name = f"provider {provider.id}"
     if provider.missing is not None:
         return CheckResult(name, UNSET, provider.missing)
-    if probe.reason is not None:
-        return CheckResult(name, FAILED, probe.reason)
+    if trial is None:
+        return CheckResult(name, FAILED, probe.reason or "")
+    warnings = [f"{provider.id} does not list the model {name}" for name in probe.unlisted]
+    if trial.failure is not None:
+        return CheckResult(name, FAILED, f"{trial.model}: {trial.failure}", tuple(warnings))
     count = len(probe.models)
-    found = f"{count} model{'' if count == 1 else 's'} in {probe.took_s * 1000:.0f} ms"
-    unlisted = tuple(f"{provider.id} does not list the model {name}" for name in probe.unlisted)
-    return CheckResult(name, OK, found, unlisted)
+    listed = f"{count} model{'' if count == 1 else 's'} in {probe.took_s * 1000:.0f} ms"
+    if probe.reason is not None:
+        listed = "no model list" if probe.has_no_list else f"no model list: {probe.reason}"
+    # A key may lack the right to list models, and some servers have no list. A list that breaks is a fault.
+    is_broken = (
+        probe.status is not None and probe.status >= httpx2.codes.INTERNAL_SERVER_ERROR and not probe.has_no_list
+    )
+    warnings += describe_refusals(provider.id, trial)
+    return CheckResult(name, FAILED if is_broken else OK, f"{listed}; {describe_trial(trial)}", tuple(warnings))
 
 
 async def _check_redis(settings: Settings) -> list[CheckResult]:
     if settings.redis_url is None:
         return [CheckResult("redis", OK, "embedded, REDIS_URL is not set")]
-    client = open_redis(settings.redis_url.get_secret_value())
+    url = settings.redis_url.get_secret_value()
+    client = open_redis(url)
     began = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(TIMEOUT_S):
             await cast("Any", client.ping())  # typed as maybe not awaitable, since a pipeline's is not
-    except MasterNotFoundError:
-        # The library's message prints its connections with all their parameters.
-        return [CheckResult("redis", FAILED, "no sentinel that answers knows the master")]
-    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        refused = isinstance(error.__cause__, ConnectionRefusedError)
-        reason = "connection refused" if refused else " ".join(str(error).split())
-        return [CheckResult("redis", FAILED, reason or type(error).__name__)]
+    except REDIS_ERRORS as error:
+        return [CheckResult("redis", FAILED, describe_redis_error(error, url))]
     finally:
         await client.aclose()
     return [CheckResult("redis", OK, f"answered in {(asyncio.get_running_loop().time() - began) * 1000:.0f} ms")]
@@ -110,13 +127,27 @@ async def _check_redis(settings: Settings) -> list[CheckResult]:
 
 async def _check_database(settings: Settings) -> list[CheckResult]:
     try:
-        settings.prepare_data_dir()
+        settings.require_writable_data_dir()
         database = Database(resolve_url(settings))
-        await database.start()
-        await database.close()
+        try:
+            state = await database.check()
+        finally:
+            await database.close()
     except (ConfigurationError, StartupError) as error:
         return [CheckResult("database", FAILED, " ".join(str(error).split()))]
-    return [CheckResult("database", OK, database.name)]
+    return [CheckResult("database", OK, database.name if state is None else f"{database.name}, {state}")]
+
+
+async def _check_web(settings: Settings) -> list[CheckResult]:
+    host, port = settings.web_host, settings.web_port
+    if port is None:
+        return [CheckResult("web", UNSET, "WEB_PORT is not set, the web side is off")]
+    fault = await asyncio.to_thread(find_bind_fault, host, port)
+    if fault is None:
+        return [CheckResult("web", OK, f"{host}:{port} is free")]
+    if await asyncio.to_thread(is_own_server, host, port):
+        return [CheckResult("web", OK, f"{host}:{port} is in use by this bot, which is running")]
+    return [CheckResult("web", FAILED, fault)]
 
 
 async def _check_telegram(settings: Settings) -> list[CheckResult]:

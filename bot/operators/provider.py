@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from bot.operators.provider_table import DATABASE_UNAVAILABLE, REDIS_UNAVAILABLE, format_until, provider_table
+from bot.operators.trial import describe_refusals, describe_trial
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.durations import format_duration, parse_duration
@@ -106,14 +107,14 @@ class ProviderCommands:
 
     async def _test(self, provider: ProviderSettings, actor_id: int) -> str:
         test = await self._admin.test(provider, actor_id)
-        took, model = f"{test.took_s * 1000:.0f} ms", provider.default_model
-        if test.outcome is not None:
-            misconfigured = test.outcome.fault is Fault.MISCONFIGURED
+        result, failure = test.result, test.result.failure
+        if failure is not None:
+            misconfigured = failure.outcome.fault is Fault.MISCONFIGURED
             hint = " (the key, the account or the model's name)" if misconfigured else ""
-            text = f"{provider.id} does not work: {model}: {test.outcome.reason}{hint}, after {took}."
+            text = f"{provider.id} does not work: {result.model}: {failure}{hint}, after {result.took_s * 1000:.0f} ms."
         else:
             key = "no key is set" if provider.api_key is None else "the key is accepted"
-            text = f"{provider.id} works: {model} answered in {took}, {key}."
+            text = "\n".join([f"{provider.id} works: {describe_trial(result)}; {key}.", *describe_refusals("", result)])
             if test.status.state is ProviderState.COOLING and test.status.until is not None:
                 until = format_until(test.status.until, self._clock.time())
                 text += f" It still cools down {until}; /provider reset {provider.id} ends that."

@@ -13,6 +13,7 @@ from core.clock import Clock
 from core.db.database import Database
 from core.errors import StorageError
 from core.redis.client import REDIS_ERRORS
+from core.redis.errors import describe_redis_error
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.status import ProviderState
 
@@ -89,8 +90,7 @@ async def check_redis(redis: Redis) -> str | None:
         await cast("Any", redis.ping())  # typed as maybe not awaitable, since a pipeline's is not
     except REDIS_ERRORS as error:
         # Not the error's own text: some contain the address with its credentials.
-        cause = error.__cause__ or error
-        return "connection refused" if isinstance(cause, ConnectionRefusedError) else type(error).__name__
+        return describe_redis_error(error)
     return None
 
 

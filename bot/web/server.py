@@ -1,7 +1,6 @@
 """HTTP server: every route requires the bearer token unless it is declared open."""
 
 import asyncio
-import errno
 import hmac
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from pydantic import SecretStr
 
+from bot.web.binding import describe_bind_error
 from core.errors import StartupError
 
 log = structlog.get_logger()
@@ -120,7 +120,7 @@ class WebServer:
             await web.TCPSite(self._runner, self._host, self.port).start()
         except (OSError, OverflowError) as error:
             await self._runner.cleanup()
-            raise StartupError(_describe_bind_error(error, self._host, self.port)) from error
+            raise StartupError(describe_bind_error(error, self._host, self.port)) from error
         self.port = self._runner.addresses[0][1]
         log.info("web.listening", host=self._host, port=self.port, guarded=self._token is not None)
 
@@ -200,14 +200,3 @@ def _log_without_quoting(record: logging.LogRecord) -> bool:
         return True
     log.info("web.bad_request", error=type(error).__name__)
     return False
-
-
-def _describe_bind_error(error: OSError | OverflowError, host: str, port: int) -> str:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    match getattr(error, "errno", None):
-        case errno.EADDRINUSE:
-            return f"WEB_PORT: port {port} of {host} is in use by another process, for example WEB_PORT={port + 1}"
-        case errno.EACCES:
-            return f"WEB_PORT: port {port} of {host} may not be used ({reason}), for example WEB_PORT=8080"
-        case _:
-            return f"WEB_HOST: {host} cannot be listened on with WEB_PORT={port} ({reason}), for example 127.0.0.1"

@@ -1,5 +1,7 @@
 """All settings: parsed and validated together, with every mistake reported at once."""
 
+import errno
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -28,6 +30,7 @@ from core.config.fields import (
     url_password,
 )
 from core.config.misspelt import find_ignored
+from core.config.permissions import restrict_access
 from core.config.providers import (
     ALIASES,
     ProviderSettings,
@@ -182,18 +185,34 @@ class Settings(CommonVariables):
             raise ConfigurationError(mistakes)
 
     def prepare_data_dir(self) -> None:
-        """Create DATA_DIR if necessary, and verify that it is writable.
+        """Create DATA_DIR if necessary, verify that it is writable, and close it and its files to other users.
 
         Raises:
             ConfigurationError: the directory cannot be created or written to.
         """
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.data_dir):
                 pass
+            restrict_access(self.data_dir)
         except OSError as error:
-            fault = f"cannot be written to ({error.strerror})"
-            raise ConfigurationError([format_mistake("DATA_DIR", fault, _get_example("data_dir"))]) from None
+            raise _unwritable(error) from None
+
+    def require_writable_data_dir(self) -> None:
+        """Verify that DATA_DIR is writable, or can be created, without creating it.
+
+        Raises:
+            ConfigurationError: it is not.
+        """
+        directory = self.data_dir.absolute()
+        nearest = next(path for path in (directory, *directory.parents) if path.exists())
+        try:
+            if not nearest.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            with tempfile.TemporaryFile(dir=nearest):
+                pass
+        except OSError as error:
+            raise _unwritable(error) from None
 
     def _find_unusable_providers(self) -> list[str]:
         if any(provider.missing is None for provider in self.providers):
@@ -256,6 +275,11 @@ def _find_inconsistencies(common: CommonVariables, invalid: frozenset[str]) -> l
         fault = "must begin with https://, as Telegram requires"
         found.append(format_mistake("TELEGRAM_WEBHOOK_URL", fault, _get_example("telegram_webhook_url")))
     return found
+
+
+def _unwritable(error: OSError) -> ConfigurationError:
+    fault = f"cannot be written to ({error.strerror})"
+    return ConfigurationError([format_mistake("DATA_DIR", fault, _get_example("data_dir"))])
 
 
 def _get_example(field: str) -> str:

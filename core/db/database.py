@@ -1,6 +1,7 @@
 """SQL database: a SQLite file by default, PostgreSQL for replicas; migrated at startup."""
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Generator
@@ -19,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.db import moderation_tables, tables  # noqa: F401 - registers the schema  # pyright: ignore[reportUnusedImport]
 from core.db.column_types import Base
-from core.db.driver_errors import LOCKED, describe_storage_error, translate_errors
+from core.db.driver_errors import LOCKED, READ_ONLY, describe_storage_error, translate_errors
 from core.db.migrations import HEAD
 from core.db.write_lock import WriteLock
 from core.errors import ConfigurationError, StartupError, StorageError
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 
 FILE_NAME = "understudy.db"
 
+NEWER = "the database belongs to another, probably newer, version of Understudy"
 _BEGIN = "sqlite_begin"  # execution option: mode of BEGIN on SQLite; empty: autocommit
 _MIGRATION_LOCK = 0x756E6465727374  # arbitrary constant: "underst"
 _MIGRATION_LOCK_TIMEOUT = "10min"  # longest wait for the migration of another replica
@@ -130,24 +132,61 @@ class Database:
         Raises:
             StartupError: the database cannot be used; the message is one line with the reason.
         """
+        try:
+            with self._reporting_faults():
+                if self._is_sqlite:
+                    await asyncio.to_thread(self._create_file)
+                    await self._enable_wal()
+                async with self._writing.begin() as connection:
+                    await connection.run_sync(_migrate)
+        except StartupError:
+            await self.close()
+            raise
+        log.info("database.ready", engine=self._url.get_backend_name(), revision=HEAD)
+
+    async def check(self) -> str | None:
+        """Verify that the database can be used, without creating, migrating or changing it.
+
+        Returns:
+            What the next start will do first; None if it has nothing to do.
+
+        Raises:
+            StartupError: the database cannot be used; the message is one line with the reason.
+        """
+        path = Path(self._url.database or "") if self._is_sqlite else None
+        if path is not None and not path.exists():
+            self._require_writable_parent(path)
+            return "not created yet"
+        with self._reporting_faults():
+            if path is not None and not os.access(path, os.W_OK):
+                raise StartupError(f"the database {self.name} cannot be used: {READ_ONLY} (DATA_DIR)")
+            async with self._engine.connect() as connection:
+                revision = await connection.run_sync(_revision)
+                is_empty = revision is None and not await connection.run_sync(_has_tables)
+        if revision == HEAD:
+            return None
+        if revision is None:
+            return "empty" if is_empty else "without a schema"
+        if revision > HEAD:
+            raise StartupError(NEWER)
+        return "to be migrated"
+
+    def _require_writable_parent(self, path: Path) -> None:
+        parent = next(each for each in path.absolute().parents if each.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+            raise StartupError(f"the database {self.name} cannot be created: {parent} cannot be written to (DATA_DIR)")
+
+    @contextmanager
+    def _reporting_faults(self) -> Generator[None]:
         variable = "DATA_DIR" if self._is_sqlite else "DATABASE_URL"
         try:
-            if self._is_sqlite:
-                await asyncio.to_thread(self._create_file)
-                await self._enable_wal()
-            async with self._writing.begin() as connection:
-                await connection.run_sync(_migrate)
+            yield
         except (SQLAlchemyError, sqlite3.Error) as error:
-            await self.close()
             reason = describe_storage_error(error)
             raise StartupError(f"the database {self.name} cannot be used: {reason} ({variable})") from error
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise StartupError(f"the database {self.name} cannot be used: {reason} ({variable})") from error
-        except StartupError:
-            await self.close()
-            raise
-        log.info("database.ready", engine=self._url.get_backend_name(), revision=HEAD)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -315,7 +354,11 @@ def _migrate(connection: Connection) -> None:
     try:
         command.upgrade(config, "head")
     except CommandError as error:
-        raise StartupError("the database belongs to another, probably newer, version of Understudy") from error
+        raise StartupError(NEWER) from error
+
+
+def _has_tables(connection: Connection) -> bool:
+    return bool(inspect(connection).get_table_names())
 
 
 def _revision(connection: Connection) -> str | None:

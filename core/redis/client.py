@@ -1,7 +1,8 @@
 """Opens Redis clients: one server, Sentinel, Cluster, or the embedded store if no server is configured."""
 
+import re
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import redis.asyncio as redis
 from redis.asyncio.cluster import ClusterNode
@@ -19,6 +20,7 @@ COMMAND_TIMEOUT_S = 1.0
 POOL_SIZE = 50
 POOL_WAIT_S = 1.0
 HEALTH_CHECK_S = 15
+_ENCODED = re.compile(r"([^%]|%[0-9A-Fa-f]{2})*")
 DEFAULT_PORTS = {"sentinel": 26379, "cluster": 6379}
 
 
@@ -43,6 +45,7 @@ def open_redis(url: str | None) -> redis.Redis:
         "health_check_interval": HEALTH_CHECK_S,
         "retry": Retry(NoBackoff(), 0),
     }
+    url = encode_credentials(url)
     parts = urlsplit(url)
     match parts.scheme.partition("+"):
         case (_, "+", "sentinel"):
@@ -52,6 +55,22 @@ def open_redis(url: str | None) -> redis.Redis:
         case _:
             pool = redis.BlockingConnectionPool.from_url(url, max_connections=POOL_SIZE, timeout=POOL_WAIT_S, **options)
             return redis.Redis.from_pool(pool)
+
+
+def encode_credentials(url: str) -> str:
+    """Return the URL with the delimiters in its user name and password percent-encoded, which URLs must not hold."""
+    scheme, _, rest = url.partition("://")
+    before_query, question_mark, query = rest.partition("?")
+    if "@" not in before_query and "/" not in before_query:
+        # The ? belongs to the password.
+        before_query, question_mark, query = rest, "", ""
+    credentials, at, location = before_query.rpartition("@")
+    user, colon, password = credentials.partition(":")
+    return f"{scheme}://{_encode(user)}{colon}{_encode(password)}{at}{location}{question_mark}{query}"
+
+
+def _encode(text: str) -> str:
+    return quote(text, safe="%!$&'()*+,;=~" if _ENCODED.fullmatch(text) else "!$&'()*+,;=~")
 
 
 def _open_sentinel(parts: SplitResult, options: dict[str, Any]) -> redis.Redis:

@@ -8,6 +8,7 @@ import structlog
 from redis.asyncio import Redis
 
 from core.redis.client import REDIS_ERRORS
+from core.redis.errors import describe_redis_error
 
 log = structlog.get_logger()
 
@@ -58,7 +59,10 @@ class FailFastRedis:
             if not self._is_lost:
                 self._is_lost = True
                 log.warning(
-                    "redis.call_failed", purpose=self._purpose, error=type(error).__name__, detail=str(error)[:200]
+                    "redis.call_failed",
+                    purpose=self._purpose,
+                    error=type(error).__name__,
+                    detail=describe_redis_error(error),
                 )
             raise RedisUnavailable from error
         if self._is_lost:

@@ -1,24 +1,19 @@
 """Operator acts on providers: force, clear, cooldown, reset, test. Each act is recorded in the audit log."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
-from pydantic_ai.direct import model_request
-from pydantic_ai.exceptions import ModelRequestTimeout
-from pydantic_ai.messages import ModelRequest, ModelResponse
-from pydantic_ai.settings import ModelSettings
 
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.durations import format_duration
 from core.errors import StorageError
 from services.admin.audit import Audit
-from services.llm.models.streams import emptiness, is_answer
+from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.outcomes import EmptyAnswer, Fault, Outcome, classify
+from services.llm.routing.outcomes import Fault
 from services.llm.routing.status import ProviderStatus, ServiceStatus
 from services.usage.totals import UsageTotal, UsageTotals
 
@@ -26,9 +21,6 @@ log = structlog.get_logger()
 
 FORCE_S = 1800.0
 """Duration of a force without one of its own."""
-TEST_QUESTION = "Reply with the one word OK."
-TEST_TOKENS = 16
-"""The least that every provider accepts; some refuse a limit of one token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +52,10 @@ class ProviderAct:
 
 @dataclass(frozen=True, slots=True)
 class ProviderTest:
-    """Result of a test request to the default model of a provider; `outcome` is None on success."""
+    """Result of a test of the default model of a provider."""
 
     status: ProviderStatus
-    took_s: float
-    outcome: Outcome | None
+    result: TrialResult
     record: ActRecord
 
 
@@ -139,34 +130,19 @@ class ProviderAdmin:
         return await self._act(provider, actor_id, "reset", 0.0)
 
     async def test(self, provider: ProviderSettings, actor_id: int) -> ProviderTest:
-        """Send a request of at most `TEST_TOKENS` tokens to the default model of a provider.
+        """Ask the default model of a provider for a few tokens, as chat does: a stream with a tool offered.
 
         The request bypasses the fallback service and changes no state: one word in time is no proof that answers of a
         minute come through.
         """
-        began = self._clock.monotonic()
-        error = await self._try(provider)
-        took_s = self._clock.monotonic() - began
-        outcome = classify(error, self.default_cooldown_s) if error is not None else None
-        if outcome is not None and outcome.fault is Fault.OURS:
-            log.error("provider.test_broken", provider=provider.id, exc_info=error)
-        detail = f"ok in {took_s * 1000:.0f} ms" if outcome is None else f"failed: {outcome.reason}"
+        trial = ProviderTrial(self._builder, self._clock, self.default_cooldown_s)
+        result = await trial.run(provider)
+        failure = result.failure
+        if failure is not None and failure.outcome.fault is Fault.OURS:
+            log.error("provider.test_broken", provider=provider.id, exc_info=failure.error)
+        detail = f"ok in {result.took_s * 1000:.0f} ms" if failure is None else f"failed: {failure}"
         is_audited = await self._record(actor_id, "test", provider.id, detail)
-        return ProviderTest(self._status(provider), took_s, outcome, ActRecord(is_shared=True, is_audited=is_audited))
-
-    async def _try(self, provider: ProviderSettings) -> Exception | None:
-        timeout_s = provider.first_token_timeout_s
-        try:
-            model = self._builder.model(provider, provider.default_model)
-            question = [ModelRequest.user_text_prompt(TEST_QUESTION)]
-            async with asyncio.timeout(timeout_s):
-                response = await model_request(model, question, model_settings=ModelSettings(max_tokens=TEST_TOKENS))
-            _require_answer(response)
-        except TimeoutError:
-            return ModelRequestTimeout(provider.default_model, timeout_s)
-        except Exception as error:  # noqa: BLE001 - the failure is the result of the test
-            return error
-        return None
+        return ProviderTest(self._status(provider), result, ActRecord(is_shared=True, is_audited=is_audited))
 
     async def _act(
         self, provider: ProviderSettings, actor_id: int, action: str, seconds: float, detail: str | None = None
@@ -187,9 +163,3 @@ class ProviderAdmin:
 
     def _status(self, provider: ProviderSettings) -> ProviderStatus:
         return next(each for each in self.status.providers if each.provider == provider.id)
-
-
-def _require_answer(response: ModelResponse) -> None:
-    # A model that thinks first may use up the few tokens on that: it works all the same.
-    if response.finish_reason != "length" and not any(map(is_answer, response.parts)):
-        raise EmptyAnswer(emptiness(response.parts))

@@ -24,9 +24,11 @@ def clean_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
     for name in list(os.environ):
         if name in CommonVariables.variable_names() or name.startswith(("OLLAMA_", "OPENAI_", "A_")):
             monkeypatch.delenv(name)
+    umask = os.umask(0o022)
     root, services = logging.getLogger(), logging.getLogger("services.llm")
     level = root.level
     yield
+    os.umask(umask)
     for handler in [each for each in root.handlers if isinstance(each, _Handler)]:
         root.removeHandler(handler)
     root.setLevel(level)

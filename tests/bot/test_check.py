@@ -73,14 +73,18 @@ async def test_check_passes_when_every_part_answers(
             REDIS_URL=redis_server.url,
             TELEGRAM_BOT_TOKEN=TOKEN,
             TELEGRAM_API_BASE_URL=telegram.url,
+            WEB_PORT=str(port := free_port()),
         )
     )
     assert report.code == 0
-    assert list(report.rows) == ["provider a", "redis", "database", "telegram"]
+    assert list(report.rows) == ["provider a", "redis", "database", "telegram", "web"]
     assert {verdict for verdict, _ in report.rows.values()} == {"ok"}
     assert report.rows["provider a"][1].startswith("2 models in ")
     assert report.rows["telegram"] == ("ok", "@understudy_bot")
-    assert report.rows["database"][1] == str(tmp_path / "data" / "understudy.db")
+    assert report.rows["provider a"][1].endswith(": stream, tools, system message")
+    assert report.rows["database"][1] == f"{tmp_path / 'data' / 'understudy.db'}, not created yet"
+    assert not (tmp_path / "data").exists()
+    assert report.rows["web"][1] == f"127.0.0.1:{port} is free"
     assert report.warnings == []
 
 
@@ -104,7 +108,7 @@ async def test_check_passes_with_one_working_provider(
         report = await run_check(settings_for(tmp_path, {"a": url, "b": server.url, "c": server.url}, C_API_KEY=KEY))
     assert report.code == 0
     assert report.rows["provider a"] == ("FAILED", "connection refused")
-    assert report.rows["provider b"] == ("FAILED", "HTTP 401: it wants an API key")
+    assert report.rows["provider b"] == ("FAILED", "HTTP 401: it wants an API key (Incorrect API key provided.)")
     assert report.rows["provider c"][0] == "ok"
 
 
@@ -172,6 +176,7 @@ async def test_check_fails_without_printing_secrets(tmp_path: Path, run_check: C
         "redis": "FAILED",
         "database": "FAILED",
         "telegram": "FAILED",
+        "web": "not set",
     }
     assert report.rows["telegram"][1] == "connection refused"
     assert all(detail for _, detail in report.rows.values())

@@ -5,7 +5,8 @@ from pydantic import SecretStr
 
 from core.config.providers import ProviderKind
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.catalog import MAX_BODY_BYTES, MAX_PAGES, Catalog, CatalogError
+from services.llm.providers.catalog import MAX_BODY_BYTES, MAX_PAGES, Catalog, CatalogError, NoModelList
+from tests.support.clock import ManualClock
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import KEY, MODELS, NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import LLMServer
@@ -157,26 +158,27 @@ async def test_wrong_key(server: LLMServer, catalog: Catalog, kind: ProviderKind
     with pytest.raises(CatalogError) as caught:
         await catalog.live_models(provider_at(server, kind))
     status = 400 if kind is ProviderKind.GOOGLE else 401
-    assert caught.value.reason == f"HTTP {status}: the API key was refused"
+    assert caught.value.reason.startswith(f"HTTP {status}: the API key was refused (")
 
 
 async def test_missing_key(server: LLMServer, catalog: Catalog) -> None:
     """A server that wants a key where none is set is told from a wrong one."""
     server.api_key = "secret"
-    with pytest.raises(CatalogError, match=r"^HTTP 401: it wants an API key$"):
+    with pytest.raises(CatalogError, match=r"^HTTP 401: it wants an API key \(Incorrect API key provided\.\)$"):
         await catalog.live_models(provider_at(server, api_key=None))
 
 
 FAULTS: list[tuple[llm.Behaviour, str]] = [
     (llm.status(404, {"error": {"message": "no route"}}), "HTTP 404: no route"),
     (llm.status(404, {"error": "not here"}), "HTTP 404: not here"),  # Ollama's form
-    (llm.html_page(502), "HTTP 502: Scripted"),  # nothing readable: the status line's own words
+    (llm.html_page(502), "HTTP 502: Just a moment..."),  # the title of the page
+    (llm.status(502, {}), "HTTP 502: Scripted"),  # nothing readable: the status line's own words
     # a key that is repeated, whole or masked by the provider, does not get through
     (llm.status(403, {"error": {"message": f"key {KEY} may not"}}), "HTTP 403: key *** may not"),
     (llm.status(403, {"error": {"message": "key sk-loop****6789 may not"}}), "HTTP 403: key *** may not"),
     (llm.status(403, {"error": {"message": "key gsk_abc123XYZ may not"}}), "HTTP 403: key *** may not"),
     (llm.status(403, {"error": {"message": "key AIzaSyD-abc_1 may not"}}), "HTTP 403: key *** may not"),
-    (llm.status(500, {"error": {"message": "x" * 500}}), "HTTP 500: " + "x" * 200 + "…"),
+    (llm.status(500, {"error": {"message": "x" * 500}}), "HTTP 500: " + "x" * 299 + "…"),
     (llm.html_page(200), "answered with something that is not JSON"),
     (llm.Act(lambda exchange: exchange.body(b"[]")), "answered with something that is not a model list"),
     (llm.Act(lambda exchange: exchange.body({"data": None})), "answered with something that is not a model list"),
@@ -229,3 +231,59 @@ async def test_key_stays_out_of_the_error(server: LLMServer, catalog: Catalog) -
     with pytest.raises(CatalogError) as caught:
         await catalog.live_models(provider_at(server, api_key=SecretStr("plainsecret")))
     assert "plainsecret" not in f"{caught.value} {caught.value!r}"
+
+
+async def test_reason_holds_the_servers_words_without_the_key(server: LLMServer, catalog: Catalog) -> None:
+    """Where a server repeats the key in another field, or in part."""
+    for body in ({"error": {"message": "no", "code": KEY}}, {"error": f"wrong: {KEY[:9]}***{KEY[-3:]}"}):
+        server.models_behaviour = llm.status(401, body)
+        with pytest.raises(CatalogError) as caught:
+            await catalog.live_models(provider_at(server))
+        assert caught.value.reason in {
+            "HTTP 401: the API key was refused (no)",
+            "HTTP 401: the API key was refused (wrong: ***)",
+        }
+
+
+NO_ROUTE = llm.status(404, {"detail": "Not Found"})
+UNEXPECTED = llm.Act(lambda exchange: exchange.body({"error": "Unexpected endpoint or method. (GET /models)"}))
+"""LM Studio's answer to a path that it does not know, with a 200."""
+
+
+@pytest.mark.parametrize("behaviour", [NO_ROUTE, UNEXPECTED, llm.html_page(200)])
+async def test_base_url_without_the_version_is_named_where_it_gives_no_list(
+    server: LLMServer, catalog: Catalog, behaviour: llm.Behaviour
+) -> None:
+    """With it, and for kinds whose SDK appends it, nothing is suggested."""
+    server.models_behaviour = behaviour
+    hint = f"MY_LAB_BASE_URL has no /v1 at its end, try MY_LAB_BASE_URL={server.root}/v1"
+    for provider, expected in (
+        (provider_at(server, id="my-lab", base_url=server.root), True),
+        (provider_at(server, id="my-lab", base_url=f"{server.root}/v1"), False),
+        (provider_at(server, id="my-lab", base_url=f"{server.root}/api/v4/x"), False),
+        (provider_at(server, ProviderKind.GROQ, id="my-lab"), False),
+    ):
+        with pytest.raises(NoModelList) as caught:
+            await catalog.live_models(provider)
+        assert (hint in caught.value.reason) is expected
+
+
+async def test_recent_models_are_cached_for_a_minute(server: LLMServer, builder: ModelBuilder) -> None:
+    """A failure is not, and neither is the list of the provider before its settings changed."""
+    clock = ManualClock()
+    catalog = Catalog(builder.http_client, clock)
+    provider = provider_at(server)
+    server.models_behaviour = llm.status(500)
+    with pytest.raises(CatalogError):
+        await catalog.recent_models(provider)
+    server.models_behaviour = None
+    assert await catalog.recent_models(provider) == ("m", "n")
+    server.models = ["other"]
+    await clock.advance(59)
+    assert await catalog.recent_models(provider) == ("m", "n")
+    assert await catalog.recent_models(provider_at(server, timeout_s=5)) == ("other",)
+    await clock.advance(2)
+    assert await catalog.recent_models(provider) == ("other",)
+    server.models = ["newest"]
+    assert await catalog.live_models(provider) == ("newest",)
+    assert await catalog.recent_models(provider) == ("newest",)

@@ -1,4 +1,4 @@
-"""Requests the live model list of each provider, which also verifies its key."""
+"""Requests the live model list of each provider, which also verifies its key, and caches it for a minute."""
 
 import asyncio
 import json
@@ -6,11 +6,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import httpx2
+from cachetools import TTLCache
 
-from core.config.providers import ProviderKind, ProviderSettings
+from core.clock import Clock, SystemClock
+from core.config.providers import ProviderKind, ProviderSettings, variable_prefix
 from core.errors import ProviderError
+from services.llm.server_words import clean_words, find_message
 from services.llm.transport_errors import describe_connection_error
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
@@ -18,32 +22,62 @@ MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 
 MAX_PAGES: Final = 10
 _PAGE_SIZE = 1000
-_MAX_REASON_LENGTH = 200
-_KEY_LIKE = re.compile(r"\b((sk|pk|key|xai)-|gsk_|AIza)[\w*.\-]{6,}")
+CACHED_S: Final = 60.0
+_CACHE_SIZE = 1000
+_NO_LIST: Final = "answered with something that is not a model list"
+_UNSUPPORTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
+_VERSIONED_KINDS: Final = frozenset(
+    {ProviderKind.OPENAI_COMPATIBLE, ProviderKind.OPENAI, ProviderKind.OLLAMA, ProviderKind.OPENROUTER}
+)
+"""Kinds whose base URL ends in the version of the API; the SDKs of the others append it themselves."""
 ANTHROPIC_VERSION: Final = "2026-10-21"
 """The version that the SDK sends; a test compares the two."""
 
 
 class CatalogError(ProviderError):
-    """The request for a model list failed. `reason` is short, for people, and holds no key."""
+    """The request for a model list failed.
 
-    def __init__(self, reason: str) -> None:
+    Args:
+        reason: short, for people, without keys.
+        status: the HTTP status of the answer; None if there was none.
+    """
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
         self.reason = reason
+        self.status = status
         super().__init__(reason)
 
 
+class NoModelList(CatalogError):
+    """The server answered that it has no model list, or has it at another path; it may give answers all the same."""
+
+
 class Catalog:
-    """Requests model lists.
+    """Requests and caches model lists.
 
     Args:
         http_client: returns a provider's client, the same as for answers, so that a list proves the connection.
+        clock: ages the cache.
     """
 
-    def __init__(self, http_client: Callable[[ProviderSettings], httpx2.AsyncClient]) -> None:
+    def __init__(
+        self, http_client: Callable[[ProviderSettings], httpx2.AsyncClient], clock: Clock | None = None
+    ) -> None:
         self._http_client = http_client
+        timer = (clock or SystemClock()).monotonic
+        self._cached: TTLCache[ProviderSettings, tuple[str, ...]] = TTLCache(_CACHE_SIZE, CACHED_S, timer=timer)
+
+    async def recent_models(self, provider: ProviderSettings, *, timeout_s: float = 5.0) -> tuple[str, ...]:
+        """Return the provider's models as of the last `CACHED_S` seconds; a failure is not cached.
+
+        Raises:
+            CatalogError: as for `live_models`.
+        """
+        known = self._cached.get(provider)
+        return await self.live_models(provider, timeout_s=timeout_s) if known is None else known
 
     async def live_models(self, provider: ProviderSettings, *, timeout_s: float = 5.0) -> tuple[str, ...]:
-        """Return the provider's models in its own order.
+        """Return the provider's models in its own order, as of now.
 
         Azure does not list deployments to a key: its configured models are returned if the key is accepted.
 
@@ -54,6 +88,11 @@ class Catalog:
         Raises:
             CatalogError: the provider did not answer, or not with a list.
         """
+        models = await self._request(provider, timeout_s)
+        self._cached[provider] = models
+        return models
+
+    async def _request(self, provider: ProviderSettings, timeout_s: float) -> tuple[str, ...]:
         if provider.missing is not None:
             raise CatalogError(provider.missing)
         if provider.kind is ProviderKind.DEMO:
@@ -65,6 +104,9 @@ class Catalog:
             raise CatalogError(f"timed out after {timeout_s:g} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise CatalogError(describe_connection_error(error)) from error
+        except NoModelList as error:
+            hint = suggest_version(provider)
+            raise (NoModelList(f"{error.reason}; {hint}", error.status) if hint else error) from None
 
     async def _fetch(self, provider: ProviderSettings) -> tuple[str, ...]:
         base_url = (provider.base_url or "").rstrip("/")
@@ -129,13 +171,14 @@ class Catalog:
         async with client.stream("GET", url, headers=dict(headers), params=dict(query or {})) as response:
             body = await _read_bounded(response)
         if not response.is_success:
-            raise CatalogError(_describe_status(response, body, provider))
+            kind = NoModelList if response.status_code in _UNSUPPORTED else CatalogError
+            raise kind(_describe_status(response, body, provider), response.status_code)
         try:
             decoded: object = json.loads(body)
-        except ValueError as error:
-            raise CatalogError("answered with something that is not JSON") from error
+        except (ValueError, RecursionError) as error:
+            raise NoModelList("answered with something that is not JSON", response.status_code) from error
         if not isinstance(decoded, dict):
-            raise CatalogError("answered with something that is not a model list")
+            raise NoModelList(_NO_LIST, response.status_code)
         return cast("dict[str, Any]", decoded)  # JSON objects have string keys, and values of any kind
 
 
@@ -144,7 +187,7 @@ async def _read_bounded(response: httpx2.Response) -> bytes:
     async for piece in response.aiter_bytes():
         body += piece
         if len(body) > MAX_BODY_BYTES:
-            raise CatalogError(f"answered with more than {MAX_BODY_BYTES // 1024 // 1024} MB")
+            raise CatalogError(f"answered with more than {MAX_BODY_BYTES // 1024 // 1024} MB", response.status_code)
     return bytes(body)
 
 
@@ -172,7 +215,8 @@ def _parse_gemini_names(page: Mapping[str, Any]) -> tuple[str, ...]:
 def _parse_entries(page: Mapping[str, Any], field: str) -> list[dict[str, object]]:
     rows = page.get(field)
     if not isinstance(rows, list):
-        raise CatalogError("answered with something that is not a model list")
+        # LM Studio answers so to any path that it does not know.
+        raise NoModelList(_NO_LIST, HTTPStatus.OK)
     return [cast("dict[str, object]", row) for row in cast("list[object]", rows) if isinstance(row, dict)]
 
 
@@ -181,29 +225,22 @@ def _collect_names(field: str, entries: Sequence[Mapping[str, object]]) -> tuple
     return tuple(dict.fromkeys(name for entry in entries if isinstance(name := entry.get(field), str) and name))
 
 
+def suggest_version(provider: ProviderSettings) -> str | None:
+    """Return a hint where a base URL lacks the version that its server may want, else None."""
+    url = provider.base_url or ""
+    has_version = any(re.fullmatch(r"v\d+\w*", segment) for segment in urlsplit(url).path.split("/"))
+    if provider.kind not in _VERSIONED_KINDS or has_version:
+        return None
+    variable = f"{variable_prefix(provider.id)}BASE_URL"
+    return f"{variable} has no /v1 at its end, try {variable}={url.rstrip('/')}/v1"
+
+
 def _describe_status(response: httpx2.Response, body: bytes, provider: ProviderSettings) -> str:
     status = f"HTTP {response.status_code}"
+    key = provider.api_key
+    words = clean_words(find_message(body), [key.get_secret_value()] if key is not None else [])
     # Google reports it with a 400, and in the details only.
     if response.status_code == HTTPStatus.UNAUTHORIZED or b"API_KEY_INVALID" in body:
-        # The message is not shown, since providers repeat the key in it, whole or in part.
-        return (
-            f"{status}: the API key was refused" if provider.api_key is not None else f"{status}: it wants an API key"
-        )
-    message = " ".join(_parse_error_message(body).split())
-    if provider.api_key is not None:
-        message = message.replace(provider.api_key.get_secret_value(), "***")
-    message = _KEY_LIKE.sub("***", message)
-    if len(message) > _MAX_REASON_LENGTH:
-        message = message[:_MAX_REASON_LENGTH].rstrip() + "…"
-    return f"{status}: {message}" if message else f"{status}: {response.reason_phrase}".removesuffix(": ")
-
-
-def _parse_error_message(body: bytes) -> str:
-    """Return the provider's error message, or an empty string."""
-    try:
-        decoded: object = json.loads(body)
-    except ValueError:
-        return ""
-    error = cast("dict[str, object]", decoded).get("error") if isinstance(decoded, dict) else None
-    message = cast("dict[str, object]", error).get("message") if isinstance(error, dict) else error
-    return message if isinstance(message, str) else ""
+        status += ": the API key was refused" if key is not None else ": it wants an API key"
+        return f"{status} ({words})" if words else status
+    return f"{status}: {words or response.reason_phrase}".removesuffix(": ")

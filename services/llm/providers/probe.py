@@ -4,16 +4,18 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import structlog
 
 from core.clock import Clock
 from core.config.providers import ProviderKind, ProviderSettings
-from services.llm.providers.catalog import Catalog, CatalogError
+from services.llm.providers.catalog import Catalog, CatalogError, suggest_version
 
 log = structlog.get_logger()
 
 STARTUP_TIMEOUT_S = 5.0
+_NO_LIST = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_IMPLEMENTED})
 _VERSION_SUFFIX = r"(:latest|-latest|-\d{8}|-\d{4}-\d{2}-\d{2})?"
 """Ollama lists `llama3.2` as `llama3.2:latest`; others list an alias under its dated name."""
 
@@ -23,15 +25,36 @@ class ProbeResult:
     """Result of probing one provider.
 
     Args:
-        models: the models that it lists; empty if it did not answer.
-        reason: why it did not answer; None if it did.
+        models: the models that it lists; empty if it gave no list.
+        reason: why it gave no list; None if it did.
         took_s: duration of the probe.
+        status: HTTP status of an answer that was no list; None where it gave a list or did not answer.
     """
 
     provider: ProviderSettings
     models: tuple[str, ...]
     reason: str | None
     took_s: float
+    status: int | None = None
+
+    @property
+    def may_answer(self) -> bool:
+        """False if it was not reached or refused the key, so that it answers no request either.
+
+        Servers and keys without access to a model list may answer all the same.
+        """
+        return self.reason is None or (self.status is not None and self.status != HTTPStatus.UNAUTHORIZED)
+
+    @property
+    def has_no_list(self) -> bool:
+        """True if the server has no model list, and nothing else is wrong with its address."""
+        return self.status in _NO_LIST and suggest_version(self.provider) is None
+
+    @property
+    def default_model(self) -> str:
+        """The first configured model that the provider lists; without a list the first."""
+        listed = (name for name in self.provider.models if self._lists(name))
+        return next(listed, self.provider.default_model)
 
     @property
     def unlisted(self) -> tuple[str, ...]:
@@ -42,10 +65,10 @@ class ProbeResult:
 
     @property
     def is_ready(self) -> bool:
-        """True if it answered and, for Ollama, whose list is complete, lists its default model."""
-        if self.provider.kind is ProviderKind.OLLAMA and self.provider.default_model in self.unlisted:
+        """True if it answered and, for Ollama, whose list is complete, lists one of the configured models."""
+        if self.provider.kind is ProviderKind.OLLAMA and len(self.unlisted) == len(self.provider.models):
             return False
-        return self.reason is None
+        return self.reason is None or self.has_no_list
 
     def _lists(self, name: str) -> bool:
         pattern = re.compile(re.escape(name) + _VERSION_SUFFIX)
@@ -64,11 +87,12 @@ async def probe_providers(
         began = clock.monotonic()
         models: tuple[str, ...] = ()
         reason: str | None = None
+        status: int | None = None
         try:
             models = await catalog.live_models(provider, timeout_s=timeout_s)
         except CatalogError as error:
-            reason = error.reason
-        return ProbeResult(provider, models, reason, clock.monotonic() - began)
+            reason, status = error.reason, error.status
+        return ProbeResult(provider, models, reason, clock.monotonic() - began, status)
 
     return tuple(await asyncio.gather(*map(probe, providers)))
 
@@ -77,7 +101,9 @@ async def log_unavailable_providers(catalog: Catalog, providers: Sequence[Provid
     """Log which providers do not answer or lack a configured model. Each is used once it is back."""
     probes = await probe_providers(catalog, providers, STARTUP_TIMEOUT_S, clock)
     for probe in probes:
-        if probe.reason is not None:
+        if probe.has_no_list:
+            log.info("provider.no_model_list", provider=probe.provider.id, reason=probe.reason)
+        elif probe.reason is not None:
             log.warning("provider.unreachable", provider=probe.provider.id, reason=probe.reason)
         elif not probe.is_ready:
             log.warning("provider.model_missing", provider=probe.provider.id, models=probe.unlisted)

@@ -25,6 +25,7 @@ from redis.exceptions import RedisError, ResponseError, WatchError
 from core.background import BackgroundTasks
 from core.clock import Clock
 from core.redis.client import REDIS_ERRORS
+from core.redis.errors import describe_redis_error
 from services.llm.routing.codec import decode_routing, encode_routing, is_routing_field
 from services.llm.routing.rules import Change, Routing, merged
 
@@ -266,7 +267,8 @@ class SharedRouting:
     def _mark_lost(self, error: Exception) -> None:
         if self._connected or not self._is_started:
             bug = None if isinstance(error, REDIS_ERRORS) else error
-            log.warning("routing.redis_lost", error=type(error).__name__, detail=str(error)[:200], exc_info=bug)
+            detail = describe_redis_error(error) if bug is None else str(error)[:200]
+            log.warning("routing.redis_lost", error=type(error).__name__, detail=detail, exc_info=bug)
         self._connected = False
         # Release the callers that wait for a write.
         self._settled.set()

@@ -15,7 +15,8 @@ from core.config.providers import ProviderKind, ProviderSettings
 from core.db.database import Database
 from core.redis.client import open_redis
 from services.admin.audit import Audit, AuditEntry
-from services.admin.providers import TEST_TOKENS, ProviderAdmin
+from services.admin.providers import ProviderAdmin
+from services.llm.models.trial import MAX_TOKENS
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
@@ -25,7 +26,7 @@ from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.fake_llm import server as llm
-from tests.support.fake_llm.providers import provider_at
+from tests.support.fake_llm.providers import KEY, provider_at
 from tests.support.fake_llm.server import LLMServer
 
 ADMIN = 42
@@ -276,11 +277,12 @@ class TestProviderTest:
         """Sent to the provider's default model only."""
         async with provider_harness(tmp_path, A, provider_at(server, id="b", models=("first", "second"))) as harness:
             text = await harness.run("test b")
-        assert text == "b works: first answered in 0 ms, the key is accepted."
+        assert text == "b works: first answered in 0 ms: stream, tools, system message; the key is accepted."
         (request,) = server.requests
         assert request.model == "first"
-        assert request.json["max_tokens"] == TEST_TOKENS
-        assert not request.streamed
+        assert request.json["max_tokens"] == MAX_TOKENS
+        assert request.streamed
+        assert request.json["tools"]
 
     async def test_test_act_without_a_key_reports_no_key(self, tmp_path: Path, server: LLMServer) -> None:
         async with provider_harness(tmp_path, provider_at(server, id="a", api_key=None)) as harness:
@@ -299,7 +301,7 @@ class TestProviderTest:
     async def test_failed_test_act_reports_its_reason_and_changes_no_state(
         self, tmp_path: Path, server: LLMServer, behaviour: llm.Behaviour, reason: str
     ) -> None:
-        """Neither routing nor counts; there is no retry."""
+        """Neither routing nor counts. What might be the refusal of a feature is asked again without it."""
         server.default = behaviour
         async with provider_harness(tmp_path, provider_at(server, id="a", first_token_timeout_s=0.1), B) as harness:
             before = harness.shared.routing, harness.status("a")
@@ -311,7 +313,19 @@ class TestProviderTest:
         assert (action, target) == ("provider.test", "a")
         assert detail is not None
         assert reason in detail
-        assert len(server.requests) == 1
+        is_final = reason.startswith("HTTP") or "within" in reason
+        assert len(server.requests) == (1 if is_final else 8)
+
+    async def test_test_act_reports_refused_features_with_the_servers_words(
+        self, tmp_path: Path, server: LLMServer
+    ) -> None:
+        """Without the key, whatever field repeats it."""
+        body = {"error": {"message": f"tools are off for {KEY}", "code": KEY}}
+        server.script(llm.status(400, body), llm.answer("OK"))
+        async with provider_harness(tmp_path, provider_at(server, id="a")) as harness:
+            first, second = (await harness.run("test a")).splitlines()
+        assert first == "a works: m answered in 0 ms: stream, no tools, system message; the key is accepted."
+        assert second == "m is asked without tools: HTTP 400 (***): tools are off for ***"
 
     async def test_test_act_accepts_thinking_cut_by_the_limit(self, tmp_path: Path, server: LLMServer) -> None:
         server.default = llm.Answer(thinking="Hm.", finish="length")

@@ -1,5 +1,6 @@
 """Common settings: defaults, validation, requirements of the daemon, secrets, DATA_DIR."""
 
+import stat
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -271,13 +272,40 @@ class TestDataDir:
         assert settings.data_dir.is_dir()
         assert not list(settings.data_dir.iterdir())
 
+    def test_prepare_data_dir_closes_it_and_its_files_to_others(self, tmp_path: Path) -> None:
+        """Those of an earlier version too; links are left alone."""
+        data, outside = tmp_path / "data", tmp_path / "outside"
+        data.mkdir(mode=0o755)
+        for path in (data / "understudy.db", data / "inbox.db-wal", outside):
+            path.write_text("")
+            path.chmod(0o664)
+        (data / "link").symlink_to(outside)
+        load(DATA_DIR=str(data)).prepare_data_dir()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (data, *data.iterdir())}
+        assert modes == {"data": 0o700, "understudy.db": 0o600, "inbox.db-wal": 0o600, "link": 0o664}
+
+    def test_prepare_data_dir_leaves_a_directory_of_many_users_alone(self, tmp_path: Path) -> None:
+        """Such as /tmp, which its sticky bit marks."""
+        tmp_path.chmod(0o1777)
+        (tmp_path / "of-another").write_text("")
+        (tmp_path / "of-another").chmod(0o644)
+        load(DATA_DIR=str(tmp_path)).prepare_data_dir()
+        assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
+        assert stat.S_IMODE((tmp_path / "of-another").stat().st_mode) == 0o644
+
+    def test_require_writable_data_dir_creates_nothing(self, tmp_path: Path) -> None:
+        load(DATA_DIR=str(tmp_path / "a" / "b")).require_writable_data_dir()
+        assert not list(tmp_path.iterdir())
+
     def test_prepare_data_dir_rejects_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("")
         for place in ("a", "a/b"):
-            with pytest.raises(ConfigurationError) as caught:
-                load(DATA_DIR=str(tmp_path / place)).prepare_data_dir()
-            (line,) = caught.value.mistakes
-            assert line.startswith("DATA_DIR: cannot be written to (")
+            settings = load(DATA_DIR=str(tmp_path / place))
+            for use in (settings.prepare_data_dir, settings.require_writable_data_dir):
+                with pytest.raises(ConfigurationError) as caught:
+                    use()
+                (line,) = caught.value.mistakes
+                assert line.startswith("DATA_DIR: cannot be written to (")
 
     def test_prepare_data_dir_rejects_an_unwritable_directory(self) -> None:
         """/proc refuses even the superuser."""

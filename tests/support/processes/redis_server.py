@@ -47,6 +47,12 @@ class RedisServer:
         finally:
             await client.aclose()
 
+    async def configure(self, name: str, value: str) -> None:
+        """Change a setting until the next start."""
+        client = redis.asyncio.from_url(self.url)
+        await client.config_set(name, value)
+        await client.aclose()
+
     async def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()

@@ -1,0 +1,209 @@
+"""Tests a provider as chat uses it: a streamed answer of a few tokens, with instructions and a tool offered."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+
+from pydantic_ai.direct import model_request, model_request_stream
+from pydantic_ai.exceptions import (
+    ModelAPIError,
+    ModelAuthenticationError,
+    ModelConnectionError,
+    ModelHTTPError,
+    ModelQuotaExceededError,
+    ModelRateLimitError,
+    ModelRequestTimeout,
+    UnexpectedModelBehavior,
+)
+from pydantic_ai.messages import ModelRequest, ModelResponse, UserPromptPart
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
+
+from core.clock import Clock
+from core.config.providers import ProviderSettings
+from services.llm.models.streams import emptiness, is_answer
+from services.llm.providers.builder import ModelBuilder
+from services.llm.providers.catalog import suggest_version
+from services.llm.routing.outcomes import EmptyAnswer, Outcome, classify
+from services.llm.server_words import find_server_words, mask_secrets
+
+INSTRUCTIONS = "You are being tested. Follow the request."
+QUESTION = "Reply with the one word OK."
+MAX_TOKENS = 16
+"""The least that every provider accepts; some refuse a limit of one token."""
+TOOL = ToolDefinition(
+    name="current_time",
+    description="Returns the current time.",
+    parameters_json_schema={"type": "object", "properties": {}, "additionalProperties": False},
+)
+
+
+class Capability(StrEnum):
+    """A feature of a request that chat uses where the model has it."""
+
+    STREAM = "stream"
+    TOOLS = "tools"
+    SYSTEM = "system message"
+
+
+Features = frozenset[Capability]
+ALL: Features = frozenset(Capability)
+_ORDER: tuple[Features, ...] = (
+    ALL,
+    ALL - {Capability.TOOLS},
+    ALL - {Capability.SYSTEM},
+    ALL - {Capability.TOOLS, Capability.SYSTEM},
+    ALL - {Capability.STREAM},
+    ALL - {Capability.STREAM, Capability.TOOLS},
+    ALL - {Capability.STREAM, Capability.SYSTEM},
+    frozenset(),
+)
+"""Features of each request, from all to none; the first that is answered shows what the model lacks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request of a trial that failed.
+
+    Args:
+        outcome: its reason, without keys.
+        words: the server's own words, without keys; they may quote the prompt, which is ours.
+        hint: a setting that probably mends it.
+        error: the exception, for the log where the fault is ours.
+    """
+
+    outcome: Outcome
+    words: str | None
+    hint: str | None
+    error: Exception
+
+    def __str__(self) -> str:
+        """The failure in one line for operators."""
+        words = f": {self.words}" if self.words else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{self.outcome.reason}{words}{hint}"
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """The result of a test.
+
+    Args:
+        model: the model that was asked.
+        took_s: duration of the last request.
+        refused: the features that the model does without, each with the first refusal.
+        failure: why there is no answer; None if there is one.
+    """
+
+    model: str
+    took_s: float
+    refused: Mapping[Capability, Failure]
+    failure: Failure | None
+
+
+class ProviderTrial:
+    """Tests providers directly: the fallback service is not involved, and no state changes.
+
+    Args:
+        builder: builds the models; its connections are those of chat.
+        clock: measures the duration.
+        cooldown_s: of an outcome without one of its own.
+    """
+
+    def __init__(self, builder: ModelBuilder, clock: Clock, cooldown_s: float) -> None:
+        self._builder = builder
+        self._clock = clock
+        self._cooldown_s = cooldown_s
+
+    async def run(self, provider: ProviderSettings, model_name: str | None = None) -> TrialResult:
+        """Ask with all features, then with fewer of them, until there is an answer.
+
+        A failure that fewer features cannot mend (no connection, a refused key, no output in time) ends the test.
+
+        Args:
+            provider: the provider.
+            model_name: one of its models; None for the default.
+        """
+        name = model_name or provider.default_model
+        first: Failure | None = None
+        took_s = 0.0
+        for features in _ORDER:
+            began = self._clock.monotonic()
+            error = await self._try(provider, name, features)
+            took_s = self._clock.monotonic() - began
+            if error is None:
+                return TrialResult(name, took_s, dict.fromkeys(ALL - features, first) if first else {}, None)
+            failure = self._describe(provider, error)
+            first = first or failure
+            if not _may_be_a_refusal(error):
+                return TrialResult(name, took_s, {}, failure)
+        return TrialResult(name, took_s, {}, first)
+
+    async def _try(self, provider: ProviderSettings, name: str, features: Features) -> Exception | None:
+        try:
+            model = self._builder.model(provider, name)
+            _require_answer(await _ask(model, provider, name, features))
+        except Exception as error:  # noqa: BLE001 - the failure is the result of the test
+            return error
+        return None
+
+    def _describe(self, provider: ProviderSettings, error: Exception) -> Failure:
+        outcome = classify(error, self._cooldown_s)
+        key = provider.api_key
+        # The reason may hold a code, and a code may hold the key.
+        reason = mask_secrets(outcome.reason, [key.get_secret_value()] if key is not None else [])
+        is_unknown_path = isinstance(error, ModelHTTPError) and error.status_code == HTTPStatus.NOT_FOUND
+        return Failure(
+            outcome=Outcome(outcome.fault, reason, outcome.cooldown_s),
+            words=find_server_words(error, key, is_own_prompt=True),
+            hint=suggest_version(provider) if is_unknown_path else None,
+            error=error,
+        )
+
+
+async def _ask(model: Model, provider: ProviderSettings, name: str, features: Features) -> ModelResponse:
+    prompt = [
+        ModelRequest([UserPromptPart(QUESTION)], instructions=INSTRUCTIONS if Capability.SYSTEM in features else None)
+    ]
+    settings = ModelSettings(max_tokens=MAX_TOKENS)
+    parameters = ModelRequestParameters(function_tools=[TOOL] if Capability.TOOLS in features else [])
+    timeout_s = provider.first_token_timeout_s
+    try:
+        async with asyncio.timeout(timeout_s) as deadline:
+            if Capability.STREAM not in features:
+                return await model_request(model, prompt, model_settings=settings, model_request_parameters=parameters)
+            async with model_request_stream(
+                model, prompt, model_settings=settings, model_request_parameters=parameters
+            ) as stream:
+                async for _ in stream:
+                    timeout_s = provider.stall_timeout_s
+                    deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
+                return stream.get()
+    except TimeoutError as error:
+        raise ModelRequestTimeout(name, timeout_s) from error
+
+
+def _require_answer(response: ModelResponse) -> None:
+    # A model that thinks first may use up the few tokens on that: it works all the same.
+    if response.finish_reason != "length" and not any(map(is_answer, response.parts)):
+        raise EmptyAnswer(emptiness(response.parts), response.usage)
+
+
+def _may_be_a_refusal(error: Exception) -> bool:
+    """Return whether the same request without some of its features might be answered."""
+    if isinstance(
+        error,
+        ModelAuthenticationError
+        | ModelConnectionError
+        | ModelQuotaExceededError
+        | ModelRateLimitError
+        | ModelRequestTimeout,
+    ):
+        return False
+    if isinstance(error, ModelHTTPError):
+        # Servers refuse tools with a 400, a 404 (OpenRouter), a 422, a 500 (llama.cpp) or a 501.
+        return error.status_code not in {401, 402, 403, 429, 502, 503, 504}
+    return isinstance(error, ModelAPIError | UnexpectedModelBehavior)
