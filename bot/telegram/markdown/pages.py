@@ -8,15 +8,22 @@ segments have no source offsets) would save 390 of 896 lines. Measured 2026-11-2
 splits at newlines or else inside words, emoji and flags (14 of 35 generated documents lose a word, 24 of 35 when
 streamed), separates headings from their text, repeats no table header and renders the whole answer at each update.
 
+A page whose rendering would take more work than its share is shown as it is written: see `RenderLimits`.
+
 Emphasis that is still open when its page freezes stays literal: its end may never come.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
+
 from bot.telegram.markdown.parse import tidy
-from bot.telegram.markdown.render import Rendered, render
-from bot.telegram.markdown.splitting import Dedenter, SplitText, split_text
+from bot.telegram.markdown.render import Rendered, render_plain, render_within, utf16_length
+from bot.telegram.markdown.splitting import Dedenter, SplitText, split_plain, split_text
+from bot.telegram.markdown.work import RenderLimits, TooMuchWork, Work
+
+log = structlog.get_logger()
 
 MESSAGE_LIMIT: Final = 4096
 """UTF-16 units of a Telegram message."""
@@ -45,12 +52,24 @@ class Pages:
     Args:
         limit: UTF-16 units of a rendered page.
         reserve: units kept free on each page, for a footer.
+        most: pages after which the rest is not rendered; None for no bound.
+        work: bounds of the work of one update.
     """
 
-    def __init__(self, limit: int = MESSAGE_LIMIT, *, reserve: int = 0) -> None:
+    def __init__(
+        self,
+        limit: int = MESSAGE_LIMIT,
+        *,
+        reserve: int = 0,
+        most: int | None = None,
+        work: RenderLimits | None = None,
+    ) -> None:
         if limit - reserve < _SMALLEST_LIMIT:
             raise ValueError(f"a page needs at least {_SMALLEST_LIMIT} UTF-16 units, not {limit} - {reserve}")
         self._limit = limit - reserve
+        self._most = most
+        self._limits = work or RenderLimits()
+        self._work = Work(self._limits.update)
         self._taken = 0
         self._frozen: list[Page] = []
         self._lines = ""
@@ -60,6 +79,22 @@ class Pages:
         self._is_open_line_split = False
         self._dedenters: list[Dedenter] = []
         self._live = Page("", Rendered(""))
+        self._overflows = False
+
+    @property
+    def taken(self) -> int:
+        """Characters of the source that are on the pages."""
+        return self._taken
+
+    @property
+    def spent(self) -> int:
+        """Units of work of the last update."""
+        return self._work.spent
+
+    @property
+    def overflows(self) -> bool:
+        """True if there is text after the last page that is allowed; it is on no page."""
+        return self._overflows
 
     @property
     def frozen(self) -> tuple[Page, ...]:
@@ -87,16 +122,28 @@ class Pages:
         """
         if len(source) < self._taken:
             raise ValueError("an answer only grows")
-        while piece := _drop_incomplete_end(source[self._taken : self._taken + _CHUNK]):
+        self._work = Work(self._limits.update)
+        while not self._overflows and (piece := self._next_piece(source)):
             self._append(tidy(piece))
             self._taken += len(piece)
             self._measure()
+            self._overflows = self._most is not None and len(self.all) > self._most
+            if self._overflows:
+                del self._frozen[self._most :]
+                self._live = Page("", Rendered(""))
+
+    def _next_piece(self, source: str) -> str:
+        # What surely fits need not be measured on its way.
+        size = max(_CHUNK, self._limit + self._limit // 4 - len(self._lines) - len(self._open_line))
+        return _drop_incomplete_end(source[self._taken : self._taken + size])
 
     def _append(self, piece: str) -> None:
         *whole, self._open_line = (self._open_line + piece).split("\n")
+        lines: list[str] = []
         for line in whole:
-            self._lines += (line if self._is_open_line_split else self._dedent(line)) + "\n"
+            lines.append(line if self._is_open_line_split else self._dedent(line))
             self._is_open_line_split = False
+        self._lines += "".join(line + "\n" for line in lines)
 
     def _dedent(self, line: str) -> str:
         for dedenter in self._dedenters:
@@ -113,16 +160,42 @@ class Pages:
         return line
 
     def _measure(self) -> None:
-        while True:
+        """Starts pages until the rest fits on the last one."""
+        while self._most is None or len(self._frozen) <= self._most:
             text = self._lines + self._peek()
-            rendered = render(text)
-            if rendered.length <= self._limit:
+            rendered = self._render(text)
+            if rendered is not None and not self._is_full(text, rendered):
                 self._live = Page(text, rendered)
                 return
-            self._start_page(text, split_text(text, self._limit))
+            if rendered is None and utf16_length(text) <= self._limit:
+                self._live = Page(text, render_plain(text))
+                return
+            self._start_page(text, self._split(text, rendered))
+
+    def _render(self, text: str) -> Rendered | None:
+        return render_within(text, self._work, self._limits)
+
+    def _is_full(self, text: str, rendered: Rendered) -> bool:
+        # A page that shows nothing still fills: with what shows nothing.
+        return (
+            rendered.length > self._limit
+            or len(text) > self._limits.source
+            or (rendered.blank and utf16_length(text) > self._limit)
+        )
+
+    def _split(self, text: str, rendered: Rendered | None) -> SplitText:
+        if rendered is None or rendered.blank:
+            return split_plain(text, self._limit)
+        try:
+            return split_text(text, min(self._limit, max(1, rendered.length - 1)), rendered.length, self._work)
+        except TooMuchWork:
+            return split_plain(text, self._limit)
+        except Exception as error:  # noqa: BLE001 - as in `render_within`: no answer may be lost to its formatting
+            log.error("markdown.unsplittable", error=type(error).__name__, length=len(text))  # noqa: TRY400 - its text
+            return split_plain(text, self._limit)
 
     def _start_page(self, text: str, at: SplitText) -> None:
-        head = render(at.head)
+        head = at.rendered or self._render(at.head) or render_plain(at.head)
         if not head.blank:
             self._frozen.append(Page(at.head, head))
         rest = text[at.resume :]

@@ -1,12 +1,16 @@
 """Structure of a Markdown text, as parsed by the parser under telegramify-markdown."""
 
 import re
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from itertools import islice
+from typing import Any, Final, TypeAlias, cast
 
 import pyromark
 from telegramify_markdown.converter import STANDARD_OPTIONS
+
+from bot.telegram.markdown.work import Work
 
 ANGLE: Final = "\ufdd0"
 """Placeholder of a `<` that starts no link. Noncharacters do not occur in real text."""
@@ -14,9 +18,26 @@ BREAK: Final = "\ufdd1"
 """Placeholder of a line break inside a block (`<br>`)."""
 BACKSLASH: Final = "\ufdd2"
 """Placeholder of a literal backslash, such as one in code."""
+DOLLAR: Final = "\ufdd3"
+"""Placeholder of a `$` that delimits no formula."""
+TILDE: Final = "\ufdd4"
+"""Placeholder of a `~` that strikes nothing through."""
+PIPE: Final = "\ufdd5"
+"""Placeholder of a `|` that makes no table."""
+COLON: Final = "\ufdd6"
+"""Placeholder of a `:` that defines no link."""
 
-_OURS = re.compile(f"[{ANGLE}{BREAK}{BACKSLASH}]")
+PLACEHOLDERS: Final = str.maketrans(
+    {ANGLE: "<", BREAK: "\n", BACKSLASH: "\\", DOLLAR: "$", TILDE: "~", PIPE: "|", COLON: ":"}
+)
+"""Translates placeholders to the characters that are displayed."""
+
+Event: TypeAlias = tuple[Any, dict[str, int]]
+"""An event of the parser, and its range in UTF-8 bytes. The parser's types are a union of some fifty TypedDicts."""
+
+_OURS = re.compile("[\ufdd0-\ufdef]")
 _ANGLE_OR_LINK = re.compile(r"\]\(<[^<>\n]*>|<(?:https?|ftp|tg|mailto):[^\s<>]*>|(<)")
+_INDEXED_PER_UNIT = 16
 _LEAVES = frozenset({"Code", "InlineMath", "DisplayMath"})
 
 
@@ -54,12 +75,43 @@ def hide_angles(text: str) -> str:
     return _ANGLE_OR_LINK.sub(lambda found: ANGLE if found[1] else found[0], text)
 
 
-def parse(text: str) -> tuple[Node, ...]:
-    """Returns the nodes of a text (after `tidy` and `hide_angles`) in the order in which they open."""
-    index_of = _character_index(text)
+class Spans:
+    """Ranges of nodes that do not overlap, such as code."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        spans = sorted((node.start, node.end) for node in nodes)
+        self._starts = [start for start, _ in spans]
+        self._ends = [end for _, end in spans]
+
+    def __contains__(self, index: int) -> bool:
+        before = bisect_right(self._starts, index) - 1
+        return before >= 0 and index < self._ends[before]
+
+
+def read_events(text: str, work: Work) -> list[Event]:
+    """Parses a text.
+
+    Raises:
+        TooMuchWork: it has more events than `work` allows.
+    """
+    work.charge_text(text)
+    # A table may have a thousand times more cells than its source has characters.
+    events = list(islice(pyromark.events_with_range(text, options=STANDARD_OPTIONS), work.left + 1))
+    work.charge(len(events))
+    return cast("list[Event]", events)
+
+
+def parse(text: str, work: Work) -> tuple[Node, ...]:
+    """Returns the nodes of a text (after `tidy` and `hide_angles`) in the order in which they open.
+
+    Raises:
+        TooMuchWork: it has more events than `work` allows.
+    """
+    events = read_events(text, work)
+    index_of = _character_index(text, work)
     nodes: list[Node] = []
     depth = 0
-    for event, span in pyromark.events_with_range(text, options=STANDARD_OPTIONS):
+    for event, span in events:
         # The parser's own types are a union of some fifty TypedDicts; all have one key, the name.
         name, value = ("Rule", None) if event == "Rule" else _split_tag(event)
         if name == "Start":
@@ -78,12 +130,14 @@ def parse(text: str) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def definitions(text: str) -> Mapping[str, tuple[int, str]]:
+def definitions(text: str, work: Work) -> Mapping[str, tuple[int, str]]:
     """Returns the link reference definitions: label to index and address."""
     if "]:" not in text:
         return {}
-    index_of = _character_index(text)
+    work.charge_text(text)
+    index_of = _character_index(text, work)
     found = pyromark.reference_definitions(text, options=STANDARD_OPTIONS)
+    work.charge(len(found))
     return {label: (index_of[one["span"]["start"]], one["dest"]) for label, one in found.items()}
 
 
@@ -99,10 +153,11 @@ def _info_string(kind: str, detail: object) -> str | None:
     return None
 
 
-def _character_index(text: str) -> Mapping[int, int] | range:
+def _character_index(text: str, work: Work) -> Mapping[int, int] | range:
     """Maps the parser's UTF-8 offsets to indices."""
     if text.isascii():
         return range(len(text) + 1)
+    work.charge(len(text) // _INDEXED_PER_UNIT)
     index_of: dict[int, int] = {}
     offset = 0
     for index, character in enumerate(text):

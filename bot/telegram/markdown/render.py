@@ -1,27 +1,32 @@
 """Renders the model's Markdown as text and entities. No parse mode is used.
 
-telegramify-markdown converts. `workarounds` prepares the source, and `_nest_spans` makes the entities acceptable.
+`workarounds` prepares the source, `convert` walks it, and `_nest_spans` makes the entities acceptable.
 """
 
 import heapq
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import count
+from itertools import accumulate, count
+from typing import Final
 
 import structlog
 from aiogram.types import MessageEntity
 from telegramify_markdown import MessageEntity as Span
-from telegramify_markdown import RenderConfig, convert
 
-from bot.telegram.markdown.parse import ANGLE, BACKSLASH, BREAK, tidy
+from bot.telegram.markdown.convert import convert
+from bot.telegram.markdown.parse import PLACEHOLDERS, tidy
+from bot.telegram.markdown.work import RenderLimits, TooMuchWork, Work
 from bot.telegram.markdown.workarounds import WEB_LINK, apply_workarounds
 
 log = structlog.get_logger()
 
-_STAND_INS = str.maketrans({ANGLE: "<", BREAK: "\n", BACKSLASH: "\\"})
+MAX_ENTITIES: Final = 100
+"""Entities of a message that Telegram uses; it ignores the others."""
+
+_LIMITS = RenderLimits()
 _LANGUAGE = re.compile(r"[\w+#.-]{1,40}")
 _ALONE = frozenset({"code", "pre"})
 
@@ -41,7 +46,11 @@ class Rendered:
     @property
     def blank(self) -> bool:
         """True if nothing is visible; Telegram rejects such a message as empty."""
-        return all(character.isspace() or unicodedata.category(character)[0] == "C" for character in self.text)
+        return not any(map(_is_visible, self.text[:16])) and not any(map(_is_visible, set(self.text)))
+
+
+def _is_visible(character: str) -> bool:
+    return not character.isspace() and unicodedata.category(character)[0] != "C"
 
 
 def utf16_length(text: str) -> int:
@@ -50,34 +59,43 @@ def utf16_length(text: str) -> int:
 
 
 def render(markdown: str) -> Rendered:
-    """Renders Markdown, complete or cut off anywhere, as text and entities that Telegram accepts."""
-    source = tidy(markdown)
+    """Renders Markdown, complete or cut off anywhere, as text and entities that Telegram accepts.
+
+    A text that would take more work than its share is returned as it is.
+    """
+    return render_within(markdown, Work(_LIMITS.text)) or render_plain(markdown)
+
+
+def render_plain(markdown: str) -> Rendered:
+    """Returns the source itself, to be shown where it cannot be rendered."""
+    return Rendered(tidy(markdown).strip("\n"))
+
+
+def render_within(markdown: str, work: Work, limits: RenderLimits = _LIMITS) -> Rendered | None:
+    """Renders a text if that takes no more than `limits.text` and than what is left of `work`; otherwise None."""
+    own = Work(min(limits.text, work.left))
     try:
-        text, spans = convert(apply_workarounds(source), config=_config())
-    except Exception as error:  # noqa: BLE001 - no answer may be lost to its formatting, whatever is wrong with it
+        if len(markdown) > 2 * limits.source:
+            return None
+        text, spans = convert(apply_workarounds(tidy(markdown), own), own)
+    except TooMuchWork:
+        return None
+    except BaseException as error:
+        # The parser's panics are no `Exception`. No answer may be lost to its formatting, whatever is wrong with it.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         # Without the traceback: its message may contain the text.
-        log.error("markdown.unrenderable", error=type(error).__name__, length=len(source))  # noqa: TRY400
-        return Rendered(source.strip("\n"))
-    text = text.translate(_STAND_INS).rstrip()
-    return Rendered(text, tuple(_to_entities(text, _nest_spans(text, spans))))
+        log.error("markdown.unrenderable", error=type(error).__name__, length=len(markdown))  # noqa: TRY400
+        return None
+    finally:
+        work.spent += own.spent
+    text = text.translate(PLACEHOLDERS).rstrip()
+    return Rendered(text, tuple(_to_entities(text, _nest_spans(text, spans)[:MAX_ENTITIES])))
 
 
 def plain(markdown: str) -> str:
     """Renders Markdown as text without formatting."""
     return render(markdown).text
-
-
-@cache
-def _config() -> RenderConfig:
-    config = RenderConfig.isolated()
-    config.cite_expandable = False  # a collapsed quote hides part of the answer
-    symbols = config.markdown_symbol
-    symbols.heading_level_1 = symbols.heading_level_2 = symbols.heading_level_3 = symbols.heading_level_4 = ""
-    symbols.unordered_list_item = "\N{BULLET}"
-    symbols.task_completed = "\N{BALLOT BOX WITH CHECK}"
-    symbols.task_uncompleted = "\N{BALLOT BOX}"
-    symbols.image = "\N{FRAME WITH PICTURE} "
-    return config
 
 
 # Entities that Telegram rejects or interprets differently.
@@ -87,15 +105,29 @@ def _nest_spans(text: str, spans: Iterable[Span]) -> list[Span]:
     """Orders spans so that overlapping ones are nested, and code neither contains a style nor is contained in one."""
     end_of_text = utf16_length(text)
     kept: list[Span] = []
-    for span in spans:
+    furthest: dict[str, int] = {}
+    for span in sorted(spans, key=lambda one: (one.offset, -one.length)):
         if span.type == "custom_emoji" or (span.type == "text_link" and not _is_web_link(span)):
             continue
-        kept.append(span.copy_with(length=min(span.length, end_of_text - span.offset)))
+        # One inside another of its kind adds nothing, and each would be cut by all code that is in it.
+        if _end(span) > furthest.get(span.type, -1):
+            furthest[span.type] = _end(span)
+            kept.append(span.copy_with(length=min(span.length, end_of_text - span.offset)))
     links = [span for span in kept if span.type == "text_link"]
-    alone = [span for span in kept if span.type in _ALONE and not any(_holds(link, span) for link in links)]
+    alone = list(_outside_links([span for span in kept if span.type in _ALONE], links))
+    ends = [_end(span) for span in alone]
     others = [span for span in kept if span.type not in _ALONE]
-    pieces = [*alone, *(piece for span in others for piece in _exclude_code(span, alone))]
+    pieces = [*alone, *(piece for span in others for piece in _exclude_code(span, alone, ends))]
     return _nest([span for span in pieces if span.length > 0])
+
+
+def _outside_links(code: Iterable[Span], links: Sequence[Span]) -> Iterator[Span]:
+    starts = [link.offset for link in links]
+    ends = list(accumulate(map(_end, links), max))
+    for span in code:
+        before = bisect_right(starts, span.offset) - 1
+        if before < 0 or ends[before] < _end(span):
+            yield span
 
 
 def _is_web_link(span: Span) -> bool:
@@ -106,20 +138,16 @@ def _end(span: Span) -> int:
     return span.offset + span.length
 
 
-def _holds(outer: Span, inner: Span) -> bool:
-    return outer.offset <= inner.offset and _end(inner) <= _end(outer)
-
-
-def _exclude_code(span: Span, alone: Iterable[Span]) -> Iterator[Span]:
-    """Removes the code from a style; a quote may contain code."""
+def _exclude_code(span: Span, alone: Sequence[Span], ends: Sequence[int]) -> Iterator[Span]:
+    """Removes the code from a style; a quote may contain code. `ends` are those of `alone`, in order."""
     if span.type == "blockquote":
         yield span
         return
-    start = span.offset
-    for code in sorted(alone, key=lambda one: one.offset):
-        if start < _end(code) and code.offset < _end(span):
-            yield span.copy_with(offset=start, length=code.offset - start)
-            start = _end(code)
+    start, index = span.offset, bisect_right(ends, span.offset)
+    while index < len(alone) and alone[index].offset < _end(span):
+        yield span.copy_with(offset=start, length=alone[index].offset - start)
+        start = ends[index]
+        index += 1
     yield span.copy_with(offset=start, length=_end(span) - start)
 
 
@@ -161,6 +189,6 @@ def _to_entities(text: str, spans: Iterable[Span]) -> Iterator[MessageEntity]:
             type=span.type,
             offset=span.offset,
             length=span.length,
-            url=span.url.translate(_STAND_INS) if span.url else None,
+            url=span.url.translate(PLACEHOLDERS) if span.url else None,
             language=language[0] if language else None,
         )

@@ -2,12 +2,14 @@
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from bot.telegram.markdown.parse import Node, hide_angles, parse
-from bot.telegram.markdown.render import render
+from bot.telegram.markdown.parse import Node, Spans, hide_angles, parse
+from bot.telegram.markdown.render import Rendered, render_within, utf16_length
+from bot.telegram.markdown.work import TooMuchWork, Work
 
 QUOTE: Final = 0
 """Step of a path that is a block quote; any other step is the indentation of a list item's content."""
@@ -32,7 +34,11 @@ _BLOCK_OPENER = re.compile(
     r"(?=[-+*]\s|[-+]$|([-*_])\1{2,}\s*$|#{1,6}(?:\s|$)|>|~~~|=)|\d{1,9}(?=[.)](?:\s|$))", re.MULTILINE
 )
 # Start of an incomplete last line, which may or may not open a block.
-_UNDECIDED = re.compile(r"\n[ \t>]*(?:[-+*#=~`|_]+|\d{1,9}[.)]?)?[ \t]*$")
+_UNDECIDED = re.compile(r"\n[ \t>]*+(?:[-+*=#~`|_]++|\d{1,9}[.)]?)?[ \t]*+$")
+_LOOKED_AT_PER_UNIT = 16
+"""Characters of a text that are looked at for places to split in a unit of work."""
+_GUESSES = 2
+"""Guesses by proportion in a row; then the places are halved, so that a search ends."""
 _SAME_MARKS = frozenset("*_~|$`")
 _REGIONAL_INDICATORS = range(0x1F1E6, 0x1F200)
 _SKIN_TONES = range(0x1F3FB, 0x1F400)
@@ -52,6 +58,8 @@ class SplitText:
     escape: str = ""
     path: Path = ()
     within_line: bool = False
+    rendered: Rendered | None = None
+    """The head as it is displayed, where a search has rendered it."""
 
 
 class Dedenter:
@@ -94,12 +102,28 @@ def _dedent_line(line: str, path: Path) -> tuple[str, Path]:
     return kept + line.lstrip(" ") if not line.strip() else kept + line, path
 
 
-def split_text(text: str, limit: int) -> SplitText:
+def split_plain(text: str, limit: int) -> SplitText:
+    """Splits a text that is displayed as it is: at the end of a line or a word if one is near, else anywhere."""
+    head = text[:limit]
+    if utf16_length(head) > limit:
+        head = head.encode("utf-16-le", "surrogatepass")[: 2 * limit].decode("utf-16-le", "ignore")
+    least = len(head) // 2
+    at = max(head.rfind("\n", least), head.rfind(" ", least)) + 1 or len(head)
+    return SplitText(text[:at], at, within_line=True, rendered=Rendered(text[:at].strip("\n")))
+
+
+def split_text(text: str, limit: int, length: int, work: Work) -> SplitText:
     """Splits a `tidy` text that renders to more than `limit` UTF-16 units, as late and at as good a place as possible.
 
     From best to worst: between blocks, at an item or a line, after a sentence, after a word, anywhere.
+
+    Args:
+        length: units that it renders to.
+
+    Raises:
+        TooMuchWork: it needs more than `work` allows.
     """
-    splitter = _Splitter(text, limit)
+    splitter = _Splitter(text, limit, length, work)
     best: SplitText | None = None
     best_length = 0
     for places, enough in (
@@ -112,9 +136,9 @@ def split_text(text: str, limit: int) -> SplitText:
         (splitter.words_anywhere, 1),
         (splitter.characters_anywhere, 1),
     ):
-        found, length = splitter.latest(places())
-        if found is not None and length > best_length:
-            best, best_length = found, length
+        found, found_length = splitter.latest(places())
+        if found is not None and found_length > best_length:
+            best, best_length = found, found_length
         # A page that is full enough need not be split at a worse place.
         if best is not None and best_length >= enough:
             return best
@@ -124,10 +148,15 @@ def split_text(text: str, limit: int) -> SplitText:
 class _Splitter:
     """Finds the possible places in one text and splits there."""
 
-    def __init__(self, text: str, limit: int) -> None:
+    def __init__(self, text: str, limit: int, length: int, work: Work) -> None:
         self._text = text
         self._limit = limit
-        self._nodes = parse(hide_angles(text))
+        self._work = work
+        self._fits: tuple[int, int] = (0, 0)
+        """The latest place known to fit, and the length before it."""
+        self._exceeds: tuple[int, int] = (len(text), length)
+        """The earliest place known to be too late, and the length before it."""
+        self._nodes = parse(hide_angles(text), work)
         self._borders = {self._line_start(node.start) for node in self._nodes if node.kind in _WITH_BORDERS}
         self._unbroken = self._forbid(span for node in self._nodes for span in self._unbroken_spans(node))
         """Places where a split would break a link, a code span or a table row without losing text."""
@@ -159,30 +188,50 @@ class _Splitter:
 
     def characters(self) -> list[int]:
         """Between any two grapheme clusters."""
-        return self._allowed(index for index in range(1, len(self._text)) if not _is_inseparable(self._text, index))
+        return self._allowed(_separable(self._text))
 
     def latest(self, places: Sequence[int]) -> tuple[SplitText | None, int]:
-        """Returns the last place with at most `limit` units before it, and that number of units."""
+        """Returns the last place with at most `limit` units before it, and that number of units.
+
+        Only places between those that are known to fit and to be too late are looked at.
+        """
         best: SplitText | None = None
         best_length = 0
         low, high = 0, len(places)
+        guesses = 0
         while low < high:
-            middle = (low + high) // 2
-            candidate = self._split_at(places[middle])
-            length = render(candidate.head).length
+            middle = (low + high) // 2 if guesses > _GUESSES else self._guess(places, low, high)
+            guesses = 0 if guesses > _GUESSES else guesses + 1
+            place = places[middle]
+            candidate = self._split_at(place)
+            rendered = self._render(candidate.head)
+            length = rendered.length
             if length > self._limit:
-                high = middle
+                high, self._exceeds = middle, (place, length)
                 continue
-            low = middle + 1
+            low, self._fits = middle + 1, (place, length)
             makes_progress = len(candidate.opening) + len(candidate.escape) < candidate.resume
             if length > best_length and makes_progress:
-                best, best_length = candidate, length
+                best, best_length = replace(candidate, rendered=rendered), length
         return best, best_length
+
+    def _guess(self, places: Sequence[int], low: int, high: int) -> int:
+        """Returns the index of the place that is the last to fit if the text is evenly dense."""
+        (fits, fits_length), (exceeds, exceeds_length) = self._fits, self._exceeds
+        share = (self._limit - fits_length) / max(1, exceeds_length - fits_length)
+        target = fits + min(1.0, max(0.0, share)) * (exceeds - fits)
+        return min(max(bisect_right(places, target) - 1, low), high - 1)
+
+    def _render(self, head: str) -> Rendered:
+        rendered = render_within(head, self._work)
+        if rendered is None:
+            raise TooMuchWork
+        return rendered
 
     def force(self) -> SplitText:
         """Splits at the limit, inside any structure."""
         size = len(self._text) - 1
-        while size > 1 and render(self._text[:size]).length > self._limit:
+        while size > 1 and self._render(self._text[:size]).length > self._limit:
             size //= 2
         return SplitText(self._text[:size], size, within_line=True)
 
@@ -195,10 +244,11 @@ class _Splitter:
         return self._allowed(range(1, len(self._text)), within_units=True)
 
     def _allowed(self, places: Iterable[int], *, within_units: bool = False) -> list[int]:
+        self._work.charge(len(self._text) // _LOOKED_AT_PER_UNIT)
         return sorted(
             place
             for place in places
-            if 0 < place < len(self._text)
+            if self._fits[0] < place < self._exceeds[0]
             and not self._forbidden[place]
             and (within_units or not self._unbroken[place])
         )
@@ -216,13 +266,13 @@ class _Splitter:
             yield self._line_start(node.start) + 1, node.end
 
     def _forbidden_spans(self) -> Iterator[tuple[int, int]]:
-        code = [node for node in self._nodes if node.kind == "CodeBlock"]
+        code = Spans(node for node in self._nodes if node.kind == "CodeBlock")
         if undecided := _UNDECIDED.search(self._text):
             yield undecided.start() + 1, undecided.end()
         for found in _LINE_MARKS.finditer(self._text):
             yield found.start() + 1, found.end() + 1
         for found in _BLANK_LINE.finditer(self._text):
-            if not any(_enclosing(code, found.start())):
+            if found.start() not in code:
                 yield found.start(), found.end() + 1
         for node in self._nodes:
             if node.kind == "Heading" and (after := _GAP.match(self._text, node.end)):
@@ -324,14 +374,16 @@ def _enclosing(nodes: Iterable[Node], index: int) -> Iterator[Node]:
     return (node for node in nodes if node.start < index < node.end)
 
 
-def _is_inseparable(text: str, index: int) -> bool:
-    """Returns whether a split would separate a character from its accents, parts of an emoji, or marks of one run."""
-    before, after = text[index - 1], text[index]
-    if _JOINER in (before, after) or before == "\\" or (before == after and before in _SAME_MARKS):
-        return True
-    if ord(after) in _REGIONAL_INDICATORS:
-        first = index
-        while first and ord(text[first - 1]) in _REGIONAL_INDICATORS:
-            first -= 1
-        return (index - first) % 2 == 1
-    return ord(after) in _SKIN_TONES or unicodedata.category(after).startswith("M")
+def _separable(text: str) -> Iterator[int]:
+    """Yields the places where a split separates no character from its accents, no emoji and no run of marks."""
+    flags = 0
+    for index in range(1, len(text)):
+        before, after = text[index - 1], text[index]
+        flags = flags + 1 if ord(before) in _REGIONAL_INDICATORS else 0
+        if _JOINER in (before, after) or before == "\\" or (before == after and before in _SAME_MARKS):
+            continue
+        if ord(after) in _REGIONAL_INDICATORS:
+            if flags % 2 == 0:
+                yield index
+        elif ord(after) not in _SKIN_TONES and not unicodedata.category(after).startswith("M"):
+            yield index

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from bot.telegram.markdown import pages as paging
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Page, Pages
-from bot.telegram.markdown.render import render
+from bot.telegram.markdown.render import render, render_within
+from bot.telegram.markdown.work import RenderLimits
 
 REPRODUCIBLE = settings(max_examples=35, deadline=None, derandomize=True, database=None)
 LIMITS = st.sampled_from([64, 100, 250, 600])
@@ -32,8 +33,8 @@ tables = st.lists(rows, min_size=1, max_size=8).map(lambda lines: "\n".join(["| 
 
 
 def paginate(markdown: str, limit: int = MESSAGE_LIMIT, *, reserve: int = 0) -> tuple[Page, ...]:
-    """Splits a complete answer."""
-    pages = Pages(limit, reserve=reserve)
+    """Splits a complete answer, into many small pages at once: with more work than one update may cost."""
+    pages = Pages(limit, reserve=reserve, work=RenderLimits(update=1_000_000))
     pages.update(markdown)
     return pages.all
 
@@ -340,11 +341,11 @@ def test_update_renders_the_live_page_only(monkeypatch: pytest.MonkeyPatch) -> N
     """The cost of an update does not grow with the answer."""
     lengths: list[int] = []
 
-    def counting(markdown: str) -> object:
+    def counting(markdown: str, *bounds: object) -> object:
         lengths.append(len(markdown))
-        return render(markdown)
+        return render_within(markdown, *bounds)
 
-    monkeypatch.setattr(paging, "render", counting)
+    monkeypatch.setattr(paging, "render_within", counting)
     source = PROSE * 3
     pages = Pages()
     for end in range(200, len(source), 200):
