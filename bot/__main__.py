@@ -14,7 +14,7 @@ import structlog
 from core.config.environment import read_variables
 from core.config.permissions import UMASK
 from core.config.settings import Settings, load_settings
-from core.errors import ConfigurationError, InboxError, StartupError
+from core.errors import ConfigurationError, InboxError, ReplicaReplaced, StartupError
 from core.observability.log import configure_logging, log_uncaught
 
 log = structlog.get_logger()
@@ -83,8 +83,13 @@ async def _telegram(settings: Settings) -> int:
     from bot.composition.services import open_services  # noqa: PLC0415 - see above
     from bot.composition.telegram import run_daemon  # noqa: PLC0415 - the same
 
-    async with open_services(settings) as services:
-        return await run_daemon(services)
+    while True:
+        async with open_services(settings) as services:
+            try:
+                return await run_daemon(services)
+            except ReplicaReplaced as error:
+                # Everything is built anew, under a new name and without what the old one remembers.
+                log.warning("bot.replaced", detail=str(error))
 
 
 async def _console(settings: Settings) -> int:

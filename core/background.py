@@ -43,17 +43,27 @@ RESTART_BACKOFF = Backoff(first_s=1.0, longest_s=60.0)
 
 
 async def restart_on_error(
-    work: Callable[[], Coroutine[Any, Any, Any]], name: str, clock: Clock, backoff: Backoff = RESTART_BACKOFF
+    work: Callable[[], Coroutine[Any, Any, Any]],
+    name: str,
+    clock: Clock,
+    backoff: Backoff = RESTART_BACKOFF,
+    *,
+    fatal: tuple[type[Exception], ...] = (),
 ) -> None:
     """Run work until it returns; after an exception, which is logged, it starts again after a pause.
 
     The pauses grow while the work fails within `backoff.longest_s` of its start.
+
+    Args:
+        fatal: exceptions that are raised instead.
     """
     failures = 0
     while True:
         began = clock.monotonic()
         try:
             await work()
+        except fatal:
+            raise
         except Exception:
             failures = failures + 1 if clock.monotonic() - began < backoff.longest_s else 1
             pause_s = backoff.pause_s(failures)

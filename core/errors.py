@@ -4,6 +4,7 @@ UnderstudyError
 ├── ConfigurationError        invalid settings: one line each, exit 1
 ├── StartupError              the environment prevents the start: one line, exit 1
 ├── InboxError                the queue of jobs cannot work any more: one line, exit 1
+├── ReplicaReplaced           another replica has taken the work over: register anew
 ├── StorageError              the database failed; `permanent` if a retry is pointless
 └── ProviderError             one provider, or all of them, gave no answer
     ├── AllProvidersFailed    every candidate failed (also a RuntimeError)
@@ -42,6 +43,10 @@ class StartupError(UnderstudyError):
 
 class InboxError(UnderstudyError):
     """The queue of jobs cannot work in this process any more. The message is one line for the operator."""
+
+
+class ReplicaReplaced(UnderstudyError):
+    """Another replica took over while this one hung. It has to give up its work and to register under a new name."""
 
 
 class StorageError(UnderstudyError):

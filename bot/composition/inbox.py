@@ -14,7 +14,7 @@ from services.inbox.dbos_queue import JobQueue
 from services.inbox.dead_letters import DeadLetters
 from services.inbox.file_lock import FileLock
 from services.inbox.inbox import Inbox
-from services.inbox.replicas import PostgresReplicas, Replicas, SingleReplica, replica_name
+from services.inbox.replicas import PostgresReplicas, Replicas, SingleReplica
 from services.inbox.sent_messages import SentMessages
 
 INBOX_FILE = "inbox.db"
@@ -46,11 +46,12 @@ async def open_inbox(infra: Infrastructure, bot_id: int) -> AsyncGenerator[Inbox
             replica, replicas = "local", SingleReplica()
             url = URL.create("sqlite", database=str((settings.data_dir / INBOX_FILE).absolute()))
         else:
-            replica = replica_name()
+            replica = infra.fence.name
             conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
-            replicas = PostgresReplicas(conninfo, replica, str(bot_id), clock)
+            replicas = PostgresReplicas(conninfo, replica, str(bot_id), clock, lease=infra.lease, fence=infra.fence)
+        stack.push_async_callback(replicas.leave)
         inbox = Inbox(
-            lambda run: JobQueue(url, f"inbox-{bot_id}", replica, run),
+            lambda run: JobQueue(url, f"inbox-{bot_id}", replica, run, fence=infra.fence),
             CrashCounter(database, clock),
             DeadLetters(database, clock),
             SentMessages(database, clock),

@@ -14,6 +14,7 @@ from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind
 from core.config.settings import Settings
 from core.db.database import Database, resolve_url
+from core.db.replica_fence import ReplicaFence
 from core.i18n import Texts
 from core.observability.metrics import Metrics
 from core.observability.tracing import Tracing, open_tracing, trace_transactions
@@ -28,6 +29,8 @@ from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
 from services.consent import Consent
+from services.inbox.lease import Lease
+from services.inbox.replicas import replica_name
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
@@ -56,6 +59,9 @@ class Infrastructure:
     redis: Redis
     metrics: Metrics
     tracing: Tracing
+    lease: Lease
+    """Right of this process to act; it lapses only where replicas share a database."""
+    fence: ReplicaFence
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +147,8 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
     settings.prepare_data_dir()
     tracing = open_tracing(settings)
     stack.push_async_callback(tracing.close)
-    database = Database(resolve_url(settings))
+    fence = ReplicaFence(replica_name())
+    database = Database(resolve_url(settings), fence=fence)
     await database.start()
     stack.push_async_callback(database.close)
     if tracing.on:
@@ -151,7 +158,7 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
     redis = open_redis(settings.redis_url.get_secret_value() if settings.redis_url is not None else None)
     stack.push_async_callback(redis.aclose)
     metrics = Metrics((provider.id, model) for provider in settings.providers for model in provider.models)
-    return Infrastructure(settings, clock, Texts(), database, redis, metrics, tracing)
+    return Infrastructure(settings, clock, Texts(), database, redis, metrics, tracing, Lease(), fence)
 
 
 async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger) -> LLMServices:

@@ -17,6 +17,7 @@ from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
 from bot.telegram.api.group_admins import GroupAdmins
+from bot.telegram.api.lease_gate import LeaseGate
 from bot.telegram.api.outgoing_secrets import MaskOutgoingSecrets
 from bot.telegram.daemon import Daemon, Runtime, stop_on_signals
 from bot.telegram.delivery.delivery import Delivery
@@ -57,6 +58,7 @@ async def run_daemon(services: Services) -> int:
     Raises:
         StartupError: Telegram refuses the token, another process uses it, or WEB_PORT is taken.
         InboxError: the queue cannot work any more.
+        ReplicaReplaced: another replica has taken over; with services opened anew the daemon may serve again.
     """
     infra = services.infra
     settings = infra.settings
@@ -65,7 +67,8 @@ async def run_daemon(services: Services) -> int:
     enlarge_thread_pool()
     bot = create_bot(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
     bot.session.middleware(MaskOutgoingSecrets(SecretMasker(settings.secrets)))
-    status = DaemonStatus(bot, infra.clock, infra.metrics, infra.tracing)
+    bot.session.middleware(LeaseGate(infra.lease))
+    status = DaemonStatus(bot, infra.clock, infra.metrics, infra.tracing, infra.lease)
     webhook = _webhook(settings)
     daemon = Daemon(
         partial(connect, bot, infra.clock, polls=webhook is None),
@@ -124,10 +127,12 @@ async def _open_runtime(
             inbox=inbox,
             worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation),
             receive=receive,
-            guard=inbox.watch_health,
+            guards={
+                "inbox health": inbox.watch_health,
+                "replicas": partial(queued.replicas.watch, inbox.queue.recover),
+            },
             report_failure=partial(_report_failure, notices, FailureStamp(settings.data_dir / "inbox.failure"), clock),
             background={
-                "replicas": partial(queued.replicas.watch, inbox.queue.recover),
                 "inbox purge": inbox.run_purge,
                 "orphan scan": inbox.run_orphan_scan,
                 "cancellation": cancellation.run,

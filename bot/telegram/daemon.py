@@ -13,13 +13,16 @@ from aiogram.types import User
 from bot.telegram.observability.status import DaemonPhase, DaemonStatus
 from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
 from core.clock import Clock
-from core.errors import InboxError
+from core.errors import InboxError, ReplicaReplaced
 from services.inbox.inbox import Inbox, JobHandler
 
 log = structlog.get_logger()
 
 REPORT_S = 10.0
 """Longest time that telling the operators about a failure may delay the end of the process."""
+
+FATAL = (InboxError, ReplicaReplaced)
+"""Errors of a guard that end the daemon."""
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 
@@ -32,7 +35,8 @@ class Runtime:
         inbox: queues the jobs.
         worker: executes them.
         receive: takes updates in until cancelled; returns or raises where it cannot go on.
-        guard: checks until cancelled that the queue can work; raises InboxError where it cannot.
+        guards: checks, by task name, that this process may go on; one raises InboxError if its queue cannot work, one
+            ReplicaReplaced if another replica has taken over. After another exception a check starts again.
         report_failure: tells the operators why the daemon ends.
         background: work beside it, by task name; it starts again after an exception.
         prepare: runs before the first job.
@@ -44,7 +48,7 @@ class Runtime:
     inbox: Inbox
     worker: JobHandler
     receive: Work
-    guard: Work
+    guards: Mapping[str, Work]
     report_failure: Callable[[InboxError], Coroutine[Any, Any, None]]
     background: Mapping[str, Work]
     prepare: Work
@@ -82,6 +86,7 @@ class Daemon:
         Raises:
             StartupError: Telegram refuses the token, another process uses it, or the inbox cannot be opened.
             InboxError: the queue cannot work any more.
+            ReplicaReplaced: another replica has taken over.
         """
         user = await self._connected(stop)
         if user is None:
@@ -89,14 +94,17 @@ class Daemon:
         async with self._open_runtime() as runtime:
             await self._startup(runtime, user)
             receiving = asyncio.create_task(runtime.receive(), name="receive")
-            guarding = asyncio.create_task(runtime.guard(), name="guard")
+            guarding = [
+                asyncio.create_task(restart_on_error(guard, name, self._clock, fatal=FATAL), name=name)
+                for name, guard in runtime.guards.items()
+            ]
             try:
-                await wait_first(stop, receiving, guarding)
-                await _report(runtime, guarding)
+                await wait_first(stop, receiving, *guarding)
             finally:
-                await cancel_and_wait(guarding)
-                await self._shutdown(runtime, receiving)
-            for task in (guarding, receiving):
+                await self._shut_down(runtime, receiving, _first_error(guarding))
+                # Last: one of them renews the lease, without which the running jobs could not finish.
+                await cancel_and_wait(*guarding)
+            for task in (*guarding, receiving):
                 if not task.cancelled():
                     task.result()
         return 0
@@ -118,21 +126,30 @@ class Daemon:
         self._status.phase = DaemonPhase.SERVING
         log.info("bot.started", username=user.username, providers=runtime.providers)
 
-    async def _shutdown(self, runtime: Runtime, receiving: asyncio.Task[Any]) -> None:
-        """Stops receiving, lets running jobs finish, and hands back the rest."""
+    async def _shut_down(self, runtime: Runtime, receiving: asyncio.Task[Any], error: BaseException | None) -> None:
+        """Stops receiving, lets running jobs finish within the timeout, and hands back the rest.
+
+        Args:
+            error: why a guard ends the daemon; the operators are told about a queue that cannot work, and the jobs of
+                a replica that was replaced are cancelled at once.
+        """
+        if isinstance(error, InboxError):
+            await _report(runtime, error)
+        timeout_s = 0.0 if isinstance(error, ReplicaReplaced) else runtime.shutdown_timeout_s
         self._status.phase = DaemonPhase.STOPPING
         await cancel_and_wait(receiving)
-        log.info("bot.stopping", timeout_s=runtime.shutdown_timeout_s)
-        await runtime.inbox.queue.drain(runtime.shutdown_timeout_s)
+        log.info("bot.stopping", timeout_s=timeout_s)
+        await runtime.inbox.queue.drain(timeout_s)
         await self._background.close()
         log.info("bot.stopped")
 
 
-async def _report(runtime: Runtime, guarding: asyncio.Task[Any]) -> None:
-    """Tells the operators, for a bounded time, why the guard has ended the daemon."""
-    error = guarding.exception() if guarding.done() else None
-    if not isinstance(error, InboxError):
-        return
+def _first_error(tasks: Sequence[asyncio.Task[Any]]) -> BaseException | None:
+    return next((task.exception() for task in tasks if task.done() and not task.cancelled()), None)
+
+
+async def _report(runtime: Runtime, error: InboxError) -> None:
+    """Tells the operators, for a bounded time, why the daemon ends."""
     log.error("bot.inbox_failed", reason=str(error))
     try:
         async with asyncio.timeout(REPORT_S):

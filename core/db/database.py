@@ -22,6 +22,7 @@ from core.db import moderation_tables, tables  # noqa: F401 - registers the sche
 from core.db.column_types import Base
 from core.db.driver_errors import LOCKED, READ_ONLY, describe_storage_error, translate_errors
 from core.db.migrations import HEAD
+from core.db.replica_fence import ReplicaFence
 from core.db.write_lock import WriteLock
 from core.errors import ConfigurationError, StartupError, StorageError
 
@@ -97,13 +98,16 @@ class Database:
     Args:
         url: `postgresql://...` or `sqlite:///path`.
         busy_timeout_s: longest wait for a lock held by another transaction.
+        fence: ends the connections of a replica that was replaced; PostgreSQL only.
     """
 
-    def __init__(self, url: str, *, busy_timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *, busy_timeout_s: float = 5.0, fence: ReplicaFence | None = None) -> None:
         self._url = _engine_url(url)
         self._busy_timeout_s = busy_timeout_s
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._engine = self._sqlite_engine() if self._is_sqlite else self._postgres_engine()
+        if fence is not None and not self._is_sqlite:
+            fence.attach(self._engine.sync_engine)
         # On SQLite a transaction that reads before it writes fails immediately if another one wrote in between,
         # regardless of the busy timeout. BEGIN IMMEDIATE takes the write lock up front.
         self._writing = self._engine.execution_options(**{_BEGIN: "IMMEDIATE"})

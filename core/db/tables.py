@@ -180,6 +180,19 @@ class UsageDayRow(Base):
     cost_nanousd: Mapped[int] = mapped_column(BigInteger)
 
 
+class ReplicaRow(Base):
+    """Lease of a process that shares the inbox, PostgreSQL only. Its unique name is the fencing token.
+
+    The row exists from the registration of the replica until it ends or is replaced; `expires_at` is by the clock of
+    the database.
+    """
+
+    __tablename__ = "replicas"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class AlbumPartRow(Base):
     """One message of an album, which Telegram delivers part by part. `taken_by` is the job that handles it."""
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import structlog
 
 from core.db.driver_errors import translate_errors
+from core.db.replica_fence import ReplicaFence
 from services.inbox.dbos_runtime import DBOSRuntime
 from services.inbox.dbos_tables import Claim, WorkflowTable
 from services.inbox.job import Job, Receipt
@@ -50,6 +51,7 @@ class JobQueue:
         run: executes a job. It must not raise: an exception ends the job as failed, without a retry.
         timing: intervals.
         limits: when failures of the queue are reported and fatal.
+        fence: ends the database connections of a replica that was replaced.
     """
 
     def __init__(
@@ -60,11 +62,12 @@ class JobQueue:
         run: Run,
         timing: QueueTiming | None = None,
         limits: HealthLimits | None = None,
+        fence: ReplicaFence | None = None,
     ) -> None:
         self.replica = replica
         self._run = run
         self._timing = timing or QueueTiming()
-        self._table = WorkflowTable(url, name)
+        self._table = WorkflowTable(url, name, fence)
         self.health = QueueHealth(limits)
         self._runtime = DBOSRuntime(self._table.engine, name, replica, self.health)
         self._wakeup = self._runtime.wakeup

@@ -19,6 +19,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.db.database import libpq_timeouts
+from core.db.replica_fence import ReplicaFence
 from services.inbox.job import Job, Receipt
 
 MAX_WAITING = 20
@@ -60,11 +61,14 @@ class WorkflowTable:
     Args:
         url: database with a synchronous driver.
         queue: queue name; other queues may share the table.
+        fence: ends the connections of a replica that was replaced; PostgreSQL only.
     """
 
-    def __init__(self, url: sa.URL, queue: str) -> None:
+    def __init__(self, url: sa.URL, queue: str, fence: ReplicaFence | None = None) -> None:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.engine = _sqlite_engine(url) if self.is_sqlite else _postgres_engine(url)
+        if fence is not None and not self.is_sqlite:
+            fence.attach(self.engine)
         self._queue = queue
         self._table = sa.table("workflow_status", *map(_column, COLUMNS), schema=None if self.is_sqlite else "dbos")
         self._columns = self._table.c

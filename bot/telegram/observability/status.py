@@ -13,6 +13,7 @@ from bot.web.readiness import Check
 from core.clock import Clock
 from core.observability.metrics import Metrics
 from core.observability.tracing import Tracing
+from services.inbox.lease import Lease
 
 
 class DaemonPhase(StrEnum):
@@ -24,9 +25,14 @@ class DaemonPhase(StrEnum):
 
 
 class DaemonStatus:
-    """Installs the observers of a bot's calls and reports whether the bot is ready."""
+    """Installs the observers of a bot's calls and reports whether the bot is ready.
 
-    def __init__(self, bot: Bot, clock: Clock, metrics: Metrics, tracing: Tracing) -> None:
+    Args:
+        lease: right of this process to act; while it has lapsed the bot is not ready.
+    """
+
+    def __init__(self, bot: Bot, clock: Clock, metrics: Metrics, tracing: Tracing, lease: Lease) -> None:
+        self._lease = lease
         self.phase = DaemonPhase.STARTING
         self.metrics = TelegramMetrics(metrics)
         self._bot = bot
@@ -53,5 +59,7 @@ class DaemonStatus:
     async def _check_bot(self) -> str | None:
         if self.phase is not DaemonPhase.SERVING:
             return self.phase.value
+        if not self._lease.is_held:
+            return "the lease of this replica has lapsed: another one may have taken its work over"
         problem = self._queue_problem()
         return None if problem is None else f"the queue does not work: {problem}"

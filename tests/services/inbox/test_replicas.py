@@ -9,8 +9,11 @@ import psycopg
 import pytest
 
 from core.clock import SystemClock
+from core.errors import ReplicaReplaced
+from services.inbox.lease import Lease
 from services.inbox.replicas import (
     ALIVE_LOCK,
+    LEADER_LOCK,
     PostgresReplicas,
     ReplicaTiming,
     SingleReplica,
@@ -21,7 +24,7 @@ from tests.support.clock import until
 from tests.support.processes.postgres_server import PostgresServer
 
 # Twenty times as fast as the defaults, with a grace period of half a second.
-TIMING = ReplicaTiming(check_s=0.05, grace_s=0.5, reconnect_s=0.025)
+TIMING = ReplicaTiming(check_s=0.05, grace_s=0.5, reconnect_s=0.025, lease_s=2.0, margin_s=1.5, settle_s=0.5)
 
 
 async def test_single_replica_leads_at_once() -> None:
@@ -40,7 +43,8 @@ class Replica:
     def __init__(self, url: str, name: str, group: str = "42") -> None:
         self.name = name
         self.recovered: list[str] = []
-        self.watcher = PostgresReplicas(url, name, group, SystemClock(), TIMING)
+        self.lease = Lease()
+        self.watcher = PostgresReplicas(url, name, group, SystemClock(), TIMING, lease=self.lease)
         self.task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -63,6 +67,7 @@ async def join_replica(postgres_url: str) -> AsyncIterator[Callable[..., Replica
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("CREATE SCHEMA dbos")
         connection.execute("CREATE TABLE dbos.workflow_status (status text, executor_id text)")
+        connection.execute("CREATE TABLE replicas (name text PRIMARY KEY, expires_at timestamptz NOT NULL)")
     async with AsyncExitStack() as stack:
 
         def join(name: str, group: str = "42") -> Replica:
@@ -72,6 +77,12 @@ async def join_replica(postgres_url: str) -> AsyncIterator[Callable[..., Replica
             return replica
 
         yield join
+
+
+def names(url: str) -> set[str]:
+    """Return the names of the registered replicas."""
+    with psycopg.connect(url) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM replicas")}
 
 
 def claim_job(url: str, replica: str) -> None:
@@ -138,6 +149,71 @@ class TestLeadership:
                 await lost.wait()
             async with one.watcher.lead() as lost:
                 assert not lost.is_set()
+
+
+class TestLease:
+    """A replica that hangs keeps its lock and lets its lease expire."""
+
+    async def test_hanging_replica_loses_its_jobs_and_the_leadership(
+        self, join_replica: Callable[..., Replica], postgres_url: str
+    ) -> None:
+        claim_job(postgres_url, "hanging")
+        async with await psycopg.AsyncConnection.connect(
+            postgres_url, autocommit=True, application_name="hanging/lock"
+        ) as hanging:
+            await hanging.execute("SELECT pg_advisory_lock(%s, %s)", [ALIVE_LOCK, _lock_key("hanging")])
+            await hanging.execute("SELECT pg_advisory_lock(%s, %s)", [LEADER_LOCK, _lock_key("42")])
+            await hanging.execute("INSERT INTO replicas VALUES ('hanging', now() + interval '1 s')")
+            two = join_replica("two")
+            async with asyncio.timeout(10), two.watcher.lead():
+                assert set(two.recovered) == {"hanging"}
+            with pytest.raises(psycopg.OperationalError):
+                await hanging.execute("SELECT 1")
+        assert names(postgres_url) == {"two"}
+
+    async def test_replaced_replica_gives_up(self, join_replica: Callable[..., Replica], postgres_url: str) -> None:
+        one = join_replica("one")
+        await until(lambda: one.lease.is_held)
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("UPDATE replicas SET expires_at = '-infinity' WHERE name = 'one'")
+        assert one.task is not None
+        with pytest.raises(ReplicaReplaced):
+            await asyncio.wait_for(one.task, 5)
+        assert not one.lease.is_held
+
+    async def test_lease_lapses_without_the_database(
+        self, join_replica: Callable[..., Replica], postgres: PostgresServer
+    ) -> None:
+        """And is held again afterwards, if nobody has taken over."""
+        one = join_replica("one")
+        await until(lambda: one.lease.is_held)
+        await asyncio.to_thread(postgres.stop)
+        try:
+            await until(lambda: not one.lease.is_held)
+        finally:
+            await asyncio.to_thread(postgres.start)
+        await until(lambda: one.lease.is_held)
+
+    async def test_lease_is_deleted_at_a_shutdown(
+        self, join_replica: Callable[..., Replica], postgres_url: str
+    ) -> None:
+        one = join_replica("one")
+        await until(lambda: one.lease.is_held)
+        await one.stop()
+        await one.watcher.leave()
+        assert names(postgres_url) == set()
+
+    async def test_takeover_that_was_interrupted_is_continued(
+        self, join_replica: Callable[..., Replica], postgres_url: str
+    ) -> None:
+        """The replica that had begun it died before it requeued the jobs; the hanging one still holds its lock."""
+        claim_job(postgres_url, "hanging")
+        async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as hanging:
+            await hanging.execute("SELECT pg_advisory_lock(%s, %s)", [ALIVE_LOCK, _lock_key("hanging")])
+            await hanging.execute("INSERT INTO replicas VALUES ('hanging', '-infinity')")
+            two = join_replica("two")
+            await until(lambda: two.recovered == ["hanging"])
+            await until(lambda: names(postgres_url) == {"two"})
 
 
 class TestCrashDetection:

@@ -1,0 +1,33 @@
+"""Calls to Telegram wait while the lease has lapsed."""
+
+import asyncio
+from typing import Any
+
+from aiogram import Bot
+from aiogram.methods import GetMe, Response
+
+from bot.telegram.api.lease_gate import LeaseGate
+from services.inbox.lease import Lease
+from tests.support.clock import ManualClock, settle
+
+
+async def test_calls_wait_until_the_lease_is_held_again(clock: ManualClock) -> None:
+    lease = Lease(clock.monotonic)
+    made: list[object] = []
+
+    async def make(_bot: Bot, method: Any) -> Response[Any]:  # noqa: ANN401 - of any method
+        made.append(method)
+        return Response(ok=True)
+
+    gate, bot = LeaseGate(lease), Bot("42:AAF-for-no-server-at-all-0123456789abcde")
+    await gate(make, bot, GetMe())
+    assert len(made) == 1, "held for ever without replicas"
+    lease.renew(clock.monotonic() + 5)
+    clock.shift(6)
+    waiting = asyncio.create_task(gate(make, bot, GetMe()))
+    await settle()
+    assert len(made) == 1
+    lease.renew(clock.monotonic() + 5)
+    assert (await waiting).ok
+    assert len(made) == 2
+    await bot.session.close()
