@@ -40,7 +40,7 @@ class ApiFailure(Enum):
     TOPIC = auto()
     """The topic is closed or deleted."""
     REPLY = auto()
-    """The replied-to message does not exist."""
+    """The replied-to message does not exist, or not the part of it that is quoted."""
     MIGRATED = auto()
     """The group became a supergroup with another id."""
     UNREACHABLE = auto()
@@ -56,8 +56,9 @@ _WORDINGS = tuple(
     (failure, re.compile(pattern, re.IGNORECASE))
     for failure, pattern in (
         (ApiFailure.UNCHANGED, r"message is not modified|message_not_modified"),
-        (ApiFailure.TOPIC, r"message thread not found|topic_(closed|deleted|id_invalid)|message_thread_invalid"),
-        (ApiFailure.REPLY, r"message to be replied not found|replied message not found|reply_message_id_invalid"),
+        (ApiFailure.TOPIC, r"topic_\w+|message_thread_\w+|\b(topic|thread)\b.*\b(not found|closed|deleted|invalid)\b"),
+        # "message to be replied not found", "reply message not found", "REPLY_TO_INVALID", "QUOTE_TEXT_INVALID".
+        (ApiFailure.REPLY, r"\brepl(y|ied)(?![ _](markup|keyboard))|reply_(?!markup|keyboard)\w+|quote"),
         (
             ApiFailure.MESSAGE_GONE,
             (
@@ -66,7 +67,7 @@ _WORDINGS = tuple(
             ),
         ),
         (ApiFailure.ENTITIES, r"entit(y|ies)"),
-        (ApiFailure.MARKUP, r"button_|inline keyboard|reply markup|reply_markup"),
+        (ApiFailure.MARKUP, r"button|keyboard|reply markup|reply_markup"),
         (
             ApiFailure.UNREACHABLE,
             (

@@ -19,7 +19,7 @@ from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, parse_message_id
 from bot.telegram.delivery.calls import API_ERRORS, ChatCalls, ChatHeld, DeliveryTiming
-from bot.telegram.delivery.outgoing import OutgoingMessage, SendOutcome, SendResult, Sent
+from bot.telegram.delivery.outgoing import OutgoingFile, OutgoingMessage, SendOutcome, SendResult, Sent
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.observability.metrics import TelegramMetrics
 from core.clock import Clock
@@ -110,16 +110,17 @@ class Delivery:
         topic_id: int | None = None,
         reply_to: int | None = None,
         markup: InlineKeyboardMarkup | None = None,
+        file: OutgoingFile | None = None,
         final: bool = True,
     ) -> SendOutcome:
-        """Sends a text.
+        """Sends a text, or a file with the text as its caption.
 
         Args:
             topic_id: forum topic; omitted if Telegram says that it is closed or gone.
             reply_to: id of the message to reply to; omitted if that is gone.
             final: whether it must arrive. Otherwise it is tried once, and dropped while the chat is held.
         """
-        post = OutgoingMessage(chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup)
+        post = OutgoingMessage(chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, file=file)
         return await self._deliver(post, final=final)
 
     async def edit(

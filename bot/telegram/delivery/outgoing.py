@@ -3,13 +3,26 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from aiogram.methods import EditMessageText, SendMessage
-from aiogram.types import InlineKeyboardMarkup, LinkPreviewOptions, ReplyParameters
+from aiogram.methods import EditMessageText, SendDocument, SendMessage
+from aiogram.types import BufferedInputFile, InlineKeyboardMarkup, LinkPreviewOptions, ReplyParameters
 
 from bot.telegram.api.errors import ApiFailure
 from bot.telegram.markdown.render import Rendered
 
 NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
+
+
+_REJECTIONS = frozenset(
+    {
+        ApiFailure.ENTITIES,
+        ApiFailure.MARKUP,
+        ApiFailure.TOPIC,
+        ApiFailure.REPLY,
+        ApiFailure.MESSAGE_GONE,
+        ApiFailure.REFUSED,
+    }
+)
+"""Rejections of a message for what it is; their wordings may name another part than the one that is wrong."""
 
 
 class SendResult(StrEnum):
@@ -47,6 +60,14 @@ class SendOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class OutgoingFile:
+    """A file to send; the text of its message is its caption, 1,024 units at most."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class OutgoingMessage:
     """A message to send, or to put in place of `message_id`."""
 
@@ -57,12 +78,24 @@ class OutgoingMessage:
     markup: InlineKeyboardMarkup | None = None
     message_id: int | None = None
     moved: bool = False
+    file: OutgoingFile | None = None
 
-    def as_send(self) -> SendMessage:
+    def as_send(self) -> SendMessage | SendDocument:
         """Builds the call for a new message. A default parse mode must never be sent beside entities."""
         reply = None
         if self.reply_to is not None:
             reply = ReplyParameters(message_id=self.reply_to, allow_sending_without_reply=True)
+        if self.file is not None:
+            return SendDocument(
+                chat_id=self.chat_id,
+                message_thread_id=self.topic_id,
+                document=BufferedInputFile(self.file.data, self.file.name),
+                caption=self.rendered.text or None,
+                parse_mode=None,
+                caption_entities=list(self.rendered.entities) or None,
+                reply_parameters=reply,
+                reply_markup=self.markup,
+            )
         return SendMessage(
             chat_id=self.chat_id,
             message_thread_id=self.topic_id,
@@ -99,17 +132,21 @@ class OutgoingMessage:
                 return replace(self, reply_to=None)
             case ApiFailure.MESSAGE_GONE | ApiFailure.NO_METHOD if self.message_id is not None and final:
                 return replace(self, message_id=None)
-            case ApiFailure.REFUSED if final:
+            case _ if final and fault in _REJECTIONS:
                 return self._without_next_part()
             case _:
                 return None
 
     def _without_next_part(self) -> "OutgoingMessage | None":
-        """Omits one part that an unspecific rejection may be about: a message that must arrive is worth a guess."""
+        """Omits one part that a rejection may be about: a message that must arrive is worth a guess."""
         if self.rendered.entities:
             return replace(self, rendered=Rendered(self.rendered.text))
+        if self.message_id is not None:
+            return replace(self, markup=None) if self.markup is not None else replace(self, message_id=None)
+        if self.reply_to is not None:
+            return replace(self, reply_to=None)
         if self.markup is not None:
             return replace(self, markup=None)
-        if self.message_id is not None:
-            return replace(self, message_id=None)
+        if self.topic_id is not None:
+            return replace(self, topic_id=None)
         return None

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from bot.telegram.delivery.calls import DeliveryTiming
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.outgoing import SendResult, Sent
+from bot.telegram.delivery.outgoing import OutgoingFile, SendResult, Sent
 from bot.telegram.markdown.render import Rendered, render
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button
@@ -191,3 +191,76 @@ async def test_typing_never_raises(delivery: Delivery, server: TelegramServer) -
 
     assert len(server.chat(PERSON).actions) == 3
     assert len(server.calls) == 5
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "Bad Request: reply message not found",
+        "Bad Request: message to be replied not found",
+        "Bad Request: message to reply not found",
+        "Bad Request: replied message not found",
+        "Bad Request: REPLY_MESSAGE_ID_INVALID",
+        "Bad Request: REPLY_TO_INVALID",
+        "Bad Request: QUOTE_TEXT_INVALID",
+        "Bad Request: message quote not found",
+    ],
+)
+async def test_rejected_reply_is_sent_without_it(delivery: Delivery, server: TelegramServer, description: str) -> None:
+    """The text, its formatting, buttons and topic stay; only the reply goes."""
+    server.fail("sendMessage", 1, status=400, description=description)
+
+    assert await delivery.send(GROUP, render("**x**"), topic_id=5, reply_to=3, markup=STOP) is not None
+
+    [message] = server.chat(GROUP).answers()
+    assert (message.text, bool(message.entities), message.labels, message.topic_id) == ("x", True, ["Stop"], 5)
+    assert "reply_parameters" not in server.calls_of("sendMessage")[-1].params
+
+
+@pytest.mark.parametrize(
+    "description",
+    ["Bad Request: message thread not found", "Bad Request: TOPIC_CLOSED", "Bad Request: the topic was deleted"],
+)
+async def test_rejected_topic_is_left_out(delivery: Delivery, server: TelegramServer, description: str) -> None:
+    """The answer arrives in the group itself."""
+    server.fail("sendMessage", 1, status=400, description=description)
+
+    assert await delivery.send(GROUP, render("**x**"), topic_id=5, markup=STOP) is not None
+
+    [message] = server.chat(GROUP).answers()
+    assert (bool(message.entities), message.labels, message.topic_id) == (True, ["Stop"], None)
+
+
+@pytest.mark.parametrize(
+    ("description", "times"),
+    [
+        # About anything, or about a part that the message does not have.
+        ("Bad Request: SOMETHING_NEW_INVALID", 4),
+        ("Bad Request: MESSAGE_ID_INVALID", 4),
+        ("Bad Request: can't parse entities", 4),
+        ("Bad Request: BUTTON_DATA_INVALID", 4),
+    ],
+)
+async def test_final_text_arrives_without_everything_else(
+    delivery: Delivery, server: TelegramServer, description: str, times: int
+) -> None:
+    """Formatting, reply, buttons and topic go one after the other until the text is accepted."""
+    server.fail("sendMessage", times, status=400, description=description)
+
+    assert await delivery.send(GROUP, render("**x**"), topic_id=5, reply_to=3, markup=STOP) is not None
+
+    [message] = server.chat(GROUP).answers()
+    assert (message.text, message.entities, message.labels, message.topic_id) == ("x", [], [], None)
+
+
+async def test_file_is_sent_despite_rejected_parts(delivery: Delivery, server: TelegramServer) -> None:
+    """A document has the same fallbacks as a text."""
+    server.fail("sendDocument", 1, status=400, description="Bad Request: reply message not found")
+
+    outcome = await delivery.post(
+        GROUP, render("**x**"), reply_to=3, markup=STOP, file=OutgoingFile("answer.txt", b"text")
+    )
+
+    [message] = server.chat(GROUP).answers()
+    assert outcome.sent == Sent(GROUP, message.id)
+    assert (message.text, message.document, message.labels) == ("x", b"text", ["Stop"])
