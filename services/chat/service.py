@@ -10,7 +10,7 @@ from pydantic_ai import Agent, AgentRun
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 
 from core.clock import Clock
-from core.errors import ContextWindowExceeded, StorageError, UnknownProvider
+from core.errors import StorageError, UnknownProvider
 from core.i18n import Texts
 from core.messages import Incoming
 from services.chat.agent import LIMITS, prompt_text, to_prompt
@@ -135,7 +135,7 @@ class ChatService:
             history = await self._open(run)
             if run.is_answered:
                 return TurnOutcome(ReplyPhase.COMPLETE)
-            task = asyncio.create_task(self._answer(run, history), name="turn.answer")
+            task = asyncio.create_task(self._run_agent(run, history), name="turn.answer")
             run.reply.on_stop(task.cancel)
             await task
         except asyncio.CancelledError:
@@ -192,26 +192,6 @@ class ChatService:
         status = run.turn.status if run.turn is not None else TurnStatus.COMPLETE
         log.info("turn.replayed", status=status)
         self._end(run, replay_outcome(status), is_blind=run.record_provenance(), is_saved=True)
-
-    async def _answer(self, run: TurnRun, history: list[ModelMessage]) -> None:
-        try:
-            await self._run_agent(run, history)
-        except ContextWindowExceeded:
-            if not history or run.reply.text:
-                raise
-            log.info("turn.compacted", messages=len(history))
-            await self._run_agent(run, await self._half_history(run))
-
-    async def _half_history(self, run: TurnRun) -> list[ModelMessage]:
-        """Return the history within half of the token budget."""
-        if run.thread is None:
-            return []
-        try:
-            return await self._stores.turns.history(run.thread, self._history_tokens // 2, before_turn=run.before_id)
-        except StorageError as error:
-            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the error text is the reason
-            run.has_memory = False
-            return []
 
     async def _run_agent(self, run: TurnRun, history: list[ModelMessage]) -> None:
         incoming = run.incoming

@@ -1,9 +1,23 @@
 """A request to a model as a value: its purpose, its user and chat, and the providers that may serve it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
 
 from core.config.providers import ProviderSettings
 from core.messages import ChatRef, UserRef
+
+
+class Capability(StrEnum):
+    """A part of a request that some models or servers refuse, and that can be left out."""
+
+    TOOLS = "tools"
+    TOOL_CHOICE = "tool_choice"
+    SYSTEM_ROLE = "system_role"
+    """Without it, the system text is put in front of the first user message."""
+    IMAGES = "images"
+    STRUCTURED_OUTPUT = "structured_output"
+    STREAMING = "streaming"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +40,7 @@ class RequestSpec:
         choice: the user's explicit choice. It comes after a provider that an admin forced and before the preferred
             one; the other providers follow if it fails.
         local_only: excludes remote providers, because the chat has not consented to them.
+        required: what must not be left out for a model that refuses it: the next candidate is asked instead.
     """
 
     purpose: str
@@ -33,6 +48,7 @@ class RequestSpec:
     chat: ChatRef | None = None
     choice: ModelChoice | None = None
     local_only: bool = False
+    required: frozenset[Capability] = field(default_factory=frozenset[Capability])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +64,23 @@ class Candidate:
     model: str
     by_order: bool = True
     misfit: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptation:
+    """The changes to a request that one model needs.
+
+    Args:
+        without: what is left out.
+        max_input: limit of what is sent, in estimated tokens; older turns are dropped beyond it.
+        window: the model's context window in tokens, where its server named it; limits the answer too.
+        is_newest_turn: only the newest turn is sent.
+    """
+
+    without: frozenset[Capability] = field(default_factory=frozenset[Capability])
+    max_input: int | None = None
+    window: int | None = None
+    is_newest_turn: bool = False
+
+
+UNCHANGED: Final = Adaptation()

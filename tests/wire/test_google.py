@@ -14,7 +14,8 @@ from pydantic_ai.models import ModelRequestParameters
 
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.builder import CONNECT_TIMEOUT_S, ModelBuilder
-from services.llm.routing.outcomes import Fault, classify
+from services.llm.routing.outcomes import classify
+from services.llm.routing.refusal_words import Fault
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import LLMServer
@@ -95,7 +96,7 @@ ODDITIES: list[tuple[int, WireError, Fault]] = [
     (400, WireError("Please enable billing on your project.", "FAILED_PRECONDITION", 400), Fault.MISCONFIGURED),
     (499, WireError("The operation was cancelled.", "CANCELLED", 499), Fault.DOWN),
     (503, WireError("The model is overloaded. Please try again later.", "UNAVAILABLE", 503), Fault.DOWN),
-    (400, WireError("Function calling is not enabled for this model", "INVALID_ARGUMENT", 400), Fault.REJECTED),
+    (400, WireError("Function calling is not enabled for this model", "INVALID_ARGUMENT", 400), Fault.CAPABILITY),
 ]
 
 

@@ -8,7 +8,8 @@ from pydantic_ai.messages import ToolCallPart
 
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.builder import ModelBuilder
-from services.llm.routing.outcomes import Fault, classify
+from services.llm.routing.outcomes import classify
+from services.llm.routing.refusal_words import Fault
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Exchange, LLMServer
@@ -71,11 +72,11 @@ async def test_refused_tool_call_has_a_finish_reason(
             },
             Fault.CONTEXT_WINDOW,
         ),
-        (413, {"message": "Request Entity Too Large", "type": "invalid_request_error"}, Fault.REJECTED),
+        (413, {"message": "Request Entity Too Large", "type": "invalid_request_error"}, Fault.UNCLEAR),
         (
             400,
             {"message": "The model `x` has been decommissioned", "code": "model_decommissioned"},
-            Fault.MISCONFIGURED,
+            Fault.MODEL_GONE,
         ),
         (400, {"message": "Organization has been restricted.", "code": "organization_restricted"}, Fault.MISCONFIGURED),
         (403, {"message": "blocked at the organization level", "type": "permissions_error"}, Fault.MISCONFIGURED),

@@ -7,7 +7,8 @@ from pydantic_ai.exceptions import ModelServerError
 from pydantic_ai.messages import ThinkingPart
 
 from services.llm.providers.builder import ModelBuilder
-from services.llm.routing.outcomes import Fault, classify
+from services.llm.routing.outcomes import classify
+from services.llm.routing.refusal_words import Fault
 from tests.support.fake_llm import local_servers as local
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Behaviour, LLMServer, status
@@ -72,10 +73,10 @@ async def test_error_of_a_proxys_upstream_in_mid_stream(server: LLMServer, build
 FAULTS = {
     "vLLM: too long": Fault.CONTEXT_WINDOW,
     "vLLM before 0.16: too long": Fault.CONTEXT_WINDOW,
-    "vLLM: no such model": Fault.MISCONFIGURED,
+    "vLLM: no such model": Fault.MODEL_GONE,
     "LM Studio: too long": Fault.CONTEXT_WINDOW,
     "llama.cpp: too long": Fault.CONTEXT_WINDOW,
-    "llama.cpp: still loading": Fault.HICCUP,
+    "llama.cpp: still loading": Fault.LOADING,
     "LiteLLM: too long": Fault.CONTEXT_WINDOW,
     "LiteLLM: refused": Fault.REFUSED,
     "LiteLLM: budget used up": Fault.MISCONFIGURED,

@@ -7,7 +7,8 @@ from pydantic_ai.messages import ThinkingPart
 
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.builder import ModelBuilder
-from services.llm.routing.outcomes import Fault, classify
+from services.llm.routing.outcomes import classify
+from services.llm.routing.refusal_words import Fault
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Exchange, LLMServer
@@ -65,10 +66,10 @@ async def test_model_length_limit_is_a_length_finish(
         (
             400,
             {"object": "error", "message": "Invalid model: x", "type": "invalid_model", "param": None, "code": "1500"},
-            Fault.MISCONFIGURED,
+            Fault.MODEL_GONE,
         ),
         (401, {"detail": "Unauthorized"}, Fault.MISCONFIGURED),
-        (422, {"detail": [{"type": "missing", "loc": ["body", "messages"], "msg": "Field required"}]}, Fault.REJECTED),
+        (422, {"detail": [{"type": "missing", "loc": ["body", "messages"], "msg": "Field required"}]}, Fault.UNCLEAR),
         (
             503,
             {"object": "error", "message": "Service tier capacity exceeded for this model.", "code": "3505"},

@@ -40,8 +40,8 @@ handed-back = The bot is restarting. This answer will continue in a moment.
 
 failed-all-providers = All AI providers are unavailable right now. Please try again in a minute.
 failed-refused = The provider declined to answer: { $reason }
-failed-rejected = The provider rejected this request. Try rephrasing it, or start over with /new.
-failed-too-long = This conversation is too long for every available model. Please start a new one with /new.
+failed-rejected = The AI providers rejected this request. Please rephrase it.
+failed-too-long = This message is too long for every available model. Please shorten it, or send it in parts.
 failed-limit = This request needs more steps than one answer may take. Please ask for less at once.
 empty-answer = The model returned an empty answer.
 failed-unexpected = Something went wrong on our side. The error has been logged. Please try again.

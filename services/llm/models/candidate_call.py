@@ -1,22 +1,26 @@
 """One request to one candidate, plain or streamed: ask under its deadline, require an answer, record the outcome."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
 from pydantic_ai import RunContext
 from pydantic_ai.exceptions import ModelRequestTimeout
 from pydantic_ai.messages import ModelMessage, ModelResponse
-from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 
 from services.llm.models.streams import OpenedStream, emptiness, is_answer, open_stream, refusal, unfinished_reason
-from services.llm.request import Candidate
+from services.llm.providers.builder import ModelBuilder
+from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempts import Attempt
-from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer
+from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt
 from services.llm.usage.report import TokenUse, used_whole
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,34 @@ class PreparedCall:
     parameters: ModelRequestParameters
 
 
-Prepare = Callable[[Candidate], PreparedCall]
+Prepare = Callable[[Candidate, Adaptation], PreparedCall]
 """Builds the request for a candidate; an error of it is classified like one of the request."""
+
+
+def build_model(builder: ModelBuilder, candidate: Candidate) -> Model:
+    """Return a candidate's model.
+
+    Raises:
+        ModelNotBuilt: the model cannot be built from the provider's settings.
+    """
+    try:
+        return builder.model(candidate.provider, candidate.model)
+    except Exception as error:
+        log.warning(
+            "provider.model_not_built",
+            provider=candidate.provider.id,
+            model=candidate.model,
+            error=type(error).__name__,
+        )
+        raise ModelNotBuilt(error) from error
+
+
+def known_window(builder: ModelBuilder, candidate: Candidate) -> int | None:
+    """Return a candidate's context window, None where it is unknown or the model cannot be built."""
+    try:
+        return builder.context_window(candidate.provider, candidate.model)
+    except Exception:  # noqa: BLE001 - reported by `build_model` when the candidate is asked
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +92,10 @@ async def request_answer(
 
     Raises:
         ContentRefused: the candidate's filter refused.
-        RequestRejected: the request is at fault.
     """
     loop = asyncio.get_running_loop()
     try:
-        call = prepare(attempt.candidate)
+        call = prepare(attempt.candidate, attempt.adaptation)
         async with opening:
             began = loop.time()
             response = await _request(attempt.candidate, call)
@@ -111,12 +140,14 @@ async def request_stream_start(
 
     Raises:
         ContentRefused: the candidate's filter refused.
-        RequestRejected: the request is at fault.
     """
     loop = asyncio.get_running_loop()
     try:
-        call = prepare(attempt.candidate)
-        stream = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
+        call = prepare(attempt.candidate, attempt.adaptation)
+        if Capability.STREAMING in attempt.adaptation.without:
+            stream = _complete_stream(attempt.candidate, call)
+        else:
+            stream = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
         async with opening:
             began = loop.time()
             opened = await open_stream(stack, stream, attempt.candidate)
@@ -128,6 +159,13 @@ async def request_stream_start(
         response = opened.response
         raise attempt.refused(refusal(response.provider_details), used_whole(response.usage, (), messages))
     return StreamStart(opened, began)
+
+
+@asynccontextmanager
+async def _complete_stream(candidate: Candidate, call: PreparedCall) -> AsyncGenerator[StreamedResponse]:
+    """Open a stream of a whole answer, for a model that refuses to stream."""
+    response = await _request(candidate, call)
+    yield CompletedStreamedResponse(response, model_request_parameters=call.parameters, replay_events=True)
 
 
 async def _request(candidate: Candidate, call: PreparedCall) -> ModelResponse:

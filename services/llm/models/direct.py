@@ -13,16 +13,20 @@ from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, ContentRefused, NoUsableAnswer, ProviderError
-from services.llm.models.candidate_call import PreparedCall, request_answer
+from services.llm.models.adapted import AdaptableRequest, described_structure
+from services.llm.models.candidate_call import PreparedCall, build_model, known_window, request_answer
 from services.llm.providers.builder import ModelBuilder
-from services.llm.request import Candidate, RequestSpec
+from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.attempts import Attempt
 from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.recourse import TOOL_USE
 
 MAX_MALFORMED = 2
 """Malformed answers after which a request fails."""
 THINKING_TOKENS = 3000
 """Added to the limit of a thinking model, which is asked to think as little as it can."""
+DIRECT_CAPABILITIES = frozenset({*TOOL_USE, Capability.STRUCTURED_OUTPUT, Capability.SYSTEM_ROLE})
+"""What a direct request may need; the structure is asked for by a tool, by a schema, or in words."""
 
 Value_co = TypeVar("Value_co", covariant=True)
 
@@ -86,7 +90,8 @@ class DirectModel(Generic[Value_co]):
             ProviderError: another failure that a further candidate could not mend.
         """
         messages: list[ModelMessage] = [ModelRequest.user_text_prompt(prompt, instructions=instructions)]
-        attempts = await self._fallback.begin(self._spec, messages=messages, window=self._window)
+        shape = AdaptableRequest(messages, None, ModelRequestParameters(), DIRECT_CAPABILITIES)
+        attempts = await self._fallback.begin(self._spec, messages=messages, window=self._window, shape=shape)
         refused: ContentRefused | None = None
         second_opinion: str | None = None
         malformed = 0
@@ -119,7 +124,7 @@ class DirectModel(Generic[Value_co]):
             attempts.close()
 
     def _window(self, candidate: Candidate) -> int | None:
-        return self._builder.context_window(candidate.provider, candidate.model)
+        return known_window(self._builder, candidate)
 
     async def _try(self, attempt: Attempt, messages: list[ModelMessage], instructions: str) -> Answer[Value_co] | None:
         """Return a candidate's answer; None where it failed and the next one is to be asked.
@@ -127,16 +132,18 @@ class DirectModel(Generic[Value_co]):
         Raises:
             MalformedAnswer: it answered in another shape.
             ContentRefused: its filter refused.
-            RequestRejected: the request is at fault.
         """
 
-        def prepare(candidate: Candidate) -> PreparedCall:
-            model = self._builder.model(candidate.provider, candidate.model)
+        def prepare(candidate: Candidate, adaptation: Adaptation) -> PreparedCall:
+            model = build_model(self._builder, candidate)
             parameters = replace(
                 self._shape.parameters(model.profile), instruction_parts=[InstructionPart(content=instructions)]
             )
-            settings = _settings(model.profile, self._shape.max_tokens)
-            return PreparedCall(model, model.prepare_messages(messages, parameters), settings, parameters)
+            if adaptation.without & {*TOOL_USE, Capability.STRUCTURED_OUTPUT}:
+                parameters = described_structure(parameters)
+            request = AdaptableRequest(messages, _settings(model.profile, self._shape.max_tokens), parameters)
+            sent, settings, parameters = request.apply(adaptation)
+            return PreparedCall(model, model.prepare_messages(sent, parameters), settings, parameters)
 
         plain = await request_answer(attempt, self._fallback.opening, prepare, messages, is_parsed=True)
         if plain is None:

@@ -6,23 +6,33 @@ back and a failure moves on to the next candidate; after it, a failure keeps the
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from pydantic_ai import RunContext
-from pydantic_ai.messages import BinaryContent, ImageUrl, ModelMessage, ModelRequest, ModelResponse, UserPromptPart
-from pydantic_ai.models import ModelRequestParameters, StreamedResponse
+from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
-from services.llm.models.candidate_call import Prepare, PreparedCall, request_answer, request_stream_start
+from core.clock import SystemClock
+from services.llm.models.adapted import AdaptableRequest, has_image
+from services.llm.models.candidate_call import (
+    Prepare,
+    PreparedCall,
+    build_model,
+    known_window,
+    request_answer,
+    request_stream_start,
+)
 from services.llm.models.provenance import Provenance, with_provenance
 from services.llm.models.streams import CommittedStream, Listener
 from services.llm.providers.builder import ModelBuilder
-from services.llm.request import Candidate, RequestSpec
-from services.llm.routing.attempts import Attempts
+from services.llm.providers.demo import DemoModel
+from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
+from services.llm.routing.attempts import Attempt, Attempts
 from services.llm.routing.fallback import LLMProviderFallback
 
 
@@ -47,8 +57,7 @@ class RoutedModel(FallbackModel):
     ) -> None:
         # The library's own chain of models is not used. It takes its rules for histories from its first model, which
         # is built anyway.
-        first = fallback.providers[0]
-        super().__init__(builder.model(first, first.default_model))
+        super().__init__(_first_model(fallback, builder))
         self._defaults = settings
         self._fallback = fallback
         self._builder = builder
@@ -80,9 +89,10 @@ class RoutedModel(FallbackModel):
         Raises:
             ProviderError: no candidate answered, or another candidate could not help.
         """
-        has_images = any(map(_has_image, messages))
-        prepare = self._preparer(messages, model_settings, model_request_parameters, has_images=has_images)
-        attempts = await self._begin(messages, has_images=has_images)
+        request = self._adaptable(messages, model_settings, model_request_parameters)
+        has_images = any(map(has_image, messages))
+        prepare = self._preparer(request, has_images=has_images)
+        attempts = await self._begin(request, has_images=has_images)
         try:
             async for attempt in attempts:
                 answer = await request_answer(attempt, self._fallback.opening, prepare, messages)
@@ -90,7 +100,7 @@ class RoutedModel(FallbackModel):
                     continue
                 attempt.succeeded(answer.took_s, answer.used)
                 response = answer.response
-                metadata = self._with_provenance(response.metadata, attempt.candidate, attempts, messages)
+                metadata = self._with_provenance(response.metadata, attempt, attempts, messages)
                 return replace(response, metadata=metadata)
             raise attempts.exhausted()
         finally:
@@ -110,9 +120,10 @@ class RoutedModel(FallbackModel):
             ProviderError: no candidate answered, or another candidate could not help. The stream itself raises
                 `AnswerInterrupted` and `ContentRefused`.
         """
-        has_images = any(map(_has_image, messages))
-        prepare = self._preparer(messages, model_settings, model_request_parameters, has_images=has_images)
-        attempts = await self._begin(messages, has_images=has_images)
+        request = self._adaptable(messages, model_settings, model_request_parameters, Capability.STREAMING)
+        has_images = any(map(has_image, messages))
+        prepare = self._preparer(request, has_images=has_images)
+        attempts = await self._begin(request, has_images=has_images)
         try:
             async for attempt in attempts:
                 async with AsyncExitStack() as stack:
@@ -122,7 +133,7 @@ class RoutedModel(FallbackModel):
                     if start is None:
                         continue
                     stream = start.opened.response
-                    stream.metadata = self._with_provenance(stream.metadata, attempt.candidate, attempts, messages)
+                    stream.metadata = self._with_provenance(stream.metadata, attempt, attempts, messages)
                     events = CommittedStream(start.opened, attempt, messages, start.began, self._listener)
                     stack.callback(events.leave)
                     # Private, but the library replays peeked events the same way. The contract test
@@ -134,73 +145,62 @@ class RoutedModel(FallbackModel):
         finally:
             attempts.close()
 
-    async def _begin(self, messages: Sequence[ModelMessage], *, has_images: bool) -> Attempts:
-        fits = self._sees if has_images else None
+    def _adaptable(
+        self,
+        messages: list[ModelMessage],
+        settings: ModelSettings | None,
+        parameters: ModelRequestParameters,
+        *extra: Capability,
+    ) -> AdaptableRequest:
+        merged = merge_model_settings(self._defaults, settings)
+        return AdaptableRequest(messages, merged, parameters, frozenset(extra))
+
+    async def _begin(self, request: AdaptableRequest, *, has_images: bool) -> Attempts:
         return await self._fallback.begin(
             self._spec,
-            messages=messages,
-            fits=fits,
+            messages=request.messages,
+            fits=self._sees if has_images else None,
             window=self._window,
+            shape=request,
         )
 
     def _sees(self, candidate: Candidate) -> bool:
+        if Capability.IMAGES in self._fallback.recorder.adaptation(candidate).without:
+            return False
         return self._builder.sees_images(candidate.provider, candidate.model)
 
     def _window(self, candidate: Candidate) -> int | None:
-        return self._builder.context_window(candidate.provider, candidate.model)
+        return known_window(self._builder, candidate)
 
-    def _preparer(
-        self,
-        messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
-        parameters: ModelRequestParameters,
-        *,
-        has_images: bool,
-    ) -> Prepare:
-        settings = merge_model_settings(self._defaults, model_settings)
-
-        def prepare(candidate: Candidate) -> PreparedCall:
-            model = self._builder.model(candidate.provider, candidate.model)
-            sent = messages
-            if has_images and not self._sees(candidate):
-                sent = [_without_images(message) for message in messages]
-            return PreparedCall(model, model.prepare_messages(sent, parameters), settings, parameters)
+    def _preparer(self, request: AdaptableRequest, *, has_images: bool) -> Prepare:
+        def prepare(candidate: Candidate, adaptation: Adaptation) -> PreparedCall:
+            model = build_model(self._builder, candidate)
+            sees = not has_images or self._sees(candidate)
+            messages, settings, parameters = request.apply(adaptation, sees_images=sees)
+            return PreparedCall(model, model.prepare_messages(messages, parameters), settings, parameters)
 
         return prepare
 
     def _with_provenance(
         self,
         metadata: dict[str, Any] | None,
-        candidate: Candidate,
+        attempt: Attempt,
         attempts: Attempts,
         messages: Sequence[ModelMessage],
     ) -> dict[str, Any]:
+        candidate = attempt.candidate
         failed = tuple((failure.provider, failure.reason) for failure in attempts.failures)
-        blind = _has_image(messages[-1]) and not self._sees(candidate)
+        blind = has_image(messages[-1]) and (
+            Capability.IMAGES in attempt.adaptation.without or not self._sees(candidate)
+        )
         return with_provenance(
             metadata, Provenance(provider=candidate.provider.id, model=candidate.model, failed=failed, blind=blind)
         )
 
 
-def _has_image(message: ModelMessage) -> bool:
-    return isinstance(message, ModelRequest) and any(
-        isinstance(part, UserPromptPart) and not isinstance(part.content, str) and any(map(_is_image, part.content))
-        for part in message.parts
-    )
-
-
-def _is_image(content: object) -> bool:
-    return isinstance(content, ImageUrl) or (isinstance(content, BinaryContent) and content.is_image)
-
-
-def _without_images(message: ModelMessage) -> ModelMessage:
-    """Return the message with a note in place of each image, for a model without vision."""
-    if not isinstance(message, ModelRequest) or not _has_image(message):
-        return message
-    parts = [
-        replace(part, content=["[an image that you cannot see]" if _is_image(item) else item for item in part.content])
-        if isinstance(part, UserPromptPart) and not isinstance(part.content, str)
-        else part
-        for part in message.parts
-    ]
-    return replace(message, parts=parts)
+def _first_model(fallback: LLMProviderFallback, builder: ModelBuilder) -> Model:
+    """Return the first model that can be built; it is not asked, so a stand-in does where none can."""
+    for provider in fallback.providers:
+        with suppress(Exception):
+            return builder.model(provider, provider.default_model)
+    return DemoModel("none", SystemClock())

@@ -24,7 +24,8 @@ from pydantic_ai.models import StreamedResponse
 from services.llm.models.deadline import Deadline
 from services.llm.request import Candidate
 from services.llm.routing.attempts import Attempt
-from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Fault, classify
+from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, classify
+from services.llm.routing.refusal_words import Fault
 from services.llm.usage.report import TokenUse, used_partly, used_whole
 
 Event = ModelResponseStreamEvent

@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Self
 
 import structlog
-from pydantic_ai.exceptions import ModelNotFoundError
+from pydantic_ai.exceptions import ModelConnectionError
 from pydantic_ai.messages import ModelMessage
 
 from core.config.providers import ProviderKind
@@ -23,14 +23,19 @@ from core.errors import (
     ProviderError,
     RequestRejected,
 )
-from services.llm.request import Candidate, RequestSpec
+from services.llm.request import Adaptation, Candidate, RequestSpec
 from services.llm.routing.concurrency import ConcurrencyLimiter, Slot
 from services.llm.routing.events import AttemptEnded, AttemptResult, Shed
-from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Fault, Outcome, classify, provider_message
+from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
+from services.llm.routing.recourse import Indivisible, LastResort, Recourse, RequestShape
+from services.llm.routing.refusal_words import Fault
 from services.llm.usage.report import NOTHING, RequestEnd, RequestReport, TokenUse, used_by_prompt
 
 log = structlog.get_logger()
+
+MAX_ADAPTATIONS = 12
+"""Changes of a request for one candidate: six capabilities, and halvings of its length."""
 
 BUSY = "busy"
 """The reason of a candidate that was not asked because its concurrency limit was reached."""
@@ -73,11 +78,16 @@ class Attempt:
     Args:
         request: the request that the attempt belongs to.
         slot: held until the attempt has ended and the request moves on.
+        resort: set where every candidate has failed before.
     """
 
-    def __init__(self, request: "Attempts", candidate: Candidate, slot: Slot) -> None:
+    def __init__(self, request: "Attempts", candidate: Candidate, slot: Slot, resort: LastResort | None = None) -> None:
         self.candidate = candidate
         self.slot = slot
+        self.resort = resort
+        self.adaptation = request.recorder.adaptation(candidate) if resort is None else resort.adaptation
+        """The changes with which the request is sent."""
+        self._adaptations_left = MAX_ADAPTATIONS
         self._request = request
         self._recorder = request.recorder
         self._purpose = request.spec.purpose
@@ -102,10 +112,13 @@ class Attempt:
 
         Raises:
             ContentRefused: the provider's filter refused.
-            RequestRejected: the request is at fault.
             Exception: `error` itself, where it is a bug of ours.
         """
         outcome = self._classify(error)
+        adaptation = self._adapt(outcome)
+        if adaptation is not None:
+            self._ask_again(adaptation, outcome)
+            return
         if not outcome.try_next:
             self._report(RequestEnd.REFUSED if outcome.fault is Fault.REFUSED else RequestEnd.FAILED, NOTHING)
             raise self._surface(outcome, error)
@@ -114,8 +127,55 @@ class Attempt:
         used = TokenUse(error.usage) if isinstance(error, EmptyAnswer | AnswerGivenUp) else NOTHING
         self._report(RequestEnd.FAILED, used, is_failure=outcome.cooldown_s is not None)
         self._end(AttemptResult.FAILED, outcome.fault)
-        self._request.note_failure(self.candidate, outcome)
-        self._recorder.failed(self.candidate.provider.id, outcome, self._purpose)
+        self._request.note_failure(self, outcome)
+        self._blame(outcome, error)
+
+    def _adapt(self, outcome: Outcome) -> Adaptation | None:
+        """Return the request as this candidate may take it; None if another one is to be asked."""
+        if self._adaptations_left == 0:
+            return None
+        recourse, candidate = self._request.recourse, self.candidate
+        match outcome.fault:
+            case Fault.CAPABILITY:
+                return recourse.without_refused(candidate, self.adaptation, outcome)
+            case Fault.CONTEXT_WINDOW:
+                is_larger_left = self._request.is_larger_window_left(candidate, outcome.window)
+                return recourse.shortened(candidate, self.adaptation, outcome, is_larger_left=is_larger_left)
+            case _:
+                return None
+
+    def _ask_again(self, adaptation: Adaptation, outcome: Outcome) -> None:
+        self._adaptations_left -= 1
+        self._report(RequestEnd.FAILED, NOTHING)
+        log.info(
+            "provider.request_adapted",
+            provider=self.candidate.provider.id,
+            model=self.candidate.model,
+            reason=outcome.reason,
+            without=sorted(adaptation.without),
+            max_input=adaptation.max_input,
+            purpose=self._purpose,
+        )
+        self._publish(AttemptResult.RETRIED, outcome.fault)
+        self.adaptation = adaptation
+        self._state = AttemptState.RETRY_DUE
+
+    def _blame(self, outcome: Outcome, error: Exception) -> None:
+        """Record whose fault a failure was: the provider's, or that of one of its models."""
+        if outcome.fault is Fault.UNCLEAR:
+            return
+        candidate = self.candidate
+        is_pick = self._request.is_pick(candidate)
+        if not is_pick and outcome.fault is not Fault.MODEL_GONE:
+            self._recorder.failed(candidate.provider.id, outcome, self._purpose)
+            return
+        is_reachable = not (isinstance(error, ModelConnectionError) and error.phase == "connect")
+        has_another = is_reachable and self._request.queue_other_model(candidate)
+        if is_pick or has_another:
+            is_listed = candidate.model in candidate.provider.models
+            self._recorder.model_failed(candidate, outcome, self._purpose, is_listed=is_listed)
+        else:
+            self._recorder.failed(candidate.provider.id, outcome, self._purpose)
 
     async def _pause_before_retry(self, outcome: Outcome) -> bool:
         """Wait, and return whether to ask the same candidate again.
@@ -137,12 +197,13 @@ class Attempt:
     def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
         """Record a failure after the first output; returns the error to raise in place of `error`."""
         cooldown_s = self._recorder.limits.cooldown_s
-        outcome = classify(error, cooldown_s)
+        outcome = classify(error, cooldown_s, self._recorder.words)
         is_failure = outcome.fault not in {Fault.REFUSED, Fault.OURS}
         self._report(RequestEnd.INTERRUPTED, used, is_failure=is_failure)
         if not is_failure:
             return self._surface(outcome, error)
         self._end(AttemptResult.INTERRUPTED, outcome.fault)
+        self._request.settle_evidence(self)
         provider = self.candidate.provider.id
         self._recorder.failed(provider, replace(outcome, cooldown_s=cooldown_s), self._purpose)
         return AnswerInterrupted(provider, outcome.reason)
@@ -163,6 +224,7 @@ class Attempt:
         self._report(RequestEnd.ANSWERED, used)
         self._state = AttemptState.ENDED
         self._request.note_answer(self)
+        self._recorder.model_answered(self.candidate, self._began)
         is_vote = self.candidate.by_order and not self._request.is_reordered and self._recorder.leads(provider)
         self._recorder.succeeded(
             provider, self._purpose, began=self._began, prefer=is_vote, first_output_s=first_output_s
@@ -173,7 +235,7 @@ class Attempt:
         provider = self.candidate.provider.id
         log.info("provider.malformed_answer", provider=provider, reason=reason, purpose=self._purpose)
         self.succeeded(took_s, used)
-        self._request.note_failure(self.candidate, Outcome(Fault.UNREADABLE, reason))
+        self._request.note_failure(self, Outcome(Fault.UNREADABLE, reason))
 
     def skip(self) -> None:
         """Move on to the next candidate without recording an outcome: this one was not asked, or it refused."""
@@ -224,10 +286,12 @@ class Attempt:
         )
 
     def _classify(self, error: Exception) -> Outcome:
-        outcome = classify(error, self._recorder.limits.cooldown_s)
-        if isinstance(error, ModelNotFoundError) and self.candidate.model != self.candidate.provider.default_model:
-            # A model that one chat chose and that no longer exists is no fault of the provider.
-            return replace(outcome, cooldown_s=None)
+        outcome = classify(error, self._recorder.limits.cooldown_s, self._recorder.words)
+        if outcome.capability is not None and not self._request.recourse.can_be_meant(
+            self.adaptation, outcome.capability
+        ):
+            # The words mislead: the request has no such part, or it was left out already.
+            return replace(outcome, fault=Fault.UNCLEAR, capability=None)
         return outcome
 
     def _surface(self, outcome: Outcome, error: Exception) -> Exception:
@@ -237,8 +301,6 @@ class Attempt:
         match outcome.fault:
             case Fault.REFUSED:
                 surfaced: Exception = ContentRefused(provider, provider_message(error) or outcome.reason)
-            case Fault.REJECTED:
-                surfaced = RequestRejected(provider, outcome.reason)
             case _:
                 return error
         surfaced.__cause__ = error
@@ -262,9 +324,13 @@ class Attempts:
         spec: RequestSpec,
         messages: Sequence[ModelMessage],
         window: Callable[[Candidate], int | None],
+        shape: RequestShape | None = None,
     ) -> None:
         self.recorder = recorder
         self.spec = spec
+        self.recourse = Recourse(recorder, spec, shape or Indivisible())
+        self._began = recorder.monotonic()
+        self._loading_pause_s = recorder.timing.loading_poll_s[0]
         self.candidates = route.candidates
         self.is_reordered = route.is_reordered
         """True if an earlier candidate was skipped, so that an answer says nothing about which one should lead."""
@@ -294,7 +360,7 @@ class Attempts:
             self._limiter.extend(self._current.slot)
             return self._current
         self._release_slot()
-        if len(self._failed) >= self._max_hops:
+        if self._is_hop_limit_reached:
             # The demo provider makes no request; it names the providers that could be configured.
             self._left = deque(each for each in self._left if each.provider.kind is ProviderKind.DEMO)
         while self._left:
@@ -306,7 +372,16 @@ class Attempts:
             if slot is not None:
                 return self._start(candidate, slot)
             self._shed(candidate)
-        return await self._wait_for_slot()
+        for further in (self._wait_for_slot, self._try_last_resort, self._await_loading):
+            attempt = await further()
+            if attempt is not None:
+                return attempt
+        raise StopAsyncIteration
+
+    @property
+    def _is_hop_limit_reached(self) -> bool:
+        # By provider: the models of one provider count as one.
+        return len({attempt.provider for attempt, _ in self._failed}) >= self._max_hops
 
     @property
     def has_candidates_left(self) -> bool:
@@ -318,24 +393,78 @@ class Attempts:
         """The failed attempts, in order."""
         return tuple(attempt for attempt, _ in self._failed)
 
-    def note_failure(self, candidate: Candidate, outcome: Outcome) -> None:
-        """Add a failed attempt; one that is not the provider's fault lets no other provider become preferred."""
-        self.is_reordered = self.is_reordered or outcome.cooldown_s is None
+    def note_failure(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Add a failed attempt; one that is not the provider's fault lets no other provider become preferred.
+
+        An unclear refusal does not decide that yet: another candidate's answer makes it the provider's fault.
+        """
+        candidate = attempt.candidate
+        is_unclear = outcome.fault is Fault.UNCLEAR
+        self.is_reordered = self.is_reordered or (outcome.cooldown_s is None and not is_unclear)
         if outcome.fault is Fault.CONTEXT_WINDOW:
             self._overflowed = candidate
-        self._failed.append((FailedAttempt(candidate.provider.id, candidate.model, outcome.reason), outcome.fault))
+        failure = FailedAttempt(candidate.provider.id, candidate.model, outcome.reason)
+        if (failure, outcome.fault) not in self._failed:
+            self._failed.append((failure, outcome.fault))
+        self.recourse.note_failure(candidate, attempt.adaptation, outcome)
+        if is_unclear and self.recourse.is_request_at_fault:
+            # Nothing is left to find out: every further candidate would refuse too.
+            self._left.clear()
+            self._busy.clear()
+
+    def settle_evidence(self, attempt: Attempt) -> None:
+        """Blame the candidates whose unclear refusal an answer has proved wrong."""
+        for candidate, outcome in self.recourse.settle(attempt.candidate, attempt.resort):
+            blamed = replace(outcome, cooldown_s=self.recorder.limits.cooldown_s)
+            if self.is_pick(candidate):
+                self.recorder.model_failed(candidate, blamed, self.spec.purpose, is_listed=False)
+            else:
+                self.recorder.failed(candidate.provider.id, blamed, self.spec.purpose)
+
+    def is_pick(self, candidate: Candidate) -> bool:
+        """Return whether the user picked this model, and it is not its provider's default."""
+        choice = self.spec.choice
+        return (
+            choice is not None
+            and choice.model is not None
+            and (choice.provider, choice.model) == (candidate.provider.id, candidate.model)
+            and choice.model != candidate.provider.default_model
+        )
+
+    def queue_other_model(self, candidate: Candidate) -> bool:
+        """Ask the provider's next listed model before the next provider; returns False if there is none."""
+        provider = candidate.provider
+        tried = {attempt.model for attempt, _ in self._failed if attempt.provider == provider.id}
+        for model in provider.models:
+            if model not in tried and not self.recorder.is_resting(provider.id, model):
+                self._left.appendleft(replace(candidate, model=model))
+                return True
+        return False
+
+    def is_larger_window_left(self, candidate: Candidate, named: int | None) -> bool:
+        """Return whether a candidate that was not asked is known to have a larger window."""
+        window = named or self._known_window(candidate)
+        if window is None:
+            return False
+        return any((self._known_window(other) or 0) > window for other in self._left)
 
     def note_answer(self, attempt: Attempt) -> None:
         """Release the slot, and keep the user with this provider if it stepped in for a busy one."""
         self._release_slot()
+        self.settle_evidence(attempt)
         before = takewhile(lambda candidate: candidate is not attempt.candidate, self.candidates)
         if self.spec.user is not None and any(candidate.provider.id in self._busy for candidate in before):
             self.recorder.keep_user(self.spec.user, attempt.candidate.provider.id)
 
     def exhausted(self) -> ProviderError:
         """Return the error of a request that no candidate answered."""
+        rejected = self._rejection()
+        if rejected is not None and self.recourse.is_request_at_fault:
+            return rejected
         if self._is_withheld:
             return ConsentNeeded()
+        if rejected is not None:
+            return rejected
         if any(fault is Fault.CONTEXT_WINDOW for _, fault in self._failed):
             return ContextWindowExceeded(self.failures)
         busy = [FailedAttempt(name, candidate.model, BUSY) for name, (candidate, _) in self._busy.items()]
@@ -347,10 +476,27 @@ class Attempts:
         )
         return AllProvidersFailed(attempts)
 
+    def _rejection(self) -> RequestRejected | None:
+        """Return the error of a request that is at fault: every candidate that was asked refused it."""
+        unclear = self.recourse.unclear
+        if not unclear or not (
+            self.recourse.is_request_at_fault or all(fault is Fault.UNCLEAR for _, fault in self._failed)
+        ):
+            return None
+        candidate, outcome = unclear[0]
+        log.warning(
+            "provider.request_rejected",
+            purpose=self.spec.purpose,
+            attempts=[{"provider": failed.provider, "reason": failed.reason} for failed in self.failures],
+        )
+        return RequestRejected(candidate.provider.id, outcome.reason)
+
     def close(self) -> None:
         """Cancel an attempt that is still in flight, and give back its slot and a probe's lease."""
         if self._current is not None:
             self._current.cancel(lambda: used_by_prompt(self._messages))
+        for candidate, outcome in self.recourse.take_unsettled():
+            self.recorder.failed(candidate.provider.id, outcome, self.spec.purpose)
         self._release_slot()
         self._return_lease()
 
@@ -368,17 +514,42 @@ class Attempts:
         self._left.remove(candidate)
         return candidate
 
-    async def _wait_for_slot(self) -> Attempt:
+    async def _wait_for_slot(self) -> Attempt | None:
         busy = [candidate.provider for candidate, _ in self._busy.values() if not self._is_too_small(candidate)]
-        if busy and len(self._failed) < self._max_hops:
+        if busy and not self._is_hop_limit_reached:
             slot = await self._limiter.wait(busy)
             if slot is not None:
                 candidate, self.is_reordered = self._busy.pop(slot.provider.id)
                 return self._start(candidate, slot)
-        raise StopAsyncIteration
+        return None
 
-    def _start(self, candidate: Candidate, slot: Slot) -> Attempt:
-        self._current = Attempt(self, candidate, slot)
+    async def _try_last_resort(self) -> Attempt | None:
+        resort = self.recourse.next_resort()
+        while resort is not None:
+            slot = await self._take_or_wait(resort.candidate)
+            if slot is not None:
+                return self._start(resort.candidate, slot, resort)
+            resort = self.recourse.next_resort()
+        return None
+
+    async def _await_loading(self) -> Attempt | None:
+        """Ask a server again that loads its model, after a pause; None once its timeout has passed."""
+        candidate = self.recourse.loading
+        if candidate is None:
+            return None
+        left_s = self._began + candidate.provider.timeout_s - self.recorder.monotonic()
+        if left_s <= self._loading_pause_s:
+            return None
+        await self.recorder.sleep(self._loading_pause_s)
+        self._loading_pause_s = min(2 * self._loading_pause_s, self.recorder.timing.loading_poll_s[1])
+        slot = await self._take_or_wait(candidate)
+        return self._start(candidate, slot) if slot is not None else None
+
+    async def _take_or_wait(self, candidate: Candidate) -> Slot | None:
+        return await self._limiter.take(candidate.provider) or await self._limiter.wait([candidate.provider])
+
+    def _start(self, candidate: Candidate, slot: Slot, resort: LastResort | None = None) -> Attempt:
+        self._current = Attempt(self, candidate, slot, resort)
         return self._current
 
     def _shed(self, candidate: Candidate) -> None:
@@ -405,5 +576,9 @@ class Attempts:
         """Return whether the candidate's window is known to be no larger than one that was too small."""
         if self._overflowed is None:
             return False
-        known, window = self._window(self._overflowed), self._window(candidate)
+        known, window = self._known_window(self._overflowed), self._known_window(candidate)
         return known is not None and window is not None and window <= known
+
+    def _known_window(self, candidate: Candidate) -> int | None:
+        """Return the window that the server named, else the one that its model is known to have."""
+        return self.recorder.adaptation(candidate).window or self._window(candidate)

@@ -1,4 +1,7 @@
-"""Encodes the routing state as hash fields: `force`, `preferred`, and `cooldown:` and `probe:` per provider."""
+"""Encodes the routing state as hash fields.
+
+`force`, `preferred`; `cooldown:` and `probe:` with a provider; `resting:` and `limits:` with a provider and a model.
+"""
 
 import json
 from collections.abc import Mapping
@@ -7,28 +10,33 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.llm.routing.rules import Cooldown, Force, Lease, Preferred, Routing
+from services.llm.routing.rules import Cooldown, Force, Lease, ModelLimits, Preferred, RestingModel, Routing
 
-_Entry = TypeVar("_Entry", Force, Preferred, Cooldown, Lease)
+_Entry = TypeVar("_Entry", Force, Preferred, Cooldown, Lease, RestingModel, ModelLimits)
 
 _FORCE = TypeAdapter(Force)
 _PREFERENCE = TypeAdapter(Preferred)
 _COOLDOWN = TypeAdapter(Cooldown)
 _LEASE = TypeAdapter(Lease)
+_RESTING = TypeAdapter(RestingModel)
+_LIMITS = TypeAdapter(ModelLimits)
+_PREFIXES = ("cooldown:", "probe:", "resting:", "limits:")
 
 
 def is_routing_field(field: str) -> bool:
     """Return whether this version writes the field; fields of a newer version are left alone."""
-    return field in {"force", "preferred"} or field.startswith(("cooldown:", "probe:"))
+    return field in {"force", "preferred"} or field.startswith(_PREFIXES)
 
 
 def encode_routing(routing: Routing) -> dict[str, str]:
     """Return the fields of a state."""
-    entries: dict[str, Force | Preferred | Cooldown | Lease | None] = {
+    entries: dict[str, Force | Preferred | Cooldown | Lease | RestingModel | ModelLimits | None] = {
         "force": routing.force,
         "preferred": routing.preference,
         **{f"cooldown:{provider}": cooldown for provider, cooldown in routing.cooldowns.items()},
         **{f"probe:{provider}": lease for provider, lease in routing.probes.items()},
+        **{f"resting:{model}": entry for model, entry in routing.resting.items()},
+        **{f"limits:{model}": entry for model, entry in routing.limits.items()},
     }
     return {name: json.dumps(asdict(entry)) for name, entry in entries.items() if entry is not None}
 
@@ -53,5 +61,7 @@ def decode_routing(fields: Mapping[str, str]) -> tuple[Routing, frozenset[str]]:
         preference=read(_PREFERENCE, "preferred") if "preferred" in fields else None,
         cooldowns=read_all(_COOLDOWN, "cooldown:"),
         probes=read_all(_LEASE, "probe:"),
+        resting=read_all(_RESTING, "resting:"),
+        limits=read_all(_LIMITS, "limits:"),
     )
     return routing, frozenset(unreadable)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.llm.routing.outcomes import Fault
+from services.llm.routing.refusal_words import Fault
 
 
 class AttemptResult(StrEnum):

@@ -17,6 +17,8 @@ from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.control import ProviderControl
 from services.llm.routing.events import NoticeListener, Probed, Watcher
 from services.llm.routing.recorder import OutcomeRecorder, RoutingLimits, RoutingTiming
+from services.llm.routing.recourse import RequestShape
+from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.status import ServiceStatus, provider_status
 from services.llm.usage.report import UsageMeter
@@ -34,6 +36,7 @@ class LLMProviderFallback:
         shared: the state that all replicas share.
         shedding: limits concurrent requests per provider; by default this replica applies the limits alone.
         meter: receives the usage of each request.
+        words: the words by which refusals are recognised.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class LLMProviderFallback:
         shedding: LoadShedding | None = None,
         meter: UsageMeter | None = None,
         timing: RoutingTiming | None = None,
+        words: KnownWords = KNOWN_WORDS,
     ) -> None:
         self._all: Mapping[str, ProviderSettings] = {provider.id: provider for provider in providers}
         self._usable = tuple(provider.id for provider in providers if provider.missing is None)
@@ -54,7 +58,15 @@ class LLMProviderFallback:
         self._timing = timing = timing or RoutingTiming()
         self._has_limits = any(self._all[provider].max_concurrency is not None for provider in self._usable)
         self.recorder = OutcomeRecorder(
-            self._all, self._usable, shared, clock, limits or RoutingLimits(), timing, self._shedding.affinity, meter
+            self._all,
+            self._usable,
+            shared,
+            clock,
+            limits or RoutingLimits(),
+            timing,
+            self._shedding.affinity,
+            meter,
+            words=words,
         )
         self.control = ProviderControl(tuple(self._all), self._usable, shared, clock, timing, self.recorder)
         self.opening = asyncio.Semaphore(timing.max_opening)
@@ -81,6 +93,7 @@ class LLMProviderFallback:
         messages: Sequence[ModelMessage] = (),
         fits: Callable[[Candidate], bool] | None = None,
         window: Callable[[Candidate], int | None] | None = None,
+        shape: RequestShape | None = None,
     ) -> Attempts:
         """Return the attempts of one request.
 
@@ -90,6 +103,7 @@ class LLMProviderFallback:
             fits: returns whether a candidate can take this request as it is (its images, for example). Candidates
                 that cannot come last, unless they were forced or chosen.
             window: returns a candidate's context window in tokens, None where it is unknown.
+            shape: the contents of the request, as far as a model may refuse them.
 
         Raises:
             AllProvidersFailed: no provider is configured.
@@ -124,7 +138,7 @@ class LLMProviderFallback:
             is_reordered=fits is not None and [each.provider.id for each in candidates] != order,
             is_withheld=is_withheld,
         )
-        return Attempts(self.recorder, self._shedding.limiter, route, spec, messages, window or _unknown_window)
+        return Attempts(self.recorder, self._shedding.limiter, route, spec, messages, window or _unknown_window, shape)
 
     async def force_provider(self, provider: str, duration_seconds: float = 1800) -> None:
         """Put a provider first for `duration_seconds`, even during a cooldown.
@@ -193,7 +207,16 @@ class LLMProviderFallback:
     def _candidate(self, provider: str, choice: ModelChoice | None, *, by_order: bool = True) -> Candidate:
         settings = self._all[provider]
         model = choice.model if choice is not None and choice.provider == provider else None
-        return Candidate(settings, model or settings.default_model, by_order)
+        if model is not None and (model == settings.default_model or not self.recorder.is_resting(provider, model)):
+            return Candidate(settings, model, by_order)
+        return Candidate(settings, self._default_model(settings), by_order)
+
+    def _default_model(self, settings: ProviderSettings) -> str:
+        """Return the first listed model that is not known to be missing; the first if all are."""
+        if settings.models[1:] and self._shared.routing.resting:
+            awake = (model for model in settings.models if not self.recorder.is_resting(settings.id, model))
+            return next(awake, settings.default_model)
+        return settings.default_model
 
 
 def _probe_due(state: rules.Routing, usable: Sequence[str], now: float, choice: str | None) -> str | None:

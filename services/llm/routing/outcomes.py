@@ -3,14 +3,11 @@
 Streamed and plain requests share this table, so that they cannot differ.
 """
 
-import json
 import socket
 import ssl
 import traceback
-from contextlib import suppress
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import cast
+from typing import TypeGuard, cast
 
 import httpx2
 from pydantic import ValidationError
@@ -29,44 +26,30 @@ from pydantic_ai.exceptions import (
     ModelRequestTimeout,
     ModelTimeoutError,
     UnexpectedModelBehavior,
+    UserError,
 )
 from pydantic_ai.usage import RequestUsage
 
 from core.observability.redaction import mask_secret_forms
+from services.llm.request import Capability
+from services.llm.routing.refusal_words import Fault
+from services.llm.routing.refusals import KNOWN_WORDS, KnownWords, find_window
+from services.llm.server_words import find_message
 from services.llm.transport_errors import describe_connection_error, recognise_connection_error
 
 MISCONFIGURED_COOLDOWN_S = 30 * 60.0
 """A wrong key or an empty account needs an operator, not five minutes."""
+LOADING_COOLDOWN_S = 10.0
+"""A server that loads its model answers as soon as that is done."""
 RETRY_AFTER_RANGE_S = (1.0, 3600.0)
 HICCUP_STATUSES = frozenset({408, 500, 502, 503, 504})
 DOWN_STATUSES = frozenset({408, 498, 499})
 """In addition to all of 5xx: 498 is Groq's for no capacity, 499 is sent by Google and proxies that gave up."""
+_PAGE_SEARCHED = 300
+REFUSAL_STATUSES = frozenset(range(400, 500)) - DOWN_STATUSES - {429}
 MAX_MESSAGE_LENGTH = 300
 MAX_CODE_LENGTH = 60
 """A provider's error code is one word; a longer text is cut."""
-
-
-class Fault(StrEnum):
-    """The kind of fault behind a failed request."""
-
-    HICCUP = "hiccup"
-    """A transient fault of the provider: the same one is retried once."""
-    DOWN = "down"
-    """The provider is unreachable, silent or overloaded."""
-    RATE_LIMITED = "rate_limited"
-    MISCONFIGURED = "misconfigured"
-    """The key, the account or the model's name is wrong: an operator has to act."""
-    UNREADABLE = "unreadable"
-    """A response without an answer: empty, cut, an error page, only thinking."""
-    CONTEXT_WINDOW = "context_window"
-    REFUSED = "refused"
-    """The provider's content filter."""
-    REJECTED = "rejected"
-    """The request itself is at fault."""
-    BUSY = "busy"
-    """Our own limit for this provider is reached."""
-    OURS = "ours"
-    """A bug of ours: it surfaces, and provider health is unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +59,22 @@ class Outcome:
     Args:
         reason: a few words for operators, without secrets.
         cooldown_s: how long the provider cools down; None where the fault is not the provider's.
+        capability: what the model refuses.
+        window: the context window that the server names, in tokens.
+        sent: the size of the request that it names, in tokens.
     """
 
     fault: Fault
     reason: str
     cooldown_s: float | None = None
+    capability: Capability | None = None
+    window: int | None = None
+    sent: int | None = None
 
     @property
     def try_next(self) -> bool:
         """True if another candidate may help."""
-        return self.fault not in {Fault.REFUSED, Fault.REJECTED, Fault.OURS}
+        return self.fault not in {Fault.REFUSED, Fault.OURS}
 
 
 class EmptyAnswer(UnexpectedModelBehavior):
@@ -104,26 +93,45 @@ class AnswerGivenUp(UnexpectedModelBehavior):
         self.usage = usage or RequestUsage()
 
 
-def classify(error: BaseException, cooldown_s: float) -> Outcome:
+class ModelNotBuilt(Exception):
+    """The model of a candidate cannot be built from its settings."""
+
+    def __init__(self, cause: Exception) -> None:
+        self.message = f"the model cannot be built ({type(cause).__name__})"
+        super().__init__(self.message)
+
+
+def classify(error: BaseException, cooldown_s: float, words: KnownWords = KNOWN_WORDS) -> Outcome:
     """Return the outcome for an exception of a model, its adapter or its deadline.
 
     Args:
         error: the exception.
         cooldown_s: the default cooldown, for faults without their own.
+        words: the words by which refusals are recognised.
     """
-    fault = _fault(error)
+    fault, capability = _fault(error, words)
+    window, sent = find_window(error.body) if fault is Fault.CONTEXT_WINDOW and _has_body(error) else (None, None)
+    return Outcome(fault, describe(error), _cooldown_s(fault, error, cooldown_s), capability, window, sent)
+
+
+def _cooldown_s(fault: Fault, error: BaseException, default_s: float) -> float | None:
     match fault:
         case Fault.HICCUP | Fault.DOWN | Fault.UNREADABLE:
-            rest: float | None = cooldown_s
+            return default_s
+        case Fault.LOADING:
+            return LOADING_COOLDOWN_S
         case Fault.RATE_LIMITED:
             low, high = RETRY_AFTER_RANGE_S
             asked = error.retry_after if isinstance(error, ModelAPIError) else None
-            rest = cooldown_s if asked is None else min(max(asked, low), high)
-        case Fault.MISCONFIGURED:
-            rest = MISCONFIGURED_COOLDOWN_S
+            return default_s if asked is None else min(max(asked, low), high)
+        case Fault.MISCONFIGURED | Fault.MODEL_GONE:
+            return MISCONFIGURED_COOLDOWN_S
         case _:
-            rest = None
-    return Outcome(fault, describe(error), rest)
+            return None
+
+
+def _has_body(error: BaseException) -> TypeGuard[ModelAPIError]:
+    return isinstance(error, ModelAPIError)
 
 
 def classify_report(error: BaseException, cooldown_s: float) -> Outcome:
@@ -142,56 +150,20 @@ _BUGS = (
     TypeError, ValueError,
 )  # fmt: skip
 
-_CODES: dict[str, Fault] = {
-    "content_filter": Fault.REFUSED,
-    "content_policy_violation": Fault.REFUSED,
-    "moderation_blocked": Fault.REFUSED,
-    "ResponsibleAIPolicyViolation": Fault.REFUSED,
-    # With a 400: Groq's for a removed model, for a model whose terms are not accepted, and for a blocked account.
-    "model_decommissioned": Fault.MISCONFIGURED,
-    "model_terms_required": Fault.MISCONFIGURED,
-    "organization_restricted": Fault.MISCONFIGURED,
-    # Mistral's for an unknown model, with a 400.
-    "invalid_model": Fault.MISCONFIGURED,
-    # With a 400: Google's for an account without billing or in an unsupported country.
-    "FAILED_PRECONDITION": Fault.MISCONFIGURED,
-    # LiteLLM's proxy, with a 400 or a 429.
-    "budget_exceeded": Fault.MISCONFIGURED,
-    # llama.cpp, with a 400 or a 500.
-    "exceed_context_size_error": Fault.CONTEXT_WINDOW,
-}
-"""Faults by the `code` or `type` of an error, where the HTTP status alone is ambiguous."""
-
-_PHRASES: tuple[tuple[str, Fault], ...] = (
-    # DeepSeek, with a 400.
-    ("content exists risk", Fault.REFUSED),
-    ("model not exist", Fault.MISCONFIGURED),
-    # Groq, with a 413: above the account's tokens per minute. Waiting does not help, a shorter request does.
-    ("request too large for model", Fault.CONTEXT_WINDOW),
-    # vLLM since 0.16.
-    ("the model's context length is only", Fault.CONTEXT_WINDOW),
-    # LM Studio.
-    ("trying to keep the first", Fault.CONTEXT_WINDOW),
-    # LiteLLM's proxy, as a prefix to the message of the provider behind it.
-    ("litellm.contextwindowexceedederror", Fault.CONTEXT_WINDOW),
-    ("litellm.contentpolicyviolationerror", Fault.REFUSED),
-    ("budget has been exceeded", Fault.MISCONFIGURED),
-)
-"""Faults by the beginning of an error's message, where its code is meaningless."""
-_SEARCHED_LENGTH = 200
-"""Characters that are searched: a message may go on with a quote of the prompt."""
-
 _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     # The first match counts: most errors of the library are instances of several of these.
     (ModelContextWindowExceededError, Fault.CONTEXT_WINDOW),
     (ModelQuotaExceededError, Fault.MISCONFIGURED),
-    (ModelNotFoundError, Fault.MISCONFIGURED),
     (ModelRateLimitError, Fault.RATE_LIMITED),
     (ModelOverloadedError, Fault.DOWN),
     (ModelRequestTimeout, Fault.DOWN),
     (ModelTimeoutError, Fault.DOWN),
     (ContentFilterError, Fault.REFUSED),
     (ConcurrencyLimitExceeded, Fault.BUSY),
+    (ModelNotBuilt, Fault.MISCONFIGURED),
+    # The library's for what an adapter cannot express: another provider's adapter may.
+    (UserError, Fault.UNCLEAR),
+    (NotImplementedError, Fault.UNCLEAR),
     (UnexpectedModelBehavior, Fault.UNREADABLE),
     # Mistral's SDK accesses the text of an empty response that it has not read.
     (httpx2.StreamError, Fault.UNREADABLE),
@@ -208,14 +180,24 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
 _PHASE_FAULTS: dict[str | None, Fault] = {"pool": Fault.BUSY, "connect": Fault.DOWN}
 
 
-def _fault(error: BaseException) -> Fault:
-    named = _named_fault(error) if isinstance(error, ModelAPIError) else None
-    if named is not None:
-        return named
+def _fault(error: BaseException, words: KnownWords) -> tuple[Fault, Capability | None]:
+    if isinstance(error, ModelHTTPError) and _is_page(error):
+        return Fault.UNCLEAR, None
+    if isinstance(error, ModelAPIError):
+        status = error.status_code if isinstance(error, ModelHTTPError) else None
+        named = words.recognise((error.provider_error_code, error.provider_error_type), error.body, status)
+        if named is not None:
+            return named.fault, named.capability
+    return _fault_of_class(error), None
+
+
+def _fault_of_class(error: BaseException) -> Fault:
     for kind, fault in _FAULTS:
         if isinstance(error, kind):
             return fault
     match error:
+        case ModelNotFoundError():
+            return _not_found_fault(error)
         case ModelConnectionError():
             return _PHASE_FAULTS.get(error.phase, Fault.HICCUP)
         case ModelAuthenticationError():
@@ -229,6 +211,21 @@ def _fault(error: BaseException) -> Fault:
             return Fault.UNREADABLE if _is_raised_by_adapter(error) else Fault.OURS
 
 
+def _is_page(error: ModelHTTPError) -> bool:
+    """Return whether a web page came in place of a refusal: a proxy, a firewall or a captive portal sent it."""
+    if error.status_code not in REFUSAL_STATUSES:
+        return False
+    # Google's SDK puts the page into a message.
+    beginning = str(error.body)[:_PAGE_SEARCHED].lower()
+    return beginning.lstrip().startswith("<") or "<html" in beginning or "<!doctype html" in beginning
+
+
+def _not_found_fault(error: ModelAPIError) -> Fault:
+    """Return whether the server lacks the model, or the address is wrong and every model is missing."""
+    about_model = error.provider_error_code == "model_not_found" or "model" in find_message(error.body).lower()
+    return Fault.MODEL_GONE if about_model else Fault.MISCONFIGURED
+
+
 def _status_fault(error: ModelHTTPError) -> Fault:
     status = error.status_code
     if status in HICCUP_STATUSES and error.retry_after is None and not error.in_stream:
@@ -239,31 +236,7 @@ def _status_fault(error: ModelHTTPError) -> Fault:
     if status == 403:  # noqa: PLR2004 - HTTP's own number
         # OpenRouter's for input that its moderation flagged. The library raises another error for a wrong key.
         return Fault.REFUSED
-    return Fault.MISCONFIGURED if status in {401, 402, 404} else Fault.REJECTED
-
-
-def _named_fault(error: ModelAPIError) -> Fault | None:
-    """Return the fault that a provider names by a code, a type or a message of its own."""
-    for code in (error.provider_error_code, error.provider_error_type):
-        if code in _CODES:
-            return _CODES[code]
-    if not isinstance(error, ModelHTTPError):
-        return None
-    message = _message(error.body)[:_SEARCHED_LENGTH].lower()
-    return next((fault for words, fault in _PHRASES if words in message), None)
-
-
-def _message(body: object) -> str:
-    """Return the message of an error body, in any provider's layout; empty if there is none."""
-    if isinstance(body, str):
-        with suppress(ValueError):
-            body = json.loads(body)
-    for _ in range(2):
-        # Below `error`, below `message`, or below both.
-        if isinstance(body, dict):
-            fields = cast("dict[str, object]", body)
-            body = fields.get("error") or fields.get("message")
-    return body if isinstance(body, str) else ""
+    return Fault.MISCONFIGURED if status in {401, 402, 404} else Fault.UNCLEAR
 
 
 def _is_raised_by_adapter(error: BaseException) -> bool:
@@ -288,7 +261,7 @@ _PARSERS = frozenset({"__stream__", "_iter_events", "_parse_response", "parse"})
 def describe(error: BaseException) -> str:
     """Return the reason of a failure for operators, without text that may echo the prompt or the key."""
     match error:
-        case EmptyAnswer() | AnswerGivenUp():
+        case EmptyAnswer() | AnswerGivenUp() | ModelNotBuilt():
             return error.message
         case ModelRequestTimeout(setting="first_event_timeout"):
             return f"no output within {error.timeout:g} s"

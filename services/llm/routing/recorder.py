@@ -8,10 +8,13 @@ import structlog
 
 from core.clock import Clock
 from core.config.settings import ProviderSettings
-from services.llm.routing import rules
+from services.llm.request import Adaptation, Candidate, Capability
+from services.llm.routing import model_rules, rules
 from services.llm.routing.affinity import ProviderAffinity
 from services.llm.routing.events import LeaderChanged, LLMEvent, Misconfigured, NoticeListener, Watcher
-from services.llm.routing.outcomes import Fault, Outcome
+from services.llm.routing.outcomes import Outcome
+from services.llm.routing.refusal_words import Fault
+from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.status import ProviderCounts
 from services.llm.usage.report import RequestReport, UsageMeter
@@ -20,6 +23,9 @@ log = structlog.get_logger()
 
 HALF_OPEN_RANK = 1.0
 """The health rank of a provider whose cooldown has ended and that has not answered since."""
+
+
+_FOR_OPERATORS = frozenset({Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.UNCLEAR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,9 @@ class RoutingTiming:
 
     Args:
         retry_pause_s: shortest and longest pause before a provider is asked again after a hiccup.
+        loading_poll_s: first and longest pause between two requests to a server that loads its model.
+        learned_s: how long the limits of a model are remembered that its server named.
+        guessed_s: the same where a reduced request was answered, which proves less.
         lease_margin_s: by how much a probe's lease outlives the longest answer, in case its holder dies.
         lease_wait_s: how long a request waits for Redis to grant the lease; without a lease it does not probe.
         acknowledge_s: how long an operator's command waits until Redis has it; it is written later in any case.
@@ -46,6 +55,9 @@ class RoutingTiming:
     """
 
     retry_pause_s: tuple[float, float] = (0.2, 0.3)
+    loading_poll_s: tuple[float, float] = (1.0, 3.0)
+    learned_s: float = 24 * 3600.0
+    guessed_s: float = 3600.0
     lease_margin_s: float = 5.0
     lease_wait_s: float = 0.3
     acknowledge_s: float = 0.5
@@ -58,9 +70,10 @@ class OutcomeRecorder:
     Args:
         providers: all configured providers.
         usable: the ids of those that can be asked, by priority.
+        words: the words by which refusals are recognised.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the service
         self,
         providers: Mapping[str, ProviderSettings],
         usable: Sequence[str],
@@ -70,8 +83,12 @@ class OutcomeRecorder:
         timing: RoutingTiming,
         affinity: ProviderAffinity,
         meter: UsageMeter | None,
+        *,
+        words: KnownWords = KNOWN_WORDS,
     ) -> None:
         self.limits = limits
+        self.timing = timing
+        self.words = words
         self.counts = {provider: ProviderCounts() for provider in providers}
         self._usable = usable
         self._shared = shared
@@ -125,13 +142,74 @@ class OutcomeRecorder:
         known = self._shared.routing.cooldowns.get(provider)
         now = self._clock.time()
         self._shared.apply(rules.cooled(provider, outcome.reason, now, outcome.cooldown_s, self._shared.replica))
-        if outcome.fault is Fault.MISCONFIGURED and (known is None or known.reason != outcome.reason):
+        if outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             # Notify once: concurrent requests fail together, and each probe fails until an operator acts.
             self._notify(Misconfigured(provider, outcome.reason))
         after = self._leader()
         if before != after and before is not None and after is not None:
             log.warning("provider.switched", before=before, after=after, reason=outcome.reason)
             self._notify(LeaderChanged(before, after, outcome.reason))
+
+    def model_failed(self, candidate: Candidate, outcome: Outcome, purpose: str, *, is_listed: bool) -> None:
+        """Record a failure that is one model's fault: the model rests, and its provider stays healthy.
+
+        Args:
+            is_listed: whether operators configured the model; a model that only a user picked is not their concern.
+        """
+        provider, model = candidate.provider.id, candidate.model
+        counts = self.counts[provider]
+        counts.requests += 1
+        log.warning(
+            "provider.model_failed",
+            provider=provider,
+            model=model,
+            fault=outcome.fault.value,
+            reason=outcome.reason,
+            rest_s=outcome.cooldown_s,
+            purpose=purpose,
+        )
+        if outcome.cooldown_s is None:
+            return
+        counts.failures += 1
+        counts.last_error = outcome.reason
+        known = self._shared.routing.resting.get(rules.model_key(provider, model))
+        now = self._clock.time()
+        self._shared.apply(
+            model_rules.rested(provider, model, outcome.reason, now, outcome.cooldown_s, self._shared.replica)
+        )
+        if is_listed and outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
+            self._notify(Misconfigured(provider, f"{model}: {outcome.reason}"))
+
+    def capabilities_refused(
+        self, candidate: Candidate, capabilities: frozenset[Capability], *, is_guess: bool
+    ) -> None:
+        """Remember that a model refuses capabilities."""
+        provider, model = candidate.provider.id, candidate.model
+        log.info("provider.capability_refused", provider=provider, model=model, capabilities=sorted(capabilities))
+        for_s = self.timing.guessed_s if is_guess else self.timing.learned_s
+        self._shared.apply(model_rules.capabilities_refused(provider, model, capabilities, self._clock.time(), for_s))
+
+    def length_learned(self, candidate: Candidate, max_input: int, window: int | None) -> None:
+        """Remember the longest request that a model takes, in estimated tokens, and its window in its own tokens."""
+        provider, model = candidate.provider.id, candidate.model
+        log.info("provider.window_learned", provider=provider, model=model, window=window, max_input=max_input)
+        self._shared.apply(
+            model_rules.length_learned(provider, model, max_input, window, self._clock.time(), self.timing.learned_s)
+        )
+
+    def adaptation(self, candidate: Candidate) -> Adaptation:
+        """Return the changes that a model is known to need."""
+        return model_rules.adaptation(self._shared.routing, candidate.provider.id, candidate.model, self._clock.time())
+
+    def is_resting(self, provider: str, model: str) -> bool:
+        """Return whether a model rests."""
+        routing = self._shared.routing
+        return bool(routing.resting) and model_rules.is_resting(routing, provider, model, self._clock.time())
+
+    def model_answered(self, candidate: Candidate, began: float) -> None:
+        """End the rest of a model that answered all the same."""
+        if self._shared.routing.resting:
+            self._shared.apply(model_rules.woken(candidate.provider.id, candidate.model, began))
 
     def succeeded(
         self, provider: str, purpose: str, *, began: float, prefer: bool, first_output_s: float | None = None
@@ -153,6 +231,14 @@ class OutcomeRecorder:
     def release_probe(self, provider: str, holder: str) -> None:
         """Give a probe's lease back without an outcome."""
         self._shared.apply(rules.probe_returned(provider, holder))
+
+    def monotonic(self) -> float:
+        """Return the seconds of a clock that is never set."""
+        return self._clock.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until a server may have loaded its model."""
+        await self._clock.sleep(seconds)
 
     async def pause(self) -> None:
         """Wait before a provider that had a hiccup is asked again."""

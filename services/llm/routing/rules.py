@@ -72,13 +72,46 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class RestingModel:
+    """A model that is not asked for a while although its provider is healthy."""
+
+    provider: str
+    model: str
+    reason: str
+    since: float
+    until: float
+    reporter: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """The limits of a model, learned from refusals.
+
+    Args:
+        refused: the end of each refused capability's entry.
+        window: the context window that the server named, in tokens.
+        max_input: the longest request that is sent, in estimated tokens.
+        until: the end of the entries about length.
+    """
+
+    provider: str
+    model: str
+    refused: Mapping[str, float] = field(default_factory=dict[str, float])
+    window: int | None = None
+    max_input: int | None = None
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Routing:
-    """The state of the providers that replicas share."""
+    """The state of the providers that replicas share. Models are keyed by `model_key`."""
 
     force: Force | None = None
     preference: Preferred | None = None
     cooldowns: Mapping[str, Cooldown] = field(default_factory=dict[str, Cooldown])
     probes: Mapping[str, Lease] = field(default_factory=dict[str, Lease])
+    resting: Mapping[str, RestingModel] = field(default_factory=dict[str, RestingModel])
+    limits: Mapping[str, ModelLimits] = field(default_factory=dict[str, ModelLimits])
 
     def phase(self, provider: str, now: float) -> CircuitPhase:
         """Return the phase of a provider at `now`."""
@@ -102,6 +135,11 @@ class Routing:
         """Return whether a request holds the probe's lease."""
         lease = self.probes.get(provider)
         return lease is not None and lease.until > now
+
+
+def model_key(provider: str, model: str) -> str:
+    """Return the key of a model; ids of providers hold no slash."""
+    return f"{provider}/{model}"
 
 
 Change = Callable[[Routing], Routing]
@@ -253,7 +291,10 @@ def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequ
 
 
 def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
-    """End a cooldown and a preference for a provider of lower priority, unless they are newer than this act."""
+    """End a cooldown and a preference for a provider of lower priority, unless they are newer than this act.
+
+    What was learned about the provider's models is forgotten: the operator may have changed the server.
+    """
     above = set(priority[: priority.index(provider) + 1]) if provider in priority else set[str]()
     newest = now + CLOCK_SKEW_S
 
@@ -268,6 +309,8 @@ def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
             preference=preference,
             cooldowns=_without(routing.cooldowns, provider),
             probes=_without(routing.probes, provider),
+            resting=_without_provider(routing.resting, provider),
+            limits=_without_provider(routing.limits, provider),
         )
 
     return change
@@ -308,8 +351,15 @@ def merged(shared: Routing, local: Routing) -> Routing:
         preference=shared.preference or local.preference,
         cooldowns=cooldowns,
         probes={**local.probes, **shared.probes},
+        resting={**local.resting, **shared.resting},
+        limits={**local.limits, **shared.limits},
     )
 
 
 def _without(entries: Mapping[str, _Entry], key: str) -> Mapping[str, _Entry]:
     return {name: entry for name, entry in entries.items() if name != key} if key in entries else entries
+
+
+def _without_provider(entries: Mapping[str, _Entry], provider: str) -> Mapping[str, _Entry]:
+    prefix = model_key(provider, "")
+    return {name: entry for name, entry in entries.items() if not name.startswith(prefix)} if entries else entries

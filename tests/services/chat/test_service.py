@@ -7,18 +7,17 @@ from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
-from pydantic_ai.messages import ModelMessage, UserPromptPart
+from pydantic_ai.messages import UserPromptPart
 from structlog.testing import capture_logs
 
 from core.config.providers import ProviderKind
 from core.config.settings import ProviderSettings
 from core.db.database import Database
-from core.errors import StorageError
 from core.i18n import Texts
 from core.messages import Attachment, Speaker
 from services.chat.agent import LIMITS
 from services.chat.reply import ReplyPhase
-from services.chat.store.conversation import Thread, TurnStatus
+from services.chat.store.conversation import TurnStatus
 from services.llm.request import ModelChoice
 from tests.support.chat_harness import ANN, BOB, GROUP, ChatHarness, can_retry, chat_harness, message, sent_messages
 from tests.support.fake_llm.server import (
@@ -320,8 +319,9 @@ class TestFailover:
         self, harness: ChatHarness, first: LLMServer, behaviour: Behaviour, notice: str
     ) -> None:
         """One line of text for the user; later turns do not send the prompt."""
-        first.script(behaviour)
+        first.default = behaviour
         reply = await harness.say("Unheard")
+        first.default = answer()
         assert (reply.phase, reply.text, reply.notice, reply.footer) == (ReplyPhase.FAILED, "", english(notice), None)
         assert can_retry(reply)
         assert (await harness.row(reply)).status == TurnStatus.FAILED
@@ -351,50 +351,34 @@ class TestContextWindow:
             first.requests.clear()
             yield harness
 
-    async def test_history_is_retried_within_half_of_the_budget(
-        self, long_harness: ChatHarness, first: LLMServer
-    ) -> None:
-        """The newest turns that fit are sent; the user sees a normal answer."""
-        first.script(context_exceeded())
+    async def test_history_is_halved_until_it_fits(self, long_harness: ChatHarness, first: LLMServer) -> None:
+        """At turn borders, of what was sent; the user sees a normal answer."""
+        first.script(context_exceeded(), context_exceeded())
         reply = await long_harness.say("And?")
         assert (reply.phase, reply.text, reply.notice) == (ReplyPhase.COMPLETE, "Hello", None)
-        before, after = ([text[:2] for role, text in sent_messages(each) if role == "user"] for each in first.requests)
-        assert before == ["0 ", "1 ", "2 ", "3 ", "An"]
-        assert after == ["2 ", "3 ", "An"]
+        sent = [[text[:2] for role, text in sent_messages(each) if role == "user"] for each in first.requests]
+        assert sent[0] == ["0 ", "1 ", "2 ", "3 ", "An"]
+        assert len(sent[1]) < len(sent[0])
+        assert sent[2] == ["An"]
         row = await long_harness.row(reply)
         assert [each["kind"] for each in json.loads(row.messages or "")] == ["request", "response"]
 
-    async def test_second_overflow_fails_the_turn(self, long_harness: ChatHarness, first: LLMServer) -> None:
-        """The notice says what helps."""
-        first.script(context_exceeded(), context_exceeded())
+    async def test_message_that_never_fits_fails_the_turn(self, long_harness: ChatHarness, first: LLMServer) -> None:
+        """The notice says what helps, and the conversation goes on with the next message."""
+        first.default = context_exceeded()
         reply = await long_harness.say("And?")
-        assert len(first.requests) == 2
         assert reply.phase is ReplyPhase.FAILED
         assert reply.notice == english("failed-too-long")
+        first.default = answer()
+        assert (await long_harness.say("Shorter")).phase is ReplyPhase.COMPLETE
 
     async def test_retry_is_halved_before_the_retried_turn(self, long_harness: ChatHarness, first: LLMServer) -> None:
         reply = await long_harness.say("And?")
         first.script(context_exceeded())
         await long_harness.retry(reply)
-        assert [text[:2] for role, text in sent_messages(first.requests[-1]) if role == "user"] == ["2 ", "3 ", "An"]
-
-    async def test_overflow_with_a_failed_database_answers_without_history(
-        self, long_harness: ChatHarness, first: LLMServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        histories = iter([long_harness.stores.turns.history])
-
-        async def history(thread: Thread, token_budget: int, **options: int | None) -> list[ModelMessage]:
-            read = next(histories, None)
-            if read is None:
-                raise StorageError("the database failed: it is unreachable")
-            return await read(thread, token_budget, **options)
-
-        monkeypatch.setattr(long_harness.stores.turns, "history", history)
-        first.script(context_exceeded())
-        reply = await long_harness.say("And?")
-        assert sent_messages(first.requests[-1]) == [("user", "And?")]
-        assert reply.phase is ReplyPhase.COMPLETE
-        assert reply.footer == english("degraded-memory-footer")
+        after = [text[:2] for role, text in sent_messages(first.requests[-1]) if role == "user"]
+        assert after[-1] == "An"
+        assert len(after) < len(sent_messages(first.requests[-2]))
 
 
 class TestChoice:

@@ -187,11 +187,13 @@ async def test_refusal_goes_to_no_third_candidate(three: LLMHarness, servers: li
 
 
 async def test_rejected_request_surfaces(three: LLMHarness, servers: list[LLMServer]) -> None:
-    """A 400 goes to no other candidate."""
+    """Two candidates that refuse the same request prove it; a third is not asked, nothing cools down."""
     servers[0].default = status(400)
+    servers[1].default = status(400)
     with pytest.raises(RequestRejected):
         await three.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
-    assert asked(servers) == [1, 0, 0]
+    assert asked(servers)[1:] == [1, 0]
+    assert three.cooling() == {}
 
 
 async def test_local_only_calls_no_remote_provider(store: Redis, servers: list[LLMServer]) -> None:

@@ -18,7 +18,7 @@ from pydantic_ai.exceptions import (
     UnexpectedModelBehavior,
 )
 
-from core.errors import ContentRefused, RequestRejected
+from core.errors import ContentRefused
 from services.llm.routing.outcomes import EmptyAnswer
 
 COOLDOWN_S = 300.0
@@ -33,6 +33,8 @@ class Row:
     again: bool = False
     surfaces: type[Exception] | None = None
     too_long: bool = False
+    unclear: bool = False
+    """Another candidate's answer decides whose fault it is."""
 
 
 def http(status: int, kind: type[ModelAPIError] | None = None, retry_after: float | None = None) -> ModelHTTPError:
@@ -61,7 +63,7 @@ BEFORE_OUTPUT = {
     "unreadable": Row(lambda: UnexpectedModelBehavior("no JSON"), COOLDOWN_S),
     "too long": Row(lambda: http(400, ModelContextWindowExceededError), too_long=True),
     "refusal": Row(lambda: ContentFilterError("no"), surfaces=ContentRefused),
-    "400": Row(lambda: http(400, ModelRequestRejectedError), surfaces=RequestRejected),
+    "400": Row(lambda: http(400, ModelRequestRejectedError), unclear=True),
     "our bug": Row(lambda: KeyError("x"), surfaces=KeyError),
 }
 AT_ONCE = [name for name, row in BEFORE_OUTPUT.items() if row.cools_for is not None and not row.again]

@@ -203,13 +203,15 @@ async def test_interrupted_answer_is_a_failure_of_the_provider(harness: Fallback
 
 
 async def test_missing_chosen_model_starts_no_cooldown(harness: FallbackHarness) -> None:
-    """A chat chose a model that no longer exists: other chats still use that provider."""
-    harness.first.script(llm.status(404))
+    """A chat chose a model that no longer exists: the provider's default answers, here and in other chats."""
+    harness.first.script(llm.model_unknown())
 
     response = await harness.replica.ask(streamed=True, choice=ModelChoice("first", "first-gone"))
 
-    assert answered_by(response) == "second"
+    assert answered_by(response) == "first"
+    assert [request.model for request in harness.first.requests] == ["first-gone", "first-model"]
     assert harness.replica.cooling() == {}
+    assert harness.events == []
 
 
 async def test_content_refusal_carries_the_provider_message(harness: FallbackHarness) -> None:

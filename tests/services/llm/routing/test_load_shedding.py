@@ -183,7 +183,7 @@ async def test_cancel_releases_the_slot(harness: LoadSheddingHarness, *, streame
     [
         (llm.status(529), "second"),  # fails at once
         (llm.cut(2), None),  # breaks off
-        (llm.status(400), None),  # the request is at fault
+        (llm.status(400), "second"),  # an unclear refusal
         (llm.content_filter(("No",)), None),  # refused
     ],
 )

@@ -107,16 +107,17 @@ async def test_interrupted_answer_is_counted(counted: Counted) -> None:
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
 async def test_refusal_and_rejected_request_are_surfaced(counted: Counted, *, streamed: bool) -> None:
-    """No failure is counted for a provider."""
+    """A refusal is asked of one provider, an unclear one of two."""
     counted.first.script(llm.content_filter(), llm.status(422))
+    counted.second.script(llm.status(422))
     with pytest.raises(ContentRefused):
         await counted.replica.ask(streamed=streamed)
     with pytest.raises(RequestRejected):
         await counted.replica.ask(streamed=streamed)
-    assert counted.results(FIRST) == {"surfaced": 2}
+    assert counted.results(FIRST) == {"surfaced": 1, "failed": 1}
     assert counted.shown("provider_failures_total{outcome=refused,provider=first}") == 1
-    assert counted.shown("provider_failures_total{outcome=rejected,provider=first}") == 1
-    assert counted.results(SECOND) == {}
+    assert counted.shown("provider_failures_total{outcome=unclear,provider=first}") == 1
+    assert counted.results(SECOND) == {"failed": 1}
 
 
 @pytest.mark.parametrize("behaviour", [llm.hang(), llm.stall(after_pieces=2)], ids=["before", "in the middle"])

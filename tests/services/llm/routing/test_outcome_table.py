@@ -77,7 +77,7 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
     ("402", lambda: llm.status(402), 1, 1800),
     ("403", lambda: llm.status(403), 1, 1800),
     ("404", lambda: llm.status(404), 1, 1800),
-    ("no such model", llm.model_unknown, 1, 1800),
+    ("no such model", llm.model_unknown, 2, 1800),
     ("the quota is used up", llm.quota_exceeded, 1, 1800),
     ("an empty body", llm.empty_body, 1, 300),
     ("an empty stream", llm.empty_stream, 1, 300),
@@ -194,26 +194,43 @@ async def test_retries_setting_disables_the_retry(harness: FallbackHarness, *, s
     assert len(harness.first.requests) == 1
 
 
-SURFACES: list[tuple[str, Callable[[], Behaviour], type[Exception]]] = [
-    ("400", lambda: llm.status(400), RequestRejected),
-    ("422", lambda: llm.status(422), RequestRejected),
-    ("413", lambda: llm.status(413), RequestRejected),
+UNCLEAR: list[tuple[str, Callable[[], Behaviour]]] = [
+    ("400", lambda: llm.status(400)),
+    ("422", lambda: llm.status(422)),
+    ("413", lambda: llm.status(413)),
+    ("400 of a proxy", lambda: llm.html_page(400)),
+    ("403 of a firewall", lambda: llm.html_page(403)),
 ]
+EACH_UNCLEAR = pytest.mark.parametrize("does", [row[1] for row in UNCLEAR], ids=[row[0] for row in UNCLEAR])
 
 
 @EACH_KIND
 @STREAMED
-@pytest.mark.parametrize(("does", "error"), [row[1:] for row in SURFACES], ids=[row[0] for row in SURFACES])
-async def test_rejected_request_surfaces(
-    harness: FallbackHarness, does: Callable[[], Behaviour], error: type[Exception], *, streamed: bool
+@EACH_UNCLEAR
+async def test_unclear_refusal_is_the_providers_fault_if_another_answers(
+    harness: FallbackHarness, does: Callable[[], Behaviour], *, streamed: bool
 ) -> None:
-    """No cooldown, and no other provider is asked."""
+    """The second provider answers the same request: the first cools down."""
     harness.first.default = does()
 
-    with pytest.raises(error):
+    response = await harness.replica.ask(streamed=streamed)
+
+    assert answered_by(response) == "second"
+    assert len(harness.first.requests) == 1
+    assert harness.replica.cooling() == {"first": pytest.approx(300)}
+    assert harness.replica.preferred == "second"
+
+
+@EACH_KIND
+@STREAMED
+async def test_unclear_refusal_of_two_is_the_requests_fault(harness: FallbackHarness, *, streamed: bool) -> None:
+    """It surfaces, and nothing cools down."""
+    harness.first.default = harness.second.default = llm.status(400)
+
+    with pytest.raises(RequestRejected):
         await harness.replica.ask(streamed=streamed)
 
-    assert harness.second.connections == 0
+    assert [len(harness.first.requests), len(harness.second.requests)] == [1, 1]
     assert harness.replica.cooling() == {}
 
 

@@ -200,6 +200,7 @@ async def test_inconclusive_probe_releases_its_lease(harness: FallbackHarness) -
     await harness.first_fails()
     harness.replica.clock.shift(300)
     harness.first.script(llm.status(400))
+    harness.second.script(llm.status(400))
 
     with pytest.raises(RequestRejected):
         await harness.asked()

@@ -31,7 +31,13 @@ from redis.asyncio import Redis
 
 from core.config.providers import ProviderKind
 from core.config.settings import ProviderSettings
-from core.errors import AllProvidersFailed, AnswerInterrupted, ConsentNeeded, ContextWindowExceeded
+from core.errors import (
+    AllProvidersFailed,
+    AnswerInterrupted,
+    ConsentNeeded,
+    ContextWindowExceeded,
+    RequestRejected,
+)
 from services.llm.request import ModelChoice, RequestSpec
 from services.llm.routing.attempts import Attempt, Attempts
 from services.llm.routing.codec import decode_routing
@@ -127,6 +133,8 @@ class Request:
     failed: list[str] = field(default_factory=list[str])
     passed_over: bool = False
     too_long: bool = False
+    unclear: list[str] = field(default_factory=list[str])
+    """The providers whose refusal is not settled."""
 
 
 class FallbackMachine(RuleBasedStateMachine):
@@ -301,9 +309,13 @@ class FallbackMachine(RuleBasedStateMachine):
     def _exhausted(self, request: Request) -> None:
         error = request.attempts.exhausted()
         expected = ContextWindowExceeded if request.too_long else AllProvidersFailed
+        if request.failed and request.failed == request.unclear:
+            expected = RequestRejected
         if len(request.allowed) < len(PRIORITY):
             # A remote provider could still answer, with consent.
             expected = ConsentNeeded
+        if len(request.unclear) == 2:
+            expected = RequestRejected
         assert isinstance(error, expected), "the error says what kept everybody from answering"
         assert [attempt.provider for attempt in request.attempts.failures] == request.failed, "each with its reason"
         self._over(request)
@@ -326,10 +338,12 @@ class FallbackMachine(RuleBasedStateMachine):
         """Complete an answer."""
         request = self.picked(number)
         provider, began, now = request.current, request.began, self.now(request.replica)
+        self._expect_evidence(request)
         counts = (
             provider not in request.wished and not request.passed_over and self.known(request.replica).leads(provider)
         )
         request.attempt.succeeded(0.1, NOTHING)
+        self._check_evidence(request)
         self.do(request.replica, lambda known: known.answered(provider, began, now, PREFERRED_FOR, counts=counts))
         self._over(request)
         self.settle()
@@ -359,12 +373,27 @@ class FallbackMachine(RuleBasedStateMachine):
                 return
         request.failed.append(provider)
         seconds = row.cools_for
-        if seconds is None:
+        if row.unclear:
+            request.unclear.append(provider)
+            if len(request.unclear) == 2:
+                request.left.clear()
+        elif seconds is None:
             request.passed_over = True
             request.too_long = request.too_long or row.too_long
         else:
             self._cools(request.replica, provider, seconds)
         self._ask_next(request)
+
+    def _expect_evidence(self, request: Request) -> None:
+        """Expect that an answer puts the blame on those who refused the same request."""
+        now = self.now(request.replica)
+        for name in request.unclear:
+            self.do(request.replica, lambda known, name=name: known.cools_down(name, now, COOLDOWN_S), always=True)
+
+    def _check_evidence(self, request: Request) -> None:
+        cooldowns = self.replicas[request.replica].shared.routing.cooldowns
+        for name in request.unclear:
+            assert cooldowns[name].until >= self.now(request.replica) + COOLDOWN_S, "the answer proves its fault"
 
     def _cools(self, replica: int, provider: str, seconds: float) -> None:
         """Expect a cooldown that does not shorten an existing one."""
@@ -390,6 +419,8 @@ class FallbackMachine(RuleBasedStateMachine):
     def break_off(self, number: int, outcome: str) -> None:
         """Fail a request after its first output."""
         request, row = self.picked(number), AFTER_OUTPUT[outcome]
+        if row.cools_for is not None:
+            self._expect_evidence(request)
         error = request.attempt.broke_off(row.error(), NOTHING)
         assert isinstance(error, row.surfaces or AnswerInterrupted), "nobody takes over after the first output"
         if row.cools_for is not None:

@@ -160,11 +160,12 @@ async def test_empty_answer_counts_its_tokens(counted: Counted, *, streamed: boo
 async def test_surfaced_errors_are_no_provider_failures(
     counted: Counted, behaviour: Answer, error: type[Exception], end: RequestEnd, *, streamed: bool
 ) -> None:
-    """A refusal, and a rejected request."""
-    counted.first.default = behaviour
+    """A refusal, and a request that both providers reject."""
+    counted.first.default = counted.second.default = behaviour
     with pytest.raises(error):
         await counted.replica.ask(streamed=streamed)
-    assert counted.book.ends == [("a", end, False)]
+    asked = ["a"] if end is R else ["a", "b"]
+    assert counted.book.ends == [(provider, end, False) for provider in asked]
 
 
 async def test_interrupted_answer_counts_its_text(counted: Counted) -> None:

@@ -1,0 +1,118 @@
+"""Pure rules about single models: which rest although their provider is healthy, and what each one refuses.
+
+Like `rules.py`, the same code decides on the local copy, in the embedded store and in Redis.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from services.llm.request import UNCHANGED, Adaptation, Capability
+from services.llm.routing.rules import Change, ModelLimits, RestingModel, Routing, model_key
+
+MAX_MODELS = 200
+"""Models that are remembered; of more, the entries that end first are dropped."""
+
+
+class _Ends(Protocol):
+    @property
+    def until(self) -> float: ...
+
+
+_Entry = TypeVar("_Entry", bound=_Ends)
+
+
+def is_resting(routing: Routing, provider: str, model: str, now: float) -> bool:
+    """Return whether a model rests."""
+    entry = routing.resting.get(model_key(provider, model))
+    return entry is not None and entry.until > now
+
+
+def adaptation(routing: Routing, provider: str, model: str, now: float) -> Adaptation:
+    """Return the changes to a request that a model is known to need."""
+    limits = routing.limits.get(model_key(provider, model)) if routing.limits else None
+    if limits is None:
+        return UNCHANGED
+    known = set(Capability)
+    without = frozenset(Capability(name) for name, until in limits.refused.items() if name in known and until > now)
+    if limits.until <= now:
+        return Adaptation(without) if without else UNCHANGED
+    return Adaptation(without, limits.max_input, limits.window)
+
+
+def rested(provider: str, model: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
+    """Let a model rest. Of two rests the later end is kept."""
+    key = model_key(provider, model)
+
+    def change(routing: Routing) -> Routing:
+        until = now + duration_s
+        standing = routing.resting.get(key)
+        if standing is not None and standing.until >= until:
+            return routing
+        entry = RestingModel(provider, model, reason, now, until, reporter)
+        return replace(routing, resting=_bounded({**routing.resting, key: entry}, now))
+
+    return change
+
+
+def woken(provider: str, model: str, began: float) -> Change:
+    """End a model's rest after an answer to a request that began later."""
+    key = model_key(provider, model)
+
+    def change(routing: Routing) -> Routing:
+        entry = routing.resting.get(key)
+        if entry is None or entry.since > began:
+            return routing
+        return replace(routing, resting={name: kept for name, kept in routing.resting.items() if name != key})
+
+    return change
+
+
+def capabilities_refused(
+    provider: str, model: str, capabilities: frozenset[Capability], now: float, duration_s: float
+) -> Change:
+    """Remember that a model refuses capabilities."""
+    key = model_key(provider, model)
+
+    def change(routing: Routing) -> Routing:
+        limits = routing.limits.get(key) or ModelLimits(provider, model)
+        standing = {name: until for name, until in limits.refused.items() if until > now}
+        refused = {**standing, **{each.value: max(now + duration_s, standing.get(each, 0.0)) for each in capabilities}}
+        return replace(routing, limits=_bounded_limits({**routing.limits, key: replace(limits, refused=refused)}, now))
+
+    return change
+
+
+def length_learned(
+    provider: str, model: str, max_input: int, window: int | None, now: float, duration_s: float
+) -> Change:
+    """Remember the longest request that is sent to a model; a limit that holds is only lowered."""
+    key = model_key(provider, model)
+
+    def change(routing: Routing) -> Routing:
+        limits = routing.limits.get(key) or ModelLimits(provider, model)
+        if limits.until > now:
+            smallest = min(max_input, limits.max_input or max_input)
+            learned = replace(limits, max_input=smallest, window=window or limits.window, until=now + duration_s)
+        else:
+            learned = replace(limits, max_input=max_input, window=window, until=now + duration_s)
+        return replace(routing, limits=_bounded_limits({**routing.limits, key: learned}, now))
+
+    return change
+
+
+def _bounded(entries: Mapping[str, _Entry], now: float) -> Mapping[str, _Entry]:
+    current = sorted(
+        ((name, entry) for name, entry in entries.items() if entry.until > now), key=lambda item: item[1].until
+    )
+    return dict(current[-MAX_MODELS:])
+
+
+def _bounded_limits(entries: Mapping[str, ModelLimits], now: float) -> Mapping[str, ModelLimits]:
+    def end(limits: ModelLimits) -> float:
+        return max(limits.until, *limits.refused.values(), 0.0)
+
+    current = sorted(
+        ((name, entry) for name, entry in entries.items() if end(entry) > now), key=lambda item: end(item[1])
+    )
+    return dict(current[-MAX_MODELS:])

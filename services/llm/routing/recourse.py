@@ -1,0 +1,193 @@
+"""What one request may still try: without a refused capability, shorter, at another model, or once a model is loaded.
+
+It also holds the evidence about unclear refusals. A refusal that no known words explain may be the fault of the request
+or of the provider: another candidate is asked with the same request. If that one answers, the first was at fault and
+cools down; if it refuses too, the request is at fault.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
+from services.llm.routing.outcomes import Outcome
+from services.llm.routing.recorder import OutcomeRecorder
+from services.llm.routing.refusal_words import Fault
+
+REFUSALS_FOR_A_VERDICT = 2
+"""So many candidates that refuse the same request prove that the request is at fault."""
+SHORTEST_SHARE = 4
+"""A named window leads to no shorter limit than this part of it; no tokens are so much shorter than estimated."""
+TOOL_USE = frozenset({Capability.TOOLS, Capability.TOOL_CHOICE})
+
+
+class RequestShape(Protocol):
+    """The contents of a request, as far as a model may refuse them."""
+
+    def uses(self) -> frozenset[Capability]:
+        """Return the capabilities that the request needs."""
+        ...
+
+    def has_earlier_turns(self) -> bool:
+        """Return whether something can be left out before the newest turn."""
+        ...
+
+    def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:
+        """Return the limit of a smaller request, in estimated tokens, and whether the request can get smaller."""
+        ...
+
+
+class Indivisible:
+    """The shape of a request of which nothing can be left out."""
+
+    def uses(self) -> frozenset[Capability]:
+        """Return no capabilities."""
+        return frozenset()
+
+    def has_earlier_turns(self) -> bool:
+        """Return False."""
+        return False
+
+    def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:  # noqa: ARG002 - of the protocol
+        """Return that nothing can be left out."""
+        return 0, False
+
+
+@dataclass(frozen=True, slots=True)
+class LastResort:
+    """An attempt that is made after every candidate has failed.
+
+    Args:
+        learned: the capabilities that its answer proves to be refused.
+    """
+
+    candidate: Candidate
+    adaptation: Adaptation
+    learned: frozenset[Capability] = field(default_factory=frozenset[Capability])
+
+
+class Recourse:
+    """The state of one request's further tries."""
+
+    def __init__(self, recorder: OutcomeRecorder, spec: RequestSpec, shape: RequestShape) -> None:
+        self._recorder = recorder
+        self._spec = spec
+        self._shape = shape
+        self._unclear: list[tuple[Candidate, Outcome]] = []
+        self._last_resorts: deque[LastResort] = deque()
+        self._loading: dict[tuple[str, str], Candidate] = {}
+
+    @property
+    def is_request_at_fault(self) -> bool:
+        """True if as many candidates refused the request as a verdict takes."""
+        return len({_key(candidate) for candidate, _ in self._unclear}) >= REFUSALS_FOR_A_VERDICT
+
+    @property
+    def unclear(self) -> Sequence[tuple[Candidate, Outcome]]:
+        """The candidates whose refusal is not settled."""
+        return self._unclear
+
+    @property
+    def loading(self) -> Candidate | None:
+        """The first candidate whose server loads its model."""
+        return next(iter(self._loading.values()), None)
+
+    def next_resort(self) -> LastResort | None:
+        """Return the next attempt after all candidates have failed; None if there is none."""
+        return self._last_resorts.popleft() if self._last_resorts else None
+
+    def without_refused(self, candidate: Candidate, current: Adaptation, outcome: Outcome) -> Adaptation | None:
+        """Return the request without the capability that the model refuses; None if it cannot be left out.
+
+        The refusal is remembered in any case, so that the next request is right at once.
+        """
+        capability = outcome.capability
+        if capability is None or not self.can_be_meant(current, capability):
+            return None
+        self._recorder.capabilities_refused(candidate, frozenset({capability}), is_guess=False)
+        if self._is_required(capability):
+            return None
+        return replace(current, without=current.without | {capability})
+
+    def can_be_meant(self, current: Adaptation, capability: Capability) -> bool:
+        """Return whether a request used a capability, so that a refusal of it makes sense."""
+        return capability in self._shape.uses() and capability not in current.without
+
+    def shortened(
+        self, candidate: Candidate, current: Adaptation, outcome: Outcome, *, is_larger_left: bool
+    ) -> Adaptation | None:
+        """Return a smaller request for the same model; None if nothing can be left out or a larger window is left.
+
+        Args:
+            is_larger_left: a candidate with a larger window comes next. The smaller request is a last resort then.
+        """
+        limit, is_smaller = self._shape.smaller(current, outcome)
+        if is_smaller or outcome.window is not None:
+            # A request that should have fitted into the named window was refused for more than its length, such as
+            # the answer that it asks for: that must not cost later ones their history.
+            learned = max(limit, (outcome.window or 0) // SHORTEST_SHARE)
+            self._recorder.length_learned(candidate, learned, outcome.window)
+        if not is_smaller:
+            return None
+        smaller = replace(current, max_input=limit, window=outcome.window or current.window)
+        if is_larger_left:
+            self._last_resorts.append(LastResort(candidate, smaller))
+            return None
+        return smaller
+
+    def note_failure(self, candidate: Candidate, current: Adaptation, outcome: Outcome) -> None:
+        """Remember a failure that leaves something to try."""
+        key = _key(candidate)
+        if outcome.fault is Fault.LOADING:
+            self._loading.setdefault(key, candidate)
+        else:
+            self._loading.pop(key, None)
+        if outcome.fault is Fault.UNCLEAR and all(key != _key(other) for other, _ in self._unclear):
+            if not self._unclear:
+                self._last_resorts.extend(self._reductions(candidate, current))
+            self._unclear.append((candidate, outcome))
+
+    def settle(self, candidate: Candidate, resort: LastResort | None) -> list[tuple[Candidate, Outcome]]:
+        """Draw the conclusions from an answer; returns the candidates whose refusal was their own fault.
+
+        An answer to a reduced request proves that the model refuses what was left out, and nothing about the others.
+        """
+        unclear, self._unclear = self._unclear, []
+        self._last_resorts.clear()
+        if resort is not None:
+            if resort.learned:
+                self._recorder.capabilities_refused(candidate, resort.learned, is_guess=True)
+            return []
+        return [(other, outcome) for other, outcome in unclear if _key(other) != _key(candidate)]
+
+    def take_unsettled(self) -> list[tuple[Candidate, Outcome]]:
+        """Remove and return the candidates whose refusal was not settled."""
+        unclear, self._unclear = self._unclear, []
+        return unclear
+
+    def _reductions(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
+        """Return the requests that a lone candidate may take: without tools, then with the newest turn only."""
+        optional = frozenset(
+            each for each in self._shape.uses() if not self._is_required(each) and each not in current.without
+        )
+        reductions: list[LastResort] = []
+        tools = optional & TOOL_USE
+        if tools:
+            reductions.append(
+                LastResort(
+                    candidate, replace(current, without=current.without | tools), tools - {Capability.TOOL_CHOICE}
+                )
+            )
+        rest = optional - tools - {Capability.STREAMING}
+        if rest or self._shape.has_earlier_turns():
+            bare = replace(current, without=current.without | optional, is_newest_turn=self._shape.has_earlier_turns())
+            reductions.append(LastResort(candidate, bare, rest & {Capability.SYSTEM_ROLE}))
+        return reductions
+
+    def _is_required(self, capability: Capability) -> bool:
+        return capability in self._spec.required or (capability in TOOL_USE and bool(self._spec.required & TOOL_USE))
+
+
+def _key(candidate: Candidate) -> tuple[str, str]:
+    return candidate.provider.id, candidate.model

@@ -1,0 +1,227 @@
+"""The words by which servers refuse, collected from their documentation, their source and public reports.
+
+They are a shortcut only: a refusal without known words is settled by another candidate's answer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from services.llm.request import Capability
+
+
+class Fault(StrEnum):
+    """The kind of fault behind a failed request."""
+
+    HICCUP = "hiccup"
+    """A transient fault of the provider: the same one is retried once."""
+    DOWN = "down"
+    """The provider is unreachable, silent or overloaded."""
+    LOADING = "loading"
+    """The server loads its model and will answer soon."""
+    RATE_LIMITED = "rate_limited"
+    MISCONFIGURED = "misconfigured"
+    """The key, the account or the address is wrong, or the model cannot be built: an operator has to act."""
+    MODEL_GONE = "model_gone"
+    """The server does not have this model, or has not loaded it; its other models may answer."""
+    UNREADABLE = "unreadable"
+    """A response without an answer: empty, cut, an error page, only thinking."""
+    CONTEXT_WINDOW = "context_window"
+    CAPABILITY = "capability"
+    """The model refuses a part of the request that can be left out."""
+    UNCLEAR = "unclear"
+    """A refusal that may be the request's fault or the provider's: another candidate's answer decides."""
+    REFUSED = "refused"
+    """The provider's content filter."""
+    BUSY = "busy"
+    """Our own limit for this provider is reached."""
+    OURS = "ours"
+    """A bug of ours: it surfaces, and provider health is unchanged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The meaning of a refusal: its fault, and the capability that it refuses."""
+
+    fault: Fault
+    capability: Capability | None = None
+
+
+Words = tuple[tuple[Meaning, tuple[str, ...]], ...]
+"""Regular expressions over the beginning of a message in lower case; the first match counts."""
+
+_OPERATOR: Final = Meaning(Fault.MISCONFIGURED)
+_GONE: Final = Meaning(Fault.MODEL_GONE)
+_TOO_LONG: Final = Meaning(Fault.CONTEXT_WINDOW)
+_FILTERED: Final = Meaning(Fault.REFUSED)
+_LOADING: Final = Meaning(Fault.LOADING)
+_TOOLS: Final = Meaning(Fault.CAPABILITY, Capability.TOOLS)
+_TOOL_CHOICE: Final = Meaning(Fault.CAPABILITY, Capability.TOOL_CHOICE)
+_SYSTEM: Final = Meaning(Fault.CAPABILITY, Capability.SYSTEM_ROLE)
+_IMAGES: Final = Meaning(Fault.CAPABILITY, Capability.IMAGES)
+_STRUCTURE: Final = Meaning(Fault.CAPABILITY, Capability.STRUCTURED_OUTPUT)
+_STREAMING: Final = Meaning(Fault.CAPABILITY, Capability.STREAMING)
+
+CODES: Final[Mapping[str, Meaning]] = {
+    "content_filter": _FILTERED,
+    "content_policy_violation": _FILTERED,
+    "moderation_blocked": _FILTERED,
+    "ResponsibleAIPolicyViolation": _FILTERED,
+    # Alibaba, and Zhipu's number for it.
+    "data_inspection_failed": _FILTERED,
+    "DataInspectionFailed": _FILTERED,
+    "1301": _FILTERED,
+    # Groq, with a 400: a removed model, terms that are not accepted, a blocked account.
+    "model_decommissioned": _GONE,
+    "model_terms_required": _OPERATOR,
+    "organization_restricted": _OPERATOR,
+    # Mistral, with a 400.
+    "invalid_model": _GONE,
+    "model_not_found": _GONE,
+    # Azure and Alibaba.
+    "DeploymentNotFound": _GONE,
+    "ModelNotFound": _GONE,
+    "Arrearage": _OPERATOR,
+    "InvalidApiKey": _OPERATOR,
+    "invalid_api_key": _OPERATOR,
+    "unsupported_country_region_territory": _OPERATOR,
+    "billing_not_active": _OPERATOR,
+    # Zhipu: no such model; a key that is missing, wrong or expired; an account that is locked or in arrears.
+    "1211": _GONE,
+    "1000": _OPERATOR,
+    "1001": _OPERATOR,
+    "1002": _OPERATOR,
+    "1003": _OPERATOR,
+    "1004": _OPERATOR,
+    "1110": _OPERATOR,
+    "1112": _OPERATOR,
+    "1113": _OPERATOR,
+    "1261": _TOO_LONG,
+    # Google, with a 400: an account without billing or in an unsupported country.
+    "FAILED_PRECONDITION": _OPERATOR,
+    # LiteLLM's proxy, with a 400 or a 429.
+    "budget_exceeded": _OPERATOR,
+    # llama.cpp, with a 400 or a 500.
+    "exceed_context_size_error": _TOO_LONG,
+    "context_length_exceeded": _TOO_LONG,
+    "string_above_max_length": _TOO_LONG,
+}
+"""Meanings of the `code` or `type` of an error, where the HTTP status alone is ambiguous."""
+
+ALWAYS: Final[Words] = (
+    # With any status: some servers send these with a 429 or a 500.
+    (_FILTERED, (r"litellm\.contentpolicyviolationerror",)),
+    (_OPERATOR, (r"budget has been exceeded",)),
+    (
+        _TOO_LONG,
+        (
+            # LiteLLM's proxy, as a prefix to the message of the provider behind it.
+            r"litellm\.contextwindowexceedederror",
+            # Groq with a 413, OpenAI with a 429: above the account's tokens per minute. Waiting does not help.
+            r"request too large for (model|gpt|o\d)",
+            r"maximum context length|maximum prompt length|exceeded max context|prompt exceeds max",
+            r"context (length|window|size) (has been |was |is )?(exceeded|only|of only|too small)",
+            r"exceed\w* (the |its |your )?(available |maximum |max |model'?s? )*(context|sequence length)",
+            r"(prompt|input|messages?) (is |are )?too (long|large)|too many (input |prompt )?tokens",
+            r"too large for model with|trying to keep the first|range of input length",
+            r"`inputs` tokens|`inputs` must have less|input token count|number of tokens allowed",
+            r"reduce the length of|longer than the (maximum|model)|(greater|larger|longer) than the context",
+            r"超长|超过最大长度|超过最大",
+        ),
+    ),
+    (
+        _LOADING,
+        (
+            r"loading model|model (\S+ )?is (currently |still |being )*load(ing|ed into)|still loading|warming up",
+            r"(server|model|engine) is (still )?(starting|initiali[sz]ing)",
+        ),
+    ),
+    (
+        _TOOLS,
+        (
+            # llama.cpp sends its refusals with a 500.
+            r"tools? param requires --jinja|unsupported param: tools",
+            r"--enable-auto-tool-choice|--tool-call-parser",
+            r"support(s|ed|ing)? (the )?(native )?(tool|function)s?\b(?!_choice| choice)",
+        ),
+    ),
+    (_IMAGES, (r"image input is not supported|mmproj|at most 0 image|not a multimodal model",)),
+)
+FOR_REFUSALS: Final[Words] = (
+    # Not with a 429: rate limits speak of quotas and plans too.
+    (
+        _TOOL_CHOICE,
+        (
+            r"tool[_ ]choice\W+([^ .]+ ){0,3}(is |are )?(not|unsupported|only) ",
+            r"support (this |the |a )?[`'\"]?tool[_ ]choice",
+            r"(invalid|unsupported|unknown) (value |parameter )?(for |in )?:? ?[`'\"]?tool[_ ]choice",
+        ),
+    ),
+    (
+        _TOOLS,
+        (
+            r"(tool|function)s?[`'\"]?[ _-]?(use|usage|calling|calls)?[`'\"]? (is|are) (not|un|currently not)",
+            r"(unsupported|unrecognized|unknown|unexpected|extra)\b[^.]{0,60}\b(tools|functions)\b",
+        ),
+    ),
+    (
+        _SYSTEM,
+        (
+            r"system role|role[`'\" :]+system|developer instruction|only user and assistant roles|roles must alternate",
+            r"system (message|prompt|instruction)s?\b[^.]{0,30}\b(not|unsupported)\b",
+            r"role\b[^.]{0,40}support [`'\"]?(system|developer)|not support (a |the )?(system|developer) ",
+        ),
+    ),
+    (
+        _IMAGES,
+        (
+            r"(image|vision|picture|multi-?modal)\w*\b[^.]{0,40}\b(not|unsupported|only supported|disabled)\b",
+            r"(not support|that support|unknown variant)\b[^.]{0,20}[`'\" ](image|vision|multi-?modal)",
+        ),
+    ),
+    (
+        _STRUCTURE,
+        (
+            r"(response[_ ]format|json[_ ](schema|mode|object)|structured output)\w*\b[^.]{0,50}\b(not|must be)\b",
+            r"(response[_ ]format|json[_ ]schema|structured output)\w*\b[^.]{0,50}\b(unavailable|invalid)\b",
+            r"(not support|unsupported)\b[^.]{0,30}\b(response[_ ]format|json[_ ](schema|mode)|structured output)",
+        ),
+    ),
+    (
+        _STREAMING,
+        (
+            r"stream(ing)?[`'\"]? (is |are |does )?(not|unsupported)\b|not support (the )?[`'\"]?stream",
+            r"verified to stream",
+        ),
+    ),
+    (
+        _FILTERED,
+        (r"content exists risk|content management policy|content policy|inappropriate content|safety system",),
+    ),
+    (
+        _GONE,
+        (
+            r"not a valid model|(invalid|unknown) model\b|no such model|model[_ ]not[_ ](found|exist)|模型不存在",
+            r"no models? (are |is )?(loaded|available)|failed to load model|try pulling it",
+            r"model\b.{0,80}\b(does not exist|not found|not exist|not loaded|is not available|unloaded)",
+            r"model\b.{0,80}\b(decommissioned|deprecated|removed|retired|discontinued|no longer (available|supported))",
+            r"no endpoints found for|no healthy deployment|deployment\b[^.]{0,40}\bnot exist",
+            r"model\b.{0,60}\bis not supported(?! with)|access to (the |this )?model",
+        ),
+    ),
+    (
+        _OPERATOR,
+        (
+            r"(incorrect|invalid|wrong|missing|expired|no) (api|access|auth\w*)[- ]?(key|token|credential)",
+            r"(api|access)[- _]?(key|token)\b[^.]{0,20}\b(valid|invalid|expired|incorrect|revoked|missing)",
+            r"invalid x-api-key|unauthori[sz]ed|authentication|not authenticated|permission denied|access denied",
+            r"good standing|arrear|overdue|insufficient (balance|credit|fund|quota)|balance is too low|余额不足|欠费",
+            r"billing|payment required|exceeded your (current|monthly) quota|out of credit",
+            r"spend(ing)? limit|more credits",
+            r"account (is |has been |was )?(not active|deactivated|suspended|disabled|restricted|blocked|locked)",
+            r"(location|country|region)\b[^.]{0,30}\bnot (supported|available)",
+            r"organi[sz]ation (has been|is) (restricted|disabled)",
+        ),
+    ),
+)

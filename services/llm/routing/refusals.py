@@ -1,0 +1,119 @@
+"""Recognises refusals by their words: the key, the account, the model, a capability, the context window, loading.
+
+Known words are a shortcut. A refusal that none of them matches is settled by evidence: another candidate is asked.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from services.llm.routing.refusal_words import ALWAYS, CODES, FOR_REFUSALS, Meaning, Words
+from services.llm.server_words import find_message
+
+
+@dataclass(frozen=True, slots=True)
+class KnownWords:
+    """The words by which refusals are recognised; empty lists leave every refusal to the evidence."""
+
+    codes: Mapping[str, Meaning] = field(default_factory=lambda: CODES)
+    always: Words = ALWAYS
+    for_refusals: Words = FOR_REFUSALS
+
+    def recognise(self, codes: Iterable[str | None], body: object, status: int | None) -> Meaning | None:
+        """Return the meaning of a refusal, or None if its words are unknown.
+
+        Args:
+            codes: its code and type.
+            body: its body.
+            status: its HTTP status; None for an error object in a stream.
+        """
+        for code in codes:
+            if code is not None and code in self.codes:
+                return self.codes[code]
+        text = _opening(body)
+        rules = self.always if status == 429 else (*self.always, *self.for_refusals)  # noqa: PLR2004 - HTTP's own number
+        return next((meaning for meaning, patterns in rules if any(re.search(each, text) for each in patterns)), None)
+
+
+KNOWN_WORDS: Final = KnownWords()
+
+_SEARCHED_LENGTH = 400
+"""Characters that are searched: a message may go on with a quote of the prompt."""
+_LONG_QUOTE = re.compile(r"(?<!\w)([\"'`])(?:(?!\1).){60,}?(\1|$)", re.DOTALL)
+"""A quotation that is longer than a name: it may be the prompt's, whose words prove nothing."""
+
+
+def _opening(body: object) -> str:
+    message = " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH]
+    return _LONG_QUOTE.sub("''", message)[:_SEARCHED_LENGTH].lower()
+
+
+_N = r"(\d[\d,]*)"
+_WINDOWS: Final = (
+    rf"maximum input length of {_N}",
+    rf"(?:context|prompt|sequence|input) (?:length|window|size) (?:is|of)(?: only)? {_N}",
+    rf"with {_N} maximum context",
+    rf"> {_N} maximum",
+    rf"context (?:length|window|size)\D{{0,30}}{_N}",
+    rf"tokens allowed \({_N}\)",
+    rf"must (?:have less than|be <=) {_N}",
+    rf"length should be \[\d+, {_N}\]",
+    rf"limit:? (?:of |is )?{_N}",
+    rf"(?:maximum|max)\D{{0,40}}{_N} tokens",
+)
+_SENT: Final = (
+    rf"prompt is too long: {_N}",
+    rf"{_N} in the messages",
+    rf"passed {_N} input tokens",
+    rf"(?:prompt|request) contains {_N}",
+    rf"(?:your )?(?:messages|prompt|input|request) (?:resulted in|has|\(){_N}",
+    rf"resulted in {_N}",
+    rf"requested:? (?:about )?{_N}",
+    rf"input token count \({_N}\)",
+    rf"keep the first {_N}",
+    rf"given: {_N}",
+    rf"request \({_N} tokens\)",
+)
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 128, 20_000_000
+_WINDOW_FIELDS = ("n_ctx", "max_model_len", "context_length", "max_context_length")
+_SENT_FIELDS = ("n_prompt_tokens", "prompt_tokens")
+
+
+def find_window(body: object) -> tuple[int | None, int | None]:
+    """Return the context window and the size of the request that a refusal names, in tokens; None where it does not."""
+    message = " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH].lower()
+    window = _numeric_field(body, _WINDOW_FIELDS) or _first_number(_WINDOWS, message)
+    sent = _numeric_field(body, _SENT_FIELDS) or _first_number(_SENT, message)
+    if window is not None and not _SMALLEST_WINDOW <= window <= _LARGEST_WINDOW:
+        window = None
+    if sent is not None and window is not None and sent <= window:
+        # The part of the prompt that is not in the way, or the tokens of the answer: proves nothing.
+        sent = None
+    return window, sent
+
+
+def _first_number(patterns: Iterable[str], text: str) -> int | None:
+    for pattern in patterns:
+        found = re.search(pattern, text)
+        if found is not None:
+            return int(found[1].replace(",", ""))
+    return None
+
+
+def _numeric_field(body: object, names: Iterable[str]) -> int | None:
+    for fields in _iter_objects(body, 3):
+        for name in names:
+            value = fields.get(name)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                return value
+    return None
+
+
+def _iter_objects(body: object, depth: int) -> Iterator[Mapping[str, object]]:
+    if isinstance(body, dict):
+        fields = cast("Mapping[str, object]", body)
+        yield fields
+        if depth > 0:
+            for value in fields.values():
+                yield from _iter_objects(value, depth - 1)
