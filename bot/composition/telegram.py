@@ -30,9 +30,11 @@ from bot.telegram.handlers.retry import RetryHandlers
 from bot.telegram.handlers.threads import ThreadHandlers
 from bot.telegram.handlers.usage import usage_router
 from bot.telegram.ingress.access import AccessList
+from bot.telegram.ingress.admission import Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.ingress.webhook import Webhook
+from bot.telegram.jobs.places import JobLimits, JobPlaces
 from bot.telegram.jobs.regenerate import RegenerateQueue
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.handlers import ModerationHandlers
@@ -49,6 +51,9 @@ from core.errors import InboxError, StartupError
 from core.observability.redaction import SecretMasker
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
 from services.inbox.failure_stamp import FailureStamp
+from services.limits.leases import RunningLeases
+from services.limits.rates import RateLimiter
+from services.limits.turns import TurnPlaces
 from services.llm.providers.probe import log_unavailable_providers
 
 
@@ -111,13 +116,17 @@ async def _open_runtime(
         ingest = UpdateIngest(
             bot=bot,
             inbox=inbox,
-            quarantine=inbox.dead_letters,
-            on_quarantined=lambda reason: notices.put(WorkGivenUp(reason)),
             parts=inbox.album_parts,
             clock=clock,
             moderation=moderation.gateway,
             access=AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
+            admission=Admission(
+                RateLimiter(shared_redis, settings.redis_prefix),
+                clock,
+                AdmissionLimits(settings.limit_messages_per_minute, settings.admin_ids),
+            ),
         )
+        leases = RunningLeases(shared_redis, settings.redis_prefix, clock) if shared_redis is not None else None
         take = status.metrics.count_updates(ingest.take)
         if webhook is None:
             receive = partial(poll_while_leading, queued.replicas, Poller(bot, clock, take))
@@ -126,6 +135,7 @@ async def _open_runtime(
         yield Runtime(
             inbox=inbox,
             worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation),
+            places=JobPlaces(TurnPlaces(leases=leases), JobLimits(settings.limit_running_per_user, settings.admin_ids)),
             receive=receive,
             guards={
                 "inbox health": inbox.watch_health,
@@ -140,6 +150,7 @@ async def _open_runtime(
                 "commands": partial(publish_commands, bot, infra.texts),
                 "probe": partial(log_unavailable_providers, llm.catalog, llm.fallback.providers, clock),
                 "moderation": moderation.maintenance.run,
+                **({"running leases": leases.run} if leases is not None else {}),
             },
             prepare=partial(_prepare, services),
             on_dead_letter=lambda reason: notices.put(WorkGivenUp(reason)),

@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from aiogram.types import User
 
+from bot.telegram.jobs.places import JobPlaces
 from bot.telegram.observability.status import DaemonPhase, DaemonStatus
 from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
 from core.clock import Clock
@@ -34,6 +35,7 @@ class Runtime:
     Args:
         inbox: queues the jobs.
         worker: executes them.
+        places: bounds how many run at once.
         receive: takes updates in until cancelled; returns or raises where it cannot go on.
         guards: checks, by task name, that this process may go on; one raises InboxError if its queue cannot work, one
             ReplicaReplaced if another replica has taken over. After another exception a check starts again.
@@ -47,6 +49,7 @@ class Runtime:
 
     inbox: Inbox
     worker: JobHandler
+    places: JobPlaces
     receive: Work
     guards: Mapping[str, Work]
     report_failure: Callable[[InboxError], Coroutine[Any, Any, None]]
@@ -120,7 +123,7 @@ class Daemon:
 
     async def _startup(self, runtime: Runtime, user: User) -> None:
         await runtime.prepare()
-        await runtime.inbox.work(runtime.worker, on_dead=runtime.on_dead_letter)
+        await runtime.inbox.work(runtime.worker, runtime.on_dead_letter, runtime.places)
         for name, work in runtime.background.items():
             self._background.start(restart_on_error(work, name, self._clock), name)
         self._status.phase = DaemonPhase.SERVING
@@ -139,6 +142,7 @@ class Daemon:
         self._status.phase = DaemonPhase.STOPPING
         await cancel_and_wait(receiving)
         log.info("bot.stopping", timeout_s=timeout_s)
+        runtime.places.close()
         await runtime.inbox.queue.drain(timeout_s)
         await self._background.close()
         log.info("bot.stopped")

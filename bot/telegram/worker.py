@@ -97,10 +97,11 @@ class JobWorker:
                 update = parse_update(arrived.update, self._bot)
                 if update is not None:
                     await self._handle(arrived, update, job)
-            case UpdateRejected(update=raw, reason=reason):
+            case UpdateRejected(update=raw, reason=reason, renewal_s=renewal_s):
                 update = parse_update(raw, self._bot)
                 if update is not None:
-                    await self._reply_to_sender(update, reason)
+                    arguments = {"seconds": renewal_s} if renewal_s is not None else {}
+                    await self._reply_to_sender(update, reason, **arguments)
             case RegenerateTurn() as request:
                 await self._regenerate(request, job)
 
@@ -195,11 +196,13 @@ class JobWorker:
         choice = ModelChoice(request.provider) if request.provider is not None else None
         await self._responder.answer(incoming, reply_to=request.reply_to, retry_of=turn, choice=choice, origin=job.id)
 
-    async def _reply_to_sender(self, update: Update, key: str) -> None:
+    async def _reply_to_sender(self, update: Update, key: str, **arguments: int) -> None:
         """Sends a text to the author of a message, or answers a button press with it."""
         message, query = update.message, update.callback_query
         if message is not None:
-            await reply_to(self._delivery, message, self._texts.get(key, message_speaker(message).language))
+            await reply_to(
+                self._delivery, message, self._texts.get(key, message_speaker(message).language, **arguments)
+            )
         elif query is not None:
-            text = self._texts.get(key, query.from_user.language_code)
+            text = self._texts.get(key, query.from_user.language_code, **arguments)
             await self._delivery.answer_callback(query.id, text, alert=key != "not-allowed")

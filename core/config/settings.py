@@ -91,6 +91,8 @@ class CommonVariables(VariableSet):
     admin_ids: Ids = Field(default=frozenset(), examples=["123456789"])
     allowed_user_ids: Ids = Field(default=frozenset(), examples=["123456789,987654321"])
     allowed_chat_ids: Ids = Field(default=frozenset(), examples=["-1001234567890"])
+    limit_messages_per_minute: int = Field(default=20, ge=0, le=10_000, examples=[20])
+    limit_running_per_user: int = Field(default=4, ge=0, le=10_000, examples=[4])
     redis_url: Annotated[SecretStr | None, require_url(("redis", "rediss", "redis+sentinel", "redis+cluster"))] = Field(
         default=None, examples=["redis://localhost:6379/0"]
     )

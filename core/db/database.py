@@ -5,7 +5,7 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +20,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.db import moderation_tables, tables  # noqa: F401 - registers the schema  # pyright: ignore[reportUnusedImport]
 from core.db.column_types import Base
-from core.db.driver_errors import LOCKED, READ_ONLY, describe_storage_error, translate_errors
+from core.db.connection_slots import ConnectionSlots
+from core.db.driver_errors import BUSY, LOCKED, READ_ONLY, describe_storage_error, translate_errors
 from core.db.migrations import HEAD
 from core.db.replica_fence import ReplicaFence
 from core.db.write_lock import WriteLock
@@ -31,6 +32,11 @@ log = structlog.get_logger()
 FILE_NAME = "understudy.db"
 
 NEWER = "the database belongs to another, probably newer, version of Understudy"
+SQLITE_POOL = 4
+POSTGRES_POOL = 8
+"""Connections that stay open; as many more are opened under load."""
+STANDSTILL_S = 10.0
+"""The longest wait for a connection during which none comes free; a queue that moves never times out."""
 _BEGIN = "sqlite_begin"  # execution option: mode of BEGIN on SQLite; empty: autocommit
 _MIGRATION_LOCK = 0x756E6465727374  # arbitrary constant: "underst"
 _MIGRATION_LOCK_TIMEOUT = "10min"  # longest wait for the migration of another replica
@@ -108,6 +114,8 @@ class Database:
         self._engine = self._sqlite_engine() if self._is_sqlite else self._postgres_engine()
         if fence is not None and not self._is_sqlite:
             fence.attach(self._engine.sync_engine)
+        # Half of them are opened under load only.
+        self._slots = ConnectionSlots(2 * (SQLITE_POOL if self._is_sqlite else POSTGRES_POOL), STANDSTILL_S)
         # On SQLite a transaction that reads before it writes fails immediately if another one wrote in between,
         # regardless of the busy timeout. BEGIN IMMEDIATE takes the write lock up front.
         self._writing = self._engine.execution_options(**{_BEGIN: "IMMEDIATE"})
@@ -234,9 +242,14 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, engine: AsyncEngine) -> AsyncGenerator[AsyncSession]:
-        with translate_errors():
-            async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-                yield session
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._slots.slot())
+            except TimeoutError:
+                raise StorageError(f"the database failed: {BUSY}") from None
+            with translate_errors():
+                async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
+                    yield session
 
     def insert(self, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT that supports ON CONFLICT, in the dialect of this database."""
@@ -247,9 +260,9 @@ class Database:
         engine = create_async_engine(
             self._url,
             hide_parameters=True,
-            pool_size=4,
-            max_overflow=4,
-            pool_timeout=10,
+            pool_size=SQLITE_POOL,
+            max_overflow=SQLITE_POOL,
+            pool_timeout=STANDSTILL_S,
             connect_args={"timeout": self._busy_timeout_s},
         )
 
@@ -278,9 +291,9 @@ class Database:
             self._url,
             hide_parameters=True,
             # With the 8 connections of the inbox and its lock session, three replicas fit PostgreSQL's default of 100.
-            pool_size=8,
-            max_overflow=8,
-            pool_timeout=10,
+            pool_size=POSTGRES_POOL,
+            max_overflow=POSTGRES_POOL,
+            pool_timeout=STANDSTILL_S,
             # Costs a round trip and survives a server restart between two uses.
             pool_pre_ping=True,
             connect_args=libpq_timeouts(self._url),

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
@@ -65,6 +66,23 @@ class JobHandler(Protocol):
         ...
 
 
+class JobPlaces(Protocol):
+    """Bounds the jobs that run at once, and the order in which they begin."""
+
+    def place(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Hold a place for a job while the context lasts, once it is its turn."""
+        ...
+
+
+class Unbounded:
+    """A place for every job, at once."""
+
+    def place(self, job: Job) -> AbstractAsyncContextManager[None]:
+        """Hold a place."""
+        del job
+        return nullcontext()
+
+
 class Inbox:
     """Runs jobs in the order of their lanes, at least once.
 
@@ -96,6 +114,7 @@ class Inbox:
         self._clock = clock
         self._timing = timing or InboxTiming()
         self._handler: JobHandler | None = None
+        self._places: JobPlaces = Unbounded()
         self._on_dead: Callable[[str], None] | None = None
         self._fresh: dict[str, None] = {}
         self._puts_in_flight = 0
@@ -121,15 +140,22 @@ class Inbox:
         """
         await self.queue.start()
 
-    async def work(self, handler: JobHandler, on_dead: Callable[[str], None] | None = None) -> None:
+    async def work(
+        self,
+        handler: JobHandler,
+        on_dead: Callable[[str], None] | None = None,
+        places: JobPlaces | None = None,
+    ) -> None:
         """Start executing stored and new jobs.
 
         Args:
             handler: executes them.
+            places: bounds how many run at once; None for no bound but the queue's.
             on_dead: called with the reason when a job becomes a dead letter; must not block.
         """
         self._handler = handler
         self._on_dead = on_dead
+        self._places = places or self._places
         try:
             log.info("inbox.opened", unfinished=await self.queue.depth())
         except StorageError as error:
@@ -160,6 +186,15 @@ class Inbox:
         while len(self._fresh) > FRESH_LIMIT:
             del self._fresh[next(iter(self._fresh))]
         return list(receipt.rejected)
+
+    async def quarantine(self, job: Job, reason: str) -> None:
+        """Store a job that cannot be enqueued as a dead letter; idempotent.
+
+        Raises:
+            StorageError: the database is unavailable; the job was not stored.
+        """
+        if await self.dead_letters.add(job, reason) and self._on_dead is not None:
+            self._on_dead(reason)
 
     async def replay(self, letter: DeadLetter) -> None:
         """Enqueue the job of a dead letter again; if it fails, it becomes a new dead letter.
@@ -268,8 +303,10 @@ class Inbox:
             raise RuntimeError("a job was started before its handler was set")
         for pause_s in (*self._timing.retry_pauses_s, None):
             try:
-                with self.sent_messages.sent_by(job.id):
-                    await self._handler.handle(job)
+                # Given back while a failed job pauses.
+                async with self._places.place(job):
+                    with self.sent_messages.sent_by(job.id):
+                        await self._handler.handle(job)
             except Exception as error:
                 is_last = pause_s is None or not self._handler.is_outside_fault(error)
                 log.exception("inbox.job_failed", retry_in_s=None if is_last else pause_s)

@@ -132,13 +132,14 @@ async def test_album_of_an_unlisted_user_is_declined_once(empty_stage: BotHarnes
     assert len(empty_stage.chat().answers()) == 1
 
 
-async def test_album_over_the_queue_limit_is_declined_once(seeing: BotHarness) -> None:
+async def test_album_over_the_queue_limit_is_declined_once(empty_stage: BotHarness) -> None:
+    await empty_stage.start(LIMIT_MESSAGES_PER_MINUTE="0")
     more = asyncio.Event()
-    seeing.first.script(gate(more, then=answer("At last.")))
+    empty_stage.first.script(gate(more, then=answer("At last.")))
     for number in range(21):
-        seeing.says(f"Number {number}.")
-    sends(seeing, (ONE, "And this?"), (TWO, ""))
-    assert (await seeing.reply()).text.startswith("Too many messages are waiting")
-    await seeing.quiet()
-    assert len(seeing.chat().answers()) == 1
+        empty_stage.says(f"Number {number}.")
+    sends(empty_stage, (ONE, "And this?"), (TWO, ""))
+    assert (await empty_stage.reply()).text.startswith("Too many messages are waiting")
+    await empty_stage.quiet()
+    assert len(empty_stage.chat().answers()) == 1
     more.set()

@@ -20,29 +20,31 @@ async def test_messages_are_answered_in_order(stage: BotHarness) -> None:
     ]
 
 
-async def test_queue_limit_declines_the_twenty_second_message(stage: BotHarness) -> None:
+async def test_queue_limit_declines_the_twenty_second_message(empty_stage: BotHarness) -> None:
     """One is answered, twenty wait. Other chats are not affected."""
+    await empty_stage.start(LIMIT_MESSAGES_PER_MINUTE="0")
     more = asyncio.Event()
-    stage.first.script(gate(more, then=answer("At last.")))
+    empty_stage.first.script(gate(more, then=answer("At last.")))
     for number in range(22):
-        last = stage.says(f"Number {number}.")
-    told_so = await stage.reply()
+        last = empty_stage.says(f"Number {number}.")
+    told_so = await empty_stage.reply()
     assert told_so.text.startswith("Too many messages are waiting")
-    assert len(stage.chat().answers()) == 1
-    assert (await stage.asks("And me?", 8)).text == FIRST
+    assert len(empty_stage.chat().answers()) == 1
+    assert (await empty_stage.asks("And me?", 8)).text == FIRST
     more.set()
-    await stage.until(lambda: len(stage.chat().answers()) == 22)
-    heard = [told(request)[-1][1] for request in stage.first.requests]
+    await empty_stage.until(lambda: len(empty_stage.chat().answers()) == 22)
+    heard = [told(request)[-1][1] for request in empty_stage.first.requests]
     assert last.text not in heard
     assert [text for text in heard if text != "And me?"] == [f"Number {number}." for number in range(21)]
-    assert (await stage.asks(last.text)).text == FIRST, "there is room again"
+    assert (await empty_stage.asks(last.text)).text == FIRST, "there is room again"
 
 
-async def test_queue_limit_in_a_group_replies_to_the_message(stage: BotHarness) -> None:
+async def test_queue_limit_in_a_group_replies_to_the_message(empty_stage: BotHarness) -> None:
+    await empty_stage.start(LIMIT_MESSAGES_PER_MINUTE="0")
     more = asyncio.Event()
-    stage.first.script(gate(more, then=answer("At last.")))
-    messages = [stage.says(f"/ask Number {number}.", GROUP, user_id=7) for number in range(22)]
-    assert (await stage.reply(GROUP)).reply_to == messages[-1].id
+    empty_stage.first.script(gate(more, then=answer("At last.")))
+    messages = [empty_stage.says(f"/ask Number {number}.", GROUP, user_id=7) for number in range(22)]
+    assert (await empty_stage.reply(GROUP)).reply_to == messages[-1].id
     more.set()
 
 

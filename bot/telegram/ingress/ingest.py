@@ -1,8 +1,8 @@
 """Classifies updates: access, relevance, moderation and queue lane; stores them as jobs."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -13,8 +13,16 @@ from bot.telegram.api.commands import CommandLane, find_command
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.api.updates import addresses_bot, is_update_id, parse_update
 from bot.telegram.ingress.access import AccessList
+from bot.telegram.ingress.admission import Admission
 from bot.telegram.ingress.album_buffer import AlbumBuffer
-from bot.telegram.jobs.payloads import JobSink, RejectionReason, UpdateArrived, UpdateRejected, create_job
+from bot.telegram.jobs.payloads import (
+    MODERATION_LANE,
+    JobSink,
+    RejectionReason,
+    UpdateArrived,
+    UpdateRejected,
+    create_job,
+)
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
@@ -31,11 +39,11 @@ class ModerationScope(Protocol):
         ...
 
 
-class Quarantine(Protocol):
-    """Keeps jobs that could not be enqueued; the dead letters."""
+class UpdateInbox(JobSink, Protocol):
+    """Stores jobs; the inbox."""
 
-    async def add(self, job: Job, reason: str) -> bool:
-        """Stores a job with the reason; idempotent."""
+    async def quarantine(self, job: Job, reason: str) -> None:
+        """Keeps a job that could not be enqueued among the dead letters; idempotent."""
         ...
 
 
@@ -49,11 +57,25 @@ class AlbumPartStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Classified:
-    """An update that leads to a job."""
+    """An update that leads to a job.
+
+    Args:
+        update: None if a bug prevented its classification.
+        surplus_job: what is done in place of the job if a limit refuses the update.
+        is_limited: whether it counts in the rates of its sender.
+    """
 
     job: Job
     raw: dict[str, Any]  # Any: as Telegram sent it
-    message: Message | None
+    update: Update | None
+    surplus_job: Job | None = None
+    is_limited: bool = False
+    is_denial: bool = False
+    """Whether the job only tells a sender that the bot is not for them."""
+
+    @property
+    def message(self) -> Message | None:
+        return self.update.message if self.update is not None else None
 
 
 class UpdateIngest:
@@ -64,33 +86,30 @@ class UpdateIngest:
     Args:
         bot: the bot that received the updates.
         inbox: stores jobs.
-        quarantine: keeps updates over which a bug prevents a job.
-        on_quarantined: called with the reason of each of these; must not block.
         parts: stores album parts.
         clock: expires buffered albums.
         moderation: knows which groups are moderated.
         access: the users and chats that the bot answers.
+        admission: the rates of senders.
     """
 
     def __init__(
         self,
         *,
         bot: Bot,
-        inbox: JobSink,
-        quarantine: Quarantine,
-        on_quarantined: Callable[[str], None],
+        inbox: UpdateInbox,
         parts: AlbumPartStore,
         clock: Clock,
         moderation: ModerationScope,
         access: AccessList,
+        admission: Admission,
     ) -> None:
         self._bot = bot
         self._inbox = inbox
-        self._quarantine = quarantine
-        self._on_quarantined = on_quarantined
         self._parts = parts
         self._moderation = moderation
         self._access = access
+        self._admission = admission
         self._albums = AlbumBuffer(clock)
 
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
@@ -119,8 +138,7 @@ class UpdateIngest:
         except Exception as error:
             reason = f"taking it in failed: {type(error).__name__}"
             log.exception("update.quarantined", update_id=raw.get("update_id"))
-            if await self._quarantine.add(self._arrived(raw, None, is_moderated=None), reason):
-                self._on_quarantined(reason)
+            await self._inbox.quarantine(self._arrived(raw, None, is_moderated=None), reason)
 
     async def _take(self, batch: Sequence[dict[str, Any]]) -> None:
         parts: list[AlbumPart] = []
@@ -134,25 +152,61 @@ class UpdateIngest:
                 classified.append(update)
         if parts:
             await self._parts.put(parts)
-        refused = {job.id for job in await self._inbox.put([each.job for each in classified])}
-        rejections: list[Job] = []
-        for each in classified:
+        admitted = await self._within_limits(classified)
+        refused = {job.id for job in await self._inbox.put([each.job for each in admitted])}
+        surplus: list[_Classified] = []
+        for each in admitted:
             message = each.message
-            if each.job.id not in refused:
-                if message is not None and message.media_group_id is not None:
-                    self._albums.mark_accepted(message)
-            elif message is None or self._albums.reject_once(message):
-                rejections.append(self._rejected(each.raw, "queue-full"))
+            if each.job.id in refused:
+                surplus.append(each)
+            elif message is not None and message.media_group_id is not None:
+                self._albums.mark_accepted(message)
+        if surplus:
+            log.warning("update.queue_full", updates=len(surplus))
+            told = await self._admission.are_told([("full", each.update) for each in surplus if each.update])
+            await self._inbox.put(
+                [
+                    self._rejected(each.raw, "queue-full")
+                    for each, is_told in zip((each for each in surplus if each.update), told, strict=True)
+                    if is_told and (each.message is None or self._albums.reject_once(each.message))
+                ]
+            )
+
+    async def _within_limits(self, classified: Sequence[_Classified]) -> list[_Classified]:
+        """Returns the updates within the rates of their senders, and what is done in place of the others.
+
+        Usually that is nothing: a flood leads to one job a minute, which warns its sender.
+        """
+        limited = [each for each in classified if each.is_limited and each.update is not None]
+        refusals = await self._admission.judge([each.update for each in limited if each.update is not None])
+        refused = {each.job.id: refusal for each, refusal in zip(limited, refusals, strict=True) if refusal is not None}
+        denials = [each for each in classified if each.is_denial and each.update is not None]
+        told = await self._admission.are_told([("denied", each.update) for each in denials if each.update is not None])
+        silent = {each.job.id for each, is_told in zip(denials, told, strict=True) if not is_told}
         if refused:
-            log.warning("update.queue_full", updates=len(refused))
-            await self._inbox.put(rejections)
+            log.warning("update.rate_limited", updates=len(refused))
+        kept: list[_Classified] = []
+        for each in classified:
+            refusal = refused.get(each.job.id)
+            if refusal is None:
+                if each.job.id not in silent:
+                    kept.append(each)
+                continue
+            if refusal.is_told and (each.message is None or self._albums.reject_once(each.message)):
+                warning = self._rejected(each.raw, "rate-limited", refusal.renewal_s)
+                if each.surplus_job is not None:
+                    # Two jobs of one update.
+                    warning = replace(warning, id=f"{warning.id}!")
+                kept.append(_Classified(warning, each.raw, None))
+            if each.surplus_job is not None:
+                kept.append(_Classified(each.surplus_job, each.raw, each.update))
+        return kept
 
     async def _classify(self, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
         """Returns the update with its job, or None if it leads to none; adds the album parts to store to `parts`."""
         try:
             update = parse_update(raw, self._bot)
-            job = await self._job(update, raw, parts) if update is not None else None
-            return _Classified(job, raw, update.message) if job is not None and update is not None else None
+            return await self._classify_parsed(update, raw, parts) if update is not None else None
         except StorageError:
             raise
         except Exception:
@@ -160,29 +214,40 @@ class UpdateIngest:
             log.exception("update.classification_failed", update_id=raw["update_id"])
             return _Classified(self._arrived(raw, None, is_moderated=None), raw, None)
 
-    async def _job(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> Job | None:
-        """Returns the job of an update; None for an irrelevant one, such as most messages of a group."""
+    async def _classify_parsed(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
+        """Returns the update with its job; None for an irrelevant one, such as most messages of a group."""
         is_moderated = await self._moderation.concerns(update)
         if not self._access.admits(update):
             log.info("update.denied", update_id=update.update_id)
             if self._gets_denial(update):
-                return self._rejected(raw, "not-allowed")
+                return _Classified(self._rejected(raw, "not-allowed"), raw, update, is_denial=True)
             # A moderated group's messages are judged even if the bot does not answer their authors.
-            return self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
+            judged = self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
+            return _Classified(judged, raw, update) if judged is not None else None
+        lane, is_for_bot = await self._find_lane(update)
+        if is_for_bot:
+            message = update.message
+            if message is not None and lane is not None:
+                parts += self._join_album(message, raw, is_wanted=True)
+            surplus = self._judged(update, raw, parts) if is_moderated else None
+            job = self._arrived(raw, lane, is_moderated=is_moderated)
+            return _Classified(job, raw, update, surplus, is_limited=True)
+        judged = self._judged(update, raw, parts) if is_moderated else None
+        if judged is None and update.message is not None:
+            parts += self._join_album(update.message, raw, is_wanted=False)
+        return _Classified(judged, raw, update) if judged is not None else None
+
+    async def _find_lane(self, update: Update) -> tuple[str | None, bool]:
+        """Returns the lane of an update, None for one of its own, and whether the update is for the bot."""
         message = update.message
-        command = await find_command(message, self._bot) if message is not None else None
+        if message is None:
+            return None, update.callback_query is not None or update.stopped_message_generation is not None
+        command = await find_command(message, self._bot)
         if command is not None and command.lane is CommandLane.IMMEDIATE:
-            return self._arrived(raw, None, is_moderated=is_moderated)
-        if message is not None and (command is not None or await addresses_bot(message, self._bot)):
-            parts += self._join_album(message, raw, is_wanted=True)
-            return self._arrived(raw, str(conversation_key(message)), is_moderated=is_moderated)
-        if is_moderated:
-            return self._judged(update, raw, parts)
-        if message is not None:
-            parts += self._join_album(message, raw, is_wanted=False)
-            return None
-        is_handled = update.callback_query is not None or update.stopped_message_generation is not None
-        return self._arrived(raw, None, is_moderated=False) if is_handled else None
+            return None, True
+        if command is not None or await addresses_bot(message, self._bot):
+            return str(conversation_key(message)), True
+        return None, False
 
     def _judged(
         self, update: Update, raw: dict[str, Any], parts: list[AlbumPart], *, is_admitted: bool = True
@@ -191,7 +256,7 @@ class UpdateIngest:
         message = update.message or update.edited_message
         if message is None:
             return None
-        lane = f"group:{message.chat.id}:{message_speaker(message).user_id}"
+        lane = f"{MODERATION_LANE}{message.chat.id}:{message_speaker(message).user_id}"
         if update.message is not None and message.media_group_id is not None:
             parts += self._join_album(message, raw, is_wanted=True)
             # The conversation's lane, since any part may turn out to be for the bot.
@@ -216,5 +281,6 @@ class UpdateIngest:
         payload = UpdateArrived(update=raw, is_moderated=is_moderated)
         return create_job(self._bot.id, raw["update_id"], lane, payload, is_limited=lane is not None)
 
-    def _rejected(self, raw: dict[str, Any], reason: RejectionReason) -> Job:
-        return create_job(self._bot.id, raw["update_id"], None, UpdateRejected(update=raw, reason=reason))
+    def _rejected(self, raw: dict[str, Any], reason: RejectionReason, renewal_s: int | None = None) -> Job:
+        payload = UpdateRejected(update=raw, reason=reason, renewal_s=renewal_s)
+        return create_job(self._bot.id, raw["update_id"], None, payload)

@@ -12,7 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from core.messages import ChatKind, Speaker
 from services.inbox.job import LARGEST_PRIORITY, Job
 
-RejectionReason = Literal["queue-full", "not-allowed"]
+RejectionReason = Literal["queue-full", "not-allowed", "rate-limited"]
+OWN_LANE = "now:"
+"""Prefix of the lanes of jobs that wait for no other."""
+MODERATION_LANE = "group:"
+"""Prefix of the lanes of jobs that only moderate."""
 
 
 class UpdateArrived(BaseModel):
@@ -34,6 +38,8 @@ class UpdateRejected(BaseModel):
     kind: Literal["turned_away"] = "turned_away"
     update: dict[str, Any]  # Any: as above
     reason: RejectionReason
+    renewal_s: int | None = None
+    """Seconds until the sender is admitted again, where a rate was exceeded."""
 
 
 class RegenerateTurn(BaseModel):
@@ -87,7 +93,7 @@ def create_job(bot_id: int, update_id: int, lane: str | None, payload: Payload, 
     """
     return Job(
         id=f"tg-{bot_id}-{update_id:012d}",
-        lane=lane or f"now:{update_id}",
+        lane=lane or f"{OWN_LANE}{update_id}",
         priority=update_id % (LARGEST_PRIORITY - 1) + 1,
         # Not Pydantic's own JSON, which rejects the lone surrogates that Telegram may cut a text at.
         payload=json.dumps(payload.model_dump(), separators=(",", ":")),

@@ -9,12 +9,14 @@ from aiogram.types import Update
 from structlog.testing import capture_logs
 
 from bot.telegram.ingress.access import AccessList
+from bot.telegram.ingress.admission import Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.jobs.payloads import UpdateArrived, UpdateRejected, parse_payload
 from core.errors import StorageError
 from core.messages import ConversationKey, Surface
 from services.inbox.album_parts import AlbumPart
 from services.inbox.job import LARGEST_PRIORITY, Job
+from services.limits.rates import RateLimiter
 from tests.support.clock import ManualClock
 from tests.support.fake_telegram.chats import JsonObject, natural_entities
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, PRIVATE, raw
@@ -24,6 +26,7 @@ from tests.support.stub_moderator import StubModerator
 PRIVATE_LANE = str(ConversationKey(Surface.TELEGRAM, 7))
 GROUP_LANE = str(ConversationKey(Surface.TELEGRAM, -100))
 OWN_LANE = "now:1"
+ADMIN = 1000
 
 
 class JobStore:
@@ -35,6 +38,7 @@ class JobStore:
         self.broken = False
         self.buggy: set[str] = set()
         """Ids of jobs over which a bug is raised."""
+        self.quarantined: list[tuple[str, str]] = []
 
     async def put(self, jobs: Sequence[Job]) -> list[Job]:
         if not self.buggy.isdisjoint(job.id for job in jobs):
@@ -45,18 +49,8 @@ class JobStore:
         self.jobs |= {job.id: job for job in jobs if job not in refused and job.id not in self.jobs}
         return refused
 
-
-class DeadLetterStore:
-    """Quarantined jobs with their reasons."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, str] = {}
-        self.told: list[str] = []
-
-    async def add(self, job: Job, reason: str) -> bool:
-        is_new = job.id not in self.kept
-        self.kept[job.id] = reason
-        return is_new
+    async def quarantine(self, job: Job, reason: str) -> None:
+        self.quarantined.append((job.id, reason))
 
 
 class PartStore:
@@ -78,19 +72,18 @@ class IngestHarness:
         clock: ManualClock,
         users: frozenset[int] = frozenset(),
         chats: frozenset[int] = frozenset(),
+        messages: int = 0,
     ) -> None:
         self.job_store, self.parts, self.moderator = JobStore(), PartStore(), StubModerator()
-        self.dead_letters = DeadLetterStore()
         access = AccessList(users=users, chats=chats)
         self.ingest = UpdateIngest(
             bot=traffic.bot,
             inbox=self.job_store,
-            quarantine=self.dead_letters,
-            on_quarantined=self.dead_letters.told.append,
             parts=self.parts,
             clock=clock,
             moderation=self.moderator,
             access=access,
+            admission=Admission(RateLimiter(None, "test"), clock, AdmissionLimits(messages, frozenset({ADMIN}))),
         )
 
     async def take(self, *contents: JsonObject) -> None:
@@ -210,13 +203,11 @@ async def test_an_unreadable_update_is_logged_and_skipped(harness: IngestHarness
 
 
 async def test_an_update_over_which_a_bug_is_raised_is_quarantined(harness: IngestHarness) -> None:
-    """The rest of the batch is stored; the admins are told once, although the batch comes again."""
+    """The rest of the batch is stored."""
     harness.job_store.buggy = {f"tg-{BOT['id']}-000000000002"}
-    for _ in range(2):
-        await harness.take(*({"message": text_message(text)} for text in ("one", "two", "three")))
+    await harness.take(*({"message": text_message(text)} for text in ("one", "two", "three")))
     assert [job.priority for job in harness.jobs] == [2, 4]
-    assert list(harness.dead_letters.kept) == list(harness.job_store.buggy)
-    assert harness.dead_letters.told == ["taking it in failed: KeyError"]
+    assert harness.job_store.quarantined == [(f"tg-{BOT['id']}-000000000002", "taking it in failed: KeyError")]
 
 
 @pytest.mark.parametrize("update_id", [None, True, -1, 2**63, 1.5, "7"])
@@ -418,3 +409,83 @@ async def test_a_storage_error_of_the_moderation_scope_is_raised(harness: Ingest
     with pytest.raises(StorageError):
         await harness.take({"message": text_message("hello Bob", chat=GROUP)})
     assert not harness.jobs
+
+
+# Rates.
+
+
+@pytest.fixture
+def limited(traffic: Traffic, clock: ManualClock) -> IngestHarness:
+    """An ingest that takes five messages a minute of each person."""
+    return IngestHarness(traffic, clock, messages=5)
+
+
+def sent(clock: ManualClock, text: str = "hello", **fields: object) -> dict[str, Any]:
+    return {"message": text_message(text, **{"date": int(clock.time()), **fields})}
+
+
+async def test_surplus_messages_lead_to_one_warning_a_minute(limited: IngestHarness, clock: ManualClock) -> None:
+    """Over all topics and batches; commands count like messages; a repeated batch changes nothing."""
+    topics = [sent(clock, message_thread_id=number, is_topic_message=True) for number in range(1, 5)]
+    flood = [*topics, *[sent(clock, "/usage")] * 100]
+    for _ in range(2):
+        await limited.take(*flood)
+    assert limited.kinds == ["update"] * 5 + ["rate-limited"]
+    rejected = parse_payload(limited.jobs[-1])
+    assert isinstance(rejected, UpdateRejected)
+    assert rejected.renewal_s == 60
+    await clock.advance(61)
+    await limited.ingest.take([{"update_id": number, **sent(clock)} for number in range(500, 550)])
+    assert limited.kinds == ["update"] * 5 + ["rate-limited"] + ["update"] * 5 + ["rate-limited"]
+
+
+async def test_a_flood_leaves_others_and_admins_alone(limited: IngestHarness, clock: ManualClock) -> None:
+    admin = {**ANN, "id": ADMIN}
+    await limited.take(
+        *[sent(clock)] * 50,
+        sent(clock, chat={**PRIVATE, "id": 8}, **{"from": BOB}),
+        *[sent(clock, chat={**PRIVATE, "id": ADMIN}, **{"from": admin})] * 10,
+    )
+    assert limited.kinds == ["update"] * 5 + ["rate-limited"] + ["update"] * 11
+
+
+async def test_a_group_is_limited_as_a_whole(limited: IngestHarness, clock: ManualClock) -> None:
+    """A hundred members who ask at once get one warning; each may still ask in private."""
+    text = "@understudy_bot hello"
+    members = [{**ANN, "id": 100 + number} for number in range(100)]
+    await limited.take(*(sent(clock, text, chat=GROUP, **{"from": member}) for member in members))
+    assert limited.kinds == ["update"] * 25 + ["rate-limited"]
+    await limited.ingest.take([{"update_id": 900, **sent(clock, chat={**PRIVATE, "id": 199}, **{"from": members[99]})}])
+    assert limited.kinds[-1] == "update"
+
+
+async def test_the_surplus_in_a_moderated_group_is_still_judged(limited: IngestHarness, clock: ManualClock) -> None:
+    limited.moderator.groups.add(-100)
+    await limited.take(*[sent(clock, "@understudy_bot hello", chat=GROUP)] * 8)
+    judged = [job for job in limited.jobs if job.lane == "group:-100:7"]
+    assert [job.priority for job in judged] == [7, 8, 9]
+    assert limited.kinds.count("rate-limited") == 1
+
+
+async def test_presses_are_limited(limited: IngestHarness) -> None:
+    """Three times as many as messages; one of the surplus is answered."""
+    pressed = {"id": "1", "from": ANN, "chat_instance": "1", "data": "stop:1"}
+    await limited.take(*[{"callback_query": pressed}] * 100)
+    assert limited.kinds == ["update"] * 15 + ["rate-limited"]
+
+
+async def test_an_album_counts_once(limited: IngestHarness, clock: ManualClock) -> None:
+    await limited.take(*[part(number, "Look", date=int(clock.time())) for number in range(11, 21)], sent(clock))
+    assert limited.kinds == ["update"] * 11
+
+
+async def test_refusals_of_other_kinds_are_told_once_a_minute(
+    traffic: Traffic, clock: ManualClock, harness: IngestHarness
+) -> None:
+    """A full lane, and a sender whom the bot does not serve."""
+    harness.job_store.full = {PRIVATE_LANE}
+    await harness.take(*[sent(clock)] * 50)
+    assert harness.kinds == ["queue-full"]
+    closed = IngestHarness(traffic, clock, frozenset({1}))
+    await closed.take(*[sent(clock)] * 50)
+    assert closed.kinds == ["not-allowed"]

@@ -1,0 +1,153 @@
+"""Rates of messages, commands and presses per person and group: what is over is refused before it is stored."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiogram.types import Message, Update
+
+from bot.telegram.api.messages import is_group, message_speaker
+from core.clock import Clock
+from services.limits.rates import RateEvent, RateLimiter
+
+OLDEST_S = 24 * 3600.0
+"""Telegram keeps updates for a day; no message can have been waiting for longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """Rates of what is taken in, per minute.
+
+    Args:
+        messages: messages and commands of a person, over all chats; 0: no limit of any kind.
+        exempt: users without a limit.
+        group_factor: how many times as many messages a group may send to the bot as one person.
+        press_factor: how many times as many buttons a person may press.
+    """
+
+    messages: int = 20
+    exempt: frozenset[int] = frozenset()
+    group_factor: int = 5
+    press_factor: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An update over a limit.
+
+    Args:
+        is_told: whether its sender is to be told, once a minute.
+        renewal_s: seconds until the sender is admitted again.
+    """
+
+    is_told: bool
+    renewal_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where an update comes from: the person, the group if it is one, and how it counts."""
+
+    person: int
+    group: int | None
+    event_id: str
+    at: float
+    kind: str
+    factor: int
+
+    def event(self, *, of_group: bool, limits: AdmissionLimits) -> RateEvent:
+        """Returns the event in the window of the person, or of the group."""
+        limit = limits.messages * self.factor * (limits.group_factor if of_group else 1)
+        party = f"group:{self.group}" if of_group else f"user:{self.person}"
+        return RateEvent(f"{self.kind}:{party}", self.event_id, self.at, limit)
+
+    def notice(self, kind: str, now: float, *, of_group: bool) -> RateEvent:
+        """Returns the event of a notice to the person, or in the chat, of which there is one a minute."""
+        party = f"chat:{self.group or self.person}" if of_group else f"user:{self.person}"
+        return RateEvent(f"told:{kind}:{self.kind}:{party}", self.event_id, now, 1)
+
+
+class Admission:
+    """Decides which updates are over a limit, and which refusals are told.
+
+    Args:
+        rates: the windows.
+        clock: dates presses.
+        limits: the rates.
+    """
+
+    def __init__(self, rates: RateLimiter, clock: Clock, limits: AdmissionLimits) -> None:
+        self._rates = rates
+        self._clock = clock
+        self._limits = limits
+
+    async def judge(self, updates: Sequence[Update]) -> list[Refusal | None]:
+        """Returns for each update, in order, its refusal, or None if it is admitted. Idempotent.
+
+        A person's surplus does not count against the group.
+        """
+        refusals: list[Refusal | None] = [None] * len(updates)
+        origins = {
+            index: origin
+            for index, update in enumerate(updates)
+            if self._limits.messages and (origin := self._origin(update)) and origin.person not in self._limits.exempt
+        }
+        refused: list[int] = []
+        for of_group in (False, True):
+            counted = [index for index, origin in origins.items() if not of_group or origin.group is not None]
+            events = [origins[index].event(of_group=of_group, limits=self._limits) for index in counted]
+            for index, event, is_admitted in zip(counted, events, await self._rates.admit(events), strict=True):
+                if not is_admitted:
+                    refused.append(index)
+                    refusals[index] = Refusal(
+                        is_told=False, renewal_s=round(self._rates.renewal_s(event.window, event.at))
+                    )
+                    del origins[index]
+        told = await self.are_told([("rate", updates[index]) for index in sorted(refused)])
+        for index, is_told in zip(sorted(refused), told, strict=True):
+            refusal = refusals[index]
+            if refusal is not None and is_told:
+                refusals[index] = Refusal(is_told=True, renewal_s=refusal.renewal_s)
+        return refusals
+
+    async def are_told(self, notices: Sequence[tuple[str, Update]]) -> list[bool]:
+        """Returns for each notice, a kind and an update, whether it is sent: one a minute to a person and in a group.
+
+        Idempotent.
+        """
+        now = self._clock.time()
+        told = [False] * len(notices)
+        left = {
+            index: (kind, origin) for index, (kind, update) in enumerate(notices) if (origin := self._origin(update))
+        }
+        for of_group in (False, True):
+            asked = list(left)
+            events = [origin.notice(kind, now, of_group=of_group) for kind, origin in left.values()]
+            for index, is_first in zip(asked, await self._rates.admit(events), strict=True):
+                if not is_first:
+                    del left[index]
+        for index in left:
+            told[index] = True
+        return told
+
+    def _origin(self, update: Update) -> _Origin | None:
+        now, update_id = self._clock.time(), f"{update.update_id:020d}"
+        match update:
+            case Update(message=Message() as message):
+                # The parts of an album are one message.
+                album = message.media_group_id
+                return _Origin(
+                    person=message_speaker(message).user_id,
+                    group=message.chat.id if is_group(message) else None,
+                    event_id=f"album:{album}" if album is not None else update_id,
+                    at=min(max(message.date.timestamp(), now - OLDEST_S), now),
+                    kind="message",
+                    factor=1,
+                )
+            case Update(callback_query=query) if query is not None:
+                chat = query.message.chat if query.message is not None else None
+                group = chat.id if chat is not None and chat.id != query.from_user.id else None
+                return _Origin(query.from_user.id, group, update_id, now, "press", self._limits.press_factor)
+            case Update(stopped_message_generation=stopped) if stopped is not None:
+                return _Origin(stopped.chat.id, None, update_id, now, "press", self._limits.press_factor)
+            case _:
+                return None

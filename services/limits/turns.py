@@ -1,0 +1,175 @@
+"""Places for turns: bounded in a process, given round robin by party, and at most a few at once to one person.
+
+A turn first takes a slot of its person, in order of arrival, and then waits in the queue of its party. As many run as
+the event loop bears: beyond `least`, one more begins only while the loop is on time. Otherwise a thousand people who
+write at one instant would all wait for the last of them.
+"""
+
+import asyncio
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from services.limits.leases import RunningLeases
+
+Waiter = asyncio.Future[None]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnLimits:
+    """Bounds of the turns that run at once in a process.
+
+    Args:
+        most: turns that run at once.
+        least: turns that begin however late the event loop is.
+        late_s: delay of the event loop from which on no further turn begins.
+        tick_s: pause between two looks at the delay while turns wait.
+    """
+
+    most: int = 1000
+    least: int = 32
+    late_s: float = 0.05
+    tick_s: float = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """A party and the number of its turns that may run at once."""
+
+    party: str
+    limit: int
+
+
+class TurnPlaces:
+    """The places of one process.
+
+    Args:
+        limits: bounds.
+        leases: counts the turns of a person over all replicas; None for a single process.
+    """
+
+    def __init__(self, limits: TurnLimits | None = None, leases: RunningLeases | None = None) -> None:
+        self._limits = limits or TurnLimits()
+        self._leases = leases
+        self._running = 0
+        self._queues: OrderedDict[str, deque[Waiter]] = OrderedDict()
+        """Waiting turns by party; the party at the front is next."""
+        self._held: Counter[str] = Counter()
+        """Taken slots by person or group."""
+        self._slot_waiters: dict[str, deque[Waiter]] = {}
+        self._pump: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> int:
+        """Turns that have a place."""
+        return self._running
+
+    @property
+    def waiting(self) -> int:
+        """Turns that wait for a place, without those that wait for others of their person."""
+        return sum(map(len, self._queues.values()))
+
+    @asynccontextmanager
+    async def place(self, party: str, quotas: tuple[Quota, ...] = ()) -> AsyncGenerator[None]:
+        """Holds a place while the context lasts, once it is the turn's turn.
+
+        Args:
+            party: whose turn it is: parties that wait are served one after the other.
+            quotas: of its person and its group; a limit of 0 is none.
+        """
+        async with AsyncExitStack() as stack:
+            for quota in quotas:
+                if quota.limit:
+                    await self._take_slot(quota)
+                    stack.callback(self._release_slot, quota.party)
+                    if self._leases is not None:
+                        await stack.enter_async_context(self._leases.lease(quota.party, quota.limit))
+            await self._take_place(party)
+            try:
+                yield
+            finally:
+                self._running -= 1
+                self._serve()
+
+    def close(self) -> None:
+        """Cancels the turns that wait, so that a shutdown begins no further one."""
+        queues = [*self._queues.values(), *self._slot_waiters.values()]
+        self._queues.clear()
+        for waiter in [waiter for waiters in queues for waiter in waiters]:
+            waiter.cancel()
+
+    async def _take_slot(self, quota: Quota) -> None:
+        if self._held[quota.party] < quota.limit:
+            self._held[quota.party] += 1
+            return
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        waiters = self._slot_waiters.setdefault(quota.party, deque())
+        waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                # Granted at the moment of the cancellation.
+                self._release_slot(quota.party)
+            raise
+
+    def _release_slot(self, party: str) -> None:
+        waiters = self._slot_waiters.get(party, deque[Waiter]())
+        while waiters:
+            waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._slot_waiters.pop(party, None)
+        self._held[party] -= 1
+        if not self._held[party]:
+            del self._held[party]
+
+    async def _take_place(self, party: str) -> None:
+        if self._running < self._limits.least and not self._queues:
+            self._running += 1
+            return
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._queues.setdefault(party, deque()).append(waiter)
+        self._serve()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self._running -= 1
+            self._serve()
+            raise
+
+    def _serve(self) -> None:
+        """Gives out the places that are free however late the loop is; for more there is the pump."""
+        while self._queues and self._running < self._limits.least:
+            self._serve_next()
+        if self._queues and self._pump is None:
+            self._pump = asyncio.create_task(self._pump_places(), name="turns.pump")
+
+    def _serve_next(self) -> None:
+        """Gives a place to the first waiting turn of the next party."""
+        party, waiters = self._queues.popitem(last=False)
+        while waiters:
+            waiter = waiters.popleft()
+            if not waiter.done():
+                self._running += 1
+                waiter.set_result(None)
+                break
+        if waiters:
+            # Behind all others.
+            self._queues[party] = waiters
+
+    async def _pump_places(self) -> None:
+        """Gives out one place at a time while the event loop is on time, until none waits."""
+        loop, limits = asyncio.get_running_loop(), self._limits
+        try:
+            while self._queues:
+                due = loop.time() + limits.tick_s
+                await asyncio.sleep(limits.tick_s)
+                is_late = loop.time() - due > limits.late_s
+                if self._queues and self._running < (limits.least if is_late else limits.most):
+                    self._serve_next()
+        finally:
+            self._pump = None

@@ -1,0 +1,138 @@
+"""TurnPlaces: bounds, turns by party, quotas, a late event loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from services.limits.turns import Quota, TurnLimits, TurnPlaces
+from tests.support.clock import settle
+
+
+class Turns:
+    """Turns that run until they are finished by name."""
+
+    def __init__(self, limits: TurnLimits) -> None:
+        self.places = TurnPlaces(limits)
+        self.begun: list[str] = []
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._ends: dict[str, asyncio.Event] = {}
+
+    def begin(self, name: str, party: str, *quotas: Quota) -> None:
+        self._ends[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._run(name, party, quotas))
+
+    async def finish(self, *names: str) -> None:
+        for name in names:
+            self._ends[name].set()
+        await settle()
+
+    async def until(self, predicate: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not predicate():  # noqa: ASYNC110 - the loop itself is what is tested
+                await asyncio.sleep(0.005)
+
+    async def _run(self, name: str, party: str, quotas: tuple[Quota, ...]) -> None:
+        async with self.places.place(party, quotas):
+            self.begun.append(name)
+            await self._ends[name].wait()
+
+
+def turns(most: int, least: int | None = None) -> Turns:
+    return Turns(TurnLimits(most=most, least=most if least is None else least))
+
+
+async def test_places_are_given_round_robin_by_party() -> None:
+    """One party's hundred turns delay another's by one."""
+    here = turns(1)
+    for number in range(100):
+        here.begin(f"a{number}", "a")
+    here.begin("b0", "b")
+    here.begin("b1", "b")
+    here.begin("c0", "c")
+    await settle()
+    for name in ("a0", "a1", "b0", "c0", "a2", "b1", "a3"):
+        assert here.begun[-1] == name
+        await here.finish(name)
+    assert here.places.waiting == 95
+
+
+async def test_quota_bounds_the_turns_of_a_person_and_leaves_places_to_others() -> None:
+    here = turns(10)
+    own = Quota("user:7", 2)
+    for number in range(4):
+        here.begin(f"own{number}", f"chat{number}", own)
+    here.begin("other", "b", Quota("user:8", 2))
+    await settle()
+    assert here.begun == ["own0", "own1", "other"]
+    await here.finish("own1")
+    assert here.begun[-1] == "own2"
+    await here.finish("own0", "own2", "own3", "other")
+    assert len(here.begun) == 5
+    assert here.places.running == 0
+
+
+async def test_quota_of_zero_is_none() -> None:
+    here = turns(10)
+    for number in range(5):
+        here.begin(f"own{number}", "a", Quota("user:7", 0))
+    await settle()
+    assert len(here.begun) == 5
+
+
+@pytest.mark.parametrize("names", [("w1",), ("w0", "w1")])
+async def test_cancelled_turns_give_back_what_they_hold(names: tuple[str, ...]) -> None:
+    """Whether they wait for a place, wait for a slot, or have just been given one."""
+    here = turns(1)
+    quota = Quota("user:7", 1)
+    here.begin("first", "a", quota)
+    here.begin("w0", "a", quota)
+    here.begin("w1", "b")
+    here.begin("last", "c", quota)
+    await settle()
+    here._ends["first"].set()
+    for name in names:
+        here.tasks[name].cancel()
+    await settle()
+    left = [name for name in ("w0", "w1", "last") if name not in names]
+    for name in left:
+        await here.until(lambda name=name: name in here.begun)
+        await here.finish(name)
+    assert here.places.running == here.places.waiting == 0
+    assert not here.places._held
+
+
+async def test_no_further_turn_begins_while_the_event_loop_is_late() -> None:
+    here = Turns(TurnLimits(most=50, least=2, late_s=0.02))
+    is_busy = True
+
+    async def busy() -> None:
+        while is_busy:
+            time.sleep(0.05)  # noqa: ASYNC251 - what makes the loop late
+            await asyncio.sleep(0)
+
+    hog = asyncio.create_task(busy())
+    for number in range(10):
+        here.begin(str(number), str(number))
+    await asyncio.sleep(0.5)
+    assert here.begun == ["0", "1"]
+    is_busy = False
+    await hog
+    await here.until(lambda: len(here.begun) == 10)
+
+
+async def test_close_cancels_the_turns_that_wait() -> None:
+    """And leaves those that run."""
+    here = turns(2)
+    quota = Quota("user:7", 1)
+    here.begin("runs", "a", quota)
+    here.begin("slot", "a", quota)
+    here.begin("runs too", "b")
+    here.begin("place", "c")
+    await settle()
+    here.places.close()
+    await settle()
+    assert [name for name, task in here.tasks.items() if task.cancelled()] == ["slot", "place"]
+    await here.finish("runs", "runs too")
+    assert here.begun == ["runs", "runs too"]
