@@ -241,7 +241,9 @@ def _chat_routers(
     )
     privacy = PrivacyHandlers(regenerate=regenerate, delivery=delivery, turns=turns, consent=chat.consent, texts=texts)
     return (
-        RetryHandlers(regenerate=regenerate, delivery=delivery, turns=turns, fallback=fallback, texts=texts).router(),
+        RetryHandlers(
+            regenerate=regenerate, delivery=delivery, turns=turns, fallback=fallback, admins=admins, texts=texts
+        ).router(),
         models.router(admins),
         privacy.router(admins),
         ThreadHandlers(delivery=delivery, thread_list=chat.threads, turns=turns, admins=admins, texts=texts).router(),

@@ -24,7 +24,7 @@ from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.message_log import message_version
 from services.moderation.records.reports import ReportStatus, ReportStore
 from services.moderation.records.warning_ledger import WarningLedger
-from services.moderation.screening.exemptions import Exemptions
+from services.moderation.screening.exemptions import Exemption, Exemptions
 from services.moderation.screening.features import extract_features
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.text.normalise import Normal, normalise
@@ -67,6 +67,10 @@ class ResolveResult(StrEnum):
     DONE = "done"
     TOO_LATE = "too_late"
     """The same decision was made before, or the incident was undone."""
+    PROTECTED = "protected"
+    """The author is an admin by now."""
+    UNKNOWN = "unknown"
+    """Telegram does not say whether the author is an admin."""
 
 
 class ReportResult(StrEnum):
@@ -117,16 +121,23 @@ class ModerationActions:
 
         The card shows `by`, the admin's name.
         """
+        if _acts_against_author(incident, resolution):
+            finding = incident.finding
+            exemption = await self._exemptions.find_anew(finding.group_id, finding.author)
+            if exemption is not None:
+                is_unknown = exemption is Exemption.ADMINS_UNKNOWN
+                return ResolveResult.UNKNOWN if is_unknown else ResolveResult.PROTECTED, incident
         resolved = await self._enforcement.resolve(incident, resolution, settings, by)
         if resolved is None:
             return ResolveResult.TOO_LATE, await self._incidents.get(incident.id) or incident
         await self._feedback.learn_incident(resolved, is_spam=resolution is not Resolution.UNDO)
         return ResolveResult.DONE, resolved
 
-    async def mark_spam(self, message: GroupMessage, settings: GroupSettings, by: str) -> Incident | None:
-        """Deletes a message as spam, also in dry run, and learns it; None if its author is exempt."""
-        if await self._exemptions.find(message) is not None:
-            return None
+    async def mark_spam(self, message: GroupMessage, settings: GroupSettings, by: str) -> Incident | Exemption:
+        """Deletes a message as spam, also in dry run, and learns it, unless its author is exempt."""
+        exemption = await self._exemptions.find_anew(message.group_id, message.author)
+        if exemption is not None:
+            return exemption
         finding = self._create_finding(message, f"{message_version(message)}-a", Source.ADMIN, by)
         incident = await self._enforcement.enforce(finding, settings)
         return (await self.resolve(incident, Resolution.CONFIRM, settings, by))[1]
@@ -139,11 +150,14 @@ class ModerationActions:
                 return
         await self._feedback.learn_ham(message)
 
-    async def warn(self, message: GroupMessage, settings: GroupSettings) -> WarnResult | None:
-        """Warns the author of a message, once per message; None if the author is exempt or a channel."""
+    async def warn(self, message: GroupMessage, settings: GroupSettings) -> WarnResult | Exemption | None:
+        """Warns the author of a message, once per message, unless exempt; None if the author is a channel."""
         author = message.author
-        if author.kind is AuthorKind.CHANNEL or await self._exemptions.find(message) is not None:
+        if author.kind is AuthorKind.CHANNEL:
             return None
+        exemption = await self._exemptions.find_anew(message.group_id, author)
+        if exemption is not None:
+            return exemption
         count = await self._warnings.warn(message.group_id, author.id, f"message {message.message_id}")
         if count < WARNINGS_TO_MUTE:
             return WarnResult(count, is_muted=False)
@@ -177,3 +191,11 @@ class ModerationActions:
         # Never a dry run: an admin's order is carried out in every mode.
         features = extract_features(message, normal)
         return create_finding(message, version, assessment, features, self._clock.now(), dry_run=False)
+
+
+def _acts_against_author(incident: Incident, resolution: Resolution) -> bool:
+    """Returns whether a decision bans the author or deletes a message that is still there."""
+    finding = incident.finding
+    if resolution is Resolution.CONFIRM:
+        return not (incident.is_deleted or finding.dry_run or finding.category is Category.TOXIC)
+    return resolution is Resolution.BAN

@@ -17,6 +17,7 @@ from services.moderation.records.counts import Counts, DailyCounts
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.warning_ledger import WarningLedger
+from services.moderation.screening.exemptions import Exemption, Exemptions
 
 log = structlog.get_logger()
 
@@ -32,8 +33,10 @@ class Enforcement:
         sanctions: Sanctions,
         cards: Cards,
         alerts: AdminAlerts,
+        exemptions: Exemptions,
         clock: Clock,
     ) -> None:
+        self._exemptions = exemptions
         self._incidents = incidents
         self._warnings = warnings
         self._counts = counts
@@ -64,12 +67,7 @@ class Enforcement:
             sanction=plan.sanction.value, dry_run=finding.dry_run,
         )  # fmt: skip
         if not finding.dry_run:
-            if plan.sanction is not Sanction.NONE and taken.sanctioned is None:
-                sanctioned = await self._sanction(taken, settings)
-                taken = await incidents.save_progress(taken.id, sanctioned=sanctioned) or taken
-            if plan.delete and taken.deleted is None:
-                deleted = await self._delete(finding, settings)
-                taken = await incidents.save_progress(taken.id, deleted=deleted.value) or taken
+            taken = await self._carry_out(taken, settings)
         card = await self._find_or_show_card(taken, settings)
         finished = await incidents.save_progress(taken.id, card=card, finished=True) or taken
         counts = Counts(acted=1) if finished.has_acted else Counts(carded=1)
@@ -141,6 +139,33 @@ class Enforcement:
                 incident = await incidents.save_progress(incident.id, deleted=deleted.value) or incident
         await self._cards.refresh(incident, settings)
         return await incidents.save_progress(incident.id, finished=True) or incident
+
+    async def _carry_out(self, taken: Incident, settings: GroupSettings) -> Incident:
+        """Sanctions and deletes, unless the author turns out to be an admin by now; returns the incident's state."""
+        incidents, finding, plan = self._incidents, taken.finding, taken.finding.plan
+        is_sanction_due = plan.sanction is not Sanction.NONE and taken.sanctioned is None
+        is_deletion_due = plan.delete and taken.deleted is None
+        if not is_sanction_due and not is_deletion_due:
+            return taken
+        protection = await self._find_protection(finding)
+        if is_sanction_due:
+            sanctioned = protection.value if protection is not None else await self._sanction(taken, settings)
+            taken = await incidents.save_progress(taken.id, sanctioned=sanctioned) or taken
+        if is_deletion_due:
+            deleted = protection or await self._delete(finding, settings)
+            taken = await incidents.save_progress(taken.id, deleted=deleted.value) or taken
+        return taken
+
+    async def _find_protection(self, finding: Finding) -> ActionResult | None:
+        """Returns the result in place of an act against an author who is protected, or may be; None if neither."""
+        match await self._exemptions.find_anew(finding.group_id, finding.author):
+            case None:
+                return None
+            case Exemption.ADMINS_UNKNOWN:
+                return ActionResult.FAILED
+            case exemption:
+                log.info("moderation.author_protected", group_id=finding.group_id, exemption=exemption.value)
+                return ActionResult.PROTECTED
 
     async def _delete(self, finding: Finding, settings: GroupSettings) -> ActionResult:
         result = await self._sanctions.delete(finding.group_id, finding.message_ids)

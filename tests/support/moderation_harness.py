@@ -15,7 +15,7 @@ from services.moderation.actions import Feedback, ModerationActions
 from services.moderation.alerts import AdminAlerts
 from services.moderation.domain.incident import Incident
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
-from services.moderation.domain.ports import ActionResult, Administrators, CardLocation
+from services.moderation.domain.ports import ActionResult, Administrators, CardLocation, Standing
 from services.moderation.domain.settings import GroupSettings, Mode
 from services.moderation.domain.verdict import Category, Evidence, Judged, Judgement, NoVerdictReason, Unjudged, Verdict
 from services.moderation.enforcement import Enforcement
@@ -61,6 +61,8 @@ class RecordingGroup:
         self.alerts: list[str] = []
         self.failures: dict[str, BaseException] = {}
         self.admins = Administrators(frozenset({ADMIN}))
+        self.standings: dict[int, Standing] = {}
+        """What the cached list of `admins` does not know yet."""
 
     @property
     def action_names(self) -> list[str]:
@@ -68,6 +70,10 @@ class RecordingGroup:
 
     async def get_admins(self, group_id: int) -> Administrators | None:
         return self.admins
+
+    async def fetch_standing(self, group_id: int, user_id: int) -> Standing:
+        default = Standing.ADMIN if user_id in self.admins.user_ids else Standing.MEMBER
+        return self.standings.get(user_id, default)
 
     def _act(self, name: str, *arguments: object) -> ActionResult:
         if name in self.failures:
@@ -157,7 +163,7 @@ class ModerationHarness:
         exemptions = Exemptions(group, SELF)
         screener = Screener(RuleEngine(RateWindows(redis, "t")), scores or judge, known_ham)
         self.alerts = AdminAlerts(group, NotifyOnce(redis, "t:mod", clock))
-        enforcement = Enforcement(self.incidents, warnings, self.counts, group, group, self.alerts, clock)
+        enforcement = Enforcement(self.incidents, warnings, self.counts, group, group, self.alerts, exemptions, clock)
         self.pipeline = Pipeline(
             exemptions, message_log, screener, judge, enforcement, self.pending, self.alerts, clock
         )

@@ -1,25 +1,27 @@
-"""Looks up the admins of groups, cached for moderation and uncached for decisions about a chat."""
+"""Looks up the admins of groups, cached for exemptions and uncached for everything else."""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
 from aiogram import Bot
 from aiogram.enums import ChatMemberStatus
-from aiogram.exceptions import ClientDecodeError, TelegramAPIError
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramBadRequest
 from aiogram.types import Message
 from cachetools import LRUCache
 
 from bot.telegram.api.errors import describe_api_error
 from core.clock import Clock
-from services.moderation.domain.ports import Administrators
+from services.moderation.domain.ports import Administrators, Standing
 
 log = structlog.get_logger()
 
 ADMIN_STATUSES = frozenset({ChatMemberStatus.CREATOR, ChatMemberStatus.ADMINISTRATOR})
 CACHED_GROUPS = 10_000
 CALL_TIMEOUT_S = 10
+_NO_MEMBER = re.compile(r"user not found|member not found|participant_id_invalid|user_id_invalid", re.IGNORECASE)
 REQUIRED_RIGHTS = ("can_delete_messages", "can_restrict_members")
 
 
@@ -28,9 +30,6 @@ class AdminCacheTiming:
     """Lifetime of a cached admin list."""
 
     fresh_s: float = 300.0
-    """A new admin need not wait for this: `is_admin` refetches sooner."""
-    recheck_s: float = 15.0
-    """Age from which a list is refetched because a user who acts as an admin is not in it."""
     failure_s: float = 15.0
     """Lifetime of a cached failure; until it expires, moderation does nothing in that group."""
 
@@ -42,10 +41,10 @@ class _CacheEntry:
 
 
 class GroupAdmins:
-    """The admins of groups, as Telegram reports them; a failed look-up never counts as "is an admin".
+    """The admins of groups, as Telegram reports them.
 
-    `get_admins` and `is_admin` use a cache with one request in flight per group, `fetch_is_admin` asks Telegram
-    every time.
+    `get_admins` uses a cache with one request in flight per group and is good for exempting only. Who is empowered or
+    sanctioned is asked for anew by `fetch_standing`: a cached list would let a dismissed admin act for minutes.
     """
 
     def __init__(self, bot: Bot, clock: Clock, timing: AdminCacheTiming | None = None) -> None:
@@ -57,36 +56,31 @@ class GroupAdmins:
 
     async def get_admins(self, group_id: int) -> Administrators | None:
         """Returns a group's admins, at most `fresh_s` old; None when the look-up failed."""
-        return await self._get(group_id, self._timing.fresh_s)
+        return await self._get(group_id)
 
-    async def is_admin(self, group_id: int, user_id: int) -> bool:
-        """Returns whether a user is an admin by the cached list, refetched after `recheck_s` for an unknown user."""
-        for max_age_s in (self._timing.fresh_s, self._timing.recheck_s):
-            admins = await self._get(group_id, max_age_s)
-            if admins is not None and user_id in admins.user_ids:
-                return True
-        return False
-
-    async def is_from_admin(self, message: Message) -> bool:
-        """Returns whether an admin wrote a message of a group, in person or anonymously in the group's name."""
+    async def fetch_author_standing(self, message: Message) -> Standing:
+        """Asks Telegram for the standing of a message's author; who writes in the group's own name is an admin."""
         if message.sender_chat is not None:
-            return message.sender_chat.id == message.chat.id
+            return Standing.ADMIN if message.sender_chat.id == message.chat.id else Standing.MEMBER
         user = message.from_user
-        return user is not None and await self.is_admin(message.chat.id, user.id)
+        return Standing.MEMBER if user is None else await self.fetch_standing(message.chat.id, user.id)
 
-    async def fetch_is_admin(self, chat_id: int, user_id: int) -> bool:
-        """Asks Telegram whether a user is an admin of a chat, uncached."""
+    async def fetch_standing(self, group_id: int, user_id: int) -> Standing:
+        """Asks Telegram for the standing of a user in a group, uncached."""
         try:
-            member = await self._bot.get_chat_member(chat_id, user_id)
+            member = await self._bot.get_chat_member(group_id, user_id, request_timeout=CALL_TIMEOUT_S)
         except (TelegramAPIError, ClientDecodeError) as error:
             match _payload(error):
                 case {"status": str(status)}:
                     # A Bot API server of another version: aiogram rejects the rights, the status is readable.
-                    return status in ADMIN_STATUSES
+                    return _standing(status)
+                case _ if _is_no_member(error):
+                    return Standing.MEMBER
                 case _:
-                    log.warning("group_admins.member_lookup_failed", chat_id=chat_id, reason=describe_api_error(error))
-                    return False
-        return member.status in ADMIN_STATUSES
+                    reason = describe_api_error(error)
+                    log.warning("group_admins.member_lookup_failed", group_id=group_id, reason=reason)
+                    return Standing.UNKNOWN
+        return _standing(member.status)
 
     async def missing_rights(self, group_id: int) -> frozenset[str] | None:
         """Returns the rights that moderation needs and the bot lacks in a group; None when the look-up failed."""
@@ -103,10 +97,10 @@ class GroupAdmins:
                     return None
         return frozenset(right for right in REQUIRED_RIGHTS if getattr(me, right, False) is not True)
 
-    async def _get(self, group_id: int, max_age_s: float) -> Administrators | None:
+    async def _get(self, group_id: int) -> Administrators | None:
         entry = self._cache.get(group_id)
         if entry is not None:
-            limit_s = self._timing.failure_s if entry.admins is None else max_age_s
+            limit_s = self._timing.failure_s if entry.admins is None else self._timing.fresh_s
             if self._clock.monotonic() - entry.fetched_at < limit_s:
                 return entry.admins
         task = self._in_flight.get(group_id)
@@ -153,6 +147,15 @@ class GroupAdmins:
                     )
                     return None
         return chat.linked_chat_id or 0
+
+
+def _standing(status: str) -> Standing:
+    return Standing.ADMIN if status in ADMIN_STATUSES else Standing.MEMBER
+
+
+def _is_no_member(error: Exception) -> bool:
+    """Returns whether Telegram knows no such member of the group: no admin, without a doubt."""
+    return isinstance(error, TelegramBadRequest) and _NO_MEMBER.search(error.message) is not None
 
 
 def _payload(error: Exception) -> Any:  # noqa: ANN401 - unvalidated JSON

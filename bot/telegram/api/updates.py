@@ -5,7 +5,7 @@ The filters are asynchronous: aiogram runs plain functions in a thread, which co
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import structlog
 from aiogram import Bot
@@ -29,6 +29,7 @@ ESSENTIAL_FIELDS = (
     "edit_date", "text", "entities", "caption", "caption_entities",
 )  # fmt: skip
 """Message fields that are kept when aiogram rejects the rest as unknown or malformed."""
+FORWARD_FIELDS = frozenset({"forward_origin", "forward_date", "forward_from", "forward_sender_name"})
 SERVICE_CONTENT = frozenset(
     {
         "new_chat_members", "left_chat_member", "new_chat_title", "new_chat_photo", "delete_chat_photo",
@@ -69,10 +70,24 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
     for kind in ("message", "edited_message"):
         message: Any = raw.get(kind)  # Any: unvalidated JSON
         if isinstance(message, dict):
-            essentials: dict[str, Any] = {name: message[name] for name in ESSENTIAL_FIELDS if name in message}
+            fields = cast("dict[str, Any]", message)
+            essentials = {name: fields[name] for name in ESSENTIAL_FIELDS if name in fields} | _origin(fields)
             with suppress(ValidationError):
                 return Update.model_validate({"update_id": raw["update_id"], kind: essentials}, context={"bot": bot})
     return None
+
+
+def _origin(message: dict[str, Any]) -> dict[str, Any]:
+    """Returns fields in place of a message's origin, which may be what aiogram rejects.
+
+    Without them it would count as typed by its sender.
+    """
+    origin: dict[str, Any] = {}
+    if not FORWARD_FIELDS.isdisjoint(message):
+        origin["forward_origin"] = {"type": "hidden_user", "date": 1, "sender_user_name": ""}
+    if "via_bot" in message:
+        origin["via_bot"] = {"id": 1, "is_bot": True, "first_name": ""}
+    return origin
 
 
 async def is_for_bot(message: Message, bot: Bot) -> bool:

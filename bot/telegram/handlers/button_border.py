@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import structlog
 from aiogram.filters.callback_data import MAX_CALLBACK_LENGTH, CallbackData
-from aiogram.types import CallbackQuery, TelegramObject
+from aiogram.types import CallbackQuery, Message, TelegramObject
 
 from bot.telegram.delivery.delivery import Delivery
 from core.i18n import Texts
@@ -57,11 +57,25 @@ class ButtonBorder:
         data: dict[str, Any],
     ) -> Any:  # noqa: ANN401 - the handler's result
         """Handles a press, or refuses it."""
-        if not isinstance(query, CallbackQuery) or parse_button(query.data, self._kinds) is not None:
+        if not isinstance(query, CallbackQuery) or (
+            parse_button(query.data, self._kinds) is not None and _is_shown(query)
+        ):
             return await handler(query, data)
         log.warning("button.refused", user_id=query.from_user.id)
         await self._delivery.answer_callback(query.id, self._texts.get("press-invalid", query.from_user.language_code))
         return None
+
+
+def _is_shown(query: CallbackQuery) -> bool:
+    """Returns whether the pressed message has this button, as far as Telegram tells.
+
+    A client may send the data of one button for another message of the bot: it must not turn an incident card into a
+    list of threads.
+    """
+    markup = query.message.reply_markup if isinstance(query.message, Message) else None
+    if markup is None:
+        return True
+    return any(button.callback_data == query.data for row in markup.inline_keyboard for button in row)
 
 
 def _subclasses(kind: type[CallbackData]) -> Iterator[type[CallbackData]]:

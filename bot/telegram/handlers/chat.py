@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 from aiogram import Bot, Router
-from aiogram.filters import Command, CommandObject, CommandStart
+from aiogram.filters import CommandObject
 from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.keyboards import StopAnswer
 from bot.telegram.answers.responder import Responder
+from bot.telegram.api.commands import Command, is_typed
 from bot.telegram.api.messages import Unreadable, conversation_key, is_group, message_speaker, to_incoming
 from bot.telegram.api.updates import Addressed, UserContent
 from bot.telegram.delivery.delivery import Delivery
@@ -42,7 +43,7 @@ class ChatHandlers:
     def router(self) -> Router:
         """Returns the router; it answers every message that addresses the bot, so it comes last."""
         router = Router(name="chat")
-        router.message.register(self.start, CommandStart())
+        router.message.register(self.start, Command("start"))
         router.message.register(self.help, Command("help"))
         router.message.register(self.new, Command("new"))
         router.message.register(self.stop, Command("stop"))
@@ -79,7 +80,7 @@ class ChatHandlers:
 
     async def talk(self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
         """Answers a message."""
-        if text.startswith("/"):
+        if text.startswith("/") and is_typed(message):
             await self._reply(message, "unknown-command")
             return
         await self._answer(message, bot, text, album, job)

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 
 import structlog
 from aiogram import Router
-from aiogram.filters import Command, or_f
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
 from bot.telegram.answers.keyboards import build_keyboard, button
+from bot.telegram.api.commands import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key
-from bot.telegram.api.permissions import MayChangeChat
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import edit_text, reply_to
+from bot.telegram.handlers.chat_admins import ChatAdminsOnly
 from core.config.providers import ProviderSettings
 from core.i18n import Texts
 from services.llm.providers.catalog import Catalog, CatalogError
@@ -94,15 +94,13 @@ class ModelHandlers:
 
     def router(self, admins: GroupAdmins) -> Router:
         """Returns the router; in a group only its admins may press the buttons."""
-        router, may_change = Router(name="model"), MayChangeChat(admins)
+        router = Router(name="model")
+        router.callback_query.middleware(ChatAdminsOnly(admins, self._delivery, self._texts, "model-group-admins-only"))
         router.message.register(self.open, Command("model"))
-        router.callback_query.register(self.pick_provider, PickProvider.filter(), may_change)
-        router.callback_query.register(self.pick_model, PickModel.filter(), may_change)
-        router.callback_query.register(self.pick_automatic, PickAutomatic.filter(), may_change)
-        router.callback_query.register(self.switch_footers, SwitchFooters.filter(), may_change)
-        router.callback_query.register(
-            self.deny, or_f(PickProvider.filter(), PickModel.filter(), PickAutomatic.filter(), SwitchFooters.filter())
-        )
+        router.callback_query.register(self.pick_provider, PickProvider.filter())
+        router.callback_query.register(self.pick_model, PickModel.filter())
+        router.callback_query.register(self.pick_automatic, PickAutomatic.filter())
+        router.callback_query.register(self.switch_footers, SwitchFooters.filter())
         return router
 
     async def open(self, message: Message) -> None:
@@ -158,11 +156,6 @@ class ModelHandlers:
         key = "footers-shown" if callback_data.shown else "footers-hidden"
         await self._delivery.answer_callback(query.id, self._texts.get(key, language))
         await edit_text(self._delivery, message, *await self._render(message, language))
-
-    async def deny(self, query: CallbackQuery) -> None:
-        """Rejects a press by a member who is not an admin."""
-        text = self._texts.get("model-group-admins-only", query.from_user.language_code)
-        await self._delivery.answer_callback(query.id, text, alert=True)
 
     async def _render(self, message: Message, language: str | None) -> tuple[str, InlineKeyboardMarkup]:
         """Renders the picker's first page with the chat's current choice."""

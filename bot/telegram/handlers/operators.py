@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from aiogram import Router
-from aiogram.filters import Command, CommandObject, or_f
+from aiogram.filters import CommandObject, or_f
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InaccessibleMessage, InlineKeyboardMarkup, Message
 
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.provider import ProviderCommands
 from bot.telegram.answers.keyboards import build_keyboard, button
+from bot.telegram.api.commands import Command
 from bot.telegram.api.permissions import FromOperator
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import edit_text, reply_to

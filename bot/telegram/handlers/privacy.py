@@ -2,15 +2,15 @@
 
 import structlog
 from aiogram import Router
-from aiogram.filters import Command
 from aiogram.types import CallbackQuery, Message, Update
 
 from bot.telegram.answers.keyboards import DecideConsent, consent_keyboard
+from bot.telegram.api.commands import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, message_speaker
-from bot.telegram.api.permissions import MayChangeChat
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import edit_text, reply_to
+from bot.telegram.handlers.chat_admins import ChatAdminsOnly
 from bot.telegram.jobs.regenerate import RegenerateQueue
 from core.i18n import Texts
 from services.chat.store.turns import TurnStore
@@ -36,8 +36,8 @@ class PrivacyHandlers:
         router = Router(name="privacy")
         router.message.register(self.show, Command("privacy"))
         if self._consent.is_open:
-            router.callback_query.register(self.decide, DecideConsent.filter(), MayChangeChat(admins))
-            router.callback_query.register(self.deny, DecideConsent.filter())
+            router.callback_query.middleware(ChatAdminsOnly(admins, self._delivery, self._texts, "consent-admins-only"))
+            router.callback_query.register(self.decide, DecideConsent.filter())
         else:
             # A button in an old message; the operator's setting decides now.
             router.callback_query.register(self.ignore, DecideConsent.filter())
@@ -69,11 +69,6 @@ class PrivacyHandlers:
         )
         if not accepted:
             await reply_to(self._delivery, message, self._texts.get("queue-full", language))
-
-    async def deny(self, query: CallbackQuery) -> None:
-        """Rejects a press by a member who is not an admin."""
-        text = self._texts.get("consent-admins-only", query.from_user.language_code)
-        await self._delivery.answer_callback(query.id, text, alert=True)
 
     async def ignore(self, query: CallbackQuery) -> None:
         """Acknowledges a press without effect."""

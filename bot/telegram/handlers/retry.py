@@ -7,13 +7,15 @@ from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
 from bot.telegram.answers.keyboards import RetryAnswer, ShowRetryProviders, answer_keyboard, build_keyboard, button
-from bot.telegram.api.messages import conversation_key
+from bot.telegram.api.group_admins import GroupAdmins
+from bot.telegram.api.messages import conversation_key, is_group
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.regenerate import RegenerateQueue
 from core.i18n import Texts
 from services.chat.store.conversation import Turn
 from services.chat.store.turns import TurnStore
 from services.llm.routing.fallback import LLMProviderFallback
+from services.moderation.domain.ports import Standing
 
 
 class ShowAnswerButtons(CallbackData, prefix="back"):
@@ -36,7 +38,7 @@ def elsewhere_keyboard(texts: Texts, language: str | None, turn: int, providers:
 
 
 class RetryHandlers:
-    """Enqueues the latest turn of a conversation to be answered again."""
+    """Enqueues the latest turn of a conversation to be answered again, for who asked only."""
 
     def __init__(
         self,
@@ -45,8 +47,10 @@ class RetryHandlers:
         delivery: Delivery,
         turns: TurnStore,
         fallback: LLMProviderFallback,
+        admins: GroupAdmins,
         texts: Texts,
     ) -> None:
+        self._admins = admins
         self._regenerate = regenerate
         self._delivery = delivery
         self._turns = turns
@@ -83,12 +87,14 @@ class RetryHandlers:
 
     async def go_back(self, query: CallbackQuery, callback_data: ShowAnswerButtons) -> None:
         """Shows the keyboard of the answer again."""
+        found = await self._find_latest(query, callback_data.turn)
+        if found is None:
+            return
+        message, turn = found
         await self._delivery.answer_callback(query.id)
-        if isinstance(query.message, Message):
-            language = query.from_user.language_code
-            has_several = len(self._fallback.providers) > 1
-            markup = answer_keyboard(self._texts, language, callback_data.turn, elsewhere=has_several)
-            await self._edit_markup(query.message, markup)
+        has_several = len(self._fallback.providers) > 1
+        markup = answer_keyboard(self._texts, query.from_user.language_code, turn.id, elsewhere=has_several)
+        await self._edit_markup(message, markup)
 
     async def _enqueue(self, query: CallbackQuery, update: Update, turn_id: int, provider: str | None) -> None:
         found = await self._find_latest(query, turn_id)
@@ -115,11 +121,29 @@ class RetryHandlers:
         ):
             await self._delivery.answer_callback(query.id, self._texts.get("retry-gone", language))
             return None
+        denial = await self._find_denial(message, query.from_user.id, turn)
+        if denial is not None:
+            await self._delivery.answer_callback(query.id, self._texts.get(denial, language), alert=True)
+            return None
         latest = await self._turns.last_turn(turn.thread.key)
         if latest is None or latest.id != turn.id:
             await self._delivery.answer_callback(query.id, self._texts.get("retry-last-only", language))
             return None
         return message, turn
+
+    async def _find_denial(self, message: Message, user_id: int, turn: Turn) -> str | None:
+        """Returns the text key of why a user may not retry a turn; None for the one who asked.
+
+        Who asked in the name of a chat has no user id: there an admin of the group may.
+        """
+        if turn.speaker_id == user_id or not is_group(message):
+            return None
+        if turn.speaker_id > 0:
+            return "retry-owner-only"
+        standing = await self._admins.fetch_standing(message.chat.id, user_id)
+        if standing is Standing.UNKNOWN:
+            return "rights-unknown"
+        return None if standing is Standing.ADMIN else "retry-owner-only"
 
     async def _edit_markup(self, message: Message, markup: InlineKeyboardMarkup | None) -> None:
         await self._delivery.edit_markup(message.chat.id, message.message_id, markup)

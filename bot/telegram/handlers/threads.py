@@ -4,19 +4,21 @@ from collections.abc import Sequence
 
 import structlog
 from aiogram import Router
-from aiogram.filters import Command, CommandObject, or_f
+from aiogram.filters import CommandObject
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
 from bot.telegram.answers.keyboards import build_keyboard, button
+from bot.telegram.api.commands import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.permissions import MayChangeChat
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import edit_text, reply_to
+from bot.telegram.handlers.chat_admins import ChatAdminsOnly
 from core.i18n import Texts
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
+from services.moderation.domain.ports import Standing
 
 log = structlog.get_logger()
 
@@ -88,13 +90,16 @@ class ThreadHandlers:
 
     def router(self) -> Router:
         """Returns the router."""
-        router, may_change = Router(name="threads"), MayChangeChat(self._admins)
+        router, changes = Router(name="threads"), Router(name="changes of threads")
+        changes.callback_query.middleware(
+            ChatAdminsOnly(self._admins, self._delivery, self._texts, "threads-group-admins-only")
+        )
+        changes.callback_query.register(self.open_thread, OpenThread.filter())
+        changes.callback_query.register(self.delete_thread, DeleteThread.filter())
+        router.include_router(changes)
         router.message.register(self.list_or_rename, Command("threads"))
         router.callback_query.register(self.show_page, ShowThreadPage.filter())
         router.callback_query.register(self.show_card, ShowThread.filter())
-        router.callback_query.register(self.open_thread, OpenThread.filter(), may_change)
-        router.callback_query.register(self.delete_thread, DeleteThread.filter(), may_change)
-        router.callback_query.register(self.deny, or_f(OpenThread.filter(), DeleteThread.filter()))
         return router
 
     async def list_or_rename(self, message: Message, command: CommandObject) -> None:
@@ -104,9 +109,10 @@ class ThreadHandlers:
         if verb.lower() != RENAME:
             await reply_to(self._delivery, message, *await self._render_page(message, language, 0))
             return
-        user = message.from_user
-        if is_group(message) and not (user is not None and await self._admins.fetch_is_admin(message.chat.id, user.id)):
-            await reply_to(self._delivery, message, self._texts.get("threads-group-admins-only", language))
+        standing = await self._admins.fetch_author_standing(message) if is_group(message) else Standing.ADMIN
+        if standing is not Standing.ADMIN:
+            denial = "rights-unknown" if standing is Standing.UNKNOWN else "threads-group-admins-only"
+            await reply_to(self._delivery, message, self._texts.get(denial, language))
             return
         key = conversation_key(message)
         renamed = await self._thread_list.rename(key, (await self._turns.current(key)).id, name)
@@ -159,11 +165,6 @@ class ThreadHandlers:
         log.info("thread.deleted", thread_id=callback_data.thread, user_id=query.from_user.id)
         await self._delivery.answer_callback(query.id, self._texts.get("thread-deleted", language))
         await edit_text(self._delivery, message, *await self._render_page(message, language, 0))
-
-    async def deny(self, query: CallbackQuery) -> None:
-        """Rejects a press by a member who is not an admin."""
-        text = self._texts.get("threads-group-admins-only", query.from_user.language_code)
-        await self._delivery.answer_callback(query.id, text, alert=True)
 
     async def _render_page(
         self, message: Message, language: str | None, offset: int

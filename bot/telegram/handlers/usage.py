@@ -1,10 +1,10 @@
 """Handler of `/usage`: usage of the user and the chat; operators also get the totals, in a private chat only."""
 
 from aiogram import Router
-from aiogram.filters import Command
 from aiogram.types import Message
 
 from bot.operators.usage import UsageReports
+from bot.telegram.api.commands import Command
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to

@@ -1,13 +1,13 @@
-"""Enqueues turns that a user wants answered again: they wait in the inbox like any message."""
+"""Enqueues turns to answer again: they wait in the inbox like any message, and run for who asked."""
 
 from dataclasses import replace
 
 from aiogram import Bot
 from aiogram.types import Message, Update, User
 
-from bot.telegram.api.messages import is_group, to_speaker
+from bot.telegram.api.messages import is_group, message_speaker, to_speaker
 from bot.telegram.jobs.payloads import JobSink, RegenerateTurn, create_job
-from core.messages import ChatKind
+from core.messages import ChatKind, Speaker
 from services.chat.store.conversation import Turn
 
 
@@ -34,7 +34,7 @@ class RegenerateQueue:
         question = message.reply_to_message
         payload = RegenerateTurn(
             turn=turn.id,
-            speaker=to_speaker(user),
+            speaker=_find_speaker(turn, message, user),
             chat_kind=ChatKind.GROUP if is_group(message) else ChatKind.PRIVATE,
             chat_title=message.chat.title,
             reply_to=question.message_id if question is not None and is_group(message) else None,
@@ -44,3 +44,13 @@ class RegenerateQueue:
         job = create_job(self._bot.id, update.update_id, str(turn.thread.key), payload, is_limited=True)
         # The button press itself is a job under the plain id.
         return not await self._inbox.put([replace(job, id=f"{job.id}+")])
+
+
+def _find_speaker(turn: Turn, message: Message, user: User) -> Speaker:
+    """Returns the author of a turn, to whom the answer counts, also where an admin pressed the button."""
+    if user.id == turn.speaker_id:
+        return to_speaker(user)
+    question = message.reply_to_message
+    if question is not None and message_speaker(question).user_id == turn.speaker_id:
+        return message_speaker(question)
+    return Speaker(turn.speaker_id, message.chat.full_name, user.language_code)

@@ -5,13 +5,14 @@ from aiogram.filters.callback_data import CallbackData
 from aiogram.types import InlineKeyboardMarkup, MessageEntity
 
 from bot.telegram.answers.keyboards import build_keyboard, button
+from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered, utf16_length
 from bot.telegram.moderation.labels import label
 from core.i18n import Texts
 from services.moderation.domain.incident import Incident, Resolution, Source
 from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction
-from services.moderation.domain.ports import ActionResult, CardLocation
+from services.moderation.domain.ports import ActionResult, CardLocation, Standing
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Evidence
 
@@ -46,10 +47,14 @@ def incident_keyboard(texts: Texts, incident: Incident, language: str) -> Inline
 
 
 class IncidentCards:
-    """Posts and edits incident cards, and sends notices, to the group or to the admin who gets its cards."""
+    """Posts and edits incident cards, and sends notices, to the group or to the admin who gets its cards.
 
-    def __init__(self, delivery: Delivery, texts: Texts) -> None:
+    Whether that person is still an admin is asked for anew each time; a former admin gets nothing more in private.
+    """
+
+    def __init__(self, delivery: Delivery, admins: GroupAdmins, texts: Texts) -> None:
         self._delivery = delivery
+        self._admins = admins
         self._texts = texts
 
     async def show(self, incident: Incident, settings: GroupSettings) -> CardLocation | None:
@@ -59,7 +64,8 @@ class IncidentCards:
             incident_keyboard(self._texts, incident, settings.language),
         )
         group = (settings.group_id, incident.finding.topic_id or None)
-        for chat_id, topic_id in ((settings.cards_to, None), group) if settings.cards_to is not None else (group,):
+        recipient = await self._find_recipient(settings)
+        for chat_id, topic_id in ((recipient, None), group) if recipient is not None else (group,):
             sent = await self._delivery.send(chat_id, card, topic_id=topic_id, markup=markup)
             if sent is not None:
                 return CardLocation(sent.chat_id, sent.message_id)
@@ -68,6 +74,10 @@ class IncidentCards:
     async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
         """Edits a card to the incident's current state."""
         if incident.card_chat_id is None or incident.card_message_id is None:
+            return
+        is_private = incident.card_chat_id > 0
+        if is_private and not incident.is_erased and not await self._is_admin(settings, incident.card_chat_id):
+            await self._delivery.edit_markup(incident.card_chat_id, incident.card_message_id, None)
             return
         card, markup = (
             self._render(incident, settings.language),
@@ -87,9 +97,18 @@ class IncidentCards:
     async def alert(self, settings: GroupSettings, key: str, **arguments: str | int) -> None:
         """Sends a notice by text key to the admin who gets the cards, or in the group if that fails."""
         text = Rendered(self._texts.get(key, settings.language, **arguments))
-        if settings.cards_to is not None and await self._delivery.send(settings.cards_to, text) is not None:
+        recipient = await self._find_recipient(settings)
+        if recipient is not None and await self._delivery.send(recipient, text) is not None:
             return
         await self._delivery.send(settings.group_id, text)
+
+    async def _find_recipient(self, settings: GroupSettings) -> int | None:
+        """Returns the user who gets the cards in private, if that is an admin at this moment."""
+        user_id = settings.cards_to
+        return user_id if user_id is not None and await self._is_admin(settings, user_id) else None
+
+    async def _is_admin(self, settings: GroupSettings, user_id: int) -> bool:
+        return await self._admins.fetch_standing(settings.group_id, user_id) is Standing.ADMIN
 
     def _render(self, incident: Incident, language: str) -> Rendered:
         """Renders a card; the message text is hidden under a spoiler."""

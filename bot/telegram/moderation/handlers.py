@@ -4,23 +4,30 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiogram import Router
-from aiogram.filters import Command, CommandObject
 from aiogram.types import CallbackQuery, Message, TelegramObject
 
-from bot.telegram.api.commands import COMMANDS, CommandScope
+from bot.telegram.api.commands import COMMANDS, Command, CommandScope
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import reply_to
 from bot.telegram.moderation.cards import ResolveIncident
+from bot.telegram.moderation.labels import find_denial
 from bot.telegram.moderation.messages import to_author, to_group_message
 from core.i18n import Texts
-from services.moderation.actions import ModerationActions, ReportResult, ResolveResult
+from services.moderation.actions import ModerationActions, ReportResult, ResolveResult, WarnResult
 from services.moderation.domain.incident import Resolution
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
+from services.moderation.screening.exemptions import Exemption
 
+RESOLVE_REPLIES = {
+    ResolveResult.DONE: "moderation-resolved",
+    ResolveResult.TOO_LATE: "moderation-too-late",
+    ResolveResult.PROTECTED: "moderation-author-exempt",
+    ResolveResult.UNKNOWN: "moderation-author-unknown",
+}
 REPORT_REPLIES = {
     ReportResult.TAKEN: "moderation-report-taken",
     ReportResult.AGAIN: "moderation-report-again",
@@ -70,7 +77,7 @@ class ModerationHandlers:
         """Deletes a message as spam."""
         by = message_speaker(message).name
         incident = await self._actions.mark_spam(to_group_message(target), settings, by)
-        key = "moderation-author-exempt" if incident is None else "moderation-spam-done"
+        key = _exempt_reply(incident) if isinstance(incident, Exemption) else "moderation-spam-done"
         await self._reply(message, key, settings.language)
 
     async def ham(self, message: Message, settings: GroupSettings, target: Message) -> None:
@@ -86,8 +93,8 @@ class ModerationHandlers:
     async def warn(self, message: Message, settings: GroupSettings, target: Message) -> None:
         """Warns the author of a message, in reply to that message."""
         warned = await self._actions.warn(to_group_message(target), settings)
-        if warned is None:
-            await self._reply(message, "moderation-author-exempt", settings.language)
+        if not isinstance(warned, WarnResult):
+            await self._reply(message, _exempt_reply(warned), settings.language)
             return
         key = "moderation-warned-muted" if warned.is_muted else "moderation-warned"
         await self._reply(target, key, settings.language, name=to_author(target).name, count=warned.count)
@@ -114,12 +121,14 @@ class ModerationHandlers:
         if incident is None or settings is None:
             await self._alert(query, self._texts.get("moderation-card-gone", language))
             return
-        if not await self._admins.is_admin(settings.group_id, query.from_user.id):
-            await self._alert(query, self._texts.get("moderation-admins-only", language))
+        denial = find_denial(await self._admins.fetch_standing(settings.group_id, query.from_user.id))
+        if denial is not None:
+            await self._alert(query, self._texts.get(denial, language))
             return
         result, _ = await self._actions.resolve(incident, callback_data.what, settings, query.from_user.full_name)
-        key = "moderation-resolved" if result is ResolveResult.DONE else "moderation-too-late"
-        await self._delivery.answer_callback(query.id, self._texts.get(key, language))
+        text = self._texts.get(RESOLVE_REPLIES[result], language)
+        is_refused = result in {ResolveResult.PROTECTED, ResolveResult.UNKNOWN}
+        await self._delivery.answer_callback(query.id, text, alert=is_refused)
 
     async def _check_command(
         self,
@@ -132,10 +141,10 @@ class ModerationHandlers:
             return None
         if not is_group(event):
             return await self._reply(event, "moderation-groups-only")
-        command: CommandObject = data["command"]
-        is_admin_only = COMMANDS[command.command].scope is CommandScope.GROUP_ADMINS
-        if is_admin_only and not await self._admins.is_from_admin(event):
-            return await self._reply(event, "moderation-admins-only")
+        is_admin_only = COMMANDS[data["command"].command].scope is CommandScope.GROUP_ADMINS
+        denial = find_denial(await self._admins.fetch_author_standing(event)) if is_admin_only else None
+        if denial is not None:
+            return await self._reply(event, denial)
         settings = await self._groups.get(event.chat.id)
         if settings is None or not settings.is_on:
             return await self._reply(event, "moderation-off-here")
@@ -150,3 +159,8 @@ class ModerationHandlers:
 
     async def _alert(self, query: CallbackQuery, text: str) -> None:
         await self._delivery.answer_callback(query.id, text, alert=True)
+
+
+def _exempt_reply(exemption: Exemption | None) -> str:
+    """Returns the text key for an order against an author who may not be sanctioned."""
+    return "moderation-author-unknown" if exemption is Exemption.ADMINS_UNKNOWN else "moderation-author-exempt"

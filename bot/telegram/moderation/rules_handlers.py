@@ -1,9 +1,10 @@
 """Handler of `/rules`: members read a group's rules, admins change them."""
 
 from aiogram import Router
-from aiogram.filters import Command, CommandObject
+from aiogram.filters import CommandObject
 from aiogram.types import Message
 
+from bot.telegram.api.commands import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
@@ -12,6 +13,7 @@ from bot.telegram.moderation.labels import label
 from bot.telegram.moderation.rule_changes import apply_rule_command
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
+from services.moderation.domain.ports import Standing
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.records.groups import GroupStore
 
@@ -45,10 +47,14 @@ class RulesHandlers:
         settings = await self._card.read_settings(message)
         language = settings.language
         house_rules = settings.house_rules or self._texts.get("moderation-rules-none", language)
-        if not await self._admins.is_from_admin(message):
+        verb, _, value = (command.args or "").partition(" ")
+        standing = await self._admins.fetch_author_standing(message)
+        if standing is Standing.UNKNOWN and verb:
+            await self._reply(message, "rights-unknown", language)
+            return
+        if standing is not Standing.ADMIN:
             await self._reply(message, "moderation-rules-for-members", language, words=house_rules)
             return
-        verb, _, value = (command.args or "").partition(" ")
         if not verb:
             await self._reply(message, "moderation-rules-card", language, **self._describe(settings, house_rules))
             return

@@ -1,15 +1,16 @@
 """Handlers of `/moderation` and of the buttons under a group's settings."""
 
 from aiogram import Router
-from aiogram.filters import Command, CommandObject
+from aiogram.filters import CommandObject
 from aiogram.types import CallbackQuery, Message
 
+from bot.telegram.api.commands import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.delivery.replies import edit_text, reply_to
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.moderation.labels import label
+from bot.telegram.moderation.labels import find_denial, label
 from bot.telegram.moderation.rule_changes import toggle_rule
 from bot.telegram.moderation.settings_card import ChangeSetting, SettingsCard, rules_keyboard
 from core.i18n import Texts
@@ -55,8 +56,9 @@ class SettingsHandlers:
         if not is_group(message):
             await self._reply(message, "moderation-groups-only", message_speaker(message).language)
             return
-        if not await self._admins.is_from_admin(message):
-            await self._reply(message, "moderation-admins-only", message_speaker(message).language)
+        denial = find_denial(await self._admins.fetch_author_standing(message))
+        if denial is not None:
+            await self._reply(message, denial, message_speaker(message).language)
             return
         settings = await self._card.read_settings(message)
         match (command.args or "").lower().split():
@@ -79,8 +81,9 @@ class SettingsHandlers:
         if not isinstance(message, Message):
             await self._alert(query, self._texts.get("moderation-card-gone", language))
             return
-        if not await self._admins.is_admin(message.chat.id, query.from_user.id):
-            await self._alert(query, self._texts.get("moderation-admins-only", language))
+        denial = find_denial(await self._admins.fetch_standing(message.chat.id, query.from_user.id))
+        if denial is not None:
+            await self._alert(query, self._texts.get(denial, language))
             return
         settings = await self._change(query, message, callback_data.what, callback_data.value)
         if settings is None:

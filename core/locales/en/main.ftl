@@ -93,6 +93,7 @@ footers-hidden = Answers no longer show who gave them.
 model-gone = This list is out of date. Please open /model again.
 retry-gone = This answer can no longer be retried.
 retry-last-only = Only the latest answer can be retried.
+retry-owner-only = Only the person who asked can retry this answer.
 
 ## Commands in Telegram's menu
 
@@ -242,6 +243,7 @@ button-ban = Ban
 ## Moderation: replies to buttons and commands
 
 moderation-admins-only = Only admins of this group can do this.
+rights-unknown = In a group, only admins can do this. Telegram does not say whether you are one, so nothing was done: please try again.
 moderation-groups-only = This command works in groups: add the bot to a group as an admin and use it there.
 moderation-resolved = Done.
 moderation-too-late = This has already been handled.
@@ -254,6 +256,7 @@ moderation-switched-off = Moderation is off.
 moderation-usage = Usage: /moderation on, off, dry, enforce, stats, budget <number>, reports <number>. /moderation alone shows all settings.
 moderation-reply-needed = Use this command in a reply to the message.
 moderation-author-exempt = Admins and the group’s own channel are not moderated.
+moderation-author-unknown = Telegram does not say whether the author is an admin, so nothing was done. Please try again.
 moderation-spam-done = Deleted and learned as spam.
 moderation-ham-done = Learned as not spam.
 moderation-warned =

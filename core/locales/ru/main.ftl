@@ -93,6 +93,7 @@ footers-hidden = Теперь под ответами не указано, кт�
 model-gone = Этот список устарел. Откройте /model ещё раз.
 retry-gone = Этот ответ уже нельзя повторить.
 retry-last-only = Повторить можно только последний ответ.
+retry-owner-only = Повторить этот ответ может только тот, кто задал вопрос.
 
 ## Команды в меню Telegram
 
@@ -244,6 +245,7 @@ button-ban = Заблокировать
 ## Модерация: ответы на кнопки и команды
 
 moderation-admins-only = Это могут делать только администраторы группы.
+rights-unknown = В группе это могут делать только администраторы. Telegram не сообщает, администратор ли вы, поэтому ничего не сделано: попробуйте ещё раз.
 moderation-groups-only = Эта команда работает в группах: добавьте бота в группу администратором и используйте её там.
 moderation-resolved = Готово.
 moderation-too-late = Это уже обработано.
@@ -256,6 +258,7 @@ moderation-switched-off = Модерация выключена.
 moderation-usage = Команды: /moderation on, off, dry, enforce, stats, budget <число>, reports <число>. Просто /moderation показывает все настройки.
 moderation-reply-needed = Используйте эту команду в ответ на сообщение.
 moderation-author-exempt = Администраторы и канал самой группы не модерируются.
+moderation-author-unknown = Telegram не сообщает, администратор ли автор, поэтому ничего не сделано. Попробуйте ещё раз.
 moderation-spam-done = Удалено и запомнено как спам.
 moderation-ham-done = Запомнено как не спам.
 moderation-warned =

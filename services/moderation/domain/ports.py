@@ -38,8 +38,22 @@ class Administrators:
     linked_channel: int | None = None
 
 
+class Standing(StrEnum):
+    """The standing of a user in a group at this moment."""
+
+    ADMIN = "admin"
+    MEMBER = "member"
+    """Anyone else, members or not."""
+    UNKNOWN = "unknown"
+    """The look-up failed: no one is empowered or sanctioned on it."""
+
+
 class AdminDirectory(Protocol):
-    """Looks up the admins of groups."""
+    """Looks up the admins of groups: cached to exempt them, anew to empower or sanction."""
+
+    async def fetch_standing(self, group_id: int, user_id: int) -> Standing:
+        """Returns a user's standing, asked for anew."""
+        ...
 
     async def get_admins(self, group_id: int) -> Administrators | None:
         """Returns a group's admins, possibly cached; None when they cannot be determined."""

@@ -2,8 +2,8 @@
 
 from enum import StrEnum
 
-from services.moderation.domain.message import AuthorKind, GroupMessage
-from services.moderation.domain.ports import AdminDirectory, Administrators
+from services.moderation.domain.message import Author, AuthorKind, GroupMessage
+from services.moderation.domain.ports import AdminDirectory, Administrators, Standing
 
 SERVICE_ACCOUNTS = frozenset({777000, 1087968824, 136817688})
 """Telegram itself, anonymous admins, channels (https://core.telegram.org/bots/api#message)."""
@@ -33,15 +33,33 @@ class Exemptions:
         self._self_id = self_id
 
     async def find(self, message: GroupMessage) -> Exemption | None:
-        """Returns why a message is exempt; None if it is not."""
-        return find_exemption(message, await self._admins.get_admins(message.group_id), self._self_id)
+        """Returns why a message is exempt, by the cached list of admins; None if it is not."""
+        admins = await self._admins.get_admins(message.group_id)
+        return find_exemption(message.group_id, message.author, admins, self._self_id)
+
+    async def find_anew(self, group_id: int, author: Author) -> Exemption | None:
+        """Returns why an author may not be sanctioned at this moment; None if they may.
+
+        The cached list cannot say so: it does not know an admin who was appointed since.
+        """
+        if author.kind is AuthorKind.CHANNEL:
+            return find_exemption(group_id, author, await self._admins.get_admins(group_id), self._self_id)
+        fixed = find_exemption(group_id, author, Administrators(frozenset()), self._self_id)
+        if fixed is not None:
+            return fixed
+        match await self._admins.fetch_standing(group_id, author.id):
+            case Standing.ADMIN:
+                return Exemption.ADMIN
+            case Standing.UNKNOWN:
+                return Exemption.ADMINS_UNKNOWN
+            case Standing.MEMBER:
+                return None
 
 
-def find_exemption(message: GroupMessage, admins: Administrators | None, self_id: int) -> Exemption | None:
-    """Returns why a message is exempt, given its group's admins; None for those means unknown."""
-    author = message.author
+def find_exemption(group_id: int, author: Author, admins: Administrators | None, self_id: int) -> Exemption | None:
+    """Returns why an author of a group is exempt, given its admins; None for those means unknown."""
     if author.kind is AuthorKind.CHANNEL:
-        if author.id == message.group_id:
+        if author.id == group_id:
             return Exemption.ANONYMOUS_ADMIN
     elif author.id == self_id:
         return Exemption.SELF

@@ -2,15 +2,18 @@
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiogram import Bot
+from aiogram.filters import CommandObject
 from aiogram.types import User
 
 import bot.telegram
 from bot.telegram.api.client import KnownBot
-from bot.telegram.api.commands import COMMANDS, CommandLane, CommandMenu, CommandScope, find_command
-from tests.support.fake_telegram.messages import BOT, GROUP, message
+from bot.telegram.api.commands import COMMANDS, Command, CommandLane, CommandMenu, CommandScope, find_command
+from bot.telegram.api.updates import parse_update
+from tests.support.fake_telegram.messages import BOB, BOT, GROUP, message
 
 
 @pytest.fixture
@@ -22,15 +25,16 @@ def known_bot() -> Bot:
 
 
 def handled_commands() -> list[str]:
-    """The names in every `Command("name")` and `CommandStart()` filter of the handlers."""
+    """The names in every `Command("name")` filter of the handlers."""
     names: list[str] = []
     for path in Path(bot.telegram.__path__[0]).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:
                 case ast.Call(func=ast.Name(id="Command"), args=[ast.Constant(value=str(name))]):
                     names.append(name)
-                case ast.Call(func=ast.Name(id="CommandStart")):
-                    names.append("start")
+                case ast.ImportFrom(module="aiogram.filters", names=imported):
+                    # It takes a forwarded command for a typed one.
+                    assert not {"Command", "CommandStart"} & {each.name for each in imported}, path
                 case ast.Call(func=ast.Name(id="Command")):
                     pytest.fail(f"{path}:{node.lineno}: a command filter without a literal name")
                 case _:
@@ -61,6 +65,47 @@ def test_command_table_and_handlers_agree() -> None:
 async def test_find_command_reads_the_first_word(known_bot: Bot, text: str, name: str | None) -> None:
     found = await find_command(message(text, chat=GROUP), known_bot)
     assert (found.name if found is not None else None) == name
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"forward_origin": {"type": "user", "date": 1, "sender_user": BOB}},
+        {"forward_origin": {"type": "hidden_user", "date": 1, "sender_user_name": "Bob"}},
+        {"forward_date": 1},  # of an older Bot API server
+        {"via_bot": BOT},
+        {"from": {"id": 9, "is_bot": True, "first_name": "Other bot"}},
+        {"entities": [{"type": "blockquote", "offset": 0, "length": 5}]},
+        {"entities": [{"type": "code", "offset": 0, "length": 5}]},
+    ],
+    ids=["forward", "hidden", "old", "inline bot", "bot", "quote", "code"],
+)
+async def test_find_command_takes_typed_commands_only(known_bot: Bot, fields: dict[str, Any]) -> None:
+    photo = [{"file_id": "f", "file_unique_id": "u", "width": 1, "height": 1}]
+    caption_fields = {"caption_entities" if name == "entities" else name: value for name, value in fields.items()}
+    for sent in (message("/stop", **fields), message(None, photo=photo, caption="/stop", **caption_fields)):
+        assert await find_command(sent, known_bot) is None
+        assert not await Command("stop")(sent, known_bot)
+        # Content aiogram rejects keeps its origin, so that it is not taken for typed.
+        raw = sent.model_dump(mode="json", by_alias=True, exclude_none=True) | {"venue": "novel"}
+        parsed = parse_update({"update_id": 1, "message": raw}, known_bot)
+        assert parsed is not None
+        assert parsed.message is not None
+        assert await find_command(parsed.message, known_bot) is None
+
+
+async def test_an_anonymous_admin_types_commands(known_bot: Bot) -> None:
+    anonymous = {"id": 1087968824, "is_bot": True, "first_name": "Group"}
+    sent = message("/stop", chat=GROUP, sender_chat=GROUP, **{"from": anonymous})
+    assert await find_command(sent, known_bot) is COMMANDS["stop"]
+
+
+async def test_command_passes_its_arguments(known_bot: Bot) -> None:
+    assert await Command("ask")(message("/Ask@understudy_bot  what\nis it"), known_bot) == {
+        "command": CommandObject(command="ask", args="what\nis it")
+    }
+    assert await Command("ask")(message("/ask"), known_bot) == {"command": CommandObject(command="ask")}
+    assert not await Command("ask")(message("/asked"), known_bot)
 
 
 async def test_find_command_reads_a_caption(known_bot: Bot) -> None:

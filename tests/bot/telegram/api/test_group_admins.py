@@ -1,13 +1,16 @@
-"""Look-up of group admins: cached for moderation, uncached for changes of a chat."""
+"""Look-up of group admins: cached for exemptions, uncached for everything else."""
 
 import asyncio
 import math
+from typing import Any
 
 import pytest
 
 from bot.telegram.api.group_admins import AdminCacheTiming, GroupAdmins
-from services.moderation.domain.ports import Administrators
+from services.moderation.domain.ports import Administrators, Standing
 from tests.support.clock import ManualClock
+from tests.support.fake_telegram.messages import ANN, BOB, message
+from tests.support.fake_telegram.messages import GROUP as IN_GROUP
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
@@ -46,26 +49,12 @@ async def test_get_admins_caches_for_five_minutes(
     assert lookups(server) == 2
 
 
-async def test_is_admin_refetches_for_an_unknown_user_after_fifteen_seconds(
-    admins: GroupAdmins, server: TelegramServer, clock: ManualClock
-) -> None:
-    """The recheck interval limits how often presses of non-admins cause a request."""
-    await admins.get_admins(GROUP)
-    server.chat(GROUP).admin_ids.add(3)
-    assert not await admins.is_admin(GROUP, 3)
-    clock.shift(15)
-    assert await admins.is_admin(GROUP, 3)
-    assert not await admins.is_admin(GROUP, 9)
-    assert lookups(server) == 2
-
-
 @pytest.mark.parametrize("method", ["getChatAdministrators", "getChat"])
 async def test_failed_lookup_means_no_admin_and_is_cached(
     admins: GroupAdmins, server: TelegramServer, clock: ManualClock, method: str
 ) -> None:
     fault = server.fail(method, math.inf, status=403, description="Forbidden: bot was kicked", chat_id=GROUP)
     assert await admins.get_admins(GROUP) is None
-    assert not await admins.is_admin(GROUP, 1)
     assert len(server.calls_of(method)) == 1
     fault.end()
     clock.shift(TIMING.failure_s)
@@ -80,21 +69,66 @@ async def test_get_admins_reads_ids_from_a_response_that_aiogram_rejects(
     assert await admins.get_admins(GROUP) == Administrators(frozenset({1}), -900)
 
 
-async def test_fetch_is_admin_sees_a_new_admin_at_once(admins: GroupAdmins, server: TelegramServer) -> None:
-    assert not await admins.fetch_is_admin(GROUP, 3)
+async def test_fetch_standing_is_asked_for_anew(admins: GroupAdmins, server: TelegramServer) -> None:
+    """However fresh the cached list is."""
+    await admins.get_admins(GROUP)
+    assert await admins.fetch_standing(GROUP, 3) is Standing.MEMBER
     server.chat(GROUP).admin_ids.add(3)
-    assert await admins.fetch_is_admin(GROUP, 3)
-    assert len(server.calls_of("getChatMember")) == 2
+    assert await admins.fetch_standing(GROUP, 3) is Standing.ADMIN
+    server.chat(GROUP).admin_ids.remove(3)
+    assert await admins.fetch_standing(GROUP, 3) is Standing.MEMBER
+    assert len(server.calls_of("getChatMember")) == 3
 
 
-async def test_fetch_is_admin_is_false_when_the_lookup_fails(admins: GroupAdmins, server: TelegramServer) -> None:
-    server.fail("getChatMember", status=403, description="Forbidden: bot was kicked", chat_id=GROUP)
-    assert not await admins.fetch_is_admin(GROUP, 1)
+@pytest.mark.parametrize(
+    ("description", "standing"),
+    [
+        ("Forbidden: bot was kicked", Standing.UNKNOWN),
+        ("Internal Server Error", Standing.UNKNOWN),
+        ("Bad Request: CHAT_ADMIN_REQUIRED", Standing.UNKNOWN),
+        # Telegram knows no such member: no admin, without a doubt.
+        ("Bad Request: user not found", Standing.MEMBER),
+        ("Bad Request: member not found", Standing.MEMBER),
+        ("Bad Request: PARTICIPANT_ID_INVALID", Standing.MEMBER),
+    ],
+)
+async def test_fetch_standing_is_unknown_when_the_lookup_fails(
+    admins: GroupAdmins, server: TelegramServer, description: str, standing: Standing
+) -> None:
+    status = {"F": 403, "I": 500, "B": 400}[description[0]]
+    server.fail("getChatMember", status=status, description=description, chat_id=GROUP)
+    assert await admins.fetch_standing(GROUP, 1) is standing
 
 
-@pytest.mark.parametrize(("status", "is_admin"), [("administrator", True), ("creator", True), ("member", False)])
-async def test_fetch_is_admin_reads_the_status_from_a_response_that_aiogram_rejects(
-    admins: GroupAdmins, server: TelegramServer, status: str, *, is_admin: bool
+@pytest.mark.parametrize(
+    ("status", "standing"),
+    [
+        ("administrator", Standing.ADMIN),
+        ("creator", Standing.ADMIN),
+        ("member", Standing.MEMBER),
+        ("czar", Standing.MEMBER),
+    ],
+)
+async def test_fetch_standing_reads_the_status_from_a_response_that_aiogram_rejects(
+    admins: GroupAdmins, server: TelegramServer, status: str, standing: Standing
 ) -> None:
     server.garble("getChatMember", body=f'{{"ok": true, "result": {{"status": "{status}"}}}}')
-    assert await admins.fetch_is_admin(GROUP, 1) is is_admin
+    assert await admins.fetch_standing(GROUP, 1) is standing
+
+
+@pytest.mark.parametrize(
+    ("fields", "standing"),
+    [
+        ({}, Standing.ADMIN),
+        ({"from": BOB}, Standing.MEMBER),
+        # In the group's own name: an anonymous admin. In another chat's name: a channel.
+        ({"sender_chat": IN_GROUP}, Standing.ADMIN),
+        ({"sender_chat": {"id": -900, "type": "channel", "title": "C"}}, Standing.MEMBER),
+        ({"from": None}, Standing.MEMBER),
+    ],
+)
+async def test_fetch_author_standing(
+    admins: GroupAdmins, server: TelegramServer, fields: dict[str, Any], standing: Standing
+) -> None:
+    server.chat(IN_GROUP["id"]).admin_ids = {ANN["id"]}
+    assert await admins.fetch_author_standing(message("/spam", chat=IN_GROUP, **fields)) is standing
