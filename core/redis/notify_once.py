@@ -35,6 +35,7 @@ class NotifyOnce:
         self._redis = redis
         self._prefix = prefix
         self._clock = clock
+        self._notes: dict[str, float] = {}
         self._silent_until: TTLCache[str, float] = TTLCache(MAX_KEYS, MAX_MEMORY_S, timer=clock.monotonic)
 
     async def is_first(self, name: str, pause_s: int) -> bool:
@@ -60,6 +61,29 @@ class NotifyOnce:
             until, is_ours = self._clock.time() + backoff.first_s, True
         self._silent_until[name] = until
         return is_ours
+
+    async def note(self, name: str, lifetime_s: int) -> None:
+        """Leave a note for all replicas; while Redis is unreachable, for this one."""
+        self._notes[name] = self._clock.time() + lifetime_s
+        try:
+            await self._redis.set(self._key(name), "1", ex=lifetime_s)
+        except REDIS_ERRORS:
+            return
+
+    async def is_noted(self, name: str) -> bool:
+        """Return whether a replica has left this note."""
+        try:
+            return bool(await self._redis.exists(self._key(name)))
+        except REDIS_ERRORS:
+            return self._notes.get(name, 0.0) > self._clock.time()
+
+    async def take_note(self, name: str) -> bool:
+        """Remove a note; returns whether there was one, to one of several replicas."""
+        is_noted_here = self._notes.pop(name, 0.0) > self._clock.time()
+        try:
+            return bool(await self._redis.delete(self._key(name)))
+        except REDIS_ERRORS:
+            return is_noted_here
 
     async def forget(self, name: str) -> None:
         """Reset a reminder: the next one counts as the first."""

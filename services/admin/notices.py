@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from core.clock import Clock
 from core.redis.notify_once import NotifyOnce
-from services.llm.routing.events import LeaderChanged, Misconfigured
+from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NobodyAnswers, ProviderNotice
 
 log = structlog.get_logger()
 
@@ -19,6 +19,10 @@ LEADER_PAUSE_S = 300
 MISCONFIGURED_PAUSE_S = 24 * 3600
 """A rejected key is repeated after a day."""
 DEAD_PAUSE_S = 300
+OUTAGE_PAUSE_S = 300
+OUTAGE_REMINDER_S = 3600
+"""An outage that lasts is told again after this time."""
+OUTAGE = "outage"
 QUEUE_LIMIT = 100
 
 
@@ -36,7 +40,7 @@ class InboxFailed:
     reason: str
 
 
-Event = LeaderChanged | Misconfigured | WorkGivenUp | InboxFailed
+Event = ProviderNotice | WorkGivenUp | InboxFailed
 Send = Callable[[Event], Awaitable[None]]
 
 
@@ -68,12 +72,27 @@ class AdminNotices:
     async def send_now(self, event: Event) -> None:
         """Send a notice without queueing it, unless it was sent before; log a failure."""
         name, pause_s = _identify(event)
-        if await self._once.is_first(name, pause_s):
+        if await self._is_due(event) and await self._once.is_first(name, pause_s):
+            await self._note_outage(event)
             log.info("notice.sent", notice=name)
             try:
                 await self._send(event)
             except Exception:
                 log.exception("notice.failed", notice=name)
+
+    async def _is_due(self, event: Event) -> bool:
+        """Return whether an event about an outage is news: its beginning once, its end after a beginning was sent."""
+        match event:
+            case NobodyAnswers():
+                return not await self._once.is_noted(OUTAGE)
+            case AnswersAgain():
+                return await self._once.take_note(OUTAGE)
+            case _:
+                return True
+
+    async def _note_outage(self, event: Event) -> None:
+        if isinstance(event, NobodyAnswers):
+            await self._once.note(OUTAGE, OUTAGE_REMINDER_S)
 
 
 def _identify(event: Event) -> tuple[str, int]:
@@ -86,6 +105,11 @@ def _identify(event: Event) -> tuple[str, int]:
             return "dead", DEAD_PAUSE_S
         case InboxFailed():
             return "inbox", DEAD_PAUSE_S
+        case NobodyAnswers():
+            return "nobody", OUTAGE_PAUSE_S
+        case AnswersAgain():
+            # Each beginning has its end; beginnings are rare enough.
+            return "again", 1
         case LeaderChanged(reason=None):
             return "back", LEADER_PAUSE_S
         case LeaderChanged():

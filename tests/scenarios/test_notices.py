@@ -45,6 +45,24 @@ async def test_notice_reaches_others_despite_an_unreachable_admin(empty_stage: B
     await stage.until(lambda: stage.chat(ADMIN + 1).texts() == [LOST])
 
 
+async def test_notice_of_an_outage_and_of_its_end(empty_stage: BotHarness) -> None:
+    """One each, whoever asks meanwhile."""
+    stage = empty_stage
+    await stage.start(PROVIDER_COOLDOWN="0.3", A_RETRIES="0", B_RETRIES="0")
+    stage.first.default = stage.second.default = status(503)
+    for question in ("Are you there?", "Hello?"):
+        await stage.asks(question)
+    stage.first.default = stage.second.default = answer(FIRST)
+    await stage.quiet(0.35)
+    await stage.asks("And now?")
+    texts = await stage.until(lambda: len(texts := stage.chat(ADMIN).texts()) >= 3 and texts)
+    nobody = [text for text in texts if text.startswith("No AI provider answers. ")]
+    assert nobody == [
+        "No AI provider answers. a: HTTP 503 (server_error); b: HTTP 503 (server_error). /provider shows more."
+    ]
+    assert [text for text in texts if text.endswith("answers again; requests are served.")]
+
+
 async def test_no_notice_of_a_rejected_request(stage: BotHarness) -> None:
     """A user's request that the provider rejects is no news for operators."""
     stage.first.script(status(400))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice
-from services.llm.routing.events import LeaderChanged, Misconfigured
+from services.llm.routing.events import ProviderNotice
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.recorder import RoutingLimits
 from tests.support.fake_llm import server as llm
@@ -22,7 +22,7 @@ class FallbackHarness:
 
     servers: Sequence[LLMServer]
     replica: LLMHarness
-    events: list[LeaderChanged | Misconfigured]
+    events: list[ProviderNotice]
 
     @property
     def first(self) -> LLMServer:

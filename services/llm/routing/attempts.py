@@ -474,6 +474,9 @@ class Attempts:
             purpose=self.spec.purpose,
             attempts=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
         )
+        if self._failed:
+            # Nobody failed where all were merely busy.
+            self.recorder.all_failed(attempts)
         return AllProvidersFailed(attempts)
 
     def _rejection(self) -> RequestRejected | None:

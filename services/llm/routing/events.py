@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from core.errors import FailedAttempt
 from services.llm.routing.refusal_words import Fault
 
 
@@ -83,4 +84,19 @@ class Misconfigured:
     reason: str
 
 
-NoticeListener = Callable[[LeaderChanged | Misconfigured], None]
+@dataclass(frozen=True, slots=True)
+class NobodyAnswers:
+    """A request failed at every provider that could be asked."""
+
+    attempts: tuple[FailedAttempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersAgain:
+    """A provider answered after nobody did, as far as this replica knows."""
+
+    provider: str
+
+
+ProviderNotice = LeaderChanged | Misconfigured | NobodyAnswers | AnswersAgain
+NoticeListener = Callable[[ProviderNotice], None]

@@ -13,6 +13,7 @@ from services.llm.routing.events import (
     LLMEvent,
     Misconfigured,
     Probed,
+    ProviderNotice,
     Shed,
 )
 from services.llm.routing.fallback import LLMProviderFallback
@@ -80,13 +81,16 @@ class ProviderMetrics:
             case Probed(provider):
                 self._probes.labels(provider).inc()
 
-    def count_notice(self, event: LeaderChanged | Misconfigured) -> None:
+    def count_notice(self, event: ProviderNotice) -> None:
         """Count a change of the leader, or a misconfigured provider."""
         match event:
             case LeaderChanged(after=after, reason=reason):
                 self._switches.labels(after, "recovery" if reason is None else "failure").inc()
             case Misconfigured(provider=provider):
                 self._misconfigured.labels(provider).inc()
+            case _:
+                # Outages are counted by the results of their attempts.
+                pass
 
     def _attempt(self, attempt: AttemptEnded) -> None:
         model = self._metrics.model_label(attempt.provider, attempt.model)

@@ -8,10 +8,20 @@ import structlog
 
 from core.clock import Clock
 from core.config.settings import ProviderSettings
+from core.errors import FailedAttempt
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing import model_rules, rules
 from services.llm.routing.affinity import ProviderAffinity
-from services.llm.routing.events import LeaderChanged, LLMEvent, Misconfigured, NoticeListener, Watcher
+from services.llm.routing.events import (
+    AnswersAgain,
+    LeaderChanged,
+    LLMEvent,
+    Misconfigured,
+    NobodyAnswers,
+    NoticeListener,
+    ProviderNotice,
+    Watcher,
+)
 from services.llm.routing.outcomes import Outcome
 from services.llm.routing.refusal_words import Fault
 from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
@@ -96,6 +106,8 @@ class OutcomeRecorder:
         self._timing = timing
         self._affinity = affinity
         self._meter = meter
+        self._is_outage = False
+        """True after a request that nobody answered, until the next answer."""
         self._listeners: list[NoticeListener] = []
         self._watchers: list[Watcher] = []
 
@@ -146,7 +158,7 @@ class OutcomeRecorder:
             # Notify once: concurrent requests fail together, and each probe fails until an operator acts.
             self._notify(Misconfigured(provider, outcome.reason))
         after = self._leader()
-        if before != after and before is not None and after is not None:
+        if before != after and before is not None and after is not None and after not in self._shared.routing.cooldowns:
             log.warning("provider.switched", before=before, after=after, reason=outcome.reason)
             self._notify(LeaderChanged(before, after, outcome.reason))
 
@@ -219,14 +231,27 @@ class OutcomeRecorder:
         counts.requests += 1
         if first_output_s is not None:
             counts.first_output_s.append(first_output_s)
+        if self._is_outage:
+            self._note_end_of_outage(provider)
         state, now = self._shared.routing, self._clock.time()
         self._shared.apply(rules.proven(provider, began, now, self.limits.preferred_ttl_s, self._usable, prefer=prefer))
         if self._shared.routing is state:
             return
+        if all(name in state.cooldowns for name in self._usable):
+            self._note_end_of_outage(provider)
         before, after = self._leader(state), self._leader()
         if before != after and before is not None and after is not None:
             log.info("provider.recovered", before=before, after=after, purpose=purpose)
             self._notify(LeaderChanged(before, after, None))
+
+    def all_failed(self, attempts: tuple[FailedAttempt, ...]) -> None:
+        """Record that no provider answered a request."""
+        self._is_outage = True
+        self._notify(NobodyAnswers(attempts))
+
+    def _note_end_of_outage(self, provider: str) -> None:
+        self._is_outage = False
+        self._notify(AnswersAgain(provider))
 
     def release_probe(self, provider: str, holder: str) -> None:
         """Give a probe's lease back without an outcome."""
@@ -264,6 +289,6 @@ class OutcomeRecorder:
         state = state or self._shared.routing
         return next(iter(rules.order(state, self._usable, self._clock.time())), None)
 
-    def _notify(self, event: LeaderChanged | Misconfigured) -> None:
+    def _notify(self, event: ProviderNotice) -> None:
         for listener in self._listeners:
             listener(event)

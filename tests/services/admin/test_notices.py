@@ -8,9 +8,17 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bot.operators.notices import format_notice
+from core.errors import FailedAttempt
 from core.redis.client import open_redis
-from services.admin.notices import LEADER_PAUSE_S, MISCONFIGURED_PAUSE_S, QUEUE_LIMIT, AdminNotices, Event
-from services.llm.routing.events import LeaderChanged, Misconfigured
+from services.admin.notices import (
+    LEADER_PAUSE_S,
+    MISCONFIGURED_PAUSE_S,
+    OUTAGE_PAUSE_S,
+    QUEUE_LIMIT,
+    AdminNotices,
+    Event,
+)
+from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NobodyAnswers
 from tests.support.clock import ManualClock
 from tests.support.processes.redis_server import RedisServer
 
@@ -34,7 +42,7 @@ class Admins:
             raise ValueError("send failed")
         self.received.append(format_notice(event))
 
-    async def receive(self, *events: LeaderChanged | Misconfigured) -> list[str]:
+    async def receive(self, *events: Event) -> list[str]:
         """Queue events, wait until each is handled, and return all texts sent so far."""
         for event in events:
             self.notices.put(event)
@@ -67,6 +75,52 @@ async def test_notices_send_each_kind_once_in_five_minutes(admins: Admins, clock
     clock.shift(2)
     await redis.flushall()  # the keys expired
     assert await admins.receive(LOST) == [*admins.received[:2], LOST_TEXT]
+
+
+NOBODY = NobodyAnswers((FailedAttempt("a", "m", "HTTP 503"), FailedAttempt("b", "n", "connection refused")))
+AGAIN = AnswersAgain("b")
+NOBODY_TEXT = "No AI provider answers. a: HTTP 503; b: connection refused. /provider shows more."
+AGAIN_TEXT = "b answers again; requests are served."
+
+
+async def test_notices_report_an_outage_and_its_end_once(admins: Admins) -> None:
+    """Of the many requests that fail, and of the many that are then answered, one each."""
+    assert await admins.receive(NOBODY, NOBODY) == [NOBODY_TEXT]
+    assert await admins.receive(AGAIN, AGAIN) == [NOBODY_TEXT, AGAIN_TEXT]
+
+
+async def test_notices_report_no_end_of_an_outage_that_was_not_reported(admins: Admins) -> None:
+    assert await admins.receive(AGAIN) == []
+
+
+async def test_notices_report_outages_at_most_every_five_minutes(
+    admins: Admins, clock: ManualClock, redis: Redis
+) -> None:
+    assert len(await admins.receive(NOBODY, AGAIN, NOBODY, AGAIN)) == 2
+    clock.shift(OUTAGE_PAUSE_S + 1)
+    await redis.delete("understudy:{llm}:told:nobody", "understudy:{llm}:told:again")  # the keys expired
+    assert await admins.receive(NOBODY, AGAIN) == [NOBODY_TEXT, AGAIN_TEXT] * 2
+
+
+async def test_notices_of_an_outage_are_agreed_by_replicas(redis: Redis, clock: ManualClock, admins: Admins) -> None:
+    """One replica tells of the beginning, and another, which saw no failure, of the end."""
+    other = Admins(redis, clock)
+    try:
+        assert await admins.receive(NOBODY) == [NOBODY_TEXT]
+        assert await other.receive(NOBODY, AGAIN) == [AGAIN_TEXT]
+        assert await admins.receive(AGAIN) == [NOBODY_TEXT]
+    finally:
+        other.task.cancel()
+        await asyncio.wait([other.task])
+
+
+async def test_notices_of_an_outage_work_without_redis(clock: ManualClock) -> None:
+    admins = Admins(open_redis("redis://127.0.0.1:1"), clock)
+    try:
+        assert await admins.receive(NOBODY, NOBODY, AGAIN) == [NOBODY_TEXT, AGAIN_TEXT]
+    finally:
+        admins.task.cancel()
+        await asyncio.wait([admins.task])
 
 
 async def test_notices_repeat_a_rejected_key_daily_per_provider_and_reason(
