@@ -34,6 +34,8 @@ class Reply:
         """Message ids of an earlier attempt that a crash or a shutdown cut off; the answer continues in them."""
         self.is_handed_back = False
         """True if a shutdown cut it off and another process will produce it again."""
+        self.is_cut = False
+        """True if the answer ended at a limit of its length: there is more to say."""
         self.needs_consent = False
         """True if `notice` asks for consent to remote providers; the message waits for the decision."""
         self.provider: str | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import structlog
 from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
-from pydantic_ai.messages import ModelMessage, ModelRequest
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
 from core.errors import (
     AnswerInterrupted,
@@ -76,7 +76,12 @@ class TurnRun:
         return self.replaces_id if self.replaces_id is not None or self.turn is None else self.turn.id
 
     def record_provenance(self) -> bool:
-        """Record provider and failed providers in the reply. Returns whether a model without vision answered."""
+        """Record in the reply who answered, who failed and whether the answer was cut at its length limit.
+
+        Returns whether a model without vision answered.
+        """
+        answer = next((message for message in reversed(self.messages) if isinstance(message, ModelResponse)), None)
+        self.reply.is_cut = answer is not None and answer.finish_reason == "length"
         stamps = [stamp for message in self.messages if (stamp := last_provenance([message])) is not None]
         if stamps:
             self.reply.provider, self.reply.model = stamps[-1].provider, stamps[-1].model

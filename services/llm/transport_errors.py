@@ -35,6 +35,15 @@ _PHRASES: Final = (
 """Phrases in the messages of errors whose type says too little, in lower case."""
 
 
+class ResponseTooLarge(httpx2.ReadError):
+    """A response exceeds a bound on what is read of a provider. The message names the bound."""
+
+
+def is_too_large(error: BaseException) -> bool:
+    """Return whether an error, or one of its causes, is that a response exceeds a bound."""
+    return any(isinstance(cause, ResponseTooLarge) for cause in _iter_causes(error))
+
+
 def recognise_connection_error(error: BaseException) -> str | None:
     """Return the reason of a failed connection from the error or its causes, or None if none is recognised."""
     return next(filter(None, map(_recognise, _iter_causes(error))), None)
@@ -60,6 +69,8 @@ def describe_connection_error(error: BaseException) -> str:
 
 def _recognise(error: BaseException) -> str | None:
     match error:
+        case ResponseTooLarge():
+            return str(error)
         case ConnectionRefusedError():
             return _REFUSED
         case ConnectionResetError():

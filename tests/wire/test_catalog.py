@@ -182,7 +182,7 @@ FAULTS: list[tuple[llm.Behaviour, str]] = [
     (llm.html_page(200), "answered with something that is not JSON"),
     (llm.Act(lambda exchange: exchange.body(b"[]")), "answered with something that is not a model list"),
     (llm.Act(lambda exchange: exchange.body({"data": None})), "answered with something that is not a model list"),
-    (llm.Act(lambda exchange: exchange.body(b" " * (MAX_BODY_BYTES + 1))), "answered with more than 8 MB"),
+    (llm.Act(lambda exchange: exchange.body(b" " * (MAX_BODY_BYTES + 1))), "answered with more than 4 MB"),
     (llm.reset(), "connection reset"),
     (llm.closed_without_answer(), "connection closed without an answer"),
     (llm.hang(), "timed out after 0.2 s"),

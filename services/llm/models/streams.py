@@ -20,16 +20,21 @@ from pydantic_ai.messages import (
     ThinkingPartDelta,
 )
 from pydantic_ai.models import StreamedResponse
+from pydantic_ai.usage import RequestUsage
 
 from services.llm.models.deadline import Deadline
+from services.llm.providers.tolerant_streams import FinishKnown
 from services.llm.request import Candidate
 from services.llm.routing.attempts import Attempt
 from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, classify
 from services.llm.routing.refusal_words import Fault
+from services.llm.transport_errors import is_too_large
 from services.llm.usage.report import TokenUse, used_partly, used_whole
 
 Event = ModelResponseStreamEvent
 
+MAX_TEXT = 1 << 20
+"""Characters of an answer that are read; a longer one ends as cut."""
 AFTER_FINISH_S = 2.0
 """Longest time that a stream may take from its finish reason to its usage and end marker."""
 GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
@@ -114,14 +119,24 @@ async def open_stream(
             response = await stack.enter_async_context(opening)
             events = aiter(response)
             async for event in events:
-                held.append(event)
+                if not _is_thinking_delta(event):
+                    # Thinking is in the response, and is shown to no consumer.
+                    held.append(event)
                 if _is_output(event):
                     return OpenedStream(response, events, held)
     except TimeoutError as error:
         raise ModelRequestTimeout(candidate.model, timeout_s, setting="first_event_timeout") from error
+    except Exception as error:
+        if is_too_large(error):
+            raise EmptyAnswer("no answer within 8 MiB", RequestUsage()) from error
+        raise
     if response.finish_reason == "content_filter":
         return OpenedStream(response, events, deque())
     raise EmptyAnswer(emptiness(response.get().parts), response.usage)
+
+
+def _is_thinking_delta(event: Event) -> bool:
+    return isinstance(event, PartDeltaEvent) and isinstance(event.delta, ThinkingPartDelta)
 
 
 def _is_output(event: Event) -> bool:
@@ -179,6 +194,7 @@ class CommittedStream:
         self._end_by = began + candidate.provider.timeout_s
         self._stalled_by = self._end_by
         self._over = False
+        self._text_left = MAX_TEXT - sum(map(_text_length, opened.held))
 
     def __aiter__(self) -> Self:
         return self
@@ -217,6 +233,9 @@ class CommittedStream:
             if self._response.cancelled:
                 # The stream was stopped, which closes the connection that is being read.
                 raise StopAsyncIteration from error
+            if is_too_large(error):
+                self._end_as_cut()
+                raise StopAsyncIteration from error
             if self._is_finished and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}:
                 # The answer is complete; only the end marker is missing.
                 self._end()
@@ -227,7 +246,16 @@ class CommittedStream:
                 raise self._attempt.broke_off(TimeoutError(reason), self._used_partly()) from error
             raise self._attempt.broke_off(error, self._used_partly()) from error
         self._passed_on = self._loop.time()
+        self._text_left -= _text_length(event)
+        if self._text_left < 0:
+            self._end_as_cut()
         return event
+
+    def _end_as_cut(self) -> None:
+        """End an answer that exceeds a bound on what is read: it is kept, as one that ended at its length limit."""
+        self.close()
+        self._response.finish_reason = "length"
+        self._attempt.succeeded(self._first_output_s, self._used_partly())
 
     def close(self) -> None:
         """End the stream and its deadline."""
@@ -258,15 +286,26 @@ class CommittedStream:
 
     @property
     def _is_finished(self) -> bool:
-        """True if the provider gave a finish reason, its own wording included."""
-        details = self._response.provider_details or {}
-        return self._response.finish_reason is not None or bool(details.get("finish_reason"))
+        """True if the provider gave a finish reason, its own wording included, that no text has followed."""
+        response = self._response
+        if isinstance(response, FinishKnown) and not response.is_finish_reliable:
+            return response.is_ended_by_server
+        details = response.provider_details or {}
+        return response.finish_reason is not None or bool(details.get("finish_reason"))
 
     def _used_whole(self) -> TokenUse:
         return used_whole(self._response.usage, self._response.get().parts, self._messages)
 
     def _used_partly(self) -> TokenUse:
         return used_partly(self._response.usage, self._response.get().parts, self._messages)
+
+
+def _text_length(event: Event) -> int:
+    match event:
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=piece)) | PartStartEvent(part=TextPart(content=piece)):
+            return len(piece)
+        case _:
+            return 0
 
 
 def _is_for_consumer(event: Event, listener: Listener) -> bool:

@@ -17,7 +17,7 @@ from core.errors import ProviderError
 from services.llm.server_words import clean_words, find_message
 from services.llm.transport_errors import describe_connection_error
 
-MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """OpenRouter's list, the longest, is below 2 MB."""
 
 MAX_PAGES: Final = 10

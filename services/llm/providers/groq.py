@@ -7,7 +7,7 @@ proxies. So its requests are sent through the provider's `httpx2` client.
 
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import httpx
@@ -19,7 +19,9 @@ from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.groq import GroqModel, GroqStreamedResponse
 from pydantic_ai.providers.groq import GroqProvider
 
+from services.llm.providers.event_stream import EVENTS
 from services.llm.providers.spec import ModelSpec, build_native_model, reset_environment
+from services.llm.providers.tolerant_streams import TolerantStream
 
 
 def build_groq(spec: ModelSpec) -> Model:
@@ -61,7 +63,12 @@ class SharedTransport(httpx.AsyncBaseTransport):
         )
         with _translate_errors():
             response = await self._client.send(forwarded, stream=True)
-        return httpx.Response(response.status_code, headers=response.headers.raw, stream=_RawBody(response))
+        return httpx.Response(
+            response.status_code,
+            headers=response.headers.raw,
+            stream=_RawBody(response),
+            extensions={EVENTS: response.extensions[EVENTS]},
+        )
 
 
 class _RawBody(httpx.AsyncByteStream):
@@ -89,12 +96,26 @@ def _translate_errors() -> Generator[None]:
         raise error_class(str(error)) from error
 
 
-class _Stream(GroqStreamedResponse):
+@dataclass
+class _Stream(TolerantStream, GroqStreamedResponse):
     """A stream that sets a finish reason when Groq rejects the arguments of a tool call.
 
     The adapter turns that error into the tool call, so that the model can correct it, but sets no finish reason, so the
     stream would count as cut.
     """
+
+    @property
+    def is_ended_by_server(self) -> bool:
+        """True if the end marker has arrived, or a body of known length has ended."""
+        return self._response.source.response.extensions[EVENTS].is_ended
+
+    def _map_chunk(self, chunk: chat.ChatCompletionChunk) -> Iterator[ModelResponseStreamEvent]:
+        for choice in chunk.choices[:1]:
+            has_output = bool(choice.delta.content or choice.delta.tool_calls)
+            self.note_chunk(has_output=has_output, finish_reason=choice.finish_reason)
+        yield from super()._map_chunk(chunk)
+        if any(choice.finish_reason for choice in chunk.choices[:1]):
+            yield from self._parts_manager.flush_text()
 
     def _map_tool_use_failed(self, failed_generation: Any) -> Iterator[ModelResponseStreamEvent]:  # noqa: ANN401 - its type is private
         yield from super()._map_tool_use_failed(failed_generation)

@@ -1,13 +1,21 @@
 """Mistral's API, through its SDK."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
 from mistralai.client import Mistral
+from mistralai.client.models import CompletionChunk, CompletionEvent
+from mistralai.client.utils.eventstreaming import EventStreamAsync
 from mistralai.client.utils.logger import NoOpLogger
-from pydantic_ai.models import Model
-from pydantic_ai.models.mistral import MistralModel
+from pydantic_ai.messages import ModelResponseStreamEvent
+from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models.mistral import MistralModel, MistralStreamedResponse
 from pydantic_ai.providers.mistral import MistralProvider
 
+from services.llm.providers.event_stream import EVENTS
 from services.llm.providers.response_hooks import add_response_hook, keep_connection
 from services.llm.providers.spec import ModelSpec, build_native_model
+from services.llm.providers.tolerant_streams import TolerantStream
 
 
 def build_mistral(spec: ModelSpec) -> Model:
@@ -29,4 +37,30 @@ def build_mistral(spec: ModelSpec) -> Model:
     hooks = client.sdk_configuration.__dict__["_hooks"]
     for registered in (hooks.before_request_hooks, hooks.after_success_hooks, hooks.after_error_hooks):
         registered.clear()
-    return build_native_model(spec, MistralModel, MistralProvider(mistral_client=client))
+    return build_native_model(spec, MistralChatModel, MistralProvider(mistral_client=client))
+
+
+@dataclass
+class _Stream(TolerantStream, MistralStreamedResponse):
+    """A stream of Mistral's chunks."""
+
+    @property
+    def is_ended_by_server(self) -> bool:
+        """True if the end marker has arrived, or a body of known length has ended."""
+        return self._response.source.response.extensions[EVENTS].is_ended
+
+    def _map_chunk(self, chunk: CompletionChunk) -> Iterator[ModelResponseStreamEvent]:
+        for choice in chunk.choices[:1]:
+            has_output = bool(choice.delta.content or choice.delta.tool_calls)
+            self.note_chunk(has_output=has_output, finish_reason=choice.finish_reason)
+        yield from super()._map_chunk(chunk)
+
+
+class MistralChatModel(MistralModel):
+    """Mistral's model."""
+
+    async def _process_streamed_response(
+        self, response: EventStreamAsync[CompletionEvent], model_request_parameters: ModelRequestParameters
+    ) -> _Stream:
+        stream = await super()._process_streamed_response(response, model_request_parameters)
+        return _Stream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})

@@ -1,15 +1,17 @@
 """Kinds with OpenAI's wire format, through its SDK."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from openai import AsyncOpenAI
+from openai.types.chat.chat_completion_chunk import Choice
 from pydantic_ai.exceptions import UnexpectedModelBehavior
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponseStreamEvent
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.ollama import OllamaModel
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.models.openrouter import OpenRouterModel
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIStreamedResponse
+from pydantic_ai.models.openrouter import OpenRouterModel, OpenRouterStreamedResponse
 from pydantic_ai.profiles import ModelProfile, merge_profile
 from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers import Provider
@@ -22,8 +24,52 @@ from pydantic_ai.providers.openrouter import OpenRouterProvider
 from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
+from services.llm.providers.event_stream import EVENTS
 from services.llm.providers.openai_clients import LeanAzureOpenAI, LeanOpenAI
 from services.llm.providers.spec import ModelSpec, reset_environment
+from services.llm.providers.tolerant_streams import TolerantStream
+
+
+@dataclass
+class ChatStream(TolerantStream, OpenAIStreamedResponse):
+    """A stream of chat-completion chunks."""
+
+    @property
+    def is_ended_by_server(self) -> bool:
+        """True if the end marker has arrived, or a body of known length has ended."""
+        return self._response.source.response.extensions[EVENTS].is_ended
+
+    def _map_part_delta(self, choice: Choice) -> Iterable[ModelResponseStreamEvent]:
+        delta = choice.delta
+        self.note_chunk(has_output=bool(delta.content or delta.tool_calls), finish_reason=choice.finish_reason)
+        yield from super()._map_part_delta(choice)
+        if choice.finish_reason or delta.tool_calls:
+            yield from self._parts_manager.flush_text()
+
+
+@dataclass
+class OpenRouterStream(ChatStream, OpenRouterStreamedResponse):
+    """A stream of OpenRouter's chunks."""
+
+
+class ChatModel(OpenAIChatModel):
+    """A model with OpenAI's chat completions, as the servers that imitate them speak it."""
+
+    @property
+    def _streamed_response_cls(self) -> type[OpenAIStreamedResponse]:
+        return ChatStream
+
+
+class OllamaChatModel(ChatModel, OllamaModel):
+    """A model of Ollama."""
+
+
+class OpenRouterChatModel(OpenRouterModel):
+    """A model of OpenRouter."""
+
+    @property
+    def _streamed_response_cls(self) -> type[OpenRouterStream]:
+        return OpenRouterStream
 
 
 def _build_client(spec: ModelSpec, headers: Mapping[str, str] | None = None) -> AsyncOpenAI:
@@ -59,7 +105,7 @@ def _build_chat_model(
 
 def build_openai(spec: ModelSpec) -> Model:
     """Return a model served by OpenAI."""
-    return _build_chat_model(spec, OpenAIChatModel, OpenAIProvider(openai_client=_build_client(spec)))
+    return _build_chat_model(spec, ChatModel, OpenAIProvider(openai_client=_build_client(spec)))
 
 
 def build_openai_compatible(spec: ModelSpec) -> Model:
@@ -68,14 +114,14 @@ def build_openai_compatible(spec: ModelSpec) -> Model:
     # Chat templates of local servers accept one system message only, at the start.
     one_system_message = OpenAIModelProfile(openai_chat_supports_multiple_system_messages=False)
     return _build_chat_model(
-        spec, OpenAIChatModel, sdk_provider, merge_profile(one_system_message, _select_limit_field(spec))
+        spec, ChatModel, sdk_provider, merge_profile(one_system_message, _select_limit_field(spec))
     )
 
 
 def build_ollama(spec: ModelSpec) -> Model:
     """Return a model served by Ollama."""
     return _build_chat_model(
-        spec, OllamaModel, OllamaProvider(openai_client=_build_client(spec)), _select_limit_field(spec)
+        spec, OllamaChatModel, OllamaProvider(openai_client=_build_client(spec)), _select_limit_field(spec)
     )
 
 
@@ -95,7 +141,7 @@ def build_openrouter(spec: ModelSpec) -> Model:
     """Return a model served through OpenRouter."""
     # The application name that OpenRouter displays in the operator's account.
     client = _build_client(spec, {"X-Title": "Understudy"})
-    return _build_chat_model(spec, OpenRouterModel, OpenRouterProvider(openai_client=client))
+    return _build_chat_model(spec, OpenRouterChatModel, OpenRouterProvider(openai_client=client))
 
 
 def build_azure_openai(spec: ModelSpec) -> Model:
@@ -111,10 +157,10 @@ def build_azure_openai(spec: ModelSpec) -> Model:
         max_retries=0,
     )
     reset_environment(client)
-    return _build_chat_model(spec, OpenAIChatModel, AzureProvider(openai_client=client))
+    return _build_chat_model(spec, ChatModel, AzureProvider(openai_client=client))
 
 
-class DeepSeekModel(OpenAIChatModel):
+class DeepSeekModel(ChatModel):
     """DeepSeek's model, which raises on an unfinished answer.
 
     DeepSeek marks one with the finish reason `insufficient_system_resource`, which the library drops. A stream without

@@ -4,7 +4,9 @@ httpx2's own transport parses in Python and opens a cancel scope with a timer fo
 an answer of 200 pieces takes 12 ms less CPU, a sixth of the agent's total (`python -m benchmarks.turn`).
 """
 
-from collections.abc import AsyncIterator, Generator
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import contextmanager
 from ssl import SSLContext
 
@@ -13,8 +15,20 @@ import httpx2
 from httpx2._utils import URLPattern, get_environment_proxies  # pyright: ignore[reportPrivateUsage]  # see below
 from yarl import URL
 
+from services.llm.providers.event_stream import EVENTS, EventStream, looks_like_event_stream
+from services.llm.transport_errors import ResponseTooLarge
+
+MAX_BODY_BYTES = 8 << 20
+"""Bytes of a response after decompression."""
+MAX_ERROR_BYTES = 256 << 10
+"""Bytes of an error's body; the rest is left unread."""
+PIECE_BYTES = 16 << 10
+"""Longest piece that is passed on at once. The event loop gets its turn after each: an SDK parses one in about 5 ms."""
 MAX_HEADER_BYTES = 65_536
 """Gateways copy the headers of their upstreams; aiohttp's default is an eighth of this."""
+
+DECODED_HEADERS = frozenset({b"content-encoding", b"content-length"})
+"""Headers that describe the body as received, not as passed on."""
 
 _ERRORS: tuple[tuple[type[Exception], type[httpx2.TransportError]], ...] = (
     # The first match counts: most of aiohttp's errors are instances of several of these.
@@ -66,19 +80,21 @@ class Transport(httpx2.AsyncBaseTransport):
             response = await self._open_session().request(
                 request.method,
                 URL(str(url), encoded=True),
-                headers=request.headers.multi_items(),
+                headers=_to_sent_headers(request),
                 data=await request.aread() or None,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
                 timeout=aiohttp.ClientTimeout(connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
+        body = _Body(response)
         return httpx2.Response(
             response.status,
-            headers=response.raw_headers,
-            stream=_Body(response),
+            headers=[(name, value) for name, value in response.raw_headers if name.lower() not in DECODED_HEADERS],
+            stream=body,
             extensions={
                 "http_version": b"HTTP/1.1",
                 "reason_phrase": (response.reason or "").encode("ascii", "ignore"),
+                EVENTS: body.events,
             },
         )
 
@@ -109,12 +125,57 @@ class Transport(httpx2.AsyncBaseTransport):
 
 
 class _Body(httpx2.AsyncByteStream):
-    """Streams the body of a response."""
+    """Streams the body of a response: decompressed, bounded, in short pieces, event streams in their common form.
+
+    Raises:
+        ResponseTooLarge: the body exceeds a bound.
+        httpx2.DecodingError: the body is not compressed as its head says.
+    """
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
+        content_type = response.headers.get("Content-Type", "")
+        self._is_event_stream = "event-stream" in content_type and not self._is_error
+        self.events = EventStream()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        pieces = self._read()
+        if not self._is_event_stream and not self._is_error:
+            beginning = await anext(pieces, b"")
+            self._is_event_stream = looks_like_event_stream(beginning)
+            if not self._is_event_stream:
+                yield beginning
+            elif events := self.events.feed(beginning):
+                yield events
+        if not self._is_event_stream:
+            async for piece in pieces:
+                yield piece
+            return
+        async for piece in pieces:
+            if events := self.events.feed(piece):
+                yield events
+        is_delimited = "Content-Length" in self._response.headers or "Transfer-Encoding" in self._response.headers
+        if events := self.events.finish(is_delimited=is_delimited):
+            yield events
+
+    async def _read(self) -> AsyncIterator[bytes]:
+        """Yield the body decompressed and in short pieces, up to its bound."""
+        left = MAX_ERROR_BYTES if self._is_error else MAX_BODY_BYTES
+        decoder = _Decoder(self._response.headers.get("Content-Encoding", ""))
+        async for raw in self._receive():
+            for count, piece in enumerate(decoder.decode(raw)):
+                if count:
+                    # A long piece must not hold the event loop.
+                    await asyncio.sleep(0)
+                yield piece[:left]
+                left -= len(piece)
+                if left < 0:
+                    if self._is_error:
+                        return
+                    raise ResponseTooLarge("the answer exceeds 8 MiB")
+
+    async def _receive(self) -> AsyncIterator[bytes]:
         content = self._response.content
         with _translate_errors():
             try:
@@ -133,6 +194,55 @@ class _Body(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         # If the response was not read to its end, this closes the connection.
         self._response.release()
+
+
+class _Decoder:
+    """Decompresses a body in pieces of bounded length, so that a small body cannot become a large one in memory."""
+
+    def __init__(self, encoding: str) -> None:
+        match encoding.strip().lower():
+            case "" | "identity":
+                self._inflate = None
+                return
+            case "gzip" | "x-gzip":
+                self._window_bits = 16 + zlib.MAX_WBITS
+            case "deflate":
+                self._window_bits = zlib.MAX_WBITS
+            case other:
+                raise httpx2.DecodingError(f"the answer is compressed in a way that was not asked for: {other[:20]}")
+        self._inflate = zlib.decompressobj(self._window_bits)
+
+    def decode(self, raw: bytes) -> Iterator[bytes]:
+        """Yield what a piece of the body holds.
+
+        Raises:
+            httpx2.DecodingError: it is not compressed as declared.
+        """
+        if self._inflate is None:
+            for start in range(0, len(raw), PIECE_BYTES):
+                yield raw[start : start + PIECE_BYTES]
+            return
+        piece = raw
+        while raw or len(piece) == PIECE_BYTES:
+            try:
+                piece = self._inflate.decompress(raw, PIECE_BYTES)
+            except zlib.error as error:
+                raise httpx2.DecodingError("the answer is not compressed as its head says") from error
+            raw = self._inflate.unconsumed_tail
+            if self._inflate.eof:
+                # A body may consist of several members.
+                raw = self._inflate.unused_data.lstrip(b"\0")
+                self._inflate = zlib.decompressobj(self._window_bits)
+            if piece:
+                yield piece
+
+
+def _to_sent_headers(request: httpx2.Request) -> list[tuple[str, str]]:
+    """Return the headers of a request with one user agent, the SDK's, and the encodings that `_Decoder` knows."""
+    single = {"user-agent", "accept-encoding"}
+    headers = [(name, value) for name, value in request.headers.multi_items() if name.lower() not in single]
+    agent = request.headers.get_list("user-agent")[-1:]
+    return [*headers, *(("user-agent", value) for value in agent), ("accept-encoding", "gzip, deflate")]
 
 
 @contextmanager

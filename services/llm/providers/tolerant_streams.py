@@ -1,0 +1,210 @@
+"""Streamed responses that bear what servers make of the chat-completions protocol.
+
+- Tool calls with the same index, or with none, are told apart by their ids and names.
+- Usage that grows from chunk to chunk is taken once.
+- Thinking between `<think>` tags stays thinking however its tags are split over chunks.
+- A finish reason that text follows is no finish reason: some servers put one into every chunk.
+
+Overrides private API of pydantic-ai 2.68; the contract tests are tests/services/llm/providers/test_tolerant_streams.py.
+"""
+
+import json
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic_ai._parts_manager import ModelResponsePartsManager
+from pydantic_ai.messages import ModelResponseStreamEvent
+from pydantic_ai.models import StreamedResponse
+from pydantic_ai.usage import RequestUsage
+
+
+class ThinkingTags:
+    """Splits text so that thinking tags stand alone, as the library's parser expects them.
+
+    An opening tag counts at the beginning of a text only; white space before it is dropped with it.
+    """
+
+    def __init__(self, opening: str, closing: str) -> None:
+        self._opening = opening
+        self._closing = closing
+        self._held = ""
+        self._is_thinking = False
+        self._is_at_start = True
+
+    def split(self, piece: str) -> list[str]:
+        """Return the pieces that are known by now; the rest is held back."""
+        if not (self._is_thinking or self._is_at_start):
+            return [piece]
+        text, self._held = self._held + piece, ""
+        pieces: list[str] = []
+        while text:
+            if self._is_thinking:
+                text = self._split_thinking(text, pieces)
+            elif self._is_at_start:
+                text = self._split_start(text, pieces)
+            else:
+                pieces.append(text)
+                break
+        return pieces
+
+    def flush(self) -> list[str]:
+        """Return what is held back, at the end of the text."""
+        held, self._held = self._held, ""
+        return [held] if held else []
+
+    def _split_start(self, text: str, pieces: list[str]) -> str:
+        stripped = text.lstrip()
+        if stripped.startswith(self._opening):
+            self._is_thinking = True
+            pieces.append(self._opening)
+            return stripped[len(self._opening) :]
+        if self._opening.startswith(stripped):
+            self._held = text
+            return ""
+        self._is_at_start = False
+        return text
+
+    def _split_thinking(self, text: str, pieces: list[str]) -> str:
+        before, tag, after = text.partition(self._closing)
+        if tag:
+            self._is_thinking = False
+            pieces += [before, tag] if before else [tag]
+            return after
+        held = _overlap(text, self._closing)
+        self._held = text[len(text) - held :]
+        if rest := text[: len(text) - held]:
+            pieces.append(rest)
+        return ""
+
+
+def _overlap(text: str, tag: str) -> int:
+    """Return the length of the longest end of the text that begins the tag."""
+    return next((length for length in range(len(tag) - 1, 0, -1) if text.endswith(tag[:length])), 0)
+
+
+@dataclass
+class _ToolCall:
+    """The latest tool call under one index."""
+
+    key: Hashable
+    call_id: str | None = None
+    name: str | None = None
+    args: list[str | dict[str, Any]] = field(default_factory=list[str | dict[str, Any]])
+
+    def is_another(self, call_id: str | None, name: str | None) -> bool:
+        """Return whether a delta begins another call: by another id, or without ids by a name after whole arguments."""
+        if call_id and self.call_id:
+            return call_id != self.call_id
+        return bool(name) and not call_id and self._has_whole_args()
+
+    def _has_whole_args(self) -> bool:
+        if any(isinstance(part, dict) for part in self.args):
+            return True
+        try:
+            json.loads("".join(part for part in self.args if isinstance(part, str)))
+        except ValueError:
+            return False
+        return True
+
+
+class TolerantParts(ModelResponsePartsManager):
+    """Assembles the parts of a response from deltas."""
+
+    @cached_property
+    def _tool_calls(self) -> dict[Hashable, _ToolCall]:
+        return {}
+
+    @cached_property
+    def _thinking_tags(self) -> dict[tuple[str, str], ThinkingTags]:
+        return {}
+
+    def handle_text_delta(
+        self,
+        *,
+        vendor_part_id: Hashable | None,
+        content: str,
+        thinking_tags: tuple[str, str] | None = None,
+        **more: Any,  # noqa: ANN401 - passed through
+    ) -> Iterator[ModelResponseStreamEvent]:
+        """Handle text as the library does, with thinking tags that may be split."""
+        pieces: Sequence[str] = (content,)
+        if thinking_tags is not None:
+            tags = self._thinking_tags.setdefault(thinking_tags, ThinkingTags(*thinking_tags))
+            pieces = tags.split(content)
+            self._text_arguments: dict[str, Any] = {
+                "vendor_part_id": vendor_part_id, "thinking_tags": thinking_tags, **more
+            }  # fmt: skip
+        for piece in pieces:
+            yield from super().handle_text_delta(
+                vendor_part_id=vendor_part_id, content=piece, thinking_tags=thinking_tags, **more
+            )
+
+    def flush_text(self) -> Iterator[ModelResponseStreamEvent]:
+        """Handle text that was held back since it might have been the beginning of a tag."""
+        for tags in self._thinking_tags.values():
+            for piece in tags.flush():
+                yield from super().handle_text_delta(content=piece, **self._text_arguments)
+
+    def handle_tool_call_delta(
+        self,
+        *,
+        vendor_part_id: Hashable | None,
+        tool_name: str | None = None,
+        args: str | dict[str, Any] | None = None,
+        tool_call_id: str | None = None,
+        **more: Any,  # noqa: ANN401 - passed through
+    ) -> ModelResponseStreamEvent | None:
+        """Handle a piece of a tool call as the library does, under a key of its own for each call."""
+        call = self._tool_calls.get(vendor_part_id)
+        if call is None or call.is_another(tool_call_id, tool_name):
+            call = self._tool_calls[vendor_part_id] = _ToolCall((vendor_part_id, len(self._parts)))
+        call.call_id = call.call_id or tool_call_id or None
+        if args:
+            call.args.append(args)
+        return super().handle_tool_call_delta(
+            vendor_part_id=call.key, tool_name=tool_name or None, args=args, tool_call_id=tool_call_id or None, **more
+        )
+
+
+@runtime_checkable
+class FinishKnown(Protocol):
+    """A stream that knows whether its finish reasons can be relied on."""
+
+    @property
+    def is_finish_reliable(self) -> bool:
+        """False if text has followed a finish reason."""
+        ...
+
+    @property
+    def is_ended_by_server(self) -> bool:
+        """True if the end marker has arrived, or a body of known length has ended."""
+        ...
+
+
+@dataclass
+class TolerantStream(StreamedResponse):
+    """What the streams of all kinds with this protocol share; a class comes before the library's own one."""
+
+    _has_finished_before: bool = field(default=False, init=False)
+    _is_finish_reliable: bool = field(default=True, init=False)
+
+    @cached_property
+    def _parts_manager(self) -> TolerantParts:  # pyright: ignore[reportIncompatibleVariableOverride] - a cached property as well
+        return TolerantParts(model_request_parameters=self.model_request_parameters)
+
+    @property
+    def is_finish_reliable(self) -> bool:
+        """False if text has followed a finish reason."""
+        return self._is_finish_reliable
+
+    def note_chunk(self, *, has_output: bool, finish_reason: str | None) -> None:
+        """Take note of a chunk, before its parts are handled."""
+        if self._has_finished_before and has_output:
+            self._is_finish_reliable = False
+        self._has_finished_before = self._has_finished_before or bool(finish_reason)
+
+    def _add_usage(self, usage: RequestUsage, *, reported: bool, cumulative: bool = False) -> None:
+        """Replace the usage: every server reports the sum so far, whether once or in each chunk."""
+        super()._add_usage(usage, reported=reported, cumulative=cumulative or reported)

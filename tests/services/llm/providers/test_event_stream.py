@@ -1,0 +1,97 @@
+"""Event streams by the standard: whatever form they come in, one form leaves."""
+
+import pytest
+
+from services.llm.providers.event_stream import MAX_EVENT_BYTES, EventStream, looks_like_event_stream
+from services.llm.transport_errors import ResponseTooLarge
+
+TWO = b'data: {"a":1}\n\ndata: {"a":2}\n\n'
+FORMS = {
+    "common": (TWO, TWO),
+    "byte order mark": (b"\xef\xbb\xbf" + TWO, TWO),
+    "CRLF": (TWO.replace(b"\n", b"\r\n"), TWO),
+    "CR": (TWO.replace(b"\n", b"\r"), TWO),
+    "mixed line ends": (b'data: {"a":1}\r\n\ndata: {"a":2}\r\r\n', TWO),
+    "no space after the colon": (TWO.replace(b"data: ", b"data:"), TWO),
+    "comments": (b": ping\n\n" + TWO.replace(b"\n\n", b"\n: keep-alive\n\n"), TWO),
+    "retry and id": (b"retry: 3000\n\nid: 7\n" + TWO, TWO),
+    "an event without data": (b"event: ping\n\n" + TWO, TWO),
+    "empty data": (b"data:\n\ndata: \n\ndata\n\n" + TWO, TWO),
+    "blank lines": (b"\n\n\n" + TWO.replace(b"\n\n", b"\n\n\n\n"), TWO),
+    "data over several lines": (b'data: {\ndata: "a":\ndata:  1}\n\n', b'data: { "a":  1}\n\n'),
+    "named events": (b"event: delta\n" + TWO, b"event: delta\n" + TWO),
+    "the default name": (b"event: message\n" + TWO, TWO),
+    "a name after the data": (b'data: {"a":1}\nevent: delta\n\n', b'event: delta\ndata: {"a":1}\n\n'),
+    "unknown fields": (b"time: 5\n{}\n" + TWO, TWO),
+    "no blank line at the end": (TWO[:-1], TWO),
+    "no line end at the end": (TWO[:-2], TWO),
+    "end marker without line end": (TWO + b"data: [DONE]", TWO + b"data: [DONE]\n\n"),
+    "cut within an event": (TWO + b'data: {"a":', TWO),
+    "a lone BOM": (b"\xef\xbb\xbf", b""),
+    "nothing": (b"", b""),
+    "null choices": (b'data: {"choices": null}\n\n', b'data: {"choices":[]}\n\n'),
+    "a null delta": (b'data: {"choices":[{"delta":null}]}\n\n', b'data: {"choices":[{"delta":{}}]}\n\n'),
+    "null within a text": (b'data: {"t":"\\"delta\\": null"}\n\n', b'data: {"t":"\\"delta\\": null"}\n\n'),
+    "text beyond ASCII": ('data: {"t":"\u2028\x85 ё 🎉"}\n\n'.encode(), 'data: {"t":"\u2028\x85 ё 🎉"}\n\n'.encode()),
+}
+EACH = pytest.mark.parametrize(("sent", "passed_on"), FORMS.values(), ids=FORMS.keys())
+
+
+def rewrite(*pieces: bytes) -> bytes:
+    """Returns what leaves for these pieces."""
+    stream = EventStream()
+    return b"".join(map(stream.feed, pieces)) + stream.finish(is_delimited=True)
+
+
+@EACH
+def test_event_stream_is_rewritten_to_one_form(sent: bytes, passed_on: bytes) -> None:
+    assert rewrite(sent) == passed_on
+
+
+@EACH
+def test_event_stream_does_not_depend_on_pieces(sent: bytes, passed_on: bytes) -> None:
+    assert rewrite(*(sent[at : at + 1] for at in range(len(sent)))) == passed_on
+    for at in range(len(sent) + 1):
+        assert rewrite(sent[:at], sent[at:]) == passed_on
+
+
+def test_events_pass_on_as_soon_as_they_are_complete() -> None:
+    stream = EventStream()
+    assert stream.feed(b'data: {"a":1}\n') == b""
+    assert stream.feed(b"\n") == b'data: {"a":1}\n\n'
+
+
+@pytest.mark.parametrize("end", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b": bye\n\ndata: [DONE]\n\n"])
+def test_end_marker_ends_the_stream(end: bytes) -> None:
+    stream = EventStream()
+    stream.feed(TWO)
+    assert not stream.is_ended
+    stream.feed(end)
+    assert stream.is_ended
+
+
+def test_body_without_a_known_length_ends_no_stream() -> None:
+    """A connection that is closed may have been cut."""
+    stream = EventStream()
+    stream.feed(TWO)
+    stream.finish(is_delimited=False)
+    assert not stream.is_ended
+
+
+@pytest.mark.parametrize("line", [b"data: ", b": ", b"x"], ids=["data", "comment", "unknown"])
+def test_endless_line_is_too_large(line: bytes) -> None:
+    with pytest.raises(ResponseTooLarge):
+        rewrite(line, *[b"x" * 1024] * (MAX_EVENT_BYTES // 1024 + 2))
+
+
+def test_endless_event_is_too_large() -> None:
+    with pytest.raises(ResponseTooLarge):
+        rewrite(*[b"data: " + b"x" * 1024 + b"\n"] * (MAX_EVENT_BYTES // 1024 + 2))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "is_stream"),
+    [(b"data: {}", True), (b"\xef\xbb\xbf\n: hi", True), (b"event: x", True), (b'{"data": 1}', False), (b"<p>", False)],
+)
+def test_looks_like_event_stream(beginning: bytes, *, is_stream: bool) -> None:
+    assert looks_like_event_stream(beginning) is is_stream
