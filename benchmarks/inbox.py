@@ -25,6 +25,7 @@ from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
 from bot.telegram.api.client import create_bot
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.payloads import UpdateArrived, create_job
+from bot.telegram.markdown.render_thread import RenderThread
 from bot.telegram.process import tune_garbage_collection
 from core.config.settings import load_settings
 from services.inbox.inbox import JobHandler
@@ -115,12 +116,16 @@ async def open_bot(
         )
         bot = create_bot(TOKEN, telegram)
         bot.identity = await bot.get_me()
-        async with open_services(settings) as services, open_inbox(services.infra, BOT) as queued:
+        async with (
+            open_services(settings) as services,
+            open_inbox(services.infra, BOT) as queued,
+            RenderThread() as renderer,
+        ):
             delivery = Delivery(bot, services.infra.clock, queued.inbox.sent_messages)
             active = ActiveReplies()
             cancellation = ReplyCancellation(active, None, settings.redis_prefix, services.infra.clock)
             moderation = build_moderation(services, bot, delivery)
-            job_worker = build_worker(services, queued, bot, delivery, active, cancellation, moderation)
+            job_worker = build_worker(services, queued, bot, delivery, active, cancellation, moderation, renderer)
             handler = wrap(job_worker)
             await services.warm()
             tune_garbage_collection()

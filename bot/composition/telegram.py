@@ -14,6 +14,7 @@ from bot.composition.web import serve_web
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.notices import format_notice
 from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
+from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
 from bot.telegram.api.group_admins import GroupAdmins
@@ -37,6 +38,7 @@ from bot.telegram.ingress.webhook import Webhook
 from bot.telegram.jobs.places import JobLimits, JobPlaces
 from bot.telegram.jobs.regenerate import RegenerateQueue
 from bot.telegram.markdown.render import Rendered
+from bot.telegram.markdown.render_thread import RenderThread
 from bot.telegram.moderation.handlers import ModerationHandlers
 from bot.telegram.moderation.rules_handlers import RulesHandlers
 from bot.telegram.moderation.settings_card import SettingsCard
@@ -102,7 +104,7 @@ async def _open_runtime(
 ) -> AsyncGenerator[Runtime]:
     infra, llm = services.infra, services.llm
     settings, clock = infra.settings, infra.clock
-    async with open_inbox(infra, bot.id) as queued:
+    async with open_inbox(infra, bot.id) as queued, RenderThread() as renderer:
         inbox = queued.inbox
         status.metrics.show_queue(inbox)
         status.watch_queue(lambda: inbox.queue.health.problem)
@@ -134,7 +136,7 @@ async def _open_runtime(
             receive = partial(webhook.receive, bot, clock, take)
         yield Runtime(
             inbox=inbox,
-            worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation),
+            worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation, renderer),
             places=JobPlaces(TurnPlaces(leases=leases), JobLimits(settings.limit_running_per_user, settings.admin_ids)),
             receive=receive,
             guards={
@@ -181,6 +183,7 @@ def build_worker(
     active: ActiveReplies,
     cancellation: ReplyCancellation,
     moderation: Moderation,
+    renderer: RenderThread,
 ) -> JobWorker:
     """Builds the handlers and the worker that feeds updates to them."""
     infra, chat = services.infra, services.chat
@@ -191,7 +194,7 @@ def build_worker(
         active=active,
         texts=infra.texts,
         clock=infra.clock,
-        mode=infra.settings.stream_mode,
+        display=AnswerDisplay(infra.settings.stream_mode, renderer),
         providers=[provider.id for provider in services.llm.fallback.providers],
     )
     dispatcher = Dispatcher(disable_fsm=True)

@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 
-from bot.telegram.answers.streamed_message import Keyboards, Place, StreamedAnswer, StreamMode
+from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, StreamMode
+from bot.telegram.answers.streamed_message import StreamedAnswer
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.markdown.render_thread import RenderThread, RenderThreadLimits
 from services.chat.reply import Reply, ReplyPhase
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import PERSON, RETRY, STOP
@@ -12,6 +14,9 @@ from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
 EMPTY = "There was no answer."
+TEXTS = AnswerTexts(empty=EMPTY, goes_on="It goes on.", whole="The whole answer", cut="The rest is cut.")
+AT_ONCE = RenderThreadLimits(units=10**9, characters=10**9)
+"""Nothing is rendered on the thread, which a manual clock would not wait for."""
 
 
 class StreamHarness:
@@ -27,6 +32,7 @@ class StreamHarness:
         self.task: asyncio.Task[None] | None = None
         self.answer: StreamedAnswer | None = None
         self.chat_id = PERSON
+        self.renderer = RenderThread(AT_ONCE)
         self.recorded: list[int] = []
         """The message ids that were passed to `on_sent`, in order."""
 
@@ -34,7 +40,8 @@ class StreamHarness:
         place = place or Place(PERSON, is_group=False)
         self.chat_id = place.chat_id
         self.answer = StreamedAnswer(
-            delivery=self._delivery, clock=self.clock, reply=self.reply, place=place, mode=mode, empty=EMPTY,
+            delivery=self._delivery, clock=self.clock, reply=self.reply, place=place, texts=TEXTS,
+            display=AnswerDisplay(mode, self.renderer),
             keyboards=Keyboards(STOP, lambda: RETRY), on_sent=self._record,
         )  # fmt: skip
         self.task = asyncio.create_task(self.answer.show())

@@ -6,10 +6,12 @@ from aiogram import Dispatcher, Router
 from aiogram.types import CallbackQuery, Message
 
 from bot.telegram.answers.cancellation import ActiveReplies
+from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.payloads import Payload, UpdateArrived, create_job
 from bot.telegram.jobs.regenerate import RegenerateQueue
+from bot.telegram.markdown.render_thread import RenderThread
 from bot.telegram.worker import JobWorker
 from core.clock import SystemClock
 from core.db.database import Database
@@ -71,7 +73,7 @@ class WorkerHarness:
         texts = Texts(strict=True)
         responder = Responder(
             chat=chat.chat, turns=self.turns, delivery=delivery, active=ActiveReplies(), texts=texts, clock=clock,
-            mode="off", providers=["first", "second"],
+            display=AnswerDisplay("off", RenderThread()), providers=["first", "second"],
         )  # fmt: skip
         self._worker = JobWorker(
             bot=traffic.bot, dispatcher=self.handlers.dispatcher, responder=responder, delivery=delivery,

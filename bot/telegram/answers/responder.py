@@ -7,8 +7,9 @@ import structlog
 from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.answers.cancellation import ActiveReplies
+from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place
 from bot.telegram.answers.keyboards import answer_keyboard, consent_keyboard, stop_keyboard
-from bot.telegram.answers.streamed_message import Keyboards, Place, StreamedAnswer, StreamMode
+from bot.telegram.answers.streamed_message import StreamedAnswer
 from bot.telegram.delivery.delivery import Delivery
 from core.clock import Clock
 from core.errors import StorageError
@@ -31,7 +32,6 @@ class Responder:
 
     Args:
         turns: records which messages hold an answer.
-        mode: how answers are displayed while they are produced.
         providers: ids of all usable providers.
     """
 
@@ -44,7 +44,7 @@ class Responder:
         active: ActiveReplies,
         texts: Texts,
         clock: Clock,
-        mode: StreamMode,
+        display: AnswerDisplay,
         providers: Sequence[str],
     ) -> None:
         self._chat = chat
@@ -53,7 +53,7 @@ class Responder:
         self._active = active
         self._texts = texts
         self._clock = clock
-        self._mode: StreamMode = mode
+        self._display = display
         self._has_alternatives = len(providers) > 1
 
     async def answer(
@@ -111,8 +111,13 @@ class Responder:
                 live=stop_keyboard(self._texts, language, number),
                 final=lambda: self._final_keyboard(reply, language),
             ),
-            mode=self._mode,
-            empty=self._texts.get("empty-answer", language),
+            display=self._display,
+            texts=AnswerTexts(
+                empty=self._texts.get("empty-answer", language),
+                goes_on=self._texts.get("answer-goes-on", language),
+                whole=self._texts.get("answer-as-file", language),
+                cut=self._texts.get("answer-too-long", language),
+            ),
             on_sent=lambda message_id: self._record_message(reply, message_id),
         )
 

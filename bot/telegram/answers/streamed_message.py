@@ -2,23 +2,22 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Literal
 
 import structlog
-from aiogram.types import InlineKeyboardMarkup, MessageEntity
+from aiogram.types import InlineKeyboardMarkup
 
+from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, StreamMode, append_lines
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.outgoing import SendResult, Sent
+from bot.telegram.delivery.outgoing import OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
-from bot.telegram.markdown.render import Rendered, utf16_length
+from bot.telegram.markdown.parse import tidy
+from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
 from services.chat.reply import Reply, ReplyPhase
 
 log = structlog.get_logger()
-
-StreamMode = Literal["edit", "draft", "off"]
 
 FIRST_AFTER_S = 1.0
 FIRST_CHARACTERS = 80
@@ -29,24 +28,13 @@ TYPING_INTERVAL_S = 4.5
 DRAFT_LIFE_S = 20.0
 """Telegram discards a draft 30 s after its last update."""
 LINE_LIMIT = 1500
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The chat, topic and message that an answer belongs to."""
-
-    chat_id: int
-    is_group: bool
-    topic_id: int | None = None
-    reply_to: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Keyboards:
-    """Keyboards under the last page: while the answer grows, and at its end (built only then)."""
-
-    live: InlineKeyboardMarkup | None
-    final: Callable[[], InlineKeyboardMarkup | None]
+CAPTION_LIMIT = 1024
+"""UTF-16 units of a file's caption."""
+MOST_MESSAGES = 4
+"""Messages of an answer; a longer one is its first message and a file."""
+MOST_MESSAGES_WITHOUT_FILE = 20
+"""Messages of an answer in a chat that takes no file; the rest is left out, and said to be."""
+FILE_NAME = "answer.txt"
 
 
 @dataclass(slots=True)
@@ -62,9 +50,6 @@ class StreamedAnswer:
     """Displays one reply in one chat.
 
     Args:
-        mode: `edit` a message as it grows, show a `draft` where Telegram supports it, or send everything at the end
-            (`off`).
-        empty: text in place of an answer without any text.
         on_sent: called with the id of each new message, before anything else is sent.
     """
 
@@ -76,26 +61,28 @@ class StreamedAnswer:
         reply: Reply,
         place: Place,
         keyboards: Keyboards,
-        mode: StreamMode,
-        empty: str,
+        display: AnswerDisplay,
+        texts: AnswerTexts,
         on_sent: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self._on_sent = on_sent
+        self._renderer = display.renderer
         self._delivery = delivery
         self._clock = clock
         self._reply = reply
         self._place = place
         self._keyboards = keyboards
-        self._empty = empty
-        self._mode: StreamMode = "edit" if mode == "draft" and place.is_group else mode
+        self._texts = texts
+        self._mode: StreamMode = "edit" if display.mode == "draft" and place.is_group else display.mode
         self._interval_s = GROUP_INTERVAL_S if place.is_group else PRIVATE_INTERVAL_S
-        self._pages = Pages()
+        self._pages = Pages(most=MOST_MESSAGES)
         self._messages: dict[int, _PageMessage] = {}
         self._delivered_pages = 0
         self._muted_page = -1
         self._draft: Rendered | None = None
         self._draft_shown_at = 0.0
         self._unreachable = False
+        self._is_file_delivered = False
         self.draft_id = int(clock.time() * 1000) % (2**31 - 1) + 1
 
     async def show(self) -> None:
@@ -117,6 +104,9 @@ class StreamedAnswer:
         """Delivers the final state of the reply; delivered pages stay as they are."""
         if self._unreachable:
             return
+        await self._renderer.fill(self._pages, self._reply.text)
+        if self._pages.overflows and (self._is_file_delivered or await self._deliver_file()):
+            return
         index, last = await self._deliver_all_but_last()
         markup = self._keyboards.final()
         if last is not None:
@@ -124,8 +114,40 @@ class StreamedAnswer:
         else:
             index -= 1
             await self._close_full_page(index, markup)
-        for message_id in self._reply.earlier_ids[index + 1 :]:
-            # An earlier attempt was longer.
+        await self._delete_after(index)
+
+    async def _deliver_file(self) -> bool:
+        """Delivers an answer that is too long: its first message, and a file with all of it.
+
+        Returns False if the chat takes no file: then the pages are to follow as messages.
+        """
+        if self._delivered_pages == 0:
+            await self._deliver_page(self._pages.frozen[0].rendered)
+        lines = [line for line in (self._reply.notice, self._reply.footer) if line]
+        lines = [line[: CAPTION_LIMIT // 4] for line in lines]
+        place = self._place
+        outcome = await self._delivery.post(
+            place.chat_id,
+            append_lines(Rendered(self._texts.whole), lines),
+            topic_id=place.topic_id,
+            markup=self._keyboards.final(),
+            file=OutgoingFile(FILE_NAME, tidy(self._reply.text).encode()),
+        )
+        if outcome.result is SendResult.SHOWN:
+            self._is_file_delivered = True
+            await self._record(outcome)
+            await self._delete_after(0)
+            return True
+        log.warning("answer.file_not_sent", chat_id=place.chat_id, result=outcome.result)
+        self._pages = Pages(most=MOST_MESSAGES_WITHOUT_FILE)
+        await self._renderer.fill(self._pages, self._reply.text)
+        self._delivered_pages = 0
+        return False
+
+    async def _delete_after(self, index: int) -> None:
+        """Deletes the messages of later pages: of an earlier attempt that was longer, or that a file replaces."""
+        shown = [message.sent.message_id for later, message in self._messages.items() if later > index]
+        for message_id in dict.fromkeys([*shown, *self._reply.earlier_ids[index + 1 :]]):
             await self._delivery.delete(self._place.chat_id, message_id)
 
     async def _close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:
@@ -173,13 +195,14 @@ class StreamedAnswer:
 
     async def _update_chat(self) -> bool:
         """Displays the current text. Returns whether the chat is up to date."""
-        self._pages.update(self._reply.text)
+        await self._renderer.fill(self._pages, self._reply.text)
         frozen = self._pages.frozen
         if len(frozen) > self._delivered_pages:
             for page in frozen[self._delivered_pages :]:
                 await self._deliver_page(page.rendered)
             return False
-        live = self._pages.live.rendered
+        # After the last message that is allowed, one more has the Stop button until the file takes its place.
+        live = Rendered(self._texts.goes_on) if self._pages.overflows else self._pages.live.rendered
         if live.blank:
             return True
         result = await self._show_live_page(live)
@@ -222,22 +245,22 @@ class StreamedAnswer:
 
     async def _deliver_all_but_last(self) -> tuple[int, Rendered | None]:
         """Delivers all pages but the last, composes the last, and returns its index and text, if any."""
-        self._pages.update(self._reply.text)
         pages = [page.rendered for page in self._pages.all[self._delivered_pages :]]
-        lines = [line[:LINE_LIMIT] for line in (self._reply.notice, self._reply.footer) if line]
+        cut = self._texts.cut if self._pages.overflows else None
+        lines = [line[:LINE_LIMIT] for line in (cut, self._reply.notice, self._reply.footer) if line]
         if not pages and not self._delivered_pages:
             # No visible text at all: the notice becomes the answer.
-            body = self._reply.notice or self._empty
+            body = self._reply.notice or self._texts.empty
             pages = [Rendered(body[:LINE_LIMIT])]
             lines = [line for line in lines if line != self._reply.notice]
         for page in pages[:-1]:
             await self._deliver_page(page)
         if not pages:
-            return self._delivered_pages, _append_lines(None, lines) if lines else None
-        last = _append_lines(pages[-1], lines)
+            return self._delivered_pages, append_lines(None, lines) if lines else None
+        last = append_lines(pages[-1], lines)
         if last.length > MESSAGE_LIMIT:
             await self._deliver_page(pages[-1])
-            last = _append_lines(None, lines)
+            last = append_lines(None, lines)
         return self._delivered_pages, last
 
     async def _show_page(
@@ -260,27 +283,20 @@ class StreamedAnswer:
             )
         if outcome.sent is not None:
             self._messages[index] = _PageMessage(outcome.sent, rendered, markup)
-            if self._on_sent is not None and (shown is None or shown.sent != outcome.sent):
-                await self._on_sent(outcome.sent.message_id)
+            if shown is None or shown.sent != outcome.sent:
+                await self._record(outcome)
         self._unreachable = outcome.result is SendResult.UNREACHABLE
         return outcome.result
+
+    async def _record(self, outcome: SendOutcome) -> None:
+        if self._on_sent is not None and outcome.sent is not None:
+            await self._on_sent(outcome.sent.message_id)
 
     def _earlier_message(self, index: int) -> _PageMessage | None:
         """Returns the message of this page from an earlier attempt; its current text is unknown."""
         if index >= len(self._reply.earlier_ids):
             return None
         return _PageMessage(Sent(self._place.chat_id, self._reply.earlier_ids[index]), Rendered(""), None)
-
-
-def _append_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
-    """Appends small print to a text, or returns it alone."""
-    text = rendered.text if rendered else ""
-    entities = list(rendered.entities) if rendered else []
-    for line in lines:
-        text = f"{text}\n\n" if text else ""
-        entities.append(MessageEntity(type="italic", offset=utf16_length(text), length=utf16_length(line)))
-        text += line
-    return Rendered(text, tuple(entities))
 
 
 async def _wait_for_first(*waits: Coroutine[object, object, None]) -> None:
