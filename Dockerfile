@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
 
-FROM python:3.12-slim AS build
+FROM python:3.12.11-slim-bookworm AS build
 RUN python -m venv /venv
 WORKDIR /app
 # What is installed changes less often than the sources, and has a layer of its own.
@@ -13,7 +13,7 @@ COPY bot bot
 # Compiled here: where the file system is read-only every start would compile anew.
 RUN /venv/bin/python -m compileall -q --invalidation-mode unchecked-hash core services bot
 
-FROM python:3.12-slim
+FROM python:3.12.11-slim-bookworm
 # /data holds the SQLite file and /tmp what passes; everything else may be read-only.
 RUN groupadd --system --gid 10001 understudy \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /data understudy \

@@ -3,13 +3,17 @@
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from jsonschema.validators import validator_for
 
 from bot.web.server import WebTiming
 from core.config.settings import Settings, load_settings
@@ -83,7 +87,7 @@ def test_compose_s_settings_are_settings_without_a_mistake() -> None:
     settings.require_daemon()
     assert settings.warnings == ()
     assert settings.redis_url is not None
-    assert settings.redis_url.get_secret_value() == "redis://redis:6379/0"
+    assert settings.redis_url.get_secret_value() == "redis://:word@redis:6379/0"
     assert {"redis", "postgres"} <= set(compose()["services"])
 
 
@@ -132,10 +136,86 @@ def test_telegram_s_deliveries_reach_the_replicas_and_nothing_else_does() -> Non
     assert re.findall(r"handle (/\S+)", caddyfile) == [path["path"]]
 
 
+def test_compose_is_valid_by_the_schema_of_its_specification() -> None:
+    schema = json.loads(
+        files("check_jsonschema.builtin_schemas.vendor").joinpath("compose-spec.json").read_text("utf-8")
+    )
+    validator = validator_for(schema)(schema)
+    validator.validate(compose())
+    assert not validator.is_valid(compose() | {"services": {"bot": {"image": "x", "cap-drop": ["ALL"]}}})
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("kubernetes/*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("version", ["1.32", "1.37"])
+def test_manifests_are_valid_by_the_schemas_of_the_api(path: Path, version: str) -> None:
+    for document in documents(path):
+        if document["kind"] != "Kustomization":
+            kubernetes_validate.validate(document, version, strict=True)
+            with pytest.raises(kubernetes_validate.ValidationError):
+                kubernetes_validate.validate(document | {"specs": {}}, version, strict=True)
+
+
+@pytest.mark.parametrize("name", ["bot", "redis", "postgres", "proxy"])
+def test_every_container_of_compose_is_confined(name: str) -> None:
+    """Read-only, without capabilities and without a way to gain some; a crash is restarted."""
+    services = compose()["services"]
+    assert set(services) == {"bot", "redis", "postgres", "proxy"}
+    service = services[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["restart"] == "unless-stopped"
+    assert service.get("cap_add", []) == (["NET_BIND_SERVICE"] if name == "proxy" else [])
+    assert ("user" in service) is (name in {"redis", "postgres"})
+    assert bool(service.get("ports")) is (name == "proxy"), "only the proxy is published"
+
+
+def test_the_stores_are_reached_by_the_bot_only_and_with_a_password() -> None:
+    document = compose()
+    services = document["services"]
+    assert document["networks"]["stores"] == {"internal": True}
+    assert {name: service["networks"] for name, service in services.items()} == {
+        "bot": ["outside", "stores"], "redis": ["stores"], "postgres": ["stores"], "proxy": ["outside"],
+    }  # fmt: skip
+    command = services["redis"]["command"]
+    assert command[command.index("--requirepass") + 1].startswith("${REDIS_PASSWORD:?")
+    assert services["redis"]["environment"]["REDISCLI_AUTH"].startswith("${REDIS_PASSWORD:?")
+    assert "POSTGRES_PASSWORD" in services["postgres"]["environment"]
+
+
+def test_images_are_named_by_an_exact_version() -> None:
+    """A tag that moves brings in what nothing here was tried with."""
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    pod = manifest("deployment.yaml")["spec"]["template"]["spec"]
+    images = [
+        *re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE),
+        *(service["image"] for service in compose()["services"].values()),
+        *(container["image"] for container in pod["containers"]),
+    ]
+    assert len(images) == 7
+    for image in images:
+        assert re.search(r":\d+\.\d+(\.\d+)?(-[a-z0-9]+)*$|@sha256:[0-9a-f]{64}$", image), image
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert {image for image in images if image.startswith("understudy")} == {f"understudy:{version}"}
+
+
+def test_the_pods_reach_and_are_reached_by_what_they_need_only() -> None:
+    policy = manifest("network.yaml")["spec"]
+    labels = manifest("deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    assert all(rule.get("from") and rule["ports"] for rule in policy["ingress"])
+    assert all(rule.get("to") and rule["ports"] for rule in policy["egress"])
+    ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    assert ports == {53, 443, 6379, 5432}
+    (world, _) = next(rule["to"] for rule in policy["egress"] if "ipBlock" in rule["to"][0])
+    # The metadata service of a cloud's machines.
+    assert "169.254.0.0/16" in world["ipBlock"]["except"]
+
+
 def test_the_bot_has_no_more_rights_than_it_needs() -> None:
-    """Read-only, as nobody in particular, without capabilities; with places to write to where it writes."""
+    """Read-only, as no one in particular, without capabilities; with places to write to where it writes."""
     bot = compose()["services"]["bot"]
-    assert (bot["read_only"], bot["cap_drop"]) == (True, ["ALL"])
     assert [mount.partition(":")[0] for mount in bot["tmpfs"]] == ["/tmp", "/data"]  # noqa: S108 - a container's
     pod = manifest("deployment.yaml")["spec"]["template"]["spec"]
     container = pod["containers"][0]
