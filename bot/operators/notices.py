@@ -7,9 +7,10 @@ from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigur
 def format_notice(event: Event) -> str:
     """Return the text of a notice."""
     match event:
-        case Misconfigured(provider, reason):
+        case Misconfigured(provider, reason, words):
+            said = f' It said: "{words}".' if words else ""
             return (
-                f"{provider} does not accept its key, account or model: {reason}. "
+                f"{provider} does not accept its key, account or model: {reason}.{said} "
                 "It cools down for 30 minutes at a time. "
                 f"After a correction (new settings need a restart), /provider reset {provider} brings it back."
             )

@@ -63,6 +63,8 @@ def _format_provider(number: int, provider: ProviderStatus, now: float, today: M
         lines.append(f"first output: {_format_latency(provider.first_output_s)}")
     if provider.last_error is not None and provider.last_error != provider.reason:
         lines.append(f"last error: {provider.last_error}")
+    if provider.last_words is not None:
+        lines.append(f'it said: "{provider.last_words}"')
     return "\n   ".join(lines)
 
 

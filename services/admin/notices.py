@@ -98,7 +98,7 @@ class AdminNotices:
 def _identify(event: Event) -> tuple[str, int]:
     """Return the name that events of the same kind share, and the seconds until it may be sent again."""
     match event:
-        case Misconfigured(provider, reason):
+        case Misconfigured(provider=provider, reason=reason):
             digest = hashlib.sha256(f"{provider}:{reason}".encode()).hexdigest()[:12]
             return f"misconfigured:{digest}", MISCONFIGURED_PAUSE_S
         case WorkGivenUp():

@@ -36,6 +36,26 @@ async def test_notice_of_a_rejected_key(empty_stage: BotHarness) -> None:
         assert "sk-" not in "".join(texts)
 
 
+async def test_notice_and_table_hold_the_servers_words_and_no_chat_does(empty_stage: BotHarness) -> None:
+    """Without the key, in whatever field; what may quote the prompt is shown to nobody."""
+    stage, key = empty_stage, "kx-9f3ab27c51d04e68-Zz"
+    await stage.start(A_API_KEY=key, A_RETRIES="0")
+    stage.first.default = status(401, {"error": {"message": f"Suspended: {key}, pay first.", "code": key}})
+    assert (await stage.asks("My secret plan?")).text == SECOND
+    notice, *_ = await stage.until(stage.chat(ADMIN).texts)
+    assert 'HTTP 401 (***). It said: "Suspended: ***, pay first.".' in notice
+    stage.says("/provider", ADMIN)
+    table = await stage.until(lambda: next((text for text in stage.chat(ADMIN).texts() if "1. a:" in text), None))
+    assert 'it said: "Suspended: ***, pay first."' in table
+    assert "Suspended" not in "".join(stage.chat().texts())
+    (event,) = stage.events("provider.failed")
+    assert event["reason"] == "HTTP 401 (***)"
+    assert event["words"] == "Suspended: ***, pay first."
+    stage.second.default = status(422, {"error": {"message": "cannot parse: My secret plan?"}})
+    await stage.asks("My secret plan?")
+    assert "My secret plan?" not in str(stage.events("provider.failed")) + "".join(stage.chat(ADMIN).texts())
+
+
 async def test_notice_reaches_others_despite_an_unreachable_admin(empty_stage: BotHarness) -> None:
     stage = empty_stage
     await stage.start(ADMIN_IDS=f"{ADMIN},{ADMIN + 1}")

@@ -30,6 +30,7 @@ from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, c
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
 from services.llm.routing.recourse import Indivisible, LastResort, Recourse, RequestShape
 from services.llm.routing.refusal_words import Fault
+from services.llm.server_words import find_server_words, mask_secrets
 from services.llm.usage.report import NOTHING, RequestEnd, RequestReport, TokenUse, used_by_prompt
 
 log = structlog.get_logger()
@@ -197,7 +198,7 @@ class Attempt:
     def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
         """Record a failure after the first output; returns the error to raise in place of `error`."""
         cooldown_s = self._recorder.limits.cooldown_s
-        outcome = classify(error, cooldown_s, self._recorder.words)
+        outcome = self._with_words(classify(error, cooldown_s, self._recorder.words), error)
         is_failure = outcome.fault not in {Fault.REFUSED, Fault.OURS}
         self._report(RequestEnd.INTERRUPTED, used, is_failure=is_failure)
         if not is_failure:
@@ -286,13 +287,23 @@ class Attempt:
         )
 
     def _classify(self, error: Exception) -> Outcome:
-        outcome = classify(error, self._recorder.limits.cooldown_s, self._recorder.words)
+        outcome = self._with_words(classify(error, self._recorder.limits.cooldown_s, self._recorder.words), error)
         if outcome.capability is not None and not self._request.recourse.can_be_meant(
             self.adaptation, outcome.capability
         ):
             # The words mislead: the request has no such part, or it was left out already.
             return replace(outcome, fault=Fault.UNCLEAR, capability=None)
         return outcome
+
+    def _with_words(self, outcome: Outcome, error: Exception) -> Outcome:
+        """Return the outcome with the server's words, except where they may quote the prompt."""
+        # What is known to be about the key, the account or the model is no quote, whatever the status.
+        is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
+        key = self.candidate.provider.api_key
+        words = find_server_words(error, key, is_own_prompt=is_about_account)
+        # The reason holds a code of the server's, and some put the key there.
+        reason = mask_secrets(outcome.reason, [key.get_secret_value()]) if key is not None else outcome.reason
+        return replace(outcome, reason=reason, words=words)
 
     def _surface(self, outcome: Outcome, error: Exception) -> Exception:
         provider = self.candidate.provider.id

@@ -1,7 +1,7 @@
 """Events of requests and of the routing order, for metrics, traces and notices; without message texts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.errors import FailedAttempt
@@ -78,10 +78,11 @@ class LeaderChanged:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """A provider rejects the key, the account or the model's name."""
+    """A provider rejects the key, the account or the model's name; `words` is what its server said."""
 
     provider: str
     reason: str
+    words: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Streamed and plain requests share this table, so that they cannot differ.
 import socket
 import ssl
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeGuard, cast
 
 import httpx2
@@ -62,6 +62,7 @@ class Outcome:
         capability: what the model refuses.
         window: the context window that the server names, in tokens.
         sent: the size of the request that it names, in tokens.
+        words: what the server said, for operators; it quotes no user and holds no key.
     """
 
     fault: Fault
@@ -70,6 +71,7 @@ class Outcome:
     capability: Capability | None = None
     window: int | None = None
     sent: int | None = None
+    words: str | None = field(default=None, compare=False)
 
     @property
     def try_next(self) -> bool:

@@ -143,20 +143,21 @@ class OutcomeRecorder:
             provider=provider,
             fault=outcome.fault.value,
             reason=outcome.reason,
+            words=outcome.words,
             cooldown_s=outcome.cooldown_s,
             purpose=purpose,
         )
         if outcome.cooldown_s is None:
             return
         counts.failures += 1
-        counts.last_error = outcome.reason
+        counts.last_error, counts.last_words = outcome.reason, outcome.words
         before = self._leader()
         known = self._shared.routing.cooldowns.get(provider)
         now = self._clock.time()
         self._shared.apply(rules.cooled(provider, outcome.reason, now, outcome.cooldown_s, self._shared.replica))
         if outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             # Notify once: concurrent requests fail together, and each probe fails until an operator acts.
-            self._notify(Misconfigured(provider, outcome.reason))
+            self._notify(Misconfigured(provider, outcome.reason, outcome.words))
         after = self._leader()
         if before != after and before is not None and after is not None and after not in self._shared.routing.cooldowns:
             log.warning("provider.switched", before=before, after=after, reason=outcome.reason)
@@ -177,20 +178,21 @@ class OutcomeRecorder:
             model=model,
             fault=outcome.fault.value,
             reason=outcome.reason,
+            words=outcome.words,
             rest_s=outcome.cooldown_s,
             purpose=purpose,
         )
         if outcome.cooldown_s is None:
             return
         counts.failures += 1
-        counts.last_error = outcome.reason
+        counts.last_error, counts.last_words = outcome.reason, outcome.words
         known = self._shared.routing.resting.get(rules.model_key(provider, model))
         now = self._clock.time()
         self._shared.apply(
             model_rules.rested(provider, model, outcome.reason, now, outcome.cooldown_s, self._shared.replica)
         )
         if is_listed and outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
-            self._notify(Misconfigured(provider, f"{model}: {outcome.reason}"))
+            self._notify(Misconfigured(provider, f"{model}: {outcome.reason}", outcome.words))
 
     def capabilities_refused(
         self, candidate: Candidate, capabilities: frozenset[Capability], *, is_guess: bool

@@ -39,6 +39,8 @@ class ProviderStatus:
     requests: int = 0
     failures: int = 0
     last_error: str | None = None
+    last_words: str | None = None
+    """What the server said about the last error."""
     first_output_s: tuple[float, ...] = ()
     """The most recent times to first output, oldest first."""
     in_flight: int = 0
@@ -69,6 +71,7 @@ class ProviderCounts:
     requests: int = 0
     failures: int = 0
     last_error: str | None = None
+    last_words: str | None = None
     first_output_s: deque[float] = field(default_factory=lambda: deque[float](maxlen=LATENCIES_KEPT))
 
 
@@ -102,6 +105,7 @@ def provider_status(
         counts.requests,
         counts.failures,
         counts.last_error,
+        counts.last_words,
         tuple(counts.first_output_s),
         in_flight,
         provider.max_concurrency,
