@@ -137,7 +137,10 @@ async def _open_runtime(
         yield Runtime(
             inbox=inbox,
             worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation, renderer),
-            places=JobPlaces(TurnPlaces(leases=leases), JobLimits(settings.limit_running_per_user, settings.admin_ids)),
+            places=JobPlaces(
+                TurnPlaces(leases=leases, count_backlog=lambda: infra.database.backlog),
+                JobLimits(settings.limit_running_per_user, settings.admin_ids),
+            ),
             receive=receive,
             guards={
                 "inbox health": inbox.watch_health,

@@ -23,6 +23,11 @@ class ConnectionSlots:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._releases = 0
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a slot."""
+        return len(self._waiters)
+
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:
         """Hold a slot while the context lasts.

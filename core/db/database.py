@@ -136,6 +136,11 @@ class Database:
             return str(self._url.database)
         return f"{self._url.host or 'localhost'}:{self._url.port or 5432}/{self._url.database or ''}"
 
+    @property
+    def backlog(self) -> int:
+        """Transactions of this process that wait for a connection or for SQLite's write lock."""
+        return self._slots.waiting + (self._write_lock.waiting if self._write_lock is not None else 0)
+
     async def start(self) -> None:
         """Create the file if it is missing and migrate the schema.
 

@@ -13,6 +13,11 @@ class WriteLock:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._commits = 0
 
+    @property
+    def waiting(self) -> int:
+        """Transactions that wait for the lock."""
+        return len(self._urgent) + len(self._waiters)
+
     async def acquire(self, timeout_s: float, *, urgent: bool) -> None:
         """Acquire the lock.
 

@@ -64,6 +64,12 @@ class RateLimiter:
         except RedisUnavailable:
             return local
 
+    def is_full(self, event: RateEvent) -> bool:
+        """Returns whether this process knows that an event does not fit, without asking Redis. Adds nothing."""
+        window = self._local.get(event.window, {})
+        since = event.at - WINDOW_S
+        return event.id not in window and sum(at > since for at in window.values()) >= event.limit
+
     def renewal_s(self, window: str, at: float) -> float:
         """Returns the seconds until a full window admits an event again, as far as this process knows."""
         oldest = min(self._local.get(window, {}).values(), default=at)

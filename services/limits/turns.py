@@ -1,13 +1,13 @@
 """Places for turns: bounded in a process, given round robin by party, and at most a few at once to one person.
 
 A turn first takes a slot of its person, in order of arrival, and then waits in the queue of its party. As many run as
-the event loop bears: beyond `least`, one more begins only while the loop is on time. Otherwise a thousand people who
-write at one instant would all wait for the last of them.
+the process bears: beyond `least`, one more begins at once only while the event loop is on time and the database has no
+backlog. Otherwise a thousand people who write at one instant would all wait for the last of them.
 """
 
 import asyncio
 from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -23,13 +23,18 @@ class TurnLimits:
     Args:
         most: turns that run at once.
         least: turns that begin however late the event loop is.
-        late_s: delay of the event loop from which on no further turn begins.
+        late_s: delay of the event loop from which on the process is busy.
+        backlog: waiting database transactions from which on it is busy.
+        busy_begin_s: pause between two turns that begin while it is busy: beside other work of the machine the loop may
+            always be late, and a database may hang for long.
         tick_s: pause between two looks at the delay while turns wait.
     """
 
     most: int = 1000
-    least: int = 32
-    late_s: float = 0.05
+    least: int = 8
+    late_s: float = 0.02
+    backlog: int = 4
+    busy_begin_s: float = 0.5
     tick_s: float = 0.005
 
 
@@ -47,10 +52,17 @@ class TurnPlaces:
     Args:
         limits: bounds.
         leases: counts the turns of a person over all replicas; None for a single process.
+        count_backlog: returns the number of waiting database transactions.
     """
 
-    def __init__(self, limits: TurnLimits | None = None, leases: RunningLeases | None = None) -> None:
+    def __init__(
+        self,
+        limits: TurnLimits | None = None,
+        leases: RunningLeases | None = None,
+        count_backlog: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._limits = limits or TurnLimits()
+        self._count_backlog = count_backlog
         self._leases = leases
         self._running = 0
         self._queues: OrderedDict[str, deque[Waiter]] = OrderedDict()
@@ -162,14 +174,18 @@ class TurnPlaces:
             self._queues[party] = waiters
 
     async def _pump_places(self) -> None:
-        """Gives out one place at a time while the event loop is on time, until none waits."""
+        """Gives out one place at a time, slowly while the process is busy, until no turn waits."""
         loop, limits = asyncio.get_running_loop(), self._limits
+        begun_at = loop.time()
         try:
             while self._queues:
                 due = loop.time() + limits.tick_s
                 await asyncio.sleep(limits.tick_s)
-                is_late = loop.time() - due > limits.late_s
-                if self._queues and self._running < (limits.least if is_late else limits.most):
+                is_busy = loop.time() - due > limits.late_s or self._count_backlog() >= limits.backlog
+                if is_busy and loop.time() - begun_at < limits.busy_begin_s and self._running >= limits.least:
+                    continue
+                if self._queues and self._running < limits.most:
                     self._serve_next()
+                    begun_at = loop.time()
         finally:
             self._pump = None

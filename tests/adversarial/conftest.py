@@ -1,9 +1,11 @@
-"""The fork server that starts daemons."""
+"""The fork server that starts daemons, and a daemon under attack."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.adversarial.attack import Attack
 from tests.support.processes.fork_server import ForkServer
 
 
@@ -13,3 +15,11 @@ def fork_server() -> Iterator[ForkServer]:
     server = ForkServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+async def attack(fork_server: ForkServer, tmp_path: Path) -> AsyncIterator[Attack]:
+    """A daemon with default settings that serves, and bystanders who have been answered."""
+    async with Attack(fork_server, tmp_path) as attack:
+        await attack.start()
+        yield attack

@@ -1,7 +1,8 @@
 """Rates of messages, commands and presses per person and group: what is over is refused before it is stored."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiogram.types import Message, Update
 
@@ -79,6 +80,28 @@ class Admission:
         self._rates = rates
         self._clock = clock
         self._limits = limits
+
+    def is_known_surplus(self, raw: Mapping[str, Any]) -> bool:
+        """Returns whether a raw update is certainly refused and its sender has been told: a flood costs no parsing.
+
+        Of messages only those of private chats: in a group they may have to be moderated.
+        """
+        message, query = raw.get("message"), raw.get("callback_query")
+        now, update_id = self._clock.time(), f"{raw['update_id']:020d}"
+        match message or query:
+            case {"chat": {"type": "private", "id": int(person)}, "date": int(date), **fields} if message:
+                at = min(max(float(date), now - OLDEST_S), now)
+                album = fields.get("media_group_id")
+                event_id = f"album:{album}" if album is not None else update_id
+                origin = _Origin(person, None, event_id, at, "message", 1)
+            case {"from": {"id": int(person)}}:
+                origin = _Origin(person, None, update_id, now, "press", self._limits.press_factor)
+            case _:
+                return False
+        if not self._limits.messages or origin.person in self._limits.exempt:
+            return False
+        is_told = self._rates.is_full(origin.notice("rate", now, of_group=False))
+        return is_told and self._rates.is_full(origin.event(of_group=False, limits=self._limits))
 
     async def judge(self, updates: Sequence[Update]) -> list[Refusal | None]:
         """Returns for each update, in order, its refusal, or None if it is admitted. Idempotent.

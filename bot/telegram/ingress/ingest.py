@@ -143,31 +143,40 @@ class UpdateIngest:
     async def _take(self, batch: Sequence[dict[str, Any]]) -> None:
         parts: list[AlbumPart] = []
         classified: list[_Classified] = []
+        surplus = 0
         for raw in batch:
             if not is_update_id(raw.get("update_id")):
                 log.error("update.unreadable", kinds=list(raw))
                 continue
+            if self._admission.is_known_surplus(raw):
+                surplus += 1
+                continue
             update = await self._classify(raw, parts)
             if update is not None:
                 classified.append(update)
+        if surplus:
+            log.info("update.surplus_dropped", updates=surplus)
         if parts:
             await self._parts.put(parts)
-        admitted = await self._within_limits(classified)
+        await self._put(await self._within_limits(classified))
+
+    async def _put(self, admitted: Sequence[_Classified]) -> None:
+        """Stores jobs; the sender of one whose lane is full is told, once a minute."""
         refused = {job.id for job in await self._inbox.put([each.job for each in admitted])}
-        surplus: list[_Classified] = []
+        excess: list[_Classified] = []
         for each in admitted:
             message = each.message
             if each.job.id in refused:
-                surplus.append(each)
+                excess.append(each)
             elif message is not None and message.media_group_id is not None:
                 self._albums.mark_accepted(message)
-        if surplus:
-            log.warning("update.queue_full", updates=len(surplus))
-            told = await self._admission.are_told([("full", each.update) for each in surplus if each.update])
+        if excess:
+            log.warning("update.queue_full", updates=len(excess))
+            told = await self._admission.are_told([("full", each.update) for each in excess if each.update])
             await self._inbox.put(
                 [
                     self._rejected(each.raw, "queue-full")
-                    for each, is_told in zip((each for each in surplus if each.update), told, strict=True)
+                    for each, is_told in zip((each for each in excess if each.update), told, strict=True)
                     if is_told and (each.message is None or self._albums.reject_once(each.message))
                 ]
             )

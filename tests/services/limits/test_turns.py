@@ -104,7 +104,7 @@ async def test_cancelled_turns_give_back_what_they_hold(names: tuple[str, ...]) 
 
 
 async def test_no_further_turn_begins_while_the_event_loop_is_late() -> None:
-    here = Turns(TurnLimits(most=50, least=2, late_s=0.02))
+    here = Turns(TurnLimits(most=50, least=2, late_s=0.02, busy_begin_s=60))
     is_busy = True
 
     async def busy() -> None:
@@ -120,6 +120,26 @@ async def test_no_further_turn_begins_while_the_event_loop_is_late() -> None:
     is_busy = False
     await hog
     await here.until(lambda: len(here.begun) == 10)
+
+
+async def test_no_further_turn_begins_while_the_database_has_a_backlog() -> None:
+    backlog = 10
+    here = turns(1)
+    here.places = TurnPlaces(TurnLimits(most=50, least=2, late_s=5, busy_begin_s=60), count_backlog=lambda: backlog)
+    for number in range(10):
+        here.begin(str(number), str(number))
+    await asyncio.sleep(0.1)
+    assert here.begun == ["0", "1"]
+    backlog = 0
+    await here.until(lambda: len(here.begun) == 10)
+
+
+async def test_turns_begin_now_and_then_while_the_event_loop_is_always_late() -> None:
+    """As it is where the machine is busy with other work."""
+    here = Turns(TurnLimits(most=50, least=2, late_s=-1, busy_begin_s=0.05))
+    for number in range(5):
+        here.begin(str(number), str(number))
+    await here.until(lambda: len(here.begun) == 5)
 
 
 async def test_close_cancels_the_turns_that_wait() -> None:

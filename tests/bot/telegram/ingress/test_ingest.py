@@ -439,6 +439,25 @@ async def test_surplus_messages_lead_to_one_warning_a_minute(limited: IngestHarn
     assert limited.kinds == ["update"] * 5 + ["rate-limited"] + ["update"] * 5 + ["rate-limited"]
 
 
+async def test_a_flood_is_dropped_without_parsing(limited: IngestHarness, clock: ManualClock) -> None:
+    """Once its sender has been told; a repeated batch still finds the messages that were admitted."""
+    flood = [{"update_id": number, **sent(clock)} for number in range(1, 101)]
+    await limited.ingest.take(flood)
+    kinds = limited.kinds
+    with capture_logs() as logs:
+        await limited.ingest.take(flood)
+        await limited.ingest.take([{"update_id": number, "message": {**sent(clock)["message"], "text": 5}}
+                                   for number in range(200, 300)])  # fmt: skip
+    assert limited.kinds == kinds
+    # The one that was told is judged again.
+    assert [(entry["event"], entry["updates"]) for entry in logs] == [
+        ("update.surplus_dropped", 94), ("update.rate_limited", 1), ("update.surplus_dropped", 100)
+    ]  # fmt: skip
+    await clock.advance(61)
+    await limited.ingest.take([{"update_id": 400, **sent(clock)}])
+    assert limited.kinds == [*kinds, "update"]
+
+
 async def test_a_flood_leaves_others_and_admins_alone(limited: IngestHarness, clock: ManualClock) -> None:
     admin = {**ANN, "id": ADMIN}
     await limited.take(
