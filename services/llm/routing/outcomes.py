@@ -244,18 +244,25 @@ def _status_fault(error: ModelHTTPError) -> Fault:
 def _is_raised_by_adapter(error: BaseException) -> bool:
     """Return whether a plain Python error was raised while an adapter parsed a provider's response.
 
-    A body without choices surfaces as IndexError, one of the wrong shape as TypeError or AttributeError. The position
+    A body without choices surfaces as IndexError, one of the wrong shape as TypeError or AttributeError, one nested
+    without end as RecursionError of the JSON parser. The position
     of the try block cannot tell: `Model.request` maps our messages to the wire first, and a bug there (an attachment
     that an adapter does not expect, for example) would put every provider in cooldown. The frames can. Their names are
     private to pydantic-ai 2.68 and the SDKs; the contract test is tests/services/llm/routing/test_outcome_table.py,
     which sends malformed bodies of each kind over HTTP.
     """
-    if not isinstance(error, (LookupError, TypeError, AttributeError, ValueError, ValidationError, AssertionError)):
+    if not isinstance(error, _PARSER_ERRORS):
         return False
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, RecursionError):
+        # Nothing of ours parses JSON from outside by this function without expecting the error.
+        return any(frame.name == "raw_decode" for frame in frames)
     return any(frame.name.startswith(_PARSER_PREFIXES) or frame.name in _PARSERS for frame in frames)
 
 
+_PARSER_ERRORS = (
+    LookupError, TypeError, AttributeError, ValueError, ValidationError, AssertionError, RecursionError,
+)  # fmt: skip
 _PARSER_PREFIXES = ("_process_", "_map_usage", "_get_event_iterator", "_validate_")
 _PARSERS = frozenset({"__stream__", "_iter_events", "_parse_response", "parse"})
 
