@@ -17,16 +17,18 @@ from pydantic_ai.messages import (
     TextPart,
     TextPartDelta,
 )
+from pydantic_ai.models import ModelRequestParameters
 from redis.asyncio import Redis
 
 from core.config.providers import ProviderKind
 from core.config.settings import ProviderSettings
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
-from services.llm.request import ModelChoice, RequestSpec
+from services.llm.request import Capability, ModelChoice, RequestSpec
 from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.recorder import RoutingLimits, RoutingTiming
+from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.shared_state import SharedRouting, SyncTiming
 from services.llm.usage.report import UsageMeter
 from services.moderation.domain.verdict import Verdict
@@ -103,14 +105,16 @@ class LLMHarness:
         messages: list[ModelMessage] | None = None,
         user: str | None = None,
         local_only: bool = False,
+        parameters: ModelRequestParameters | None = None,
+        required: frozenset[Capability] = frozenset(),
     ) -> ModelResponse:
         """Make one request; a streamed one is read to its end."""
         chosen = ModelChoice(choice) if isinstance(choice, str) else choice
-        spec = RequestSpec("test", user=user, choice=chosen, local_only=local_only)
+        spec = RequestSpec("test", user=user, choice=chosen, local_only=local_only, required=required)
         model = self.factory.create_routed_model(spec)
         if not streamed:
-            return await model_request(model, messages or HELLO)
-        async with model_request_stream(model, messages or HELLO) as stream:
+            return await model_request(model, messages or HELLO, model_request_parameters=parameters)
+        async with model_request_stream(model, messages or HELLO, model_request_parameters=parameters) as stream:
             async for _ in stream:
                 pass
         return stream.get()
@@ -157,13 +161,14 @@ async def bench(
     meter: UsageMeter | None = None,
     timing: RoutingTiming | None = None,
     sync: SyncTiming | None = None,
+    words: KnownWords = KNOWN_WORDS,
 ) -> AsyncIterator[LLMHarness]:
     """Open a replica on a store."""
     clock = clock or RealPauses()
     shared = SharedRouting(redis, "test", clock, sync)
     await shared.start()
     shedding = LoadShedding(redis, "test", clock)
-    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter, timing)
+    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter, timing, words)
     builder = ModelBuilder()
     builder._tls = _tls()
     try:

@@ -161,11 +161,21 @@ async def request_stream_start(
     return StreamStart(opened, began)
 
 
+class _WholeAnswer(CompletedStreamedResponse):
+    """A stream of an answer that is complete; its metadata can be set, as that of any stream."""
+
+    def get(self) -> ModelResponse:
+        """Return the answer."""
+        return replace(super().get(), metadata=self.metadata)
+
+
 @asynccontextmanager
 async def _complete_stream(candidate: Candidate, call: PreparedCall) -> AsyncGenerator[StreamedResponse]:
     """Open a stream of a whole answer, for a model that refuses to stream."""
     response = await _request(candidate, call)
-    yield CompletedStreamedResponse(response, model_request_parameters=call.parameters, replay_events=True)
+    stream = _WholeAnswer(response, model_request_parameters=call.parameters, replay_events=True)
+    stream.finish_reason, stream.provider_details = response.finish_reason, response.provider_details
+    yield stream
 
 
 async def _request(candidate: Candidate, call: PreparedCall) -> ModelResponse:

@@ -86,7 +86,7 @@ class Attempt:
         self.candidate = candidate
         self.slot = slot
         self.resort = resort
-        self.adaptation = request.recorder.adaptation(candidate) if resort is None else resort.adaptation
+        self.adaptation = request.recourse.known_adaptation(candidate) if resort is None else resort.adaptation
         """The changes with which the request is sent."""
         self._adaptations_left = MAX_ADAPTATIONS
         self._request = request

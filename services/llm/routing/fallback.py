@@ -125,6 +125,7 @@ class LLMProviderFallback:
             lease = (probe, holder) if holder is not None else None
             state = self._shared.routing
         order = rules.order(state, usable, now, choice=chosen, stay=kept, probe=lease[0] if lease is not None else None)
+        fits = self._with_required(spec, fits)
         fixed = {state.forced(now), chosen}
         candidates = [self._candidate(name, spec.choice, by_order=name not in fixed) for name in order]
         if fits is not None:
@@ -178,6 +179,19 @@ class LLMProviderFallback:
             for provider in self._all.values()
         )
         return ServiceStatus(statuses, state.forced(now), state.preferred(now), self._shared.connected)
+
+    def _with_required(
+        self, spec: RequestSpec, fits: Callable[[Candidate], bool] | None
+    ) -> Callable[[Candidate], bool] | None:
+        """Return a check that also keeps models last that refuse what the request requires."""
+        if not spec.required or not self._shared.routing.limits:
+            return fits
+
+        def fits_all(candidate: Candidate) -> bool:
+            is_refused = bool(spec.required & self.recorder.adaptation(candidate).without)
+            return not is_refused and (fits is None or fits(candidate))
+
+        return fits_all
 
     async def _kept_provider(self, spec: RequestSpec, usable: Sequence[str]) -> str | None:
         """Return the provider that stepped in for a busy one when this user was last answered."""

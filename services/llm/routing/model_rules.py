@@ -40,6 +40,19 @@ def adaptation(routing: Routing, provider: str, model: str, now: float) -> Adapt
     return Adaptation(without, limits.max_input, limits.window)
 
 
+def active_limits(routing: Routing, provider: str, now: float) -> tuple[ModelLimits, ...]:
+    """Return what is known about a provider's models, without the entries that have ended."""
+    current = (_current(limits, now) for limits in routing.limits.values() if limits.provider == provider)
+    return tuple(limits for limits in current if limits.refused or limits.window or limits.max_input)
+
+
+def _current(limits: ModelLimits, now: float) -> ModelLimits:
+    refused = {name: until for name, until in limits.refused.items() if until > now}
+    if limits.until > now:
+        return replace(limits, refused=refused)
+    return replace(limits, refused=refused, window=None, max_input=None)
+
+
 def rested(provider: str, model: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
     """Let a model rest. Of two rests the later end is kept."""
     key = model_key(provider, model)

@@ -93,6 +93,12 @@ class Recourse:
         """The first candidate whose server loads its model."""
         return next(iter(self._loading.values()), None)
 
+    def known_adaptation(self, candidate: Candidate) -> Adaptation:
+        """Return the changes that a model is known to need, except those that the request does not allow."""
+        adaptation = self._recorder.adaptation(candidate)
+        refused = frozenset(each for each in adaptation.without if self._is_required(each))
+        return replace(adaptation, without=adaptation.without - refused) if refused else adaptation
+
     def next_resort(self) -> LastResort | None:
         """Return the next attempt after all candidates have failed; None if there is none."""
         return self._last_resorts.popleft() if self._last_resorts else None
@@ -126,7 +132,7 @@ class Recourse:
         if is_smaller or outcome.window is not None:
             # A request that should have fitted into the named window was refused for more than its length, such as
             # the answer that it asks for: that must not cost later ones their history.
-            learned = max(limit, (outcome.window or 0) // SHORTEST_SHARE)
+            learned = limit if outcome.sent else max(limit, (outcome.window or 0) // SHORTEST_SHARE)
             self._recorder.length_learned(candidate, learned, outcome.window)
         if not is_smaller:
             return None

@@ -55,7 +55,7 @@ _WINDOWS: Final = (
     rf"(?:context|prompt|sequence|input) (?:length|window|size) (?:is|of)(?: only)? {_N}",
     rf"with {_N} maximum context",
     rf"> {_N} maximum",
-    rf"context (?:length|window|size)\D{{0,30}}{_N}",
+    rf"context (?:length|window|size)(?:(?! by )\D){{0,30}}{_N}",
     rf"tokens allowed \({_N}\)",
     rf"must (?:have less than|be <=) {_N}",
     rf"length should be \[\d+, {_N}\]",

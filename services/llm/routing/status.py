@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.config.settings import ProviderSettings
-from services.llm.routing.rules import CircuitPhase, Routing
+from services.llm.routing.model_rules import active_limits
+from services.llm.routing.rules import CircuitPhase, ModelLimits, RestingModel, Routing
 
 LATENCIES_KEPT = 200
 
@@ -45,6 +46,10 @@ class ProviderStatus:
     """The most recent times to first output, oldest first."""
     in_flight: int = 0
     """Requests of this replica in flight."""
+    resting: tuple[RestingModel, ...] = ()
+    """Models that rest although the provider is healthy."""
+    limits: tuple[ModelLimits, ...] = ()
+    """What its models refuse, and the windows that it named."""
     limit: int | None = None
     """Maximum of concurrent requests over all replicas; None for no limit."""
 
@@ -108,5 +113,7 @@ def provider_status(
         counts.last_words,
         tuple(counts.first_output_s),
         in_flight,
-        provider.max_concurrency,
+        resting=tuple(entry for entry in state.resting.values() if entry.provider == provider.id and entry.until > now),
+        limits=active_limits(state, provider.id, now),
+        limit=provider.max_concurrency,
     )

@@ -1,0 +1,165 @@
+"""Refusals of real servers, from their documentation, their source and public reports."""
+
+# ruff: noqa: E501 - a row a line
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.config.providers import ProviderKind as Kind
+from services.llm.request import Capability
+from services.llm.routing.refusal_words import Fault
+
+Body = Mapping[str, Any] | list[Any] | str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One refusal: the server, the wire on which it comes, what it says and what that means."""
+
+    server: str
+    kind: Kind
+    status: int
+    body: Body
+    meaning: Fault | Capability
+
+
+COMPATIBLE, OPENAI, AZURE = Kind.OPENAI_COMPATIBLE, Kind.OPENAI, Kind.AZURE_OPENAI
+KEY, GONE, LONG, FILTER, LOADING = (
+    Fault.MISCONFIGURED,
+    Fault.MODEL_GONE,
+    Fault.CONTEXT_WINDOW,
+    Fault.REFUSED,
+    Fault.LOADING,
+)
+UNCLEAR = Fault.UNCLEAR
+TOOLS, CHOICE, SYSTEM, IMAGES, STREAM = (
+    Capability.TOOLS,
+    Capability.TOOL_CHOICE,
+    Capability.SYSTEM_ROLE,
+    Capability.IMAGES,
+    Capability.STREAMING,
+)
+
+
+def openai(message: str, code: str | int | None = None, kind: str | None = "invalid_request_error") -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def flat(message: str, code: str | int | None = 400, kind: str = "BadRequestError") -> dict[str, Any]:
+    return {"object": "error", "message": message, "type": kind, "param": None, "code": code}
+
+
+def google(message: str, status: str = "INVALID_ARGUMENT", code: int = 400) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "status": status}}
+
+
+def anthropic(message: str, kind: str = "invalid_request_error") -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+REFUSALS: list[Refusal] = [
+    # The key
+    Refusal("OpenAI", OPENAI, 401, openai("Incorrect API key provided: sk-ab***yz.", "invalid_api_key"), KEY),
+    Refusal("xAI", COMPATIBLE, 400, {"code": "invalid-argument", "error": "Incorrect API key provided: ab***yz."}, KEY),
+    Refusal("Azure", AZURE, 401, {"error": {"code": "401", "message": "Access denied due to invalid subscription key."}}, KEY),
+    Refusal("Google", Kind.GOOGLE, 400, google("API key not valid. Please pass a valid API key."), KEY),
+    Refusal("Google expired", Kind.GOOGLE, 400, google("API key expired. Please renew the API key."), KEY),
+    Refusal("Anthropic", Kind.ANTHROPIC, 401, anthropic("invalid x-api-key", "authentication_error"), KEY),
+    Refusal("Mistral", Kind.MISTRAL, 401, {"detail": "Unauthorized"}, KEY),
+    Refusal("Groq", Kind.GROQ, 401, openai("Invalid API Key", "invalid_api_key"), KEY),
+    Refusal("DeepSeek", Kind.DEEPSEEK, 401, openai("Authentication Fails, Your api key is invalid", "invalid_request_error"), KEY),
+    Refusal("OpenRouter", Kind.OPENROUTER, 401, {"error": {"message": "No auth credentials found", "code": 401}}, KEY),
+    Refusal("LiteLLM", COMPATIBLE, 400, openai("Authentication Error, Invalid proxy server token passed", "400", "auth_error"), KEY),
+    Refusal("Together", COMPATIBLE, 401, openai("Invalid API key provided. You can find your API key at api.together.xyz", "invalid_api_key"), KEY),
+    Refusal("Zhipu", COMPATIBLE, 400, {"error": {"code": "1002", "message": "Authorization Token非法"}}, KEY),
+    Refusal("Alibaba", COMPATIBLE, 400, openai("Incorrect API key provided. ", "invalid_api_key"), KEY),
+    Refusal("Cloudflare gateway", COMPATIBLE, 400, {"errors": [{"code": 10000, "message": "Authentication error"}]}, KEY),
+    # The account
+    Refusal("OpenAI quota", OPENAI, 429, openai("You exceeded your current quota", "insufficient_quota", "insufficient_quota"), KEY),
+    Refusal("OpenAI inactive", OPENAI, 429, openai("Your account is not active, please check your billing details", "billing_not_active"), KEY),
+    Refusal("OpenAI region", OPENAI, 403, openai("Country, region, or territory not supported", "unsupported_country_region_territory"), KEY),
+    Refusal("Anthropic credit", Kind.ANTHROPIC, 400, anthropic("Your credit balance is too low to access the Anthropic API."), KEY),
+    Refusal("Anthropic organisation", Kind.ANTHROPIC, 400, anthropic("This organization has been disabled."), KEY),
+    Refusal("Google billing", Kind.GOOGLE, 400, google("Please enable billing on your project.", "FAILED_PRECONDITION"), KEY),
+    Refusal("Google location", Kind.GOOGLE, 400, google("User location is not supported for the API use.", "FAILED_PRECONDITION"), KEY),
+    Refusal("DeepSeek balance", Kind.DEEPSEEK, 402, openai("Insufficient Balance", "invalid_request_error", "unknown_error"), KEY),
+    Refusal("OpenRouter credits", Kind.OPENROUTER, 402, {"error": {"message": "This request requires more credits", "code": 402}}, KEY),
+    Refusal("Alibaba arrears", COMPATIBLE, 400, openai("Access denied, please make sure your account is in good standing.", "Arrearage", "Arrearage"), KEY),
+    Refusal("Zhipu arrears", COMPATIBLE, 429, {"error": {"code": "1113", "message": "余额不足或无可用资源包,请充值。"}}, KEY),
+    Refusal("Groq blocked", Kind.GROQ, 400, openai("Organization has been restricted.", "organization_restricted"), KEY),
+    Refusal("LiteLLM budget", COMPATIBLE, 429, openai("Budget has been exceeded! Current cost: 26.0, Max budget: 0.25", "429", "budget_exceeded"), KEY),
+    Refusal("Together limit", COMPATIBLE, 400, openai("Your account has reached its spending limit."), KEY),
+    Refusal("Moonshot", COMPATIBLE, 403, openai("Your account is suspended, please check your plan and billing details"), KEY),
+    # The model
+    Refusal("OpenAI no model", OPENAI, 404, openai("The model `gpt-9` does not exist or you do not have access to it.", "model_not_found"), GONE),
+    Refusal("Azure no deployment", AZURE, 404, {"error": {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}}, GONE),
+    Refusal("OpenRouter", Kind.OPENROUTER, 400, {"error": {"message": "vendor/some-model-pro is not a valid model ID", "code": 400}, "user_id": "u"}, GONE),
+    Refusal("OpenRouter no endpoints", Kind.OPENROUTER, 404, {"error": {"message": "No endpoints found for vendor/old-model.", "code": 404}}, GONE),
+    Refusal("DeepSeek", Kind.DEEPSEEK, 400, openai("Model Not Exist", "invalid_request_error"), GONE),
+    Refusal("Mistral", Kind.MISTRAL, 400, flat("Invalid model: x", "1500", "invalid_model"), GONE),
+    Refusal("Groq", Kind.GROQ, 400, openai("The model `x` has been decommissioned", "model_decommissioned"), GONE),
+    Refusal("Anthropic", Kind.ANTHROPIC, 404, anthropic("model: claude-9", "not_found_error"), GONE),
+    Refusal("Google", Kind.GOOGLE, 404, google("models/gemini-9 is not found for API version v1beta", "NOT_FOUND", 404), GONE),
+    Refusal("Ollama", Kind.OLLAMA, 404, openai('model "llama9" not found, try pulling it first', None, "not_found_error"), GONE),
+    Refusal("LM Studio none loaded", COMPATIBLE, 400, {"error": {"message": "No models loaded. Please load a model in the developer page.", "type": "invalid_request_error", "param": "model"}}, GONE),
+    Refusal("LM Studio", COMPATIBLE, 400, {"error": {"message": 'Failed to load model "x". Error: insufficient resources', "type": "invalid_request_error"}}, GONE),
+    Refusal("vLLM", COMPATIBLE, 404, flat("The model `x` does not exist.", 404, "NotFoundError"), GONE),
+    Refusal("LiteLLM", COMPATIBLE, 400, openai("/chat/completions: Invalid model name passed in model=x. Call `/v1/models`", "400", None), GONE),
+    Refusal("xAI", COMPATIBLE, 404, {"code": "Some requested entity was not found", "error": "The model grok-0 does not exist or your team has no access to it."}, GONE),
+    Refusal("Together", COMPATIBLE, 404, openai("Unable to access model x. Model not found or is not available.", "model_not_available"), GONE),
+    Refusal("Zhipu", COMPATIBLE, 400, {"error": {"code": "1211", "message": "模型不存在,请检查模型代码。"}}, GONE),
+    Refusal("Fireworks", COMPATIBLE, 404, openai("Model not found, inaccessible, and/or not deployed", "NOT_FOUND"), GONE),
+    Refusal("HF router", COMPATIBLE, 400, openai("The requested model 'a/b' is not supported by any provider you have enabled.", "model_not_supported"), GONE),
+    # Capabilities
+    Refusal("Ollama tools", Kind.OLLAMA, 400, openai("registry.ollama.ai/library/gemma:2b does not support tools", None, "api_error"), TOOLS),
+    Refusal("vLLM tools", COMPATIBLE, 400, flat('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'), TOOLS),
+    Refusal("llama.cpp tools", COMPATIBLE, 500, openai("tools param requires --jinja flag", 500, "server_error"), TOOLS),
+    Refusal("OpenRouter tools", Kind.OPENROUTER, 404, {"error": {"message": 'No endpoints found that support tool use. Try disabling "get".', "code": 404}}, TOOLS),
+    Refusal("Google tools", Kind.GOOGLE, 400, google("Function calling is not enabled for models/gemma-3-27b-it"), TOOLS),
+    Refusal("Groq tools", Kind.GROQ, 400, openai("`tool calling` is not supported with this model"), TOOLS),
+    Refusal("Azure tools", AZURE, 400, openai("Unrecognized request argument supplied: tools"), TOOLS),
+    Refusal("TGI tools", COMPATIBLE, 422, {"error": "Tool use is not supported for this model", "error_type": "validation"}, TOOLS),
+    Refusal("DeepSeek choice", Kind.DEEPSEEK, 400, openai("deepseek-reasoner does not support this tool_choice", "invalid_request_error"), CHOICE),
+    Refusal("vLLM system", COMPATIBLE, 400, flat("System role not supported"), SYSTEM),
+    Refusal("LM Studio system", COMPATIBLE, 400, {"error": "Error rendering prompt with jinja template: Only user and assistant roles are supported!"}, SYSTEM),
+    Refusal("Google system", Kind.GOOGLE, 400, google("Developer instruction is not enabled for models/gemma-3-27b-it"), SYSTEM),
+    Refusal("OpenAI system", OPENAI, 400, openai("Unsupported value: 'messages[0].role' does not support 'system' with this model.", "unsupported_value"), SYSTEM),
+    Refusal("OpenRouter images", Kind.OPENROUTER, 404, {"error": {"message": "No endpoints found that support image input", "code": 404}}, IMAGES),
+    Refusal("DeepSeek images", COMPATIBLE, 400, openai("Failed to deserialize the JSON body into the target type: messages[0]: unknown variant `image_url`, expected `text`"), IMAGES),
+    Refusal("llama.cpp images", COMPATIBLE, 500, openai("image input is not supported - hint: if this is unexpected, you may need to provide the mmproj", 500, "server_error"), IMAGES),
+    Refusal("vLLM images", COMPATIBLE, 400, flat("At most 0 image(s) may be provided in one request."), IMAGES),
+    Refusal("OpenAI images", OPENAI, 400, openai("Invalid content type. image_url is only supported by certain models."), IMAGES),
+    Refusal("OpenAI streaming", OPENAI, 400, openai("Your organization must be verified to stream this model.", "unsupported_value"), STREAM),
+    Refusal("o1 streaming", AZURE, 400, openai("Unsupported value: 'stream' does not support true with this model.", "unsupported_value"), STREAM),
+    # The context window
+    Refusal("llama.cpp", COMPATIBLE, 400, {"error": {"code": 400, "message": "the request exceeds the available context size, try increasing it", "type": "exceed_context_size_error", "n_prompt_tokens": 4157, "n_ctx": 4096}}, LONG),
+    Refusal("OpenAI", OPENAI, 400, openai("This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.", "context_length_exceeded"), LONG),
+    Refusal("vLLM", COMPATIBLE, 400, flat("You passed 1015 input tokens and requested 10 output tokens. However, the model's context length is only 1024 tokens"), LONG),
+    Refusal("LM Studio", COMPATIBLE, 400, {"error": "Trying to keep the first 5123 tokens when context the overflows. However, the model is loaded with context length of only 4096 tokens"}, LONG),
+    Refusal("Anthropic", Kind.ANTHROPIC, 400, anthropic("prompt is too long: 215000 tokens > 200000 maximum"), LONG),
+    Refusal("Google", Kind.GOOGLE, 400, google("The input token count (1200000) exceeds the maximum number of tokens allowed (1048576)."), LONG),
+    Refusal("Mistral", Kind.MISTRAL, 400, flat("Prompt contains 40000 tokens and 0 draft tokens, too large for model with 32768 maximum context length", "3051", "invalid_request_prompt"), LONG),
+    Refusal("Groq", Kind.GROQ, 413, openai("Request too large for model `x` on tokens per minute (TPM): Limit 6000, Requested 12328", "rate_limit_exceeded", "tokens"), LONG),
+    Refusal("TGI", COMPATIBLE, 422, {"error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000 `inputs` tokens", "error_type": "validation"}, LONG),
+    Refusal("Alibaba", COMPATIBLE, 400, openai("Range of input length should be [1, 30720]", "invalid_parameter_error"), LONG),
+    Refusal("xAI", COMPATIBLE, 400, {"code": "Client specified an invalid argument", "error": "This model's maximum prompt length is 131072 but the request contains 537812 tokens."}, LONG),
+    Refusal("Ollama", Kind.OLLAMA, 400, openai("prompt too long; exceeded max context length by 812 tokens", None, "api_error"), LONG),
+    Refusal("Zhipu", COMPATIBLE, 400, {"error": {"code": "1261", "message": "Prompt 超长"}}, LONG),
+    Refusal("LiteLLM", COMPATIBLE, 400, openai("litellm.BadRequestError: litellm.ContextWindowExceededError: AnthropicError - too long", "400", None), LONG),
+    # Filters
+    Refusal("Azure", AZURE, 400, openai("The response was filtered due to the prompt triggering Azure OpenAI's content management policy.", "content_filter", None), FILTER),
+    Refusal("DeepSeek", Kind.DEEPSEEK, 400, openai("Content Exists Risk", "invalid_request_error"), FILTER),
+    Refusal("Alibaba", COMPATIBLE, 400, openai("Output data may contain inappropriate content.", "data_inspection_failed", "data_inspection_failed"), FILTER),
+    # Loading
+    Refusal("llama.cpp", COMPATIBLE, 503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}, LOADING),
+    Refusal("HF", COMPATIBLE, 503, {"error": "Model meta/llama is currently loading", "estimated_time": 20.0}, LOADING),
+    Refusal("Ollama", Kind.OLLAMA, 503, openai("llm server loading model", None, "api_error"), LOADING),
+    # Without known words
+    Refusal("nginx", COMPATIBLE, 413, "<html><head><title>413 Request Entity Too Large</title></head></html>", UNCLEAR),
+    Refusal("a firewall", COMPATIBLE, 403, "<!DOCTYPE html><title>Access denied</title>", UNCLEAR),
+    Refusal("OpenAI parameter", OPENAI, 400, openai("Unsupported parameter: 'max_tokens' is not usable with this model."), UNCLEAR),
+    Refusal("a proxy", COMPATIBLE, 400, openai("1 validation error for CompletionRequest", 400), UNCLEAR),
+    Refusal("FastAPI", COMPATIBLE, 422, {"detail": [{"type": "missing", "loc": ["body", "messages"], "msg": "Field required"}]}, UNCLEAR),
+    Refusal("plain text", COMPATIBLE, 400, "Bad Request", UNCLEAR),
+]  # fmt: skip
