@@ -175,7 +175,9 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
         fallback.watch(AttemptSpans(tracing.tracer).note)
     builder = ModelBuilder(clock)
     stack.push_async_callback(builder.aclose)
-    return LLMServices(fallback, builder, Catalog(builder.http_client), LLMModelFactory(fallback, builder, Verdict))
+    return LLMServices(
+        fallback, builder, Catalog(builder.http_client, clock), LLMModelFactory(fallback, builder, Verdict)
+    )
 
 
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:

@@ -243,7 +243,12 @@ def _chat_routers(
     texts, fallback, turns = infra.texts, llm.fallback, chat.turns
     regenerate = RegenerateQueue(bot, queued.inbox)
     models = ModelHandlers(
-        delivery=delivery, preferences=chat.preferences, catalog=llm.catalog, fallback=fallback, texts=texts
+        delivery=delivery,
+        preferences=chat.preferences,
+        catalog=llm.catalog,
+        fallback=fallback,
+        texts=texts,
+        admin_ids=infra.settings.admin_ids,
     )
     privacy = PrivacyHandlers(regenerate=regenerate, delivery=delivery, turns=turns, consent=chat.consent, texts=texts)
     return (

@@ -1,6 +1,7 @@
 """Slash commands of the console."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 
 from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.terminal import Terminal
@@ -191,7 +192,8 @@ class Commands:
     def _describe_models(self, probe: ProbeResult) -> str:
         texts, language = self._texts, self._chat.language
         line = f"  {probe.provider.id}: {', '.join(probe.provider.models)}"
-        others = [name for name in probe.models if name not in probe.provider.models]
+        is_open = probe.provider.live_models.is_open_to(is_admin=True)
+        others = [name for name in probe.models if is_open and name not in probe.provider.models]
         if probe.reason is not None:
             return f"{line} ({probe.reason})"
         if not others:
@@ -200,10 +202,10 @@ class Commands:
 
     async def _pick(self, provider: ProviderSettings, model: str) -> None:
         if model not in provider.models:
-            try:
-                offered = await self._catalog.live_models(provider, timeout_s=CATALOG_TIMEOUT_S)
-            except CatalogError:
-                offered = ()
+            offered: tuple[str, ...] = ()
+            if provider.live_models.is_open_to(is_admin=True):  # the console is the operator's
+                with suppress(CatalogError):
+                    offered = await self._catalog.recent_models(provider, timeout_s=CATALOG_TIMEOUT_S)
             if model not in offered:
                 known = self._shorten(list(dict.fromkeys([*provider.models, *offered])))
                 self._print("console-unknown-model", name=model, provider=provider.id, known=known)

@@ -216,6 +216,7 @@ _FAULTS: Mapping[str, str] = {
     "less_than_equal": "must be at most {le}",
     "bool_parsing": "must be true or false",
     "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
 }
 """Messages for Pydantic's error types, worded for the author of a `.env`."""
 

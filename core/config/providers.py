@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from core.config.environment import VariableSet, format_mistake, parse_variables
-from core.config.fields import BaseUrl, Names, is_local_host, lower_text, parse_json_values, require_pattern
+from core.config.fields import BaseUrl, LowerCase, Names, is_local_host, lower_text, parse_json_values, require_pattern
 
 
 class ProviderKind(StrEnum):
@@ -28,6 +28,18 @@ class ProviderKind(StrEnum):
     MISTRAL = "mistral"
     DEEPSEEK = "deepseek"
     DEMO = "demo"
+
+
+class LiveModels(StrEnum):
+    """The people to whom `/model` offers all models of a provider's live list; the listed ones are for everyone."""
+
+    ADMINS = "admins"
+    FALSE = "false"
+    TRUE = "true"
+
+    def is_open_to(self, *, is_admin: bool) -> bool:
+        """Return whether a person may pick among all live models."""
+        return self is LiveModels.TRUE or (self is LiveModels.ADMINS and is_admin)
 
 
 DEFAULT_BASE_URLS: Mapping[ProviderKind, str] = {
@@ -83,6 +95,7 @@ class ProviderSettings:
         stall_timeout_s: limit between two pieces of a stream.
         retries: additional attempts after a transient failure.
         max_concurrency: limit of requests in flight over all replicas; None for no limit.
+        live_models: who may pick models that are not configured.
         remote: whether prompts leave the operator's own machines.
         api_version: for Azure only.
         deployments: the Azure deployment of each model.
@@ -102,6 +115,7 @@ class ProviderSettings:
     retries: int = 1
     max_concurrency: int | None = None
     remote: bool = True
+    live_models: LiveModels = LiveModels.ADMINS
     api_version: str | None = None
     deployments: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     families: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
@@ -160,6 +174,7 @@ class ProviderVariables(VariableSet):
     retries: int = Field(default=1, ge=0, le=10, examples=[1])
     max_concurrency: int | None = Field(default=None, gt=0, examples=[8])
     remote: bool | None = Field(default=None, examples=["false"])
+    live_models: Annotated[LiveModels, LowerCase] = Field(default=LiveModels.ADMINS, examples=["true"])
     api_version: str | None = Field(default=None, examples=["2024-10-21"])
     deployments: Names = Field(default_factory=dict, examples=['{"gpt-5-mini": "chat-prod"}'])
     families: Names = Field(default_factory=dict, examples=['{"chat-prod": "gpt-5-mini"}'])
@@ -241,6 +256,7 @@ def read_provider(
         retries=parsed.retries,
         max_concurrency=parsed.max_concurrency,
         remote=not is_local if parsed.remote is None else parsed.remote,
+        live_models=parsed.live_models,
         api_version=parsed.api_version,
         deployments=parsed.deployments,
         families=parsed.families,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.bot_harness import FIRST, GROUP, PERSON, SECOND, BotHarness
+from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, SECOND, BotHarness
 from tests.support.fake_llm.server import status
 from tests.support.fake_telegram.chats import Message
 
@@ -17,7 +17,9 @@ async def picker(stage: BotHarness, chat_id: int = PERSON, **more: int) -> Messa
     return await stage.reply(chat_id)
 
 
-async def test_model_from_the_live_catalog_is_used(stage: BotHarness) -> None:
+async def test_model_from_the_live_catalog_is_used(empty_stage: BotHarness) -> None:
+    stage = empty_stage
+    await stage.start(A_LIVE_MODELS="true")
     message = await picker(stage)
     assert message.text == "Which model should answer?\nCurrent: automatic (the first available provider)"
     assert message.labels == ["Automatic", "a", "b", "Show who answered"]
@@ -71,11 +73,37 @@ async def test_model_picker_without_catalog_offers_configured_models(stage: BotH
     await stage.until(lambda: message.labels == ["m", "Back"])
 
 
-async def test_model_picker_rejects_a_stale_entry(stage: BotHarness) -> None:
+async def test_model_picker_offers_live_models_to_admins_only(stage: BotHarness) -> None:
+    """By default; everyone picks among the listed ones, and a forged button is refused."""
+    message = await picker(stage)
+    stage.presses(message, "a")
+    await stage.until(lambda: message.labels == ["m", "Back"])
+    of_admin = await picker(stage, ADMIN)
+    stage.presses(of_admin, "a", ADMIN)
+    await stage.until(lambda: of_admin.labels == ["m", "m2", "Back"])
+    query = stage.presses(of_admin, "m2", PERSON)
+    assert await stage.toast(query) == "This list is out of date. Please open /model again."
+    stage.presses(of_admin, "m2", ADMIN)
+    await stage.until(lambda: not of_admin.labels)
+
+
+async def test_model_picker_offers_live_models_to_nobody_where_they_are_off(empty_stage: BotHarness) -> None:
+    stage = empty_stage
+    await stage.start(A_LIVE_MODELS="false")
+    message = await picker(stage, ADMIN)
+    stage.presses(message, "a", ADMIN)
+    await stage.until(lambda: message.labels == ["m", "Back"])
+    assert not stage.first.other_requests[1:]
+
+
+async def test_model_picker_rejects_a_stale_entry(empty_stage: BotHarness) -> None:
+    stage = empty_stage
+    await stage.start(A_LIVE_MODELS="true")
     message = await picker(stage)
     stage.presses(message, "a")
     await stage.until(lambda: "m2" in message.labels)
     stage.first.models.remove("m2")
+    stage.services.llm.catalog._cached.clear()  # a minute later
     query = stage.presses(message, "m2")
     assert await stage.toast(query) == "This list is out of date. Please open /model again."
 
@@ -117,7 +145,7 @@ async def test_admin_status_is_read_from_an_undecodable_response(stage: BotHarne
     stage.telegram.garble("getChatMember", body=json.dumps({"ok": True, "result": member}))
     message = await picker(stage, GROUP, user_id=BOB)
     stage.presses(message, "a", BOB)
-    await stage.until(lambda: "m2" in message.labels)
+    await stage.until(lambda: message.labels == ["m", "Back"])
 
 
 async def test_footers_can_be_switched_on_and_off(stage: BotHarness) -> None:

@@ -98,7 +98,7 @@ async def test_metrics_count_a_failover(empty_stage: BotHarness) -> None:
 async def test_metrics_label_unlisted_models_as_other(empty_stage: BotHarness) -> None:
     """A chat may pick any model of a live catalog, so names must not become series."""
     stage = empty_stage
-    client = await opened(stage)
+    client = await opened(stage, A_LIVE_MODELS="true")
     stage.says("/model")
     picker = await stage.reply()
     stage.presses(picker, "a")

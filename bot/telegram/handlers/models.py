@@ -85,12 +85,14 @@ class ModelHandlers:
         catalog: Catalog,
         fallback: LLMProviderFallback,
         texts: Texts,
+        admin_ids: frozenset[int],
     ) -> None:
         self._delivery = delivery
         self._preferences = preferences
         self._catalog = catalog
         self._fallback = fallback
         self._texts = texts
+        self._admin_ids = admin_ids
 
     def router(self, admins: GroupAdmins) -> Router:
         """Returns the router; in a group only its admins may press the buttons."""
@@ -114,7 +116,7 @@ class ModelHandlers:
         if not isinstance(message, Message):
             return
         await self._delivery.answer_callback(query.id)
-        found = await self._list_models(callback_data.provider) if callback_data.provider else None
+        found = await self._list_models(callback_data.provider, query.from_user.id) if callback_data.provider else None
         text, markup = await self._render(message, language)
         if found is not None:
             provider, models = found
@@ -126,7 +128,7 @@ class ModelHandlers:
         message, language = query.message, query.from_user.language_code
         if not isinstance(message, Message):
             return
-        found = await self._list_models(callback_data.provider)
+        found = await self._list_models(callback_data.provider, query.from_user.id)
         name = next((name for name in found[1] if checksum(name) == callback_data.check), None) if found else None
         if found is None or name is None:
             await self._delivery.answer_callback(query.id, self._texts.get("model-gone", language), alert=True)
@@ -166,13 +168,18 @@ class ModelHandlers:
         markup = providers_keyboard(texts, language, known, footers=bool(chosen.footers))
         return texts.get("model-title", language, current=current), markup
 
-    async def _list_models(self, provider_id: str) -> tuple[ProviderSettings, list[str]] | None:
-        """Returns a provider and its models, configured ones first; None if the provider is no longer configured."""
+    async def _list_models(self, provider_id: str, user_id: int) -> tuple[ProviderSettings, list[str]] | None:
+        """Returns a provider and the models that a user may pick; None if the provider is no longer configured.
+
+        The configured ones come first.
+        """
         provider = next((known for known in self._fallback.providers if known.id == provider_id), None)
         if provider is None:
             return None
+        if not provider.live_models.is_open_to(is_admin=user_id in self._admin_ids):
+            return provider, list(provider.models)[:MODELS_SHOWN]
         try:
-            live = await self._catalog.live_models(provider, timeout_s=CATALOG_TIMEOUT_S)
+            live = await self._catalog.recent_models(provider, timeout_s=CATALOG_TIMEOUT_S)
         except CatalogError as error:
             log.info("model.catalog_unavailable", provider=provider_id, reason=error.reason)
             live = ()

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import SecretStr
 
-from core.config.providers import Price, ProviderKind, ProviderSettings
+from core.config.providers import LiveModels, Price, ProviderKind, ProviderSettings
 from tests.support.settings import load, load_mistakes, load_provider
 
 
@@ -68,6 +68,7 @@ class TestProvider:
             MY_LLM_7_RETRIES="0",
             MY_LLM_7_MAX_CONCURRENCY="4",
             MY_LLM_7_REMOTE="false",
+            MY_LLM_7_LIVE_MODELS="True",
             MY_LLM_7_API_VERSION="2024-10-21",
             MY_LLM_7_DEPLOYMENTS='{"m": "prod"}',
             MY_LLM_7_FAMILIES='{"m": "gpt-5-mini"}',
@@ -85,6 +86,7 @@ class TestProvider:
             retries=0,
             max_concurrency=4,
             remote=False,
+            live_models=LiveModels.TRUE,
             api_version="2024-10-21",
             deployments={"m": "prod"},
             families={"m": "gpt-5-mini"},
@@ -220,6 +222,7 @@ class TestProvider:
             ("LAB_RETRIES", "11", "must be at most 10"),
             ("LAB_MAX_CONCURRENCY", "0", "must be above 0"),
             ("LAB_REMOTE", "far", "must be true or false"),
+            ("LAB_LIVE_MODELS", "me", "must be admins, false or true"),
             ("LAB_DEPLOYMENTS", '{"m": "a", "m": "b"}', 'holds the key "m" twice'),
             ("LAB_DEPLOYMENTS", '{"m": ""}', '"m" must have a name'),
             ("LAB_FAMILIES", '{"m": 1}', '"m" must have a name'),
