@@ -1,0 +1,196 @@
+"""Further tries of a request: at another model, at a server that loads its model, without a refused capability."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.tools import ToolDefinition
+from redis.asyncio import Redis
+
+from core.config.providers import ProviderKind
+from core.errors import AllProvidersFailed
+from core.redis.client import open_redis
+from services.llm.request import ModelChoice
+from services.llm.routing.events import Misconfigured
+from services.llm.routing.recorder import RoutingTiming
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.exchange import Exchange
+from tests.support.fake_llm.server import LLMServer
+from tests.support.llm_harness import RealSleeps, answered_by, bench, provider, said
+
+STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
+TOOL = ToolDefinition(name="current_time", description="Tells the time.", parameters_json_schema={"type": "object"})
+WITH_TOOL = ModelRequestParameters(function_tools=[TOOL])
+LOADING = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
+
+
+@pytest.fixture
+async def redis() -> AsyncIterator[Redis]:
+    store = open_redis(None)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def first() -> AsyncIterator[LLMServer]:
+    async with LLMServer() as server:
+        server.default = llm.answer("from the first")
+        yield server
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[LLMServer]:
+    async with LLMServer() as server:
+        server.default = llm.answer("from the second")
+        yield server
+
+
+def without(*models: str) -> llm.Behaviour:
+    """Answer like a proxy that has every model but these."""
+
+    async def do(exchange: Exchange) -> None:
+        is_gone = exchange.request.model in models
+        await (llm.model_unknown() if is_gone else llm.answer("from the first")).play(exchange)
+
+    return llm.Act(do)
+
+
+@STREAMED
+async def test_missing_model_rests_alone(redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool) -> None:
+    """The provider's next listed model is asked before the next provider, now and by the next requests."""
+    first.default = without("first-model")
+    events: list[object] = []
+    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+        replica.fallback.listen(events.append)
+        for _ in range(2):
+            assert answered_by(await replica.ask(streamed=streamed)) == "first"
+
+        assert [request.model for request in first.requests] == ["first-model", "first-large", "first-large"]
+        assert replica.cooling() == {}
+        [resting] = replica.fallback.get_provider_status().providers[0].resting
+        assert (resting.model, resting.until - replica.clock.time()) == ("first-model", pytest.approx(1800))
+        assert [type(event) for event in events] == [Misconfigured]
+
+        replica.clock.shift(1801)
+        first.default = llm.answer("from the first")
+        await replica.ask(streamed=streamed)
+        assert first.requests[-1].model == "first-model"
+
+
+@STREAMED
+async def test_picked_model_that_fails_rests_alone(
+    redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
+) -> None:
+    """Its provider's default answers, and other users' requests still go to that provider."""
+    first.script(llm.status(529))
+    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+        choice = ModelChoice("first", "first-large")
+        assert answered_by(await replica.ask(streamed=streamed, choice=choice)) == "first"
+
+        assert [request.model for request in first.requests] == ["first-large", "first-model"]
+        assert replica.cooling() == {}
+        assert answered_by(await replica.ask(streamed=streamed)) == "first"
+
+
+@STREAMED
+async def test_loading_server_rests_ten_seconds(
+    redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
+) -> None:
+    """Where another provider answers, with or without Retry-After."""
+    first.default = llm.status(503, LOADING, {"retry-after": "30"})
+    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+        assert answered_by(await replica.ask(streamed=streamed)) == "second"
+
+        assert len(first.requests) == 1
+        assert replica.cooling() == {"first": pytest.approx(10)}
+
+
+FAST = RoutingTiming(loading_poll_s=(0.02, 0.05))
+
+
+@STREAMED
+async def test_lone_loading_server_is_waited_for(redis: Redis, first: LLMServer, *, streamed: bool) -> None:
+    """It is asked again until it answers."""
+    first.script(*(llm.status(503, LOADING) for _ in range(3)))
+    async with bench(redis, [provider("first", first.url)], RealSleeps(), timing=FAST) as replica:
+        assert said(await replica.ask(streamed=streamed)) == "from the first"
+
+        assert len(first.requests) == 4
+        assert replica.cooling() == {}
+
+
+async def test_wait_for_a_loading_server_ends_at_its_timeout(redis: Redis, first: LLMServer) -> None:
+    first.default = llm.status(503, LOADING)
+    impatient = provider("first", first.url, timeout_s=0.3)
+
+    class Clock(RealSleeps):
+        def monotonic(self) -> float:
+            return asyncio.get_running_loop().time()
+
+    async with bench(redis, [impatient], Clock(), timing=FAST) as replica:
+        with pytest.raises(AllProvidersFailed):
+            await asyncio.wait_for(replica.ask(streamed=True), 5)
+    assert 2 < len(first.requests) < 20
+
+
+@STREAMED
+async def test_model_that_cannot_be_built_is_passed_over(redis: Redis, second: LLMServer, *, streamed: bool) -> None:
+    """It rests half an hour, operators are told, and the next candidate answers."""
+    broken = provider("first", "http://127.0.0.1:1/v1", kind=ProviderKind.AZURE_OPENAI, api_version=None)
+    events: list[object] = []
+    async with bench(redis, [broken, provider("second", second.url)]) as replica:
+        replica.fallback.listen(events.append)
+        assert answered_by(await replica.ask(streamed=streamed)) == "second"
+
+        assert replica.cooling() == {"first": pytest.approx(1800)}
+        assert [type(event) for event in events].count(Misconfigured) == 1
+
+
+def no_tools(exchange: Exchange) -> llm.Behaviour:
+    body = {"error": {"message": "this model does not support tools", "type": "api_error"}}
+    return llm.status(400, body) if "tools" in exchange.request.json else llm.answer("from the first")
+
+
+async def test_refused_capability_is_remembered_over_replicas_and_restarts(redis: Redis, first: LLMServer) -> None:
+    """For a day; a reset by an operator forgets it."""
+
+    async def do(exchange: Exchange) -> None:
+        await no_tools(exchange).play(exchange)
+
+    first.default = llm.Act(do)
+    providers = [provider("first", first.url)]
+    async with bench(redis, providers) as replica:
+        assert said(await replica.ask(streamed=True, parameters=WITH_TOOL)) == "from the first"
+        assert ["tools" in request.json for request in first.requests] == [True, False]
+    async with bench(redis, providers) as restarted:
+        await restarted.ask(streamed=True, parameters=WITH_TOOL)
+        assert len(first.requests) == 3
+        [limits] = restarted.fallback.get_provider_status().providers[0].limits
+        assert limits.refused.keys() == {"tools", "tool_choice"} or limits.refused.keys() == {"tools"}
+
+        restarted.clock.shift(24 * 3600 + 1)
+        await restarted.ask(streamed=True, parameters=WITH_TOOL)
+        assert len(first.requests) == 5
+        await restarted.fallback.control.reset("first")
+        assert restarted.fallback.get_provider_status().providers[0].limits == ()
+
+
+async def test_verdict_is_asked_for_in_words_where_tools_are_refused(redis: Redis, first: LLMServer) -> None:
+    """The schema stands in the instructions, and the answer is read as JSON."""
+    verdict: dict[str, Any] = {"category": "ok", "confidence": 90}
+
+    async def do(exchange: Exchange) -> None:
+        behaviour = no_tools(exchange)
+        answers = behaviour if "tools" in exchange.request.json else llm.answer(json.dumps(verdict))
+        await answers.play(exchange)
+
+    first.default = llm.Act(do)
+    async with bench(redis, [replace(provider("first", first.url), models=("m",))]) as replica:
+        answer = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Hello")
+    assert answer.value.category == "ok"
+    assert "tools" not in first.requests[-1].json
+    assert "schema" in str(first.requests[-1].json["messages"])
