@@ -77,6 +77,14 @@ class Attachment:
 
 
 @dataclass(frozen=True, slots=True)
+class TextFile:
+    """A text file sent with a message; a model reads it as text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Incoming:
     """A message that the bot answers."""
 
@@ -89,6 +97,9 @@ class Incoming:
     chat_title: str | None = None
     quoted: str | None = None
     """The text of the message that this one replies to, unless the bot wrote that one."""
+    quoted_from: str | None = None
+    """The name of its author, in a group."""
+    files: tuple[TextFile, ...] = ()
 
     @property
     def user_ref(self) -> UserRef:

@@ -107,7 +107,7 @@ async def test_album_of_text_files_gets_one_answer(stage: BotHarness) -> None:
                    extra={"media_group_id": "x"})  # fmt: skip
     await stage.answer()
     assert told(stage.first.requests[0])[0][1] == (
-        "Merge them.\n\n[The file a.txt:]\nAy.\n[End of the file]\n\n[The file b.txt:]\nBee.\n[End of the file]"
+        "Merge them.\n\n[The file a.txt:]\n Ay.\n[End of the file]\n\n[The file b.txt:]\n Bee.\n[End of the file]"
     )
 
 

@@ -122,7 +122,7 @@ async def test_video_with_caption_is_declined(stage: BotHarness) -> None:
 async def test_text_file_reaches_the_model(stage: BotHarness, name: str, media_type: str) -> None:
     await stage.asks("Sum it up.", document="Grüße aus der Datei".encode(), file_name=name, media_type=media_type)
     assert told(stage.first.requests[0]) == [
-        ("user", f"Sum it up.\n\n[The file {name}:]\nGrüße aus der Datei\n[End of the file]")
+        ("user", f"Sum it up.\n\n[The file {name}:]\n Grüße aus der Datei\n[End of the file]")
     ]
 
 

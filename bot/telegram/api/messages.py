@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import structlog
 from aiogram import Bot
@@ -14,7 +15,10 @@ from aiogram.types import Message, PhotoSize, User
 from aiohttp import ClientError
 
 from bot.telegram.api.errors import describe_api_error
-from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface
+from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speaker, Surface, TextFile
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 log = structlog.get_logger()
 
@@ -77,11 +81,11 @@ async def to_incoming(message: Message, bot: Bot, text: str, album: Sequence[Mes
     files = await _read_files(message, album or (message,), bot)
     if isinstance(files, Unreadable):
         return files
-    attachments, inlined = files
+    attachments, texts = files
     captions = [text if part.message_id == message.message_id else part.caption for part in album or (message,)]
-    text = "\n\n".join(part for part in (*captions, *inlined) if part)
+    text = "\n\n".join(caption for caption in captions if caption)
     quoted = _quoted_text(message, bot)
-    if not text and not attachments and not quoted:
+    if not (text or attachments or texts or quoted):
         return Unreadable("unsupported-media" if message.text is None else "nothing-asked")
     return Incoming(
         key=conversation_key(message),
@@ -92,6 +96,8 @@ async def to_incoming(message: Message, bot: Bot, text: str, album: Sequence[Mes
         attachments=attachments,
         chat_title=message.chat.title,
         quoted=quoted,
+        quoted_from=_quoted_author(message) if quoted else None,
+        files=texts,
     )
 
 
@@ -112,8 +118,8 @@ class _File:
 
 async def _read_files(
     message: Message, parts: Sequence[Message], bot: Bot
-) -> tuple[tuple[Attachment, ...], tuple[str, ...]] | Unreadable:
-    """Returns the images of a message, and its text files inlined as text."""
+) -> tuple[tuple[Attachment, ...], tuple[TextFile, ...]] | Unreadable:
+    """Returns the images and the text files of a message."""
     found = [_find_file(part) for part in parts]
     for file in found:
         if isinstance(file, Unreadable):
@@ -121,16 +127,18 @@ async def _read_files(
     files = [file for file in found if isinstance(file, _File)]
     if not files and (replied := _replied_photo(message)) is not None:
         files = [replied]
-    for are_text, largest in ((True, MAX_TEXT_FILE_BYTES), (False, MAX_ALBUM_BYTES)):
-        if sum(file.size for file in files if file.is_text is are_text) > largest:
+    allowances = {True: _Allowance(MAX_TEXT_FILE_BYTES), False: _Allowance(MAX_ALBUM_BYTES)}
+    for are_text, allowance in allowances.items():
+        if sum(file.size for file in files if file.is_text is are_text) > allowance.left:
             return Unreadable("file-too-large")
     attachments: list[Attachment] = []
-    texts: list[str] = []
-    for file, data in zip(files, await asyncio.gather(*(_download(bot, file.file_id) for file in files)), strict=True):
-        if data is None:
-            return Unreadable("file-not-fetched")
+    texts: list[TextFile] = []
+    downloads = (_download(bot, file, allowances[file.is_text]) for file in files)
+    for file, data in zip(files, await asyncio.gather(*downloads), strict=True):
+        if isinstance(data, Unreadable):
+            return data
         if file.is_text:
-            texts.append(f"[The file {file.name}:]\n{data.decode(errors='replace')}\n[End of the file]")
+            texts.append(TextFile(file.name or "file", data.decode(errors="replace")))
         else:
             attachments.append(Attachment(data, file.media_type, file.name))
     return tuple(attachments), tuple(texts)
@@ -169,13 +177,44 @@ def _largest_photo(sizes: Sequence[PhotoSize]) -> _File:
     return _File(best.file_id, "image/jpeg", best.file_size or 0)
 
 
-async def _download(bot: Bot, file_id: str) -> bytes | None:
-    target = BytesIO()
+@dataclass(slots=True)
+class _Allowance:
+    """Bytes that the files of a message may still have together."""
+
+    left: int
+
+
+class _TooLarge(Exception):
+    """The file is larger than it may be, whatever size Telegram reported."""
+
+
+class _BoundedBuffer(BytesIO):
+    """Takes a download up to a number of bytes, its own and those of the whole message."""
+
+    def __init__(self, limit: int, allowance: _Allowance) -> None:
+        super().__init__()
+        self._left = limit
+        self._allowance = allowance
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        size = memoryview(data).nbytes
+        self._left -= size
+        self._allowance.left -= size
+        if self._left < 0 or self._allowance.left < 0:
+            raise _TooLarge
+        return super().write(data)
+
+
+async def _download(bot: Bot, file: _File, allowance: _Allowance) -> bytes | Unreadable:
+    target = _BoundedBuffer(MAX_TEXT_FILE_BYTES if file.is_text else MAX_IMAGE_BYTES, allowance)
     try:
-        await bot.download(file_id, destination=target, timeout=DOWNLOAD_TIMEOUT_S)
+        async with asyncio.timeout(DOWNLOAD_TIMEOUT_S):
+            await bot.download(file.file_id, destination=target, timeout=DOWNLOAD_TIMEOUT_S)
+    except _TooLarge:
+        return Unreadable("file-too-large")
     except (TelegramAPIError, ClientDecodeError, ClientError, OSError, TimeoutError) as error:
         log.warning("attachment.download_failed", reason=describe_api_error(error))
-        return None
+        return Unreadable("file-not-fetched")
     return target.getvalue()
 
 
@@ -191,6 +230,9 @@ def _quoted_text(message: Message, bot: Bot) -> str | None:
         return None
     else:
         text = original.text or original.caption
-    if text and original is not None and is_group(message):
-        return f"{message_speaker(original).name}: {text}"
     return text
+
+
+def _quoted_author(message: Message) -> str | None:
+    original = message.reply_to_message
+    return message_speaker(original).name if original is not None and is_group(message) else None

@@ -29,7 +29,8 @@ from services.llm.usage.token_estimates import (
 KEPT_ATTACHMENTS = 4
 """The newest files of a conversation that are sent to a model again."""
 
-_GAP = "\n[...]\n"
+_GAP = "\n[...]\n "
+"""After a gap the line goes on with a space: its rest must not look like the beginning of another message."""
 _LEAST_TOKENS = 16
 """A shorter excerpt of a text carries no meaning."""
 

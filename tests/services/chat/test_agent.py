@@ -32,7 +32,7 @@ def test_create_agent_sets_no_model() -> None:
     [
         (message(), ["This is a private chat with Ann.", "The user's language setting is en."], ["group"]),
         (message(speaker=BOB), ["This is a private chat with Bob.", "language setting is ru-RU."], ["Ann"]),
-        (message(speaker=Speaker(9, "{x}")), ["This is a private chat with {x}."], ["language setting"]),
+        (message(speaker=Speaker(9, "{x}")), ['This is a private chat with "{x}".'], ["language setting"]),
         (message(key=GROUP), ["This is a group chat. Each message begins with the name"], ["private"]),
         (message(key=GROUP, chat_title="Tea {0}"), ['This is a group chat called "Tea {0}". Each'], ["private"]),
     ],

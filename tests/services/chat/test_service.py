@@ -172,7 +172,7 @@ class TestPrompt:
     async def test_prompt_separates_the_quoted_message(self, harness: ChatHarness, first: LLMServer) -> None:
         await harness.say(message("Is that true?", key=GROUP, quoted="The moon is cheese"))
         (_, text), *_ = sent_messages(first.requests[-1])
-        assert text == "[In reply to this message:]\nThe moon is cheese\n[The message itself:]\nAnn: Is that true?"
+        assert text == "[In reply to this message:]\n The moon is cheese\n[The message itself:]\nAnn: Is that true?"
 
     @pytest.mark.parametrize(
         ("text", "kinds"),

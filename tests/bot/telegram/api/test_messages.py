@@ -12,7 +12,7 @@ from bot.telegram.api.messages import (
     message_speaker,
     to_incoming,
 )
-from core.messages import Attachment, ChatKind, Incoming, Speaker, Surface
+from core.messages import Attachment, ChatKind, Incoming, Speaker, Surface, TextFile
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
@@ -114,7 +114,7 @@ async def test_document_is_inlined_attached_or_rejected(
     if result.attachments:
         assert result.attachments[0].media_type == "image/png"
     else:
-        assert result.text == f"[The file {document['file_name']}:]\nGrüße\n[End of the file]"
+        assert result.files == (TextFile(document["file_name"], "Grüße"),)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ async def test_document_is_inlined_attached_or_rejected(
     [
         # Another user's message; in a group with the name.
         ({"from": ANN, "text": "Cheese."}, "Cheese."),
-        ({"from": BOB, "text": "Cheese.", "chat": GROUP}, "Bob: Cheese."),
-        ({"from": BOB, "caption": "Cheese.", "chat": GROUP}, "Bob: Cheese."),
+        ({"from": BOB, "text": "Cheese.", "chat": GROUP}, "Cheese."),
+        ({"from": BOB, "caption": "Cheese.", "chat": GROUP}, "Cheese."),
         # The bot's own message is part of the conversation.
         ({"from": BOT, "text": "Cheese."}, None),
         # The service message that created the topic.
@@ -138,6 +138,7 @@ async def test_replied_to_message_is_quoted(traffic: Traffic, fields: dict[str, 
     incoming = await read(traffic, "Is that so?", chat=chat, reply_to_message=original)
     assert isinstance(incoming, Incoming)
     assert incoming.quoted == quoted
+    assert incoming.quoted_from == ("Bob" if quoted and "chat" in fields else None)
 
 
 async def test_selected_quote_wins_over_the_whole_message(traffic: Traffic) -> None:
@@ -169,3 +170,28 @@ async def test_failed_download_makes_a_message_unreadable(traffic: Traffic, serv
     assert await read(traffic, None, photo=[SMALL]) == Unreadable("file-not-fetched")
     server._methods["getfile"] = lambda _: {"file_id": "f", "file_unique_id": "u", "file_path": "photos/gone.jpg"}
     assert await read(traffic, None, photo=[SMALL]) == Unreadable("file-not-fetched")
+
+
+@pytest.mark.parametrize(
+    ("document", "length"),
+    [
+        ({"file_name": "a.txt", "file_size": 0}, MAX_TEXT_FILE_BYTES + 1),
+        ({"file_name": "a.txt"}, MAX_TEXT_FILE_BYTES + 1),
+        ({"file_name": "a.txt", "file_size": 10}, 8 * MAX_TEXT_FILE_BYTES),
+        ({"file_name": "a.png", "mime_type": "image/png", "file_size": 5}, MAX_IMAGE_BYTES + 1),
+    ],
+)
+async def test_file_is_measured_while_it_is_read(
+    traffic: Traffic, server: TelegramServer, document: dict[str, Any], length: int
+) -> None:
+    """Whatever size Telegram reports, no more than the limit is kept."""
+    file_id = server.add_file(b"x" * length, "documents/a")
+    result = await read(traffic, None, document={"file_id": file_id, "file_unique_id": "u", **document})
+    assert result == Unreadable("file-too-large")
+
+
+async def test_file_at_its_limit_is_read(traffic: Traffic, server: TelegramServer) -> None:
+    file_id = server.add_file(b"x" * MAX_TEXT_FILE_BYTES, "documents/a")
+    result = await read(traffic, None, document={"file_id": file_id, "file_unique_id": "u", "file_name": "a.txt"})
+    assert isinstance(result, Incoming)
+    assert [len(file.text) for file in result.files] == [MAX_TEXT_FILE_BYTES]
