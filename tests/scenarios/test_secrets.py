@@ -52,6 +52,11 @@ async def test_an_answer_that_holds_a_configured_secret_is_masked(stage: BotHarn
     assert (await stage.asks("Say it")).text == "The key is ***, the token ***, and code is code."
     assert KEY not in shown(stage)
     assert stage.events("secret.masked")
+    stage.first.default = answer(pieces=["A line of an answer.\n\n" * 1500, f"It ends in {KEY}."])
+    stage.says("Say a lot")
+    await stage.until(lambda: stage.telegram.calls_of("sendDocument"))
+    document = str(stage.telegram.calls_of("sendDocument")[-1].params)
+    assert KEY not in document
     stage.first.default = answer("A password such as hunter2 or sk-someone-elses-key stays in a conversation.")
     assert "sk-someone-elses-key" in (await stage.asks("And now?")).text
     await asyncio.sleep(0)

@@ -7,6 +7,7 @@ from aiogram import Bot
 from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextRequestMiddlewareType
 from aiogram.methods import Response, TelegramMethod
 from aiogram.methods.base import TelegramType
+from aiogram.types import BufferedInputFile
 
 from core.observability.redaction import SecretMasker
 
@@ -17,9 +18,10 @@ TEXTS = {"text": "entities", "caption": "caption_entities"}
 
 
 class MaskOutgoingSecrets(BaseRequestMiddleware):
-    """Masks secrets of the configuration in the texts of Bot API calls: a provider may repeat its key in any of them.
+    """Masks secrets of the configuration in the texts and text files of Bot API calls.
 
-    Texts of other forms are left alone, since a conversation may be about a password.
+    A provider may repeat its key in any of them. Strings that only look like a secret are left alone, since a
+    conversation may be about a password.
     """
 
     def __init__(self, masker: SecretMasker) -> None:
@@ -34,6 +36,13 @@ class MaskOutgoingSecrets(BaseRequestMiddleware):
             text = getattr(method, name, None)
             if isinstance(text, str) and (masked := self._masker.known(text)) != text:
                 changes |= {name: masked, entities: None} if hasattr(method, entities) else {name: masked}
+        document = getattr(method, "document", None)
+        if isinstance(document, BufferedInputFile):
+            # A long answer goes as a file of its text.
+            written = document.data.decode(errors="surrogateescape")
+            if (masked := self._masker.known(written)) != written:
+                data = masked.encode(errors="surrogateescape")
+                changes["document"] = BufferedInputFile(data, document.filename or "file")
         if changes:
             log.error("secret.masked", method=type(method).__name__)
             method = method.model_copy(update=changes)
