@@ -41,6 +41,8 @@ class RequestSpec:
             one; the other providers follow if it fails.
         local_only: excludes remote providers, because the chat has not consented to them.
         required: what must not be left out for a model that refuses it: the next candidate is asked instead.
+        stands_back: a request of our own, such as a thread's name. It waits for no slot and no queue, and is cancelled
+            where a question needs its slot.
     """
 
     purpose: str
@@ -49,6 +51,7 @@ class RequestSpec:
     choice: ModelChoice | None = None
     local_only: bool = False
     required: frozenset[Capability] = field(default_factory=frozenset[Capability])
+    stands_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)

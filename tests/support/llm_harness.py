@@ -134,7 +134,8 @@ class LLMHarness:
 
     def set_timing(self, **changes: float) -> None:
         """Change the waits of the service from now on."""
-        self.fallback._timing = replace(self.fallback._timing, **changes)
+        probes = self.fallback._probes
+        probes.timing = replace(probes.timing, **changes)
 
     def cooling(self) -> dict[str, float]:
         """Return the remaining cooldown of each provider, in seconds."""

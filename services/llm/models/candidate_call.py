@@ -74,7 +74,6 @@ class PlainAnswer:
 
 async def request_answer(
     attempt: Attempt,
-    opening: asyncio.Semaphore,
     prepare: Prepare,
     messages: Sequence[ModelMessage],
     *,
@@ -84,7 +83,6 @@ async def request_answer(
 
     Args:
         attempt: records a failure and a refusal.
-        opening: held until the answer is there.
         prepare: builds the request.
         messages: what is sent, to estimate usage that the provider does not report.
         is_parsed: the answer is read by code, not by a user. One that ended at the token limit is passed on, since a
@@ -96,9 +94,8 @@ async def request_answer(
     loop = asyncio.get_running_loop()
     try:
         call = prepare(attempt.candidate, attempt.adaptation)
-        async with opening:
-            began = loop.time()
-            response = await _request(attempt.candidate, call)
+        began = loop.time()
+        response = await _request(attempt.candidate, call)
         if not (is_parsed and response.finish_reason == "length"):
             require_answer(response)
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
@@ -123,7 +120,6 @@ class StreamStart:
 async def request_stream_start(
     stack: AsyncExitStack,
     attempt: Attempt,
-    opening: asyncio.Semaphore,
     prepare: Prepare,
     messages: Sequence[ModelMessage],
     run_context: RunContext[Any] | None,
@@ -133,7 +129,6 @@ async def request_stream_start(
     Args:
         stack: owns the stream; it is closed before a failure is recorded.
         attempt: records a failure and a refusal.
-        opening: held until the first output.
         prepare: builds the request.
         messages: what is sent, to estimate usage that the provider does not report.
         run_context: passed on to the model.
@@ -148,9 +143,8 @@ async def request_stream_start(
             stream = _complete_stream(attempt.candidate, call)
         else:
             stream = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
-        async with opening:
-            began = loop.time()
-            opened = await open_stream(stack, stream, attempt.candidate)
+        began = loop.time()
+        opened = await open_stream(stack, stream, attempt.candidate)
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await stack.aclose()
         await attempt.failed(error)
@@ -158,6 +152,7 @@ async def request_stream_start(
     if not opened.held:
         response = opened.response
         raise attempt.refused(refusal(response.provider_details), used_whole(response.usage, (), messages))
+    attempt.opened()
     return StreamStart(opened, began)
 
 

@@ -145,7 +145,7 @@ class DirectModel(Generic[Value_co]):
             sent, settings, parameters = request.apply(adaptation)
             return PreparedCall(model, model.prepare_messages(sent, parameters), settings, parameters)
 
-        plain = await request_answer(attempt, self._fallback.opening, prepare, messages, is_parsed=True)
+        plain = await request_answer(attempt, prepare, messages, is_parsed=True)
         if plain is None:
             return None
         try:

@@ -95,7 +95,7 @@ class RoutedModel(FallbackModel):
         attempts = await self._begin(request, has_images=has_images)
         try:
             async for attempt in attempts:
-                answer = await request_answer(attempt, self._fallback.opening, prepare, messages)
+                answer = await request_answer(attempt, prepare, messages)
                 if answer is None:
                     continue
                 attempt.succeeded(answer.took_s, answer.used)
@@ -127,9 +127,7 @@ class RoutedModel(FallbackModel):
         try:
             async for attempt in attempts:
                 async with AsyncExitStack() as stack:
-                    start = await request_stream_start(
-                        stack, attempt, self._fallback.opening, prepare, messages, run_context
-                    )
+                    start = await request_stream_start(stack, attempt, prepare, messages, run_context)
                     if start is None:
                         continue
                     stream = start.opened.response

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from core.bounded_json import parse_json
 from core.clock import Clock
-from core.redis.guard import FailFastRedis, RedisUnavailable
+from core.redis.guard import FailFastRedis, RedisPatience, RedisUnavailable
 
 log = structlog.get_logger()
 
@@ -23,23 +23,25 @@ class ProviderAffinity:
     """The providers that users stay with: in Redis and, for moves made here, in this process.
 
     Args:
-        redis: a client with `decode_responses=True`; None where each replica decides alone.
+        redis: a client with `decode_responses=True`, its guard, or None where each replica decides alone.
         prefix: of all keys.
         max_local: bound of the users remembered in this process.
     """
 
-    def __init__(self, redis: Redis | None, prefix: str, clock: Clock, max_local: int = MAX_LOCAL) -> None:
-        self._redis = FailFastRedis(redis, "affinity")
+    def __init__(
+        self, redis: Redis | FailFastRedis | None, prefix: str, clock: Clock, max_local: int = MAX_LOCAL
+    ) -> None:
+        self._redis = redis if isinstance(redis, FailFastRedis) else FailFastRedis(redis, "affinity")
         self._prefix = f"{prefix}:{{llm}}:stay:"
         self._clock = clock
         self._local: TTLCache[str, tuple[str, float]] = TTLCache(max_local, AFFINITY_S, timer=clock.monotonic)
         self._writes: set[asyncio.Task[None]] = set()
 
-    async def provider_for(self, user: str) -> str | None:
+    async def provider_for(self, user: str, patience: RedisPatience | None = None) -> str | None:
         """Return the provider that a user stays with; one round trip at most, none where the move was made here."""
         entry = self._local.get(user)
         if entry is None or entry[1] <= self._clock.time():
-            entry = await self._read(user)
+            entry = await self._read(user, patience)
         return entry[0] if entry is not None and entry[1] > self._clock.time() else None
 
     def begin(self, user: str, provider: str) -> None:
@@ -54,13 +56,14 @@ class ProviderAffinity:
         """Finish pending writes; each fails within the timeout of a Redis call."""
         await asyncio.gather(*self._writes)
 
-    async def _read(self, user: str) -> tuple[str, float] | None:
+    async def _read(self, user: str, patience: RedisPatience | None) -> tuple[str, float] | None:
         try:
-            stored = await self._redis.call(lambda redis: redis.get(self._prefix + user))
+            stored = await self._redis.call(lambda redis: redis.get(self._prefix + user), patience)
             if stored is None:
                 return None
             provider, until = parse_json(stored)
-            return str(provider), float(until)
+            # A clock that is ahead must not keep a user for longer.
+            return str(provider), min(float(until), self._clock.time() + AFFINITY_S)
         except RedisUnavailable:
             return None
         except (ValueError, TypeError):

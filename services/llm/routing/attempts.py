@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import takewhile
@@ -23,10 +23,13 @@ from core.errors import (
     ProviderError,
     RequestRejected,
 )
+from core.redis.guard import RedisPatience
 from services.llm.request import Adaptation, Candidate, RequestSpec
 from services.llm.routing.concurrency import ConcurrencyLimiter, Slot
 from services.llm.routing.events import AttemptEnded, AttemptResult, Shed
+from services.llm.routing.gates import Place, ProviderGates
 from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
+from services.llm.routing.probes import ProbeLeases
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
 from services.llm.routing.recourse import Indivisible, LastResort, Recourse, RequestShape
 from services.llm.routing.refusal_words import Fault
@@ -48,16 +51,30 @@ class Route:
 
     Args:
         candidates: in the order in which they are asked.
-        lease: the provider that this request probes, with the name of the lease's holder.
+        probe: the half-open provider that this request probes if it gets the lease.
         is_reordered: a provider that would come first cannot take the request, so an answer of another one does not
             make that one preferred.
         is_withheld: remote providers were excluded because the chat has not consented to them.
     """
 
     candidates: tuple[Candidate, ...]
-    lease: tuple[str, str] | None = None
+    probe: str | None = None
     is_reordered: bool = False
     is_withheld: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The waits of a request before it asks a candidate: a place at its gate, a slot, the lease of a probe.
+
+    Args:
+        patience_s: how long the queue of a gate may stand still before a request goes on to another candidate.
+    """
+
+    limiter: ConcurrencyLimiter
+    gates: ProviderGates
+    probes: ProbeLeases
+    patience_s: float
 
 
 class AttemptState(Enum):
@@ -78,12 +95,16 @@ class Attempt:
 
     Args:
         request: the request that the attempt belongs to.
+        place: held until the first output, over a retry too.
         slot: held until the attempt has ended and the request moves on.
         resort: set where every candidate has failed before.
     """
 
-    def __init__(self, request: "Attempts", candidate: Candidate, slot: Slot, resort: LastResort | None = None) -> None:
+    def __init__(
+        self, request: "Attempts", candidate: Candidate, place: Place, slot: Slot, resort: LastResort | None = None
+    ) -> None:
         self.candidate = candidate
+        self.place = place
         self.slot = slot
         self.resort = resort
         self.adaptation = request.recourse.known_adaptation(candidate) if resort is None else resort.adaptation
@@ -217,6 +238,11 @@ class Attempt:
         self._end(AttemptResult.SURFACED, Fault.REFUSED)
         return ContentRefused(provider, reason)
 
+    def opened(self) -> None:
+        """Record the first output of a stream: the cooldown of a provider that was probed ends here."""
+        self.place.leave()
+        self._recorder.opened(self.candidate.provider.id, self._purpose, began=self._began, prefer=self._is_vote)
+
     def succeeded(self, first_output_s: float, used: TokenUse) -> None:
         """Record a complete answer."""
         provider = self.candidate.provider.id
@@ -226,9 +252,8 @@ class Attempt:
         self._state = AttemptState.ENDED
         self._request.note_answer(self)
         self._recorder.model_answered(self.candidate, self._began)
-        is_vote = self.candidate.by_order and not self._request.is_reordered and self._recorder.leads(provider)
         self._recorder.succeeded(
-            provider, self._purpose, began=self._began, prefer=is_vote, first_output_s=first_output_s
+            provider, self._purpose, began=self._began, prefer=self._is_vote, first_output_s=first_output_s
         )
 
     def malformed(self, reason: str, took_s: float, used: TokenUse) -> None:
@@ -255,6 +280,12 @@ class Attempt:
         elif self._state is AttemptState.PAUSED:
             self._publish(AttemptResult.CANCELLED)
         self._state = AttemptState.ENDED
+
+    @property
+    def _is_vote(self) -> bool:
+        """True if an answer may make the provider preferred."""
+        is_first = self.candidate.by_order and not self._request.is_reordered
+        return is_first and self._recorder.leads(self.candidate.provider.id)
 
     def _end(self, result: AttemptResult, fault: Fault) -> None:
         if self._state is AttemptState.IN_FLIGHT:
@@ -325,17 +356,20 @@ class Attempts:
     request) leaves provider health unchanged.
 
     A candidate whose concurrency limit is reached is skipped. If no other one answers, the request waits for a slot.
+    After each wait the candidate is looked at again: one that others have found failing meanwhile is not asked while
+    another one could answer.
     """
 
     def __init__(
         self,
         recorder: OutcomeRecorder,
-        limiter: ConcurrencyLimiter,
+        admission: Admission,
         route: Route,
         spec: RequestSpec,
         messages: Sequence[ModelMessage],
         window: Callable[[Candidate], int | None],
         shape: RequestShape | None = None,
+        redis_patience: RedisPatience | None = None,
     ) -> None:
         self.recorder = recorder
         self.spec = spec
@@ -345,15 +379,25 @@ class Attempts:
         self.candidates = route.candidates
         self.is_reordered = route.is_reordered
         """True if an earlier candidate was skipped, so that an answer says nothing about which one should lead."""
-        self._limiter = limiter
+        self._limiter = admission.limiter
+        self._gates = admission.gates
+        self._probes = admission.probes
+        self._patience_s: float | None = admission.patience_s
+        self._person = spec.user or spec.chat or spec.purpose
+        """Requests of one person share a queue at each gate."""
+        self._redis_patience = redis_patience or RedisPatience()
         self._messages = messages
         self._window = window
-        self._lease = route.lease
+        self._probe = route.probe
+        self._lease: tuple[str, str] | None = None
+        """The provider that this request probes, with the name of the lease's holder."""
         self._is_withheld = route.is_withheld
-        max_hops = recorder.limits.max_hops
-        # A request that probes on behalf of all replicas gets a second candidate in case the probe fails.
-        self._max_hops = max_hops if route.lease is None else max(max_hops, 2)
+        self._max_hops = recorder.limits.max_hops
         self._left = deque(route.candidates)
+        self._passed: list[Candidate] = []
+        """Candidates whose gate stood still."""
+        self._found_failing: set[str] = set()
+        """Providers that failed elsewhere while this request waited for them."""
         self._current: Attempt | None = None
         self._failed: list[tuple[FailedAttempt, Fault]] = []
         self._busy: dict[str, tuple[Candidate, bool]] = {}
@@ -370,19 +414,19 @@ class Attempts:
             self._current.begin()
             self._limiter.extend(self._current.slot)
             return self._current
-        self._release_slot()
+        self._release()
+        self._return_lease()
         if self._is_hop_limit_reached:
             # The demo provider makes no request; it names the providers that could be configured.
             self._left = deque(each for each in self._left if each.provider.kind is ProviderKind.DEMO)
-        while self._left:
-            candidate = self._pop_next()
+            self._passed.clear()
+        while candidate := self._pop_next():
             if self._is_too_small(candidate):
                 self.is_reordered = True
                 continue
-            slot = await self._limiter.take(candidate.provider)
-            if slot is not None:
-                return self._start(candidate, slot)
-            self._shed(candidate)
+            attempt = await self._approach(candidate)
+            if attempt is not None:
+                return attempt
         for further in (self._wait_for_slot, self._try_last_resort, self._await_loading):
             attempt = await further()
             if attempt is not None:
@@ -397,7 +441,7 @@ class Attempts:
     @property
     def has_candidates_left(self) -> bool:
         """True if candidates remain that were not asked."""
-        return bool(self._left)
+        return bool(self._left or self._passed)
 
     @property
     def failures(self) -> tuple[FailedAttempt, ...]:
@@ -461,7 +505,7 @@ class Attempts:
 
     def note_answer(self, attempt: Attempt) -> None:
         """Release the slot, and keep the user with this provider if it stepped in for a busy one."""
-        self._release_slot()
+        self._release()
         self.settle_evidence(attempt)
         before = takewhile(lambda candidate: candidate is not attempt.candidate, self.candidates)
         if self.spec.user is not None and any(candidate.provider.id in self._busy for candidate in before):
@@ -511,59 +555,180 @@ class Attempts:
             self._current.cancel(lambda: used_by_prompt(self._messages))
         for candidate, outcome in self.recourse.take_unsettled():
             self.recorder.failed(candidate.provider.id, outcome, self.spec.purpose)
-        self._release_slot()
+        self._release()
         self._return_lease()
 
-    def _pop_next(self) -> Candidate:
+    def _pop_next(self) -> Candidate | None:
         """Remove and return the healthiest candidate as of now: others may have been found failing meanwhile."""
-        probed = self._lease[0] if self._lease is not None else None
-
-        def rank(candidate: Candidate) -> tuple[bool, float]:
-            health = self.recorder.health_rank(candidate.provider.id) if candidate.by_order else 0.0
-            # The probed provider comes first until another request has found it failing.
-            is_probe = candidate.provider.id == probed and health == HALF_OPEN_RANK
-            return candidate.misfit, 0.0 if is_probe else health
-
-        candidate = min(self._left, key=rank)
+        if not self._left and self._passed:
+            # No other candidate answered: wait in these queues however long they stand still.
+            self._left.extend(self._passed)
+            self._passed.clear()
+            self._patience_s = None
+        if not self._left:
+            return None
+        candidate = min(self._left, key=self._rank)
         self._left.remove(candidate)
         return candidate
 
+    def _rank(self, candidate: Candidate) -> tuple[bool, float]:
+        provider = candidate.provider.id
+        is_ranked = candidate.by_order or provider in self._found_failing
+        health = self.recorder.health_rank(provider) if is_ranked else 0.0
+        # The probed provider comes first until another request has found it failing.
+        is_probe = provider == self._probe and health == HALF_OPEN_RANK
+        return candidate.misfit, 0.0 if is_probe else health
+
+    async def _approach(self, candidate: Candidate) -> Attempt | None:
+        """Wait for what a candidate needs; returns None where another one is to be asked first."""
+        provider = candidate.provider
+        health = self.recorder.health_rank(provider.id)
+        place = await self._gates[provider.id].enter(self._person, self._gate_patience_s)
+        if place is None and self.spec.stands_back:
+            self._shed(candidate)
+            return None
+        if place is None:
+            log.info("provider.queue_left", provider=provider.id, purpose=self.spec.purpose)
+            self._passed.append(candidate)
+            self.is_reordered = True
+            return None
+        slot: Slot | None = None
+        attempt: Attempt | None = None
+        try:
+            slot = await self._limiter.take(provider, self._redis_patience, self._preempt)
+            if slot is None:
+                self._shed(candidate)
+            elif await self._may_ask(candidate, health):
+                attempt = self._start(candidate, place, slot)
+            return attempt
+        finally:
+            if attempt is None:
+                place.leave()
+                if slot is not None:
+                    self._limiter.release(slot)
+
+    async def _may_ask(self, candidate: Candidate, health: float) -> bool:
+        """Take the lease of a probe; returns False, with the candidate put back, if another is to be asked first.
+
+        Args:
+            candidate: the one that the request waited for.
+            health: its rank before the wait.
+        """
+        provider = candidate.provider.id
+        if provider == self._probe:
+            holder = await self._probes.take(provider, self._redis_patience)
+            if holder is not None:
+                self._lease = (provider, holder)
+                # It probes on behalf of all replicas, so it gets a second candidate in case the probe fails.
+                self._max_hops = max(self._max_hops, 2)
+            else:
+                self._probe = None
+        is_worse = self.recorder.health_rank(provider) > health
+        if is_worse:
+            self._found_failing.add(provider)
+        if (is_worse or health > 0.0) and self._has_better(candidate):
+            self._return_lease()
+            self._left.appendleft(candidate)
+            return False
+        return True
+
+    @property
+    def _preempt(self) -> Callable[[], object] | None:
+        """Cancels this request where it stands back."""
+        task = asyncio.current_task()
+        return task.cancel if self.spec.stands_back and task is not None else None
+
+    @property
+    def _gate_patience_s(self) -> float | None:
+        if self.spec.stands_back:
+            return 0.0
+        return self._patience_s if self._has_healthy_alternative() else None
+
+    def _has_healthy_alternative(self) -> bool:
+        return any(
+            self.recorder.health_rank(other.provider.id) == 0.0
+            for other in self._left
+            if other.provider.kind is not ProviderKind.DEMO and not other.misfit
+        )
+
+    def _has_better(self, candidate: Candidate) -> bool:
+        rank = self._rank(candidate)
+        others = (other for other in (*self._left, *self._passed) if other.provider.kind is not ProviderKind.DEMO)
+        return any(self._rank(other) < rank for other in others)
+
     async def _wait_for_slot(self) -> Attempt | None:
-        busy = [candidate.provider for candidate, _ in self._busy.values() if not self._is_too_small(candidate)]
-        if busy and not self._is_hop_limit_reached:
-            slot = await self._limiter.wait(busy)
-            if slot is not None:
-                candidate, self.is_reordered = self._busy.pop(slot.provider.id)
-                return self._start(candidate, slot)
+        """Return an attempt at the first busy candidate that has a slot and was not found failing meanwhile."""
+        waiting = {name: each for name, (each, _) in self._busy.items() if not self._is_too_small(each)}
+        health = {name: self.recorder.health_rank(name) for name in waiting}
+        while waiting and not self._is_hop_limit_reached and not self.spec.stands_back:
+            slot = await self._limiter.wait([each.provider for each in waiting.values()], self._redis_patience)
+            if slot is None:
+                break
+            name = slot.provider.id
+            attempt = await self._approach_busy(waiting.pop(name), slot, health)
+            if attempt is not None:
+                return attempt
         return None
 
     async def _try_last_resort(self) -> Attempt | None:
         resort = self.recourse.next_resort()
         while resort is not None:
-            slot = await self._take_or_wait(resort.candidate)
-            if slot is not None:
-                return self._start(resort.candidate, slot, resort)
+            attempt = await self._ask_again(resort.candidate, resort)
+            if attempt is not None:
+                return attempt
             resort = self.recourse.next_resort()
         return None
 
     async def _await_loading(self) -> Attempt | None:
         """Ask a server again that loads its model, after a pause; None once its timeout has passed."""
         candidate = self.recourse.loading
-        if candidate is None:
+        if candidate is None or self.spec.stands_back:
             return None
         left_s = self._began + candidate.provider.timeout_s - self.recorder.monotonic()
         if left_s <= self._loading_pause_s:
             return None
         await self.recorder.sleep(self._loading_pause_s)
         self._loading_pause_s = min(2 * self._loading_pause_s, self.recorder.timing.loading_poll_s[1])
-        slot = await self._take_or_wait(candidate)
-        return self._start(candidate, slot) if slot is not None else None
+        return await self._ask_again(candidate)
 
-    async def _take_or_wait(self, candidate: Candidate) -> Slot | None:
-        return await self._limiter.take(candidate.provider) or await self._limiter.wait([candidate.provider])
+    async def _ask_again(self, candidate: Candidate, resort: LastResort | None = None) -> Attempt | None:
+        """Return an attempt at a candidate where no other one is left, after its waits; None without a slot."""
+        slot = await self._limiter.take(candidate.provider, self._redis_patience, self._preempt)
+        if slot is None and not self.spec.stands_back:
+            slot = await self._limiter.wait([candidate.provider], self._redis_patience)
+        if slot is None:
+            return None
+        place: Place | None = None
+        try:
+            place = await self._gates[candidate.provider.id].enter(self._person)
+        finally:
+            if place is None:
+                self._limiter.release(slot)
+        return self._start(candidate, place, slot, resort) if place is not None else None
 
-    def _start(self, candidate: Candidate, slot: Slot, resort: LastResort | None = None) -> Attempt:
-        self._current = Attempt(self, candidate, slot, resort)
+    async def _approach_busy(self, candidate: Candidate, slot: Slot, health: Mapping[str, float]) -> Attempt | None:
+        """Return an attempt with a slot that was waited for; None where the provider fails and another is healthier."""
+        name = candidate.provider.id
+        attempt: Attempt | None = None
+        place: Place | None = None
+        try:
+            place = await self._gates[name].enter(self._person)
+            rank = self.recorder.health_rank
+            is_worse = rank(name) > health[name]
+            if place is not None and not (is_worse and any(rank(other) < rank(name) for other in self._busy)):
+                self.is_reordered = self._busy.pop(name)[1]
+                attempt = self._start(candidate, place, slot)
+            return attempt
+        finally:
+            if attempt is None:
+                self._limiter.release(slot)
+                if place is not None:
+                    place.leave()
+
+    def _start(self, candidate: Candidate, place: Place, slot: Slot, resort: LastResort | None = None) -> Attempt:
+        if self._lease is not None and self._lease[0] == candidate.provider.id:
+            self._probes.note_asked(candidate.provider.id)
+        self._current = Attempt(self, candidate, place, slot, resort)
         return self._current
 
     def _shed(self, candidate: Candidate) -> None:
@@ -572,18 +737,16 @@ class Attempts:
         self.recorder.publish(Shed(provider))
         self._busy[provider] = (candidate, self.is_reordered)
         self.is_reordered = True
-        if self._lease is not None and self._lease[0] == provider:
-            # Another request may get a slot there before this one ends.
-            self._return_lease()
 
-    def _release_slot(self) -> None:
+    def _release(self) -> None:
         if self._current is not None:
+            self._current.place.leave()
             self._limiter.release(self._current.slot)
             self._current = None
 
     def _return_lease(self) -> None:
         if self._lease is not None:
-            self.recorder.release_probe(*self._lease)
+            self._probes.give_back(*self._lease)
             self._lease = None
 
     def _is_too_small(self, candidate: Candidate) -> bool:

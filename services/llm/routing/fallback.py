@@ -1,6 +1,5 @@
 """The provider fallback service: the order of candidates for each request, and the status of the providers."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -10,12 +9,15 @@ from pydantic_ai.messages import ModelMessage
 from core.clock import Clock
 from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, ConsentNeeded
+from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, ModelChoice, RequestSpec
 from services.llm.routing import rules
-from services.llm.routing.attempts import Attempts, Route
+from services.llm.routing.attempts import Admission, Attempts, Route
 from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.control import ProviderControl
-from services.llm.routing.events import NoticeListener, Probed, Watcher
+from services.llm.routing.events import NoticeListener, Watcher
+from services.llm.routing.gates import ProviderGates
+from services.llm.routing.probes import ProbeLeases
 from services.llm.routing.recorder import OutcomeRecorder, RoutingLimits, RoutingTiming
 from services.llm.routing.recourse import RequestShape
 from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
@@ -55,7 +57,7 @@ class LLMProviderFallback:
         self._shared = shared
         self._clock = clock
         self._shedding = shedding or LoadShedding(None, "", clock)
-        self._timing = timing = timing or RoutingTiming()
+        timing = timing or RoutingTiming()
         self._has_limits = any(self._all[provider].max_concurrency is not None for provider in self._usable)
         self.recorder = OutcomeRecorder(
             self._all,
@@ -69,9 +71,10 @@ class LLMProviderFallback:
             words=words,
         )
         self.control = ProviderControl(tuple(self._all), self._usable, shared, clock, timing, self.recorder)
-        self.opening = asyncio.Semaphore(timing.max_opening)
-        """Held from the start of a request to its first output."""
-        self._lease_count = 0
+        self._probes = ProbeLeases(self._all, shared, clock, timing, self.recorder)
+        self._admission = Admission(
+            self._shedding.limiter, ProviderGates(timing.max_opening), self._probes, timing.opening_patience_s
+        )
 
     @property
     def providers(self) -> tuple[ProviderSettings, ...]:
@@ -111,20 +114,18 @@ class LLMProviderFallback:
         """
         usable = [name for name in self._usable if not (spec.local_only and self._all[name].remote)]
         is_withheld = len(usable) < len(self._usable)
-        kept = await self._kept_provider(spec, usable)
+        patience = RedisPatience()
+        kept = await self._kept_provider(spec, usable, patience)
         now = self._clock.time()
         state = self._shared.routing
         if kept not in usable or state.phase(kept, now) is not rules.CircuitPhase.HEALTHY:
             kept = None
         chosen = spec.choice.provider if spec.choice is not None else None
-        lease: tuple[str, str] | None = None
         # A user who is kept with a provider is not sent to probe another one.
         probe = _probe_due(state, usable, now, chosen if chosen in usable else kept)
-        if probe is not None and (fits is None or fits(self._candidate(probe, spec.choice))):
-            holder = await self._take_probe(probe, now)
-            lease = (probe, holder) if holder is not None else None
-            state = self._shared.routing
-        order = rules.order(state, usable, now, choice=chosen, stay=kept, probe=lease[0] if lease is not None else None)
+        if probe is not None and fits is not None and not fits(self._candidate(probe, spec.choice)):
+            probe = None
+        order = rules.order(state, usable, now, choice=chosen, stay=kept, probe=probe)
         fits = self._with_required(spec, fits)
         fixed = {state.forced(now), chosen}
         candidates = [self._candidate(name, spec.choice, by_order=name not in fixed) for name in order]
@@ -135,11 +136,13 @@ class LLMProviderFallback:
             raise ConsentNeeded if is_withheld else AllProvidersFailed(())
         route = Route(
             tuple(candidates),
-            lease,
+            probe,
             is_reordered=fits is not None and [each.provider.id for each in candidates] != order,
             is_withheld=is_withheld,
         )
-        return Attempts(self.recorder, self._shedding.limiter, route, spec, messages, window or _unknown_window, shape)
+        return Attempts(
+            self.recorder, self._admission, route, spec, messages, window or _unknown_window, shape, patience
+        )
 
     async def force_provider(self, provider: str, duration_seconds: float = 1800) -> None:
         """Put a provider first for `duration_seconds`, even during a cooldown.
@@ -193,30 +196,11 @@ class LLMProviderFallback:
 
         return fits_all
 
-    async def _kept_provider(self, spec: RequestSpec, usable: Sequence[str]) -> str | None:
+    async def _kept_provider(self, spec: RequestSpec, usable: Sequence[str], patience: RedisPatience) -> str | None:
         """Return the provider that stepped in for a busy one when this user was last answered."""
         if not self._has_limits or spec.user is None or not usable[1:]:
             return None
-        return await self._shedding.affinity.provider_for(spec.user)
-
-    async def _take_probe(self, provider: str, now: float) -> str | None:
-        """Lease the probe of a half-open provider; returns the holder's name, None where another request has it."""
-        self._lease_count += 1
-        holder = f"{self._shared.replica}:{self._lease_count}"
-        lease_s = self._all[provider].timeout_s + self._timing.lease_margin_s
-        is_granted = False
-        try:
-            change = rules.probe_taken(provider, holder, now, lease_s)
-            is_granted = await self._shared.commit(change, self._timing.lease_wait_s)
-        finally:
-            if not is_granted:
-                self.recorder.release_probe(provider, holder)
-        lease = self._shared.routing.probes.get(provider)
-        if lease is None or lease.holder != holder:
-            return None
-        log.info("provider.probed", provider=provider)
-        self.recorder.publish(Probed(provider))
-        return holder
+        return await self._shedding.affinity.provider_for(spec.user, patience)
 
     def _candidate(self, provider: str, choice: ModelChoice | None, *, by_order: bool = True) -> Candidate:
         settings = self._all[provider]

@@ -59,9 +59,10 @@ class RoutingTiming:
         lease_margin_s: by how much a probe's lease outlives the longest answer, in case its holder dies.
         lease_wait_s: how long a request waits for Redis to grant the lease; without a lease it does not probe.
         acknowledge_s: how long an operator's command waits until Redis has it; it is written later in any case.
-        max_opening: requests of this process that wait for their first output at the same time; further ones queue
-            before their deadline starts. A thousand requests that began at once, after an outage for example, would
-            keep the event loop from reading the answers in time, and the providers would be blamed for it.
+        max_opening: requests of this process that wait for the first output of one provider at the same time; further
+            ones queue before their deadline starts.
+        opening_patience_s: how long that queue may stand still before its requests go on to another provider that
+            could answer.
     """
 
     retry_pause_s: tuple[float, float] = (0.2, 0.3)
@@ -72,6 +73,7 @@ class RoutingTiming:
     lease_wait_s: float = 0.3
     acknowledge_s: float = 0.5
     max_opening: int = 200
+    opening_patience_s: float = 1.0
 
 
 class OutcomeRecorder:
@@ -235,6 +237,14 @@ class OutcomeRecorder:
             counts.first_output_s.append(first_output_s)
         if self._is_outage:
             self._note_end_of_outage(provider)
+        self._prove(provider, purpose, began=began, prefer=prefer)
+
+    def opened(self, provider: str, purpose: str, *, began: float, prefer: bool) -> None:
+        """Record the first output of an answer: a provider that was not healthy is healthy now, at every replica."""
+        if provider in self._shared.routing.cooldowns:
+            self._prove(provider, purpose, began=began, prefer=prefer)
+
+    def _prove(self, provider: str, purpose: str, *, began: float, prefer: bool) -> None:
         state, now = self._shared.routing, self._clock.time()
         self._shared.apply(rules.proven(provider, began, now, self.limits.preferred_ttl_s, self._usable, prefer=prefer))
         if self._shared.routing is state:

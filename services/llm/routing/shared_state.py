@@ -24,6 +24,7 @@ from redis.exceptions import RedisError, ResponseError, WatchError
 
 from core.background import BackgroundTasks
 from core.clock import Clock
+from core.loop_timeout import LoopTimeout
 from core.redis.client import REDIS_ERRORS
 from core.redis.errors import describe_redis_error
 from services.llm.routing.codec import decode_routing, encode_routing, is_routing_field
@@ -83,6 +84,8 @@ class SharedRouting:
         self._unreadable: frozenset[str] = frozenset()
         self._pending: deque[Change] = deque(maxlen=MAX_PENDING)
         self._settled = asyncio.Event()
+        self._is_slow = False
+        """True while a caller waits longer than usual for Redis to take a change."""
         self._wake = asyncio.Event()
         self._exchange = asyncio.Lock()
         self._tasks = BackgroundTasks()
@@ -134,17 +137,26 @@ class SharedRouting:
     async def commit(self, change: Change, timeout_s: float) -> bool:
         """Apply a change and wait until Redis has it: at most `timeout_s`, and not at all while Redis is unavailable.
 
+        While one caller finds Redis slow, the others do not wait.
+
         Returns:
             False if Redis is connected and did not take the change in time, so that other replicas may not see it yet.
         """
         self.apply(change)
         if self._pending and self._is_started and self._connected:
+            if self._is_slow:
+                return False
             try:
-                async with asyncio.timeout(timeout_s):
+                async with LoopTimeout(timeout_s, self._note_slow):
                     await self._settled.wait()
             except TimeoutError:
                 return False
+            finally:
+                self._is_slow = False
         return True
+
+    def _note_slow(self) -> None:
+        self._is_slow = True
 
     async def _follow(self) -> None:
         while True:

@@ -143,6 +143,7 @@ class TestTable:
         three.clock.shift(400)
         assert three.block("a")[0] == "1. a: half-open, to be probed next: no output within 12 s"
         attempts = await three.fallback.begin(RequestSpec("test"))
+        await anext(attempts)
         assert three.block("a")[0] == "1. a: being probed: no output within 12 s"
         attempts.close()
 

@@ -212,7 +212,8 @@ async def test_lease_of_a_dead_replica_expires(harness: FallbackHarness) -> None
     """Its lease expires shortly after the longest answer would have ended."""
     await harness.first_fails()
     harness.replica.clock.shift(300)
-    await harness.fallback.begin(RequestSpec("never heard of again"))
+    attempts = await harness.fallback.begin(RequestSpec("never heard of again"))
+    assert (await anext(attempts)).candidate.provider.id == "first"
 
     assert await harness.asked() == "second"
     harness.replica.clock.shift(10)

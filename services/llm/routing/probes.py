@@ -1,0 +1,75 @@
+"""Leases of probes: one request over all replicas asks a provider whose cooldown has ended."""
+
+from collections.abc import Mapping
+
+import structlog
+
+from core.clock import Clock
+from core.config.settings import ProviderSettings
+from core.redis.guard import RedisPatience
+from services.llm.routing import rules
+from services.llm.routing.events import Probed
+from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
+from services.llm.routing.shared_state import SharedRouting
+
+log = structlog.get_logger()
+
+
+class ProbeLeases:
+    """Takes and returns the leases of this replica's probes.
+
+    Args:
+        providers: all configured providers; a lease outlives the longest answer of its provider.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, ProviderSettings],
+        shared: SharedRouting,
+        clock: Clock,
+        timing: RoutingTiming,
+        recorder: OutcomeRecorder,
+    ) -> None:
+        self.timing = timing
+        self._providers = providers
+        self._shared = shared
+        self._clock = clock
+        self._recorder = recorder
+        self._count = 0
+
+    async def take(self, provider: str, patience: RedisPatience) -> str | None:
+        """Lease the probe of a half-open provider; returns the holder's name, None where another request has it.
+
+        Args:
+            provider: its id.
+            patience: of the request. One that has waited for a silent Redis does not probe: another replica may.
+        """
+        now = self._clock.time()
+        if patience.is_spent or not self._is_due(provider, now):
+            return None
+        self._count += 1
+        holder = f"{self._shared.replica}:{self._count}"
+        lease_s = self._providers[provider].timeout_s + self.timing.lease_margin_s
+        is_granted = False
+        try:
+            change = rules.probe_taken(provider, holder, now, lease_s)
+            is_granted = await self._shared.commit(change, self.timing.lease_wait_s)
+        finally:
+            if not is_granted:
+                patience.is_spent = True
+                self.give_back(provider, holder)
+        lease = self._shared.routing.probes.get(provider)
+        return holder if lease is not None and lease.holder == holder else None
+
+    def give_back(self, provider: str, holder: str) -> None:
+        """Return a lease without an outcome, so that the next request may probe."""
+        self._recorder.release_probe(provider, holder)
+
+    def note_asked(self, provider: str) -> None:
+        """Report a probe that is sent now."""
+        log.info("provider.probed", provider=provider)
+        self._recorder.publish(Probed(provider))
+
+    def _is_due(self, provider: str, now: float) -> bool:
+        routing = self._shared.routing
+        return routing.phase(provider, now) is rules.CircuitPhase.HALF_OPEN and not routing.probing(provider, now)
