@@ -34,6 +34,7 @@ from services.inbox.replicas import replica_name
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
+from services.llm.routing.clock_bounds import InstantBounds
 from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.metrics import ProviderMetrics
@@ -163,7 +164,12 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
 
 async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger) -> LLMServices:
     settings, clock, tracing = infra.settings, infra.clock, infra.tracing
-    shared = SharedRouting(infra.redis, settings.redis_prefix, clock)
+    bounds = InstantBounds(
+        cooldown_s=max(InstantBounds().cooldown_s, settings.provider_cooldown),
+        preferred_s=settings.provider_preferred_ttl,
+        lease_s=max([InstantBounds().lease_s, *(2 * provider.timeout_s for provider in settings.providers)]),
+    )
+    shared = SharedRouting(infra.redis, settings.redis_prefix, clock, bounds=bounds)
     await shared.start()
     stack.push_async_callback(shared.close)
     limits = RoutingLimits(settings.provider_preferred_ttl, settings.provider_cooldown, settings.provider_max_hops)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from core.clock import Clock
 from core.errors import UnknownProvider
 from services.llm.routing import rules
+from services.llm.routing.clock_bounds import SET_BY_ADMIN
 from services.llm.routing.outcomes import classify_report
 from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
 from services.llm.routing.rules import Change
@@ -54,7 +55,7 @@ class ProviderControl:
         """
         require_known(provider, self._providers)
         now = self._clock.time()
-        await self._commit(rules.cooled(provider, "set by an admin", now, duration_s, by))
+        await self._commit(rules.cooled(provider, SET_BY_ADMIN, now, duration_s, by))
 
     async def reset(self, provider: str) -> None:
         """End a provider's cooldown, and a preference for one of lower priority."""

@@ -250,7 +250,7 @@ class ProviderLeases:
         self._is_check_due = False
         self._check_at = asyncio.get_running_loop().time() + self._timing.check_s
         now = self._clock.time()
-        latest, end = now + self._timing.longest_lease_s, now + self._lease_s
+        latest, end = now + max(self._timing.longest_lease_s, 2 * self._lease_s), now + self._lease_s
 
         async def shorten(redis: Redis) -> None:
             names = await redis.zrangebyscore(self._key, latest, "+inf")

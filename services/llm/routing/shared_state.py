@@ -27,6 +27,7 @@ from core.clock import Clock
 from core.loop_timeout import LoopTimeout
 from core.redis.client import REDIS_ERRORS
 from core.redis.errors import describe_redis_error
+from services.llm.routing.clock_bounds import InstantBounds, clamped
 from services.llm.routing.codec import decode_routing, encode_routing, is_routing_field
 from services.llm.routing.rules import Change, Routing, merged
 
@@ -69,13 +70,22 @@ class SharedRouting:
     Args:
         redis: a client with `decode_responses=True`, of a server or of the embedded store.
         prefix: of all keys.
+        bounds: the longest durations of entries, in case a replica's clock is wrong.
     """
 
-    def __init__(self, redis: Redis, prefix: str, clock: Clock, timing: SyncTiming | None = None) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        prefix: str,
+        clock: Clock,
+        timing: SyncTiming | None = None,
+        bounds: InstantBounds | None = None,
+    ) -> None:
         self.replica = uuid.uuid4().hex[:12]
         self._redis = redis
         self._clock = clock
         self._timing = timing or SyncTiming()
+        self._bounds = bounds or InstantBounds()
         self._key = f"{prefix}:{{llm}}:routing"
         self._channel = f"{prefix}:{{llm}}:changed"
         self._routing = Routing()
@@ -231,14 +241,14 @@ class SharedRouting:
         if not changes:
             stored = cast("dict[str, str]", await self._redis.hgetall(self._key))
             shared = self._read(stored)
-            if self._merge_if_lost(shared, stored) == shared:
+            if self._merge_if_lost(self._clamped(shared), stored) == shared:
                 self._life = stored.get(LIFE)
                 return shared
         async with self._redis.pipeline(transaction=True) as pipe:
             await pipe.watch(self._key)
             stored = cast("dict[str, str]", await pipe.hgetall(self._key))
             shared = self._read(stored)
-            routing = _apply_all(self._merge_if_lost(shared, stored), changes)
+            routing = _apply_all(self._merge_if_lost(self._clamped(shared), stored), changes)
             life = stored.get(LIFE)
             if routing != shared:
                 life = life or uuid.uuid4().hex
@@ -266,7 +276,13 @@ class SharedRouting:
 
     def _merge_if_lost(self, shared: Routing, stored: Mapping[str, str]) -> Routing:
         """Return the stored state, with the local copy merged in if Redis lost its data."""
-        return shared if self._life in {None, stored.get(LIFE)} else merged(shared, self._routing)
+        return shared if self._life in {None, stored.get(LIFE)} else merged(shared, self._clamped(self._routing))
+
+    def _clamped(self, routing: Routing) -> Routing:
+        bounded = clamped(routing, self._clock.time(), self._bounds)
+        if bounded is not routing:
+            log.warning("routing.instants_clamped")
+        return bounded
 
     def _read(self, stored: Mapping[str, str]) -> Routing:
         routing, unreadable = decode_routing(stored)
@@ -282,6 +298,7 @@ class SharedRouting:
             detail = describe_redis_error(error) if bug is None else str(error)[:200]
             log.warning("routing.redis_lost", error=type(error).__name__, detail=detail, exc_info=bug)
         self._connected = False
+        self._routing = self._clamped(self._routing)
         # Release the callers that wait for a write.
         self._settled.set()
 

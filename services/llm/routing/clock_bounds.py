@@ -1,0 +1,67 @@
+"""Clamps instants of the shared state to the longest that can have been set.
+
+Instants are by the clock of the replica that wrote them. One whose clock was hours ahead leaves an entry that began in
+the future. It is moved to now with the duration that it was written with, and no entry ends later than its kind allows.
+The clamped state is written back, so that an entry ends for all replicas even while it is read again and again.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from core.durations import LONGEST_S
+from services.llm.routing.rules import CLOCK_SKEW_S, Cooldown, Force, Lease, Preferred, Routing
+
+SET_BY_ADMIN = "set by an admin"
+"""The reason of a cooldown that an operator set, for up to `LONGEST_S`."""
+
+_Span = TypeVar("_Span", Force, Preferred, Cooldown)
+
+
+@dataclass(frozen=True, slots=True)
+class InstantBounds:
+    """The longest durations of shared entries, in seconds.
+
+    Args:
+        cooldown_s: after a failure; a server's `Retry-After` is followed for up to an hour.
+        operator_s: of what an operator sets: a force, a cooldown.
+        preferred_s: `PROVIDER_PREFERRED_TTL`.
+        lease_s: of a probe.
+    """
+
+    cooldown_s: float = 3600.0
+    operator_s: float = LONGEST_S
+    preferred_s: float = 1800.0
+    lease_s: float = 660.0
+
+
+def clamped(routing: Routing, now: float, bounds: InstantBounds) -> Routing:
+    """Return the state with every instant within its bound; the same object where nothing changes."""
+    force, preference = routing.force, routing.preference
+    cooldowns = {name: _clamp_cooldown(each, now, bounds) for name, each in routing.cooldowns.items()}
+    probes = {name: _clamp_lease(each, now, bounds) for name, each in routing.probes.items()}
+    bounded = replace(
+        routing,
+        force=force and _clamp_span(force, now, bounds.operator_s),
+        preference=preference and _clamp_span(preference, now, bounds.preferred_s),
+        cooldowns=cooldowns,
+        probes=probes,
+    )
+    return routing if bounded == routing else bounded
+
+
+def _clamp_cooldown(cooldown: Cooldown, now: float, bounds: InstantBounds) -> Cooldown:
+    is_operators = cooldown.reason == SET_BY_ADMIN
+    return _clamp_span(cooldown, now, bounds.operator_s if is_operators else bounds.cooldown_s)
+
+
+def _clamp_span(entry: _Span, now: float, longest_s: float) -> _Span:
+    ahead_s = entry.since - now
+    if ahead_s > CLOCK_SKEW_S:
+        entry = replace(entry, since=now, until=entry.until - ahead_s)
+    latest = now + longest_s + CLOCK_SKEW_S
+    return entry if entry.until <= latest else replace(entry, until=now + longest_s)
+
+
+def _clamp_lease(lease: Lease, now: float, bounds: InstantBounds) -> Lease:
+    latest = now + bounds.lease_s + CLOCK_SKEW_S
+    return lease if lease.until <= latest else replace(lease, until=now + bounds.lease_s)
