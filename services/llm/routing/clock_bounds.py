@@ -9,12 +9,21 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from core.durations import LONGEST_S
-from services.llm.routing.rules import CLOCK_SKEW_S, Cooldown, Force, Lease, Preferred, Routing
+from services.llm.routing.rules import (
+    CLOCK_SKEW_S,
+    Cooldown,
+    Force,
+    Lease,
+    ModelLimits,
+    Preferred,
+    RestingModel,
+    Routing,
+)
 
 SET_BY_ADMIN = "set by an admin"
 """The reason of a cooldown that an operator set, for up to `LONGEST_S`."""
 
-_Span = TypeVar("_Span", Force, Preferred, Cooldown)
+_Span = TypeVar("_Span", Force, Preferred, Cooldown, RestingModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +35,14 @@ class InstantBounds:
         operator_s: of what an operator sets: a force, a cooldown.
         preferred_s: `PROVIDER_PREFERRED_TTL`.
         lease_s: of a probe.
+        learned_s: of what a model refused.
     """
 
     cooldown_s: float = 3600.0
     operator_s: float = LONGEST_S
     preferred_s: float = 1800.0
     lease_s: float = 660.0
+    learned_s: float = 24 * 3600.0
 
 
 def clamped(routing: Routing, now: float, bounds: InstantBounds) -> Routing:
@@ -45,6 +56,8 @@ def clamped(routing: Routing, now: float, bounds: InstantBounds) -> Routing:
         preference=preference and _clamp_span(preference, now, bounds.preferred_s),
         cooldowns=cooldowns,
         probes=probes,
+        resting={name: _clamp_span(each, now, bounds.cooldown_s) for name, each in routing.resting.items()},
+        limits={name: _clamp_limits(each, now, bounds.learned_s) for name, each in routing.limits.items()},
     )
     return routing if bounded == routing else bounded
 
@@ -58,10 +71,18 @@ def _clamp_span(entry: _Span, now: float, longest_s: float) -> _Span:
     ahead_s = entry.since - now
     if ahead_s > CLOCK_SKEW_S:
         entry = replace(entry, since=now, until=entry.until - ahead_s)
-    latest = now + longest_s + CLOCK_SKEW_S
-    return entry if entry.until <= latest else replace(entry, until=now + longest_s)
+    return replace(entry, until=_earlier(entry.until, now, longest_s))
 
 
 def _clamp_lease(lease: Lease, now: float, bounds: InstantBounds) -> Lease:
-    latest = now + bounds.lease_s + CLOCK_SKEW_S
-    return lease if lease.until <= latest else replace(lease, until=now + bounds.lease_s)
+    return replace(lease, until=_earlier(lease.until, now, bounds.lease_s))
+
+
+def _clamp_limits(limits: ModelLimits, now: float, longest_s: float) -> ModelLimits:
+    refused = {name: _earlier(end, now, longest_s) for name, end in limits.refused.items()}
+    return replace(limits, refused=refused, until=_earlier(limits.until, now, longest_s))
+
+
+def _earlier(end: float, now: float, longest_s: float) -> float:
+    """Return an end that is no further away than `longest_s`; clocks that differ by seconds change nothing."""
+    return end if end <= now + longest_s + CLOCK_SKEW_S else now + longest_s

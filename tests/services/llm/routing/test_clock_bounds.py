@@ -12,7 +12,16 @@ from services.llm.routing.affinity import AFFINITY_S, ProviderAffinity
 from services.llm.routing.clock_bounds import SET_BY_ADMIN, InstantBounds, clamped
 from services.llm.routing.codec import encode_routing
 from services.llm.routing.concurrency import ConcurrencyLimiter, LimiterTiming
-from services.llm.routing.rules import CLOCK_SKEW_S, Cooldown, Force, Lease, Preferred, Routing
+from services.llm.routing.rules import (
+    CLOCK_SKEW_S,
+    Cooldown,
+    Force,
+    Lease,
+    ModelLimits,
+    Preferred,
+    RestingModel,
+    Routing,
+)
 from services.llm.routing.shared_state import SharedRouting, SyncTiming
 from tests.support.clock import ManualClock
 from tests.support.llm_harness import provider
@@ -40,6 +49,8 @@ def routings(draw: st.DrawFn) -> Routing:
             "b": Cooldown("b", SET_BY_ADMIN, *span(), "admin 1"),
         },
         probes={"a": Lease("a", "replica-1", draw(instants))},
+        resting={"a/large": RestingModel("a", "large", "HTTP 404", *span(), "replica-1")},
+        limits={"a/large": ModelLimits("a", "large", {"tools": draw(instants)}, 4096, 3000, draw(instants))},
     )
 
 
@@ -54,9 +65,12 @@ def test_clamped_bounds_each_instant(routing: Routing) -> None:
         (bounded.cooldowns["a"].until, BOUNDS.cooldown_s),
         (bounded.cooldowns["b"].until, BOUNDS.operator_s),
         (bounded.probes["a"].until, BOUNDS.lease_s),
+        (bounded.resting["a/large"].until, BOUNDS.cooldown_s),
+        (bounded.limits["a/large"].until, BOUNDS.learned_s),
+        (bounded.limits["a/large"].refused["tools"], BOUNDS.learned_s),
     ]
     assert all(end <= NOW + longest_s + CLOCK_SKEW_S for end, longest_s in limits)
-    spans = (bounded.force, bounded.preference, *bounded.cooldowns.values())
+    spans = (bounded.force, bounded.preference, *bounded.cooldowns.values(), *bounded.resting.values())
     assert all(entry.since <= NOW + CLOCK_SKEW_S for entry in spans)
     assert clamped(bounded, NOW, BOUNDS) is bounded
 
