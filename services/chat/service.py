@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import structlog
@@ -107,7 +108,11 @@ class ChatService:
         run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
         if retry_of is not None:
             run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
-        with structlog.contextvars.bound_contextvars(conversation=str(incoming.key)), self._observer.turn(reply):
+        with (
+            structlog.contextvars.bound_contextvars(conversation=str(incoming.key)),
+            self._observer.turn(reply),
+            self._naming_pause(incoming),
+        ):
             try:
                 outcome = await self._converse(run)
             except asyncio.CancelledError:
@@ -261,6 +266,10 @@ class ChatService:
         language = run.incoming.speaker.language
         notice = self._texts.get(outcome.key, language, **outcome.arguments) if outcome.key is not None else None
         run.reply.end(outcome.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
+
+    def _naming_pause(self, incoming: Incoming) -> AbstractContextManager[None]:
+        """Keep our own requests for names out of the way of a turn."""
+        return nullcontext() if self._namer is None else self._namer.turn(incoming.key.chat_ref)
 
     def _request_name(self, run: TurnRun) -> None:
         """Queue the thread for a name if it has none."""

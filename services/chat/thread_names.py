@@ -1,6 +1,13 @@
-"""Names threads in the background; neither an answer nor a shutdown waits for it."""
+"""Names threads in the background; neither an answer, a question nor a shutdown waits for it.
+
+A name is asked for once its chat is quiet, at a provider with a free slot, and not again and again: a question in the
+chat or for that slot cancels it, and it is asked later.
+"""
 
 import asyncio
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,10 +15,11 @@ import structlog
 from pydantic import BaseModel
 
 from core.background import BackgroundTasks
-from core.errors import ProviderError, StorageError
+from core.errors import AllProvidersFailed, ProviderError, StorageError
 from services.chat.store.conversation import Thread
 from services.llm.models.factory import LLMModelFactory
 from services.llm.models.name_generator import first_words
+from services.llm.routing.attempts import BUSY
 
 log = structlog.get_logger()
 
@@ -20,6 +28,23 @@ MAX_LENGTH = 40
 WORKERS = 3
 QUEUE_LIMIT = 200
 """Threads that may wait for a name. A thread beyond that is considered again after its next answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamingTiming:
+    """Waits of a thread for its name, in seconds.
+
+    Args:
+        quiet_s: how long no turn may have run in the chat.
+        retry_s: pause after a name was cancelled or found no free slot; it doubles each time.
+        longest_retry_s: longest pause of those.
+        tries: how often a name is asked for; after that the first words of the message are the name.
+    """
+
+    quiet_s: float = 2.0
+    retry_s: float = 5.0
+    longest_retry_s: float = 300.0
+    tries: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +75,21 @@ class ThreadNameStore(Protocol):
         ...
 
 
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A thread that waits for a name."""
+
+    beginning: Beginning
+    due_at: float = 0.0
+    """The event loop's time from which it may be named."""
+    tries: int = 0
+    naming: asyncio.Task[str | None] | None = None
+
+    @property
+    def chat(self) -> str:
+        return self.beginning.thread.key.chat_ref
+
+
 class ThreadNamer:
     """Names threads in the background.
 
@@ -57,17 +97,24 @@ class ThreadNamer:
         models: generate names; while no provider is available, the first words of the message are used.
     """
 
-    def __init__(self, threads: ThreadNameStore, models: LLMModelFactory[BaseModel]) -> None:
+    def __init__(
+        self, threads: ThreadNameStore, models: LLMModelFactory[BaseModel], timing: NamingTiming | None = None
+    ) -> None:
         self._threads = threads
         self._models = models
-        self._queue: asyncio.Queue[Beginning] = asyncio.Queue(QUEUE_LIMIT)
-        self._queued_ids: set[int] = set()
+        self._timing = timing or NamingTiming()
+        self._pending: dict[int, _Pending] = {}
+        """By thread, in the order of the requests."""
+        self._in_work: set[int] = set()
+        self._turns: Counter[str] = Counter()
+        """Turns that are running, by chat."""
+        self._changed = asyncio.Event()
         self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
         """Start the background workers."""
         for _ in range(WORKERS):
-            self._tasks.start(self._name_queued(), "thread_names")
+            self._tasks.start(self._name_pending(), "thread_names")
 
     async def close(self) -> None:
         """Cancel pending naming; an unnamed thread is retried after its next answer."""
@@ -76,24 +123,96 @@ class ThreadNamer:
     def request(self, beginning: Beginning) -> None:
         """Queue a thread for naming. Never blocks."""
         thread_id = beginning.thread.id
-        if thread_id in self._queued_ids or self._queue.full():
+        if thread_id in self._pending or len(self._pending) >= QUEUE_LIMIT:
             return
-        self._queued_ids.add(thread_id)
-        self._queue.put_nowait(beginning)
+        self._pending[thread_id] = _Pending(beginning, self._now() + self._timing.quiet_s)
+        self._changed.set()
 
-    async def _name_queued(self) -> None:
+    @contextmanager
+    def turn(self, chat: str) -> Generator[None]:
+        """Keep a chat's threads from being named while a turn runs there; a name in progress is cancelled."""
+        self._turns[chat] += 1
+        for pending in self._pending.values():
+            if pending.chat == chat and pending.naming is not None:
+                pending.naming.cancel()
+        try:
+            yield
+        finally:
+            self._turns[chat] -= 1
+            if not self._turns[chat]:
+                del self._turns[chat]
+                quiet_at = self._now() + self._timing.quiet_s
+                for pending in self._pending.values():
+                    if pending.chat == chat:
+                        pending.due_at = max(pending.due_at, quiet_at)
+                self._changed.set()
+
+    async def _name_pending(self) -> None:
         while True:
-            beginning = await self._queue.get()
+            pending = await self._next()
+            thread_id = pending.beginning.thread.id
+            self._in_work.add(thread_id)
+            is_done = True
             try:
-                await self._name(beginning)
+                is_done = await self._try(pending)
             except Exception:
                 # A bug: this thread stays unnamed, the others get their names.
-                log.exception("thread.naming_failed", thread_id=beginning.thread.id)
+                log.exception("thread.naming_failed", thread_id=thread_id)
             finally:
-                self._queued_ids.discard(beginning.thread.id)
+                self._in_work.discard(thread_id)
+                if is_done:
+                    self._pending.pop(thread_id, None)
 
-    async def _name(self, beginning: Beginning) -> None:
-        name = await self._generate(beginning) or first_words(beginning.message or beginning.answer, MAX_LENGTH)
+    async def _next(self) -> _Pending:
+        """Wait for a thread whose chat is quiet."""
+        while True:
+            self._changed.clear()
+            idle = [each for name, each in self._pending.items() if name not in self._in_work]
+            quiet = [each for each in idle if each.chat not in self._turns]
+            due = next((each for each in quiet if each.due_at <= self._now()), None)
+            if due is not None:
+                return due
+            pause_s = min((each.due_at - self._now() for each in quiet), default=None)
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _try(self, pending: _Pending) -> bool:
+        """Name a thread; returns False if it is to be tried again later."""
+        beginning, name = pending.beginning, None
+        pending.tries += 1
+        if not beginning.is_demo and pending.tries <= self._timing.tries:
+            pending.naming = asyncio.create_task(self._generate(beginning), name="thread_names.generate")
+            try:
+                await asyncio.wait({pending.naming})
+                if pending.naming.cancelled():
+                    self._put_off(pending, "cancelled")
+                    return False
+                name = pending.naming.result()
+            except AllProvidersFailed as error:
+                if any(attempt.reason == BUSY for attempt in error.attempts):
+                    self._put_off(pending, BUSY)
+                    return False
+                log.info("thread.name_fallback", thread_id=beginning.thread.id, error=type(error).__name__)
+            finally:
+                pending.naming.cancel()
+                pending.naming = None
+        await self._name(beginning, name)
+        return True
+
+    def _put_off(self, pending: _Pending, reason: str) -> None:
+        pause_s = min(self._timing.retry_s * 2 ** (pending.tries - 1), self._timing.longest_retry_s)
+        pending.due_at = self._now() + pause_s
+        log.info("thread.naming_put_off", thread_id=pending.beginning.thread.id, reason=reason, seconds=pause_s)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _name(self, beginning: Beginning, generated: str | None) -> None:
+        name = generated or first_words(beginning.message or beginning.answer, MAX_LENGTH)
         if not name:
             return
         try:
@@ -102,13 +221,22 @@ class ThreadNamer:
             log.warning("thread.naming_failed", thread_id=beginning.thread.id, error=str(error))
 
     async def _generate(self, beginning: Beginning) -> str | None:
-        if beginning.is_demo:
-            return None
+        """Ask for a name; None where the first words serve.
+
+        Raises:
+            AllProvidersFailed: no provider could be asked, or none answered.
+        """
         model = self._models.create_name_generator_model(
-            beginning.language, MAX_LENGTH, local_only=beginning.local_only, chat=beginning.thread.key.chat_ref
+            beginning.language,
+            MAX_LENGTH,
+            local_only=beginning.local_only,
+            chat=beginning.thread.key.chat_ref,
+            stands_back=True,
         )
         try:
             return await model.name(beginning.message, beginning.answer)
+        except AllProvidersFailed:
+            raise
         except ProviderError as error:
             log.info("thread.name_fallback", thread_id=beginning.thread.id, error=type(error).__name__)
             return None

@@ -20,7 +20,7 @@ from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService, ChatStores
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
-from services.chat.thread_names import ThreadNamer
+from services.chat.thread_names import NamingTiming, ThreadNamer
 from services.llm.models.factory import LLMModelFactory
 from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
@@ -100,6 +100,7 @@ async def chat_harness(
     demo_ids: frozenset[str] = frozenset(),
     notes: Any = None,  # noqa: ANN401 - any NoteStore
     names_threads: bool = False,
+    naming_quiet_s: float = 0.02,
     asks_consent: bool = False,
 ) -> AsyncGenerator[ChatHarness]:
     """Open the chat service on a database, with its own provider state."""
@@ -112,7 +113,7 @@ async def chat_harness(
                 TurnStore(database, clock), notes or Notes(database, clock), PreferenceStore(database, clock)
             )
             if names_threads:
-                namer = ThreadNamer(stores.turns, replica.factory)
+                namer = ThreadNamer(stores.turns, replica.factory, NamingTiming(quiet_s=naming_quiet_s, retry_s=0.1))
                 await namer.start()
             chat = ChatService(
                 agent=create_agent(),

@@ -85,7 +85,13 @@ class LLMModelFactory(Generic[Verdict_co]):
         return DirectModel(self._fallback, self._builder, spec, StructuredOutput(self._verdict))
 
     def create_name_generator_model(
-        self, language: str | None, max_length: int, *, local_only: bool = False, chat: ChatRef | None = None
+        self,
+        language: str | None,
+        max_length: int,
+        *,
+        local_only: bool = False,
+        chat: ChatRef | None = None,
+        stands_back: bool = False,
     ) -> NameGenerator:
         """Return a model that names conversations.
 
@@ -94,7 +100,8 @@ class LLMModelFactory(Generic[Verdict_co]):
             max_length: of a name, in characters.
             local_only: excludes remote providers.
             chat: the chat of the conversation, such as `telegram:123`.
+            stands_back: waits for no slot and leaves its own to a question; cancelled by that.
         """
-        spec = RequestSpec(NAMING, chat=chat, local_only=local_only)
+        spec = RequestSpec(NAMING, chat=chat, local_only=local_only, stands_back=stands_back)
         model = DirectModel(self._fallback, self._builder, spec, ThreadNameOutput(max_length))
         return NameGenerator(model, language, max_length)

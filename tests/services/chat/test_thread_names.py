@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from core.db.database import Database
-from core.messages import ConversationKey
+from core.messages import ConversationKey, Surface
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.store.conversation import Thread
 from services.chat.thread_names import MAX_LENGTH, QUEUE_LIMIT, WORKERS, Beginning, ThreadNamer
@@ -14,6 +14,7 @@ from tests.support.chat_harness import PRIVATE, ChatHarness, chat_harness, messa
 from tests.support.fake_llm.server import LLMServer, answer, gate, hang, status
 from tests.support.llm_harness import eventually, provider
 
+OTHER = ConversationKey(Surface.TELEGRAM, 8)
 QUESTION = "How do I bake bread without any yeast, and how long does that take?"
 
 
@@ -46,9 +47,72 @@ async def test_naming_delays_neither_answer_nor_shutdown(file: Database, first: 
             assert (await harness.say(QUESTION)).phase is ReplyPhase.COMPLETE
             await eventually(lambda: bool(first.names))
             await harness.say("And then?")
-        assert len(first.names) == 1, "the thread is queued already"
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began < 2
+
+
+async def test_naming_waits_until_the_chat_is_quiet(file: Database, first: LLMServer) -> None:
+    """Not while a turn runs there, nor right after it."""
+    first.naming = answer("A name")
+    event = asyncio.Event()
+    async with chat_harness(file, provider("a", first.url), names_threads=True, naming_quiet_s=0.3) as harness:
+        await harness.say(QUESTION)
+        first.script(gate(event))
+        asking = asyncio.create_task(harness.say("And then?"))
+        await first.arrival(2)
+        await asyncio.sleep(0.5)
+        assert not first.names
+        event.set()
+        await asking
+        assert not first.names
+        assert await wait_for_name(harness) == "A name"
+
+
+async def test_question_cancels_a_name_of_its_chat(file: Database, first: LLMServer) -> None:
+    """The name is asked for again when the chat is quiet."""
+    first.naming = hang()
+    async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
+        await harness.say(QUESTION)
+        await eventually(lambda: bool(first.names))
+        first.naming = answer("A name")
+        await harness.say("And then?")
+        await asyncio.wait_for(first.names[0].abandoned.wait(), 5)
+        assert await wait_for_name(harness) == "A name"
+
+
+@pytest.mark.parametrize("limit", [1, None], ids=["one slot", "a server of one's own without a limit"])
+async def test_question_elsewhere_cancels_a_name_at_the_same_server(
+    file: Database, first: LLMServer, limit: int | None
+) -> None:
+    """The question of another chat does not wait for the title, which is asked for later."""
+    first.naming = hang()
+    own = provider("a", first.url, remote=False, max_concurrency=limit)
+    async with chat_harness(file, own, names_threads=True) as harness:
+        await harness.say(QUESTION)
+        await eventually(lambda: bool(first.names))
+        first.naming = answer("A name")
+        async with asyncio.timeout(3):
+            elsewhere = await harness.say(message("Hello?", key=OTHER))
+        assert elsewhere.phase is ReplyPhase.COMPLETE
+        await asyncio.wait_for(first.names[0].abandoned.wait(), 5)
+        assert await wait_for_name(harness) == "A name"
+
+
+async def test_naming_waits_for_a_free_slot(file: Database, first: LLMServer) -> None:
+    """While a question of another chat has the only slot, no name is asked for."""
+    first.naming = answer("A name")
+    own = provider("a", first.url, remote=False, max_concurrency=1)
+    event = asyncio.Event()
+    async with chat_harness(file, own, names_threads=True) as harness:
+        first.script(answer("Hello"), gate(event))
+        await harness.say(QUESTION)
+        busy = asyncio.create_task(harness.say(message("Hello?", key=OTHER)))
+        await first.arrival(2)
+        await asyncio.sleep(0.3)
+        assert not first.names
+        event.set()
+        await busy
+        assert await wait_for_name(harness) == "A name"
 
 
 @pytest.mark.parametrize("naming", [status(503), status(400), answer('""')])
@@ -116,7 +180,6 @@ async def test_naming_keeps_a_name_given_meanwhile(file: Database, first: LLMSer
         thread = await harness.stores.turns.current(PRIVATE)
         await harness.stores.turns.name_unnamed(thread.id, "Mine")
         event.set()
-        await harness.say(message("Go on"))
         await asyncio.sleep(0.1)
         assert await wait_for_name(harness) == "Mine"
 

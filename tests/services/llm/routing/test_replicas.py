@@ -114,7 +114,7 @@ async def test_one_request_over_all_replicas_probes(pair: ReplicaPair) -> None:
 async def test_lease_of_a_dead_replica_expires(pair: ReplicaPair) -> None:
     await pair.first_fails()
     pair.clock.shift(300)
-    await pair.one.fallback.begin(RequestSpec("dies"))
+    await anext(await pair.one.fallback.begin(RequestSpec("dies")))
     await eventually(lambda: bool(pair.two.shared.routing.probes))
     await pair.one.shared.close()
 
@@ -127,6 +127,7 @@ async def test_returned_lease_is_free_for_the_other_replica(pair: ReplicaPair) -
     await pair.first_fails()
     pair.clock.shift(300)
     attempts = await pair.one.fallback.begin(RequestSpec("is stopped"))
+    await anext(attempts)
     await eventually(lambda: bool(pair.two.shared.routing.probes))
 
     attempts.close()

@@ -123,6 +123,8 @@ class Request:
     apart: bool
     """Whether it began at a disconnected replica."""
     started: float
+    first: Attempt | None = None
+    """The attempt that came with its beginning."""
     attempt: Attempt | None = None
     """The attempt in flight."""
     began: float = 0.0
@@ -227,15 +229,18 @@ class FallbackMachine(RuleBasedStateMachine):
     def ask(self, replica: int, choice: str | None, *, local_only: bool) -> None:
         """Begin a request."""
         request = self._expected(replica, choice, local_only=local_only)
-        request.attempts = self.run(self._begun(replica, choice, local_only=local_only))
+        request.attempts, request.first = self.run(self._begun(replica, choice, local_only=local_only))
         self._checked_trial(request)
         self.in_flight.append(request)
         self._ask_next(request)
         self.settle()
 
-    async def _begun(self, replica: int, choice: str | None, *, local_only: bool) -> Attempts:
+    async def _begun(self, replica: int, choice: str | None, *, local_only: bool) -> tuple[Attempts, Attempt | None]:
+        """Begin a request up to its first attempt, which is when a probe takes its lease."""
         picked = ModelChoice(choice) if choice is not None else None
-        return await self.replicas[replica].service.begin(RequestSpec("test", choice=picked, local_only=local_only))
+        spec = RequestSpec("test", choice=picked, local_only=local_only)
+        attempts = await self.replicas[replica].service.begin(spec)
+        return attempts, await anext(aiter(attempts), None)
 
     def _expected(self, replica: int, choice: str | None, *, local_only: bool, may_try: bool = True) -> Request:
         """Return the oracle's expectations for a request that begins now."""
@@ -298,7 +303,10 @@ class FallbackMachine(RuleBasedStateMachine):
         return (0, 0.0) if name in request.wished or is_trial else known.lateness(name, now)
 
     async def _next(self, request: Request) -> str | None:
-        request.attempt = await anext(aiter(request.attempts), None)
+        if request.asked or request.first is None:
+            request.attempt = await anext(aiter(request.attempts), None)
+        else:
+            request.attempt = request.first
         return request.attempt.candidate.provider.id if request.attempt is not None else None
 
     def _asked(self, request: Request, candidate: str) -> None:
@@ -455,10 +463,10 @@ class FallbackMachine(RuleBasedStateMachine):
         begun = self.run(self._begun_together(at, local_only=local_only))
         # Which of the requests gets the lease is not determined.
         requests: list[Request] = []
-        for number in sorted(range(len(at)), key=lambda number: begun[number]._lease is None):
-            may_try = begun[number]._lease is not None
+        for number in sorted(range(len(at)), key=lambda number: begun[number][0]._lease is None):
+            may_try = begun[number][0]._lease is not None
             request = self._expected(at[number], None, local_only=local_only, may_try=may_try)
-            request.attempts = begun[number]
+            request.attempts, request.first = begun[number]
             self._checked_trial(request)
             self.in_flight.append(request)
             self._ask_next(request)
@@ -473,7 +481,7 @@ class FallbackMachine(RuleBasedStateMachine):
             self._over(request)
         self.settle()
 
-    async def _begun_together(self, at: Sequence[int], *, local_only: bool) -> list[Attempts]:
+    async def _begun_together(self, at: Sequence[int], *, local_only: bool) -> list[tuple[Attempts, Attempt | None]]:
         return await asyncio.gather(*(self._begun(replica, None, local_only=local_only) for replica in at))
 
     @precondition(lambda self: len(self.in_flight) <= MOST_IN_FLIGHT - 2)
