@@ -151,9 +151,10 @@ async def test_naming_asks_no_model_after_a_demo_answer(file: Database, first: L
 async def test_failed_turn_is_not_named(file: Database, first: LLMServer) -> None:
     """The next answer names the thread."""
     first.naming = answer("A name")
-    first.script(status(400))
+    answering, first.default = first.default, status(400)
     async with chat_harness(file, provider("a", first.url), names_threads=True) as harness:
         assert (await harness.say(QUESTION)).phase is ReplyPhase.FAILED
+        first.default = answering
         assert (await harness.stores.turns.current(PRIVATE)).name is None
         await harness.say(QUESTION)
         assert await wait_for_name(harness) == "A name"

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -54,6 +54,7 @@ def routings(draw: st.DrawFn) -> Routing:
     )
 
 
+@settings(deadline=None)
 @given(routings())
 def test_clamped_bounds_each_instant(routing: Routing) -> None:
     bounded = clamped(routing, NOW, BOUNDS)
@@ -75,6 +76,7 @@ def test_clamped_bounds_each_instant(routing: Routing) -> None:
     assert clamped(bounded, NOW, BOUNDS) is bounded
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=CLOCK_SKEW_S + 1, max_value=30 * 24 * HOUR_S), st.floats(min_value=1.0, max_value=HOUR_S))
 def test_clamped_keeps_the_duration_of_a_clock_that_is_ahead(ahead_s: float, duration_s: float) -> None:
     written = Cooldown("a", "HTTP 503", NOW + ahead_s, NOW + ahead_s + duration_s, "replica-1")

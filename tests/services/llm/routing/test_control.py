@@ -126,6 +126,7 @@ async def test_status_in_every_state(harness: FallbackHarness) -> None:
         assert states()[0] == ("half_open", None, "HTTP 529 (overloaded)")
         await fallback.clear_cache()
         attempts = await fallback.begin(RequestSpec("probe"))
+        await anext(attempts)
         assert states()[0] == ("probing", None, "HTTP 529 (overloaded)")
         attempts.close()
         assert states()[0] == ("half_open", None, "HTTP 529 (overloaded)")
