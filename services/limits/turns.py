@@ -30,7 +30,7 @@ class TurnLimits:
         tick_s: pause between two looks at the delay while turns wait.
     """
 
-    most: int = 1000
+    most: int = 3000
     least: int = 8
     late_s: float = 0.02
     backlog: int = 4
