@@ -31,5 +31,6 @@ VOLUME /data
 STOPSIGNAL SIGTERM
 # Asks /healthz where WEB_PORT is set; without the web side it says so, and Docker watches the process itself.
 HEALTHCHECK --interval=30s --timeout=6s --start-period=60s --retries=3 CMD ["python", "-m", "bot.web.healthcheck"]
-ENTRYPOINT ["python", "-m", "bot"]
+# Starts the bot again after a crash, with a growing pause; a configuration error ends the container.
+ENTRYPOINT ["python", "-m", "bot.supervisor"]
 CMD ["telegram"]

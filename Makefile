@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: run test check check-fast format lint imports types tests unit-tests lock clean
 
 run: $(VENV)/.run
-	@$(BIN)/python -m bot
+	@$(BIN)/python -m bot.supervisor
 
 test: check
 
@@ -39,11 +39,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements.lock | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python deploy/install.py requirements.lock
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python deploy/install.py requirements-dev.lock
 	@touch $@ $(VENV)/.run
 
 # After a change of the dependencies in pyproject.toml. The lock files hold names, versions and hashes only.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from bot.supervisor import CRASHED
 from core.config.environment import read_variables
 from core.config.permissions import UMASK
 from core.config.settings import Settings, load_settings
@@ -68,6 +69,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def run_process() -> int:
+    """Runs the command line; a bug of ours ends it with `CRASHED`, which the supervisor answers with a restart."""
+    try:
+        return main()
+    except Exception as error:  # noqa: BLE001 - reported by the hook that `log_uncaught` has set, or Python's own
+        sys.excepthook(type(error), error, error.__traceback__)
+        return CRASHED
 
 
 # The imports below are deferred: a wrong setting is reported at once, the console starts without aiogram, and the
@@ -153,4 +163,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process())

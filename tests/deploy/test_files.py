@@ -229,7 +229,7 @@ def test_the_bot_has_no_more_rights_than_it_needs() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     uid = str(pod["securityContext"]["runAsUser"])
     assert re.findall(r"^USER (\d+):(\d+)$", dockerfile, re.MULTILINE) == [(uid, uid)]
-    assert re.findall(r"^ENTRYPOINT (.*)$", dockerfile, re.MULTILINE) == ['["python", "-m", "bot"]']
+    assert re.findall(r"^ENTRYPOINT (.*)$", dockerfile, re.MULTILINE) == ['["python", "-m", "bot.supervisor"]']
 
 
 def test_redis_is_persistent() -> None:
