@@ -189,12 +189,15 @@ class JobWorker:
             key=turn.thread.key,
             chat_kind=request.chat_kind,
             speaker=request.speaker,
-            text="",
+            text=self._texts.get("continue-prompt", request.speaker.language) if request.continues else "",
             sent_at=turn.created_at,
             chat_title=request.chat_title,
         )
         choice = ModelChoice(request.provider) if request.provider is not None else None
-        await self._responder.answer(incoming, reply_to=request.reply_to, retry_of=turn, choice=choice, origin=job.id)
+        retry_of = None if request.continues else turn
+        await self._responder.answer(
+            incoming, reply_to=request.reply_to, retry_of=retry_of, choice=choice, origin=job.id
+        )
 
     async def _reply_to_sender(self, update: Update, key: str, **arguments: int) -> None:
         """Sends a text to the author of a message, or answers a button press with it."""

@@ -265,6 +265,8 @@ class ChatService:
     def _end(self, run: TurnRun, outcome: TurnOutcome, *, is_blind: bool, is_saved: bool) -> None:
         language = run.incoming.speaker.language
         notice = self._texts.get(outcome.key, language, **outcome.arguments) if outcome.key is not None else None
+        if notice is None and run.reply.is_cut:
+            notice = self._texts.get("answer-cut", language)
         run.reply.end(outcome.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
 
     def _naming_pause(self, incoming: Incoming) -> AbstractContextManager[None]:

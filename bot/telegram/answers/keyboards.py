@@ -18,6 +18,12 @@ class RetryAnswer(CallbackData, prefix="retry"):
     turn: int
 
 
+class ContinueAnswer(CallbackData, prefix="cont"):
+    """Continues the answer of a turn that was cut at its length limit."""
+
+    turn: int
+
+
 class ShowRetryProviders(CallbackData, prefix="else"):
     """Shows the providers that can regenerate the answer of a turn."""
 
@@ -36,12 +42,15 @@ def stop_keyboard(texts: Texts, language: str | None, number: int) -> InlineKeyb
     return build_keyboard([[button(texts.get("button-stop", language), StopAnswer(number=number))]])
 
 
-def answer_keyboard(texts: Texts, language: str | None, turn: int, *, elsewhere: bool) -> InlineKeyboardMarkup:
+def answer_keyboard(
+    texts: Texts, language: str | None, turn: int, *, elsewhere: bool, is_cut: bool = False
+) -> InlineKeyboardMarkup:
     """Builds the keyboard of a finished answer; `elsewhere` if there is more than one provider."""
     buttons = [button(texts.get("button-retry", language), RetryAnswer(turn=turn))]
     if elsewhere:
         buttons.append(button(texts.get("button-retry-elsewhere", language), ShowRetryProviders(turn=turn)))
-    return build_keyboard([buttons])
+    more = [[button(texts.get("button-continue", language), ContinueAnswer(turn=turn))]] if is_cut else []
+    return build_keyboard([*more, buttons])
 
 
 def consent_keyboard(texts: Texts, language: str | None, turn: int) -> InlineKeyboardMarkup:

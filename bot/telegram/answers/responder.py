@@ -126,7 +126,9 @@ class Responder:
             return None
         if reply.needs_consent:
             return consent_keyboard(self._texts, language, reply.turn_id)
-        return answer_keyboard(self._texts, language, reply.turn_id, elsewhere=self._has_alternatives)
+        return answer_keyboard(
+            self._texts, language, reply.turn_id, elsewhere=self._has_alternatives, is_cut=reply.is_cut
+        )
 
     async def _interrupt(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:
         """Delivers the text so far at shutdown, with a line that the rest will follow."""

@@ -6,7 +6,14 @@ from aiogram import Router
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
-from bot.telegram.answers.keyboards import RetryAnswer, ShowRetryProviders, answer_keyboard, build_keyboard, button
+from bot.telegram.answers.keyboards import (
+    ContinueAnswer,
+    RetryAnswer,
+    ShowRetryProviders,
+    answer_keyboard,
+    build_keyboard,
+    button,
+)
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group
 from bot.telegram.delivery.delivery import Delivery
@@ -61,6 +68,7 @@ class RetryHandlers:
         """Returns the router."""
         router = Router(name="retry")
         router.callback_query.register(self.retry, RetryAnswer.filter())
+        router.callback_query.register(self.continue_answer, ContinueAnswer.filter())
         router.callback_query.register(self.retry_with, RetryWithProvider.filter())
         router.callback_query.register(self.pick_provider, ShowRetryProviders.filter())
         router.callback_query.register(self.go_back, ShowAnswerButtons.filter())
@@ -69,6 +77,10 @@ class RetryHandlers:
     async def retry(self, query: CallbackQuery, callback_data: RetryAnswer, event_update: Update) -> None:
         """Regenerates the answer."""
         await self._enqueue(query, event_update, callback_data.turn, None)
+
+    async def continue_answer(self, query: CallbackQuery, callback_data: ContinueAnswer, event_update: Update) -> None:
+        """Asks for the rest of an answer that was cut."""
+        await self._enqueue(query, event_update, callback_data.turn, None, continues=True)
 
     async def retry_with(self, query: CallbackQuery, callback_data: RetryWithProvider, event_update: Update) -> None:
         """Regenerates the answer with a chosen provider first."""
@@ -96,13 +108,15 @@ class RetryHandlers:
         markup = answer_keyboard(self._texts, query.from_user.language_code, turn.id, elsewhere=has_several)
         await self._edit_markup(message, markup)
 
-    async def _enqueue(self, query: CallbackQuery, update: Update, turn_id: int, provider: str | None) -> None:
+    async def _enqueue(
+        self, query: CallbackQuery, update: Update, turn_id: int, provider: str | None, *, continues: bool = False
+    ) -> None:
         found = await self._find_latest(query, turn_id)
         if found is None:
             return
         message, turn = found
         accepted = await self._regenerate.enqueue(
-            update, turn, message, query.from_user, provider=provider, only_latest=True
+            update, turn, message, query.from_user, provider=provider, only_latest=True, continues=continues
         )
         text = None if accepted else self._texts.get("queue-full", query.from_user.language_code)
         await self._delivery.answer_callback(query.id, text)

@@ -54,6 +54,8 @@ class RegenerateTurn(BaseModel):
     provider: str | None = None
     only_latest: bool
     """True if the job is dropped if the turn is no longer the latest of its conversation."""
+    continues: bool = False
+    """True if the answer is continued in a turn of its own."""
 
 
 class JobSink(Protocol):

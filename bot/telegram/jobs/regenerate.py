@@ -19,7 +19,15 @@ class RegenerateQueue:
         self._inbox = inbox
 
     async def enqueue(
-        self, update: Update, turn: Turn, message: Message, user: User, *, provider: str | None, only_latest: bool
+        self,
+        update: Update,
+        turn: Turn,
+        message: Message,
+        user: User,
+        *,
+        provider: str | None,
+        only_latest: bool,
+        continues: bool = False,
     ) -> bool:
         """Enqueues a turn; returns False if its conversation's lane is full. Idempotent per update.
 
@@ -29,6 +37,7 @@ class RegenerateQueue:
             message: the message with the button.
             user: the user who pressed it.
             provider: id of the provider to ask first, for this answer only.
+            continues: ask for the rest of the answer instead of another one.
             only_latest: drop the job if the turn is no longer the latest of its conversation.
         """
         question = message.reply_to_message
@@ -40,6 +49,7 @@ class RegenerateQueue:
             reply_to=question.message_id if question is not None and is_group(message) else None,
             provider=provider,
             only_latest=only_latest,
+            continues=continues,
         )
         job = create_job(self._bot.id, update.update_id, str(turn.thread.key), payload, is_limited=True)
         # The button press itself is a job under the plain id.

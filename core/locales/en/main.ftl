@@ -44,6 +44,8 @@ failed-refused = The provider declined to answer: { $reason }
 failed-rejected = The AI providers rejected this request. Please rephrase it.
 failed-too-long = This message is too long for every available model. Please shorten it, or send it in parts.
 failed-limit = This request needs more steps than one answer may take. Please ask for less at once.
+answer-cut = The answer was cut at its length limit.
+continue-prompt = Your answer was cut at its length limit. Continue exactly where it ended, without repeating anything.
 empty-answer = The model returned an empty answer.
 answer-goes-on = The answer is long. It will come as a file.
 answer-as-file = The whole answer
@@ -69,6 +71,7 @@ demo-footer = This is the built-in demo, not an AI model. To use a real one, set
 ## Buttons
 
 button-stop = Stop
+button-continue = Continue
 button-retry = Retry
 button-retry-elsewhere = Retry elsewhere
 button-automatic = Automatic
