@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-COUNTED = ("Collecting ", "Requirement already satisfied")
+COUNTED = ("Collecting ", "Processing ", "Requirement already satisfied")
 
 
 def main(lock: Path) -> int:
