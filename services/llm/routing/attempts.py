@@ -24,6 +24,7 @@ from core.errors import (
     RequestRejected,
 )
 from core.redis.guard import RedisPatience
+from services.llm.prompt_quotes import mask_quotes
 from services.llm.request import Adaptation, Candidate, RequestSpec
 from services.llm.routing.concurrency import ConcurrencyLimiter, Slot
 from services.llm.routing.events import AttemptEnded, AttemptResult, Shed
@@ -331,7 +332,11 @@ class Attempt:
         # What is known to be about the key, the account or the model is no quote, whatever the status.
         is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
         key = self.candidate.provider.api_key
-        words = find_server_words(error, key, is_own_prompt=is_about_account)
+        is_unclear = outcome.fault is Fault.UNCLEAR
+        words = find_server_words(error, key, is_own_prompt=is_about_account or is_unclear)
+        if is_unclear and words is not None:
+            # Operators need them where another provider's answer proves this one's fault.
+            words = mask_quotes(words, self._request.messages)
         # The reason holds a code of the server's, and some put the key there.
         reason = mask_secrets(outcome.reason, [key.get_secret_value()]) if key is not None else outcome.reason
         return replace(outcome, reason=reason, words=words)
@@ -386,7 +391,7 @@ class Attempts:
         self._person = spec.user or spec.chat or spec.purpose
         """Requests of one person share a queue at each gate."""
         self._redis_patience = redis_patience or RedisPatience()
-        self._messages = messages
+        self.messages = messages
         self._window = window
         self._probe = route.probe
         self._lease: tuple[str, str] | None = None
@@ -552,7 +557,7 @@ class Attempts:
     def close(self) -> None:
         """Cancel an attempt that is still in flight, and give back its slot and a probe's lease."""
         if self._current is not None:
-            self._current.cancel(lambda: used_by_prompt(self._messages))
+            self._current.cancel(lambda: used_by_prompt(self.messages))
         for candidate, outcome in self.recourse.take_unsettled():
             self.recorder.failed(candidate.provider.id, outcome, self.spec.purpose)
         self._release()

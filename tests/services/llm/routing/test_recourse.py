@@ -150,6 +150,20 @@ async def test_model_that_cannot_be_built_is_passed_over(redis: Redis, second: L
         assert [type(event) for event in events].count(Misconfigured) == 1
 
 
+async def test_operators_read_the_words_of_a_provider_at_fault(
+    redis: Redis, first: LLMServer, second: LLMServer
+) -> None:
+    """Without what they quote of the prompt."""
+    first.default = llm.status(400, {"error": {"message": "frobnicator is off for 'Hello?'"}})
+    events: list[object] = []
+    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+        replica.fallback.listen(events.append)
+        assert answered_by(await replica.ask(streamed=True)) == "second"
+
+    [told] = [event for event in events if isinstance(event, Misconfigured)]
+    assert (told.provider, told.reason, told.words) == ("first", "HTTP 400", "frobnicator is off for '…?'")
+
+
 def no_tools(exchange: Exchange) -> llm.Behaviour:
     body = {"error": {"message": "this model does not support tools", "type": "api_error"}}
     return llm.status(400, body) if "tools" in exchange.request.json else llm.answer("from the first")
