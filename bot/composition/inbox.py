@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import URL, make_url
 
 from bot.composition.services import Infrastructure
+from core.background import BackgroundTasks
 from core.db.database import resolve_url
 from services.inbox.album_parts import AlbumParts
 from services.inbox.crash_counts import CrashCounter
@@ -14,10 +15,13 @@ from services.inbox.dbos_queue import JobQueue
 from services.inbox.dead_letters import DeadLetters
 from services.inbox.file_lock import FileLock
 from services.inbox.inbox import Inbox
+from services.inbox.postgres_journal import PostgresSendJournal
 from services.inbox.replicas import PostgresReplicas, Replicas, SingleReplica
+from services.inbox.send_journal import FileSendJournal, SendJournal
 from services.inbox.sent_messages import SentMessages
 
 INBOX_FILE = "inbox.db"
+JOURNAL_FILE = "sends.journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class InboxServices:
 
     inbox: Inbox
     replicas: Replicas
+    journal: SendJournal
 
 
 @asynccontextmanager
@@ -39,16 +44,23 @@ async def open_inbox(infra: Infrastructure, bot_id: int) -> AsyncGenerator[Inbox
     url = make_url(resolve_url(settings))
     async with AsyncExitStack() as stack:
         replicas: Replicas
+        journal: SendJournal
         if url.get_backend_name() == "sqlite":
             lock = FileLock(settings.data_dir / "inbox.lock", clock)
             await lock.acquire()
             stack.callback(lock.release)
             replica, replicas = "local", SingleReplica()
+            journal = FileSendJournal(settings.data_dir / JOURNAL_FILE)
+            stack.callback(journal.shut)
             url = URL.create("sqlite", database=str((settings.data_dir / INBOX_FILE).absolute()))
         else:
             replica = infra.fence.name
             conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
             replicas = PostgresReplicas(conninfo, replica, str(bot_id), clock, lease=infra.lease, fence=infra.fence)
+            journal = PostgresSendJournal(conninfo, replica, database, clock, infra.lease)
+            tasks = BackgroundTasks()
+            tasks.start(journal.run(), "send journal")
+            stack.push_async_callback(tasks.close)
         stack.push_async_callback(replicas.leave)
         inbox = Inbox(
             lambda run: JobQueue(url, f"inbox-{bot_id}", replica, run, fence=infra.fence),
@@ -60,4 +72,4 @@ async def open_inbox(infra: Infrastructure, bot_id: int) -> AsyncGenerator[Inbox
         )
         await inbox.start()
         stack.push_async_callback(inbox.queue.close)
-        yield InboxServices(inbox, replicas)
+        yield InboxServices(inbox, replicas, journal)

@@ -16,6 +16,7 @@ from bot.operators.notices import format_notice
 from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
 from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
+from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.lease_gate import LeaseGate
@@ -192,9 +193,9 @@ def build_worker(
     infra, chat = services.infra, services.chat
     responder = Responder(
         chat=chat.service,
-        turns=chat.turns,
         delivery=delivery,
         active=active,
+        recovery=SendRecovery(queued.journal, chat.turns, delivery),
         texts=infra.texts,
         clock=infra.clock,
         display=AnswerDisplay(infra.settings.stream_mode, renderer),

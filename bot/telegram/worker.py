@@ -133,6 +133,8 @@ class JobWorker:
     async def _handle(self, arrived: UpdateArrived, update: Update, job: Job) -> None:
         album: Sequence[Message] = ()
         message = update.message
+        if message is not None:
+            self._responder.observe(message.chat.id, message.message_id)
         if message is not None and message.media_group_id is not None:
             album = await self._take_album(message, job)
             if not album:

@@ -193,6 +193,18 @@ class ReplicaRow(Base):
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class PendingSendRow(Base):
+    """A page of an answer that is being sent; see `services/inbox/send_journal.py`. PostgreSQL only."""
+
+    __tablename__ = "pending_sends"
+
+    turn_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
+    page: Mapped[int] = mapped_column(Integer, primary_key=True)
+    floor: Mapped[int] = mapped_column(BigInteger)
+    shared_floor: Mapped[int] = mapped_column(BigInteger)
+    message_id: Mapped[int | None] = mapped_column(BigInteger)
+
+
 class AlbumPartRow(Base):
     """One message of an album, which Telegram delivers part by part. `taken_by` is the job that handles it."""
 

@@ -32,6 +32,8 @@ class Reply:
         """Id of the turn in the database, once it is stored."""
         self.earlier_ids: tuple[int, ...] = ()
         """Message ids of an earlier attempt that a crash or a shutdown cut off; the answer continues in them."""
+        self.is_resumed = False
+        """True if an earlier attempt had begun the turn, in this process or in another one."""
         self.is_handed_back = False
         """True if a shutdown cut it off and another process will produce it again."""
         self.is_cut = False

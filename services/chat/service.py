@@ -182,6 +182,8 @@ class ChatService:
             )
             run.reply.turn_id = run.turn.id
             run.reply.earlier_ids = run.turn.answer_ids
+            # A turn that is stored now has the very prompt that it was given.
+            run.reply.is_resumed = run.turn.prompt is not run.prompt
             if run.turn.status in ANSWERED:
                 run.messages = (await self._stores.turns.answer(run.turn.id))[1:]
                 run.is_answered = True

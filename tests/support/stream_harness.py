@@ -19,6 +19,20 @@ AT_ONCE = RenderThreadLimits(units=10**9, characters=10**9)
 """Nothing is rendered on the thread, which a manual clock would not wait for."""
 
 
+class RecordedSends:
+    """Records the message ids of new pages."""
+
+    def __init__(self, recorded: list[int]) -> None:
+        self._recorded = recorded
+
+    async def begin(self, page: int) -> int | None:
+        del page
+
+    async def record(self, page: int, message_id: int) -> None:
+        del page
+        self._recorded.append(message_id)
+
+
 class StreamHarness:
     """Streams a reply that the test writes, into a private chat by default."""
 
@@ -34,7 +48,7 @@ class StreamHarness:
         self.chat_id = PERSON
         self.renderer = RenderThread(AT_ONCE)
         self.recorded: list[int] = []
-        """The message ids that were passed to `on_sent`, in order."""
+        """The message ids that were recorded, in order."""
 
     def begin(self, mode: StreamMode = "edit", place: Place | None = None) -> None:
         place = place or Place(PERSON, is_group=False)
@@ -42,12 +56,9 @@ class StreamHarness:
         self.answer = StreamedAnswer(
             delivery=self._delivery, clock=self.clock, reply=self.reply, place=place, texts=TEXTS,
             display=AnswerDisplay(mode, self.renderer),
-            keyboards=Keyboards(STOP, lambda: RETRY), on_sent=self._record,
+            keyboards=Keyboards(STOP, lambda: RETRY), sends=RecordedSends(self.recorded),
         )  # fmt: skip
         self.task = asyncio.create_task(self.answer.show())
-
-    async def _record(self, message_id: int) -> None:
-        self.recorded.append(message_id)
 
     async def pass_time(self, seconds: float) -> None:
         await self._traffic.pass_time(seconds)

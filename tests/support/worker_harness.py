@@ -1,6 +1,7 @@
 """A JobWorker with a real chat service, a recording dispatcher and a job list in place of the inbox."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from aiogram import Dispatcher, Router
 from aiogram.types import CallbackQuery, Message
@@ -8,6 +9,7 @@ from aiogram.types import CallbackQuery, Message
 from bot.telegram.answers.cancellation import ActiveReplies
 from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
+from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs.payloads import Payload, UpdateArrived, create_job
 from bot.telegram.jobs.regenerate import RegenerateQueue
@@ -19,6 +21,7 @@ from core.i18n import Texts
 from services.chat.store.conversation import Turn
 from services.inbox.album_parts import AlbumParts
 from services.inbox.job import Job
+from services.inbox.send_journal import FileSendJournal
 from services.inbox.sent_messages import SentMessages
 from tests.support.chat_harness import ChatHarness
 from tests.support.fake_telegram.messages import BOT
@@ -71,8 +74,10 @@ class WorkerHarness:
         self._sent_messages = SentMessages(database, clock)
         delivery = Delivery(traffic.bot, clock, self._sent_messages)
         texts = Texts(strict=True)
+        journal = FileSendJournal(Path(database.name).with_name("sends.journal"))
         responder = Responder(
-            chat=chat.chat, turns=self.turns, delivery=delivery, active=ActiveReplies(), texts=texts, clock=clock,
+            chat=chat.chat, delivery=delivery, active=ActiveReplies(),
+            recovery=SendRecovery(journal, self.turns, delivery), texts=texts, clock=clock,
             display=AnswerDisplay("off", RenderThread()), providers=["first", "second"],
         )  # fmt: skip
         self._worker = JobWorker(

@@ -9,16 +9,15 @@ from aiogram.types import InlineKeyboardMarkup
 from bot.telegram.answers.cancellation import ActiveReplies
 from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place
 from bot.telegram.answers.keyboards import answer_keyboard, consent_keyboard, stop_keyboard
+from bot.telegram.answers.send_recovery import AnswerSends, SendRecovery
 from bot.telegram.answers.streamed_message import StreamedAnswer
 from bot.telegram.delivery.delivery import Delivery
 from core.clock import Clock
-from core.errors import StorageError
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService
 from services.chat.store.conversation import Turn
-from services.chat.store.turns import TurnStore
 from services.llm.request import ModelChoice
 
 log = structlog.get_logger()
@@ -31,7 +30,7 @@ class Responder:
     """Answers messages in chats.
 
     Args:
-        turns: records which messages hold an answer.
+        recovery: records which messages hold an answer, and finds those that a killed process could not record.
         providers: ids of all usable providers.
     """
 
@@ -39,22 +38,26 @@ class Responder:
         self,
         *,
         chat: ChatService,
-        turns: TurnStore,
         delivery: Delivery,
         active: ActiveReplies,
+        recovery: SendRecovery,
         texts: Texts,
         clock: Clock,
         display: AnswerDisplay,
         providers: Sequence[str],
     ) -> None:
         self._chat = chat
-        self._turns = turns
         self._delivery = delivery
         self._active = active
+        self._recovery = recovery
         self._texts = texts
         self._clock = clock
         self._display = display
         self._has_alternatives = len(providers) > 1
+
+    def observe(self, chat_id: int, message_id: int) -> None:
+        """Note a message of a user; ids of later messages are higher."""
+        self._recovery.known.observe(chat_id, message_id)
 
     async def answer(
         self,
@@ -76,7 +79,8 @@ class Responder:
         """
         reply = Reply()
         with self._active.register(incoming.key, reply) as number:
-            streamed = self._build_streamed(incoming, reply, number, reply_to)
+            sends = AnswerSends(self._recovery, incoming.key.chat_id, reply)
+            streamed = self._build_streamed(incoming, reply, number, reply_to, sends)
             turn = asyncio.create_task(
                 self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice, origin=origin), name="turn"
             )
@@ -88,6 +92,7 @@ class Responder:
                     reply.end(ReplyPhase.FAILED, self._texts.get("failed-unexpected", incoming.speaker.language))
                 await asyncio.wait([show])
                 await show
+                sends.close()
             except asyncio.CancelledError:
                 await self._interrupt(turn, show)
                 raise
@@ -95,7 +100,9 @@ class Responder:
                 for task in (turn, show):
                     task.cancel()
 
-    def _build_streamed(self, incoming: Incoming, reply: Reply, number: int, reply_to: int | None) -> StreamedAnswer:
+    def _build_streamed(
+        self, incoming: Incoming, reply: Reply, number: int, reply_to: int | None, sends: AnswerSends
+    ) -> StreamedAnswer:
         language = incoming.speaker.language
         return StreamedAnswer(
             delivery=self._delivery,
@@ -118,7 +125,7 @@ class Responder:
                 whole=self._texts.get("answer-as-file", language),
                 cut=self._texts.get("answer-too-long", language),
             ),
-            on_sent=lambda message_id: self._record_message(reply, message_id),
+            sends=sends,
         )
 
     def _final_keyboard(self, reply: Reply, language: str | None) -> InlineKeyboardMarkup | None:
@@ -137,11 +144,3 @@ class Responder:
         _, pending = await asyncio.wait([show], timeout=LAST_EDIT_S)
         if pending:
             log.error("answer.last_edit_timed_out")
-
-    async def _record_message(self, reply: Reply, message_id: int) -> None:
-        """Records at once which turn a message belongs to: Retry and a retried job need it."""
-        if reply.turn_id is not None:
-            try:
-                await self._turns.note_answer(reply.turn_id, [message_id])
-            except StorageError as error:
-                log.warning("answer.message_not_recorded", error=str(error))

@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from aiogram.types import InlineKeyboardMarkup
@@ -35,6 +36,20 @@ MOST_MESSAGES = 4
 MOST_MESSAGES_WITHOUT_FILE = 20
 """Messages of an answer in a chat that takes no file; the rest is left out, and said to be."""
 FILE_NAME = "answer.txt"
+FILE_PAGE = -1
+"""Number of the file among the pages of an answer."""
+
+
+class PageSends(Protocol):
+    """Notes the messages of an answer, page by page."""
+
+    async def begin(self, page: int) -> int | None:
+        """Note that a page is about to be sent; return its message if an earlier attempt has sent it."""
+        ...
+
+    async def record(self, page: int, message_id: int) -> None:
+        """Note a new message, before anything else is sent."""
+        ...
 
 
 @dataclass(slots=True)
@@ -50,7 +65,7 @@ class StreamedAnswer:
     """Displays one reply in one chat.
 
     Args:
-        on_sent: called with the id of each new message, before anything else is sent.
+        sends: told about each new message, before and after it is sent.
     """
 
     def __init__(
@@ -63,9 +78,9 @@ class StreamedAnswer:
         keyboards: Keyboards,
         display: AnswerDisplay,
         texts: AnswerTexts,
-        on_sent: Callable[[int], Awaitable[None]] | None = None,
+        sends: PageSends | None = None,
     ) -> None:
-        self._on_sent = on_sent
+        self._sends = sends
         self._renderer = display.renderer
         self._delivery = delivery
         self._clock = clock
@@ -135,7 +150,7 @@ class StreamedAnswer:
         )
         if outcome.result is SendResult.SHOWN:
             self._is_file_delivered = True
-            await self._record(outcome)
+            await self._record(FILE_PAGE, outcome)
             await self._delete_after(0)
             return True
         log.warning("answer.file_not_sent", chat_id=place.chat_id, result=outcome.result)
@@ -270,7 +285,9 @@ class StreamedAnswer:
         shown = self._messages.get(index) or self._earlier_message(index)
         if self._unreachable or rendered.blank or (shown and (shown.rendered, shown.markup) == (rendered, markup)):
             return SendResult.SHOWN
-        place = self._place
+        place, is_new = self._place, shown is None
+        if shown is None:
+            shown = await self._recover_message(index)
         if shown is None:
             reply_to = place.reply_to if index == 0 else None
             outcome = await self._delivery.post(
@@ -283,14 +300,19 @@ class StreamedAnswer:
             )
         if outcome.sent is not None:
             self._messages[index] = _PageMessage(outcome.sent, rendered, markup)
-            if shown is None or shown.sent != outcome.sent:
-                await self._record(outcome)
+            if is_new or shown is None or shown.sent != outcome.sent:
+                await self._record(index, outcome)
         self._unreachable = outcome.result is SendResult.UNREACHABLE
         return outcome.result
 
-    async def _record(self, outcome: SendOutcome) -> None:
-        if self._on_sent is not None and outcome.sent is not None:
-            await self._on_sent(outcome.sent.message_id)
+    async def _record(self, index: int, outcome: SendOutcome) -> None:
+        if self._sends is not None and outcome.sent is not None:
+            await self._sends.record(index, outcome.sent.message_id)
+
+    async def _recover_message(self, index: int) -> _PageMessage | None:
+        """Returns the message of this page that a killed process had sent and could not record."""
+        message_id = await self._sends.begin(index) if self._sends is not None else None
+        return _PageMessage(Sent(self._place.chat_id, message_id), Rendered(""), None) if message_id else None
 
     def _earlier_message(self, index: int) -> _PageMessage | None:
         """Returns the message of this page from an earlier attempt; its current text is unknown."""

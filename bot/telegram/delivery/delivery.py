@@ -149,6 +149,15 @@ class Delivery:
         method = EditMessageReplyMarkup(chat_id=chat_id, message_id=message_id, reply_markup=markup)
         return await self._call_or_log("edit_markup", method, chat_id)
 
+    async def has_message(self, chat_id: int, message_id: int) -> bool:
+        """Returns whether a message is the bot's own in this chat. Its buttons are removed if it is."""
+        method = EditMessageReplyMarkup(chat_id=chat_id, message_id=message_id, reply_markup=None)
+        try:
+            await self._calls.call(method, chat_id, final=True, repeatable=True)
+        except API_ERRORS as error:
+            return classify_api_error(error) in _SUCCEEDED
+        return True
+
     async def delete(self, chat_id: int, message_id: int) -> bool:
         """Deletes a message. Returns whether it is gone now."""
         return await self._call_or_log("delete", DeleteMessage(chat_id=chat_id, message_id=message_id), chat_id)
