@@ -90,8 +90,9 @@ async def run_single(fork_server: ForkServer, people: int, questions: int, kills
                 daemon = await fleet.start()
                 ready = time.time()
                 polling.append(max(0.0, await fleet.wait_for_poll(since=users.killed_at[-1]) - ready))
-                await users.wait_for_requests(asked + 1, timeout_s=30)
-                working.append(time.time() - ready)
+                if users.answered < people * questions:
+                    await users.wait_for_requests(asked + 1, timeout_s=30)
+                    working.append(time.time() - ready)
             await asking
             await users.wait_until_answered(PATIENCE_S)
             return _to_run("SQLite, one process", fleet, users, polling, working, time.monotonic() - began)
