@@ -43,7 +43,8 @@ class SendRecovery:
 
     Telegram cannot be asked whether a message was sent. But removing the keyboard of a message succeeds, or says that
     nothing changes, only for a message of the bot in this chat, and ids grow. So the ids that a lost message may have
-    are tried in turn. This happens only after a crash, for sends that were under way in that moment.
+    are tried in turn, except those of recorded messages. This happens only after a crash, in private chats, for sends
+    that were under way in that moment.
 
     Args:
         journal: notes sends beyond the life of this process.
@@ -115,7 +116,16 @@ class AnswerSends:
         return message_id
 
     async def _find(self, send: PendingSend, earlier: Mapping[int, PendingSend]) -> int | None:
-        taken = {*self._reply.earlier_ids, *(each.message_id for each in earlier.values())}
+        if self._chat_id < 0:
+            # In a group the bot also sends what is recorded nowhere, such as cards of moderation.
+            return None
+        try:
+            recorded = await self._turns.recorded_messages(self._chat_id, min(send.floor, send.shared_floor))
+        except StorageError as error:
+            # A second message is better than one that replaces another answer.
+            log.warning("answer.message_not_searched", error=str(error))
+            return None
+        taken = {*recorded, *self._reply.earlier_ids, *(each.message_id for each in earlier.values())}
         for message_id in _candidates(send):
             if message_id not in taken and await self._delivery.has_message(self._chat_id, message_id):
                 return message_id

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from core.clock import Clock
 from core.db.database import Database
 from core.db.group_commit import GroupCommit
-from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
+from core.db.tables import AnswerMessageRow, AttachmentRow, SentMessageRow, ThreadRow, TurnRow
 from core.errors import StorageError
 from core.messages import ConversationKey
 from services.chat.store import transcript
@@ -188,6 +188,17 @@ class TurnStore:
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
         """Record which messages hold the answer; a message recorded for another turn moves to this one."""
         await asyncio.gather(*(self._note_answer(turn_id, each) for each in dict.fromkeys(message_ids)))
+
+    async def recorded_messages(self, chat_id: int, after: int) -> frozenset[int]:
+        """Return the ids of the bot's messages in a chat that are recorded and newer than an id."""
+        answers = select(AnswerMessageRow.message_id).where(
+            AnswerMessageRow.chat_id == chat_id, AnswerMessageRow.message_id > after
+        )
+        others = select(SentMessageRow.message_id).where(
+            SentMessageRow.chat_id == chat_id, SentMessageRow.message_id > after
+        )
+        async with self._database.reading() as session:
+            return frozenset(await session.scalars(answers.union_all(others)))
 
     async def _note_answer(self, turn_id: int, message_id: int) -> None:
         # One statement, so that it can share a transaction: a crash before it is written doubles a message.

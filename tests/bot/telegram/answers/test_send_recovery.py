@@ -10,6 +10,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered
 from core.clock import SystemClock
 from core.db.database import Database
+from core.db.tables import SentMessageRow
 from services.chat.reply import Reply
 from services.chat.store.turns import TurnStore
 from services.inbox.send_journal import FileSendJournal, PendingSend
@@ -117,6 +118,33 @@ async def test_recorded_messages_are_left_alone(attempts: Attempts, server: Tele
     await first.begin(1)
     lost = await post(delivery, PERSON, "The second page")
     assert await attempts.begin(is_resumed=True).begin(1) == lost
+
+
+async def test_answer_to_an_earlier_question_is_left_alone(
+    attempts: Attempts, server: TelegramServer, delivery: Delivery, file: Database
+) -> None:
+    """It is newer than the question that waited behind it, and the process has not seen it."""
+    question = server.user_says("The second question", PERSON)
+    before = await post(delivery, PERSON, "The answer to the first question")
+    async with file.session() as session:
+        row = {"job_id": "1", "chat_id": PERSON, "place": 0, "message_id": before, "created_at": SystemClock().now()}
+        await session.execute(file.insert(SentMessageRow).values(row))
+    await attempts.begin(is_resumed=False, newest={PERSON: question.id}).begin(0)
+    assert await attempts.begin(is_resumed=True).begin(0) is None
+    await attempts.begin(is_resumed=False, newest={PERSON: question.id}).begin(0)
+    lost = await post(delivery, PERSON, "A beginning")
+    assert await attempts.begin(is_resumed=True).begin(0) == lost
+
+
+async def test_groups_are_not_searched(attempts: Attempts, server: TelegramServer) -> None:
+    """Cards of moderation are recorded nowhere, and must not become answers."""
+    sends = attempts.begin(is_resumed=False, newest={-100: 5})
+    sends._chat_id = -100
+    await sends.begin(0)
+    again = attempts.begin(is_resumed=True)
+    again._chat_id = -100
+    assert await again.begin(0) is None
+    assert server.calls == []
 
 
 async def test_delivered_answer_is_forgotten(attempts: Attempts, server: TelegramServer) -> None:
