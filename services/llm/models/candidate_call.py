@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,15 @@ from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import CompletedStreamedResponse, Model, ModelRequestParameters, StreamedResponse
 from pydantic_ai.settings import ModelSettings
 
-from services.llm.models.streams import OpenedStream, emptiness, is_answer, open_stream, refusal, unfinished_reason
+from services.llm.models.stream_reader import (
+    OpenedStream,
+    StreamReader,
+    emptiness,
+    is_answer,
+    open_stream,
+    refusal,
+    unfinished_reason,
+)
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempts import Attempt
@@ -94,10 +102,17 @@ async def request_answer(
     loop = asyncio.get_running_loop()
     try:
         call = prepare(attempt.candidate, attempt.adaptation)
-        began = loop.time()
-        response = await _request(attempt.candidate, call)
-        if not (is_parsed and response.finish_reason == "length"):
-            require_answer(response)
+        async with AsyncExitStack() as stack:
+            began = loop.time()
+            opened = await open_stream(
+                stack, _open(attempt, call, None), attempt.candidate, _first_output_timeout_s(attempt),
+                accepts_empty_at_length=is_parsed,
+            )  # fmt: skip
+            if opened.held:
+                attempt.opened()
+            response = await _collect(
+                StreamReader(opened, attempt.candidate, began, attempt.candidate.provider.timeout_s)
+            )
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await attempt.failed(error)
         return None
@@ -106,7 +121,18 @@ async def request_answer(
         used = replace(used, is_answer=False)
     if response.finish_reason == "content_filter":
         raise attempt.refused(refusal(response.provider_details), used)
-    return PlainAnswer(response, loop.time() - began, used)
+    return PlainAnswer(response, opened.first_output_at - began, used)
+
+
+async def _collect(reader: StreamReader) -> ModelResponse:
+    """Read a stream to its end and return its whole answer."""
+    try:
+        while True:
+            await reader.read()
+    except StopAsyncIteration:
+        return reader.response.get()
+    finally:
+        reader.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +165,10 @@ async def request_stream_start(
     loop = asyncio.get_running_loop()
     try:
         call = prepare(attempt.candidate, attempt.adaptation)
-        if Capability.STREAMING in attempt.adaptation.without:
-            stream = _complete_stream(attempt.candidate, call)
-        else:
-            stream = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
         began = loop.time()
-        opened = await open_stream(stack, stream, attempt.candidate)
+        opened = await open_stream(
+            stack, _open(attempt, call, run_context), attempt.candidate, _first_output_timeout_s(attempt)
+        )
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await stack.aclose()
         await attempt.failed(error)
@@ -162,6 +186,21 @@ class _WholeAnswer(CompletedStreamedResponse):
     def get(self) -> ModelResponse:
         """Return the answer."""
         return replace(super().get(), metadata=self.metadata)
+
+
+def _open(
+    attempt: Attempt, call: PreparedCall, run_context: RunContext[Any] | None
+) -> AbstractAsyncContextManager[StreamedResponse]:
+    if Capability.STREAMING in attempt.adaptation.without:
+        return _complete_stream(attempt.candidate, call)
+    return call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
+
+
+def _first_output_timeout_s(attempt: Attempt) -> float:
+    """Return the longest time to the first output: the last candidate may use its whole timeout."""
+    provider = attempt.candidate.provider
+    is_last = not attempt.has_candidates_left or Capability.STREAMING in attempt.adaptation.without
+    return provider.timeout_s if is_last else min(provider.first_token_timeout_s, provider.timeout_s)
 
 
 @asynccontextmanager

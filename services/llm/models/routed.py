@@ -89,7 +89,7 @@ class RoutedModel(FallbackModel):
         Raises:
             ProviderError: no candidate answered, or another candidate could not help.
         """
-        request = self._adaptable(messages, model_settings, model_request_parameters)
+        request = self._adaptable(messages, model_settings, model_request_parameters, Capability.STREAMING)
         has_images = any(map(has_image, messages))
         prepare = self._preparer(request, has_images=has_images)
         attempts = await self._begin(request, has_images=has_images)

@@ -130,6 +130,16 @@ class Attempt:
         """True if the same candidate is to be asked once more."""
         return self._state is AttemptState.RETRY_DUE
 
+    @property
+    def longest_stream_s(self) -> float:
+        """Longest time of a streamed answer that keeps coming."""
+        return self._recorder.timing.longest_stream_s
+
+    @property
+    def has_candidates_left(self) -> bool:
+        """True if another candidate could answer in place of this one."""
+        return self._request.has_candidates_left
+
     async def failed(self, error: Exception) -> None:
         """Record a failure before the first output; returns where another attempt may help.
 

@@ -59,6 +59,7 @@ class RoutingTiming:
         lease_margin_s: by how much a probe's lease outlives the longest answer, in case its holder dies.
         lease_wait_s: how long a request waits for Redis to grant the lease; without a lease it does not probe.
         acknowledge_s: how long an operator's command waits until Redis has it; it is written later in any case.
+        longest_stream_s: longest time of a streamed answer that keeps coming.
         max_opening: requests of this process that wait for the first output of one provider at the same time; further
             ones queue before their deadline starts.
         opening_patience_s: how long that queue may stand still before its requests go on to another provider that
@@ -72,6 +73,7 @@ class RoutingTiming:
     lease_margin_s: float = 5.0
     lease_wait_s: float = 0.3
     acknowledge_s: float = 0.5
+    longest_stream_s: float = 600.0
     max_opening: int = 200
     opening_patience_s: float = 1.0
 

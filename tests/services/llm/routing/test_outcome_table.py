@@ -11,6 +11,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, ContextWindowExceeded, RequestRejected
 from core.redis.client import open_redis
+from services.llm.routing.recorder import RoutingTiming
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import NO_SUCH_HOST_URL, Behaviour, LLMServer
@@ -332,13 +333,56 @@ async def test_silence_after_the_finish_reason_ends_the_stream(harness: Fallback
         assert said(await replica.ask(streamed=True)) == "A whole answer"
 
 
-async def test_timeout_ends_a_slow_stream(harness: FallbackHarness) -> None:
-    """`<ID>_TIMEOUT` bounds a stream that never stalls."""
-    harness.first.default = llm.answer(pieces=["word "] * 100, pause_s=0.05)
+async def test_stream_that_keeps_coming_outlasts_the_timeout(harness: FallbackHarness) -> None:
+    """`<ID>_TIMEOUT` bounds plain answers; a stream is bounded by its stalls, and by a longest time in all."""
+    harness.first.default = llm.answer(pieces=["word "] * 20, pause_s=0.05)
     providers = [provider("first", harness.first.url, timeout_s=0.6), provider("second", harness.second.url)]
     async with bench(open_redis(None), providers) as replica:
+        assert said(await replica.ask(streamed=True)) == "word " * 20
+    async with bench(open_redis(None), providers, timing=RoutingTiming(longest_stream_s=0.6)) as replica:
         with pytest.raises(AnswerInterrupted, match=r"not finished within 0\.6 s"):
             await replica.ask(streamed=True)
+
+
+async def test_break_in_a_tool_call_moves_on(harness: FallbackHarness) -> None:
+    """Nothing was shown and no tool was run, so the second provider answers, and the first cools down."""
+    harness.first.default = replace(llm.tool_call("current_time", '{"time_'), breaks_off=llm.cut(0).breaks_off)
+    assert said(await harness.replica.ask(streamed=True)) == "from the second"
+    assert harness.replica.cooling() == {"first": 300}
+
+
+async def test_break_after_text_and_within_a_tool_call_never_switches(harness: FallbackHarness) -> None:
+    broken = replace(llm.tool_call("current_time", '{"time_', text="Let me see."), breaks_off=llm.cut(0).breaks_off)
+    harness.first.default = broken
+    with pytest.raises(AnswerInterrupted):
+        await harness.replica.ask(streamed=True)
+    assert not harness.second.requests
+
+
+@STREAMED
+async def test_last_candidate_has_its_whole_timeout_to_the_first_output(*, streamed: bool) -> None:
+    """The deadline to the first output is for the case that another one can answer meanwhile."""
+    async with LLMServer() as slow:
+        slow.default = llm.answer("at last", delay_s=1.5)
+        patience = provider("slow", slow.url, first_token_timeout_s=1.0, timeout_s=10.0)
+        async with bench(open_redis(None), [patience]) as replica:
+            assert said(await replica.ask(streamed=streamed)) == "at last"
+        async with LLMServer() as second:
+            second.default = llm.answer("from the second")
+            async with bench(open_redis(None), [patience, provider("second", second.url)]) as replica:
+                assert said(await replica.ask(streamed=streamed)) == "from the second"
+
+
+async def test_silent_provider_holds_a_plain_request_for_the_first_output_only(harness: FallbackHarness) -> None:
+    """Plain requests are collected streams, under the deadlines of streams."""
+    harness.first.default = llm.hang()
+    providers = [
+        provider("first", harness.first.url, first_token_timeout_s=0.2, timeout_s=30.0),
+        provider("second", harness.second.url),
+    ]
+    async with bench(open_redis(None), providers) as replica, asyncio.timeout(10):
+        assert said(await replica.ask(streamed=False)) == "from the second"
+    assert harness.first.requests[0].json["stream"] is True
 
 
 @STREAMED

@@ -1,0 +1,302 @@
+"""Reads a candidate's stream: up to its first output, then to its end, under the provider's deadlines."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_ai.exceptions import ModelAPIError, ModelRequestTimeout
+from pydantic_ai.messages import (
+    ModelResponsePart,
+    ModelResponseStreamEvent,
+    PartDeltaEvent,
+    PartStartEvent,
+    TextPart,
+    TextPartDelta,
+    ThinkingPart,
+    ThinkingPartDelta,
+)
+from pydantic_ai.models import StreamedResponse
+from pydantic_ai.usage import RequestUsage
+
+from services.llm.models.deadline import Deadline
+from services.llm.providers.tolerant_streams import FinishKnown
+from services.llm.request import Candidate
+from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, classify
+from services.llm.routing.refusal_words import Fault
+from services.llm.transport_errors import is_too_large
+
+Event = ModelResponseStreamEvent
+
+MAX_TEXT = 1 << 20
+"""Characters of an answer that are read; a longer one ends as cut."""
+AFTER_FINISH_S = 2.0
+"""Longest time that a stream may take from its finish reason to its usage and end marker."""
+GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
+"""Finish reasons of an unfinished answer that the library does not map: OpenRouter's and LiteLLM's, vLLM's, DeepSeek's,
+Google's."""
+
+
+def is_answer(part: ModelResponsePart) -> bool:
+    """Return whether a part is shown to a user or acted on by an agent; thinking and white space are not."""
+    match part:
+        case TextPart(content=text):
+            return bool(text.strip())
+        case ThinkingPart():
+            return False
+        case _:
+            return True
+
+
+def emptiness(parts: Sequence[ModelResponsePart]) -> str:
+    """Return the reason why parts contain no answer."""
+    return "only thinking, no answer" if any(isinstance(part, ThinkingPart) for part in parts) else "empty answer"
+
+
+def refusal(details: dict[str, Any] | None) -> str:
+    """Return the provider's own words about its refusal, or a default."""
+    words = (details or {}).get("refusal")
+    return str(words) if words else "its content filter stopped the answer"
+
+
+def unfinished_reason(reason: str | None, details: dict[str, Any] | None) -> str | None:
+    """Return why a provider did not finish its answer; None if it did.
+
+    Args:
+        reason: the finish reason as the library maps it, None where it has no mapping.
+        details: the response's details, with the provider's own finish reason.
+    """
+    named = (details or {}).get("finish_reason")
+    if reason == "error" or (reason is None and named in GIVEN_UP):
+        return f"gave its answer up ({named})" if named in GIVEN_UP else "gave its answer up"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedStream:
+    """A stream up to its first text, or to its end where it calls tools only.
+
+    Args:
+        held: the events so far; empty where the provider's filter refused.
+        first_output_at: the event loop's time.
+    """
+
+    response: StreamedResponse
+    events: AsyncIterator[Event]
+    held: deque[Event]
+    first_output_at: float
+
+
+async def open_stream(
+    stack: AsyncExitStack,
+    opening: AbstractAsyncContextManager[StreamedResponse],
+    candidate: Candidate,
+    timeout_s: float,
+    *,
+    accepts_empty_at_length: bool = False,
+) -> OpenedStream:
+    """Read a stream up to its first text. Nothing was passed on yet, so another candidate can still answer.
+
+    A tool call commits to nothing before it is complete, so a stream without text is read to its end.
+
+    Args:
+        stack: owns the stream.
+        opening: the result of `request_stream` of the candidate's model.
+        candidate: its stall timeout applies after the first output.
+        timeout_s: longest time to the first output.
+        accepts_empty_at_length: a stream that ended at its length limit may be without output.
+
+    Raises:
+        ModelRequestTimeout: nothing within the timeout.
+        EmptyAnswer: the stream ended without output, or exceeds a bound before it.
+        AnswerGivenUp: its provider reports that it did not finish.
+    """
+    loop = asyncio.get_running_loop()
+    held: deque[Event] = deque()
+    first_output_at: float | None = None
+    try:
+        async with asyncio.timeout(timeout_s) as deadline:
+            response = await stack.enter_async_context(opening)
+            events = aiter(response)
+            async for event in events:
+                held.append(event)
+                if not _is_output(event):
+                    if _is_thinking_delta(event):
+                        # Thinking is in the response, and is shown to no consumer.
+                        held.pop()
+                    continue
+                first_output_at = first_output_at or loop.time()
+                if _is_text(event):
+                    return OpenedStream(response, events, held, first_output_at)
+                deadline.reschedule(loop.time() + candidate.provider.stall_timeout_s)
+    except TimeoutError as error:
+        raise _timeout(candidate, timeout_s, is_stall=first_output_at is not None) from error
+    except Exception as error:
+        if not is_too_large(error):
+            raise
+        raise EmptyAnswer("no answer within 8 MiB", RequestUsage()) from error
+    if response.finish_reason == "content_filter":
+        held.clear()
+    else:
+        _require_output(response, has_output=first_output_at is not None, accepts_empty=accepts_empty_at_length)
+    return OpenedStream(response, events, held, first_output_at or loop.time())
+
+
+def _require_output(response: StreamedResponse, *, has_output: bool, accepts_empty: bool) -> None:
+    if has_output:
+        require_finish(response)
+    elif not (accepts_empty and response.finish_reason == "length"):
+        raise EmptyAnswer(emptiness(response.get().parts), response.usage)
+
+
+def _timeout(candidate: Candidate, timeout_s: float, *, is_stall: bool) -> Exception:
+    if is_stall:
+        return TimeoutError(f"stalled for {candidate.provider.stall_timeout_s:g} s")
+    return ModelRequestTimeout(candidate.model, timeout_s, setting="first_event_timeout")
+
+
+def _is_thinking_delta(event: Event) -> bool:
+    return isinstance(event, PartDeltaEvent) and isinstance(event.delta, ThinkingPartDelta)
+
+
+def _is_text(event: Event) -> bool:
+    match event:
+        case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            return bool(text.strip())
+        case _:
+            return False
+
+
+def _is_output(event: Event) -> bool:
+    match event:
+        case PartStartEvent(part=part):
+            return is_answer(part)
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
+            return bool(text.strip())
+        case PartDeltaEvent(delta=delta):
+            return not isinstance(delta, ThinkingPartDelta)
+        case _:
+            return False
+
+
+class StreamReader:
+    """Reads a stream from its first output to its end, under the deadlines of its provider.
+
+    The consumer's time between two events counts neither as a stall nor towards the longest time in all.
+
+    Args:
+        opened: the stream so far.
+        candidate: its stall timeout applies.
+        began: the event loop's time at which the request was made.
+        longest_s: longest time in all.
+    """
+
+    def __init__(self, opened: OpenedStream, candidate: Candidate, began: float, longest_s: float) -> None:
+        self.response = opened.response
+        self.is_over = False
+        self._events = opened.events
+        self._held = opened.held
+        self._stall_s = candidate.provider.stall_timeout_s
+        self._longest_s = longest_s
+        self._loop = asyncio.get_running_loop()
+        self._deadline = Deadline(self._may_wait_until)
+        self._passed_on = self._loop.time()
+        self._end_by = began + longest_s
+        self._stalled_by = self._end_by
+        self._text_left = MAX_TEXT - sum(map(_text_length, opened.held))
+
+    async def read(self) -> Event:
+        """Return the next event.
+
+        Raises:
+            StopAsyncIteration: the answer is complete, or ended at a bound: then its finish reason is `length`.
+            TimeoutError: the stream stalled, or takes too long in all.
+            Exception: the stream ended otherwise, or without a finish reason.
+        """
+        if self._held:
+            return self._held.popleft()
+        if self.is_over:
+            raise StopAsyncIteration
+        now = self._loop.time()
+        self._end_by += now - self._passed_on
+        self._stalled_by = now + self._stall_s
+        self._deadline.until = min(self._stalled_by, self._end_by, now + AFTER_FINISH_S)
+        try:
+            with self._deadline:
+                event = await anext(self._events)
+        except StopAsyncIteration:
+            self.close()
+            require_finish(self.response)
+            raise
+        except Exception as error:
+            self.close()
+            raise self._translate(error) from error
+        self._passed_on = self._loop.time()
+        self._text_left -= _text_length(event)
+        if self._text_left < 0:
+            self._end_as_cut()
+        return event
+
+    def close(self) -> None:
+        """End the stream and its deadline."""
+        self.is_over = True
+        self._deadline.close()
+
+    def _translate(self, error: Exception) -> Exception:
+        """Return the error of a stream that ended early; StopAsyncIteration where its answer counts as complete."""
+        if self.response.cancelled:
+            # The stream was stopped, which closes the connection that is being read.
+            return StopAsyncIteration()
+        if is_too_large(error):
+            self._end_as_cut()
+            return StopAsyncIteration()
+        if is_finished(self.response) and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}:
+            # Only the end marker is missing.
+            return StopAsyncIteration()
+        if isinstance(error, TimeoutError):
+            is_whole = self._end_by <= self._stalled_by
+            return TimeoutError(
+                f"not finished within {self._longest_s:g} s" if is_whole else f"stalled for {self._stall_s:g} s"
+            )
+        return error
+
+    def _end_as_cut(self) -> None:
+        """End an answer that exceeds a bound on what is read: it is kept, as one that ended at its length limit."""
+        self.close()
+        self.response.finish_reason = "length"
+
+    def _may_wait_until(self) -> float:
+        """Return the end of the current wait: now after a finish reason, else at the stall or total timeout."""
+        return 0.0 if is_finished(self.response) else min(self._stalled_by, self._end_by)
+
+
+def is_finished(response: StreamedResponse) -> bool:
+    """Return whether a provider gave a finish reason, its own wording included, that no text has followed."""
+    if isinstance(response, FinishKnown) and not response.is_finish_reliable:
+        return response.is_ended_by_server
+    return response.finish_reason is not None or bool((response.provider_details or {}).get("finish_reason"))
+
+
+def require_finish(response: StreamedResponse) -> None:
+    """Check that a stream that has ended was finished by its provider.
+
+    Raises:
+        AnswerGivenUp: its provider reports that it did not finish.
+        ModelAPIError: it ended without a finish reason.
+    """
+    if response.cancelled or response.finish_reason == "content_filter":
+        return
+    if failed := unfinished_reason(response.finish_reason, response.provider_details):
+        raise AnswerGivenUp(failed)
+    if not is_finished(response):
+        raise ModelAPIError(response.model_name, "the stream ended without a finish_reason")
+
+
+def _text_length(event: Event) -> int:
+    match event:
+        case PartDeltaEvent(delta=TextPartDelta(content_delta=piece)) | PartStartEvent(part=TextPart(content=piece)):
+            return len(piece)
+        case _:
+            return 0
