@@ -165,7 +165,7 @@ async def test_group_chatter_does_not_fill_the_queue(stage: BotHarness) -> None:
 async def test_group_retry_replies_to_the_question(stage: BotHarness) -> None:
     question = stage.says("/ask Are you there?", GROUP, user_id=ANN)
     message = await stage.answer(GROUP)
-    stage.presses(message, RETRY, BOB)
+    stage.presses(message, RETRY, ANN)
     assert (await stage.answer(GROUP, after=message.id)).reply_to == question.id
     assert told(stage.first.requests[1]) == [("user", "Ann: Are you there?")]
 

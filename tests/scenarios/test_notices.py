@@ -84,9 +84,9 @@ async def test_notice_of_an_outage_and_of_its_end(empty_stage: BotHarness) -> No
 
 
 async def test_no_notice_of_a_rejected_request(stage: BotHarness) -> None:
-    """A user's request that the provider rejects is no news for operators."""
-    stage.first.script(status(400))
-    assert (await stage.asks("Are you there?")).text.startswith("The provider rejected this request")
+    """A user's request that both providers reject is no news for operators."""
+    stage.first.default = stage.second.default = status(400)
+    assert (await stage.asks("Are you there?")).text.startswith("The AI providers rejected this request")
     stage.first.default = answer(FIRST)
     await stage.asks("And now?")
     assert not stage.chat(ADMIN).texts()

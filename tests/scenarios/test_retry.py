@@ -125,10 +125,11 @@ async def test_retry_during_the_next_answer_is_refused(stage: BotHarness) -> Non
 async def test_retry_can_be_repeated_after_a_failure(stage: BotHarness) -> None:
     """The question appears once in the history."""
     message = await stage.asks("What do you think?")
-    stage.first.script(status(400))
+    stage.first.default = stage.second.default = status(400)
     stage.presses(message, RETRY)
     failed = await stage.answer(after=message.id)
-    assert failed.text.startswith("The provider rejected this request")
+    assert failed.text.startswith("The AI providers rejected this request")
+    stage.first.default = answer(FIRST)
     stage.presses(failed, RETRY)
     again = await stage.answer(after=failed.id)
     assert again.text == FIRST

@@ -71,7 +71,9 @@ async def test_threads_rename(stage: BotHarness) -> None:
     assert (await stage.reply()).text == "Add the name after the command: /threads rename Holiday plans"
 
 
-async def test_threads_are_paginated(stage: BotHarness) -> None:
+async def test_threads_are_paginated(empty_stage: BotHarness) -> None:
+    stage = empty_stage
+    await stage.start(LIMIT_MESSAGES_PER_MINUTE="0")
     for number in range(10):
         await stage.asks(f"Number {number}")
         stage.says("/new")

@@ -78,7 +78,7 @@ MOVES_ON: list[tuple[str, Callable[[], Behaviour], int, float]] = [
     ("402", lambda: llm.status(402), 1, 1800),
     ("403", lambda: llm.status(403), 1, 1800),
     ("404", lambda: llm.status(404), 1, 1800),
-    ("no such model", llm.model_unknown, 2, 1800),
+    ("no such model", llm.model_unknown, 1, 1800),
     ("the quota is used up", llm.quota_exceeded, 1, 1800),
     ("an empty body", llm.empty_body, 1, 300),
     ("an empty stream", llm.empty_stream, 1, 300),
