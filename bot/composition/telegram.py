@@ -57,7 +57,7 @@ from services.inbox.failure_stamp import FailureStamp
 from services.limits.leases import RunningLeases
 from services.limits.rates import RateLimiter
 from services.limits.turns import TurnPlaces
-from services.llm.providers.probe import log_unavailable_providers
+from services.llm.providers.probe import check_providers
 
 
 async def run_daemon(services: Services) -> int:
@@ -154,7 +154,9 @@ async def _open_runtime(
                 "cancellation": cancellation.run,
                 "notices": notices.run,
                 "commands": partial(publish_commands, bot, infra.texts),
-                "probe": partial(log_unavailable_providers, llm.catalog, llm.fallback.providers, clock),
+                "probe": partial(
+                    check_providers, llm.catalog, llm.fallback.providers, clock, llm.fallback.recorder.pass_over
+                ),
                 "moderation": moderation.maintenance.run,
                 **({"running leases": leases.run} if leases is not None else {}),
             },

@@ -165,3 +165,21 @@ async def test_footers_in_a_group_are_for_admins(stage: BotHarness) -> None:
     query = stage.presses(message, "Show who answered", BOB)
     assert await stage.toast(query) == "In a group, only admins can choose the model."
     assert message.labels[-1] == "Show who answered"
+
+
+async def test_first_listed_model_that_the_server_has_is_the_default(empty_stage: BotHarness) -> None:
+    """The first configured one is not in the server's list, and is not asked for."""
+    stage = empty_stage
+    await stage.start(AVAILABLE_PROVIDERS='{"a": ["gone", "m2"], "b": ["n"]}')
+    await stage.until(lambda: stage.events("provider.models_passed_over"))
+    assert (await stage.asks("Are you there?")).text == FIRST
+    assert [request.json["model"] for request in stage.first.requests] == ["m2"]
+
+
+async def test_first_listed_model_is_the_default_without_a_list(empty_stage: BotHarness) -> None:
+    stage = empty_stage
+    stage.first.models_behaviour = status(404)
+    await stage.start(AVAILABLE_PROVIDERS='{"a": ["own", "m2"], "b": ["n"]}')
+    await stage.until(lambda: stage.events("provider.no_model_list"))
+    assert (await stage.asks("Are you there?")).text == FIRST
+    assert [request.json["model"] for request in stage.first.requests] == ["own"]

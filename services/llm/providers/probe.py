@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -64,6 +64,12 @@ class ProbeResult:
         return tuple(name for name in self.provider.models if not self._lists(name))
 
     @property
+    def passed_over(self) -> tuple[str, ...]:
+        """The configured models before the first one that the provider lists; empty if it lists none of them."""
+        models, default = self.provider.models, self.default_model
+        return models[: models.index(default)] if self.reason is None and self._lists(default) else ()
+
+    @property
     def is_ready(self) -> bool:
         """True if it answered and, for Ollama, whose list is complete, lists one of the configured models."""
         if self.provider.kind is ProviderKind.OLLAMA and len(self.unlisted) == len(self.provider.models):
@@ -97,8 +103,20 @@ async def probe_providers(
     return tuple(await asyncio.gather(*map(probe, providers)))
 
 
-async def log_unavailable_providers(catalog: Catalog, providers: Sequence[ProviderSettings], clock: Clock) -> None:
-    """Log which providers do not answer or lack a configured model. Each is used once it is back."""
+async def check_providers(
+    catalog: Catalog,
+    providers: Sequence[ProviderSettings],
+    clock: Clock,
+    pass_over: Callable[[str, Sequence[str]], None],
+) -> None:
+    """Log which providers do not answer or lack a configured model. Each is used once it is back.
+
+    Args:
+        catalog: the model lists.
+        providers: those that are asked.
+        clock: measures the probes.
+        pass_over: called with a provider and its models that are missing before one that it has.
+    """
     probes = await probe_providers(catalog, providers, STARTUP_TIMEOUT_S, clock)
     for probe in probes:
         if probe.has_no_list:
@@ -107,5 +125,8 @@ async def log_unavailable_providers(catalog: Catalog, providers: Sequence[Provid
             log.warning("provider.unreachable", provider=probe.provider.id, reason=probe.reason)
         elif not probe.is_ready:
             log.warning("provider.model_missing", provider=probe.provider.id, models=probe.unlisted)
+        elif probe.passed_over:
+            log.info("provider.models_passed_over", provider=probe.provider.id, models=probe.passed_over)
+            pass_over(probe.provider.id, probe.passed_over)
     if not any(probe.is_ready for probe in probes):
         log.error("bot.no_provider_ready", detail="messages are answered once a provider is back")

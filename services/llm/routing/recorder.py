@@ -22,7 +22,7 @@ from services.llm.routing.events import (
     ProviderNotice,
     Watcher,
 )
-from services.llm.routing.outcomes import Outcome
+from services.llm.routing.outcomes import MISCONFIGURED_COOLDOWN_S, Outcome
 from services.llm.routing.refusal_words import Fault
 from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.shared_state import SharedRouting
@@ -197,6 +197,15 @@ class OutcomeRecorder:
         )
         if is_listed and outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             self._notify(Misconfigured(provider, f"{model}: {outcome.reason}", outcome.words))
+
+    def pass_over(self, provider: str, models: Sequence[str]) -> None:
+        """Let models rest that are missing in their provider's list, so that its next configured one is the default."""
+        now = self._clock.time()
+        for model in models:
+            reason = "not in the model list"
+            self._shared.apply(
+                model_rules.rested(provider, model, reason, now, MISCONFIGURED_COOLDOWN_S, self._shared.replica)
+            )
 
     def capabilities_refused(
         self, candidate: Candidate, capabilities: frozenset[Capability], *, is_guess: bool
