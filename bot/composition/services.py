@@ -24,6 +24,7 @@ from services.admin.providers import ProviderAdmin
 from services.chat.agent import create_agent
 from services.chat.observer import TurnMetrics, TurnObserver
 from services.chat.service import ChatService, ChatStores
+from services.chat.stand_ins import StandInNotices
 from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
@@ -204,6 +205,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         asks_consent=asks_consent,
         observer=observer,
         namer=namer,
+        stand_ins=StandInNotices(infra.redis, settings.redis_prefix, clock, llm.fallback),
         demo_ids=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
     )
     stack.push_async_callback(service.save_unsaved)

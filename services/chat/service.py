@@ -18,6 +18,7 @@ from services.chat.agent import LIMITS, prompt_text, to_prompt
 from services.chat.deferred_writes import DeferredWrites
 from services.chat.observer import TurnObserver
 from services.chat.reply import Reply, ReplyPhase
+from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
@@ -49,6 +50,7 @@ class ChatService:
         demo_ids: demo providers; their answers carry a footer.
         asks_consent: whether a chat must agree before its messages go to remote providers.
         namer: names threads after their first answer.
+        stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
     """
 
     def __init__(  # noqa: PLR0913 - the services and the settings of a turn
@@ -64,6 +66,7 @@ class ChatService:
         asks_consent: bool = False,
         observer: TurnObserver | None = None,
         namer: ThreadNamer | None = None,
+        stand_ins: StandInNotices | None = None,
     ) -> None:
         self._agent = agent
         self._models = models
@@ -74,6 +77,7 @@ class ChatService:
         self._demo_ids = demo_ids
         self._asks_consent = asks_consent
         self._namer = namer
+        self._stand_ins = stand_ins
         self._deferred = DeferredWrites()
         self._observer = observer or TurnObserver()
 
@@ -126,7 +130,7 @@ class ChatService:
                     log.info("turn.handed_back")
                 raise
             if run.is_answered:
-                self._replay(run)
+                await self._replay(run)
                 return
             # Text that the user has read is saved even if a shutdown comes at this moment.
             await _finish(self._close(run, outcome))
@@ -189,7 +193,7 @@ class ChatService:
                 run.is_answered = True
         return run.turn
 
-    def _replay(self, run: TurnRun) -> None:
+    async def _replay(self, run: TurnRun) -> None:
         """Write the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         for message in run.messages:
             for part in message.parts:
@@ -198,7 +202,9 @@ class ChatService:
                     run.reply.write(part.content)
         status = run.turn.status if run.turn is not None else TurnStatus.COMPLETE
         log.info("turn.replayed", status=status)
-        self._end(run, replay_outcome(status), is_blind=run.record_provenance(), is_saved=True)
+        is_blind = run.record_provenance()
+        await self._announce_stand_in(run)
+        self._end(run, replay_outcome(status), is_blind=is_blind, is_saved=True)
 
     async def _run_agent(self, run: TurnRun, history: list[ModelMessage]) -> None:
         incoming = run.incoming
@@ -248,6 +254,7 @@ class ChatService:
         is_blind = run.record_provenance()
         saved = False
         try:
+            await self._announce_stand_in(run)
             saved = await self._save(run, outcome)
         except Exception:
             # The answer exists all the same.
@@ -270,6 +277,15 @@ class ChatService:
         if notice is None and run.reply.is_cut:
             notice = self._texts.get("answer-cut", language)
         run.reply.end(outcome.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
+
+    async def _announce_stand_in(self, run: TurnRun) -> None:
+        """Leave the line about a remote provider to the first answer of an outage in this chat."""
+        stand_in = run.stand_in if run.reply.text else None
+        if stand_in is None or self._stand_ins is None:
+            run.stand_in = None
+            return
+        is_news = await self._stand_ins.is_news(run.incoming.key.chat_ref, stand_in, run.origin)
+        run.stand_in = stand_in if is_news else None
 
     def _naming_pause(self, incoming: Incoming) -> AbstractContextManager[None]:
         """Keep our own requests for names out of the way of a turn."""
@@ -298,6 +314,9 @@ class ChatService:
         lines = [
             self._texts.get("answered-by", language, provider=reply.provider)
             if run.preference.footers and reply.provider
+            else None,
+            self._texts.get("answered-remotely", language, failed=stand_in.local, provider=stand_in.remote)
+            if (stand_in := run.stand_in) is not None
             else None,
             self._texts.get("demo-footer", language) if reply.provider in self._demo_ids else None,
             self._texts.get("cannot-see-image", language) if is_blind else None,

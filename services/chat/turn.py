@@ -18,6 +18,7 @@ from core.errors import (
 from core.messages import Incoming
 from services.chat.agent import LIMITS
 from services.chat.reply import Reply, ReplyPhase
+from services.chat.stand_ins import StandIn
 from services.chat.store.conversation import Thread, Turn, TurnStatus
 from services.llm.models.provenance import last_provenance
 from services.llm.request import ModelChoice
@@ -67,6 +68,8 @@ class TurnRun:
     """Messages after the prompt."""
     has_memory: bool = True
     """True if the history could be read."""
+    stand_in: StandIn | None = None
+    """Set where the conversation left the operator's own machines because a local provider failed."""
     is_answered: bool = False
     """True if an earlier process already answered it, so that only the delivery is left."""
 
@@ -86,6 +89,10 @@ class TurnRun:
         if stamps:
             self.reply.provider, self.reply.model = stamps[-1].provider, stamps[-1].model
             # Each step of a tool loop is a request of its own and may have had other failures.
+            self.stand_in = next(
+                (StandIn(stamp.failed_local, stamp.provider) for stamp in stamps if stamp.failed_local is not None),
+                None,
+            )
             self.reply.failed_over = tuple(dict.fromkeys(failed for stamp in stamps for failed in stamp.failed))
         return any(stamp.blind for stamp in stamps)
 

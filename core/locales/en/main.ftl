@@ -66,6 +66,7 @@ file-too-large = This file is too large. Please send a smaller one.
 ## Under an answer
 
 answered-by = answered by { $provider }
+answered-remotely = { $failed } is unavailable right now, so { $provider } answered: an external provider, not the operator’s own machines.
 demo-footer = This is the built-in demo, not an AI model. To use a real one, set OPENAI_API_KEY in .env or run Ollama; see README.md.
 
 ## Buttons

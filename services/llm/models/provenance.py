@@ -15,12 +15,14 @@ class Provenance(BaseModel, frozen=True):
     Args:
         failed: the providers that failed before, each with its reason.
         blind: the request had an image, and the model has no vision.
+        failed_local: the local provider in whose place a remote one answered.
     """
 
     provider: str
     model: str
     failed: tuple[tuple[str, str], ...] = ()
     blind: bool = False
+    failed_local: str | None = None
 
 
 _PROVENANCE = TypeAdapter(Provenance)

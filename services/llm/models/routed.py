@@ -192,7 +192,14 @@ class RoutedModel(FallbackModel):
             Capability.IMAGES in attempt.adaptation.without or not self._sees(candidate)
         )
         return with_provenance(
-            metadata, Provenance(provider=candidate.provider.id, model=candidate.model, failed=failed, blind=blind)
+            metadata,
+            Provenance(
+                provider=candidate.provider.id,
+                model=candidate.model,
+                failed=failed,
+                blind=blind,
+                failed_local=self._fallback.local_failure(candidate, {provider for provider, _ in failed}),
+            ),
         )
 
 

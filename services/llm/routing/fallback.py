@@ -1,6 +1,6 @@
 """The provider fallback service: the order of candidates for each request, and the status of the providers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import structlog
@@ -17,6 +17,7 @@ from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.control import ProviderControl
 from services.llm.routing.events import NoticeListener, Watcher
 from services.llm.routing.gates import ProviderGates
+from services.llm.routing.local_failures import find_local_failure
 from services.llm.routing.probes import ProbeLeases
 from services.llm.routing.recorder import OutcomeRecorder, RoutingLimits, RoutingTiming
 from services.llm.routing.recourse import RequestShape
@@ -171,6 +172,20 @@ class LLMProviderFallback:
             UnknownProvider: it is not in AVAILABLE_PROVIDERS.
         """
         await self.control.report_success(provider, context)
+
+    def local_failure(self, candidate: Candidate, failed: Collection[str]) -> str | None:
+        """Return the local provider in whose place a remote candidate answers; None where none failed.
+
+        Args:
+            candidate: the one that answers.
+            failed: ids of the providers that failed in this request.
+        """
+        return find_local_failure(candidate, failed, self.providers, self._shared.routing)
+
+    def outage_since(self, provider: str) -> float | None:
+        """Return the instant of a provider's first failure since its last answer; None while it is healthy."""
+        cooldown = self._shared.routing.cooldowns.get(provider)
+        return None if cooldown is None else cooldown.outage_since
 
     def get_provider_status(self) -> ServiceStatus:
         """Return the state of every provider, from the local copy."""

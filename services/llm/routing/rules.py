@@ -53,13 +53,24 @@ class Preferred:
 
 @dataclass(frozen=True, slots=True)
 class Cooldown:
-    """A period in which a provider is asked last. The reporter is a replica's id or an admin."""
+    """A period in which a provider is asked last.
+
+    Args:
+        reporter: a replica's id or an admin.
+        failing_since: begin of an earlier cooldown, where the provider has not answered since; None for the first.
+    """
 
     provider: str
     reason: str
     since: float
     until: float
     reporter: str
+    failing_since: float | None = None
+
+    @property
+    def outage_since(self) -> float:
+        """The instant of the first failure since the provider's last answer."""
+        return self.since if self.failing_since is None else self.failing_since
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +253,8 @@ def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: 
         if standing is not None and standing.until >= until:
             cooldown = standing
         else:
-            cooldown = Cooldown(provider, reason, now, until, reporter)
+            failing_since = standing.outage_since if standing is not None else None
+            cooldown = Cooldown(provider, reason, now, until, reporter, failing_since)
         preference = routing.preference
         if preference is not None and preference.provider == provider:
             preference = None

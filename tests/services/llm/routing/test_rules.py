@@ -253,3 +253,14 @@ def test_merged_keeps_the_newer_force_and_the_later_ends() -> None:
     assert {name: entry.until - NOW for name, entry in both.cooldowns.items()} == {"a": 20, "b": 30, "c": 5}
     assert {name: lease.holder for name, lease in both.probes.items()} == {"a": "r1:1", "c": "r2:2"}
     assert routing.merged(Routing(), local) == local
+
+
+def test_cooled_keeps_the_begin_of_an_outage() -> None:
+    """Failed probes prolong it; an answer ends it."""
+    failed = cooled("a", 300)(state(cooling("a", -1)))
+    assert failed.cooldowns["a"].since == NOW
+    assert failed.cooldowns["a"].outage_since == NOW - 50
+    again = cooled("a", 400)(failed)
+    assert again.cooldowns["a"].outage_since == NOW - 50
+    answered = routing.proven("a", NOW, NOW, 1800, ("a", "b"), prefer=True)(again)
+    assert cooled("a", 300)(answered).cooldowns["a"].outage_since == NOW
