@@ -127,6 +127,7 @@ ALWAYS: Final[Words] = (
             r"too large for model with|trying to keep the first|range of input length",
             r"`inputs` tokens|`inputs` must have less|input token count|number of tokens allowed",
             r"reduce the length of|longer than the (maximum|model)|(greater|larger|longer) than the context",
+            r"context shift is disabled|enable context shift",
             r"超长|超过最大长度|超过最大",
         ),
     ),
@@ -161,7 +162,7 @@ FOR_REFUSALS: Final[Words] = (
     (
         _TOOLS,
         (
-            r"(tool|function)s?[`'\"]?[ _-]?(use|usage|calling|calls)?[`'\"]? (is|are) (not|un|currently not)",
+            r"(tool|function)s?[`'\"]?[ _-]?(use|usage|calling|calls)?[`'\"]? ((is|are|currently) )*(not\b|un(supported|available))",
             r"(unsupported|unrecognized|unknown|unexpected|extra)\b[^.]{0,60}\b(tools|functions)\b",
         ),
     ),

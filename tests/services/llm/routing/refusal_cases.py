@@ -115,6 +115,8 @@ REFUSALS: list[Refusal] = [
     Refusal("Ollama tools", Kind.OLLAMA, 400, openai("registry.ollama.ai/library/gemma:2b does not support tools", None, "api_error"), TOOLS),
     Refusal("vLLM tools", COMPATIBLE, 400, flat('"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set'), TOOLS),
     Refusal("llama.cpp tools", COMPATIBLE, 500, openai("tools param requires --jinja flag", 500, "server_error"), TOOLS),
+    Refusal("a gateway without tools", COMPATIBLE, 501, openai("tool calling not supported", None, "not_implemented"), TOOLS),
+    Refusal("llama.cpp without context shift", COMPATIBLE, 500, openai("context shift is disabled", 500, "server_error"), LONG),
     Refusal("OpenRouter tools", Kind.OPENROUTER, 404, {"error": {"message": 'No endpoints found that support tool use. Try disabling "get".', "code": 404}}, TOOLS),
     Refusal("Google tools", Kind.GOOGLE, 400, google("Function calling is not enabled for models/gemma-3-27b-it"), TOOLS),
     Refusal("Groq tools", Kind.GROQ, 400, openai("`tool calling` is not supported with this model"), TOOLS),
