@@ -36,8 +36,8 @@ def is_any_ready(probes: Sequence[ProbeResult]) -> bool:
 
 
 def _describe(probe: ProbeResult, texts: Texts, language: str | None) -> str:
-    provider, model = probe.provider.id, probe.provider.default_model
-    if probe.reason is not None:
+    provider, model = probe.provider.id, probe.default_model
+    if probe.reason is not None and not probe.has_no_list:
         return f"{provider}: {probe.reason}"
     key = "console-ready" if probe.is_ready else "console-model-missing"
     return texts.get(key, language, provider=provider, model=model)

@@ -67,6 +67,14 @@ class TestBanner:
         assert "demo" not in session.text
         assert sum("REDIS_URL is not set" in line for line in lines) == 1
 
+    async def test_server_without_a_model_list_is_ready(self, opened: Opener, server: LLMServer) -> None:
+        """Many small servers have none, and answer all the same."""
+        server.models_behaviour = llm.status(404)
+        async with opened({"b": server.url}) as session:
+            pass
+        assert "b: ready (m)" in session.text.splitlines()
+        assert "demo" not in session.text
+
     async def test_console_uses_the_language_of_the_environment(
         self, opened: Opener, server: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
