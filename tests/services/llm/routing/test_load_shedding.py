@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import pytest
 from pydantic_ai.direct import model_request_stream
@@ -14,72 +12,21 @@ from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis import guard as reach
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec
-from services.llm.routing.affinity import ProviderAffinity
 from services.llm.routing.concurrency import LimiterTiming
 from services.llm.routing.shared_state import SyncTiming
 from services.llm.routing.status import ProviderState
-from tests.support.clock import ManualClock
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
-from tests.support.fallback_harness import FallbackHarness
 from tests.support.llm_harness import (
     HELLO,
     RealPauses,
     answered_by,
     bench,
-    eventually,
     provider,
     subscribed,
 )
+from tests.support.load_shedding_harness import ANN, BEN, LoadSheddingHarness, move_user, open_harness
 from tests.support.processes.redis_server import RedisServer
-
-ANN, BEN = "telegram:1", "telegram:2"
-
-
-@dataclass(slots=True)
-class LoadSheddingHarness(FallbackHarness):
-    """Two providers and a replica; the first provider takes one request at a time."""
-
-    redis: Redis
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def clock(self) -> ManualClock:
-        return self.replica.clock
-
-    async def occupy(self, *, streamed: bool = True, after_pieces: int = 0) -> asyncio.Task[object]:
-        """Start a request that stays in flight at the first provider until the gate opens."""
-        self.gate.clear()
-        count = len(self.first.requests)
-        self.first.script(llm.gate(self.gate, after_pieces=after_pieces))
-        task = asyncio.create_task(self.replica.ask(streamed=streamed))
-        await self.first.arrival(count + 1)
-        return task
-
-    async def set_free(self, occupying: asyncio.Task[object]) -> None:
-        """Let that request end, and wait until the slot is released everywhere."""
-        self.gate.set()
-        await occupying
-        await eventually(lambda: self.in_flight == 0)
-        await self.replica.shedding.close()
-
-    @property
-    def in_flight(self) -> int:
-        return self.fallback.get_provider_status().providers[0].in_flight
-
-
-@asynccontextmanager
-async def open_harness(
-    redis: Redis, *, second_remote: bool = False, sync: SyncTiming | None = None, **first_options: object
-) -> AsyncIterator[LoadSheddingHarness]:
-    """Open a harness on that store; `first_options` are settings of the first provider."""
-    async with LLMServer() as first, LLMServer() as second:
-        providers = [
-            provider("first", first.url, remote=False, **{"max_concurrency": 1, **first_options}),
-            provider("second", second.url, remote=second_remote),
-        ]
-        async with bench(redis, providers, RealPauses(), sync=sync) as replica:
-            yield LoadSheddingHarness((first, second), replica, [], redis)
 
 
 @pytest.fixture
@@ -313,135 +260,6 @@ async def test_request_without_consent_raises_consent_needed_after_the_wait(redi
         assert harness.second.connections == 0
 
 
-async def test_affinity_with_a_remote_provider_ends_with_the_consent(redis: Redis) -> None:
-    async with open_harness(redis, second_remote=True) as harness:
-        occupying = await harness.occupy()
-        assert await harness.asked(ANN) == "second"
-        await harness.set_free(occupying)
-        connections = harness.second.connections
-
-        assert await harness.asked(ANN, local_only=True) == "first"
-        assert harness.second.connections == connections
-
-
-# Affinity
-
-
-async def move_user(harness: LoadSheddingHarness, user: str = ANN) -> None:
-    """Have a user answered by the second provider because the first is busy; then free the first."""
-    occupying = await harness.occupy()
-    assert await harness.asked(user) == "second"
-    await harness.set_free(occupying)
-
-
-async def test_affinity_lasts_five_minutes(harness: LoadSheddingHarness) -> None:
-    """From the move on, however many requests follow; other users are not affected."""
-    await move_user(harness)
-
-    assert await harness.asked(ANN) == "second"
-    assert (await harness.asked(BEN), await harness.asked()) == ("first", "first")
-    harness.clock.shift(299)
-    assert await harness.asked(ANN) == "second"
-    harness.clock.shift(1)
-    assert await harness.asked(ANN) == "first"
-    assert harness.replica.preferred == "first"
-
-
-async def test_affinity_is_shared_with_other_replicas(harness: LoadSheddingHarness) -> None:
-    await move_user(harness)
-    async with bench(harness.redis, harness.fallback.providers, harness.clock) as other:
-        assert answered_by(await other.ask(streamed=True, user=ANN)) == "second"
-        assert answered_by(await other.ask(streamed=True, user=BEN)) == "first"
-        harness.clock.shift(300)
-        assert answered_by(await other.ask(streamed=True, user=ANN)) == "first"
-    assert 0 < await harness.redis.ttl(f"test:{{llm}}:stay:{ANN}") <= 300
-
-
-async def test_affinity_prevents_switching_back_and_forth(harness: LoadSheddingHarness) -> None:
-    """The first is busy every other moment; a conversation changes its provider once."""
-    answered: list[str] = []
-    for _ in range(5):
-        occupying = await harness.occupy()
-        answered.append(await harness.asked(ANN))
-        await harness.set_free(occupying)
-        answered.append(await harness.asked(ANN))
-
-    assert answered == ["second"] * 10
-
-
-async def test_affinity_ignores_a_provider_in_cooldown(harness: LoadSheddingHarness) -> None:
-    await move_user(harness)
-    harness.second.script(llm.status(529))
-    assert await harness.asked(ANN) == "first"
-    harness.second.requests.clear()
-
-    assert await harness.asked(ANN) == "first"
-    assert not harness.second.requests
-
-
-async def test_force_and_choice_come_before_affinity(harness: LoadSheddingHarness) -> None:
-    await move_user(harness)
-    assert await harness.asked(ANN, choice="first") == "first"
-    await harness.fallback.force_provider("first", 10)
-    assert await harness.asked(ANN) == "first"
-    harness.clock.shift(10)
-    assert await harness.asked(ANN) == "second"
-
-
-async def test_affinity_comes_before_the_preferred_provider(harness: LoadSheddingHarness) -> None:
-    assert await harness.asked() == "first"
-    assert harness.replica.preferred == "first"
-    await move_user(harness)
-
-    assert await harness.asked(ANN) == "second"
-    assert harness.replica.preferred == "first"
-
-
-async def test_request_that_waited_creates_no_affinity(harness: LoadSheddingHarness) -> None:
-    occupying = await harness.occupy()
-    harness.second.script(llm.status(529))
-    waiting = asyncio.create_task(harness.asked(ANN))
-    await harness.second.arrival(1)
-    await harness.set_free(occupying)
-    assert await waiting == "first"
-
-    assert not await harness.redis.exists(f"test:{{llm}}:stay:{ANN}")
-
-
-async def test_user_with_affinity_does_not_probe(harness: LoadSheddingHarness) -> None:
-    """Another user's request probes instead."""
-    await move_user(harness)
-    harness.first.script(llm.status(529))
-    assert await harness.asked(BEN) == "second"
-    await harness.fallback.control.reset("first")
-    await harness.fallback.control.cool_down("first", 10, "an admin")
-    harness.clock.shift(20)
-
-    assert await harness.asked(ANN) == "second"
-    assert await harness.asked(BEN) == "first"
-
-
-async def test_probe_of_a_busy_provider_returns_the_lease(harness: LoadSheddingHarness) -> None:
-    """At once, not with the answer of the provider that steps in."""
-    harness.replica.set_timing(lease_wait_s=5.0)
-    harness.first.script(llm.status(529))
-    assert await harness.asked() == "second"
-    harness.clock.shift(300)
-    # A request with an explicit choice occupies it.
-    harness.first.script(llm.gate(harness.gate))
-    picking = asyncio.create_task(harness.asked(choice="first"))
-    await harness.first.arrival(2)
-    held = asyncio.Event()
-    harness.second.script(llm.gate(held))
-    shed = asyncio.create_task(harness.asked())
-    await harness.second.arrival(2)
-
-    assert not harness.replica.shared.routing.probes
-    harness.gate.set()
-    held.set()
-    assert (await picking, await shed) == ("first", "second")
-
-
 # Redis
 
 
@@ -478,12 +296,6 @@ async def test_limit_and_affinity_hold_locally_without_redis(
         assert await redis.zcard("test:{llm}:inflight:first") == 0
 
 
-async def test_unreadable_affinity_is_ignored(harness: LoadSheddingHarness) -> None:
-    for stored in ("second", "[1]", '{"a": 1}', '["second", "soon"]', '["gone", 9e12]'):
-        await harness.redis.set(f"test:{{llm}}:stay:{ANN}", stored)
-        assert await harness.asked(ANN) == "first"
-
-
 # Status
 
 
@@ -505,14 +317,3 @@ async def test_status_counts_requests_in_flight(harness: LoadSheddingHarness) ->
     assert "in flight: 0, limit over all replicas: 1" in provider_table(
         harness.fallback.get_provider_status(), harness.clock.time()
     )
-
-
-async def test_affinity_forgets_expired_users() -> None:
-    clock = RealPauses()
-    kept = ProviderAffinity(None, "test", clock)
-    for number in range(10):
-        kept.begin(f"telegram:{number}", "second")
-        clock.shift(200)
-    await kept.close()
-    assert len(kept._local) <= 3
-    assert await kept.provider_for("telegram:9") == "second"
