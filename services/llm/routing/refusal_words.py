@@ -162,8 +162,10 @@ FOR_REFUSALS: Final[Words] = (
     (
         _TOOLS,
         (
-            r"(tool|function)s?[`'\"]?[ _-]?(use|usage|calling|calls)?[`'\"]? ((is|are|currently) )*"
-            r"(not\b|un(supported|available))",
+            (
+                r"(tool|function)s?[`'\"]?[ _-]?(use|usage|calling|calls)?[`'\"]? ((is|are|currently) )*"
+                r"(not\b|un(supported|available))"
+            ),
             r"(unsupported|unrecognized|unknown|unexpected|extra)\b[^.]{0,60}\b(tools|functions)\b",
         ),
     ),
