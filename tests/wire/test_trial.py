@@ -9,14 +9,15 @@ from pydantic import SecretStr
 
 from core.clock import SystemClock
 from core.config.providers import ProviderKind
-from services.llm.models.trial import Capability, ProviderTrial, TrialResult
+from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
+from services.llm.request import Capability
 from services.llm.routing.outcomes import Fault
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import LLMServer
 
-STREAM, TOOLS, SYSTEM = Capability.STREAM, Capability.TOOLS, Capability.SYSTEM
+STREAM, TOOLS, SYSTEM = Capability.STREAMING, Capability.TOOLS, Capability.SYSTEM_ROLE
 
 
 @pytest.fixture
@@ -30,12 +31,14 @@ async def trial() -> AsyncIterator[ProviderTrial]:
 def has_feature(request: dict[str, Any], feature: Capability) -> bool:
     """Return whether a request of OpenAI's wire has a feature."""
     match feature:
-        case Capability.STREAM:
+        case Capability.STREAMING:
             return bool(request.get("stream"))
         case Capability.TOOLS:
             return "tools" in request
-        case Capability.SYSTEM:
+        case Capability.SYSTEM_ROLE:
             return any(message["role"] == "system" for message in request["messages"])
+        case _:
+            return False
 
 
 def refuse(features: set[Capability], body: object, code: int) -> llm.Behaviour:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from http import HTTPStatus
 
 from pydantic_ai.direct import model_request, model_request_stream
@@ -27,6 +26,7 @@ from core.config.providers import ProviderSettings
 from services.llm.models.stream_reader import emptiness, is_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import suggest_version
+from services.llm.request import Capability
 from services.llm.routing.outcomes import EmptyAnswer, Outcome, classify
 from services.llm.server_words import find_server_words, mask_secrets
 
@@ -40,25 +40,18 @@ TOOL = ToolDefinition(
     parameters_json_schema={"type": "object", "properties": {}, "additionalProperties": False},
 )
 
-
-class Capability(StrEnum):
-    """A feature of a request that chat uses where the model has it."""
-
-    STREAM = "stream"
-    TOOLS = "tools"
-    SYSTEM = "system message"
-
-
 Features = frozenset[Capability]
-ALL: Features = frozenset(Capability)
+TESTED = (Capability.STREAMING, Capability.TOOLS, Capability.SYSTEM_ROLE)
+"""What chat uses in each request, where the model has it."""
+ALL: Features = frozenset(TESTED)
 _ORDER: tuple[Features, ...] = (
     ALL,
     ALL - {Capability.TOOLS},
-    ALL - {Capability.SYSTEM},
-    ALL - {Capability.TOOLS, Capability.SYSTEM},
-    ALL - {Capability.STREAM},
-    ALL - {Capability.STREAM, Capability.TOOLS},
-    ALL - {Capability.STREAM, Capability.SYSTEM},
+    ALL - {Capability.SYSTEM_ROLE},
+    ALL - {Capability.TOOLS, Capability.SYSTEM_ROLE},
+    ALL - {Capability.STREAMING},
+    ALL - {Capability.STREAMING, Capability.TOOLS},
+    ALL - {Capability.STREAMING, Capability.SYSTEM_ROLE},
     frozenset(),
 )
 """Features of each request, from all to none; the first that is answered shows what the model lacks."""
@@ -166,14 +159,16 @@ class ProviderTrial:
 
 async def _ask(model: Model, provider: ProviderSettings, name: str, features: Features) -> ModelResponse:
     prompt = [
-        ModelRequest([UserPromptPart(QUESTION)], instructions=INSTRUCTIONS if Capability.SYSTEM in features else None)
+        ModelRequest(
+            [UserPromptPart(QUESTION)], instructions=INSTRUCTIONS if Capability.SYSTEM_ROLE in features else None
+        )
     ]
     settings = ModelSettings(max_tokens=MAX_TOKENS)
     parameters = ModelRequestParameters(function_tools=[TOOL] if Capability.TOOLS in features else [])
     timeout_s = provider.first_token_timeout_s
     try:
         async with asyncio.timeout(timeout_s) as deadline:
-            if Capability.STREAM not in features:
+            if Capability.STREAMING not in features:
                 return await model_request(model, prompt, model_settings=settings, model_request_parameters=parameters)
             async with model_request_stream(
                 model, prompt, model_settings=settings, model_request_parameters=parameters
