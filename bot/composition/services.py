@@ -131,16 +131,16 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
     """
     async with AsyncExitStack() as stack:
         infra = await _open_infrastructure(stack, settings, clock or SystemClock())
-        ledger = UsageLedger(infra.database, infra.clock)
+        ledger = UsageLedger(infra.database, infra.clock, zone=settings.zone)
         await ledger.start()
         stack.push_async_callback(ledger.close)
         llm = await _open_llm(stack, infra, ledger)
         chat = await _open_chat(stack, infra, llm)
-        totals = UsageTotals(infra.database, ledger, infra.clock)
+        totals = UsageTotals(infra.database, ledger, infra.clock, settings.zone)
         audit = Audit(infra.database, infra.clock)
         admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, infra.clock)
         operators = OperatorServices(
-            audit, ProviderCommands(admin, infra.clock), UsageReports(totals, infra.texts), totals
+            audit, ProviderCommands(admin, infra.clock, settings.zone), UsageReports(totals, infra.texts), totals
         )
         yield Services(infra, llm, chat, operators)
 

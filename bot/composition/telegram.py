@@ -233,7 +233,7 @@ def _operator_router(services: Services, queued: InboxServices, delivery: Delive
     return OperatorHandlers(
         providers=operators.providers,
         provider_ids=[provider.id for provider in services.llm.fallback.providers],
-        dead_letters=DeadLetterCommands(queued.inbox, operators.audit),
+        dead_letters=DeadLetterCommands(queued.inbox, operators.audit, infra.settings.zone),
         delivery=delivery,
         texts=infra.texts,
     ).router(infra.settings.admin_ids)

@@ -1,6 +1,7 @@
 """`/dead`: parses the command and words its result for operators, in English."""
 
 from collections.abc import Sequence
+from datetime import tzinfo
 
 import structlog
 
@@ -16,11 +17,16 @@ SHOWN = 10
 
 
 class DeadLetterCommands:
-    """The `/dead` command and its buttons. Each act is recorded in the audit log."""
+    """The `/dead` command and its buttons. Each act is recorded in the audit log.
 
-    def __init__(self, inbox: Inbox, audit: Audit) -> None:
+    Args:
+        zone: of the instants that are shown.
+    """
+
+    def __init__(self, inbox: Inbox, audit: Audit, zone: tzinfo) -> None:
         self._inbox = inbox
         self._audit = audit
+        self._zone = zone
 
     async def newest(self) -> list[DeadLetter]:
         """Return the newest dead letters, at most `SHOWN`.
@@ -42,7 +48,7 @@ class DeadLetterCommands:
         """
         match arguments.lower().split():
             case []:
-                return format_dead_letters(await self.newest())
+                return format_dead_letters(await self.newest(), self._zone)
             case ["replay", number] if number.isdecimal():
                 return await self._replay(int(number), actor_id)
             case ["drop", number] if number.isdecimal():
@@ -73,12 +79,13 @@ class DeadLetterCommands:
             log.error("audit.not_recorded", action=action, target=letter.job.id, error=str(error))  # noqa: TRY400 - the error text is the reason
 
 
-def format_dead_letters(letters: Sequence[DeadLetter]) -> str:
-    """Format dead letters with origin and reason, without their content."""
+def format_dead_letters(letters: Sequence[DeadLetter], zone: tzinfo) -> str:
+    """Format dead letters with origin and reason, without their content; times are in `zone`."""
     if not letters:
         return "There are no dead letters: all messages were handled."
     lines = [
-        f"{letter.id}. {letter.failed_at:%Y-%m-%d %H:%M} UTC, {letter.job.lane}, {letter.job.id}\n   {letter.reason}"
+        f"{letter.id}. {letter.failed_at.astimezone(zone):%Y-%m-%d %H:%M %Z}, {letter.job.lane}, {letter.job.id}\n"
+        f"   {letter.reason}"
         for letter in letters
     ]
     return "\n\n".join(["Dead letters, newest first. Each failed repeatedly.", *lines, USAGE])

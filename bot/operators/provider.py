@@ -1,6 +1,7 @@
 """`/provider`: parses the command and words its result for operators, in English."""
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, tzinfo
 
 from bot.operators.provider_table import DATABASE_UNAVAILABLE, REDIS_UNAVAILABLE, format_until, provider_table
 from bot.operators.trial import describe_refusals, describe_trial
@@ -15,11 +16,16 @@ NOT_AUDITED = "This action is missing from the audit log: the database rejected 
 
 
 class ProviderCommands:
-    """The `/provider` command of Telegram and the console."""
+    """The `/provider` command of Telegram and the console.
 
-    def __init__(self, admin: ProviderAdmin, clock: Clock) -> None:
+    Args:
+        zone: of the instants that are shown.
+    """
+
+    def __init__(self, admin: ProviderAdmin, clock: Clock, zone: tzinfo = UTC) -> None:
         self._admin = admin
         self._clock = clock
+        self._zone = zone
 
     @property
     def syntax(self) -> str:
@@ -62,8 +68,11 @@ class ProviderCommands:
     async def overview(self) -> str:
         """Return the table of providers, with the usage of today where the database is available."""
         today = await self._admin.usage_today()
-        table = provider_table(self._admin.status, self._clock.time(), today)
+        table = provider_table(self._admin.status, self._clock.time(), today, self._zone)
         return table if today is not None else f"{table}\n\n{DATABASE_UNAVAILABLE}"
+
+    def _until(self, instant: float) -> str:
+        return format_until(instant, self._clock.time(), self._zone)
 
     async def _with_provider(self, name: str, act: Callable[[ProviderSettings], Awaitable[str]]) -> str:
         provider = self._admin.find(name)
@@ -76,7 +85,7 @@ class ProviderCommands:
 
     async def _force(self, provider: ProviderSettings, actor_id: int, seconds: float | None) -> str:
         act = await self._admin.force(provider, actor_id, seconds)
-        until = format_until(self._clock.time() + act.seconds, self._clock.time())
+        until = self._until(self._clock.time() + act.seconds)
         return _with_warnings(f"{provider.id} is asked first {until}. If it fails, the others follow.", act.record)
 
     async def _clear(self, actor_id: int) -> str:
@@ -88,15 +97,17 @@ class ProviderCommands:
 
     async def _cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None) -> str:
         act = await self._admin.cooldown(provider, actor_id, seconds)
-        now, status = self._clock.time(), act.status
+        status = act.status
         if status.state is ProviderState.FORCED and status.until is not None:
-            until = format_until(status.until, now)
+            until = self._until(status.until)
             return _with_warnings(
                 f"{provider.id} cools down, but it is forced {until} and asked first until then.", act.record
             )
-        end = status.until if status.state is ProviderState.COOLING and status.until else now + act.seconds
+        end = (
+            status.until if status.state is ProviderState.COOLING and status.until else self._clock.time() + act.seconds
+        )
         return _with_warnings(
-            f"{provider.id} cools down {format_until(end, now)}: the others are asked before it.", act.record
+            f"{provider.id} cools down {self._until(end)}: the others are asked before it.", act.record
         )
 
     async def _reset(self, provider: ProviderSettings, actor_id: int) -> str:
@@ -116,7 +127,7 @@ class ProviderCommands:
             key = "no key is set" if provider.api_key is None else "the key is accepted"
             text = "\n".join([f"{provider.id} works: {describe_trial(result)}; {key}.", *describe_refusals("", result)])
             if test.status.state is ProviderState.COOLING and test.status.until is not None:
-                until = format_until(test.status.until, self._clock.time())
+                until = self._until(test.status.until)
                 text += f" It still cools down {until}; /provider reset {provider.id} ends that."
         return _with_warnings(text, test.record)
 

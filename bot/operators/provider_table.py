@@ -3,8 +3,9 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 
+from bot.operators.capabilities import describe_limits
 from bot.operators.formatting import format_count, format_operator_cost
 from core.durations import format_duration
 from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus, percentile_95
@@ -18,15 +19,19 @@ DATABASE_UNAVAILABLE = (
 )
 
 
-def provider_table(status: ServiceStatus, now: float, today: Mapping[str, UsageTotal] | None = None) -> str:
+def provider_table(
+    status: ServiceStatus, now: float, today: Mapping[str, UsageTotal] | None = None, zone: tzinfo = UTC
+) -> str:
     """Format all providers in order of priority.
 
     Args:
         now: seconds since the epoch.
         today: usage of all replicas per provider; None while the database is unavailable.
+        zone: of the instants that are shown.
     """
     blocks = [
-        _format_provider(number, provider, now, today) for number, provider in enumerate(status.providers, start=1)
+        "\n   ".join([*_format_provider(number, provider, now, today, zone), *_format_models(provider, now, zone)])
+        for number, provider in enumerate(status.providers, start=1)
     ]
     if not blocks:
         blocks = ["No provider is listed in AVAILABLE_PROVIDERS."]
@@ -35,21 +40,32 @@ def provider_table(status: ServiceStatus, now: float, today: Mapping[str, UsageT
     if today is None:
         title = "Providers by priority; counts cover this process."
     else:
-        title = "Providers by priority; today (UTC) covers all replicas, other counts cover this process."
+        covered = f"today ({zone_name(now, zone)}) covers all replicas"
+        title = f"Providers by priority; {covered}, other counts cover this process."
     return "\n\n".join([title, *blocks])
 
 
-def format_until(until: float, now: float) -> str:
+def format_until(until: float, now: float, zone: tzinfo = UTC) -> str:
     """Format an instant and the time until then: `until 14:05 UTC (4m 20s left)`."""
     # Rounded up like the time left: at the displayed minute it is over.
-    instant = datetime.fromtimestamp(math.ceil(until / 60) * 60, UTC)
-    same_day = instant.date() == datetime.fromtimestamp(now, UTC).date()
-    shown = instant.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M")
-    return f"until {shown} UTC ({format_duration(until - now)} left)"
+    instant = datetime.fromtimestamp(math.ceil(until / 60) * 60, zone)
+    same_day = instant.date() == datetime.fromtimestamp(now, zone).date()
+    shown = instant.strftime("%H:%M %Z" if same_day else "%Y-%m-%d %H:%M %Z")
+    return f"until {shown} ({format_duration(until - now)} left)"
 
 
-def _format_provider(number: int, provider: ProviderStatus, now: float, today: Mapping[str, UsageTotal] | None) -> str:
-    lines = [f"{number}. {provider.provider}: {_format_state(provider, now)}", f"models: {', '.join(provider.models)}"]
+def zone_name(now: float, zone: tzinfo) -> str:
+    """Return the abbreviation of a time zone at `now`, such as CET."""
+    return datetime.fromtimestamp(now, zone).strftime("%Z")
+
+
+def _format_provider(
+    number: int, provider: ProviderStatus, now: float, today: Mapping[str, UsageTotal] | None, zone: tzinfo
+) -> list[str]:
+    lines = [
+        f"{number}. {provider.provider}: {_format_state(provider, now, zone)}",
+        f"models: {', '.join(provider.models)}",
+    ]
     if today is not None and (used := today.get(provider.provider)) is not None:
         counted = f"{format_count(used.requests, 'request')}, {used.failures} failed"
         lines.append(f"today: {counted}, {format_operator_cost(used)}")
@@ -65,11 +81,17 @@ def _format_provider(number: int, provider: ProviderStatus, now: float, today: M
         lines.append(f"last error: {provider.last_error}")
     if provider.last_words is not None:
         lines.append(f'it said: "{provider.last_words}"')
-    return "\n   ".join(lines)
+    return lines
 
 
-def _format_state(provider: ProviderStatus, now: float) -> str:
-    until = f" {format_until(provider.until, now)}" if provider.until is not None else ""
+def _format_models(provider: ProviderStatus, now: float, zone: tzinfo) -> list[str]:
+    """Return a line for each model that rests, and one for each that was found to refuse something."""
+    resting = [f"{each.model} rests {format_until(each.until, now, zone)}: {each.reason}" for each in provider.resting]
+    return [*resting, *map(describe_limits, provider.limits)]
+
+
+def _format_state(provider: ProviderStatus, now: float, zone: tzinfo) -> str:
+    until = f" {format_until(provider.until, now, zone)}" if provider.until is not None else ""
     reason = f": {provider.reason}" if provider.reason is not None else ""
     match provider.state:
         case ProviderState.HEALTHY:

@@ -31,7 +31,7 @@ class UsageReports:
                 self._format_line("usage-chat-today", await self._totals.of_chat(chat, today), language),
                 self._format_line("usage-chat-month", await self._totals.of_chat(chat, month), language),
             ]
-        return "\n".join([*lines, self._texts.get("usage-days", language)])
+        return "\n".join([*lines, self._texts.get("usage-days", language, zone=self._totals.zone_name)])
 
     async def report_all(self) -> str:
         """Return the usage of all users by provider, in English."""

@@ -91,7 +91,7 @@ def provider_status(status: ServiceStatus, today: Mapping[str, UsageTotal] | Non
 
     Args:
         status: the known state; its requests and failures are those of this process since its start.
-        today: usage per provider of all replicas today (UTC); None if the database cannot be read.
+        today: usage per provider of all replicas today (in TIMEZONE); None if the database cannot be read.
     """
     return {
         "forced": status.forced,

@@ -154,7 +154,7 @@ class UsageRequestRow(Base):
 
 
 class UsageDayRow(Base):
-    """Daily usage totals (UTC) per user, chat, model and purpose. An empty `speaker` or `chat` means none."""
+    """Daily usage totals per user, chat, model and purpose. An empty `speaker` or `chat` means none."""
 
     __tablename__ = "usage_days"
     __table_args__ = (

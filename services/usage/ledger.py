@@ -6,7 +6,7 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import count
 
 import structlog
@@ -76,6 +76,7 @@ class UsageLedger:
 
     Args:
         limit: requests that may wait for the database.
+        zone: the days of the sums start at its midnight.
     """
 
     def __init__(
@@ -86,10 +87,12 @@ class UsageLedger:
         *,
         limit: int = BACKLOG_LIMIT,
         timing: LedgerTiming | None = None,
+        zone: tzinfo = UTC,
     ) -> None:
         self._database = database
         self._clock = clock
         self._prices = prices or Prices()
+        self._zone = zone
         self._timing = timing or LedgerTiming()
         self._pending: deque[_Entry] = deque(maxlen=limit)
         self._limit = limit
@@ -242,7 +245,8 @@ class UsageLedger:
     async def _add_up(self, session: AsyncSession, rows: Sequence[UsageRequestRow]) -> None:
         sums: dict[tuple[object, ...], list[int]] = {}
         for row in rows:
-            key = (row.at.date(), row.speaker or "", row.chat or "", row.provider, row.model, row.purpose)
+            day = row.at.astimezone(self._zone).date()
+            key = (day, row.speaker or "", row.chat or "", row.provider, row.model, row.purpose)
             cost = row.cost_nanousd
             counted = (1, row.is_answer, row.is_failure, row.is_estimated, cost is None)
             numbers = [*map(int, counted), row.input_tokens, row.output_tokens, cost or 0]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, tzinfo
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, func, select
@@ -63,17 +63,26 @@ class UsageTotals:
     """Reads daily sums, after writing the backlog of this replica.
 
     Each method raises StorageError where the database fails or takes too long.
+
+    Args:
+        zone: days start at its midnight; the ledger's.
     """
 
-    def __init__(self, database: Database, ledger: UsageLedger, clock: Clock) -> None:
+    def __init__(self, database: Database, ledger: UsageLedger, clock: Clock, zone: tzinfo = UTC) -> None:
         self._database = database
         self._ledger = ledger
         self._clock = clock
+        self._zone = zone
 
     @property
     def today(self) -> date:
-        """The current day in UTC, like all days here."""
-        return self._clock.now().date()
+        """The current day."""
+        return self._clock.now().astimezone(self._zone).date()
+
+    @property
+    def zone_name(self) -> str:
+        """The abbreviation of the time zone in which days start, such as CET."""
+        return self._clock.now().astimezone(self._zone).strftime("%Z")
 
     async def of_speaker(self, speaker: str, since: date) -> UsageTotal:
         """Return the usage of one user in all chats since a day."""

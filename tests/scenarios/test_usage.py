@@ -39,6 +39,16 @@ async def test_usage_of_one_user(empty_stage: BotHarness) -> None:
     assert in_group[2] == "This chat today: one answer, 36 tokens, $0.0500", "its name was not for nothing"
 
 
+async def test_days_start_at_midnight_in_the_time_zone(empty_stage: BotHarness) -> None:
+    """TIMEZONE holds for what users and operators read."""
+    stage = empty_stage
+    await stage.start(TIMEZONE="Asia/Tokyo")
+    assert (await told(stage, "/usage")).splitlines()[-1] == "Days start at midnight JST."
+    assert (await told(stage, "/usage", 8, language="ru")).splitlines()[-1] == "День начинается в полночь (JST)."
+    assert "today (JST) covers all replicas" in await told(stage, "/provider", ADMIN)
+    assert " JST (10m left)" in await told(stage, "/provider force b 10m", ADMIN)
+
+
 async def test_usage_of_everyone_for_operators(empty_stage: BotHarness) -> None:
     """By provider with failures; in private only."""
     stage = empty_stage

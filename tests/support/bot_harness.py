@@ -100,6 +100,7 @@ class BotHarness:
             "A_BASE_URL": self.first.url,
             "B_BASE_URL": self.second.url,
             "ADMIN_IDS": str(ADMIN),
+            "TIMEZONE": "UTC",
             "DATA_DIR": str(self.directory),
             # Answers that a scenario leaves unfinished are not waited for.
             "SHUTDOWN_TIMEOUT": "0.2",

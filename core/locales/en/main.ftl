@@ -178,7 +178,7 @@ usage-partly-priced = { $cost } and { $unpriced ->
         [one] one request
        *[other] { $unpriced } requests
     } of unknown price
-usage-days = Days start at midnight UTC.
+usage-days = Days start at midnight { $zone }.
 
 ## Conversations
 

@@ -180,7 +180,7 @@ usage-partly-priced = { $cost } и { $unpriced ->
         [few] { $unpriced } запроса
        *[many] { $unpriced } запросов
     } с неизвестной ценой
-usage-days = День начинается в полночь по UTC.
+usage-days = День начинается в полночь ({ $zone }).
 
 ## Разговоры
 

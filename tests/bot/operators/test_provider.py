@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import text as sql
@@ -18,8 +19,10 @@ from services.admin.audit import Audit, AuditEntry
 from services.admin.providers import ProviderAdmin
 from services.llm.models.trial import MAX_TOKENS
 from services.llm.providers.builder import ModelBuilder
-from services.llm.request import RequestSpec
+from services.llm.request import Candidate, Capability, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.outcomes import Outcome
+from services.llm.routing.refusal_words import Fault
 from services.llm.routing.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState, ProviderStatus
 from services.usage.ledger import UsageLedger
@@ -125,6 +128,37 @@ async def server() -> AsyncIterator[LLMServer]:
 
 class TestTable:
     """`/provider` without arguments."""
+
+    async def test_table_shows_what_models_refuse(self, three: ProviderHarness) -> None:
+        """As long as it is remembered, with the windows that servers named."""
+        recorder = three.fallback.recorder
+        tools = frozenset({Capability.TOOLS, Capability.TOOL_CHOICE, Capability.IMAGES})
+        recorder.capabilities_refused(Candidate(A, "m"), tools, is_guess=False)
+        recorder.length_learned(Candidate(A, "m"), 3_000, 4_096)
+        recorder.length_learned(Candidate(A, "n"), 3_000, None)
+        assert three.block("a")[2:] == [
+            "m works without a choice of the tool, images and tools; its window is 4,096 tokens",
+            "n takes at most about 3,000 tokens",
+        ]
+        assert three.block("b")[2:] == []
+        assert "m works without a choice of the tool, images and tools" in await three.run("")
+        three.clock.shift(24 * 3600 + 1)
+        assert three.block("a")[2:] == []
+
+    async def test_table_shows_models_that_rest(self, three: ProviderHarness) -> None:
+        gone = Outcome(Fault.MODEL_GONE, "HTTP 404 (model_not_found)", 1800)
+        three.fallback.recorder.model_failed(Candidate(A, "m"), gone, "chat", is_listed=True)
+        assert three.block("a")[-1] == "m rests until 08:30 UTC (30m left): HTTP 404 (model_not_found)"
+
+    async def test_table_shows_instants_in_the_time_zone(self, three: ProviderHarness) -> None:
+        await three.fallback.force_provider("a", 15 * 3600 + 600)
+        status, tokyo = three.fallback.get_provider_status(), ZoneInfo("Asia/Tokyo")
+        table = provider_table(status, three.clock.time(), {}, tokyo)
+        assert "1. a: forced until 2027-01-16 08:10 JST (15h 10m left)" in table
+        assert "today (JST) covers all replicas" in table
+        await three.fallback.force_provider("a", 600)
+        berlin = provider_table(three.fallback.get_provider_status(), three.clock.time(), {}, ZoneInfo("Europe/Berlin"))
+        assert "1. a: forced until 09:10 CET (10m left)" in berlin
 
     async def test_table_shows_each_state_with_its_details(self, three: ProviderHarness) -> None:
         """The states come from the fallback service itself."""

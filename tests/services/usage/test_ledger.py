@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from datetime import date, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic_ai.usage import RequestUsage
@@ -101,6 +102,21 @@ async def test_totals_are_split_by_utc_day(database: Database, clock: ManualCloc
     read = stored_totals(database, clock)
     assert (await read.of_speaker("telegram:7", date(2027, 1, 16))).requests == 1
     assert (await read.of_speaker("telegram:7", TODAY)).requests == 3
+    assert read.today == date(2027, 1, 16)
+
+
+async def test_totals_are_split_at_midnight_of_the_time_zone(database: Database, clock: ManualClock) -> None:
+    """It is 17:00 in Tokyo."""
+    tokyo = ZoneInfo("Asia/Tokyo")
+    ledger = UsageLedger(database, clock, zone=tokyo)
+    clock.shift(7 * 3600 - 1)  # 23:59:59
+    ledger.count(report(clock))
+    clock.shift(1)
+    ledger.count(report(clock))
+    await ledger.flush()
+    read = UsageTotals(database, ledger, clock, tokyo)
+    assert (await read.of_speaker("telegram:7", date(2027, 1, 15))).requests == 2
+    assert (await read.of_speaker("telegram:7", date(2027, 1, 16))).requests == 1
     assert read.today == date(2027, 1, 16)
 
 
