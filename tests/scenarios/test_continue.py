@@ -20,3 +20,14 @@ async def test_cut_answer_is_marked_and_continued(stage: BotHarness) -> None:
     asked = told(stage.first.requests[1])
     assert asked[:2] == [("user", "Count."), ("assistant", "One, two,")]
     assert asked[2][1].startswith("Your answer was cut at its length limit.")
+
+
+async def test_continue_remains_after_retry_elsewhere_and_back(stage: BotHarness) -> None:
+    stage.first.script(answer("One, two,", finish="length"), answer("three."))
+    message = await stage.asks("Count to three.")
+    stage.presses(message, ELSEWHERE)
+    await stage.until(lambda: message.labels == ["Continue", "a", "b", "Back"])
+    stage.presses(message, "Back")
+    await stage.until(lambda: message.labels == ["Continue", RETRY, ELSEWHERE])
+    stage.presses(message, "Continue")
+    assert (await stage.answer(after=message.id)).text == "three."

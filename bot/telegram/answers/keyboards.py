@@ -49,8 +49,19 @@ def answer_keyboard(
     buttons = [button(texts.get("button-retry", language), RetryAnswer(turn=turn))]
     if elsewhere:
         buttons.append(button(texts.get("button-retry-elsewhere", language), ShowRetryProviders(turn=turn)))
-    more = [[button(texts.get("button-continue", language), ContinueAnswer(turn=turn))]] if is_cut else []
-    return build_keyboard([*more, buttons])
+    return build_keyboard([*continue_row(texts, language, turn, is_cut=is_cut), buttons])
+
+
+def continue_row(texts: Texts, language: str | None, turn: int, *, is_cut: bool) -> list[list[InlineKeyboardButton]]:
+    """Builds the row above the others that continues an answer; no row if the answer is whole."""
+    return [[button(texts.get("button-continue", language), ContinueAnswer(turn=turn))]] if is_cut else []
+
+
+def has_continue_button(markup: InlineKeyboardMarkup | None) -> bool:
+    """Returns whether a keyboard offers to continue its answer."""
+    rows = markup.inline_keyboard if markup is not None else []
+    prefix = f"{ContinueAnswer.__prefix__}{ContinueAnswer.__separator__}"
+    return any((key.callback_data or "").startswith(prefix) for row in rows for key in row)
 
 
 def consent_keyboard(texts: Texts, language: str | None, turn: int) -> InlineKeyboardMarkup:

@@ -13,6 +13,8 @@ from bot.telegram.answers.keyboards import (
     answer_keyboard,
     build_keyboard,
     button,
+    continue_row,
+    has_continue_button,
 )
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group
@@ -38,10 +40,13 @@ class RetryWithProvider(CallbackData, prefix="with"):
     provider: str
 
 
-def elsewhere_keyboard(texts: Texts, language: str | None, turn: int, providers: Sequence[str]) -> InlineKeyboardMarkup:
-    """Builds the list of providers to retry with."""
+def elsewhere_keyboard(
+    texts: Texts, language: str | None, turn: int, providers: Sequence[str], *, is_cut: bool = False
+) -> InlineKeyboardMarkup:
+    """Builds the list of providers to retry with; a cut answer keeps its Continue button."""
+    more = continue_row(texts, language, turn, is_cut=is_cut)
     rows = [[button(provider, RetryWithProvider(turn=turn, provider=provider))] for provider in providers]
-    return build_keyboard([*rows, [button(texts.get("button-back", language), ShowAnswerButtons(turn=turn))]])
+    return build_keyboard([*more, *rows, [button(texts.get("button-back", language), ShowAnswerButtons(turn=turn))]])
 
 
 class RetryHandlers:
@@ -95,7 +100,9 @@ class RetryHandlers:
         language = query.from_user.language_code
         providers = [provider.id for provider in self._fallback.providers]
         await self._delivery.answer_callback(query.id, self._texts.get("retry-pick", language))
-        await self._edit_markup(message, elsewhere_keyboard(self._texts, language, turn.id, providers))
+        is_cut = has_continue_button(message.reply_markup)
+        markup = elsewhere_keyboard(self._texts, language, turn.id, providers, is_cut=is_cut)
+        await self._edit_markup(message, markup)
 
     async def go_back(self, query: CallbackQuery, callback_data: ShowAnswerButtons) -> None:
         """Shows the keyboard of the answer again."""
@@ -105,7 +112,10 @@ class RetryHandlers:
         message, turn = found
         await self._delivery.answer_callback(query.id)
         has_several = len(self._fallback.providers) > 1
-        markup = answer_keyboard(self._texts, query.from_user.language_code, turn.id, elsewhere=has_several)
+        markup = answer_keyboard(
+            self._texts, query.from_user.language_code, turn.id,
+            elsewhere=has_several, is_cut=has_continue_button(message.reply_markup),
+        )  # fmt: skip
         await self._edit_markup(message, markup)
 
     async def _enqueue(

@@ -17,10 +17,12 @@ from pydantic_ai.messages import (
     TextPartDelta,
     ThinkingPart,
     ThinkingPartDelta,
+    ToolCallPart,
 )
 from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
+from services.llm.models.answer_bounds import AnswerBounds
 from services.llm.models.deadline import Deadline
 from services.llm.providers.tolerant_streams import FinishKnown
 from services.llm.request import Candidate
@@ -30,8 +32,6 @@ from services.llm.transport_errors import is_too_large
 
 Event = ModelResponseStreamEvent
 
-MAX_TEXT = 1 << 20
-"""Characters of an answer that are read; a longer one ends as cut."""
 AFTER_FINISH_S = 2.0
 """Longest time that a stream may take from its finish reason to its usage and end marker."""
 GIVEN_UP = frozenset({"error", "abort", "insufficient_system_resource", "OTHER", "FINISH_REASON_UNSPECIFIED"})
@@ -81,12 +81,14 @@ class OpenedStream:
     Args:
         held: the events so far; empty where the provider's filter refused.
         first_output_at: the event loop's time.
+        bounds: what may still be read.
     """
 
     response: StreamedResponse
     events: AsyncIterator[Event]
     held: deque[Event]
     first_output_at: float
+    bounds: AnswerBounds
 
 
 async def open_stream(
@@ -115,6 +117,7 @@ async def open_stream(
     """
     loop = asyncio.get_running_loop()
     held: deque[Event] = deque()
+    bounds = AnswerBounds()
     first_output_at: float | None = None
     try:
         async with asyncio.timeout(timeout_s) as deadline:
@@ -122,6 +125,8 @@ async def open_stream(
             events = aiter(response)
             async for event in events:
                 held.append(event)
+                if exceeded := bounds.take(event):
+                    raise EmptyAnswer(exceeded, response.usage)  # noqa: TRY301 - the deadline ends with it
                 if not _is_output(event):
                     if _is_thinking_delta(event):
                         # Thinking is in the response, and is shown to no consumer.
@@ -129,7 +134,7 @@ async def open_stream(
                     continue
                 first_output_at = first_output_at or loop.time()
                 if _is_text(event):
-                    return OpenedStream(response, events, held, first_output_at)
+                    return OpenedStream(response, events, held, first_output_at, bounds)
                 deadline.reschedule(loop.time() + candidate.provider.stall_timeout_s)
     except TimeoutError as error:
         raise _timeout(candidate, timeout_s, is_stall=first_output_at is not None) from error
@@ -141,7 +146,7 @@ async def open_stream(
         held.clear()
     else:
         _require_output(response, has_output=first_output_at is not None, accepts_empty=accepts_empty_at_length)
-    return OpenedStream(response, events, held, first_output_at or loop.time())
+    return OpenedStream(response, events, held, first_output_at or loop.time(), bounds)
 
 
 def _require_output(response: StreamedResponse, *, has_output: bool, accepts_empty: bool) -> None:
@@ -205,7 +210,7 @@ class StreamReader:
         self._passed_on = self._loop.time()
         self._end_by = began + longest_s
         self._stalled_by = self._end_by
-        self._text_left = MAX_TEXT - sum(map(_text_length, opened.held))
+        self._bounds = opened.bounds
 
     async def read(self) -> Event:
         """Return the next event.
@@ -234,9 +239,8 @@ class StreamReader:
             self.close()
             raise self._translate(error) from error
         self._passed_on = self._loop.time()
-        self._text_left -= _text_length(event)
-        if self._text_left < 0:
-            self._end_as_cut()
+        if exceeded := self._bounds.take(event):
+            self._end_as_cut(exceeded)
         return event
 
     def close(self) -> None:
@@ -250,7 +254,7 @@ class StreamReader:
             # The stream was stopped, which closes the connection that is being read.
             return StopAsyncIteration()
         if is_too_large(error):
-            self._end_as_cut()
+            self._end_as_cut("more than 8 MiB in all")
             return StopAsyncIteration()
         if is_finished(self.response) and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}:
             # Only the end marker is missing.
@@ -262,9 +266,16 @@ class StreamReader:
             )
         return error
 
-    def _end_as_cut(self) -> None:
-        """End an answer that exceeds a bound on what is read: it is kept, as one that ended at its length limit."""
+    def _end_as_cut(self, exceeded: str) -> None:
+        """End an answer that exceeds a bound on what is read: it is kept, as one that ended at its length limit.
+
+        Raises:
+            AnswerGivenUp: it ended within a tool call, which cannot be run.
+        """
         self.close()
+        parts = self.response.get().parts
+        if parts and isinstance(parts[-1], ToolCallPart):
+            raise AnswerGivenUp(exceeded, self.response.usage)
         self.response.finish_reason = "length"
 
     def _may_wait_until(self) -> float:
@@ -292,11 +303,3 @@ def require_finish(response: StreamedResponse) -> None:
         raise AnswerGivenUp(failed)
     if not is_finished(response):
         raise ModelAPIError(response.model_name, "the stream ended without a finish_reason")
-
-
-def _text_length(event: Event) -> int:
-    match event:
-        case PartDeltaEvent(delta=TextPartDelta(content_delta=piece)) | PartStartEvent(part=TextPart(content=piece)):
-            return len(piece)
-        case _:
-            return 0

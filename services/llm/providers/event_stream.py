@@ -43,7 +43,7 @@ class EventStream:
         """True if the server ended the stream: by its end marker, or by the end of a body of known length."""
         self._is_first = True
         self._skips_line_feed = False
-        self._tail = b""
+        self._tail = bytearray()
         self._event = b""
         self._data: list[bytes] = []
         self._data_bytes = 0
@@ -63,17 +63,23 @@ class EventStream:
             self._skips_line_feed = False
         if not piece:
             return b""
-        text = self._tail + piece
+        if not self._is_first and b"\n" not in piece and b"\r" not in piece:
+            # A long line in many pieces is scanned once, not once for each piece.
+            self._skips_line_feed = False
+            self._tail += piece
+            self._require_short_line()
+            return b""
+        text = bytes(self._tail) + piece
         if self._is_first:
             if len(text) < len(_BOM) and _BOM.startswith(text):
-                self._tail = text
+                self._tail = bytearray(text)
                 return b""
             self._is_first = False
             text = text.removeprefix(_BOM)
         self._skips_line_feed = text.endswith(b"\r")
-        *lines, self._tail = _LINE_END.split(text)
-        if len(self._tail) > MAX_EVENT_BYTES:
-            raise ResponseTooLarge("a line of the answer exceeds 1 MiB")
+        *lines, tail = _LINE_END.split(text)
+        self._tail = bytearray(tail)
+        self._require_short_line()
         return b"".join(map(self._read_line, lines))
 
     def finish(self, *, is_delimited: bool) -> bytes:
@@ -84,12 +90,16 @@ class EventStream:
         """
         self.is_ended = self.is_ended or is_delimited
         is_line_open = bool(self._tail)
-        found = self._read_line(self._tail) if is_line_open else b""
-        self._tail = b""
+        found = self._read_line(bytes(self._tail)) if is_line_open else b""
+        self._tail = bytearray()
         if is_line_open and not _is_whole(b" ".join(self._data)):
             # Cut within a line: half an event is none.
             self._data.clear()
         return found + self._read_line(b"")
+
+    def _require_short_line(self) -> None:
+        if len(self._tail) > MAX_EVENT_BYTES:
+            raise ResponseTooLarge("a line of the answer exceeds 1 MiB")
 
     def _read_line(self, line: bytes) -> bytes:
         """Read a line without its end; returns the event that a blank line completes."""
