@@ -2,7 +2,7 @@
 
 from services.admin.audit import Audit
 from tests.support.bot_harness import ADMIN, FIRST, GROUP, PERSON, SECOND, BotHarness
-from tests.support.fake_llm.server import hang, status
+from tests.support.fake_llm.server import answer, hang, status
 
 UNKNOWN = "Unknown command. /help lists the commands."
 
@@ -30,6 +30,16 @@ async def test_provider_shows_the_table(stage: BotHarness) -> None:
     assert second.startswith("2. b: preferred until ")
     assert "models: n" in second
     assert not await acts(stage), "looking is no act"
+
+
+async def test_provider_shows_what_a_model_refuses(stage: BotHarness) -> None:
+    """Learned from a refusal; the same candidate answered without it."""
+    refused = {"error": {"message": "registry.ollama.ai/library/m does not support tools", "type": "api_error"}}
+    stage.first.script(status(400, refused), answer(FIRST))
+    assert (await stage.asks("Are you there?")).text == FIRST
+    first, second = (await told_admin(stage, "/provider")).split("\n\n")[1:3]
+    assert "\n   m works without tools" in first
+    assert "works without" not in second
 
 
 async def test_provider_force_and_clear(stage: BotHarness) -> None:
