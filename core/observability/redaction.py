@@ -7,7 +7,7 @@ trace shows it. Each pattern is linear in the text: its repetitions are possessi
 import base64
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
@@ -33,7 +33,7 @@ class _Form:
 
     signs: tuple[str, ...]
     pattern: re.Pattern[str]
-    mask: str = MASK
+    mask: str | Callable[[re.Match[str]], str] = MASK
 
 
 _FORMS = (
@@ -50,7 +50,12 @@ _FORMS = (
         ),
     ),
     # A JSON web token.
-    _Form(("eyj",), re.compile(r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)?")),
+    # A word without a dot matches too and stays as it is: else each `eyJ` in it would be searched to its end again.
+    _Form(
+        ("eyj",),
+        re.compile(r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{10,}+(\.[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*)?)?"),
+        lambda match: MASK if match[1] else match[0],
+    ),
     # The password of a database URL, which may hold any character but a space: up to the last @.
     _Form(
         ("://",),

@@ -34,6 +34,9 @@ _MIN_KEY_LENGTH = 4
 _MIN_PART_LENGTH = 6
 """Characters of a key that a message may repeat in place of the whole."""
 
+_MAX_READ: Final = 4096
+"""Characters of a message, or of a page, that are read: their patterns are not all linear."""
+
 _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>", re.IGNORECASE | re.DOTALL)
 _TOKEN = re.compile(r"[A-Za-z0-9_~+/=.*…-]+")
@@ -42,7 +45,7 @@ _SECRETS_BY_FORM = re.compile(
     \b(?:sk|pk|rk|key|xai|csk|nvapi|hf|r8|fw|pplx)[-_][\w*.-]{6,}  # OpenAI, Anthropic, xAI, Cerebras, NVIDIA and others
     | \bgsk_\w{6,} | \bAIza[\w-]{6,}                               # Groq, Google
     | \beyJ[\w-]+\.[\w.-]+                                         # a JSON web token
-    | [\w~+/=-]*\*{2,}[\w~+/=*-]*                                  # masked by the server, with the rest in view
+    | (?<![\w~+/=-])[\w~+/=-]*+\*{2,}[\w~+/=*-]*                   # masked by the server, with the rest in view
     | \b(?=\w*[0-9])(?=\w*[A-Za-z])[A-Za-z0-9_]{24,}\b             # no prefix: Mistral's, Azure's
     """,
     re.VERBOSE,
@@ -79,10 +82,18 @@ def _may_quote_prompt(error: ModelAPIError) -> bool:
 def clean_words(text: str, secrets: Iterable[str]) -> str | None:
     """Return a server's text in one line, without secrets, of at most `MAX_LENGTH` characters; None if it is empty."""
     # Masked before the cut, so that no part of a key is left at the end.
-    words = mask_secrets(" ".join(text.split()), secrets)
+    words = mask_secrets(_beginning(" ".join(text.split())), secrets)
     if len(words) > MAX_LENGTH:
         words = words[: MAX_LENGTH - 1].rstrip() + "…"
     return words or None
+
+
+def _beginning(text: str) -> str:
+    """Return as much of a text as is read, without a word that this would cut: it may be a part of a key."""
+    if len(text) <= _MAX_READ:
+        return text
+    beginning, gap, _ = text[:_MAX_READ].rpartition(" ")
+    return beginning if gap else text[:_MAX_READ]
 
 
 def find_message(body: object) -> str:
@@ -127,6 +138,7 @@ def _search(body: object, depth: int) -> str:
 
 
 def _strip_html(page: str) -> str:
+    page = page[:_MAX_READ]
     title = _TITLE.search(page)
     return (title[1] if title else "").strip() or _TAG.sub(" ", page)
 

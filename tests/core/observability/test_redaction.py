@@ -136,3 +136,15 @@ def test_masking_is_linear_in_the_text(unit: str) -> None:
         return best
 
     assert cost(80_000) < 9 * cost(20_000) + 0.01
+
+
+def test_mask_secret_forms_takes_linear_time_for_repeated_beginnings() -> None:
+    """Of 400,000 characters; quadratic work would take a minute."""
+    began = time.process_time()
+    for repeated in ("eyJ-", "eyJaaaaaaaaaa.", "eyJaaaaaaaaaa-"):
+        mask_secret_forms(repeated * (400_000 // len(repeated)))
+    assert time.process_time() - began < 2
+
+
+def test_mask_secret_forms_masks_a_web_token_after_a_word_that_resembles_one() -> None:
+    assert mask_secret_forms("eyJhbGciOiJIUzI1NiJ9 eyJhbGciOiJIUzI1NiJ9.eyJzdWIi.abc") == f"eyJhbGciOiJIUzI1NiJ9 {MASK}"

@@ -1,6 +1,7 @@
 """A server's own words: found in each layout, without keys, and never with a user's prompt."""
 
 import json
+import time
 
 import pytest
 from pydantic import SecretStr
@@ -117,3 +118,40 @@ def test_find_server_words_shows_what_is_about_the_key_with_any_status() -> None
 def test_find_server_words_ignores_other_errors() -> None:
     """The text of a bug of ours says nothing about a server."""
     assert find_server_words(ValueError("x"), SecretStr(KEY), is_own_prompt=True) is None
+
+
+HOSTILE = (
+    "x",
+    "eyJ-",
+    "eyJaaaaaaaaaa.",
+    "sk-",
+    "a*",
+    "..",
+    "a..",
+    "bearer ",
+    "<",
+    "<script",
+    "<title",
+    "</script ",
+    "<a",
+)
+
+
+@pytest.mark.parametrize("repeated", HOSTILE)
+def test_clean_words_takes_linear_time_for_hostile_text(repeated: str) -> None:
+    """Of 400,000 characters; quadratic work would take minutes."""
+    text = repeated * (400_000 // len(repeated))
+    began = time.process_time()
+    for layout in (text, f"<html>{text}"):
+        words = clean_words(find_message(layout), ["sk-0123456789abcdef"])
+        assert len(words or "") <= MAX_LENGTH
+    assert time.process_time() - began < 2
+
+
+def test_clean_words_shows_no_part_of_a_key_where_its_reading_ends() -> None:
+    """A text of many masked keys shrinks; what stood behind the end of the reading does not move into view."""
+    key = "verysecretvalue-" + "k" * 400
+    words = clean_words(" ".join([key] * 50), [key])
+    assert words is not None
+    assert "secret" not in words
+    assert "kkk" not in words

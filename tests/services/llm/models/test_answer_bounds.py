@@ -189,16 +189,17 @@ async def test_200_mb_behind_gzip_end_at_the_bound(
 
 
 @SEVERAL_FORMS
+@pytest.mark.parametrize("status", [200, 400, 429, 500], ids=str)
 @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream", "text/html"])
 async def test_body_of_100_mb_makes_way(
-    replica: LLMHarness, servers: tuple[LLMServer, LLMServer], content_type: str, *, streamed: bool
+    replica: LLMHarness, servers: tuple[LLMServer, LLMServer], status: int, content_type: str, *, streamed: bool
 ) -> None:
-    """Plain answers and pages."""
+    """Error bodies, plain answers and pages."""
     sent = 0
 
     async def do(exchange: Exchange) -> None:
         nonlocal sent
-        await exchange.head(200, content_type)
+        await exchange.head(status, content_type)
         await exchange.chunk(b'{"error": {"message": "')
         while sent < ENDLESS:
             await exchange.chunk(b"x" * PIECE)
