@@ -1,46 +1,38 @@
-"""One request on its way through its candidates, and the outcome of each attempt."""
+"""One request on its way through its candidates: the order, the waits before each, and the evidence they give."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from itertools import takewhile
 from typing import Self
 
 import structlog
-from pydantic_ai.exceptions import ModelConnectionError
 from pydantic_ai.messages import ModelMessage
 
 from core.config.providers import ProviderKind
 from core.errors import (
     AllProvidersFailed,
-    AnswerInterrupted,
     ConsentNeeded,
-    ContentRefused,
     ContextWindowExceeded,
     FailedAttempt,
     ProviderError,
     RequestRejected,
 )
 from core.redis.guard import RedisPatience
-from services.llm.prompt_quotes import mask_quotes
-from services.llm.request import Adaptation, Candidate, RequestSpec
+from services.llm.request import Candidate, RequestSpec
+from services.llm.routing.attempt import Attempt
 from services.llm.routing.concurrency import ConcurrencyLimiter, Slot
-from services.llm.routing.events import AttemptEnded, AttemptResult, Shed
+from services.llm.routing.events import Shed
 from services.llm.routing.gates import Place, ProviderGates
-from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
+from services.llm.routing.outcomes import Outcome
 from services.llm.routing.probes import ProbeLeases
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
 from services.llm.routing.recourse import Indivisible, LastResort, Recourse, RequestShape
 from services.llm.routing.refusal_words import Fault
-from services.llm.server_words import find_server_words, mask_secrets
-from services.llm.usage.report import NOTHING, RequestEnd, RequestReport, TokenUse, used_by_prompt
+from services.llm.usage.report import used_by_prompt
 
 log = structlog.get_logger()
-
-MAX_ADAPTATIONS = 12
-"""Changes of a request for one candidate: six capabilities, and halvings of its length."""
 
 BUSY = "busy"
 """The reason of a candidate that was not asked because its concurrency limit was reached."""
@@ -76,292 +68,6 @@ class Admission:
     gates: ProviderGates
     probes: ProbeLeases
     patience_s: float
-
-
-class AttemptState(Enum):
-    """The state of an attempt: IN_FLIGHT, then ENDED, or PAUSED and RETRY_DUE before it is in flight again."""
-
-    IN_FLIGHT = auto()
-    """The request was sent; its outcome is unknown."""
-    PAUSED = auto()
-    """A hiccup: the pause before the retry is running and no request is in flight."""
-    RETRY_DUE = auto()
-    """The same candidate is asked next."""
-    ENDED = auto()
-    """The outcome is recorded, or the candidate was skipped."""
-
-
-class Attempt:
-    """One candidate that is asked, with its retry after a hiccup. Exactly one outcome is recorded.
-
-    Args:
-        request: the request that the attempt belongs to.
-        place: held until the first output, over a retry too.
-        slot: held until the attempt has ended and the request moves on.
-        resort: set where every candidate has failed before.
-    """
-
-    def __init__(
-        self, request: "Attempts", candidate: Candidate, place: Place, slot: Slot, resort: LastResort | None = None
-    ) -> None:
-        self.candidate = candidate
-        self.place = place
-        self.slot = slot
-        self.resort = resort
-        self.adaptation = request.recourse.known_adaptation(candidate) if resort is None else resort.adaptation
-        """The changes with which the request is sent."""
-        self._adaptations_left = MAX_ADAPTATIONS
-        self._request = request
-        self._recorder = request.recorder
-        self._purpose = request.spec.purpose
-        self._loop = asyncio.get_running_loop()
-        self._retries_left = candidate.provider.retries
-        self._rank_when_asked = self._recorder.health_rank(candidate.provider.id)
-        self.begin()
-
-    def begin(self) -> None:
-        """Start the clock of a request that is sent now."""
-        self._state = AttemptState.IN_FLIGHT
-        self._began = self._recorder.time()
-        self._asked_at = self._loop.time()
-
-    @property
-    def is_retry_due(self) -> bool:
-        """True if the same candidate is to be asked once more."""
-        return self._state is AttemptState.RETRY_DUE
-
-    @property
-    def longest_stream_s(self) -> float:
-        """Longest time of a streamed answer that keeps coming."""
-        return self._recorder.timing.longest_stream_s
-
-    @property
-    def has_candidates_left(self) -> bool:
-        """True if another candidate could answer in place of this one."""
-        return self._request.has_candidates_left
-
-    async def failed(self, error: Exception) -> None:
-        """Record a failure before the first output; returns where another attempt may help.
-
-        Raises:
-            ContentRefused: the provider's filter refused.
-            Exception: `error` itself, where it is a bug of ours.
-        """
-        outcome = self._classify(error)
-        adaptation = self._adapt(outcome)
-        if adaptation is not None:
-            self._ask_again(adaptation, outcome)
-            return
-        if not outcome.try_next:
-            self._report(RequestEnd.REFUSED if outcome.fault is Fault.REFUSED else RequestEnd.FAILED, NOTHING)
-            raise self._surface(outcome, error)
-        if outcome.fault is Fault.HICCUP and self._retries_left > 0 and await self._pause_before_retry(outcome):
-            return
-        used = TokenUse(error.usage) if isinstance(error, EmptyAnswer | AnswerGivenUp) else NOTHING
-        self._report(RequestEnd.FAILED, used, is_failure=outcome.cooldown_s is not None)
-        self._end(AttemptResult.FAILED, outcome.fault)
-        self._request.note_failure(self, outcome)
-        self._blame(outcome, error)
-
-    def _adapt(self, outcome: Outcome) -> Adaptation | None:
-        """Return the request as this candidate may take it; None if another one is to be asked."""
-        if self._adaptations_left == 0:
-            return None
-        recourse, candidate = self._request.recourse, self.candidate
-        match outcome.fault:
-            case Fault.CAPABILITY:
-                return recourse.without_refused(candidate, self.adaptation, outcome)
-            case Fault.CONTEXT_WINDOW:
-                is_larger_left = self._request.is_larger_window_left(candidate, outcome.window)
-                return recourse.shortened(candidate, self.adaptation, outcome, is_larger_left=is_larger_left)
-            case _:
-                return None
-
-    def _ask_again(self, adaptation: Adaptation, outcome: Outcome) -> None:
-        self._adaptations_left -= 1
-        self._report(RequestEnd.FAILED, NOTHING)
-        log.info(
-            "provider.request_adapted",
-            provider=self.candidate.provider.id,
-            model=self.candidate.model,
-            reason=outcome.reason,
-            without=sorted(adaptation.without),
-            max_input=adaptation.max_input,
-            purpose=self._purpose,
-        )
-        self._publish(AttemptResult.RETRIED, outcome.fault)
-        self.adaptation = adaptation
-        self._state = AttemptState.RETRY_DUE
-
-    def _blame(self, outcome: Outcome, error: Exception) -> None:
-        """Record whose fault a failure was: the provider's, or that of one of its models."""
-        if outcome.fault is Fault.UNCLEAR:
-            return
-        candidate = self.candidate
-        is_pick = self._request.is_pick(candidate)
-        if not is_pick and outcome.fault is not Fault.MODEL_GONE:
-            self._recorder.failed(candidate.provider.id, outcome, self._purpose)
-            return
-        is_reachable = not (isinstance(error, ModelConnectionError) and error.phase == "connect")
-        has_another = is_reachable and self._request.queue_other_model(candidate)
-        if is_pick or has_another:
-            is_listed = candidate.model in candidate.provider.models
-            self._recorder.model_failed(candidate, outcome, self._purpose, is_listed=is_listed)
-        else:
-            self._recorder.failed(candidate.provider.id, outcome, self._purpose)
-
-    async def _pause_before_retry(self, outcome: Outcome) -> bool:
-        """Wait, and return whether to ask the same candidate again.
-
-        It is not asked again if another request has seen it fail meanwhile, unless it is the last candidate.
-        """
-        provider = self.candidate.provider.id
-        self._retries_left -= 1
-        self._state = AttemptState.PAUSED
-        await self._recorder.pause()
-        if self._recorder.health_rank(provider) > self._rank_when_asked and self._request.has_candidates_left:
-            self._state = AttemptState.IN_FLIGHT
-            return False
-        log.info("provider.retried", provider=provider, reason=outcome.reason, purpose=self._purpose)
-        self._publish(AttemptResult.RETRIED, outcome.fault)
-        self._state = AttemptState.RETRY_DUE
-        return True
-
-    def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
-        """Record a failure after the first output; returns the error to raise in place of `error`."""
-        cooldown_s = self._recorder.limits.cooldown_s
-        outcome = self._with_words(classify(error, cooldown_s, self._recorder.words), error)
-        is_failure = outcome.fault not in {Fault.REFUSED, Fault.OURS}
-        self._report(RequestEnd.INTERRUPTED, used, is_failure=is_failure)
-        if not is_failure:
-            return self._surface(outcome, error)
-        self._end(AttemptResult.INTERRUPTED, outcome.fault)
-        self._request.settle_evidence(self)
-        provider = self.candidate.provider.id
-        self._recorder.failed(provider, replace(outcome, cooldown_s=cooldown_s), self._purpose)
-        return AnswerInterrupted(provider, outcome.reason)
-
-    def refused(self, reason: str, used: TokenUse) -> ContentRefused:
-        """Record that the provider's filter ended the answer; returns the error to raise."""
-        provider = self.candidate.provider.id
-        self._report(RequestEnd.REFUSED, used)
-        log.info("provider.refused", provider=provider, purpose=self._purpose)
-        self._end(AttemptResult.SURFACED, Fault.REFUSED)
-        return ContentRefused(provider, reason)
-
-    def opened(self) -> None:
-        """Record the first output of a stream: the cooldown of a provider that was probed ends here."""
-        self.place.leave()
-        self._recorder.opened(self.candidate.provider.id, self._purpose, began=self._began, prefer=self._is_vote)
-
-    def succeeded(self, first_output_s: float, used: TokenUse) -> None:
-        """Record a complete answer."""
-        provider = self.candidate.provider.id
-        if self._state is AttemptState.IN_FLIGHT:
-            self._publish(AttemptResult.ANSWERED, first_output_s=first_output_s)
-        self._report(RequestEnd.ANSWERED, used)
-        self._state = AttemptState.ENDED
-        self._request.note_answer(self)
-        self._recorder.model_answered(self.candidate, self._began)
-        self._recorder.succeeded(
-            provider, self._purpose, began=self._began, prefer=self._is_vote, first_output_s=first_output_s
-        )
-
-    def malformed(self, reason: str, took_s: float, used: TokenUse) -> None:
-        """Record a complete answer of the wrong shape: the provider is healthy, and the next candidate is asked."""
-        provider = self.candidate.provider.id
-        log.info("provider.malformed_answer", provider=provider, reason=reason, purpose=self._purpose)
-        self.succeeded(took_s, used)
-        self._request.note_failure(self, Outcome(Fault.UNREADABLE, reason))
-
-    def skip(self) -> None:
-        """Move on to the next candidate without recording an outcome: this one was not asked, or it refused."""
-        self._state = AttemptState.ENDED
-        self._request.is_reordered = True
-
-    def cancel(self, used: Callable[[], TokenUse]) -> None:
-        """Record that the consumer stopped reading: report usage, leave provider health unchanged.
-
-        Args:
-            used: computes the usage; not called if the outcome is already recorded.
-        """
-        if self._state is AttemptState.IN_FLIGHT:
-            self._publish(AttemptResult.CANCELLED)
-            self._report(RequestEnd.STOPPED, used())
-        elif self._state is AttemptState.PAUSED:
-            self._publish(AttemptResult.CANCELLED)
-        self._state = AttemptState.ENDED
-
-    @property
-    def _is_vote(self) -> bool:
-        """True if an answer may make the provider preferred."""
-        is_first = self.candidate.by_order and not self._request.is_reordered
-        return is_first and self._recorder.leads(self.candidate.provider.id)
-
-    def _end(self, result: AttemptResult, fault: Fault) -> None:
-        if self._state is AttemptState.IN_FLIGHT:
-            self._publish(result, fault)
-        self._state = AttemptState.ENDED
-
-    def _publish(
-        self, result: AttemptResult, fault: Fault | None = None, *, first_output_s: float | None = None
-    ) -> None:
-        provider, seconds = self.candidate.provider.id, self._loop.time() - self._asked_at
-        self._recorder.publish(
-            AttemptEnded(
-                provider, self.candidate.model, self._purpose, result, fault, self._began, seconds, first_output_s
-            )
-        )
-
-    def _report(self, end: RequestEnd, used: TokenUse, *, is_failure: bool = False) -> None:
-        if self._state is not AttemptState.IN_FLIGHT:
-            return
-        self._recorder.count(
-            RequestReport(
-                at=self._recorder.time(),
-                provider=self.candidate.provider,
-                model=self.candidate.model,
-                spec=self._request.spec,
-                end=end,
-                is_failure=is_failure,
-                used=used,
-            )
-        )
-
-    def _classify(self, error: Exception) -> Outcome:
-        outcome = self._with_words(classify(error, self._recorder.limits.cooldown_s, self._recorder.words), error)
-        if outcome.capability is not None and not self._request.recourse.can_be_meant(
-            self.adaptation, outcome.capability
-        ):
-            # The words mislead: the request has no such part, or it was left out already.
-            return replace(outcome, fault=Fault.UNCLEAR, capability=None)
-        return outcome
-
-    def _with_words(self, outcome: Outcome, error: Exception) -> Outcome:
-        """Return the outcome with the server's words, except where they may quote the prompt."""
-        # What is known to be about the key, the account or the model is no quote, whatever the status.
-        is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
-        key = self.candidate.provider.api_key
-        is_unclear = outcome.fault is Fault.UNCLEAR
-        words = find_server_words(error, key, is_own_prompt=is_about_account or is_unclear)
-        if is_unclear and words is not None:
-            # Operators need them where another provider's answer proves this one's fault.
-            words = mask_quotes(words, self._request.messages)
-        # The reason holds a code of the server's, and some put the key there.
-        reason = mask_secrets(outcome.reason, [key.get_secret_value()]) if key is not None else outcome.reason
-        return replace(outcome, reason=reason, words=words)
-
-    def _surface(self, outcome: Outcome, error: Exception) -> Exception:
-        provider = self.candidate.provider.id
-        log.info("provider.surfaced", provider=provider, fault=outcome.fault.value, reason=outcome.reason)
-        self._end(AttemptResult.SURFACED, outcome.fault)
-        match outcome.fault:
-            case Fault.REFUSED:
-                surfaced: Exception = ContentRefused(provider, provider_message(error) or outcome.reason)
-            case _:
-                return error
-        surfaced.__cause__ = error
-        return surfaced
 
 
 class Attempts:

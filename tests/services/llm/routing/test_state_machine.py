@@ -39,7 +39,8 @@ from core.errors import (
     RequestRejected,
 )
 from services.llm.request import ModelChoice, RequestSpec
-from services.llm.routing.attempts import Attempt, Attempts
+from services.llm.routing.attempt import Attempt
+from services.llm.routing.attempts import Attempts
 from services.llm.routing.codec import decode_routing
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.recorder import RoutingLimits, RoutingTiming
