@@ -111,3 +111,20 @@ async def test_stream_is_closed_after_its_end_marker(
         response = await ask(builder.model(mistral, mistral.default_model), streamed=True)
     assert (response.text, response.finish_reason) == ("Four", "stop")
     await asyncio.wait_for(server.requests[0].abandoned.wait(), 2)
+
+
+async def test_request_has_one_user_agent(builder: ModelBuilder, server: LLMServer) -> None:
+    """The SDK's; the client's own beside it is rejected by some gateways."""
+    heads: list[bytes] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    listening = await asyncio.start_server(accept, "127.0.0.1", 0)
+    async with listening:
+        url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1"
+        provider = provider_at(server, ProviderKind.MISTRAL, base_url=url)
+        with pytest.raises(RuntimeError):
+            await ask(builder.model(provider, provider.default_model), streamed=True)
+    assert heads[0].lower().count(b"\r\nuser-agent:") == 1

@@ -1,0 +1,183 @@
+"""Streams that bend the protocol: split thinking tags, tool calls of one index, growing usage, early finish reasons."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import httpx2
+import pytest
+from pydantic_ai.messages import ModelRequest, TextPart, ThinkingPart, ToolCallPart
+from pydantic_ai.models import ModelRequestParameters
+
+from core.config.providers import ProviderKind
+from services.llm.models.stream_reader import is_finished
+from services.llm.providers.builder import ModelBuilder
+from services.llm.providers.tolerant_streams import ThinkingTags, TolerantParts, TolerantStream
+from tests.support.fake_llm.providers import provider_at
+from tests.support.fake_llm.server import Act, Exchange, LLMServer
+from tests.support.routed_requests import TIME_TOOL, ask
+
+STREAMS = Path(__file__).parent / "streams"
+TAGS = ("<think>", "</think>")
+KINDS = (
+    ProviderKind.OPENAI_COMPATIBLE,
+    ProviderKind.OLLAMA,
+    ProviderKind.OPENROUTER,
+    ProviderKind.DEEPSEEK,
+    ProviderKind.GROQ,
+    ProviderKind.MISTRAL,
+)
+THOUGHT = "<think>Two and two</think>Four"
+
+
+def assemble(*pieces: str) -> list[tuple[type, str]]:
+    """Returns the kinds and texts of the parts that pieces of text make."""
+    parts = TolerantParts(model_request_parameters=ModelRequestParameters())
+    for piece in pieces:
+        list(parts.handle_text_delta(vendor_part_id="content", content=piece, thinking_tags=TAGS))
+    list(parts.flush_text())
+    return [(type(part), part.content) for part in parts.get_parts() if isinstance(part, TextPart | ThinkingPart)]
+
+
+@pytest.mark.parametrize("at", range(len(THOUGHT) + 1))
+def test_thinking_is_hidden_wherever_its_text_is_split(at: int) -> None:
+    parts = assemble(THOUGHT[:at], THOUGHT[at:])
+    assert [part for part in parts if part[1]] == [(ThinkingPart, "Two and two"), (TextPart, "Four")]
+
+
+def test_thinking_is_hidden_if_each_character_comes_alone() -> None:
+    assert assemble(*THOUGHT) == [(ThinkingPart, "Two and two"), (TextPart, "Four")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Four", "Use <think> and </think>", "<thin air>", "<", "<thin", "</think>Four", "  <b>Four</b>", "\n\nFour"],
+)
+def test_text_without_a_tag_at_its_beginning_stays_text(text: str) -> None:
+    for at in range(len(text) + 1):
+        assert "".join(content for _, content in assemble(text[:at], text[at:])) == text
+    assert {kind for kind, _ in assemble(*text)} == {TextPart}
+
+
+def test_white_space_before_an_opening_tag_is_dropped() -> None:
+    assert assemble(" \n", " <thi", "nk>Two", "</think>", "Four") == [(ThinkingPart, "Two"), (TextPart, "Four")]
+
+
+def test_tags_hold_back_no_text_that_cannot_become_a_tag() -> None:
+    tags = ThinkingTags(*TAGS)
+    assert tags.split("Four") == ["Four"]
+    assert tags.split(" <think>") == [" <think>"]
+    assert tags.flush() == []
+
+
+# (deltas of one stream as index, id, name and arguments; calls that they make)
+CALLS = [
+    ([(0, "a", "x", '{"n": 1}'), (0, "b", "x", '{"n": 2}')], [1, 2]),  # one index, two ids
+    ([(0, "a", "x", '{"n"'), (0, "a", None, ": 1}"), (0, "b", "x", '{"n": 2}')], [1, 2]),
+    ([(0, "a", "x", '{"n"'), (0, "a", "x", ": 1}")], [1]),  # id and name in each delta
+    ([(0, None, "x", '{"n": 1}'), (0, None, "x", '{"n": 2}')], [1, 2]),  # no ids
+    ([(0, "", "x", '{"n"'), (0, "", "", ": 1}"), (0, "", "x", '{"n": 2}')], [1, 2]),  # empty ids
+    ([(None, "a", "x", '{"n": 1}'), (None, "b", "x", '{"n": 2}')], [1, 2]),  # no index
+    ([(None, "a", "x", '{"n"'), (None, None, None, ": 1}")], [1]),
+    ([(0, "a", "x", '{"n"'), (1, "b", "x", '{"n"'), (0, None, None, ": 1}"), (1, None, None, ": 2}")], [1, 2]),
+]
+
+
+@pytest.mark.parametrize(("deltas", "numbers"), CALLS)
+def test_tool_calls_are_told_apart(
+    deltas: list[tuple[int | None, str | None, str | None, str]], numbers: list[int]
+) -> None:
+    parts = TolerantParts(model_request_parameters=ModelRequestParameters())
+    for index, call_id, name, arguments in deltas:
+        parts.handle_tool_call_delta(vendor_part_id=index, tool_name=name, args=arguments, tool_call_id=call_id)
+    calls = [part for part in parts.get_parts() if isinstance(part, ToolCallPart)]
+    assert [call.args_as_dict()["n"] for call in calls] == numbers
+    assert len({call.tool_call_id for call in calls}) == len(numbers)
+
+
+def replay(name: str, size: int) -> Act:
+    """Answers with a recorded stream in pieces of that size."""
+    data = (STREAMS / name).read_bytes()
+
+    async def do(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        for start in range(0, len(data), size):
+            await exchange.chunk(data[start : start + size])
+        await exchange.end()
+
+    return Act(do)
+
+
+EACH = pytest.mark.parametrize("kind", KINDS)
+SIZES = pytest.mark.parametrize("size", [1, 7, 64, 1 << 20], ids=["1 byte", "7 bytes", "64 bytes", "whole"])
+
+
+@EACH
+@SIZES
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("bom-first.sse", "Alpha beta gamma.", "stop"),
+        ("retry-line-first.sse", "one two three.", "stop"),
+        ("length.sse", "happy to share my", "length"),
+    ],
+)
+async def test_recorded_stream_is_read_whole(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, size: int, name: str, text: str, reason: str
+) -> None:
+    server.script(replay(name, size))
+    provider = provider_at(server, kind)
+    response = await ask(builder.model(provider, provider.default_model), streamed=True)
+    assert (response.text, response.finish_reason) == (text, reason)
+
+
+@EACH
+@SIZES
+async def test_both_tools_of_one_index_are_called(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, size: int
+) -> None:
+    server.script(replay("two-tools-same-index.sse", size))
+    provider = provider_at(server, kind)
+    response = await ask(builder.model(provider, provider.default_model), streamed=True, tools=(TIME_TOOL,))
+    assert [call.args_as_dict() for call in response.tool_calls] == [
+        {"time_zone": "UTC"},
+        {"time_zone": "Europe/Berlin"},
+    ]
+
+
+# Groq reports usage in a field of its own.
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not ProviderKind.GROQ])
+@SIZES
+async def test_usage_that_grows_is_counted_once(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, size: int
+) -> None:
+    server.script(replay("usage-so-far-in-each-chunk.sse", size))
+    provider = provider_at(server, kind)
+    response = await ask(builder.model(provider, provider.default_model), streamed=True)
+    assert response.usage.total_tokens == 1012
+
+
+@EACH
+async def test_finish_reason_that_text_follows_does_not_count(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind
+) -> None:
+    lines = (STREAMS / "finish-on-every-chunk-then-cut.sse").read_bytes()
+
+    async def do(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        await exchange.chunk(lines)
+        exchange.cut()
+
+    server.script(Act(do))
+    provider = provider_at(server, kind)
+    model = builder.model(provider, provider.default_model)
+    async with model.request_stream(
+        [ModelRequest.user_text_prompt("Hello?")], None, ModelRequestParameters()
+    ) as stream:
+        # The libraries differ in how they report the lost connection.
+        with suppress(RuntimeError, httpx.TransportError, httpx2.TransportError):
+            async for _ in stream:
+                pass
+    assert stream.get().text == "one two "
+    assert isinstance(stream, TolerantStream)
+    assert not is_finished(stream)
