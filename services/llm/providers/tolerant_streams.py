@@ -84,6 +84,10 @@ def _overlap(text: str, tag: str) -> int:
     return next((length for length in range(len(tag) - 1, 0, -1) if text.endswith(tag[:length])), 0)
 
 
+_MAX_PARSES = 32
+"""Times that the arguments of one call are parsed: a server may repeat its name with each of 80,000 pieces."""
+
+
 @dataclass
 class _ToolCall:
     """The latest tool call under one index."""
@@ -92,6 +96,7 @@ class _ToolCall:
     call_id: str | None = None
     name: str | None = None
     args: list[str | dict[str, Any]] = field(default_factory=list[str | dict[str, Any]])
+    parses_left: int = _MAX_PARSES
 
     def is_another(self, call_id: str | None, name: str | None) -> bool:
         """Return whether a delta begins another call: by another id, or without ids by a name after whole arguments."""
@@ -102,6 +107,9 @@ class _ToolCall:
     def _has_whole_args(self) -> bool:
         if any(isinstance(part, dict) for part in self.args):
             return True
+        if not str(self.args[-1] if self.args else "").rstrip().endswith("}") or not self.parses_left:
+            return False
+        self.parses_left -= 1
         try:
             json.loads("".join(part for part in self.args if isinstance(part, str)))
         except ValueError:
