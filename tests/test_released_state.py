@@ -48,6 +48,8 @@ from services.usage.totals import UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.inbox_harness import RecordingRunner
 
+ADDED_SINCE = {"pending_sends", "replicas"}
+"""Tables that the release did not have; both hold what running processes know."""
 DUMPS = Path(__file__).parent / "support" / "released_state"
 STORED_AT = datetime(2027, 1, 15, 8, tzinfo=UTC)
 CHAT = ConversationKey(Surface.TELEGRAM, 7)
@@ -95,7 +97,7 @@ async def test_released_state_has_rows_in_every_table(database: Database) -> Non
         empty = [
             table.name
             for table in Base.metadata.sorted_tables
-            if not await session.scalar(select(func.count()).select_from(table))
+            if table.name not in ADDED_SINCE and not await session.scalar(select(func.count()).select_from(table))
         ]
     assert empty == []
 
@@ -262,7 +264,7 @@ async def test_moderation_records(database: Database, clock: ManualClock) -> Non
     assert await WarningLedger(database, clock).count(GROUP, MEMBER) == 1
     assert (await ReportStore(database, clock).add(GROUP, 50, 8)).status is ReportStatus.AGAIN
     clock.shift(600)
-    [pending] = await PendingMessages(database, clock).take_due()
+    [pending] = await PendingMessages(database, clock).take_due(8)
     assert (pending.message, pending.version, pending.since) == (PILLS, entry.version, STORED_AT)
 
 

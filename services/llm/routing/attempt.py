@@ -298,10 +298,11 @@ class Attempt:
         # What is known to be about the key, the account or the model is no quote, whatever the status.
         is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
         key = self.candidate.provider.api_key
-        is_unclear = outcome.fault is Fault.UNCLEAR
-        words = find_server_words(error, key, is_own_prompt=is_about_account or is_unclear)
-        if is_unclear and words is not None:
-            # Operators need them where another provider's answer proves this one's fault.
+        # Operators need the words of an unclear refusal where another provider's answer proves this one's fault.
+        is_wanted = is_about_account or outcome.fault is Fault.UNCLEAR
+        words = find_server_words(error, key, is_own_prompt=is_wanted)
+        if words is not None and not is_about_account:
+            # Any error may echo what was sent.
             words = mask_quotes(words, self._request.messages)
         # The reason holds a code of the server's, and some put the key there.
         reason = mask_secrets(outcome.reason, [key.get_secret_value()]) if key is not None else outcome.reason

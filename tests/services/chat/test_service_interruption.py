@@ -315,7 +315,7 @@ class TestOrigin:
         assert len(first.requests) == 1
 
     async def test_retried_job_answers_a_failed_turn(self, harness: ChatHarness, first: LLMServer) -> None:
-        first.script(status(400))
+        first.script(status(401))
         reply = await harness.say("Talk!", origin="job")
         assert reply.phase is ReplyPhase.FAILED
         again = await harness.say("Talk!", origin="job")

@@ -83,7 +83,7 @@ class TestRetry:
 
     async def test_failed_retry_keeps_the_earlier_answer(self, harness: ChatHarness, first: LLMServer) -> None:
         reply = await harness.say("Question")
-        first.script(status(422))
+        first.script(status(401))
         assert (await harness.retry(reply)).phase is ReplyPhase.FAILED
         assert (await harness.row(reply)).status == TurnStatus.COMPLETE
         await harness.say("After")
@@ -94,7 +94,7 @@ class TestRetry:
     ) -> None:
         """The history holds the question once."""
         reply = await harness.say("Question")
-        first.script(status(422), answer("better"))
+        first.script(status(401), answer("better"))
         failed = await harness.retry(reply)
         again = await harness.retry(failed)
         assert sent_messages(first.requests[-1]) == [("user", "Question")]
