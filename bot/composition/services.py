@@ -30,7 +30,7 @@ from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
 from services.consent import Consent
-from services.inbox.lease import Lease
+from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import replica_name
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
@@ -61,7 +61,7 @@ class Infrastructure:
     redis: Redis
     metrics: Metrics
     tracing: Tracing
-    lease: Lease
+    lease: ReplicaLease
     """Right of this process to act; it lapses only where replicas share a database."""
     fence: ReplicaFence
 
@@ -160,7 +160,7 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
     redis = open_redis(settings.redis_url.get_secret_value() if settings.redis_url is not None else None)
     stack.push_async_callback(redis.aclose)
     metrics = Metrics((provider.id, model) for provider in settings.providers for model in provider.models)
-    return Infrastructure(settings, clock, Texts(), database, redis, metrics, tracing, Lease(), fence)
+    return Infrastructure(settings, clock, Texts(), database, redis, metrics, tracing, ReplicaLease(), fence)
 
 
 async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger) -> LLMServices:

@@ -36,7 +36,7 @@ from bot.telegram.ingress.admission import Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.ingress.webhook import Webhook
-from bot.telegram.jobs.places import JobLimits, JobPlaces
+from bot.telegram.jobs.places import FairJobPlaces, JobLimits
 from bot.telegram.jobs.regenerate import RegenerateQueue
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.markdown.render_thread import RenderThread
@@ -138,7 +138,7 @@ async def _open_runtime(
         yield Runtime(
             inbox=inbox,
             worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation, renderer),
-            places=JobPlaces(
+            places=FairJobPlaces(
                 TurnPlaces(leases=leases, count_backlog=lambda: infra.database.backlog),
                 JobLimits(settings.limit_running_per_user, settings.admin_ids),
             ),

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from aiogram.types import User
 
-from bot.telegram.jobs.places import JobPlaces
+from bot.telegram.jobs.places import FairJobPlaces
 from bot.telegram.observability.status import DaemonPhase, DaemonStatus
 from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
 from core.clock import Clock
@@ -49,7 +49,7 @@ class Runtime:
 
     inbox: Inbox
     worker: JobHandler
-    places: JobPlaces
+    places: FairJobPlaces
     receive: Work
     guards: Mapping[str, Work]
     report_failure: Callable[[InboxError], Coroutine[Any, Any, None]]

@@ -1,4 +1,4 @@
-"""Lease of a replica: its right to act, which ends by its own clock unless it is renewed.
+"""ReplicaLease of a replica: its right to act, which ends by its own clock unless it is renewed.
 
 A replica that was stopped, blocked or cut off from the database cannot be told that another one has taken its work
 over. It finds out by itself: each call to Telegram waits while the lease has lapsed.
@@ -15,7 +15,7 @@ def boot_time() -> float:
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-class Lease:
+class ReplicaLease:
     """Permission to act until an instant; without `require` it is held for ever. For one event loop.
 
     Args:

@@ -17,7 +17,7 @@ from core.clock import Clock
 from core.db.database import Database
 from core.db.tables import PendingSendRow
 from core.errors import StorageError
-from services.inbox.lease import Lease
+from services.inbox.lease import ReplicaLease
 from services.inbox.send_journal import PendingSend
 
 log = structlog.get_logger()
@@ -45,7 +45,7 @@ class PostgresSendJournal:
         lease: right of this replica to act; without it nothing is noted.
     """
 
-    def __init__(self, conninfo: str, name: str, database: Database, clock: Clock, lease: Lease) -> None:
+    def __init__(self, conninfo: str, name: str, database: Database, clock: Clock, lease: ReplicaLease) -> None:
         self._lease = lease
         self._conninfo = conninfo
         self._name = name

@@ -26,7 +26,7 @@ from core.clock import Clock
 from core.db.replica_fence import ReplicaFence
 from core.errors import ReplicaReplaced, StorageError
 from services.inbox.dbos_tables import BUSY_REPLICAS
-from services.inbox.lease import Lease
+from services.inbox.lease import ReplicaLease
 from services.inbox.replica_session import ReplicaSession, open_session, session_name
 
 log = structlog.get_logger()
@@ -127,7 +127,7 @@ class PostgresReplicas:
         clock: Clock,
         timing: ReplicaTiming | None = None,
         *,
-        lease: Lease | None = None,
+        lease: ReplicaLease | None = None,
         fence: ReplicaFence | None = None,
     ) -> None:
         self._conninfo = conninfo
@@ -135,7 +135,7 @@ class PostgresReplicas:
         self._group = group
         self._clock = clock
         self._timing = timing or ReplicaTiming()
-        self._lease = lease or Lease()
+        self._lease = lease or ReplicaLease()
         self._fence = fence or ReplicaFence(replica)
         self._lease.require()
         self._leading = asyncio.Event()

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseTiming:
+class RunningLeaseTiming:
     """Intervals, in seconds.
 
     Args:
@@ -44,11 +44,11 @@ class RunningLeases:
         prefix: of all keys.
     """
 
-    def __init__(self, redis: Redis, prefix: str, clock: Clock, timing: LeaseTiming | None = None) -> None:
+    def __init__(self, redis: Redis, prefix: str, clock: Clock, timing: RunningLeaseTiming | None = None) -> None:
         self._redis = FailFastRedis(redis, "running")
         self._prefix = f"{prefix}:{{limits}}:running"
         self._clock = clock
-        self._timing = timing or LeaseTiming()
+        self._timing = timing or RunningLeaseTiming()
         self._replica = uuid.uuid4().hex[:12]
         self._numbers = count(1)
         self._held: dict[str, str] = {}

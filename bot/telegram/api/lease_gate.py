@@ -5,7 +5,7 @@ from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextR
 from aiogram.methods import Response, TelegramMethod
 from aiogram.methods.base import TelegramType
 
-from services.inbox.lease import Lease
+from services.inbox.lease import ReplicaLease
 
 
 class LeaseGate(BaseRequestMiddleware):
@@ -14,7 +14,7 @@ class LeaseGate(BaseRequestMiddleware):
     Waiting rather than raising: an outage of the database without a takeover costs a pause and no job.
     """
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: ReplicaLease) -> None:
         self._lease = lease
 
     async def __call__(

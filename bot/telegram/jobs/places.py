@@ -37,7 +37,7 @@ class _Sender:
     group: int | None
 
 
-class JobPlaces:
+class FairJobPlaces:
     """Gives each job a place among those of its kind.
 
     Args:

@@ -13,7 +13,7 @@ from bot.web.readiness import Check
 from core.clock import Clock
 from core.observability.metrics import Metrics
 from core.observability.tracing import Tracing
-from services.inbox.lease import Lease
+from services.inbox.lease import ReplicaLease
 
 
 class DaemonPhase(StrEnum):
@@ -31,7 +31,7 @@ class DaemonStatus:
         lease: right of this process to act; while it has lapsed the bot is not ready.
     """
 
-    def __init__(self, bot: Bot, clock: Clock, metrics: Metrics, tracing: Tracing, lease: Lease) -> None:
+    def __init__(self, bot: Bot, clock: Clock, metrics: Metrics, tracing: Tracing, lease: ReplicaLease) -> None:
         self._lease = lease
         self.phase = DaemonPhase.STARTING
         self.metrics = TelegramMetrics(metrics)

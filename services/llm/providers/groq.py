@@ -97,7 +97,7 @@ def _translate_errors() -> Generator[None]:
 
 
 @dataclass
-class _Stream(TolerantStream, GroqStreamedResponse):
+class GroqStream(TolerantStream, GroqStreamedResponse):
     """A stream that sets a finish reason when Groq rejects the arguments of a tool call.
 
     The adapter turns that error into the tool call, so that the model can correct it, but sets no finish reason, so the
@@ -127,6 +127,6 @@ class GroqChatModel(GroqModel):
 
     async def _process_streamed_response(
         self, response: AsyncStream[chat.ChatCompletionChunk], model_request_parameters: ModelRequestParameters
-    ) -> _Stream:
+    ) -> GroqStream:
         stream = await super()._process_streamed_response(response, model_request_parameters)
-        return _Stream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
+        return GroqStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})

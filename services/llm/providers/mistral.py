@@ -41,7 +41,7 @@ def build_mistral(spec: ModelSpec) -> Model:
 
 
 @dataclass
-class _Stream(TolerantStream, MistralStreamedResponse):
+class MistralStream(TolerantStream, MistralStreamedResponse):
     """A stream of Mistral's chunks."""
 
     @property
@@ -61,6 +61,6 @@ class MistralChatModel(MistralModel):
 
     async def _process_streamed_response(
         self, response: EventStreamAsync[CompletionEvent], model_request_parameters: ModelRequestParameters
-    ) -> _Stream:
+    ) -> MistralStream:
         stream = await super()._process_streamed_response(response, model_request_parameters)
-        return _Stream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})
+        return MistralStream(**{field.name: getattr(stream, field.name) for field in fields(stream) if field.init})

@@ -18,7 +18,7 @@ from services.llm.prompt_quotes import mask_quotes
 from services.llm.request import Adaptation, Candidate
 from services.llm.routing.concurrency import Slot
 from services.llm.routing.events import AttemptEnded, AttemptResult
-from services.llm.routing.gates import Place
+from services.llm.routing.gates import GatePlace
 from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
 from services.llm.routing.recourse import LastResort
 from services.llm.routing.refusal_words import Fault
@@ -58,7 +58,7 @@ class Attempt:
     """
 
     def __init__(
-        self, request: "Attempts", candidate: Candidate, place: Place, slot: Slot, resort: LastResort | None = None
+        self, request: "Attempts", candidate: Candidate, place: GatePlace, slot: Slot, resort: LastResort | None = None
     ) -> None:
         self.candidate = candidate
         self.place = place

@@ -24,7 +24,7 @@ from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.concurrency import ConcurrencyLimiter, Slot
 from services.llm.routing.events import Shed
-from services.llm.routing.gates import Place, ProviderGates
+from services.llm.routing.gates import GatePlace, ProviderGates
 from services.llm.routing.outcomes import Outcome
 from services.llm.routing.probes import ProbeLeases
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
@@ -57,7 +57,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class CandidateAdmission:
     """The waits of a request before it asks a candidate: a place at its gate, a slot, the lease of a probe.
 
     Args:
@@ -84,7 +84,7 @@ class Attempts:
     def __init__(
         self,
         recorder: OutcomeRecorder,
-        admission: Admission,
+        admission: CandidateAdmission,
         route: Route,
         spec: RequestSpec,
         messages: Sequence[ModelMessage],
@@ -419,7 +419,7 @@ class Attempts:
             slot = await self._limiter.wait([candidate.provider], self._redis_patience)
         if slot is None:
             return None
-        place: Place | None = None
+        place: GatePlace | None = None
         try:
             place = await self._gates[candidate.provider.id].enter(self._person)
         finally:
@@ -431,7 +431,7 @@ class Attempts:
         """Return an attempt with a slot that was waited for; None where the provider fails and another is healthier."""
         name = candidate.provider.id
         attempt: Attempt | None = None
-        place: Place | None = None
+        place: GatePlace | None = None
         try:
             place = await self._gates[name].enter(self._person)
             rank = self.recorder.health_rank
@@ -446,7 +446,7 @@ class Attempts:
                 if place is not None:
                     place.leave()
 
-    def _start(self, candidate: Candidate, place: Place, slot: Slot, resort: LastResort | None = None) -> Attempt:
+    def _start(self, candidate: Candidate, place: GatePlace, slot: Slot, resort: LastResort | None = None) -> Attempt:
         if self._lease is not None and self._lease[0] == candidate.provider.id:
             self._probes.note_asked(candidate.provider.id)
         self._current = Attempt(self, candidate, place, slot, resort)

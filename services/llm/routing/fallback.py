@@ -12,7 +12,7 @@ from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, ModelChoice, RequestSpec
 from services.llm.routing import rules
-from services.llm.routing.attempts import Admission, Attempts, Route
+from services.llm.routing.attempts import Attempts, CandidateAdmission, Route
 from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.control import ProviderControl
 from services.llm.routing.events import NoticeListener, Watcher
@@ -73,7 +73,7 @@ class LLMProviderFallback:
         )
         self.control = ProviderControl(tuple(self._all), self._usable, shared, clock, timing, self.recorder)
         self._probes = ProbeLeases(self._all, shared, clock, timing, self.recorder)
-        self._admission = Admission(
+        self._admission = CandidateAdmission(
             self._shedding.limiter, ProviderGates(timing.max_opening), self._probes, timing.opening_patience_s
         )
 

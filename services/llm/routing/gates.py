@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True, eq=False)
-class Place:
+class GatePlace:
     """A request's place at a gate, held until `leave`."""
 
     gate: "ProviderGate"
@@ -50,7 +50,7 @@ class ProviderGate:
         """The number of requests that hold a place."""
         return self._total
 
-    async def enter(self, person: str, patience_s: float | None = None) -> Place | None:
+    async def enter(self, person: str, patience_s: float | None = None) -> GatePlace | None:
         """Return a place, in turn where none is free.
 
         Args:
@@ -62,12 +62,12 @@ class ProviderGate:
         """
         if self._admits(person):
             self._hold(person)
-            return Place(self, person)
+            return GatePlace(self, person)
         admitted = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(person, deque()).append(admitted)
         try:
             is_admitted = await self._wait(admitted, patience_s)
-            return Place(self, person) if is_admitted else None
+            return GatePlace(self, person) if is_admitted else None
         except BaseException:
             # Cancelled, perhaps in the moment of its admission.
             if admitted.done() and not admitted.cancelled():

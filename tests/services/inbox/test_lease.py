@@ -1,17 +1,17 @@
-"""Lease: held for ever without replicas, otherwise until an instant of the own clock."""
+"""ReplicaLease: held for ever without replicas, otherwise until an instant of the own clock."""
 
 import asyncio
 
-from services.inbox.lease import Lease, boot_time
+from services.inbox.lease import ReplicaLease, boot_time
 from tests.support.clock import ManualClock, settle
 
 
 def test_lease_is_held_without_replicas() -> None:
-    assert Lease(lambda: 1e12).is_held
+    assert ReplicaLease(lambda: 1e12).is_held
 
 
 def test_lease_lapses_unless_it_is_renewed(clock: ManualClock) -> None:
-    lease = Lease(clock.monotonic)
+    lease = ReplicaLease(clock.monotonic)
     lease.require()
     assert not lease.is_held
     lease.renew(clock.monotonic() + 5)
@@ -21,7 +21,7 @@ def test_lease_lapses_unless_it_is_renewed(clock: ManualClock) -> None:
 
 
 async def test_callers_wait_for_the_renewal(clock: ManualClock) -> None:
-    lease = Lease(clock.monotonic)
+    lease = ReplicaLease(clock.monotonic)
     lease.require()
     waiting = [asyncio.create_task(lease.wait_until_held()) for _ in range(3)]
     await settle()
@@ -36,7 +36,7 @@ async def test_callers_wait_for_the_renewal(clock: ManualClock) -> None:
 
 
 async def test_callers_wait_for_ever_after_a_takeover(clock: ManualClock) -> None:
-    lease = Lease(clock.monotonic)
+    lease = ReplicaLease(clock.monotonic)
     lease.renew(clock.monotonic() + 5)
     lease.revoke()
     waiting = asyncio.create_task(lease.wait_until_held())

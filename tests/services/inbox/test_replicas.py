@@ -10,7 +10,7 @@ import pytest
 
 from core.clock import SystemClock
 from core.errors import ReplicaReplaced
-from services.inbox.lease import Lease
+from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import (
     ALIVE_LOCK,
     LEADER_LOCK,
@@ -43,7 +43,7 @@ class Replica:
     def __init__(self, url: str, name: str, group: str = "42") -> None:
         self.name = name
         self.recovered: list[str] = []
-        self.lease = Lease()
+        self.lease = ReplicaLease()
         self.watcher = PostgresReplicas(url, name, group, SystemClock(), TIMING, lease=self.lease)
         self.task: asyncio.Task[None] | None = None
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from core.clock import SystemClock
 from core.db.database import Database
-from services.inbox.lease import Lease
+from services.inbox.lease import ReplicaLease
 from services.inbox.postgres_journal import PostgresSendJournal
 from services.inbox.send_journal import FileSendJournal, PendingSend, SendJournal
 from tests.support.clock import until
@@ -119,7 +119,7 @@ class TestPostgres:
 
     @pytest.fixture
     async def journal(self, database: Database, postgres_url: str) -> AsyncIterator[PostgresSendJournal]:
-        self.lease = Lease()
+        self.lease = ReplicaLease()
         journal = PostgresSendJournal(postgres_url, "one", database, SystemClock(), self.lease)
         task = asyncio.create_task(journal.run())
         await until(lambda: journal._pgconn is not None)

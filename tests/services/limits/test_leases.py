@@ -6,9 +6,9 @@ from redis.asyncio import Redis
 
 from core.clock import SystemClock
 from core.redis.client import open_redis
-from services.limits.leases import LeaseTiming, RunningLeases
+from services.limits.leases import RunningLeases, RunningLeaseTiming
 
-TIMING = LeaseTiming(lease_s=0.6, renew_s=0.1, poll_s=(0.01, 0.02))
+TIMING = RunningLeaseTiming(lease_s=0.6, renew_s=0.1, poll_s=(0.01, 0.02))
 
 
 def replica(redis: Redis) -> RunningLeases:

@@ -7,12 +7,12 @@ from aiogram import Bot
 from aiogram.methods import GetMe, Response
 
 from bot.telegram.api.lease_gate import LeaseGate
-from services.inbox.lease import Lease
+from services.inbox.lease import ReplicaLease
 from tests.support.clock import ManualClock, settle
 
 
 async def test_calls_wait_until_the_lease_is_held_again(clock: ManualClock) -> None:
-    lease = Lease(clock.monotonic)
+    lease = ReplicaLease(clock.monotonic)
     made: list[object] = []
 
     async def make(_bot: Bot, method: Any) -> Response[Any]:  # noqa: ANN401 - of any method

@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from services.llm.routing.gates import Place, ProviderGate
+from services.llm.routing.gates import GatePlace, ProviderGate
 from tests.support.clock import settle
 
 
-async def held(gate: ProviderGate, person: str) -> Place:
+async def held(gate: ProviderGate, person: str) -> GatePlace:
     """Return a place that must be free."""
     async with asyncio.timeout(1):
         place = await gate.enter(person)
