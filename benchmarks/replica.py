@@ -13,7 +13,7 @@ from core.redis.client import open_redis
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.state.shared_state import SharedRouting
 from services.moderation.domain.verdict import Verdict
 
 AGENT = Agent(instructions="Answer in a few words.")

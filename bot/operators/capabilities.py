@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from services.llm.request import Capability
-from services.llm.routing.rules import ModelLimits
+from services.llm.routing.state.rules import ModelLimits
 
 FOUND = {
     Capability.STREAMING: "stream",

@@ -9,7 +9,7 @@ from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.durations import format_duration, parse_duration
 from services.admin.providers import FORCE_S, ActRecord, ProviderAdmin
-from services.llm.routing.refusal_words import Fault
+from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.status import ProviderState
 
 NOT_AUDITED = "This action is missing from the audit log: the database rejected the entry."

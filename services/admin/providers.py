@@ -13,7 +13,7 @@ from services.admin.audit import Audit
 from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.refusal_words import Fault
+from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.status import ProviderStatus, ServiceStatus
 from services.usage.totals import UsageTotal, UsageTotals
 

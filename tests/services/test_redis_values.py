@@ -15,9 +15,9 @@ from core.messages import ConversationKey, Surface
 from core.redis.client import open_redis
 from core.redis.notify_once import NotifyOnce
 from services.chat.reply import Reply
-from services.llm.routing.affinity import ProviderAffinity
-from services.llm.routing.rules import forced
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.admission.affinity import ProviderAffinity
+from services.llm.routing.state.rules import forced
+from services.llm.routing.state.shared_state import SharedRouting
 from services.moderation.domain.verdict import Category, Evidence, Judged, Verdict
 from services.moderation.judging.verdict_cache import CacheKey, VerdictCache
 from tests.support.clock import ManualClock

@@ -25,11 +25,11 @@ from core.config.settings import ProviderSettings
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Capability, ModelChoice, RequestSpec
-from services.llm.routing.concurrency import LoadShedding
+from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.recorder import RoutingLimits, RoutingTiming
-from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
-from services.llm.routing.shared_state import SharedRouting, SyncTiming
+from services.llm.routing.state.shared_state import SharedRouting, SyncTiming
 from services.llm.usage.report import UsageMeter
 from services.moderation.domain.verdict import Verdict
 from tests.support.clock import ManualClock

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
-from services.llm.routing.shared_state import SyncTiming
+from services.llm.routing.state.shared_state import SyncTiming
 from tests.support.clock import ManualClock
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer

@@ -9,8 +9,8 @@ from pydantic_ai.models import ModelRequestParameters
 
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.builder import ModelBuilder
-from services.llm.routing.outcomes import classify
-from services.llm.routing.refusal_words import Fault
+from services.llm.routing.faults.outcomes import classify
+from services.llm.routing.faults.refusal_words import Fault
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Exchange, LLMServer

@@ -12,7 +12,7 @@ from core.config.providers import ProviderKind
 from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Capability
-from services.llm.routing.outcomes import Fault
+from services.llm.routing.faults.outcomes import Fault
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.providers import NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import LLMServer

@@ -24,8 +24,8 @@ from pydantic_ai.settings import ModelSettings
 
 from services.llm.models.trimming import ANSWER_SHARE, has_earlier_turns, keep_newest_turn, trim
 from services.llm.request import UNCHANGED, Adaptation, Capability
-from services.llm.routing.outcomes import Outcome
-from services.llm.routing.recourse import TOOL_USE
+from services.llm.routing.faults.outcomes import Outcome
+from services.llm.routing.faults.recourse import TOOL_USE
 from services.llm.usage.token_estimates import estimate_tokens, text_tokens
 
 UNSEEN_IMAGE = "[an image that you cannot see]"

@@ -25,7 +25,7 @@ from services.llm.models.stream_reader import (
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempt import Attempt
-from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt
+from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt
 from services.llm.usage.report import TokenUse, used_whole
 
 log = structlog.get_logger()

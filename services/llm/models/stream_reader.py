@@ -26,8 +26,8 @@ from services.llm.models.answer_bounds import AnswerBounds
 from services.llm.models.deadline import Deadline
 from services.llm.providers.tolerant_streams import FinishKnown
 from services.llm.request import Candidate
-from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, classify
-from services.llm.routing.refusal_words import Fault
+from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, classify
+from services.llm.routing.faults.refusal_words import Fault
 from services.llm.transport_errors import is_too_large
 
 Event = ModelResponseStreamEvent

@@ -16,12 +16,12 @@ from core.errors import (
 )
 from services.llm.prompt_quotes import mask_quotes
 from services.llm.request import Adaptation, Candidate
-from services.llm.routing.concurrency import Slot
+from services.llm.routing.admission.concurrency import Slot
+from services.llm.routing.admission.gates import GatePlace
 from services.llm.routing.events import AttemptEnded, AttemptResult
-from services.llm.routing.gates import GatePlace
-from services.llm.routing.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
-from services.llm.routing.recourse import LastResort
-from services.llm.routing.refusal_words import Fault
+from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
+from services.llm.routing.faults.recourse import LastResort
+from services.llm.routing.faults.refusal_words import Fault
 from services.llm.server_words import find_server_words, mask_secrets
 from services.llm.usage.report import NOTHING, RequestEnd, RequestReport, TokenUse
 

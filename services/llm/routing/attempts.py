@@ -21,15 +21,15 @@ from core.errors import (
 )
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
+from services.llm.routing.admission.concurrency import ConcurrencyLimiter, Slot
+from services.llm.routing.admission.gates import GatePlace, ProviderGates
+from services.llm.routing.admission.probes import ProbeLeases
 from services.llm.routing.attempt import Attempt
-from services.llm.routing.concurrency import ConcurrencyLimiter, Slot
 from services.llm.routing.events import Shed
-from services.llm.routing.gates import GatePlace, ProviderGates
-from services.llm.routing.outcomes import Outcome
-from services.llm.routing.probes import ProbeLeases
+from services.llm.routing.faults.outcomes import Outcome
+from services.llm.routing.faults.recourse import Indivisible, LastResort, Recourse, RequestShape
+from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
-from services.llm.routing.recourse import Indivisible, LastResort, Recourse, RequestShape
-from services.llm.routing.refusal_words import Fault
 from services.llm.usage.report import used_by_prompt
 
 log = structlog.get_logger()

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from core.clock import Clock
 from core.errors import UnknownProvider
-from services.llm.routing import rules
-from services.llm.routing.clock_bounds import SET_BY_ADMIN
-from services.llm.routing.outcomes import classify_report
+from services.llm.routing.faults.outcomes import classify_report
 from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
-from services.llm.routing.rules import Change
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.state import rules
+from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
+from services.llm.routing.state.rules import Change
+from services.llm.routing.state.shared_state import SharedRouting
 
 
 class ProviderControl:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.errors import FailedAttempt
-from services.llm.routing.refusal_words import Fault
+from services.llm.routing.faults.refusal_words import Fault
 
 
 class AttemptResult(StrEnum):

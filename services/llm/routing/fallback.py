@@ -11,18 +11,18 @@ from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, ModelChoice, RequestSpec
-from services.llm.routing import rules
+from services.llm.routing.admission.concurrency import LoadShedding
+from services.llm.routing.admission.gates import ProviderGates
+from services.llm.routing.admission.probes import ProbeLeases
 from services.llm.routing.attempts import Attempts, CandidateAdmission, Route
-from services.llm.routing.concurrency import LoadShedding
 from services.llm.routing.control import ProviderControl
 from services.llm.routing.events import NoticeListener, Watcher
-from services.llm.routing.gates import ProviderGates
+from services.llm.routing.faults.recourse import RequestShape
+from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.local_failures import find_local_failure
-from services.llm.routing.probes import ProbeLeases
 from services.llm.routing.recorder import OutcomeRecorder, RoutingLimits, RoutingTiming
-from services.llm.routing.recourse import RequestShape
-from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.state import rules
+from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ServiceStatus, provider_status
 from services.llm.usage.report import UsageMeter
 

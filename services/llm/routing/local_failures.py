@@ -5,8 +5,8 @@ from itertools import takewhile
 
 from core.config.providers import ProviderSettings
 from services.llm.request import Candidate
-from services.llm.routing.clock_bounds import SET_BY_ADMIN
-from services.llm.routing.rules import Routing
+from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
+from services.llm.routing.state.rules import Routing
 
 
 def find_local_failure(

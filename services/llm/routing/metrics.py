@@ -17,7 +17,7 @@ from services.llm.routing.events import (
     Shed,
 )
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState, ProviderStatus
 
 _COOLING = frozenset({ProviderState.COOLING})

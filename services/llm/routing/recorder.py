@@ -10,8 +10,7 @@ from core.clock import Clock
 from core.config.settings import ProviderSettings
 from core.errors import FailedAttempt
 from services.llm.request import Adaptation, Candidate, Capability
-from services.llm.routing import model_rules, rules
-from services.llm.routing.affinity import ProviderAffinity
+from services.llm.routing.admission.affinity import ProviderAffinity
 from services.llm.routing.events import (
     AnswersAgain,
     LeaderChanged,
@@ -22,10 +21,11 @@ from services.llm.routing.events import (
     ProviderNotice,
     Watcher,
 )
-from services.llm.routing.outcomes import MISCONFIGURED_COOLDOWN_S, Outcome
-from services.llm.routing.refusal_words import Fault
-from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.faults.outcomes import MISCONFIGURED_COOLDOWN_S, Outcome
+from services.llm.routing.faults.refusal_words import Fault
+from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
+from services.llm.routing.state import model_rules, rules
+from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderCounts
 from services.llm.usage.report import RequestReport, UsageMeter
 

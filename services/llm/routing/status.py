@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.config.settings import ProviderSettings
-from services.llm.routing.model_rules import active_limits
-from services.llm.routing.rules import CircuitPhase, ModelLimits, RestingModel, Routing
+from services.llm.routing.state.model_rules import active_limits
+from services.llm.routing.state.rules import CircuitPhase, ModelLimits, RestingModel, Routing
 
 LATENCIES_KEPT = 200
 

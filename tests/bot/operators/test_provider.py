@@ -21,9 +21,9 @@ from services.llm.models.trial import MAX_TOKENS
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Candidate, Capability, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.outcomes import Outcome
-from services.llm.routing.refusal_words import Fault
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.faults.outcomes import Outcome
+from services.llm.routing.faults.refusal_words import Fault
+from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState, ProviderStatus
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals

@@ -17,9 +17,9 @@ from redis.exceptions import RedisClusterException, RedisError
 from core.clock import SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from core.redis.client import COMMAND_TIMEOUT_S, CONNECT_TIMEOUT_S, open_redis
-from services.llm.routing import rules as routing
-from services.llm.routing.concurrency import LoadShedding
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.admission.concurrency import LoadShedding
+from services.llm.routing.state import rules as routing
+from services.llm.routing.state.shared_state import SharedRouting
 from tests.support.llm_harness import eventually
 from tests.support.processes.redis_server import BINARY, RedisServer, free_port
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.config.providers import ProviderKind as Kind
 from services.llm.request import Capability
-from services.llm.routing.refusal_words import Fault
+from services.llm.routing.faults.refusal_words import Fault
 
 Body = Mapping[str, Any] | list[Any] | str
 

@@ -8,7 +8,7 @@ from fakeredis import FakeAsyncRedis, FakeServer
 from redis.asyncio import Redis
 
 from core.redis.client import open_redis
-from services.llm.routing.shared_state import SyncTiming
+from services.llm.routing.state.shared_state import SyncTiming
 from tests.support.clock import ManualClock
 from tests.support.processes.tcp_proxy import TCPProxy
 

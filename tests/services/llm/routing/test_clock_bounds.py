@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from core.redis.client import open_redis
-from services.llm.routing.affinity import AFFINITY_S, ProviderAffinity
-from services.llm.routing.clock_bounds import SET_BY_ADMIN, InstantBounds, clamped
-from services.llm.routing.codec import encode_routing
-from services.llm.routing.concurrency import ConcurrencyLimiter, LimiterTiming
-from services.llm.routing.rules import (
+from services.llm.routing.admission.affinity import AFFINITY_S, ProviderAffinity
+from services.llm.routing.admission.concurrency import ConcurrencyLimiter, LimiterTiming
+from services.llm.routing.state.clock_bounds import SET_BY_ADMIN, InstantBounds, clamped
+from services.llm.routing.state.codec import encode_routing
+from services.llm.routing.state.rules import (
     CLOCK_SKEW_S,
     Cooldown,
     Force,
@@ -22,7 +22,7 @@ from services.llm.routing.rules import (
     RestingModel,
     Routing,
 )
-from services.llm.routing.shared_state import SharedRouting, SyncTiming
+from services.llm.routing.state.shared_state import SharedRouting, SyncTiming
 from tests.support.clock import ManualClock
 from tests.support.llm_harness import provider
 

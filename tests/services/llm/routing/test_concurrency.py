@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from core.config.settings import ProviderSettings
 from core.redis import guard as reach
 from core.redis.client import open_redis
-from services.llm.routing.concurrency import ConcurrencyLimiter, LimiterTiming, Slot
+from services.llm.routing.admission.concurrency import ConcurrencyLimiter, LimiterTiming, Slot
 from tests.support.clock import ManualClock
 from tests.support.llm_harness import eventually, provider
 from tests.support.processes.redis_server import RedisServer

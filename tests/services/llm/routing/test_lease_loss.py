@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from core.redis import guard
 from core.redis.client import open_redis
-from services.llm.routing.concurrency import ConcurrencyLimiter
+from services.llm.routing.admission.concurrency import ConcurrencyLimiter
 from tests.support.clock import ManualClock
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer

@@ -12,8 +12,8 @@ from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis import guard as reach
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec
-from services.llm.routing.concurrency import LimiterTiming
-from services.llm.routing.shared_state import SyncTiming
+from services.llm.routing.admission.concurrency import LimiterTiming
+from services.llm.routing.state.shared_state import SyncTiming
 from services.llm.routing.status import ProviderState
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer

@@ -8,8 +8,8 @@ import pytest
 from core.errors import RequestRejected
 from services.llm.request import RequestSpec
 from services.llm.routing.recorder import RoutingTiming
-from services.llm.routing.rules import Change
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.state.rules import Change
+from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
 from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness

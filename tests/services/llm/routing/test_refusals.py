@@ -21,8 +21,8 @@ from pydantic_ai.tools import ToolDefinition
 from core.errors import AllProvidersFailed, ContentRefused, ContextWindowExceeded, RequestRejected
 from core.redis.client import open_redis
 from services.llm.request import Capability
-from services.llm.routing.refusal_words import Fault
-from services.llm.routing.refusals import KNOWN_WORDS, KnownWords
+from services.llm.routing.faults.refusal_words import Fault
+from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
 from tests.services.llm.routing.refusal_cases import REFUSALS, Refusal
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.exchange import Exchange

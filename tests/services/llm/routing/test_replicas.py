@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec
 from services.llm.routing.events import LeaderChanged, Misconfigured
-from services.llm.routing.shared_state import SyncTiming
+from services.llm.routing.state.shared_state import SyncTiming
 from services.llm.routing.status import ProviderState
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer

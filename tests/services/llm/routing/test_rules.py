@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from services.llm.routing import rules as routing
-from services.llm.routing.rules import Change, CircuitPhase, Cooldown, Force, Lease, Preferred, Routing
+from services.llm.routing.state import rules as routing
+from services.llm.routing.state.rules import Change, CircuitPhase, Cooldown, Force, Lease, Preferred, Routing
 
 NOW = 1000.0
 ABC = ("a", "b", "c")

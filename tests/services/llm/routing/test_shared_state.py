@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from core.redis.client import open_redis
-from services.llm.routing import rules as routing
-from services.llm.routing.rules import Cooldown, Force, Lease, Preferred, Routing
-from services.llm.routing.shared_state import LIFE, SharedRouting, SyncTiming
+from services.llm.routing.state import rules as routing
+from services.llm.routing.state.rules import Cooldown, Force, Lease, Preferred, Routing
+from services.llm.routing.state.shared_state import LIFE, SharedRouting, SyncTiming
 from tests.support.llm_harness import RealSleeps, eventually, subscribed
 from tests.support.processes.redis_server import RedisServer
 

@@ -41,10 +41,10 @@ from core.errors import (
 from services.llm.request import ModelChoice, RequestSpec
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.attempts import Attempts
-from services.llm.routing.codec import decode_routing
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.recorder import RoutingLimits, RoutingTiming
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.state.codec import decode_routing
+from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
 from services.llm.usage.report import NOTHING
 from tests.services.llm.routing.oracle import CLOCKS_DIFFER_BY, Deed, Known, Span, World

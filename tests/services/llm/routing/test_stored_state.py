@@ -2,8 +2,8 @@
 
 from redis.asyncio import Redis
 
-from services.llm.routing.rules import Cooldown, Force, Lease, Preferred, Routing
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.state.rules import Cooldown, Force, Lease, Preferred, Routing
+from services.llm.routing.state.shared_state import SharedRouting
 from tests.support.clock import ManualClock, until
 
 STORED = {

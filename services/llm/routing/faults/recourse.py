@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
-from services.llm.routing.outcomes import Outcome
+from services.llm.routing.faults.outcomes import Outcome
+from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.recorder import OutcomeRecorder
-from services.llm.routing.refusal_words import Fault
 
 REFUSALS_FOR_A_VERDICT = 2
 """So many candidates that refuse the same request prove that the request is at fault."""

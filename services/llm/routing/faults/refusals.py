@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from services.llm.routing.refusal_words import ALWAYS, CODES, FOR_REFUSALS, Meaning, Words
+from services.llm.routing.faults.refusal_words import ALWAYS, CODES, FOR_REFUSALS, Meaning, Words
 from services.llm.server_words import find_message
 
 

@@ -7,10 +7,10 @@ import structlog
 from core.clock import Clock
 from core.config.settings import ProviderSettings
 from core.redis.guard import RedisPatience
-from services.llm.routing import rules
 from services.llm.routing.events import Probed
 from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
-from services.llm.routing.shared_state import SharedRouting
+from services.llm.routing.state import rules
+from services.llm.routing.state.shared_state import SharedRouting
 
 log = structlog.get_logger()
 

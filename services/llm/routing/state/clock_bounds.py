@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from core.durations import LONGEST_S
-from services.llm.routing.rules import (
+from services.llm.routing.state.rules import (
     CLOCK_SKEW_S,
     Cooldown,
     Force,

@@ -27,9 +27,9 @@ from core.clock import Clock
 from core.loop_timeout import LoopTimeout
 from core.redis.client import REDIS_ERRORS
 from core.redis.errors import describe_redis_error
-from services.llm.routing.clock_bounds import InstantBounds, clamped
-from services.llm.routing.codec import decode_routing, encode_routing, is_routing_field
-from services.llm.routing.rules import Change, Routing, merged
+from services.llm.routing.state.clock_bounds import InstantBounds, clamped
+from services.llm.routing.state.codec import decode_routing, encode_routing, is_routing_field
+from services.llm.routing.state.rules import Change, Routing, merged
 
 log = structlog.get_logger()
 

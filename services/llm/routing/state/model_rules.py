@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from services.llm.request import UNCHANGED, Adaptation, Capability
-from services.llm.routing.rules import Change, ModelLimits, RestingModel, Routing, model_key
+from services.llm.routing.state.rules import Change, ModelLimits, RestingModel, Routing, model_key
 
 MAX_MODELS = 200
 """Models that are remembered; of more, the entries that end first are dropped."""

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from services.llm.routing.rules import Cooldown, Force, Lease, ModelLimits, Preferred, RestingModel, Routing
+from services.llm.routing.state.rules import Cooldown, Force, Lease, ModelLimits, Preferred, RestingModel, Routing
 
 _Entry = TypeVar("_Entry", Force, Preferred, Cooldown, Lease, RestingModel, ModelLimits)
 

@@ -1,0 +1,1 @@
+"""When a candidate may be asked: gates, slots over all replicas, probes, affinity."""

@@ -1,0 +1,1 @@
+"""Whose fault a failure is, and what the request may still try."""
