@@ -8,6 +8,11 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
+STANDSTILL_S = 0.1
+"""Lateness of the event loop from which on a wait is prolonged by it."""
+LONGEST_GRACE_S = 5.0
+"""Longest such prolongation, after a machine has slept for hours."""
+
 
 class Deadline:
     """Cancels waits that take too long, like `asyncio.timeout`; one wait at a time.
@@ -27,6 +32,7 @@ class Deadline:
         self._waiting: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._expired = False
+        self._due_at = 0.0
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
@@ -57,10 +63,15 @@ class Deadline:
 
     def _arm(self) -> None:
         self.close()
+        self._due_at = self.until
         self._timer = self._loop.call_at(self.until, self._due)
 
     def _due(self) -> None:
+        late_s = self._loop.time() - self._due_at
         self._timer = None
+        if late_s > STANDSTILL_S:
+            # The event loop stood still, or the machine slept: what arrived meanwhile has not been read yet.
+            self.until = self._loop.time() + min(late_s, LONGEST_GRACE_S)
         if self._waiting is None:
             return
         if self._prolong is not None and self._loop.time() >= self.until:

@@ -119,29 +119,34 @@ async def open_stream(
     held: deque[Event] = deque()
     bounds = AnswerBounds()
     first_output_at: float | None = None
+    deadline = Deadline()
+    deadline.until = loop.time() + timeout_s
     try:
-        async with asyncio.timeout(timeout_s) as deadline:
+        with deadline:
             response = await stack.enter_async_context(opening)
-            events = aiter(response)
-            async for event in events:
-                held.append(event)
-                if exceeded := bounds.take(event):
-                    raise EmptyAnswer(exceeded, response.usage)  # noqa: TRY301 - the deadline ends with it
-                if not _is_output(event):
-                    if _is_thinking_delta(event):
-                        # Thinking is in the response, and is shown to no consumer.
-                        held.pop()
-                    continue
-                first_output_at = first_output_at or loop.time()
-                if _is_text(event):
-                    return OpenedStream(response, events, held, first_output_at, bounds)
-                deadline.reschedule(loop.time() + candidate.provider.stall_timeout_s)
+        events = aiter(response)
+        while True:
+            with deadline:
+                event = await anext(events, None)
+            if event is None:
+                break
+            if exceeded := bounds.take(event):
+                raise EmptyAnswer(exceeded, response.usage)  # noqa: TRY301 - the deadline ends with it
+            _hold(event, held)
+            if not _is_output(event):
+                continue
+            first_output_at = first_output_at or loop.time()
+            if _is_text(event):
+                return OpenedStream(response, events, held, first_output_at, bounds)
+            deadline.until = loop.time() + candidate.provider.stall_timeout_s
     except TimeoutError as error:
         raise _timeout(candidate, timeout_s, is_stall=first_output_at is not None) from error
     except Exception as error:
         if not is_too_large(error):
             raise
         raise EmptyAnswer("no answer within 8 MiB", RequestUsage()) from error
+    finally:
+        deadline.close()
     if response.finish_reason == "content_filter":
         held.clear()
     else:
@@ -162,8 +167,10 @@ def _timeout(candidate: Candidate, timeout_s: float, *, is_stall: bool) -> Excep
     return ModelRequestTimeout(candidate.model, timeout_s, setting="first_event_timeout")
 
 
-def _is_thinking_delta(event: Event) -> bool:
-    return isinstance(event, PartDeltaEvent) and isinstance(event.delta, ThinkingPartDelta)
+def _hold(event: Event, held: deque[Event]) -> None:
+    """Buffer an event, except for thinking: it is in the response, and is shown to no consumer."""
+    if not (isinstance(event, PartDeltaEvent) and isinstance(event.delta, ThinkingPartDelta)):
+        held.append(event)
 
 
 def _is_text(event: Event) -> bool:

@@ -63,8 +63,20 @@ class LeanOpenAI(AsyncOpenAI):
             try:
                 return cast("ResponseT", ChatCompletionChunk.model_validate(data, strict=True))
             except ValidationError:
-                pass
+                _complete_chunk(data)
         return super()._process_response_data(data=data, cast_to=cast_to, response=response)
+
+
+def _complete_chunk(data: object) -> None:
+    """Add the choices and deltas that a server left out of a chunk, such as its last one."""
+    if not isinstance(data, dict):
+        return
+    chunk = cast("dict[str, object]", data)
+    chunk["choices"] = choices = chunk.get("choices") or []
+    for choice in cast("list[object]", choices) if isinstance(choices, list) else ():
+        if isinstance(choice, dict):
+            fields = cast("dict[str, object]", choice)
+            fields["delta"] = fields.get("delta") or {}
 
 
 class LeanAzureOpenAI(LeanOpenAI, AsyncAzureOpenAI):  # pyright: ignore[reportIncompatibleVariableOverride] - as above

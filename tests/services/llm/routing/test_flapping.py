@@ -10,7 +10,7 @@ pytestmark = pytest.mark.integration
 
 async def test_requests_over_flapping_providers_are_answered(redis_server: RedisServer) -> None:
     """While one is healthy each request is answered, by one provider only, and no lease is left in Redis."""
-    plan = FlappingPlan(seconds=1.0, change_s=(0.02, 0.15))
+    plan = FlappingPlan(seconds=2.5, change_s=(0.02, 0.15))
     report = await run_flapping(plan, redis_server.url)
 
     assert (report.unanswered, report.glued, report.leases) == ([], [], [])

@@ -1,9 +1,12 @@
 """Every row of the outcome table, for plain and for streamed requests, over real HTTP."""
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -342,6 +345,44 @@ async def test_stream_that_keeps_coming_outlasts_the_timeout(harness: FallbackHa
     async with bench(open_redis(None), providers, timing=RoutingTiming(longest_stream_s=0.6)) as replica:
         with pytest.raises(AnswerInterrupted, match=r"not finished within 0\.6 s"):
             await replica.ask(streamed=True)
+
+
+@STREAMED
+async def test_standstill_of_the_event_loop_is_blamed_on_no_provider(
+    harness: FallbackHarness, *, streamed: bool
+) -> None:
+    """The loop is blocked beyond the deadline while the answer is on its way."""
+    harness.first.default = llm.answer("from the first", delay_s=0.3)
+    providers = [
+        provider("first", harness.first.url, first_token_timeout_s=0.6),
+        provider("second", harness.second.url),
+    ]
+    async with bench(open_redis(None), providers) as replica:
+        asking = asyncio.create_task(replica.ask(streamed=streamed))
+        await harness.first.arrival(1)
+        time.sleep(1.0)  # noqa: ASYNC251 - the standstill
+        assert said(await asking) == "from the first"
+        assert replica.cooling() == {}
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [{"choices": [{"index": 0, "finish_reason": "stop"}]}, {"usage": None, "object": "chat.completion.chunk"}],
+    ids=["without a delta", "without choices"],
+)
+async def test_chunk_may_lack_fields(harness: FallbackHarness, chunk: dict[str, Any]) -> None:
+    async def send(exchange: llm.Exchange) -> None:
+        await exchange.start_stream()
+        await exchange.chunk(exchange.wire.text("Hello"))
+        await exchange.chunk(
+            b"data: " + json.dumps({"id": "1", "model": "m", "created": 1, **chunk}).encode() + b"\n\n"
+        )
+        await exchange.chunk(exchange.wire.finish("stop", usage=False))
+        await exchange.chunk(exchange.wire.done())
+        await exchange.end()
+
+    harness.first.default = llm.Act(send)
+    assert said(await harness.replica.ask(streamed=True)) == "Hello"
 
 
 async def test_break_in_a_tool_call_moves_on(harness: FallbackHarness) -> None:
