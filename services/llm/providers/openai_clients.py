@@ -72,7 +72,8 @@ def _complete_chunk(data: object) -> None:
     if not isinstance(data, dict):
         return
     chunk = cast("dict[str, object]", data)
-    chunk["choices"] = choices = chunk.get("choices") or []
+    choices: object = chunk.get("choices") or []
+    chunk["choices"] = choices
     for choice in cast("list[object]", choices) if isinstance(choices, list) else ():
         if isinstance(choice, dict):
             fields = cast("dict[str, object]", choice)
