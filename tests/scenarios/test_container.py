@@ -104,4 +104,6 @@ async def test_daemon_writes_to_data_dir_and_tmp_only(empty_stage: BotHarness, t
     assert process.returncode == 0, logged.decode()[-2000:]
     # Root may write anywhere, so success alone proves nothing.
     assert [list(places[name].iterdir()) for name in ("cwd", "home", "passing")] == [[], [], []]
-    assert sorted(path.name for path in places["data"].iterdir()) == ["inbox.db", "inbox.lock", "understudy.db"]
+    assert sorted(path.name for path in places["data"].iterdir()) == [
+        "inbox.db", "inbox.lock", "sends.journal", "understudy.db"
+    ]  # fmt: skip

@@ -101,7 +101,7 @@ async def test_group_mention_in_a_reply_includes_the_quoted_text(stage: BotHarne
     for text in ("@understudy_bot", "/ask", "@understudy_bot is that so?"):
         await stage.asks(text, GROUP, user_id=ANN, reply_to=said)
     heard = [told(request)[-1][1] for request in stage.first.requests]
-    assert all("Bob: The moon is made of cheese." in text for text in heard)
+    assert all("[In reply to this message of Bob:]\n The moon is made of cheese.\n" in text for text in heard)
     assert heard[2].endswith("Ann: is that so?")
 
 

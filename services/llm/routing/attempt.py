@@ -301,7 +301,7 @@ class Attempt:
         # Operators need the words of an unclear refusal where another provider's answer proves this one's fault.
         is_wanted = is_about_account or outcome.fault is Fault.UNCLEAR
         words = find_server_words(error, key, is_own_prompt=is_wanted)
-        if words is not None and not is_about_account:
+        if words is not None:
             # Any error may echo what was sent.
             words = mask_quotes(words, self._request.messages)
         # The reason holds a code of the server's, and some put the key there.

@@ -20,7 +20,8 @@ async def shared_harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
         patch.setattr(composition, "MaintenanceTiming", lambda: MaintenanceTiming(round_s=0.2))
         patch.setattr(AiohttpSession, "close", close_at_once)
         async for harness in staged(tmp_path_factory.mktemp("moderation")):
-            await harness.start()
+            # One bot for a module, whose admin sends more than 20 commands a minute.
+            await harness.start(LIMIT_MESSAGES_PER_MINUTE="0")
             yield harness
 
 
