@@ -1,5 +1,6 @@
 """Failures of providers, rights and Telegram: no one is sanctioned by mistake, and admins get each notice once."""
 
+import json
 import math
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ from sqlalchemy import select, update
 from core.clock import SystemClock
 from core.db.moderation_tables import ModerationPendingRow
 from services.moderation.records.groups import GroupStore
-from tests.support.fake_llm.server import content_filter, status
+from tests.support.fake_llm.server import Act, Exchange, content_filter, status
 from tests.support.fake_telegram.chats import Message
 from tests.support.moderated_group import JOB_SCAM, MEMBER, NEWCOMER, OTHER_NEWCOMER, ModeratedGroup, verdict
 
@@ -81,6 +82,13 @@ async def test_outage_makes_other_messages_pending(group: ModeratedGroup, text: 
     assert await count_pending(group) == 1
 
 
+async def judge_by_text(exchange: Exchange) -> None:
+    """Judges messages side by side, in any order."""
+    is_scam = "casino" in json.dumps(exchange.request.json)
+    answer = verdict("gambling", 95, "at the casino") if is_scam else verdict("ok", 99)
+    await answer.play(exchange)
+
+
 async def test_pending_messages_are_judged_when_a_provider_is_back(group: ModeratedGroup) -> None:
     """There is one outage notice, and the pending rows are deleted."""
     fail_all_providers(group)
@@ -90,8 +98,7 @@ async def test_pending_messages_are_judged_when_a_provider_is_back(group: Modera
     assert await count_pending(group) == 2
 
     await group.harness.services.operators.providers.run("reset a", 1)
-    group.harness.first.default = verdict("ok", 99)
-    group.harness.first.script(verdict("gambling", 95, "at the casino"))
+    group.harness.first.default = Act(judge_by_text)
     async with group.harness.services.infra.database.session() as session:
         now = SystemClock().now() - timedelta(seconds=1)
         for message, due_at in ((scam, now - timedelta(seconds=9)), (harmless, now)):
