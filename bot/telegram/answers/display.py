@@ -1,4 +1,4 @@
-"""How and where an answer is displayed."""
+"""Display settings of an answer: mode and place."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -60,6 +60,7 @@ class CommittedStream:
         self._attempt = attempt
         self._messages = messages
         self._first_output_s = opened.first_output_at - began
+        self._is_recorded = False
 
     def __aiter__(self) -> Self:
         return self
@@ -99,8 +100,6 @@ class CommittedStream:
         if response.finish_reason == "content_filter":
             raise self._attempt.refused(refusal(response.provider_details), self._used_partly())
         self._attempt.succeeded(self._first_output_s, used_whole(response.usage, response.get().parts, self._messages))
-
-    _is_recorded = False
 
     def _used_partly(self) -> TokenUse:
         return used_partly(self._response.usage, self._response.get().parts, self._messages)

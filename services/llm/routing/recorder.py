@@ -107,7 +107,6 @@ class OutcomeRecorder:
         self._usable = usable
         self._shared = shared
         self._clock = clock
-        self._timing = timing
         self._affinity = affinity
         self._meter = meter
         self._is_outage = False
@@ -290,7 +289,7 @@ class OutcomeRecorder:
 
     async def pause(self) -> None:
         """Wait before a provider that had a hiccup is asked again."""
-        await self._clock.sleep(random.uniform(*self._timing.retry_pause_s))  # noqa: S311 - jitter, not a secret
+        await self._clock.sleep(random.uniform(*self.timing.retry_pause_s))  # noqa: S311 - jitter, not a secret
 
     def keep_user(self, user: str, provider: str) -> None:
         """Route a user to this provider for some minutes, since it answered in place of a busy one."""
