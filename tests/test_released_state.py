@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from pydantic_ai.messages import BinaryContent, ModelResponse, TextPart, ToolReturnPart, UserPromptPart
 from sqlalchemy import func, select
 
-from bot.telegram.jobs.payloads import RegenerateTurn, UpdateArrived, UpdateRejected, parse_payload
+from bot.telegram.jobs import RegenerateTurn, UpdateArrived, UpdateRejected, parse_payload
 from core.db.column_types import Base
 from core.db.database import Database
 from core.messages import ChatKind, ConversationKey, Speaker, Surface

@@ -19,11 +19,17 @@ from bot.telegram.answers.responder import Responder
 from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.lease_gate import LeaseGate
-from bot.telegram.api.outgoing_secrets import MaskOutgoingSecrets
-from bot.telegram.daemon import Daemon, Runtime, stop_on_signals
+from bot.telegram.api.session import LeaseGate, MaskOutgoingSecrets
+from bot.telegram.daemon import (
+    Daemon,
+    Runtime,
+    enlarge_thread_pool,
+    raise_open_files_limit,
+    stop_on_signals,
+    tune_garbage_collection,
+)
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.handlers.button_border import ButtonBorder
+from bot.telegram.handlers.button_guards import ButtonBorder
 from bot.telegram.handlers.chat import ChatHandlers
 from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
@@ -31,23 +37,19 @@ from bot.telegram.handlers.privacy import PrivacyHandlers
 from bot.telegram.handlers.retry import RetryHandlers
 from bot.telegram.handlers.threads import ThreadHandlers
 from bot.telegram.handlers.usage import usage_router
-from bot.telegram.ingress.access import AccessList
-from bot.telegram.ingress.admission import Admission, AdmissionLimits
+from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.ingress.webhook import Webhook
-from bot.telegram.jobs.places import FairJobPlaces, JobLimits
-from bot.telegram.jobs.regenerate import RegenerateQueue
+from bot.telegram.jobs import RegenerateQueue
+from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.markdown.render_thread import RenderThread
 from bot.telegram.moderation.handlers import ModerationHandlers
 from bot.telegram.moderation.rules_handlers import RulesHandlers
 from bot.telegram.moderation.settings_card import SettingsCard
 from bot.telegram.moderation.settings_handlers import SettingsHandlers
-from bot.telegram.observability.status import DaemonStatus
-from bot.telegram.observability.tracing import UpdateSpans
-from bot.telegram.process import enlarge_thread_pool, raise_open_files_limit, tune_garbage_collection
-from bot.telegram.worker import JobWorker
+from bot.telegram.observability import DaemonStatus, UpdateSpans
+from bot.telegram.worker import FairJobPlaces, JobLimits, JobWorker
 from core.clock import Clock
 from core.config.settings import Settings
 from core.errors import InboxError, StartupError

@@ -7,7 +7,7 @@ import pytest
 
 from bot.telegram.api.messages import MAX_ALBUM_BYTES, MAX_IMAGE_BYTES, MAX_TEXT_FILE_BYTES
 from bot.telegram.ingress.admission import AdmissionLimits
-from bot.telegram.markdown.work import RenderLimits
+from bot.telegram.markdown.parse import RenderLimits
 from bot.web.server import BODY_LIMIT, WebTiming
 from core.bounded_json import MAX_DEPTH
 from core.config.settings import Settings, load_settings

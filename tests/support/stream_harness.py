@@ -6,7 +6,7 @@ import itertools
 from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, StreamMode
 from bot.telegram.answers.streamed_message import StreamedAnswer
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.markdown.render_thread import RenderThread, RenderThreadLimits
+from bot.telegram.markdown.pages import RenderThread, RenderThreadLimits
 from services.chat.reply import Reply, ReplyPhase
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import PERSON, RETRY, STOP

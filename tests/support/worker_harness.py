@@ -11,9 +11,8 @@ from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
 from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.jobs.payloads import Payload, UpdateArrived, create_job
-from bot.telegram.jobs.regenerate import RegenerateQueue
-from bot.telegram.markdown.render_thread import RenderThread
+from bot.telegram.jobs import Payload, RegenerateQueue, UpdateArrived, create_job
+from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.worker import JobWorker
 from core.clock import SystemClock
 from core.db.database import Database

@@ -1,13 +1,15 @@
-"""Display settings of an answer: mode and place."""
+"""How an answer is displayed: mode, place, small print, and its inline keyboards with their callback data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aiogram.types import InlineKeyboardMarkup, MessageEntity
+from aiogram.filters.callback_data import CallbackData
+from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
 
+from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered, utf16_length
-from bot.telegram.markdown.render_thread import RenderThread
+from core.i18n import Texts
 
 StreamMode = Literal["edit", "draft", "off"]
 
@@ -69,3 +71,83 @@ def append_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:
         entities.append(MessageEntity(type="italic", offset=utf16_length(text), length=utf16_length(line)))
         text += line
     return Rendered(text, tuple(entities))
+
+
+class StopAnswer(CallbackData, prefix="stop"):
+    """Stops the answer with this number."""
+
+    number: int
+
+
+class RetryAnswer(CallbackData, prefix="retry"):
+    """Regenerates the answer of a turn."""
+
+    turn: int
+
+
+class ContinueAnswer(CallbackData, prefix="cont"):
+    """Continues the answer of a turn that was cut at its length limit."""
+
+    turn: int
+
+
+class ShowRetryProviders(CallbackData, prefix="else"):
+    """Shows the providers that can regenerate the answer of a turn."""
+
+    turn: int
+
+
+class DecideConsent(CallbackData, prefix="cons"):
+    """Grants or withholds remote consent; `turn` is the turn that waits for the decision, or 0."""
+
+    turn: int
+    granted: bool
+
+
+def stop_keyboard(texts: Texts, language: str | None, number: int) -> InlineKeyboardMarkup:
+    """Builds the keyboard of an answer in progress."""
+    return build_keyboard([[button(texts.get("button-stop", language), StopAnswer(number=number))]])
+
+
+def answer_keyboard(
+    texts: Texts, language: str | None, turn: int, *, elsewhere: bool, is_cut: bool = False
+) -> InlineKeyboardMarkup:
+    """Builds the keyboard of a finished answer; `elsewhere` if there is more than one provider."""
+    buttons = [button(texts.get("button-retry", language), RetryAnswer(turn=turn))]
+    if elsewhere:
+        buttons.append(button(texts.get("button-retry-elsewhere", language), ShowRetryProviders(turn=turn)))
+    return build_keyboard([*continue_row(texts, language, turn, is_cut=is_cut), buttons])
+
+
+def continue_row(texts: Texts, language: str | None, turn: int, *, is_cut: bool) -> list[list[InlineKeyboardButton]]:
+    """Builds the row above the others that continues an answer; no row if the answer is whole."""
+    return [[button(texts.get("button-continue", language), ContinueAnswer(turn=turn))]] if is_cut else []
+
+
+def has_continue_button(markup: InlineKeyboardMarkup | None) -> bool:
+    """Returns whether a keyboard offers to continue its answer."""
+    rows = markup.inline_keyboard if markup is not None else []
+    prefix = f"{ContinueAnswer.__prefix__}{ContinueAnswer.__separator__}"
+    return any((key.callback_data or "").startswith(prefix) for row in rows for key in row)
+
+
+def consent_keyboard(texts: Texts, language: str | None, turn: int) -> InlineKeyboardMarkup:
+    """Builds the keyboard of the remote consent question."""
+    return build_keyboard(
+        [
+            [
+                button(texts.get("button-agree", language), DecideConsent(turn=turn, granted=True)),
+                button(texts.get("button-decline", language), DecideConsent(turn=turn, granted=False)),
+            ]
+        ]
+    )
+
+
+def button(text: str, data: CallbackData) -> InlineKeyboardButton:
+    """Builds a button that sends callback data."""
+    return InlineKeyboardButton(text=text, callback_data=data.pack())
+
+
+def build_keyboard(rows: list[list[InlineKeyboardButton]]) -> InlineKeyboardMarkup:
+    """Builds a keyboard of rows."""
+    return InlineKeyboardMarkup(inline_keyboard=rows)

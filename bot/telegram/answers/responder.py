@@ -7,8 +7,15 @@ import structlog
 from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.answers.cancellation import ActiveReplies
-from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place
-from bot.telegram.answers.keyboards import answer_keyboard, consent_keyboard, stop_keyboard
+from bot.telegram.answers.display import (
+    AnswerDisplay,
+    AnswerTexts,
+    Keyboards,
+    Place,
+    answer_keyboard,
+    consent_keyboard,
+    stop_keyboard,
+)
 from bot.telegram.answers.send_recovery import AnswerSends, SendRecovery
 from bot.telegram.answers.streamed_message import StreamedAnswer
 from bot.telegram.delivery.delivery import Delivery

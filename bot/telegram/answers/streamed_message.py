@@ -10,8 +10,8 @@ import structlog
 from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, StreamMode, append_lines
+from bot.telegram.delivery.calls import OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.outgoing import OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
 from bot.telegram.markdown.parse import tidy
 from bot.telegram.markdown.render import Rendered

@@ -1,13 +1,8 @@
-"""The bot's commands: who may use each, the queue lane it runs in, and the menus that list it."""
+"""The table of the bot's commands: who may use each, the queue lane it runs in, and the menus that list it."""
 
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
-
-from aiogram import Bot
-from aiogram.enums import MessageEntityType
-from aiogram.filters import CommandObject, Filter
-from aiogram.types import Message
 
 
 class CommandScope(Enum):
@@ -84,60 +79,3 @@ COMMANDS = MappingProxyType(
     }
 )
 """Every command by its name; in a group a command needs no mention of the bot."""
-
-
-_QUOTING = frozenset(
-    {
-        MessageEntityType.BLOCKQUOTE,
-        MessageEntityType.EXPANDABLE_BLOCKQUOTE,
-        MessageEntityType.CODE,
-        MessageEntityType.PRE,
-    }
-)
-"""Entities whose text is shown, not said."""
-
-
-def is_typed(message: Message) -> bool:
-    """Returns whether the author of a message typed it: it is not forwarded, sent through a bot, or by a bot.
-
-    An anonymous admin, who looks like a bot, typed it too.
-    """
-    user = message.from_user
-    is_by_bot = user is not None and user.is_bot and message.sender_chat is None
-    is_forwarded = message.forward_origin is not None or message.forward_date is not None
-    return not is_forwarded and message.via_bot is None and not is_by_bot
-
-
-async def find_command(message: Message, bot: Bot) -> CommandSpec | None:
-    """Returns the command that a typed text or caption begins with, in any case.
-
-    None for other text, another bot's command, and one that is quoted or shown as code.
-    """
-    words = (message.text or message.caption or "").split(maxsplit=1)
-    if not words or not words[0].startswith("/") or not is_typed(message):
-        return None
-    entities = message.entities or message.caption_entities or ()
-    if any(entity.type in _QUOTING and entity.offset == 0 for entity in entities):
-        return None
-    name, _, username = words[0][1:].lower().partition("@")
-    spec = COMMANDS.get(name)
-    if spec is None or (username and username != ((await bot.me()).username or "").lower()):
-        return None
-    return spec
-
-
-class Command(Filter):
-    """Passes messages that `find_command` recognises as a command, with its arguments as `command`.
-
-    aiogram's own filter would take a forwarded command for a typed one.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._spec = COMMANDS[name]
-
-    async def __call__(self, message: Message, bot: Bot) -> bool | dict[str, CommandObject]:
-        """Returns the command, or False."""
-        if await find_command(message, bot) is not self._spec:
-            return False
-        _, *arguments = (message.text or message.caption or "").split(maxsplit=1)
-        return {"command": CommandObject(command=self._spec.name, args=arguments[0] if arguments else None)}

@@ -1,15 +1,53 @@
-"""HTTP session of the Bot API client: every unusable answer becomes an error of aiogram's own kinds."""
+"""Calls to the Bot API: the HTTP session, and the middlewares that each call passes.
 
-from typing import Any, cast
+Every unusable answer becomes an error of aiogram's own kinds. Calls wait while the lease of their replica has lapsed,
+secrets of the configuration are masked in outgoing texts, and durations and failures are reported to observers.
+"""
 
+import asyncio
+import time
+from typing import Any, Protocol, cast
+
+import structlog
 from aiogram import Bot
 from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.session.middlewares.base import BaseRequestMiddleware, NextRequestMiddlewareType
 from aiogram.client.telegram import TelegramAPIServer
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetryAfter
 from aiogram.methods import Response, TelegramMethod
 from aiogram.methods.base import TelegramType
+from aiogram.types import BufferedInputFile
 
-from bot.telegram.api.json_values import parse_api_json
+from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
+from core.bounded_json import parse_json
+from core.clock import Clock
+from core.observability.redaction import SecretMasker
+from services.inbox.lease import ReplicaLease
+
+log = structlog.get_logger()
+
+
+SMALLEST_INTEGER = -(2**63)
+LARGEST_INTEGER = 2**63 - 1
+_LONGEST_INTEGER = 20
+"""Characters of the smallest 64-bit integer. Python refuses to convert one of thousands, and with it the whole body."""
+
+
+def parse_api_json(body: str | bytes) -> Any:  # noqa: ANN401 - any JSON
+    """Returns the value of a JSON text; an integer beyond 64 bits becomes None.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    return parse_json(body, parse_int=_parse_integer)
+
+
+def _parse_integer(digits: str) -> int | None:
+    if len(digits) > _LONGEST_INTEGER:
+        return None
+    number = int(digits)
+    return number if SMALLEST_INTEGER <= number <= LARGEST_INTEGER else None
+
 
 CONNECTIONS = 512
 """Concurrent Bot API calls; aiogram's default of 100 would also limit concurrent sends."""
@@ -68,3 +106,119 @@ def _with_bounds(error: TelegramAPIError) -> TelegramAPIError:
     if isinstance(error, TelegramRetryAfter):
         error.retry_after = min(max(error.retry_after, 1), LONGEST_RETRY_AFTER_S)
     return error
+
+
+TEXTS = {"text": "entities", "caption": "caption_entities"}
+"""The fields of a method that people read, each with the field of its entities."""
+
+
+class MaskOutgoingSecrets(BaseRequestMiddleware):
+    """Masks secrets of the configuration in the texts and text files of Bot API calls.
+
+    A provider may repeat its key in any of them. Strings that only look like a secret are left alone, since a
+    conversation may be about a password.
+    """
+
+    def __init__(self, masker: SecretMasker) -> None:
+        self._masker = masker
+
+    async def __call__(
+        self, make_request: NextRequestMiddlewareType[TelegramType], bot: Bot, method: TelegramMethod[TelegramType]
+    ) -> Response[TelegramType]:
+        """Makes the call; a text that had to be masked goes without its entities, whose offsets no longer hold."""
+        changes: dict[str, Any] = {}
+        for name, entities in TEXTS.items():
+            text = getattr(method, name, None)
+            if isinstance(text, str) and (masked := self._masker.known(text)) != text:
+                changes |= {name: masked, entities: None} if hasattr(method, entities) else {name: masked}
+        document = getattr(method, "document", None)
+        if isinstance(document, BufferedInputFile):
+            # A long answer goes as a file of its text.
+            written = document.data.decode(errors="surrogateescape")
+            if (masked := self._masker.known(written)) != written:
+                data = masked.encode(errors="surrogateescape")
+                changes["document"] = BufferedInputFile(data, document.filename or "file")
+        if changes:
+            log.error("secret.masked", method=type(method).__name__)
+            method = method.model_copy(update=changes)
+        return await make_request(bot, method)
+
+
+class LeaseGate(BaseRequestMiddleware):
+    """Delays each call until the lease is held; after a takeover for ever, until the caller is cancelled.
+
+    Waiting rather than raising: an outage of the database without a takeover costs a pause and no job.
+    """
+
+    def __init__(self, lease: ReplicaLease) -> None:
+        self._lease = lease
+
+    async def __call__(
+        self, make_request: NextRequestMiddlewareType[TelegramType], bot: Bot, method: TelegramMethod[TelegramType]
+    ) -> Response[TelegramType]:
+        """Make the call while the lease is held."""
+        await self._lease.wait_until_held()
+        return await make_request(bot, method)
+
+
+RECENT_S = 15.0
+"""Time for which an answer counts as proof that Telegram is reachable, so that probes cause no calls."""
+PROBE_TIMEOUT_S = 2
+ANSWERS = frozenset({ApiFailure.DONE, ApiFailure.UNCHANGED, ApiFailure.FLOOD})
+"""Failures that prove that Telegram answers."""
+
+
+class ApiCallObserver(Protocol):
+    """Receives each finished call."""
+
+    def record_call(self, method: str, began_ns: int, seconds: float, failure: ApiFailure | None) -> None:
+        """Records a call; `failure` is None if it succeeded."""
+        ...
+
+
+class ApiCallMiddleware:
+    """Session middleware that passes each call to its observers and remembers when Telegram last answered."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._observers: list[ApiCallObserver] = []
+        self._answered_at: float | None = None
+
+    def watch(self, observer: ApiCallObserver) -> None:
+        """Adds an observer of every call except `getUpdates`, which lasts as long as there are no updates."""
+        self._observers.append(observer)
+
+    async def __call__(
+        self, make_request: NextRequestMiddlewareType[TelegramType], bot: Bot, method: TelegramMethod[TelegramType]
+    ) -> Response[TelegramType]:
+        """Makes a call."""
+        began_ns, began = time.time_ns(), time.perf_counter()
+        failure: ApiFailure | None = None
+        try:
+            response = await make_request(bot, method)
+            self._answered_at = self._clock.monotonic()
+        except (TelegramAPIError, ClientDecodeError) as error:
+            failure = classify_api_error(error)
+            if failure in ANSWERS:
+                self._answered_at = self._clock.monotonic()
+            raise
+        else:
+            return response
+        finally:
+            name = method.__api_method__
+            if name != "getUpdates":
+                for observer in self._observers:
+                    observer.record_call(name, began_ns, time.perf_counter() - began, failure)
+
+    async def check(self, bot: Bot) -> str | None:
+        """Returns why Telegram is unreachable, or None. Calls `getMe` only if no call succeeded recently."""
+        if self._answered_at is not None and self._clock.monotonic() - self._answered_at < RECENT_S:
+            return None
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await bot.get_me(request_timeout=PROBE_TIMEOUT_S)
+        except TimeoutError:
+            return f"no answer within {PROBE_TIMEOUT_S} s"
+        except (TelegramAPIError, ClientDecodeError) as error:
+            return None if classify_api_error(error) in ANSWERS else describe_api_error(error)
+        return None

@@ -15,17 +15,28 @@ from aiogram.methods import (
     SendMessageDraft,
     TelegramMethod,
 )
-from aiogram.types import InlineKeyboardMarkup
+from aiogram.types import InlineKeyboardMarkup, Message
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, parse_message_id
-from bot.telegram.delivery.calls import API_ERRORS, ChatCalls, ChatHeld, DeliveryTiming
-from bot.telegram.delivery.outgoing import OutgoingFile, OutgoingMessage, SendOutcome, SendResult, Sent
+from bot.telegram.api.messages import conversation_key, is_group
+from bot.telegram.delivery.calls import (
+    API_ERRORS,
+    ChatCalls,
+    ChatHeld,
+    DeliveryTiming,
+    OutgoingFile,
+    OutgoingMessage,
+    SendOutcome,
+    SendResult,
+    Sent,
+)
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.observability.metrics import TelegramMetrics
+from bot.telegram.observability import TelegramMetrics
 from core.clock import Clock
 from services.inbox.sent_messages import SentMessages
 
 log = structlog.get_logger()
+
 
 T = TypeVar("T")
 
@@ -310,3 +321,22 @@ class Delivery:
 def _describe(error: Exception) -> dict[str, str]:
     """Returns the log fields of a failed call."""
     return {"fault": classify_api_error(error).name.lower(), "reason": describe_api_error(error)}
+
+
+async def reply_to(delivery: Delivery, about: Message, text: str, markup: InlineKeyboardMarkup | None = None) -> None:
+    """Sends a text to the conversation of a message; in a group as a reply to it."""
+    place = conversation_key(about)
+    await delivery.send(
+        place.chat_id,
+        Rendered(text),
+        topic_id=place.topic_id or None,
+        reply_to=about.message_id if is_group(about) else None,
+        markup=markup,
+    )
+
+
+async def edit_text(
+    delivery: Delivery, message: Message, text: str, markup: InlineKeyboardMarkup | None = None
+) -> None:
+    """Replaces the text and the keyboard of a message of the bot."""
+    await delivery.edit(message.chat.id, message.message_id, Rendered(text), markup=markup, final=True)

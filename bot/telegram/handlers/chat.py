@@ -7,13 +7,11 @@ from aiogram.filters import CommandObject
 from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 
 from bot.telegram.answers.cancellation import ReplyCancellation
-from bot.telegram.answers.keyboards import StopAnswer
+from bot.telegram.answers.display import StopAnswer
 from bot.telegram.answers.responder import Responder
-from bot.telegram.api.commands import Command, is_typed
 from bot.telegram.api.messages import Unreadable, conversation_key, is_group, message_speaker, to_incoming
-from bot.telegram.api.updates import Addressed, UserContent
-from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
+from bot.telegram.api.updates import Addressed, Command, UserContent, is_typed
+from bot.telegram.delivery.delivery import Delivery, reply_to
 from core.i18n import Texts
 from services.chat.store.turns import TurnStore
 

@@ -9,11 +9,9 @@ from aiogram.types import CallbackQuery, InaccessibleMessage, InlineKeyboardMark
 
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.provider import ProviderCommands
-from bot.telegram.answers.keyboards import build_keyboard, button
-from bot.telegram.api.commands import Command
-from bot.telegram.api.permissions import FromOperator
-from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import edit_text, reply_to
+from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.api.updates import Command, FromOperator
+from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from core.i18n import Texts
 
 

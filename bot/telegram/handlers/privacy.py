@@ -4,14 +4,13 @@ import structlog
 from aiogram import Router
 from aiogram.types import CallbackQuery, Message, Update
 
-from bot.telegram.answers.keyboards import DecideConsent, consent_keyboard
-from bot.telegram.api.commands import Command
+from bot.telegram.answers.display import DecideConsent, consent_keyboard
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, message_speaker
-from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import edit_text, reply_to
-from bot.telegram.handlers.chat_admins import ChatAdminsOnly
-from bot.telegram.jobs.regenerate import RegenerateQueue
+from bot.telegram.api.updates import Command
+from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.handlers.button_guards import ChatAdminsOnly
+from bot.telegram.jobs import RegenerateQueue
 from core.i18n import Texts
 from services.chat.store.turns import TurnStore
 from services.consent import Consent

@@ -6,7 +6,7 @@ from aiogram import Router
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
-from bot.telegram.answers.keyboards import (
+from bot.telegram.answers.display import (
     ContinueAnswer,
     RetryAnswer,
     ShowRetryProviders,
@@ -19,7 +19,7 @@ from bot.telegram.answers.keyboards import (
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.jobs.regenerate import RegenerateQueue
+from bot.telegram.jobs import RegenerateQueue
 from core.i18n import Texts
 from services.chat.store.conversation import Turn
 from services.chat.store.turns import TurnStore

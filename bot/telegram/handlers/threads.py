@@ -8,13 +8,12 @@ from aiogram.filters import CommandObject
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
 
-from bot.telegram.answers.keyboards import build_keyboard, button
-from bot.telegram.api.commands import Command
+from bot.telegram.answers.display import build_keyboard, button
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import edit_text, reply_to
-from bot.telegram.handlers.chat_admins import ChatAdminsOnly
+from bot.telegram.api.updates import Command
+from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
+from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from core.i18n import Texts
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore

@@ -4,10 +4,9 @@ from aiogram import Router
 from aiogram.types import Message
 
 from bot.operators.usage import UsageReports
-from bot.telegram.api.commands import Command
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
+from bot.telegram.api.updates import Command
+from bot.telegram.delivery.delivery import Delivery, reply_to
 from core.messages import Surface, user_ref
 
 

@@ -1,4 +1,4 @@
-"""Rates of messages, commands and presses per person and group: what is over is refused before it is stored."""
+"""Admission: the users and chats that the bot answers, and their rates; a surplus is refused before it is stored."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +9,27 @@ from aiogram.types import Message, Update
 from bot.telegram.api.messages import is_group, message_speaker
 from core.clock import Clock
 from services.limits.rates import RateEvent, RateLimiter
+
+
+@dataclass(frozen=True, slots=True)
+class AccessList:
+    """ADMIN_IDS, ALLOWED_USER_IDS and ALLOWED_CHAT_IDS; empty users and chats admit every update."""
+
+    admins: frozenset[int] = frozenset()
+    users: frozenset[int] = frozenset()
+    chats: frozenset[int] = frozenset()
+
+    def admits(self, update: Update) -> bool:
+        """Returns whether an update comes from a listed user or chat."""
+        if not self.users and not self.chats:
+            return True
+        event = update.message or update.edited_message or update.callback_query or update.stopped_message_generation
+        user = getattr(event, "from_user", None)
+        chat = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
+        # A private chat has the id of its user, and some updates carry only the chat.
+        senders = {each.id for each in (user, chat) if each is not None}
+        return not senders.isdisjoint(self.users | self.admins) or (chat is not None and chat.id in self.chats)
+
 
 OLDEST_S = 24 * 3600.0
 """Telegram keeps updates for a day; no message can have been waiting for longer."""

@@ -9,13 +9,12 @@ import structlog
 from aiogram import Bot
 from aiogram.types import Message, Update
 
-from bot.telegram.api.commands import CommandLane, find_command
+from bot.telegram.api.commands import CommandLane
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.updates import addresses_bot, is_update_id, parse_update
-from bot.telegram.ingress.access import AccessList
-from bot.telegram.ingress.admission import Admission
+from bot.telegram.api.updates import addresses_bot, find_command, is_update_id, parse_update
+from bot.telegram.ingress.admission import AccessList, Admission
 from bot.telegram.ingress.album_buffer import AlbumBuffer
-from bot.telegram.jobs.payloads import (
+from bot.telegram.jobs import (
     MODERATION_LANE,
     JobSink,
     RejectionReason,

@@ -19,7 +19,7 @@ from aiohttp import web
 from pydantic import TypeAdapter
 
 from bot.telegram.api.errors import describe_api_error
-from bot.telegram.api.json_values import parse_api_json
+from bot.telegram.api.session import parse_api_json
 from bot.telegram.api.updates import UPDATE_TYPES, UpdateSink
 from bot.web.server import HttpRoute
 from core.backoff import Backoff

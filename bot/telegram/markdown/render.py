@@ -17,8 +17,7 @@ from aiogram.types import MessageEntity
 from telegramify_markdown import MessageEntity as Span
 
 from bot.telegram.markdown.convert import convert
-from bot.telegram.markdown.parse import PLACEHOLDERS, tidy
-from bot.telegram.markdown.work import RenderLimits, TooMuchWork, Work
+from bot.telegram.markdown.parse import PLACEHOLDERS, RenderLimits, TooMuchWork, Work, tidy
 from bot.telegram.markdown.workarounds import WEB_LINK, apply_workarounds
 
 log = structlog.get_logger()

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
-from bot.telegram.markdown.parse import Node, Spans, hide_angles, parse
+from bot.telegram.markdown.parse import Node, Spans, TooMuchWork, Work, hide_angles, parse
 from bot.telegram.markdown.render import Rendered, render_within, utf16_length
-from bot.telegram.markdown.work import TooMuchWork, Work
 
 QUOTE: Final = 0
 """Step of a path that is a block quote; any other step is the indentation of a list item's content."""

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeAlias
 
-from bot.telegram.markdown.formulas import find_bracketed, to_unicode
+from bot.telegram.markdown.convert import find_bracketed, to_unicode
 from bot.telegram.markdown.parse import (
     ANGLE,
     BACKSLASH,
@@ -13,11 +13,11 @@ from bot.telegram.markdown.parse import (
     PIPE,
     Node,
     Spans,
+    Work,
     definitions,
     hide_angles,
     parse,
 )
-from bot.telegram.markdown.work import Work
 
 TABLE_WIDTH: Final = 40
 """Characters of a monospaced line that a phone shows without wrapping."""

@@ -6,11 +6,11 @@ from typing import Any
 from aiogram import Router
 from aiogram.types import CallbackQuery, Message, TelegramObject
 
-from bot.telegram.api.commands import COMMANDS, Command, CommandScope
+from bot.telegram.api.commands import COMMANDS, CommandScope
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
+from bot.telegram.api.updates import Command
+from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.moderation.cards import ResolveIncident
 from bot.telegram.moderation.labels import find_denial
 from bot.telegram.moderation.messages import to_author, to_group_message

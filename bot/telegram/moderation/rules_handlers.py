@@ -1,21 +1,84 @@
-"""Handler of `/rules`: members read a group's rules, admins change them."""
+"""Handlers of `/rules` and its buttons: show a group's rules and change them."""
+
+from dataclasses import replace
+from typing import TypeVar
 
 from aiogram import Router
 from aiogram.filters import CommandObject
 from aiogram.types import Message
 
-from bot.telegram.api.commands import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import reply_to
+from bot.telegram.api.updates import Command
+from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.moderation.labels import label
-from bot.telegram.moderation.rule_changes import apply_rule_command
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
+from services.moderation.domain.message import MediaKind
 from services.moderation.domain.ports import Standing
+from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.records.groups import GroupStore
+
+Option = TypeVar("Option")
+
+MAX_HOUSE_RULES = 2000
+"""Characters."""
+NEWCOMER_MEDIA = (
+    MediaKind.PHOTO, MediaKind.VIDEO, MediaKind.VOICE, MediaKind.VIDEO_NOTE, MediaKind.ANIMATION, MediaKind.STICKER,
+    MediaKind.DOCUMENT, MediaKind.STORY,
+)  # fmt: skip
+
+
+def toggle_rule(rules: RuleSet, name: str) -> RuleSet:
+    """Returns the rules with one of them switched, or set to its next value; unchanged for an unknown name."""
+    match name:
+        case "flood":
+            return replace(rules, flood=None if rules.flood else Flood())
+        case "duplicates":
+            return replace(rules, duplicates=None if rules.duplicates else Duplicates())
+        case "mixed":
+            return replace(rules, mixed_scripts=not rules.mixed_scripts)
+        case "links":
+            return replace(rules, links=_next(tuple(LinkPolicy), rules.links))
+        case "forwards":
+            return replace(rules, forwards=_next(tuple(AppliesTo), rules.forwards))
+        case "media":
+            return replace(rules, newcomer_media=() if rules.newcomer_media else NEWCOMER_MEDIA)
+        case _:
+            return rules
+
+
+def apply_rule_command(settings: GroupSettings, verb: str, value: str) -> GroupSettings | None:
+    """Returns the settings after `/rules <verb> <value>`; None if the command is unknown or a limit is exceeded."""
+    rules = settings.rules
+    if verb == "text":
+        return replace(settings, house_rules=value) if len(value) <= MAX_HOUSE_RULES else None
+    if not value:
+        return None
+    other_terms = tuple(term for term in rules.banned if term != value)
+    other_domains = tuple(name for name in rules.domains if name != value)
+    match verb:
+        case "ban":
+            rules = replace(rules, banned=(*other_terms, value))
+        case "unban":
+            rules = replace(rules, banned=other_terms)
+        case "domain":
+            rules = replace(rules, domains=(*other_domains, value))
+        case "undomain":
+            rules = replace(rules, domains=other_domains)
+        case _:
+            return None
+    try:
+        # Stored rules must parse again: the limits of the schema apply.
+        return replace(settings, rules=RuleSet.from_json(rules.as_json()))
+    except ValueError:
+        return None
+
+
+def _next(values: tuple[Option, ...], current: Option) -> Option:
+    return values[(values.index(current) + 1) % len(values)]
+
 
 MAX_LIST = 500
 """Characters shown of the banned words, and of the domains."""

@@ -4,14 +4,13 @@ from aiogram import Router
 from aiogram.filters import CommandObject
 from aiogram.types import CallbackQuery, Message
 
-from bot.telegram.api.commands import Command
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
-from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.replies import edit_text, reply_to
+from bot.telegram.api.updates import Command
+from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.labels import find_denial, label
-from bot.telegram.moderation.rule_changes import toggle_rule
+from bot.telegram.moderation.rules_handlers import toggle_rule
 from bot.telegram.moderation.settings_card import ChangeSetting, SettingsCard, rules_keyboard
 from core.i18n import Texts
 from services.moderation.domain.settings import GroupSettings, Mode, Preset

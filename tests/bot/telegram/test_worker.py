@@ -9,7 +9,7 @@ from aiogram import Router
 from aiogram.types import Message
 from pydantic import ValidationError
 
-from bot.telegram.jobs.payloads import RegenerateTurn, RejectionReason, UpdateArrived, UpdateRejected
+from bot.telegram.jobs import RegenerateTurn, RejectionReason, UpdateArrived, UpdateRejected
 from core.db.database import Database
 from core.errors import StorageError
 from core.i18n import Texts

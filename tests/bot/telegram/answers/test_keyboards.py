@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.telegram.answers.keyboards import answer_keyboard, consent_keyboard, stop_keyboard
+from bot.telegram.answers.display import answer_keyboard, consent_keyboard, stop_keyboard
 from core.i18n import Texts
 
 TEXTS = Texts(strict=True)

@@ -6,8 +6,7 @@ import pytest
 
 from bot.telegram.answers.display import Place, StreamMode
 from bot.telegram.answers.streamed_message import MOST_MESSAGES, MOST_MESSAGES_WITHOUT_FILE
-from bot.telegram.markdown.pages import Pages
-from bot.telegram.markdown.render_thread import RenderThread, RenderThreadLimits
+from bot.telegram.markdown.pages import Pages, RenderThread, RenderThreadLimits
 from tests.support.delivery_messages import GROUP
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.stream_harness import TEXTS, StreamHarness

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from aiogram import Bot
 from aiogram.filters import CommandObject
-from aiogram.types import User
+from aiogram.types import CallbackQuery, User
 
 import bot.telegram
 from bot.telegram.api.client import KnownBot
-from bot.telegram.api.commands import COMMANDS, Command, CommandLane, CommandMenu, CommandScope, find_command
-from bot.telegram.api.updates import parse_update
-from tests.support.fake_telegram.messages import BOB, BOT, GROUP, message
+from bot.telegram.api.commands import COMMANDS, CommandLane, CommandMenu, CommandScope
+from bot.telegram.api.updates import Command, FromOperator, find_command, parse_update
+from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message, raw
 
 
 @pytest.fixture
@@ -141,3 +141,19 @@ def test_menu_lists_its_commands_in_order(menu: CommandMenu, names: list[str]) -
 def test_operator_commands_are_in_no_menu() -> None:
     assert {spec.name for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS} == {"provider", "dead"}
     assert not any(spec.menus for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS)
+
+
+def press(user: dict[str, Any], shown: dict[str, Any] | None) -> CallbackQuery:
+    """Returns a button press under a message."""
+    fields = {"id": "1", "chat_instance": "1", "from": user, "data": "x", "message": shown}
+    return CallbackQuery.model_validate(fields)
+
+
+async def test_from_operator_passes_only_admin_ids() -> None:
+    from_operator = FromOperator(frozenset({ANN["id"]}))
+    assert await from_operator(message("/provider"))
+    assert await from_operator(press(ANN, raw("table")))
+    assert not await from_operator(message("/provider", **{"from": BOB}))
+    assert not await from_operator(press(BOB, raw("table")))
+    # A message in the name of a chat has no user.
+    assert not await from_operator(message("/provider", chat=GROUP, **{"from": None}))

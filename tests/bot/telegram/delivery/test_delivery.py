@@ -2,8 +2,8 @@
 
 from aiogram.types import MessageEntity
 
+from bot.telegram.delivery.calls import SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.outgoing import SendResult, Sent
 from bot.telegram.markdown.render import Rendered, render
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button
 from tests.support.fake_telegram.server import TelegramServer

@@ -1,8 +1,7 @@
 """Flood control: a 429 holds a chat."""
 
-from bot.telegram.delivery.calls import DeliveryTiming
+from bot.telegram.delivery.calls import DeliveryTiming, SendResult
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.outgoing import SendResult
 from bot.telegram.markdown.render import render
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, send_with_button

@@ -6,9 +6,8 @@ import pytest
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
 from structlog.testing import capture_logs
 
-from bot.telegram.delivery.calls import DeliveryTiming
+from bot.telegram.delivery.calls import DeliveryTiming, OutgoingFile, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.delivery.outgoing import OutgoingFile, SendResult, Sent
 from bot.telegram.markdown.render import Rendered, render
 from tests.support.clock import ManualClock
 from tests.support.delivery_messages import GROUP, PERSON, STOP, send_with_button

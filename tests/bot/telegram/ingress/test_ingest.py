@@ -8,10 +8,9 @@ import pytest
 from aiogram.types import Update
 from structlog.testing import capture_logs
 
-from bot.telegram.ingress.access import AccessList
-from bot.telegram.ingress.admission import Admission, AdmissionLimits
+from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
-from bot.telegram.jobs.payloads import UpdateArrived, UpdateRejected, parse_payload
+from bot.telegram.jobs import UpdateArrived, UpdateRejected, parse_payload
 from core.errors import StorageError
 from core.messages import ConversationKey, Surface
 from services.inbox.album_parts import AlbumPart

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from bot.telegram.markdown import pages as paging
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Page, Pages
+from bot.telegram.markdown.parse import RenderLimits
 from bot.telegram.markdown.render import render, render_within
-from bot.telegram.markdown.work import RenderLimits
 
 REPRODUCIBLE = settings(max_examples=35, deadline=None, derandomize=True, database=None)
 LIMITS = st.sampled_from([64, 100, 250, 600])

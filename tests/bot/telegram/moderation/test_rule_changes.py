@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.telegram.moderation.rule_changes import MAX_HOUSE_RULES, NEWCOMER_MEDIA, apply_rule_command, toggle_rule
+from bot.telegram.moderation.rules_handlers import MAX_HOUSE_RULES, NEWCOMER_MEDIA, apply_rule_command, toggle_rule
 from services.moderation.domain.rule_set import AppliesTo, Duplicates, Flood, LinkPolicy, RuleSet
 from services.moderation.domain.settings import GroupSettings
 

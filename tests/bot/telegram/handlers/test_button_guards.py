@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bot.composition.telegram  # noqa: F401 - defines every kind of button
-from bot.telegram.answers.keyboards import RetryAnswer
+from bot.telegram.answers.display import RetryAnswer
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.handlers.button_border import LARGEST_NUMBER, ButtonBorder, find_button_kinds, parse_button
+from bot.telegram.handlers.button_guards import LARGEST_NUMBER, ButtonBorder, find_button_kinds, parse_button
 from core.i18n import Texts
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from bot.telegram.api.session import RECENT_S, ApiCallMiddleware
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import render
-from bot.telegram.observability.api_calls import RECENT_S, ApiCallMiddleware
-from bot.telegram.observability.metrics import TelegramMetrics
+from bot.telegram.observability import TelegramMetrics
 from core.errors import StorageError
 from core.observability.metrics import Metrics
 from tests.support.clock import ManualClock

@@ -6,7 +6,7 @@ from typing import Any
 from aiogram import Bot
 from aiogram.methods import GetMe, Response
 
-from bot.telegram.api.lease_gate import LeaseGate
+from bot.telegram.api.session import LeaseGate
 from services.inbox.lease import ReplicaLease
 from tests.support.clock import ManualClock, settle
 

@@ -1,15 +1,17 @@
-"""RegenerateQueue and the jobs it stores: turns that are answered again."""
+"""Job payloads: those of the released version still parse."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiogram.types import Update
 
-from bot.telegram.jobs.payloads import RegenerateTurn, UpdateArrived, create_job, parse_payload
+from bot.telegram.jobs import Payload, RegenerateTurn, UpdateArrived, UpdateRejected, create_job, parse_payload
 from core.db.database import Database
 from core.messages import ChatKind, ConversationKey, Speaker, Surface
 from services.chat.store.conversation import Turn, TurnStatus
+from services.inbox.job import Job
 from tests.support.chat_harness import chat_harness
 from tests.support.fake_llm.server import LLMServer, answer
 from tests.support.fake_telegram.messages import GROUP, message, raw
@@ -17,6 +19,34 @@ from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 from tests.support.llm_harness import provider
 from tests.support.worker_harness import WorkerHarness, job_of
+
+UPDATE = {"update_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("stored", "payload"),
+    [
+        ({"kind": "update", "update": UPDATE}, UpdateArrived(update=UPDATE)),
+        (
+            {"kind": "update", "update": UPDATE, "is_for_bot": False, "is_admitted": False},
+            UpdateArrived(update=UPDATE, is_for_bot=False, is_admitted=False, is_moderated=None),
+        ),
+        (
+            {"kind": "turned_away", "update": UPDATE, "reason": "queue-full"},
+            UpdateRejected(update=UPDATE, reason="queue-full"),
+        ),
+        (
+            {
+                "kind": "again", "turn": 3, "speaker": {"user_id": 7, "name": "Ann", "language": "en"},
+                "chat_kind": "private", "only_latest": True,
+            },
+            RegenerateTurn(turn=3, speaker=Speaker(7, "Ann", "en"), chat_kind=ChatKind.PRIVATE, only_latest=True),
+        ),
+    ],
+)  # fmt: skip
+def test_a_payload_of_the_released_version_parses(stored: dict[str, object], payload: Payload) -> None:
+    assert parse_payload(Job("tg-42-000000000001", "lane", 1, json.dumps(stored))) == payload
+
 
 PERSON = 7
 SPEAKER = Speaker(PERSON, "Ann Lee", "en")

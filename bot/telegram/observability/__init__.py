@@ -1,1 +1,0 @@
-"""Metrics, traces and status of the Telegram daemon."""
