@@ -134,6 +134,7 @@ class Pipeline:
             is_newcomer=member.is_newcomer(self._clock.now()),
             is_reported=is_reported,
             adds_link=version.adds_link,
+            is_first_contact=not member.is_known,
         )
         return await self._decide(_Case(entry, settings, screening))
 
@@ -150,6 +151,7 @@ class Pipeline:
                 is_reported=entry.is_reported,
                 adds_link=False,
                 is_repeated=True,
+                is_first_contact=not member.is_known,
             )
             case = _Case(entry, settings, screening)
             is_ham = await self._screener.is_known_ham(message)

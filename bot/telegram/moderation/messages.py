@@ -4,13 +4,20 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
-from aiogram.enums import MessageEntityType
-from aiogram.types import InlineKeyboardMarkup, Message, MessageEntity
+from aiogram.types import InlineKeyboardMarkup, Message
 
+from bot.telegram.moderation.attachments import (
+    entity_links,
+    read_attached_links,
+    read_attached_words,
+    read_button_texts,
+    read_outside_quotation,
+)
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind
+from services.moderation.text.excerpt import LONGEST, cut_long
 
-LINKS = frozenset({MessageEntityType.URL, MessageEntityType.MENTION})
-"""Entities whose text is the link target."""
+SHORTEST_PART = 1000
+"""Characters that are read of each part of an album, however many there are."""
 MEDIA = (
     # The first match wins: an animation is a document too, and a venue has a location.
     ("photo", MediaKind.PHOTO), ("animation", MediaKind.ANIMATION), ("video", MediaKind.VIDEO),
@@ -18,7 +25,7 @@ MEDIA = (
     ("document", MediaKind.DOCUMENT), ("sticker", MediaKind.STICKER), ("contact", MediaKind.CONTACT),
     ("venue", MediaKind.LOCATION), ("location", MediaKind.LOCATION), ("poll", MediaKind.POLL),
     ("game", MediaKind.GAME), ("story", MediaKind.STORY), ("paid_media", MediaKind.OTHER),
-    ("live_photo", MediaKind.PHOTO), ("dice", MediaKind.OTHER), ("checklist", MediaKind.OTHER),
+    ("live_photo", MediaKind.PHOTO), ("dice", MediaKind.OTHER), ("checklist", MediaKind.CHECKLIST),
     ("giveaway", MediaKind.OTHER), ("invoice", MediaKind.OTHER),
 )  # fmt: skip
 
@@ -32,7 +39,10 @@ def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMe
     """
     parts = sorted(parts or (message,), key=lambda part: part.message_id)
     is_forward = any(part.forward_origin is not None for part in parts)
-    text = "\n\n".join(found for part in parts if (found := _all_text(part)))
+    texts = [found for part in parts if (found := _all_text(part))]
+    longest = max(SHORTEST_PART, LONGEST // max(len(texts), 1))
+    text = "\n\n".join(cut_long(found, longest) for found in texts)
+    outside = read_outside_quotation(message)
     media = [kind for part in parts for kind in _media(part)]
     return GroupMessage(
         group_id=message.chat.id,
@@ -41,7 +51,8 @@ def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMe
         sent_at=message.date,
         edited_at=_edited_at(message),
         text="" if is_forward else text,
-        quoted=_quoted(message),
+        quoted=cut_long(_quoted(message) if outside is None else outside),
+        quotes_outside=bool(outside),
         forwarded=text if is_forward else "",
         is_forward=is_forward,
         links=tuple(dict.fromkeys(link for part in parts for link in _links(part))),
@@ -69,12 +80,10 @@ def _edited_at(message: Message) -> datetime | None:
 
 
 def _all_text(message: Message) -> str:
-    """Returns all text of a message: text or caption, poll, rich blocks."""
-    texts = [message.text or message.caption or ""]
-    if message.poll is not None:
-        texts += [message.poll.question, *(option.text for option in message.poll.options)]
-    texts += _rich_strings(message, "text")
-    return "\n".join(text for text in texts if text)
+    """Returns all text of a message: text or caption, rich blocks, attachments, buttons."""
+    texts = [message.text or message.caption or "", *_rich_strings(message, "text")]
+    texts += [*read_attached_words(message), *read_button_texts(message.reply_markup)]
+    return "\n".join(dict.fromkeys(text for text in texts if text))
 
 
 def _quoted(message: Message) -> str:
@@ -89,8 +98,8 @@ def _quoted(message: Message) -> str:
 
 def _links(message: Message) -> Iterator[str]:
     text = message.text or message.caption or ""
-    for entity in message.entities or message.caption_entities or ():
-        yield from _link(entity, text)
+    yield from entity_links(text, message.entities or message.caption_entities)
+    yield from read_attached_links(message)
     preview = message.link_preview_options
     if preview is not None and preview.url:
         # The preview may be of a URL that is not in the text.
@@ -116,13 +125,6 @@ def _strings(value: object, name: str, *, inside: bool = False) -> Iterator[str]
                 yield from _strings(inner, name, inside=inside)
         case _:
             return
-
-
-def _link(entity: MessageEntity, text: str) -> Iterator[str]:
-    if entity.type in LINKS:
-        yield entity.extract_from(text)
-    elif entity.type == MessageEntityType.TEXT_LINK and entity.url:
-        yield entity.url
 
 
 def _button_targets(markup: InlineKeyboardMarkup | None) -> Iterator[str]:

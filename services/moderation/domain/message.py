@@ -21,6 +21,7 @@ class MediaKind(StrEnum):
     POLL = "poll"
     GAME = "game"
     STORY = "story"
+    CHECKLIST = "checklist"
     OTHER = "other"
 
 
@@ -50,8 +51,9 @@ class GroupMessage:
     Args:
         message_ids: ids of all parts of an album, oldest first; otherwise one.
         edited_at: time of this version; None for the first.
-        text: the author's own text or caption.
+        text: the author's own text or caption, and the words of attachments: a contact's name, a file's, a poll.
         quoted: text that the author quotes from another message.
+        quotes_outside: the quotation is from another chat, whose advert it may be.
         forwarded: text of a forwarded message, which is not the author's own.
         links: link targets in the text, as written: URLs and mentions of other chats, no phone numbers.
         buttons: targets of the link buttons below the message.
@@ -67,6 +69,7 @@ class GroupMessage:
     edited_at: datetime | None = None
     text: str = ""
     quoted: str = ""
+    quotes_outside: bool = False
     forwarded: str = ""
     is_forward: bool = False
     links: tuple[str, ...] = ()

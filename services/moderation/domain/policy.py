@@ -91,6 +91,9 @@ def plan_for(judged: Judged, subject: Subject) -> Plan:  # noqa: PLR0911 - the t
     confidence = verdict.confidence
     if verdict.category is Category.OK or confidence < thresholds.card:
         return NOTHING
+    if judged.evidence is Evidence.QUOTED:
+        # An advert in a quotation from another chat: an admin looks at a newcomer's, and never more than that.
+        return CARD if subject.is_newcomer else NOTHING
     if verdict.about is About.QUOTED and judged.evidence is not Evidence.FORWARDED:
         # The author reports or discusses an advert and does not place one.
         return NOTHING

@@ -97,6 +97,8 @@ class Evidence(StrEnum):
     """In a forwarded message without words of the author's own."""
     NAME = "name"
     """In the author's display name."""
+    QUOTED = "quoted"
+    """In a quotation from another chat, which a newcomer may have chosen for its advert."""
     MISSING = "missing"
     """Not found, or none given: an admin has to check."""
 

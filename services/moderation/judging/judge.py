@@ -182,8 +182,9 @@ def locate_evidence(verdict: Verdict, message: GroupMessage, normal: Normal) -> 
     if verdict.category in {Category.OK, Category.UNSURE}:
         return Evidence.OWN
     wanted = normalise(verdict.evidence or "").folded
+    is_quotation_judged = message.quotes_outside and verdict.about is About.QUOTED
     if letter_weight(wanted) < SHORTEST_EVIDENCE:
-        return Evidence.MISSING
+        return Evidence.QUOTED if is_quotation_judged else Evidence.MISSING
     links = normalise("\n".join((*message.links, *message.buttons))).folded
     if any(_contains_words(text, wanted) for text in (normal.folded, normalise(normal.text).folded, links)):
         return Evidence.OWN
@@ -191,6 +192,8 @@ def locate_evidence(verdict: Verdict, message: GroupMessage, normal: Normal) -> 
         return Evidence.FORWARDED
     if verdict.about is About.PROFILE and _contains_words(normalise(message.author.name).folded, wanted):
         return Evidence.NAME
+    if is_quotation_judged or (message.quotes_outside and _contains_words(normalise(message.quoted).folded, wanted)):
+        return Evidence.QUOTED
     return Evidence.MISSING
 
 

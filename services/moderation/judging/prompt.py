@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.moderation.domain.message import GroupMessage
+from services.moderation.text.excerpt import cut_long
 from services.moderation.text.normalise import Normal
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Part of the cache key. Raise it when the instructions change, so that old verdicts are not reused."""
-MAX_PART = 3000
-"""Characters of a part that are sent. Longer spam is recognised by its beginning and its links."""
+MAX_PART = 5000
+"""Characters of a part that are sent; of a longer one its head, its tail and the telling lines between."""
+
+QUOTED_OUTSIDE = "quoted from another chat, somebody else's words"
 
 INSTRUCTIONS = """\
 You judge one message of a group chat, for its moderators. You only say what it is: what is done about it is decided \
@@ -41,7 +44,8 @@ offers between members, links that answer a question, warnings about scams.
 - unsure: you cannot tell.
 
 about says where the trouble is. author: in the author's own text, links or buttons. quoted: only in what they quote \
-or forward, while they report it, ask about it or approve or mock it. profile: only in the name.
+or forward, while they report it, ask about it or approve or mock it. profile: only in the name. An advert quoted \
+from another chat gets its category and quoted, unless the author plainly warns about it or discusses it.
 
 evidence is the shortest piece that shows it, copied letter by letter from one part; null for ok. Do not translate it.
 
@@ -66,11 +70,11 @@ def collect_parts(message: GroupMessage, normal: Normal) -> tuple[Part, ...]:
         Part("the author's own text", normal.text),
         Part("targets of links in it", "\n".join(message.links)),
         Part("targets of buttons under it", "\n".join(message.buttons)),
-        Part("quoted, somebody else's words", message.quoted),
+        Part(QUOTED_OUTSIDE if message.quotes_outside else "quoted, somebody else's words", message.quoted),
         Part("forwarded, somebody else's words", message.forwarded),
         Part("attached", ", ".join([*message.media, *extras])),
     )
-    return tuple(Part(part.name, part.text[:MAX_PART]) for part in candidates if part.text.strip())
+    return tuple(Part(part.name, cut_long(part.text, MAX_PART)) for part in candidates if part.text.strip())
 
 
 def render_prompt(

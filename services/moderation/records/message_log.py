@@ -68,10 +68,11 @@ class VersionState:
 
 @dataclass(frozen=True, slots=True)
 class MemberHistory:
-    """A member's first message and number of meaningful messages."""
+    """A member's first message and number of meaningful messages; `is_known` is False before the first one."""
 
     first_seen: datetime
     meaningful: int
+    is_known: bool = True
 
     def is_newcomer(self, now: datetime) -> bool:
         """Returns whether they wrote fewer than 3 meaningful messages or their first one less than 7 days ago."""
@@ -157,7 +158,9 @@ class MessageLog:
 
     async def _read_member(self, session: AsyncSession, group_id: int, member_id: int) -> MemberHistory:
         row = await session.get(ModerationMemberRow, (group_id, member_id))
-        return MemberHistory(self._clock.now(), 0) if row is None else MemberHistory(row.first_seen, row.meaningful)
+        if row is None:
+            return MemberHistory(self._clock.now(), 0, is_known=False)
+        return MemberHistory(row.first_seen, row.meaningful)
 
     def _count_message(self, group_id: int, member_id: int, *, is_meaningful: bool) -> Executable:
         row = ModerationMemberRow

@@ -1,6 +1,7 @@
 """Screens a message without a model: rules, risky features, local score; decides whether the judge is asked."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -11,8 +12,14 @@ from services.moderation.domain.thresholds import HIGH
 from services.moderation.screening.features import RISKY, Feature, extract_features
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rules import RuleEngine, RuleHit
+from services.moderation.text.excerpt import cut_long
 from services.moderation.text.normalise import Normal, letter_weight, normalise
 
+SUSPICIOUS_NAME = 30
+"""Local score from which a name is read by the judge; an ordinary one has 5 to 20."""
+_WORD, _SIGNS = r"[^\W_]{1,24}(?:['’-][^\W_]{1,24})?", r"[^\w@:/$€£₽%+]"
+_PLAIN_NAME = re.compile(rf"{_SIGNS}*{_WORD}(?:{_SIGNS}{{1,4}}{_WORD}){{0,2}}{_SIGNS}*")
+"""One to three words, with hearts and flags around them."""
 MEANINGFUL_LETTERS = 10
 """Letters and digits of a meaningful message; "hi" and "thanks!" establish no member and need no judge."""
 
@@ -41,11 +48,13 @@ class ScreeningFacts:
     """The result of screening, as far as it decides about the judge.
 
     Args:
-        has_content: whether there is text, a link or a button to judge.
+        has_content: whether there is text, a link, a button, a name or a quotation to judge.
         is_meaningful: whether it has enough letters, see `is_meaningful`.
         adds_link: an edit that adds a link target.
         breaks_rule: breaks a rule that is not decisive.
         score: local spam score, 0 to 100.
+        shows_name: a first contact under a name that says more than a name.
+        quotes_outside: quotes words of another chat.
     """
 
     has_content: bool
@@ -56,6 +65,8 @@ class ScreeningFacts:
     breaks_rule: bool
     features: frozenset[str]
     score: int
+    shows_name: bool = False
+    quotes_outside: bool = False
 
     @property
     def is_risky(self) -> bool:
@@ -83,7 +94,9 @@ class ScreeningFacts:
         if self.score >= HIGH:
             return EscalationReason.SCORE
         # A newcomer's "hi" or sticker holds nothing to judge.
-        is_worth_judging = self.is_newcomer and (self.is_meaningful or bool(self.features))
+        is_worth_judging = self.is_newcomer and (
+            self.is_meaningful or bool(self.features) or self.shows_name or self.quotes_outside
+        )
         return EscalationReason.NEWCOMER if is_worth_judging else None
 
 
@@ -118,21 +131,26 @@ class Screener:
         is_reported: bool,
         adds_link: bool,
         is_repeated: bool = False,
+        is_first_contact: bool = False,
     ) -> Screening:
         """Screens a message.
+
+        At first contact the author's name is read, too.
 
         A repeated or reported message has been checked against the rules; they are skipped, since another check would
         report its flood again.
         """
-        own = normalise(message.text)
+        own = normalise(cut_long(message.text))
         # A forward without own words is judged by the forwarded text.
-        shown = own if own.text else normalise(message.forwarded)
+        shown = own if own.text else normalise(cut_long(message.forwarded))
         hits: tuple[RuleHit, ...] = ()
         if not (is_repeated or is_reported):
             hits = await self._rules.check(message, own, rules, is_newcomer=is_newcomer)
         features = extract_features(message, shown)
+        shows_name = is_first_contact and await self._is_telling_name(message)
+        quotes_outside = message.quotes_outside and letter_weight(message.quoted) >= MEANINGFUL_LETTERS
         facts = ScreeningFacts(
-            has_content=bool(shown.text or message.links or message.buttons),
+            has_content=bool(shown.text or message.links or message.buttons or shows_name or quotes_outside),
             is_meaningful=is_meaningful(shown.text),
             is_newcomer=is_newcomer,
             is_reported=is_reported,
@@ -140,8 +158,20 @@ class Screener:
             breaks_rule=any(not hit.is_decisive for hit in hits),
             features=features,
             score=await self._scores.score(message.group_id, shown, features) if shown.text else 0,
+            shows_name=shows_name,
+            quotes_outside=quotes_outside,
         )
         return Screening(own, facts, hits)
+
+    async def _is_telling_name(self, message: GroupMessage) -> bool:
+        """Returns whether a name has more in it than a name: a handle, a price, a fourth word, or words of adverts."""
+        name = normalise(message.author.name)
+        if not name.text:
+            return False
+        if not _PLAIN_NAME.fullmatch(name.text):
+            return True
+        named = replace(message, text=message.author.name, links=(), buttons=(), is_forward=False, via_bot=None)
+        return await self._scores.score(message.group_id, name, extract_features(named, name)) >= SUSPICIOUS_NAME
 
     async def is_known_ham(self, message: GroupMessage) -> bool:
         """Returns whether an admin marked this text as no spam."""

@@ -1,0 +1,106 @@
+"""Words and links outside the text of a message: an advert in any of them is read."""
+
+from typing import Any
+
+import pytest
+
+from bot.telegram.moderation.messages import to_group_message
+from services.moderation.domain.message import GroupMessage, MediaKind
+from services.moderation.text.excerpt import LONGEST
+from tests.support.fake_telegram.messages import GROUP, message
+
+FILE = {"file_id": "f", "file_unique_id": "u"}
+CASINO = {"id": -900, "type": "channel", "title": "Casino Bonus", "username": "casino_bonus"}
+POINT = {"latitude": 1.0, "longitude": 2.0}
+POLL = {
+    "id": "1", "question": "Ready to earn?",
+    "options": [{"text": "Write @boss", "voter_count": 0, "persistent_id": "a"}],
+    "total_voter_count": 0, "is_closed": False, "is_anonymous": True, "type": "quiz", "allows_multiple_answers": False,
+    "allows_revoting": False, "members_only": False, "members_can_add_options": False, "correct_option_ids": [],
+    "explanation": "500 a day", "description": "No experience",
+}  # fmt: skip
+
+
+def convert(**fields: object) -> GroupMessage:
+    return to_group_message(message(**{"chat": GROUP, **fields}))
+
+
+def video(name: str) -> dict[str, Any]:
+    return {"video": {**FILE, "width": 1, "height": 1, "duration": 1, "file_name": name}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"contact": {"phone_number": "1", "first_name": "Easy money,", "last_name": "write me"}},
+         "Easy money, write me"),
+        ({"contact": {"phone_number": "1", "first_name": "Ann",
+                      "vcard": "BEGIN:VCARD\nFN:Ann\nNOTE:500 a day\nURL;type=x:https://win.example\nEND:VCARD"}},
+         "Ann\n500 a day\nhttps://win.example"),
+        ({"document": {**FILE, "file_name": "earn_500_a_day.apk"}}, "earn 500 a day.apk"),
+        ({"caption": "Look", **video("free-casino-spins.mp4")}, "Look\nfree-casino-spins.mp4"),
+        ({"audio": {**FILE, "duration": 1, "performer": "Casino", "title": "Free spins"}}, "Casino Free spins"),
+        # Names that a camera or a program gave.
+        ({"document": {**FILE, "file_name": "IMG_20260101_120000.jpg"}}, ""),
+        (video("Screenshot 2026-01-01 at 12.00.00.mov"), ""),
+        (video("f3a9c01e77b2.mp4"), ""),
+        ({"venue": {"location": POINT, "title": "Massage 24/7", "address": "t.me/girls"}}, "Massage 24/7\nt.me/girls"),
+        ({"poll": POLL}, "Ready to earn?\nWrite @boss\nNo experience\n500 a day"),
+        ({"checklist": {"title": "Earn", "tasks": [{"id": 1, "text": "Write @boss"}]}}, "Earn\nWrite @boss"),
+        ({"story": {"chat": CASINO, "id": 1}}, "Casino Bonus"),
+        ({"game": {"title": "Slots", "description": "Free spins", "photo": []}}, "Slots\nFree spins"),
+        ({"text": "Look", "reply_markup": {"inline_keyboard": [[{"text": "Claim $500", "url": "https://x.example"}],
+                                                               [{"text": "Like", "callback_data": "x"}]]}},
+         "Look\nClaim $500"),
+        ({"giveaway": {"chats": [CASINO], "winners_selection_date": 1_800_000_000, "winner_count": 1,
+                       "prize_description": "A car"}}, "A car\nCasino Bonus"),
+    ],
+)  # fmt: skip
+def test_attachments_are_read_as_the_authors_words(fields: dict[str, Any], text: str) -> None:
+    assert convert(**fields).text == text
+
+
+def test_attachment_of_a_forward_is_not_the_authors() -> None:
+    origin = {"type": "channel", "chat": CASINO, "message_id": 1, "date": 1_800_000_000}
+    found = convert(contact={"phone_number": "1", "first_name": "Easy money"}, forward_origin=origin)
+    assert (found.text, found.forwarded) == ("", "Easy money")
+
+
+def test_links_of_checklists_stories_and_giveaways() -> None:
+    task = {
+        "id": 1,
+        "text": "here",
+        "text_entities": [{"type": "text_link", "offset": 0, "length": 4, "url": "https://a.b"}],
+    }
+    assert convert(checklist={"title": "Earn", "tasks": [task]}).links == ("https://a.b",)
+    assert convert(story={"chat": CASINO, "id": 1}).links == ("https://t.me/casino_bonus",)
+    assert convert(checklist={"title": "Earn", "tasks": []}).media == (MediaKind.CHECKLIST,)
+
+
+def test_quotation_from_another_chat_is_read_whole_and_marked() -> None:
+    outside = {
+        "origin": {"type": "channel", "chat": CASINO, "message_id": 1, "date": 1_800_000_000}, "chat": CASINO,
+        "document": {**FILE, "file_name": "free spins.apk"}, "link_preview_options": {"url": "https://spin.example"},
+    }  # fmt: skip
+    found = convert(text="cool", external_reply=outside, quote={"text": "Free spins!", "position": 0})
+    assert found.quotes_outside
+    assert found.text == "cool"
+    assert found.quoted == "Free spins!\nfree spins.apk\nCasino Bonus\nhttps://spin.example"
+
+
+def test_quotation_from_another_topic_of_the_group_is_not_from_outside() -> None:
+    origin = {"type": "user", "sender_user": {"id": 9, "is_bot": False, "first_name": "Bob"}, "date": 1_800_000_000}
+    found = convert(text="cool", external_reply={"origin": origin, "chat": GROUP}, quote={"text": "Hi", "position": 0})
+    assert (found.quotes_outside, found.quoted) == (False, "Hi")
+
+
+def test_each_part_of_a_long_album_is_read() -> None:
+    photo = [{**FILE, "width": 1, "height": 1}]
+    captions = ["long " * 1000] * 4 + ["long " * 500 + "write @boss" + " long" * 500]
+    parts = [
+        message(chat=GROUP, message_id=number, photo=photo, media_group_id="a", caption=caption)
+        for number, caption in enumerate(captions, start=1)
+    ]
+    found = to_group_message(parts[0], parts)
+    assert "@boss" in found.text
+    assert len(found.text) < LONGEST * 1.2
