@@ -24,9 +24,8 @@ from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.inbox.album_parts import AlbumParts
-from services.inbox.crash_counts import CrashCounter
 from services.inbox.dbos_queue import JobQueue
-from services.inbox.dead_letters import DeadLetters
+from services.inbox.dead_letters import CrashCounter, DeadLetters
 from services.inbox.job import Job
 from services.inbox.sent_messages import SentMessages
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind

@@ -10,15 +10,13 @@ from bot.composition.services import Infrastructure
 from core.background import BackgroundTasks
 from core.db.database import resolve_url
 from services.inbox.album_parts import AlbumParts
-from services.inbox.crash_counts import CrashCounter
 from services.inbox.dbos_queue import JobQueue
-from services.inbox.dead_letters import DeadLetters
-from services.inbox.file_lock import FileLock
+from services.inbox.dead_letters import CrashCounter, DeadLetters
 from services.inbox.inbox import Inbox
+from services.inbox.lease import FileLock
 from services.inbox.postgres_journal import PostgresSendJournal
 from services.inbox.replicas import PostgresReplicas, Replicas, SingleReplica
-from services.inbox.send_journal import FileSendJournal, SendJournal
-from services.inbox.sent_messages import SentMessages
+from services.inbox.sent_messages import FileSendJournal, SendJournal, SentMessages
 
 INBOX_FILE = "inbox.db"
 JOURNAL_FILE = "sends.journal"

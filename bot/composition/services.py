@@ -29,7 +29,6 @@ from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
-from services.consent import Consent
 from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import replica_name
 from services.llm.models.factory import LLMModelFactory
@@ -43,7 +42,7 @@ from services.llm.routing.state.clock_bounds import InstantBounds
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.tracing import AttemptSpans
 from services.moderation.domain.verdict import Verdict
-from services.preferences import PreferenceStore
+from services.preferences import Consent, PreferenceStore
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
 

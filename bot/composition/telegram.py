@@ -55,10 +55,9 @@ from core.config.settings import Settings
 from core.errors import InboxError, StartupError
 from core.observability.redaction import SecretMasker
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
-from services.inbox.failure_stamp import FailureStamp
-from services.limits.leases import RunningLeases
+from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
-from services.limits.turns import TurnPlaces
+from services.limits.turns import RunningLeases, TurnPlaces
 from services.llm.providers.probe import check_providers
 
 

@@ -13,12 +13,11 @@ from core.i18n import Texts
 from core.messages import user_ref
 from services.chat.store.thread_list import ListedThread, ThreadList
 from services.chat.store.turns import TurnStore
-from services.consent import Consent
 from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
-from services.preferences import PreferenceStore
+from services.preferences import Consent, PreferenceStore
 
 CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12

@@ -12,9 +12,8 @@ import structlog
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumParts
-from services.inbox.crash_counts import CrashCounter
 from services.inbox.dbos_queue import JobQueue
-from services.inbox.dead_letters import DeadLetter, DeadLetters
+from services.inbox.dead_letters import CrashCounter, DeadLetter, DeadLetters
 from services.inbox.job import Job
 from services.inbox.sent_messages import SentMessages
 

@@ -18,7 +18,7 @@ from core.db.database import Database
 from core.db.tables import PendingSendRow
 from core.errors import StorageError
 from services.inbox.lease import ReplicaLease
-from services.inbox.send_journal import PendingSend
+from services.inbox.sent_messages import PendingSend
 
 log = structlog.get_logger()
 

@@ -20,8 +20,7 @@ from core.i18n import Texts
 from services.chat.store.conversation import Turn
 from services.inbox.album_parts import AlbumParts
 from services.inbox.job import Job
-from services.inbox.send_journal import FileSendJournal
-from services.inbox.sent_messages import SentMessages
+from services.inbox.sent_messages import FileSendJournal, SentMessages
 from tests.support.chat_harness import ChatHarness
 from tests.support.fake_telegram.messages import BOT
 from tests.support.fake_telegram.traffic import Traffic

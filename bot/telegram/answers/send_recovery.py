@@ -9,7 +9,7 @@ from bot.telegram.delivery.delivery import Delivery
 from core.errors import StorageError
 from services.chat.reply import Reply
 from services.chat.store.turns import TurnStore
-from services.inbox.send_journal import PendingSend, SendJournal
+from services.inbox.sent_messages import PendingSend, SendJournal
 
 log = structlog.get_logger()
 

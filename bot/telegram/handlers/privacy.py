@@ -13,7 +13,7 @@ from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from bot.telegram.jobs import RegenerateQueue
 from core.i18n import Texts
 from services.chat.store.turns import TurnStore
-from services.consent import Consent
+from services.preferences import Consent
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""Job payloads: those of the released version still parse."""
+"""Jobs: payloads of the released version still parse, and turns are enqueued to be answered again."""
 
 import json
 from collections.abc import AsyncIterator

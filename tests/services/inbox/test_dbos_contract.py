@@ -17,9 +17,9 @@ from dbos._sys_db import SystemDatabase, db_retry
 
 from core.clock import SystemClock
 from services.inbox.dbos_queue import JobQueue
+from services.inbox.dbos_runtime import Wakeup
 from services.inbox.dbos_tables import COLUMNS, WorkflowTable
 from services.inbox.job import Job
-from services.inbox.wakeup import Wakeup
 from tests.services.inbox.conftest import OpenQueue
 from tests.support.inbox_harness import RecordingRunner
 

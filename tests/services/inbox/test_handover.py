@@ -11,9 +11,8 @@ from sqlalchemy import URL
 from core.clock import SystemClock
 from core.db.database import Database
 from services.inbox.album_parts import AlbumParts
-from services.inbox.crash_counts import CrashCounter
 from services.inbox.dbos_queue import JobQueue
-from services.inbox.dead_letters import DeadLetters
+from services.inbox.dead_letters import CrashCounter, DeadLetters
 from services.inbox.inbox import MAX_ISOLATED_RUNS, MAX_SHARED_RESTARTS, Inbox
 from services.inbox.job import Job
 from services.inbox.sent_messages import SentMessages

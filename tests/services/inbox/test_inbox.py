@@ -14,9 +14,8 @@ from core.db.database import Database
 from core.errors import StorageError
 from services.inbox import inbox as module
 from services.inbox.album_parts import AlbumPart, AlbumParts
-from services.inbox.crash_counts import CrashCounter
 from services.inbox.dbos_queue import JobQueue
-from services.inbox.dead_letters import DeadLetters
+from services.inbox.dead_letters import CrashCounter, DeadLetters
 from services.inbox.inbox import FRESH_LIMIT, MAX_ISOLATED_RUNS, MAX_SHARED_RESTARTS, Inbox, InboxTiming
 from services.inbox.job import Job
 from services.inbox.sent_messages import SentMessages

@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from core.errors import InboxError, StorageError
-from services.inbox.failure_stamp import FailureStamp
-from services.inbox.queue_health import HealthLimits, QueueHealth
+from services.inbox.queue_health import FailureStamp, HealthLimits, QueueHealth
 from tests.support.clock import ManualClock
 
 REFUSED = sa.exc.IntegrityError("UPDATE", None, sqlite3.IntegrityError("NOT NULL constraint failed: t.c"))

@@ -15,7 +15,7 @@ from core.clock import SystemClock
 from core.db.database import Database
 from services.inbox.lease import ReplicaLease
 from services.inbox.postgres_journal import PostgresSendJournal
-from services.inbox.send_journal import FileSendJournal, PendingSend, SendJournal
+from services.inbox.sent_messages import FileSendJournal, PendingSend, SendJournal
 from tests.support.clock import until
 
 BEGUN = PendingSend(floor=10, shared_floor=20)
@@ -71,7 +71,7 @@ async def test_file_is_rewritten_without_delivered_answers(path: Path) -> None:
 async def test_file_survives_a_killed_process(path: Path) -> None:
     """The note is in the file as soon as the call returns."""
     script = (
-        "import os, sys; from pathlib import Path; from services.inbox.send_journal import *\n"
+        "import os, sys; from pathlib import Path; from services.inbox.sent_messages import *\n"
         "journal = FileSendJournal(Path(sys.argv[1])); journal.begin(1, 0, PendingSend(10, 20))\n"
         "os.kill(os.getpid(), 9)"
     )

@@ -13,7 +13,7 @@ from core.db.database import Database
 from core.db.tables import SentMessageRow
 from services.chat.reply import Reply
 from services.chat.store.turns import TurnStore
-from services.inbox.send_journal import FileSendJournal, PendingSend
+from services.inbox.sent_messages import FileSendJournal, PendingSend
 from tests.support.fake_telegram.server import TelegramServer
 
 PERSON, OTHER, TURN = 7, 8, 1
