@@ -16,8 +16,7 @@ from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.errors import ConfigurationError, StartupError
 from core.observability.log import Redactor
-from core.redis.client import REDIS_ERRORS, open_redis
-from core.redis.errors import describe_redis_error
+from core.redis.client import REDIS_ERRORS, describe_redis_error, open_redis
 from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog

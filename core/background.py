@@ -6,8 +6,7 @@ from typing import Any
 
 import structlog
 
-from core.backoff import Backoff
-from core.clock import Clock
+from core.clock import Backoff, Clock
 
 log = structlog.get_logger()
 

@@ -15,8 +15,8 @@ from pydantic_ai.messages import BinaryContent, ModelResponse, TextPart, ToolRet
 from sqlalchemy import func, select
 
 from bot.telegram.jobs import RegenerateTurn, UpdateArrived, UpdateRejected, parse_payload
-from core.db.column_types import Base
 from core.db.database import Database
+from core.db.tables import Base
 from core.messages import ChatKind, ConversationKey, Speaker, Surface
 from services.admin.audit import Audit
 from services.chat.store.conversation import TurnStatus

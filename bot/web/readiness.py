@@ -12,8 +12,7 @@ from sqlalchemy import text
 from core.clock import Clock
 from core.db.database import Database
 from core.errors import StorageError
-from core.redis.client import REDIS_ERRORS
-from core.redis.errors import describe_redis_error
+from core.redis.client import REDIS_ERRORS, describe_redis_error
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.status import ProviderState
 

@@ -19,12 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.db import moderation_tables, tables  # noqa: F401 - registers the schema  # pyright: ignore[reportUnusedImport]
-from core.db.column_types import Base
-from core.db.connection_slots import ConnectionSlots
 from core.db.driver_errors import BUSY, LOCKED, READ_ONLY, describe_storage_error, translate_errors
 from core.db.migrations import HEAD
+from core.db.queues import ConnectionSlots, WriteLock
 from core.db.replica_fence import ReplicaFence
-from core.db.write_lock import WriteLock
+from core.db.tables import Base
 from core.errors import ConfigurationError, StartupError, StorageError
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.db.column_types import Base, PlainText, RowId, UtcDateTime
+from core.db.tables import Base, PlainText, RowId, UtcDateTime
 
 
 class ModerationGroupRow(Base):

@@ -12,9 +12,8 @@ from typing import TypeVar
 import structlog
 from redis.asyncio import Redis
 
-from core.loop_timeout import LoopTimeout
-from core.redis.client import REDIS_ERRORS
-from core.redis.errors import describe_redis_error
+from core.clock import LoopTimeout
+from core.redis.client import REDIS_ERRORS, describe_redis_error
 
 log = structlog.get_logger()
 

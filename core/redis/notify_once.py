@@ -9,8 +9,7 @@ from cachetools import TTLCache
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
-from core.backoff import Backoff
-from core.clock import Clock
+from core.clock import Backoff, Clock
 from core.redis.client import REDIS_ERRORS
 
 log = structlog.get_logger()

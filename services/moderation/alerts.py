@@ -4,7 +4,7 @@ from typing import Literal
 
 import structlog
 
-from core.backoff import Backoff
+from core.clock import Backoff
 from core.redis.notify_once import NotifyOnce
 from services.moderation.domain.ports import ActionResult, Cards
 from services.moderation.domain.settings import GroupSettings

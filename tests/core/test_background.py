@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.background import BackgroundTasks, cancel_and_wait, restart_on_error, wait_first
-from core.backoff import Backoff
+from core.clock import Backoff
 from tests.support.clock import ManualClock, settle
 
 

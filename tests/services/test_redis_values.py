@@ -9,8 +9,7 @@ import structlog
 from redis.asyncio import Redis
 
 from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
-from core.backoff import Backoff
-from core.clock import SystemClock
+from core.clock import Backoff, SystemClock
 from core.messages import ConversationKey, Surface
 from core.redis.client import open_redis
 from core.redis.notify_once import NotifyOnce

@@ -15,8 +15,7 @@ from aiogram.types import BotCommand, BotCommandScopeAllChatAdministrators, BotC
 from bot.telegram.api.commands import COMMANDS, CommandMenu
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
 from bot.telegram.api.session import ApiSession
-from core.backoff import Backoff
-from core.clock import Clock
+from core.clock import Backoff, Clock
 from core.errors import StartupError
 from core.i18n import DEFAULT_LANGUAGE, Texts
 

@@ -20,8 +20,7 @@ from cachetools import FIFOCache, TLRUCache
 from bot.telegram.api.errors import ApiFailure, classify_api_error
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.observability import TelegramMetrics
-from core.backoff import Backoff
-from core.clock import Clock
+from core.clock import Backoff, Clock
 
 log = structlog.get_logger()
 

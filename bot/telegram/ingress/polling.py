@@ -24,8 +24,7 @@ from aiogram.methods import TelegramMethod
 from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.updates import UPDATE_TYPES, UpdateSink, is_update_id
 from core.background import cancel_and_wait, wait_first
-from core.backoff import Backoff
-from core.clock import Clock
+from core.clock import Backoff, Clock
 from core.errors import StartupError, StorageError
 from services.inbox.replicas import Replicas
 

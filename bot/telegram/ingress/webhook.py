@@ -22,8 +22,7 @@ from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.session import parse_api_json
 from bot.telegram.api.updates import UPDATE_TYPES, UpdateSink
 from bot.web.server import HttpRoute
-from core.backoff import Backoff
-from core.clock import Clock
+from core.clock import Backoff, Clock
 from core.errors import StartupError, StorageError
 
 log = structlog.get_logger()

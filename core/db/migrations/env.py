@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import Connection
 
-from core.db.column_types import Base
+from core.db.tables import Base
 
 connection = context.config.attributes["connection"]
 if not isinstance(connection, Connection):

@@ -26,7 +26,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_core import PydanticSerializationError
 
-from core.db.column_types import storable
+from core.db.tables import storable
 
 _DIGEST = "attachment"
 

@@ -6,8 +6,7 @@ from datetime import datetime, timedelta
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import delete, select
 
-from core.backoff import Backoff
-from core.clock import Clock
+from core.clock import Backoff, Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationPendingRow
 from services.moderation.domain.message import GroupMessage

@@ -20,10 +20,9 @@ from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Connection, select, text
 
-from core.db.column_types import Base
 from core.db.database import Database, resolve_url
 from core.db.migrations import HEAD
-from core.db.tables import AuditRow, NoteRow, PreferenceRow, TurnRow
+from core.db.tables import AuditRow, Base, NoteRow, PreferenceRow, TurnRow
 from core.errors import ConfigurationError, StartupError, StorageError
 from tests.support.processes.postgres_server import PostgresServer
 

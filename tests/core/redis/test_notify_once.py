@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from redis.asyncio import Redis
 
-from core.backoff import Backoff
+from core.clock import Backoff
 from core.redis.client import open_redis
 from core.redis.notify_once import NotifyOnce
 from tests.support.clock import ManualClock

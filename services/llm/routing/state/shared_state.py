@@ -23,10 +23,8 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from core.background import BackgroundTasks
-from core.clock import Clock
-from core.loop_timeout import LoopTimeout
-from core.redis.client import REDIS_ERRORS
-from core.redis.errors import describe_redis_error
+from core.clock import Clock, LoopTimeout
+from core.redis.client import REDIS_ERRORS, describe_redis_error
 from services.llm.routing.state.clock_bounds import InstantBounds, clamped
 from services.llm.routing.state.codec import decode_routing, encode_routing, is_routing_field
 from services.llm.routing.state.rules import Change, Routing, merged
