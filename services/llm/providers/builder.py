@@ -6,13 +6,14 @@ affect a provider.
 """
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import cached_property
 from typing import Final
 
 import httpx2
 from pydantic_ai.models import Model
 
+from core.background import BackgroundTasks
 from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.demo import DemoModel
@@ -24,6 +25,9 @@ KEEPALIVE_S: Final = 30.0
 """Lifetime of an idle connection. Common servers and proxies close theirs after 60 s, and a request on a
 connection that is being closed fails."""
 
+FORMER_CLIENT_S: Final = 900.0
+"""How long the connections of former settings stay open, beyond the ten minutes that the longest stream may take."""
+
 
 class ModelBuilder:
     """Builds and caches models, and owns their connections.
@@ -34,8 +38,10 @@ class ModelBuilder:
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._models: dict[tuple[str, str], Model] = {}
-        self._clients: dict[str, httpx2.AsyncClient] = {}
+        self._models: dict[tuple[ProviderSettings, str], Model] = {}
+        self._clients: dict[ProviderSettings, httpx2.AsyncClient] = {}
+        self._former: set[httpx2.AsyncClient] = set()
+        self._closing = BackgroundTasks()
 
     def model(self, provider: ProviderSettings, model_name: str) -> Model:
         """Return the model of that name, built on first use.
@@ -43,7 +49,7 @@ class ModelBuilder:
         Raises:
             ValueError: the provider lacks a required variable.
         """
-        key = (provider.id, model_name)
+        key = (provider, model_name)
         if key not in self._models:
             if provider.missing is not None:
                 raise ValueError(f"provider {provider.id} cannot be used: {provider.missing}")
@@ -65,17 +71,33 @@ class ModelBuilder:
 
     def http_client(self, provider: ProviderSettings) -> httpx2.AsyncClient:
         """Return the provider's client, which all of its requests share."""
-        if provider.id not in self._clients:
-            self._clients[provider.id] = self._build_client(provider)
-        return self._clients[provider.id]
+        if provider not in self._clients:
+            self._clients[provider] = self._build_client(provider)
+        return self._clients[provider]
+
+    def keep_only(self, providers: Collection[ProviderSettings]) -> None:
+        """Drop the models of all other providers; their connections close when requests in flight must be over."""
+        kept = set(providers)
+        self._models = {key: model for key, model in self._models.items() if key[0] in kept}
+        for provider in self._clients.keys() - kept:
+            client = self._clients.pop(provider)
+            self._former.add(client)
+            self._closing.start(self._close_later(client), f"provider.close:{provider.id}")
 
     async def aclose(self) -> None:
         """Close all connections. The builder can be used again afterwards."""
-        clients = list(self._clients.values())
+        await self._closing.close()
+        clients = [*self._clients.values(), *self._former]
         self._clients.clear()
+        self._former.clear()
         self._models.clear()
         for client in clients:
             await client.aclose()
+
+    async def _close_later(self, client: httpx2.AsyncClient) -> None:
+        await self._clock.sleep(FORMER_CLIENT_S)
+        self._former.discard(client)
+        await client.aclose()
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:

@@ -156,7 +156,7 @@ class Attempt:
         candidate = self.candidate
         is_pick = self._request.is_pick(candidate)
         if not is_pick and outcome.fault is not Fault.MODEL_GONE:
-            self._recorder.failed(candidate.provider.id, outcome, self._purpose)
+            self._recorder.failed(candidate.provider, outcome, self._purpose)
             return
         is_reachable = not (isinstance(error, ModelConnectionError) and error.phase == "connect")
         has_another = is_reachable and self._request.queue_other_model(candidate)
@@ -164,7 +164,7 @@ class Attempt:
             is_listed = candidate.model in candidate.provider.models
             self._recorder.model_failed(candidate, outcome, self._purpose, is_listed=is_listed)
         else:
-            self._recorder.failed(candidate.provider.id, outcome, self._purpose)
+            self._recorder.failed(candidate.provider, outcome, self._purpose)
 
     async def _pause_before_retry(self, outcome: Outcome) -> bool:
         """Wait, and return whether to ask the same candidate again.
@@ -193,9 +193,9 @@ class Attempt:
             return self._surface(outcome, error)
         self._end(AttemptResult.INTERRUPTED, outcome.fault)
         self._request.settle_evidence(self)
-        provider = self.candidate.provider.id
+        provider = self.candidate.provider
         self._recorder.failed(provider, replace(outcome, cooldown_s=cooldown_s), self._purpose)
-        return AnswerInterrupted(provider, outcome.reason)
+        return AnswerInterrupted(provider.id, outcome.reason)
 
     def refused(self, reason: str, used: TokenUse) -> ContentRefused:
         """Record that the provider's filter ended the answer; returns the error to raise."""
@@ -208,11 +208,11 @@ class Attempt:
     def opened(self) -> None:
         """Record the first output of a stream: the cooldown of a provider that was probed ends here."""
         self.place.leave()
-        self._recorder.opened(self.candidate.provider.id, self._purpose, began=self._began, prefer=self._is_vote)
+        self._recorder.opened(self.candidate.provider, self._purpose, began=self._began, prefer=self._is_vote)
 
     def succeeded(self, first_output_s: float, used: TokenUse) -> None:
         """Record a complete answer."""
-        provider = self.candidate.provider.id
+        provider = self.candidate.provider
         if self._state is AttemptState.IN_FLIGHT:
             self._publish(AttemptResult.ANSWERED, first_output_s=first_output_s)
         self._report(RequestEnd.ANSWERED, used)

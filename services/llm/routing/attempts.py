@@ -195,7 +195,7 @@ class Attempts:
             if self.is_pick(candidate):
                 self.recorder.model_failed(candidate, blamed, self.spec.purpose, is_listed=False)
             else:
-                self.recorder.failed(candidate.provider.id, blamed, self.spec.purpose)
+                self.recorder.failed(candidate.provider, blamed, self.spec.purpose)
 
     def is_pick(self, candidate: Candidate) -> bool:
         """Return whether the user picked this model, and it is not its provider's default."""
@@ -275,7 +275,7 @@ class Attempts:
         if self._current is not None:
             self._current.cancel(lambda: used_by_prompt(self.messages))
         for candidate, outcome in self.recourse.take_unsettled():
-            self.recorder.failed(candidate.provider.id, outcome, self.spec.purpose)
+            self.recorder.failed(candidate.provider, outcome, self.spec.purpose)
         self._release()
         self._return_lease()
 

@@ -1,6 +1,6 @@
 """The provider fallback service: the order of candidates for each request, and the status of the providers."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import structlog
@@ -21,6 +21,7 @@ from services.llm.routing.faults.recourse import RequestShape
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.local_failures import find_local_failure
 from services.llm.routing.recorder import OutcomeRecorder, RoutingLimits, RoutingTiming
+from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import rules
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ServiceStatus, provider_status
@@ -53,16 +54,13 @@ class LLMProviderFallback:
         timing: RoutingTiming | None = None,
         words: KnownWords = KNOWN_WORDS,
     ) -> None:
-        self._all: Mapping[str, ProviderSettings] = {provider.id: provider for provider in providers}
-        self._usable = tuple(provider.id for provider in providers if provider.missing is None)
+        self.roster = ProviderRoster(providers)
         self._shared = shared
         self._clock = clock
         self._shedding = shedding or LoadShedding(None, "", clock)
         timing = timing or RoutingTiming()
-        self._has_limits = any(self._all[provider].max_concurrency is not None for provider in self._usable)
         self.recorder = OutcomeRecorder(
-            self._all,
-            self._usable,
+            self.roster,
             shared,
             clock,
             limits or RoutingLimits(),
@@ -71,8 +69,8 @@ class LLMProviderFallback:
             meter,
             words=words,
         )
-        self.control = ProviderControl(tuple(self._all), self._usable, shared, clock, timing, self.recorder)
-        self._probes = ProbeLeases(self._all, shared, clock, timing, self.recorder)
+        self.control = ProviderControl(self.roster, shared, clock, timing, self.recorder)
+        self._probes = ProbeLeases(self.roster, shared, clock, timing, self.recorder)
         self._admission = CandidateAdmission(
             self._shedding.limiter, ProviderGates(timing.max_opening), self._probes, timing.opening_patience_s
         )
@@ -80,7 +78,12 @@ class LLMProviderFallback:
     @property
     def providers(self) -> tuple[ProviderSettings, ...]:
         """The providers that can be asked, by priority."""
-        return tuple(self._all[provider] for provider in self._usable)
+        return self.roster.providers
+
+    def replace_providers(self, providers: Sequence[ProviderSettings]) -> None:
+        """Use these providers for every request from now on; requests in flight go on as they began."""
+        self.roster.replace(providers)
+        log.info("provider.replaced", providers=list(self.roster.all), usable=list(self.roster.usable))
 
     def listen(self, listener: NoticeListener) -> None:
         """Register a callback for changes of the leader and for misconfigured providers. It must not block."""
@@ -113,8 +116,9 @@ class LLMProviderFallback:
             AllProvidersFailed: no provider is configured.
             ConsentNeeded: only remote ones are, and `spec` excludes them.
         """
-        usable = [name for name in self._usable if not (spec.local_only and self._all[name].remote)]
-        is_withheld = len(usable) < len(self._usable)
+        roster = self.roster
+        usable = [name for name in roster.usable if not (spec.local_only and roster.all[name].remote)]
+        is_withheld = len(usable) < len(roster.usable)
         patience = RedisPatience()
         kept = await self._kept_provider(spec, usable, patience)
         now = self._clock.time()
@@ -194,7 +198,7 @@ class LLMProviderFallback:
         counts, in_flight = self.recorder.counts, self._shedding.limiter.in_flight
         statuses = tuple(
             provider_status(provider, counts[provider.id], state, now, in_flight(provider.id))
-            for provider in self._all.values()
+            for provider in self.roster.all.values()
         )
         return ServiceStatus(statuses, state.forced(now), state.preferred(now), self._shared.connected)
 
@@ -213,12 +217,12 @@ class LLMProviderFallback:
 
     async def _kept_provider(self, spec: RequestSpec, usable: Sequence[str], patience: RedisPatience) -> str | None:
         """Return the provider that stepped in for a busy one when this user was last answered."""
-        if not self._has_limits or spec.user is None or not usable[1:]:
+        if not self.roster.has_limits or spec.user is None or not usable[1:]:
             return None
         return await self._shedding.affinity.provider_for(spec.user, patience)
 
     def _candidate(self, provider: str, choice: ModelChoice | None, *, by_order: bool = True) -> Candidate:
-        settings = self._all[provider]
+        settings = self.roster.all[provider]
         model = choice.model if choice is not None and choice.provider == provider else None
         if model is not None and (model == settings.default_model or not self.recorder.is_resting(provider, model)):
             return Candidate(settings, model, by_order)

@@ -1,13 +1,14 @@
 """Records outcomes of requests: counts, cooldowns, the preferred provider, and events for metrics and notices."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from core.clock import Clock
-from core.config.settings import ProviderSettings
+from core.config.providers import ProviderSettings
 from core.errors import FailedAttempt
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.admission.affinity import ProviderAffinity
@@ -24,6 +25,7 @@ from services.llm.routing.events import (
 from services.llm.routing.faults.outcomes import MISCONFIGURED_COOLDOWN_S, Outcome
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
+from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import model_rules, rules
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderCounts
@@ -82,15 +84,13 @@ class OutcomeRecorder:
     """Applies outcomes to this replica's copy of the routing state, which is written to Redis in the background.
 
     Args:
-        providers: all configured providers.
-        usable: the ids of those that can be asked, by priority.
+        roster: the configured providers. Outcomes of requests that began with other settings are not recorded.
         words: the words by which refusals are recognised.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of the service
+    def __init__(
         self,
-        providers: Mapping[str, ProviderSettings],
-        usable: Sequence[str],
+        roster: ProviderRoster,
         shared: SharedRouting,
         clock: Clock,
         limits: RoutingLimits,
@@ -103,8 +103,8 @@ class OutcomeRecorder:
         self.limits = limits
         self.timing = timing
         self.words = words
-        self.counts = {provider: ProviderCounts() for provider in providers}
-        self._usable = usable
+        self.counts = defaultdict[str, ProviderCounts](ProviderCounts)
+        self._roster = roster
         self._shared = shared
         self._clock = clock
         self._affinity = affinity
@@ -113,6 +113,7 @@ class OutcomeRecorder:
         """True after a request that nobody answered, until the next answer."""
         self._listeners: list[NoticeListener] = []
         self._watchers: list[Watcher] = []
+        roster.on_change(self._drop_counts)
 
     def listen(self, listener: NoticeListener) -> None:
         """Register a callback for changes of the leader and for misconfigured providers. It must not block."""
@@ -135,10 +136,14 @@ class OutcomeRecorder:
 
     def leads(self, provider: str) -> bool:
         """Return whether no healthy provider has a higher priority."""
-        return rules.leads(self._shared.routing, provider, self._usable, self._clock.time())
+        return rules.leads(self._shared.routing, provider, self._roster.usable, self._clock.time())
 
-    def failed(self, provider: str, outcome: Outcome, purpose: str) -> None:
+    def failed(self, settings: ProviderSettings, outcome: Outcome, purpose: str) -> None:
         """Record a failure. The local copy changes at once, Redis soon after."""
+        provider = settings.id
+        if not self._roster.is_current(settings):
+            log.info("provider.former_failed", provider=provider, reason=outcome.reason, purpose=purpose)
+            return
         counts = self.counts[provider]
         counts.requests += 1
         log.warning(
@@ -173,6 +178,9 @@ class OutcomeRecorder:
             is_listed: whether operators configured the model; a model that only a user picked is not their concern.
         """
         provider, model = candidate.provider.id, candidate.model
+        if not self._roster.is_current(candidate.provider):
+            log.info("provider.former_failed", provider=provider, reason=outcome.reason, purpose=purpose)
+            return
         counts = self.counts[provider]
         counts.requests += 1
         log.warning(
@@ -238,9 +246,18 @@ class OutcomeRecorder:
             self._shared.apply(model_rules.woken(candidate.provider.id, candidate.model, began))
 
     def succeeded(
-        self, provider: str, purpose: str, *, began: float, prefer: bool, first_output_s: float | None = None
+        self,
+        settings: ProviderSettings,
+        purpose: str,
+        *,
+        began: float,
+        prefer: bool,
+        first_output_s: float | None = None,
     ) -> None:
         """Record an answer. Does no I/O where it changes nothing, which is the ordinary case."""
+        if not self._roster.is_current(settings):
+            return
+        provider = settings.id
         counts = self.counts[provider]
         counts.requests += 1
         if first_output_s is not None:
@@ -249,17 +266,18 @@ class OutcomeRecorder:
             self._note_end_of_outage(provider)
         self._prove(provider, purpose, began=began, prefer=prefer)
 
-    def opened(self, provider: str, purpose: str, *, began: float, prefer: bool) -> None:
+    def opened(self, settings: ProviderSettings, purpose: str, *, began: float, prefer: bool) -> None:
         """Record the first output of an answer: a provider that was not healthy is healthy now, at every replica."""
-        if provider in self._shared.routing.cooldowns:
-            self._prove(provider, purpose, began=began, prefer=prefer)
+        if settings.id in self._shared.routing.cooldowns and self._roster.is_current(settings):
+            self._prove(settings.id, purpose, began=began, prefer=prefer)
 
     def _prove(self, provider: str, purpose: str, *, began: float, prefer: bool) -> None:
         state, now = self._shared.routing, self._clock.time()
-        self._shared.apply(rules.proven(provider, began, now, self.limits.preferred_ttl_s, self._usable, prefer=prefer))
+        usable = self._roster.usable
+        self._shared.apply(rules.proven(provider, began, now, self.limits.preferred_ttl_s, usable, prefer=prefer))
         if self._shared.routing is state:
             return
-        if all(name in state.cooldowns for name in self._usable):
+        if all(name in state.cooldowns for name in usable):
             self._note_end_of_outage(provider)
         before, after = self._leader(state), self._leader()
         if before != after and before is not None and after is not None:
@@ -306,10 +324,14 @@ class OutcomeRecorder:
         if self._meter is not None:
             self._meter.count(report)
 
+    def _drop_counts(self) -> None:
+        for provider in set(self.counts) - set(self._roster.all):
+            del self.counts[provider]
+
     def _leader(self, state: rules.Routing | None = None) -> str | None:
         """Return the provider that is asked first by the rules, without a probe."""
         state = state or self._shared.routing
-        return next(iter(rules.order(state, self._usable, self._clock.time())), None)
+        return next(iter(rules.order(state, self._roster.usable, self._clock.time())), None)
 
     def _notify(self, event: ProviderNotice) -> None:
         for listener in self._listeners:

@@ -202,9 +202,7 @@ class TestTable:
         self, three: ProviderHarness, latencies: Sequence[float], text: str | None
     ) -> None:
         for latency in latencies:
-            three.fallback.recorder.succeeded(
-                "a", "test", began=three.clock.time(), prefer=False, first_output_s=latency
-            )
+            three.fallback.recorder.succeeded(A, "test", began=three.clock.time(), prefer=False, first_output_s=latency)
         shown = [line for line in three.block("a") if line.startswith("first output")]
         assert shown == ([text] if text else [])
         assert (f"{len(latencies)} requests, 0 failed" in three.block("a")) is (len(latencies) > 1)

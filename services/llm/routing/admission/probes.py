@@ -1,14 +1,12 @@
 """Leases of probes: one request over all replicas asks a provider whose cooldown has ended."""
 
-from collections.abc import Mapping
-
 import structlog
 
 from core.clock import Clock
-from core.config.settings import ProviderSettings
 from core.redis.guard import RedisPatience
 from services.llm.routing.events import Probed
 from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
+from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import rules
 from services.llm.routing.state.shared_state import SharedRouting
 
@@ -19,19 +17,19 @@ class ProbeLeases:
     """Takes and returns the leases of this replica's probes.
 
     Args:
-        providers: all configured providers; a lease outlives the longest answer of its provider.
+        roster: the configured providers; a lease outlives the longest answer of its provider.
     """
 
     def __init__(
         self,
-        providers: Mapping[str, ProviderSettings],
+        roster: ProviderRoster,
         shared: SharedRouting,
         clock: Clock,
         timing: RoutingTiming,
         recorder: OutcomeRecorder,
     ) -> None:
         self.timing = timing
-        self._providers = providers
+        self._roster = roster
         self._shared = shared
         self._clock = clock
         self._recorder = recorder
@@ -49,7 +47,7 @@ class ProbeLeases:
             return None
         self._count += 1
         holder = f"{self._shared.replica}:{self._count}"
-        lease_s = self._providers[provider].timeout_s + self.timing.lease_margin_s
+        lease_s = self._roster.require(provider).timeout_s + self.timing.lease_margin_s
         is_granted = False
         try:
             change = rules.probe_taken(provider, holder, now, lease_s)

@@ -244,6 +244,17 @@ def cleared(now: float) -> Change:
     return change
 
 
+def preference_ended(now: float) -> Change:
+    """Clear the preference, unless it is newer than this act."""
+
+    def change(routing: Routing) -> Routing:
+        preference = routing.preference
+        is_newer = preference is not None and preference.since > now + CLOCK_SKEW_S
+        return routing if preference is None or is_newer else replace(routing, preference=None)
+
+    return change
+
+
 def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
     """Set a cooldown, after a failure or by an admin. Of two cooldowns the later end is kept."""
 
@@ -324,6 +335,21 @@ def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
             resting=_without_provider(routing.resting, provider),
             limits=_without_provider(routing.limits, provider),
         )
+
+    return change
+
+
+def removed(provider: str, now: float) -> Change:
+    """Forget everything about a provider that is no longer configured, unless it is newer than this act."""
+    forget = reset(provider, now, ())
+    newest = now + CLOCK_SKEW_S
+
+    def change(routing: Routing) -> Routing:
+        force, preference = routing.force, routing.preference
+        if force is not None and force.provider == provider and force.since <= newest:
+            force = None
+        kept = preference is None or preference.provider != provider or preference.since > newest
+        return replace(forget(routing), force=force, preference=preference if kept else None)
 
     return change
 

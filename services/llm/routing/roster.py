@@ -1,0 +1,56 @@
+"""The configured providers as requests find them now; operators may replace them while requests run."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from core.config.providers import ProviderSettings
+from core.errors import UnknownProvider
+
+
+class ProviderRoster:
+    """The providers by priority. A request keeps the settings that it began with.
+
+    Args:
+        providers: all of `AVAILABLE_PROVIDERS`, by priority; those with missing settings are never asked.
+    """
+
+    def __init__(self, providers: Sequence[ProviderSettings]) -> None:
+        self._listeners: list[Callable[[], None]] = []
+        self.all: Mapping[str, ProviderSettings] = {}
+        self.usable: tuple[str, ...] = ()
+        self.has_limits = False
+        """True if any usable provider has a `MAX_CONCURRENCY`."""
+        self._set(providers)
+
+    @property
+    def providers(self) -> tuple[ProviderSettings, ...]:
+        """The providers that can be asked, by priority."""
+        return tuple(self.all[provider] for provider in self.usable)
+
+    def replace(self, providers: Sequence[ProviderSettings]) -> None:
+        """Replace all providers, and tell the listeners."""
+        self._set(providers)
+        for listener in self._listeners:
+            listener()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Register a callback for every replacement. It must not block."""
+        self._listeners.append(listener)
+
+    def is_current(self, provider: ProviderSettings) -> bool:
+        """Return whether a provider still has the settings that a request began with."""
+        return self.all.get(provider.id) == provider
+
+    def require(self, provider: str) -> ProviderSettings:
+        """Return the settings of a provider.
+
+        Raises:
+            UnknownProvider: it is not configured.
+        """
+        if provider not in self.all:
+            raise UnknownProvider(provider, list(self.all))
+        return self.all[provider]
+
+    def _set(self, providers: Sequence[ProviderSettings]) -> None:
+        self.all = {provider.id: provider for provider in providers}
+        self.usable = tuple(provider.id for provider in providers if provider.missing is None)
+        self.has_limits = any(self.all[provider].max_concurrency is not None for provider in self.usable)
