@@ -22,13 +22,13 @@ from core.redis.client import open_redis
 from services.admin.audit import Audit
 from services.admin.providers import ProviderAdmin
 from services.chat.agent import create_agent
-from services.chat.observer import TurnMetrics, TurnObserver
 from services.chat.service import ChatService, ChatStores
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
+from services.chat.turn import TurnMetrics, TurnObserver
 from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import replica_name
 from services.llm.models.factory import LLMModelFactory

@@ -15,8 +15,6 @@ from core.errors import StorageError, UnknownProvider
 from core.i18n import Texts
 from core.messages import Incoming
 from services.chat.agent import LIMITS, prompt_text, to_prompt
-from services.chat.deferred_writes import DeferredWrites
-from services.chat.observer import TurnObserver
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
@@ -24,7 +22,7 @@ from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import Beginning, ThreadNamer
 from services.chat.tools import TurnContext
-from services.chat.turn import TurnOutcome, TurnRun, classify_failure, replay_outcome
+from services.chat.turn import DeferredWrites, TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.models.routed import RoutedModel
 from services.llm.request import ModelChoice, RequestSpec

@@ -1,9 +1,14 @@
-"""A running turn: its state, and its outcome for the user and the history."""
+"""A running turn: its state and outcome, its metrics and span, and its writes while the database is unavailable."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
+from opentelemetry.trace import Tracer
 from pydantic_ai.exceptions import UnexpectedModelBehavior, UsageLimitExceeded
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
@@ -14,8 +19,10 @@ from core.errors import (
     ContextWindowExceeded,
     ProviderError,
     RequestRejected,
+    StorageError,
 )
 from core.messages import Incoming
+from core.observability.metrics import Metrics
 from services.chat.agent import LIMITS
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandIn
@@ -25,6 +32,7 @@ from services.llm.request import ModelChoice
 from services.preferences import ChatPreferences
 
 log = structlog.get_logger()
+
 
 _STATUS = {
     ReplyPhase.COMPLETE: TurnStatus.COMPLETE,
@@ -143,3 +151,166 @@ def replay_outcome(status: TurnStatus) -> TurnOutcome:
             return TurnOutcome(ReplyPhase.INTERRUPTED, "interrupted")
         case _:
             return TurnOutcome(ReplyPhase.COMPLETE)
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """A turn has ended.
+
+    Args:
+        phase: `complete`, `stopped`, `interrupted` or `failed`.
+        seconds: from its message to its saved answer.
+    """
+
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokensUsed:
+    """Tokens of one model response."""
+
+    provider: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+
+
+class TurnMetrics:
+    """Counts turns and their tokens."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._turns = metrics.counter("turns", "Turns by how they ended", ("phase",))
+        self._seconds = metrics.histogram("turn_seconds", "Time of a whole turn, from its message to its saved answer")
+        for phase in ReplyPhase:
+            if phase is not ReplyPhase.RUNNING:
+                self._turns.labels(phase.name.lower())
+
+    def record(self, event: TurnEnded | TokensUsed) -> None:
+        """Count the end of a turn, or the tokens of a response."""
+        match event:
+            case TurnEnded(phase, seconds):
+                self._turns.labels(phase).inc()
+                self._seconds.observe(seconds)
+            case TokensUsed(provider, model, tokens_in, tokens_out):
+                self._metrics.tokens(provider, model, tokens_in, tokens_out)
+
+
+TurnWatcher = Callable[[TurnEnded | TokensUsed], None]
+
+
+class TurnObserver:
+    """Observes the start and the end of each turn.
+
+    Args:
+        tracer: creates a span per turn; None where tracing is off.
+        watcher: receives each event; it must return quickly.
+    """
+
+    def __init__(self, tracer: Tracer | None = None, watcher: TurnWatcher | None = None) -> None:
+        self._tracer = tracer
+        self._watcher = watcher
+        self.running = 0
+        """Turns in progress."""
+
+    @contextmanager
+    def turn(self, reply: Reply) -> Generator[None]:
+        """Observe one turn; its phase is read from the reply at the end."""
+        self.running += 1
+        began = time.perf_counter()
+        try:
+            if self._tracer is None:
+                yield
+            else:
+                with self._tracer.start_as_current_span("turn", record_exception=False) as span:
+                    try:
+                        yield
+                    finally:
+                        span.set_attributes(_span_attributes(reply))
+        finally:
+            self.running -= 1
+            if self._watcher is not None:
+                self._watcher(TurnEnded(reply.phase.name.lower(), time.perf_counter() - began))
+
+    def count_tokens(self, messages: Sequence[ModelMessage]) -> None:
+        """Report the tokens of each response of a turn, by provider and model."""
+        if self._watcher is None:
+            return
+        for message in messages:
+            stamp = last_provenance([message])
+            if isinstance(message, ModelResponse) and stamp is not None:
+                usage = message.usage
+                self._watcher(TokensUsed(stamp.provider, stamp.model, usage.input_tokens, usage.output_tokens))
+
+
+def _span_attributes(reply: Reply) -> dict[str, str]:
+    facts = {"phase": reply.phase.name.lower(), "provider": reply.provider, "model": reply.model}
+    return {f"understudy.{name}": value for name, value in facts.items() if value is not None}
+
+
+Save = Callable[[], Awaitable[None]]
+
+
+class DeferredWrites:
+    """Saves at once, or later while the database is unavailable.
+
+    Args:
+        limit: pending writes; beyond it the oldest is dropped.
+    """
+
+    def __init__(self, limit: int = 1000) -> None:
+        self._limit = limit
+        self._pending: deque[Save] = deque()
+        self._flush_lock = asyncio.Lock()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    async def save(self, save: Save) -> bool:
+        """Save after all pending writes; queue it where the database rejects it. Returns whether it is saved.
+
+        Raises:
+            StorageError: the database will never accept it.
+        """
+        if await self.flush():
+            try:
+                await save()
+            except StorageError as error:
+                if error.permanent:
+                    raise
+                log.error("turn.not_saved", error=str(error))  # noqa: TRY400 - the error text is the reason
+            else:
+                return True
+        self._queue(save)
+        return False
+
+    async def flush(self) -> bool:
+        """Save the pending writes, as far as the database accepts them. Returns whether none is left."""
+        if self._flush_lock.locked():
+            # Each try may take a whole busy timeout; concurrent callers share one.
+            async with self._flush_lock:
+                return not self._pending
+        async with self._flush_lock:
+            while self._pending:
+                save = self._pending[0]
+                try:
+                    await save()
+                    log.info("turn.backlog_flushed")
+                except StorageError as error:
+                    if not error.permanent:
+                        return False
+                    log.warning("turn.write_rejected", error=str(error))
+                except Exception:
+                    # A bug in one write must not block the others.
+                    log.exception("turn.lost")
+                # It may have been dropped for a newer one while it was being saved.
+                if self._pending and self._pending[0] is save:
+                    self._pending.popleft()
+        return True
+
+    def _queue(self, save: Save) -> None:
+        if len(self._pending) >= self._limit:
+            self._pending.popleft()
+            log.error("turn.lost", pending=self._limit)
+        self._pending.append(save)

@@ -1,12 +1,23 @@
-"""Values of a conversation: threads and their turns."""
+"""Values of a conversation, threads and their turns, and the queries that read them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic_ai.messages import ModelRequest
+import structlog
+from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest
+from sqlalchemy import ColumnElement, Select, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from core.messages import ConversationKey
+from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
+from core.messages import ConversationKey, Surface
+from services.chat.store import transcript
+from services.chat.store.history import KEPT_ATTACHMENTS, HistoryBudget, cut_turn, pair_tools, starts_with_prompt
+from services.chat.store.transcript import UnreadableTranscript
+from services.llm.usage.token_estimates import ATTACHMENT_TOKENS
+
+log = structlog.get_logger()
 
 
 class TurnStatus(StrEnum):
@@ -67,3 +78,157 @@ class Turn:
         """The turn that a Retry of this one replaces: this one, or the one that it failed to replace itself."""
         is_open = self.status in {TurnStatus.RUNNING, TurnStatus.FAILED}
         return self.replaces_id if is_open and self.replaces_id is not None else self.id
+
+
+_PAGE = 64
+"""Turn sizes read by one query; a budget rarely holds more turns."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The turns that fit: those from `lowest_id` on. `is_cut`: a single turn that must be shortened."""
+
+    lowest_id: int
+    is_cut: bool
+
+
+def key_conditions(key: ConversationKey) -> list[ColumnElement[bool]]:
+    """Return the conditions that select the threads of a chat or topic."""
+    return [
+        ThreadRow.surface == key.surface,
+        ThreadRow.chat_id == key.chat_id,
+        ThreadRow.topic_id == key.topic_id,
+    ]
+
+
+def select_current(key: ConversationKey) -> Select[ThreadRow]:
+    """Build the query for the current thread."""
+    return select(ThreadRow).where(*key_conditions(key), ThreadRow.is_current)
+
+
+def to_thread(row: ThreadRow) -> Thread:
+    """Convert a row."""
+    key = ConversationKey(Surface(row.surface), row.chat_id, row.topic_id)
+    return Thread(row.id, key, row.name, row.created_at)
+
+
+def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
+    """Parse stored messages. Damaged ones are logged and skipped."""
+    try:
+        messages = transcript.load(stored)
+    except UnreadableTranscript as error:
+        log.warning("turn.unreadable", turn_id=turn_id, reason=str(error))
+        return []
+    if not starts_with_prompt(messages):
+        log.warning("turn.unreadable", turn_id=turn_id, reason="no prompt")
+        return []
+    return messages
+
+
+async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | None:
+    """Read the first turn of a query, its prompt with all its files."""
+    row = await session.scalar(query)
+    if row is None:
+        return None
+    thread = (await session.scalars(select(ThreadRow).where(ThreadRow.id == row.thread_id))).one()
+    answer = select(AnswerMessageRow.message_id).where(AnswerMessageRow.turn_id == row.id)
+    answer_ids = tuple(await session.scalars(answer.order_by(AnswerMessageRow.message_id)))
+    prompt = parse_messages(row.prompt, row.id)
+    digests = transcript.digests(prompt)
+    if digests:
+        files = await _load_files(session, [(row.id, digest) for digest in digests])
+        prompt = transcript.restore(prompt, files, len(digests))
+    return Turn(
+        id=row.id,
+        thread=to_thread(thread),
+        status=TurnStatus(row.status),
+        speaker_id=row.speaker_id,
+        created_at=row.created_at,
+        prompt=prompt[0] if prompt and isinstance(prompt[0], ModelRequest) else None,
+        replaces_id=row.replaces_id,
+        provider=row.provider,
+        model=row.model,
+        answer_ids=answer_ids,
+        origin=row.origin,
+    )
+
+
+async def read_history(
+    session: AsyncSession, thread: Thread, token_budget: int, before_turn: int | None
+) -> list[ModelMessage]:
+    """Read the newest turns that fit the budget; see `TurnStore.history`."""
+    while True:
+        conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED)]
+        if before_turn is not None:
+            conditions.append(TurnRow.id < before_turn)
+        selection = await _select_turns(session, conditions, token_budget)
+        if selection is None:
+            return []
+        turns = await _load_turns(session, [*conditions, TurnRow.id >= selection.lowest_id])
+        if turns or not selection.is_cut:
+            break
+        # The turn that was to be shortened is unreadable; the ones before it are still useful.
+        before_turn = selection.lowest_id
+    shown_limit = KEPT_ATTACHMENTS
+    if selection.is_cut:
+        # At most half of the budget goes to files: the conversation about them matters too.
+        shown_limit = min(shown_limit, token_budget // 2 // ATTACHMENT_TOKENS)
+        turn_id, messages = turns[0]
+        shown = min(shown_limit, len(transcript.digests(messages)))
+        turns = [(turn_id, cut_turn(messages, token_budget - shown * ATTACHMENT_TOKENS))]
+    turns = await _with_files(session, turns, shown_limit)
+    return [message for _, messages in reversed(turns) for message in messages]
+
+
+async def _select_turns(
+    session: AsyncSession, conditions: Sequence[ColumnElement[bool]], token_budget: int
+) -> _Selection | None:
+    """Select turns by their sizes alone, a page at a time from the newest."""
+    budget = HistoryBudget(token_budget)
+    lowest_id: int | None = None
+    while True:
+        sizes = select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count).where(*conditions)
+        if lowest_id is not None:
+            sizes = sizes.where(TurnRow.id < lowest_id)
+        page = (await session.execute(sizes.order_by(TurnRow.id.desc()).limit(_PAGE))).all()
+        for turn_id, tokens, attachments in page:
+            if not budget.take(tokens, attachments):
+                return _Selection(turn_id, is_cut=True) if lowest_id is None else _Selection(lowest_id, is_cut=False)
+            lowest_id = turn_id
+        if len(page) < _PAGE:
+            return None if lowest_id is None else _Selection(lowest_id, is_cut=False)
+
+
+async def _load_turns(
+    session: AsyncSession, conditions: Sequence[ColumnElement[bool]]
+) -> list[tuple[int, list[ModelMessage]]]:
+    """Read the messages of turns, newest turn first; unreadable ones are left out."""
+    query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
+    turns: list[tuple[int, list[ModelMessage]]] = []
+    for turn_id, stored in await session.execute(query):
+        if messages := parse_messages(stored or "[]", turn_id):
+            turns.append((turn_id, pair_tools(messages)))
+    return turns
+
+
+async def _with_files(
+    session: AsyncSession, turns: list[tuple[int, list[ModelMessage]]], limit: int
+) -> list[tuple[int, list[ModelMessage]]]:
+    """Insert the newest files into turns; the bytes of older files are not read."""
+    shown: dict[int, int] = {}
+    wanted: list[tuple[int, str]] = []
+    for turn_id, messages in turns:
+        digests = transcript.digests(messages)
+        shown[turn_id] = min(limit, len(digests))
+        limit -= shown[turn_id]
+        wanted += [(turn_id, digest) for digest in digests[len(digests) - shown[turn_id] :]]
+    if not wanted:
+        return turns
+    files = await _load_files(session, wanted)
+    return [(turn_id, transcript.restore(messages, files, shown[turn_id])) for turn_id, messages in turns]
+
+
+async def _load_files(session: AsyncSession, wanted: Sequence[tuple[int, str]]) -> dict[str, BinaryContent]:
+    query = select(AttachmentRow).where(tuple_(AttachmentRow.turn_id, AttachmentRow.digest).in_(wanted))
+    rows = await session.scalars(query)
+    return {row.digest: BinaryContent.narrow_type(BinaryContent(row.data, media_type=row.media_type)) for row in rows}

@@ -7,8 +7,7 @@ from sqlalchemy import delete, select, update
 from core.db.database import Database
 from core.db.tables import ThreadRow, TurnRow
 from core.messages import ConversationKey
-from services.chat.store.conversation import Thread
-from services.chat.store.queries import key_conditions, to_thread
+from services.chat.store.conversation import Thread, key_conditions, to_thread
 
 MAX_NAME = 60
 """Characters of a name given by a user; longer ones are cut."""

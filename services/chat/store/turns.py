@@ -15,9 +15,11 @@ from core.db.tables import AnswerMessageRow, AttachmentRow, SentMessageRow, Thre
 from core.errors import StorageError
 from core.messages import ConversationKey
 from services.chat.store import transcript
-from services.chat.store.conversation import ANSWERED, Thread, Turn, TurnStatus
-from services.chat.store.history import starts_with_prompt
-from services.chat.store.queries import (
+from services.chat.store.conversation import (
+    ANSWERED,
+    Thread,
+    Turn,
+    TurnStatus,
     key_conditions,
     parse_messages,
     read_history,
@@ -25,6 +27,7 @@ from services.chat.store.queries import (
     select_current,
     to_thread,
 )
+from services.chat.store.history import starts_with_prompt
 from services.chat.store.transcript import Transcript
 from services.llm.usage.token_estimates import estimate_tokens
 

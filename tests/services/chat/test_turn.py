@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from core.errors import StorageError
-from services.chat.deferred_writes import DeferredWrites, Save
+from services.chat.turn import DeferredWrites, Save
 
 
 class Store:
