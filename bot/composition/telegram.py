@@ -13,7 +13,7 @@ from bot.composition.services import Services
 from bot.composition.web import serve_web
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.notices import format_notice
-from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
+from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
 from bot.telegram.answers.send_recovery import SendRecovery
@@ -55,6 +55,7 @@ from core.config.settings import Settings
 from core.errors import InboxError, StartupError
 from core.observability.redaction import SecretMasker
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
+from services.chat.reply import ActiveReplies
 from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces

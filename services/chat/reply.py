@@ -1,9 +1,14 @@
-"""An answer in progress: the turn writes it, a surface displays it."""
+"""Answers in progress: a turn writes each, a surface displays it, and Stop finds it by its conversation."""
 
 import asyncio
+import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from enum import Enum, auto
+from itertools import count
+
+from core.messages import ConversationKey
 
 
 class ReplyPhase(Enum):
@@ -116,3 +121,37 @@ class Reply:
         for length, future in self._watchers:
             if not future.done() and (self._length > length or self.phase is not ReplyPhase.RUNNING):
                 future.set_result(None)
+
+
+class ActiveReplies:
+    """At most one answer per conversation; each has a number that its Stop button carries."""
+
+    def __init__(self) -> None:
+        # Each replica numbers from its own random start: a button of one must not match an answer of another.
+        self._numbers = count(secrets.randbelow(2**40))
+        self._replies: dict[ConversationKey, tuple[int, Reply]] = {}
+
+    @contextmanager
+    def register(self, key: ConversationKey, reply: Reply) -> Generator[int]:
+        """Registers an answer while the context lasts. Yields its number."""
+        number = next(self._numbers)
+        self._replies[key] = (number, reply)
+        try:
+            yield number
+        finally:
+            del self._replies[key]
+
+    def stop(self, key: ConversationKey, number: int | None = None) -> bool:
+        """Stops the answer of a conversation, or only the one with this number. Returns False if there is none."""
+        entry = self._replies.get(key)
+        if entry is None or (number is not None and number != entry[0]):
+            return False
+        entry[1].stop()
+        return True
+
+    def stop_chat(self, chat_id: int) -> bool:
+        """Stops every answer of a chat in all topics. Returns False if there is none."""
+        replies = [reply for key, (_, reply) in self._replies.items() if key.chat_id == chat_id]
+        for reply in replies:
+            reply.stop()
+        return bool(replies)

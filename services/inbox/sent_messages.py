@@ -25,7 +25,7 @@ from sqlalchemy import delete, select
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.group_commit import GroupCommit
+from core.db.queues import GroupCommit
 from core.db.tables import SentMessageRow
 from core.errors import StorageError
 

@@ -8,12 +8,12 @@ import pytest
 import structlog
 from redis.asyncio import Redis
 
-from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
+from bot.telegram.answers.cancellation import ReplyCancellation
 from core.clock import Backoff, SystemClock
 from core.messages import ConversationKey, Surface
 from core.redis.client import open_redis
 from core.redis.notify_once import NotifyOnce
-from services.chat.reply import Reply
+from services.chat.reply import ActiveReplies, Reply
 from services.llm.routing.admission.affinity import ProviderAffinity
 from services.llm.routing.state.rules import forced
 from services.llm.routing.state.shared_state import SharedRouting

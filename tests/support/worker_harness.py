@@ -6,7 +6,6 @@ from pathlib import Path
 from aiogram import Dispatcher, Router
 from aiogram.types import CallbackQuery, Message
 
-from bot.telegram.answers.cancellation import ActiveReplies
 from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
 from bot.telegram.answers.send_recovery import SendRecovery
@@ -17,6 +16,7 @@ from bot.telegram.worker import JobWorker
 from core.clock import SystemClock
 from core.db.database import Database
 from core.i18n import Texts
+from services.chat.reply import ActiveReplies
 from services.chat.store.conversation import Turn
 from services.inbox.album_parts import AlbumParts
 from services.inbox.job import Job

@@ -1,11 +1,7 @@
 """Stops an answer on whichever replica produces it."""
 
 import asyncio
-import secrets
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
 from typing import Any, cast
 from uuid import uuid4
 
@@ -17,7 +13,7 @@ from core.bounded_json import parse_json
 from core.clock import Clock
 from core.messages import ConversationKey, Surface
 from core.redis.client import REDIS_ERRORS
-from services.chat.reply import Reply
+from services.chat.reply import ActiveReplies
 
 log = structlog.get_logger()
 
@@ -35,40 +31,6 @@ class CancellationTiming:
     confirm_s: float = 0.5
     reconnect_s: float = 1.0
     listen_s: float = 5.0
-
-
-class ActiveReplies:
-    """At most one answer per conversation; each has a number that its Stop button carries."""
-
-    def __init__(self) -> None:
-        # Each replica numbers from its own random start: a button of one must not match an answer of another.
-        self._numbers = count(secrets.randbelow(2**40))
-        self._replies: dict[ConversationKey, tuple[int, Reply]] = {}
-
-    @contextmanager
-    def register(self, key: ConversationKey, reply: Reply) -> Generator[int]:
-        """Registers an answer while the context lasts. Yields its number."""
-        number = next(self._numbers)
-        self._replies[key] = (number, reply)
-        try:
-            yield number
-        finally:
-            del self._replies[key]
-
-    def stop(self, key: ConversationKey, number: int | None = None) -> bool:
-        """Stops the answer of a conversation, or only the one with this number. Returns False if there is none."""
-        entry = self._replies.get(key)
-        if entry is None or (number is not None and number != entry[0]):
-            return False
-        entry[1].stop()
-        return True
-
-    def stop_chat(self, chat_id: int) -> bool:
-        """Stops every answer of a chat in all topics. Returns False if there is none."""
-        replies = [reply for key, (_, reply) in self._replies.items() if key.chat_id == chat_id]
-        for reply in replies:
-            reply.stop()
-        return bool(replies)
 
 
 class _StopRequest(BaseModel):

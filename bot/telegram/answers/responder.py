@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import structlog
 from aiogram.types import InlineKeyboardMarkup
 
-from bot.telegram.answers.cancellation import ActiveReplies
 from bot.telegram.answers.display import (
     AnswerDisplay,
     AnswerTexts,
@@ -22,7 +21,7 @@ from bot.telegram.delivery.delivery import Delivery
 from core.clock import Clock
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
-from services.chat.reply import Reply, ReplyPhase
+from services.chat.reply import ActiveReplies, Reply, ReplyPhase
 from services.chat.service import ChatService
 from services.chat.store.conversation import Turn
 from services.llm.request import ModelChoice

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.group_commit import GroupCommit
+from core.db.queues import GroupCommit
 from core.db.tables import AnswerMessageRow, AttachmentRow, SentMessageRow, ThreadRow, TurnRow
 from core.errors import StorageError
 from core.messages import ConversationKey

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, select
 
 from core.db.database import Database
-from core.db.group_commit import GroupCommit
+from core.db.queues import GroupCommit
 from core.db.tables import SentMessageRow
 from core.errors import StorageError
 

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio import Redis
 
-from bot.telegram.answers.cancellation import ActiveReplies, ReplyCancellation
+from bot.telegram.answers.cancellation import ReplyCancellation
 from core.clock import SystemClock
 from core.messages import ConversationKey, Surface
 from core.redis.client import open_redis
-from services.chat.reply import Reply
+from services.chat.reply import ActiveReplies, Reply
 from tests.support.processes.redis_server import RedisServer
 
 HERE = ConversationKey(Surface.TELEGRAM, 7)
