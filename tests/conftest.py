@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from bot.telegram.api.deferred_types import import_aiogram
 from core.redis.client import open_redis
 from tests.support.clock import ManualClock
 from tests.support.processes.redis_server import BINARY, RedisServer
+
+# As the daemon imports it, and before any test does.
+import_aiogram()
 
 # Available to all tests; pytest accepts this only in the top-level conftest.
 pytest_plugins = ["tests.support.databases", "tests.support.fake_llm.fixtures"]

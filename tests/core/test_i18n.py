@@ -156,10 +156,10 @@ class TestTexts:
             assert Texts().get(key)
         assert [entry["event"] for entry in logs] == [event]
 
-    def test_languages_are_parsed_once_on_first_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_languages_are_read_once_on_first_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
         read: list[str] = []
-        parse = i18n._parse
-        monkeypatch.setattr(i18n, "_parse", lambda language: (read.append(language), parse(language))[1])
+        read_language = i18n._read
+        monkeypatch.setattr(i18n, "_read", lambda language: (read.append(language), read_language(language))[1])
         texts = Texts()
         assert read == []
         for _ in range(3):

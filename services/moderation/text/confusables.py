@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from confusable_homoglyphs import confusables
-
 from services.moderation.text.invisible import character_script
 
 _WORD = re.compile(r"[^\W_](?:[^\W_]|[\u0300-\u036f\u0483-\u0489])*")
@@ -192,6 +190,8 @@ def _find_look_alike(char: str, target: str, *, is_loose: bool) -> str:
         return ""
     if close := _CLOSE[target].get(char):
         return close
+    from confusable_homoglyphs import confusables  # noqa: PLC0415 - 7 MiB for bots that moderate
+
     found = [glyph["c"] for glyph in confusables.confusables_data.get(char, ())]
     known = [each for each in found if len(each) == 1 and each.lower() in _ALPHABET[target]]
     known.sort(key=lambda each: (each.isupper() != char.isupper(), each))
