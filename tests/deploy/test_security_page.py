@@ -15,7 +15,7 @@ from services.inbox.dbos_tables import MAX_WAITING
 from services.limits.turns import TurnLimits
 from services.llm.models.answer_bounds import MAX_TEXT
 from services.llm.providers.event_stream import MAX_EVENT_BYTES
-from services.llm.providers.transport import MAX_BODY_BYTES, MAX_ERROR_BYTES
+from services.llm.providers.transport import FREE_STREAM_BYTES, MAX_BODY_BYTES, MAX_ERROR_BYTES, STREAM_BYTES_PER_S
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/security.md").read_text(encoding="utf-8")
@@ -43,10 +43,14 @@ def bound(name: str) -> str:
         ("messages waiting in one conversation", f"{MAX_WAITING}"),
         ("turns at once in a process", f"{TurnLimits().most:,}, fewer while the event loop is late"),
         ("Markdown of one page of an answer", f"{RenderLimits().source:,} characters"),
-        ("an answer of a provider: text", f"{MAX_TEXT // MIB} MiB"),
+        ("an answer of a provider: text", f"{MAX_TEXT // KIB} Ki characters"),
         ("an answer of a provider: bytes after decompression", f"{MAX_BODY_BYTES // MIB} MiB"),
         ("an error body of a provider", f"{MAX_ERROR_BYTES // KIB} KiB"),
         ("an event of a stream", f"{MAX_EVENT_BYTES // MIB} MiB"),
+        (
+            "a stream of a provider, read at any pace",
+            f"{FREE_STREAM_BYTES // KIB} KiB, and {STREAM_BYTES_PER_S // KIB} KiB more each second",
+        ),
         ("a picture; the pictures of an album", f"{MAX_IMAGE_BYTES // MIB} MiB; {MAX_ALBUM_BYTES // MIB} MiB"),
         ("a text file", f"{MAX_TEXT_FILE_BYTES // KIB} KiB"),
         ("body of an HTTP request", f"{BODY_LIMIT // MIB} MiB"),

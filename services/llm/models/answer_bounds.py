@@ -12,11 +12,11 @@ from pydantic_ai.messages import (
     ToolCallPartDelta,
 )
 
-MAX_TEXT = 1 << 20
+MAX_TEXT = 256 << 10
 """Characters of an answer's text that are read; a longer one ends as cut."""
-MAX_THINKING = 1 << 20
+MAX_THINKING = 256 << 10
 """Characters of an answer's thinking that are read."""
-MAX_TOOL_ARGUMENTS = 1 << 20
+MAX_TOOL_ARGUMENTS = 256 << 10
 """Characters of the names and arguments of all tool calls of an answer."""
 
 
@@ -35,19 +35,19 @@ class AnswerBounds:
                 PartDeltaEvent(delta=TextPartDelta(content_delta=piece)) | PartStartEvent(part=TextPart(content=piece))
             ):
                 self._text_left -= len(piece)
-                return "more than 1 MiB of text" if self._text_left < 0 else None
+                return "more than 256 KiB of text" if self._text_left < 0 else None
             case (
                 PartDeltaEvent(delta=ThinkingPartDelta(content_delta=piece))
                 | PartStartEvent(part=ThinkingPart(content=piece))
             ):
                 self._thinking_left -= len(piece or "")
-                return "more than 1 MiB of thinking" if self._thinking_left < 0 else None
+                return "more than 256 KiB of thinking" if self._thinking_left < 0 else None
             case (
                 PartDeltaEvent(delta=ToolCallPartDelta(tool_name_delta=name, args_delta=arguments))
                 | PartStartEvent(part=ToolCallPart(tool_name=name, args=arguments))
             ):
                 self._arguments_left -= len(name or "") + _length(arguments)
-                return "more than 1 MiB of tool arguments" if self._arguments_left < 0 else None
+                return "more than 256 KiB of tool arguments" if self._arguments_left < 0 else None
             case _:
                 return None
 

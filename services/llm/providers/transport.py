@@ -24,6 +24,12 @@ MAX_ERROR_BYTES = 256 << 10
 """Bytes of an error's body; the rest is left unread."""
 PIECE_BYTES = 16 << 10
 """Longest piece that is passed on at once. The event loop gets its turn after each: an SDK parses one in about 5 ms."""
+FREE_STREAM_BYTES = 64 << 10
+"""Bytes of an event stream that are read at any pace."""
+STREAM_BYTES_PER_S = 256 << 10
+"""Bytes of an event stream that are read at once each second beyond those: a thousand tokens with their envelopes."""
+FLOOD_PAUSE_S = 0.01
+"""Pause before each piece of the streams that send more, of which one is read at a time."""
 MAX_HEADER_BYTES = 65_536
 """Gateways copy the headers of their upstreams; aiohttp's default is an eighth of this."""
 
@@ -66,6 +72,7 @@ class Transport(httpx2.AsyncBaseTransport):
         proxies = get_environment_proxies() if trust_env else {}
         self._proxies = sorted((URLPattern(pattern), proxy) for pattern, proxy in proxies.items())
         self._session: aiohttp.ClientSession | None = None
+        self._flood_lock = asyncio.Lock()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request and stream the body of its response.
@@ -86,7 +93,7 @@ class Transport(httpx2.AsyncBaseTransport):
                 proxy=self._proxy_for(url),
                 timeout=aiohttp.ClientTimeout(connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
-        body = _Body(response)
+        body = _Body(response, self._flood_lock)
         return httpx2.Response(
             response.status,
             headers=[(name, value) for name, value in response.raw_headers if name.lower() not in DECODED_HEADERS],
@@ -127,13 +134,20 @@ class Transport(httpx2.AsyncBaseTransport):
 class _Body(httpx2.AsyncByteStream):
     """Streams the body of a response: decompressed, bounded, in short pieces, event streams in their common form.
 
+    An event stream that is faster than a model writes is read in turn with others of this kind, a piece at a time:
+    twenty that send as much as is read would leave the event loop no time for anything else.
+
+    Args:
+        flood_lock: held by the stream among the provider's fast ones whose turn it is.
+
     Raises:
         ResponseTooLarge: the body exceeds a bound.
         httpx2.DecodingError: the body is not compressed as its head says.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, flood_lock: asyncio.Lock) -> None:
         self._response = response
+        self._flood_lock = flood_lock
         self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
         content_type = response.headers.get("Content-Type", "")
         self._is_event_stream = "event-stream" in content_type and not self._is_error
@@ -152,7 +166,13 @@ class _Body(httpx2.AsyncByteStream):
             async for piece in pieces:
                 yield piece
             return
+        loop, received = asyncio.get_running_loop(), 0
+        began = loop.time()
         async for piece in pieces:
+            received += len(piece)
+            if received > FREE_STREAM_BYTES + STREAM_BYTES_PER_S * (loop.time() - began):
+                async with self._flood_lock:
+                    await asyncio.sleep(FLOOD_PAUSE_S)
             if events := self.events.feed(piece):
                 yield events
         is_delimited = "Content-Length" in self._response.headers or "Transfer-Encoding" in self._response.headers

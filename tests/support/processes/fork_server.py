@@ -50,6 +50,12 @@ class Daemon:
     def is_alive(self) -> bool:
         return self._exit is None
 
+    @property
+    def peak_memory_kib(self) -> int:
+        """The most memory that the process has held."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")))
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, unless the process has ended."""
         if self.is_alive:
