@@ -10,6 +10,7 @@ pieces that are in the common form already pass untouched (four scans in C, no o
 import json
 import re
 
+from services.llm.providers.chat_chunks import ChatChunks
 from services.llm.transport_errors import ResponseTooLarge
 
 EVENTS = "understudy.events"
@@ -19,10 +20,8 @@ MAX_EVENT_BYTES = 1 << 20
 
 _BOM = b"\xef\xbb\xbf"
 _DONE = b"[DONE]"
+_LAST_EVENT = b"data: " + _DONE + b"\n\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
-_NULL = re.compile(rb'"(choices|delta)"\s*:\s*null')
-"""Fields that some servers send as null. An escaped quote cannot match, so no text of an answer changes."""
-_EMPTY = {b"choices": b'"choices":[]', b"delta": b'"delta":{}'}
 _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -36,9 +35,13 @@ class EventStream:
 
     An event whose data is empty is dropped, as the standard demands. Line breaks within data become spaces: the data is
     JSON, where a raw line break can only stand between tokens.
+
+    Args:
+        chunks: repairs the events of a stream of chat completions.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, chunks: ChatChunks | None = None) -> None:
+        self._chunks = chunks
         self.is_ended = False
         """True if the server ended the stream: by its end marker, or by the end of a body of known length."""
         self._is_first = True
@@ -56,8 +59,7 @@ class EventStream:
         """
         if not (self._tail or self._data or self._event) and _is_common_form(piece):
             self._is_first = self._skips_line_feed = False
-            self.is_ended = self.is_ended or piece.endswith(b"data: " + _DONE + b"\n\n")
-            return _NULL.sub(_to_empty, piece)
+            return self._pass(piece)
         if self._skips_line_feed and piece.startswith(b"\n"):
             piece = piece[1:]
             self._skips_line_feed = False
@@ -123,7 +125,17 @@ class EventStream:
             return b""
         self.is_ended = self.is_ended or data == _DONE
         head = b"event: %b\n" % event if event not in {b"", b"message"} else b""
-        return b"%bdata: %b\n\n" % (head, _NULL.sub(_to_empty, data))
+        return b"%bdata: %b\n\n" % (head, self._repair(data))
+
+    def _pass(self, piece: bytes) -> bytes:
+        """Return events that are in the common form already."""
+        self.is_ended = self.is_ended or piece.endswith(_LAST_EVENT)
+        if self._chunks is None:
+            return piece
+        return b"".join([b"data: %b\n\n" % self._repair(event[6:]) for event in piece.split(b"\n\n")[:-1]])
+
+    def _repair(self, data: bytes) -> bytes:
+        return data if self._chunks is None or data == _DONE else self._chunks.repair(data)
 
 
 def _is_common_form(piece: bytes) -> bool:
@@ -139,10 +151,6 @@ def _is_common_form(piece: bytes) -> bool:
         and b"data: \n" not in piece
         and len(piece) <= MAX_EVENT_BYTES
     )
-
-
-def _to_empty(null: re.Match[bytes]) -> bytes:
-    return _EMPTY[null[1]]
 
 
 def _is_whole(data: bytes) -> bool:

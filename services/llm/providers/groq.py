@@ -14,6 +14,7 @@ import httpx
 import httpx2
 from groq import AsyncGroq, AsyncStream
 from groq.types import chat
+from groq.types.chat.chat_completion_chunk import XGroq
 from pydantic_ai.messages import ModelResponseStreamEvent
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.groq import GroqModel, GroqStreamedResponse
@@ -113,9 +114,10 @@ class GroqStream(TolerantStream, GroqStreamedResponse):
         for choice in chunk.choices[:1]:
             has_output = bool(choice.delta.content or choice.delta.tool_calls)
             self.note_chunk(has_output=has_output, finish_reason=choice.finish_reason)
+        if chunk.usage is not None and (chunk.x_groq is None or chunk.x_groq.usage is None):
+            # Servers that imitate Groq report usage as OpenAI does.
+            chunk.x_groq = XGroq(usage=chunk.usage)
         yield from super()._map_chunk(chunk)
-        if any(choice.finish_reason for choice in chunk.choices[:1]):
-            yield from self._parts_manager.flush_text()
 
     def _map_tool_use_failed(self, failed_generation: Any) -> Iterator[ModelResponseStreamEvent]:  # noqa: ANN401 - its type is private
         yield from super()._map_tool_use_failed(failed_generation)

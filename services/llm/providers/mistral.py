@@ -10,6 +10,7 @@ from mistralai.client.utils.logger import NoOpLogger
 from pydantic_ai.messages import ModelResponseStreamEvent
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.models.mistral import MistralModel, MistralStreamedResponse
+from pydantic_ai.profiles import DEFAULT_THINKING_TAGS
 from pydantic_ai.providers.mistral import MistralProvider
 
 from services.llm.providers.event_stream import EVENTS
@@ -54,6 +55,15 @@ class MistralStream(TolerantStream, MistralStreamedResponse):
             has_output = bool(choice.delta.content or choice.delta.tool_calls)
             self.note_chunk(has_output=has_output, finish_reason=choice.finish_reason)
         yield from super()._map_chunk(chunk)
+
+    def _map_text_delta(self, text: str) -> Iterator[ModelResponseStreamEvent]:
+        # The library expects thinking in parts of its own, as Mistral sends it; models behind gateways use tags.
+        if self.model_request_parameters.output_tools:
+            yield from super()._map_text_delta(text)
+        else:
+            yield from self._parts_manager.handle_text_delta(
+                vendor_part_id="content", content=text, thinking_tags=DEFAULT_THINKING_TAGS
+            )
 
 
 class MistralChatModel(MistralModel):

@@ -43,8 +43,6 @@ class ChatStream(TolerantStream, OpenAIStreamedResponse):
         delta = choice.delta
         self.note_chunk(has_output=bool(delta.content or delta.tool_calls), finish_reason=choice.finish_reason)
         yield from super()._map_part_delta(choice)
-        if choice.finish_reason or delta.tool_calls:
-            yield from self._parts_manager.flush_text()
 
 
 @dataclass

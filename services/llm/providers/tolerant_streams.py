@@ -9,7 +9,7 @@ Overrides private API of pydantic-ai 2.68; the contract tests are tests/services
 """
 
 import json
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -49,8 +49,10 @@ class ThinkingTags:
                 break
         return pieces
 
-    def flush(self) -> list[str]:
-        """Return what is held back, at the end of the text."""
+    def flush(self, *, is_end: bool) -> list[str]:
+        """Return what is held back: at the end of the text all of it, before a tool call what thinking cannot own."""
+        if self._is_thinking and not is_end:
+            return []
         held, self._held = self._held, ""
         return [held] if held else []
 
@@ -149,10 +151,10 @@ class TolerantParts(ModelResponsePartsManager):
                 vendor_part_id=vendor_part_id, content=piece, thinking_tags=thinking_tags, **more
             )
 
-    def flush_text(self) -> Iterator[ModelResponseStreamEvent]:
+    def flush_text(self, *, is_end: bool) -> Iterator[ModelResponseStreamEvent]:
         """Handle text that was held back since it might have been the beginning of a tag."""
         for tags in self._thinking_tags.values():
-            for piece in tags.flush():
+            for piece in tags.flush(is_end=is_end):
                 yield from super().handle_text_delta(content=piece, **self._text_arguments)
 
     def handle_tool_call_delta(
@@ -174,6 +176,16 @@ class TolerantParts(ModelResponsePartsManager):
         return super().handle_tool_call_delta(
             vendor_part_id=call.key, tool_name=tool_name or None, args=args, tool_call_id=tool_call_id or None, **more
         )
+
+    def handle_tool_call_delta_events(
+        self,
+        *,
+        vendor_part_id: Hashable | None,
+        **more: Any,  # noqa: ANN401 - passed through
+    ) -> Iterator[ModelResponseStreamEvent]:
+        """Handle a piece of a tool call, after text that stands before it."""
+        yield from self.flush_text(is_end=False)
+        yield from super().handle_tool_call_delta_events(vendor_part_id=vendor_part_id, **more)
 
 
 @runtime_checkable
@@ -206,6 +218,18 @@ class TolerantStream(StreamedResponse):
     def is_finish_reliable(self) -> bool:
         """False if text has followed a finish reason."""
         return self._is_finish_reliable
+
+    async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
+        # A finish reason is no end: a tag may go on behind it.
+        try:
+            async for event in super()._get_event_iterator():  # pyright: ignore[reportAbstractUsage] - that of the kind
+                yield event
+        except Exception:
+            for event in self._parts_manager.flush_text(is_end=True):
+                yield event
+            raise
+        for event in self._parts_manager.flush_text(is_end=True):
+            yield event
 
     def note_chunk(self, *, has_output: bool, finish_reason: str | None) -> None:
         """Take note of a chunk, before its parts are handled."""

@@ -15,6 +15,7 @@ import httpx2
 from httpx2._utils import URLPattern, get_environment_proxies  # pyright: ignore[reportPrivateUsage]  # see below
 from yarl import URL
 
+from services.llm.providers.chat_chunks import ChatChunks
 from services.llm.providers.event_stream import EVENTS, EventStream, looks_like_event_stream
 from services.llm.transport_errors import ResponseTooLarge
 
@@ -93,7 +94,7 @@ class Transport(httpx2.AsyncBaseTransport):
                 proxy=self._proxy_for(url),
                 timeout=aiohttp.ClientTimeout(connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
-        body = _Body(response, self._flood_lock)
+        body = _Body(response, self._flood_lock, is_chat=url.path.endswith("/chat/completions"))
         return httpx2.Response(
             response.status,
             headers=[(name, value) for name, value in response.raw_headers if name.lower() not in DECODED_HEADERS],
@@ -138,20 +139,22 @@ class _Body(httpx2.AsyncByteStream):
     twenty that send as much as is read would leave the event loop no time for anything else.
 
     Args:
+        response: the response.
         flood_lock: held by the stream among the provider's fast ones whose turn it is.
+        is_chat: its events are chunks of a chat completion.
 
     Raises:
         ResponseTooLarge: the body exceeds a bound.
         httpx2.DecodingError: the body is not compressed as its head says.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, flood_lock: asyncio.Lock) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, flood_lock: asyncio.Lock, *, is_chat: bool) -> None:
         self._response = response
         self._flood_lock = flood_lock
         self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
         content_type = response.headers.get("Content-Type", "")
         self._is_event_stream = "event-stream" in content_type and not self._is_error
-        self.events = EventStream()
+        self.events = EventStream(ChatChunks() if is_chat else None)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = self._read()

@@ -13,6 +13,9 @@ from core.config.providers import ProviderKind
 from services.llm.models.stream_reader import is_finished
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.tolerant_streams import ThinkingTags, TolerantParts, TolerantStream
+from services.llm.routing.faults.outcomes import classify
+from services.llm.routing.faults.refusal_words import Fault
+from tests.services.llm.providers.bent_streams import BENT, BENT_CALLS, as_stream, chunk
 from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import Act, Exchange, LLMServer
 from tests.support.routed_requests import TIME_TOOL, ask
@@ -35,7 +38,7 @@ def assemble(*pieces: str) -> list[tuple[type, str]]:
     parts = TolerantParts(model_request_parameters=ModelRequestParameters())
     for piece in pieces:
         list(parts.handle_text_delta(vendor_part_id="content", content=piece, thinking_tags=TAGS))
-    list(parts.flush_text())
+    list(parts.flush_text(is_end=True))
     return [(type(part), part.content) for part in parts.get_parts() if isinstance(part, TextPart | ThinkingPart)]
 
 
@@ -67,7 +70,7 @@ def test_tags_hold_back_no_text_that_cannot_become_a_tag() -> None:
     tags = ThinkingTags(*TAGS)
     assert tags.split("Four") == ["Four"]
     assert tags.split(" <think>") == [" <think>"]
-    assert tags.flush() == []
+    assert tags.flush(is_end=True) == []
 
 
 # (deltas of one stream as index, id, name and arguments; calls that they make)
@@ -97,7 +100,11 @@ def test_tool_calls_are_told_apart(
 
 def replay(name: str, size: int) -> Act:
     """Answers with a recorded stream in pieces of that size."""
-    data = (STREAMS / name).read_bytes()
+    return send((STREAMS / name).read_bytes(), size)
+
+
+def send(data: bytes, size: int) -> Act:
+    """Answers with a stream in pieces of that size."""
 
     async def do(exchange: Exchange) -> None:
         await exchange.start_stream()
@@ -145,8 +152,7 @@ async def test_both_tools_of_one_index_are_called(
     ]
 
 
-# Groq reports usage in a field of its own.
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not ProviderKind.GROQ])
+@EACH
 @SIZES
 async def test_usage_that_grows_is_counted_once(
     server: LLMServer, builder: ModelBuilder, kind: ProviderKind, size: int
@@ -155,6 +161,51 @@ async def test_usage_that_grows_is_counted_once(
     provider = provider_at(server, kind)
     response = await ask(builder.model(provider, provider.default_model), streamed=True)
     assert response.usage.total_tokens == 1012
+
+
+@EACH
+@pytest.mark.parametrize(("lines", "text"), [(lines, text) for lines, text in BENT.values()], ids=list(BENT))
+async def test_bent_stream_is_read_whole(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, lines: list[str], text: str
+) -> None:
+    server.script(send(as_stream(lines), 7))
+    provider = provider_at(server, kind)
+    response = await ask(builder.model(provider, provider.default_model), streamed=True)
+    assert (response.text, response.finish_reason) == (text, "stop")
+
+
+@EACH
+@pytest.mark.parametrize(("deltas", "count"), BENT_CALLS.values(), ids=BENT_CALLS.keys())
+async def test_bent_tool_calls_are_told_apart(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, deltas: list[str], count: int
+) -> None:
+    lines = [*(chunk(f'{{"tool_calls": {delta}}}') for delta in deltas), chunk("{}", '"tool_calls"')]
+    server.script(send(as_stream(lines), 7))
+    provider = provider_at(server, kind)
+    response = await ask(builder.model(provider, provider.default_model), streamed=True, tools=(TIME_TOOL,))
+    zones = [call.args_as_dict() for call in response.tool_calls]
+    assert zones == [{"time_zone": "UTC"}, {"time_zone": "Asia/Tokyo"}][:count]
+    assert response.finish_reason == "tool_call"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        '{"error": "the engine died"}',
+        '{"object": "error", "message": "the engine died", "code": 500}',
+        '{"detail": "the engine died"}',
+        '{"error": {"message": "the engine died"}, "choices": null}',
+    ],
+)
+@EACH
+async def test_error_in_a_stream_is_no_end(
+    server: LLMServer, builder: ModelBuilder, kind: ProviderKind, error: str
+) -> None:
+    server.script(send(as_stream([chunk('{"content": "one"}'), error]), 1 << 20))
+    provider = provider_at(server, kind)
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - each library has its own
+        await ask(builder.model(provider, provider.default_model), streamed=True)
+    assert classify(raised.value, 300).fault in {Fault.DOWN, Fault.UNREADABLE, Fault.UNCLEAR}
 
 
 @EACH

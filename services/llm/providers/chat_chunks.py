@@ -1,0 +1,227 @@
+"""Repairs chunks of a chat-completions stream, so that every SDK reads what servers make of the protocol.
+
+The SDKs demand different fields: OpenRouter's and Mistral's models reject a chunk without choices, a tool call without
+an index or a name, an empty finish reason. A chunk is read and written again only where a scan of its bytes finds
+something unusual; a chunk that differs from an ordinary one in its text only passes without a scan.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from pydantic_core import from_json, to_json
+
+Fields = dict[str, Any]
+
+_TEXT: Final = re.compile(rb'"content"\s*:\s*"([^"\\]*)"')
+_REQUIRED: Final = (
+    b'"choices"', b'"delta"', b'"finish_reason"', b'"index"', b'"id"', b'"model"', b'"created"',
+    b'"chat.completion.chunk"',
+)  # fmt: skip
+_UNUSUAL: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        # One literal prefix each: such patterns are searched in C. An escaped quote cannot match, so no text does.
+        rb'"finish_reason"\s*:\s*(?!null|"(?:stop|length|tool_calls|content_filter|error)")',
+        rb'"tool_calls"\s*:\s*[^n\s]',
+        rb'"function_call"\s*:\s*[^n\s]',
+        rb'"usage"\s*:\s*[^n\s]',
+        rb'"error"\s*:\s*"',
+        rb'"role"\s*:\s*(?!null|"assistant")',
+        rb'"content"\s*:\s*(?!null|")',
+        rb'"choices"\s*:\s*[^\[\s]',
+        rb'"delta"\s*:\s*[^{\s]',
+        rb'"index"\s*:\s*[^\d\s]',
+        rb'"id"\s*:\s*[^"\s]',
+        rb'"model"\s*:\s*[^"\s]',
+        rb'"created"\s*:\s*(?!\d+\s*[,}])',
+    )
+)
+_KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
+_REASONS: Final[Mapping[str, str | None]] = {
+    "": None,
+    "null": None,
+    "none": None,
+    "max_tokens": "length",
+    "model_length": "length",
+    "token_limit": "length",
+    "tool_use": "tool_calls",
+    "tool_call": "tool_calls",
+    "function_call": "tool_calls",
+    "safety": "content_filter",
+    "sensitive": "content_filter",
+    "recitation": "content_filter",
+    "refusal": "content_filter",
+    "network_error": "error",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "end": "stop",
+    "complete": "stop",
+    "stop_sequence": "stop",
+}
+"""Finish reasons of other protocols that servers pass on, in lower case. The rest is left as it is."""
+
+
+class ChatChunks:
+    """The chunks of one stream."""
+
+    def __init__(self) -> None:
+        self._indices: dict[str, int] = {}
+        """Indices of tool calls that the server sent without one, by their ids."""
+        self._last_index = 0
+        self._head = self._tail = b""
+        """What stands before and after the text in an ordinary chunk."""
+
+    def repair(self, data: bytes) -> bytes:
+        """Return the data of an event as every SDK reads it."""
+        if self._differs_in_text(data):
+            return data
+        if not _is_unusual(data):
+            self._remember(data)
+            return data
+        try:
+            chunk: object = from_json(data)
+        except ValueError:
+            return data
+        if not isinstance(chunk, dict):
+            return data
+        return _dump(self._repair_chunk(cast("Fields", chunk)))
+
+    def _differs_in_text(self, data: bytes) -> bool:
+        head, tail = self._head, self._tail
+        if not (head and data.startswith(head) and data.endswith(tail)):
+            return False
+        text = data[len(head) : -len(tail)]
+        return b'"' not in text and not text.endswith(b"\\") and len(data) >= len(head) + len(tail)
+
+    def _remember(self, data: bytes) -> None:
+        found = _TEXT.search(data)
+        if found is not None:
+            self._head, self._tail = data[: found.start(1)], data[found.end(1) :]
+
+    def _repair_chunk(self, chunk: Fields) -> Fields:
+        if error := _find_error(chunk):
+            return {**chunk, "error": error}
+        choices: list[Any] = chunk["choices"] if isinstance(chunk.get("choices"), list) else []
+        chunk["choices"] = [self._repair_choice(cast("Fields", each)) for each in choices if isinstance(each, dict)]
+        for name in ("id", "model"):
+            chunk[name] = str(chunk.get(name) or "")
+        created = chunk.get("created")
+        chunk["created"] = int(created) if isinstance(created, int | float) else 0
+        chunk["object"] = "chat.completion.chunk"
+        if "usage" in chunk:
+            chunk["usage"] = _repair_usage(chunk["usage"])
+        return chunk
+
+    def _repair_choice(self, choice: Fields) -> Fields:
+        delta: Fields = choice["delta"] if isinstance(choice.get("delta"), dict) else {}
+        if delta.get("role") not in {None, "assistant"}:
+            del delta["role"]
+        if isinstance(delta.get("content"), list):
+            delta["content"] = _join_texts(delta["content"])
+        call: Any = delta.pop("function_call", None)
+        if call and not delta.get("tool_calls"):
+            delta["tool_calls"] = [{"function": call}]
+        if delta.get("tool_calls"):
+            delta["tool_calls"] = self._repair_tool_calls(delta["tool_calls"])
+        reason = choice.get("finish_reason")
+        if isinstance(reason, str) and reason not in _KNOWN_REASONS:
+            reason = _REASONS.get(reason.lower(), reason.lower() if reason.lower() in _KNOWN_REASONS else reason)
+        index = choice.get("index")
+        return {
+            **choice,
+            "index": index if isinstance(index, int) else 0,
+            "delta": delta,
+            "finish_reason": reason if isinstance(reason, str) else None,
+        }
+
+    def _repair_tool_calls(self, calls: object) -> list[Fields]:
+        listed = cast("list[object]", calls if isinstance(calls, list) else [calls])
+        found = [cast("Fields", call) for call in listed if isinstance(call, dict)]
+        return [self._repair_tool_call(call, position, len(found)) for position, call in enumerate(found)]
+
+    def _repair_tool_call(self, call: Fields, position: int, count: int) -> Fields:
+        function: Fields = call["function"] if isinstance(call.get("function"), dict) else {}
+        arguments = function.get("arguments")
+        if not isinstance(arguments, str):
+            arguments = "" if arguments is None else json.dumps(arguments)
+        call_id = call.get("id")
+        repaired = {
+            **call,
+            "index": self._index(call.get("index"), str(call_id or ""), position, count),
+            "type": "function",
+            "function": {**function, "name": str(function.get("name") or ""), "arguments": arguments},
+        }
+        if call_id is not None:
+            repaired["id"] = str(call_id)
+        else:
+            # Mistral's SDK rejects null.
+            repaired.pop("id", None)
+        return repaired
+
+    def _index(self, named: object, call_id: str, position: int, count: int) -> int:
+        """Return the server's index, else that of the call's id, else the position in a list, else the last one."""
+        if isinstance(named, str) and named.isdecimal():
+            named = int(named)
+        if isinstance(named, int) and not isinstance(named, bool):
+            index = named
+        elif call_id:
+            index = self._indices.setdefault(call_id, len(self._indices))
+        else:
+            index = position if count > 1 else self._last_index
+        self._last_index = index
+        return index
+
+
+def _is_unusual(data: bytes) -> bool:
+    return any(name not in data for name in _REQUIRED) or any(each.search(data) for each in _UNUSUAL)
+
+
+def _dump(chunk: Fields) -> bytes:
+    try:
+        return to_json(chunk)
+    except ValueError:
+        # Half of a surrogate pair.
+        return json.dumps(chunk).encode()
+
+
+def _find_error(chunk: Fields) -> object:
+    """Return the error of a chunk, in the form of an object; servers also send it as text, or without its frame."""
+    error: object = chunk.get("error")
+    if error:
+        return {"message": error} if isinstance(error, str) else error
+    if chunk.get("choices"):
+        return None
+    is_error = "error" in {chunk.get("object"), chunk.get("type")} or "code" in chunk or "detail" in chunk
+    message: object = chunk.get("message") or chunk.get("detail")
+    if not is_error or not isinstance(message, str):
+        return None
+    return {"message": message, "code": chunk.get("code"), "type": chunk.get("type")}
+
+
+def _join_texts(parts: list[object]) -> object:
+    """Return a content of text parts as one text; Mistral's other parts, such as thinking, stay as they are."""
+    texts: list[str] = []
+    for part in parts:
+        match part:
+            case str(text) | {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case _:
+                return parts
+    return "".join(texts)
+
+
+def _repair_usage(usage: object) -> Fields | None:
+    if not isinstance(usage, dict):
+        return None
+    fields = {name: value for name, value in cast("Fields", usage).items() if value is not None}
+    names = ("prompt_tokens", "completion_tokens")
+    if not any(name in fields for name in names):
+        return None
+    for name in (*names, "total_tokens"):
+        count = fields.get(name, 0)
+        fields[name] = int(count) if isinstance(count, int | float) else 0
+    fields["total_tokens"] = fields["total_tokens"] or sum(fields[name] for name in names)
+    return fields
