@@ -118,7 +118,7 @@ async def _telegram(settings: Settings) -> int:
             try:
                 return await run_daemon(services)
             except ReplicaReplaced as error:
-                # Everything is built anew, under a new name and without what the old one remembers.
+                # Everything is built anew, under a new name and without the state of the old one.
                 log.warning("bot.replaced", detail=str(error))
 
 

@@ -1,4 +1,4 @@
-"""Parses JSON from outside: nesting is bounded, and whatever is wrong with a text is a ValueError.
+"""Parses JSON from outside: nesting is bounded, and every fault of a text is a ValueError.
 
 Python's parser raises RecursionError for deep nesting, from a depth that differs between its versions; a value that it
 still accepts can end the next function that walks it.

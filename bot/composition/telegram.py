@@ -296,7 +296,7 @@ def _moderation_routers(services: Services, delivery: Delivery, moderation: Mode
 def _send_to(delivery: Delivery, admin_ids: frozenset[int]) -> Callable[[Event], Awaitable[None]]:
     async def send(event: Event) -> None:
         text = format_notice(event)
-        # Concurrently: an admin whose chat is rate limited must not delay the others.
+        # Concurrently: a rate limited chat of one admin must not delay the others.
         await asyncio.gather(*(delivery.send(admin, Rendered(text)) for admin in sorted(admin_ids)))
 
     return send

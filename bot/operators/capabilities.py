@@ -1,4 +1,4 @@
-"""Words what models do without, for operators, in English."""
+"""Words the capabilities that models lack, for operators, in English."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ WITHOUT = {
 
 
 def describe_limits(limits: ModelLimits) -> str:
-    """Return what a model was found to refuse: `m works without tools; its window is 4,096 tokens`."""
+    """Return the learned refusals of a model: `m works without tools; its window is 4,096 tokens`."""
     facts: list[str] = []
     if limits.refused:
         facts.append(f"works without {_join(limits.refused)}")

@@ -154,7 +154,7 @@ class RegenerateQueue:
 
 
 def _find_speaker(turn: Turn, message: Message, user: User) -> Speaker:
-    """Returns the author of a turn, to whom the answer counts, also where an admin pressed the button."""
+    """Returns the author of a turn, also where an admin pressed the button: the answer counts as the author's."""
     if user.id == turn.speaker_id:
         return to_speaker(user)
     question = message.reply_to_message

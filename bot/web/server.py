@@ -105,7 +105,7 @@ class WebServer:
             logger=_protocol_logger(),
             shutdown_timeout=self._timing.shutdown_s,
             lingering_time=self._timing.linger_s,
-            # Also closes a connection whose first request is not complete by then.
+            # Also closes a connection that has sent no complete request by then.
             keepalive_timeout=self._timing.head_s,
         )
 
@@ -131,7 +131,7 @@ class WebServer:
 
     @web.middleware
     async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        # The route decides what is open, as it decides on the handler: no spelling of a path can part the two.
+        # The route decides on the token as well as on the handler: no spelling of a path can part the two.
         resource = request.match_info.route.resource
         if resource is not None and (request.method, resource.canonical) in self._open:
             return await self._answer(request, handler)
@@ -181,7 +181,7 @@ class WebServer:
 
 
 def _abort_unread(transport: asyncio.Transport) -> None:
-    """Aborts a connection whose client has not read a response in time."""
+    """Aborts a connection if its client has not read a response in time."""
     if transport.get_write_buffer_size() > 0:
         log.info("web.slow_reader")
         transport.abort()

@@ -26,7 +26,7 @@ class Mistakes(ValueError):
 
 
 class VariableSet(BaseSettings):
-    """Base of models whose fields are variables.
+    """Base of models with a variable for each field.
 
     Nothing is read implicitly: `parse_variables` passes in the result of `read_variables`, so an instance that a test
     builds with keyword arguments does not depend on the environment.

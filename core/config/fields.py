@@ -111,7 +111,7 @@ def parse_json_values(value: Any, parse: Callable[[Any], ItemT]) -> dict[str, It
 
 
 def parse_names(value: Any) -> dict[str, str]:  # noqa: ANN401 - a validator accepts any type
-    """Parse a JSON object whose values are names."""
+    """Parse a JSON object with names as values."""
     return parse_json_values(value, _parse_name)
 
 

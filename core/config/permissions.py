@@ -13,7 +13,7 @@ UMASK = OTHERS
 def restrict_access(directory: Path) -> None:
     """Take the rights of the group and of others from a directory and the files in it.
 
-    Left as they are: what belongs to another user (a volume of Kubernetes with a group, for example), links, and a
+    Left as they are: files of another user (a volume of Kubernetes with a group, for example), links, and a
     directory that many users share, such as /tmp.
     """
     status = directory.stat()

@@ -31,7 +31,7 @@ class ProviderKind(StrEnum):
 
 
 class LiveModels(StrEnum):
-    """The people to whom `/model` offers all models of a provider's live list; the listed ones are for everyone."""
+    """The users that `/model` offers all models of a provider's live list; the listed ones are for everyone."""
 
     ADMINS = "admins"
     FALSE = "false"
@@ -217,7 +217,7 @@ def read_provider(
         variables: all variables that are set.
 
     Returns:
-        The provider, with `missing` set if it lacks what its kind requires, and the mistakes in its variables.
+        The provider, with `missing` set if it lacks a required variable, and the mistakes in its variables.
     """
     prefix = variable_prefix(provider_id)
     preferred = variables.get(f"{prefix}MODEL_NAME") if f"{prefix}MODEL_NAME" in ALIASES else None

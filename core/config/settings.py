@@ -53,7 +53,7 @@ def parse_available_providers(value: Any) -> dict[str, tuple[str, ...]]:  # noqa
 
 
 def _list_providers(value: Any, faults: list[str]) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - as above
-    """Return the valid entries, whose own variables can then be validated in the same run."""
+    """Return the valid entries, so that their own variables are validated in the same run."""
     listed: dict[str, tuple[str, ...]] = {}
     for provider_id, models in parse_json_object(value, faults).items():
         # A Telegram button carries 64 bytes, of which the id takes 32 at most.
@@ -170,7 +170,7 @@ class Settings(CommonVariables):
         return tuple(dict.fromkeys([*values, *filter(None, passwords), *map(unquote, filter(None, passwords))]))
 
     def require_daemon(self) -> None:
-        """Require what the daemon needs: a bot token and a usable provider.
+        """Require a bot token and a usable provider, which the daemon needs.
 
         Raises:
             ConfigurationError: at least one of them is missing.

@@ -164,7 +164,7 @@ class Database:
         """Verify that the database can be used, without creating, migrating or changing it.
 
         Returns:
-            What the next start will do first; None if it has nothing to do.
+            The first step of the next start, in words; None if there is none.
 
         Raises:
             StartupError: the database cannot be used; the message is one line with the reason.

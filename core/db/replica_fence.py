@@ -1,8 +1,8 @@
 """Fence of a replaced replica: its database connections end, and it opens no new ones.
 
-The replica that takes over marks the other's row as replaced and then ends its connections, which rolls back what they
-have not committed. A connection that the replaced one opens afterwards finds no valid row and is refused. So nothing of
-it is committed after the takeover, whatever it believes when it wakes.
+The replica that takes over marks the other's row as replaced and then ends its connections, which rolls back their
+open transactions. A connection that the replaced one opens afterwards finds no valid row and is refused. So nothing of
+it is committed after the takeover, even if it wakes without knowing.
 """
 
 import os
@@ -37,7 +37,7 @@ class ReplicaFence:
     def __init__(self, name: str) -> None:
         self.name = name
         self.is_registered = False
-        """Whether the replica's row exists, so that its absence means that it was replaced."""
+        """True once the replica's row exists, so that its absence means that it was replaced."""
         self._connections: WeakSet[_DriverConnection] = WeakSet()
 
     def attach(self, engine: sa.Engine) -> None:

@@ -68,7 +68,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class PlainText(TypeDecorator[str]):
-    """Untrusted text, cleaned of what a database rejects: NUL (PostgreSQL) and lone surrogates (both engines)."""
+    """Untrusted text without characters that a database rejects: NUL (PostgreSQL), lone surrogates (both engines)."""
 
     impl = Text
     cache_ok = True
@@ -249,7 +249,7 @@ class UsageDayRow(Base):
     answers: Mapped[int] = mapped_column(BigInteger)
     failures: Mapped[int] = mapped_column(BigInteger)
     estimated: Mapped[int] = mapped_column(BigInteger)
-    """Requests whose token counts are estimates."""
+    """Requests with estimated token counts."""
     unpriced: Mapped[int] = mapped_column(BigInteger)
     """Requests without a known price."""
     input_tokens: Mapped[int] = mapped_column(BigInteger)

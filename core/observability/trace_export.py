@@ -54,7 +54,7 @@ _ALLOWED = (
 
 
 class Export:
-    """A tracer provider whose spans are sent to a collector.
+    """A tracer provider that sends its spans to a collector.
 
     Args:
         endpoint: base URL of the collector; `/v1/traces` is appended, as in the OTLP specification.
@@ -97,7 +97,7 @@ class Export:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(done.set)
 
-        # Not in the loop's executor, whose threads the interpreter joins at exit.
+        # Not in the loop's executor: the interpreter joins its threads at exit.
         threading.Thread(target=shut_down, name="tracing.close", daemon=True).start()
         try:
             async with asyncio.timeout(FLUSH_S):

@@ -24,7 +24,7 @@ _SAFE_MESSAGES = (
     StartupError,
     StorageError,
 )
-"""Exceptions whose messages name identifiers of the program, never values."""
+"""Exceptions with messages that name identifiers of the program, never values."""
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 

@@ -19,7 +19,7 @@ from redis.exceptions import AuthenticationError, InvalidResponse, RedisClusterE
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError, TimeoutError)
-"""Raised by a client whose server is unreachable, slow or refuses the command."""
+"""Raised by a client if its server is unreachable, slow or refuses the command."""
 
 CONNECT_TIMEOUT_S = 1.0
 COMMAND_TIMEOUT_S = 1.0

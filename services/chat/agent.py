@@ -97,7 +97,7 @@ _LIKE_A_FRAME = re.compile(rf"(?:^|(?<=[{_ENDS}]))(?= *\[(?:In reply to|The mess
 
 
 def frame(incoming: Incoming) -> str:
-    """Returns a message as a model receives it: what it replies to, its speaker and text, its text files."""
+    """Returns a message as a model receives it: the quoted message, its speaker and text, its text files."""
     message = "\n\n".join(_parts(incoming))
     if not incoming.quoted:
         return message
@@ -117,7 +117,7 @@ def _parts(incoming: Incoming) -> Iterator[str]:
     if incoming.chat_kind is ChatKind.GROUP:
         yield f"{frame_name(incoming.speaker.name)}: {_indent(incoming.text)[1:]}"
     elif incoming.text:
-        # A private chat has one speaker, whose code and lists stay as they are.
+        # A private chat has one speaker: code and lists stay as they are.
         yield _LIKE_A_FRAME.sub(" ", incoming.text)
     for file in incoming.files:
         yield f"[The file {frame_name(file.name)}:]\n{_indent(file.text)}\n[End of the file]"

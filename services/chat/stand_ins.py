@@ -22,7 +22,7 @@ class StandIn:
 
 @dataclass(frozen=True, slots=True)
 class StandInLimits:
-    """Bounds of what is remembered.
+    """Bounds of the remembered chats.
 
     Args:
         outage_s: how long a chat's line is remembered; a longer outage is told again.

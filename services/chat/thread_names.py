@@ -164,7 +164,7 @@ class ThreadNamer:
                     self._pending.pop(thread_id, None)
 
     async def _next(self) -> _Pending:
-        """Wait for a thread whose chat is quiet."""
+        """Wait for a thread in a quiet chat."""
         while True:
             self._changed.clear()
             idle = [each for name, each in self._pending.items() if name not in self._in_work]

@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class Wakeup(threading.Event):
-    """Stop event of the worker loop whose wait can be ended early by `notify`. Thread-safe.
+    """Stop event of the worker loop; `notify` ends a wait for it early. Thread-safe.
 
     Args:
         on_iteration: called in the thread of the loop after each completed iteration.
@@ -196,7 +196,7 @@ class DBOSRuntime:
         return set(self._dbos._workflow_tasks)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     def active_ids(self) -> set[str]:
-        """Return the ids of started jobs whose outcome is not settled."""
+        """Return the ids of started jobs without a settled outcome."""
         return set(self._dbos._active_workflows_set.activeList())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     def enqueue(self, connection: sa.Connection, job: Job) -> None:

@@ -44,7 +44,7 @@ COLUMNS = (
 Enqueue = Callable[[sa.Connection, Job], None]
 
 UNIXEPOCH_SUBSEC = (3, 42)
-"""First SQLite version whose `unixepoch` takes the modifier `subsec`."""
+"""First SQLite version with the modifier `subsec` of `unixepoch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class WorkflowTable:
         return self._requeue([self._columns.executor_id == replica])
 
     def requeue_claims(self, claims: Sequence[Claim]) -> int:
-        """Requeue jobs whose claims are still the given ones; return how many."""
+        """Requeue jobs that still have the given claims; return how many."""
         columns = self._columns
         return self._requeue(
             *([columns.workflow_uuid == claim.job_id, columns.owner_xid == claim.token] for claim in claims)

@@ -1,4 +1,4 @@
-"""Durable inbox: stores jobs, runs them, retries failures, and moves what never succeeds to the dead letters."""
+"""Durable inbox: stores jobs, runs them, retries failures, and moves jobs that never succeed to the dead letters."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -40,7 +40,7 @@ class ReplicaLease:
 
     @property
     def is_held(self) -> bool:
-        """Whether this process may act now."""
+        """True while this process may act."""
         return self.now() < self._until
 
     def require(self) -> None:

@@ -1,7 +1,7 @@
 """Journal of sends in PostgreSQL, for replicas: written without waiting, so that it outlives its process.
 
-A statement whose bytes have left the process is carried out even if the process is killed a moment later. It is sent in
-the pipeline mode of libpq on a connection of its own, and nobody waits for its result.
+A statement that has left the process is carried out even if the process is killed a moment later. It is sent in
+the pipeline mode of libpq on a connection of its own, and its result is not awaited.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ class PostgresSendJournal:
         self._send(_ACCEPT, turn_id, page, message_id)
 
     def close(self, turn_id: int) -> None:
-        """Forget a turn whose answer is delivered and recorded."""
+        """Forget a turn once its answer is delivered and recorded."""
         self._send(_CLOSE, turn_id)
 
     async def load(self, turn_id: int) -> Mapping[int, PendingSend]:

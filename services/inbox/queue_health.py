@@ -28,7 +28,7 @@ PERMANENT = frozenset({REFUSED, FORBIDDEN, DAMAGED})
 
 @dataclass(frozen=True, slots=True)
 class HealthLimits:
-    """When a failing queue is reported, and when it is given up.
+    """Limits from which a failing queue is reported, and given up.
 
     Args:
         check_s: pause between two checks.
@@ -110,7 +110,7 @@ class QueueHealth:
 
     @property
     def problem(self) -> str | None:
-        """Why the queue does not work now, or None."""
+        """The reason why the queue does not work now, or None."""
         if self._ended is not None:
             return self._ended
         for operation, streak in list(self._streaks.items()):
@@ -122,7 +122,7 @@ class QueueHealth:
 
     @property
     def fatal_problem(self) -> str | None:
-        """Why the queue will not work again in this process, or None."""
+        """The reason why the queue will not work again in this process, or None."""
         if self._ended is not None:
             return self._ended
         now, limits = self._monotonic(), self._limits
@@ -171,7 +171,7 @@ PAUSE_S = 1800.0
 
 
 class FailureStamp:
-    """A file whose age is the time since the last notice.
+    """A file that holds the time of the last notice.
 
     Args:
         path: the file; it exists only after a failure.

@@ -49,7 +49,7 @@ class ReplicaTiming:
         reconnect_s: pause before a lost session is opened again.
         query_timeout_s: longest time of one query, and of opening the session.
         lease_s: how long a lease lasts in the database after each renewal.
-        margin_s: how much earlier it ends by the replica's own clock: what it has sent by then has arrived before
+        margin_s: how much earlier it ends by the replica's own clock: requests sent by then have arrived before
             another replica takes over. `lease_s - margin_s` must not exceed `grace_s`, since the session that holds
             the lock is the one that renews the lease.
         settle_s: how long a new session watches before it takes expired leases over; after a restart of PostgreSQL
@@ -229,7 +229,7 @@ class PostgresReplicas:
             self._step_down()
 
     async def _recover_dead(self, session: ReplicaSession, recover: Recover) -> None:
-        """Take over from replicas with jobs or a lease whose lock has been free for a while."""
+        """Take over from replicas with jobs or a lease if their lock has been free for a while."""
         others = await session.query(_OTHERS, self._replica, self._replica)
         now = self._clock.monotonic()
         free_since: dict[str, float] = {}
@@ -244,7 +244,7 @@ class PostgresReplicas:
         self._free_since = free_since
 
     async def _replace_hanging(self, session: ReplicaSession, recover: Recover) -> None:
-        """Take over from replicas whose lease has expired although their lock is held."""
+        """Take over from replicas with an expired lease although their lock is held."""
         expired = await session.query(
             "UPDATE replicas SET expires_at = '-infinity' WHERE expires_at < clock_timestamp() AND name <> %s "
             "RETURNING name",

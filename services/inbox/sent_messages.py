@@ -5,7 +5,7 @@ remaining gap is a process that dies between the two.
 
 The pages of an answer have no such gap. Their send is noted before it is made, and its result in the same step of the
 event loop in which Telegram's response is read. Both survive `kill -9`, unlike a transaction that is still waiting for
-its commit. The process that resumes the answer continues in a noted message, and looks for one whose send had begun
+its commit. The process that resumes the answer continues in a noted message, and looks for one whose send began
 without a result.
 """
 
@@ -150,7 +150,7 @@ class SendJournal(Protocol):
         ...
 
     def close(self, turn_id: int) -> None:
-        """Forget a turn whose answer is delivered and recorded."""
+        """Forget a turn once its answer is delivered and recorded."""
         ...
 
     async def load(self, turn_id: int) -> Mapping[int, PendingSend]:
@@ -185,7 +185,7 @@ class FileSendJournal:
         self.begin(turn_id, page, PendingSend(begun.floor, begun.shared_floor, message_id))
 
     def close(self, turn_id: int) -> None:
-        """Forget a turn whose answer is delivered and recorded."""
+        """Forget a turn once its answer is delivered and recorded."""
         if self._sends.pop(turn_id, None) is not None:
             self._append([turn_id])
         if self._size > self._max_bytes:

@@ -1,1 +1,1 @@
-"""Limits per person and group: rates of what comes in, and turns that run at once, served round robin."""
+"""Limits per person and group: rates of messages, and turns that run at once, served round robin."""

@@ -1,8 +1,8 @@
 """Rate limits: sliding windows of a minute, shared over replicas while Redis is reachable.
 
 Each window is a sorted set of events, scored with the time at which they happened: an event that is taken in twice
-counts once, and messages that piled up while the bot was down count at their own times. What does not fit is removed
-again, so that a flood neither fills the window nor prolongs it.
+counts once, and messages that piled up while the bot was down count at their own times. A surplus is removed again,
+so that a flood neither fills the window nor prolongs it.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from core.redis.guard import FailFastRedis, RedisUnavailable
 
 WINDOW_S = 60.0
 COMMANDS = 4
-"""Redis commands of each group of events in `_add_to_redis`, the last of which tells what has been admitted."""
+"""Redis commands of each group of events in `_add_to_redis`, the last of which tells the admitted ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ class TurnPlaces:
         """Holds a place while the context lasts, once it is the turn's turn.
 
         Args:
-            party: whose turn it is: parties that wait are served one after the other.
+            party: the person or group that waits; parties are served one after the other.
             quotas: of its person and its group; a limit of 0 is none.
         """
         async with AsyncExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Masks what a server's words may quote of a prompt, so that operators can read the rest.
+"""Masks quotations of a prompt in a server's words, so that operators can read the rest.
 
 Every word that the prompt holds too is masked, whole or cut off, and so are escaped characters.
 """

@@ -40,7 +40,8 @@ class RequestSpec:
         choice: the user's explicit choice. It comes after a provider that an admin forced and before the preferred
             one; the other providers follow if it fails.
         local_only: excludes remote providers, because the chat has not consented to them.
-        required: what must not be left out for a model that refuses it: the next candidate is asked instead.
+        required: capabilities that must not be left out for a model that refuses them: the next candidate is asked
+            instead.
         stands_back: a request of our own, such as a thread's name. It waits for no slot and no queue, and is cancelled
             where a question needs its slot.
     """
@@ -74,8 +75,8 @@ class Adaptation:
     """The changes to a request that one model needs.
 
     Args:
-        without: what is left out.
-        max_input: limit of what is sent, in estimated tokens; older turns are dropped beyond it.
+        without: capabilities that are left out.
+        max_input: limit of the request, in estimated tokens; older turns are dropped beyond it.
         window: the model's context window in tokens, where its server named it; limits the answer too.
         is_newest_turn: only the newest turn is sent.
     """

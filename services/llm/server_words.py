@@ -56,7 +56,7 @@ _BEARER = re.compile(r"\b(bearer|basic)\s+(?!token\b|auth|realm\b|key\b)[^\s\"',
 def find_server_words(
     error: BaseException, key: SecretStr | None, *, is_own_prompt: bool, secrets: Iterable[str] = ()
 ) -> str | None:
-    """Return what the server said about a failed request; None if it said nothing, or may quote a user's prompt.
+    """Return the server's message about a failed request; None if it has none, or may quote a user's prompt.
 
     Args:
         error: the exception of a request to a model.
@@ -72,7 +72,7 @@ def find_server_words(
 
 def _may_quote_prompt(error: ModelAPIError) -> bool:
     if isinstance(error, ModelAuthenticationError | ModelNotFoundError | ModelQuotaExceededError):
-        # About the key, the model or the account, whatever the status.
+        # About the key, the model or the account, at any status.
         return False
     if isinstance(error, ModelHTTPError):
         return error.status_code in QUOTING_STATUSES

@@ -32,11 +32,11 @@ _PHRASES: Final = (
     ("incomplete chunked read", _CUT),
     ("peer closed connection", _CUT),
 )
-"""Phrases in the messages of errors whose type says too little, in lower case."""
+"""Phrases in the messages of errors with a type that says too little, in lower case."""
 
 
 class ResponseTooLarge(httpx2.ReadError):
-    """A response exceeds a bound on what is read of a provider. The message names the bound."""
+    """A response of a provider exceeds a bound of its size. The message names the bound."""
 
 
 def is_too_large(error: BaseException) -> bool:

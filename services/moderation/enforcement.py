@@ -75,7 +75,7 @@ class Enforcement:
         return finished
 
     async def finish_orphans(self, groups: GroupStore) -> None:
-        """Finishes incidents whose replica died or was cut off."""
+        """Finishes incidents of a replica that died or was cut off."""
         for incident in await self._incidents.list_orphans():
             settings = await groups.get(incident.finding.group_id)
             if settings is not None:
@@ -121,7 +121,7 @@ class Enforcement:
         return left
 
     async def delete_late_parts(self, group_id: int, message_ids: tuple[int, ...]) -> None:
-        """Deletes late parts of an album whose other parts have been deleted."""
+        """Deletes late parts of an album after its other parts."""
         await self._sanctions.delete(group_id, message_ids)
 
     async def _conclude(self, incident: Incident, settings: GroupSettings) -> Incident:

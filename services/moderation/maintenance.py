@@ -37,7 +37,7 @@ class MaintenanceTiming:
 
 
 class Warmable(Protocol):
-    """A component whose first use is slow."""
+    """A component with a slow first use."""
 
     async def warm(self) -> None:
         """Prepares it."""
@@ -45,7 +45,7 @@ class Warmable(Protocol):
 
 
 class Expiring(Protocol):
-    """A store whose old rows are deleted."""
+    """A store with old rows to delete."""
 
     async def delete_expired(self) -> None:
         """Deletes rows past their retention."""

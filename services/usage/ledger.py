@@ -231,7 +231,7 @@ class UsageLedger:
     async def _insert(self, rows: Sequence[UsageRequestRow]) -> None:
         """Write requests and sums in one transaction. A request that exists already is part of the sums already.
 
-        Without this check, a retry of a commit whose confirmation was lost would count the requests twice.
+        Without this check, a retry of a commit without its confirmation would count the requests twice.
         """
         columns = [column.key for column in UsageRequestRow.__table__.columns]
         values = [{name: getattr(row, name) for name in columns} for row in rows]

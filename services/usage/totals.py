@@ -25,7 +25,7 @@ class UsageTotal:
     Args:
         answers: requests that produced an answer for a user; steps of a tool loop, verdicts and names do not count.
         failures: requests that failed at the provider.
-        estimated: requests whose token counts are estimates.
+        estimated: requests with estimated token counts.
         unpriced: requests of unknown price; they are not part of `cost_usd`.
     """
 

@@ -1,4 +1,4 @@
-"""How an answer is displayed: mode, place, small print, and its inline keyboards with their callback data."""
+"""Display of an answer: mode, place, small print, and its inline keyboards with their callback data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ StreamMode = Literal["edit", "draft", "off"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerDisplay:
-    """How answers are displayed while they are produced.
+    """Display of answers while they are produced.
 
     Args:
         mode: `edit` a message as it grows, show a `draft` where Telegram supports it, or send everything at the end

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 NEARBY = 12
 """Ids after the newest known one of the chat that are tried."""
 NEARBY_SHARED = 36
-"""The same after the newest known one over all private chats, whose counter all of them advance."""
+"""The same after the newest known one over all private chats, which share one counter."""
 KNOWN_CHATS = 10_000
 
 
@@ -117,7 +117,7 @@ class AnswerSends:
 
     async def _find(self, send: PendingSend, earlier: Mapping[int, PendingSend]) -> int | None:
         if self._chat_id < 0:
-            # In a group the bot also sends what is recorded nowhere, such as cards of moderation.
+            # In a group the bot also sends messages that are recorded nowhere, such as cards of moderation.
             return None
         try:
             recorded = await self._turns.recorded_messages(self._chat_id, min(send.floor, send.shared_floor))

@@ -1,4 +1,4 @@
-"""Classifies failed Bot API calls by what the caller can do next."""
+"""Classifies failed Bot API calls by the next step of the caller."""
 
 import re
 from enum import Enum, auto
@@ -103,7 +103,7 @@ def classify_api_error(error: BaseException) -> ApiFailure:  # noqa: PLR0911 - o
         case TelegramBadRequest() | TelegramForbiddenError():
             return _classify_wording(error)
         case TelegramAPIError():
-            # A 429 whose `retry_after` is missing or zero has no class of its own.
+            # A 429 with a missing or zero `retry_after` has no class of its own.
             return ApiFailure.FLOOD if "too many requests" in error.message.lower() else ApiFailure.REFUSED
         case _:
             return ApiFailure.REFUSED

@@ -185,7 +185,7 @@ class _Allowance:
 
 
 class _TooLarge(Exception):
-    """The file is larger than it may be, whatever size Telegram reported."""
+    """The file is larger than the limit, whether or not Telegram reported its size."""
 
 
 class _BoundedBuffer(BytesIO):

@@ -55,7 +55,7 @@ LONGEST_RETRY_AFTER_S = 24 * 3600
 
 
 class ApiSession(AiohttpSession):
-    """A session whose calls raise `TelegramAPIError` or `ClientDecodeError` only, whatever the server answers.
+    """A session that answers every malformed response with `TelegramAPIError` or `ClientDecodeError`.
 
     aiogram hands on `"result": null` as a result, and raises plain Python errors for an error without a description or
     a body that is not UTF-8. Callers that handle failed calls would take these for bugs.
@@ -125,7 +125,7 @@ class MaskOutgoingSecrets(BaseRequestMiddleware):
     async def __call__(
         self, make_request: NextRequestMiddlewareType[TelegramType], bot: Bot, method: TelegramMethod[TelegramType]
     ) -> Response[TelegramType]:
-        """Makes the call; a text that had to be masked goes without its entities, whose offsets no longer hold."""
+        """Makes the call; a masked text goes without its entities, since their offsets no longer hold."""
         changes: dict[str, Any] = {}
         for name, entities in TEXTS.items():
             text = getattr(method, name, None)

@@ -78,7 +78,7 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
 
 
 def _origin(message: dict[str, Any]) -> dict[str, Any]:
-    """Returns fields in place of a message's origin, which may be what aiogram rejects.
+    """Returns fields in place of a message's origin, which may be the part that aiogram rejects.
 
     Without them it would count as typed by its sender.
     """
@@ -163,7 +163,7 @@ _QUOTING = frozenset(
         MessageEntityType.PRE,
     }
 )
-"""Entities whose text is shown, not said."""
+"""Entities that show their text as a quotation or as code."""
 
 
 def is_typed(message: Message) -> bool:

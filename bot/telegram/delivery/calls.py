@@ -38,7 +38,7 @@ _REJECTIONS = frozenset(
         ApiFailure.REFUSED,
     }
 )
-"""Rejections of a message for what it is; their wordings may name another part than the one that is wrong."""
+"""Rejections of the content of a message; their wordings may name another part than the one that is wrong."""
 
 
 class SendResult(StrEnum):
@@ -48,7 +48,7 @@ class SendResult(StrEnum):
     SKIPPED = "skipped"
     """Dropped: a progress update while the chat is rate limited. A later one shows the same."""
     UNKNOWN = "unknown"
-    """A progress update whose result is unknown."""
+    """A progress update with an unknown result."""
     GONE = "gone"
     """A progress update to a message that no longer exists."""
     LOST = "lost"
@@ -229,7 +229,7 @@ class ChatCalls:
         return self._migrated.get(chat_id, chat_id)
 
     def migrate(self, chat_id: int, new_id: int) -> None:
-        """Sends what is addressed to a group to its new id from now on."""
+        """Sends messages for a group to its new id from now on."""
         self._migrated[chat_id] = new_id
         log.info("delivery.chat_migrated", chat_id=chat_id, new_chat_id=new_id)
 

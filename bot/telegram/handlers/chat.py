@@ -94,7 +94,7 @@ class ChatHandlers:
         await self._delivery.answer_callback(query.id, text)
 
     async def stop_draft(self, stopped: MessageGenerationStopped) -> None:
-        """Stops the answers of a chat whose user stopped a streamed draft."""
+        """Stops the answers of a chat after its user stopped a streamed draft."""
         await self._cancellation.stop_chat(stopped.chat.id)
 
     async def _answer(self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:

@@ -37,7 +37,7 @@ OLDEST_S = 24 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class AdmissionLimits:
-    """Rates of what is taken in, per minute.
+    """Rates of admitted updates, per minute.
 
     Args:
         messages: messages and commands of a person, over all chats; 0: no limit of any kind.
@@ -67,7 +67,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where an update comes from: the person, the group if it is one, and how it counts."""
+    """Origin of an update: the person, the group if it is one, and the rate in which it counts."""
 
     person: int
     group: int | None

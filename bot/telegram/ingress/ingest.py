@@ -60,7 +60,7 @@ class _Classified:
 
     Args:
         update: None if a bug prevented its classification.
-        surplus_job: what is done in place of the job if a limit refuses the update.
+        surplus_job: replaces the job if a limit refuses the update.
         is_limited: whether it counts in the rates of its sender.
     """
 
@@ -70,7 +70,7 @@ class _Classified:
     surplus_job: Job | None = None
     is_limited: bool = False
     is_denial: bool = False
-    """Whether the job only tells a sender that the bot is not for them."""
+    """True if the job only tells a sender that the bot is not for them."""
 
     @property
     def message(self) -> Message | None:
@@ -160,7 +160,7 @@ class UpdateIngest:
         await self._put(await self._within_limits(classified))
 
     async def _put(self, admitted: Sequence[_Classified]) -> None:
-        """Stores jobs; the sender of one whose lane is full is told, once a minute."""
+        """Stores jobs; where a lane is full, the sender is told, once a minute."""
         refused = {job.id for job in await self._inbox.put([each.job for each in admitted])}
         excess: list[_Classified] = []
         for each in admitted:
@@ -181,7 +181,7 @@ class UpdateIngest:
             )
 
     async def _within_limits(self, classified: Sequence[_Classified]) -> list[_Classified]:
-        """Returns the updates within the rates of their senders, and what is done in place of the others.
+        """Returns the updates within the rates of their senders, and replacements for the others.
 
         Usually that is nothing: a flood leads to one job a minute, which warns its sender.
         """

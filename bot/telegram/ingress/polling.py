@@ -42,7 +42,7 @@ class PollingTiming:
         quick_pause_s: the pause after such an answer.
         conflict_pause_s: the pause while another process polls.
         conflict_limit_s: how long that is tolerated; during a rolling restart the previous process polls for a moment.
-        longest_flood_pause_s: the longest pause after a 429, whatever the server asks for.
+        longest_flood_pause_s: the longest pause after a 429, even if the server asks for a longer one.
         backoff: pauses after failed polls, after batches that could not be stored, and between polls that bring nothing
             but invalid updates.
     """
@@ -58,7 +58,7 @@ class PollingTiming:
 
 
 class GetRawUpdates(TelegramMethod[list[Any]]):
-    """`getUpdates`, answered as plain JSON whose elements are not validated: one bad update must not hide the rest."""
+    """`getUpdates`, answered as plain JSON with unvalidated elements: one bad update must not hide the rest."""
 
     __returning__ = list[Any]
     __api_method__ = "getUpdates"

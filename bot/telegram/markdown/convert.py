@@ -115,7 +115,7 @@ def _mark(block: str, bracket: str, mark: str, work: Work) -> str:
 _PASSES = 3
 """Times that a text is parsed for its prices; then no dollar is a formula any more."""
 _MAX_DEPTH = 24
-"""Containers inside each other: each level indents what is in it."""
+"""Containers inside each other: each level indents its content."""
 _LONE_TILDE = re.compile(r"(?<!~)~(?!~)")
 
 
@@ -179,7 +179,7 @@ def _config() -> RenderConfig:
 def _settle(text: str, work: Work) -> tuple[str, list[Event]]:
     """Hides the dollars and tildes that delimit nothing, and parses.
 
-    Inline math whose closing dollar is followed by a digit is two prices (pandoc's rule); one tilde means "about".
+    Inline math with a digit after its closing dollar is two prices (pandoc's rule); one tilde means "about".
     """
     for _ in range(_PASSES):
         events = read_events(text, work)

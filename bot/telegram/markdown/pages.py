@@ -10,7 +10,7 @@ streamed), separates headings from their text, repeats no table header and rende
 
 Long texts are rendered on a thread of their own, so that the event loop keeps answering others.
 
-A page whose rendering would take more work than its share is shown as it is written: see `RenderLimits`.
+A page that needs more work than its share is shown as it is written: see `RenderLimits`.
 
 Emphasis that is still open when its page freezes stays literal: its end may never come.
 """
@@ -137,7 +137,7 @@ class Pages:
                 self._live = Page("", Rendered(""))
 
     def _next_piece(self, source: str) -> str:
-        # What surely fits need not be measured on its way.
+        # Text that surely fits is not measured on its way.
         size = max(_CHUNK, self._limit + self._limit // 4 - len(self._lines) - len(self._open_line))
         return _drop_incomplete_end(source[self._taken : self._taken + size])
 
@@ -180,7 +180,7 @@ class Pages:
         return render_within(text, self._work, self._limits)
 
     def _is_full(self, text: str, rendered: Rendered) -> bool:
-        # A page that shows nothing still fills: with what shows nothing.
+        # A page that shows nothing still fills, with source that renders to nothing.
         return (
             rendered.length > self._limit
             or len(text) > self._limits.source
@@ -223,7 +223,7 @@ def _drop_incomplete_end(piece: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RenderThreadLimits:
-    """What is short enough for the event loop itself, and how much is rendered at once.
+    """Bounds of updates on the event loop itself, and of one update on the thread.
 
     Args:
         units: work of the page's last update, about 3 ms.

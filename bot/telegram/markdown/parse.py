@@ -19,7 +19,7 @@ CHARACTERS_PER_UNIT: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RenderLimits:
-    """Limits of rendering; what exceeds them is shown as plain text.
+    """Limits of rendering; text that exceeds them is shown as plain text.
 
     Args:
         update: units of one update of an answer, 30 to 40 ms.

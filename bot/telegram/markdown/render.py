@@ -71,7 +71,7 @@ def render_plain(markdown: str) -> Rendered:
 
 
 def render_within(markdown: str, work: Work, limits: RenderLimits = _LIMITS) -> Rendered | None:
-    """Renders a text if that takes no more than `limits.text` and than what is left of `work`; otherwise None."""
+    """Renders a text if that takes no more than `limits.text` and than the rest of `work`; otherwise None."""
     own = Work(min(limits.text, work.left))
     try:
         if len(markdown) > 2 * limits.source:
@@ -80,7 +80,7 @@ def render_within(markdown: str, work: Work, limits: RenderLimits = _LIMITS) -> 
     except TooMuchWork:
         return None
     except BaseException as error:
-        # The parser's panics are no `Exception`. No answer may be lost to its formatting, whatever is wrong with it.
+        # The parser's panics are no `Exception`. No answer may be lost to a fault in its formatting.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         # Without the traceback: its message may contain the text.

@@ -39,7 +39,7 @@ _DEFINITION_PASSES = 4
 _CELLS = 4096
 """Cells of a table; the parser fills rows that are shorter than the header."""
 _TABLE_SIZE = 32_768
-"""Characters of a table whose columns all have the width of its longest line."""
+"""Characters of a table if every column had the width of its longest line."""
 
 _Edit: TypeAlias = tuple[int, int, str]
 
@@ -192,7 +192,7 @@ def _is_wide(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _as_list(rows: Sequence[Sequence[str]]) -> str:
-    """Writes a table whose rows would wrap as a list with an item per row."""
+    """Writes a table with rows that would wrap as a list with an item per row."""
     header = rows[0]
     lines: list[str] = []
     for row in rows[1:]:

@@ -35,7 +35,7 @@ def read_attached_words(message: Message | ExternalReplyInfo) -> Iterator[str]:
 
 
 def read_attached_links(message: Message) -> Iterator[str]:
-    """Yields the link targets in checklists and games, and the chats whose story or giveaway is shared."""
+    """Yields the link targets in checklists and games, and the chats of shared stories and giveaways."""
     if message.checklist is not None:
         yield from entity_links(message.checklist.title, message.checklist.title_entities)
         for task in message.checklist.tasks:

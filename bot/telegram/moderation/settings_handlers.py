@@ -115,7 +115,7 @@ class SettingsHandlers:
         )
 
     async def _change(self, query: CallbackQuery, message: Message, name: str, value: str) -> GroupSettings | None:
-        """Changes one setting; returns None if the cards were to be sent to an admin whom the bot cannot write to."""
+        """Changes one setting; returns None if the cards were to be sent to an admin that the bot cannot write to."""
         settings = await self._card.read_settings(message)
         match name, value:
             case "mode", _:

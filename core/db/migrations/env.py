@@ -8,6 +8,6 @@ from core.db.tables import Base
 connection = context.config.attributes["connection"]
 if not isinstance(connection, Connection):
     raise TypeError("migrations are run by core.db.database, which passes its connection")
-# SQLite alters most things by copying the table, which is what batch mode does.
+# SQLite alters most things by copying the table, as batch mode does.
 context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
 context.run_migrations()

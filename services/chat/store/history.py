@@ -104,7 +104,7 @@ def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelM
     available = token_budget - (2 if answer else 1) * MESSAGE_TOKENS - sum(map(item_tokens, files))
     if available < 2 * _LEAST_TOKENS:
         return []
-    # Each side gets half of the budget, plus what the other side leaves unused.
+    # Each side gets half of the budget, plus the unused part of the other side's.
     answer_tokens = min(text_tokens(answer), max(available // 2, available - text_tokens(prompt)))
     short = _shorten(prompt, available - answer_tokens)
     part = UserPromptPart([short, *files] if files else short)

@@ -116,7 +116,7 @@ class AdaptableRequest:
 
 
 def _overhead(parameters: ModelRequestParameters, messages: Sequence[ModelMessage]) -> int:
-    """Estimate the tokens of what is sent beside the messages: instructions and tools."""
+    """Estimate the tokens beside the messages: instructions and tools."""
     tools = [
         {"name": tool.name, "description": tool.description, "parameters": tool.parameters_json_schema}
         for tool in (*parameters.function_tools, *parameters.output_tools)

@@ -73,7 +73,7 @@ def known_window(builder: ModelBuilder, candidate: Candidate) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class PlainAnswer:
-    """A complete answer whose outcome is not recorded yet."""
+    """A complete answer before its outcome is recorded."""
 
     response: ModelResponse
     took_s: float
@@ -92,7 +92,7 @@ async def request_answer(
     Args:
         attempt: records a failure and a refusal.
         prepare: builds the request.
-        messages: what is sent, to estimate usage that the provider does not report.
+        messages: the sent messages, to estimate usage that the provider does not report.
         is_parsed: the answer is read by code, not by a user. One that ended at the token limit is passed on, since a
             model that spent its tokens on thinking is no failure of its provider.
 
@@ -137,7 +137,7 @@ async def _collect(reader: StreamReader) -> ModelResponse:
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """A stream whose first output has arrived, and the event loop's time at which it was requested."""
+    """A stream after its first output, and the event loop's time at which it was requested."""
 
     opened: OpenedStream
     began: float
@@ -156,7 +156,7 @@ async def request_stream_start(
         stack: owns the stream; it is closed before a failure is recorded.
         attempt: records a failure and a refusal.
         prepare: builds the request.
-        messages: what is sent, to estimate usage that the provider does not report.
+        messages: the sent messages, to estimate usage that the provider does not report.
         run_context: passed on to the model.
 
     Raises:

@@ -70,7 +70,7 @@ class Deadline:
         late_s = self._loop.time() - self._due_at
         self._timer = None
         if late_s > STANDSTILL_S:
-            # The event loop stood still, or the machine slept: what arrived meanwhile has not been read yet.
+            # The event loop stood still, or the machine slept: output that arrived meanwhile has not been read yet.
             self.until = self._loop.time() + min(late_s, LONGEST_GRACE_S)
         if self._waiting is None:
             return

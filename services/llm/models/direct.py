@@ -26,7 +26,7 @@ MAX_MALFORMED = 2
 THINKING_TOKENS = 3000
 """Added to the limit of a thinking model, which is asked to think as little as it can."""
 DIRECT_CAPABILITIES = frozenset({*TOOL_USE, Capability.STRUCTURED_OUTPUT, Capability.SYSTEM_ROLE, Capability.STREAMING})
-"""What a direct request may need; the structure is asked for by a tool, by a schema, or in words."""
+"""Capabilities that a direct request may need; the structure is asked for by a tool, by a schema, or in words."""
 
 Value_co = TypeVar("Value_co", covariant=True)
 

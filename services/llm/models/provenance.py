@@ -15,7 +15,7 @@ class Provenance(BaseModel, frozen=True):
     Args:
         failed: the providers that failed before, each with its reason.
         blind: the request had an image, and the model has no vision.
-        failed_local: the local provider in whose place a remote one answered.
+        failed_local: the local provider that a remote one replaced.
     """
 
     provider: str

@@ -81,7 +81,7 @@ class OpenedStream:
     Args:
         held: the events so far; empty where the provider's filter refused.
         first_output_at: the event loop's time.
-        bounds: what may still be read.
+        bounds: the output that may still be read.
     """
 
     response: StreamedResponse
@@ -274,7 +274,7 @@ class StreamReader:
         return error
 
     def _end_as_cut(self, exceeded: str) -> None:
-        """End an answer that exceeds a bound on what is read: it is kept, as one that ended at its length limit.
+        """End an answer that exceeds a bound of its size: it is kept, as one that ended at its length limit.
 
         Raises:
             AnswerGivenUp: it ended within a tool call, which cannot be run.

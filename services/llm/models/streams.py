@@ -41,7 +41,7 @@ class CommittedStream:
     Args:
         opened: the stream so far.
         attempt: records the outcome.
-        messages: what was sent, to estimate usage that the provider does not report.
+        messages: the sent messages, to estimate usage that the provider does not report.
         began: the event loop's time at which the request was made.
         listener: receives the text in place of the consumer.
     """

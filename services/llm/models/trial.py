@@ -42,7 +42,7 @@ TOOL = ToolDefinition(
 
 Features = frozenset[Capability]
 TESTED = (Capability.STREAMING, Capability.TOOLS, Capability.SYSTEM_ROLE)
-"""What chat uses in each request, where the model has it."""
+"""Features that chat uses in each request, where the model has them."""
 ALL: Features = frozenset(TESTED)
 _ORDER: tuple[Features, ...] = (
     ALL,
@@ -54,7 +54,7 @@ _ORDER: tuple[Features, ...] = (
     ALL - {Capability.STREAMING, Capability.SYSTEM_ROLE},
     frozenset(),
 )
-"""Features of each request, from all to none; the first that is answered shows what the model lacks."""
+"""Features of each request, from all to none; the first that is answered shows the missing ones."""
 
 
 @dataclass(frozen=True, slots=True)

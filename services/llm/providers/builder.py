@@ -26,7 +26,7 @@ KEEPALIVE_S: Final = 30.0
 connection that is being closed fails."""
 
 FORMER_CLIENT_S: Final = 900.0
-"""How long the connections of former settings stay open, beyond the ten minutes that the longest stream may take."""
+"""Time for which connections of former settings stay open, beyond the ten minutes that the longest stream may take."""
 
 
 class ModelBuilder:

@@ -29,7 +29,7 @@ _UNSUPPORTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALL
 _VERSIONED_KINDS: Final = frozenset(
     {ProviderKind.OPENAI_COMPATIBLE, ProviderKind.OPENAI, ProviderKind.OLLAMA, ProviderKind.OPENROUTER}
 )
-"""Kinds whose base URL ends in the version of the API; the SDKs of the others append it themselves."""
+"""Kinds with the version of the API at the end of the base URL; the SDKs of the others append it themselves."""
 ANTHROPIC_VERSION: Final = "2026-10-21"
 """The version that the SDK sends; a test compares the two."""
 

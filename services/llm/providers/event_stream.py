@@ -1,7 +1,7 @@
 """Reads event streams by the WHATWG standard and rewrites them in the one form that every SDK's parser reads.
 
-The SDKs differ in what they accept: a byte order mark, comments, `retry` lines, CR or CRLF line ends, data over several
-lines and events without data each break one of them. https://html.spec.whatwg.org/multipage/server-sent-events.html
+The SDKs differ in the forms that they accept: a byte order mark, comments, `retry` lines, CR or CRLF line ends, data
+over several lines and events without data each break one of them. https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 The parsers of httpx-sse and of the SDKs take lines of text and bound no line; here bytes come in and bytes go out, and
 pieces that are in the common form already pass untouched (four scans in C, no object per event).
@@ -33,7 +33,7 @@ def looks_like_event_stream(beginning: bytes) -> bool:
 class EventStream:
     """One event stream on its way to an SDK: events as `event` and one `data` line, without comments.
 
-    An event whose data is empty is dropped, as the standard demands. Line breaks within data become spaces: the data is
+    An event without data is dropped, as the standard demands. Line breaks within data become spaces: the data is
     JSON, where a raw line break can only stand between tokens.
 
     Args:
@@ -85,7 +85,7 @@ class EventStream:
         return b"".join(map(self._read_line, lines))
 
     def finish(self, *, is_delimited: bool) -> bytes:
-        """Return what the end of the body completes: servers leave out the blank line after the last event.
+        """Return the event that the end of the body completes: servers leave out the blank line after the last event.
 
         Args:
             is_delimited: the body ended where its head said, so nothing of it is missing.

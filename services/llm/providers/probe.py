@@ -71,7 +71,7 @@ class ProbeResult:
 
     @property
     def is_ready(self) -> bool:
-        """True if it answered and, for Ollama, whose list is complete, lists one of the configured models."""
+        """True if it answered and, for Ollama, lists one of the configured models: its list is complete."""
         if self.provider.kind is ProviderKind.OLLAMA and len(self.unlisted) == len(self.provider.models):
             return False
         return self.reason is None or self.has_no_list

@@ -1,4 +1,4 @@
-"""Streamed responses that bear what servers make of the chat-completions protocol.
+"""Streamed responses that accept the deviations of servers from the chat-completions protocol.
 
 - Tool calls with the same index, or with none, are told apart by their ids and names.
 - Usage that grows from chunk to chunk is taken once.
@@ -205,7 +205,7 @@ class FinishKnown(Protocol):
 
 @dataclass
 class TolerantStream(StreamedResponse):
-    """What the streams of all kinds with this protocol share; a class comes before the library's own one."""
+    """Common base of the streams with this protocol; it comes before the library's own class."""
 
     _has_finished_before: bool = field(default=False, init=False)
     _is_finish_reliable: bool = field(default=True, init=False)

@@ -69,7 +69,7 @@ class Transport(httpx2.AsyncBaseTransport):
         self._tls = tls
         self._keepalive_s = keepalive_s
         # httpx2's parser supports the patterns of NO_PROXY (private API of httpx2 2.16). aiohttp's `trust_env` reads
-        # ~/.netrc too, and rejects a request whose key conflicts with it.
+        # ~/.netrc too, and rejects a request with a conflicting key.
         proxies = get_environment_proxies() if trust_env else {}
         self._proxies = sorted((URLPattern(pattern), proxy) for pattern, proxy in proxies.items())
         self._session: aiohttp.ClientSession | None = None
@@ -236,7 +236,7 @@ class _Decoder:
         self._inflate = zlib.decompressobj(self._window_bits)
 
     def decode(self, raw: bytes) -> Iterator[bytes]:
-        """Yield what a piece of the body holds.
+        """Yield the content of a piece of the body.
 
         Raises:
             httpx2.DecodingError: it is not compressed as declared.

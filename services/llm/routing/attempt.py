@@ -150,7 +150,7 @@ class Attempt:
         self._state = AttemptState.RETRY_DUE
 
     def _blame(self, outcome: Outcome, error: Exception) -> None:
-        """Record whose fault a failure was: the provider's, or that of one of its models."""
+        """Blame a failure on the provider, or on one of its models."""
         if outcome.fault is Fault.UNCLEAR:
             return
         candidate = self.candidate
@@ -295,14 +295,14 @@ class Attempt:
 
     def _with_words(self, outcome: Outcome, error: Exception) -> Outcome:
         """Return the outcome with the server's words, except where they may quote the prompt."""
-        # What is known to be about the key, the account or the model is no quote, whatever the status.
+        # Words about the key, the account or the model are no quote, at any status.
         is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
         key = self.candidate.provider.api_key
         # Operators need the words of an unclear refusal where another provider's answer proves this one's fault.
         is_wanted = is_about_account or outcome.fault is Fault.UNCLEAR
         words = find_server_words(error, key, is_own_prompt=is_wanted)
         if words is not None:
-            # Any error may echo what was sent.
+            # Any error may echo the request.
             words = mask_quotes(words, self._request.messages)
         # The reason holds a code of the server's, and some put the key there.
         reason = mask_secrets(outcome.reason, [key.get_secret_value()]) if key is not None else outcome.reason

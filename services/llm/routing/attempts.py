@@ -76,7 +76,7 @@ class Attempts:
     Record an outcome on each attempt and `close()` at the end in any case. An attempt without an outcome (a cancelled
     request) leaves provider health unchanged.
 
-    A candidate whose concurrency limit is reached is skipped. If no other one answers, the request waits for a slot.
+    A candidate at its concurrency limit is skipped. If no other one answers, the request waits for a slot.
     After each wait the candidate is looked at again: one that others have found failing meanwhile is not asked while
     another one could answer.
     """
@@ -116,7 +116,7 @@ class Attempts:
         self._max_hops = recorder.limits.max_hops
         self._left = deque(route.candidates)
         self._passed: list[Candidate] = []
-        """Candidates whose gate stood still."""
+        """Candidates with a gate that stood still."""
         self._found_failing: set[str] = set()
         """Providers that failed elsewhere while this request waited for them."""
         self._current: Attempt | None = None
@@ -124,7 +124,7 @@ class Attempts:
         self._busy: dict[str, tuple[Candidate, bool]] = {}
         """Candidates at their concurrency limit, each with `is_reordered` as of when it was skipped."""
         self._overflowed: Candidate | None = None
-        """The last candidate whose context window was too small."""
+        """The last candidate with too small a context window."""
 
     def __aiter__(self) -> Self:
         return self
@@ -189,7 +189,7 @@ class Attempts:
             self._busy.clear()
 
     def settle_evidence(self, attempt: Attempt) -> None:
-        """Blame the candidates whose unclear refusal an answer has proved wrong."""
+        """Blame the candidates with an unclear refusal that an answer has proved wrong."""
         for candidate, outcome in self.recourse.settle(attempt.candidate, attempt.resort):
             blamed = replace(outcome, cooldown_s=self.recorder.limits.cooldown_s)
             if self.is_pick(candidate):
@@ -251,7 +251,7 @@ class Attempts:
             attempts=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
         )
         if self._failed:
-            # Nobody failed where all were merely busy.
+            # No candidate failed where all were merely busy.
             self.recorder.all_failed(attempts)
         return AllProvidersFailed(attempts)
 
@@ -301,7 +301,7 @@ class Attempts:
         return candidate.misfit, 0.0 if is_probe else health
 
     async def _approach(self, candidate: Candidate) -> Attempt | None:
-        """Wait for what a candidate needs; returns None where another one is to be asked first."""
+        """Wait for the place and the slot of a candidate; returns None where another one is to be asked first."""
         provider = candidate.provider
         health = self.recorder.health_rank(provider.id)
         place = await self._gates[provider.id].enter(self._person, self._gate_patience_s)

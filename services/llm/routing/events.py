@@ -58,7 +58,7 @@ class Shed:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """A request probes a provider whose cooldown has ended."""
+    """A request probes a provider after its cooldown."""
 
     provider: str
 
@@ -78,7 +78,7 @@ class LeaderChanged:
 
 @dataclass(frozen=True, slots=True)
 class Misconfigured:
-    """A provider rejects the key, the account or the model's name; `words` is what its server said."""
+    """A provider rejects the key, the account or the model's name; `words` is the message of its server."""
 
     provider: str
     reason: str
@@ -94,7 +94,7 @@ class NobodyAnswers:
 
 @dataclass(frozen=True, slots=True)
 class AnswersAgain:
-    """A provider answered after nobody did, as far as this replica knows."""
+    """A provider answered after an outage of all, as far as this replica knows."""
 
     provider: str
 

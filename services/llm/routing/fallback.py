@@ -106,7 +106,7 @@ class LLMProviderFallback:
 
         Args:
             spec: the request.
-            messages: what is sent; its tokens are estimated where the provider reports no usage.
+            messages: the request; its tokens are estimated where the provider reports no usage.
             fits: returns whether a candidate can take this request as it is (its images, for example). Candidates
                 that cannot come last, unless they were forced or chosen.
             window: returns a candidate's context window in tokens, None where it is unknown.
@@ -178,7 +178,7 @@ class LLMProviderFallback:
         await self.control.report_success(provider, context)
 
     def local_failure(self, candidate: Candidate, failed: Collection[str]) -> str | None:
-        """Return the local provider in whose place a remote candidate answers; None where none failed.
+        """Return the local provider that a remote candidate replaces; None where none failed.
 
         Args:
             candidate: the one that answers.
@@ -205,7 +205,7 @@ class LLMProviderFallback:
     def _with_required(
         self, spec: RequestSpec, fits: Callable[[Candidate], bool] | None
     ) -> Callable[[Candidate], bool] | None:
-        """Return a check that also keeps models last that refuse what the request requires."""
+        """Return a check that also keeps models last that refuse a requirement of the request."""
         if not spec.required or not self._shared.routing.limits:
             return fits
 

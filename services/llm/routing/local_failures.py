@@ -1,4 +1,4 @@
-"""Finds the local provider whose failure lets a request leave the operator's own machines."""
+"""Finds the failed local provider that lets a request leave the operator's own machines."""
 
 from collections.abc import Collection, Sequence
 from itertools import takewhile
@@ -12,7 +12,7 @@ from services.llm.routing.state.rules import Routing
 def find_local_failure(
     candidate: Candidate, failed: Collection[str], providers: Sequence[ProviderSettings], routing: Routing
 ) -> str | None:
-    """Return the local provider in whose place a remote candidate answers; None where none failed.
+    """Return the local provider that a remote candidate replaces; None where none failed.
 
     An operator's force, a user's choice and a cooldown that an operator set are decisions, not failures.
 

@@ -34,7 +34,7 @@ from services.llm.usage.report import RequestReport, UsageMeter
 log = structlog.get_logger()
 
 HALF_OPEN_RANK = 1.0
-"""The health rank of a provider whose cooldown has ended and that has not answered since."""
+"""The health rank of a provider that has not answered since its cooldown."""
 
 
 _FOR_OPERATORS = frozenset({Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.UNCLEAR})
@@ -110,7 +110,7 @@ class OutcomeRecorder:
         self._affinity = affinity
         self._meter = meter
         self._is_outage = False
-        """True after a request that nobody answered, until the next answer."""
+        """True after a request that no provider answered, until the next answer."""
         self._listeners: list[NoticeListener] = []
         self._watchers: list[Watcher] = []
         roster.on_change(self._drop_counts)

@@ -41,7 +41,7 @@ class ProviderStatus:
     failures: int = 0
     last_error: str | None = None
     last_words: str | None = None
-    """What the server said about the last error."""
+    """The server's message about the last error."""
     first_output_s: tuple[float, ...] = ()
     """The most recent times to first output, oldest first."""
     in_flight: int = 0
@@ -49,7 +49,7 @@ class ProviderStatus:
     resting: tuple[RestingModel, ...] = ()
     """Models that rest although the provider is healthy."""
     limits: tuple[ModelLimits, ...] = ()
-    """What its models refuse, and the windows that it named."""
+    """Refusals of its models, and the windows that it named."""
     limit: int | None = None
     """Maximum of concurrent requests over all replicas; None for no limit."""
 

@@ -53,7 +53,7 @@ class GroupMessage:
         edited_at: time of this version; None for the first.
         text: the author's own text or caption, and the words of attachments: a contact's name, a file's, a poll.
         quoted: text that the author quotes from another message.
-        quotes_outside: the quotation is from another chat, whose advert it may be.
+        quotes_outside: the quotation is from another chat, and may be its advert.
         forwarded: text of a forwarded message, which is not the author's own.
         links: link targets in the text, as written: URLs and mentions of other chats, no phone numbers.
         buttons: targets of the link buttons below the message.

@@ -95,7 +95,7 @@ class Budget:
         self._local: LRUCache[str, int] = LRUCache(LOCAL_COUNTERS)
 
     async def take(self, group_id: int, author_id: int, limit: int) -> NoVerdictReason | None:
-        """Counts one judgement; returns whose budget it exceeds, None if it fits."""
+        """Counts one judgement; returns the exceeded budget, None if it fits."""
         key = f"{self._prefix}:{{{group_id}}}:budget:{self._clock.now().date().isoformat()}"
         if await self._count(f"{key}:{author_id}") > max(limit // AUTHOR_SHARE, 1):
             return NoVerdictReason.AUTHOR_BUDGET

@@ -154,14 +154,14 @@ class IncidentStore:
         return await self._update(incident_id, statement)
 
     async def list_orphans(self) -> list[Incident]:
-        """Returns unfinished incidents whose lease has expired, or was not acquired within its length."""
+        """Returns unfinished incidents with a lease that has expired, or was not acquired within its length."""
         now = self._clock.now()
         row = ModerationIncidentRow
         is_orphan = or_(row.lease_until < now, row.lease_until.is_(None) & (row.created_at < now - self._timing.lease))
         return await self._find(row.finished_at.is_(None), is_orphan)
 
     async def list_expired(self) -> list[Incident]:
-        """Returns incidents whose text is due to be erased."""
+        """Returns incidents with text that is due to be erased."""
         row = ModerationIncidentRow
         return await self._find(row.text.is_not(None), row.created_at < self._clock.now() - self._timing.text_retention)
 

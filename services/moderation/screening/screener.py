@@ -80,7 +80,7 @@ class ScreeningFacts:
 
     @property
     def escalation(self) -> EscalationReason | None:
-        """Why the judge is asked; None if it is not."""
+        """The reason why the judge is asked; None if it is not."""
         if not self.has_content:
             return None
         if self.is_reported:

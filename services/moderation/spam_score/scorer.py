@@ -39,7 +39,7 @@ class ScorerTiming:
 
 
 CACHED_GROUPS = 500
-"""Groups whose weights are in memory, up to 160 KB each; the least recently used one is evicted."""
+"""Groups with weights in memory, up to 160 KB each; the least recently used one is evicted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ class ScoreStore:
         self._clock = clock
 
     async def changes(self, known: Mapping[int, str | None]) -> dict[int, StoredWeights | None]:
-        """Returns the scopes whose revision differs from the known one, with None for deleted ones.
+        """Returns the scopes with another revision than the known one, with None for deleted ones.
 
         Args:
             known: revisions by scope, None for none.

@@ -36,7 +36,7 @@ _JOINED_SCRIPTS = frozenset(
     {"ARABIC", "SYRIAC", "MONGOLIAN", "NKO", "DEVANAGARI", "BENGALI", "GURMUKHI", "GUJARATI", "ORIYA", "TAMIL",
      "TELUGU", "KANNADA", "MALAYALAM", "SINHALA", "KHMER", "MYANMAR", "TIBETAN"}
 )  # fmt: skip
-"""Scripts whose spelling uses joiners and non-joiners."""
+"""Scripts with joiners and non-joiners in their spelling."""
 _UNSPACED_SCRIPTS = frozenset({"THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"})
 """Scripts that separate words by zero-width spaces."""
 _SELECTED_SCRIPTS = frozenset({"HAN", "MONGOLIAN", "MYANMAR", "PHAGS_PA"})

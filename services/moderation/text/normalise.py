@@ -1,4 +1,4 @@
-"""Normalises text to what a reader sees, and folds it for comparison."""
+"""Normalises text to its visible form, and folds it for comparison."""
 
 import re
 import unicodedata

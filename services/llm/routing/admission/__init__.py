@@ -1,1 +1,1 @@
-"""When a candidate may be asked: gates, slots over all replicas, probes, affinity."""
+"""Admission of requests to a candidate: gates, slots over all replicas, probes, affinity."""

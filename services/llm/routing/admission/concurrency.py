@@ -6,8 +6,9 @@ alone (`leases.py`).
 Waiting requests queue first in, first out within a replica. The head of the queue polls, and is woken when a request
 of the same replica ends, unless another replica has a queue too: that one would never get a slot.
 
-Background requests, such as thread names, stand back: they take a slot only where one is free and nobody waits, none at
-a provider of one's own machines that is working on something else, and they are preempted when a question needs theirs.
+Background requests, such as thread names, stand back: they take a slot only where one is free and no other request
+waits, none at a provider of one's own machines that is working on something else, and they are preempted when a
+question needs theirs.
 """
 
 import asyncio

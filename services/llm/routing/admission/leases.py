@@ -1,8 +1,8 @@
 """Leases of concurrency slots in Redis, for one provider.
 
-Each request in flight holds a lease: a member of a sorted set whose score is the instant at which it expires even if
-its holder dies. Taking a lease is one transaction. It adds the newcomer last, whatever its expiry, and cuts off what
-exceeds the limit, so a request with an earlier expiry (another clock, another timeout) cannot displace one that was
+Each request in flight holds a lease: a member of a sorted set, with the instant as its score at which it expires even
+if its holder dies. Taking a lease is one transaction. It adds the newcomer last, with any expiry, and cuts off members
+beyond the limit, so a request with an earlier expiry (another clock, another timeout) cannot displace one that was
 there before.
 
 While Redis is unavailable, leases and removals are kept and written when it is back. A lease that Redis may have is

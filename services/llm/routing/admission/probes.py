@@ -1,4 +1,4 @@
-"""Leases of probes: one request over all replicas asks a provider whose cooldown has ended."""
+"""Leases of probes: one request over all replicas asks a provider after its cooldown."""
 
 import structlog
 

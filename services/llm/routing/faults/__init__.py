@@ -1,1 +1,1 @@
-"""Whose fault a failure is, and what the request may still try."""
+"""Blame for a failure, and the ways that a request may still try."""

@@ -59,10 +59,10 @@ class Outcome:
     Args:
         reason: a few words for operators, without secrets.
         cooldown_s: how long the provider cools down; None where the fault is not the provider's.
-        capability: what the model refuses.
+        capability: refused by the model.
         window: the context window that the server names, in tokens.
         sent: the size of the request that it names, in tokens.
-        words: what the server said, for operators; it quotes no user and holds no key.
+        words: the server's message, for operators; it quotes no user and holds no key.
     """
 
     fault: Fault
@@ -163,7 +163,7 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (ContentFilterError, Fault.REFUSED),
     (ConcurrencyLimitExceeded, Fault.BUSY),
     (ModelNotBuilt, Fault.MISCONFIGURED),
-    # The library's for what an adapter cannot express: another provider's adapter may.
+    # The library's for a request that an adapter cannot express: another provider's adapter may.
     (UserError, Fault.UNCLEAR),
     (NotImplementedError, Fault.UNCLEAR),
     (UnexpectedModelBehavior, Fault.UNREADABLE),
@@ -290,7 +290,7 @@ def describe(error: BaseException) -> str:
 
 
 def provider_message(error: BaseException) -> str | None:
-    """Return a provider's message about its error, for the user whose request it refused; never for the log."""
+    """Return a provider's message about its error, for the author of the refused request; never for the log."""
     body: object = error.body if isinstance(error, ModelAPIError) else None
     for _ in range(2):
         match body:

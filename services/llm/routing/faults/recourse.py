@@ -1,4 +1,4 @@
-"""What one request may still try: without a refused capability, shorter, at another model, or once a model is loaded.
+"""Ways left to one request: without a refused capability, shorter, at another model, or once a model is loaded.
 
 It also holds the evidence about unclear refusals. A refusal that no known words explain may be the fault of the request
 or of the provider: another candidate is asked with the same request. If that one answers, the first was at fault and
@@ -85,12 +85,12 @@ class Recourse:
 
     @property
     def unclear(self) -> Sequence[tuple[Candidate, Outcome]]:
-        """The candidates whose refusal is not settled."""
+        """The candidates with an unsettled refusal."""
         return self._unclear
 
     @property
     def loading(self) -> Candidate | None:
-        """The first candidate whose server loads its model."""
+        """The first candidate with a server that loads its model."""
         return next(iter(self._loading.values()), None)
 
     def known_adaptation(self, candidate: Candidate) -> Adaptation:
@@ -155,9 +155,9 @@ class Recourse:
             self._unclear.append((candidate, outcome))
 
     def settle(self, candidate: Candidate, resort: LastResort | None) -> list[tuple[Candidate, Outcome]]:
-        """Draw the conclusions from an answer; returns the candidates whose refusal was their own fault.
+        """Draw the conclusions from an answer; returns the candidates that were at fault for their refusal.
 
-        An answer to a reduced request proves that the model refuses what was left out, and nothing about the others.
+        An answer to a reduced request proves that the model refuses the part left out, and nothing about the others.
         """
         unclear, self._unclear = self._unclear, []
         self._last_resorts.clear()
@@ -168,7 +168,7 @@ class Recourse:
         return [(other, outcome) for other, outcome in unclear if _key(other) != _key(candidate)]
 
     def take_unsettled(self) -> list[tuple[Candidate, Outcome]]:
-        """Remove and return the candidates whose refusal was not settled."""
+        """Remove and return the candidates with an unsettled refusal."""
         unclear, self._unclear = self._unclear, []
         return unclear
 

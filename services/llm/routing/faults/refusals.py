@@ -41,7 +41,7 @@ KNOWN_WORDS: Final = KnownWords()
 _SEARCHED_LENGTH = 400
 """Characters that are searched: a message may go on with a quote of the prompt."""
 _LONG_QUOTE = re.compile(r"(?<!\w)([\"'`])(?:(?!\1).){60,}?(\1|$)", re.DOTALL)
-"""A quotation that is longer than a name: it may be the prompt's, whose words prove nothing."""
+"""A quotation that is longer than a name: it may be of the prompt, and proves nothing."""
 
 
 def _opening(body: object) -> str:

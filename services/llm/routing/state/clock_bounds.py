@@ -1,6 +1,6 @@
 """Clamps instants of the shared state to the longest that can have been set.
 
-Instants are by the clock of the replica that wrote them. One whose clock was hours ahead leaves an entry that began in
+Instants are by the clock of the replica that wrote them. One with a clock hours ahead leaves an entry that began in
 the future. It is moved to now with the duration that it was written with, and no entry ends later than its kind allows.
 The clamped state is written back, so that an entry ends for all replicas even while it is read again and again.
 """
@@ -32,10 +32,10 @@ class InstantBounds:
 
     Args:
         cooldown_s: after a failure; a server's `Retry-After` is followed for up to an hour.
-        operator_s: of what an operator sets: a force, a cooldown.
+        operator_s: of an operator's settings: a force, a cooldown.
         preferred_s: `PROVIDER_PREFERRED_TTL`.
         lease_s: of a probe.
-        learned_s: of what a model refused.
+        learned_s: of a model's refusals.
     """
 
     cooldown_s: float = 3600.0

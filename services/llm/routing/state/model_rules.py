@@ -1,4 +1,4 @@
-"""Pure rules about single models: which rest although their provider is healthy, and what each one refuses.
+"""Pure rules about single models: which rest although their provider is healthy, and the refusals of each one.
 
 Like `rules.py`, the same code decides on the local copy, in the embedded store and in Redis.
 """
@@ -41,7 +41,7 @@ def adaptation(routing: Routing, provider: str, model: str, now: float) -> Adapt
 
 
 def active_limits(routing: Routing, provider: str, now: float) -> tuple[ModelLimits, ...]:
-    """Return what is known about a provider's models, without the entries that have ended."""
+    """Return the knowledge about a provider's models, without the entries that have ended."""
     current = (_current(limits, now) for limits in routing.limits.values() if limits.provider == provider)
     return tuple(limits for limits in current if limits.refused or limits.window or limits.max_input)
 

@@ -316,7 +316,7 @@ def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequ
 def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
     """End a cooldown and a preference for a provider of lower priority, unless they are newer than this act.
 
-    What was learned about the provider's models is forgotten: the operator may have changed the server.
+    Knowledge about the provider's models is forgotten: the operator may have changed the server.
     """
     above = set(priority[: priority.index(provider) + 1]) if provider in priority else set[str]()
     newest = now + CLOCK_SKEW_S
