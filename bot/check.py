@@ -45,7 +45,7 @@ class CheckResult:
 
 
 async def run(settings: Settings) -> int:
-    """Run all checks and print a table. Returns 0 if the bot can work, else 1."""
+    """Runs all checks and prints a table. Returns 0 if the bot can work, else 1."""
     rest = await asyncio.gather(
         _check_redis(settings),
         _check_database(settings),
@@ -66,7 +66,7 @@ async def run(settings: Settings) -> int:
 
 
 def _other_warnings(settings: Settings) -> list[str]:
-    """Return the warnings of the settings that the table does not show anyway."""
+    """Returns the warnings of the settings that the table does not show anyway."""
     shown = {f"{provider.id} is left out: {provider.missing}" for provider in settings.providers}
     return [warning for warning in settings.warnings if warning not in shown]
 

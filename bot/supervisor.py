@@ -54,14 +54,14 @@ class Supervisor:
         self._stopped = threading.Event()
 
     def stop(self, signum: int, _frame: FrameType | None = None) -> None:
-        """Pass a signal on to the child and restart it no more."""
+        """Passes a signal on to the child and restarts it no more."""
         self._stopped.set()
         # Ctrl-C reaches the whole group of the terminal, the child included.
         if self._child is not None and self._child.poll() is None and signum != signal.SIGINT:
             self._child.send_signal(signum)
 
     def run(self) -> int:
-        """Run the command, again after each crash. Returns its exit code."""
+        """Runs the command, again after each crash. Returns its exit code."""
         crashes = 0
         while True:
             began = time.monotonic()
@@ -79,12 +79,12 @@ class Supervisor:
 
 
 def is_crash(code: int) -> bool:
-    """Return whether an exit code is that of a bug, or of a signal that no operator sends to stop a program."""
+    """Returns whether an exit code is that of a bug, or of a signal that no operator sends to stop a program."""
     return code == CRASHED or (code < 0 and -code not in STOPPING)
 
 
 def describe_code(code: int) -> str:
-    """Return the name of the signal that ended a process, or its exit code."""
+    """Returns the name of the signal that ended a process, or its exit code."""
     try:
         return signal.Signals(-code).name
     except ValueError:
@@ -92,7 +92,7 @@ def describe_code(code: int) -> str:
 
 
 def main() -> int:
-    """Run the bot with the arguments of the command line."""
+    """Runs the bot with the arguments of the command line."""
     supervisor = Supervisor([sys.executable, "-m", "bot", *sys.argv[1:]])
     for signum in STOPPING:
         signal.signal(signum, supervisor.stop)

@@ -21,14 +21,14 @@ class BackgroundTasks:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Schedule a coroutine as a named task. The reference is kept until the task is done."""
+        """Schedules a coroutine as a named task. The reference is kept until the task is done."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def close(self) -> None:
-        """Cancel the tasks that are still running and wait for them. Safe to call twice."""
+        """Cancels the tasks that are still running and waits for them. Safe to call twice."""
         await cancel_and_wait(*self._tasks)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
@@ -49,7 +49,7 @@ async def restart_on_error(
     *,
     fatal: tuple[type[Exception], ...] = (),
 ) -> None:
-    """Run work until it returns; after an exception, which is logged, it starts again after a pause.
+    """Runs work until it returns; after an exception, which is logged, it starts again after a pause.
 
     The pauses grow while the work fails within `backoff.longest_s` of its start.
 
@@ -73,7 +73,7 @@ async def restart_on_error(
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks and wait until each has ended; results and exceptions stay with the tasks.
+    """Cancels tasks and waits until each has ended; results and exceptions stay with the tasks.
 
     On Python 3.11 `asyncio.wait_for` can swallow a cancellation that arrives together with its result, so a task that
     is still running after a second is cancelled again.
@@ -86,7 +86,7 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def wait_first(event: asyncio.Event, *tasks: asyncio.Task[Any]) -> None:
-    """Return when the event is set or one of the tasks is done, whichever comes first."""
+    """Returns when the event is set or one of the tasks is done, whichever comes first."""
     waiting = asyncio.create_task(event.wait())
     try:
         await asyncio.wait([*tasks, waiting], return_when=asyncio.FIRST_COMPLETED)

@@ -16,19 +16,19 @@ class Clock(Protocol):
     """Source of time and pauses."""
 
     def time(self) -> float:
-        """Return seconds since the epoch, for values that are stored or shared between replicas."""
+        """Returns seconds since the epoch, for values that are stored or shared between replicas."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that never step back, for durations and deadlines."""
+        """Returns seconds that never step back, for durations and deadlines."""
         ...
 
     def now(self) -> datetime:
-        """Return the same instant as `time`, as an aware datetime in UTC."""
+        """Returns the same instant as `time`, as an aware datetime in UTC."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Suspend the current task."""
+        """Suspends the current task."""
         ...
 
 
@@ -36,19 +36,19 @@ class SystemClock:
     """The system clock."""
 
     def time(self) -> float:
-        """Return seconds since the epoch."""
+        """Returns seconds since the epoch."""
         return time.time()
 
     def monotonic(self) -> float:
-        """Return seconds that never step back."""
+        """Returns seconds that never step back."""
         return time.monotonic()
 
     def now(self) -> datetime:
-        """Return the current instant in UTC."""
+        """Returns the current instant in UTC."""
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
-        """Suspend the current task."""
+        """Suspends the current task."""
         await asyncio.sleep(seconds)
 
 
@@ -64,7 +64,7 @@ class Backoff:
     longest_s: float
 
     def pause_s(self, failures: int) -> float:
-        """Return the pause after this many failures in a row, the first of which counts as 1."""
+        """Returns the pause after this many failures in a row, the first of which counts as 1."""
         return min(self.first_s * 2.0 ** min(max(failures - 1, 0), _LARGEST_EXPONENT), self.longest_s)
 
 

@@ -11,7 +11,7 @@ LONGEST_S = 7 * 24 * 3600.0
 
 
 def parse_duration(text: str) -> float | None:
-    """Parse `90s`, `10m`, `2h` or a plain number of minutes.
+    """Parses `90s`, `10m`, `2h` or a plain number of minutes.
 
     Returns:
         Seconds from 1 to `LONGEST_S`, or None for anything else.
@@ -24,7 +24,7 @@ def parse_duration(text: str) -> float | None:
 
 
 def format_duration(seconds: float) -> str:
-    """Format seconds in at most two units, rounded up: `45s`, `4m 20s`, `2h 5m`."""
+    """Formats seconds in at most two units, rounded up: `45s`, `4m 20s`, `2h 5m`."""
     whole = max(0, math.ceil(seconds))
     if whole < _UNITS_S["m"]:
         return f"{whole}s"

@@ -27,12 +27,12 @@ class ChatKind(StrEnum):
 
 
 def chat_ref(surface: Surface, chat_id: int) -> ChatRef:
-    """Return the reference of a chat."""
+    """Returns the reference of a chat."""
     return ChatRef(f"{surface}:{chat_id}")
 
 
 def user_ref(surface: Surface, user_id: int) -> UserRef:
-    """Return the reference of a user."""
+    """Returns the reference of a user."""
     return UserRef(f"{surface}:{user_id}")
 
 

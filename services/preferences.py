@@ -31,7 +31,7 @@ class PreferenceStore:
         self._clock = clock
 
     async def get(self, scope: str) -> ChatPreferences:
-        """Return the preferences of a chat."""
+        """Returns the preferences of a chat."""
         async with self._database.reading() as session:
             row = await session.get(PreferenceRow, scope)
         return (
@@ -41,19 +41,19 @@ class PreferenceStore:
         )
 
     async def set_model(self, scope: str, provider: str, model: str) -> None:
-        """Ask this model first in this chat."""
+        """Asks this model first in this chat."""
         await self._put(scope, provider=provider, model=model)
 
     async def clear_model(self, scope: str) -> None:
-        """Return to the configured order."""
+        """Returns to the configured order."""
         await self._put(scope, provider=None, model=None)
 
     async def set_footers(self, scope: str, *, shown: bool) -> None:
-        """Show or hide the provider under each answer."""
+        """Shows or hide the provider under each answer."""
         await self._put(scope, footers=shown)
 
     async def set_remote_consent(self, scope: str, *, granted: bool) -> None:
-        """Allow or forbid remote providers for this chat."""
+        """Allows or forbid remote providers for this chat."""
         await self._put(scope, remote_consent=granted)
 
     async def _put(self, scope: str, **choices: str | bool | None) -> None:
@@ -84,7 +84,7 @@ class Consent:
         return self._is_asked and bool(self._remote)
 
     async def describe(self, scope: str, language: str | None) -> str:
-        """Return the consent of a chat as text."""
+        """Returns the consent of a chat as text."""
         if not self._remote:
             return self._texts.get("privacy-none", language)
         if not self._is_asked:
@@ -94,6 +94,6 @@ class Consent:
         return self._texts.get("privacy-local-only", language)
 
     async def decide(self, scope: str, language: str | None, *, granted: bool) -> str:
-        """Store the decision of a chat. Returns the confirmation as text."""
+        """Stores the decision of a chat. Returns the confirmation as text."""
         await self._preferences.set_remote_consent(scope, granted=granted)
         return self._texts.get("consent-granted" if granted else "consent-withheld", language)

@@ -12,7 +12,7 @@ from services.llm.providers.probe import ProbeResult
 def print_banner(
     terminal: Terminal, texts: Texts, language: str | None, settings: Settings, probes: Sequence[ProbeResult]
 ) -> None:
-    """Print the state of each provider, warnings and a hint.
+    """Prints the state of each provider, warnings and a hint.
 
     Args:
         settings: as the services use them, with the demo provider where it was added.
@@ -31,7 +31,7 @@ def print_banner(
 
 
 def is_any_ready(probes: Sequence[ProbeResult]) -> bool:
-    """Return whether any provider is available."""
+    """Returns whether any provider is available."""
     return any(probe.is_ready for probe in probes)
 
 

@@ -38,14 +38,14 @@ class ConsoleChat:
         return self._speaker.language
 
     def stop(self) -> bool:
-        """Stop the current answer. Returns False if there is none, or it is stopping already."""
+        """Stops the current answer. Returns False if there is none, or it is stopping already."""
         if self._reply is None or self._reply.stop_wanted:
             return False
         self._reply.stop()
         return True
 
     async def ask(self, text: str, *, retry_of: Turn | None = None, choice: ModelChoice | None = None) -> None:
-        """Answer a message, or a turn again, optionally by a given provider."""
+        """Answers a message, or a turn again, optionally by a given provider."""
         incoming = Incoming(KEY, ChatKind.PRIVATE, self._speaker, text, self._clock.now())
         self._reply = reply = Reply()
         turn = asyncio.create_task(
@@ -85,7 +85,7 @@ class ConsoleChat:
 
 
 def current_speaker(environ: Mapping[str, str]) -> Speaker:
-    """Return the logged-in user with the language of the environment."""
+    """Returns the logged-in user with the language of the environment."""
     try:
         name = getpass.getuser()
     except (ImportError, KeyError, OSError):
@@ -95,7 +95,7 @@ def current_speaker(environ: Mapping[str, str]) -> Speaker:
 
 
 def environment_language(environ: Mapping[str, str]) -> str | None:
-    """Return the language of a POSIX environment as an IETF tag: `ru-RU` for `ru_RU.UTF-8`, None for `C`."""
+    """Returns the language of a POSIX environment as an IETF tag: `ru-RU` for `ru_RU.UTF-8`, None for `C`."""
     locale = next(filter(None, (environ.get(name) for name in ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
     tag = locale.partition(".")[0].partition("@")[0].replace("_", "-")
     return None if tag in {"", "C", "POSIX"} else tag

@@ -70,7 +70,7 @@ class Commands:
         }
 
     async def run(self, line: str) -> None:
-        """Run a command line.
+        """Runs a command line.
 
         Raises:
             StorageError: the database fails.
@@ -213,7 +213,7 @@ class Commands:
         self._print("model-set", provider=provider.id, model=model)
 
     def _find_provider(self, name: str) -> ProviderSettings | None:
-        """Return the named provider, or None after saying that there is none."""
+        """Returns the named provider, or None after saying that there is none."""
         providers = self._fallback.providers
         for provider in providers:
             if provider.id.casefold() == name.casefold():

@@ -15,7 +15,7 @@ class InputReader(Protocol):
     """A source of lines."""
 
     async def next(self) -> str | None:
-        """Return the next line, or None at the end."""
+        """Returns the next line, or None at the end."""
         ...
 
 
@@ -30,7 +30,7 @@ class PromptInput:
         self._session = PromptSession[str](PROMPT, history=InMemoryHistory())
 
     async def next(self) -> str | None:
-        """Return the next line. Ctrl-C clears the line being edited, Ctrl-D on an empty line ends the input."""
+        """Returns the next line. Ctrl-C clears the line being edited, Ctrl-D on an empty line ends the input."""
         from prompt_toolkit.patch_stdout import patch_stdout  # noqa: PLC0415 - as above
 
         while True:
@@ -62,7 +62,7 @@ class PipedInput:
         self._ended = descriptor is None
 
     async def next(self) -> str | None:
-        """Return the next line without its newline."""
+        """Returns the next line without its newline."""
         while "\n" not in self._rest and not self._ended:
             chunk = await self._read()
             self._ended = not chunk
@@ -91,7 +91,7 @@ class PipedInput:
 
 
 def open_input(stdin: TextIO | None, stdout: TextIO) -> InputReader:
-    """Return the reader that suits standard input; the interpreter has none when started with `<&-`."""
+    """Returns the reader that suits standard input; the interpreter has none when started with `<&-`."""
     if stdin is None or stdin.closed:
         return PipedInput(None)
     if stdin.isatty() and stdout.isatty():

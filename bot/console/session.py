@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 async def run_until_interrupted(work: Coroutine[Any, Any, None], session: "Session") -> int:
-    """Run the work of a session until it ends or a signal ends it. Returns the exit code.
+    """Runs the work of a session until it ends or a signal ends it. Returns the exit code.
 
     SIGINT stops the running answer or command; without one it ends the session, as SIGTERM and SIGHUP always do.
     """
@@ -45,7 +45,7 @@ class Session:
         self._running: asyncio.Task[None] | None = None
 
     async def run(self, chat: ConsoleChat, commands: Commands, texts: Texts) -> None:
-        """Run each line as a command or as a message to the model."""
+        """Runs each line as a command or as a message to the model."""
         self._chat = chat
         while (line := await self._lines.next()) is not None:
             line = line.strip()
@@ -57,7 +57,7 @@ class Session:
                 await self._finish(self._running, texts, chat.language)
 
     def interrupt(self) -> bool:
-        """Stop the running answer or command. Returns False when nothing is running."""
+        """Stops the running answer or command. Returns False when nothing is running."""
         if self._chat is not None and self._chat.stop():
             return True
         return self._running is not None and self._running.cancel()

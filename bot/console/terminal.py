@@ -23,19 +23,19 @@ class Terminal:
         self._in_line = False
 
     def print(self, text: str) -> None:
-        """Print text on its own lines."""
+        """Prints text on its own lines."""
         self._print(text)
 
     def print_dimmed(self, text: str) -> None:
-        """Print a dimmed remark."""
+        """Prints a dimmed remark."""
         self._print(text, _DIM)
 
     def print_highlighted(self, text: str) -> None:
-        """Print a highlighted remark."""
+        """Prints a highlighted remark."""
         self._print(text, _NOTED)
 
     def write(self, text: str) -> None:
-        """Print the next chunk of an answer without buffering."""
+        """Prints the next chunk of an answer without buffering."""
         clean = _CONTROL.sub("", text)
         if clean:
             self._stream.write(clean)
@@ -43,14 +43,14 @@ class Terminal:
         self._stream.flush()
 
     def end_line(self) -> None:
-        """Move to the start of a line."""
+        """Moves to the start of a line."""
         if self._in_line:
             self._stream.write("\n")
             self._stream.flush()
             self._in_line = False
 
     def print_blank_line(self) -> None:
-        """Print an empty line."""
+        """Prints an empty line."""
         self.end_line()
         self._stream.write("\n")
         self._stream.flush()

@@ -23,7 +23,7 @@ WITHOUT = {
 
 
 def describe_limits(limits: ModelLimits) -> str:
-    """Return the learned refusals of a model: `m works without tools; its window is 4,096 tokens`."""
+    """Returns the learned refusals of a model: `m works without tools; its window is 4,096 tokens`."""
     facts: list[str] = []
     if limits.refused:
         facts.append(f"works without {_join(limits.refused)}")

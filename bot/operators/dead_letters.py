@@ -29,7 +29,7 @@ class DeadLetterCommands:
         self._zone = zone
 
     async def newest(self) -> list[DeadLetter]:
-        """Return the newest dead letters, at most `SHOWN`.
+        """Returns the newest dead letters, at most `SHOWN`.
 
         Raises:
             StorageError: the database fails.
@@ -37,7 +37,7 @@ class DeadLetterCommands:
         return await self._inbox.dead_letters.newest(SHOWN)
 
     async def run(self, arguments: str, actor_id: int) -> str:
-        """Run the command and return its result as text.
+        """Runs the command and returns its result as text.
 
         Args:
             arguments: empty for the list, or `replay` or `drop` with the number of a letter.
@@ -80,7 +80,7 @@ class DeadLetterCommands:
 
 
 def format_dead_letters(letters: Sequence[DeadLetter], zone: tzinfo) -> str:
-    """Format dead letters with origin and reason, without their content; times are in `zone`."""
+    """Formats dead letters with origin and reason, without their content; times are in `zone`."""
     if not letters:
         return "There are no dead letters: all messages were handled."
     lines = [

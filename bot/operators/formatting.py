@@ -7,7 +7,7 @@ LEAST_SHOWN = 0.0001
 
 
 def format_cost(usd: float) -> str:
-    """Format US dollars: cents from one dollar on, else four decimals."""
+    """Formats US dollars: cents from one dollar on, else four decimals."""
     if usd == 0:
         return "$0"
     if usd < LEAST_SHOWN:
@@ -16,12 +16,12 @@ def format_cost(usd: float) -> str:
 
 
 def format_count(count: int, noun: str) -> str:
-    """Format a count with its noun, in the plural where needed."""
+    """Formats a count with its noun, in the plural where needed."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def format_operator_cost(usage: UsageTotal) -> str:
-    """Format the cost of some requests; an unknown price never counts as zero."""
+    """Formats the cost of some requests; an unknown price never counts as zero."""
     if usage.unpriced == 0:
         return format_cost(usage.cost_usd)
     if usage.cost_usd == 0:

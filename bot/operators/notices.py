@@ -5,7 +5,7 @@ from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigur
 
 
 def format_notice(event: Event) -> str:
-    """Return the text of a notice."""
+    """Returns the text of a notice."""
     match event:
         case Misconfigured(provider, reason, words):
             said = f' It said: "{words}".' if words else ""

@@ -39,7 +39,7 @@ class ProviderCommands:
         )
 
     async def run(self, arguments: str, actor_id: int) -> str:
-        """Run the command and return its result as text.
+        """Runs the command and returns its result as text.
 
         Args:
             arguments: empty for the table, or `force`, `clear`, `test`, `cooldown` or `reset` with theirs.
@@ -66,7 +66,7 @@ class ProviderCommands:
                 return self.syntax
 
     async def overview(self) -> str:
-        """Return the table of providers, with the usage of today where the database is available."""
+        """Returns the table of providers, with the usage of today where the database is available."""
         today = await self._admin.usage_today()
         table = provider_table(self._admin.status, self._clock.time(), today, self._zone)
         return table if today is not None else f"{table}\n\n{DATABASE_UNAVAILABLE}"

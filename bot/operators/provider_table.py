@@ -22,7 +22,7 @@ DATABASE_UNAVAILABLE = (
 def provider_table(
     status: ServiceStatus, now: float, today: Mapping[str, UsageTotal] | None = None, zone: tzinfo = UTC
 ) -> str:
-    """Format all providers in order of priority.
+    """Formats all providers in order of priority.
 
     Args:
         now: seconds since the epoch.
@@ -46,7 +46,7 @@ def provider_table(
 
 
 def format_until(until: float, now: float, zone: tzinfo = UTC) -> str:
-    """Format an instant and the time until then: `until 14:05 UTC (4m 20s left)`."""
+    """Formats an instant and the time until then: `until 14:05 UTC (4m 20s left)`."""
     # Rounded up like the time left: at the displayed minute it is over.
     instant = datetime.fromtimestamp(math.ceil(until / 60) * 60, zone)
     same_day = instant.date() == datetime.fromtimestamp(now, zone).date()
@@ -55,7 +55,7 @@ def format_until(until: float, now: float, zone: tzinfo = UTC) -> str:
 
 
 def zone_name(now: float, zone: tzinfo) -> str:
-    """Return the abbreviation of a time zone at `now`, such as CET."""
+    """Returns the abbreviation of a time zone at `now`, such as CET."""
     return datetime.fromtimestamp(now, zone).strftime("%Z")
 
 
@@ -85,7 +85,7 @@ def _format_provider(
 
 
 def _format_models(provider: ProviderStatus, now: float, zone: tzinfo) -> list[str]:
-    """Return a line for each model that rests, and one for each that was found to refuse something."""
+    """Returns a line for each model that rests, and one for each that was found to refuse something."""
     resting = [f"{each.model} rests {format_until(each.until, now, zone)}: {each.reason}" for each in provider.resting]
     return [*resting, *map(describe_limits, provider.limits)]
 

@@ -16,7 +16,7 @@ class UsageReports:
         self._texts = texts
 
     async def report(self, speaker: str, chat: str | None, language: str | None) -> str:
-        """Return the usage of a user, and of a group, today and this month.
+        """Returns the usage of a user, and of a group, today and this month.
 
         Args:
             chat: the group in which the command was sent; None in a private chat.
@@ -34,7 +34,7 @@ class UsageReports:
         return "\n".join([*lines, self._texts.get("usage-days", language, zone=self._totals.zone_name)])
 
     async def report_all(self) -> str:
-        """Return the usage of all users by provider, in English."""
+        """Returns the usage of all users by provider, in English."""
         today, month = self._period_starts()
         blocks = [
             _format_by_provider("All users today, by provider:", await self._totals.by_provider(today)),

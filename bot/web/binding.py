@@ -11,7 +11,7 @@ PROBE_TIMEOUT_S = 2.0
 
 
 def find_bind_fault(host: str, port: int) -> str | None:
-    """Return why an address cannot be listened on; None if it can."""
+    """Returns why an address cannot be listened on; None if it can."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -26,7 +26,7 @@ def find_bind_fault(host: str, port: int) -> str | None:
 
 
 def is_own_server(host: str, port: int) -> bool:
-    """Return whether this program answers at an address, as its health check does."""
+    """Returns whether this program answers at an address, as its health check does."""
     try:
         with closing(http.client.HTTPConnection(LOOPBACK.get(host, host), port, timeout=PROBE_TIMEOUT_S)) as server:
             server.request("GET", "/healthz")
@@ -37,7 +37,7 @@ def is_own_server(host: str, port: int) -> bool:
 
 
 def describe_bind_error(error: OSError | OverflowError, host: str, port: int) -> str:
-    """Return the line that reports an address which cannot be listened on."""
+    """Returns the line that reports an address which cannot be listened on."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     match getattr(error, "errno", None):
         case errno.EADDRINUSE:

@@ -43,12 +43,12 @@ class VariableSet(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Ignore the process environment."""
+        """Ignores the process environment."""
         return (init_settings,)
 
     @classmethod
     def variable_names(cls, prefix: str = "") -> tuple[str, ...]:
-        """Return the names of the variables."""
+        """Returns the names of the variables."""
         return tuple(prefix + field.upper() for field in cls.model_fields)
 
 
@@ -70,7 +70,7 @@ class Variables:
 
 
 def read_variables(env_file: Path | None, environ: Mapping[str, str] | None = None) -> Variables:
-    """Return the environment merged over an env file.
+    """Returns the environment merged over an env file.
 
     An empty value means unset in both places, so an empty environment variable does not hide the one in the file.
 
@@ -89,7 +89,7 @@ def read_variables(env_file: Path | None, environ: Mapping[str, str] | None = No
 
 
 def _normalise(raw: Mapping[str, str]) -> dict[str, str]:
-    """Return names in upper case (LOG_LEVEL wins over `log_level`) with stripped values, without empty ones."""
+    """Returns names in upper case (LOG_LEVEL wins over `log_level`) with stripped values, without empty ones."""
     by_case = sorted(raw.items(), key=lambda item: item[0].isupper())
     return {name.upper(): value.strip() for name, value in by_case if value.strip()}
 
@@ -124,7 +124,7 @@ _JSON_BEGINS = re.compile(r"""\s*(?:export\s+)?(?P<name>[A-Za-z_]\w*)\s*=\s*(?P<
 
 
 def _take_split_json(text: str, path: Path, mistakes: list[str]) -> str:
-    """Return the text without values that are JSON over several lines, each of which is one mistake.
+    """Returns the text without values that are JSON over several lines, each of which is one mistake.
 
     In single quotes such a value is valid. Without them each of its lines would be a mistake of its own.
     """
@@ -145,7 +145,7 @@ def _take_split_json(text: str, path: Path, mistakes: list[str]) -> str:
 
 
 def _count_json_lines(lines: Sequence[str]) -> int:
-    """Return the number of lines up to the bracket that closes the first one; 0 if there is none."""
+    """Returns the number of lines up to the bracket that closes the first one; 0 if there is none."""
     depth = 0
     for number, line in enumerate(lines, start=1):
         outside_strings = re.sub(r'"(\\.|[^"\\])*"', "", line)
@@ -165,7 +165,7 @@ VariableSetT = TypeVar("VariableSetT", bound=VariableSet)
 def parse_variables(
     variable_set: type[VariableSetT], variables: Mapping[str, str], prefix: str = ""
 ) -> tuple[VariableSetT, frozenset[str], list[str]]:
-    """Parse the variables of one set and collect all mistakes.
+    """Parses the variables of one set and collects all mistakes.
 
     Args:
         variable_set: the model to build.
@@ -196,7 +196,7 @@ def parse_variables(
 
 
 def format_mistake(variable: str, fault: str, example: str) -> str:
-    """Return the line that reports a mistake."""
+    """Returns the line that reports a mistake."""
     return f"{variable}: {fault}, for example {variable}={example}"
 
 

@@ -23,7 +23,7 @@ _FOREIGN_PREFIXES = ("OTEL_",)
 def find_ignored(
     values: Iterable[str], file_names: frozenset[str], provider_ids: Sequence[str], common_names: Sequence[str]
 ) -> list[str]:
-    """Return a warning for each variable that was probably meant for this program and has no effect.
+    """Returns a warning for each variable that was probably meant for this program and has no effect.
 
     The environment also holds variables of other programs; the file holds ours only.
 
@@ -48,7 +48,7 @@ def find_ignored(
 
 
 def _find_misspelt(provider_id: str, variables: Iterable[str], known: frozenset[str]) -> list[str]:
-    """Return a warning for each variable that resembles one of a listed provider's."""
+    """Returns a warning for each variable that resembles one of a listed provider's."""
     prefix = variable_prefix(provider_id)
     suffixes = ProviderVariables.variable_names()
     found: list[str] = []
@@ -64,7 +64,7 @@ def _find_misspelt(provider_id: str, variables: Iterable[str], known: frozenset[
 
 
 def _find_unlisted(names: Iterable[str], file_names: frozenset[str], provider_ids: Sequence[str]) -> dict[str, str]:
-    """Return a warning for each variable of a provider that AVAILABLE_PROVIDERS does not list."""
+    """Returns a warning for each variable of a provider that AVAILABLE_PROVIDERS does not list."""
     suffixes = sorted(ProviderVariables.variable_names(), key=len, reverse=True)
     prefixes = [variable_prefix(provider_id) for provider_id in provider_ids]
     kinds = {variable_prefix(kind) for kind in ProviderKind}

@@ -11,7 +11,7 @@ UMASK = OTHERS
 
 
 def restrict_access(directory: Path) -> None:
-    """Take the rights of the group and of others from a directory and the files in it.
+    """Takes the rights of the group and of others from a directory and the files in it.
 
     Left as they are: files of another user (a volume of Kubernetes with a group, for example), links, and a
     directory that many users share, such as /tmp.

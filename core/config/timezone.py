@@ -13,7 +13,7 @@ LOCAL_TIME_FILE = Path("/etc/localtime")
 
 
 def parse_timezone(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
-    """Validate the name of a time zone of the IANA database."""
+    """Validates the name of a time zone of the IANA database."""
     if isinstance(value, str):
         find_zone(value)
     return value
@@ -23,7 +23,7 @@ Timezone = Annotated[str, BeforeValidator(parse_timezone)]
 
 
 def find_zone(name: str) -> ZoneInfo:
-    """Return the time zone of that name.
+    """Returns the time zone of that name.
 
     Raises:
         ValueError: there is none.
@@ -37,7 +37,7 @@ def find_zone(name: str) -> ZoneInfo:
 
 @cache
 def machine_zone() -> tzinfo:
-    """Return the time zone of the machine: `TZ`, else `/etc/localtime`, else UTC."""
+    """Returns the time zone of the machine: `TZ`, else `/etc/localtime`, else UTC."""
     try:
         return find_zone(os.environ.get("TZ", "").removeprefix(":"))
     except ValueError:

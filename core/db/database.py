@@ -56,7 +56,7 @@ class DatabaseSettings(Protocol):
 
 
 def resolve_url(settings: DatabaseSettings) -> str:
-    """Return the configured database URL.
+    """Returns the configured database URL.
 
     Raises:
         ConfigurationError: DATABASE_URL is malformed or names an unsupported engine.
@@ -68,7 +68,7 @@ def resolve_url(settings: DatabaseSettings) -> str:
 
 
 def _engine_url(url: str) -> URL:
-    """Parse the URL and select the bundled driver."""
+    """Parses the URL and selects the bundled driver."""
     drivers = {
         "postgresql": "postgresql+psycopg",
         "postgres": "postgresql+psycopg",
@@ -86,7 +86,7 @@ def _engine_url(url: str) -> URL:
 
 
 def libpq_timeouts(url: URL) -> dict[str, int]:
-    """Return libpq options that detect a dead host within seconds instead of minutes; options in the URL win."""
+    """Returns libpq options that detect a dead host within seconds instead of minutes; options in the URL win."""
     timeouts = {
         "connect_timeout": 5,
         "keepalives_idle": 30,
@@ -141,7 +141,7 @@ class Database:
         return self._slots.waiting + (self._write_lock.waiting if self._write_lock is not None else 0)
 
     async def start(self) -> None:
-        """Create the file if it is missing and migrate the schema.
+        """Creates the file if it is missing and migrates the schema.
 
         Safe to run in several replicas at once: one migrates, the others wait.
 
@@ -161,7 +161,7 @@ class Database:
         log.info("database.ready", engine=self._url.get_backend_name(), revision=HEAD)
 
     async def check(self) -> str | None:
-        """Verify that the database can be used, without creating, migrating or changing it.
+        """Verifies that the database can be used, without creating, migrating or changing it.
 
         Returns:
             The first step of the next start, in words; None if there is none.
@@ -205,12 +205,12 @@ class Database:
             raise StartupError(f"the database {self.name} cannot be used: {reason} ({variable})") from error
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Closes all connections."""
         await self._engine.dispose()
 
     @asynccontextmanager
     async def session(self, *, urgent: bool = False) -> AsyncGenerator[AsyncSession]:
-        """Open a session in a read-write transaction; it commits on exit.
+        """Opens a session in a read-write transaction; it commits on exit.
 
         Args:
             urgent: whether to acquire SQLite's write lock before waiters that are not.
@@ -236,7 +236,7 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncGenerator[AsyncSession]:
-        """Open a session in a read-only transaction; on SQLite it does not wait for writers.
+        """Opens a session in a read-only transaction; on SQLite it does not wait for writers.
 
         Raises:
             StorageError: as for `session`.
@@ -256,7 +256,7 @@ class Database:
                     yield session
 
     def insert(self, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
-        """Return an INSERT that supports ON CONFLICT, in the dialect of this database."""
+        """Returns an INSERT that supports ON CONFLICT, in the dialect of this database."""
         return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)
 
     def _sqlite_engine(self) -> AsyncEngine:
@@ -314,7 +314,7 @@ class Database:
         return engine
 
     def _create_file(self) -> None:
-        """Create the file and its directory with plain sqlite3.
+        """Creates the file and its directory with plain sqlite3.
 
         When aiosqlite cannot open a file, it leaves a thread that reports to the event loop later. A process that
         exits on the error has no loop by then, and a traceback would follow the one-line message.
@@ -326,7 +326,7 @@ class Database:
         sqlite3.connect(arguments[0], **options).close()
 
     async def _enable_wal(self) -> None:
-        """Enable write-ahead logging, so that readers do not block on the writer. The mode is stored in the file.
+        """Enables write-ahead logging, so that readers do not block on the writer. The mode is stored in the file.
 
         SQLite ignores its busy timeout when two processes switch a new file at once, hence the retry loop.
         """
@@ -347,7 +347,7 @@ class Database:
 
 @contextmanager
 def _closed_on_failure(connection: DBAPIConnection) -> Generator[None]:
-    """Close a connection that failed to initialise; the pool does not own it yet."""
+    """Closes a connection that failed to initialise; the pool does not own it yet."""
     try:
         yield
     except BaseException:
@@ -356,7 +356,7 @@ def _closed_on_failure(connection: DBAPIConnection) -> Generator[None]:
 
 
 def _migrate(connection: Connection) -> None:
-    """Migrate the schema to HEAD in the connection's transaction."""
+    """Migrates the schema to HEAD in the connection's transaction."""
     if connection.dialect.name == "postgresql":
         connection.execute(text(f"SET LOCAL lock_timeout = '{_MIGRATION_LOCK_TIMEOUT}'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
@@ -383,7 +383,7 @@ def _has_tables(connection: Connection) -> bool:
 
 
 def _revision(connection: Connection) -> str | None:
-    """Return the revision of the schema; None for an empty database."""
+    """Returns the revision of the schema; None for an empty database."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

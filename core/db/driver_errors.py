@@ -61,7 +61,7 @@ _POSTGRES_CONNECT = {
 
 
 def describe_storage_error(error: BaseException) -> str:
-    """Return a short description of an error of SQLAlchemy or of the driver below it."""
+    """Returns a short description of an error of SQLAlchemy or of the driver below it."""
     if isinstance(error, PoolTimeoutError):
         return BUSY
     fault = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -80,7 +80,7 @@ def describe_storage_error(error: BaseException) -> str:
 
 @contextmanager
 def translate_errors() -> Generator[None]:
-    """Translate engine and driver errors to StorageError; misuse of SQLAlchemy passes unchanged.
+    """Translates engine and driver errors to StorageError; misuse of SQLAlchemy passes unchanged.
 
     Integrity and data errors are permanent: the referenced row is gone or the value fits no column, so a retry of the
     same statement fails again.

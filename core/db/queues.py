@@ -41,7 +41,7 @@ class ConnectionSlots:
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:
-        """Hold a slot while the context lasts.
+        """Holds a slot while the context lasts.
 
         Raises:
             TimeoutError: no connection came free for `standstill_s`.
@@ -97,7 +97,7 @@ class WriteLock:
         return len(self._urgent) + len(self._waiters)
 
     async def acquire(self, timeout_s: float, *, urgent: bool) -> None:
-        """Acquire the lock.
+        """Acquires the lock.
 
         Args:
             timeout_s: the longest wait without a commit by any holder; a long queue that progresses never times out.
@@ -126,7 +126,7 @@ class WriteLock:
             raise
 
     def release(self, *, committed: bool) -> None:
-        """Release the lock to the next waiter."""
+        """Releases the lock to the next waiter."""
         self._commits += committed
         for waiters in (self._urgent, self._waiters):
             while waiters:
@@ -157,7 +157,7 @@ class GroupCommit:
         self._commit_lock = asyncio.Lock()
 
     async def execute(self, statement: Executable) -> None:
-        """Execute a statement; it is committed when this returns.
+        """Executes a statement; it is committed when this returns.
 
         Raises:
             StorageError: the database rejected it or is unavailable.

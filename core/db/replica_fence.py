@@ -41,12 +41,12 @@ class ReplicaFence:
         self._connections: WeakSet[_DriverConnection] = WeakSet()
 
     def attach(self, engine: sa.Engine) -> None:
-        """Apply the fence to an engine."""
+        """Applies the fence to an engine."""
         event.listen(engine, "do_connect", self._set_name)
         event.listen(engine, "connect", self._admit)
 
     def abort(self) -> int:
-        """Shut the sockets of all connections, so that threads and tasks blocked on them fail; return how many."""
+        """Shuts the sockets of all connections, so that threads and tasks blocked on them fail; returns how many."""
         count = 0
         for connection in list(self._connections):
             with suppress(psycopg.Error, OSError, ValueError):

@@ -56,7 +56,7 @@ class Redactor(SecretMasker):
     """Masks secrets in log fields and texts."""
 
     def __call__(self, _logger: WrappedLogger, _name: str, event_dict: EventDict) -> EventDict:
-        """Redact the fields of an event (structlog processor)."""
+        """Redacts the fields of an event (structlog processor)."""
         for key, value in event_dict.items():
             # Fields with a leading underscore belong to the formatter and are not written.
             if not key.startswith("_"):
@@ -95,7 +95,7 @@ class _Handler(logging.StreamHandler[Any]):
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
-        """Report a logging failure without the record, which is not redacted yet."""
+        """Reports a logging failure without the record, which is not redacted yet."""
         kind = sys.exc_info()[0]
         if sys.stderr:
             sys.stderr.write(f"logging failed: {kind.__name__ if kind else 'unknown'} in {record.name}\n")
@@ -108,7 +108,7 @@ def configure_logging(
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """Configure structlog and the standard library's logging. A second call replaces the first configuration.
+    """Configures structlog and the standard library's logging. A second call replaces the first configuration.
 
     Args:
         level: minimum level.
@@ -162,7 +162,7 @@ def configure_logging(
 
 
 def log_uncaught() -> None:
-    """Log uncaught exceptions of all threads, redacted, in place of Python's own traceback on stderr."""
+    """Logs uncaught exceptions of all threads, redacted, in place of Python's own traceback on stderr."""
 
     def log(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         if error is not None and issubclass(kind, Exception):
@@ -173,7 +173,7 @@ def log_uncaught() -> None:
 
 
 def _keep_first_line(record: logging.LogRecord) -> bool:
-    """Cut an asyncio message to its first line: the rest is the `repr` of a task, which may quote user content."""
+    """Cuts an asyncio message to its first line: the rest is the `repr` of a task, which may quote user content."""
     record.msg, record.args = record.getMessage().partition("\n")[0], None
     return True
 

@@ -46,21 +46,21 @@ class Metrics:
         self._cost = self.counter("cost_usd", "What answers cost, in US dollars", ("provider", "model"))
 
     def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
-        """Create a counter, exposed as `understudy_<name>_total`."""
+        """Creates a counter, exposed as `understudy_<name>_total`."""
         return Counter(PREFIX + name, meaning, labels, registry=self.registry)
 
     def gauge(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Gauge:
-        """Create a gauge that its owner sets; `reading` creates one that is computed on each scrape."""
+        """Creates a gauge that its owner sets; `reading` creates one that is computed on each scrape."""
         return Gauge(PREFIX + name, meaning, labels, registry=self.registry)
 
     def histogram(
         self, name: str, meaning: str, labels: Sequence[str] = (), buckets: Sequence[float] = SECONDS
     ) -> Histogram:
-        """Create a histogram. Times are in seconds, and the name ends with the unit."""
+        """Creates a histogram. Times are in seconds, and the name ends with the unit."""
         return Histogram(PREFIX + name, meaning, labels, registry=self.registry, buckets=buckets)
 
     def reading(self, name: str, meaning: str, read: Callable[[], Reading], label: str | None = None) -> None:
-        """Register a gauge that is computed on each scrape.
+        """Registers a gauge that is computed on each scrape.
 
         Args:
             name: exposed as `understudy_<name>`.
@@ -71,15 +71,15 @@ class Metrics:
         self.registry.register(_Reading(PREFIX + name, meaning, read, label))
 
     def provider_label(self, provider: str) -> str:
-        """Return the provider as a label value."""
+        """Returns the provider as a label value."""
         return provider if provider in self._providers else OTHER
 
     def model_label(self, provider: str, model: str) -> str:
-        """Return the model as a label value."""
+        """Returns the model as a label value."""
         return model if (provider, model) in self._models else OTHER
 
     def tokens(self, provider: str, model: str, tokens_in: int, tokens_out: int) -> None:
-        """Count the input and output tokens of a request."""
+        """Counts the input and output tokens of a request."""
         labels = (self.provider_label(provider), self.model_label(provider, model))
         counters = self._token_counters.get(labels)
         if counters is None:
@@ -90,11 +90,11 @@ class Metrics:
         counters[1].inc(tokens_out)
 
     def cost(self, provider: str, model: str, usd: float) -> None:
-        """Count the cost of a request."""
+        """Counts the cost of a request."""
         self._cost.labels(self.provider_label(provider), self.model_label(provider, model)).inc(usd)
 
     def exposition(self, accept: str | None = None) -> tuple[bytes, str]:
-        """Return all metrics in a Prometheus text format, and its content type.
+        """Returns all metrics in a Prometheus text format, and its content type.
 
         Args:
             accept: the scraper's Accept header.
@@ -113,11 +113,11 @@ class _Reading:
         self._labels = [label] if label is not None else []
 
     def describe(self) -> Iterator[Metric]:
-        """Yield the family without values, by which the registry detects duplicate names."""
+        """Yields the family without values, by which the registry detects duplicate names."""
         yield GaugeMetricFamily(self._name, self._meaning, labels=self._labels)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the current values."""
+        """Yields the current values."""
         family = GaugeMetricFamily(self._name, self._meaning, labels=self._labels)
         value = self._read()
         if isinstance(value, Mapping):

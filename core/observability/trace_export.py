@@ -87,7 +87,7 @@ class Export:
         self.provider.add_span_processor(self._processor)
 
     async def close(self) -> None:
-        """Flush the queue, for `FLUSH_S` at most."""
+        """Flushes the queue, for `FLUSH_S` at most."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
 

@@ -30,12 +30,12 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def render(exc_info: ExcInfo) -> str:
-    """Return the traceback of an exception and its causes in the order and format of Python."""
+    """Returns the traceback of an exception and its causes in the order and format of Python."""
     return "\n".join(_format_chain(exc_info[1], set()))
 
 
 def describe(error: BaseException) -> str:
-    """Return the qualified type of an exception, with its message if that is safe."""
+    """Returns the qualified type of an exception, with its message if that is safe."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     message = _safe_message(error)

@@ -70,7 +70,7 @@ class Tracing:
 
 
 def open_tracing(settings: TracingSettings) -> Tracing:
-    """Return the configured tracing."""
+    """Returns the configured tracing."""
     if settings.otel_exporter_otlp_endpoint is None:
         return Tracing(NoOpTracerProvider(), on=False, close=_close_nothing)
     from core.observability.trace_export import Export  # noqa: PLC0415 - imports the SDK
@@ -89,7 +89,7 @@ def open_tracing(settings: TracingSettings) -> Tracing:
 def record_span(
     tracer: Tracer, name: str, began_ns: int, seconds: float, attributes: Attributes, *, failed: bool = False
 ) -> None:
-    """Record a span of a finished operation as a child of the current one; without a current span, do nothing.
+    """Records a span of a finished operation as a child of the current one; does nothing without a current span.
 
     Args:
         tracer: source of the span.
@@ -108,7 +108,7 @@ def record_span(
 
 
 def trace_transactions(tracer: Tracer, engine: AsyncEngine) -> None:
-    """Record a span of each database transaction within the current trace."""
+    """Records a span of each database transaction within the current trace."""
 
     def began(connection: Connection) -> None:
         connection.info[_BEGAN] = time.time_ns()
@@ -132,4 +132,4 @@ def trace_transactions(tracer: Tracer, engine: AsyncEngine) -> None:
 
 
 async def _close_nothing() -> None:
-    """Do nothing: the no-op tracer has no queue."""
+    """Does nothing: the no-op tracer has no queue."""

@@ -32,7 +32,7 @@ DEFAULT_PORTS = {"sentinel": 26379, "cluster": 6379}
 
 
 def open_redis(url: str | None) -> redis.Redis:
-    """Return a client that decodes responses to strings, fails fast and does not retry.
+    """Returns a client that decodes responses to strings, fails fast and does not retry.
 
     Args:
         url: `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/service/db`,
@@ -65,7 +65,7 @@ def open_redis(url: str | None) -> redis.Redis:
 
 
 def encode_credentials(url: str) -> str:
-    """Return the URL with the delimiters in its user name and password percent-encoded, which URLs must not hold."""
+    """Returns the URL with the delimiters in its user name and password percent-encoded, which URLs must not hold."""
     scheme, _, rest = url.partition("://")
     before_query, question_mark, query = rest.partition("?")
     if "@" not in before_query and "/" not in before_query:
@@ -157,7 +157,7 @@ _PHRASES: tuple[tuple[str, str], ...] = (
 
 
 def describe_redis_error(error: BaseException, url: str | None = None) -> str:
-    """Return the reason why Redis does not answer.
+    """Returns the reason why Redis does not answer.
 
     Args:
         error: one of `REDIS_ERRORS`.

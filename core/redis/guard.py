@@ -70,7 +70,7 @@ class FailFastRedis:
     async def call(
         self, command: Callable[[Redis], Awaitable[ResultT]], patience: RedisPatience | None = None
     ) -> ResultT:
-        """Run a command and return its result.
+        """Runs a command and returns its result.
 
         Args:
             command: runs on the client.

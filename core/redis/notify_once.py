@@ -38,7 +38,7 @@ class NotifyOnce:
         self._silent_until: TTLCache[str, float] = TTLCache(MAX_KEYS, MAX_MEMORY_S, timer=clock.monotonic)
 
     async def is_first(self, name: str, pause_s: int) -> bool:
-        """Return whether this replica sends the notice now; it is not due again for `pause_s` seconds."""
+        """Returns whether this replica sends the notice now; it is not due again for `pause_s` seconds."""
         if self._is_silent(name):
             return False
         self._silent_until[name] = self._clock.time() + pause_s
@@ -48,7 +48,7 @@ class NotifyOnce:
             return True
 
     async def is_due(self, name: str, backoff: Backoff) -> bool:
-        """Return whether this replica sends a reminder now; the pause until the next doubles each time."""
+        """Returns whether this replica sends a reminder now; the pause until the next doubles each time."""
         if self._is_silent(name):
             return False
         try:
@@ -62,7 +62,7 @@ class NotifyOnce:
         return is_ours
 
     async def note(self, name: str, lifetime_s: int) -> None:
-        """Leave a note for all replicas; while Redis is unreachable, for this one."""
+        """Leaves a note for all replicas; while Redis is unreachable, for this one."""
         self._notes[name] = self._clock.time() + lifetime_s
         try:
             await self._redis.set(self._key(name), "1", ex=lifetime_s)
@@ -70,14 +70,14 @@ class NotifyOnce:
             return
 
     async def is_noted(self, name: str) -> bool:
-        """Return whether a replica has left this note."""
+        """Returns whether a replica has left this note."""
         try:
             return bool(await self._redis.exists(self._key(name)))
         except REDIS_ERRORS:
             return self._notes.get(name, 0.0) > self._clock.time()
 
     async def take_note(self, name: str) -> bool:
-        """Remove a note; returns whether there was one, to one of several replicas."""
+        """Removes a note; returns whether there was one, to one of several replicas."""
         is_noted_here = self._notes.pop(name, 0.0) > self._clock.time()
         try:
             return bool(await self._redis.delete(self._key(name)))
@@ -85,7 +85,7 @@ class NotifyOnce:
             return is_noted_here
 
     async def forget(self, name: str) -> None:
-        """Reset a reminder: the next one counts as the first."""
+        """Resets a reminder: the next one counts as the first."""
         self._silent_until.pop(name, None)
         try:
             await self._redis.delete(self._key(name))
@@ -93,7 +93,7 @@ class NotifyOnce:
             return
 
     async def _claim(self, name: str, backoff: Backoff) -> tuple[float, bool]:
-        """Return when the notice is due again, and whether this replica sends it now."""
+        """Returns when the notice is due again, and whether this replica sends it now."""
         key, now = self._key(name), self._clock.time()
         async with self._redis.pipeline(transaction=True) as pipe:
             await pipe.watch(key)

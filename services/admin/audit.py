@@ -32,7 +32,7 @@ class Audit:
         self._clock = clock
 
     async def record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> None:
-        """Append an entry. The detail must not contain secrets."""
+        """Appends an entry. The detail must not contain secrets."""
         if detail is not None and len(detail) > MAX_DETAIL:
             detail = detail[: MAX_DETAIL - 1] + "…"
         row = AuditRow(at=self._clock.now(), actor_id=actor_id, action=action, target=target, detail=detail)
@@ -40,7 +40,7 @@ class Audit:
             session.add(row)
 
     async def recent(self, limit: int = 20) -> list[AuditEntry]:
-        """Return the newest entries, newest first."""
+        """Returns the newest entries, newest first."""
         async with self._database.reading() as session:
             rows = await session.scalars(select(AuditRow).order_by(AuditRow.id.desc()).limit(limit))
             return [AuditEntry(row.at, row.actor_id, row.action, row.target, row.detail) for row in rows]

@@ -59,18 +59,18 @@ class AdminNotices:
         self._events: asyncio.Queue[Event] = asyncio.Queue(QUEUE_LIMIT)
 
     def put(self, event: Event) -> None:
-        """Queue an event. Never blocks; the oldest event is dropped when the queue is full."""
+        """Queues an event. Never blocks; the oldest event is dropped when the queue is full."""
         if self._events.full():
             self._events.get_nowait()
         self._events.put_nowait(event)
 
     async def run(self) -> None:
-        """Send notices until cancelled."""
+        """Sends notices until cancelled."""
         while True:
             await self.send_now(await self._events.get())
 
     async def send_now(self, event: Event) -> None:
-        """Send a notice without queueing it, unless it was sent before; log a failure."""
+        """Sends a notice without queueing it, unless it was sent before; logs a failure."""
         name, pause_s = _identify(event)
         if await self._is_due(event) and await self._once.is_first(name, pause_s):
             await self._note_outage(event)
@@ -81,7 +81,7 @@ class AdminNotices:
                 log.exception("notice.failed", notice=name)
 
     async def _is_due(self, event: Event) -> bool:
-        """Return whether an event about an outage is news: its beginning once, its end after a beginning was sent."""
+        """Returns whether an event about an outage is news: its beginning once, its end after a beginning was sent."""
         match event:
             case NobodyAnswers():
                 return not await self._once.is_noted(OUTAGE)
@@ -96,7 +96,7 @@ class AdminNotices:
 
 
 def _identify(event: Event) -> tuple[str, int]:
-    """Return the name that events of the same kind share, and the seconds until it may be sent again."""
+    """Returns the name that events of the same kind share, and the seconds until it may be sent again."""
     match event:
         case Misconfigured(provider=provider, reason=reason):
             digest = hashlib.sha256(f"{provider}:{reason}".encode()).hexdigest()[:12]

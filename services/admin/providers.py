@@ -91,7 +91,7 @@ class ProviderAdmin:
         return self._fallback.recorder.limits.cooldown_s
 
     async def usage_today(self) -> Mapping[str, UsageTotal] | None:
-        """Return the usage per provider of today; None while the database is unavailable."""
+        """Returns the usage per provider of today; None while the database is unavailable."""
         try:
             return await self._usage.by_provider(self._usage.today)
         except StorageError as error:
@@ -99,38 +99,38 @@ class ProviderAdmin:
             return None
 
     def find(self, name: str) -> ProviderSettings | None:
-        """Return the usable provider of that id, in any case."""
+        """Returns the usable provider of that id, in any case."""
         return next((each for each in self._fallback.providers if each.id.casefold() == name.casefold()), None)
 
     def find_status(self, name: str) -> ProviderStatus | None:
-        """Return the status of a listed provider, usable or not, in any case."""
+        """Returns the status of a listed provider, usable or not, in any case."""
         return next((each for each in self.status.providers if each.provider.casefold() == name.casefold()), None)
 
     async def force(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
-        """Force a provider for so many seconds: it is asked first, even during a cooldown."""
+        """Forces a provider for so many seconds: it is asked first, even during a cooldown."""
         seconds = FORCE_S if seconds is None else seconds
         await self._fallback.force_provider(provider.id, seconds)
         return await self._act(provider, actor_id, "force", seconds, f"for {format_duration(seconds)}")
 
     async def clear(self, actor_id: int) -> ActRecord:
-        """Clear the forced and the preferred provider."""
+        """Clears the forced and the preferred provider."""
         await self._fallback.clear_cache()
         is_shared = self.status.shared
         return ActRecord(is_shared, await self._record(actor_id, "clear"))
 
     async def cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
-        """Ask this provider last for so many seconds; a cooldown that ends later stays."""
+        """Asks this provider last for so many seconds; a cooldown that ends later stays."""
         seconds = self.default_cooldown_s if seconds is None else seconds
         await self._fallback.control.cool_down(provider.id, seconds, by=f"admin {actor_id}")
         return await self._act(provider, actor_id, "cooldown", seconds, f"for {format_duration(seconds)}")
 
     async def reset(self, provider: ProviderSettings, actor_id: int) -> ProviderAct:
-        """End the cooldown of a provider."""
+        """Ends the cooldown of a provider."""
         await self._fallback.control.reset(provider.id)
         return await self._act(provider, actor_id, "reset", 0.0)
 
     async def test(self, provider: ProviderSettings, actor_id: int) -> ProviderTest:
-        """Ask the default model of a provider for a few tokens, as chat does: a stream with a tool offered.
+        """Asks the default model of a provider for a few tokens, as chat does: a stream with a tool offered.
 
         The request bypasses the fallback service and changes no state: one word in time is no proof that answers of a
         minute come through.

@@ -40,7 +40,7 @@ PRIVATE = "This is a private chat with {name}."
 
 
 def create_agent(spans: TracerProvider | None = None) -> Agent[TurnContext, str]:
-    """Create the agent. It has no model and no state between runs: all turns share it, and each brings its model.
+    """Creates the agent. It has no model and no state between runs: all turns share it, and each brings its model.
 
     Args:
         spans: receives the library's spans, without message texts; None disables them.
@@ -59,7 +59,7 @@ def create_agent(spans: TracerProvider | None = None) -> Agent[TurnContext, str]
 
 
 def to_prompt(incoming: Incoming) -> ModelRequest:
-    """Build the prompt: the framed message, then the attachments."""
+    """Builds the prompt: the framed message, then the attachments."""
     text = frame(incoming)
     files = [BinaryContent(file.data, media_type=file.media_type) for file in incoming.attachments]
     content: str | list[UserContent] = [*filter(None, [text]), *files] if files else text
@@ -67,7 +67,7 @@ def to_prompt(incoming: Incoming) -> ModelRequest:
 
 
 def prompt_text(prompt: ModelRequest) -> str:
-    """Return the text of a prompt without its attachments."""
+    """Returns the text of a prompt without its attachments."""
     contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
     texts = [[content] if isinstance(content, str) else content for content in contents]
     return "\n".join(item for items in texts for item in items if isinstance(item, str))

@@ -71,11 +71,11 @@ class Reply:
         return self._stop_wanted
 
     def begin_part(self) -> None:
-        """Start a new paragraph for the next text, after a tool call."""
+        """Starts a new paragraph for the next text, after a tool call."""
         self._gap = "\n\n" if self._length else ""
 
     def write(self, piece: str) -> None:
-        """Append text; ignored after the end."""
+        """Appends text; ignored after the end."""
         if self.phase is not ReplyPhase.RUNNING:
             return
         if self._gap and piece:
@@ -86,27 +86,27 @@ class Reply:
             self._wake()
 
     def end(self, phase: ReplyPhase, notice: str | None = None, footer: str | None = None) -> None:
-        """End the answer; only the first call counts."""
+        """Ends the answer; only the first call counts."""
         if self.phase is not ReplyPhase.RUNNING:
             return
         self.phase, self.notice, self.footer = phase, notice, footer
         self._wake()
 
     def stop(self) -> None:
-        """Stop the answer at the user's request. Idempotent; ignored after the end."""
+        """Stops the answer at the user's request. Idempotent; ignored after the end."""
         if self.phase is ReplyPhase.RUNNING and not self._stop_wanted:
             self._stop_wanted = True
             if self._on_stop is not None:
                 self._on_stop()
 
     def on_stop(self, act: Callable[[], object]) -> None:
-        """Register the callback that cancels the generation."""
+        """Registers the callback that cancels the generation."""
         self._on_stop = act
         if self._stop_wanted:
             act()
 
     async def wait_beyond(self, length: int) -> None:
-        """Wait until the text is longer than `length` characters or the answer has ended."""
+        """Waits until the text is longer than `length` characters or the answer has ended."""
         while self._length <= length and self.phase is ReplyPhase.RUNNING:
             watcher = (length, asyncio.get_running_loop().create_future())
             self._watchers.append(watcher)

@@ -93,7 +93,7 @@ class ChatService:
         choice: ModelChoice | None = None,
         origin: str | None = None,
     ) -> None:
-        """Answer a message, or answer an earlier turn again.
+        """Answers a message, or answers an earlier turn again.
 
         Failures of providers and of the database end the reply; they are not raised. A cancellation ends the reply as
         interrupted, saves it and propagates; with an origin it is not saved, because the job is retried.
@@ -134,7 +134,7 @@ class ChatService:
             await _finish(self._close(run, outcome))
 
     async def save_unsaved(self) -> None:
-        """Save turns that the database rejected before, as far as it accepts them."""
+        """Saves turns that the database rejected before, as far as it accepts them."""
         await self._deferred.flush()
 
     async def _converse(self, run: TurnRun) -> TurnOutcome:
@@ -155,7 +155,7 @@ class ChatService:
         return TurnOutcome(ReplyPhase.COMPLETE)
 
     async def _open(self, run: TurnRun) -> list[ModelMessage]:
-        """Read the history and save the prompt. Without a database the turn goes on without memory."""
+        """Reads the history and saves the prompt. Without a database the turn goes on without memory."""
         turns, key = self._stores.turns, run.incoming.key
         is_flushed = await self._deferred.flush()
         history: list[ModelMessage] = []
@@ -175,7 +175,7 @@ class ChatService:
         return history
 
     async def _open_turn(self, run: TurnRun) -> Turn:
-        """Save the prompt unless it is saved already."""
+        """Saves the prompt unless it is saved already."""
         if run.turn is None:
             run.thread = run.thread or await self._stores.turns.current(run.incoming.key)
             speaker = run.incoming.speaker.user_id
@@ -192,7 +192,7 @@ class ChatService:
         return run.turn
 
     async def _replay(self, run: TurnRun) -> None:
-        """Write the answer of an earlier process to the reply again, since its delivery may be incomplete."""
+        """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         for message in run.messages:
             for part in message.parts:
                 if isinstance(part, TextPart):
@@ -247,7 +247,7 @@ class ChatService:
         return self._asks_consent and not run.preference.remote_consent
 
     async def _close(self, run: TurnRun, outcome: TurnOutcome) -> None:
-        """Save the result of the turn and end the reply, also when saving fails."""
+        """Saves the result of the turn and ends the reply, also when saving fails."""
         self._observer.count_tokens(run.messages)
         is_blind = run.record_provenance()
         saved = False
@@ -277,7 +277,7 @@ class ChatService:
         run.reply.end(outcome.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
 
     async def _announce_stand_in(self, run: TurnRun) -> None:
-        """Leave the line about a remote provider to the first answer of an outage in this chat."""
+        """Leaves the line about a remote provider to the first answer of an outage in this chat."""
         stand_in = run.stand_in if run.reply.text else None
         if stand_in is None or self._stand_ins is None:
             run.stand_in = None
@@ -286,11 +286,11 @@ class ChatService:
         run.stand_in = stand_in if is_news else None
 
     def _naming_pause(self, incoming: Incoming) -> AbstractContextManager[None]:
-        """Keep our own requests for names out of the way of a turn."""
+        """Keeps our own requests for names out of the way of a turn."""
         return nullcontext() if self._namer is None else self._namer.turn(incoming.key.chat_ref)
 
     def _request_name(self, run: TurnRun) -> None:
-        """Queue the thread for a name if it has none."""
+        """Queues the thread for a name if it has none."""
         if self._namer is None or run.thread is None or run.thread.name is not None or not run.reply.text:
             return
         self._namer.request(
@@ -305,7 +305,7 @@ class ChatService:
         )
 
     def _footer(self, run: TurnRun, *, is_blind: bool, is_saved: bool) -> str | None:
-        """Return the footer of an answer, if any."""
+        """Returns the footer of an answer, if any."""
         reply, language = run.reply, run.incoming.speaker.language
         if not reply.text:
             return None
@@ -324,7 +324,7 @@ class ChatService:
         return "\n".join(line for line in lines if line) or None
 
     async def _save(self, run: TurnRun, outcome: TurnOutcome) -> bool:
-        """Save the turn now, or later if the database rejects it."""
+        """Saves the turn now, or later if the database rejects it."""
         status = outcome.status
         if run.replaces_id is not None and not run.reply.text:
             # A Retry without an answer replaces nothing.
@@ -348,7 +348,7 @@ class ChatService:
 
 
 async def _finish(work: Coroutine[object, object, None]) -> None:
-    """Finish a coroutine despite a cancellation, then propagate it; a second cancellation propagates at once."""
+    """Finishes a coroutine despite a cancellation, then propagate it; a second cancellation propagates at once."""
     task = asyncio.create_task(work)
     try:
         await asyncio.shield(task)
@@ -361,7 +361,7 @@ async def _finish(work: Coroutine[object, object, None]) -> None:
 
 
 async def _stream(agent_run: AgentRun[TurnContext, str]) -> None:
-    """Run the agent to its end; its model writes text to the reply as it arrives."""
+    """Runs the agent to its end; its model writes text to the reply as it arrives."""
     async for node in agent_run:
         if Agent.is_model_request_node(node):
             async with node.stream(agent_run.ctx) as events:

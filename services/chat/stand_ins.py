@@ -39,7 +39,7 @@ class Outages(Protocol):
     """Knows since when a provider has not answered."""
 
     def outage_since(self, provider: str) -> float | None:
-        """Return the instant of a provider's first failure since its last answer; None while it is healthy."""
+        """Returns the instant of a provider's first failure since its last answer; None while it is healthy."""
         ...
 
 
@@ -64,7 +64,7 @@ class StandInNotices:
         )
 
     async def is_news(self, chat: ChatRef, stand_in: StandIn, origin: str | None) -> bool:
-        """Return whether an answer carries the line.
+        """Returns whether an answer carries the line.
 
         Args:
             chat: the chat of the answer.
@@ -83,7 +83,7 @@ class StandInNotices:
         return known == holder
 
     async def _claim(self, key: str, holder: str, lifetime_s: int) -> str:
-        """Return the holder of a key: the first one that claimed it."""
+        """Returns the holder of a key: the first one that claimed it."""
 
         async def claim(redis: Redis) -> str:
             if await redis.set(key, holder, nx=True, ex=lifetime_s):

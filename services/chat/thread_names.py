@@ -71,7 +71,7 @@ class ThreadNameStore(Protocol):
     """Stores names."""
 
     async def name_unnamed(self, thread_id: int, name: str) -> None:
-        """Name a thread that has no name yet."""
+        """Names a thread that has no name yet."""
         ...
 
 
@@ -112,16 +112,16 @@ class ThreadNamer:
         self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
-        """Start the background workers."""
+        """Starts the background workers."""
         for _ in range(WORKERS):
             self._tasks.start(self._name_pending(), "thread_names")
 
     async def close(self) -> None:
-        """Cancel pending naming; an unnamed thread is retried after its next answer."""
+        """Cancels pending naming; an unnamed thread is retried after its next answer."""
         await self._tasks.close()
 
     def request(self, beginning: Beginning) -> None:
-        """Queue a thread for naming. Never blocks."""
+        """Queues a thread for naming. Never blocks."""
         thread_id = beginning.thread.id
         if thread_id in self._pending or len(self._pending) >= QUEUE_LIMIT:
             return
@@ -130,7 +130,7 @@ class ThreadNamer:
 
     @contextmanager
     def turn(self, chat: str) -> Generator[None]:
-        """Keep a chat's threads from being named while a turn runs there; a name in progress is cancelled."""
+        """Keeps a chat's threads from being named while a turn runs there; a name in progress is cancelled."""
         self._turns[chat] += 1
         for pending in self._pending.values():
             if pending.chat == chat and pending.naming is not None:
@@ -164,7 +164,7 @@ class ThreadNamer:
                     self._pending.pop(thread_id, None)
 
     async def _next(self) -> _Pending:
-        """Wait for a thread in a quiet chat."""
+        """Waits for a thread in a quiet chat."""
         while True:
             self._changed.clear()
             idle = [each for name, each in self._pending.items() if name not in self._in_work]
@@ -180,7 +180,7 @@ class ThreadNamer:
                 continue
 
     async def _try(self, pending: _Pending) -> bool:
-        """Name a thread; returns False if it is to be tried again later."""
+        """Names a thread; returns False if it is to be tried again later."""
         beginning, name = pending.beginning, None
         pending.tries += 1
         if not beginning.is_demo and pending.tries <= self._timing.tries:
@@ -221,7 +221,7 @@ class ThreadNamer:
             log.warning("thread.naming_failed", thread_id=beginning.thread.id, error=str(error))
 
     async def _generate(self, beginning: Beginning) -> str | None:
-        """Ask for a name; None where the first words serve.
+        """Asks for a name; None where the first words serve.
 
         Raises:
             AllProvidersFailed: no provider could be asked, or none answered.

@@ -87,7 +87,7 @@ class TurnRun:
         return self.replaces_id if self.replaces_id is not None or self.turn is None else self.turn.id
 
     def record_provenance(self) -> bool:
-        """Record in the reply who answered, who failed and whether the answer was cut at its length limit.
+        """Records in the reply who answered, who failed and whether the answer was cut at its length limit.
 
         Returns whether a model without vision answered.
         """
@@ -120,7 +120,7 @@ class TurnOutcome:
 
 
 def classify_failure(error: Exception, reply: Reply) -> TurnOutcome:
-    """Classify an exception of a turn. One that is neither the user's nor a provider's fault is logged."""
+    """Classifies an exception of a turn. One that is neither the user's nor a provider's fault is logged."""
     # Text that was shown before a failure stays: the answer is interrupted, not failed.
     phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED
     match error:
@@ -143,7 +143,7 @@ def classify_failure(error: Exception, reply: Reply) -> TurnOutcome:
 
 
 def replay_outcome(status: TurnStatus) -> TurnOutcome:
-    """Return the outcome of an answered turn that is delivered again, with the notice of its first delivery."""
+    """Returns the outcome of an answered turn that is delivered again, with the notice of its first delivery."""
     match status:
         case TurnStatus.STOPPED:
             return TurnOutcome(ReplyPhase.STOPPED, "stopped")
@@ -188,7 +188,7 @@ class TurnMetrics:
                 self._turns.labels(phase.name.lower())
 
     def record(self, event: TurnEnded | TokensUsed) -> None:
-        """Count the end of a turn, or the tokens of a response."""
+        """Counts the end of a turn, or the tokens of a response."""
         match event:
             case TurnEnded(phase, seconds):
                 self._turns.labels(phase).inc()
@@ -216,7 +216,7 @@ class TurnObserver:
 
     @contextmanager
     def turn(self, reply: Reply) -> Generator[None]:
-        """Observe one turn; its phase is read from the reply at the end."""
+        """Observes one turn; its phase is read from the reply at the end."""
         self.running += 1
         began = time.perf_counter()
         try:
@@ -234,7 +234,7 @@ class TurnObserver:
                 self._watcher(TurnEnded(reply.phase.name.lower(), time.perf_counter() - began))
 
     def count_tokens(self, messages: Sequence[ModelMessage]) -> None:
-        """Report the tokens of each response of a turn, by provider and model."""
+        """Reports the tokens of each response of a turn, by provider and model."""
         if self._watcher is None:
             return
         for message in messages:
@@ -268,7 +268,7 @@ class DeferredWrites:
         return len(self._pending)
 
     async def save(self, save: Save) -> bool:
-        """Save after all pending writes; queue it where the database rejects it. Returns whether it is saved.
+        """Saves after all pending writes; queues it where the database rejects it. Returns whether it is saved.
 
         Raises:
             StorageError: the database will never accept it.
@@ -286,7 +286,7 @@ class DeferredWrites:
         return False
 
     async def flush(self) -> bool:
-        """Save the pending writes, as far as the database accepts them. Returns whether none is left."""
+        """Saves the pending writes, as far as the database accepts them. Returns whether none is left."""
         if self._flush_lock.locked():
             # Each try may take a whole busy timeout; concurrent callers share one.
             async with self._flush_lock:

@@ -41,7 +41,7 @@ class AlbumParts:
         self._quiet_s = quiet_s
 
     async def put(self, parts: Sequence[AlbumPart]) -> None:
-        """Store parts; stored ones are left unchanged."""
+        """Stores parts; stored ones are left unchanged."""
         if not parts:
             return
         now = self._clock.now()
@@ -59,7 +59,7 @@ class AlbumParts:
             await session.execute(self._database.insert(AlbumPartRow).values(values).on_conflict_do_nothing())
 
     async def take(self, chat_id: int, album: str, message_id: int, job_id: str) -> list[str] | None:
-        """Wait until an album is complete and assign its unassigned parts to a job.
+        """Waits until an album is complete and assign its unassigned parts to a job.
 
         Args:
             chat_id: chat of the album.
@@ -88,12 +88,12 @@ class AlbumParts:
             return list(await session.scalars(rows.order_by(AlbumPartRow.message_id)))
 
     async def purge(self, before: datetime) -> None:
-        """Delete parts received before an instant."""
+        """Deletes parts received before an instant."""
         async with self._database.session() as session:
             await session.execute(delete(AlbumPartRow).where(AlbumPartRow.created_at < before))
 
     async def _quiet_time_left(self, chat_id: int, album: str) -> float:
-        """Return the seconds until the album counts as complete; 0 if it does."""
+        """Returns the seconds until the album counts as complete; 0 if it does."""
         parts = select(AlbumPartRow.created_at).where(AlbumPartRow.chat_id == chat_id, AlbumPartRow.album == album)
         async with self._database.reading() as session:
             received = list(await session.scalars(parts))

@@ -85,7 +85,7 @@ class JobQueue:
         return len(self._running)
 
     async def start(self) -> None:
-        """Accept jobs; `work` starts executing them.
+        """Accepts jobs; `work` starts executing them.
 
         Raises:
             StartupError: the database cannot be used.
@@ -93,11 +93,11 @@ class JobQueue:
         await self._runtime.launch(self._execute)
 
     async def work(self) -> None:
-        """Start executing stored and new jobs."""
+        """Starts executing stored and new jobs."""
         await self._runtime.start_worker(self._timing.poll_s)
 
     async def put(self, jobs: Sequence[Job]) -> Receipt:
-        """Store jobs in one transaction, committed when this returns.
+        """Stores jobs in one transaction, committed when this returns.
 
         Raises:
             StorageError: the database is unavailable; no job was stored.
@@ -117,7 +117,7 @@ class JobQueue:
         return receipt
 
     async def recover(self, replica: str) -> int:
-        """Requeue the jobs of a dead replica; return how many.
+        """Requeues the jobs of a dead replica; returns how many.
 
         Raises:
             StorageError: the database is unavailable.
@@ -125,7 +125,7 @@ class JobQueue:
         return await self._requeue(lambda: self._table.requeue_replica(replica))
 
     async def requeue_orphans(self) -> int:
-        """Requeue jobs that this process has claimed but does not run; return how many.
+        """Requeues jobs that this process has claimed but does not run; returns how many.
 
         An orphan arises when the reply to a committed claim is lost, or when the database is unreachable as a job
         starts or its outcome is recorded. Without this scan it would block its lane for ever. Claims that are about to
@@ -148,7 +148,7 @@ class JobQueue:
         return await self._requeue(lambda: self._table.requeue_claims(orphans)) if orphans else 0
 
     async def purge(self, before: datetime, limit: int = 1000) -> int:
-        """Delete finished jobs enqueued before an instant; return how many, at most `limit`.
+        """Deletes finished jobs enqueued before an instant; returns how many, at most `limit`.
 
         Raises:
             StorageError: the database is unavailable.
@@ -162,7 +162,7 @@ class JobQueue:
         return await _in_thread(delete)
 
     async def depth(self) -> int:
-        """Return the number of unfinished jobs, over all replicas.
+        """Returns the number of unfinished jobs, over all replicas.
 
         Raises:
             StorageError: the database is unavailable.
@@ -170,7 +170,7 @@ class JobQueue:
         return await _in_thread(self._table.depth)
 
     async def drain(self, timeout_s: float) -> None:
-        """Start no more jobs, wait for running ones, and cancel those that exceed the timeout."""
+        """Starts no more jobs, waits for running ones, and cancels those that exceed the timeout."""
         await self._runtime.stop_worker(self._timing.cancel_grace_s)
         tasks = {*self._running, *self._runtime.tasks()}
         if tasks and timeout_s > 0:
@@ -183,7 +183,7 @@ class JobQueue:
             await asyncio.wait(unfinished, timeout=self._timing.cancel_grace_s)
 
     async def close(self) -> None:
-        """Requeue unfinished jobs for other replicas or the next start, and close the database."""
+        """Requeues unfinished jobs for other replicas or the next start, and closes the database."""
         await self._runtime.stop_worker(self._timing.cancel_grace_s)
         try:
             await self.recover(self.replica)
@@ -192,7 +192,7 @@ class JobQueue:
         await self._runtime.destroy()
 
     async def _execute(self, job: Job) -> None:
-        """Run a job as the current task, unless only its outcome is missing in the database."""
+        """Runs a job as the current task, unless only its outcome is missing in the database."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a job must run in a task of its own")
@@ -228,7 +228,7 @@ class JobQueue:
                 self._local_jobs.setdefault(job.lane, set()).add(job.id)
 
     def _untrack(self, job: Job) -> bool:
-        """Forget a job that ended or was not stored; return whether it was a local one."""
+        """Forgets a job that ended or was not stored; returns whether it was a local one."""
         lane = self._local_jobs.get(job.lane)
         if lane is None or job.id not in lane:
             return False

@@ -44,16 +44,16 @@ class Wakeup(threading.Event):
         """Completed iterations of the loop."""
 
     def notify(self) -> None:
-        """Make the loop poll now, or once more if it is polling."""
+        """Makes the loop poll now, or once more if it is polling."""
         self._notified.set()
 
     def set(self) -> None:
-        """Stop the loop."""
+        """Stops the loop."""
         super().set()
         self._notified.set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Return after `notify`, `set` or the timeout; True once the loop is stopped."""
+        """Returns after `notify`, `set` or the timeout; True once the loop is stopped."""
         self.iterations += 1
         self._on_iteration()
         self._notified.wait(timeout)
@@ -92,7 +92,7 @@ class DBOSRuntime:
         self._worker: threading.Thread | None = None
 
     async def launch(self, execute: Execute) -> None:
-        """Migrate the tables of DBOS and accept jobs; nothing runs before `start_worker`.
+        """Migrates the tables of DBOS and accepts jobs; nothing runs before `start_worker`.
 
         Args:
             execute: runs a job in the task of its workflow, on the current event loop.
@@ -141,7 +141,7 @@ class DBOSRuntime:
             ) from error
 
     async def start_worker(self, poll_s: float) -> None:
-        """Start the thread that claims jobs, at the latest `poll_s` after they were enqueued elsewhere."""
+        """Starts the thread that claims jobs, at the latest `poll_s` after they were enqueued elsewhere."""
         from dbos import DBOS  # noqa: PLC0415 - already loaded
         from dbos._queue import queue_worker_thread  # noqa: PLC0415 - private, see the module docstring
 
@@ -174,7 +174,7 @@ class DBOSRuntime:
         self.wakeup.notify()
 
     async def stop_worker(self, timeout_s: float) -> None:
-        """Stop claiming jobs. Safe to call twice."""
+        """Stops claiming jobs. Safe to call twice."""
         self.wakeup.set()
         if self._worker is not None:
             worker, self._worker = self._worker, None
@@ -184,7 +184,7 @@ class DBOSRuntime:
                 log.warning("inbox.worker_stuck")
 
     async def destroy(self) -> None:
-        """Stop the library and close its database connections."""
+        """Stops the library and closes its database connections."""
         from dbos import DBOS  # noqa: PLC0415 - already loaded
 
         # In a thread, since the library's threads may need the event loop before they end.
@@ -192,15 +192,15 @@ class DBOSRuntime:
         self._engine.dispose()
 
     def tasks(self) -> set[asyncio.Task[None]]:
-        """Return the tasks of claimed jobs, including those about to start."""
+        """Returns the tasks of claimed jobs, including those about to start."""
         return set(self._dbos._workflow_tasks)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     def active_ids(self) -> set[str]:
-        """Return the ids of started jobs without a settled outcome."""
+        """Returns the ids of started jobs without a settled outcome."""
         return set(self._dbos._active_workflows_set.activeList())  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     def enqueue(self, connection: sa.Connection, job: Job) -> None:
-        """Insert a job in the transaction of a connection."""
+        """Inserts a job in the transaction of a connection."""
         from dbos import WorkflowSerializationFormat  # noqa: PLC0415 - already loaded
 
         self._client.enqueue_in_transaction(
@@ -221,7 +221,7 @@ class DBOSRuntime:
         )
 
     def delete(self, job_ids: Sequence[str]) -> None:
-        """Delete jobs with their inputs and outputs. Blocks."""
+        """Deletes jobs with their inputs and outputs. Blocks."""
         self._client.delete_workflows(list(job_ids))
 
 
@@ -238,7 +238,7 @@ class _LoopErrors(logging.Handler):
         self._thread = threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Report the exception that is being handled, if the record is the worker loop's."""
+        """Reports the exception that is being handled, if the record is the worker loop's."""
         error = sys.exc_info()[1]
         if record.thread == self._thread and error is not None:
             self._health.record_poll_error(error)
@@ -253,5 +253,5 @@ def _silence_library() -> None:
 
 
 def _quotes_no_message(record: logging.LogRecord) -> bool:
-    """Drop the library's record of a cancelled job, which quotes the job's payload."""
+    """Drops the library's record of a cancelled job, which quotes the job's payload."""
     return not str(record.msg).startswith("Asyncio task cancelled")

@@ -74,7 +74,7 @@ class WorkflowTable:
         self._columns = self._table.c
 
     def insert(self, jobs: Sequence[Job], enqueue: Enqueue) -> Receipt:
-        """Enqueue jobs in one transaction, except stored ones and those of full lanes.
+        """Enqueues jobs in one transaction, except stored ones and those of full lanes.
 
         Args:
             jobs: in the order in which they compete for a lane's capacity.
@@ -100,7 +100,7 @@ class WorkflowTable:
         return Receipt(frozenset(new), tuple(rejected))
 
     def claims(self, replica: str) -> list[Claim]:
-        """Return the jobs of this queue that a replica has claimed."""
+        """Returns the jobs of this queue that a replica has claimed."""
         columns = self._columns
         claimed = sa.select(columns.workflow_uuid, columns.owner_xid).where(
             columns.queue_name == self._queue,
@@ -112,18 +112,18 @@ class WorkflowTable:
             return [Claim(job_id, token) for job_id, token in connection.execute(claimed)]
 
     def requeue_replica(self, replica: str) -> int:
-        """Requeue all jobs claimed by a replica; return how many."""
+        """Requeues all jobs claimed by a replica; returns how many."""
         return self._requeue([self._columns.executor_id == replica])
 
     def requeue_claims(self, claims: Sequence[Claim]) -> int:
-        """Requeue jobs that still have the given claims; return how many."""
+        """Requeues jobs that still have the given claims; returns how many."""
         columns = self._columns
         return self._requeue(
             *([columns.workflow_uuid == claim.job_id, columns.owner_xid == claim.token] for claim in claims)
         )
 
     def finished_before(self, before: datetime, limit: int) -> list[str]:
-        """Return ids of finished jobs enqueued before an instant."""
+        """Returns ids of finished jobs enqueued before an instant."""
         columns = self._columns
         finished = (
             sa.select(columns.workflow_uuid)
@@ -138,7 +138,7 @@ class WorkflowTable:
             return list(connection.scalars(finished))
 
     def depth(self) -> int:
-        """Return the number of unfinished jobs, over all replicas."""
+        """Returns the number of unfinished jobs, over all replicas."""
         unfinished = sa.select(sa.func.count()).select_from(self._table).where(*self._is_unfinished())
         with self.engine.connect() as connection:
             return connection.scalar(unfinished) or 0
@@ -210,7 +210,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
 
 def _add_unixepoch(connection: DBAPIConnection, _record: object) -> None:
-    """Provide `unixepoch('subsec')`, which DBOS calls on Python 3.12 and newer and SQLite knows from 3.42 on.
+    """Provides `unixepoch('subsec')`, which DBOS calls on Python 3.12 and newer and SQLite knows from 3.42 on.
 
     Older ones return NULL for the unknown modifier, and the timestamps of DBOS must not be NULL. No other form of the
     function is used in this database; one with other arguments raises instead of returning a wrong instant.

@@ -24,7 +24,7 @@ class CrashCounter:
         self._clock = clock
 
     async def count_restart(self, job_id: str) -> int:
-        """Count a restart; return the number of restarts so far."""
+        """Counts a restart; returns the number of restarts so far."""
         now = self._clock.now()
         row = CrashCountRow
         statement = self._database.insert(row).values(job_id=job_id, begun=1, alone=0, updated_at=now)
@@ -35,31 +35,31 @@ class CrashCounter:
             return (await session.scalars(statement.returning(row.begun))).one()
 
     async def count_isolated(self, job_id: str) -> int:
-        """Count an isolated run; return the number of isolated runs so far."""
+        """Counts an isolated run; returns the number of isolated runs so far."""
         row = CrashCountRow
         statement = update(row).where(row.job_id == job_id).values(alone=row.alone + 1, updated_at=self._clock.now())
         async with self._database.session() as session:
             return (await session.scalars(statement.returning(row.alone))).one_or_none() or 1
 
     async def undo_restart(self, job_id: str) -> None:
-        """Uncount a restart that a shutdown interrupted."""
+        """Uncounts a restart that a shutdown interrupted."""
         row = CrashCountRow
         async with self._database.session() as session:
             await session.execute(update(row).where(row.job_id == job_id).values(begun=row.begun - 1))
 
     async def undo_isolated(self, job_id: str) -> None:
-        """Uncount an isolated run that a shutdown interrupted."""
+        """Uncounts an isolated run that a shutdown interrupted."""
         row = CrashCountRow
         async with self._database.session() as session:
             await session.execute(update(row).where(row.job_id == job_id).values(alone=row.alone - 1))
 
     async def clear(self, job_id: str) -> None:
-        """Delete the counts of a job that ended."""
+        """Deletes the counts of a job that ended."""
         async with self._database.session() as session:
             await session.execute(delete(CrashCountRow).where(CrashCountRow.job_id == job_id))
 
     async def purge(self, before: datetime) -> None:
-        """Delete counts that have not changed since an instant."""
+        """Deletes counts that have not changed since an instant."""
         async with self._database.session() as session:
             await session.execute(delete(CrashCountRow).where(CrashCountRow.updated_at < before))
 
@@ -92,7 +92,7 @@ class DeadLetters:
         self._limit = limit
 
     async def add(self, job: Job, reason: str) -> bool:
-        """Store a job that was given up; False if it is stored already."""
+        """Stores a job that was given up; False if it is stored already."""
         values = {
             "job_id": job.id,
             "lane": job.lane,
@@ -106,25 +106,25 @@ class DeadLetters:
             return (await session.scalars(statement.returning(DeadLetterRow.id))).one_or_none() is not None
 
     async def newest(self, limit: int = 10) -> list[DeadLetter]:
-        """Return the newest letters, newest first."""
+        """Returns the newest letters, newest first."""
         async with self._database.reading() as session:
             rows = await session.scalars(select(DeadLetterRow).order_by(DeadLetterRow.id.desc()).limit(limit))
             return [_to_letter(row) for row in rows]
 
     async def get(self, letter_id: int) -> DeadLetter | None:
-        """Return a letter, or None if there is none with this id."""
+        """Returns a letter, or None if there is none with this id."""
         async with self._database.reading() as session:
             row = await session.get(DeadLetterRow, letter_id)
         return _to_letter(row) if row is not None else None
 
     async def drop(self, letter_id: int) -> bool:
-        """Delete a letter; False if there is none with this id."""
+        """Deletes a letter; False if there is none with this id."""
         async with self._database.session() as session:
             statement = delete(DeadLetterRow).where(DeadLetterRow.id == letter_id).returning(DeadLetterRow.id)
             return (await session.scalars(statement)).one_or_none() is not None
 
     async def purge(self, before: datetime) -> None:
-        """Delete letters that failed before an instant, and the oldest beyond the limit."""
+        """Deletes letters that failed before an instant, and the oldest beyond the limit."""
         oldest_excess = select(DeadLetterRow.id).order_by(DeadLetterRow.id.desc()).limit(1).offset(self._limit)
         async with self._database.session() as session:
             last_excess_id = await session.scalar(oldest_excess) or 0

@@ -53,15 +53,15 @@ class JobHandler(Protocol):
     """Executes jobs."""
 
     async def handle(self, job: Job) -> None:
-        """Execute a job; an exception that `is_outside_fault` causes a retry, any other gives the job up."""
+        """Executes a job; an exception that `is_outside_fault` causes a retry, any other gives the job up."""
         ...
 
     def is_outside_fault(self, error: Exception) -> bool:
-        """Return whether a failure came from the network, a server or the database: a later run may succeed."""
+        """Returns whether a failure came from the network, a server or the database: a later run may succeed."""
         ...
 
     async def notify_failure(self, job: Job, error: Exception | None) -> None:
-        """Tell the user that a job was given up; without an error the process died in it."""
+        """Tells the user that a job was given up; without an error the process died in it."""
         ...
 
 
@@ -69,7 +69,7 @@ class JobPlaces(Protocol):
     """Bounds the jobs that run at once, and the order in which they begin."""
 
     def place(self, job: Job) -> AbstractAsyncContextManager[None]:
-        """Hold a place for a job while the context lasts, once it is its turn."""
+        """Holds a place for a job while the context lasts, once it is its turn."""
         ...
 
 
@@ -77,7 +77,7 @@ class Unbounded:
     """A place for every job, at once."""
 
     def place(self, job: Job) -> AbstractAsyncContextManager[None]:
-        """Hold a place."""
+        """Holds a place."""
         del job
         return nullcontext()
 
@@ -132,7 +132,7 @@ class Inbox:
         return len(self._fresh)
 
     async def start(self) -> None:
-        """Open the queue and accept jobs.
+        """Opens the queue and accepts jobs.
 
         Raises:
             StartupError: its database cannot be used.
@@ -145,7 +145,7 @@ class Inbox:
         on_dead: Callable[[str], None] | None = None,
         places: JobPlaces | None = None,
     ) -> None:
-        """Start executing stored and new jobs.
+        """Starts executing stored and new jobs.
 
         Args:
             handler: executes them.
@@ -163,7 +163,7 @@ class Inbox:
         await self.queue.work()
 
     async def put(self, jobs: Sequence[Job]) -> list[Job]:
-        """Enqueue jobs; they are durable when this returns.
+        """Enqueues jobs; they are durable when this returns.
 
         Returns:
             The jobs that were rejected because their lane is full.
@@ -187,7 +187,7 @@ class Inbox:
         return list(receipt.rejected)
 
     async def quarantine(self, job: Job, reason: str) -> None:
-        """Store a job that cannot be enqueued as a dead letter; idempotent.
+        """Stores a job that cannot be enqueued as a dead letter; idempotent.
 
         Raises:
             StorageError: the database is unavailable; the job was not stored.
@@ -196,7 +196,7 @@ class Inbox:
             self._on_dead(reason)
 
     async def replay(self, letter: DeadLetter) -> None:
-        """Enqueue the job of a dead letter again; if it fails, it becomes a new dead letter.
+        """Enqueues the job of a dead letter again; if it fails, it becomes a new dead letter.
 
         Raises:
             StorageError: the database is unavailable; the letter is kept.
@@ -206,7 +206,7 @@ class Inbox:
         await self.dead_letters.drop(letter.id)
 
     async def run_purge(self) -> None:
-        """Delete expired rows every hour until cancelled."""
+        """Deletes expired rows every hour until cancelled."""
         await self._clock.sleep(self._timing.first_purge_s)
         while True:
             try:
@@ -216,7 +216,7 @@ class Inbox:
             await self._clock.sleep(self._timing.purge_s)
 
     async def watch_health(self) -> None:
-        """Check the queue until cancelled.
+        """Checks the queue until cancelled.
 
         Raises:
             InboxError: the queue cannot work in this process any more.
@@ -224,7 +224,7 @@ class Inbox:
         await self.queue.health.watch(self._clock)
 
     async def run_orphan_scan(self) -> None:
-        """Requeue jobs that are claimed but do not run, every few seconds until cancelled."""
+        """Requeues jobs that are claimed but do not run, every few seconds until cancelled."""
         while True:
             await self._clock.sleep(self._timing.orphan_scan_s)
             try:
@@ -248,7 +248,7 @@ class Inbox:
         log.info("inbox.purged", finished=finished)
 
     async def _run(self, job: Job) -> None:
-        """Run a job until it succeeds or is given up; a cancellation leaves it unfinished."""
+        """Runs a job until it succeeds or is given up; a cancellation leaves it unfinished."""
         with structlog.contextvars.bound_contextvars(job=job.id):
             if self._fresh.pop(job.id, job.id) is None:
                 await self._retry(job)
@@ -258,7 +258,7 @@ class Inbox:
                 await self._restart(job)
 
     async def _restart(self, job: Job) -> None:
-        """Run a job that an earlier process, or another replica, may have started before."""
+        """Runs a job that an earlier process, or another replica, may have started before."""
         restarts = await self._count(self._crash_counts.count_restart(job.id))
         log.info("inbox.job_restarted", restarts=restarts)
         try:
@@ -297,7 +297,7 @@ class Inbox:
             return 1
 
     async def _retry(self, job: Job) -> None:
-        """Run a job, retrying after each failure from outside; a bug would fail each time."""
+        """Runs a job, retrying after each failure from outside; a bug would fail each time."""
         if self._handler is None:
             raise RuntimeError("a job was started before its handler was set")
         for pause_s in (*self._timing.retry_pauses_s, None):
@@ -317,7 +317,7 @@ class Inbox:
                 return
 
     async def _give_up(self, job: Job, error: Exception | None) -> None:
-        """Move a job to the dead letters, which unblocks its lane."""
+        """Moves a job to the dead letters, which unblocks its lane."""
         reason = _describe(error)
         log.error("inbox.job_dead_lettered", reason=reason)
         if self._handler is not None:
@@ -341,7 +341,7 @@ class Inbox:
 
 
 def _describe(error: Exception | None) -> str:
-    """Return the reason shown to admins: the text of our own errors, only the type of others, which may quote users."""
+    """Returns the reason shown to admins: the text of our own errors, only the type of others, which may quote users."""
     if error is None:
         return "the process died each time this job ran"
     return str(error) if isinstance(error, StorageError) else type(error).__name__

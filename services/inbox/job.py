@@ -32,7 +32,7 @@ class Job:
         return self.id.partition(REPLAY_MARK)[0]
 
     def replay(self, number: int) -> "Job":
-        """Return a copy with an id of its own, because a finished id never runs again."""
+        """Returns a copy with an id of its own, because a finished id never runs again."""
         return Job(f"{self.origin}{REPLAY_MARK}{number}", self.lane, self.priority, self.payload)
 
 

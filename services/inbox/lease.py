@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 def boot_time() -> float:
-    """Return seconds since the start of the machine, including those during which it was suspended."""
+    """Returns seconds since the start of the machine, including those during which it was suspended."""
     # Only Linux has a clock of that name; elsewhere the monotonic one is the closest.
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
@@ -44,20 +44,20 @@ class ReplicaLease:
         return self.now() < self._until
 
     def require(self) -> None:
-        """Let the lease lapse until it is renewed: there are other replicas."""
+        """Lets the lease lapse until it is renewed: there are other replicas."""
         self._until = float("-inf")
 
     def renew(self, until: float) -> None:
-        """Hold the lease until an instant of `now`."""
+        """Holds the lease until an instant of `now`."""
         self._until = until
         self._changed.set()
 
     def revoke(self) -> None:
-        """End the lease; another replica has taken over."""
+        """Ends the lease; another replica has taken over."""
         self._until = float("-inf")
 
     async def wait_until_held(self) -> None:
-        """Return at once while the lease is held, else when it is renewed; after `revoke` that may be never."""
+        """Returns at once while the lease is held, else when it is renewed; after `revoke` that may be never."""
         while not self.is_held:
             self._changed.clear()
             await self._changed.wait()
@@ -84,7 +84,7 @@ class FileLock:
         self._file: IO[bytes] | None = None
 
     async def acquire(self) -> None:
-        """Acquire the lock, waiting for a holder that may be about to exit.
+        """Acquires the lock, waiting for a holder that may be about to exit.
 
         Raises:
             StartupError: the file cannot be locked, or its holder does not release it in time.
@@ -101,7 +101,7 @@ class FileLock:
         self._file = file
 
     def release(self) -> None:
-        """Release the lock. Safe to call twice."""
+        """Releases the lock. Safe to call twice."""
         if self._file is not None:
             self._file.close()
             self._file = None

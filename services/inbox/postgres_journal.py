@@ -55,7 +55,7 @@ class PostgresSendJournal:
         self._broken = asyncio.Event()
 
     async def run(self) -> None:
-        """Keep the connection open until cancelled."""
+        """Keeps the connection open until cancelled."""
         while True:
             try:
                 async with asyncio.timeout(CONNECT_S):
@@ -75,19 +75,19 @@ class PostgresSendJournal:
             await self._clock.sleep(RECONNECT_S)
 
     def begin(self, turn_id: int, page: int, send: PendingSend) -> None:
-        """Note a send before it is made."""
+        """Notes a send before it is made."""
         self._send(_BEGIN, turn_id, page, send.floor, send.shared_floor)
 
     def accept(self, turn_id: int, page: int, message_id: int) -> None:
-        """Note that a message was accepted."""
+        """Notes that a message was accepted."""
         self._send(_ACCEPT, turn_id, page, message_id)
 
     def close(self, turn_id: int) -> None:
-        """Forget a turn once its answer is delivered and recorded."""
+        """Forgets a turn once its answer is delivered and recorded."""
         self._send(_CLOSE, turn_id)
 
     async def load(self, turn_id: int) -> Mapping[int, PendingSend]:
-        """Return the sends of an earlier attempt at a turn, by page; empty where they cannot be read."""
+        """Returns the sends of an earlier attempt at a turn, by page; empty where they cannot be read."""
         try:
             async with self._database.reading() as session:
                 rows = await session.scalars(select(PendingSendRow).where(PendingSendRow.turn_id == turn_id))
@@ -122,7 +122,7 @@ class PostgresSendJournal:
             self._break()
 
     def _drain(self, pgconn: PGconn) -> None:
-        """Read and drop results, so that PostgreSQL does not wait for them to be read."""
+        """Reads and drops results, so that PostgreSQL does not wait for them to be read."""
         try:
             pgconn.flush()
             pgconn.consume_input()

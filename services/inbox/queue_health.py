@@ -72,7 +72,7 @@ class QueueHealth:
         self._ended: str | None = None
 
     def record_failure(self, operation: str, error: BaseException) -> None:
-        """Count a failure of an operation."""
+        """Counts a failure of an operation."""
         streak = self._streaks.setdefault(operation, _Streak())
         streak.failures += 1
         streak.reason = _describe(error)
@@ -86,26 +86,26 @@ class QueueHealth:
             log.error("inbox.queue_failing", operation=operation, failures=streak.failures, reason=streak.reason)
 
     def record_success(self, operation: str) -> None:
-        """End the streak of an operation's failures."""
+        """Ends the streak of an operation's failures."""
         streak = self._streaks.pop(operation, None)
         if streak is not None and streak.failures >= self._limits.unready_failures:
             log.info("inbox.queue_recovered", operation=operation, failures=streak.failures)
 
     def record_poll_error(self, error: BaseException) -> None:
-        """Count an error of the worker loop, once per poll however many steps of it fail."""
+        """Counts an error of the worker loop, once per poll however many steps of it fail."""
         if not self._poll_failed:
             self._poll_failed = True
             self.record_failure("poll", error)
 
     def complete_poll(self) -> None:
-        """Note that the worker loop has completed a poll; without an error it ends the streak."""
+        """Notes that the worker loop has completed a poll; without an error it ends the streak."""
         self._polled_at = self._monotonic()
         if not self._poll_failed:
             self.record_success("poll")
         self._poll_failed = False
 
     def end_worker(self, reason: str) -> None:
-        """Note that the worker loop has ended although nothing stopped it."""
+        """Notes that the worker loop has ended although nothing stopped it."""
         self._ended = reason
 
     @property
@@ -133,7 +133,7 @@ class QueueHealth:
         return None
 
     async def watch(self, clock: Clock) -> None:
-        """Check until cancelled.
+        """Checks until cancelled.
 
         Raises:
             InboxError: the queue cannot work in this process.
@@ -155,7 +155,7 @@ def _is_permanent(error: BaseException) -> bool:
 
 
 def _describe(error: BaseException) -> str:
-    """Return a reason without stored data: the driver's own text may quote a message."""
+    """Returns a reason without stored data: the driver's own text may quote a message."""
     if isinstance(error, StorageError) and error.__cause__ is not None:
         return _describe(error.__cause__)
     fault = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
@@ -183,14 +183,14 @@ class FailureStamp:
         self._pause_s = pause_s
 
     def is_due(self, now: float) -> bool:
-        """Return whether a notice is due at an instant of `Clock.time`; also where the file cannot be read."""
+        """Returns whether a notice is due at an instant of `Clock.time`; also where the file cannot be read."""
         try:
             return not 0 <= now - float(self._path.read_text()) < self._pause_s
         except (OSError, ValueError):
             return True
 
     def write(self, now: float) -> None:
-        """Note that a notice was sent. A directory that is not writable costs a repeated notice."""
+        """Notes that a notice was sent. A directory that is not writable costs a repeated notice."""
         try:
             self._path.touch(mode=0o600)
             self._path.write_text(str(now))

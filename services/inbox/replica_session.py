@@ -22,7 +22,7 @@ class ReplicaSession:
         self._timeout_s = timeout_s
 
     async def query(self, query: str, *arguments: object) -> list[tuple[object, ...]]:
-        """Execute a statement and return its rows.
+        """Executes a statement and returns its rows.
 
         Raises:
             TimeoutError: the database does not answer.
@@ -32,7 +32,7 @@ class ReplicaSession:
             return await cursor.fetchall() if cursor.description is not None else []
 
     async def end_connections(self, names: list[str], wait_s: float) -> None:
-        """Terminate all connections with one of these application names, and wait until they have ended."""
+        """Terminates all connections with one of these application names, and waits until they have ended."""
         those = (
             "FROM pg_stat_activity WHERE application_name = ANY(%s) AND datname = current_database() "
             "AND pid <> pg_backend_pid()"
@@ -45,7 +45,7 @@ class ReplicaSession:
 
 @asynccontextmanager
 async def open_session(conninfo: str, replica: str, timeout_s: float) -> AsyncGenerator[ReplicaSession]:
-    """Open a session of a replica; its locks end with it.
+    """Opens a session of a replica; its locks end with it.
 
     Args:
         conninfo: libpq connection string.
@@ -74,5 +74,5 @@ async def open_session(conninfo: str, replica: str, timeout_s: float) -> AsyncGe
 
 
 def session_name(replica: str) -> str:
-    """Return the application name of the session that holds a replica's locks."""
+    """Returns the application name of the session that holds a replica's locks."""
     return f"{replica}/lock"

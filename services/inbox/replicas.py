@@ -73,7 +73,7 @@ class Replicas(Protocol):
     """The processes that share an inbox."""
 
     async def watch(self, recover: Recover) -> None:
-        """Detect dead replicas until cancelled; `recover` requeues the jobs of one and returns how many.
+        """Detects dead replicas until cancelled; `recover` requeues the jobs of one and returns how many.
 
         Raises:
             ReplicaReplaced: another replica has taken over from this one.
@@ -81,11 +81,11 @@ class Replicas(Protocol):
         ...
 
     async def leave(self) -> None:
-        """Unregister at a shutdown."""
+        """Unregisters at a shutdown."""
         ...
 
     def lead(self) -> contextlib.AbstractAsyncContextManager[asyncio.Event]:
-        """Wait for leadership; the event is set when it is lost."""
+        """Waits for leadership; the event is set when it is lost."""
         ...
 
 
@@ -93,16 +93,16 @@ class SingleReplica:
     """The only process: it leads for ever and has no others to watch."""
 
     async def watch(self, recover: Recover) -> None:
-        """Wait until cancelled."""
+        """Waits until cancelled."""
         del recover
         await asyncio.Event().wait()
 
     async def leave(self) -> None:
-        """Do nothing: there is no lease."""
+        """Does nothing: there is no lease."""
 
     @asynccontextmanager
     async def lead(self) -> AsyncGenerator[asyncio.Event]:
-        """Lead at once; the event is never set."""
+        """Leads at once; the event is never set."""
         yield asyncio.Event()
 
 
@@ -144,7 +144,7 @@ class PostgresReplicas:
         self._free_since: dict[str, float] = {}
 
     async def watch(self, recover: Recover) -> None:
-        """Hold this replica's lock and lease and watch the others, reconnecting after every failure.
+        """Holds this replica's lock and lease and watches the others, reconnecting after every failure.
 
         Raises:
             ReplicaReplaced: another replica has taken over; nothing may be done under this name any more.
@@ -167,7 +167,7 @@ class PostgresReplicas:
             await self._clock.sleep(self._timing.reconnect_s)
 
     async def leave(self) -> None:
-        """Delete this replica's lease at a shutdown, once its jobs are handed back. Logs a failure."""
+        """Deletes this replica's lease at a shutdown, once its jobs are handed back. Logs a failure."""
         try:
             async with open_session(self._conninfo, self._replica, self._timing.query_timeout_s) as session:
                 await session.query("DELETE FROM replicas WHERE name = %s", self._replica)
@@ -177,7 +177,7 @@ class PostgresReplicas:
 
     @asynccontextmanager
     async def lead(self) -> AsyncGenerator[asyncio.Event]:
-        """Wait for leadership; it is released on exit."""
+        """Waits for leadership; it is released on exit."""
         self._candidates += 1
         try:
             await self._leading.wait()
@@ -204,7 +204,7 @@ class PostgresReplicas:
             await self._clock.sleep(self._timing.check_s)
 
     async def _register(self, session: ReplicaSession) -> None:
-        """Create this replica's row, the first time; from then on only `_renew` keeps it."""
+        """Creates this replica's row, the first time; from then on only `_renew` keeps it."""
         if self._fence.is_registered:
             return
         await session.query(_REGISTER, self._replica, self._timing.lease_s)
@@ -229,7 +229,7 @@ class PostgresReplicas:
             self._step_down()
 
     async def _recover_dead(self, session: ReplicaSession, recover: Recover) -> None:
-        """Take over from replicas with jobs or a lease if their lock has been free for a while."""
+        """Takes over from replicas with jobs or a lease if their lock has been free for a while."""
         others = await session.query(_OTHERS, self._replica, self._replica)
         now = self._clock.monotonic()
         free_since: dict[str, float] = {}
@@ -244,7 +244,7 @@ class PostgresReplicas:
         self._free_since = free_since
 
     async def _replace_hanging(self, session: ReplicaSession, recover: Recover) -> None:
-        """Take over from replicas with an expired lease although their lock is held."""
+        """Takes over from replicas with an expired lease although their lock is held."""
         expired = await session.query(
             "UPDATE replicas SET expires_at = '-infinity' WHERE expires_at < clock_timestamp() AND name <> %s "
             "RETURNING name",
@@ -289,10 +289,10 @@ _OTHERS = BUSY_REPLICAS + " UNION SELECT name FROM replicas WHERE name <> %s"  #
 
 
 def _lock_key(name: str) -> int:
-    """Hash a name to the object id of an advisory lock: 32 bits, signed."""
+    """Hashes a name to the object id of an advisory lock: 32 bits, signed."""
     return zlib.crc32(name.encode()) - 2**31
 
 
 def replica_name() -> str:
-    """Return a name that is unique per process and registration. PostgreSQL cuts application names at 63 characters."""
+    """Returns a name that is unique per process and registration. PostgreSQL cuts application names at 63 characters."""
     return f"{os.uname().nodename[:32]}-{os.getpid()}-{os.urandom(4).hex()}"

@@ -56,7 +56,7 @@ class SentMessages:
 
     @contextmanager
     def sent_by(self, job_id: str) -> Generator[None]:
-        """Attribute the messages sent within this context to a job."""
+        """Attributes the messages sent within this context to a job."""
         token = _current_job.set(_JobMessages(job_id))
         try:
             yield
@@ -64,7 +64,7 @@ class SentMessages:
             _current_job.reset(token)
 
     async def send_once(self, chat_id: int, send: Callable[[], Awaitable[int | None]]) -> int | None:
-        """Send a message unless an earlier run of the job has sent it. Outside a job it is always sent.
+        """Sends a message unless an earlier run of the job has sent it. Outside a job it is always sent.
 
         Args:
             chat_id: chat that counts the sequence.
@@ -85,7 +85,7 @@ class SentMessages:
         return message_id
 
     async def purge(self, before: datetime) -> None:
-        """Delete records older than an instant.
+        """Deletes records older than an instant.
 
         Raises:
             StorageError: the database is unavailable.
@@ -142,19 +142,19 @@ class SendJournal(Protocol):
     """Notes sends. `begin`, `accept` and `close` return at once and never fail: a lost note may double a message."""
 
     def begin(self, turn_id: int, page: int, send: PendingSend) -> None:
-        """Note a send before it is made."""
+        """Notes a send before it is made."""
         ...
 
     def accept(self, turn_id: int, page: int, message_id: int) -> None:
-        """Note that a message was accepted."""
+        """Notes that a message was accepted."""
         ...
 
     def close(self, turn_id: int) -> None:
-        """Forget a turn once its answer is delivered and recorded."""
+        """Forgets a turn once its answer is delivered and recorded."""
         ...
 
     async def load(self, turn_id: int) -> Mapping[int, PendingSend]:
-        """Return the sends of an earlier attempt at a turn, by page; empty where they cannot be read."""
+        """Returns the sends of an earlier attempt at a turn, by page; empty where they cannot be read."""
         ...
 
 
@@ -175,28 +175,28 @@ class FileSendJournal:
         self._rewrite()
 
     def begin(self, turn_id: int, page: int, send: PendingSend) -> None:
-        """Note a send before it is made."""
+        """Notes a send before it is made."""
         self._sends[turn_id][page] = send
         self._append([turn_id, page, send.floor, send.shared_floor, send.message_id])
 
     def accept(self, turn_id: int, page: int, message_id: int) -> None:
-        """Note that a message was accepted."""
+        """Notes that a message was accepted."""
         begun = self._sends[turn_id].get(page, PendingSend(0, 0))
         self.begin(turn_id, page, PendingSend(begun.floor, begun.shared_floor, message_id))
 
     def close(self, turn_id: int) -> None:
-        """Forget a turn once its answer is delivered and recorded."""
+        """Forgets a turn once its answer is delivered and recorded."""
         if self._sends.pop(turn_id, None) is not None:
             self._append([turn_id])
         if self._size > self._max_bytes:
             self._rewrite()
 
     async def load(self, turn_id: int) -> Mapping[int, PendingSend]:
-        """Return the sends of an earlier attempt at a turn, by page."""
+        """Returns the sends of an earlier attempt at a turn, by page."""
         return dict(self._sends.get(turn_id, {}))
 
     def shut(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         os.close(self._file)
 
     def _append(self, entry: list[int | None]) -> None:
@@ -224,7 +224,7 @@ class FileSendJournal:
 
 
 def _read(path: Path) -> defaultdict[int, dict[int, PendingSend]]:
-    """Read the journal of the previous process; a line that was cut off is skipped."""
+    """Reads the journal of the previous process; a line that was cut off is skipped."""
     sends: defaultdict[int, dict[int, PendingSend]] = defaultdict(dict)
     try:
         lines = path.read_text(errors="replace").splitlines()

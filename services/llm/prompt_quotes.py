@@ -17,7 +17,7 @@ _SHORTEST_PART = 4
 
 
 def mask_quotes(words: str, messages: Iterable[ModelMessage]) -> str:
-    """Return a server's words with a mask in place of each word that is in the messages; short words are kept."""
+    """Returns a server's words with a mask in place of each word that is in the messages; short words are kept."""
     said = {word.lower() for text in _iter_texts(messages) for word in _WORD.findall(text)}
 
     def mask(match: re.Match[str]) -> str:

@@ -56,7 +56,7 @@ _BEARER = re.compile(r"\b(bearer|basic)\s+(?!token\b|auth|realm\b|key\b)[^\s\"',
 def find_server_words(
     error: BaseException, key: SecretStr | None, *, is_own_prompt: bool, secrets: Iterable[str] = ()
 ) -> str | None:
-    """Return the server's message about a failed request; None if it has none, or may quote a user's prompt.
+    """Returns the server's message about a failed request; None if it has none, or may quote a user's prompt.
 
     Args:
         error: the exception of a request to a model.
@@ -80,7 +80,7 @@ def _may_quote_prompt(error: ModelAPIError) -> bool:
 
 
 def clean_words(text: str, secrets: Iterable[str]) -> str | None:
-    """Return a server's text in one line, without secrets, of at most `MAX_LENGTH` characters; None if it is empty."""
+    """Returns a server's text in one line, without secrets, of at most `MAX_LENGTH` characters; None if it is empty."""
     # Masked before the cut, so that no part of a key is left at the end.
     words = mask_secrets(_beginning(" ".join(text.split())), secrets)
     if len(words) > MAX_LENGTH:
@@ -89,7 +89,7 @@ def clean_words(text: str, secrets: Iterable[str]) -> str | None:
 
 
 def _beginning(text: str) -> str:
-    """Return as much of a text as is read, without a word that this would cut: it may be a part of a key."""
+    """Returns as much of a text as is read, without a word that this would cut: it may be a part of a key."""
     if len(text) <= _MAX_READ:
         return text
     beginning, gap, _ = text[:_MAX_READ].rpartition(" ")
@@ -97,7 +97,7 @@ def _beginning(text: str) -> str:
 
 
 def find_message(body: object) -> str:
-    """Return the message in the body of an error, in any server's layout; empty if there is none.
+    """Returns the message in the body of an error, in any server's layout; empty if there is none.
 
     Args:
         body: bytes, text, or decoded JSON. Of an HTML page, its title or its text is returned.
@@ -144,7 +144,7 @@ def _strip_html(page: str) -> str:
 
 
 def mask_secrets(text: str, secrets: Iterable[str]) -> str:
-    """Return the text without these secrets, parts of them, and strings that look like a key or a bearer token."""
+    """Returns the text without these secrets, parts of them, and strings that look like a key or a bearer token."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         if len(secret) < _MIN_KEY_LENGTH:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
@@ -159,7 +159,7 @@ _GAP = re.compile(r"(?P<begin>.*?)(?:\.{2,}|…|\*+)+(?P<end>.*)", re.DOTALL)
 
 
 def _mask_part(token: str, secret: str) -> str:
-    """Return a mask in place of a part of a key: its beginning and end around dots or stars, or a stretch of it."""
+    """Returns a mask in place of a part of a key: its beginning and end around dots or stars, or a stretch of it."""
     if token == MASK:
         return token
     shown = _GAP.fullmatch(token)

@@ -40,17 +40,17 @@ class ResponseTooLarge(httpx2.ReadError):
 
 
 def is_too_large(error: BaseException) -> bool:
-    """Return whether an error, or one of its causes, is that a response exceeds a bound."""
+    """Returns whether an error, or one of its causes, is that a response exceeds a bound."""
     return any(isinstance(cause, ResponseTooLarge) for cause in _iter_causes(error))
 
 
 def recognise_connection_error(error: BaseException) -> str | None:
-    """Return the reason of a failed connection from the error or its causes, or None if none is recognised."""
+    """Returns the reason of a failed connection from the error or its causes, or None if none is recognised."""
     return next(filter(None, map(_recognise, _iter_causes(error))), None)
 
 
 def describe_connection_error(error: BaseException) -> str:
-    """Return the reason of a failed connection."""
+    """Returns the reason of a failed connection."""
     reason = recognise_connection_error(error)
     if reason is not None:
         return reason
@@ -84,7 +84,7 @@ def _recognise(error: BaseException) -> str | None:
 
 
 def _iter_causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error and everything that led to it, the outermost first."""
+    """Yields the error and everything that led to it, the outermost first."""
     pending: list[BaseException] = [error]
     visited: set[int] = set()
     while pending:

@@ -104,12 +104,12 @@ class UsageLedger:
         self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
-        """Start the background writer and the daily sweep."""
+        """Starts the background writer and the daily sweep."""
         self._tasks.start(self._write_behind(), "usage.write")
         self._tasks.start(self._sweep_daily(), "usage.sweep")
 
     async def close(self) -> None:
-        """Write the backlog, if the database accepts it, and stop."""
+        """Writes the backlog, if the database accepts it, and stops."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._timing.last_write_s):
                 # Cancelled under the lock, so that no statement is cut off.
@@ -121,14 +121,14 @@ class UsageLedger:
             log.error("usage.lost", requests=len(self._pending))
 
     def count(self, report: RequestReport) -> None:
-        """Queue a request, in memory."""
+        """Queues a request, in memory."""
         if len(self._pending) == self._limit:
             self._lost += 1
         self._pending.append(_Entry(f"{self._boot}-{next(self._sequence)}", report))
         self._has_pending.set()
 
     async def flush(self) -> bool:
-        """Write the backlog, as far as the database accepts it. Returns whether nothing is left."""
+        """Writes the backlog, as far as the database accepts it. Returns whether nothing is left."""
         async with self._write_lock:
             while self._pending:
                 batch = [self._pending[index] for index in range(min(WRITE_BATCH, len(self._pending)))]
@@ -146,7 +146,7 @@ class UsageLedger:
             return True
 
     async def sweep(self) -> int:
-        """Delete sums and requests beyond their retention, requests in batches. Returns the number of deleted requests.
+        """Deletes sums and requests beyond their retention, in batches. Returns the number of deleted requests.
 
         Raises:
             StorageError: the database fails.
@@ -190,7 +190,7 @@ class UsageLedger:
             await self._clock.sleep(self._timing.sweep_interval_s)
 
     async def _write(self, batch: Sequence[_Entry]) -> None:
-        """Write a batch. A request that the database will never accept is dropped, so that it blocks no others.
+        """Writes a batch. A request that the database will never accept is dropped, so that it blocks no others.
 
         Raises:
             StorageError: the database rejects everything at the moment.
@@ -229,7 +229,7 @@ class UsageLedger:
         )
 
     async def _insert(self, rows: Sequence[UsageRequestRow]) -> None:
-        """Write requests and sums in one transaction. A request that exists already is part of the sums already.
+        """Writes requests and sums in one transaction. A request that exists already is part of the sums already.
 
         Without this check, a retry of a commit without its confirmation would count the requests twice.
         """
@@ -274,5 +274,5 @@ class UsageLedger:
 
 
 def _clamp(number: int) -> int:
-    """Clamp a count to the range of a column: some servers report nonsense."""
+    """Clamps a count to the range of a column: some servers report nonsense."""
     return max(0, min(number, LARGEST_COUNT))

@@ -85,19 +85,19 @@ class UsageTotals:
         return self._clock.now().astimezone(self._zone).strftime("%Z")
 
     async def of_speaker(self, speaker: str, since: date) -> UsageTotal:
-        """Return the usage of one user in all chats since a day."""
+        """Returns the usage of one user in all chats since a day."""
         return await self._sum(UsageDayRow.speaker == speaker, UsageDayRow.day >= since)
 
     async def of_chat(self, chat: str, since: date) -> UsageTotal:
-        """Return the usage of all users in one chat since a day."""
+        """Returns the usage of all users in one chat since a day."""
         return await self._sum(UsageDayRow.chat == chat, UsageDayRow.day >= since)
 
     async def of_purpose(self, chat: str, purpose: str, since: date) -> UsageTotal:
-        """Return the usage in one chat for one purpose since a day."""
+        """Returns the usage in one chat for one purpose since a day."""
         return await self._sum(UsageDayRow.chat == chat, UsageDayRow.purpose == purpose, UsageDayRow.day >= since)
 
     async def by_provider(self, since: date) -> Mapping[str, UsageTotal]:
-        """Return the usage per provider since a day."""
+        """Returns the usage per provider since a day."""
         query = select(UsageDayRow.provider, *_SUMS).where(UsageDayRow.day >= since).group_by(UsageDayRow.provider)
         rows = await self._read(query)
         return {row[0]: _to_total(row[1:]) for row in rows}

@@ -62,7 +62,7 @@ class Responder:
         self._has_alternatives = len(providers) > 1
 
     def observe(self, chat_id: int, message_id: int) -> None:
-        """Note a message of a user; ids of later messages are higher."""
+        """Notes a message of a user; ids of later messages are higher."""
         self._recovery.known.observe(chat_id, message_id)
 
     async def answer(

@@ -28,13 +28,13 @@ class KnownMessages:
         self._newest_private = 0
 
     def observe(self, chat_id: int, message_id: int) -> None:
-        """Note a message of a user or of the bot."""
+        """Notes a message of a user or of the bot."""
         self._newest[chat_id] = max(self._newest.get(chat_id, 0), message_id)
         if chat_id > 0:
             self._newest_private = max(self._newest_private, message_id)
 
     def floor(self, chat_id: int) -> PendingSend:
-        """Return a send in a chat that begins now."""
+        """Returns a send in a chat that begins now."""
         return PendingSend(self._newest.get(chat_id, 0), self._newest_private if chat_id > 0 else 0)
 
 
@@ -73,7 +73,7 @@ class AnswerSends:
         self._begun: set[int] = set()
 
     async def begin(self, page: int) -> int | None:
-        """Note that a page is about to be sent; return its message if an earlier attempt has sent it."""
+        """Notes that a page is about to be sent; returns its message if an earlier attempt has sent it."""
         turn_id = self._reply.turn_id
         if turn_id is None:
             return None
@@ -84,7 +84,7 @@ class AnswerSends:
         return None
 
     async def record(self, page: int, message_id: int) -> None:
-        """Record at once which turn a message belongs to: Retry and a retried job need it."""
+        """Records at once which turn a message belongs to: Retry and a retried job need it."""
         self._known.observe(self._chat_id, message_id)
         turn_id = self._reply.turn_id
         if turn_id is None:
@@ -97,7 +97,7 @@ class AnswerSends:
             log.warning("answer.message_not_recorded", error=str(error))
 
     def close(self) -> None:
-        """Forget the sends, once the answer is delivered."""
+        """Forgets the sends, once the answer is delivered."""
         if self._reply.turn_id is not None:
             self._journal.close(self._reply.turn_id)
 
@@ -133,7 +133,7 @@ class AnswerSends:
 
 
 def _candidates(send: PendingSend) -> Iterator[int]:
-    """Yield the ids that a message may have, the likeliest first."""
+    """Yields the ids that a message may have, the likeliest first."""
     nearby = range(send.floor + 1, send.floor + 1 + NEARBY) if send.floor else range(0)
     yield from nearby
     shared = range(send.shared_floor + 1, send.shared_floor + 1 + NEARBY_SHARED) if send.shared_floor else range(0)

@@ -44,11 +44,11 @@ class PageSends(Protocol):
     """Notes the messages of an answer, page by page."""
 
     async def begin(self, page: int) -> int | None:
-        """Note that a page is about to be sent; return its message if an earlier attempt has sent it."""
+        """Notes that a page is about to be sent; returns its message if an earlier attempt has sent it."""
         ...
 
     async def record(self, page: int, message_id: int) -> None:
-        """Note a new message, before anything else is sent."""
+        """Notes a new message, before anything else is sent."""
         ...
 
 

@@ -156,7 +156,7 @@ class LeaseGate(BaseRequestMiddleware):
     async def __call__(
         self, make_request: NextRequestMiddlewareType[TelegramType], bot: Bot, method: TelegramMethod[TelegramType]
     ) -> Response[TelegramType]:
-        """Make the call while the lease is held."""
+        """Makes the call while the lease is held."""
         await self._lease.wait_until_held()
         return await make_request(bot, method)
 

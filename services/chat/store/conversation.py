@@ -93,7 +93,7 @@ class _Selection:
 
 
 def key_conditions(key: ConversationKey) -> list[ColumnElement[bool]]:
-    """Return the conditions that select the threads of a chat or topic."""
+    """Returns the conditions that select the threads of a chat or topic."""
     return [
         ThreadRow.surface == key.surface,
         ThreadRow.chat_id == key.chat_id,
@@ -102,18 +102,18 @@ def key_conditions(key: ConversationKey) -> list[ColumnElement[bool]]:
 
 
 def select_current(key: ConversationKey) -> Select[ThreadRow]:
-    """Build the query for the current thread."""
+    """Builds the query for the current thread."""
     return select(ThreadRow).where(*key_conditions(key), ThreadRow.is_current)
 
 
 def to_thread(row: ThreadRow) -> Thread:
-    """Convert a row."""
+    """Converts a row."""
     key = ConversationKey(Surface(row.surface), row.chat_id, row.topic_id)
     return Thread(row.id, key, row.name, row.created_at)
 
 
 def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
-    """Parse stored messages. Damaged ones are logged and skipped."""
+    """Parses stored messages. Damaged ones are logged and skipped."""
     try:
         messages = transcript.load(stored)
     except UnreadableTranscript as error:
@@ -126,7 +126,7 @@ def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
 
 
 async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | None:
-    """Read the first turn of a query, its prompt with all its files."""
+    """Reads the first turn of a query, its prompt with all its files."""
     row = await session.scalar(query)
     if row is None:
         return None
@@ -156,7 +156,7 @@ async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | Non
 async def read_history(
     session: AsyncSession, thread: Thread, token_budget: int, before_turn: int | None
 ) -> list[ModelMessage]:
-    """Read the newest turns that fit the budget; see `TurnStore.history`."""
+    """Reads the newest turns that fit the budget; see `TurnStore.history`."""
     while True:
         conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED)]
         if before_turn is not None:
@@ -183,7 +183,7 @@ async def read_history(
 async def _select_turns(
     session: AsyncSession, conditions: Sequence[ColumnElement[bool]], token_budget: int
 ) -> _Selection | None:
-    """Select turns by their sizes alone, a page at a time from the newest."""
+    """Selects turns by their sizes alone, a page at a time from the newest."""
     budget = HistoryBudget(token_budget)
     lowest_id: int | None = None
     while True:
@@ -202,7 +202,7 @@ async def _select_turns(
 async def _load_turns(
     session: AsyncSession, conditions: Sequence[ColumnElement[bool]]
 ) -> list[tuple[int, list[ModelMessage]]]:
-    """Read the messages of turns, newest turn first; unreadable ones are left out."""
+    """Reads the messages of turns, newest turn first; unreadable ones are left out."""
     query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
     turns: list[tuple[int, list[ModelMessage]]] = []
     for turn_id, stored in await session.execute(query):
@@ -214,7 +214,7 @@ async def _load_turns(
 async def _with_files(
     session: AsyncSession, turns: list[tuple[int, list[ModelMessage]]], limit: int
 ) -> list[tuple[int, list[ModelMessage]]]:
-    """Insert the newest files into turns; the bytes of older files are not read."""
+    """Inserts the newest files into turns; the bytes of older files are not read."""
     shown: dict[int, int] = {}
     wanted: list[tuple[int, str]] = []
     for turn_id, messages in turns:

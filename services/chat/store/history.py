@@ -48,7 +48,7 @@ class HistoryBudget:
         self._attachments = attachments
 
     def take(self, tokens: int, attachments: int) -> bool:
-        """Return whether a turn with this text and this number of files fits, and count it if so."""
+        """Returns whether a turn with this text and this number of files fits, and counts it if so."""
         shown = min(attachments, self._attachments)
         cost = tokens + shown * ATTACHMENT_TOKENS
         if cost > self.tokens:
@@ -59,12 +59,12 @@ class HistoryBudget:
 
 
 def starts_with_prompt(messages: Sequence[ModelMessage]) -> bool:
-    """Return whether the first message is a user's prompt."""
+    """Returns whether the first message is a user's prompt."""
     return bool(messages) and any(isinstance(part, UserPromptPart) for part in messages[0].parts)
 
 
 def pair_tools(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
-    """Remove tool calls without a result, and results without a call.
+    """Removes tool calls without a result, and results without a call.
 
     A stopped or interrupted turn may end in a call; providers reject requests that contain such a one.
     """
@@ -93,7 +93,7 @@ def pair_tools(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
 
 
 def cut_turn(messages: Sequence[ModelMessage], token_budget: int) -> list[ModelMessage]:
-    """Shorten a turn that alone exceeds the budget to its prompt and last answer, each cut in the middle.
+    """Shortens a turn that alone exceeds the budget to its prompt and last answer, each cut in the middle.
 
     Tool calls and results are dropped: the answer was derived from them. Returns nothing if even that does not fit.
     """
@@ -133,7 +133,7 @@ def _call_ids(message: ModelResponse) -> set[str]:
 
 
 def _files(message: ModelMessage) -> list[UserContent]:
-    """Return the parts of a prompt that are not the user's text: files, and placeholders of files."""
+    """Returns the parts of a prompt that are not the user's text: files, and placeholders of files."""
     prompts = [part.content for part in message.parts if isinstance(part, UserPromptPart)]
     items = [item for content in prompts if not isinstance(content, str) for item in content]
     return [item for item in items if _user_text(item) is None]
@@ -160,7 +160,7 @@ def _answer_text(message: ModelResponse) -> str:
 
 
 def _shorten(text: str, tokens: int) -> str:
-    """Return the start and the end of a text within a number of tokens."""
+    """Returns the start and the end of a text within a number of tokens."""
     whole = text.encode(errors="replace")
     limit = tokens * BYTES_A_TOKEN
     if len(whole) <= limit:

@@ -24,7 +24,7 @@ class Notes:
         self._clock = clock
 
     async def remember(self, user_id: int, scope: str, text: str) -> None:
-        """Store a note. An existing one becomes the newest; an empty one is ignored."""
+        """Stores a note. An existing one becomes the newest; an empty one is ignored."""
         text = " ".join(text.replace("\x00", " ").split())
         if len(text) > MAX_LENGTH:
             text = text[: MAX_LENGTH - 1] + "…"
@@ -40,14 +40,14 @@ class Notes:
                 await session.execute(delete(NoteRow).where(NoteRow.id.in_(surplus_ids)))
 
     async def recall(self, user_id: int, scope: str) -> list[str]:
-        """Return the notes of this user in this chat, oldest first."""
+        """Returns the notes of this user in this chat, oldest first."""
         async with self._database.reading() as session:
             return list(
                 await session.scalars(select(NoteRow.text).where(*_owned_by(user_id, scope)).order_by(NoteRow.id))
             )
 
     async def forget(self, user_id: int, scope: str, text: str | None = None) -> int:
-        """Delete one note by its text, or all of this user in this chat. Returns how many were deleted."""
+        """Deletes one note by its text, or all of this user in this chat. Returns how many were deleted."""
         async with self._database.session() as session:
             deletion = delete(NoteRow).where(*_owned_by(user_id, scope)).returning(NoteRow.id)
             if text is not None:

@@ -31,7 +31,7 @@ class ThreadList:
         self._database = database
 
     async def page(self, key: ConversationKey, limit: int, offset: int = 0) -> list[ListedThread]:
-        """Return threads that have messages, and the current one, newest first."""
+        """Returns threads that have messages, and the current one, newest first."""
         has_turns = select(TurnRow.id).where(TurnRow.thread_id == ThreadRow.id).exists()
         query = (
             select(ThreadRow)
@@ -43,13 +43,13 @@ class ThreadList:
             return [ListedThread(to_thread(row), row.is_current) for row in rows]
 
     async def find(self, key: ConversationKey, thread_id: int) -> ListedThread | None:
-        """Return a thread, or None if it no longer exists."""
+        """Returns a thread, or None if it no longer exists."""
         async with self._database.reading() as session:
             row = await session.scalar(select(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id))
         return None if row is None else ListedThread(to_thread(row), row.is_current)
 
     async def switch(self, key: ConversationKey, thread_id: int) -> Thread | None:
-        """Make a thread the current one. Returns None if it no longer exists."""
+        """Makes a thread the current one. Returns None if it no longer exists."""
         async with self._database.session() as session:
             # A concurrent switch waits here for the first row and then sees the result of the first switch.
             all_threads = select(ThreadRow).where(*key_conditions(key)).order_by(ThreadRow.id).with_for_update()
@@ -63,7 +63,7 @@ class ThreadList:
             return to_thread(found)
 
     async def rename(self, key: ConversationKey, thread_id: int, name: str) -> str | None:
-        """Rename a thread. Returns the stored name, on one line, or None if the thread is gone or the name is empty."""
+        """Renames a thread. Returns the stored name, on one line, or None if the thread is gone or the name is empty."""
         line = " ".join(name.split())[:MAX_NAME].rstrip()
         if not line:
             return None
@@ -73,7 +73,7 @@ class ThreadList:
         return None if found is None else line
 
     async def delete(self, key: ConversationKey, thread_id: int) -> bool:
-        """Delete a thread with all its turns. Returns whether it existed.
+        """Deletes a thread with all its turns. Returns whether it existed.
 
         After the current thread is deleted, the next message starts a new one.
         """

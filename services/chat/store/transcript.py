@@ -50,19 +50,19 @@ class Transcript:
 
 
 def store(messages: Sequence[ModelMessage]) -> Transcript:
-    """Separate the files and serialise the rest. Every message can be stored."""
+    """Separates the files and serialise the rest. Every message can be stored."""
     attachments: dict[str, BinaryContent] = {}
     detached = [_detach(message, attachments) for message in messages]
     return Transcript(detached, _dump(detached), attachments)
 
 
 def has_files(messages: Sequence[ModelMessage]) -> bool:
-    """Return whether the messages contain a user's file."""
+    """Returns whether the messages contain a user's file."""
     return any(isinstance(item, BinaryContent) for message in messages for item in _items(message))
 
 
 def load(stored: str) -> list[ModelMessage]:
-    """Parse stored messages, with files as text.
+    """Parses stored messages, with files as text.
 
     Raises:
         UnreadableTranscript: the text is damaged; the error does not quote it.
@@ -74,14 +74,14 @@ def load(stored: str) -> list[ModelMessage]:
 
 
 def digests(messages: Sequence[ModelMessage]) -> list[str]:
-    """Return the digests of the user's files, in order."""
+    """Returns the digests of the user's files, in order."""
     return [digest for message in messages for item in _items(message) if (digest := _digest(item)) is not None]
 
 
 def restore(
     messages: Sequence[ModelMessage], attachments: Mapping[str, BinaryContent], limit: int
 ) -> list[ModelMessage]:
-    """Replace the placeholders of the user's last `limit` files by the given bytes."""
+    """Replaces the placeholders of the user's last `limit` files by the given bytes."""
     skipped = max(0, len(digests(messages)) - limit)
     restored: list[ModelMessage] = []
     for message in messages:
@@ -153,7 +153,7 @@ def _as_text(file: BinaryContent) -> str:
 
 
 def _with_parts(message: ModelMessage, parts: Sequence[Any]) -> ModelMessage:
-    """Return the message with other parts. The caller ensures that their kinds fit the message."""
+    """Returns the message with other parts. The caller ensures that their kinds fit the message."""
     if isinstance(message, ModelResponse):
         return replace(message, parts=list(parts))
     return replace(message, parts=list(parts))

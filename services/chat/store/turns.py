@@ -47,12 +47,12 @@ class TurnStore:
         self._answer_writes = GroupCommit(database)
 
     async def warm(self) -> None:
-        """Build the message serialisers, which would delay the first turn by 0.2 s."""
+        """Builds the message serialisers, which would delay the first turn by 0.2 s."""
         messages: list[ModelMessage] = [ModelRequest.user_text_prompt("."), ModelResponse([TextPart(".")])]
         await asyncio.to_thread(lambda: transcript.load(transcript.store(messages).json))
 
     async def current(self, key: ConversationKey) -> Thread:
-        """Return the thread of the next message in this chat or topic, created on first use."""
+        """Returns the thread of the next message in this chat or topic, created on first use."""
         async with self._database.reading() as session:
             row = await session.scalar(select_current(key))
         if row is None:
@@ -61,7 +61,7 @@ class TurnStore:
         return to_thread(row)
 
     async def start_new(self, key: ConversationKey) -> Thread:
-        """Start an empty thread and make it the current one.
+        """Starts an empty thread and makes it the current one.
 
         Concurrent calls may return the same new thread: it is empty either way.
         """
@@ -71,7 +71,7 @@ class TurnStore:
             return to_thread(await self._ensure_current(session, key))
 
     async def name_unnamed(self, thread_id: int, name: str) -> None:
-        """Name a thread that has no name yet."""
+        """Names a thread that has no name yet."""
         unnamed = update(ThreadRow).where(ThreadRow.id == thread_id, ThreadRow.name.is_(None))
         async with self._database.session() as session:
             await session.execute(unnamed.values(name=name))
@@ -85,7 +85,7 @@ class TurnStore:
         replaces_id: int | None = None,
         origin: str | None = None,
     ) -> Turn:
-        """Save a prompt before a model is asked. Returns the existing turn if the origin already has one.
+        """Saves a prompt before a model is asked. Returns the existing turn if the origin already has one.
 
         Args:
             prompt: the message with its files.
@@ -119,7 +119,7 @@ class TurnStore:
         )
 
     async def answer(self, turn_id: int) -> list[ModelMessage]:
-        """Return the messages of an answered turn, from its prompt on; empty otherwise."""
+        """Returns the messages of an answered turn, from its prompt on; empty otherwise."""
         async with self._database.reading() as session:
             stored = await session.scalar(select(TurnRow.messages).where(TurnRow.id == turn_id))
         return parse_messages(stored, turn_id) if stored else []
@@ -135,7 +135,7 @@ class TurnStore:
         input_tokens: int | None = None,
         output_tokens: int | None = None,
     ) -> None:
-        """Save the result of a turn. If it was answered, the turn that it replaces is superseded.
+        """Saves the result of a turn. If it was answered, the turn that it replaces is superseded.
 
         Args:
             messages: all new messages of the run; the prompt is prepended if missing.
@@ -164,7 +164,7 @@ class TurnStore:
                 await session.execute(update(TurnRow).where(replaced).values(status=TurnStatus.SUPERSEDED))
 
     async def history(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> list[ModelMessage]:
-        """Return the newest whole turns that fit the budget.
+        """Returns the newest whole turns that fit the budget.
 
         If the newest turn alone exceeds the budget, it is shortened. Only the returned turns are read, so the cost does
         not grow with the conversation. The history begins with a user's prompt, or is empty.
@@ -177,23 +177,23 @@ class TurnStore:
             return await read_history(session, thread, token_budget, before_turn)
 
     async def last_turn(self, key: ConversationKey) -> Turn | None:
-        """Return the newest turn of the current thread that is not superseded."""
+        """Returns the newest turn of the current thread that is not superseded."""
         async with self._database.reading() as session:
             of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*key_conditions(key), ThreadRow.is_current))
             counts = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
             return await read_turn(session, select(TurnRow).where(counts).order_by(TurnRow.id.desc()).limit(1))
 
     async def turn(self, turn_id: int) -> Turn | None:
-        """Return a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`."""
+        """Returns a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`."""
         async with self._database.reading() as session:
             return await read_turn(session, select(TurnRow).where(TurnRow.id == turn_id))
 
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
-        """Record which messages hold the answer; a message recorded for another turn moves to this one."""
+        """Records which messages hold the answer; a message recorded for another turn moves to this one."""
         await asyncio.gather(*(self._note_answer(turn_id, each) for each in dict.fromkeys(message_ids)))
 
     async def recorded_messages(self, chat_id: int, after: int) -> frozenset[int]:
-        """Return the ids of the bot's messages in a chat that are recorded and newer than an id."""
+        """Returns the ids of the bot's messages in a chat that are recorded and newer than an id."""
         answers = select(AnswerMessageRow.message_id).where(
             AnswerMessageRow.chat_id == chat_id, AnswerMessageRow.message_id > after
         )

@@ -46,7 +46,7 @@ Prepare = Callable[[Candidate, Adaptation], PreparedCall]
 
 
 def build_model(builder: ModelBuilder, candidate: Candidate) -> Model:
-    """Return a candidate's model.
+    """Returns a candidate's model.
 
     Raises:
         ModelNotBuilt: the model cannot be built from the provider's settings.
@@ -64,7 +64,7 @@ def build_model(builder: ModelBuilder, candidate: Candidate) -> Model:
 
 
 def known_window(builder: ModelBuilder, candidate: Candidate) -> int | None:
-    """Return a candidate's context window, None where it is unknown or the model cannot be built."""
+    """Returns a candidate's context window, None where it is unknown or the model cannot be built."""
     try:
         return builder.context_window(candidate.provider, candidate.model)
     except Exception:  # noqa: BLE001 - reported by `build_model` when the candidate is asked
@@ -87,7 +87,7 @@ async def request_answer(
     *,
     is_parsed: bool = False,
 ) -> PlainAnswer | None:
-    """Ask an attempt's candidate for a whole answer; returns None where the next one is to be asked.
+    """Asks an attempt's candidate for a whole answer; returns None where the next one is to be asked.
 
     Args:
         attempt: records a failure and a refusal.
@@ -125,7 +125,7 @@ async def request_answer(
 
 
 async def _collect(reader: StreamReader) -> ModelResponse:
-    """Read a stream to its end and return its whole answer."""
+    """Reads a stream to its end and returns its whole answer."""
     try:
         while True:
             await reader.read()
@@ -150,7 +150,7 @@ async def request_stream_start(
     messages: Sequence[ModelMessage],
     run_context: RunContext[Any] | None,
 ) -> StreamStart | None:
-    """Open a stream and wait for its first output; returns None where the next candidate is to be asked.
+    """Opens a stream and waits for its first output; returns None where the next candidate is to be asked.
 
     Args:
         stack: owns the stream; it is closed before a failure is recorded.
@@ -184,7 +184,7 @@ class _WholeAnswer(CompletedStreamedResponse):
     """A stream of an answer that is complete; its metadata can be set, as that of any stream."""
 
     def get(self) -> ModelResponse:
-        """Return the answer."""
+        """Returns the answer."""
         return replace(super().get(), metadata=self.metadata)
 
 
@@ -197,7 +197,7 @@ def _open(
 
 
 def _first_output_timeout_s(attempt: Attempt) -> float:
-    """Return the longest time to the first output: the last candidate may use its whole timeout."""
+    """Returns the longest time to the first output: the last candidate may use its whole timeout."""
     provider = attempt.candidate.provider
     is_last = not attempt.has_candidates_left or Capability.STREAMING in attempt.adaptation.without
     return provider.timeout_s if is_last else min(provider.first_token_timeout_s, provider.timeout_s)
@@ -205,7 +205,7 @@ def _first_output_timeout_s(attempt: Attempt) -> float:
 
 @asynccontextmanager
 async def _complete_stream(candidate: Candidate, call: PreparedCall) -> AsyncGenerator[StreamedResponse]:
-    """Open a stream of a whole answer, for a model that refuses to stream."""
+    """Opens a stream of a whole answer, for a model that refuses to stream."""
     response = await _request(candidate, call)
     stream = _WholeAnswer(response, model_request_parameters=call.parameters, replay_events=True)
     stream.finish_reason, stream.provider_details = response.finish_reason, response.provider_details
@@ -222,7 +222,7 @@ async def _request(candidate: Candidate, call: PreparedCall) -> ModelResponse:
 
 
 def require_answer(response: ModelResponse) -> None:
-    """Check that a response contains an answer or a refusal, and that its provider finished it.
+    """Checks that a response contains an answer or a refusal, and that its provider finished it.
 
     Raises:
         EmptyAnswer: it has no parts, or only thinking.

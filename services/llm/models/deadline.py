@@ -46,7 +46,7 @@ class Deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Turn the cancellation by this deadline into a TimeoutError; other cancellations stay."""
+        """Turns the cancellation by this deadline into a TimeoutError; other cancellations stay."""
         task, self._waiting = self._waiting, None
         if not self._expired or task is None:
             return
@@ -56,7 +56,7 @@ class Deadline:
             raise TimeoutError from error
 
     def close(self) -> None:
-        """Cancel the timer."""
+        """Cancels the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

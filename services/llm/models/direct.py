@@ -55,11 +55,11 @@ class OutputShape(Protocol[Value_co]):
         ...
 
     def parameters(self, profile: Mapping[str, object]) -> ModelRequestParameters:
-        """Return the request parameters for a model of that profile."""
+        """Returns the request parameters for a model of that profile."""
         ...
 
     def read(self, response: ModelResponse) -> Value_co:
-        """Parse a response.
+        """Parses a response.
 
         Raises:
             MalformedAnswer: it has no such value.
@@ -79,7 +79,7 @@ class DirectModel(Generic[Value_co]):
         self._shape = shape
 
     async def ask(self, instructions: str, prompt: str) -> Answer[Value_co]:
-        """Ask the candidates in order until one gives a value.
+        """Asks the candidates in order until one gives a value.
 
         A malformed answer is tried once more with the next candidate. So is a refusal: exactly one other candidate is
         asked, so that a request is not passed along until a provider without a filter takes it.
@@ -127,7 +127,7 @@ class DirectModel(Generic[Value_co]):
         return known_window(self._builder, candidate)
 
     async def _try(self, attempt: Attempt, messages: list[ModelMessage], instructions: str) -> Answer[Value_co] | None:
-        """Return a candidate's answer; None where it failed and the next one is to be asked.
+        """Returns a candidate's answer; None where it failed and the next one is to be asked.
 
         Raises:
             MalformedAnswer: it answered in another shape.
@@ -165,7 +165,7 @@ def _final_error(exhausted: ProviderError, malformed: int) -> ProviderError:
 
 
 def _settings(profile: Mapping[str, object], max_tokens: int) -> ModelSettings:
-    """Return settings for few tokens, little thinking and temperature 0, as far as the model family accepts them.
+    """Returns settings for few tokens, little thinking and temperature 0, as far as the model family accepts them.
 
     The library drops a temperature that a model rejects, but warns each time.
     """

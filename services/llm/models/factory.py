@@ -40,7 +40,7 @@ class LLMModelFactory(Generic[Verdict_co]):
         model_settings: ModelSettings | None = None,
         force_provider: ModelChoice | str | None = None,
     ) -> RoutedModel:
-        """Return a model that asks the providers in the order of the fallback service, anew for each request.
+        """Returns a model that asks the providers in the order of the fallback service, anew for each request.
 
         Args:
             context: the purpose of the requests, `chat` by default.
@@ -56,7 +56,7 @@ class LLMModelFactory(Generic[Verdict_co]):
     def create_routed_model(
         self, spec: RequestSpec, model_settings: ModelSettings | None = None, listener: Listener | None = None
     ) -> RoutedModel:
-        """Return a model for the requests of `spec`.
+        """Returns a model for the requests of `spec`.
 
         Args:
             spec: the requests.
@@ -74,7 +74,7 @@ class LLMModelFactory(Generic[Verdict_co]):
     def create_moderation_model(
         self, context: str, *, local_only: bool = False, chat: ChatRef | None = None
     ) -> DirectModel[Verdict_co]:
-        """Return a model that answers each request with a verdict.
+        """Returns a model that answers each request with a verdict.
 
         Args:
             context: the purpose of the requests: `moderation`.
@@ -93,7 +93,7 @@ class LLMModelFactory(Generic[Verdict_co]):
         chat: ChatRef | None = None,
         stands_back: bool = False,
     ) -> NameGenerator:
-        """Return a model that names conversations.
+        """Returns a model that names conversations.
 
         Args:
             language: the user's, an IETF tag, if known.

@@ -22,7 +22,7 @@ _FRAME = " \t\"'`«»“”„*_#."
 
 
 def first_words(text: str, max_length: int) -> str:
-    """Return the beginning of a text on one line, cut between words where it is too long."""
+    """Returns the beginning of a text on one line, cut between words where it is too long."""
     line = " ".join(text.split())
     if len(line) <= max_length:
         return line
@@ -47,12 +47,12 @@ class ThreadNameOutput:
         return max(MAX_TOKENS, self._max_length)
 
     def parameters(self, profile: Mapping[str, object]) -> ModelRequestParameters:
-        """Return parameters for plain text, the same for every model."""
+        """Returns parameters for plain text, the same for every model."""
         del profile
         return ModelRequestParameters()
 
     def read(self, response: ModelResponse) -> str:
-        """Return the first line, without labels, quotes and Markdown around it.
+        """Returns the first line, without labels, quotes and Markdown around it.
 
         Raises:
             MalformedAnswer: there is none.
@@ -78,7 +78,7 @@ class NameGenerator:
         self._instructions = INSTRUCTIONS.format(language=hint, max_length=max_length)
 
     async def name(self, first_message: str, answer: str) -> str:
-        """Return a name for a conversation that began with this message and its answer.
+        """Returns a name for a conversation that began with this message and its answer.
 
         Raises:
             ProviderError: no candidate gave one.

@@ -29,12 +29,12 @@ _PROVENANCE = TypeAdapter(Provenance)
 
 
 def with_provenance(metadata: dict[str, Any] | None, provenance: Provenance) -> dict[str, Any]:
-    """Return the metadata of a response with its provenance added."""
+    """Returns the metadata of a response with its provenance added."""
     return {**(metadata or {}), KEY: provenance.model_dump()}
 
 
 def last_provenance(messages: Sequence[ModelMessage]) -> Provenance | None:
-    """Return the provenance of the newest response among the messages, if it has one."""
+    """Returns the provenance of the newest response among the messages, if it has one."""
     for message in reversed(messages):
         if isinstance(message, ModelResponse):
             try:

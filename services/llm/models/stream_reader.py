@@ -40,7 +40,7 @@ Google's."""
 
 
 def is_answer(part: ModelResponsePart) -> bool:
-    """Return whether a part is shown to a user or acted on by an agent; thinking and white space are not."""
+    """Returns whether a part is shown to a user or acted on by an agent; thinking and white space are not."""
     match part:
         case TextPart(content=text):
             return bool(text.strip())
@@ -51,18 +51,18 @@ def is_answer(part: ModelResponsePart) -> bool:
 
 
 def emptiness(parts: Sequence[ModelResponsePart]) -> str:
-    """Return the reason why parts contain no answer."""
+    """Returns the reason why parts contain no answer."""
     return "only thinking, no answer" if any(isinstance(part, ThinkingPart) for part in parts) else "empty answer"
 
 
 def refusal(details: dict[str, Any] | None) -> str:
-    """Return the provider's own words about its refusal, or a default."""
+    """Returns the provider's own words about its refusal, or a default."""
     words = (details or {}).get("refusal")
     return str(words) if words else "its content filter stopped the answer"
 
 
 def unfinished_reason(reason: str | None, details: dict[str, Any] | None) -> str | None:
-    """Return why a provider did not finish its answer; None if it did.
+    """Returns why a provider did not finish its answer; None if it did.
 
     Args:
         reason: the finish reason as the library maps it, None where it has no mapping.
@@ -99,7 +99,7 @@ async def open_stream(
     *,
     accepts_empty_at_length: bool = False,
 ) -> OpenedStream:
-    """Read a stream up to its first text. Nothing was passed on yet, so another candidate can still answer.
+    """Reads a stream up to its first text. Nothing was passed on yet, so another candidate can still answer.
 
     A tool call commits to nothing before it is complete, so a stream without text is read to its end.
 
@@ -168,7 +168,7 @@ def _timeout(candidate: Candidate, timeout_s: float, *, is_stall: bool) -> Excep
 
 
 def _hold(event: Event, held: deque[Event]) -> None:
-    """Buffer an event, except for thinking: it is in the response, and is shown to no consumer."""
+    """Buffers an event, except for thinking: it is in the response, and is shown to no consumer."""
     if not (isinstance(event, PartDeltaEvent) and isinstance(event.delta, ThinkingPartDelta)):
         held.append(event)
 
@@ -220,7 +220,7 @@ class StreamReader:
         self._bounds = opened.bounds
 
     async def read(self) -> Event:
-        """Return the next event.
+        """Returns the next event.
 
         Raises:
             StopAsyncIteration: the answer is complete, or ended at a bound: then its finish reason is `length`.
@@ -251,12 +251,12 @@ class StreamReader:
         return event
 
     def close(self) -> None:
-        """End the stream and its deadline."""
+        """Ends the stream and its deadline."""
         self.is_over = True
         self._deadline.close()
 
     def _translate(self, error: Exception) -> Exception:
-        """Return the error of a stream that ended early; StopAsyncIteration where its answer counts as complete."""
+        """Returns the error of a stream that ended early; StopAsyncIteration where its answer counts as complete."""
         if self.response.cancelled:
             # The stream was stopped, which closes the connection that is being read.
             return StopAsyncIteration()
@@ -274,7 +274,7 @@ class StreamReader:
         return error
 
     def _end_as_cut(self, exceeded: str) -> None:
-        """End an answer that exceeds a bound of its size: it is kept, as one that ended at its length limit.
+        """Ends an answer that exceeds a bound of its size: it is kept, as one that ended at its length limit.
 
         Raises:
             AnswerGivenUp: it ended within a tool call, which cannot be run.
@@ -286,19 +286,19 @@ class StreamReader:
         self.response.finish_reason = "length"
 
     def _may_wait_until(self) -> float:
-        """Return the end of the current wait: now after a finish reason, else at the stall or total timeout."""
+        """Returns the end of the current wait: now after a finish reason, else at the stall or total timeout."""
         return 0.0 if is_finished(self.response) else min(self._stalled_by, self._end_by)
 
 
 def is_finished(response: StreamedResponse) -> bool:
-    """Return whether a provider gave a finish reason, its own wording included, that no text has followed."""
+    """Returns whether a provider gave a finish reason, its own wording included, that no text has followed."""
     if isinstance(response, FinishKnown) and not response.is_finish_reliable:
         return response.is_ended_by_server
     return response.finish_reason is not None or bool((response.provider_details or {}).get("finish_reason"))
 
 
 def require_finish(response: StreamedResponse) -> None:
-    """Check that a stream that has ended was finished by its provider.
+    """Checks that a stream that has ended was finished by its provider.
 
     Raises:
         AnswerGivenUp: its provider reports that it did not finish.

@@ -20,11 +20,11 @@ class Listener(Protocol):
     """Receives the text of an answer as it is streamed."""
 
     def begin_part(self) -> None:
-        """Start another part of the answer, such as the text after a tool call."""
+        """Starts another part of the answer, such as the text after a tool call."""
         ...
 
     def write(self, piece: str) -> None:
-        """Append a piece of text."""
+        """Appends a piece of text."""
         ...
 
 
@@ -66,7 +66,7 @@ class CommittedStream:
         return self
 
     async def __anext__(self) -> Event:
-        """Return the next event for the consumer.
+        """Returns the next event for the consumer.
 
         Raises:
             AnswerInterrupted: the provider broke off.
@@ -88,7 +88,7 @@ class CommittedStream:
             raise self._attempt.broke_off(error, self._used_partly()) from error
 
     def leave(self) -> None:
-        """Record that the consumer stopped reading, unless an outcome is recorded already."""
+        """Records that the consumer stopped reading, unless an outcome is recorded already."""
         self._reader.close()
         self._attempt.cancel(self._used_partly)
 
@@ -106,7 +106,7 @@ class CommittedStream:
 
 
 def _is_for_consumer(event: Event, listener: Listener) -> bool:
-    """Pass an event's text to the listener; returns whether the consumer gets the event as well."""
+    """Passes an event's text to the listener; returns whether the consumer gets the event as well."""
     match event:
         case PartDeltaEvent(delta=TextPartDelta(content_delta=piece)):
             listener.write(piece)

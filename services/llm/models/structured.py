@@ -41,7 +41,7 @@ class StructuredOutput(Generic[Out]):
         return self._max_tokens
 
     def parameters(self, profile: Mapping[str, object]) -> ModelRequestParameters:
-        """Return the request parameters for a model of that profile; `auto` follows the profile's preference."""
+        """Returns the request parameters for a model of that profile; `auto` follows the profile's preference."""
         base = ModelRequestParameters(output_mode="auto", output_object=self._object, output_tools=[self._tool])
         by_tool = profile.get("default_structured_output_mode", "tool") == "tool"
         if by_tool and not profile.get("supports_tools", True):
@@ -50,7 +50,7 @@ class StructuredOutput(Generic[Out]):
         return base
 
     def read(self, response: ModelResponse) -> Out:
-        """Parse a response: the tool call, or the JSON in its text, as weak models write it instead of the call.
+        """Parses a response: the tool call, or the JSON in its text, as weak models write it instead of the call.
 
         Raises:
             MalformedAnswer: nothing in it validates.

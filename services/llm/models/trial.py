@@ -112,7 +112,7 @@ class ProviderTrial:
         self._cooldown_s = cooldown_s
 
     async def run(self, provider: ProviderSettings, model_name: str | None = None) -> TrialResult:
-        """Ask with all features, then with fewer of them, until there is an answer.
+        """Asks with all features, then with fewer of them, until there is an answer.
 
         A failure that fewer features cannot mend (no connection, a refused key, no output in time) ends the test.
 
@@ -188,7 +188,7 @@ def _require_answer(response: ModelResponse) -> None:
 
 
 def _may_be_a_refusal(error: Exception) -> bool:
-    """Return whether the same request without some of its features might be answered."""
+    """Returns whether the same request without some of its features might be answered."""
     if isinstance(
         error,
         ModelAuthenticationError

@@ -16,7 +16,7 @@ ANSWER_SHARE = 0.25
 
 
 def trim(messages: Sequence[ModelMessage], limit: int) -> tuple[list[ModelMessage], bool]:
-    """Return the newest turns within a limit, and whether they are within it.
+    """Returns the newest turns within a limit, and whether they are within it.
 
     Args:
         messages: the whole conversation.
@@ -34,7 +34,7 @@ def trim(messages: Sequence[ModelMessage], limit: int) -> tuple[list[ModelMessag
 
 
 def keep_newest_turn(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
-    """Return the newest turn, with the system text of the earlier ones."""
+    """Returns the newest turn, with the system text of the earlier ones."""
     starts = _turn_starts(messages)
     if not starts or starts[-1] == 0:
         return list(messages)
@@ -42,7 +42,7 @@ def keep_newest_turn(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
 
 
 def has_earlier_turns(messages: Sequence[ModelMessage]) -> bool:
-    """Return whether something comes before the newest turn."""
+    """Returns whether something comes before the newest turn."""
     starts = _turn_starts(messages)
     return bool(starts) and starts[-1] > 0
 

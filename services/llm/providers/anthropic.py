@@ -9,7 +9,7 @@ from services.llm.providers.spec import ModelSpec, build_native_model, reset_env
 
 
 def build_anthropic(spec: ModelSpec) -> Model:
-    """Return a model served by Anthropic."""
+    """Returns a model served by Anthropic."""
     client = AsyncAnthropic(
         api_key=spec.key,
         # The SDK appends /v1/messages itself.

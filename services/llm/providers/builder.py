@@ -44,7 +44,7 @@ class ModelBuilder:
         self._closing = BackgroundTasks()
 
     def model(self, provider: ProviderSettings, model_name: str) -> Model:
-        """Return the model of that name, built on first use.
+        """Returns the model of that name, built on first use.
 
         Raises:
             ValueError: the provider lacks a required variable.
@@ -57,7 +57,7 @@ class ModelBuilder:
         return self._models[key]
 
     def context_window(self, provider: ProviderSettings, model_name: str) -> int | None:
-        """Return the limit of input and output tokens together, or None if it is unknown.
+        """Returns the limit of input and output tokens together, or None if it is unknown.
 
         It is unknown for Ollama, which applies the window of its own configuration to every model.
         """
@@ -66,17 +66,17 @@ class ModelBuilder:
         return self.model(provider, model_name).context_window
 
     def sees_images(self, provider: ProviderSettings, model_name: str) -> bool:
-        """Return whether the model accepts images, judged by its name."""
+        """Returns whether the model accepts images, judged by its name."""
         return accepts_images(provider, model_name)
 
     def http_client(self, provider: ProviderSettings) -> httpx2.AsyncClient:
-        """Return the provider's client, which all of its requests share."""
+        """Returns the provider's client, which all of its requests share."""
         if provider not in self._clients:
             self._clients[provider] = self._build_client(provider)
         return self._clients[provider]
 
     def keep_only(self, providers: Collection[ProviderSettings]) -> None:
-        """Drop the models of all other providers; their connections close when requests in flight must be over."""
+        """Drops the models of all other providers; their connections close when requests in flight must be over."""
         kept = set(providers)
         self._models = {key: model for key, model in self._models.items() if key[0] in kept}
         for provider in self._clients.keys() - kept:
@@ -85,7 +85,7 @@ class ModelBuilder:
             self._closing.start(self._close_later(client), f"provider.close:{provider.id}")
 
     async def aclose(self) -> None:
-        """Close all connections. The builder can be used again afterwards."""
+        """Closes all connections. The builder can be used again afterwards."""
         await self._closing.close()
         clients = [*self._clients.values(), *self._former]
         self._clients.clear()
@@ -137,7 +137,7 @@ class ModelBuilder:
 
 
 def _limit_connect_timeout(seconds: float) -> Callable[[httpx2.Request], Awaitable[None]]:
-    """Return a hook that caps the connect timeout, for SDKs that apply one timeout, of a minute, to all phases."""
+    """Returns a hook that caps the connect timeout, for SDKs that apply one timeout, of a minute, to all phases."""
 
     async def cap(request: httpx2.Request) -> None:
         timeout: dict[str, float | None] = request.extensions.get("timeout", {})
@@ -149,7 +149,7 @@ def _limit_connect_timeout(seconds: float) -> Callable[[httpx2.Request], Awaitab
 
 
 def _build_native(spec: ModelSpec) -> Model:
-    """Build a model. The SDK of its kind is imported here only, since each takes up to two seconds."""
+    """Builds a model. The SDK of its kind is imported here only, since each takes up to two seconds."""
     match spec.provider.kind:
         case ProviderKind.ANTHROPIC:
             from services.llm.providers.anthropic import build_anthropic  # noqa: PLC0415 - slow import, see above

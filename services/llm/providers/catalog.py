@@ -68,7 +68,7 @@ class Catalog:
         self._cached: TTLCache[ProviderSettings, tuple[str, ...]] = TTLCache(_CACHE_SIZE, CACHED_S, timer=timer)
 
     async def recent_models(self, provider: ProviderSettings, *, timeout_s: float = 5.0) -> tuple[str, ...]:
-        """Return the provider's models as of the last `CACHED_S` seconds; a failure is not cached.
+        """Returns the provider's models as of the last `CACHED_S` seconds; a failure is not cached.
 
         Raises:
             CatalogError: as for `live_models`.
@@ -77,7 +77,7 @@ class Catalog:
         return await self.live_models(provider, timeout_s=timeout_s) if known is None else known
 
     async def live_models(self, provider: ProviderSettings, *, timeout_s: float = 5.0) -> tuple[str, ...]:
-        """Return the provider's models in its own order, as of now.
+        """Returns the provider's models in its own order, as of now.
 
         Azure does not list deployments to a key: its configured models are returned if the key is accepted.
 
@@ -196,7 +196,7 @@ def _parse_names(page: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _is_chat_model(entry: Mapping[str, object]) -> bool:
-    """Return whether a listed model can generate answers."""
+    """Returns whether a listed model can generate answers."""
     # Groq lists retired models as inactive; Mistral lists models that only embed, transcribe or moderate.
     capabilities = entry.get("capabilities")
     chats = cast("dict[str, object]", capabilities).get("completion_chat") if isinstance(capabilities, dict) else None
@@ -221,12 +221,12 @@ def _parse_entries(page: Mapping[str, Any], field: str) -> list[dict[str, object
 
 
 def _collect_names(field: str, entries: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
-    """Return the distinct names, since Mistral lists a model again for each of its aliases."""
+    """Returns the distinct names, since Mistral lists a model again for each of its aliases."""
     return tuple(dict.fromkeys(name for entry in entries if isinstance(name := entry.get(field), str) and name))
 
 
 def suggest_version(provider: ProviderSettings) -> str | None:
-    """Return a hint where a base URL lacks the version that its server may want, else None."""
+    """Returns a hint where a base URL lacks the version that its server may want, else None."""
     url = provider.base_url or ""
     has_version = any(re.fullmatch(r"v\d+\w*", segment) for segment in urlsplit(url).path.split("/"))
     if provider.kind not in _VERSIONED_KINDS or has_version:

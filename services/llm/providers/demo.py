@@ -46,7 +46,7 @@ Providers are asked in the order of `AVAILABLE_PROVIDERS`; `/provider` shows the
 
 
 def build_demo_answer(messages: Sequence[ModelMessage]) -> str:
-    """Return the answer, which depends on the last question only."""
+    """Returns the answer, which depends on the last question only."""
     question = " ".join(_find_last_question(messages).split())
     if len(question) > _ECHO_LENGTH:
         question = question[:_ECHO_LENGTH].rstrip() + "…"
@@ -99,7 +99,7 @@ class DemoModel(Model[None]):
         model_settings: ModelSettings | None,  # noqa: ARG002 - the library's signature
         model_request_parameters: ModelRequestParameters,  # noqa: ARG002 - the same
     ) -> ModelResponse:
-        """Return the whole answer."""
+        """Returns the whole answer."""
         answer = build_demo_answer(messages)
         return ModelResponse(
             parts=[TextPart(answer)],
@@ -117,7 +117,7 @@ class DemoModel(Model[None]):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,  # noqa: ARG002 - the same
     ) -> AsyncGenerator[StreamedResponse]:
-        """Stream the answer word by word."""
+        """Streams the answer word by word."""
         answer = build_demo_answer(messages)
         yield _DemoStream(
             model_request_parameters=model_request_parameters,
@@ -151,7 +151,7 @@ class _DemoStream(StreamedResponse):
         self.finish_reason = "stop"
 
     async def close_stream(self) -> None:
-        """Do nothing: there is no connection."""
+        """Does nothing: there is no connection."""
 
     @property
     def model_name(self) -> str:

@@ -19,7 +19,7 @@ from services.llm.providers.spec import ModelSpec, build_native_model
 
 
 def build_google(spec: ModelSpec) -> Model:
-    """Return a model served by Google."""
+    """Returns a model served by Google."""
     add_response_hook(spec.http, record_response)
     # Without these the SDK loads the certificate authorities twice, for clients that are never used.
     client_args: dict[str, Any] = {"verify": spec.tls}
@@ -58,7 +58,7 @@ class GeminiModel(GoogleModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """Open a stream."""
+        """Opens a stream."""
         async with AsyncExitStack() as stack:
             with collect_responses() as responses:
                 opening = super().request_stream(messages, model_settings, model_request_parameters, run_context)

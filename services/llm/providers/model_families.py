@@ -28,18 +28,18 @@ _FIRST_PARTY = frozenset({ProviderKind.OPENAI, ProviderKind.ANTHROPIC})
 
 
 def model_family(provider: ProviderSettings, model_name: str) -> str:
-    """Return the actual model: `<ID>_FAMILIES` by the name or by its Azure deployment, else the name."""
+    """Returns the actual model: `<ID>_FAMILIES` by the name or by its Azure deployment, else the name."""
     deployment = deployment_name(provider, model_name)
     return provider.families.get(model_name) or provider.families.get(deployment) or model_name
 
 
 def deployment_name(provider: ProviderSettings, model_name: str) -> str:
-    """Return the name of the model in requests to the provider."""
+    """Returns the name of the model in requests to the provider."""
     return provider.deployments.get(model_name, model_name)
 
 
 def accepts_images(provider: ProviderSettings, model_name: str) -> bool:
-    """Return whether the model accepts images.
+    """Returns whether the model accepts images.
 
     An unknown name counts as accepting them on a first-party service only, since an image makes the whole request fail
     on a model without vision.

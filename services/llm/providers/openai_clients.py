@@ -31,7 +31,7 @@ class _Completions(AsyncCompletions):
         extra_body: object = None,
         **arguments: Any,  # noqa: ANN401 - see above
     ) -> Any:  # noqa: ANN401 - an answer or a stream, depending on the arguments
-        """Request an answer. Arguments and result are those of the SDK."""
+        """Requests an answer. Arguments and result are those of the SDK."""
         # The SDK types `extra_body` as object, and merges it as a mapping.
         body = {"messages": list(messages), **cast("dict[str, object]", extra_body or {})}
         create = cast("Callable[..., Awaitable[Any]]", super().create)
@@ -53,7 +53,7 @@ class LeanOpenAI(AsyncOpenAI):
         return _Chat(self)
 
     def _process_response_data(self, *, data: object, cast_to: type[ResponseT], response: httpx2.Response) -> ResponseT:
-        """Parse a piece of a stream, or a whole answer.
+        """Parses a piece of a stream, or a whole answer.
 
         The SDK builds objects field by field in Python, so that data of other types passes as well. Valid chunks are
         parsed by Pydantic in a twentieth of the time (in strict mode, so that no value is coerced); the rest is left to
@@ -68,7 +68,7 @@ class LeanOpenAI(AsyncOpenAI):
 
 
 def _complete_chunk(data: object) -> None:
-    """Add the choices and deltas that a server left out of a chunk, such as its last one."""
+    """Adds the choices and deltas that a server left out of a chunk, such as its last one."""
     if not isinstance(data, dict):
         return
     chunk = cast("dict[str, object]", data)

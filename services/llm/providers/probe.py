@@ -84,7 +84,7 @@ class ProbeResult:
 async def probe_providers(
     catalog: Catalog, providers: Sequence[ProviderSettings], timeout_s: float, clock: Clock
 ) -> tuple[ProbeResult, ...]:
-    """Probe the providers concurrently and return the results in their order.
+    """Probes the providers concurrently and returns the results in their order.
 
     An unusable provider fails with its missing variables as the reason. `timeout_s` applies to each provider.
     """
@@ -109,7 +109,7 @@ async def check_providers(
     clock: Clock,
     pass_over: Callable[[str, Sequence[str]], None],
 ) -> None:
-    """Log which providers do not answer or lack a configured model. Each is used once it is back.
+    """Logs which providers do not answer or lack a configured model. Each is used once it is back.
 
     Args:
         catalog: the model lists.

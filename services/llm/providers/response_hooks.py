@@ -16,7 +16,7 @@ _collected: ContextVar[list[httpx2.Response] | None] = ContextVar("collected", d
 
 
 def add_response_hook(client: httpx2.AsyncClient, hook: Callable[[httpx2.Response], Awaitable[None]]) -> None:
-    """Register a hook for every response of a client. A second registration is ignored."""
+    """Registers a hook for every response of a client. A second registration is ignored."""
     hooks = client.event_hooks["response"]
     if hook not in hooks:
         hooks.append(hook)
@@ -24,7 +24,7 @@ def add_response_hook(client: httpx2.AsyncClient, hook: Callable[[httpx2.Respons
 
 @contextmanager
 def collect_responses() -> Generator[list[httpx2.Response]]:
-    """Collect the responses that arrive within the context, through clients with the hook `record_response`."""
+    """Collects the responses that arrive within the context, through clients with the hook `record_response`."""
     responses: list[httpx2.Response] = []
     token = _collected.set(responses)
     try:
@@ -34,14 +34,14 @@ def collect_responses() -> Generator[list[httpx2.Response]]:
 
 
 async def record_response(response: httpx2.Response) -> None:
-    """Add a response to the surrounding `collect_responses`."""
+    """Adds a response to the surrounding `collect_responses`."""
     collected = _collected.get()
     if collected is not None:
         collected.append(response)
 
 
 async def keep_connection(response: httpx2.Response) -> None:
-    """Drain a stream that is closed at its end marker, so that its connection can be reused."""
+    """Drains a stream that is closed at its end marker, so that its connection can be reused."""
     if isinstance(response.stream, httpx2.AsyncByteStream):
         response.stream = _DrainedStream(response.stream)
 

@@ -62,12 +62,12 @@ class ModelClass(Protocol):
         provider: Any,  # noqa: ANN401 - each accepts that of its own SDK
         profile: Callable[[ModelProfile], ModelProfile] | None = None,
     ) -> Model:
-        """Construct the model."""
+        """Constructs the model."""
         ...
 
 
 def build_native_model(spec: ModelSpec, model_class: ModelClass, sdk_provider: Provider[Any]) -> Model:
-    """Return a model with the profile of its family."""
+    """Returns a model with the profile of its family."""
     if spec.family == spec.wire_name:
         return model_class(spec.wire_name, provider=sdk_provider)
     resolved = model_class(spec.family, provider=sdk_provider).profile
@@ -85,7 +85,7 @@ class StainlessClient(Protocol):
 
 
 def reset_environment(client: StainlessClient, headers: Mapping[str, str] | None = None) -> None:
-    """Discard values that an SDK read from its own environment variables, and set our headers."""
+    """Discards values that an SDK read from its own environment variables, and sets our headers."""
     for name in ("organization", "project", "admin_api_key", "webhook_secret", "webhook_key"):
         if hasattr(client, name):
             setattr(client, name, None)

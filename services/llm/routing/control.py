@@ -32,20 +32,20 @@ class ProviderControl:
         self._recorder = recorder
 
     async def force(self, provider: str, duration_s: float) -> None:
-        """Put a provider first for a while, even during a cooldown."""
+        """Puts a provider first for a while, even during a cooldown."""
         self._roster.require(provider)
         await self._commit(rules.forced(provider, self._clock.time(), duration_s))
 
     async def clear(self) -> None:
-        """End the force and the preference, so that the priority order applies; cooldowns stay."""
+        """Ends the force and the preference, so that the priority order applies; cooldowns stay."""
         await self._commit(rules.cleared(self._clock.time()))
 
     async def follow_order(self) -> None:
-        """End the preference, so that a changed priority order applies at once; a force and cooldowns stay."""
+        """Ends the preference, so that a changed priority order applies at once; a force and cooldowns stay."""
         await self._commit(rules.preference_ended(self._clock.time()))
 
     async def cool_down(self, provider: str, duration_s: float, by: str) -> None:
-        """Put a provider last for a while.
+        """Puts a provider last for a while.
 
         Args:
             provider: its id.
@@ -57,22 +57,22 @@ class ProviderControl:
         await self._commit(rules.cooled(provider, SET_BY_ADMIN, now, duration_s, by))
 
     async def reset(self, provider: str) -> None:
-        """End a provider's cooldown, and a preference for one of lower priority."""
+        """Ends a provider's cooldown, and a preference for one of lower priority."""
         self._roster.require(provider)
         await self._commit(rules.reset(provider, self._clock.time(), self._roster.usable))
 
     async def forget(self, provider: str) -> None:
-        """Forget the state of a provider that is no longer configured, on every replica."""
+        """Forgets the state of a provider that is no longer configured, on every replica."""
         await self._commit(rules.removed(provider, self._clock.time()))
 
     async def report_failure(self, provider: str, error: BaseException, purpose: str) -> None:
-        """Record a failure that a caller saw. It cools the provider down unless the fault is the caller's."""
+        """Records a failure that a caller saw. It cools the provider down unless the fault is the caller's."""
         known = self._roster.require(provider)
         self._recorder.failed(known, classify_report(error, self._recorder.limits.cooldown_s), purpose)
         await self._commit(_unchanged)
 
     async def report_success(self, provider: str, purpose: str) -> None:
-        """Record an answer that a caller got. The first one after a change makes the provider preferred."""
+        """Records an answer that a caller got. The first one after a change makes the provider preferred."""
         known = self._roster.require(provider)
         self._recorder.succeeded(known, purpose, began=self._clock.time(), prefer=True)
         await self._commit(_unchanged)

@@ -12,7 +12,7 @@ from services.llm.routing.state.rules import Routing
 def find_local_failure(
     candidate: Candidate, failed: Collection[str], providers: Sequence[ProviderSettings], routing: Routing
 ) -> str | None:
-    """Return the local provider that a remote candidate replaces; None where none failed.
+    """Returns the local provider that a remote candidate replaces; None where none failed.
 
     An operator's force, a user's choice and a cooldown that an operator set are decisions, not failures.
 

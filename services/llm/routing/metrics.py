@@ -72,7 +72,7 @@ class ProviderMetrics:
         fallback.listen(self.count_notice)
 
     def note(self, event: LLMEvent) -> None:
-        """Count an event of a request."""
+        """Counts an event of a request."""
         match event:
             case AttemptEnded():
                 self._attempt(event)
@@ -82,7 +82,7 @@ class ProviderMetrics:
                 self._probes.labels(provider).inc()
 
     def count_notice(self, event: ProviderNotice) -> None:
-        """Count a change of the leader, or a misconfigured provider."""
+        """Counts a change of the leader, or a misconfigured provider."""
         match event:
             case LeaderChanged(after=after, reason=reason):
                 self._switches.labels(after, "recovery" if reason is None else "failure").inc()

@@ -116,30 +116,30 @@ class OutcomeRecorder:
         roster.on_change(self._drop_counts)
 
     def listen(self, listener: NoticeListener) -> None:
-        """Register a callback for changes of the leader and for misconfigured providers. It must not block."""
+        """Registers a callback for changes of the leader and for misconfigured providers. It must not block."""
         self._listeners.append(listener)
 
     def watch(self, watcher: Watcher) -> None:
-        """Register a callback for the events of every request. It runs within the request and must be fast."""
+        """Registers a callback for the events of every request. It runs within the request and must be fast."""
         self._watchers.append(watcher)
 
     def time(self) -> float:
-        """Return the seconds since the epoch."""
+        """Returns the seconds since the epoch."""
         return self._clock.time()
 
     def health_rank(self, provider: str) -> float:
-        """Return a sort key: 0 while healthy, `HALF_OPEN_RANK` after a cooldown, its end during one."""
+        """Returns a sort key: 0 while healthy, `HALF_OPEN_RANK` after a cooldown, its end during one."""
         cooldown = self._shared.routing.cooldowns.get(provider)
         if cooldown is None:
             return 0.0
         return cooldown.until if cooldown.until > self._clock.time() else HALF_OPEN_RANK
 
     def leads(self, provider: str) -> bool:
-        """Return whether no healthy provider has a higher priority."""
+        """Returns whether no healthy provider has a higher priority."""
         return rules.leads(self._shared.routing, provider, self._roster.usable, self._clock.time())
 
     def failed(self, settings: ProviderSettings, outcome: Outcome, purpose: str) -> None:
-        """Record a failure. The local copy changes at once, Redis soon after."""
+        """Records a failure. The local copy changes at once, Redis soon after."""
         provider = settings.id
         if not self._roster.is_current(settings):
             log.info("provider.former_failed", provider=provider, reason=outcome.reason, purpose=purpose)
@@ -172,7 +172,7 @@ class OutcomeRecorder:
             self._notify(LeaderChanged(before, after, outcome.reason))
 
     def model_failed(self, candidate: Candidate, outcome: Outcome, purpose: str, *, is_listed: bool) -> None:
-        """Record a failure that is one model's fault: the model rests, and its provider stays healthy.
+        """Records a failure that is one model's fault: the model rests, and its provider stays healthy.
 
         Args:
             is_listed: whether operators configured the model; a model that only a user picked is not their concern.
@@ -206,7 +206,7 @@ class OutcomeRecorder:
             self._notify(Misconfigured(provider, f"{model}: {outcome.reason}", outcome.words))
 
     def pass_over(self, provider: str, models: Sequence[str]) -> None:
-        """Let models rest that are missing in their provider's list, so that its next configured one is the default."""
+        """Lets models rest that are missing in their provider's list, so that its next configured one is the default."""
         now = self._clock.time()
         for model in models:
             reason = "not in the model list"
@@ -217,14 +217,14 @@ class OutcomeRecorder:
     def capabilities_refused(
         self, candidate: Candidate, capabilities: frozenset[Capability], *, is_guess: bool
     ) -> None:
-        """Remember that a model refuses capabilities."""
+        """Remembers that a model refuses capabilities."""
         provider, model = candidate.provider.id, candidate.model
         log.info("provider.capability_refused", provider=provider, model=model, capabilities=sorted(capabilities))
         for_s = self.timing.guessed_s if is_guess else self.timing.learned_s
         self._shared.apply(model_rules.capabilities_refused(provider, model, capabilities, self._clock.time(), for_s))
 
     def length_learned(self, candidate: Candidate, max_input: int, window: int | None) -> None:
-        """Remember the longest request that a model takes, in estimated tokens, and its window in its own tokens."""
+        """Remembers the longest request that a model takes, in estimated tokens, and its window in its own tokens."""
         provider, model = candidate.provider.id, candidate.model
         log.info("provider.window_learned", provider=provider, model=model, window=window, max_input=max_input)
         self._shared.apply(
@@ -232,16 +232,16 @@ class OutcomeRecorder:
         )
 
     def adaptation(self, candidate: Candidate) -> Adaptation:
-        """Return the changes that a model is known to need."""
+        """Returns the changes that a model is known to need."""
         return model_rules.adaptation(self._shared.routing, candidate.provider.id, candidate.model, self._clock.time())
 
     def is_resting(self, provider: str, model: str) -> bool:
-        """Return whether a model rests."""
+        """Returns whether a model rests."""
         routing = self._shared.routing
         return bool(routing.resting) and model_rules.is_resting(routing, provider, model, self._clock.time())
 
     def model_answered(self, candidate: Candidate, began: float) -> None:
-        """End the rest of a model that answered all the same."""
+        """Ends the rest of a model that answered all the same."""
         if self._shared.routing.resting:
             self._shared.apply(model_rules.woken(candidate.provider.id, candidate.model, began))
 
@@ -254,7 +254,7 @@ class OutcomeRecorder:
         prefer: bool,
         first_output_s: float | None = None,
     ) -> None:
-        """Record an answer. Does no I/O where it changes nothing, which is the ordinary case."""
+        """Records an answer. Does no I/O where it changes nothing, which is the ordinary case."""
         if not self._roster.is_current(settings):
             return
         provider = settings.id
@@ -267,7 +267,7 @@ class OutcomeRecorder:
         self._prove(provider, purpose, began=began, prefer=prefer)
 
     def opened(self, settings: ProviderSettings, purpose: str, *, began: float, prefer: bool) -> None:
-        """Record the first output of an answer: a provider that was not healthy is healthy now, at every replica."""
+        """Records the first output of an answer: a provider that was not healthy is healthy now, at every replica."""
         if settings.id in self._shared.routing.cooldowns and self._roster.is_current(settings):
             self._prove(settings.id, purpose, began=began, prefer=prefer)
 
@@ -285,7 +285,7 @@ class OutcomeRecorder:
             self._notify(LeaderChanged(before, after, None))
 
     def all_failed(self, attempts: tuple[FailedAttempt, ...]) -> None:
-        """Record that no provider answered a request."""
+        """Records that no provider answered a request."""
         self._is_outage = True
         self._notify(NobodyAnswers(attempts))
 
@@ -294,33 +294,33 @@ class OutcomeRecorder:
         self._notify(AnswersAgain(provider))
 
     def release_probe(self, provider: str, holder: str) -> None:
-        """Give a probe's lease back without an outcome."""
+        """Gives a probe's lease back without an outcome."""
         self._shared.apply(rules.probe_returned(provider, holder))
 
     def monotonic(self) -> float:
-        """Return the seconds of a clock that is never set."""
+        """Returns the seconds of a clock that is never set."""
         return self._clock.monotonic()
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until a server may have loaded its model."""
+        """Waits until a server may have loaded its model."""
         await self._clock.sleep(seconds)
 
     async def pause(self) -> None:
-        """Wait before a provider that had a hiccup is asked again."""
+        """Waits before a provider that had a hiccup is asked again."""
         await self._clock.sleep(random.uniform(*self.timing.retry_pause_s))  # noqa: S311 - jitter, not a secret
 
     def keep_user(self, user: str, provider: str) -> None:
-        """Route a user to this provider for some minutes, since it answered in place of a busy one."""
+        """Routes a user to this provider for some minutes, since it answered in place of a busy one."""
         log.info("provider.stepped_in", provider=provider)
         self._affinity.begin(user, provider)
 
     def publish(self, event: LLMEvent) -> None:
-        """Pass an event of a request to the watchers."""
+        """Passes an event of a request to the watchers."""
         for watcher in self._watchers:
             watcher(event)
 
     def count(self, report: RequestReport) -> None:
-        """Report the usage of a request that is over."""
+        """Reports the usage of a request that is over."""
         if self._meter is not None:
             self._meter.count(report)
 
@@ -329,7 +329,7 @@ class OutcomeRecorder:
             del self.counts[provider]
 
     def _leader(self, state: rules.Routing | None = None) -> str | None:
-        """Return the provider that is asked first by the rules, without a probe."""
+        """Returns the provider that is asked first by the rules, without a probe."""
         state = state or self._shared.routing
         return next(iter(rules.order(state, self._roster.usable, self._clock.time())), None)
 

@@ -27,21 +27,21 @@ class ProviderRoster:
         return tuple(self.all[provider] for provider in self.usable)
 
     def replace(self, providers: Sequence[ProviderSettings]) -> None:
-        """Replace all providers, and tell the listeners."""
+        """Replaces all providers, and tells the listeners."""
         self._set(providers)
         for listener in self._listeners:
             listener()
 
     def on_change(self, listener: Callable[[], None]) -> None:
-        """Register a callback for every replacement. It must not block."""
+        """Registers a callback for every replacement. It must not block."""
         self._listeners.append(listener)
 
     def is_current(self, provider: ProviderSettings) -> bool:
-        """Return whether a provider still has the settings that a request began with."""
+        """Returns whether a provider still has the settings that a request began with."""
         return self.all.get(provider.id) == provider
 
     def require(self, provider: str) -> ProviderSettings:
-        """Return the settings of a provider.
+        """Returns the settings of a provider.
 
         Raises:
             UnknownProvider: it is not configured.

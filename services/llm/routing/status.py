@@ -55,7 +55,7 @@ class ProviderStatus:
 
 
 def percentile_95(seconds: Sequence[float]) -> float:
-    """Return the 95th percentile of at least one value, within the smallest and the largest one."""
+    """Returns the 95th percentile of at least one value, within the smallest and the largest one."""
     return seconds[0] if len(seconds) == 1 else statistics.quantiles(seconds, n=20, method="inclusive")[-1]
 
 
@@ -83,7 +83,7 @@ class ProviderCounts:
 def provider_status(
     provider: ProviderSettings, counts: ProviderCounts, state: Routing, now: float, in_flight: int = 0
 ) -> ProviderStatus:
-    """Return the status of one provider at `now`, in seconds since the epoch."""
+    """Returns the status of one provider at `now`, in seconds since the epoch."""
     cooldown = state.cooldowns.get(provider.id)
     until: float | None = None
     reason: str | None = None

@@ -15,7 +15,7 @@ class AttemptSpans:
         self._tracer = tracer
 
     def note(self, event: LLMEvent) -> None:
-        """Record the span of an attempt that has ended."""
+        """Records the span of an attempt that has ended."""
         if not isinstance(event, AttemptEnded):
             return
         attributes: dict[str, str | float] = {

@@ -71,12 +71,12 @@ class UsageMeter(Protocol):
     """Counts requests."""
 
     def count(self, report: RequestReport) -> None:
-        """Count a request. Must neither block nor raise."""
+        """Counts a request. Must neither block nor raise."""
         ...
 
 
 def used_whole(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: Sequence[ModelMessage]) -> TokenUse:
-    """Return the usage of a completed request, estimated where the provider did not report it.
+    """Returns the usage of a completed request, estimated where the provider did not report it.
 
     Args:
         usage: as reported by the provider.
@@ -93,7 +93,7 @@ def used_whole(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: Se
 
 
 def used_partly(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: Sequence[ModelMessage]) -> TokenUse:
-    """Return the usage of a request that ended early after its first output.
+    """Returns the usage of a request that ended early after its first output.
 
     Most providers report usage only at the end, some report the input at the start: reported counts are used, and the
     rest is estimated.
@@ -105,5 +105,5 @@ def used_partly(usage: RequestUsage, parts: Sequence[ModelResponsePart], sent: S
 
 
 def used_by_prompt(sent: Sequence[ModelMessage]) -> TokenUse:
-    """Return the usage of a request that ended before its first output: its prompt, which the provider read."""
+    """Returns the usage of a request that ended before its first output: its prompt, which the provider read."""
     return TokenUse(RequestUsage(input_tokens=estimate_tokens(sent)), is_estimated=True)

@@ -32,17 +32,17 @@ _PART_TOKENS = 16
 
 
 def text_tokens(text: str) -> int:
-    """Estimate the tokens of a text."""
+    """Estimates the tokens of a text."""
     return -(-len(text.encode(errors="replace")) // BYTES_A_TOKEN)
 
 
 def estimate_tokens(messages: Sequence[ModelMessage]) -> int:
-    """Estimate the tokens of messages without a provider's tokenizer."""
+    """Estimates the tokens of messages without a provider's tokenizer."""
     return sum(MESSAGE_TOKENS + sum(map(part_tokens, message.parts)) for message in messages)
 
 
 def part_tokens(part: Any) -> int:  # noqa: ANN401  # any of some thirty kinds of part
-    """Estimate the tokens of a part of a message."""
+    """Estimates the tokens of a part of a message."""
     match part:
         case UserPromptPart(content=str(text)) | TextPart(content=text) | ThinkingPart(content=text):
             return text_tokens(text)
@@ -59,7 +59,7 @@ def part_tokens(part: Any) -> int:  # noqa: ANN401  # any of some thirty kinds o
 
 
 def item_tokens(item: UserContent) -> int:
-    """Estimate the tokens of a piece of a prompt."""
+    """Estimates the tokens of a piece of a prompt."""
     match item:
         case str(text) | TextContent(content=text):
             return text_tokens(text)

@@ -38,14 +38,14 @@ class ProviderAffinity:
         self._writes: set[asyncio.Task[None]] = set()
 
     async def provider_for(self, user: str, patience: RedisPatience | None = None) -> str | None:
-        """Return the provider that a user stays with; one round trip at most, none where the move was made here."""
+        """Returns the provider that a user stays with; one round trip at most, none where the move was made here."""
         entry = self._local.get(user)
         if entry is None or entry[1] <= self._clock.time():
             entry = await self._read(user, patience)
         return entry[0] if entry is not None and entry[1] > self._clock.time() else None
 
     def begin(self, user: str, provider: str) -> None:
-        """Keep a user with a provider: at once in this process, soon after at the other replicas."""
+        """Keeps a user with a provider: at once in this process, soon after at the other replicas."""
         until = self._clock.time() + AFFINITY_S
         self._local[user] = (provider, until)
         write = asyncio.create_task(self._write(user, provider, until), name="affinity.write")
@@ -53,7 +53,7 @@ class ProviderAffinity:
         write.add_done_callback(self._writes.discard)
 
     async def close(self) -> None:
-        """Finish pending writes; each fails within the timeout of a Redis call."""
+        """Finishes pending writes; each fails within the timeout of a Redis call."""
         await asyncio.gather(*self._writes)
 
     async def _read(self, user: str, patience: RedisPatience | None) -> tuple[str, float] | None:

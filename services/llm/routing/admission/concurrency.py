@@ -73,7 +73,7 @@ class _ProviderQueue:
     background_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     def wake(self) -> None:
-        """Let the head of the queue try."""
+        """Lets the head of the queue try."""
         if self.waiters:
             self.waiters[0].set()
 
@@ -98,14 +98,14 @@ class ConcurrencyLimiter:
         self._queues: dict[str, _ProviderQueue] = {}
 
     def in_flight(self, provider: str) -> int:
-        """Return the number of this replica's requests in flight at a provider."""
+        """Returns the number of this replica's requests in flight at a provider."""
         queue = self._queues.get(provider)
         return queue.in_flight if queue is not None else 0
 
     async def take(
         self, provider: ProviderSettings, patience: RedisPatience | None = None, preempt: Preempt | None = None
     ) -> Slot | None:
-        """Return a slot if one is free and no request is queued for it; without a limit one is always free.
+        """Returns a slot if one is free and no request is queued for it; without a limit one is always free.
 
         Args:
             provider: where the request goes.
@@ -129,7 +129,7 @@ class ConcurrencyLimiter:
         return slot
 
     async def wait(self, providers: Sequence[ProviderSettings], patience: RedisPatience | None = None) -> Slot | None:
-        """Return the first slot that becomes free at one of the providers.
+        """Returns the first slot that becomes free at one of the providers.
 
         Each is waited for as long as its first output may take; None if none became free.
         """
@@ -164,13 +164,13 @@ class ConcurrencyLimiter:
                 self._leave(self._queue(name), wakeup)
 
     def extend(self, slot: Slot) -> None:
-        """Renew a slot's lease: the same provider is asked once more, or its answer takes long."""
+        """Renews a slot's lease: the same provider is asked once more, or its answer takes long."""
         if slot.lease is not None:
             self._queue(slot.provider.id).leases.renew(slot.lease, self._lease_s(slot.provider))
             self._schedule_renewal(slot)
 
     def release(self, slot: Slot) -> None:
-        """End a request. The lease is removed in the background, and the head of the queue is woken after that."""
+        """Ends a request. The lease is removed in the background, and the head of the queue is woken after that."""
         queue = self._queue(slot.provider.id)
         queue.in_flight -= 1
         if slot.preempt is not None:
@@ -182,13 +182,13 @@ class ConcurrencyLimiter:
             queue.wake()
 
     async def close(self) -> None:
-        """Finish pending writes, as far as Redis takes them in time."""
+        """Finishes pending writes, as far as Redis takes them in time."""
         await asyncio.gather(*(queue.leases.close() for queue in self._queues.values()))
 
     async def _try_take(
         self, queue: _ProviderQueue, provider: ProviderSettings, limit: int, patience: RedisPatience | None
     ) -> Slot | None:
-        """Return a slot if one is free. It is counted before Redis is asked: this replica alone may fill the limit."""
+        """Returns a slot if one is free. It is counted before Redis is asked: this replica alone may fill the limit."""
         if queue.in_flight >= limit:
             return None
         self._lease_count += 1
@@ -206,7 +206,7 @@ class ConcurrencyLimiter:
         return slot
 
     async def _preempt(self, queue: _ProviderQueue, *, is_awaited: bool) -> None:
-        """Cancel the background requests at a provider, and wait until their slots are free."""
+        """Cancels the background requests at a provider, and waits until their slots are free."""
         queue.background_ended.clear()
         for slot in queue.background:
             if slot.preempt is not None:
@@ -218,7 +218,7 @@ class ConcurrencyLimiter:
                     queue.background_ended.clear()
 
     def _schedule_renewal(self, slot: Slot) -> None:
-        """Renew the lease before it expires, for a stream that takes longer than its provider's timeout."""
+        """Renews the lease before it expires, for a stream that takes longer than its provider's timeout."""
         if slot.renewal is not None:
             slot.renewal.cancel()
         loop = asyncio.get_running_loop()
@@ -250,7 +250,7 @@ class ConcurrencyLimiter:
 
 
 def _is_idle(queue: _ProviderQueue, provider: ProviderSettings) -> bool:
-    """Return whether a background request delays no other one at a provider.
+    """Returns whether a background request delays no other one at a provider.
 
     A server of one's own may have a single slot that no variable tells of, so it must not be working at all.
     """
@@ -260,7 +260,7 @@ def _is_idle(queue: _ProviderQueue, provider: ProviderSettings) -> bool:
 
 
 def _is_contended(queue: _ProviderQueue, provider: ProviderSettings) -> bool:
-    """Return whether a background request may hold up a question at a provider."""
+    """Returns whether a background request may hold up a question at a provider."""
     limit = provider.max_concurrency
     return not provider.remote if limit is None else queue.in_flight >= limit
 
@@ -280,7 +280,7 @@ class LoadShedding:
         self.affinity = ProviderAffinity(guard, prefix, clock)
 
     async def close(self) -> None:
-        """Finish pending writes."""
+        """Finishes pending writes."""
         await self.limiter.close()
         await self.affinity.close()
 

@@ -20,7 +20,7 @@ class GatePlace:
     _is_held: bool = True
 
     def leave(self) -> None:
-        """Give the place to the next request. Safe to call twice."""
+        """Gives the place to the next request. Safe to call twice."""
         if self._is_held:
             self._is_held = False
             self.gate.release(self.person)
@@ -51,7 +51,7 @@ class ProviderGate:
         return self._total
 
     async def enter(self, person: str, patience_s: float | None = None) -> GatePlace | None:
-        """Return a place, in turn where none is free.
+        """Returns a place, in turn where none is free.
 
         Args:
             person: the requests of one person share a queue.
@@ -77,7 +77,7 @@ class ProviderGate:
             self._forget(person, admitted)
 
     def release(self, person: str) -> None:
-        """Free a place of a person, and admit the next request."""
+        """Frees a place of a person, and admits the next request."""
         self._total -= 1
         self._held[person] -= 1
         if not self._held[person]:
@@ -110,7 +110,7 @@ class ProviderGate:
         self._held[person] += 1
 
     def _admit_next(self) -> None:
-        """Admit requests while places are free, one person after the other."""
+        """Admits requests while places are free, one person after the other."""
         while self._total < self._limit:
             person = next((each for each in self._waiting if self._held[each] < self._share), None)
             if person is None:
@@ -126,7 +126,7 @@ class ProviderGate:
                 admitted.set_result(None)
 
     def _forget(self, person: str, admitted: asyncio.Future[None]) -> None:
-        """Remove a request that is no longer waiting from the queue."""
+        """Removes a request that is no longer waiting from the queue."""
         queue = self._waiting.get(person)
         if queue is not None and admitted in queue:
             queue.remove(admitted)

@@ -98,11 +98,11 @@ class ProviderLeases:
         self.writer: asyncio.Task[None] | None = None
 
     def may_be_stored(self, lease: str) -> bool:
-        """Return whether Redis may have a lease."""
+        """Returns whether Redis may have a lease."""
         return lease in self._sent
 
     async def acquire(self, lease: str, limit: int, lease_s: float, patience: RedisPatience | None) -> bool:
-        """Take a lease; returns False if the limit is reached. Without Redis it is granted, and written later."""
+        """Takes a lease; returns False if the limit is reached. Without Redis it is granted, and written later."""
         self._lease_s = lease_s
         expiry = self._clock.time() + lease_s
         carried = dict(self._unwritten)
@@ -156,12 +156,12 @@ class ProviderLeases:
         return results[-1] == 1
 
     def renew(self, lease: str, lease_s: float) -> None:
-        """Extend a lease in the background."""
+        """Extends a lease in the background."""
         self._unwritten[lease] = self._clock.time() + lease_s
         self._start_writer()
 
     def remove(self, lease: str) -> bool:
-        """End a lease; returns False if Redis never had it, so that there is nothing to write."""
+        """Ends a lease; returns False if Redis never had it, so that there is nothing to write."""
         if lease not in self._sent:
             self._unwritten.pop(lease, None)
             return False
@@ -170,7 +170,7 @@ class ProviderLeases:
         return True
 
     async def close(self) -> None:
-        """Finish pending writes, as far as Redis takes them in time."""
+        """Finishes pending writes, as far as Redis takes them in time."""
         if self.writer is None:
             return
         timeout_s = self._timing.close_s if self._redis.opens_in_s <= self._timing.close_s else 0.0
@@ -181,7 +181,7 @@ class ProviderLeases:
         return {name: expiry for name, expiry in self._unwritten.items() if not self._in_transit[name]}
 
     def _start_writer(self) -> None:
-        """Start the one task that writes this provider's leases, in order: no removal overtakes its lease."""
+        """Starts the one task that writes this provider's leases, in order: no removal overtakes its lease."""
         if self.writer is None:
             self.writer = asyncio.create_task(self._write_all(), name="concurrency.write")
 
@@ -202,7 +202,7 @@ class ProviderLeases:
                 self._on_written(is_alone)
 
     async def _write_batch(self, batch: dict[str, float | None]) -> bool:
-        """Write, or wait until Redis may be back; returns whether the queue of this replica may be woken at once."""
+        """Writes, or waits until Redis may be back; returns whether the queue of this replica may be woken at once."""
         try:
             is_alone = await self._redis.call(lambda redis: self._write(redis, batch))
         except RedisUnavailable:
@@ -214,7 +214,7 @@ class ProviderLeases:
         return is_alone
 
     async def _write(self, redis: Redis, leases: dict[str, float | None]) -> bool:
-        """Write leases and removals; returns whether no other replica has a queue."""
+        """Writes leases and removals; returns whether no other replica has a queue."""
         removed = [name for name, expiry in leases.items() if expiry is None]
         held = {name: expiry for name, expiry in leases.items() if expiry is not None}
         self._sent.update(held)
@@ -238,13 +238,13 @@ class ProviderLeases:
                     self._sent.discard(name)
 
     def _drop_expired(self) -> None:
-        """Forget leases that Redis would no longer count; of too many, the oldest have expired."""
+        """Forgets leases that Redis would no longer count; of too many, the oldest have expired."""
         now = self._clock.time()
         left = [(name, expiry) for name, expiry in self._unwritten.items() if expiry is None or expiry > now]
         self._unwritten = dict(left[-MAX_UNWRITTEN:])
 
     async def _shorten_overlong(self) -> None:
-        """Shorten leases that end later than any right clock can have written."""
+        """Shortens leases that end later than any right clock can have written."""
         if not self._is_check_due:
             return
         self._is_check_due = False

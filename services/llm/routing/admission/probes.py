@@ -36,7 +36,7 @@ class ProbeLeases:
         self._count = 0
 
     async def take(self, provider: str, patience: RedisPatience) -> str | None:
-        """Lease the probe of a half-open provider; returns the holder's name, None where another request has it.
+        """Leases the probe of a half-open provider; returns the holder's name, None where another request has it.
 
         Args:
             provider: its id.
@@ -60,11 +60,11 @@ class ProbeLeases:
         return holder if lease is not None and lease.holder == holder else None
 
     def give_back(self, provider: str, holder: str) -> None:
-        """Return a lease without an outcome, so that the next request may probe."""
+        """Returns a lease without an outcome, so that the next request may probe."""
         self._recorder.release_probe(provider, holder)
 
     def note_asked(self, provider: str) -> None:
-        """Report a probe that is sent now."""
+        """Reports a probe that is sent now."""
         log.info("provider.probed", provider=provider)
         self._recorder.publish(Probed(provider))
 

@@ -104,7 +104,7 @@ class ModelNotBuilt(Exception):
 
 
 def classify(error: BaseException, cooldown_s: float, words: KnownWords = KNOWN_WORDS) -> Outcome:
-    """Return the outcome for an exception of a model, its adapter or its deadline.
+    """Returns the outcome for an exception of a model, its adapter or its deadline.
 
     Args:
         error: the exception.
@@ -137,7 +137,7 @@ def _has_body(error: BaseException) -> TypeGuard[ModelAPIError]:
 
 
 def classify_report(error: BaseException, cooldown_s: float) -> Outcome:
-    """Return the outcome for an exception that a caller reports as a provider's failure.
+    """Returns the outcome for an exception that a caller reports as a provider's failure.
 
     An error of an unknown kind counts as the provider's too, unless it is a type that only bugs raise.
     """
@@ -214,7 +214,7 @@ def _fault_of_class(error: BaseException) -> Fault:
 
 
 def _is_page(error: ModelHTTPError) -> bool:
-    """Return whether a web page came in place of a refusal: a proxy, a firewall or a captive portal sent it."""
+    """Returns whether a web page came in place of a refusal: a proxy, a firewall or a captive portal sent it."""
     if error.status_code not in REFUSAL_STATUSES:
         return False
     # Google's SDK puts the page into a message.
@@ -223,7 +223,7 @@ def _is_page(error: ModelHTTPError) -> bool:
 
 
 def _not_found_fault(error: ModelAPIError) -> Fault:
-    """Return whether the server lacks the model, or the address is wrong and every model is missing."""
+    """Returns whether the server lacks the model, or the address is wrong and every model is missing."""
     about_model = error.provider_error_code == "model_not_found" or "model" in find_message(error.body).lower()
     return Fault.MODEL_GONE if about_model else Fault.MISCONFIGURED
 
@@ -242,7 +242,7 @@ def _status_fault(error: ModelHTTPError) -> Fault:
 
 
 def _is_raised_by_adapter(error: BaseException) -> bool:
-    """Return whether a plain Python error was raised while an adapter parsed a provider's response.
+    """Returns whether a plain Python error was raised while an adapter parsed a provider's response.
 
     A body without choices surfaces as IndexError, one of the wrong shape as TypeError or AttributeError, one nested
     without end as RecursionError of the JSON parser. The position
@@ -268,7 +268,7 @@ _PARSERS = frozenset({"__stream__", "_iter_events", "_parse_response", "parse"})
 
 
 def describe(error: BaseException) -> str:
-    """Return the reason of a failure for operators, without text that may echo the prompt or the key."""
+    """Returns the reason of a failure for operators, without text that may echo the prompt or the key."""
     match error:
         case EmptyAnswer() | AnswerGivenUp() | ModelNotBuilt():
             return error.message
@@ -290,7 +290,7 @@ def describe(error: BaseException) -> str:
 
 
 def provider_message(error: BaseException) -> str | None:
-    """Return a provider's message about its error, for the author of the refused request; never for the log."""
+    """Returns a provider's message about its error, for the author of the refused request; never for the log."""
     body: object = error.body if isinstance(error, ModelAPIError) else None
     for _ in range(2):
         match body:

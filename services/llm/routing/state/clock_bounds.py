@@ -46,7 +46,7 @@ class InstantBounds:
 
 
 def clamped(routing: Routing, now: float, bounds: InstantBounds) -> Routing:
-    """Return the state with every instant within its bound; the same object where nothing changes."""
+    """Returns the state with every instant within its bound; the same object where nothing changes."""
     force, preference = routing.force, routing.preference
     cooldowns = {name: _clamp_cooldown(each, now, bounds) for name, each in routing.cooldowns.items()}
     probes = {name: _clamp_lease(each, now, bounds) for name, each in routing.probes.items()}
@@ -84,5 +84,5 @@ def _clamp_limits(limits: ModelLimits, now: float, longest_s: float) -> ModelLim
 
 
 def _earlier(end: float, now: float, longest_s: float) -> float:
-    """Return an end that is no further away than `longest_s`; clocks that differ by seconds change nothing."""
+    """Returns an end that is no further away than `longest_s`; clocks that differ by seconds change nothing."""
     return end if end <= now + longest_s + CLOCK_SKEW_S else now + longest_s

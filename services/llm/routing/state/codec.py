@@ -24,12 +24,12 @@ _PREFIXES = ("cooldown:", "probe:", "resting:", "limits:")
 
 
 def is_routing_field(field: str) -> bool:
-    """Return whether this version writes the field; fields of a newer version are left alone."""
+    """Returns whether this version writes the field; fields of a newer version are left alone."""
     return field in {"force", "preferred"} or field.startswith(_PREFIXES)
 
 
 def encode_routing(routing: Routing) -> dict[str, str]:
-    """Return the fields of a state."""
+    """Returns the fields of a state."""
     entries: dict[str, Force | Preferred | Cooldown | Lease | RestingModel | ModelLimits | None] = {
         "force": routing.force,
         "preferred": routing.preference,
@@ -42,7 +42,7 @@ def encode_routing(routing: Routing) -> dict[str, str]:
 
 
 def decode_routing(fields: Mapping[str, str]) -> tuple[Routing, frozenset[str]]:
-    """Return the state, and the names of the fields that cannot be decoded."""
+    """Returns the state, and the names of the fields that cannot be decoded."""
     unreadable: set[str] = set()
 
     def read(adapter: TypeAdapter[_Entry], field: str) -> _Entry | None:

@@ -23,13 +23,13 @@ _Entry = TypeVar("_Entry", bound=_Ends)
 
 
 def is_resting(routing: Routing, provider: str, model: str, now: float) -> bool:
-    """Return whether a model rests."""
+    """Returns whether a model rests."""
     entry = routing.resting.get(model_key(provider, model))
     return entry is not None and entry.until > now
 
 
 def adaptation(routing: Routing, provider: str, model: str, now: float) -> Adaptation:
-    """Return the changes to a request that a model is known to need."""
+    """Returns the changes to a request that a model is known to need."""
     limits = routing.limits.get(model_key(provider, model)) if routing.limits else None
     if limits is None:
         return UNCHANGED
@@ -41,7 +41,7 @@ def adaptation(routing: Routing, provider: str, model: str, now: float) -> Adapt
 
 
 def active_limits(routing: Routing, provider: str, now: float) -> tuple[ModelLimits, ...]:
-    """Return the knowledge about a provider's models, without the entries that have ended."""
+    """Returns the knowledge about a provider's models, without the entries that have ended."""
     current = (_current(limits, now) for limits in routing.limits.values() if limits.provider == provider)
     return tuple(limits for limits in current if limits.refused or limits.window or limits.max_input)
 
@@ -54,7 +54,7 @@ def _current(limits: ModelLimits, now: float) -> ModelLimits:
 
 
 def rested(provider: str, model: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
-    """Let a model rest. Of two rests the later end is kept."""
+    """Lets a model rest. Of two rests the later end is kept."""
     key = model_key(provider, model)
 
     def change(routing: Routing) -> Routing:
@@ -69,7 +69,7 @@ def rested(provider: str, model: str, reason: str, now: float, duration_s: float
 
 
 def woken(provider: str, model: str, began: float) -> Change:
-    """End a model's rest after an answer to a request that began later."""
+    """Ends a model's rest after an answer to a request that began later."""
     key = model_key(provider, model)
 
     def change(routing: Routing) -> Routing:
@@ -84,7 +84,7 @@ def woken(provider: str, model: str, began: float) -> Change:
 def capabilities_refused(
     provider: str, model: str, capabilities: frozenset[Capability], now: float, duration_s: float
 ) -> Change:
-    """Remember that a model refuses capabilities."""
+    """Remembers that a model refuses capabilities."""
     key = model_key(provider, model)
 
     def change(routing: Routing) -> Routing:
@@ -99,7 +99,7 @@ def capabilities_refused(
 def length_learned(
     provider: str, model: str, max_input: int, window: int | None, now: float, duration_s: float
 ) -> Change:
-    """Remember the longest request that is sent to a model; a limit that holds is only lowered."""
+    """Remembers the longest request that is sent to a model; a limit that holds is only lowered."""
     key = model_key(provider, model)
 
     def change(routing: Routing) -> Routing:

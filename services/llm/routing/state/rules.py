@@ -125,31 +125,31 @@ class Routing:
     limits: Mapping[str, ModelLimits] = field(default_factory=dict[str, ModelLimits])
 
     def phase(self, provider: str, now: float) -> CircuitPhase:
-        """Return the phase of a provider at `now`."""
+        """Returns the phase of a provider at `now`."""
         cooldown = self.cooldowns.get(provider)
         if cooldown is None:
             return CircuitPhase.HEALTHY
         return CircuitPhase.COOLING if cooldown.until > now else CircuitPhase.HALF_OPEN
 
     def forced(self, now: float) -> str | None:
-        """Return the forced provider, while the force lasts."""
+        """Returns the forced provider, while the force lasts."""
         return self.force.provider if self.force is not None and self.force.until > now else None
 
     def preferred(self, now: float) -> str | None:
-        """Return the preferred provider, while the preference lasts and the provider is healthy."""
+        """Returns the preferred provider, while the preference lasts and the provider is healthy."""
         preference = self.preference
         if preference is None or preference.until <= now or preference.provider in self.cooldowns:
             return None
         return preference.provider
 
     def probing(self, provider: str, now: float) -> bool:
-        """Return whether a request holds the probe's lease."""
+        """Returns whether a request holds the probe's lease."""
         lease = self.probes.get(provider)
         return lease is not None and lease.until > now
 
 
 def model_key(provider: str, model: str) -> str:
-    """Return the key of a model; ids of providers hold no slash."""
+    """Returns the key of a model; ids of providers hold no slash."""
     return f"{provider}/{model}"
 
 
@@ -166,7 +166,7 @@ def order(
     stay: str | None = None,
     probe: str | None = None,
 ) -> list[str]:
-    """Return all of `providers` in the order in which a request asks them.
+    """Returns all of `providers` in the order in which a request asks them.
 
     Args:
         routing: the state.
@@ -188,7 +188,7 @@ def order(
 
 
 def probe_due(routing: Routing, providers: Sequence[str], now: float, *, choice: str | None = None) -> str | None:
-    """Return the half-open provider that the next request should probe, or None.
+    """Returns the half-open provider that the next request should probe, or None.
 
     Only a provider that would be asked first if it were healthy is probed, one at a time. Where no provider is healthy,
     every request asks it anyway.
@@ -211,7 +211,7 @@ def probe_due(routing: Routing, providers: Sequence[str], now: float, *, choice:
 
 
 def leads(routing: Routing, provider: str, priority: Sequence[str], now: float) -> bool:
-    """Return whether no healthy provider has a higher priority.
+    """Returns whether no healthy provider has a higher priority.
 
     Only then may an answer make the provider preferred. An answer that began before a preference expired or was cleared
     would otherwise renew it, and under load there always is one: the priority order would never return.
@@ -221,7 +221,7 @@ def leads(routing: Routing, provider: str, priority: Sequence[str], now: float) 
 
 
 def forced(provider: str, now: float, duration_s: float) -> Change:
-    """Force a provider, unless a newer force was set at another replica while this one was disconnected."""
+    """Forces a provider, unless a newer force was set at another replica while this one was disconnected."""
     return lambda routing: (
         routing
         if routing.force is not None and routing.force.since > now + CLOCK_SKEW_S
@@ -230,7 +230,7 @@ def forced(provider: str, now: float, duration_s: float) -> Change:
 
 
 def cleared(now: float) -> Change:
-    """Clear the force and the preference, unless they are newer than this act; cooldowns stay."""
+    """Clears the force and the preference, unless they are newer than this act; cooldowns stay."""
 
     def change(routing: Routing) -> Routing:
         force, preference = routing.force, routing.preference
@@ -245,7 +245,7 @@ def cleared(now: float) -> Change:
 
 
 def preference_ended(now: float) -> Change:
-    """Clear the preference, unless it is newer than this act."""
+    """Clears the preference, unless it is newer than this act."""
 
     def change(routing: Routing) -> Routing:
         preference = routing.preference
@@ -256,7 +256,7 @@ def preference_ended(now: float) -> Change:
 
 
 def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
-    """Set a cooldown, after a failure or by an admin. Of two cooldowns the later end is kept."""
+    """Sets a cooldown, after a failure or by an admin. Of two cooldowns the later end is kept."""
 
     def change(routing: Routing) -> Routing:
         until = now + duration_s
@@ -280,7 +280,7 @@ def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: 
 
 
 def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequence[str], *, prefer: bool) -> Change:
-    """Apply an answer: end the cooldown, and make the provider preferred.
+    """Applies an answer: ends the cooldown, and makes the provider preferred.
 
     Args:
         provider: its id.
@@ -314,7 +314,7 @@ def proven(provider: str, began: float, now: float, ttl_s: float, priority: Sequ
 
 
 def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
-    """End a cooldown and a preference for a provider of lower priority, unless they are newer than this act.
+    """Ends a cooldown and a preference for a provider of lower priority, unless they are newer than this act.
 
     Knowledge about the provider's models is forgotten: the operator may have changed the server.
     """
@@ -340,7 +340,7 @@ def reset(provider: str, now: float, priority: Sequence[str]) -> Change:
 
 
 def removed(provider: str, now: float) -> Change:
-    """Forget everything about a provider that is no longer configured, unless it is newer than this act."""
+    """Forgets everything about a provider that is no longer configured, unless it is newer than this act."""
     forget = reset(provider, now, ())
     newest = now + CLOCK_SKEW_S
 
@@ -355,7 +355,7 @@ def removed(provider: str, now: float) -> Change:
 
 
 def probe_taken(provider: str, holder: str, now: float, lease_s: float) -> Change:
-    """Take the probe's lease, unless another request holds it or the provider is no longer half-open."""
+    """Takes the probe's lease, unless another request holds it or the provider is no longer half-open."""
 
     def change(routing: Routing) -> Routing:
         if routing.phase(provider, now) is not CircuitPhase.HALF_OPEN or routing.probing(provider, now):
@@ -366,7 +366,7 @@ def probe_taken(provider: str, holder: str, now: float, lease_s: float) -> Chang
 
 
 def probe_returned(provider: str, holder: str) -> Change:
-    """Give a lease back without an outcome, so that the next request may probe."""
+    """Gives a lease back without an outcome, so that the next request may probe."""
 
     def change(routing: Routing) -> Routing:
         lease = routing.probes.get(provider)
@@ -378,7 +378,7 @@ def probe_returned(provider: str, holder: str) -> Change:
 
 
 def merged(shared: Routing, local: Routing) -> Routing:
-    """Merge two copies that were disconnected: the newer force, the later end of each cooldown."""
+    """Merges two copies that were disconnected: the newer force, the later end of each cooldown."""
     forces = [force for force in (shared.force, local.force) if force is not None]
     cooldowns = dict(shared.cooldowns)
     for provider, cooldown in local.cooldowns.items():

@@ -115,7 +115,7 @@ class SharedRouting:
         return len(self._pending)
 
     async def start(self) -> None:
-        """Load the state and follow its changes. An unavailable Redis is not an error."""
+        """Loads the state and follows its changes. An unavailable Redis is not an error."""
         try:
             await self._resync()
         except REDIS_ERRORS as error:
@@ -125,7 +125,7 @@ class SharedRouting:
         self._tasks.start(self._write_behind(), "routing.write")
 
     async def close(self) -> None:
-        """Write pending changes, if Redis takes them in time, and stop following."""
+        """Writes pending changes, if Redis takes them in time, and stops following."""
         if self._pending and self._connected:
             with contextlib.suppress(*REDIS_ERRORS):
                 async with asyncio.timeout(self._timing.close_s):
@@ -134,7 +134,7 @@ class SharedRouting:
         self._is_started = False
 
     def apply(self, change: Change) -> None:
-        """Change the local copy now and Redis soon after; free where the change has no effect."""
+        """Changes the local copy now and Redis soon after; free where the change has no effect."""
         routing = change(self._routing)
         if routing is not self._routing:
             self._routing = routing
@@ -143,7 +143,7 @@ class SharedRouting:
             self._wake.set()
 
     async def commit(self, change: Change, timeout_s: float) -> bool:
-        """Apply a change and wait until Redis has it: at most `timeout_s`, and not at all while Redis is unavailable.
+        """Applies a change and waits until Redis has it, `timeout_s` at most; not at all while Redis is unavailable.
 
         While one caller finds Redis slow, the others do not wait.
 
@@ -183,7 +183,7 @@ class SharedRouting:
                 await self._clock.sleep(self._timing.reconnect_s)
 
     async def _subscribe(self, pubsub: PubSub) -> bool:
-        """Subscribe and wait for the confirmation, so that a later read misses no change; returns False if refused."""
+        """Subscribes and waits for the confirmation, so that later reads miss no change; returns False if refused."""
         await pubsub.subscribe(self._channel)
         try:
             if await pubsub.get_message(timeout=self._timing.subscribe_s) is None:
@@ -194,7 +194,7 @@ class SharedRouting:
         return True
 
     async def _wait_for_change(self, pubsub: PubSub) -> bool:
-        """Wait for another replica's change or for the next reload; returns False for an own change."""
+        """Waits for another replica's change or for the next reload; returns False for an own change."""
         message = cast(  # the types of a message's values are not declared
             "dict[str, Any] | None",
             await pubsub.get_message(ignore_subscribe_messages=True, timeout=self._timing.resync_s),
@@ -213,7 +213,7 @@ class SharedRouting:
                 self._wake.set()
 
     async def _resync(self) -> None:
-        """Synchronise the copy and Redis: read, apply pending changes, write the difference, publish."""
+        """Synchronises the copy and Redis: read, apply pending changes, write the difference, publish."""
         async with self._exchange:
             for _ in range(WRITE_ATTEMPTS):
                 changes = tuple(self._pending)
@@ -273,7 +273,7 @@ class SharedRouting:
             log.info("routing.publish_failed", error=type(error).__name__, detail=str(error)[:200])
 
     def _merge_if_lost(self, shared: Routing, stored: Mapping[str, str]) -> Routing:
-        """Return the stored state, with the local copy merged in if Redis lost its data."""
+        """Returns the stored state, with the local copy merged in if Redis lost its data."""
         return shared if self._life in {None, stored.get(LIFE)} else merged(shared, self._clamped(self._routing))
 
     def _clamped(self, routing: Routing) -> Routing:
