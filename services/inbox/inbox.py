@@ -341,7 +341,7 @@ class Inbox:
 
 
 def _describe(error: Exception | None) -> str:
-    """Returns the reason shown to admins: the text of our own errors, only the type of others, which may quote users."""
+    """Returns the reason shown to admins: the text of our own errors, only the type of others: they may quote users."""
     if error is None:
         return "the process died each time this job ran"
     return str(error) if isinstance(error, StorageError) else type(error).__name__

@@ -294,5 +294,5 @@ def _lock_key(name: str) -> int:
 
 
 def replica_name() -> str:
-    """Returns a name that is unique per process and registration. PostgreSQL cuts application names at 63 characters."""
+    """Returns a name, unique per process and registration. PostgreSQL cuts application names at 63 characters."""
     return f"{os.uname().nodename[:32]}-{os.getpid()}-{os.urandom(4).hex()}"

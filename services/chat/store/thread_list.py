@@ -63,7 +63,7 @@ class ThreadList:
             return to_thread(found)
 
     async def rename(self, key: ConversationKey, thread_id: int, name: str) -> str | None:
-        """Renames a thread. Returns the stored name, on one line, or None if the thread is gone or the name is empty."""
+        """Renames a thread. Returns the stored name, on one line; None if the thread is gone or the name is empty."""
         line = " ".join(name.split())[:MAX_NAME].rstrip()
         if not line:
             return None

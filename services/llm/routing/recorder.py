@@ -206,7 +206,7 @@ class OutcomeRecorder:
             self._notify(Misconfigured(provider, f"{model}: {outcome.reason}", outcome.words))
 
     def pass_over(self, provider: str, models: Sequence[str]) -> None:
-        """Lets models rest that are missing in their provider's list, so that its next configured one is the default."""
+        """Lets models rest that are missing in their provider's list; its next configured one is the default."""
         now = self._clock.time()
         for model in models:
             reason = "not in the model list"

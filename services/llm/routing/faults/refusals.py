@@ -81,7 +81,7 @@ _SENT_FIELDS = ("n_prompt_tokens", "prompt_tokens")
 
 
 def find_window(body: object) -> tuple[int | None, int | None]:
-    """Returns the context window and the size of the request that a refusal names, in tokens; None where it does not."""
+    """Returns the context window and the size of the request that a refusal names, in tokens; None if it does not."""
     message = " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH].lower()
     window = _numeric_field(body, _WINDOW_FIELDS) or _first_number(_WINDOWS, message)
     sent = _numeric_field(body, _SENT_FIELDS) or _first_number(_SENT, message)
