@@ -47,8 +47,8 @@ from services.usage.totals import UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.inbox_harness import RecordingRunner
 
-ADDED_SINCE = {"pending_sends", "replicas"}
-"""Tables that the release did not have; both hold what running processes know."""
+ADDED_SINCE = {"api_tokens", "pending_sends", "replicas"}
+"""Tables that the release did not have: the tokens of other programs, and the knowledge of running processes."""
 DUMPS = Path(__file__).parent / "support" / "released_state"
 STORED_AT = datetime(2027, 1, 15, 8, tzinfo=UTC)
 CHAT = ConversationKey(Surface.TELEGRAM, 7)

@@ -2,13 +2,23 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, time, timedelta, tzinfo
 from functools import partial
 
 from bot.composition.services import Services
+from bot.web.api.completions import ChatCompletions
+from bot.web.api.gateway import ApiGateway
+from bot.web.api.models import ModelDirectory
 from bot.web.endpoints import Endpoints
 from bot.web.readiness import Check, Readiness, check_database, check_providers, check_redis
 from bot.web.server import HttpRoute, WebServer
+from core.clock import Clock
 from core.observability.log import Redactor
+from services.api.admission import AdmissionRules, ApiAdmission
+from services.api.tokens import ApiToken, TokenStore
+from services.limits.rates import RateLimiter
+from services.limits.turns import TurnPlaces
+from services.usage.totals import UsageTotals
 
 
 @asynccontextmanager
@@ -44,10 +54,56 @@ async def serve_web(
         host=settings.web_host,
         port=settings.web_port,
         token=settings.web_token,
-        routes=(*endpoints.routes, *routes),
+        routes=(*endpoints.routes, *build_api_routes(services), *routes),
     )
     await server.start()
     try:
         yield
     finally:
         await server.close()
+
+
+def build_api_routes(services: Services) -> Sequence[HttpRoute]:
+    """Builds the endpoint for other programs."""
+    infra, llm, chat = services.infra, services.llm, services.chat
+    settings, clock = infra.settings, infra.clock
+    totals = services.operators.totals
+    requests = infra.metrics.counter(
+        "api_requests", "Requests of other programs, by path and status", ("path", "status")
+    )
+    admission = ApiAdmission(
+        AdmissionRules(
+            settings.limit_messages_per_minute,
+            settings.limit_running_per_user,
+            asks_consent=settings.remote_consent == "ask",
+        ),
+        RateLimiter(infra.redis if settings.redis_url is not None else None, settings.redis_prefix),
+        TurnPlaces(count_backlog=lambda: infra.database.backlog),
+        chat.preferences,
+        partial(_spent_today, totals),
+        clock,
+    )
+    gateway = ApiGateway(
+        TokenStore(infra.database, clock, settings.named_api_tokens),
+        admission,
+        llm.fallback,
+        clock,
+        partial(_seconds_to_midnight, clock, settings.zone),
+        lambda path, status: requests.labels(path, str(status)).inc(),
+    )
+    directory = ModelDirectory(llm.fallback, llm.catalog, admission, clock.time())
+    return (
+        *directory.routes(gateway),
+        ChatCompletions(directory, llm.models, gateway, clock).route,
+        *gateway.unknown(["/v1/{rest:.*}"]),
+    )
+
+
+async def _spent_today(totals: UsageTotals, token: ApiToken) -> float:
+    return (await totals.of_speaker(token.user, totals.today)).cost_usd
+
+
+def _seconds_to_midnight(clock: Clock, zone: tzinfo) -> float:
+    now = clock.now().astimezone(zone)
+    midnight = datetime.combine(now.date() + timedelta(days=1), time(), zone)
+    return (midnight - now).total_seconds()

@@ -3,7 +3,8 @@
 import asyncio
 import hmac
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -32,6 +33,7 @@ class WebTiming:
         response_s: for the client to read a response; a streamed one has no deadline.
         linger_s: for the rest of a rejected request's body, so that its sender receives the answer.
         shutdown_s: for the requests in flight at shutdown.
+        client_check_s: pause between two looks whether clients have hung up.
     """
 
     head_s: float = 20.0
@@ -39,6 +41,7 @@ class WebTiming:
     response_s: float = 20.0
     linger_s: float = 2.0
     shutdown_s: float = 3.0
+    client_check_s: float = 0.1
 
 
 NO_TOKEN = "WEB_TOKEN is not set, so this path is closed. Set it to a long random word and send it as a bearer token.\n"  # noqa: S105 - a hint, not a token
@@ -54,12 +57,14 @@ class HttpRoute:
         path: without parameters.
         handler: returns the response.
         is_guarded: whether WEB_TOKEN is required; an open route checks its caller itself, or exposes nothing private.
+        ends_with_client: whether the handler is cancelled when its client hangs up.
     """
 
     method: str
     path: str
     handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     is_guarded: bool = True
+    ends_with_client: bool = False
 
 
 class WebServer:
@@ -86,18 +91,12 @@ class WebServer:
         self._host = host
         self.port = port
         self._token = token.get_secret_value().encode() if token is not None else None
-        self._open = frozenset(
-            (method, route.path)
-            for route in routes
-            if not route.is_guarded
-            for method in ((route.method, "HEAD") if route.method == "GET" else (route.method,))
-        )
         app = web.Application(client_max_size=BODY_LIMIT, middlewares=[self._check_token])
+        self._open: set[tuple[str, str]] = set()
+        self._ending: set[str] = set()
+        self._clients = ClientWatch(self._timing.client_check_s)
         for route in routes:
-            if route.method == "GET":
-                app.router.add_get(route.path, route.handler)
-            else:
-                app.router.add_route(route.method, route.path, route.handler)
+            self._add(app, route)
         app.on_response_prepare.append(self._prepare_response)
         self._runner = web.AppRunner(
             app,
@@ -108,6 +107,19 @@ class WebServer:
             # Also closes a connection that has sent no complete request by then.
             keepalive_timeout=self._timing.head_s,
         )
+
+    def _add(self, app: web.Application, route: HttpRoute) -> None:
+        added = app.router.add_route(route.method, route.path, route.handler)
+        methods = [route.method]
+        if route.method == "GET":
+            app.router.add_route("HEAD", route.path, route.handler)
+            methods.append("HEAD")
+        # Paths with variables have another form there.
+        path = added.resource.canonical if added.resource is not None else route.path
+        if not route.is_guarded:
+            self._open.update((method, path) for method in methods)
+        if route.ends_with_client:
+            self._ending.add(path)
 
     async def start(self) -> None:
         """Starts listening.
@@ -127,13 +139,18 @@ class WebServer:
     async def close(self) -> None:
         """Stops listening and closes every connection, after `shutdown_s` at the latest."""
         await self._runner.cleanup()
+        await self._clients.close()
         log.info("web.closed")
 
     @web.middleware
     async def _check_token(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         # The route decides on the token as well as on the handler: no spelling of a path can part the two.
         resource = request.match_info.route.resource
-        if resource is not None and (request.method, resource.canonical) in self._open:
+        path = resource.canonical if resource is not None else ""
+        if (request.method, path) in self._open or ("*", path) in self._open:
+            if path in self._ending:
+                with self._clients.watch(request):
+                    return await self._answer(request, handler)
             return await self._answer(request, handler)
         if self._token is None:
             return web.Response(status=403, text=NO_TOKEN)
@@ -178,6 +195,49 @@ class WebServer:
         transport = request.transport
         if transport is not None and isinstance(response, web.Response):
             asyncio.get_running_loop().call_later(self._timing.response_s, _abort_unread, transport)
+
+
+class ClientWatch:
+    """Cancels handlers whose clients have hung up, so that no provider goes on answering for them.
+
+    aiohttp can do so for all handlers only, and a webhook that has begun to store an update has to finish.
+    """
+
+    def __init__(self, check_s: float) -> None:
+        self._check_s = check_s
+        self._watched: dict[asyncio.Task[object], web.Request] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def watch(self, request: web.Request) -> Generator[None]:
+        """Watch the client of a request while the context lasts."""
+        task = asyncio.current_task()
+        if task is None:
+            yield
+            return
+        self._watched[task] = request
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="web.clients")
+        try:
+            yield
+        finally:
+            self._watched.pop(task, None)
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while self._watched:
+            for task, request in list(self._watched.items()):
+                if request.transport is None or request.transport.is_closing():
+                    del self._watched[task]
+                    log.info("web.client_gone", path=request.path[:100])
+                    task.cancel()
+            await asyncio.sleep(self._check_s)
+        self._task = None
 
 
 def _abort_unread(transport: asyncio.Transport) -> None:

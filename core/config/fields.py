@@ -246,6 +246,36 @@ def _validate_headers(value: Any) -> Any:  # noqa: ANN401 - a validator accepts 
 
 Headers = BeforeValidator(_validate_headers)
 
+_TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+
+
+def parse_api_tokens(text: str) -> dict[str, str]:
+    """Parse `name=token, name=token`.
+
+    Raises:
+        ValueError: the text has another form, or a token is short or given to two names.
+    """
+    tokens: dict[str, str] = {}
+    for pair in text.split(","):
+        name, separator, token = (part.strip() for part in pair.partition("="))
+        if not separator or not _TOKEN_NAME.fullmatch(name):
+            raise ValueError("must be name=token, separated by commas; a name is 1 to 32 letters, digits, _ . and -")
+        if not re.fullmatch(r"[!-~]{16,}", token):
+            raise ValueError(f"{quote_name(name)} must have a token of 16 characters or more, without spaces")
+        if name in tokens or token in tokens.values():
+            raise ValueError(f"{quote_name(name)} repeats a name or a token")
+        tokens[name] = token
+    return tokens
+
+
+def _validate_api_tokens(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    if isinstance(value, str):
+        parse_api_tokens(value)
+    return value
+
+
+ApiTokens = BeforeValidator(_validate_api_tokens)
+
 
 def parse_directory_path(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
     """Return the path with `~` expanded."""

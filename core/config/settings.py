@@ -16,12 +16,14 @@ from pydantic_settings import NoDecode
 
 from core.config.environment import Mistakes, VariableSet, format_mistake, parse_variables, read_variables
 from core.config.fields import (
+    ApiTokens,
     DatabaseUrl,
     DirectoryPath,
     Headers,
     Ids,
     LowerCase,
     WebUrl,
+    parse_api_tokens,
     parse_headers,
     parse_json_object,
     quote_name,
@@ -111,6 +113,9 @@ class CommonVariables(VariableSet):
     web_token: Annotated[SecretStr | None, require_pattern(r"(?s).{16,}", "must be 16 characters or more")] = Field(
         default=None, examples=["a-long-random-word"]
     )
+    api_tokens: Annotated[SecretStr | None, ApiTokens] = Field(
+        default=None, examples=["editor=a-long-random-word,script=another-long-word"]
+    )
     stream_mode: Annotated[Literal["edit", "draft", "off"], LowerCase] = Field(default="edit", examples=["edit"])
     history_tokens: int = Field(default=8000, gt=0, examples=[8000])
     shutdown_timeout: float = Field(default=25.0, gt=0, allow_inf_nan=False, examples=[25])
@@ -156,6 +161,11 @@ class Settings(CommonVariables):
         return machine_zone() if self.timezone is None else find_zone(self.timezone)
 
     @property
+    def named_api_tokens(self) -> dict[str, str]:
+        """The tokens of API_TOKENS by name."""
+        return parse_api_tokens(self.api_tokens.get_secret_value()) if self.api_tokens is not None else {}
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """All secret values in plain text, for redaction."""
         own = (self.telegram_bot_token, self.telegram_webhook_secret, self.web_token, self.redis_url, self.database_url)
@@ -165,6 +175,7 @@ class Settings(CommonVariables):
             for value in parse_headers(self.otel_exporter_otlp_headers.get_secret_value()).values():
                 # Of `Bearer <key>` the key alone is secret too.
                 values += [value, value.rpartition(" ")[2]]
+        values += self.named_api_tokens.values()
         passwords = [url_password(value) for value in values]
         # A driver's message may hold the password encoded as in the URL, or decoded.
         return tuple(dict.fromkeys([*values, *filter(None, passwords), *map(unquote, filter(None, passwords))]))

@@ -193,6 +193,22 @@ class PreferenceRow(Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ApiTokenRow(Base):
+    """A token of another program: its hash and its own limits. Without a hash, the limits of a token of API_TOKENS."""
+
+    __tablename__ = "api_tokens"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    digest: Mapped[str | None] = mapped_column(String(64), unique=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_by: Mapped[int] = mapped_column(BigInteger)
+    models: Mapped[str | None] = mapped_column(PlainText)
+    requests_per_minute: Mapped[int | None] = mapped_column(Integer)
+    running: Mapped[int | None] = mapped_column(Integer)
+    budget_day_nanousd: Mapped[int | None] = mapped_column(BigInteger)
+    remote_consent: Mapped[bool | None] = mapped_column(Boolean)
+
+
 class AuditRow(Base):
     """An admin action. Append-only."""
 

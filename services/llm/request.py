@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Final
 
 from core.config.providers import ProviderSettings
@@ -28,6 +29,11 @@ class ModelChoice:
     model: str | None = None
 
 
+def matches_any(name: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether a name matches one of the patterns, in which `*` stands for any text; none match every name."""
+    return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 @dataclass(frozen=True, slots=True)
 class RequestSpec:
     """The facts of a request that decide which providers are asked and how its usage is booked.
@@ -44,6 +50,9 @@ class RequestSpec:
             instead.
         stands_back: a request of our own, such as a thread's name. It waits for no slot and no queue, and is cancelled
             where a question needs its slot.
+        models: patterns of `<provider>/<model>` that may be asked, such as `ollama/*`; empty for all.
+        is_whole: no message may be left out for a small context window: the caller manages its history itself.
+        is_pinned: only the chosen provider and model are asked.
     """
 
     purpose: str
@@ -53,6 +62,19 @@ class RequestSpec:
     local_only: bool = False
     required: frozenset[Capability] = field(default_factory=frozenset[Capability])
     stands_back: bool = False
+    models: tuple[str, ...] = ()
+    is_whole: bool = False
+    is_pinned: bool = False
+
+    def allows(self, provider: str, model: str) -> bool:
+        """Return whether a model may be asked."""
+        if (
+            self.is_pinned
+            and self.choice is not None
+            and (provider, model) != (self.choice.provider, self.choice.model)
+        ):
+            return False
+        return matches_any(f"{provider}/{model}", self.models)
 
 
 @dataclass(frozen=True, slots=True)

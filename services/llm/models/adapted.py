@@ -37,12 +37,14 @@ class AdaptableRequest:
 
     Args:
         extra: capabilities that the request needs beyond those that its messages and parameters show.
+        is_whole: no message may be left out.
     """
 
     messages: list[ModelMessage]
     settings: ModelSettings | None
     parameters: ModelRequestParameters
     extra: frozenset[Capability] = frozenset()
+    is_whole: bool = False
 
     def uses(self) -> frozenset[Capability]:
         """Return the capabilities that the request needs."""
@@ -50,7 +52,7 @@ class AdaptableRequest:
         parameters = self.parameters
         if (parameters.function_tools or parameters.native_tools) and not parameters.output_tools:
             used |= TOOL_USE
-        if parameters.output_object is not None:
+        if parameters.output_object is not None or parameters.output_mode == "prompted":
             used.add(Capability.STRUCTURED_OUTPUT)
         if _system_text(self.messages, parameters):
             used.add(Capability.SYSTEM_ROLE)
@@ -60,7 +62,7 @@ class AdaptableRequest:
 
     def has_earlier_turns(self) -> bool:
         """Return whether something can be left out before the newest turn."""
-        return has_earlier_turns(self.messages)
+        return not self.is_whole and has_earlier_turns(self.messages)
 
     def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:
         """Return the limit of a smaller request, in estimated tokens, and whether the request can get smaller.
@@ -79,7 +81,7 @@ class AdaptableRequest:
         else:
             limit = half
         limit = max(limit, 1)
-        return limit, self._estimate(replace(current, max_input=limit)) < sent
+        return limit, not self.is_whole and self._estimate(replace(current, max_input=limit)) < sent
 
     def apply(
         self, adaptation: Adaptation, *, sees_images: bool = True
@@ -99,7 +101,9 @@ class AdaptableRequest:
         if adaptation.is_newest_turn:
             messages = keep_newest_turn(messages)
         is_without_tools = bool(without & TOOL_USE)
-        if adaptation.max_input is not None:
+        if Capability.STRUCTURED_OUTPUT in without:
+            parameters = described_structure(parameters)
+        if adaptation.max_input is not None and not self.is_whole:
             messages, is_fitting = trim(messages, adaptation.max_input - _overhead(parameters, messages))
             # The description of the tools takes part of a small window: an answer matters more.
             is_without_tools = is_without_tools or (not is_fitting and bool(parameters.function_tools))
@@ -227,7 +231,8 @@ def described_structure(parameters: ModelRequestParameters) -> ModelRequestParam
     """Return parameters that ask for a structure in words, for a model that refuses tools or schemas."""
     wanted = parameters.output_object
     if wanted is None:
-        return parameters
+        # JSON of any shape was asked for: the prompt says so already.
+        return replace(parameters, output_mode="text") if parameters.output_mode == "prompted" else parameters
     schema = json.dumps(wanted.json_schema)
     told = InstructionPart(content=f"Answer with one JSON object that matches this schema, and nothing else:\n{schema}")
     return replace(

@@ -152,7 +152,7 @@ class RoutedModel(FallbackModel):
         *extra: Capability,
     ) -> AdaptableRequest:
         merged = merge_model_settings(self._defaults, settings)
-        return AdaptableRequest(messages, merged, parameters, frozenset(extra))
+        return AdaptableRequest(messages, merged, parameters, frozenset(extra), self._spec.is_whole)
 
     async def _begin(self, request: AdaptableRequest, *, has_images: bool) -> Attempts:
         return await self._fallback.begin(
@@ -174,7 +174,9 @@ class RoutedModel(FallbackModel):
     def _preparer(self, request: AdaptableRequest, *, has_images: bool) -> Prepare:
         def prepare(candidate: Candidate, adaptation: Adaptation) -> PreparedCall:
             model = build_model(self._builder, candidate)
-            sees = not has_images or self._sees(candidate)
+            sees = not has_images or Capability.IMAGES in self._spec.required or self._sees(candidate)
+            if request.parameters.output_mode == "native" and not model.profile.get("supports_json_schema_output"):
+                adaptation = replace(adaptation, without=adaptation.without | {Capability.STRUCTURED_OUTPUT})
             messages, settings, parameters = request.apply(adaptation, sees_images=sees)
             return PreparedCall(model, model.prepare_messages(messages, parameters), settings, parameters)
 

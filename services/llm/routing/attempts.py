@@ -212,6 +212,8 @@ class Attempts:
         provider = candidate.provider
         tried = {attempt.model for attempt, _ in self._failed if attempt.provider == provider.id}
         for model in provider.models:
+            if not self.spec.allows(provider.id, model):
+                continue
             if model not in tried and not self.recorder.is_resting(provider.id, model):
                 self._left.appendleft(replace(candidate, model=model))
                 return True

@@ -10,7 +10,7 @@ from core.clock import Clock
 from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis.guard import RedisPatience
-from services.llm.request import Candidate, ModelChoice, RequestSpec
+from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.admission.gates import ProviderGates
 from services.llm.routing.admission.probes import ProbeLeases
@@ -117,8 +117,9 @@ class LLMProviderFallback:
             ConsentNeeded: only remote ones are, and `spec` excludes them.
         """
         roster = self.roster
-        usable = [name for name in roster.usable if not (spec.local_only and roster.all[name].remote)]
-        is_withheld = len(usable) < len(roster.usable)
+        allowed = [name for name in roster.usable if self._allowed_models(spec, name)]
+        usable = [name for name in allowed if not (spec.local_only and roster.all[name].remote)]
+        is_withheld = len(usable) < len(allowed)
         patience = RedisPatience()
         kept = await self._kept_provider(spec, usable, patience)
         now = self._clock.time()
@@ -128,12 +129,12 @@ class LLMProviderFallback:
         chosen = spec.choice.provider if spec.choice is not None else None
         # A user who is kept with a provider is not sent to probe another one.
         probe = _probe_due(state, usable, now, chosen if chosen in usable else kept)
-        if probe is not None and fits is not None and not fits(self._candidate(probe, spec.choice)):
+        if probe is not None and fits is not None and not fits(self._candidate(probe, spec)):
             probe = None
         order = rules.order(state, usable, now, choice=chosen, stay=kept, probe=probe)
         fits = self._with_required(spec, fits)
         fixed = {state.forced(now), chosen}
-        candidates = [self._candidate(name, spec.choice, by_order=name not in fixed) for name in order]
+        candidates = [self._candidate(name, spec, by_order=name not in fixed) for name in order]
         if fits is not None:
             candidates = [replace(each, misfit=each.by_order and not fits(each)) for each in candidates]
             candidates.sort(key=lambda candidate: candidate.misfit)
@@ -221,19 +222,28 @@ class LLMProviderFallback:
             return None
         return await self._shedding.affinity.provider_for(spec.user, patience)
 
-    def _candidate(self, provider: str, choice: ModelChoice | None, *, by_order: bool = True) -> Candidate:
-        settings = self.roster.all[provider]
+    def _allowed_models(self, spec: RequestSpec, provider: str) -> Sequence[str]:
+        """Return the models of a provider that a request may ask, the user's choice included."""
+        models = self.roster.all[provider].models
+        if not spec.models and not spec.is_pinned:
+            return models
+        choice = spec.choice
+        picked = (choice.model,) if choice is not None and choice.provider == provider and choice.model else ()
+        return [model for model in dict.fromkeys((*models, *picked)) if spec.allows(provider, model)]
+
+    def _candidate(self, provider: str, spec: RequestSpec, *, by_order: bool = True) -> Candidate:
+        settings, choice = self.roster.all[provider], spec.choice
         model = choice.model if choice is not None and choice.provider == provider else None
         if model is not None and (model == settings.default_model or not self.recorder.is_resting(provider, model)):
             return Candidate(settings, model, by_order)
-        return Candidate(settings, self._default_model(settings), by_order)
+        return Candidate(settings, self._default_model(settings.id, self._allowed_models(spec, provider)), by_order)
 
-    def _default_model(self, settings: ProviderSettings) -> str:
-        """Return the first listed model that is not known to be missing; the first if all are."""
-        if settings.models[1:] and self._shared.routing.resting:
-            awake = (model for model in settings.models if not self.recorder.is_resting(settings.id, model))
-            return next(awake, settings.default_model)
-        return settings.default_model
+    def _default_model(self, provider: str, models: Sequence[str]) -> str:
+        """Return the first of the models that is not known to be missing; the first if all are."""
+        if models[1:] and self._shared.routing.resting:
+            awake = (model for model in models if not self.recorder.is_resting(provider, model))
+            return next(awake, models[0])
+        return models[0]
 
 
 def _probe_due(state: rules.Routing, usable: Sequence[str], now: float, choice: str | None) -> str | None:
