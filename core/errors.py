@@ -5,6 +5,7 @@ UnderstudyError
 ├── StartupError              the environment prevents the start: one line, exit 1
 ├── InboxError                the queue of jobs cannot work any more: one line, exit 1
 ├── ReplicaReplaced           another replica has taken the work over: register anew
+├── UnreadableUpdate          an update of Telegram's that this version cannot read: a dead letter
 ├── StorageError              the database failed; `permanent` if a retry is pointless
 └── ProviderError             one provider, or all of them, gave no answer
     ├── AllProvidersFailed    every candidate failed (also a RuntimeError)
@@ -47,6 +48,10 @@ class InboxError(UnderstudyError):
 
 class ReplicaReplaced(UnderstudyError):
     """Another replica took over while this one hung. It has to give up its work and to register under a new name."""
+
+
+class UnreadableUpdate(UnderstudyError):
+    """An update of Telegram's of which not even the essential fields are valid."""
 
 
 class StorageError(UnderstudyError):

@@ -88,4 +88,4 @@ def format_dead_letters(letters: Sequence[DeadLetter], zone: tzinfo) -> str:
         f"   {letter.reason}"
         for letter in letters
     ]
-    return "\n\n".join(["Dead letters, newest first. Each failed repeatedly.", *lines, USAGE])
+    return "\n\n".join(["Dead letters, newest first. Each failed for good, or could not be read.", *lines, USAGE])

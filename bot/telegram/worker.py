@@ -26,7 +26,7 @@ from bot.telegram.jobs import (
     parse_payload,
 )
 from bot.telegram.markdown.render import Rendered
-from core.errors import ProviderError, StorageError
+from core.errors import ProviderError, StorageError, UnreadableUpdate
 from core.i18n import Texts
 from core.messages import Incoming
 from core.redis.client import REDIS_ERRORS
@@ -193,8 +193,10 @@ class JobWorker:
         match parse_payload(job):
             case UpdateArrived() as arrived:
                 update = parse_update(arrived.update, self._bot)
-                if update is not None:
-                    await self._handle(arrived, update, job)
+                if update is None:
+                    # Given up again: without that a replayed dead letter would be lost.
+                    raise UnreadableUpdate("the update cannot be read")
+                await self._handle(arrived, update, job)
             case UpdateRejected(update=raw, reason=reason, renewal_s=renewal_s):
                 update = parse_update(raw, self._bot)
                 if update is not None:

@@ -1,5 +1,6 @@
 """Classifies updates: access, relevance, moderation and queue lane; stores them as jobs."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from bot.telegram.ingress.admission import AccessList, Admission
 from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs import (
     MODERATION_LANE,
+    OWN_LANE,
     JobSink,
     RejectionReason,
     UpdateArrived,
@@ -114,7 +116,7 @@ class UpdateIngest:
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
         """Stores the jobs of a batch of raw updates; idempotent.
 
-        An update over which a bug prevents that is quarantined, and the rest of the batch is stored.
+        An update that cannot be read, or over which a bug prevents that, is quarantined; the rest is stored.
 
         Raises:
             StorageError: the batch is not stored and must not be confirmed to Telegram.
@@ -146,6 +148,7 @@ class UpdateIngest:
         for raw in batch:
             if not is_update_id(raw.get("update_id")):
                 log.error("update.unreadable", kinds=list(raw))
+                await self._inbox.quarantine(self._unnumbered(raw), "unreadable: no valid update_id")
                 continue
             if self._admission.is_known_surplus(raw):
                 surplus += 1
@@ -213,14 +216,19 @@ class UpdateIngest:
     async def _classify(self, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
         """Returns the update with its job, or None if it leads to none; adds the album parts to store to `parts`."""
         try:
-            update = parse_update(raw, self._bot)
-            return await self._classify_parsed(update, raw, parts) if update is not None else None
+            if (update := parse_update(raw, self._bot)) is not None:
+                return await self._classify_parsed(update, raw, parts)
+            # A later version may read it: an operator can replay it then.
+            kinds = ", ".join(sorted(kind[:40] for kind in raw if kind != "update_id")[:5])
+            job = self._arrived(raw, None, is_moderated=None)
+            await self._inbox.quarantine(job, f"unreadable: {kinds or 'no content'}")
         except StorageError:
             raise
         except Exception:
             # A bug here must neither lose this update nor keep the rest of the batch from being stored.
             log.exception("update.classification_failed", update_id=raw["update_id"])
             return _Classified(self._arrived(raw, None, is_moderated=None), raw, None)
+        return None
 
     async def _classify_parsed(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
         """Returns the update with its job; None for an irrelevant one, such as most messages of a group."""
@@ -288,6 +296,12 @@ class UpdateIngest:
     def _arrived(self, raw: dict[str, Any], lane: str | None, *, is_moderated: bool | None) -> Job:
         payload = UpdateArrived(update=raw, is_moderated=is_moderated)
         return create_job(self._bot.id, raw["update_id"], lane, payload, is_limited=lane is not None)
+
+    def _unnumbered(self, raw: dict[str, Any]) -> Job:
+        """Returns a job of an update without a valid id: the same one each time, as no offset can confirm it."""
+        digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()[:16]
+        job = create_job(self._bot.id, 0, None, UpdateArrived(update=raw))
+        return replace(job, id=f"tg-{self._bot.id}-{digest}", lane=f"{OWN_LANE}{digest}")
 
     def _rejected(self, raw: dict[str, Any], reason: RejectionReason, renewal_s: int | None = None) -> Job:
         payload = UpdateRejected(update=raw, reason=reason, renewal_s=renewal_s)

@@ -10,8 +10,9 @@ from aiogram.types import Message
 from pydantic import ValidationError
 
 from bot.telegram.jobs import RegenerateTurn, RejectionReason, UpdateArrived, UpdateRejected
+from bot.telegram.worker import OUTSIDE_FAULTS
 from core.db.database import Database
-from core.errors import StorageError
+from core.errors import StorageError, UnreadableUpdate
 from core.i18n import Texts
 from core.messages import ChatKind, Speaker
 from services.inbox.album_parts import AlbumPart
@@ -50,9 +51,11 @@ class TestUpdates:
         await harness.handle(update_job(message=raw("half \ud83d")))
         assert [text for text, *_ in harness.handlers.calls] == ["half \ud83d"]
 
-    async def test_an_unreadable_update_is_skipped(self, harness: WorkerHarness) -> None:
-        """It was logged at ingest, and blocks no other job."""
-        await harness.handle(update_job(callback_query={"id": 5}))
+    async def test_an_unreadable_update_is_given_up(self, harness: WorkerHarness) -> None:
+        """A dead letter that is replayed by a version that cannot read it either is not lost."""
+        with pytest.raises(UnreadableUpdate) as caught:
+            await harness.handle(update_job(callback_query={"id": 5}))
+        assert not isinstance(caught.value, OUTSIDE_FAULTS)
         assert harness.handlers.calls == []
 
     async def test_an_exception_of_a_handler_reaches_the_inbox(self, harness: WorkerHarness) -> None:

@@ -210,9 +210,36 @@ async def test_an_update_over_which_a_bug_is_raised_is_quarantined(harness: Inge
 
 
 @pytest.mark.parametrize("update_id", [None, True, -1, 2**63, 1.5, "7"])
-async def test_an_update_with_an_impossible_id_is_skipped(harness: IngestHarness, update_id: object) -> None:
-    await harness.ingest.take([{"update_id": update_id, "message": text_message("hello")}])
+async def test_an_update_with_an_impossible_id_is_quarantined_once(harness: IngestHarness, update_id: object) -> None:
+    """No offset confirms it, so that it comes again with each poll."""
+    for _ in range(2):
+        await harness.ingest.take([{"update_id": update_id, "message": text_message("hello")}])
     assert harness.jobs == []
+    (job_id, reason), again = harness.job_store.quarantined
+    assert (job_id, reason) == again
+    assert reason == "unreadable: no valid update_id"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"message": None, "poll": 5}, "unreadable: message, poll"),
+        ({"message": {"message_id": "one"}}, "unreadable: message"),
+        ({"callback_query": {"id": None, "data": 5}}, "unreadable: callback_query"),
+    ],
+)
+async def test_an_unreadable_update_is_quarantined(
+    harness: IngestHarness, content: dict[str, object], reason: str
+) -> None:
+    await harness.take({"message": text_message("one")}, content, {"message": text_message("three")})
+    assert [job.priority for job in harness.jobs] == [2, 4]
+    assert harness.job_store.quarantined == [(f"tg-{BOT['id']}-000000000002", reason)]
+
+
+async def test_an_update_of_an_unknown_kind_is_confirmed(harness: IngestHarness) -> None:
+    await harness.take({"unknown_kind": {"deep": [[]]}}, {})
+    assert harness.jobs == []
+    assert harness.job_store.quarantined == []
 
 
 async def test_a_partly_unreadable_message_is_classified_by_its_essential_fields(harness: IngestHarness) -> None:
