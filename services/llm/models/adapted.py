@@ -100,7 +100,7 @@ class AdaptableRequest:
             return messages, self.settings, parameters
         if adaptation.is_newest_turn:
             messages = keep_newest_turn(messages)
-        is_without_tools = bool(without & TOOL_USE)
+        is_without_tools = Capability.TOOLS in without
         if Capability.STRUCTURED_OUTPUT in without:
             parameters = described_structure(parameters)
         if adaptation.max_input is not None and not self.is_whole:

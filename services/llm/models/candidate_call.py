@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from services.llm.models.stream_reader import (
     unfinished_reason,
 )
 from services.llm.providers.builder import ModelBuilder
+from services.llm.providers.response_hooks import omit_tool_choice
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt
@@ -110,9 +111,7 @@ async def request_answer(
             )  # fmt: skip
             if opened.held:
                 attempt.opened()
-            response = await _collect(
-                StreamReader(opened, attempt.candidate, began, attempt.candidate.provider.timeout_s)
-            )
+            response = await _collect(StreamReader(opened, attempt.candidate, began, attempt.longest_stream_s))
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await attempt.failed(error)
         return None
@@ -192,8 +191,19 @@ def _open(
     attempt: Attempt, call: PreparedCall, run_context: RunContext[Any] | None
 ) -> AbstractAsyncContextManager[StreamedResponse]:
     if Capability.STREAMING in attempt.adaptation.without:
-        return _complete_stream(attempt.candidate, call)
-    return call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
+        return _complete_stream(attempt.candidate, call, attempt.adaptation.without)
+    opening = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
+    return _without_tool_choice(opening) if Capability.TOOL_CHOICE in attempt.adaptation.without else opening
+
+
+@asynccontextmanager
+async def _without_tool_choice(
+    opening: AbstractAsyncContextManager[StreamedResponse],
+) -> AsyncGenerator[StreamedResponse]:
+    async with AsyncExitStack() as stack:
+        with omit_tool_choice():
+            stream = await stack.enter_async_context(opening)
+        yield stream
 
 
 def _first_output_timeout_s(attempt: Attempt) -> float:
@@ -204,19 +214,23 @@ def _first_output_timeout_s(attempt: Attempt) -> float:
 
 
 @asynccontextmanager
-async def _complete_stream(candidate: Candidate, call: PreparedCall) -> AsyncGenerator[StreamedResponse]:
+async def _complete_stream(
+    candidate: Candidate, call: PreparedCall, without: frozenset[Capability]
+) -> AsyncGenerator[StreamedResponse]:
     """Opens a stream of a whole answer, for a model that refuses to stream."""
-    response = await _request(candidate, call)
+    response = await _request(candidate, call, without)
     stream = _WholeAnswer(response, model_request_parameters=call.parameters, replay_events=True)
     stream.finish_reason, stream.provider_details = response.finish_reason, response.provider_details
     yield stream
 
 
-async def _request(candidate: Candidate, call: PreparedCall) -> ModelResponse:
+async def _request(candidate: Candidate, call: PreparedCall, without: frozenset[Capability]) -> ModelResponse:
     timeout_s = candidate.provider.timeout_s
     try:
+        omitted = omit_tool_choice() if Capability.TOOL_CHOICE in without else nullcontext()
         async with asyncio.timeout(timeout_s):
-            return await call.model.request(call.messages, call.settings, call.parameters)
+            with omitted:
+                return await call.model.request(call.messages, call.settings, call.parameters)
     except TimeoutError as error:
         raise ModelRequestTimeout(candidate.model, timeout_s) from error
 

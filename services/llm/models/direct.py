@@ -25,8 +25,10 @@ MAX_MALFORMED = 2
 """Malformed answers after which a request fails."""
 THINKING_TOKENS = 3000
 """Added to the limit of a thinking model, which is asked to think as little as it can."""
-DIRECT_CAPABILITIES = frozenset({*TOOL_USE, Capability.STRUCTURED_OUTPUT, Capability.SYSTEM_ROLE, Capability.STREAMING})
-"""Capabilities that a direct request may need; the structure is asked for by a tool, by a schema, or in words."""
+DIRECT_CAPABILITIES = frozenset({Capability.SYSTEM_ROLE, Capability.STREAMING})
+"""Capabilities that every direct request needs."""
+STRUCTURED_CAPABILITIES = frozenset({*TOOL_USE, Capability.STRUCTURED_OUTPUT})
+"""Capabilities that one for a structure may need beyond those: it is asked for by a tool, by a schema, or in words."""
 
 Value_co = TypeVar("Value_co", covariant=True)
 
@@ -77,6 +79,8 @@ class DirectModel(Generic[Value_co]):
         self._builder = builder
         self._spec = spec
         self._shape = shape
+        is_structured = shape.parameters({}).output_object is not None
+        self._capabilities = DIRECT_CAPABILITIES | STRUCTURED_CAPABILITIES if is_structured else DIRECT_CAPABILITIES
 
     async def ask(self, instructions: str, prompt: str) -> Answer[Value_co]:
         """Asks the candidates in order until one gives a value.
@@ -90,7 +94,7 @@ class DirectModel(Generic[Value_co]):
             ProviderError: another failure that a further candidate could not mend.
         """
         messages: list[ModelMessage] = [ModelRequest.user_text_prompt(prompt, instructions=instructions)]
-        shape = AdaptableRequest(messages, None, ModelRequestParameters(), DIRECT_CAPABILITIES)
+        shape = AdaptableRequest(messages, None, ModelRequestParameters(), self._capabilities)
         attempts = await self._fallback.begin(self._spec, messages=messages, window=self._window, shape=shape)
         refused: ContentRefused | None = None
         second_opinion: str | None = None
@@ -139,7 +143,7 @@ class DirectModel(Generic[Value_co]):
             parameters = replace(
                 self._shape.parameters(model.profile), instruction_parts=[InstructionPart(content=instructions)]
             )
-            if adaptation.without & {*TOOL_USE, Capability.STRUCTURED_OUTPUT}:
+            if adaptation.without & {Capability.TOOLS, Capability.STRUCTURED_OUTPUT}:
                 parameters = described_structure(parameters)
             request = AdaptableRequest(messages, _settings(model.profile, self._shape.max_tokens), parameters)
             sent, settings, parameters = request.apply(adaptation)

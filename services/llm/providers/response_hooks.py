@@ -1,6 +1,7 @@
-"""Response hooks for SDKs that do not close, or do not fully read, their responses."""
+"""Hooks of HTTP clients: for SDKs that do not close, or do not fully read, their responses, or send what is refused."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ _END_MARKER: Final = b"[DONE]"
 _DRAIN_TIMEOUT_S: Final = 0.1
 """Longest wait for the end of a response after its end marker; both are sent together."""
 
+_omits_tool_choice: ContextVar[bool] = ContextVar("omits_tool_choice", default=False)
 _collected: ContextVar[list[httpx2.Response] | None] = ContextVar("collected", default=None)
 
 
@@ -20,6 +22,27 @@ def add_response_hook(client: httpx2.AsyncClient, hook: Callable[[httpx2.Respons
     hooks = client.event_hooks["response"]
     if hook not in hooks:
         hooks.append(hook)
+
+
+@contextmanager
+def omit_tool_choice() -> Generator[None]:
+    """Leave the choice of the tool out of the requests within the context; the SDKs send one with all tools."""
+    token = _omits_tool_choice.set(True)
+    try:
+        yield
+    finally:
+        _omits_tool_choice.reset(token)
+
+
+def finish_body(body: bytes) -> bytes:
+    """Return the body of a request as it is sent."""
+    if not _omits_tool_choice.get() or not body.startswith(b"{"):
+        return body
+    fields = json.loads(body)
+    # OpenAI's and Anthropic's, then Google's.
+    for name in ("tool_choice", "toolConfig", "parallel_tool_calls"):
+        fields.pop(name, None)
+    return json.dumps(fields).encode()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from yarl import URL
 
 from services.llm.providers.chat_chunks import ChatChunks
 from services.llm.providers.event_stream import EVENTS, EventStream, looks_like_event_stream
+from services.llm.providers.response_hooks import finish_body
 from services.llm.transport_errors import ResponseTooLarge
 
 MAX_BODY_BYTES = 8 << 20
@@ -89,7 +90,7 @@ class Transport(httpx2.AsyncBaseTransport):
                 request.method,
                 URL(str(url), encoded=True),
                 headers=_to_sent_headers(request),
-                data=await request.aread() or None,
+                data=finish_body(await request.aread()) or None,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
                 timeout=aiohttp.ClientTimeout(connect=timeout.get("connect"), sock_read=timeout.get("read")),
@@ -261,8 +262,11 @@ class _Decoder:
 
 
 def _to_sent_headers(request: httpx2.Request) -> list[tuple[str, str]]:
-    """Return the headers of a request with one user agent, the SDK's, and the encodings that `_Decoder` knows."""
-    single = {"user-agent", "accept-encoding"}
+    """Return the headers of a request with one user agent, the SDK's, and the encodings that `_Decoder` knows.
+
+    aiohttp adds the length of the body that is sent.
+    """
+    single = {"user-agent", "accept-encoding", "content-length"}
     headers = [(name, value) for name, value in request.headers.multi_items() if name.lower() not in single]
     agent = request.headers.get_list("user-agent")[-1:]
     return [*headers, *(("user-agent", value) for value in agent), ("accept-encoding", "gzip, deflate")]

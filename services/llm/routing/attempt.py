@@ -15,7 +15,7 @@ from core.errors import (
     ProviderError,
 )
 from services.llm.prompt_quotes import mask_quotes
-from services.llm.request import Adaptation, Candidate
+from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.admission.concurrency import Slot
 from services.llm.routing.admission.gates import GatePlace
 from services.llm.routing.events import AttemptEnded, AttemptResult
@@ -286,6 +286,9 @@ class Attempt:
 
     def _classify(self, error: Exception) -> Outcome:
         outcome = self._with_words(classify(error, self._recorder.limits.cooldown_s, self._recorder.words), error)
+        if outcome.capability is Capability.TOOL_CHOICE and Capability.TOOL_CHOICE in self.adaptation.without:
+            # Without the choice it says the same: it means the tools.
+            outcome = replace(outcome, capability=Capability.TOOLS)
         if outcome.capability is not None and not self._request.recourse.can_be_meant(
             self.adaptation, outcome.capability
         ):

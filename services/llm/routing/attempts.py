@@ -190,8 +190,7 @@ class Attempts:
 
     def settle_evidence(self, attempt: Attempt) -> None:
         """Blame the candidates with an unclear refusal that an answer has proved wrong."""
-        for candidate, outcome in self.recourse.settle(attempt.candidate, attempt.resort):
-            blamed = replace(outcome, cooldown_s=self.recorder.limits.cooldown_s)
+        for candidate, blamed in self.recourse.settle(attempt.candidate, attempt.resort):
             if self.is_pick(candidate):
                 self.recorder.model_failed(candidate, blamed, self.spec.purpose, is_listed=False)
             else:

@@ -76,6 +76,8 @@ class Recourse:
         self._shape = shape
         self._unclear: list[tuple[Candidate, Outcome]] = []
         self._last_resorts: deque[LastResort] = deque()
+        self._structured: set[tuple[str, str]] = set()
+        """Candidates whose unclear refusal may be about the structure of the answer."""
         self._loading: dict[tuple[str, str], Candidate] = {}
 
     @property
@@ -153,11 +155,15 @@ class Recourse:
             if not self._unclear:
                 self._last_resorts.extend(self._reductions(candidate, current))
             self._unclear.append((candidate, outcome))
+            if self.can_be_meant(current, Capability.STRUCTURED_OUTPUT):
+                self._structured.add(key)
 
     def settle(self, candidate: Candidate, resort: LastResort | None) -> list[tuple[Candidate, Outcome]]:
         """Draw the conclusions from an answer; returns the candidates that were at fault for their refusal.
 
-        An answer to a reduced request proves that the model refuses the part left out, and nothing about the others.
+        One that was asked for a structure may serve chats all the same: it is asked in words next time, and does not
+        cool down. An answer to a reduced request proves that the model refuses the part left out, and nothing about the
+        others.
         """
         unclear, self._unclear = self._unclear, []
         self._last_resorts.clear()
@@ -165,7 +171,18 @@ class Recourse:
             if resort.learned:
                 self._recorder.capabilities_refused(candidate, resort.learned, is_guess=True)
             return []
-        return [(other, outcome) for other, outcome in unclear if _key(other) != _key(candidate)]
+        return [
+            (other, replace(outcome, cooldown_s=self._blame(other)))
+            for other, outcome in unclear
+            if _key(other) != _key(candidate)
+        ]
+
+    def _blame(self, candidate: Candidate) -> float | None:
+        """Return the cooldown of a candidate that was at fault for its refusal."""
+        if _key(candidate) not in self._structured:
+            return self._recorder.limits.cooldown_s
+        self._recorder.capabilities_refused(candidate, frozenset({Capability.STRUCTURED_OUTPUT}), is_guess=True)
+        return None
 
     def take_unsettled(self) -> list[tuple[Candidate, Outcome]]:
         """Remove and return the candidates with an unsettled refusal."""
@@ -192,7 +209,8 @@ class Recourse:
         return reductions
 
     def _is_required(self, capability: Capability) -> bool:
-        return capability in self._spec.required or (capability in TOOL_USE and bool(self._spec.required & TOOL_USE))
+        required = self._spec.required
+        return capability in required or (capability is Capability.TOOLS and Capability.TOOL_CHOICE in required)
 
 
 def _key(candidate: Candidate) -> tuple[str, str]:

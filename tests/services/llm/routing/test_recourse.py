@@ -17,8 +17,10 @@ from core.redis.client import open_redis
 from services.llm.request import ModelChoice
 from services.llm.routing.events import Misconfigured
 from services.llm.routing.recorder import RoutingTiming
+from tests.services.llm.providers.bent_streams import chunk
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.exchange import Exchange
+from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import RealSleeps, answered_by, bench, provider, said
 
@@ -191,6 +193,92 @@ async def test_refused_capability_is_remembered_over_replicas_and_restarts(redis
         assert len(first.requests) == 5
         await restarted.fallback.control.reset("first")
         assert restarted.fallback.get_provider_status().providers[0].limits == ()
+
+
+@pytest.mark.parametrize("kind", [ProviderKind.OPENAI_COMPATIBLE, ProviderKind.GROQ, ProviderKind.MISTRAL])
+@STREAMED
+async def test_refused_choice_of_the_tool_leaves_the_tools(
+    redis: Redis, first: LLMServer, kind: ProviderKind, *, streamed: bool
+) -> None:
+    """It is left out alone, at the same candidate, and remembered."""
+    body = {"error": {"message": "tool_choice is not supported by this model", "type": "invalid_request_error"}}
+
+    async def do(exchange: Exchange) -> None:
+        is_refused = "tool_choice" in exchange.request.json
+        await (llm.status(400, body) if is_refused else llm.answer("from the first")).play(exchange)
+
+    first.default = llm.Act(do)
+    async with bench(redis, [replace(provider_at(first, kind), id="first")]) as replica:
+        for _ in range(2):
+            assert said(await replica.ask(streamed=streamed, parameters=WITH_TOOL)) == "from the first"
+        [limits] = replica.fallback.get_provider_status().providers[0].limits
+        assert limits.refused.keys() == {"tool_choice"}
+    assert ["tool_choice" in request.json for request in first.requests] == [True, False, False]
+    assert all(request.json["tools"] for request in first.requests)
+
+
+async def test_refused_choice_leaves_the_tool_of_a_verdict(redis: Redis, first: LLMServer) -> None:
+    async def do(exchange: Exchange) -> None:
+        body = {"error": {"message": "deepseek-reasoner does not support this tool_choice"}}
+        is_refused = "tool_choice" in exchange.request.json
+        verdict = llm.tool_call("final_result", {"category": "ok", "confidence": 90})
+        await (llm.status(400, body) if is_refused else verdict).play(exchange)
+
+    first.default = llm.Act(do)
+    async with bench(redis, [provider("first", first.url)]) as replica:
+        answer = await replica.factory.create_moderation_model("moderation").ask("Judge.", "Hello")
+    assert answer.value.confidence == 90
+    assert ["tools" in request.json for request in first.requests] == [True, True]
+
+
+async def test_refused_structure_takes_no_provider_from_the_chat(
+    redis: Redis, first: LLMServer, second: LLMServer
+) -> None:
+    """No known words explain the refusal; the next verdict is asked for in words."""
+    verdict: dict[str, Any] = {"category": "ok", "confidence": 90}
+
+    async def do(exchange: Exchange) -> None:
+        is_bare = not {"tools", "response_format"} & exchange.request.json.keys()
+        body = {"error": {"message": "bad field no. 7"}}
+        await (llm.answer(json.dumps(verdict)) if is_bare else llm.status(422, body)).play(exchange)
+
+    first.default = llm.Act(do)
+    second.default = llm.tool_call("final_result", verdict)
+    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+        judge = replica.factory.create_moderation_model("moderation")
+        assert (await judge.ask("Judge.", "Hello")).provider == "second"
+        assert replica.fallback.get_provider_status().providers[0].failures == 0
+        assert answered_by(await replica.ask(streamed=True)) == "first"
+        assert (await judge.ask("Judge.", "Hello")).provider == "first"
+
+
+async def test_provider_that_refuses_verdicts_in_words_too_cools_down(
+    redis: Redis, first: LLMServer, second: LLMServer
+) -> None:
+    first.default = llm.status(422, {"error": {"message": "bad field no. 7"}})
+    second.default = llm.tool_call("final_result", {"category": "ok", "confidence": 90})
+    async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
+        judge = replica.factory.create_moderation_model("moderation")
+        for expected in (0, 1):
+            await judge.ask("Judge.", "Hello")
+            assert replica.fallback.get_provider_status().providers[0].failures == expected
+
+
+async def test_plain_answer_that_keeps_coming_is_not_cut(redis: Redis, first: LLMServer, second: LLMServer) -> None:
+    """`_TIMEOUT` ends with the first output, as for an answer that is shown."""
+
+    async def do(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        for line in [*(chunk(f'{{"content": "{word} "}}') for word in "abcdef"), chunk("{}", '"stop"'), "[DONE]"]:
+            await exchange.chunk(f"data: {line}\n\n".encode())
+            await asyncio.sleep(0.1)
+        await exchange.end()
+
+    first.default = llm.Act(do)
+    slow = replace(provider("first", first.url), timeout_s=0.4, first_token_timeout_s=0.4)
+    async with bench(redis, [slow, provider("second", second.url)]) as replica:
+        assert said(await replica.ask(streamed=False)) == "a b c d e f "
+        assert replica.fallback.get_provider_status().providers[0].failures == 0
 
 
 async def test_verdict_is_asked_for_in_words_where_tools_are_refused(redis: Redis, first: LLMServer) -> None:
