@@ -26,7 +26,10 @@ from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.message_log import MessageLog
 from services.moderation.records.pending import PendingMessages
 from services.moderation.records.reports import ReportStore
+from services.moderation.records.shared_cards import SharedCards
 from services.moderation.records.warning_ledger import WarningLedger
+from services.moderation.reporting import IncidentReporter, ReportTiming
+from services.moderation.restrictions import Restrictions
 from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rate_windows import RateWindows
@@ -45,6 +48,7 @@ class Moderation:
     statistics: DailyCounts
     incidents: IncidentStore
     actions: ModerationActions
+    reporter: IncidentReporter
     gateway: ModerationGateway
     maintenance: Maintenance
 
@@ -66,8 +70,11 @@ def build_moderation(services: Services, bot: Bot, delivery: Delivery) -> Modera
     cache, budget = VerdictCache(redis, prefix, clock), Budget(redis, prefix, clock)
     judge = Judge(llm.models, models, cache, budget, consent)
     cards = IncidentCards(delivery, admins, infra.texts)
-    alerts = AdminAlerts(cards, NotifyOnce(redis, f"{prefix}:mod", clock))
-    enforcement = Enforcement(incidents, warnings, counts, GroupSanctions(delivery), cards, alerts, exemptions, clock)
+    shared = SharedCards(database, clock)
+    reporter = IncidentReporter(incidents, shared, groups, cards, counts, clock, ReportTiming())
+    alerts = AdminAlerts(reporter, NotifyOnce(redis, f"{prefix}:mod", clock))
+    restrictions = Restrictions(GroupSanctions(delivery, admins), clock)
+    enforcement = Enforcement(incidents, shared, warnings, counts, restrictions, reporter, alerts, exemptions)
     pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, pending, alerts, clock)
     feedback = Feedback(known_ham, scores)
     retention = Retention(groups, incidents, cards, (message_log, reports, warnings, counts))
@@ -78,6 +85,7 @@ def build_moderation(services: Services, bot: Bot, delivery: Delivery) -> Modera
         statistics=counts,
         incidents=incidents,
         actions=ModerationActions(exemptions, pipeline, enforcement, incidents, warnings, reports, feedback, clock),
+        reporter=reporter,
         gateway=ModerationGateway(groups, pipeline),
         maintenance=Maintenance(groups, pending, pipeline, enforcement, retention, scores, clock, MaintenanceTiming()),
     )

@@ -160,6 +160,7 @@ async def _open_runtime(
                     check_providers, llm.catalog, llm.fallback.providers, clock, llm.fallback.recorder.pass_over
                 ),
                 "moderation": moderation.maintenance.run,
+                "moderation reports": moderation.reporter.run,
                 **({"running leases": leases.run} if leases is not None else {}),
             },
             prepare=partial(_prepare, services),

@@ -57,13 +57,16 @@ class ProcessedVersionRow(Base):
 class ModerationIncidentRow(Base):
     """A finding, the action taken, and its review by an admin.
 
-    `text` and `evidence` are erased after a week; the rest is kept for statistics.
+    `text` and `evidence` are erased after a week; the rest is kept for statistics. Incidents of one author or campaign
+    share the card of the first, their `lead_id`; `joined_at` of the first is the time of the latest. `restriction` is
+    the restriction that a mute or ban replaced, as JSON.
     """
 
     __tablename__ = "moderation_incidents"
     __table_args__ = (
         UniqueConstraint("group_id", "message_id", "version", name="uq_moderation_incidents_message"),
         Index("ix_moderation_incidents_card", "card_chat_id", "card_message_id"),
+        Index("ix_moderation_incidents_lead", "lead_id"),
     )
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
@@ -93,6 +96,9 @@ class ModerationIncidentRow(Base):
     deleted: Mapped[str | None] = mapped_column(String(16))
     card_chat_id: Mapped[int | None] = mapped_column(BigInteger)
     card_message_id: Mapped[int | None] = mapped_column(BigInteger)
+    lead_id: Mapped[int | None] = mapped_column(BigInteger)
+    joined_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    restriction: Mapped[str | None] = mapped_column(Text)
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     confirmed_by: Mapped[str | None] = mapped_column(PlainText)
     banned_by: Mapped[str | None] = mapped_column(PlainText)

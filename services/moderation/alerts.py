@@ -6,8 +6,9 @@ import structlog
 
 from core.clock import Backoff
 from core.redis.notify_once import NotifyOnce
-from services.moderation.domain.ports import ActionResult, Cards
+from services.moderation.domain.ports import ActionResult
 from services.moderation.domain.settings import GroupSettings
+from services.moderation.reporting import IncidentReporter
 
 log = structlog.get_logger()
 
@@ -28,8 +29,8 @@ class AdminAlerts:
         reminders: its keys start with `<REDIS_PREFIX>:mod`.
     """
 
-    def __init__(self, cards: Cards, reminders: NotifyOnce) -> None:
-        self._cards = cards
+    def __init__(self, reporter: IncidentReporter, reminders: NotifyOnce) -> None:
+        self._reporter = reporter
         self._reminders = reminders
 
     async def report_right(self, settings: GroupSettings, right: Right, result: ActionResult) -> None:
@@ -39,14 +40,14 @@ class AdminAlerts:
             log.warning("moderation.right_missing", group_id=settings.group_id, right=right)
             if await self._reminders.is_due(name, MISSING_RIGHT):
                 key = "moderation-no-right-delete" if right == "delete" else "moderation-no-right-restrict"
-                await self._cards.alert(settings, key)
+                self._reporter.put_alert(settings, key)
         elif result is ActionResult.DONE:
             await self._reminders.forget(name)
 
     async def report_outage(self, settings: GroupSettings) -> None:
         """Alerts that no provider answers."""
         if await self._reminders.is_due(_name(settings.group_id, "outage"), OUTAGE):
-            await self._cards.alert(settings, "moderation-outage")
+            self._reporter.put_alert(settings, "moderation-outage")
 
     async def reset_outage(self, group_id: int) -> None:
         """Resets the alert: a provider answered again."""
@@ -55,7 +56,7 @@ class AdminAlerts:
     async def report_spent_budget(self, settings: GroupSettings) -> None:
         """Alerts that the day's judgements are used up."""
         if await self._reminders.is_due(_name(settings.group_id, "budget"), BUDGET):
-            await self._cards.alert(settings, "moderation-budget-spent", budget=settings.budget)
+            self._reporter.put_alert(settings, "moderation-budget-spent", budget=settings.budget)
 
 
 def _name(group_id: int, alert: str) -> str:

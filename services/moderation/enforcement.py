@@ -3,20 +3,24 @@
 The sanction precedes the deletion, so that a muted author cannot post more while messages are being deleted.
 """
 
+from dataclasses import replace
+
 import structlog
 
-from core.clock import Clock
 from services.moderation.alerts import AdminAlerts
 from services.moderation.domain.incident import Finding, Incident, Resolution
 from services.moderation.domain.message import AuthorKind
-from services.moderation.domain.policy import MUTE, WARNINGS_TO_MUTE, Sanction, sanction_for_warnings
-from services.moderation.domain.ports import ActionResult, Cards, Sanctions
+from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction, sanction_for_warnings
+from services.moderation.domain.ports import ActionResult
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Category
 from services.moderation.records.counts import Counts, DailyCounts
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
+from services.moderation.records.shared_cards import SharedCards
 from services.moderation.records.warning_ledger import WarningLedger
+from services.moderation.reporting import IncidentReporter
+from services.moderation.restrictions import Restrictions
 from services.moderation.screening.exemptions import Exemption, Exemptions
 
 log = structlog.get_logger()
@@ -28,22 +32,22 @@ class Enforcement:
     def __init__(
         self,
         incidents: IncidentStore,
+        shared: SharedCards,
         warnings: WarningLedger,
         counts: DailyCounts,
-        sanctions: Sanctions,
-        cards: Cards,
+        restrictions: Restrictions,
+        reporter: IncidentReporter,
         alerts: AdminAlerts,
         exemptions: Exemptions,
-        clock: Clock,
     ) -> None:
         self._exemptions = exemptions
         self._incidents = incidents
+        self._shared = shared
         self._warnings = warnings
         self._counts = counts
-        self._sanctions = sanctions
-        self._cards = cards
+        self._restrictions = restrictions
+        self._reporter = reporter
         self._alerts = alerts
-        self._clock = clock
 
     async def enforce(self, finding: Finding, settings: GroupSettings) -> Incident:
         """Records and enforces a finding, unless an earlier version of the message was treated at least as severely."""
@@ -68,11 +72,7 @@ class Enforcement:
         )  # fmt: skip
         if not finding.dry_run:
             taken = await self._carry_out(taken, settings)
-        card = await self._find_or_show_card(taken, settings)
-        finished = await incidents.save_progress(taken.id, card=card, finished=True) or taken
-        counts = Counts(acted=1) if finished.has_acted else Counts(carded=1)
-        await self._counts.add(finished.finding.group_id, counts)
-        return finished
+        return await self._hand_over(taken)
 
     async def finish_orphans(self, groups: GroupStore) -> None:
         """Finishes incidents of a replica that died or was cut off."""
@@ -104,8 +104,7 @@ class Enforcement:
 
     async def mute(self, finding: Finding, settings: GroupSettings) -> ActionResult:
         """Mutes the author of a finding for a day, counted from the finding."""
-        until = finding.until or self._clock.now() + MUTE
-        result = await self._sanctions.mute(finding.group_id, finding.author.id, until)
+        result = await self._restrictions.mute(finding.group_id, finding.author.id, finding.until)
         await self._alerts.report_right(settings, "restrict", result)
         return result
 
@@ -117,28 +116,49 @@ class Enforcement:
         before = await self._warnings.count(group_id, member_id)
         left = await self._warnings.take_back_latest(group_id, member_id)
         if left is not None and before >= WARNINGS_TO_MUTE > left:
-            await self._sanctions.unmute(group_id, member_id)
+            await self._restrictions.unmute(group_id, member_id)
         return left
 
     async def delete_late_parts(self, group_id: int, message_ids: tuple[int, ...]) -> None:
         """Deletes late parts of an album after its other parts."""
-        await self._sanctions.delete(group_id, message_ids)
+        await self._restrictions.sanctions.delete(group_id, message_ids)
 
     async def _conclude(self, incident: Incident, settings: GroupSettings) -> Incident:
-        """Carries out an admin's decision and updates the card. Idempotent."""
-        incidents, finding = self._incidents, incident.finding
+        """Carries out an admin's decision about a card, and has it updated. Idempotent."""
+        concluded = await self._conclude_one(incident, settings)
+        protected = {incident.finding.author.id: False}
+        for member in await self._shared.list_members(incident.id):
+            author_id = member.finding.author.id
+            # A ban is carried out, or lifted, once an author.
+            is_further = author_id in protected
+            if not is_further:
+                is_undo = incident.undone_by is not None
+                protected[author_id] = not is_undo and await self._find_protection(member.finding) is not None
+            if not protected[author_id]:
+                banned_by = None if is_further else incident.banned_by
+                decided = replace(member, banned_by=banned_by, undone_by=incident.undone_by)
+                await self._conclude_one(decided, settings, deletes=incident.banned_by is not None)
+        return await self._hand_over(concluded)
+
+    async def _conclude_one(self, incident: Incident, settings: GroupSettings, *, deletes: bool = False) -> Incident:
+        finding = incident.finding
         if incident.undone_by is not None:
             await self._lift(incident)
-        else:
-            if incident.banned_by is not None:
-                await self._ban(finding, settings)
-            # A confirmation only teaches in dry run, and does not delete an insult.
-            is_deletable = not finding.dry_run and finding.category is not Category.TOXIC
-            if not incident.is_deleted and (is_deletable or incident.banned_by is not None):
-                deleted = await self._delete(finding, settings)
-                incident = await incidents.save_progress(incident.id, deleted=deleted.value) or incident
-        await self._cards.refresh(incident, settings)
-        return await incidents.save_progress(incident.id, finished=True) or incident
+            return incident
+        if incident.banned_by is not None:
+            incident = await self._ban(incident, settings)
+        # A confirmation only teaches in dry run, and does not delete an insult.
+        is_deletable = not finding.dry_run and finding.category is not Category.TOXIC
+        if not incident.is_deleted and (is_deletable or deletes or incident.banned_by is not None):
+            deleted = await self._delete(finding, settings)
+            return await self._incidents.save_progress(incident.id, deleted=deleted.value) or incident
+        return incident
+
+    async def _hand_over(self, incident: Incident) -> Incident:
+        """Releases an incident, and has it told to the admins."""
+        incident = await self._incidents.save_progress(incident.id, released=True) or incident
+        self._reporter.put(incident)
+        return incident
 
     async def _carry_out(self, taken: Incident, settings: GroupSettings) -> Incident:
         """Sanctions and deletes, unless the author turns out to be an admin by now; returns the incident's state."""
@@ -148,9 +168,10 @@ class Enforcement:
         if not is_sanction_due and not is_deletion_due:
             return taken
         protection = await self._find_protection(finding)
-        if is_sanction_due:
-            sanctioned = protection.value if protection is not None else await self._sanction(taken, settings)
-            taken = await incidents.save_progress(taken.id, sanctioned=sanctioned) or taken
+        if is_sanction_due and protection is not None:
+            taken = await incidents.save_progress(taken.id, sanctioned=protection.value) or taken
+        elif is_sanction_due:
+            taken = await self._sanction(taken, settings)
         if is_deletion_due:
             deleted = protection or await self._delete(finding, settings)
             taken = await incidents.save_progress(taken.id, deleted=deleted.value) or taken
@@ -168,61 +189,79 @@ class Enforcement:
                 return ActionResult.PROTECTED
 
     async def _delete(self, finding: Finding, settings: GroupSettings) -> ActionResult:
-        result = await self._sanctions.delete(finding.group_id, finding.message_ids)
+        result = await self._restrictions.sanctions.delete(finding.group_id, finding.message_ids)
         await self._alerts.report_right(settings, "delete", result)
         return result
 
-    async def _ban(self, finding: Finding, settings: GroupSettings) -> ActionResult:
-        result = await self._sanctions.ban(finding.group_id, finding.author.id, finding.author.kind)
+    async def _ban(self, incident: Incident, settings: GroupSettings) -> Incident:
+        """Bans the author, and notes the restriction that the ban replaces; returns the incident's state."""
+        finding = incident.finding
+        incident = await self._note_restriction(incident)
+        result = await self._restrictions.ban(finding, incident.restriction)
         await self._alerts.report_right(settings, "restrict", result)
-        return result
+        if finding.plan.sanction is Sanction.BAN:
+            return await self._incidents.save_progress(incident.id, sanctioned=result.value) or incident
+        return incident
+
+    async def _note_restriction(self, incident: Incident) -> Incident:
+        """Records what holds for the author before the bot's own act, once: a repeated act would find the bot's own."""
+        if incident.restriction is not None or incident.finding.author.kind is AuthorKind.CHANNEL:
+            return incident
+        found = await self._restrictions.read(incident.finding.group_id, incident.finding.author.id)
+        return await self._incidents.save_progress(incident.id, restriction=found) or incident
 
     async def _lift(self, incident: Incident) -> None:
-        """Lifts the sanctions of an incident. Deleted messages cannot be restored."""
+        """Takes back what the bot did to the author. Deleted messages cannot be restored."""
         finding, author = incident.finding, incident.finding.author
         if finding.dry_run and incident.banned_by is None:
             return
-        if incident.banned_by is not None or finding.plan.sanction is Sanction.BAN:
-            await self._sanctions.unban(finding.group_id, author.id, author.kind)
-        if author.kind is AuthorKind.CHANNEL:
-            return
-        if finding.plan.sanction is Sanction.WARN:
+        if incident.banned_by is not None or (finding.plan.sanction is Sanction.BAN and incident.has_restricted):
+            await self._restrictions.unban(finding, incident.restriction)
+        if (
+            finding.plan.sanction is not Sanction.BAN
+            and incident.has_restricted
+            and author.kind is not AuthorKind.CHANNEL
+        ):
+            await self._restrictions.unmute(
+                finding.group_id, author.id, before=incident.restriction, until=finding.until
+            )
+        if finding.plan.sanction is Sanction.WARN and author.kind is not AuthorKind.CHANNEL:
             await self._warnings.take_back(finding.group_id, _warning_source(incident))
-        if finding.plan.sanction is Sanction.MUTE or (incident.sanctioned or "").startswith("muted"):
-            await self._sanctions.unmute(finding.group_id, author.id)
 
     async def _warn(self, incident: Incident, settings: GroupSettings) -> str:
         """Warns the author, and mutes after too many warnings; returns the result to record."""
         finding = incident.finding
         count = await self._warnings.warn(finding.group_id, finding.author.id, _warning_source(incident))
-        await self._cards.warn(incident, settings, count)
+        self._reporter.put_warning(incident, settings, count)
         if sanction_for_warnings(count) is not Sanction.MUTE:
             return f"warned {count}"
-        result = await self.mute(finding, settings)
-        return f"muted {count}" if result.is_effective else result.value
+        result = await self._mute(incident, settings)
+        return f"muted {count}" if result is ActionResult.DONE else result.value
 
-    async def _sanction(self, incident: Incident, settings: GroupSettings) -> str:
-        """Applies the planned sanction; returns the result to record."""
+    async def _mute(self, incident: Incident, settings: GroupSettings) -> ActionResult:
+        """Mutes the author, unless the bot has just done so for another message."""
+        finding = incident.finding
+        if await self._incidents.is_muted(incident):
+            return ActionResult.STANDS
+        incident = await self._note_restriction(incident)
+        result = await self._restrictions.mute(
+            finding.group_id, finding.author.id, finding.until, before=incident.restriction
+        )
+        await self._alerts.report_right(settings, "restrict", result)
+        return result
+
+    async def _sanction(self, incident: Incident, settings: GroupSettings) -> Incident:
+        """Applies the planned sanction, and records the result."""
         match incident.finding.plan.sanction:
             case Sanction.WARN:
-                return await self._warn(incident, settings)
+                result = await self._warn(incident, settings)
             case Sanction.MUTE:
-                return (await self.mute(incident.finding, settings)).value
+                result = (await self._mute(incident, settings)).value
             case Sanction.BAN:
-                return (await self._ban(incident.finding, settings)).value
+                return await self._ban(incident, settings)
             case Sanction.NONE:
-                return ActionResult.DONE.value
-
-    async def _find_or_show_card(self, incident: Incident, settings: GroupSettings) -> tuple[int, int] | None:
-        """Returns chat and message id of the card; the messages of one author's flood share a card."""
-        if incident.card_message_id is not None:
-            return None if incident.card_chat_id is None else (incident.card_chat_id, incident.card_message_id)
-        if incident.finding.category is Category.FLOOD:
-            shared = await self._incidents.find_recent_card(incident)
-            if shared is not None:
-                return shared
-        shown = await self._cards.show(incident, settings)
-        return None if shown is None else (shown.chat_id, shown.message_id)
+                return incident
+        return await self._incidents.save_progress(incident.id, sanctioned=result) or incident
 
 
 def _covers(earlier: Incident, finding: Finding) -> bool:

@@ -5,8 +5,10 @@ from datetime import timedelta
 from itertools import count
 from typing import Any
 
+from sqlalchemy import func, select
+
 from core.clock import SystemClock
-from core.db.moderation_tables import ModerationMemberRow
+from core.db.moderation_tables import ModerationIncidentRow, ModerationMemberRow
 from services.moderation.domain.settings import GroupSettings, Mode
 from services.moderation.records.groups import GroupStore
 from tests.support.bot_harness import BotHarness
@@ -90,7 +92,19 @@ class ModeratedGroup:
             return [entry for entry in found if entry["group_id"] == self.id and entry["message_id"] == message.id]
 
         await self.harness.until(lambda: len(entries()) >= times, timeout=20)
+        await self.wait_reported()
         return entries()[-1]
+
+    async def wait_reported(self) -> None:
+        """Waits until the incidents of the group are on cards, and its notices are sent."""
+        row, database = ModerationIncidentRow, self.harness.services.infra.database
+        unfinished = select(func.count()).where(row.group_id == self.id, row.finished_at.is_(None))
+        for _ in range(400):
+            await self.harness.quiet(0.05)
+            async with database.reading() as session:
+                if not await session.scalar(unfinished):
+                    return
+        raise AssertionError("an incident was not reported")
 
     async def moderate(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
         """Sends a message and waits until it was moderated."""

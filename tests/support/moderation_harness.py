@@ -2,9 +2,9 @@
 # ruff: noqa: ARG002 - the doubles take every argument of their protocols
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
@@ -15,7 +15,14 @@ from services.moderation.actions import Feedback, ModerationActions
 from services.moderation.alerts import AdminAlerts
 from services.moderation.domain.incident import Incident
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
-from services.moderation.domain.ports import ActionResult, Administrators, CardLocation, Standing
+from services.moderation.domain.ports import (
+    UNRESTRICTED,
+    ActionResult,
+    Administrators,
+    CardLocation,
+    Restriction,
+    Standing,
+)
 from services.moderation.domain.settings import GroupSettings, Mode
 from services.moderation.domain.verdict import Category, Evidence, Judged, Judgement, NoVerdictReason, Unjudged, Verdict
 from services.moderation.enforcement import Enforcement
@@ -27,7 +34,10 @@ from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.message_log import MessageLog
 from services.moderation.records.pending import PendingMessages
 from services.moderation.records.reports import ReportStore
+from services.moderation.records.shared_cards import SharedCards
 from services.moderation.records.warning_ledger import WarningLedger
+from services.moderation.reporting import IncidentReporter
+from services.moderation.restrictions import Restrictions
 from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rate_windows import RateWindows
@@ -61,6 +71,7 @@ class RecordingGroup:
         self.alerts: list[str] = []
         self.failures: dict[str, BaseException] = {}
         self.admins = Administrators(frozenset({ADMIN}))
+        self.restrictions: dict[int, Restriction] = {}
         self.standings: dict[int, Standing] = {}
         """What the cached list of `admins` does not know yet."""
 
@@ -87,8 +98,11 @@ class RecordingGroup:
     async def mute(self, group_id: int, member_id: int, until: datetime) -> ActionResult:
         return self._act("mute", member_id, until)
 
-    async def unmute(self, group_id: int, member_id: int) -> ActionResult:
-        return self._act("unmute", member_id)
+    async def fetch_restriction(self, group_id: int, member_id: int) -> Restriction | None:
+        return self.restrictions.get(member_id, UNRESTRICTED)
+
+    async def unmute(self, group_id: int, member_id: int, before: Restriction | None = None) -> ActionResult:
+        return self._act("unmute", member_id, *(() if before is None else (before,)))
 
     async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:
         return self._act("ban", author_id)
@@ -102,8 +116,15 @@ class RecordingGroup:
         self.cards.append(incident)
         return CardLocation(GROUP, 1000 + len(self.cards))
 
-    async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
+    async def locate(self, settings: GroupSettings) -> int:
+        return GROUP
+
+    def held_s(self, settings: GroupSettings) -> float:
+        return 0.0
+
+    async def refresh(self, incident: Incident, settings: GroupSettings) -> bool:
         self.refreshed.append(incident)
+        return True
 
     async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
         self.actions.append(("warn", count))
@@ -139,6 +160,24 @@ class ScriptedJudge:
         return
 
 
+class Reported:
+    """Calls a part of moderation, then reports what it has queued, as the daemon does in the background."""
+
+    def __init__(self, part: object, reporter: IncidentReporter) -> None:
+        self._part = part
+        self._reporter = reporter
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._part, name)
+
+        async def call(*arguments: object, **named: object) -> object:
+            result = await method(*arguments, **named)
+            await self._reporter.flush()
+            return result
+
+        return call
+
+
 class ModerationHarness:
     """One replica. Replicas of one group share `redis`, `group` and `judge`.
 
@@ -162,18 +201,25 @@ class ModerationHarness:
         reports, known_ham = ReportStore(database, clock), KnownHam(redis, "t")
         exemptions = Exemptions(group, SELF)
         screener = Screener(RuleEngine(RateWindows(redis, "t")), scores or judge, known_ham)
-        self.alerts = AdminAlerts(group, NotifyOnce(redis, "t:mod", clock))
-        enforcement = Enforcement(self.incidents, warnings, self.counts, group, group, self.alerts, exemptions, clock)
-        self.pipeline = Pipeline(
-            exemptions, message_log, screener, judge, enforcement, self.pending, self.alerts, clock
+        shared = SharedCards(database, clock)
+        self.reporter = IncidentReporter(self.incidents, shared, self.groups, group, self.counts, clock)
+        alerts = AdminAlerts(self.reporter, NotifyOnce(redis, "t:mod", clock))
+        restrictions = Restrictions(group, clock)
+        enforcement = Enforcement(
+            self.incidents, shared, warnings, self.counts, restrictions, self.reporter, alerts, exemptions
         )
-        self.actions = ModerationActions(
-            exemptions, self.pipeline, enforcement, self.incidents, warnings, reports, Feedback(known_ham, judge), clock
+        pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, self.pending, alerts, clock)
+        actions = ModerationActions(
+            exemptions, pipeline, enforcement, self.incidents, warnings, reports, Feedback(known_ham, judge), clock
         )
         retention = Retention(self.groups, self.incidents, group, (message_log, reports, warnings, self.counts))
-        self.maintenance = Maintenance(
-            self.groups, self.pending, self.pipeline, enforcement, retention, judge, clock, MaintenanceTiming()
+        maintenance = Maintenance(
+            self.groups, self.pending, pipeline, enforcement, retention, judge, clock, MaintenanceTiming()
         )
+        self.pipeline = cast("Pipeline", Reported(pipeline, self.reporter))
+        self.actions = cast("ModerationActions", Reported(actions, self.reporter))
+        self.maintenance = cast("Maintenance", Reported(maintenance, self.reporter))
+        self.alerts = cast("AdminAlerts", Reported(alerts, self.reporter))
         self.settings = GroupSettings(GROUP, mode=Mode.ENFORCE)
 
     def message(self, text: str = "Hello everybody, how do I set up the heating?", number: int = 1) -> GroupMessage:

@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import structlog
@@ -14,7 +16,7 @@ from cachetools import LRUCache
 
 from bot.telegram.api.errors import describe_api_error
 from core.clock import Clock
-from services.moderation.domain.ports import Administrators, Standing
+from services.moderation.domain.ports import UNRESTRICTED, Administrators, Restriction, Standing
 
 log = structlog.get_logger()
 
@@ -81,6 +83,22 @@ class GroupAdmins:
                     log.warning("group_admins.member_lookup_failed", group_id=group_id, reason=reason)
                     return Standing.UNKNOWN
         return _standing(member.status)
+
+    async def fetch_restriction(self, group_id: int, user_id: int) -> Restriction | None:
+        """Asks Telegram for the ban or restriction of a user in a group; None when the look-up failed."""
+        try:
+            member = await self._bot.get_chat_member(group_id, user_id, request_timeout=CALL_TIMEOUT_S)
+        except (TelegramAPIError, ClientDecodeError) as error:
+            match _payload(error):
+                case {"status": str(status), **fields}:
+                    return _read_restriction({**fields, "status": status})
+                case _ if _is_no_member(error):
+                    return UNRESTRICTED
+                case _:
+                    reason = describe_api_error(error)
+                    log.warning("group_admins.member_lookup_failed", group_id=group_id, reason=reason)
+                    return None
+        return _read_restriction(member.model_dump(mode="json"))
 
     async def missing_rights(self, group_id: int) -> frozenset[str] | None:
         """Returns the rights that moderation needs and the bot lacks in a group; None when the look-up failed."""
@@ -151,6 +169,24 @@ class GroupAdmins:
 
 def _standing(status: str) -> Standing:
     return Standing.ADMIN if status in ADMIN_STATUSES else Standing.MEMBER
+
+
+def _read_restriction(member: Mapping[str, Any]) -> Restriction:
+    """Returns what holds for a member, given as Telegram's object; `until_date` 0 is for good."""
+    end = member.get("until_date")
+    until = datetime.fromtimestamp(end, UTC) if isinstance(end, int) and end > 0 else None
+    match member.get("status"):
+        case ChatMemberStatus.KICKED:
+            return Restriction(is_ban=True, until=until)
+        case ChatMemberStatus.RESTRICTED:
+            return Restriction(
+                permissions=frozenset(
+                    name for name, value in member.items() if name.startswith("can_") and value is True
+                ),
+                until=until,
+            )
+        case _:
+            return UNRESTRICTED
 
 
 def _is_no_member(error: Exception) -> bool:

@@ -1,7 +1,8 @@
 """Outgoing messages and the Bot API calls that carry them: flood control with one budget per chat, and retries.
 
-Telegram counts everything that is sent, edited, deleted or typed in a chat against one budget, so a 429 holds the whole
-chat: meanwhile progress updates are dropped and final calls wait. A send with an unknown result is repeated once at
+Telegram counts everything that is sent, edited or typed in a chat against one budget, so a 429 holds the whole chat:
+meanwhile progress updates are dropped and final calls wait. Deletions and sanctions are counted apart from messages, so
+they have holds of their own: an advert is deleted while cards wait. A send with an unknown result is repeated once at
 most, since blind retries triple messages; an edit may be repeated freely.
 """
 
@@ -202,6 +203,14 @@ class DeliveryTiming:
         return min(self.backoff.pause_s(failures) + jitter, self.backoff.longest_s)
 
 
+class CallKind(StrEnum):
+    """The budget against which Telegram counts a call in a chat."""
+
+    MESSAGE = "message"
+    ACT = "act"
+    """Deletes a message, or restricts a member."""
+
+
 class ChatHeld(Exception):
     """Flood control holds the chat, and the call is not final."""
 
@@ -214,15 +223,15 @@ class ChatCalls:
         self._clock = clock
         self._timing = timing
         self._metrics = metrics
-        self._held_until: TLRUCache[int, float] = TLRUCache(
+        self._held_until: TLRUCache[tuple[int, CallKind], float] = TLRUCache(
             HELD_CHATS, ttu=lambda _chat, until, _now: until, timer=clock.monotonic
         )
         self._migrated: FIFOCache[int, int] = FIFOCache(MIGRATED_CHATS)
 
-    def held_s(self, chat_id: int) -> float:
+    def held_s(self, chat_id: int, kind: CallKind = CallKind.MESSAGE) -> float:
         """Returns the seconds for which flood control still holds a chat, 0 if it does not."""
         now = self._clock.monotonic()
-        return max(self._held_until.get(self.current_id(chat_id), now) - now, 0.0)
+        return max(self._held_until.get((self.current_id(chat_id), kind), now) - now, 0.0)
 
     def current_id(self, chat_id: int) -> int:
         """Returns the id of a group after its migration; of any other chat, the same id."""
@@ -233,7 +242,15 @@ class ChatCalls:
         self._migrated[chat_id] = new_id
         log.info("delivery.chat_migrated", chat_id=chat_id, new_chat_id=new_id)
 
-    async def call(self, method: TelegramMethod[T], chat_id: int, *, final: bool, repeatable: bool) -> T:
+    async def call(
+        self,
+        method: TelegramMethod[T],
+        chat_id: int,
+        *,
+        final: bool,
+        repeatable: bool,
+        kind: CallKind = CallKind.MESSAGE,
+    ) -> T:
         """Makes a call in a chat.
 
         Args:
@@ -246,18 +263,18 @@ class ChatCalls:
             TelegramAPIError: the call failed for good.
             ClientDecodeError: its last answer could not be decoded.
         """
-        if not final and self.held_s(chat_id) > 0:
+        if not final and self.held_s(chat_id, kind) > 0:
             raise ChatHeld
         tries, failures, unknown = self._timing.tries if final else 1, 0, 0
         while True:
-            while (left := self.held_s(chat_id)) > 0:
+            while (left := self.held_s(chat_id, kind)) > 0:
                 await self._clock.sleep(left)
             try:
                 return await self._bot(method, request_timeout=self._timing.call_timeout_s)
             except API_ERRORS as error:
                 failure = classify_api_error(error)
                 if failure is ApiFailure.FLOOD:
-                    self._hold(chat_id, error)
+                    self._hold(chat_id, kind, error)
                     if not final:
                         raise ChatHeld from None
                     self._count_retry(failure)
@@ -278,11 +295,11 @@ class ChatCalls:
         if self._metrics is not None:
             self._metrics.count_retry(failure)
 
-    def _hold(self, chat_id: int, error: Exception) -> None:
+    def _hold(self, chat_id: int, kind: CallKind, error: Exception) -> None:
         seconds = error.retry_after if isinstance(error, TelegramRetryAfter) else self._timing.hold_s
         until = self._clock.monotonic() + seconds
-        self._held_until[chat_id] = max(self._held_until.get(chat_id, until), until)
-        log.warning("delivery.chat_held", chat_id=chat_id, retry_after_s=seconds)
+        self._held_until[chat_id, kind] = max(self._held_until.get((chat_id, kind), until), until)
+        log.warning("delivery.chat_held", chat_id=chat_id, kind=kind.value, retry_after_s=seconds)
 
 
 def _is_retryable(failure: ApiFailure, unknown: int, *, repeatable: bool) -> bool:

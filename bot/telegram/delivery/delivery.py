@@ -21,6 +21,7 @@ from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api
 from bot.telegram.api.messages import conversation_key, is_group
 from bot.telegram.delivery.calls import (
     API_ERRORS,
+    CallKind,
     ChatCalls,
     ChatHeld,
     DeliveryTiming,
@@ -174,9 +175,12 @@ class Delivery:
         return await self._call_or_log("delete", DeleteMessage(chat_id=chat_id, message_id=message_id), chat_id)
 
     async def attempt(self, method: TelegramMethod[bool], chat_id: int) -> TelegramAPIError | ClientDecodeError | None:
-        """Makes a repeatable call with retries. Returns the error that prevented it, if any."""
+        """Deletes or restricts, with retries, whether or not messages of the chat are held by flood control.
+
+        Returns the error that prevented it, if any.
+        """
         try:
-            await self._calls.call(method, chat_id, final=True, repeatable=True)
+            await self._calls.call(method, chat_id, final=True, repeatable=True, kind=CallKind.ACT)
         except API_ERRORS as error:
             return None if classify_api_error(error) in _SUCCEEDED else error
         return None

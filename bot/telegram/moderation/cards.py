@@ -1,13 +1,14 @@
 """Incident cards for a group's admins, and moderation's notices to admins and members."""
 
-from aiogram.enums import MessageEntityType
 from aiogram.filters.callback_data import CallbackData
-from aiogram.types import InlineKeyboardMarkup, MessageEntity
+from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.answers.display import build_keyboard, button
 from bot.telegram.api.group_admins import GroupAdmins
+from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.markdown.render import Rendered, utf16_length
+from bot.telegram.markdown.render import Rendered
+from bot.telegram.moderation.card_page import CardPage, cut, defang
 from bot.telegram.moderation.labels import label
 from core.i18n import Texts
 from services.moderation.domain.incident import Incident, Resolution, Source
@@ -16,8 +17,8 @@ from services.moderation.domain.ports import ActionResult, CardLocation, Standin
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Evidence
 
-MAX_SHOWN = 2500
-"""Characters of a message that a card shows; with the other lines it stays below Telegram's limit."""
+MAX_NAME, MAX_EVIDENCE = 130, 300
+"""UTF-16 code units of an author's name and of evidence that a card shows."""
 FAILURES = frozenset({ActionResult.NO_RIGHT.value, ActionResult.PROTECTED.value, ActionResult.FAILED.value})
 
 
@@ -71,19 +72,30 @@ class IncidentCards:
                 return CardLocation(sent.chat_id, sent.message_id)
         return None
 
-    async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
-        """Edits a card to the incident's current state."""
+    async def locate(self, settings: GroupSettings) -> int:
+        """Returns the id of the chat that gets the cards at this moment."""
+        return await self._find_recipient(settings) or settings.group_id
+
+    def held_s(self, settings: GroupSettings) -> float:
+        """Returns the seconds for which flood control holds the chat that gets the cards, 0 if it does not."""
+        return self._delivery.held_s(settings.cards_to or settings.group_id)
+
+    async def refresh(self, incident: Incident, settings: GroupSettings) -> bool:
+        """Edits a card to the incident's current state; returns False if flood control prevented it."""
         if incident.card_chat_id is None or incident.card_message_id is None:
-            return
+            return True
         is_private = incident.card_chat_id > 0
         if is_private and not incident.is_erased and not await self._is_admin(settings, incident.card_chat_id):
             await self._delivery.edit_markup(incident.card_chat_id, incident.card_message_id, None)
-            return
+            return True
         card, markup = (
             self._render(incident, settings.language),
             incident_keyboard(self._texts, incident, settings.language),
         )
-        await self._delivery.edit(incident.card_chat_id, incident.card_message_id, card, markup=markup, final=False)
+        outcome = await self._delivery.edit(
+            incident.card_chat_id, incident.card_message_id, card, markup=markup, final=False
+        )
+        return outcome.result is not SendResult.SKIPPED
 
     async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:
         """Replies to the author of an incident with warning number `count`."""
@@ -113,11 +125,23 @@ class IncidentCards:
     def _render(self, incident: Incident, language: str) -> Rendered:
         """Renders a card; the message text is hidden under a spoiler."""
         finding, texts = incident.finding, self._texts
-        page = _Page()
+        page = CardPage()
         for line in (self._render_summary(incident, language), *self._render_failures(incident, language)):
             page.add(line)
         if not incident.is_erased:
-            page.add(texts.get("moderation-who", language, name=finding.author.name, id=str(finding.author.id)))
+            name = cut(defang(finding.author.name), MAX_NAME)
+            page.add(texts.get("moderation-who", language, name=name, id=str(finding.author.id)))
+        if incident.tally.messages > 1:
+            tally = incident.tally
+            page.add(
+                texts.get(
+                    "moderation-tally",
+                    language,
+                    messages=tally.messages,
+                    authors=tally.authors,
+                    restricted=tally.restricted,
+                )
+            )
         page.add(self._render_reason(incident, language))
         self._add_evidence(incident, language, page)
         for key, name in (
@@ -134,8 +158,7 @@ class IncidentCards:
             page.add(texts.get("moderation-no-text", language))
         else:
             page.add(texts.get("moderation-message", language))
-            text = finding.text if len(finding.text) <= MAX_SHOWN else f"{finding.text[:MAX_SHOWN]}…"
-            page.add(text.strip(), hidden=text.strip())
+            page.add_texts(finding.text, incident.tally.texts)
         return page.render()
 
     def _render_summary(self, incident: Incident, language: str) -> str:
@@ -187,11 +210,11 @@ class IncidentCards:
             language,
             "moderation-why",
             finding.source,
-            detail=finding.detail,
+            detail=defang(finding.detail),
             confidence=finding.confidence,
         )
 
-    def _add_evidence(self, incident: Incident, language: str, page: "_Page") -> None:
+    def _add_evidence(self, incident: Incident, language: str, page: CardPage) -> None:
         finding = incident.finding
         if finding.source is not Source.JUDGE or incident.is_erased:
             return
@@ -201,28 +224,7 @@ class IncidentCards:
             case Evidence.NAME:
                 page.add(self._texts.get("moderation-evidence-name", language))
             case _ if finding.evidence:
-                line = self._texts.get("moderation-evidence", language, evidence=finding.evidence)
-                page.add(line, hidden=finding.evidence)
+                evidence = cut(defang(" ".join(finding.evidence.split())), MAX_EVIDENCE)
+                page.add(self._texts.get("moderation-evidence", language, evidence=evidence), hidden=evidence)
             case _:
                 return
-
-
-class _Page:
-    """Lines of a card, parts of which are spoilers."""
-
-    def __init__(self) -> None:
-        self._text = ""
-        self._hidden: list[MessageEntity] = []
-
-    def add(self, line: str, *, hidden: str | None = None) -> None:
-        """Appends a line; `hidden` is the part of it that becomes a spoiler."""
-        if hidden:
-            before = self._text + line[: line.find(hidden)]
-            self._hidden.append(
-                MessageEntity(type=MessageEntityType.SPOILER, offset=utf16_length(before), length=utf16_length(hidden))
-            )
-        self._text += f"{line}\n"
-
-    def render(self) -> Rendered:
-        """Returns the text with its spoilers."""
-        return Rendered(self._text.rstrip("\n"), tuple(self._hidden))

@@ -18,9 +18,10 @@ from aiogram.methods import (
 from aiogram.types import ChatPermissions
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
+from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
 from services.moderation.domain.message import AuthorKind
-from services.moderation.domain.ports import ActionResult
+from services.moderation.domain.ports import ActionResult, Restriction
 
 log = structlog.get_logger()
 
@@ -53,8 +54,9 @@ _WORDINGS = (
 class GroupSanctions:
     """Deletes messages, mutes and bans members and channels. All methods are idempotent."""
 
-    def __init__(self, delivery: Delivery) -> None:
+    def __init__(self, delivery: Delivery, admins: GroupAdmins) -> None:
         self._delivery = delivery
+        self._admins = admins
 
     async def delete(self, group_id: int, message_ids: Sequence[int]) -> ActionResult:
         """Deletes messages, all parts of an album in one call."""
@@ -71,9 +73,23 @@ class GroupSanctions:
         method = RestrictChatMember(chat_id=group_id, user_id=member_id, permissions=MUTED, until_date=until)
         return await self._call("mute", method, group_id)
 
-    async def unmute(self, group_id: int, member_id: int) -> ActionResult:
-        """Lifts a mute."""
-        method = RestrictChatMember(chat_id=group_id, user_id=member_id, permissions=UNMUTED)
+    async def fetch_restriction(self, group_id: int, member_id: int) -> Restriction | None:
+        """Returns what holds for a member, `UNRESTRICTED` if nothing does; None if that is not known."""
+        return await self._admins.fetch_restriction(group_id, member_id)
+
+    async def unmute(self, group_id: int, member_id: int, before: Restriction | None = None) -> ActionResult:
+        """Lifts a mute, or puts the restriction back that it replaced."""
+        permissions, until = UNMUTED, None
+        if before is not None:
+            granted = {name: name in before.permissions for name in _PERMISSIONS}
+            permissions, until = ChatPermissions(**granted), before.until
+        method = RestrictChatMember(
+            chat_id=group_id,
+            user_id=member_id,
+            permissions=permissions,
+            use_independent_chat_permissions=None if before is None else True,
+            until_date=until,
+        )
         return await self._call("unmute", method, group_id)
 
     async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:

@@ -224,6 +224,10 @@ moderation-why-malformed = Reason: the AI gave no usable verdict on this message
 moderation-evidence = Evidence: “{ $evidence }”
 moderation-evidence-missing = The model could not quote evidence, so the decision is yours.
 moderation-evidence-name = The evidence is in the author’s name, so the decision is yours.
+moderation-tally = On this card: { $messages } messages by { $authors } { $authors ->
+    [one] member
+   *[other] members
+ }, { $restricted } restricted. A decision applies to all of them.
 moderation-message = Message:
 moderation-no-text = The message has no text.
 moderation-erased = The message text was erased after 7 days.

@@ -226,6 +226,7 @@ moderation-why-malformed = Причина: ИИ не дал понятного �
 moderation-evidence = Цитата: «{ $evidence }»
 moderation-evidence-missing = Модель не смогла привести цитату, поэтому решать вам.
 moderation-evidence-name = Причина в имени автора, поэтому решать вам.
+moderation-tally = На этой карточке: сообщений — { $messages }, авторов — { $authors }, ограничено — { $restricted }. Решение относится ко всем.
 moderation-message = Сообщение:
 moderation-no-text = В сообщении нет текста.
 moderation-erased = Текст сообщения удалён: он хранится 7 дней.

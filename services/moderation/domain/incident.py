@@ -70,8 +70,29 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """The incidents on one card.
+
+    Args:
+        restricted: authors who were muted or banned.
+        texts: distinct texts besides that of the first incident, some of them.
+    """
+
+    messages: int = 1
+    authors: int = 1
+    restricted: int = 0
+    texts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Incident:
-    """A recorded finding and the progress of its enforcement."""
+    """A recorded finding and the progress of its enforcement.
+
+    Args:
+        lead_id: the incident whose card shows this one, too; None for one with a card of its own.
+        restriction: what a mute or ban of the bot replaced, see `ports.Restriction`; None until it was looked up.
+        tally: filled in for cards only.
+    """
 
     id: int
     finding: Finding
@@ -85,6 +106,9 @@ class Incident:
     confirmed_by: str | None = None
     banned_by: str | None = None
     undone_by: str | None = None
+    lead_id: int | None = None
+    restriction: str | None = None
+    tally: Tally = Tally()
 
     @property
     def has_acted(self) -> bool:
@@ -97,6 +121,11 @@ class Incident:
     def is_deleted(self) -> bool:
         """True if its messages are deleted."""
         return self.deleted in {"done", "gone"}
+
+    @property
+    def has_restricted(self) -> bool:
+        """True if the bot itself muted or banned the author for this incident."""
+        return self.sanctioned == "done" or (self.sanctioned or "").startswith("muted")
 
     @property
     def is_resolved(self) -> bool:

@@ -15,6 +15,8 @@ class ActionResult(StrEnum):
     """Result of a sanction or deletion."""
 
     DONE = "done"
+    STANDS = "stands"
+    """The bot has done so for another message, and it still holds."""
     GONE = "gone"
     """Nothing left to act on: the message is already deleted, or the member has left."""
     NO_RIGHT = "no_right"
@@ -27,7 +29,7 @@ class ActionResult(StrEnum):
     @property
     def is_effective(self) -> bool:
         """True if the intended state holds now."""
-        return self in {ActionResult.DONE, ActionResult.GONE}
+        return self in {ActionResult.DONE, ActionResult.STANDS, ActionResult.GONE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,29 @@ class Standing(StrEnum):
     """Anyone else, members or not."""
     UNKNOWN = "unknown"
     """The look-up failed: no one is empowered or sanctioned on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restriction:
+    """What holds for a member who is banned or restricted.
+
+    Args:
+        permissions: what the member may do, by the names of the Bot API; empty for a ban.
+        until: None for good.
+    """
+
+    is_ban: bool = False
+    permissions: frozenset[str] = frozenset()
+    until: datetime | None = None
+
+    @property
+    def is_mute(self) -> bool:
+        """True if the member may not write."""
+        return self.permissions.isdisjoint({"all", "can_send_messages"})
+
+
+UNRESTRICTED = Restriction(permissions=frozenset({"all"}))
+"""Neither banned nor restricted."""
 
 
 class AdminDirectory(Protocol):
@@ -67,12 +92,16 @@ class Sanctions(Protocol):
         """Deletes messages, all parts of an album in one call."""
         ...
 
-    async def mute(self, group_id: int, member_id: int, until: datetime) -> ActionResult:
-        """Makes a member read-only until then."""
+    async def fetch_restriction(self, group_id: int, member_id: int) -> Restriction | None:
+        """Returns what holds for a member, `UNRESTRICTED` if nothing does; None if that is not known."""
         ...
 
-    async def unmute(self, group_id: int, member_id: int) -> ActionResult:
-        """Lifts a mute."""
+    async def mute(self, group_id: int, member_id: int, until: datetime) -> ActionResult:
+        """Makes a member read-only until then. Replaces any other restriction, and a ban."""
+        ...
+
+    async def unmute(self, group_id: int, member_id: int, before: Restriction | None = None) -> ActionResult:
+        """Lifts a mute, or puts the restriction back that it replaced."""
         ...
 
     async def ban(self, group_id: int, author_id: int, kind: AuthorKind) -> ActionResult:
@@ -99,8 +128,16 @@ class Cards(Protocol):
         """Posts an incident's card with its buttons; None when no chat accepted it."""
         ...
 
-    async def refresh(self, incident: Incident, settings: GroupSettings) -> None:
-        """Edits a card to the incident's current state."""
+    async def locate(self, settings: GroupSettings) -> int:
+        """Returns the id of the chat that gets the cards at this moment."""
+        ...
+
+    def held_s(self, settings: GroupSettings) -> float:
+        """Returns the seconds for which flood control holds the chat that gets the cards, 0 if it does not."""
+        ...
+
+    async def refresh(self, incident: Incident, settings: GroupSettings) -> bool:
+        """Edits a card to the incident's current state; returns False if flood control prevented it."""
         ...
 
     async def warn(self, incident: Incident, settings: GroupSettings, count: int) -> None:

@@ -31,7 +31,8 @@ class IncidentTiming:
     Args:
         lease: for enforcement, flood control waits included; then another replica continues.
         text_retention: until the text, the evidence and the author's name are erased.
-        shared_card: window in which the messages of a flood share a card.
+        shared_card: time after the latest incident on a card in which another one of its author or campaign joins it,
+            and in which a member is muted once.
     """
 
     lease: timedelta = timedelta(seconds=60)
@@ -60,13 +61,13 @@ class IncidentStore:
             await session.execute(
                 statement.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"])
             )
-            return _to_incident((await session.scalars(select(ModerationIncidentRow).where(*key))).one())
+            return to_incident((await session.scalars(select(ModerationIncidentRow).where(*key))).one())
 
     async def get(self, incident_id: int) -> Incident | None:
         """Returns an incident by id."""
         async with self._database.reading() as session:
             row = await session.get(ModerationIncidentRow, incident_id)
-        return None if row is None else _to_incident(row)
+        return None if row is None else to_incident(row)
 
     async def list_for_message(self, group_id: int, message_id: int) -> list[Incident]:
         """Returns the incidents of all versions of a message, newest first."""
@@ -75,28 +76,26 @@ class IncidentStore:
         )
 
     async def find_by_card(self, chat_id: int, message_id: int) -> Incident | None:
-        """Returns the latest incident that this message shows."""
-        found = await self._find(
-            ModerationIncidentRow.card_chat_id == chat_id, ModerationIncidentRow.card_message_id == message_id
-        )
+        """Returns the incident whose card this message is."""
+        row = ModerationIncidentRow
+        found = await self._find(row.card_chat_id == chat_id, row.card_message_id == message_id)
         return found[0] if found else None
 
-    async def find_recent_card(self, incident: Incident) -> tuple[int, int] | None:
-        """Returns chat and message id of the card of a recent incident with the same author and category."""
-        finding, row = incident.finding, ModerationIncidentRow
-        found = await self._find(
-            row.group_id == finding.group_id,
-            row.author_id == finding.author.id,
-            row.category == finding.category.value,
-            row.dry_run == finding.dry_run,
-            row.id != incident.id,
-            row.card_message_id.is_not(None),
-            row.undone_by.is_(None),
-            row.created_at > incident.created_at - self._timing.shared_card,
+    async def is_muted(self, incident: Incident) -> bool:
+        """Returns whether the bot has muted the author for another recent incident, and no admin has undone that."""
+        finding, row, now = incident.finding, ModerationIncidentRow, self._clock.now()
+        return bool(
+            await self._find(
+                row.group_id == finding.group_id,
+                row.author_id == finding.author.id,
+                row.id != incident.id,
+                or_(row.sanctioned == "done", row.sanctioned.like("muted%")),
+                row.until > now,
+                row.undone_by.is_(None),
+                row.created_at > now - self._timing.shared_card,
+                limit=1,
+            )
         )
-        if not found or found[0].card_chat_id is None or found[0].card_message_id is None:
-            return None
-        return found[0].card_chat_id, found[0].card_message_id
 
     async def take(self, incident_id: int) -> Incident | None:
         """Acquires the lease of an unfinished incident; None if it is held or the incident finished."""
@@ -119,26 +118,33 @@ class IncidentStore:
         *,
         sanctioned: str | None = None,
         deleted: str | None = None,
+        restriction: str | None = None,
         card: tuple[int, int] | None = None,
         finished: bool = False,
+        released: bool = False,
     ) -> Incident | None:
-        """Records the results so far; `finished` releases the lease."""
+        """Records the results so far; `released` gives the lease back, and so does `finished`."""
         values: dict[str, object] = {}
         if sanctioned is not None:
             values["sanctioned"] = sanctioned
         if deleted is not None:
             values["deleted"] = deleted
+        if restriction is not None:
+            values["restriction"] = restriction
         if card is not None:
             values |= {"card_chat_id": card[0], "card_message_id": card[1]}
         if finished:
-            values |= {"finished_at": self._clock.now(), "lease_until": None}
+            values["finished_at"] = self._clock.now()
+        if finished or released:
+            values["lease_until"] = None
         statement = update(ModerationIncidentRow).where(ModerationIncidentRow.id == incident_id).values(**values)
         return await self._update(incident_id, statement)
 
     async def resolve(self, incident_id: int, resolution: Resolution, by: str) -> Incident | None:
         """Records an admin's decision; None if it was taken before, or the incident was undone.
 
-        Reopens the incident under a new lease until its consequences are carried out.
+        Reopens the incident under a new lease until its consequences are carried out. The decision holds for all
+        incidents on its card.
         """
         row = ModerationIncidentRow
         column = {
@@ -146,12 +152,17 @@ class IncidentStore:
             Resolution.BAN: row.banned_by,
             Resolution.UNDO: row.undone_by,
         }[resolution]
-        statement = (
-            update(ModerationIncidentRow)
-            .where(ModerationIncidentRow.id == incident_id, column.is_(None), ModerationIncidentRow.undone_by.is_(None))
-            .values({column: by, row.finished_at: None, row.lease_until: self._clock.now() + self._timing.lease})
+        is_open = (column.is_(None), row.undone_by.is_(None))
+        lease_until = self._clock.now() + self._timing.lease
+        reopened = update(row).where(row.id == incident_id, *is_open)
+        resolved = await self._update(
+            incident_id, reopened.values({column: by, row.finished_at: None, row.lease_until: lease_until})
         )
-        return await self._update(incident_id, statement)
+        if resolved is not None:
+            async with self._database.session() as session:
+                others = update(row).where(row.lead_id == incident_id, *is_open).values({column: by})
+                await session.execute(others, execution_options=UNSYNCHRONISED)
+        return resolved
 
     async def list_orphans(self) -> list[Incident]:
         """Returns unfinished incidents with a lease that has expired, or was not acquired within its length."""
@@ -174,11 +185,11 @@ class IncidentStore:
         )
         return await self._update(incident_id, statement)
 
-    async def _find(self, *conditions: ColumnElement[bool]) -> list[Incident]:
+    async def _find(self, *conditions: ColumnElement[bool], limit: int = BATCH) -> list[Incident]:
         statement = select(ModerationIncidentRow).where(*conditions)
         async with self._database.reading() as session:
-            rows = await session.scalars(statement.order_by(ModerationIncidentRow.id.desc()).limit(BATCH))
-            return [_to_incident(row) for row in rows]
+            rows = await session.scalars(statement.order_by(ModerationIncidentRow.id.desc()).limit(limit))
+            return [to_incident(row) for row in rows]
 
     async def _update(self, incident_id: int, statement: Update) -> Incident | None:
         async with self._database.session() as session:
@@ -186,7 +197,7 @@ class IncidentStore:
             if (await session.execute(changed, execution_options=UNSYNCHRONISED)).first() is None:
                 return None
             row = await session.get(ModerationIncidentRow, incident_id)
-            return None if row is None else _to_incident(row)
+            return None if row is None else to_incident(row)
 
 
 def _to_values(finding: Finding) -> dict[str, object]:
@@ -214,7 +225,8 @@ def _to_values(finding: Finding) -> dict[str, object]:
     }
 
 
-def _to_incident(row: ModerationIncidentRow) -> Incident:
+def to_incident(row: ModerationIncidentRow) -> Incident:
+    """Returns the incident of a row."""
     ids: list[int] = json.loads(row.message_ids)
     finding = Finding(
         group_id=row.group_id,
@@ -247,4 +259,6 @@ def _to_incident(row: ModerationIncidentRow) -> Incident:
         confirmed_by=row.confirmed_by,
         banned_by=row.banned_by,
         undone_by=row.undone_by,
+        lead_id=row.lead_id,
+        restriction=row.restriction,
     )

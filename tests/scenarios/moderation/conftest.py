@@ -8,6 +8,7 @@ from aiogram.client.session.aiohttp import AiohttpSession
 
 from bot.composition import moderation as composition
 from services.moderation.maintenance import MaintenanceTiming
+from services.moderation.reporting import ReportTiming
 from tests.support.bot_harness import BotHarness, close_at_once, staged
 from tests.support.moderated_group import ModeratedGroup, verdict
 
@@ -18,6 +19,7 @@ async def shared_harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
     with pytest.MonkeyPatch.context() as patch:
         # Scenarios run in real time and wait for maintenance rounds.
         patch.setattr(composition, "MaintenanceTiming", lambda: MaintenanceTiming(round_s=0.2))
+        patch.setattr(composition, "ReportTiming", lambda: ReportTiming(burst=1000))
         patch.setattr(AiohttpSession, "close", close_at_once)
         async for harness in staged(tmp_path_factory.mktemp("moderation")):
             # One bot for a module, whose admin sends more than 20 commands a minute.

@@ -119,7 +119,9 @@ async def test_message_that_cannot_be_judged_holds_up_no_other(harness: Moderati
     harness.judge.script.extend([OUTAGE, RuntimeError("a bug")])
     clock.shift(RETRY.longest_s + 1)
     await harness.maintenance.run_once()
-    assert len(harness.group.cards) == 10
+    # They are of one author, so they are on one card.
+    assert len(harness.group.cards) == 1
+    assert harness.group.refreshed[-1].tally.messages == 10
     assert len(await harness.pending.take_due(20)) == 0
     clock.shift(RETRY.longest_s + 1)
     assert len(await harness.pending.take_due(20)) == 2
@@ -158,14 +160,14 @@ async def test_many_messages_are_judged_within_ten_minutes_of_recovery(
 async def test_failing_step_leaves_the_others_alone(harness: ModerationHarness, clock: ManualClock) -> None:
     """Incidents cannot be finished, yet expired text is erased and pending messages are judged."""
     harness.judge.default = SCAM
-    harness.group.failures["show"] = RuntimeError("killed")
+    harness.group.failures["delete"] = RuntimeError("killed")
     with pytest.raises(RuntimeError, match="killed"):
         await harness.pipeline.handle(harness.message(number=1), harness.settings)
     harness.judge.default = OUTAGE
     await harness.pipeline.handle(harness.message(number=2), harness.settings)
     harness.judge.default = SCAM
     clock.shift(max(TIMING.lease.total_seconds(), RETRY.longest_s) + 1)
-    harness.group.failures["show"] = RuntimeError("still broken")
+    harness.group.failures["delete"] = RuntimeError("still broken")
     await harness.maintenance.run_once()
     assert [card.finding.message_ids for card in harness.group.cards] == [(2,)]
 

@@ -72,4 +72,5 @@ async def test_warnings_expire_after_thirty_days(harness: ModerationHarness, clo
     assert harness.group.actions == [("warn", 1), ("warn", 2), ("warn", 2)]
     clock.shift(60)
     await harness.pipeline.handle(harness.message("You are such idiots again", 4), harness.settings)
-    assert harness.group.action_names[3:] == ["warn", "mute"]
+    # Muted before told.
+    assert harness.group.action_names[3:] == ["mute", "warn"]

@@ -104,6 +104,8 @@ class Chat:
     bot_rights: set[str] = field(default_factory=lambda: {"can_delete_messages", "can_restrict_members"})
     muted: dict[int, int] = field(default_factory=dict)
     """User id to the end of the mute (seconds since the epoch, 0: for good)."""
+    restricted: dict[int, JsonObject] = field(default_factory=dict)
+    """User id to the permissions and the end of a restriction that lets them write."""
     banned: set[int] = field(default_factory=set)
     """Ids of banned users and channels."""
     refusal: Refusal | None = None

@@ -31,6 +31,14 @@ _NO_GIFTS = dict.fromkeys(
 )
 
 
+_PERMISSIONS = (
+    "can_send_messages", "can_send_audios", "can_send_documents", "can_send_photos", "can_send_videos",
+    "can_send_video_notes", "can_send_voice_notes", "can_send_polls", "can_send_other_messages",
+    "can_add_web_page_previews", "can_react_to_messages", "can_edit_tag", "can_change_info", "can_invite_users",
+    "can_pin_messages", "can_manage_topics",
+)  # fmt: skip
+
+
 class BotApiMethods(TelegramState):
     """Carries out calls: `_methods` by lower-case name."""
 
@@ -166,10 +174,13 @@ class BotApiMethods(TelegramState):
         if chat.type != "supergroup":
             raise bad("method is available only for supergroups")
         permissions: JsonObject = json_of(params, "permissions") or {}
-        if permissions.get("can_send_messages"):
-            chat.muted.pop(user_id, None)
-        else:
-            chat.muted[user_id] = int(params.get("until_date") or 0)
+        until = int(params.get("until_date") or 0)
+        chat.muted.pop(user_id, None)
+        chat.restricted.pop(user_id, None)
+        if not permissions.get("can_send_messages"):
+            chat.muted[user_id] = until
+        elif not all(permissions.values()):
+            chat.restricted[user_id] = {**permissions, "until_date": until}
         return True
 
     def _ban_chat_member(self, params: JsonObject) -> bool:
@@ -231,7 +242,12 @@ class BotApiMethods(TelegramState):
         chat = self._addressed(params)
         user_id = int(params.get("user_id") or 0)
         rights = chat.bot_rights if user_id == self.bot_id else None
-        return self._member_object(user_id, admin_ids=chat.admin_ids, rights=rights)
+        member = self._member_object(user_id, admin_ids=chat.admin_ids, rights=rights)
+        if user_id in chat.banned:
+            return {**member, "status": "kicked", "until_date": 0}
+        if user_id in chat.muted:
+            return {**member, **_restricted({"until_date": chat.muted[user_id]})}
+        return {**member, **_restricted(chat.restricted[user_id])} if user_id in chat.restricted else member
 
     def _get_chat_administrators(self, params: JsonObject) -> list[JsonObject]:
         chat = self._addressed(params)
@@ -280,3 +296,9 @@ class BotApiMethods(TelegramState):
                 raise bad("message to be replied not found")
             reply_to = None
         return topic_id, reply_to
+
+
+def _restricted(fields: JsonObject) -> JsonObject:
+    """Returns the fields of a restricted member; what is not granted is denied."""
+    denied = dict.fromkeys(_PERMISSIONS, False)
+    return {"status": "restricted", "is_member": True, **denied, **fields}

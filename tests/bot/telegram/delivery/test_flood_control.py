@@ -1,6 +1,6 @@
 """Flood control: a 429 holds a chat."""
 
-from bot.telegram.delivery.calls import DeliveryTiming, SendResult
+from bot.telegram.delivery.calls import CallKind, DeliveryTiming, SendResult
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import render
 from tests.support.clock import ManualClock
@@ -95,7 +95,7 @@ async def test_expired_holds_are_evicted(
 
     await delivery.typing(PERSON)
 
-    assert list(held_until) == [PERSON]
+    assert list(held_until) == [(PERSON, CallKind.MESSAGE)]
     assert len(held_until) == 1
     await traffic.pass_time(6)
     assert delivery.held_s(PERSON) == 0

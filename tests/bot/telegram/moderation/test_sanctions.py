@@ -1,22 +1,27 @@
 """Sanctions through the Bot API, and the classification of their errors."""
 
+import asyncio
+
 import pytest
 from aiogram.exceptions import TelegramBadRequest
 from aiogram.methods import DeleteMessage
 
+from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.sanctions import GroupSanctions, classify_sanction_error
 from services.moderation.domain.message import AuthorKind
-from services.moderation.domain.ports import ActionResult
-from tests.support.clock import ManualClock
+from services.moderation.domain.ports import UNRESTRICTED, ActionResult, Restriction
+from tests.support.clock import ManualClock, until
 from tests.support.fake_telegram.server import TelegramServer
+from tests.support.fake_telegram.traffic import Traffic
 
 GROUP = -100
 
 
 @pytest.fixture
-def sanctions(delivery: Delivery) -> GroupSanctions:
-    return GroupSanctions(delivery)
+def sanctions(delivery: Delivery, traffic: Traffic, clock: ManualClock) -> GroupSanctions:
+    return GroupSanctions(delivery, GroupAdmins(traffic.bot, clock))
 
 
 @pytest.mark.parametrize(
@@ -76,3 +81,31 @@ async def test_ban_and_unban_of_users_and_channels(sanctions: GroupSanctions, se
 async def test_ban_of_an_admin_is_protected(sanctions: GroupSanctions, server: TelegramServer) -> None:
     server.chat(GROUP).admin_ids.add(7)
     assert await sanctions.ban(GROUP, 7, AuthorKind.USER) is ActionResult.PROTECTED
+
+
+async def test_fetch_restriction_reads_mutes_and_partial_restrictions(
+    sanctions: GroupSanctions, server: TelegramServer, clock: ManualClock
+) -> None:
+    assert await sanctions.fetch_restriction(GROUP, 7) == UNRESTRICTED
+    await sanctions.mute(GROUP, 7, clock.now())
+    muted = await sanctions.fetch_restriction(GROUP, 7)
+    assert muted is not None
+    assert (muted.is_mute, muted.until) == (True, clock.now().replace(microsecond=0))
+    await sanctions.unmute(GROUP, 7, Restriction(permissions=frozenset({"can_send_messages", "can_react_to_messages"})))
+    partly = await sanctions.fetch_restriction(GROUP, 7)
+    assert partly is not None
+    assert (partly.is_mute, "can_send_photos" in partly.permissions, partly.until) == (False, False, None)
+
+
+async def test_deletion_does_not_wait_for_held_messages(
+    sanctions: GroupSanctions, delivery: Delivery, server: TelegramServer, clock: ManualClock
+) -> None:
+    """A 429 to a card holds messages of the group, not deletions."""
+    server.fail("sendMessage", status=429, description="Too Many Requests: retry after 60", retry_after=60)
+    card = asyncio.create_task(delivery.send(GROUP, Rendered("a card")))
+    await until(lambda: delivery.held_s(GROUP) > 0)
+    message = server.user_says("an advert", GROUP, user_id=7)
+    assert await sanctions.delete(GROUP, [message.id]) is ActionResult.DONE
+    assert not card.done()
+    await clock.advance(61)
+    assert await card is not None
