@@ -76,7 +76,11 @@ class Consent:
         self._preferences = preferences
         self._texts = texts
         self._is_asked = is_asked
-        self._remote = ", ".join(provider.id for provider in fallback.providers if provider.remote)
+        self._fallback = fallback
+
+    @property
+    def _remote(self) -> str:
+        return ", ".join(provider.id for provider in self._fallback.providers if provider.remote)
 
     @property
     def is_open(self) -> bool:

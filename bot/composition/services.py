@@ -10,16 +10,20 @@ from redis.asyncio import Redis
 
 from bot.operators.provider import ProviderCommands
 from bot.operators.usage import UsageReports
+from core.background import BackgroundTasks, restart_on_error
 from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind
 from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.db.replica_fence import ReplicaFence
 from core.i18n import Texts
+from core.observability.log import mask_secrets_too
 from core.observability.metrics import Metrics
 from core.observability.tracing import Tracing, open_tracing, trace_transactions
 from core.redis.client import open_redis
+from core.secrets import SecretBox
 from services.admin.audit import Audit
+from services.admin.configuration import Configuration, ProviderConfiguration
 from services.admin.providers import ProviderAdmin
 from services.chat.agent import create_agent
 from services.chat.service import ChatService, ChatStores
@@ -72,6 +76,7 @@ class LLMServices:
     fallback: LLMProviderFallback
     builder: ModelBuilder
     catalog: Catalog
+    configuration: ProviderConfiguration
     models: LLMModelFactory[Verdict]
 
 
@@ -158,7 +163,7 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
         log.info("redis.embedded", detail="REDIS_URL is not set: provider state is kept in this process")
     redis = open_redis(settings.redis_url.get_secret_value() if settings.redis_url is not None else None)
     stack.push_async_callback(redis.aclose)
-    metrics = Metrics((provider.id, model) for provider in settings.providers for model in provider.models)
+    metrics = Metrics()
     return Infrastructure(settings, clock, Texts(), database, redis, metrics, tracing, ReplicaLease(), fence)
 
 
@@ -175,15 +180,45 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
     limits = RoutingLimits(settings.provider_preferred_ttl, settings.provider_cooldown, settings.provider_max_hops)
     shedding = LoadShedding(infra.redis, settings.redis_prefix, clock)
     stack.push_async_callback(shedding.close)
-    fallback = LLMProviderFallback(settings.providers, shared, clock, limits, shedding, ledger)
+    configuration = ProviderConfiguration(
+        settings.variables,
+        settings.providers,
+        infra.database,
+        clock,
+        SecretBox(settings.secrets_key) if settings.secrets_key else None,
+    )
+    await configuration.start()
+    fallback = LLMProviderFallback(configuration.current.providers, shared, clock, limits, shedding, ledger)
+    mask_secrets_too(configuration.current.secrets)
+    infra.metrics.allow_models(_models(configuration.current))
     ProviderMetrics(infra.metrics, fallback, shared)
     if tracing.on:
         fallback.watch(AttemptSpans(tracing.tracer).note)
     builder = ModelBuilder(clock)
     stack.push_async_callback(builder.aclose)
+
+    def apply(changed: Configuration) -> None:
+        mask_secrets_too(changed.secrets)
+        infra.metrics.allow_models(_models(changed))
+        fallback.replace_providers(changed.providers)
+        builder.keep_only(changed.providers)
+
+    configuration.on_change(apply)
+    if settings.web_port is not None or not infra.database.is_embedded:
+        tasks = BackgroundTasks()
+        stack.push_async_callback(tasks.close)
+        tasks.start(restart_on_error(configuration.run, "configuration", clock), "configuration")
     return LLMServices(
-        fallback, builder, Catalog(builder.http_client, clock), LLMModelFactory(fallback, builder, Verdict)
+        fallback,
+        builder,
+        Catalog(builder.http_client, clock),
+        configuration,
+        LLMModelFactory(fallback, builder, Verdict),
     )
+
+
+def _models(configuration: Configuration) -> set[tuple[str, str]]:
+    return {(provider.id, model) for provider in configuration.providers for model in provider.models}
 
 
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:

@@ -76,7 +76,10 @@ async def run_daemon(services: Services) -> int:
         raise StartupError("TELEGRAM_BOT_TOKEN is not set; example: TELEGRAM_BOT_TOKEN=123456789:AAF...")
     enlarge_thread_pool()
     bot = create_bot(settings.telegram_bot_token.get_secret_value(), settings.telegram_api_base_url)
-    bot.session.middleware(MaskOutgoingSecrets(SecretMasker(settings.secrets)))
+    configuration = services.llm.configuration
+    masker = SecretMasker((*settings.secrets, *configuration.current.secrets))
+    configuration.on_change(lambda changed: masker.add_secrets(changed.secrets))
+    bot.session.middleware(MaskOutgoingSecrets(masker))
     bot.session.middleware(LeaseGate(infra.lease))
     status = DaemonStatus(bot, infra.clock, infra.metrics, infra.tracing, infra.lease)
     webhook = _webhook(settings)
@@ -204,7 +207,7 @@ def build_worker(
         texts=infra.texts,
         clock=infra.clock,
         display=AnswerDisplay(infra.settings.stream_mode, renderer),
-        providers=[provider.id for provider in services.llm.fallback.providers],
+        providers=lambda: services.llm.fallback.roster.usable,
     )
     dispatcher = Dispatcher(disable_fsm=True)
     if infra.tracing.on:
@@ -235,7 +238,7 @@ def _operator_router(services: Services, queued: InboxServices, delivery: Delive
     infra, operators = services.infra, services.operators
     return OperatorHandlers(
         providers=operators.providers,
-        provider_ids=[provider.id for provider in services.llm.fallback.providers],
+        provider_ids=lambda: services.llm.fallback.roster.usable,
         dead_letters=DeadLetterCommands(queued.inbox, operators.audit, infra.settings.zone),
         delivery=delivery,
         texts=infra.texts,

@@ -49,7 +49,9 @@ async def serve_web(
         },
         infra.clock,
     )
-    endpoints = Endpoints(readiness, infra.metrics, llm.fallback, services.operators.totals, Redactor(settings.secrets))
+    redactor = Redactor((*settings.secrets, *llm.configuration.current.secrets))
+    llm.configuration.on_change(lambda changed: redactor.add_secrets(changed.secrets))
+    endpoints = Endpoints(readiness, infra.metrics, llm.fallback, services.operators.totals, redactor)
     server = WebServer(
         host=settings.web_host,
         port=settings.web_port,

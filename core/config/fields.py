@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, SecretStr
 from pydantic_settings import NoDecode
 
 from core.config.environment import Mistakes
@@ -286,6 +286,23 @@ def parse_directory_path(value: Any) -> Any:  # noqa: ANN401 - a validator accep
 
 
 DirectoryPath = Annotated[Path, BeforeValidator(parse_directory_path)]
+
+
+_MIN_SECRETS_KEY = 32
+"""Characters of one value of SECRETS_KEY."""
+
+
+def parse_secret_keys(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    """Parse keys separated by commas, the newest first."""
+    if not isinstance(value, str):
+        return value
+    keys = [key.strip() for key in value.split(",") if key.strip()]
+    if any(len(key) < _MIN_SECRETS_KEY for key in keys) or not keys:
+        raise ValueError(f"must be one or more random texts of {_MIN_SECRETS_KEY} characters or more, a comma apart")
+    return tuple(SecretStr(key) for key in keys)
+
+
+SecretKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_secret_keys)]
 
 
 def require_pattern(pattern: str, fault: str) -> BeforeValidator:

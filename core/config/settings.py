@@ -22,6 +22,7 @@ from core.config.fields import (
     Headers,
     Ids,
     LowerCase,
+    SecretKeys,
     WebUrl,
     parse_api_tokens,
     parse_headers,
@@ -116,6 +117,7 @@ class CommonVariables(VariableSet):
     api_tokens: Annotated[SecretStr | None, ApiTokens] = Field(
         default=None, examples=["editor=a-long-random-word,script=another-long-word"]
     )
+    secrets_key: SecretKeys = Field(default=(), examples=["a-random-text-of-32-characters-or-more"])
     stream_mode: Annotated[Literal["edit", "draft", "off"], LowerCase] = Field(default="edit", examples=["edit"])
     history_tokens: int = Field(default=8000, gt=0, examples=[8000])
     shutdown_timeout: float = Field(default=25.0, gt=0, allow_inf_nan=False, examples=[25])
@@ -150,10 +152,12 @@ class Settings(CommonVariables):
     Args:
         providers: every provider of `available_providers` in order, including unusable ones.
         warnings: lines for the operator about providers that are left out and variables that look unintended.
+        variables: all variables that are set, in plain text.
     """
 
     providers: tuple[ProviderSettings, ...] = ()
     warnings: tuple[str, ...] = ()
+    variables: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)
 
     @property
     def zone(self) -> tzinfo:
@@ -170,7 +174,7 @@ class Settings(CommonVariables):
         """All secret values in plain text, for redaction."""
         own = (self.telegram_bot_token, self.telegram_webhook_secret, self.web_token, self.redis_url, self.database_url)
         keys = (provider.api_key for provider in self.providers)
-        values = [secret.get_secret_value() for secret in (*own, *keys) if secret]
+        values = [secret.get_secret_value() for secret in (*own, *self.secrets_key, *keys) if secret]
         if self.otel_exporter_otlp_headers is not None:
             for value in parse_headers(self.otel_exporter_otlp_headers.get_secret_value()).values():
                 # Of `Bearer <key>` the key alone is secret too.
@@ -252,11 +256,7 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
     if "available_providers" in invalid:
         with suppress(ValueError):  # its mistakes are in the list already
             available = _list_providers(variables.values["AVAILABLE_PROVIDERS"], [])
-    providers: list[ProviderSettings] = []
-    for provider_id, models in available.items():
-        provider, provider_mistakes = read_provider(provider_id, models, variables.values)
-        providers.append(provider)
-        mistakes += provider_mistakes
+    providers = _read_providers(available, variables.values, mistakes)
     if mistakes:
         raise ConfigurationError(mistakes)
     warnings = [
@@ -268,7 +268,41 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
         ),
     ]
     data = {name: getattr(common, name) for name in CommonVariables.model_fields}
-    return Settings(**data, providers=tuple(providers), warnings=tuple(warnings))
+    return Settings(**data, providers=tuple(providers), warnings=tuple(warnings), variables=variables.values)
+
+
+def read_providers(variables: Mapping[str, str]) -> tuple[ProviderSettings, ...]:
+    """Return the providers of a set of variables: AVAILABLE_PROVIDERS and those of each provider.
+
+    Raises:
+        ConfigurationError: lists every mistake.
+    """
+    mistakes: list[str] = []
+    listed = variables.get("AVAILABLE_PROVIDERS")
+    available = CommonVariables.model_fields["available_providers"].get_default(call_default_factory=True)
+    if listed is not None:
+        faults: list[str] = []
+        try:
+            available = _list_providers(listed, faults)
+        except ValueError as error:
+            faults.append(str(error))
+        example = _get_example("available_providers")
+        mistakes += [format_mistake("AVAILABLE_PROVIDERS", fault, example) for fault in faults]
+    providers = _read_providers(available, variables, mistakes)
+    if mistakes:
+        raise ConfigurationError(mistakes)
+    return tuple(providers)
+
+
+def _read_providers(
+    available: Mapping[str, tuple[str, ...]], variables: Mapping[str, str], mistakes: list[str]
+) -> list[ProviderSettings]:
+    providers: list[ProviderSettings] = []
+    for provider_id, models in available.items():
+        provider, provider_mistakes = read_provider(provider_id, models, variables)
+        providers.append(provider)
+        mistakes += provider_mistakes
+    return providers
 
 
 def _find_inconsistencies(common: CommonVariables, invalid: frozenset[str]) -> list[str]:

@@ -129,6 +129,11 @@ class Database:
         return self._engine
 
     @property
+    def is_embedded(self) -> bool:
+        """True for SQLite, whose file belongs to one process."""
+        return self._is_sqlite
+
+    @property
     def name(self) -> str:
         """Location of the database, without its password."""
         if self._is_sqlite:

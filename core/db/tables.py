@@ -361,3 +361,25 @@ class SpamScoreRow(Base):
     spam_count: Mapped[int] = mapped_column(Integer)
     ham_count: Mapped[int] = mapped_column(Integer)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ConfigRevisionRow(Base):
+    """A change of the stored configuration. Two operators who change the same revision conflict on its successor."""
+
+    __tablename__ = "config_revisions"
+
+    revision: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor_id: Mapped[int] = mapped_column(BigInteger)
+    note: Mapped[str] = mapped_column(PlainText)
+
+
+class ConfigValueRow(Base):
+    """A variable as a revision set it. The newest row of a name is in effect; one without a value resets it."""
+
+    __tablename__ = "config_values"
+
+    revision: Mapped[int] = mapped_column(ForeignKey("config_revisions.revision", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(PlainText, primary_key=True)
+    value: Mapped[str | None] = mapped_column(PlainText)
+    sealed: Mapped[bytes | None] = mapped_column(LargeBinary)

@@ -101,6 +101,16 @@ class _Handler(logging.StreamHandler[Any]):
             sys.stderr.write(f"logging failed: {kind.__name__ if kind else 'unknown'} in {record.name}\n")
 
 
+_installed: list[Redactor] = []
+"""The redactor of the configuration in effect."""
+
+
+def mask_secrets_too(secrets: Iterable[str]) -> None:
+    """Mask further secrets in the log, such as a key that an operator sets at run time."""
+    for redactor in _installed:
+        redactor.add_secrets(secrets)
+
+
 def configure_logging(
     level: str = "info",
     log_format: LogFormat = "auto",
@@ -121,6 +131,7 @@ def configure_logging(
     on_terminal = target.isatty()
     for_console = log_format == "console" or (log_format == "auto" and on_terminal)
     redactor = Redactor(secrets)
+    _installed[:] = [redactor]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -39,11 +39,17 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
-        self._models = frozenset(models)
-        self._providers = frozenset(provider for provider, _ in self._models)
+        self._models: frozenset[tuple[str, str]] = frozenset()
+        self._providers: frozenset[str] = frozenset()
+        self.allow_models(models)
         self._tokens = self.counter("tokens", "Tokens by direction", ("provider", "model", "direction"))
         self._token_counters: dict[tuple[str, str], tuple[Counter, Counter]] = {}
         self._cost = self.counter("cost_usd", "What answers cost, in US dollars", ("provider", "model"))
+
+    def allow_models(self, models: Iterable[tuple[str, str]]) -> None:
+        """Show these pairs of provider and model as labels from now on, and no others."""
+        self._models = frozenset(models)
+        self._providers = frozenset(provider for provider, _ in self._models)
 
     def counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
         """Creates a counter, exposed as `understudy_<name>_total`."""

@@ -138,7 +138,13 @@ class SecretMasker:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH})
+        self._secrets: frozenset[str] = frozenset()
+        self.add_secrets(secrets)
+
+    def add_secrets(self, secrets: Iterable[str]) -> None:
+        """Mask these values too from now on."""
+        self._secrets |= {secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH}
+        known = sorted(self._secrets)
         spellings = sorted({spelling for secret in known for spelling in _spellings(secret)}, key=len, reverse=True)
         fragments = [fragment for secret in known for fragment in _fragments(secret)]
         patterns = [re.escape(spelling) for spelling in spellings]

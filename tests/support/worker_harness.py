@@ -76,7 +76,7 @@ class WorkerHarness:
         responder = Responder(
             chat=chat.chat, delivery=delivery, active=ActiveReplies(),
             recovery=SendRecovery(journal, self.turns, delivery), texts=texts, clock=clock,
-            display=AnswerDisplay("off", RenderThread()), providers=["first", "second"],
+            display=AnswerDisplay("off", RenderThread()), providers=lambda: ["first", "second"],
         )  # fmt: skip
         self._worker = JobWorker(
             bot=traffic.bot, dispatcher=self.handlers.dispatcher, responder=responder, delivery=delivery,

@@ -1,7 +1,7 @@
 """Answers a message in a chat: runs the turn, streams its reply, records the messages that hold it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from aiogram.types import InlineKeyboardMarkup
@@ -37,7 +37,7 @@ class Responder:
 
     Args:
         recovery: records which messages hold an answer, and finds those that a killed process could not record.
-        providers: ids of all usable providers.
+        providers: returns the ids of all usable providers.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Responder:
         texts: Texts,
         clock: Clock,
         display: AnswerDisplay,
-        providers: Sequence[str],
+        providers: Callable[[], Sequence[str]],
     ) -> None:
         self._chat = chat
         self._delivery = delivery
@@ -59,7 +59,7 @@ class Responder:
         self._texts = texts
         self._clock = clock
         self._display = display
-        self._has_alternatives = len(providers) > 1
+        self._providers = providers
 
     def observe(self, chat_id: int, message_id: int) -> None:
         """Notes a message of a user; ids of later messages are higher."""
@@ -140,7 +140,7 @@ class Responder:
         if reply.needs_consent:
             return consent_keyboard(self._texts, language, reply.turn_id)
         return answer_keyboard(
-            self._texts, language, reply.turn_id, elsewhere=self._has_alternatives, is_cut=reply.is_cut
+            self._texts, language, reply.turn_id, elsewhere=len(self._providers()) > 1, is_cut=reply.is_cut
         )
 
     async def _interrupt(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:

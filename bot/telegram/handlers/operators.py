@@ -1,6 +1,6 @@
 """Handlers of the operator commands `/provider` and `/dead`; for other users these do not exist."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from aiogram import Router
 from aiogram.filters import CommandObject, or_f
@@ -59,13 +59,13 @@ class OperatorHandlers:
         self,
         *,
         providers: ProviderCommands,
-        provider_ids: Sequence[str],
+        provider_ids: Callable[[], Sequence[str]],
         dead_letters: DeadLetterCommands,
         delivery: Delivery,
         texts: Texts,
     ) -> None:
         self._providers = providers
-        self._provider_keyboard = provider_keyboard(provider_ids)
+        self._provider_ids = provider_ids
         self._dead_letters = dead_letters
         self._delivery = delivery
         self._texts = texts
@@ -84,7 +84,7 @@ class OperatorHandlers:
         """Runs `/provider`."""
         if message.from_user is not None:
             text = await self._providers.run(command.args or "", message.from_user.id)
-            await reply_to(self._delivery, message, text, self._provider_keyboard)
+            await reply_to(self._delivery, message, text, provider_keyboard(self._provider_ids()))
 
     async def dead(self, message: Message, command: CommandObject) -> None:
         """Runs `/dead`."""
@@ -99,7 +99,7 @@ class OperatorHandlers:
         text = await self._providers.run(arguments, query.from_user.id)
         if callback_data.act:
             text = f"{await self._providers.run('', query.from_user.id)}\n\n{text}"
-        await self._edit(query, text, self._provider_keyboard)
+        await self._edit(query, text, provider_keyboard(self._provider_ids()))
 
     async def press_dead_letter(self, query: CallbackQuery, callback_data: DeadLetterAction) -> None:
         """Runs an action on a dead letter."""

@@ -157,7 +157,7 @@ class TestValues:
     def test_examples_are_valid_values(self) -> None:
         """A mistake proposes its example."""
         for name, field in type(load()).model_fields.items():
-            if name in {"providers", "warnings", "telegram_bot_token", "available_providers"}:
+            if name in {"providers", "warnings", "variables", "telegram_bot_token", "available_providers"}:
                 continue
             load(**{name.upper(): str(field.examples[0])})
         load(AVAILABLE_PROVIDERS=Settings.model_fields["available_providers"].examples[0])
