@@ -77,7 +77,7 @@ async def spread_ms(redis_url: str, repeat: int) -> list[float]:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the instant is measured
+    while not condition():
         await asyncio.sleep(0)
 
 

@@ -210,7 +210,7 @@ async def delay(name: str, database: str, telegram: str, llm: str, messages: int
         await asyncio.sleep(2)
         waits: list[float] = []
         for _ in range(messages):
-            await asyncio.sleep(random.uniform(0.02, 0.15))  # noqa: S311 - not a secret
+            await asyncio.sleep(random.uniform(0.02, 0.15))
             job = _job()
             done = handler.expect(job)
             started_at = time.perf_counter()

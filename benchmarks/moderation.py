@@ -220,7 +220,7 @@ def start() -> None:
         "print(f'import {imported - began:.2f} s, read and train {time.perf_counter() - imported:.2f} s,'\n"
         "      f' memory {before} to {mb()} MB')\n"
     )
-    print("\nFirst use:", subprocess.check_output([sys.executable, "-c", code], text=True).strip())  # noqa: S603 - our own code
+    print("\nFirst use:", subprocess.check_output([sys.executable, "-c", code], text=True).strip())
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def stream(length: int, seed: int) -> list[StreamMessage]:
     rows = [json.loads(line) for line in STARTER.read_text("utf-8").splitlines() if line.strip()]
     spam = [row["text"] for row in rows if row["label"] == "spam"]
     ham = [row["text"] for row in rows if row["label"] == "ham"]
-    chance = random.Random(seed)  # noqa: S311 - a benchmark's stream
+    chance = random.Random(seed)
     messages: list[StreamMessage] = []
     for number in range(length):
         if chance.random() < SPAM_SHARE:

@@ -176,7 +176,7 @@ def _to_run(
 async def main(people: int, questions: int, kills: int, seed: int, replicas: list[int]) -> None:
     """Run each number of replicas; print rows as they end."""
     print(f"seed {seed}, {people} conversations, {questions} questions each\n\n{HEAD}", flush=True)
-    chance = random.Random(seed)  # noqa: S311 - chance, no secret
+    chance = random.Random(seed)
     with ExitStack() as stack:
         fork_server = ForkServer()
         stack.callback(fork_server.close)
@@ -199,7 +199,7 @@ if __name__ == "__main__":
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--questions", type=int, default=20)
     parser.add_argument("--kills", type=int, default=6)
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311 - as above
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 3], help="one is SQLite, more PostgreSQL")
     options = parser.parse_args()
     asyncio.run(main(options.people, options.questions, options.kills, options.seed, options.replicas))

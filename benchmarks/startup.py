@@ -51,7 +51,7 @@ def run_code(text: str, python: str = sys.executable) -> Start:
     return start
 
 
-async def _measure_until_line(command: list[str], directory: Path, variables: Any) -> tuple[float, float, float]:  # noqa: ANN401 - a mapping of strings
+async def _measure_until_line(command: list[str], directory: Path, variables: Any) -> tuple[float, float, float]:
     began = time.perf_counter()
     async with child(command, variables, directory=directory, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
         assert process.stdout is not None

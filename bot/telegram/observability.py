@@ -94,10 +94,10 @@ class UpdateSpans:
 
     async def __call__(
         self,
-        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]],
+        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[object]],
         update: TelegramObject,
         data: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - the handler's result
+    ) -> object:
         """Handles an update within a span."""
         with self._tracer.start_as_current_span("update", record_exception=False) as span:
             if isinstance(update, Update):

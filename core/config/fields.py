@@ -30,7 +30,7 @@ _LOCAL_NETWORKS = tuple(
 """Loopback (RFC 1122, RFC 4291), private (RFC 1918, RFC 4193) and link-local (RFC 3927, RFC 4291) addresses."""
 
 
-def parse_ids(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def parse_ids(value: object) -> object:
     """Parse `1, -2`; return any other type than text unchanged."""
     if not isinstance(value, str):
         return value
@@ -43,7 +43,7 @@ def parse_ids(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
 Ids = Annotated[frozenset[int], NoDecode, BeforeValidator(parse_ids)]
 
 
-def lower_text(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def lower_text(value: object) -> object:
     """Return text in lower case, so that `INFO` is accepted as `info`."""
     return value.lower() if isinstance(value, str) else value
 
@@ -96,7 +96,7 @@ def quote_name(name: str) -> str:
 ItemT = TypeVar("ItemT")
 
 
-def parse_json_values(value: Any, parse: Callable[[Any], ItemT]) -> dict[str, ItemT]:  # noqa: ANN401 - any type is accepted
+def parse_json_values(value: object, parse: Callable[[Any], ItemT]) -> dict[str, ItemT]:
     """Parse a JSON object and each value in it, and raise all mistakes together."""
     faults: list[str] = []
     parsed: dict[str, ItemT] = {}
@@ -110,7 +110,7 @@ def parse_json_values(value: Any, parse: Callable[[Any], ItemT]) -> dict[str, It
     return parsed
 
 
-def parse_names(value: Any) -> dict[str, str]:  # noqa: ANN401 - a validator accepts any type
+def parse_names(value: object) -> dict[str, str]:
     """Parse a JSON object with names as values."""
     return parse_json_values(value, _parse_name)
 
@@ -147,7 +147,7 @@ def url_password(url: str) -> str | None:
     return rest.rpartition("@")[0].partition(":")[2] or None if separator else None
 
 
-def parse_web_url(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def parse_web_url(value: object) -> object:
     """Validate an http or https URL and remove its trailing slash."""
     if not isinstance(value, str):
         return value
@@ -169,7 +169,7 @@ _OPERATION = re.compile(r"/(chat/completions|completions|responses|embeddings|me
 """Paths of single operations, which people copy from an example of curl."""
 
 
-def parse_base_url(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def parse_base_url(value: object) -> object:
     """Validate the base URL of a provider, below which each operation has its own path."""
     url = parse_web_url(value)
     operation = _OPERATION.search(url) if isinstance(url, str) else None
@@ -185,7 +185,7 @@ def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeVa
     """Return a validator of server URLs with one of these schemes. They may hold a password."""
     known = tuple(schemes)
 
-    def check(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    def check(value: object) -> object:
         if not isinstance(value, str):
             return value
         if value.partition("://")[0].lower() not in known or "://" not in value:
@@ -200,7 +200,7 @@ def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeVa
     return BeforeValidator(check)
 
 
-def parse_database_url(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def parse_database_url(value: object) -> object:
     """Require a user name and password in which the delimiters of a URL are percent-encoded."""
     if not isinstance(value, str):
         return value
@@ -238,7 +238,7 @@ def parse_headers(text: str) -> dict[str, str]:
     return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
 
 
-def _validate_headers(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def _validate_headers(value: object) -> object:
     if isinstance(value, str):
         parse_headers(value)
     return value
@@ -309,7 +309,7 @@ def require_pattern(pattern: str, fault: str) -> BeforeValidator:
     """Return a validator that requires text to match the whole pattern."""
     compiled = re.compile(pattern)
 
-    def check(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+    def check(value: object) -> object:
         if isinstance(value, str) and not compiled.fullmatch(value):
             raise ValueError(fault)
         return value

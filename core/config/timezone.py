@@ -4,7 +4,7 @@ import os
 from datetime import UTC, tzinfo
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator
@@ -12,7 +12,7 @@ from pydantic import BeforeValidator
 LOCAL_TIME_FILE = Path("/etc/localtime")
 
 
-def parse_timezone(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
+def parse_timezone(value: object) -> object:
     """Validates the name of a time zone of the IANA database."""
     if isinstance(value, str):
         find_zone(value)

@@ -277,7 +277,7 @@ class Database:
 
         def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
             # Disables sqlite3's implicit transactions, which begin late and never for DDL; `begin` below replaces them.
-            connection.isolation_level = None  # pyright: ignore[reportAttributeAccessIssue]  # sqlite3's own
+            connection.isolation_level = None
             with _closed_on_failure(connection):
                 cursor = connection.cursor()
                 cursor.execute("PRAGMA foreign_keys = ON")

@@ -194,7 +194,7 @@ def _sqlite_engine(url: sa.URL) -> sa.Engine:
 
     def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         # As DBOS does for its own engine: writers queue at BEGIN and cannot deadlock.
-        connection.isolation_level = "IMMEDIATE"  # pyright: ignore[reportAttributeAccessIssue]  # sqlite3's own
+        connection.isolation_level = "IMMEDIATE"
         cursor = connection.cursor()
         cursor.execute("PRAGMA busy_timeout = 30000")
         cursor.execute("PRAGMA foreign_keys = ON")

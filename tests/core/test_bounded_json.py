@@ -31,7 +31,7 @@ def test_parse_json_raises_value_errors_only(text: str | bytes) -> None:
 
 @pytest.mark.parametrize("unit", ["[", '{"a":', '[{"a":'])
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_parse_json_refuses_deep_nesting(unit: str, as_bytes: bool) -> None:  # noqa: FBT001 - a column
+def test_parse_json_refuses_deep_nesting(unit: str, as_bytes: bool) -> None:
     for depth in (MAX_DEPTH + 1, 400, 10_000, 600_000 // len(unit)):
         inside = unit * depth + "1" + "".join({"[": "]", "{": "}"}.get(c, "") for c in reversed(unit)) * depth
         for text in (inside, unit * depth):

@@ -32,12 +32,12 @@ def documents(path: Path) -> list[Any]:
     return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
-def manifest(name: str) -> Any:  # noqa: ANN401 - whatever the file holds
+def manifest(name: str) -> Any:
     (document,) = documents(DEPLOY / "kubernetes" / name)
     return document
 
 
-def compose() -> Any:  # noqa: ANN401 - as above
+def compose() -> Any:
     (document,) = documents(DEPLOY / "compose.yaml")
     return document
 
@@ -117,7 +117,7 @@ def test_probes_use_endpoints_that_need_no_token() -> None:
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert {probe["port"] for probe in asked.values()} <= set(ports)
     assert ports["web"] == settings_of_cluster().web_port
-    assert settings_of_cluster().web_host == "0.0.0.0"  # noqa: S104 - a pod's own network
+    assert settings_of_cluster().web_host == "0.0.0.0"
     (port,) = manifest("service.yaml")["spec"]["ports"]
     assert port["targetPort"] in ports
 

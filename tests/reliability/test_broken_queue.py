@@ -39,5 +39,5 @@ async def test_daemon_with_a_broken_queue_ends_with_one_line(fork_server: ForkSe
             file.execute("DROP TRIGGER no")
         await fleet.start()
         async with asyncio.timeout(20):
-            while not fleet.telegram.chat(5).texts():  # noqa: ASYNC110 - the answer of another process
+            while not fleet.telegram.chat(5).texts():
                 await asyncio.sleep(0.05)

@@ -39,12 +39,12 @@ async def assert_serves_again(fleet: Fleet, woken: Daemon) -> None:
     """Assert that the replaced replica registers under a new name."""
     await woken.wait_for_event("bot.replaced", timeout_s=20)
     async with asyncio.timeout(30):
-        while len(woken.events("replicas.joined")) < 2:  # noqa: ASYNC110 - a log has no event
+        while len(woken.events("replicas.joined")) < 2:
             await asyncio.sleep(0.05)
     first, second = (event["replica"] for event in woken.events("replicas.joined")[:2])
     assert first != second
     async with asyncio.timeout(10):
-        while len(fleet.rows("SELECT name FROM replicas")) != 2:  # noqa: ASYNC110 - a database has no event
+        while len(fleet.rows("SELECT name FROM replicas")) != 2:
             await asyncio.sleep(0.1)
 
 

@@ -22,15 +22,15 @@ WITHIN_S = 10.0
 
 def seeded() -> random.Random:
     """Return a random generator with a new seed; a failure shows it, RELIABILITY_SEED repeats it."""
-    seed = int(os.environ.get("RELIABILITY_SEED") or random.randrange(10**9))  # noqa: S311 - chance, no secret
-    print(f"RELIABILITY_SEED={seed}")  # noqa: T201 - pytest shows it with a failure
-    return random.Random(seed)  # noqa: S311 - the same
+    seed = int(os.environ.get("RELIABILITY_SEED") or random.randrange(10**9))
+    print(f"RELIABILITY_SEED={seed}")
+    return random.Random(seed)
 
 
 def assert_consistent(fleet: Fleet, users: SimulatedUsers) -> None:
     """Assert that nothing is lost, reordered or unexplained."""
     outcome = users.outcome(fleet.recorded_answers())
-    print(*outcome.duplicates, sep="\n")  # noqa: T201 - shown with a failure
+    print(*outcome.duplicates, sep="\n")
     assert outcome.lost == [], fleet.errors()
     assert outcome.disorder == []
     assert outcome.unexplained == []

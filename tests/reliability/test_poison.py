@@ -56,7 +56,7 @@ async def test_update_that_kills_the_process_becomes_a_dead_letter(fork_server: 
         assert len(notices) == 1, notices
         assert notices[0].startswith("Something went wrong on our side")
         async with asyncio.timeout(10):
-            while not fleet.rows("SELECT reason FROM dead_letters"):  # noqa: ASYNC110 - a database has no event
+            while not fleet.rows("SELECT reason FROM dead_letters"):
                 await asyncio.sleep(0.05)
         letters = fleet.rows("SELECT lane, reason FROM dead_letters")
         assert letters == [(f"telegram:{POISON_USER}:0", "the process died each time this job ran")]

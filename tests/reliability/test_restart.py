@@ -51,7 +51,7 @@ async def test_restart_resumes_jobs_in_the_same_messages(fork_server: ForkServer
             users.ask(person)
         await users.wait_for_requests(5)
         async with asyncio.timeout(20):
-            while len(fleet.recorded_answers()) < 5:  # noqa: ASYNC110 - a database has no event
+            while len(fleet.recorded_answers()) < 5:
                 await asyncio.sleep(0.05)
         await fleet.kill(daemon)
         users.pause_s = 0

@@ -23,7 +23,7 @@ async def test_daemons_survive_restarts_of_postgresql_and_redis(
         users = SimulatedUsers(fleet.telegram, fleet.llm, people=15)
         await fleet.start()
         await fleet.start()
-        asking = asyncio.create_task(ask_in_waves(users, 8, random.Random(4)))  # noqa: S311 - chance, no secret
+        asking = asyncio.create_task(ask_in_waves(users, 8, random.Random(4)))
         await users.wait_for_answers(20)
         await redis_server.stop()
         await users.wait_for_answers(10)
@@ -35,7 +35,7 @@ async def test_daemons_survive_restarts_of_postgresql_and_redis(
         await asking
         await users.wait_until_answered(timeout_s=90)
         outcome = users.outcome(fleet.recorded_answers())
-        print(*outcome.duplicates, sep="\n")  # noqa: T201 - shown with a failure
+        print(*outcome.duplicates, sep="\n")
         assert outcome.lost == [], fleet.errors()
         assert [daemon.is_alive for daemon in fleet.daemons] == [True, True]
         assert fleet.unfinished() == 0

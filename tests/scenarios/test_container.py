@@ -38,7 +38,7 @@ async def test_healthcheck_distinguishes_alive_from_dead(empty_stage: BotHarness
     port = str(free_port())
     await stage.start(WEB_PORT=port)
     # A proxy of the environment must not be used for loopback.
-    alive = await checked(WEB_PORT=port, WEB_HOST="0.0.0.0", http_proxy="http://127.0.0.1:1")  # noqa: S104 - an input
+    alive = await checked(WEB_PORT=port, WEB_HOST="0.0.0.0", http_proxy="http://127.0.0.1:1")
     assert alive == (0, "/healthz answers 200")
     await stage.stop()
     assert await checked(WEB_PORT=port) == (1, "/healthz does not answer: ConnectionRefusedError")

@@ -29,7 +29,7 @@ class Trouble:
             self.left -= 1
             if self.left >= 0:
                 raise self.error
-            return await original(threads, key)  # type: ignore[arg-type]
+            return await original(threads, key)
 
         patch.setattr(TurnStore, "start_new", start_new)
 

@@ -15,7 +15,7 @@ PRICES = {"A_PRICES": '{"m": [1000, 2000]}', "A_REMOTE": "true"}
 """1,000 USD per million tokens: 11 in and 7 out cost 2.5 cents."""
 
 
-async def told(stage: BotHarness, command: str, chat_id: int = PERSON, **more: Any) -> str:  # noqa: ANN401 - as `says`
+async def told(stage: BotHarness, command: str, chat_id: int = PERSON, **more: Any) -> str:
     question = stage.says(command, chat_id, **more)
     return (await stage.reply(chat_id, after=question.id)).text
 

@@ -118,7 +118,7 @@ async def test_webhook_confirms_stored_updates_only(hooked: BotHarness, monkeypa
     """Telegram delivers the others again."""
     put, refusals = JobQueue.put, []
 
-    async def refuse(queue: JobQueue, jobs: Any) -> Any:  # noqa: ANN401 - what `put` takes and gives
+    async def refuse(queue: JobQueue, jobs: Any) -> Any:
         if len(refusals) < 3:
             refusals.append(jobs)
             raise StorageError("the database failed: its disk is full")

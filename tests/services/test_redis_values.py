@@ -28,7 +28,7 @@ JUDGED = Judged(Verdict(category=Category.OK, confidence=99), Evidence.OWN, "a",
 
 def _values() -> Sequence[bytes]:
     """Hostile values, and bytes from a fixed seed."""
-    source = random.Random(5)  # noqa: S311 - no secret
+    source = random.Random(5)
     alphabet = b'{}[]":,0123456789eE+-.nulltruefalse\\u \xff\x00\xf0\x9f'
     return (
         b"", b"null", b"true", b"1", b"-1", b"1e999", b"NaN", b"Infinity", b"-Infinity", b'"', b'"a"', b"[]", b"[1]",
@@ -116,7 +116,7 @@ async def test_stop_requests_that_do_not_parse_are_ignored_and_logged_once(store
     with structlog.testing.capture_logs() as logs, active.register(HERE, reply):
         task = asyncio.create_task(there.run())
         async with asyncio.timeout(5):
-            while not (await store.pubsub_numsub("t:stops"))[0][1]:  # noqa: ASYNC110 - Redis does not push the count
+            while not (await store.pubsub_numsub("t:stops"))[0][1]:
                 await asyncio.sleep(0.01)
         for value in VALUES:
             await store.publish("t:stops", value)

@@ -140,7 +140,7 @@ class BotHarness:
 
     # User actions.
 
-    def says(self, text: str = "", chat_id: int = PERSON, **more: Any) -> Message:  # noqa: ANN401 - those of `user_says`
+    def says(self, text: str = "", chat_id: int = PERSON, **more: Any) -> Message:
         """Sends a message as a user; see `TelegramServer.user_says`."""
         return self.telegram.user_says(text, chat_id, **more)
 
@@ -148,7 +148,7 @@ class BotHarness:
         """Presses a button as a user and returns the id of the callback query."""
         return self.telegram.presses(message, button, user_id)
 
-    async def asks(self, text: str, chat_id: int = PERSON, **more: Any) -> Message:  # noqa: ANN401 - as above
+    async def asks(self, text: str, chat_id: int = PERSON, **more: Any) -> Message:
         """Sends a message as a user and waits for the complete answer."""
         question = self.says(text, chat_id, **more)
         return await self.answer(chat_id, after=question.id)
@@ -257,7 +257,7 @@ def instructions(request: RecordedRequest) -> str:
     return "\n".join(_text_of(m["content"]) for m in request.json["messages"] if m["role"] in ("system", "developer"))
 
 
-def _text_of(content: Any) -> str:  # noqa: ANN401 - JSON of any shape
+def _text_of(content: Any) -> str:
     if isinstance(content, list):
         return "".join(part.get("text", f"<{part['type']}>") for part in content)
     return content or ""

@@ -63,13 +63,13 @@ class ChatHarness:
     clock: ManualClock
     database: Database
 
-    async def say(self, incoming: Incoming | str = "Hello?", **options: Any) -> Reply:  # noqa: ANN401 - as `respond`
+    async def say(self, incoming: Incoming | str = "Hello?", **options: Any) -> Reply:
         """Run one turn to its end."""
         reply = Reply()
         await self.chat.respond(_incoming(incoming), reply, **options)
         return reply
 
-    def begin(self, incoming: Incoming | str = "Hello?", **options: Any) -> tuple[Reply, asyncio.Task[None]]:  # noqa: ANN401 - the same
+    def begin(self, incoming: Incoming | str = "Hello?", **options: Any) -> tuple[Reply, asyncio.Task[None]]:
         """Start one turn in the background."""
         reply = Reply()
         return reply, asyncio.create_task(self.chat.respond(_incoming(incoming), reply, **options))
@@ -98,7 +98,7 @@ async def chat_harness(
     clock: ManualClock | None = None,
     history_tokens: int = 8000,
     demo_ids: frozenset[str] = frozenset(),
-    notes: Any = None,  # noqa: ANN401 - any NoteStore
+    notes: Any = None,
     names_threads: bool = False,
     naming_quiet_s: float = 0.02,
     asks_consent: bool = False,

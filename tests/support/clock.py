@@ -58,5 +58,5 @@ async def settle(rounds: int = 20) -> None:
 async def until(predicate: Callable[[], object], within_s: float = 10) -> None:
     """Wait for a condition in real time: of another process, a thread or a database."""
     async with asyncio.timeout(within_s):
-        while not predicate():  # noqa: ASYNC110 - no event to wait for
+        while not predicate():
             await asyncio.sleep(0.005)

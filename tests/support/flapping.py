@@ -106,7 +106,7 @@ class FlappingProvider:
         self.changed_at = 0.0
         self._plan = plan
         self._report = report
-        self._random = random.Random(f"{plan.seed} {name}")  # noqa: S311 - not a secret
+        self._random = random.Random(f"{plan.seed} {name}")
         self._count = 0
         server.default = llm.Act(self._play)
 
@@ -177,7 +177,7 @@ class FlappingRun:
 
     async def _flap(self) -> None:
         """Change the health of one provider after the other; at least one is healthy at any time."""
-        chance = random.Random(self._plan.seed)  # noqa: S311 - not a secret
+        chance = random.Random(self._plan.seed)
         while not self._is_over:
             await asyncio.sleep(chance.uniform(*self._plan.change_s))
             leases = [each for each in await _leases(self._redis) if not each.startswith("probe")]
@@ -230,7 +230,7 @@ async def _ask(replica: LLMHarness, user: str, pieces: list[str], *, is_streamed
 
 async def _leases(redis: Redis) -> list[str]:
     """Return the concurrency leases and probe leases that Redis holds."""
-    left = [f"probe: {key}" for key in await redis.hkeys("test:{llm}:routing") if str(key).startswith("probe")]  # pyright: ignore[reportGeneralTypeIssues] - redis-py types both of its clients as one
+    left = [f"probe: {key}" for key in await redis.hkeys("test:{llm}:routing") if str(key).startswith("probe")]
     for name in NAMES:
         left += [f"{name}: {lease}" for lease in await redis.zrange(f"test:{{llm}}:inflight:{name}", 0, -1)]
     return left

@@ -62,14 +62,14 @@ class RealSleeps(ManualClock):
 async def eventually(holds: Callable[[], bool], within_s: float = 5.0) -> None:
     """Wait until a condition of a background task holds."""
     async with asyncio.timeout(within_s):
-        while not holds():  # noqa: ASYNC110 - what is waited for has no event of its own
+        while not holds():
             await asyncio.sleep(0.002)
 
 
 async def subscribed(redis: Redis, replicas: int) -> None:
     """Wait until that many replicas are subscribed to the routing state."""
     async with asyncio.timeout(5):
-        while (await redis.pubsub_numsub("test:{llm}:changed"))[0][1] < replicas:  # noqa: ASYNC110 - Redis has no event for it
+        while (await redis.pubsub_numsub("test:{llm}:changed"))[0][1] < replicas:
             await asyncio.sleep(0.005)
 
 

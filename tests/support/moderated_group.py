@@ -42,7 +42,7 @@ class ModeratedGroup:
         self.chat.admin_ids = {ADMIN, harness.telegram.bot_id}
         self.chat.linked_channel = LINKED
 
-    async def open(self, mode: Mode = Mode.ENFORCE, **choices: Any) -> "ModeratedGroup":  # noqa: ANN401 - the settings' fields
+    async def open(self, mode: Mode = Mode.ENFORCE, **choices: Any) -> "ModeratedGroup":
         """Switches moderation on, and makes MEMBER an established member."""
         database, clock = self.harness.services.infra.database, SystemClock()
         await GroupStore(database, clock).put(GroupSettings(self.id, mode=mode, **choices))
@@ -53,11 +53,11 @@ class ModeratedGroup:
 
     # Input.
 
-    def send(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
+    def send(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:
         """Sends a message as a user."""
         return self.harness.says(text, self.id, user_id=by, name=more.pop("name", f"User {by}"), **more)
 
-    def send_as_chat(self, text: str, chat_id: int, **extra: Any) -> Message:  # noqa: ANN401 - fields of a raw message
+    def send_as_chat(self, text: str, chat_id: int, **extra: Any) -> Message:
         """Sends a message in the name of a chat: a channel, or the group itself."""
         kind = "supergroup" if chat_id == self.id else "channel"
         sender = {"id": chat_id, "type": kind, "title": "The Chat"}
@@ -72,7 +72,7 @@ class ModeratedGroup:
         }  # fmt: skip
         return self.send(text, by, extra={"forward_origin": origin})
 
-    async def command(self, text: str, by: int = ADMIN, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
+    async def command(self, text: str, by: int = ADMIN, **more: Any) -> Message:
         """Sends a command and returns the bot's reply."""
         sent = self.send(text, by, **more)
         return await self.harness.seen(lambda message: message.reply_to == sent.id, self.id, after=sent.id)

@@ -15,7 +15,7 @@ async def locked_file(path: Path) -> AsyncIterator[sqlite3.Connection]:
     """
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
         async with asyncio.timeout(5):
-            while not _takes_lock(other):  # noqa: ASYNC110 - a file lock has no event
+            while not _takes_lock(other):
                 await asyncio.sleep(0.005)
         yield other
         other.execute("COMMIT")

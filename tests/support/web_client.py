@@ -19,7 +19,7 @@ class Page:
     text: str
 
     @property
-    def json(self) -> Any:  # noqa: ANN401 - JSON of any shape
+    def json(self) -> Any:
         return json.loads(self.text)
 
     @property
@@ -58,6 +58,6 @@ class WebClient:
     async def becomes(self, path: str, status: int, within_s: float = 15.0) -> Page:
         """Repeats a request until the response has that status."""
         async with asyncio.timeout(within_s):
-            while (page := await self.get(path)).status != status:  # noqa: ASYNC110 - HTTP has no event to wait for
+            while (page := await self.get(path)).status != status:
                 await asyncio.sleep(0.05)
             return page

@@ -70,7 +70,7 @@ async def test_retry_delay_is_read_from_the_body(
     server.script(behaviour)
     with pytest.raises(expected) as caught:
         await ask(builder.model(google, google.default_model), streamed=streamed)
-    assert caught.value.retry_after == retry_after  # pyright: ignore[reportAttributeAccessIssue]
+    assert caught.value.retry_after == retry_after
 
 
 @STREAMED
@@ -166,7 +166,7 @@ async def test_connect_timeout_is_capped(server: LLMServer, builder: ModelBuilde
     seen: list[dict[str, float]] = []
 
     async def look(request: object) -> None:
-        seen.append(request.extensions["timeout"])  # pyright: ignore[reportAttributeAccessIssue]
+        seen.append(request.extensions["timeout"])
 
     builder.http_client(google).event_hooks["request"].append(look)
     for streamed in (False, True):

@@ -111,7 +111,7 @@ async def test_requests_use_the_providers_client(
     seen: list[str] = []
 
     async def look(request: object) -> None:
-        seen.append(str(request.url))  # pyright: ignore[reportAttributeAccessIssue]
+        seen.append(str(request.url))
 
     builder.http_client(groq).event_hooks["request"].append(look)
     await ask(builder.model(groq, groq.default_model), streamed=True)

@@ -56,10 +56,10 @@ class ButtonBorder:
 
     async def __call__(
         self,
-        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]],
+        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[object]],
         query: TelegramObject,
         data: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - the handler's result
+    ) -> object:
         """Handles a press, or refuses it."""
         if not isinstance(query, CallbackQuery) or (
             parse_button(query.data, self._kinds) is not None and _is_shown(query)
@@ -105,10 +105,10 @@ class ChatAdminsOnly:
 
     async def __call__(
         self,
-        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[Any]],
+        handler: Callable[[TelegramObject, dict[str, Any]], Awaitable[object]],
         event: TelegramObject,
         data: dict[str, Any],
-    ) -> Any:  # noqa: ANN401 - the handler's result
+    ) -> object:
         """Handles a press of an admin, or says why not."""
         message = event.message if isinstance(event, CallbackQuery) else None
         if not isinstance(event, CallbackQuery) or not isinstance(message, Message) or not is_group(message):

@@ -53,7 +53,7 @@ class _Helper(LatexToUnicodeHelper):
     def translate_combining(command: str, text: str) -> str:
         if len(text) > MAX_FORMULA:
             raise TooMuchWork
-        return str(LatexToUnicodeHelper.translate_combining(command, text))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType] - as above
+        return str(LatexToUnicodeHelper.translate_combining(command, text))  # pyright: ignore[reportUnknownArgumentType] - as above
 
 
 def to_unicode(formula: str, work: Work) -> str:

@@ -137,7 +137,7 @@ class RoutedModel(FallbackModel):
                     stack.callback(events.leave)
                     # Private, but the library replays peeked events the same way. The contract test
                     # tests/services/llm/models/test_routed_contract.py fails if that changes.
-                    stream._event_iterator = events  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                    stream._event_iterator = events  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - as above
                     yield stream
                     return
             raise attempts.exhausted()

@@ -24,7 +24,7 @@ class _Completions(AsyncCompletions):
     none. It copies `extra_body` into the request unchanged.
     """
 
-    async def create(  # pyright: ignore[reportIncompatibleMethodOverride] - its forty arguments are passed through
+    async def create(
         self,
         *,
         messages: Iterable[ChatCompletionMessageParam],

@@ -211,7 +211,7 @@ class TolerantStream(StreamedResponse):
     _is_finish_reliable: bool = field(default=True, init=False)
 
     @cached_property
-    def _parts_manager(self) -> TolerantParts:  # pyright: ignore[reportIncompatibleVariableOverride] - a cached property as well
+    def _parts_manager(self) -> TolerantParts:
         return TolerantParts(model_request_parameters=self.model_request_parameters)
 
     @property

@@ -12,7 +12,7 @@ from ssl import SSLContext
 
 import aiohttp
 import httpx2
-from httpx2._utils import URLPattern, get_environment_proxies  # pyright: ignore[reportPrivateUsage]  # see below
+from httpx2._utils import URLPattern, get_environment_proxies
 from yarl import URL
 
 from services.llm.providers.chat_chunks import ChatChunks
@@ -208,7 +208,7 @@ class _Body(httpx2.AsyncByteStream):
             except aiohttp.ClientError:
                 # aiohttp raises before it returns the data that arrived ahead of the error. Private API of aiohttp
                 # 3.14; tests/services/llm/providers/test_transport.py fails if it moves.
-                if rest := content._read_nowait(-1):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+                if rest := content._read_nowait(-1):  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - as above
                     yield rest
                 raise
             except RuntimeError as error:

@@ -64,7 +64,7 @@ async def harness(
         yield WorkerHarness(traffic, chat, file)
 
 
-def speaker_user() -> Any:  # noqa: ANN401 - aiogram's type, made from JSON
+def speaker_user() -> Any:
     """Returns Ann, who pressed the button."""
     return message("x").from_user
 

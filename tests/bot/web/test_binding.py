@@ -15,7 +15,7 @@ def test_free_port_has_no_fault() -> None:
     assert find_bind_fault("127.0.0.1", port) is None  # it was given back
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - the port is taken
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_port_in_use_is_reported_with_another(host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

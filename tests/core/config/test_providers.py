@@ -184,7 +184,7 @@ class TestProvider:
             ("https://10.example.org/v1", True),
         ],
     )
-    def test_remote_is_derived_from_the_address(self, base_url: str, remote: bool) -> None:  # noqa: FBT001 - a column
+    def test_remote_is_derived_from_the_address(self, base_url: str, remote: bool) -> None:
         assert load_provider("lab", LAB_BASE_URL=base_url).remote is remote
         assert load_provider("lab", LAB_BASE_URL=base_url, LAB_REMOTE=str(not remote)).remote is not remote
 
@@ -200,7 +200,7 @@ class TestProvider:
             ("demo", False),
         ],
     )
-    def test_remote_is_derived_from_the_default_address(self, provider_id: str, remote: bool) -> None:  # noqa: FBT001 - a column
+    def test_remote_is_derived_from_the_default_address(self, provider_id: str, remote: bool) -> None:
         assert load_provider(provider_id).remote is remote
 
     @pytest.mark.parametrize(

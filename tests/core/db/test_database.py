@@ -338,7 +338,7 @@ class TestSqlite:
             assert threading.active_count() == before
 
     @pytest.mark.parametrize("exists", [True, False])
-    async def test_start_fails_on_a_read_only_file(self, tmp_path: Path, exists: bool) -> None:  # noqa: FBT001  # a parameter
+    async def test_start_fails_on_a_read_only_file(self, tmp_path: Path, exists: bool) -> None:  # a parameter
         """A bot that cannot store anything does not start."""
         path = tmp_path / "u.db"
         if exists:

@@ -16,7 +16,7 @@ from core.errors import StorageError
 MANY = 40
 
 
-def insert_sent(database: Database, place: int | None) -> Any:  # noqa: ANN401 - a statement of either dialect
+def insert_sent(database: Database, place: int | None) -> Any:
     """Return a small INSERT; without a place it violates NOT NULL."""
     row = {"job_id": "j", "chat_id": 7, "place": place, "message_id": place, "created_at": datetime.now(UTC)}
     return database.insert(SentMessageRow).values(row).on_conflict_do_nothing()

@@ -121,7 +121,7 @@ class TestForm:
         self,
         log_format: LogFormat,
         stream: type[io.StringIO],
-        is_json: bool,  # noqa: FBT001 - a column
+        is_json: bool,
     ) -> None:
         target = stream()
         configure_logging("info", log_format, stream=target)

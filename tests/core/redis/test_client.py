@@ -38,7 +38,7 @@ def _running(directory: Path, *arguments: str) -> Iterator[None]:
         pytest.skip("redis-server is not installed")
     directory.mkdir(exist_ok=True)
     command = [BINARY, *arguments, "--dir", str(directory), "--bind", "127.0.0.1", "--loglevel", "warning"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - our own words
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield
         finally:

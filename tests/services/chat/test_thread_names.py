@@ -21,7 +21,7 @@ QUESTION = "How do I bake bread without any yeast, and how long does that take?"
 async def wait_for_name(harness: ChatHarness, key: ConversationKey = PRIVATE) -> str:
     """Wait for the name of the current thread."""
     async with asyncio.timeout(5):
-        while (name := (await harness.stores.turns.current(key)).name) is None:  # noqa: ASYNC110 - a database has no event
+        while (name := (await harness.stores.turns.current(key)).name) is None:
             await asyncio.sleep(0.005)
     return name
 
@@ -200,7 +200,7 @@ class BrokenStore:
 async def test_namer_survives_a_failing_thread_and_bounds_its_queue() -> None:
     """Threads beyond the limit are named after a later answer."""
     store = BrokenStore()
-    namer = ThreadNamer(store, None)  # type: ignore[arg-type] - threads of the demo use no model
+    namer = ThreadNamer(store, None)
     thread = Thread(0, PRIVATE, None, message().sent_at)
     for number in range(1, QUEUE_LIMIT + 50):
         namer.request(Beginning(replace(thread, id=number), "Hello", "Hi", is_demo=True))

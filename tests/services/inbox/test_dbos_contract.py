@@ -36,7 +36,7 @@ def rows(url: sa.URL, table: str = "workflow_status") -> list[dict[str, object]]
     engine = sa.create_engine(url)
     try:
         with engine.connect() as connection:
-            query = sa.text(f"SELECT * FROM {schema}{table} ORDER BY workflow_uuid")  # noqa: S608
+            query = sa.text(f"SELECT * FROM {schema}{table} ORDER BY workflow_uuid")
             return [dict(row) for row in connection.execute(query).mappings()]
     finally:
         engine.dispose()

@@ -36,7 +36,7 @@ def statuses(url: sa.URL) -> dict[str, str]:
     engine = sa.create_engine(url)
     try:
         with engine.connect() as connection:
-            rows = connection.execute(sa.text(f"SELECT workflow_uuid, status FROM {schema}workflow_status"))  # noqa: S608
+            rows = connection.execute(sa.text(f"SELECT workflow_uuid, status FROM {schema}workflow_status"))
             return {str(id_): str(status) for id_, status in rows}
     finally:
         engine.dispose()
@@ -49,7 +49,7 @@ def claim_as(url: sa.URL, replica: str, job_id: str) -> None:
     with engine.begin() as connection:
         connection.execute(
             sa.text(
-                f"UPDATE {schema}workflow_status SET status = 'PENDING', executor_id = :replica "  # noqa: S608
+                f"UPDATE {schema}workflow_status SET status = 'PENDING', executor_id = :replica "
                 "WHERE workflow_uuid = :id"
             ),
             {"replica": replica, "id": job_id},

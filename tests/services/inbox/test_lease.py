@@ -99,7 +99,7 @@ async def test_lock_is_released_when_its_holder_is_killed(tmp_path: Path, clock:
     """The file remains."""
     path = tmp_path / "inbox.lock"
     command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220, S603
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # noqa: ASYNC220 - it holds the lock and ends with the test
         assert other.stdout is not None
         await asyncio.to_thread(other.stdout.readline)
         this = FileLock(path, clock)

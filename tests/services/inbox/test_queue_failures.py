@@ -77,7 +77,7 @@ async def test_worker_that_loses_its_queue_is_a_fatal_problem(open_queue: OpenQu
     async with open_queue(timing=TIMING, limits=LIMITS) as queue:
         await queue.work()
         schema = "" if queue_url.get_backend_name() == "sqlite" else "dbos."
-        execute(queue_url, f"DELETE FROM {schema}queues")  # noqa: S608 - a constant
+        execute(queue_url, f"DELETE FROM {schema}queues")
         await until(lambda: queue.health.fatal_problem)
         assert queue.health.problem == "its worker ended: the queue is gone from the database"
 

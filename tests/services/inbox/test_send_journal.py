@@ -87,7 +87,7 @@ async def test_file_survives_a_killed_process(path: Path) -> None:
 async def read(journal: SendJournal, turn_id: int) -> Mapping[int, PendingSend]:
     """Return the notes of a turn as soon as there are any."""
     async with asyncio.timeout(10):
-        while not (notes := await journal.load(turn_id)):  # noqa: ASYNC110 - a database has no event
+        while not (notes := await journal.load(turn_id)):
             await asyncio.sleep(0.01)
     return notes
 

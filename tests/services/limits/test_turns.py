@@ -33,7 +33,7 @@ class Turns:
 
     async def until(self, predicate: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not predicate():  # noqa: ASYNC110 - the loop itself is what is tested
+            while not predicate():
                 await asyncio.sleep(0.005)
 
     async def _run(self, name: str, party: str, quotas: tuple[Quota, ...]) -> None:

@@ -245,7 +245,7 @@ async def test_background_task_writes_after_a_delay(file: Database, clock: Manua
         assert await requests(file) == 0
         await clock.advance(TIMING.write_delay_s)
         async with asyncio.timeout(5):
-            while await requests(file) < 2:  # noqa: ASYNC110 - a database has no event for it
+            while await requests(file) < 2:
                 await asyncio.sleep(0.005)
     finally:
         await ledger.close()

@@ -15,7 +15,7 @@ from services.usage.prices import Prices
 AT = 1_800_000_000.0
 
 
-def report(model: str, usage: RequestUsage | None = None, **provider: Any) -> RequestReport:  # noqa: ANN401 - fields of ProviderSettings
+def report(model: str, usage: RequestUsage | None = None, **provider: Any) -> RequestReport:
     used = usage if usage is not None else RequestUsage(input_tokens=1000, output_tokens=100)
     settings: dict[str, Any] = {"id": "p", "kind": ProviderKind.OPENAI, "models": (model,), **provider}
     return RequestReport(

@@ -340,9 +340,9 @@ async def _main() -> None:
     server = LLMServer(api_key=options.api_key, models=options.models.split(","), port=options.port)
     server.default = BEHAVIOURS[options.behaviour]()
     async with server:
-        print(f"{server.url} behaves as {options.behaviour}", flush=True)  # noqa: T201 - a command speaks to its user
+        print(f"{server.url} behaves as {options.behaviour}", flush=True)
         await stopped.wait()
-    print(f"{len(server.requests)} chat requests", flush=True)  # noqa: T201 - the same
+    print(f"{len(server.requests)} chat requests", flush=True)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def addressee(params: JsonObject) -> int | None:
     return None
 
 
-def json_of(params: JsonObject, key: str) -> Any:  # noqa: ANN401 - any JSON
+def json_of(params: JsonObject, key: str) -> Any:
     """Returns a JSON parameter, encoded as a string or not."""
     value = params.get(key)
     if not isinstance(value, str):

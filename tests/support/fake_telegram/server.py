@@ -155,7 +155,7 @@ def _error(refusal: Refusal) -> web.Response:
 
 async def _serve(port: int, token: str) -> None:
     async with TelegramServer(port=port, token=token) as server:
-        print(f"TELEGRAM_API_BASE_URL={server.url} TELEGRAM_BOT_TOKEN={token}", flush=True)  # noqa: T201 - it is a command
+        print(f"TELEGRAM_API_BASE_URL={server.url} TELEGRAM_BOT_TOKEN={token}", flush=True)
         await asyncio.Event().wait()
 
 

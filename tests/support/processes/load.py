@@ -118,7 +118,7 @@ class SimulatedUsers:
         """Wait until all questions are answered or the time is up; `outcome` reports the lost ones."""
         try:
             async with asyncio.timeout(timeout_s):
-                while self.answered < self.asked:  # noqa: ASYNC110 - depends on several servers
+                while self.answered < self.asked:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             return
@@ -127,7 +127,7 @@ class SimulatedUsers:
         """Wait for this many more complete answers."""
         enough = self.answered + more
         async with asyncio.timeout(timeout_s):
-            while self.answered < enough:  # noqa: ASYNC110 - as above
+            while self.answered < enough:
                 await asyncio.sleep(0.02)
 
     def outcome(self, recorded: set[tuple[int, int]]) -> LoadOutcome:
@@ -156,7 +156,7 @@ class SimulatedUsers:
     async def wait_for_requests(self, count: int, *, timeout_s: float = 20) -> None:
         """Wait until the provider was asked for this many answers."""
         async with asyncio.timeout(timeout_s):
-            while len(self.requested) < count:  # noqa: ASYNC110 - as above
+            while len(self.requested) < count:
                 await asyncio.sleep(0.01)
 
     def _requests_by_person(self) -> dict[int, list[int]]:

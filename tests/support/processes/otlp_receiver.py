@@ -83,5 +83,5 @@ class OTLPReceiver:
         return web.Response(status=self.status)
 
 
-def _value(value: Any) -> Any:  # noqa: ANN401 - a protobuf value
+def _value(value: Any) -> Any:
     return getattr(value, value.WhichOneof("value"))

@@ -73,7 +73,7 @@ class PostgresServer:
     def _run(self, program: str, *arguments: str) -> None:
         # The locale that every system has: English messages, byte order.
         environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"}
-        done = subprocess.run(  # noqa: S603  # an installed program
+        done = subprocess.run(  # an installed program
             self._command(program, *arguments), cwd="/", env=environment, capture_output=True, check=False
         )
         if done.returncode != 0:
@@ -81,7 +81,7 @@ class PostgresServer:
 
     def start(self) -> None:
         arguments = [f"-p{self.port}", "-h127.0.0.1", "-k", "", "-F", "-c", "max_connections=100"]
-        self._process = subprocess.Popen(  # noqa: S603  # the same
+        self._process = subprocess.Popen(  # the same
             self._command("postgres", *arguments),
             cwd="/",
             env={"PATH": os.environ["PATH"], "LC_ALL": "C"},

@@ -34,7 +34,7 @@ def sync_url(url: str) -> sa.URL:
     return made.set(drivername="sqlite" if made.get_backend_name() == "sqlite" else "postgresql+psycopg")
 
 
-def _send(**fields: Any) -> None:  # noqa: ANN401 - JSON
+def _send(**fields: Any) -> None:
     sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()
 
@@ -75,7 +75,7 @@ class QueueProcess:
         self.done: list[dict[str, Any]] = []
         """Jobs that it ran."""
 
-    def send(self, **command: Any) -> None:  # noqa: ANN401 - JSON
+    def send(self, **command: Any) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
 

@@ -15,7 +15,7 @@ async def test_calls_wait_until_the_lease_is_held_again(clock: ManualClock) -> N
     lease = ReplicaLease(clock.monotonic)
     made: list[object] = []
 
-    async def make(_bot: Bot, method: Any) -> Response[Any]:  # noqa: ANN401 - of any method
+    async def make(_bot: Bot, method: Any) -> Response[Any]:
         made.append(method)
         return Response(ok=True)
 

@@ -431,7 +431,7 @@ async def test_a_storage_error_of_the_moderation_scope_is_raised(harness: Ingest
     async def fails(_: Update) -> bool:
         raise StorageError("the database failed: it is locked")
 
-    harness.moderator.concerns = fails  # type: ignore[method-assign]
+    harness.moderator.concerns = fails
     with pytest.raises(StorageError):
         await harness.take({"message": text_message("hello Bob", chat=GROUP)})
     assert not harness.jobs

@@ -281,7 +281,7 @@ def test_length_counts_utf16_units() -> None:
 
 
 @pytest.mark.parametrize(("markdown", "blank"), [("", True), ("\u200b", True), ("```py\n```", True), ("a", False)])
-def test_blank_if_nothing_is_visible(markdown: str, blank: bool) -> None:  # noqa: FBT001 - a row of a table
+def test_blank_if_nothing_is_visible(markdown: str, blank: bool) -> None:
     """Telegram rejects such a message as empty."""
     assert render(markdown).blank is blank
 

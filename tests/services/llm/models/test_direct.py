@@ -163,7 +163,7 @@ async def test_answer_cut_while_thinking_causes_no_cooldown(three: LLMHarness, s
 
 
 @pytest.mark.parametrize("refused", [content_filter(), refusal(), content_filter_rejected()])
-async def test_refusal_goes_to_one_other_candidate(three: LLMHarness, servers: list[LLMServer], refused: Any) -> None:  # noqa: ANN401 - any behaviour
+async def test_refusal_goes_to_one_other_candidate(three: LLMHarness, servers: list[LLMServer], refused: Any) -> None:
     """No cooldown, and the other one does not become preferred."""
     servers[0].default = refused
     servers[1].default = verdict()
@@ -175,7 +175,7 @@ async def test_refusal_goes_to_one_other_candidate(three: LLMHarness, servers: l
 
 
 @pytest.mark.parametrize("other", [content_filter(), status(401)])
-async def test_refusal_goes_to_no_third_candidate(three: LLMHarness, servers: list[LLMServer], other: Any) -> None:  # noqa: ANN401 - any behaviour
+async def test_refusal_goes_to_no_third_candidate(three: LLMHarness, servers: list[LLMServer], other: Any) -> None:
     """Whether the second one refuses, fails or answers in another shape."""
     servers[0].default = content_filter()
     servers[1].default = other

@@ -51,7 +51,7 @@ async def test_library_iterates_a_stream_through_its_event_iterator() -> None:
                 yield event
 
         replay = replayed()
-        stream._event_iterator = replay  # pyright: ignore[reportAttributeAccessIssue]
+        stream._event_iterator = replay
 
         assert aiter(stream) is replay
         kinds = [event.event_kind async for event in stream]

@@ -207,7 +207,7 @@ async def test_lean_client_streams_an_answer(server: LLMServer, clients: tuple[A
     seen: list[type[object]] = []
     original = lean._process_response_data
 
-    def noted(**arguments: Any) -> Any:  # noqa: ANN401 - passed on
+    def noted(**arguments: Any) -> Any:
         seen.append(arguments["cast_to"])
         return original(**arguments)
 

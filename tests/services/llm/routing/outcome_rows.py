@@ -39,7 +39,7 @@ class Row:
 
 def http(status: int, kind: type[ModelAPIError] | None = None, retry_after: float | None = None) -> ModelHTTPError:
     return ModelHTTPError.for_category(
-        kind,  # pyright: ignore[reportArgumentType]
+        kind,
         status_code=status,
         model_name="m",
         retry_after=retry_after,

@@ -31,14 +31,14 @@ class LateAnswers:
         self.late = 0
         """The number of transactions whose answer is to be lost."""
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - stands for the client
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._redis, name)
 
-    def pipeline(self, **options: Any) -> Any:  # noqa: ANN401 - stands for the client
+    def pipeline(self, **options: Any) -> Any:
         pipe = self._redis.pipeline(**options)
         execute = pipe.execute
 
-        async def execute_late() -> Any:  # noqa: ANN401 - stands for the client
+        async def execute_late() -> Any:
             results = await execute()
             if self.late:
                 self.late -= 1
@@ -66,7 +66,7 @@ async def test_lease_whose_answer_was_lost_twice_is_given_back(
     settings = provider("busy", "http://127.0.0.1:1/v1", max_concurrency=3, timeout_s=60.0)
     async with open_redis(redis_server.url) as redis:
         slow = LateAnswers(redis)
-        limiter = ConcurrencyLimiter(slow, "test", clock)  # pyright: ignore[reportArgumentType]
+        limiter = ConcurrencyLimiter(slow, "test", clock)
         slow.late = 2
         first = await limiter.take(settings)
         await asyncio.sleep(0.06)
@@ -79,7 +79,7 @@ async def test_lease_whose_answer_was_lost_twice_is_given_back(
         limiter.release(first)
         limiter.release(second)
         async with asyncio.timeout(5):
-            while await redis.zcard(KEY):  # noqa: ASYNC110 - Redis has no event for it
+            while await redis.zcard(KEY):
                 await asyncio.sleep(0.02)
         await limiter.close()
 
@@ -116,7 +116,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     async def counted(
         self: guard.FailFastRedis, command: Callable[[Redis], Any], patience: guard.RedisPatience | None = None
-    ) -> Any:  # noqa: ANN401 - stands for the method
+    ) -> Any:
         if patience is not None:
             calls.append(self.is_open and not patience.is_spent)
         return await call(self, command, patience)
@@ -136,7 +136,7 @@ async def test_lease_of_a_long_stream_is_renewed(redis_server: RedisServer, cloc
         for _ in range(3):
             clock.shift(9.0)
             async with asyncio.timeout(5):
-                while (await redis.zscore(KEY, slot.lease or "") or 0.0) < clock.time() + 10.0:  # noqa: ASYNC110
+                while (await redis.zscore(KEY, slot.lease or "") or 0.0) < clock.time() + 10.0:
                     await asyncio.sleep(0.02)
         assert clock.time() > expiry
         assert await other.take(settings) is None

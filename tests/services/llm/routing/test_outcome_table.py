@@ -167,7 +167,7 @@ async def test_unreachable_provider_is_not_retried(harness: FallbackHarness, kin
         response = await replica.ask(streamed=streamed)
 
         assert said(response) == "from the second"
-        assert replica.clock.pauses == []  # pyright: ignore[reportAttributeAccessIssue]
+        assert replica.clock.pauses == []
         assert replica.cooling() == {"first": pytest.approx(300)}
 
 
@@ -183,7 +183,7 @@ async def test_single_hiccup_is_retried(harness: FallbackHarness, *, streamed: b
     assert answered_by(response) == "first"
     assert harness.second.connections == 0
     assert harness.replica.cooling() == {}
-    [pause] = harness.replica.clock.pauses  # pyright: ignore[reportAttributeAccessIssue]
+    [pause] = harness.replica.clock.pauses
     assert 0.2 <= pause <= 0.3
 
 
@@ -430,7 +430,7 @@ async def test_silent_provider_holds_a_plain_request_for_the_first_output_only(h
 async def test_bug_of_ours_surfaces_without_a_cooldown(harness: FallbackHarness, *, streamed: bool) -> None:
     """An error that no provider caused is raised unchanged."""
     with pytest.raises(AttributeError):
-        await harness.replica.ask(streamed=streamed, messages=["no message"])  # pyright: ignore[reportArgumentType]
+        await harness.replica.ask(streamed=streamed, messages=["no message"])
 
     assert harness.first.connections == 0
     assert harness.replica.cooling() == {}

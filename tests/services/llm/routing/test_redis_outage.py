@@ -173,7 +173,7 @@ async def test_start_without_redis(tmp_path: Path) -> None:
             await server.start()
             try:
                 await eventually(lambda: replica.shared.connected)
-                assert "cooldown:first" in await redis.hkeys("test:{llm}:routing")  # pyright: ignore[reportGeneralTypeIssues]
+                assert "cooldown:first" in await redis.hkeys("test:{llm}:routing")
             finally:
                 await server.stop()
 

@@ -49,7 +49,7 @@ def cooled(clock: RealSleeps, provider: str = "a", duration_s: float = 300) -> r
 
 async def fields(redis: Redis) -> dict[str, Any]:
     """Return the hash, decoded."""
-    stored: dict[str, str] = await redis.hgetall(KEY)  # pyright: ignore[reportGeneralTypeIssues]
+    stored: dict[str, str] = await redis.hgetall(KEY)
     return {name: json.loads(value) for name, value in stored.items() if name != LIFE}
 
 
@@ -120,13 +120,13 @@ async def test_start_changes_nothing_in_the_store(redis: Redis, shared: SharedRo
         assert await redis.keys("*") == []
     await shared.commit(routing.forced("a", clock.time(), 60), 5)
     await shared.commit(cooled(clock), 5)
-    before: Any = await redis.hgetall(KEY)  # pyright: ignore[reportGeneralTypeIssues]
+    before: Any = await redis.hgetall(KEY)
 
     async with replica(redis, clock) as newcomer:
         assert newcomer.routing == shared.routing
-        assert await redis.hgetall(KEY) == before  # pyright: ignore[reportGeneralTypeIssues]
+        assert await redis.hgetall(KEY) == before
 
-    assert await redis.hgetall(KEY) == before  # pyright: ignore[reportGeneralTypeIssues]
+    assert await redis.hgetall(KEY) == before
     assert await redis.keys("*") == [KEY]
 
 
@@ -196,7 +196,7 @@ async def test_unreadable_field_is_ignored(redis: Redis, clock: RealSleeps, fiel
     good = json.dumps(
         {"provider": "b", "reason": "r", "since": 1, "until": clock.time() + 9, "reporter": "x", "new": 1}
     )
-    await redis.hset(KEY, mapping={field: value, "cooldown:b": good})  # pyright: ignore[reportGeneralTypeIssues]
+    await redis.hset(KEY, mapping={field: value, "cooldown:b": good})
     with capture_logs() as logs:
         async with replica(redis, clock) as shared:
             assert set(shared.routing.cooldowns) == {"b"}
@@ -210,7 +210,7 @@ async def test_unreadable_field_is_ignored(redis: Redis, clock: RealSleeps, fiel
 
 async def test_undecodable_bytes_do_not_hide_other_fields(redis_server: RedisServer, clock: RealSleeps) -> None:
     async with open_redis(redis_server.url) as redis:
-        await redis.hset(KEY, mapping={"cooldown:a": b"\xff\xfe\x00"})  # pyright: ignore[reportGeneralTypeIssues]
+        await redis.hset(KEY, mapping={"cooldown:a": b"\xff\xfe\x00"})
         async with replica(redis, clock) as shared:
             assert shared.connected
 
@@ -221,13 +221,13 @@ async def test_undecodable_bytes_do_not_hide_other_fields(redis_server: RedisSer
 
 async def test_fields_of_a_newer_version_are_left_alone(redis: Redis, clock: RealSleeps) -> None:
     """During a rolling upgrade both versions work on the same hash."""
-    await redis.hset(KEY, "inflight:a", "3")  # pyright: ignore[reportGeneralTypeIssues]
+    await redis.hset(KEY, "inflight:a", "3")
 
     async with replica(redis, clock) as shared:
         await shared.commit(cooled(clock), 5)
         await shared.commit(routing.reset("a", clock.time(), ("a",)), 5)
 
-    assert await redis.hgetall(KEY) == {"inflight:a": "3", LIFE: await redis.hget(KEY, LIFE)}  # pyright: ignore[reportGeneralTypeIssues]
+    assert await redis.hgetall(KEY) == {"inflight:a": "3", LIFE: await redis.hget(KEY, LIFE)}
 
 
 async def test_wiped_data_is_restored_from_the_copies(redis: Redis, shared: SharedRouting, clock: RealSleeps) -> None:
@@ -315,7 +315,7 @@ async def test_resync_finds_a_change_that_was_not_published(redis_server: RedisS
     timing = SyncTiming(resync_s=0.05)
     async with open_redis(redis_server.url) as redis, replica(redis, clock, timing) as shared:
         entry = {"provider": "a", "reason": "r", "since": 1, "until": clock.time() + 9, "reporter": "x"}
-        await redis.hset(KEY, "cooldown:a", json.dumps(entry))  # pyright: ignore[reportGeneralTypeIssues]
+        await redis.hset(KEY, "cooldown:a", json.dumps(entry))
 
         await eventually(lambda: "a" in shared.routing.cooldowns)
 

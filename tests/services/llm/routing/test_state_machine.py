@@ -202,7 +202,7 @@ class FallbackMachine(RuleBasedStateMachine):
         self.world.do(replica, deed, always=always)
 
     async def stored(self) -> dict[str, str]:
-        return await self.admin.hgetall(f"{self.store.prefix}:{{llm}}:routing")  # pyright: ignore[reportGeneralTypeIssues]
+        return await self.admin.hgetall(f"{self.store.prefix}:{{llm}}:routing")
 
     def settle(self) -> None:
         """Wait until every connected replica has the state in Redis."""
@@ -250,7 +250,7 @@ class FallbackMachine(RuleBasedStateMachine):
         due = known.due_for_trial(allowed, now, choice) if may_try else None
         request = Request(
             replica,
-            attempts=None,  # pyright: ignore[reportArgumentType]  # set when it has begun
+            attempts=None,
             allowed=allowed,
             wished=frozenset({known.forced(now), choice}),
             trial=due,

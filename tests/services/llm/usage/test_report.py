@@ -185,7 +185,7 @@ async def test_cancelled_answer_counts_its_text(counted: Counted) -> None:
     counted.first.default = gate(never, after_pieces=2, then=answer("One two three four"))
     pieces = counted.replica.pieces()
     assert await anext(pieces) == "One"
-    await pieces.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+    await pieces.aclose()
     await eventually(lambda: bool(counted.book.reports))
     assert counted.book.ends == [("a", S, False)]
     assert counted.book.last.used.is_estimated
