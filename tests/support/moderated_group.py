@@ -106,7 +106,7 @@ class ModeratedGroup:
                     return
         raise AssertionError("an incident was not reported")
 
-    async def moderate(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:  # noqa: ANN401 - as `user_says`
+    async def moderate(self, text: str = "", by: int = NEWCOMER, **more: Any) -> Message:
         """Sends a message and waits until it was moderated."""
         message = self.send(text, by, **more)
         await self.wait_handled(message)

@@ -105,7 +105,7 @@ async def test_tokens_are_made_limited_and_revoked_at_run_time(first: LLMServer,
     assert TOKEN.encode() not in database
 
 
-def names(page: Any) -> list[str]:  # noqa: ANN401 - a page of the client
+def names(page: Any) -> list[str]:
     """Return the ids in a list of models."""
     return [entry["id"] for entry in page.json["data"]]
 
