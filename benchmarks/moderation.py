@@ -14,9 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import structlog
 
 from core.clock import SystemClock
@@ -28,11 +26,11 @@ from services.moderation.domain.thresholds import HIGH, VERY_HIGH
 from services.moderation.screening.features import extract_features
 from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
-from services.moderation.spam_score.base_model import fit, inputs, labels, starter_examples, to_score
+from services.moderation.spam_score.base_model import fit, starter_examples, to_score
 from services.moderation.spam_score.examples import STARTER, Example
 from services.moderation.spam_score.scorer import SpamScorer
 from services.moderation.spam_score.validation import cross_validate, drop_duplicates
-from services.moderation.spam_score.vectorizer import Vectorizer
+from services.moderation.spam_score.vectorizer import vectorize
 from services.moderation.text.normalise import Normal, normalise
 from tests.support.processes.redis_server import RedisServer
 
@@ -134,50 +132,9 @@ async def _table(kind: str, texts: list[str], steps: Mapping[str, Step], rounds:
         print(f"  {name:<34}{statistics.median(taken):>9.3f}{cuts[18]:>9.3f}{cpu / len(taken) * 1000:>10.3f}")
 
 
-def models(vectorizer: Vectorizer, examples: list[Example]) -> None:
-    """Compares kinds of models, each tested on sources outside its training data."""
-    from sklearn.linear_model import LogisticRegression, SGDClassifier  # noqa: PLC0415 - imported where it is compared
-    from sklearn.metrics import average_precision_score  # noqa: PLC0415 - the same
-    from sklearn.model_selection import GroupKFold  # noqa: PLC0415 - the same
-    from sklearn.naive_bayes import ComplementNB, MultinomialNB  # noqa: PLC0415 - the same
-
-    def sgd(strength: float, **changes: object) -> Callable[[], Any]:
-        options = {"class_weight": "balanced", "max_iter": 200, "tol": 1e-4, "random_state": 1} | changes
-        return lambda: SGDClassifier(loss="log_loss", alpha=strength, **options)
-
-    def logistic(strength: float) -> Callable[[], Any]:
-        return lambda: LogisticRegression(C=strength, class_weight="balanced", solver="liblinear", random_state=1)
-
-    candidates: dict[str, Callable[[], Any]] = {
-        **{f"SGD, log loss, alpha {alpha:g}": sgd(alpha) for alpha in (1e-3, 3e-4, 1e-4, 3e-5)},
-        "SGD averaged, alpha 0.0001": sgd(1e-4, average=True),
-        **{f"logistic regression, C {strength}": logistic(strength) for strength in (1, 4, 16)},
-        **{f"multinomial naive Bayes, {a}": lambda a=a: MultinomialNB(alpha=a) for a in (1, 0.3, 0.1, 0.03)},
-        **{f"complement naive Bayes, {a}": lambda a=a: ComplementNB(alpha=a) for a in (1, 0.3, 0.1)},
-    }
-    matrix, truth = vectorizer.matrix(inputs(examples)), np.asarray(labels(examples))
-    sources = np.asarray([each.source for each in examples])
-    print(f"\nModels, {len(set(sources))} sources in 8 parts: average precision; recall and false positives by score")
-    for name, make in candidates.items():
-        chance = np.zeros(len(examples))
-        took = 0.0
-        for training, test in GroupKFold(8).split(matrix, truth, sources):
-            model = make()
-            before = time.perf_counter()
-            model.fit(matrix[training], truth[training])
-            took += time.perf_counter() - before
-            chance[test] = model.predict_proba(matrix[test])[:, 1]
-        at = [
-            f"{np.mean(chance[truth == 1] >= limit / 100):7.3f} {int(np.sum(chance[truth == 0] >= limit / 100)):3d}"
-            for limit in (50, HIGH, VERY_HIGH)
-        ]
-        precision = average_precision_score(truth, chance)
-        print(f"  {name:<34}{precision:6.3f} {' '.join(at)}   fit {took / 8 * 1000:6.0f} ms")
-
-
-def quality(vectorizer: Vectorizer, examples: list[Example]) -> None:
+def quality(examples: list[Example]) -> None:
     """Measures the chosen model by source, and with fewer examples."""
-    validation = cross_validate(vectorizer, examples)
+    validation = cross_validate(examples)
     for limit in (50, HIGH, VERY_HIGH):
         counts = validation.count(limit)
         print(f"\nfrom {limit}: precision {counts.precision:.3f}, recall {counts.recall:.3f}", end=", ")
@@ -191,15 +148,15 @@ def quality(vectorizer: Vectorizer, examples: list[Example]) -> None:
         found = missed = false = ham = 0
         for start in range(len(names)):
             known = {names[(start + step * 3) % len(names)] for step in range(count)}
-            spam_there, ham_there, hits, wrong = _held_out(vectorizer, examples, known)
+            spam_there, ham_there, hits, wrong = _held_out(examples, known)
             found, missed, false, ham = found + hits, missed + spam_there - hits, false + wrong, ham + ham_there
         print(f"  {count:>2} sources: recall {found / (found + missed):.3f}, false positives {false / ham:.3%}")
 
 
-def _held_out(vectorizer: Vectorizer, examples: list[Example], known: set[str]) -> tuple[int, int, int, int]:
-    trained = fit(vectorizer, [each for each in examples if each.source in known])
+def _held_out(examples: list[Example], known: set[str]) -> tuple[int, int, int, int]:
+    trained = fit([each for each in examples if each.source in known])
     rest = [each for each in examples if each.source not in known]
-    scores = [to_score(trained.dot(vectorizer.vectorize(each.folded, each.features))) for each in rest]
+    scores = [to_score(trained.dot(vectorize(each.folded, each.features))) for each in rest]
     hits = sum(each.is_spam and score >= HIGH for each, score in zip(rest, scores, strict=True))
     wrong = sum(not each.is_spam and score >= HIGH for each, score in zip(rest, scores, strict=True))
     spam = sum(each.is_spam for each in rest)
@@ -214,11 +171,8 @@ def start() -> None:
         "import services.moderation.spam_score.scorer, services.moderation.screening.rules\n"
         "before, began = mb(), time.perf_counter()\n"
         "from services.moderation.spam_score.base_model import fit, starter_examples\n"
-        "from services.moderation.spam_score.vectorizer import Vectorizer\n"
-        "vectorizer = Vectorizer(); imported = time.perf_counter()\n"
-        "weights = fit(vectorizer, starter_examples()).dense()\n"
-        "print(f'import {imported - began:.2f} s, read and train {time.perf_counter() - imported:.2f} s,'\n"
-        "      f' memory {before} to {mb()} MB')\n"
+        "weights = fit(starter_examples()).dense()\n"
+        "print(f'read and train {time.perf_counter() - began:.2f} s, memory {before} to {mb()} MB')\n"
     )
     print("\nFirst use:", subprocess.check_output([sys.executable, "-c", code], text=True).strip())
 
@@ -232,9 +186,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     start()
     asyncio.run(cost(options.rounds))
-    vectorizer, examples = Vectorizer(), drop_duplicates(starter_examples())
-    quality(vectorizer, examples)
-    models(vectorizer, examples)
+    quality(drop_duplicates(starter_examples()))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from services.moderation.spam_score.base_model import fit, starter_examples
 from services.moderation.spam_score.examples import Example, MalformedExample, read_examples
 from services.moderation.spam_score.store import BASE, ScoreStore
 from services.moderation.spam_score.validation import TooFewExamples, Validation, cross_validate, drop_duplicates
-from services.moderation.spam_score.vectorizer import Vectorizer
 from services.moderation.spam_score.weights import Weights
 
 THRESHOLDS = (50, HIGH, VERY_HIGH)
@@ -37,8 +36,7 @@ async def run(settings: Settings, file: Path | None, *, with_starter: bool = Tru
         own = await asyncio.to_thread(_read, file) if file is not None else []
         shipped = starter_examples() if with_starter or file is None else []
         examples = drop_duplicates([*own, *shipped])
-        vectors = await asyncio.to_thread(Vectorizer)
-        validation = await asyncio.to_thread(cross_validate, vectors, examples)
+        validation = await asyncio.to_thread(cross_validate, examples)
     except OSError as error:
         return _fail(f"{file}: {error.strerror or type(error).__name__}")
     except UnicodeDecodeError:
@@ -51,7 +49,7 @@ async def run(settings: Settings, file: Path | None, *, with_starter: bool = Tru
     if is_dry:
         _print("Nothing was changed (--dry-run).")
         return 0
-    weights = await asyncio.to_thread(fit, vectors, examples)
+    weights = await asyncio.to_thread(fit, examples)
     if not await _replace(settings, weights, examples):
         return 1
     _print("This is the base now. Running bots notice within a minute; what groups have learned stays.")

@@ -25,8 +25,9 @@ from services.moderation.records.message_log import message_version
 from services.moderation.records.reports import ReportStatus, ReportStore
 from services.moderation.records.warning_ledger import WarningLedger
 from services.moderation.screening.exemptions import Exemption, Exemptions
-from services.moderation.screening.features import extract_features
+from services.moderation.screening.features import extract_features, normalise_scored
 from services.moderation.screening.known_ham import KnownHam
+from services.moderation.text.excerpt import cut_long
 from services.moderation.text.normalise import Normal, normalise
 
 
@@ -51,12 +52,12 @@ class Feedback:
         if incident.is_erased or not finding.text:
             return
         await self._known_ham.set(finding.group_id, finding.text, is_ham=not is_spam)
-        normal = normalise(finding.text)
+        normal = normalise(cut_long(finding.text))
         await self._trainer.learn(finding.group_id, normal, finding.features, is_spam=is_spam)
 
     async def learn_ham(self, message: GroupMessage) -> None:
         """Learns that a message is no spam."""
-        normal = normalise(message.text or message.forwarded)
+        normal = normalise_scored(message)
         await self._known_ham.set(message.group_id, display_text(message), is_ham=True)
         await self._trainer.learn(message.group_id, normal, extract_features(message, normal), is_spam=False)
 
@@ -186,7 +187,7 @@ class ModerationActions:
         return ReportResult.TAKEN
 
     def _create_finding(self, message: GroupMessage, version: str, source: Source, detail: str) -> Finding:
-        normal = normalise(message.text or message.forwarded)
+        normal = normalise_scored(message)
         assessment = Assessment(Category.UNSURE, 100, source, CARD if source is Source.REPORT else DELETE, detail)
         # Never a dry run: an admin's order is carried out in every mode.
         features = extract_features(message, normal)

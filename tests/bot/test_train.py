@@ -62,7 +62,7 @@ def test_train_replaces_the_base_until_reset(capsys: pytest.CaptureFixture[str])
 def test_train_includes_the_starter_set_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", write_examples(LINES), "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert "19 sources" in out
+    assert "44 sources" in out
     assert out.endswith("Nothing was changed (--dry-run).\n")
     assert not Path("data").exists()
 

@@ -4,10 +4,12 @@ import re
 import unicodedata
 from enum import StrEnum
 
+from services.moderation.domain.incident import display_text
 from services.moderation.domain.message import GroupMessage
 from services.moderation.screening import topic_patterns as topics
-from services.moderation.text.links import extract_links
-from services.moderation.text.normalise import Normal
+from services.moderation.text.excerpt import cut_long
+from services.moderation.text.links import extract_links, find_bare_links
+from services.moderation.text.normalise import Normal, normalise
 
 
 class Feature(StrEnum):
@@ -81,8 +83,17 @@ _MAX_TEXT = 4096
 """Characters that are searched for topics: Telegram's longest text."""
 
 
+def normalise_scored(message: GroupMessage) -> Normal:
+    """Returns the text that the local score reads, in training and in serving: the words, then hidden link targets."""
+    return normalise(cut_long(display_text(message)))
+
+
 def extract_features(message: GroupMessage, normal: Normal) -> frozenset[str]:
-    """Returns the risky features of a message's text, links and form."""
+    """Returns the risky features of a message's text, links and form.
+
+    The local score is trained and asked with these: whatever Telegram marks as a link (domains, handles) is found in
+    plain text alike, so that an example without entities has the features of the message that it was.
+    """
     found: set[str] = set()
     _add_link_features(message, normal, found)
     text, folded = normal.text[:_MAX_TEXT], normal.folded[:_MAX_TEXT]
@@ -106,7 +117,10 @@ def extract_features(message: GroupMessage, normal: Normal) -> frozenset[str]:
 
 
 def _add_link_features(message: GroupMessage, normal: Normal, found: set[str]) -> None:
-    for link in extract_links(message, normal):
+    for link in {*extract_links(message, normal), *find_bare_links(normal)}:
+        if link.is_mention:
+            # Found in the text as a handle.
+            continue
         found.add(Feature.LINK)
         if link.is_telegram:
             found.add(Feature.TELEGRAM_LINK)

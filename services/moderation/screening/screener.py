@@ -9,7 +9,7 @@ from services.moderation.domain.incident import display_text
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.rule_set import RuleSet
 from services.moderation.domain.thresholds import HIGH
-from services.moderation.screening.features import RISKY, Feature, extract_features
+from services.moderation.screening.features import RISKY, Feature, extract_features, normalise_scored
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rules import RuleEngine, RuleHit
 from services.moderation.text.excerpt import cut_long
@@ -146,7 +146,8 @@ class Screener:
         hits: tuple[RuleHit, ...] = ()
         if not (is_repeated or is_reported):
             hits = await self._rules.check(message, own, rules, is_newcomer=is_newcomer)
-        features = extract_features(message, shown)
+        scored = shown if display_text(message) in {message.text, message.forwarded} else normalise_scored(message)
+        features = extract_features(message, scored)
         shows_name = is_first_contact and await self._is_telling_name(message)
         quotes_outside = message.quotes_outside and letter_weight(message.quoted) >= MEANINGFUL_LETTERS
         facts = ScreeningFacts(
@@ -157,7 +158,7 @@ class Screener:
             adds_link=adds_link,
             breaks_rule=any(not hit.is_decisive for hit in hits),
             features=features,
-            score=await self._scores.score(message.group_id, shown, features) if shown.text else 0,
+            score=await self._scores.score(message.group_id, scored, features) if scored.text else 0,
             shows_name=shows_name,
             quotes_outside=quotes_outside,
         )

@@ -1,6 +1,5 @@
 """Reads labelled examples from JSON lines: `{"label": "spam", "text": "...", "source": "..."}`."""
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,19 +9,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, StringConstraints, ValidationError
 
 from services.moderation.domain.message import Author, AuthorKind, GroupMessage
-from services.moderation.screening.features import extract_features
-from services.moderation.text.normalise import normalise
+from services.moderation.screening.features import extract_features, normalise_scored
 
 STARTER = Path(__file__).parent / "data" / "starter.jsonl"
 """Written for this project, in English and Russian."""
 _NO_AUTHOR = Author(0, AuthorKind.USER, "")
 _EPOCH = datetime.fromtimestamp(0, UTC)
-_BARE_LINK = re.compile(
-    r"(?<![\w@.-])(?:[\w-]+\.)+(?:com|org|net|ru|su|рф|io|me|app|dev|info|biz|xyz|top|site|online|shop|club|pro|vip|win"
-    r"|bet|live|link|cc|tv|uk|de|fr|eu|ua|by|kz|ly|gl|gd|co|ai|gg)\b(?:/[^\s<>\"']*)?",
-    re.IGNORECASE,
-)
-"""Text that Telegram turns into a link; examples have no link entities."""
 
 
 class MalformedExample(ValueError):
@@ -80,7 +72,6 @@ def _parse_line(line: str, number: int) -> Example:
 
 def create_example(text: str, *, is_spam: bool, source: str = "", language: str = "") -> Example:
     """Returns an example of a text as it was posted."""
-    normal = normalise(text)
-    links = tuple(link[0] for link in _BARE_LINK.finditer(normal.text))
-    message = GroupMessage(group_id=0, message_ids=(0,), author=_NO_AUTHOR, sent_at=_EPOCH, text=text, links=links)
+    message = GroupMessage(group_id=0, message_ids=(0,), author=_NO_AUTHOR, sent_at=_EPOCH, text=text)
+    normal = normalise_scored(message)
     return Example(is_spam, normal.folded, extract_features(message, normal), source, language)

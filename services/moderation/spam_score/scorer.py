@@ -1,24 +1,23 @@
 """Local spam score: scores messages without a provider, learns admins' decisions. It routes and never punishes.
 
-The base model is trained once per process from the shipped examples, or loaded if the operator trained one. Each
+The base model is the shipped one, or the one that the operator trained. Each
 group's decisions add corrections to it: weights of hashed columns, no text. Both are stored in the database; replicas
 look for changes every half minute.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import structlog
 from cachetools import LRUCache
-from numpy.typing import NDArray
 
 from core.clock import Clock
 from core.db.database import Database
 from core.errors import StorageError
-from services.moderation.spam_score.base_model import EMPTY_SCORE, fit, starter_examples, to_score
+from services.moderation.spam_score.base_model import EMPTY_SCORE, shipped_weights, to_score
 from services.moderation.spam_score.store import BASE, ScoreStore, StoredWeights
-from services.moderation.spam_score.vectorizer import Vector, Vectorizer
+from services.moderation.spam_score.vectorizer import Vector, vectorize
 from services.moderation.spam_score.weights import Weights
 from services.moderation.text.normalise import Normal
 
@@ -44,10 +43,9 @@ CACHED_GROUPS = 500
 
 @dataclass(frozen=True, slots=True)
 class _BaseModel:
-    """A trained model and its feature space."""
+    """A trained model."""
 
-    vectorizer: Vectorizer
-    weights: NDArray[np.float32]
+    weights: Sequence[float]
     intercept: float
 
 
@@ -74,16 +72,15 @@ class SpamScorer:
         self._store = ScoreStore(database, clock)
         self._clock = clock
         self._timing = timing or ScorerTiming()
-        self._vectorizer: Vectorizer | None = None
         self._base: _BaseModel | None = None
         self._base_revision: str | None = None
-        self._training = asyncio.Lock()
+        self._loading = asyncio.Lock()
         self._groups: LRUCache[int, _CachedWeights] = LRUCache(cached_groups)
         self._refreshing = asyncio.Lock()
         self._refresh_after = 0.0
 
     async def warm(self) -> None:
-        """Imports scikit-learn and trains or loads the base model, which takes 2 to 3 seconds."""
+        """Loads the base model."""
         await self._load(BASE)
 
     async def score(self, group_id: int, normal: Normal, features: frozenset[str]) -> int:
@@ -94,7 +91,7 @@ class SpamScorer:
         if not normal.folded and not features:
             return EMPTY_SCORE
         base = await self._load(group_id)
-        vector = base.vectorizer.vectorize(normal.folded, features)
+        vector = vectorize(normal.folded, features)
         return to_score(self._group_logit(base, group_id, vector))
 
     async def learn(self, group_id: int, normal: Normal, features: frozenset[str], *, is_spam: bool) -> None:
@@ -104,7 +101,7 @@ class SpamScorer:
             StorageError: the database failed; nothing was learned.
         """
         base = await self._load(group_id)
-        vector = base.vectorizer.vectorize(normal.folded, features)
+        vector = vectorize(normal.folded, features)
 
         def correct(weights: Weights) -> Weights:
             return weights.correct(vector, _logit(base, weights, vector), is_spam=is_spam)
@@ -132,9 +129,9 @@ class SpamScorer:
                 if self._is_stale(group_id):
                     await self._refresh(group_id)
         if self._base is None:
-            async with self._training:
+            async with self._loading:
                 if self._base is None:
-                    self._base = await asyncio.to_thread(self._train, None)
+                    self._base = await asyncio.to_thread(self._build_base, None)
         return self._base
 
     def _is_stale(self, group_id: int) -> bool:
@@ -159,17 +156,15 @@ class SpamScorer:
             known.checked_at = self._clock.monotonic()
 
     async def _replace_base(self, stored: StoredWeights | None) -> None:
-        async with self._training:
-            self._base = await asyncio.to_thread(self._train, stored.weights if stored is not None else None)
+        async with self._loading:
+            self._base = await asyncio.to_thread(self._build_base, stored.weights if stored is not None else None)
             self._base_revision = stored.revision if stored is not None else None
 
-    def _train(self, weights: Weights | None) -> _BaseModel:
-        """Builds the base model from stored weights, or trains it. Runs in a thread: imports and training block."""
-        if self._vectorizer is None:
-            self._vectorizer = Vectorizer()
+    def _build_base(self, weights: Weights | None) -> _BaseModel:
+        """Builds the base model from stored weights, or the shipped ones. Runs in a thread: it reads a file."""
         if weights is None:
-            weights = fit(self._vectorizer, starter_examples())
-        return _BaseModel(self._vectorizer, weights.dense(), weights.intercept)
+            weights = shipped_weights()
+        return _BaseModel(weights.dense(), weights.intercept)
 
     def _cache(self, group_id: int, stored: StoredWeights | None) -> None:
         revision, weights = (stored.revision, stored.weights) if stored is not None else (None, None)

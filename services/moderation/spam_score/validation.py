@@ -1,16 +1,12 @@
 """Cross-validation of the local score on labelled examples."""
 
-from collections import Counter
+import random
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from services.moderation.spam_score.base_model import SEED, inputs, labels, new_classifier, to_score
+from services.moderation.spam_score.base_model import SEED, fit_vectors, to_score, to_vectors
 from services.moderation.spam_score.examples import Example
-from services.moderation.spam_score.vectorizer import Vectorizer
 
 MOST_FOLDS = 10
 FOLDS_WITHOUT_SOURCES = 5
@@ -87,7 +83,7 @@ def drop_duplicates(examples: Sequence[Example]) -> list[Example]:
     return list({(each.folded, each.is_spam): each for each in reversed(examples)}.values())[::-1]
 
 
-def cross_validate(vectorizer: Vectorizer, examples: Sequence[Example]) -> Validation:
+def cross_validate(examples: Sequence[Example]) -> Validation:
     """Scores each example by a model that was trained on other sources.
 
     Raises:
@@ -98,32 +94,49 @@ def cross_validate(vectorizer: Vectorizer, examples: Sequence[Example]) -> Valid
         raise TooFewExamples(
             f"{counts[True]} spam and {counts[False]} ham; it takes at least {FEWEST} of each to learn and to measure"
         )
-    matrix, truth = vectorizer.matrix(inputs(examples)), np.asarray(labels(examples))
-    splits, note = _split(examples, truth)
-    scores = np.zeros(len(examples), dtype=int)
-    for training, test in splits:
-        classifier = new_classifier()
-        classifier.fit(matrix[training], truth[training])
-        scores[test] = [to_score(logit) for logit in classifier.decision_function(matrix[test])]
-    return Validation(tuple(examples), tuple(map(int, scores)), len(splits), by_source=not note, note=note)
+    vectors, truth = to_vectors(examples), [each.is_spam for each in examples]
+    folds, note = split(examples)
+    scores = [0] * len(examples)
+    for test in folds:
+        held_out = set(test)
+        training = [index for index in range(len(examples)) if index not in held_out]
+        weights = fit_vectors([vectors[index] for index in training], [truth[index] for index in training])
+        dense = weights.dense()
+        for index in test:
+            scores[index] = to_score(vectors[index].dot(dense) + weights.intercept)
+    return Validation(tuple(examples), tuple(scores), len(folds), by_source=not note, note=note)
 
 
-_Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
-
-
-def _split(examples: Sequence[Example], truth: NDArray[Any]) -> tuple[_Splits, str]:
-    """Returns training and test indices per fold, and the reason if they are not split by source."""
-    from sklearn import model_selection  # noqa: PLC0415 - takes a second or two, imported on first use
-
-    selection: Any = model_selection  # Any: scikit-learn has no types
-    sources = np.asarray([each.source for each in examples])
-    source_count = len(set(sources))
+def split(examples: Sequence[Example]) -> tuple[list[list[int]], str]:
+    """Returns the test indices of each fold, and the reason if they are not split by source."""
+    by_source: defaultdict[str, list[int]] = defaultdict(list)
+    for index, each in enumerate(examples):
+        by_source[each.source].append(index)
     note = "the examples name no sources"
-    if source_count > 1:
-        folds = selection.GroupKFold(n_splits=min(MOST_FOLDS, source_count))
-        splits: _Splits = list(folds.split(truth, truth, sources))
-        if all(len(set(truth[training])) > 1 for training, _ in splits):
-            return splits, ""
+    if len(by_source) > 1:
+        by_size = _even_folds(sorted(by_source.values(), key=len, reverse=True), min(MOST_FOLDS, len(by_source)))
+        if all(_has_both_labels(examples, fold) for fold in by_size):
+            return by_size, ""
         note = "all spam or all ham is of one source"
-    folds = selection.StratifiedKFold(n_splits=FOLDS_WITHOUT_SOURCES, shuffle=True, random_state=SEED)
-    return list(folds.split(truth, truth)), note
+    shuffler = random.Random(SEED)  # noqa: S311 - an order, no secret
+    folds: list[list[int]] = [[] for _ in range(FOLDS_WITHOUT_SOURCES)]
+    for label in (True, False):
+        indices = [index for index, each in enumerate(examples) if each.is_spam is label]
+        shuffler.shuffle(indices)
+        for number, index in enumerate(indices):
+            folds[number % FOLDS_WITHOUT_SOURCES].append(index)
+    return folds, note
+
+
+def _even_folds(sources: list[list[int]], count: int) -> list[list[int]]:
+    """Distributes sources, largest first, each to the smallest fold."""
+    folds: list[list[int]] = [[] for _ in range(count)]
+    for source in sources:
+        min(folds, key=len).extend(source)
+    return folds
+
+
+def _has_both_labels(examples: Sequence[Example], test: Sequence[int]) -> bool:
+    """Returns whether both labels are left for training without a fold."""
+    held_out = set(test)
+    return len({each.is_spam for index, each in enumerate(examples) if index not in held_out}) > 1

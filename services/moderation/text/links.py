@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from urllib.parse import parse_qs, urlsplit
 
 from services.moderation.domain.message import GroupMessage
@@ -13,6 +14,13 @@ _WRITTEN = re.compile(
     r"(?<![\w@.])(?:https?://|tg://|www\.|(?:t|telegram)\.(?:me|dog)/)[^\s<>\"'«»]{2,}", re.IGNORECASE
 )
 """Links without an entity: before normalisation, hidden characters broke them."""
+_BARE = re.compile(
+    r"(?<![\w@.-])(?:[\w-]{1,63}\.){1,5}(?:com|org|net|ru|su|рф|io|me|app|dev|info|biz|xyz|top|site|online|shop|club|pro"
+    r"|vip|win|bet|live|link|cc|tv|uk|de|fr|eu|ua|by|kz|ly|gl|gd|co|ai|gg|store|fun|space|casino|finance|cash|work)\b"
+    r"(?:/[^\s<>\"']{0,500})?",
+    re.IGNORECASE,
+)
+"""Text that Telegram turns into a link. For the local score only: a rule needs Telegram's own word for it."""
 _TRAILING = ".,;:!?)]}»\"'…"
 _MAX_LENGTH = 2048
 _MAX_LINKS = 100
@@ -62,6 +70,12 @@ def extract_links(message: GroupMessage, normal: Normal) -> tuple[Link, ...]:
         if len(found) >= _MAX_LINKS:
             break
     return tuple(found)
+
+
+def find_bare_links(normal: Normal) -> tuple[Link, ...]:
+    """Returns the domains and addresses without a scheme in a text, at most 100."""
+    targets = (found[0].rstrip(_TRAILING) for found in islice(_BARE.finditer(normal.text), _MAX_LINKS))
+    return tuple(link for target in targets if (link := parse_link(target)) is not None)
 
 
 def parse_link(target: str) -> Link | None:

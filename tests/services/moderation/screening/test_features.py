@@ -14,7 +14,7 @@ from tests.support.group_messages import score_input
         ("see", {"links": ("example.com",)}, Feature.LINK),
         ("t.me/+AbCdEf", {}, Feature.INVITE_LINK),
         ("x", {"links": ("https://t.me/addlist/abc",)}, Feature.INVITE_LINK),
-        ("@some_channel", {"links": ("@some_channel",)}, Feature.TELEGRAM_LINK),
+        ("t.me/some_channel", {}, Feature.TELEGRAM_LINK),
         ("https://bit.ly/3x", {}, Feature.SHORTENER),
         ("https://сбербанк-бонус.рф/x", {}, Feature.ODD_HOST),
         ("http://185.12.3.4/pay", {}, Feature.ODD_HOST),
@@ -111,3 +111,16 @@ def test_features_of_money_and_contacts_are_found_but_not_risky(text: str, featu
 def test_features_of_hostile_text_take_linear_time(text: str) -> None:
     """Eight times Telegram's limit: quadratic time would take minutes."""
     score_input(8 * text)
+
+
+def test_a_mention_is_no_link() -> None:
+    found = score_input("@anna, thank you", links=("@anna",))[1]
+    assert found == {Feature.HANDLE} == score_input("@anna, thank you")[1]
+
+
+def test_a_domain_is_a_link_with_and_without_telegrams_word_for_it() -> None:
+    assert (
+        score_input("see casino-win.top now", links=("casino-win.top",))[1] == score_input("see casino-win.top now")[1]
+    )
+    assert Feature.LINK in score_input("see casino-win.top now")[1]
+    assert Feature.LINK not in score_input("see you at 10.30, e.g. at home. ok")[1]

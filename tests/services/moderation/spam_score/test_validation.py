@@ -1,13 +1,13 @@
 """Example files and cross-validation of the local score."""
 
 import json
+import re
 
 import pytest
 
 from services.moderation.domain.thresholds import HIGH, VERY_HIGH
-from services.moderation.screening.features import Feature
-from services.moderation.spam_score import validation as module
-from services.moderation.spam_score.base_model import fit, starter_examples
+from services.moderation.screening.features import Feature, extract_features, normalise_scored
+from services.moderation.spam_score.base_model import fit, shipped_weights, starter_examples, to_score, to_vectors
 from services.moderation.spam_score.examples import STARTER, Example, MalformedExample, create_example, read_examples
 from services.moderation.spam_score.validation import (
     FEWEST,
@@ -15,19 +15,18 @@ from services.moderation.spam_score.validation import (
     Validation,
     cross_validate,
     drop_duplicates,
+    split,
 )
-from services.moderation.spam_score.vectorizer import Vectorizer
+from tests.support.group_messages import message
 
 
 @pytest.fixture(scope="module")
-def vectorizer() -> Vectorizer:
-    return Vectorizer()
-
-
-@pytest.fixture(scope="module")
-def validated(vectorizer: Vectorizer) -> Validation:
+def validated() -> Validation:
     """The cross-validated starter set."""
-    return cross_validate(vectorizer, drop_duplicates(starter_examples()))
+    return cross_validate(drop_duplicates(starter_examples()))
+
+
+MARKED_BY_TELEGRAM = re.compile(r"(?<![\w@./])@[A-Za-z]\w{3,31}\b|https?://[^\s,)\"]+[^\s,.)\"!?:]|\bt\.me/[\w+/]+")
 
 
 def test_read_examples_parses_lines() -> None:
@@ -68,34 +67,50 @@ class TestStarter:
 
     def test_starter_set_covers_sources_and_languages(self) -> None:
         lines = [json.loads(line) for line in STARTER.read_text("utf-8").splitlines()]
-        assert len(lines) > 700
+        assert len(lines) >= 2000
         for language in ("en", "ru"):
-            for label, least in (("spam", 100), ("ham", 180)):
+            for label, least in (("spam", 200), ("ham", 800)):
                 assert sum(each["lang"] == language and each["label"] == label for each in lines) >= least
         sources = {each["source"] for each in lines}
-        assert len(sources) >= 12
+        assert len(sources) >= 40
         for source in sources:
             assert {each["label"] for each in lines if each["source"] == source} == {"spam", "ham"}
         assert len({each["text"].casefold() for each in lines}) > 0.99 * len(lines)
 
     def test_starter_set_keeps_documented_figures(self, validated: Validation) -> None:
-        """Those of docs/moderation-score.md, with a margin for other versions of scikit-learn."""
+        """Those of docs/moderation-score.md, with a margin."""
         assert validated.by_source
         high, very_high = validated.count(HIGH), validated.count(VERY_HIGH)
-        assert high.precision >= 0.93
-        assert high.recall >= 0.72
-        assert very_high.false_positives <= 3
-        assert very_high.recall >= 0.4
+        assert high.recall >= 0.82
+        assert high.false_positives / high.ham <= 0.012
+        assert very_high.false_positives <= 4
+        assert very_high.recall >= 0.6
 
     def test_starter_set_works_for_every_source(self, validated: Validation) -> None:
         for source in validated.sources:
             counts = validated.count(HIGH, source)
-            assert counts.false_positives <= 3, source
-            assert counts.recall >= 0.5, source
+            assert counts.false_positives <= 4, source
+            assert counts.recall >= 0.4, source
 
-    def test_fit_is_deterministic(self, vectorizer: Vectorizer) -> None:
+    def test_shipped_model_is_that_of_the_starter_set(self) -> None:
+        """After a change: `python -m services.moderation.spam_score.base_model`."""
+        examples = starter_examples()
+        trained, shipped = fit(examples), shipped_weights()
+        for vector in to_vectors(examples):
+            assert abs(to_score(trained.dot(vector)) - to_score(shipped.dot(vector))) <= 1
+
+    def test_served_message_has_the_features_it_was_trained_with(self) -> None:
+        """Telegram marks addresses and handles as entities; examples have none, and no example differs for it."""
+        lines = [json.loads(line)["text"] for line in STARTER.read_text("utf-8").splitlines()]
+        for text, example in zip(lines, starter_examples(), strict=True):
+            marked = tuple(found[0] for found in MARKED_BY_TELEGRAM.finditer(text))
+            served = message(text, links=marked)
+            normal = normalise_scored(served)
+            assert (normal.folded, extract_features(served, normal)) == (example.folded, example.features), text
+
+    def test_fit_is_deterministic(self) -> None:
         examples = starter_examples()[::3]
-        assert fit(vectorizer, examples).as_bytes() == fit(vectorizer, examples).as_bytes()
+        assert fit(examples).as_bytes() == fit(examples).as_bytes()
 
 
 def create_examples(count: int, source: str, *, is_spam: bool) -> list[Example]:
@@ -104,15 +119,16 @@ def create_examples(count: int, source: str, *, is_spam: bool) -> list[Example]:
     return [create_example(f"{word} {source} {number}", is_spam=is_spam, source=source) for number in range(count)]
 
 
-def test_split_keeps_sources_apart(vectorizer: Vectorizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_split_keeps_sources_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [
         each for source in "abc" for label in (True, False) for each in create_examples(10, source, is_spam=label)
     ]
-    splits, note = module._split(examples, module.np.asarray(module.labels(examples)))
+    folds, note = split(examples)
     assert note == ""
-    for training, test in splits:
-        assert {examples[index].source for index in training}.isdisjoint(examples[index].source for index in test)
-    assert sorted(index for _, test in splits for index in test) == list(range(len(examples)))
+    for test in folds:
+        rest = set(range(len(examples))) - set(test)
+        assert {examples[index].source for index in rest}.isdisjoint(examples[index].source for index in test)
+    assert sorted(index for test in folds for index in test) == list(range(len(examples)))
 
 
 @pytest.mark.parametrize(
@@ -123,18 +139,18 @@ def test_split_keeps_sources_apart(vectorizer: Vectorizer, monkeypatch: pytest.M
         (("a", "b"), "all spam or all ham is of one source"),
     ],
 )
-def test_cross_validate_notes_random_split(vectorizer: Vectorizer, sources: tuple[str, str], note: str) -> None:
+def test_cross_validate_notes_random_split(sources: tuple[str, str], note: str) -> None:
     examples = [*create_examples(25, sources[0], is_spam=True), *create_examples(25, sources[1], is_spam=False)]
-    validation = cross_validate(vectorizer, examples)
+    validation = cross_validate(examples)
     assert (validation.by_source, validation.note) == (False, note)
     assert validation.count(50).recall == 1
 
 
 @pytest.mark.parametrize("label", [True, False])
-def test_cross_validate_needs_both_labels(vectorizer: Vectorizer, *, label: bool) -> None:
+def test_cross_validate_needs_both_labels(*, label: bool) -> None:
     examples = [*create_examples(FEWEST - 1, "a", is_spam=label), *create_examples(FEWEST, "b", is_spam=not label)]
     with pytest.raises(TooFewExamples, match=f"{FEWEST - 1}"):
-        cross_validate(vectorizer, examples)
+        cross_validate(examples)
 
 
 def test_drop_duplicates_compares_folded_text() -> None:
