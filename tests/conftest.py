@@ -1,5 +1,6 @@
 """Fixtures for every test: a manual clock, and Redis as the embedded store and as a server."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,12 @@ pytest_plugins = ["tests.support.databases", "tests.support.fake_llm.fixtures"]
 
 SERVERS = frozenset({"database", "file", "first", "postgres", "queue", "redis_server", "second", "server"})
 """Fixtures that start a server on loopback or open a database."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Use one worker more than there are cores, since many tests wait for a process, a deadline or a database."""
+    del config
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,6 +12,8 @@ from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.processes.redis_server import RedisServer
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 KEY = "kx-9f3ab27c51d04e68-Zz"
 NO_TOOLS = {"error": {"message": "m does not support tools", "type": "api_error"}}

@@ -26,6 +26,8 @@ from core.db.tables import AuditRow, Base, NoteRow, PreferenceRow, TurnRow
 from core.errors import ConfigurationError, StartupError, StorageError
 from tests.support.processes.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.integration
+
 NOON = datetime(2027, 1, 2, 12, tzinfo=UTC)
 
 

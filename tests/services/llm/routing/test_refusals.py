@@ -30,6 +30,8 @@ from tests.support.fake_llm.providers import provider_at
 from tests.support.fake_llm.server import LLMServer
 from tests.support.llm_harness import LLMHarness, answered_by, bench, provider, said
 
+pytestmark = pytest.mark.integration
+
 STREAMED = pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 EACH = pytest.mark.parametrize("refusal", REFUSALS, ids=[f"{each.server}: {each.meaning}" for each in REFUSALS])
 FORGOTTEN = KnownWords({}, (), ())
