@@ -1,6 +1,6 @@
 """Actions of people: admins resolve incidents, mark messages and warn; members report."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -139,6 +139,7 @@ class ModerationActions:
         exemption = await self._exemptions.find_anew(message.group_id, message.author)
         if exemption is not None:
             return exemption
+        message = replace(message, message_ids=await self._pipeline.list_parts(message))
         finding = self._create_finding(message, f"{message_version(message)}-a", Source.ADMIN, by)
         incident = await self._enforcement.enforce(finding, settings)
         return (await self.resolve(incident, Resolution.CONFIRM, settings, by))[1]

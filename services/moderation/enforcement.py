@@ -15,7 +15,6 @@ from services.moderation.domain.ports import ActionResult
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Category
 from services.moderation.records.counts import Counts, DailyCounts
-from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
 from services.moderation.records.shared_cards import SharedCards
 from services.moderation.records.warning_ledger import WarningLedger
@@ -74,12 +73,9 @@ class Enforcement:
             taken = await self._carry_out(taken, settings)
         return await self._hand_over(taken)
 
-    async def finish_orphans(self, groups: GroupStore) -> None:
-        """Finishes incidents of a replica that died or was cut off."""
-        for incident in await self._incidents.list_orphans():
-            settings = await groups.get(incident.finding.group_id)
-            if settings is not None:
-                await self.finish(incident, settings)
+    async def list_orphans(self) -> list[Incident]:
+        """Returns incidents whose replica died or was cut off."""
+        return await self._incidents.list_orphans()
 
     async def resolve(
         self, incident: Incident, resolution: Resolution, settings: GroupSettings, by: str

@@ -1,7 +1,7 @@
 """Periodic work: judges pending messages, finishes orphaned incidents, erases and deletes expired data."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +9,7 @@ import structlog
 
 from core.clock import Clock
 from core.errors import StorageError
+from services.moderation.domain.incident import Incident
 from services.moderation.domain.ports import Cards
 from services.moderation.enforcement import Enforcement
 from services.moderation.pipeline import Pipeline, Stage
@@ -24,14 +25,16 @@ class MaintenanceTiming:
     """Intervals in seconds.
 
     Args:
-        round_s: between two rounds.
+        round_s: between two looks at pending messages, and at orphaned incidents.
         retention_s: between two passes over expired data.
+        step_s: the longest pass over orphans or expired data.
         probes: pending messages that are judged first in a round; the outage goes on if none of them gets a verdict.
         parallel: pending messages that are judged at once after that.
     """
 
     round_s: float = 20.0
     retention_s: float = 600.0
+    step_s: float = 600.0
     probes: int = 3
     parallel: int = 8
 
@@ -62,15 +65,19 @@ class Retention:
         self._stores = stores
 
     async def apply(self) -> None:
-        """Removes everything that has expired."""
+        """Removes everything that has expired. A failure leaves the rest alone."""
+        for store in self._stores:
+            await _attempt(type(store).__name__, store.delete_expired())
         while expired := await self._incidents.list_expired():
             for incident in expired:
-                settings = await self._groups.get(incident.finding.group_id)
                 erased = await self._incidents.erase(incident.id)
-                if erased is not None and settings is not None:
-                    await self._cards.refresh(erased, settings)
-        for store in self._stores:
-            await store.delete_expired()
+                if erased is not None:
+                    await _attempt("card", self._erase_card(erased))
+
+    async def _erase_card(self, erased: Incident) -> None:
+        settings = await self._groups.get(erased.finding.group_id)
+        if settings is not None:
+            await self._cards.refresh(erased, settings)
 
 
 class Maintenance:
@@ -98,28 +105,29 @@ class Maintenance:
         self._retention_due = 0.0
 
     async def run(self) -> None:
-        """Runs until cancelled."""
+        """Runs until cancelled; each step at its own pace, so that none waits for another."""
         await self._warm()
-        while True:
-            await self.run_once()
-            await self._clock.sleep(self._timing.round_s)
+        async with asyncio.TaskGroup() as steps:
+            steps.create_task(self._repeat("orphans", self._finish_orphans, self._timing.round_s))
+            steps.create_task(self._repeat("retention", self._retention.apply, self._timing.retention_s))
+            steps.create_task(self._repeat("pending", self._rejudge_pending, self._timing.round_s))
 
     async def run_once(self) -> None:
-        """Does everything that is due. A step that fails is logged and leaves the others alone."""
-        await self._run_step("orphans", self._enforcement.finish_orphans(self._groups))
+        """Does everything that is due, one step after the other."""
+        await _attempt("orphans", self._finish_orphans())
         if self._clock.time() >= self._retention_due:
             self._retention_due = self._clock.time() + self._timing.retention_s
-            await self._run_step("retention", self._retention.apply())
-        await self._run_step("pending", self._rejudge_pending())
+            await _attempt("retention", self._retention.apply())
+        await _attempt("pending", self._rejudge_pending())
 
-    async def _run_step(self, step: str, work: Awaitable[None]) -> None:
-        try:
-            await work
-        except StorageError as error:
-            log.warning("moderation.maintenance_failed", step=step, reason=str(error))
-        except Exception:
-            # A bug that one message triggers must not end the maintenance of all groups.
-            log.exception("moderation.maintenance_failed", step=step)
+    async def _repeat(self, step: str, work: Callable[[], Coroutine[None, None, None]], pause_s: float) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._timing.step_s):
+                    await _attempt(step, work())
+            except TimeoutError:
+                log.warning("moderation.maintenance_failed", step=step, reason="timeout")
+            await self._clock.sleep(pause_s)
 
     async def _warm(self) -> None:
         """Prepares the local score if a group is moderated, which saves its first message some seconds."""
@@ -129,29 +137,52 @@ class Maintenance:
         except StorageError as error:
             log.warning("moderation.warm_up_failed", reason=str(error))
 
+    async def _finish_orphans(self) -> None:
+        """Finishes incidents whose replica died or was cut off; one that fails is tried again after its lease."""
+        for incident in await self._enforcement.list_orphans():
+            settings = await self._groups.get(incident.finding.group_id)
+            if settings is not None:
+                await _attempt("orphan", self._enforcement.finish(incident, settings))
+
     async def _rejudge_pending(self) -> None:
         """Judges due messages side by side until none is left; while an outage goes on, only the probes."""
-        limit = self._timing.probes
-        while due := await self._pending.take_due(limit):
-            has_verdicts = await asyncio.gather(*map(self._rejudge, due))
-            if not any(has_verdicts):
+        probes = await self._pending.take_due(self._timing.probes)
+        if any(await asyncio.gather(*map(self._rejudge, probes))):
+            await asyncio.gather(*(self._rejudge_until_outage() for _ in range(self._timing.parallel)))
+
+    async def _rejudge_until_outage(self) -> None:
+        """Judges due messages one after the other: beside others of its kind, a slow one holds up no other."""
+        while due := await self._pending.take_due(1):
+            if not await self._rejudge(due[0]):
                 return
-            limit = self._timing.parallel
 
     async def _rejudge(self, pending: PendingMessage) -> bool:
-        """Judges one message again; returns whether it waits no longer. A bug that it triggers is its own."""
-        group_id = pending.message.group_id
+        """Judges one message again; returns whether judging works. A bug that the message triggers is its own."""
+        message = pending.message
         try:
-            settings = await self._groups.get(group_id)
+            settings = await self._groups.get(message.group_id)
             if settings is None:
-                await self._pending.delete(pending.message, pending.version)
+                await self._pending.delete(message, pending.version)
                 return True
-            outcome = await self._pipeline.rejudge(pending.message, pending.version, settings)
+            outcome = await self._pipeline.rejudge(message, pending.version, settings, is_last=pending.is_last)
         except StorageError as error:
-            log.warning("moderation.rejudge_failed", group_id=group_id, reason=str(error))
+            log.warning("moderation.rejudge_failed", group_id=message.group_id, reason=str(error))
             return False
         except Exception:
-            log.exception("moderation.rejudge_failed", group_id=group_id)
-            return False
-        log.info("moderation.rejudged", group_id=group_id, stage=outcome.stage.value)
+            log.exception("moderation.rejudge_failed", group_id=message.group_id)
+            if pending.is_last:
+                await _attempt("give up", self._pending.delete(message, pending.version))
+            return True
+        log.info("moderation.rejudged", group_id=message.group_id, stage=outcome.stage.value)
         return outcome.stage is not Stage.WAITS
+
+
+async def _attempt(step: str, work: Awaitable[object]) -> None:
+    """Awaits a piece of work. A failure is logged; it ends neither the maintenance nor what comes after it."""
+    try:
+        await work
+    except StorageError as error:
+        log.warning("moderation.maintenance_failed", step=step, reason=str(error))
+    except Exception:
+        # A bug that one message triggers must not end the maintenance of all groups.
+        log.exception("moderation.maintenance_failed", step=step)

@@ -58,6 +58,15 @@ class Stage(StrEnum):
     """No verdict yet; it is judged again later."""
 
 
+class Retry(StrEnum):
+    """The number of the attempt at a verdict."""
+
+    FIRST = "first"
+    AGAIN = "again"
+    LAST = "last"
+    """The message has waited for too long to wait again."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModerationOutcome:
     """Result for a message. A `removed` one is deleted and must not be answered."""
@@ -113,16 +122,16 @@ class Pipeline:
         self._clock = clock
 
     async def handle(
-        self, message: GroupMessage, settings: GroupSettings, *, album: str | None = None, is_reported: bool = False
+        self, message: GroupMessage, settings: GroupSettings, *, is_reported: bool = False
     ) -> ModerationOutcome:
         """Judges a message or a version of an edited one, and enforces the result. Idempotent.
 
-        An album is one message with all known parts, and its id in `album`. A reported message is judged even if it
-        was processed before.
+        An album is one message with all known parts; an edit of a part concerns all of it. A reported message is judged
+        even if it was processed before.
         """
         if await self._exemptions.find(message) is not None:
             return ModerationOutcome(Stage.EXEMPT)
-        entry = LogEntry(message, album, is_reported)
+        entry = LogEntry(message, is_reported)
         version, member = await self._message_log.open(entry)
         if version.is_removed:
             return await self._delete_late_part(entry, settings, is_settled=version.is_settled)
@@ -138,8 +147,10 @@ class Pipeline:
         )
         return await self._decide(_Case(entry, settings, screening))
 
-    async def rejudge(self, message: GroupMessage, version: str, settings: GroupSettings) -> ModerationOutcome:
-        """Judges a pending message again."""
+    async def rejudge(
+        self, message: GroupMessage, version: str, settings: GroupSettings, *, is_last: bool = False
+    ) -> ModerationOutcome:
+        """Judges a pending message again, or for the last time: then it passes, or an admin decides."""
         outcome = ModerationOutcome(Stage.EXEMPT)
         if settings.is_on and await self._exemptions.find(message) is None:
             entry = LogEntry(message, is_reported=version.endswith("-r"))
@@ -155,12 +166,20 @@ class Pipeline:
             )
             case = _Case(entry, settings, screening)
             is_ham = await self._screener.is_known_ham(message)
-            outcome = await self._pass(case, Counts()) if is_ham else await self._ask_judge(case, again=True)
+            retry = Retry.LAST if is_last else Retry.AGAIN
+            outcome = await self._pass(case, Counts()) if is_ham else await self._ask_judge(case, retry=retry)
         if outcome.stage is not Stage.WAITS:
             await self._pending.delete(message, version)
             if outcome.stage is not Stage.EXEMPT:
                 await self._alerts.reset_outage(message.group_id)
         return outcome
+
+    async def list_parts(self, message: GroupMessage) -> tuple[int, ...]:
+        """Returns the ids of a message, and of all known parts of its album: sorted, so that replicas agree."""
+        if message.album is None:
+            return message.message_ids
+        parts = await self._message_log.album_parts(message.group_id, message.album)
+        return tuple(sorted({*message.message_ids, *parts}))
 
     async def _delete_late_part(
         self, entry: LogEntry, settings: GroupSettings, *, is_settled: bool
@@ -182,12 +201,12 @@ class Pipeline:
         log.debug("moderation.escalated", group_id=case.message.group_id, reason=reason.value)
         return await self._ask_judge(case)
 
-    async def _ask_judge(self, case: _Case, *, again: bool = False) -> ModerationOutcome:
+    async def _ask_judge(self, case: _Case, *, retry: Retry = Retry.FIRST) -> ModerationOutcome:
         judgement = await self._judge.judge(case.message, case.screening.own, case.settings)
         if isinstance(judgement, Unjudged):
-            return await self._handle_missing_verdict(case, judgement, again=again)
+            return await self._handle_missing_verdict(case, judgement, retry)
         counts = Counts(
-            seen=int(not again), judged=1, asked=int(not judgement.is_cached),
+            seen=int(retry is Retry.FIRST), judged=1, asked=int(not judgement.is_cached),
             input_tokens=judgement.input_tokens, output_tokens=judgement.output_tokens,
         )  # fmt: skip
         plan = plan_for(judgement, case.subject)
@@ -200,29 +219,30 @@ class Pipeline:
         provider = f"{judgement.provider} · {judgement.model}"
         return await self._enforce(case, assessment, counts, evidence=verdict.evidence, provider=provider)
 
-    async def _handle_missing_verdict(self, case: _Case, unjudged: Unjudged, *, again: bool) -> ModerationOutcome:
+    async def _handle_missing_verdict(self, case: _Case, unjudged: Unjudged, retry: Retry) -> ModerationOutcome:
         """Never sanctions without a verdict; a case that an admin must see becomes a card."""
         facts, group_id = case.facts, case.message.group_id
-        counts = Counts(seen=int(not again), judged=1, unjudged=int(not again))
+        is_first = retry is Retry.FIRST
+        counts = Counts(seen=int(is_first), judged=1, unjudged=int(is_first))
         log.info("moderation.no_verdict", group_id=group_id, reason=unjudged.reason.value)
         match unjudged.reason:
-            case NoVerdictReason.OUTAGE:
-                return await self._handle_outage(case, counts, again=again)
+            case NoVerdictReason.OUTAGE if retry is not Retry.LAST:
+                return await self._handle_outage(case, counts, is_first=is_first)
             case NoVerdictReason.REFUSED | NoVerdictReason.MALFORMED:
                 source = Source.REFUSED if unjudged.reason is NoVerdictReason.REFUSED else Source.MALFORMED
                 return await self._enforce(case, self._assess_unsure(case, CARD, source, unjudged.detail), counts)
             case NoVerdictReason.BUDGET:
                 await self._alerts.report_spent_budget(case.settings)
-            case NoVerdictReason.NO_CONSENT | NoVerdictReason.REJECTED | NoVerdictReason.AUTHOR_BUDGET:
+            case _:
                 pass
         if facts.is_newcomer and facts.score >= HIGH:
             suspicious = self._assess_unsure(case, CARD, Source.OUTAGE, unjudged.reason.value)
             return await self._enforce(case, suspicious, counts)
         return await self._pass(case, counts)
 
-    async def _handle_outage(self, case: _Case, counts: Counts, *, again: bool) -> ModerationOutcome:
+    async def _handle_outage(self, case: _Case, counts: Counts, *, is_first: bool) -> ModerationOutcome:
         facts = case.facts
-        if not again:
+        if is_first:
             await self._alerts.report_outage(case.settings)
             plan = plan_in_outage(is_newcomer=facts.is_newcomer, is_risky=facts.is_risky_in_outage, score=facts.score)
             if plan is not NOTHING:
@@ -249,10 +269,7 @@ class Pipeline:
         provider: str | None = None,
     ) -> ModerationOutcome:
         finding = self._to_finding(case, assessment, evidence, provider)
-        if case.entry.album is not None:
-            parts = await self._message_log.album_parts(finding.group_id, case.entry.album)
-            # Sorted, so that all replicas identify the album by the same part.
-            finding = replace(finding, message_ids=tuple(sorted({*finding.message_ids, *parts})))
+        finding = replace(finding, message_ids=await self.list_parts(case.message))
         incident = await self._enforcement.enforce(finding, case.settings)
         await self._message_log.close(case.entry, counts, is_removed=incident.is_deleted, is_meaningful=None)
         return ModerationOutcome(Stage.FOUND, incident.is_deleted, incident.id)

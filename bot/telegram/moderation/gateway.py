@@ -57,7 +57,7 @@ class ModerationGateway:
         if settings is None or not settings.is_on or message.content_type in SERVICE_CONTENT:
             return UNTOUCHED
         group_message = to_group_message(message, album)
-        outcome = await self._pipeline.handle(group_message, settings, album=message.media_group_id if album else None)
+        outcome = await self._pipeline.handle(group_message, settings)
         log.debug(
             "moderation.handled", group_id=message.chat.id, message_id=group_message.message_id,
             stage=outcome.stage.value, removed=outcome.removed, incident=outcome.incident,

@@ -59,6 +59,7 @@ def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMe
         buttons=tuple(dict.fromkeys(target for part in parts for target in _button_targets(part.reply_markup))),
         media=tuple(media),
         via_bot=message.via_bot.username if message.via_bot is not None else None,
+        album=message.media_group_id,
         topic_id=(message.message_thread_id or 0) if message.is_topic_message else 0,
         reply_to=message.reply_to_message.message_id if message.reply_to_message is not None else None,
     )

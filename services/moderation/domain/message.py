@@ -58,6 +58,7 @@ class GroupMessage:
         links: link targets in the text, as written: URLs and mentions of other chats, no phone numbers.
         buttons: targets of the link buttons below the message.
         via_bot: user name of the inline bot that produced the message.
+        album: id of the album that the message is, or is a part of.
         topic_id: forum topic, 0 for the group itself.
         reply_to: id of the message that this one replies to.
     """
@@ -76,6 +77,7 @@ class GroupMessage:
     buttons: tuple[str, ...] = ()
     media: tuple[MediaKind, ...] = ()
     via_bot: str | None = None
+    album: str | None = None
     topic_id: int = 0
     reply_to: int | None = None
 

@@ -53,14 +53,17 @@ def _to_percent(value: object) -> object:
     Raises:
         ValueError: the value is negative, infinite or no number.
     """
+    is_percentage = False
     if isinstance(value, str):
-        value = float(value.strip().removesuffix("%"))
+        digits = value.strip().removesuffix("%").strip()
+        is_percentage = "%" in value or digits.isdecimal()
+        value = float(digits.replace(",", "."))
     if isinstance(value, bool) or (isinstance(value, float) and not 0 <= value < math.inf):
         msg = "the confidence is no number from 0 to 100"
         raise ValueError(msg)
     if not isinstance(value, float):
         return value
-    return round(value * 100) if 0 < value <= 1 else round(value)
+    return round(value * 100) if 0 < value <= 1 and not is_percentage else round(value)
 
 
 class Verdict(BaseModel):

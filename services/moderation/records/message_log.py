@@ -41,9 +41,13 @@ class LogEntry:
     """A version of a message in processing."""
 
     message: GroupMessage
-    album: str | None = None
     is_reported: bool = False
     version: str = field(init=False)
+
+    @property
+    def album(self) -> str | None:
+        """The id of the album, None for a single message."""
+        return self.message.album
 
     def __post_init__(self) -> None:
         # A report has a processed version judged again, so it counts as a version of its own.
@@ -133,7 +137,9 @@ class MessageLog:
     ) -> VersionState:
         """Inserts a row per part of an album, and returns the state before that."""
         row = ProcessedVersionRow
-        links = {zlib.crc32(link.encode()) for link in (*message.links, *message.buttons)}
+        # A mention addresses a member: adding one is no reason to judge an edit.
+        targets = [link for link in (*message.links, *message.buttons) if not link.startswith("@")]
+        links = {zlib.crc32(link.encode()) for link in targets}
         common = {
             "group_id": message.group_id, "version": version, "album": album, "links": json.dumps(sorted(links)),
             "seen_at": self._clock.now(), "settled": False, "removed": False,

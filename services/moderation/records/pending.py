@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import delete, select
 
@@ -10,6 +11,8 @@ from core.clock import Backoff, Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationPendingRow
 from services.moderation.domain.message import GroupMessage
+
+log = structlog.get_logger()
 
 RETRY_BACKOFF = Backoff(first_s=60, longest_s=300)
 """The longest pause gives a verdict within ten minutes after a provider is back."""
@@ -23,20 +26,21 @@ class PendingTiming:
 
     Args:
         backoff: the pause before each retry.
-        give_up_after: age at which a message is dropped without a verdict.
+        give_up_after: age after which a message is tried once more; it outlasts an outage of a day.
     """
 
     backoff: Backoff = RETRY_BACKOFF
-    give_up_after: timedelta = timedelta(hours=24)
+    give_up_after: timedelta = timedelta(hours=25)
 
 
 @dataclass(frozen=True, slots=True)
 class PendingMessage:
-    """A message that waits for a verdict."""
+    """A message that waits for a verdict; `is_last` says that it has waited for too long to be tried again."""
 
     message: GroupMessage
     version: str
     since: datetime
+    is_last: bool = False
 
 
 class PendingMessages:
@@ -67,12 +71,14 @@ class PendingMessages:
         async with self._database.session() as session:
             for each in (await session.scalars(due.with_for_update(skip_locked=True))).all():
                 message = _parse(each.payload)
-                if message is None or now - each.since > self._timing.give_up_after:
+                if message is None:
+                    log.error("moderation.pending_unreadable", group_id=each.group_id, message_id=each.message_id)
                     await session.delete(each)
                     continue
                 each.attempts += 1
                 each.due_at = now + self._pause(each.attempts)
-                taken.append(PendingMessage(message, each.version, each.since))
+                is_last = now - each.since > self._timing.give_up_after
+                taken.append(PendingMessage(message, each.version, each.since, is_last))
         return taken
 
     async def delete(self, message: GroupMessage, version: str) -> None:

@@ -20,7 +20,7 @@ MAX_DETAIL = 60
 CACHED_LISTS = 1000
 COMMAND = re.compile(r"/\w{1,64}(?:@\w{1,64})?(?:\s|$)")
 THANKS = re.compile(
-    r"(?:@\w+[\s,]*)?(?:(?:большое|огромное)?\s*(?:спасибо|спс|благодарю|дякую)|(?:many\s+)?thank(?:s| you)|thx|ty"
+    r"(?:@\w+[\s,]*)?(?:(?:\w+\s+){0,2}(?:спасибо|спс|благодарю|дякую)|(?:many\s+)?thank(?:s| you)|thx|ty"
     r"|danke|merci|gracias|grazie|obrigad[oa])\b.{0,24}"
 )
 """Short thanks as a whole message, folded: one member may thank several others in a row."""
@@ -118,7 +118,7 @@ def _is_exempt_from_repetition(message: GroupMessage, normal: Normal) -> bool:
         message.edited_at is not None
         or message.reply_to is not None
         or COMMAND.match(message.text) is not None
-        or THANKS.fullmatch(normal.folded) is not None
+        or (not message.links and THANKS.fullmatch(normal.folded) is not None)
     )
 
 
@@ -154,7 +154,7 @@ def _check_links(links: tuple[Link, ...], rules: RuleSet, *, is_newcomer: bool) 
 
 def _check_media(message: GroupMessage, rules: RuleSet, *, is_newcomer: bool) -> Iterator[RuleHit]:
     if message.is_forward and rules.forwards.includes(is_newcomer=is_newcomer):
-        yield RuleHit(Rule.FORWARD, "a forwarded message", is_decisive=True)
+        yield RuleHit(Rule.FORWARD, "a forwarded message", is_decisive=is_newcomer)
     forbidden = {*rules.media, *(rules.newcomer_media if is_newcomer else ())}
     if found := sorted(forbidden & set(message.media)):
         yield RuleHit(Rule.MEDIA, ", ".join(found), is_decisive=True)

@@ -9,12 +9,15 @@ from sqlalchemy import select
 from core.db.database import Database
 from core.db.moderation_tables import ModerationIncidentRow, ModerationPendingRow
 from services.moderation.domain.incident import Resolution
-from services.moderation.domain.verdict import Category, NoVerdictReason, Unjudged
+from services.moderation.domain.message import GroupMessage
+from services.moderation.domain.settings import GroupSettings
+from services.moderation.domain.verdict import Category, Judgement, NoVerdictReason, Unjudged
 from services.moderation.maintenance import MaintenanceTiming
 from services.moderation.pipeline import Stage
 from services.moderation.records.incidents import IncidentTiming
 from services.moderation.records.pending import PendingTiming
-from tests.support.clock import ManualClock
+from services.moderation.text.normalise import Normal
+from tests.support.clock import ManualClock, until
 from tests.support.moderation_harness import (
     OUTAGE,
     SCAM,
@@ -185,12 +188,67 @@ async def test_take_due_gives_message_to_one_replica(
     assert len(await other.pending.take_due(8)) == 1
 
 
-async def test_take_due_drops_message_after_a_day(harness: ModerationHarness, clock: ManualClock) -> None:
-    harness.judge.default = OUTAGE
+@pytest.mark.parametrize(("score", "cards"), [(95, 1), (10, 0)])
+async def test_message_is_given_up_after_a_day_of_outage(
+    harness: ModerationHarness, clock: ManualClock, score: int, cards: int
+) -> None:
+    """A suspicious one of a newcomer becomes a card, another one passes; neither waits any longer."""
+    harness.judge.default, harness.judge.fixed_score = OUTAGE, score
     await harness.pipeline.handle(harness.message(), harness.settings)
-    clock.shift(timedelta(hours=25).total_seconds())
-    assert await harness.pending.take_due(8) == []
+    clock.shift(timedelta(hours=26).total_seconds())
+    await harness.maintenance.run_once()
+    assert len(harness.group.cards) == cards
+    assert harness.group.actions == []
     clock.shift(3600)
+    assert await harness.pending.take_due(8) == []
+
+
+async def test_slow_judgement_holds_up_no_other(harness: ModerationHarness, clock: ManualClock) -> None:
+    """One of 20 takes for ever: the others are judged meanwhile."""
+    harness.judge.default = OUTAGE
+    for number in range(20):
+        await harness.pending.put(harness.message(number=number), "v")
+    harness.judge.default = judged(Category.OK, 99)
+    clock.shift(RETRY.longest_s + 1)
+    judge, never = harness.judge.judge, asyncio.Event()
+
+    async def hang(message: GroupMessage, normal: Normal, settings: GroupSettings) -> Judgement:
+        if message.message_id == 5:
+            await never.wait()
+        return await judge(message, normal, settings)
+
+    harness.judge.judge = hang  # type: ignore[method-assign]
+    running = asyncio.create_task(harness.maintenance.run_once())
+    await until(lambda: harness.judge.request_count == 19)
+    assert not running.done()
+    never.set()
+    await running
+
+
+@pytest.mark.parametrize("hours", [4, 24])
+async def test_outage_of_hours_ends_within_ten_minutes(
+    harness: ModerationHarness, clock: ManualClock, hours: int
+) -> None:
+    """Messages wait from its first to its last hour; retention and orphans go on meanwhile."""
+    harness.judge.default = SCAM
+    await harness.pipeline.handle(harness.message("An old advert, I pay by the day", 9999), harness.settings)
+    clock.shift(TIMING.text_retention.total_seconds() - 3600)
+    harness.judge.default = OUTAGE
+    for hour in range(hours):
+        for part in range(12):
+            if part == 0:
+                await harness.pipeline.handle(
+                    harness.message(f"A question of hour {hour}?", hour + 1), harness.settings
+                )
+            clock.shift(300)
+            await harness.maintenance.run_once()
+    assert any(card.is_erased for card in harness.group.refreshed)
+    asked, harness.judge.default = harness.judge.request_count, judged(Category.OK, 99)
+    for _ in range(30):
+        clock.shift(20)
+        await harness.maintenance.run_once()
+    assert harness.judge.request_count - asked == hours
+    clock.shift(RETRY.longest_s)
     assert await harness.pending.take_due(8) == []
 
 

@@ -47,7 +47,6 @@ async def check(
             Rule.LINK,
             "b.com",
         ),  # under the text
-        (message(is_forward=True), RuleSet(forwards=AppliesTo.EVERYBODY), Rule.FORWARD, "a forwarded message"),
         (message(media=(MediaKind.STICKER,)), RuleSet(media=(MediaKind.STICKER,)), Rule.MEDIA, "sticker"),
     ],
 )
@@ -93,6 +92,8 @@ async def test_rules_for_newcomers(rules: RuleEngine, said: GroupMessage, rule_s
     [
         (message("look", is_forward=True, forwarded="казино"), RuleSet(banned=("казино",)), Rule.BANNED),
         (message("раypal"), RuleSet(mixed_scripts=True), Rule.MIXED_SCRIPT),
+        # Of an established member.
+        (message(is_forward=True), RuleSet(forwards=AppliesTo.EVERYBODY), Rule.FORWARD),
     ],
 )
 async def test_rules_that_only_escalate(rules: RuleEngine, said: GroupMessage, rule_set: RuleSet, rule: Rule) -> None:
