@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +23,7 @@ from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.transport_errors import describe_connection_error
+from services.usage.prices import Prices
 
 TIMEOUT_S = 5.0
 TELEGRAM_URL = "https://api.telegram.org"
@@ -57,12 +59,29 @@ async def run(settings: Settings) -> int:
     lines = [*providers, *(line for lines in rest for line in lines)]
     answered = any(line.verdict == OK for line in providers)
     broken = any(line.verdict == FAILED for lines in rest for line in lines)
-    warnings = [*_other_warnings(settings), *(warning for line in lines for warning in line.warnings)]
+    warnings = [
+        *_other_warnings(settings),
+        *_unpriced_warnings(settings),
+        *(warning for line in lines for warning in line.warnings),
+    ]
     if not answered and settings.providers:
         warnings.append("not a single provider answers")
     text = "\n".join([*_table(lines), *(f"warning: {warning}" for warning in warnings)])
     sys.stdout.write(Redactor(settings.secrets).text(text) + "\n")
     return 0 if answered and not broken else 1
+
+
+def _unpriced_warnings(settings: Settings) -> list[str]:
+    """Return a warning for each model that counts as free in the budgets because its price is unknown."""
+    has_budget = not {settings.budget_user_day, settings.budget_chat_day, settings.budget_day} <= {None}
+    prices, now = Prices(), time.time()
+    return [
+        f"{provider.id}: {model} has no known price and counts as free in the budgets (<ID>_PRICES sets one)"
+        for provider in settings.providers
+        if provider.missing is None and (has_budget or provider.budget_day_usd is not None)
+        for model in provider.models
+        if prices.bound_nanousd(provider, model, 1, 1, now) is None
+    ]
 
 
 def _other_warnings(settings: Settings) -> list[str]:

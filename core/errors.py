@@ -13,6 +13,7 @@ UnderstudyError
     ├── AnswerInterrupted     a provider failed after its first output, which is kept
     ├── ContentRefused        a provider's content filter refused, with its own reason
     ├── ContextWindowExceeded the request exceeds every candidate's context window
+    ├── BudgetExhausted       a budget is used up until its renewal
     ├── ConsentNeeded         only remote providers are left, and the chat has not consented
     ├── RequestRejected       the request itself is invalid: no provider would accept it
     └── UnknownProvider       a name that is not in AVAILABLE_PROVIDERS
@@ -131,6 +132,20 @@ class ConsentNeeded(ProviderError):
 
     def __init__(self) -> None:
         super().__init__("only remote providers could serve, and the chat has not agreed to them")
+
+
+class BudgetExhausted(ProviderError):
+    """No candidate was asked: a budget that the request counts in is used up.
+
+    Args:
+        budget: its owner: `user`, `chat`, `provider` or `all`.
+        renews_at: seconds since the epoch.
+    """
+
+    def __init__(self, budget: str, renews_at: float) -> None:
+        self.budget = budget
+        self.renews_at = renews_at
+        super().__init__(f"the budget of this day is used up ({budget})")
 
 
 class RequestRejected(ProviderError):

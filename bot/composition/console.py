@@ -48,6 +48,7 @@ async def _chat(session: Session, settings: Settings) -> None:
             preferences=chat.preferences,
             consent=chat.consent,
             usage=services.operators.usage,
+            budgets=services.operators.budgets,
             providers=services.operators.providers,
             fallback=llm.fallback,
             catalog=llm.catalog,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import structlog
 from redis.asyncio import Redis
 
+from bot.operators.budget import BudgetCommands
 from bot.operators.provider import ProviderCommands
 from bot.operators.usage import UsageReports
 from core.background import BackgroundTasks, restart_on_error
@@ -25,6 +26,7 @@ from core.secrets import SecretBox
 from services.admin.audit import Audit
 from services.admin.configuration import Configuration, ProviderConfiguration
 from services.admin.providers import ProviderAdmin
+from services.budgets.budgets import BudgetLimits, Budgets
 from services.chat.agent import create_agent
 from services.chat.service import ChatService, ChatStores
 from services.chat.stand_ins import StandInNotices
@@ -47,6 +49,7 @@ from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.tracing import AttemptSpans
 from services.moderation.domain.verdict import Verdict
 from services.preferences import Consent, PreferenceStore
+from services.pseudonyms import load_pseudonyms
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
 
@@ -78,6 +81,7 @@ class LLMServices:
     catalog: Catalog
     configuration: ProviderConfiguration
     models: LLMModelFactory[Verdict]
+    budgets: Budgets
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class OperatorServices:
     providers: ProviderCommands
     usage: UsageReports
     totals: UsageTotals
+    budgets: BudgetCommands
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +149,11 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
         audit = Audit(infra.database, infra.clock)
         admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, infra.clock)
         operators = OperatorServices(
-            audit, ProviderCommands(admin, infra.clock, settings.zone), UsageReports(totals, infra.texts), totals
+            audit,
+            ProviderCommands(admin, infra.clock, settings.zone),
+            UsageReports(totals, infra.texts),
+            totals,
+            BudgetCommands(llm.budgets, llm.fallback, audit, infra.texts),
         )
         yield Services(infra, llm, chat, operators)
 
@@ -178,6 +187,7 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
     await shared.start()
     stack.push_async_callback(shared.close)
     limits = RoutingLimits(settings.provider_preferred_ttl, settings.provider_cooldown, settings.provider_max_hops)
+    budgets = await _open_budgets(stack, infra)
     shedding = LoadShedding(infra.redis, settings.redis_prefix, clock)
     stack.push_async_callback(shedding.close)
     configuration = ProviderConfiguration(
@@ -188,7 +198,9 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
         SecretBox(settings.secrets_key) if settings.secrets_key else None,
     )
     await configuration.start()
-    fallback = LLMProviderFallback(configuration.current.providers, shared, clock, limits, shedding, ledger)
+    fallback = LLMProviderFallback(
+        configuration.current.providers, shared, clock, limits, shedding, ledger, budgets=budgets
+    )
     mask_secrets_too(configuration.current.secrets)
     infra.metrics.allow_models(_models(configuration.current))
     ProviderMetrics(infra.metrics, fallback, shared)
@@ -214,11 +226,22 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
         Catalog(builder.http_client, clock),
         configuration,
         LLMModelFactory(fallback, builder, Verdict),
+        budgets,
     )
 
 
 def _models(configuration: Configuration) -> set[tuple[str, str]]:
     return {(provider.id, model) for provider in configuration.providers for model in provider.models}
+
+
+async def _open_budgets(stack: AsyncExitStack, infra: Infrastructure) -> Budgets:
+    settings = infra.settings
+    limits = BudgetLimits(settings.budget_user_day, settings.budget_chat_day, settings.budget_day)
+    pseudonyms = await load_pseudonyms(infra.database)
+    budgets = Budgets(infra.database, infra.clock, pseudonyms, limits, zone=settings.zone)
+    await budgets.start()
+    stack.push_async_callback(budgets.close)
+    return budgets
 
 
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:
@@ -240,6 +263,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         observer=observer,
         namer=namer,
         stand_ins=StandInNotices(infra.redis, settings.redis_prefix, clock, llm.fallback),
+        zone=settings.zone,
         demo_ids=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
     )
     stack.push_async_callback(service.save_unsaved)

@@ -267,7 +267,12 @@ def _chat_routers(
         models.router(admins),
         privacy.router(admins),
         ThreadHandlers(delivery=delivery, thread_list=chat.threads, turns=turns, admins=admins, texts=texts).router(),
-        usage_router(admin_ids=infra.settings.admin_ids, delivery=delivery, usage=services.operators.usage),
+        usage_router(
+            admin_ids=infra.settings.admin_ids,
+            delivery=delivery,
+            usage=services.operators.usage,
+            budgets=services.operators.budgets,
+        ),
     )
 
 

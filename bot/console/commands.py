@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.terminal import Terminal
+from bot.operators.budget import BudgetCommands
 from bot.operators.provider import ProviderCommands
 from bot.operators.usage import UsageReports
 from core.clock import Clock
@@ -38,6 +39,7 @@ class Commands:
         preferences: PreferenceStore,
         consent: Consent,
         usage: UsageReports,
+        budgets: BudgetCommands,
         providers: ProviderCommands,
         fallback: LLMProviderFallback,
         catalog: Catalog,
@@ -51,6 +53,7 @@ class Commands:
         self._preferences = preferences
         self._consent = consent
         self._usage_reports = usage
+        self._budgets = budgets
         self._providers = providers
         self._fallback = fallback
         self._catalog = catalog
@@ -67,6 +70,7 @@ class Commands:
             "/privacy": self._privacy,
             "/usage": self._usage,
             "/threads": self._threads,
+            "/budget": self._budget,
         }
 
     async def run(self, line: str) -> None:
@@ -144,6 +148,12 @@ class Commands:
             await self._usage_reports.report(user_ref(KEY.surface, USER_ID), None, self._chat.language)
         )
         self._terminal.print(f"\n{await self._usage_reports.report_all()}")
+
+    async def _budget(self, arguments: str) -> None:
+        language = self._chat.language
+        if not arguments:
+            self._terminal.print(await self._budgets.report(user_ref(KEY.surface, USER_ID), None, language))
+        self._terminal.print(await self._budgets.run(arguments, USER_ID, language))
 
     async def _privacy(self, arguments: str) -> None:
         language = self._chat.language

@@ -101,6 +101,7 @@ class ProviderSettings:
         deployments: the Azure deployment of each model.
         families: the actual model behind a name, such as that of a deployment.
         prices: prices that the price library lacks.
+        budget_day_usd: USD a day, over which the provider is passed over; None for no limit.
         missing: the variables without which the provider cannot be used; None if it can.
     """
 
@@ -120,6 +121,7 @@ class ProviderSettings:
     deployments: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     families: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
     prices: Mapping[str, Price] = field(default_factory=dict[str, Price], hash=False)
+    budget_day_usd: float | None = None
     missing: str | None = None
 
     @property
@@ -178,6 +180,7 @@ class ProviderVariables(VariableSet):
     api_version: str | None = Field(default=None, examples=["2024-10-21"])
     deployments: Names = Field(default_factory=dict, examples=['{"gpt-5-mini": "chat-prod"}'])
     families: Names = Field(default_factory=dict, examples=['{"chat-prod": "gpt-5-mini"}'])
+    budget_day: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False, examples=[5])
     prices: Annotated[dict[str, Price], NoDecode, BeforeValidator(parse_prices)] = Field(
         default_factory=dict, examples=['{"chat-prod": [0.25, 2.0]}']
     )
@@ -261,6 +264,7 @@ def read_provider(
         deployments=parsed.deployments,
         families=parsed.families,
         prices=parsed.prices,
+        budget_day_usd=parsed.budget_day,
         missing=f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set" if missing else None,
     )
     return provider, mistakes

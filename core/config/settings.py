@@ -96,6 +96,9 @@ class CommonVariables(VariableSet):
     allowed_chat_ids: Ids = Field(default=frozenset(), examples=["-1001234567890"])
     limit_messages_per_minute: int = Field(default=20, ge=0, le=10_000, examples=[20])
     limit_running_per_user: int = Field(default=4, ge=0, le=10_000, examples=[4])
+    budget_user_day: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False, examples=[0.5])
+    budget_chat_day: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False, examples=[2])
+    budget_day: float | None = Field(default=None, ge=0, le=1e6, allow_inf_nan=False, examples=[10])
     redis_url: Annotated[SecretStr | None, require_url(("redis", "rediss", "redis+sentinel", "redis+cluster"))] = Field(
         default=None, examples=["redis://localhost:6379/0"]
     )

@@ -43,6 +43,8 @@ class Reply:
         """True if a shutdown cut it off and another process will produce it again."""
         self.is_cut = False
         """True if the answer ended at a limit of its length: there is more to say."""
+        self.is_silent = False
+        """True if nothing is to be shown: the user was told the reason a moment ago."""
         self.needs_consent = False
         """True if `notice` asks for consent to remote providers; the message waits for the decision."""
         self.provider: str | None = None

@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 
 import structlog
+from cachetools import TTLCache
 from pydantic import BaseModel
 from pydantic_ai import Agent, AgentRun
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
@@ -13,7 +15,7 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from core.clock import Clock
 from core.errors import StorageError, UnknownProvider
 from core.i18n import Texts
-from core.messages import Incoming
+from core.messages import Incoming, Surface
 from services.chat.agent import LIMITS, prompt_text, to_prompt
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
@@ -29,6 +31,10 @@ from services.llm.request import ModelChoice, RequestSpec
 from services.preferences import PreferenceStore
 
 log = structlog.get_logger()
+
+TOLD_S = 60.0
+"""Time for which further messages of a person over a budget are dropped, once the person was told so."""
+MAX_TOLD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,7 @@ class ChatService:
         demo_ids: demo providers; their answers carry a footer.
         asks_consent: whether a chat must agree before its messages go to remote providers.
         namer: names threads after their first answer.
+        zone: of the instants that users are told.
         stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
     """
 
@@ -65,6 +72,7 @@ class ChatService:
         observer: TurnObserver | None = None,
         namer: ThreadNamer | None = None,
         stand_ins: StandInNotices | None = None,
+        zone: tzinfo = UTC,
     ) -> None:
         self._agent = agent
         self._models = models
@@ -76,6 +84,8 @@ class ChatService:
         self._asks_consent = asks_consent
         self._namer = namer
         self._stand_ins = stand_ins
+        self._zone = zone
+        self._told: TTLCache[tuple[str, str], bool] = TTLCache(MAX_TOLD, TOLD_S, timer=clock.monotonic)
         self._deferred = DeferredWrites()
         self._observer = observer or TurnObserver()
 
@@ -106,6 +116,12 @@ class ChatService:
             origin: id of the job. When the job is retried, a turn that was begun continues, and one that has ended
                 is delivered again.
         """
+        if retry_of is None and (incoming.user_ref, incoming.key.chat_ref) in self._told:
+            # Over a budget, and told so: the surplus costs neither a request nor a message.
+            reply.is_silent = True
+            reply.end(ReplyPhase.FAILED)
+            log.info("turn.surplus_dropped", conversation=str(incoming.key))
+            return
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else to_prompt(incoming)
         run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
         if retry_of is not None:
@@ -151,8 +167,18 @@ class ChatService:
                 raise
             return TurnOutcome(ReplyPhase.STOPPED, "stopped")
         except Exception as error:  # noqa: BLE001 - every failure has an answer for the user; `classify_failure` logs the rest
-            return classify_failure(error, run.reply)
+            return self._note_failure(run, classify_failure(error, run.reply, self._zone))
         return TurnOutcome(ReplyPhase.COMPLETE)
+
+    def _note_failure(self, run: TurnRun, outcome: TurnOutcome) -> TurnOutcome:
+        incoming = run.incoming
+        if (
+            outcome.key is not None
+            and outcome.key.startswith("failed-budget")
+            and incoming.key.surface is not Surface.CONSOLE
+        ):
+            self._told[incoming.user_ref, incoming.key.chat_ref] = True
+        return outcome
 
     async def _open(self, run: TurnRun) -> list[ModelMessage]:
         """Reads the history and saves the prompt. Without a database the turn goes on without memory."""

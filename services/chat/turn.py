@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
 
 import structlog
 from opentelemetry.trace import Tracer
@@ -14,6 +15,7 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse
 
 from core.errors import (
     AnswerInterrupted,
+    BudgetExhausted,
     ConsentNeeded,
     ContentRefused,
     ContextWindowExceeded,
@@ -119,13 +121,21 @@ class TurnOutcome:
         return _STATUS[self.phase]
 
 
-def classify_failure(error: Exception, reply: Reply) -> TurnOutcome:
-    """Classifies an exception of a turn. One that is neither the user's nor a provider's fault is logged."""
+def classify_failure(error: Exception, reply: Reply, zone: tzinfo = UTC) -> TurnOutcome:
+    """Classifies an exception of a turn. One that is neither the user's nor a provider's fault is logged.
+
+    Args:
+        zone: of the instants that the user is told.
+    """
     # Text that was shown before a failure stays: the answer is interrupted, not failed.
     phase = ReplyPhase.INTERRUPTED if reply.text.strip() else ReplyPhase.FAILED
     match error:
         case ContentRefused():
             return TurnOutcome(phase, "failed-refused", {"reason": error.reason})
+        case BudgetExhausted():
+            renewal = datetime.fromtimestamp(error.renews_at, zone)
+            owner = error.budget if error.budget in {"user", "chat"} else "all"
+            return TurnOutcome(phase, f"failed-budget-{owner}", {"time": f"{renewal:%H:%M %Z}"})
         case ConsentNeeded():
             reply.needs_consent = True
         case UsageLimitExceeded():

@@ -8,6 +8,9 @@ from typing import Final
 from core.config.providers import ProviderSettings
 from core.messages import ChatRef, UserRef
 
+DEFAULT_MAX_TOKENS: Final = 4096
+"""Limit of an answer where the caller names none; it is always sent, since budgets are reserved by it."""
+
 
 class Capability(StrEnum):
     """A part of a request that some models or servers refuse, and that can be left out."""

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import structlog
 from genai_prices import calc_price
+from pydantic_ai.usage import RequestUsage
 
 from core.config.providers import Price, ProviderKind, ProviderSettings
 from services.llm.providers.model_families import deployment_name, model_family
@@ -37,19 +38,26 @@ class Prices:
 
     def cost_nanousd(self, report: RequestReport) -> int | None:
         """Return the cost of a request in billionths of a dollar, or None if the price is unknown."""
-        usage = report.used.usage
+        return self._cost(report.provider, report.model, report.used.usage, report.at)
+
+    def bound_nanousd(
+        self, provider: ProviderSettings, model: str, input_tokens: int, max_tokens: int, at: float
+    ) -> int | None:
+        """Return the highest cost of a request that is not made yet, or None if the price is unknown."""
+        return self._cost(provider, model, RequestUsage(input_tokens=input_tokens, output_tokens=max_tokens), at)
+
+    def _cost(self, provider: ProviderSettings, model: str, usage: RequestUsage, at: float) -> int | None:
         if not usage.input_tokens and not usage.output_tokens:
             return 0
-        provider = report.provider
-        price = _operator_price(provider, report.model)
+        price = _operator_price(provider, model)
         if price is not None:
             # Dollars per million tokens are thousands of billionths per token.
             return round(1000 * (price.input_usd * usage.input_tokens + price.output_usd * usage.output_tokens))
         if not provider.remote or provider.kind in {ProviderKind.OLLAMA, ProviderKind.DEMO}:
             return 0
-        cost = usage.cost if usage.cost is not None else _library_cost(report)
+        cost = usage.cost if usage.cost is not None else _library_cost(provider, model, usage, at)
         if cost is None:
-            self._warn_unknown(provider.id, report.model)
+            self._warn_unknown(provider.id, model)
             return None
         return round(cost * NANO)
 
@@ -67,17 +75,14 @@ def _operator_price(provider: ProviderSettings, model: str) -> Price | None:
     return next((provider.prices[name] for name in names if name in provider.prices), None)
 
 
-def _library_cost(report: RequestReport) -> Decimal | None:
-    provider = report.provider
-    family, at = model_family(provider, report.model), datetime.fromtimestamp(report.at, UTC)
+def _library_cost(provider: ProviderSettings, model: str, usage: RequestUsage, at: float) -> Decimal | None:
+    family, instant = model_family(provider, model), datetime.fromtimestamp(at, UTC)
     listed = _LIBRARY.get(provider.kind)
     try:
         if listed is not None:
-            found = calc_price(report.used.usage, family, provider_id=listed, genai_request_timestamp=at)
+            found = calc_price(usage, family, provider_id=listed, genai_request_timestamp=instant)
         else:
-            found = calc_price(
-                report.used.usage, family, provider_api_url=provider.base_url or "", genai_request_timestamp=at
-            )
+            found = calc_price(usage, family, provider_api_url=provider.base_url or "", genai_request_timestamp=instant)
     except (LookupError, ValueError):
         # An unknown model or server, or inconsistent counts.
         return None

@@ -121,3 +121,26 @@ async def test_provider_table_without_database_shows_this_process(
     text = await told(stage, "/provider", ADMIN)
     assert "2 requests, 0 failed" in text
     assert text.endswith("requests are counted since this process started, and costs are unknown.")
+
+
+async def test_budget_of_a_user(empty_stage: BotHarness) -> None:
+    """One line at its end, then silence without requests; operators raise it, for others the words are their own."""
+    stage = empty_stage
+    await stage.start(A_PRICES='{"m": [0, 100]}', A_REMOTE="true", B_PRICES='{"n": [0, 100]}', BUDGET_USER_DAY="0.1")
+    question = stage.says("Are you there?")
+    told_once = await stage.reply(after=question.id)
+    assert told_once.text == "Your budget for today is used up. It renews at 00:00 UTC."
+    for number in range(3):
+        stage.says(f"Surplus {number}")
+    await stage.until(lambda: len(stage.events("turn.surplus_dropped")) == 3)
+    assert (await told(stage, "/budget")).splitlines() == [
+        "Your budget today: $0 used, limit: $0.1000.",
+        "Budgets renew at 00:00 UTC.",
+    ]
+    assert stage.first.requests == stage.second.requests == []
+    assert len(stage.chat().answers()) == 2
+    assert "limit: $0.1000" in await told(stage, f"/budget user {PERSON} 2", PERSON), "only operators set budgets"
+    assert await told(stage, f"/budget user {PERSON} x", ADMIN) == await told(stage, "/budget user", ADMIN)
+    assert await told(stage, f"/budget user {PERSON} 2", ADMIN) == f"Budget of user {PERSON}: $2.00 a day."
+    assert f"user:{PERSON}: $2.00" in await told(stage, "/budget", ADMIN)
+    assert (await stage.asks("/ask And here?", GROUP, user_id=PERSON)).text.startswith(FIRST[:10])

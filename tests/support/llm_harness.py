@@ -25,6 +25,7 @@ from core.config.settings import ProviderSettings
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Capability, ModelChoice, RequestSpec
+from services.llm.routing.admission.budget_guard import BudgetGuard
 from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
@@ -163,13 +164,15 @@ async def bench(
     timing: RoutingTiming | None = None,
     sync: SyncTiming | None = None,
     words: KnownWords = KNOWN_WORDS,
+    *,
+    budgets: BudgetGuard | None = None,
 ) -> AsyncIterator[LLMHarness]:
     """Open a replica on a store."""
     clock = clock or RealPauses()
     shared = SharedRouting(redis, "test", clock, sync)
     await shared.start()
     shedding = LoadShedding(redis, "test", clock)
-    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter, timing, words)
+    fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter, timing, words, budgets=budgets)
     builder = ModelBuilder()
     builder._tls = _tls()
     try:

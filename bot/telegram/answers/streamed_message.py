@@ -105,6 +105,8 @@ class StreamedAnswer:
 
         When cancelled, the displayed text stays; `finish` can still deliver a reply that has ended.
         """
+        if self._reply.is_silent:
+            return
         typing = asyncio.create_task(self._keep_typing(), name="typing")
         try:
             await self._stream()

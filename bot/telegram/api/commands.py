@@ -32,6 +32,7 @@ class CommandMenu(Enum):
 
 
 _ALL_MENUS = frozenset(CommandMenu)
+_DEFAULT = frozenset({CommandMenu.DEFAULT})
 _GROUPS = frozenset({CommandMenu.GROUPS})
 _GROUP_ADMINS = frozenset({CommandMenu.GROUP_ADMINS})
 
@@ -61,6 +62,7 @@ COMMANDS = MappingProxyType(
             CommandSpec("model", CommandLane.CONVERSATION, menus=_ALL_MENUS),
             CommandSpec("stop", CommandLane.IMMEDIATE, menus=_ALL_MENUS),
             CommandSpec("usage", CommandLane.IMMEDIATE, menus=_ALL_MENUS),
+            CommandSpec("budget", CommandLane.IMMEDIATE, menus=_DEFAULT),
             CommandSpec("help", CommandLane.CONVERSATION, menus=_ALL_MENUS),
             CommandSpec("start", CommandLane.CONVERSATION),
             CommandSpec("ask", CommandLane.CONVERSATION),

@@ -1,8 +1,10 @@
-"""Handler of `/usage`: usage of the user and the chat; operators also get the totals, in a private chat only."""
+"""Handlers of `/usage` and `/budget`: of the user and the chat; in a private chat operators also get the totals."""
 
 from aiogram import Router
+from aiogram.filters import CommandObject
 from aiogram.types import Message
 
+from bot.operators.budget import BudgetCommands
 from bot.operators.usage import UsageReports
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.api.updates import Command
@@ -10,8 +12,10 @@ from bot.telegram.delivery.delivery import Delivery, reply_to
 from core.messages import Surface, user_ref
 
 
-def usage_router(*, admin_ids: frozenset[int], delivery: Delivery, usage: UsageReports) -> Router:
-    """Returns the router of `/usage`."""
+def usage_router(
+    *, admin_ids: frozenset[int], delivery: Delivery, usage: UsageReports, budgets: BudgetCommands
+) -> Router:
+    """Returns the router of `/usage` and `/budget`."""
     router = Router(name="usage")
 
     @router.message(Command("usage"))
@@ -21,6 +25,19 @@ def usage_router(*, admin_ids: frozenset[int], delivery: Delivery, usage: UsageR
         text = await usage.report(user_ref(Surface.TELEGRAM, speaker.user_id), chat, speaker.language)
         if chat is None and speaker.user_id in admin_ids:
             text = f"{text}\n\n{await usage.report_all()}"
+        await reply_to(delivery, message, text)
+
+    @router.message(Command("budget"))
+    async def send_budget(message: Message, command: CommandObject) -> None:
+        speaker = message_speaker(message)
+        chat = conversation_key(message).chat_ref if is_group(message) else None
+        is_operator = speaker.user_id in admin_ids
+        if is_operator and command.args:
+            text = await budgets.run(command.args, speaker.user_id, speaker.language)
+        else:
+            text = await budgets.report(user_ref(Surface.TELEGRAM, speaker.user_id), chat, speaker.language)
+            if is_operator and chat is None:
+                text = f"{text}\n\n{await budgets.run('', speaker.user_id, speaker.language)}"
         await reply_to(delivery, message, text)
 
     return router

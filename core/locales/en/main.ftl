@@ -15,6 +15,7 @@ help =
     /model: choose a model
     /stop: stop the current answer
     /usage: tokens, answers and cost, today and this month
+    /budget: your budget for today
     /privacy: where your messages may be sent
     /help: this list
 
@@ -44,6 +45,9 @@ failed-refused = The provider declined to answer: { $reason }
 failed-rejected = The AI providers rejected this request. Please rephrase it.
 failed-too-long = This message is too long for every available model. Please shorten it, or send it in parts.
 failed-limit = This request needs more steps than one answer may take. Please ask for less at once.
+failed-budget-user = Your budget for today is used up. It renews at { $time }.
+failed-budget-chat = The budget of this chat for today is used up. It renews at { $time }.
+failed-budget-all = Today’s budget of this bot is used up. It renews at { $time }.
 answer-cut = The answer was cut at its length limit.
 continue-prompt = Your answer was cut at its length limit. Continue exactly where it ended, without repeating anything.
 empty-answer = The model returned an empty answer.
@@ -109,6 +113,7 @@ command-threads = earlier conversations
 command-model = choose a model
 command-stop = stop the current answer
 command-usage = tokens, answers and cost
+command-budget = your budget for today
 command-help = list of commands
 command-report = report a message (use in a reply)
 command-rules = rules of this group
@@ -129,6 +134,7 @@ console-help =
     /retry [<provider>]: answer the latest message again, optionally with another provider
     /provider: provider status; /provider help lists the admin actions
     /usage: tokens, answers and cost, today and this month
+    /budget: your budget for today
     /privacy: where your messages may be sent
     /quit: exit
 
@@ -179,6 +185,16 @@ usage-partly-priced = { $cost } and { $unpriced ->
        *[other] { $unpriced } requests
     } of unknown price
 usage-days = Days start at midnight { $zone }.
+
+budget-yours = Your budget today: { $spent } used, limit: { $limit }.
+budget-chat = This chat today: { $spent } used, limit: { $limit }.
+budget-all = All users today: { $spent } used, limit: { $limit }.
+budget-provider = { $name } today: { $spent } used, limit: { $limit }.
+budget-none = no limit
+budget-renewal = Budgets renew at { $time }.
+budget-set = Budget of { $name }: { $limit } a day.
+budget-usage = /budget user <id> <USD> sets the daily budget of a user, /budget chat <id> <USD> that of a chat; none removes the limit, default returns to the settings.
+not-audited = This action is missing from the audit log: the database rejected the entry.
 
 ## Conversations
 

@@ -23,7 +23,7 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from services.llm.models.trimming import ANSWER_SHARE, has_earlier_turns, keep_newest_turn, trim
-from services.llm.request import UNCHANGED, Adaptation, Capability
+from services.llm.request import DEFAULT_MAX_TOKENS, UNCHANGED, Adaptation, Capability
 from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.faults.recourse import TOOL_USE
 from services.llm.usage.token_estimates import estimate_tokens, text_tokens
@@ -82,6 +82,11 @@ class AdaptableRequest:
             limit = half
         limit = max(limit, 1)
         return limit, not self.is_whole and self._estimate(replace(current, max_input=limit)) < sent
+
+    def size(self) -> tuple[int, int]:
+        """Return the estimated tokens of what is sent, and the limit of the answer."""
+        limit = (self.settings or {}).get("max_tokens") or DEFAULT_MAX_TOKENS
+        return estimate_tokens(self.messages) + _overhead(self.parameters, self.messages), limit
 
     def apply(
         self, adaptation: Adaptation, *, sees_images: bool = True

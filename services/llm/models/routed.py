@@ -31,7 +31,7 @@ from services.llm.models.provenance import Provenance, with_provenance
 from services.llm.models.streams import CommittedStream, Listener
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.demo import DemoModel
-from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
+from services.llm.request import DEFAULT_MAX_TOKENS, Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.fallback import LLMProviderFallback
@@ -59,7 +59,7 @@ class RoutedModel(FallbackModel):
         # The library's own chain of models is not used. It takes its rules for histories from its first model, which
         # is built anyway.
         super().__init__(_first_model(fallback, builder))
-        self._defaults = settings
+        self._defaults = merge_model_settings(ModelSettings(max_tokens=DEFAULT_MAX_TOKENS), settings)
         self._fallback = fallback
         self._builder = builder
         self._spec = spec

@@ -16,6 +16,7 @@ from core.errors import (
 )
 from services.llm.prompt_quotes import mask_quotes
 from services.llm.request import Adaptation, Candidate, Capability
+from services.llm.routing.admission.budget_guard import Reservation
 from services.llm.routing.admission.concurrency import Slot
 from services.llm.routing.admission.gates import GatePlace
 from services.llm.routing.events import AttemptEnded, AttemptResult
@@ -55,12 +56,20 @@ class Attempt:
         place: held until the first output, over a retry too.
         slot: held until the attempt has ended and the request moves on.
         resort: set where every candidate has failed before.
+        reservation: the amount of the budgets that is held for it; None where it costs nothing.
     """
 
     def __init__(
-        self, request: "Attempts", candidate: Candidate, place: GatePlace, slot: Slot, resort: LastResort | None = None
+        self,
+        request: "Attempts",
+        candidate: Candidate,
+        place: GatePlace,
+        slot: Slot,
+        resort: LastResort | None = None,
+        reservation: Reservation | None = None,
     ) -> None:
         self.candidate = candidate
+        self._reservation = reservation
         self.place = place
         self.slot = slot
         self.resort = resort
@@ -230,6 +239,12 @@ class Attempt:
         self.succeeded(took_s, used)
         self._request.note_failure(self, Outcome(Fault.UNREADABLE, reason))
 
+    def release(self) -> None:
+        """Give back the place, and the part of the reservation that was not used."""
+        self.place.leave()
+        if self._reservation is not None:
+            self._reservation.settle()
+
     def skip(self) -> None:
         """Move on to the next candidate without recording an outcome: this one was not asked, or it refused."""
         self._state = AttemptState.ENDED
@@ -272,17 +287,18 @@ class Attempt:
     def _report(self, end: RequestEnd, used: TokenUse, *, is_failure: bool = False) -> None:
         if self._state is not AttemptState.IN_FLIGHT:
             return
-        self._recorder.count(
-            RequestReport(
-                at=self._recorder.time(),
-                provider=self.candidate.provider,
-                model=self.candidate.model,
-                spec=self._request.spec,
-                end=end,
-                is_failure=is_failure,
-                used=used,
-            )
+        report = RequestReport(
+            at=self._recorder.time(),
+            provider=self.candidate.provider,
+            model=self.candidate.model,
+            spec=self._request.spec,
+            end=end,
+            is_failure=is_failure,
+            used=used,
         )
+        self._recorder.count(report)
+        if self._reservation is not None:
+            self._reservation.add(report)
 
     def _classify(self, error: Exception) -> Outcome:
         outcome = self._with_words(classify(error, self._recorder.limits.cooldown_s, self._recorder.words), error)

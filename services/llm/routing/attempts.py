@@ -13,6 +13,7 @@ from pydantic_ai.messages import ModelMessage
 from core.config.providers import ProviderKind
 from core.errors import (
     AllProvidersFailed,
+    BudgetExhausted,
     ConsentNeeded,
     ContextWindowExceeded,
     FailedAttempt,
@@ -21,6 +22,7 @@ from core.errors import (
 )
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
+from services.llm.routing.admission.budget_guard import BudgetGuard, BudgetRefusal, Quote
 from services.llm.routing.admission.concurrency import ConcurrencyLimiter, Slot
 from services.llm.routing.admission.gates import GatePlace, ProviderGates
 from services.llm.routing.admission.probes import ProbeLeases
@@ -31,11 +33,14 @@ from services.llm.routing.faults.recourse import Indivisible, LastResort, Recour
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
 from services.llm.usage.report import used_by_prompt
+from services.llm.usage.token_estimates import estimate_tokens
 
 log = structlog.get_logger()
 
 BUSY = "busy"
 """The reason of a candidate that was not asked because its concurrency limit was reached."""
+OVER_BUDGET = "over budget"
+"""The reason of a candidate that was not asked because a budget is used up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class CandidateAdmission:
-    """The waits of a request before it asks a candidate: a place at its gate, a slot, the lease of a probe.
+    """The waits of a request before it asks a candidate: a place at its gate, a slot, the lease of a probe, a budget.
 
     Args:
         patience_s: how long the queue of a gate may stand still before a request goes on to another candidate.
@@ -68,6 +73,7 @@ class CandidateAdmission:
     gates: ProviderGates
     probes: ProbeLeases
     patience_s: float
+    budgets: BudgetGuard
 
 
 class Attempts:
@@ -94,7 +100,8 @@ class Attempts:
     ) -> None:
         self.recorder = recorder
         self.spec = spec
-        self.recourse = Recourse(recorder, spec, shape or Indivisible())
+        self._shape = shape or Indivisible()
+        self.recourse = Recourse(recorder, spec, self._shape)
         self._began = recorder.monotonic()
         self._loading_pause_s = recorder.timing.loading_poll_s[0]
         self.candidates = route.candidates
@@ -103,6 +110,7 @@ class Attempts:
         self._limiter = admission.limiter
         self._gates = admission.gates
         self._probes = admission.probes
+        self._budgets = admission.budgets
         self._patience_s: float | None = admission.patience_s
         self._person = spec.user or spec.chat or spec.purpose
         """Requests of one person share a queue at each gate."""
@@ -123,6 +131,8 @@ class Attempts:
         self._failed: list[tuple[FailedAttempt, Fault]] = []
         self._busy: dict[str, tuple[Candidate, bool]] = {}
         """Candidates at their concurrency limit, each with `is_reordered` as of when it was skipped."""
+        self._unpaid: dict[str, tuple[Candidate, BudgetRefusal]] = {}
+        """Candidates that a budget does not pay for, with the reason."""
         self._overflowed: Candidate | None = None
         """The last candidate with too small a context window."""
 
@@ -148,7 +158,7 @@ class Attempts:
             attempt = await self._approach(candidate)
             if attempt is not None:
                 return attempt
-        for further in (self._wait_for_slot, self._try_last_resort, self._await_loading):
+        for further in (self._wait_for_slot, self._wait_for_budget, self._try_last_resort, self._await_loading):
             attempt = await further()
             if attempt is not None:
                 return attempt
@@ -245,7 +255,12 @@ class Attempts:
         if any(fault is Fault.CONTEXT_WINDOW for _, fault in self._failed):
             return ContextWindowExceeded(self.failures)
         busy = [FailedAttempt(name, candidate.model, BUSY) for name, (candidate, _) in self._busy.items()]
-        attempts = (*self.failures, *busy)
+        unpaid = [FailedAttempt(name, candidate.model, OVER_BUDGET) for name, (candidate, _) in self._unpaid.items()]
+        attempts = (*self.failures, *busy, *unpaid)
+        if self._unpaid and not self._failed and not self._busy:
+            _, refusal = next(iter(self._unpaid.values()))
+            log.info("provider.budget_exhausted", purpose=self.spec.purpose, budget=refusal.kind)
+            return BudgetExhausted(refusal.kind, refusal.renews_at)
         log.error(
             "provider.all_failed",
             purpose=self.spec.purpose,
@@ -321,7 +336,7 @@ class Attempts:
             if slot is None:
                 self._shed(candidate)
             elif await self._may_ask(candidate, health):
-                attempt = self._start(candidate, place, slot)
+                attempt = await self._start(candidate, place, slot)
             return attempt
         finally:
             if attempt is None:
@@ -421,12 +436,17 @@ class Attempts:
         if slot is None:
             return None
         place: GatePlace | None = None
+        attempt: Attempt | None = None
         try:
             place = await self._gates[candidate.provider.id].enter(self._person)
+            if place is not None:
+                attempt = await self._start(candidate, place, slot, resort)
+            return attempt
         finally:
-            if place is None:
+            if attempt is None:
                 self._limiter.release(slot)
-        return self._start(candidate, place, slot, resort) if place is not None else None
+                if place is not None:
+                    place.leave()
 
     async def _approach_busy(self, candidate: Candidate, slot: Slot, health: Mapping[str, float]) -> Attempt | None:
         """Return an attempt with a slot that was waited for; None where the provider fails and another is healthier."""
@@ -439,7 +459,7 @@ class Attempts:
             is_worse = rank(name) > health[name]
             if place is not None and not (is_worse and any(rank(other) < rank(name) for other in self._busy)):
                 self.is_reordered = self._busy.pop(name)[1]
-                attempt = self._start(candidate, place, slot)
+                attempt = await self._start(candidate, place, slot)
             return attempt
         finally:
             if attempt is None:
@@ -447,10 +467,43 @@ class Attempts:
                 if place is not None:
                     place.leave()
 
-    def _start(self, candidate: Candidate, place: GatePlace, slot: Slot, resort: LastResort | None = None) -> Attempt:
+    async def _wait_for_budget(self) -> Attempt | None:
+        """Return an attempt at a candidate whose budget only requests in flight hold; None where they keep it."""
+        while (waiting := self._waiting_for_budget()) and not self._is_hop_limit_reached:
+            ends_at = self._began + max(each.provider.first_token_timeout_s for each in waiting)
+            if self.spec.stands_back or self.recorder.monotonic() >= ends_at:
+                break
+            await self._budgets.wait()
+            for candidate in waiting:
+                attempt = await self._ask_again(candidate)
+                if attempt is not None:
+                    return attempt
+        return None
+
+    def _size(self) -> tuple[int, int]:
+        sent, limit = self._shape.size()
+        return sent or estimate_tokens(self.messages), limit
+
+    def _waiting_for_budget(self) -> list[Candidate]:
+        return [candidate for candidate, refusal in self._unpaid.values() if refusal.is_temporary]
+
+    async def _start(
+        self, candidate: Candidate, place: GatePlace, slot: Slot, resort: LastResort | None = None
+    ) -> Attempt | None:
+        """Return an attempt once the budgets pay for it; None where one of them does not."""
+        provider = candidate.provider
+        paid = await self._budgets.reserve(Quote(provider, candidate.model, self.spec, self._size))
+        if isinstance(paid, BudgetRefusal):
+            if provider.id not in self._unpaid:
+                log.info("provider.over_budget", provider=provider.id, budget=paid.kind, purpose=self.spec.purpose)
+            self._unpaid[provider.id] = (candidate, paid)
+            self.is_reordered = True
+            self._return_lease()
+            return None
+        self._unpaid.pop(provider.id, None)
         if self._lease is not None and self._lease[0] == candidate.provider.id:
             self._probes.note_asked(candidate.provider.id)
-        self._current = Attempt(self, candidate, place, slot, resort)
+        self._current = Attempt(self, candidate, place, slot, resort, paid)
         return self._current
 
     def _shed(self, candidate: Candidate) -> None:
@@ -462,7 +515,7 @@ class Attempts:
 
     def _release(self) -> None:
         if self._current is not None:
-            self._current.place.leave()
+            self._current.release()
             self._limiter.release(self._current.slot)
             self._current = None
 

@@ -11,6 +11,7 @@ from core.config.settings import ProviderSettings
 from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
+from services.llm.routing.admission.budget_guard import BudgetGuard, NoBudgets
 from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.admission.gates import ProviderGates
 from services.llm.routing.admission.probes import ProbeLeases
@@ -41,9 +42,10 @@ class LLMProviderFallback:
         shedding: limits concurrent requests per provider; by default this replica applies the limits alone.
         meter: receives the usage of each request.
         words: the words by which refusals are recognised.
+        budgets: reserves the cost of each request before it is made.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the services that all requests share
         self,
         providers: Sequence[ProviderSettings],
         shared: SharedRouting,
@@ -53,6 +55,8 @@ class LLMProviderFallback:
         meter: UsageMeter | None = None,
         timing: RoutingTiming | None = None,
         words: KnownWords = KNOWN_WORDS,
+        *,
+        budgets: BudgetGuard | None = None,
     ) -> None:
         self.roster = ProviderRoster(providers)
         self._shared = shared
@@ -72,7 +76,11 @@ class LLMProviderFallback:
         self.control = ProviderControl(self.roster, shared, clock, timing, self.recorder)
         self._probes = ProbeLeases(self.roster, shared, clock, timing, self.recorder)
         self._admission = CandidateAdmission(
-            self._shedding.limiter, ProviderGates(timing.max_opening), self._probes, timing.opening_patience_s
+            self._shedding.limiter,
+            ProviderGates(timing.max_opening),
+            self._probes,
+            timing.opening_patience_s,
+            budgets or NoBudgets(),
         )
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
+from services.llm.request import DEFAULT_MAX_TOKENS, Adaptation, Candidate, Capability, RequestSpec
 from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.recorder import OutcomeRecorder
@@ -37,6 +37,10 @@ class RequestShape(Protocol):
         """Return the limit of a smaller request, in estimated tokens, and whether the request can get smaller."""
         ...
 
+    def size(self) -> tuple[int, int]:
+        """Return the estimated tokens of what is sent, 0 if unknown, and the limit of the answer."""
+        ...
+
 
 class Indivisible:
     """The shape of a request of which nothing can be left out."""
@@ -52,6 +56,10 @@ class Indivisible:
     def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:  # noqa: ARG002 - of the protocol
         """Return that nothing can be left out."""
         return 0, False
+
+    def size(self) -> tuple[int, int]:
+        """Return the usual limit of an answer."""
+        return 0, DEFAULT_MAX_TOKENS
 
 
 @dataclass(frozen=True, slots=True)

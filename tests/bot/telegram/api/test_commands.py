@@ -123,7 +123,7 @@ def test_commands_in_the_conversation_lane() -> None:
 @pytest.mark.parametrize(
     ("menu", "names"),
     [
-        (CommandMenu.DEFAULT, ["new", "threads", "model", "stop", "usage", "help"]),
+        (CommandMenu.DEFAULT, ["new", "threads", "model", "stop", "usage", "budget", "help"]),
         (CommandMenu.GROUPS, ["new", "threads", "model", "stop", "usage", "help", "rules", "report"]),
         (
             CommandMenu.GROUP_ADMINS,

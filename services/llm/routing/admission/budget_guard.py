@@ -1,0 +1,87 @@
+"""The budgets of a request, as routing needs them: reserved before a call, settled by its use.
+
+`services.budgets` keeps the amounts; routing only learns whether a candidate may be paid for.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from core.config.providers import ProviderSettings
+from services.llm.request import RequestSpec
+from services.llm.usage.report import RequestReport
+
+
+class BudgetKind(StrEnum):
+    """The owner of a budget."""
+
+    USER = "user"
+    CHAT = "chat"
+    PROVIDER = "provider"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The request that is to be paid for.
+
+    Args:
+        size: returns the estimated tokens of what is sent and the limit of the answer; not called for what is free.
+    """
+
+    provider: ProviderSettings
+    model: str
+    spec: RequestSpec
+    size: Callable[[], tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRefusal:
+    """The reason why a candidate is not asked.
+
+    Args:
+        renews_at: seconds since the epoch.
+        is_temporary: only reservations of requests in flight are in the way; they may give back more than they use.
+    """
+
+    kind: BudgetKind
+    renews_at: float
+    is_temporary: bool
+
+
+class Reservation(Protocol):
+    """An amount that is held for one attempt, with its retries."""
+
+    def add(self, report: RequestReport) -> None:
+        """Add the cost of one request of the attempt. Does not block."""
+        ...
+
+    def settle(self) -> None:
+        """Replace the reservation by the costs, in the background. Idempotent."""
+        ...
+
+
+class BudgetGuard(Protocol):
+    """Reserves amounts of budgets."""
+
+    async def reserve(self, quote: Quote) -> "Reservation | BudgetRefusal | None":
+        """Reserve the cost of a request in each budget that it counts in, or in none; None where it costs nothing."""
+        ...
+
+    async def wait(self) -> None:
+        """Wait until a reservation may have been given back, for a fraction of a second at most."""
+        ...
+
+
+class NoBudgets:
+    """Guards nothing: every request may be made."""
+
+    async def reserve(self, quote: Quote) -> None:
+        """Return None."""
+        del quote
+
+    async def wait(self) -> None:
+        """Return after one turn of the event loop."""
+        await asyncio.sleep(0)
