@@ -11,7 +11,7 @@ from core.db.database import FILE_NAME, Database
 from core.messages import ConversationKey, Surface
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
-from services.llm.usage.token_estimates import estimate_tokens
+from services.llm.usage import estimate_tokens
 
 QUESTION = "And what would you say to somebody who has never heard of any of this, in a few plain sentences?"
 ANSWER_PIECES = 200

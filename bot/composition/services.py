@@ -42,11 +42,10 @@ from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.metrics import ProviderMetrics
+from services.llm.routing.metrics import AttemptSpans, ProviderMetrics
 from services.llm.routing.recorder import RoutingLimits
 from services.llm.routing.state.clock_bounds import InstantBounds
 from services.llm.routing.state.shared_state import SharedRouting
-from services.llm.routing.tracing import AttemptSpans
 from services.moderation.domain.verdict import Verdict
 from services.preferences import Consent, PreferenceStore
 from services.pseudonyms import load_pseudonyms

@@ -29,7 +29,7 @@ from services.chat.agent import LIMITS
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandIn
 from services.chat.store.conversation import Thread, Turn, TurnStatus
-from services.llm.models.provenance import last_provenance
+from services.llm.models.routed import last_provenance
 from services.llm.request import ModelChoice
 from services.preferences import ChatPreferences
 

@@ -1,12 +1,13 @@
 """A server's own words about an error, for operators: found in its body, without keys, cut at 300 characters.
 
 A message may quote the prompt where the request itself is at fault. It is then shown only where the prompt was ours: in
-`check`, in `/provider test` and in probes.
+`check`, in `/provider test` and in probes. Elsewhere quotations are masked: every word that the prompt holds too, whole
+or cut off, and escaped characters.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Final, cast
 
@@ -19,6 +20,7 @@ from pydantic_ai.exceptions import (
     ModelQuotaExceededError,
     ModelRequestRejectedError,
 )
+from pydantic_ai.messages import ModelMessage, TextContent
 
 from core.observability.redaction import MASK, mask_secret_forms
 
@@ -169,3 +171,39 @@ def _mask_part(token: str, secret: str) -> str:
             return MASK
     bare = token.strip(".…*")
     return token.replace(bare, MASK) if len(bare) >= _MIN_PART_LENGTH and bare in secret else token
+
+
+QUOTE_MASK: Final = "…"
+_WORD = re.compile(r"\w+")
+_ESCAPED = re.compile(r"(\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2})+")
+_SHORTEST_PART = 4
+"""Characters from which on a word counts as cut off from a longer one."""
+
+
+def mask_quotes(words: str, messages: Iterable[ModelMessage]) -> str:
+    """Returns a server's words with a mask in place of each word that is in the messages; short words are kept."""
+    said = {word.lower() for text in _iter_texts(messages) for word in _WORD.findall(text)}
+
+    def mask(match: re.Match[str]) -> str:
+        word = match[0].lower()
+        if len(word) < _SHORTEST_PART and word.isalpha() and word.isascii():
+            return match[0]
+        is_part = len(word) >= _SHORTEST_PART and any(word in other for other in said)
+        return QUOTE_MASK if word in said or is_part else match[0]
+
+    masked = _WORD.sub(mask, _ESCAPED.sub(QUOTE_MASK, words))
+    return re.sub(rf"{QUOTE_MASK}(\W{{0,3}}{QUOTE_MASK})+", QUOTE_MASK, masked)
+
+
+def _iter_texts(messages: Iterable[ModelMessage]) -> Iterator[str]:
+    for message in messages:
+        for part in message.parts:
+            content: object = getattr(part, "content", None)
+            args: object = getattr(part, "args", None)
+            for item in (content, args):
+                if isinstance(item, str):
+                    yield item
+                elif isinstance(item, list):
+                    yield from (str(each.content if isinstance(each, TextContent) else each) for each in item)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - content of any kind
+                elif item is not None:
+                    yield str(item)

@@ -18,7 +18,7 @@ from core.clock import Backoff, Clock
 from core.db.database import Database
 from core.db.tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
-from services.llm.usage.report import RequestReport
+from services.llm.usage import RequestReport
 from services.usage.prices import Prices
 
 log = structlog.get_logger()

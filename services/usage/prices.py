@@ -10,7 +10,7 @@ from pydantic_ai.usage import RequestUsage
 
 from core.config.providers import Price, ProviderKind, ProviderSettings
 from services.llm.providers.model_families import deployment_name, model_family
-from services.llm.usage.report import RequestReport
+from services.llm.usage import RequestReport
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ from core.bounded_json import MAX_DEPTH
 from core.config.settings import Settings, load_settings
 from services.inbox.dbos_tables import MAX_WAITING
 from services.limits.turns import TurnLimits
-from services.llm.models.answer_bounds import MAX_TEXT
+from services.llm.models.bounds import MAX_TEXT
 from services.llm.providers.event_stream import MAX_EVENT_BYTES
 from services.llm.providers.transport import FREE_STREAM_BYTES, MAX_BODY_BYTES, MAX_ERROR_BYTES, STREAM_BYTES_PER_S
 

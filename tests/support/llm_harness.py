@@ -31,7 +31,7 @@ from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
 from services.llm.routing.recorder import RoutingLimits, RoutingTiming
 from services.llm.routing.state.shared_state import SharedRouting, SyncTiming
-from services.llm.usage.report import UsageMeter
+from services.llm.usage import UsageMeter
 from services.moderation.domain.verdict import Verdict
 from tests.support.clock import ManualClock
 from tests.support.fake_llm.server import LLMServer

@@ -17,8 +17,8 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.usage import RequestUsage
 
-from services.llm.models.provenance import last_provenance
-from services.llm.usage.report import used_whole
+from services.llm.models.routed import last_provenance
+from services.llm.usage import used_whole
 
 DONE = b"data: [DONE]\n\n"
 _FINISH = {"stop": "stop", "length": "length", "tool_call": "tool_calls", "content_filter": "content_filter"}

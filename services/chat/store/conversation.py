@@ -15,7 +15,7 @@ from core.messages import ConversationKey, Surface
 from services.chat.store import transcript
 from services.chat.store.history import KEPT_ATTACHMENTS, HistoryBudget, cut_turn, pair_tools, starts_with_prompt
 from services.chat.store.transcript import UnreadableTranscript
-from services.llm.usage.token_estimates import ATTACHMENT_TOKENS
+from services.llm.usage import ATTACHMENT_TOKENS
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
-from services.llm.usage.token_estimates import (
+from services.llm.usage import (
     ATTACHMENT_TOKENS,
     BYTES_A_TOKEN,
     MESSAGE_TOKENS,

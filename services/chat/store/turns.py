@@ -29,7 +29,7 @@ from services.chat.store.conversation import (
 )
 from services.chat.store.history import starts_with_prompt
 from services.chat.store.transcript import Transcript
-from services.llm.usage.token_estimates import estimate_tokens
+from services.llm.usage import estimate_tokens
 
 log = structlog.get_logger()
 

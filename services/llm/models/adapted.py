@@ -26,7 +26,7 @@ from services.llm.models.trimming import ANSWER_SHARE, has_earlier_turns, keep_n
 from services.llm.request import DEFAULT_MAX_TOKENS, UNCHANGED, Adaptation, Capability
 from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.faults.recourse import TOOL_USE
-from services.llm.usage.token_estimates import estimate_tokens, text_tokens
+from services.llm.usage import estimate_tokens, text_tokens
 
 UNSEEN_IMAGE = "[an image that you cannot see]"
 

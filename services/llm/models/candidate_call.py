@@ -27,7 +27,7 @@ from services.llm.providers.response_hooks import omit_tool_choice
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt
-from services.llm.usage.report import TokenUse, used_whole
+from services.llm.usage import TokenUse, used_whole
 
 log = structlog.get_logger()
 

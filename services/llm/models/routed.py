@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_ai import RunContext
 from pydantic_ai.messages import ModelMessage, ModelResponse
 from pydantic_ai.models import Model, ModelRequestParameters, StreamedResponse
@@ -27,7 +28,6 @@ from services.llm.models.candidate_call import (
     request_answer,
     request_stream_start,
 )
-from services.llm.models.provenance import Provenance, with_provenance
 from services.llm.models.streams import CommittedStream, Listener
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.demo import DemoModel
@@ -212,3 +212,41 @@ def _first_model(fallback: LLMProviderFallback, builder: ModelBuilder) -> Model:
         with suppress(Exception):
             return builder.model(provider, provider.default_model)
     return DemoModel("none", SystemClock())
+
+
+KEY = "understudy"
+
+
+class Provenance(BaseModel, frozen=True):
+    """The provider and model of a response.
+
+    Args:
+        failed: the providers that failed before, each with its reason.
+        blind: the request had an image, and the model has no vision.
+        failed_local: the local provider that a remote one replaced.
+    """
+
+    provider: str
+    model: str
+    failed: tuple[tuple[str, str], ...] = ()
+    blind: bool = False
+    failed_local: str | None = None
+
+
+_PROVENANCE = TypeAdapter(Provenance)
+
+
+def with_provenance(metadata: dict[str, Any] | None, provenance: Provenance) -> dict[str, Any]:
+    """Returns the metadata of a response with its provenance added."""
+    return {**(metadata or {}), KEY: provenance.model_dump()}
+
+
+def last_provenance(messages: Sequence[ModelMessage]) -> Provenance | None:
+    """Returns the provenance of the newest response among the messages, if it has one."""
+    for message in reversed(messages):
+        if isinstance(message, ModelResponse):
+            try:
+                return _PROVENANCE.validate_python((message.metadata or {}).get(KEY))
+            except ValidationError:
+                return None
+    return None

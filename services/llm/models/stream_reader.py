@@ -22,8 +22,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
-from services.llm.models.answer_bounds import AnswerBounds
-from services.llm.models.deadline import Deadline
+from services.llm.models.bounds import AnswerBounds, Deadline
 from services.llm.providers.tolerant_streams import FinishKnown
 from services.llm.request import Candidate
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, classify

@@ -13,7 +13,7 @@ from pydantic_ai.messages import (
 
 from services.llm.models.stream_reader import Event, OpenedStream, StreamReader, refusal
 from services.llm.routing.attempt import Attempt
-from services.llm.usage.report import TokenUse, used_partly, used_whole
+from services.llm.usage import TokenUse, used_partly, used_whole
 
 
 class Listener(Protocol):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from pydantic_ai.messages import ModelMessage, ModelRequest, SystemPromptPart, UserPromptPart
 
-from services.llm.usage.token_estimates import estimate_tokens
+from services.llm.usage import estimate_tokens
 
 ANSWER_SHARE = 0.25
 """Part of a context window that is left for the answer."""

@@ -14,7 +14,6 @@ from core.errors import (
     ContentRefused,
     ProviderError,
 )
-from services.llm.prompt_quotes import mask_quotes
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.admission.budget_guard import Reservation
 from services.llm.routing.admission.concurrency import Slot
@@ -23,8 +22,8 @@ from services.llm.routing.events import AttemptEnded, AttemptResult
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
 from services.llm.routing.faults.recourse import LastResort
 from services.llm.routing.faults.refusal_words import Fault
-from services.llm.server_words import find_server_words, mask_secrets
-from services.llm.usage.report import NOTHING, RequestEnd, RequestReport, TokenUse
+from services.llm.server_words import find_server_words, mask_quotes, mask_secrets
+from services.llm.usage import NOTHING, RequestEnd, RequestReport, TokenUse
 
 if TYPE_CHECKING:
     from services.llm.routing.attempts import Attempts

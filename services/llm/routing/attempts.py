@@ -32,8 +32,7 @@ from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.faults.recourse import Indivisible, LastResort, Recourse, RequestShape
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.recorder import HALF_OPEN_RANK, OutcomeRecorder
-from services.llm.usage.report import used_by_prompt
-from services.llm.usage.token_estimates import estimate_tokens
+from services.llm.usage import estimate_tokens, used_by_prompt
 
 log = structlog.get_logger()
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
 import structlog
 from pydantic_ai.messages import ModelMessage
 
 from core.clock import Clock
-from core.config.settings import ProviderSettings
+from core.config.providers import ProviderSettings
 from core.errors import AllProvidersFailed, ConsentNeeded
 from core.redis.guard import RedisPatience
 from services.llm.request import Candidate, RequestSpec
@@ -20,13 +21,14 @@ from services.llm.routing.control import ProviderControl
 from services.llm.routing.events import NoticeListener, Watcher
 from services.llm.routing.faults.recourse import RequestShape
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
-from services.llm.routing.local_failures import find_local_failure
 from services.llm.routing.recorder import OutcomeRecorder, RoutingLimits, RoutingTiming
 from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import rules
+from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
+from services.llm.routing.state.rules import Routing
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ServiceStatus, provider_status
-from services.llm.usage.report import UsageMeter
+from services.llm.usage import UsageMeter
 
 log = structlog.get_logger()
 
@@ -260,3 +262,28 @@ def _probe_due(state: rules.Routing, usable: Sequence[str], now: float, choice: 
 
 def _unknown_window(_: Candidate) -> None:
     return None
+
+
+def find_local_failure(
+    candidate: Candidate, failed: Collection[str], providers: Sequence[ProviderSettings], routing: Routing
+) -> str | None:
+    """Returns the local provider that a remote candidate replaces; None where none failed.
+
+    An operator's force, a user's choice and a cooldown that an operator set are decisions, not failures.
+
+    Args:
+        candidate: the one that answers.
+        failed: ids of the providers that failed in this request.
+        providers: those that can be asked, by priority.
+        routing: the state; a provider that failed in earlier requests has a cooldown there until it answers.
+    """
+    if not candidate.provider.remote or not candidate.by_order:
+        return None
+    earlier = {each.id for each in takewhile(lambda each: each.id != candidate.provider.id, providers)}
+    local = (each.id for each in providers if not each.remote)
+    return next((name for name in local if name in failed or (name in earlier and _has_failed(name, routing))), None)
+
+
+def _has_failed(provider: str, routing: Routing) -> bool:
+    cooldown = routing.cooldowns.get(provider)
+    return cooldown is not None and cooldown.reason != SET_BY_ADMIN

@@ -29,7 +29,7 @@ from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import model_rules, rules
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderCounts
-from services.llm.usage.report import RequestReport, UsageMeter
+from services.llm.usage import RequestReport, UsageMeter
 
 log = structlog.get_logger()
 

@@ -6,8 +6,9 @@ import time
 import pytest
 from pydantic import SecretStr
 from pydantic_ai.exceptions import ModelAuthenticationError, ModelHTTPError
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, UserPromptPart
 
-from services.llm.server_words import MAX_LENGTH, clean_words, find_message, find_server_words
+from services.llm.server_words import MAX_LENGTH, clean_words, find_message, find_server_words, mask_quotes
 
 KEY = "kx-9f3ab27c51d04e68-Zz"
 
@@ -155,3 +156,26 @@ def test_clean_words_shows_no_part_of_a_key_where_its_reading_ends() -> None:
     assert words is not None
     assert "secret" not in words
     assert "kkk" not in words
+
+
+PROMPT: list[ModelMessage] = [
+    ModelRequest([UserPromptPart("My password is hunter2, please keep it")]),
+    ModelResponse([TextPart("Gern, Frau Müller.")]),
+    ModelRequest([UserPromptPart(["Пароль от почты"])]),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "masked"),
+    [
+        ("Unsupported parameter: temperature", "Unsupported parameter: temperature"),
+        ("Invalid content 'My password is hunter2'", "Invalid content 'My … is …'"),
+        ("Invalid content 'My passw", "Invalid content 'My …"),
+        ("input_value=hunter2", "input_value=…"),
+        ("cannot answer Müller", "cannot answer …"),
+        ("bad text: Пароль от почты", "bad text: …"),
+        (r"bad text: \u041f\u0430", "bad text: …"),
+    ],
+)
+def test_quotes_are_masked_and_the_rest_is_kept(words: str, masked: str) -> None:
+    assert mask_quotes(words, PROMPT) == masked

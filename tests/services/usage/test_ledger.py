@@ -19,7 +19,7 @@ from core.db.database import Database
 from core.db.tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
 from services.llm.request import RequestSpec
-from services.llm.usage.report import RequestEnd, RequestReport, TokenUse
+from services.llm.usage import RequestEnd, RequestReport, TokenUse
 from services.usage.ledger import REQUEST_RETENTION, SUM_RETENTION, WRITE_BATCH, LedgerTiming, UsageLedger
 from services.usage.totals import UsageTotal, UsageTotals
 from tests.support.clock import ManualClock

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from core.config.providers import Price, ProviderKind, ProviderSettings
 from services.llm.request import RequestSpec
-from services.llm.usage.report import RequestEnd, RequestReport, TokenUse
+from services.llm.usage import RequestEnd, RequestReport, TokenUse
 from services.usage.prices import Prices
 
 AT = 1_800_000_000.0

@@ -22,7 +22,7 @@ from pydantic_ai.messages import (
 )
 
 from services.chat.store.history import HistoryBudget, cut_turn, pair_tools, starts_with_prompt
-from services.llm.usage.token_estimates import ATTACHMENT_TOKENS, MESSAGE_TOKENS, estimate_tokens, text_tokens
+from services.llm.usage import ATTACHMENT_TOKENS, MESSAGE_TOKENS, estimate_tokens, text_tokens
 
 TEXT = st.one_of(st.text(max_size=40), st.text(min_size=1, max_size=8).map(lambda text: text * 200))
 IDS = st.sampled_from(["a", "b", "c"])

@@ -21,7 +21,7 @@ from core.db.tables import AttachmentRow, TurnRow
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.history import KEPT_ATTACHMENTS
 from services.chat.store.turns import TurnStore
-from services.llm.usage.token_estimates import ATTACHMENT_TOKENS, estimate_tokens
+from services.llm.usage import ATTACHMENT_TOKENS, estimate_tokens
 from tests.support.clock import ManualClock
 from tests.support.turn_store import ALICE, KEY, LARGE_BUDGET, add_turn, answer, pictures, prompt, texts
 

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, ConsentNeeded, ContentRefused, NoUsableAnswer, RequestRejected
 from core.redis.client import open_redis
+from services.llm.models.factory import StructuredOutput
 from services.llm.models.name_generator import first_words
-from services.llm.models.structured import StructuredOutput
 from services.moderation.domain.verdict import Verdict
 from tests.support.fake_llm.providers import NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import (

@@ -17,7 +17,7 @@ from pydantic_ai.tools import ToolDefinition
 from services.llm.models.adapted import AdaptableRequest
 from services.llm.models.trimming import has_earlier_turns, keep_newest_turn, trim
 from services.llm.request import Adaptation, Capability
-from services.llm.usage.token_estimates import estimate_tokens
+from services.llm.usage import estimate_tokens
 
 CALL = ToolCallPart("current_time", {}, "c1")
 CONVERSATION: list[ModelMessage] = [

@@ -11,7 +11,7 @@ from pydantic_ai.models import StreamedResponse
 from pydantic_ai.settings import ModelSettings
 
 from core.redis.client import open_redis
-from services.llm.models.provenance import last_provenance
+from services.llm.models.routed import last_provenance
 from tests.support.fake_llm import server as llm
 from tests.support.fallback_harness import FallbackHarness, open_fallback_harness
 from tests.support.llm_harness import HELLO, answered_by, bench, said

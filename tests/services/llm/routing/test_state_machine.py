@@ -46,7 +46,7 @@ from services.llm.routing.recorder import RoutingLimits, RoutingTiming
 from services.llm.routing.state.codec import decode_routing
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
-from services.llm.usage.report import NOTHING
+from services.llm.usage import NOTHING
 from tests.services.llm.routing.oracle import CLOCKS_DIFFER_BY, Deed, Known, Span, World
 from tests.services.llm.routing.outcome_rows import AFTER_OUTPUT, AT_ONCE, BEFORE_OUTPUT, COOLDOWN_S, Row
 from tests.services.llm.routing.stores import Embedded, Server, SteppedClock, Store

@@ -12,7 +12,7 @@ from pydantic_ai.usage import RequestUsage
 from core.errors import AllProvidersFailed, AnswerInterrupted, ContentRefused, RequestRejected
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice, RequestSpec
-from services.llm.usage.report import RequestEnd, RequestReport
+from services.llm.usage import RequestEnd, RequestReport
 from tests.support.fake_llm.server import (
     Answer,
     LLMServer,
