@@ -18,7 +18,7 @@ from core.db.database import Database
 from core.errors import StorageError
 from services.budgets.accounts import UNLIMITED, Account, BudgetAccounts, Overdrawn, Settlement, utc
 from services.llm.routing.admission.budget_guard import BudgetKind, BudgetRefusal, Quote
-from services.llm.usage.report import RequestReport
+from services.llm.usage import RequestReport
 from services.pseudonyms import Pseudonyms
 from services.usage.prices import NANO, Prices
 

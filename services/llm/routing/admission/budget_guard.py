@@ -11,7 +11,7 @@ from typing import Protocol
 
 from core.config.providers import ProviderSettings
 from services.llm.request import RequestSpec
-from services.llm.usage.report import RequestReport
+from services.llm.usage import RequestReport
 
 
 class BudgetKind(StrEnum):
