@@ -45,6 +45,7 @@ from bot.telegram.jobs import RegenerateQueue
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.handlers import ModerationHandlers
+from bot.telegram.moderation.labels import ModerationAudit
 from bot.telegram.moderation.rules_handlers import RulesHandlers
 from bot.telegram.moderation.settings_card import SettingsCard
 from bot.telegram.moderation.settings_handlers import SettingsHandlers
@@ -279,6 +280,7 @@ def _chat_routers(
 def _moderation_routers(services: Services, delivery: Delivery, moderation: Moderation) -> Sequence[Router]:
     infra = services.infra
     texts, groups, admins = infra.texts, moderation.groups, moderation.admins
+    audit = ModerationAudit(services.operators.audit)
     card = SettingsCard(groups, moderation.consent, moderation.statistics, services.operators.totals, texts)
     return (
         ModerationHandlers(
@@ -286,6 +288,7 @@ def _moderation_routers(services: Services, delivery: Delivery, moderation: Mode
             incidents=moderation.incidents,
             groups=groups,
             admins=admins,
+            audit=audit,
             delivery=delivery,
             texts=texts,
         ).router(),
@@ -294,11 +297,12 @@ def _moderation_routers(services: Services, delivery: Delivery, moderation: Mode
             consent=moderation.consent,
             admins=admins,
             card=card,
+            audit=audit,
             delivery=delivery,
             texts=texts,
             starts_dry=infra.settings.moderation_dry_run,
         ).router(),
-        RulesHandlers(groups=groups, admins=admins, card=card, delivery=delivery, texts=texts).router(),
+        RulesHandlers(groups=groups, admins=admins, card=card, audit=audit, delivery=delivery, texts=texts).router(),
     )
 
 

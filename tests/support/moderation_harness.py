@@ -194,7 +194,7 @@ class ModerationHarness:
         judge: ScriptedJudge,
         scores: SpamScores | None = None,
     ) -> None:
-        self.clock, self.group, self.judge = clock, group, judge
+        self.clock, self.group, self.judge, self.redis = clock, group, judge, redis
         self.groups, self.incidents = GroupStore(database, clock), IncidentStore(database, clock)
         self.counts, self.pending = DailyCounts(database, clock), PendingMessages(database, clock)
         message_log, warnings = MessageLog(database, clock, self.counts), WarningLedger(database, clock)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import structlog
 from aiogram import Bot
-from aiogram.enums import ChatMemberStatus
+from aiogram.enums import ChatMemberStatus, ChatType
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramBadRequest
 from aiogram.types import Message
 from cachetools import LRUCache
@@ -24,6 +24,8 @@ ADMIN_STATUSES = frozenset({ChatMemberStatus.CREATOR, ChatMemberStatus.ADMINISTR
 CACHED_GROUPS = 10_000
 CALL_TIMEOUT_S = 10
 _NO_MEMBER = re.compile(r"user not found|member not found|participant_id_invalid|user_id_invalid", re.IGNORECASE)
+_CHAT_NAME = re.compile(r"(?:@|(?:https?://)?t\.me/)([a-zA-Z]\w{3,31})/?")
+_CHAT_ID = re.compile(r"-\d{1,16}")
 REQUIRED_RIGHTS = ("can_delete_messages", "can_restrict_members")
 
 
@@ -99,6 +101,22 @@ class GroupAdmins:
                     log.warning("group_admins.member_lookup_failed", group_id=group_id, reason=reason)
                     return None
         return _read_restriction(member.model_dump(mode="json"))
+
+    async def find_chat(self, reference: str) -> int | None:
+        """Returns the id of a group or channel by its id, its user name or a link to it; None if there is none."""
+        name = _CHAT_NAME.fullmatch(reference)
+        if name is None and not _CHAT_ID.fullmatch(reference):
+            return None
+        try:
+            chat = await self._bot.get_chat(f"@{name[1]}" if name else int(reference), request_timeout=CALL_TIMEOUT_S)
+        except (TelegramAPIError, ClientDecodeError) as error:
+            match _payload(error):
+                case {"id": int(chat_id), "type": str(kind)}:
+                    return chat_id if kind != ChatType.PRIVATE else None
+                case _:
+                    log.info("group_admins.chat_not_found", reason=describe_api_error(error))
+                    return None
+        return chat.id if chat.type != ChatType.PRIVATE else None
 
     async def missing_rights(self, group_id: int) -> frozenset[str] | None:
         """Returns the rights that moderation needs and the bot lacks in a group; None when the look-up failed."""

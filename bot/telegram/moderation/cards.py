@@ -59,7 +59,7 @@ class IncidentCards:
         self._texts = texts
 
     async def show(self, incident: Incident, settings: GroupSettings) -> CardLocation | None:
-        """Posts an incident's card: to the admin who asked for the cards, or in the group."""
+        """Posts an incident's card: in the chat that the admins chose for the cards, or in the group."""
         card, markup = (
             self._render(incident, settings.language),
             incident_keyboard(self._texts, incident, settings.language),
@@ -107,7 +107,7 @@ class IncidentCards:
         )
 
     async def alert(self, settings: GroupSettings, key: str, **arguments: str | int) -> None:
-        """Sends a notice by text key to the admin who gets the cards, or in the group if that fails."""
+        """Sends a notice by text key to the chat that gets the cards, or in the group if that fails."""
         text = Rendered(self._texts.get(key, settings.language, **arguments))
         recipient = await self._find_recipient(settings)
         if recipient is not None and await self._delivery.send(recipient, text) is not None:
@@ -115,9 +115,10 @@ class IncidentCards:
         await self._delivery.send(settings.group_id, text)
 
     async def _find_recipient(self, settings: GroupSettings) -> int | None:
-        """Returns the user who gets the cards in private, if that is an admin at this moment."""
-        user_id = settings.cards_to
-        return user_id if user_id is not None and await self._is_admin(settings, user_id) else None
+        """Returns the chat that gets the cards in place of the group; a person only while they are an admin."""
+        chat_id = settings.cards_to
+        is_allowed = chat_id is not None and (chat_id < 0 or await self._is_admin(settings, chat_id))
+        return chat_id if is_allowed else None
 
     async def _is_admin(self, settings: GroupSettings, user_id: int) -> bool:
         return await self._admins.fetch_standing(settings.group_id, user_id) is Standing.ADMIN

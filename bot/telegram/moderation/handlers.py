@@ -12,7 +12,7 @@ from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.api.updates import Command
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.moderation.cards import ResolveIncident
-from bot.telegram.moderation.labels import find_denial
+from bot.telegram.moderation.labels import ModerationAudit, find_denial
 from bot.telegram.moderation.messages import to_author, to_group_message
 from core.i18n import Texts
 from services.moderation.actions import ModerationActions, ReportResult, ResolveResult, WarnResult
@@ -50,6 +50,7 @@ class ModerationHandlers:
         incidents: IncidentStore,
         groups: GroupStore,
         admins: GroupAdmins,
+        audit: ModerationAudit,
         delivery: Delivery,
         texts: Texts,
     ) -> None:
@@ -57,6 +58,7 @@ class ModerationHandlers:
         self._incidents = incidents
         self._groups = groups
         self._admins = admins
+        self._audit = audit
         self._delivery = delivery
         self._texts = texts
 
@@ -126,6 +128,8 @@ class ModerationHandlers:
             await self._alert(query, self._texts.get(denial, language))
             return
         result, _ = await self._actions.resolve(incident, callback_data.what, settings, query.from_user.full_name)
+        if result is ResolveResult.DONE:
+            await self._audit.record(query, callback_data.what, f"incident {incident.id}", settings.group_id)
         text = self._texts.get(RESOLVE_REPLIES[result], language)
         is_refused = result in {ResolveResult.PROTECTED, ResolveResult.UNKNOWN}
         await self._delivery.answer_callback(query.id, text, alert=is_refused)
@@ -151,7 +155,10 @@ class ModerationHandlers:
         target = event.reply_to_message
         if target is None or target.forum_topic_created is not None:
             return await self._reply(event, "moderation-reply-needed", settings.language)
-        return await handler(event, data | {"settings": settings, "target": target})
+        result = await handler(event, data | {"settings": settings, "target": target})
+        if is_admin_only:
+            await self._audit.record(event, data["command"].command, f"message {target.message_id}")
+        return result
 
     async def _reply(self, message: Message, key: str, language: str | None = None, **arguments: str | int) -> None:
         language = language or message_speaker(message).language

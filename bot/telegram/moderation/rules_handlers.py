@@ -11,7 +11,7 @@ from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.api.updates import Command
 from bot.telegram.delivery.delivery import Delivery, reply_to
-from bot.telegram.moderation.labels import label
+from bot.telegram.moderation.labels import ModerationAudit
 from bot.telegram.moderation.settings_card import SettingsCard
 from core.i18n import Texts
 from services.moderation.domain.message import MediaKind
@@ -24,6 +24,8 @@ Option = TypeVar("Option")
 
 MAX_HOUSE_RULES = 2000
 """Characters."""
+MAX_DETAIL = 200
+"""Characters of a changed rule in the audit log."""
 NEWCOMER_MEDIA = (
     MediaKind.PHOTO, MediaKind.VIDEO, MediaKind.VOICE, MediaKind.VIDEO_NOTE, MediaKind.ANIMATION, MediaKind.STICKER,
     MediaKind.DOCUMENT, MediaKind.STORY,
@@ -80,16 +82,20 @@ def _next(values: tuple[Option, ...], current: Option) -> Option:
     return values[(values.index(current) + 1) % len(values)]
 
 
-MAX_LIST = 500
-"""Characters shown of the banned words, and of the domains."""
-
-
 class RulesHandlers:
     """Shows and changes the rules."""
 
     def __init__(
-        self, *, groups: GroupStore, admins: GroupAdmins, card: SettingsCard, delivery: Delivery, texts: Texts
+        self,
+        *,
+        groups: GroupStore,
+        admins: GroupAdmins,
+        card: SettingsCard,
+        audit: ModerationAudit,
+        delivery: Delivery,
+        texts: Texts,
     ) -> None:
+        self._audit = audit
         self._groups = groups
         self._admins = admins
         self._card = card
@@ -119,24 +125,14 @@ class RulesHandlers:
             await self._reply(message, "moderation-rules-for-members", language, words=house_rules)
             return
         if not verb:
-            await self._reply(message, "moderation-rules-card", language, **self._describe(settings, house_rules))
+            await reply_to(self._delivery, message, self._card.render_lists(settings))
             return
         changed = apply_rule_command(settings, verb.lower(), value.strip())
         if changed is not None:
             await self._groups.put(changed)
+            await self._audit.record(message, "rules", f"{verb.lower()} {value.strip()}"[:MAX_DETAIL])
         key = "moderation-rules-usage" if changed is None else "moderation-rules-saved"
         await self._reply(message, key, language)
-
-    def _describe(self, settings: GroupSettings, house_rules: str) -> dict[str, str]:
-        rules, language = settings.rules, settings.language
-        nothing = self._texts.get("moderation-no", language)
-        return {
-            "words": house_rules,
-            "links": label(self._texts, language, "moderation-links", rules.links),
-            "forwards": label(self._texts, language, "moderation-whom", rules.forwards),
-            "banned": ", ".join(rules.banned)[:MAX_LIST] or nothing,
-            "domains": ", ".join(rules.domains)[:MAX_LIST] or nothing,
-        }
 
     async def _reply(self, message: Message, key: str, language: str | None, **arguments: str) -> None:
         await reply_to(self._delivery, message, self._texts.get(key, language, **arguments))

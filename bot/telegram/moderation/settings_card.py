@@ -20,6 +20,8 @@ from services.moderation.records.groups import GroupStore
 from services.usage.totals import UsageTotals
 
 STATISTICS_DAYS = 30
+MAX_LIST = 500
+"""Characters shown of the banned words, and of the domains."""
 _SWITCH = frozenset({"0", "1"})
 SETTING_VALUES = {
     "mode": frozenset(Mode),
@@ -27,7 +29,7 @@ SETTING_VALUES = {
     "ban": _SWITCH,
     "remote": _SWITCH,
     "cards": frozenset({"here", "me"}),
-    "page": frozenset({"settings", "rules"}),
+    "page": frozenset({"settings", "rules", "lists", "stats"}),
     "rule": frozenset({"flood", "duplicates", "mixed", "links", "forwards", "media"}),
 }
 """The values of each setting; those of `language` are the languages of the texts."""
@@ -88,13 +90,47 @@ class SettingsCard:
             language=language,
             ban=yes_or_no(value=settings.ban_allowed),
             remote=yes_or_no(value=remote),
-            cards=texts.get(
-                "moderation-cards-here" if settings.cards_to is None else "moderation-cards-person", language
-            ),
+            cards=self._name_cards_chat(settings),
             budget=settings.budget,
             reports=settings.report_threshold,
         )
         return text, settings_keyboard(texts, settings, remote=remote)
+
+    def _name_cards_chat(self, settings: GroupSettings) -> str:
+        match settings.cards_to:
+            case None:
+                return self._texts.get("moderation-cards-here", settings.language)
+            case int(chat_id) if chat_id > 0:
+                return self._texts.get("moderation-cards-person", settings.language)
+            case chat_id:
+                return self._texts.get("moderation-cards-chat", settings.language, id=str(chat_id))
+
+    def render_lists(self, settings: GroupSettings) -> str:
+        """Renders the written rules and the lists of words and domains."""
+        rules, language, texts = settings.rules, settings.language, self._texts
+        nothing = texts.get("moderation-no", language)
+        return texts.get(
+            "moderation-rules-card",
+            language,
+            words=settings.house_rules or texts.get("moderation-rules-none", language),
+            links=label(texts, language, "moderation-links", rules.links),
+            forwards=label(texts, language, "moderation-whom", rules.forwards),
+            banned=", ".join(rules.banned)[:MAX_LIST] or nothing,
+            domains=", ".join(rules.domains)[:MAX_LIST] or nothing,
+        )
+
+    async def render_page(self, settings: GroupSettings, page: str) -> tuple[str, InlineKeyboardMarkup]:
+        """Renders a page: `settings`, `rules`, `lists` or `stats`."""
+        back = build_keyboard([[_option(self._texts.get("button-back", settings.language), "page", "settings")]])
+        match page:
+            case "lists":
+                return self.render_lists(settings), back
+            case "stats":
+                return await self.render_statistics(settings), back
+            case "rules":
+                return (await self.render(settings))[0], rules_keyboard(self._texts, settings)
+            case _:
+                return await self.render(settings)
 
     async def render_statistics(self, settings: GroupSettings) -> str:
         """Renders the counts and the cost of the last `STATISTICS_DAYS` days."""
@@ -148,9 +184,13 @@ def settings_keyboard(texts: Texts, settings: GroupSettings, *, remote: bool) ->
             ],
             [
                 _option(texts.get("button-cards-here", language), "cards", "here", ticked=cards_to is None),
-                _option(texts.get("button-cards-me", language), "cards", "me", ticked=cards_to is not None),
+                _option(texts.get("button-cards-me", language), "cards", "me", ticked=(cards_to or 0) > 0),
             ],
-            [_option(texts.get("button-rules", language), "page", "rules")],
+            [
+                _option(texts.get("button-rules", language), "page", "rules"),
+                _option(texts.get("button-lists", language), "page", "lists"),
+                _option(texts.get("button-stats", language), "page", "stats"),
+            ],
         ]
     )
 

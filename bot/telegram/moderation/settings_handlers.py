@@ -9,10 +9,11 @@ from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.api.updates import Command
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.moderation.labels import find_denial, label
+from bot.telegram.moderation.labels import ModerationAudit, find_denial, label
 from bot.telegram.moderation.rules_handlers import toggle_rule
-from bot.telegram.moderation.settings_card import ChangeSetting, SettingsCard, rules_keyboard
+from bot.telegram.moderation.settings_card import ChangeSetting, SettingsCard
 from core.i18n import Texts
+from services.moderation.domain.ports import Standing
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
 from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.records.groups import GroupStore
@@ -31,6 +32,7 @@ class SettingsHandlers:
         consent: RemoteJudgingConsent,
         admins: GroupAdmins,
         card: SettingsCard,
+        audit: ModerationAudit,
         delivery: Delivery,
         texts: Texts,
         starts_dry: bool,
@@ -39,6 +41,7 @@ class SettingsHandlers:
         self._consent = consent
         self._admins = admins
         self._card = card
+        self._audit = audit
         self._delivery = delivery
         self._texts = texts
         self._first_mode = Mode.DRY if starts_dry else Mode.ENFORCE
@@ -69,6 +72,8 @@ class SettingsHandlers:
                 await self._switch_mode(message, settings, Mode(mode))
             case ["stats"]:
                 await reply_to(self._delivery, message, await self._card.render_statistics(settings))
+            case ["cards", target]:
+                await self._direct_cards(message, settings, target)
             case [("budget" | "reports") as name, value]:
                 await self._set_number(message, settings, name, value)
             case _:
@@ -89,13 +94,15 @@ class SettingsHandlers:
             await self._alert(query, self._texts.get("moderation-cards-unreachable", language))
             return
         await self._delivery.answer_callback(query.id)
-        text, markup = await self._card.render(settings)
-        if callback_data.what == "rule" or callback_data.value == "rules":
-            markup = rules_keyboard(self._texts, settings)
+        page = "rules" if callback_data.what == "rule" else callback_data.value
+        if callback_data.what != "page":
+            await self._audit.record(query, callback_data.what, callback_data.value)
+        text, markup = await self._card.render_page(settings, page)
         await edit_text(self._delivery, message, text, markup)
 
     async def _switch_mode(self, message: Message, settings: GroupSettings, mode: Mode) -> None:
         await self._groups.change(settings, mode=mode)
+        await self._audit.record(message, "mode", mode.value)
         if mode is Mode.OFF:
             await self._reply(message, "moderation-switched-off", settings.language)
             return
@@ -104,11 +111,41 @@ class SettingsHandlers:
             paragraphs.append(self._texts.get("moderation-needs-rights", settings.language))
         await reply_to(self._delivery, message, "\n\n".join(paragraphs))
 
+    async def _direct_cards(self, message: Message, settings: GroupSettings, target: str) -> None:
+        """Directs the cards to the group, to the admin who asks, or to another chat in which they are an admin."""
+        user, chat_id = message.from_user, None
+        if target != "here":
+            is_known = user is not None and message.sender_chat is None
+            chat_id = user.id if target == "me" and user is not None else await self._admins.find_chat(target)
+            if not is_known or user is None or chat_id is None:
+                await self._reply(message, "moderation-cards-no-chat", settings.language)
+                return
+            if chat_id < 0 and await self._admins.fetch_standing(chat_id, user.id) is not Standing.ADMIN:
+                await self._reply(message, "moderation-cards-not-admin", settings.language)
+                return
+            chat_id = None if chat_id == settings.group_id else chat_id
+        if chat_id is not None and not await self._greet(chat_id, message, settings):
+            key = "moderation-cards-unreachable" if chat_id > 0 else "moderation-cards-no-chat"
+            await self._reply(message, key, settings.language)
+            return
+        changed = await self._groups.change(settings, cards_to=chat_id)
+        await self._audit.record(message, "cards", str(chat_id or "here"))
+        await reply_to(self._delivery, message, *await self._card.render(changed))
+
+    async def _greet(self, chat_id: int, message: Message, settings: GroupSettings) -> bool:
+        """Announces the cards in the chat that gets them; returns False if the bot cannot write there.
+
+        Telegram lets a bot write only to users who have started it.
+        """
+        hello = self._texts.get("moderation-cards-hello", settings.language, group=message.chat.full_name)
+        return await self._delivery.send(chat_id, Rendered(hello)) is not None
+
     async def _set_number(self, message: Message, settings: GroupSettings, name: str, value: str) -> None:
         least, most = NUMBER_RANGES[name]
         if not value.isdecimal() or not least <= int(value) <= most:
             await self._reply(message, "moderation-number-needed", settings.language, least=least, most=most)
             return
+        await self._audit.record(message, name, value)
         changed = {"budget": int(value)} if name == "budget" else {"report_threshold": int(value)}
         await reply_to(
             self._delivery, message, *await self._card.render(await self._groups.change(settings, **changed))
@@ -129,9 +166,7 @@ class SettingsHandlers:
             case "remote", _:
                 return await self._consent.switch(settings, allowed=value == "1")
             case "cards", "me":
-                hello = self._texts.get("moderation-cards-hello", settings.language, group=message.chat.full_name)
-                # Telegram lets a bot write only to users who have started it.
-                if await self._delivery.send(query.from_user.id, Rendered(hello)) is None:
+                if not await self._greet(query.from_user.id, message, settings):
                     return None
                 changes = {"cards_to": query.from_user.id}
             case "cards", _:

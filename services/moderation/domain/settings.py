@@ -39,7 +39,7 @@ class GroupSettings:
         language: of cards and notices.
         ban_allowed: whether the bot may ban by itself; otherwise only an admin bans.
         remote: whether messages may be sent to providers that do not run on the operator's own machines.
-        cards_to: user id of the admin who gets the cards in private; None posts them in the group.
+        cards_to: id of the chat that gets the cards: an admin's private one, or another; None is the group itself.
         house_rules: rules in words, shown to members and sent to the judge.
         budget: judgements by a model per day.
         report_threshold: reports by different members that create a card in any case.

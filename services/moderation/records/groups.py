@@ -91,6 +91,8 @@ class GroupStore:
                 await session.execute(gone, execution_options=unsynchronised)
             incidents = update(ModerationIncidentRow).where(ModerationIncidentRow.group_id == old_id)
             await session.execute(incidents.values(group_id=new_id), execution_options=unsynchronised)
+            cards = update(ModerationGroupRow).where(ModerationGroupRow.cards_to == old_id).values(cards_to=new_id)
+            await session.execute(cards, execution_options=unsynchronised)
             score = update(SpamScoreRow).where(SpamScoreRow.scope == old_id).values(scope=new_id)
             await session.execute(score, execution_options=unsynchronised)
         self._cache.pop(old_id, None)

@@ -3,10 +3,12 @@
 import pytest
 
 from core.clock import SystemClock
+from services.admin.audit import Audit
 from services.moderation.domain.settings import GroupSettings, Mode
 from services.moderation.records.groups import GroupStore
 from tests.support.bot_harness import BotHarness
-from tests.support.moderated_group import ADMIN, JOB_SCAM, MEMBER, NEWCOMER, ModeratedGroup, verdict
+from tests.support.fake_telegram.chats import Refusal
+from tests.support.moderated_group import ADMIN, JOB_SCAM, MEMBER, NEWCOMER, UNDO, ModeratedGroup, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -201,3 +203,48 @@ async def test_commands_report_that_moderation_is_off(new_group: ModeratedGroup)
     message = new_group.send("You are all complete idiots here.")
     reply = await new_group.command("/report", MEMBER, reply_to=message)
     assert reply.text.startswith("Moderation is off in this group.")
+
+
+async def test_cards_go_to_an_admin_chat(group: ModeratedGroup) -> None:
+    """Of which the commanding admin is one, too; its members decide only if they are admins of the moderated group."""
+    office = group.harness.chat(group.id - 5_000_000)
+    office.type, office.admin_ids = "supergroup", {group.harness.telegram.bot_id}
+    refused = await group.command(f"/moderation cards {office.id}")
+    assert refused.text == "You are not an admin of that chat."
+    assert "cannot write" in (await group.command("/moderation cards @nowhere_at_all")).text
+    office.admin_ids.add(ADMIN)
+    assert f"Cards go to: the chat {office.id}" in (await group.command(f"/moderation cards {office.id}")).text
+    assert "Moderation cards of" in office.texts()[-1]
+    group.harness.first.script(verdict("job_scam", 97, "Earn from $500 a day"))
+    message = await group.moderate(JOB_SCAM)
+    assert message.deleted
+    await group.harness.until(lambda: any("Done:" in text for text in office.texts()))
+    assert not group.cards
+    card = office.answers()[-1]
+    assert await group.harness.toast(group.harness.presses(card, UNDO, MEMBER)) == (
+        "Only admins of this group can do this."
+    )
+    assert await group.harness.toast(group.harness.presses(card, UNDO, ADMIN)) == "Done."
+    await group.harness.until(lambda: "Undone by" in card.text)
+    # A chat that the bot was removed from: the group gets the cards.
+    await group.harness.quiet(1.1)
+    office.refusal = Refusal(403, "Forbidden: bot was kicked from the supergroup chat")
+    group.harness.first.script(verdict("gambling", 85, "the best casino"))
+    await group.moderate("Come to the best casino and its daily bonus, 100 dollars for everyone", 6044)
+    assert "deleted" in (await group.card()).text
+    assert "this group" in (await group.command("/moderation cards here")).text
+    entries = await Audit(group.harness.services.infra.database, SystemClock()).recent(10)
+    acts = [(entry.action, entry.actor_id) for entry in entries if entry.target == str(group.id)]
+    assert acts == [("moderation.cards", ADMIN), ("moderation.undo", ADMIN), ("moderation.cards", ADMIN)]
+
+
+async def test_lists_and_statistics_are_pages_of_the_settings(group: ModeratedGroup) -> None:
+    await group.command("/rules ban casino*")
+    card = await group.command("/moderation")
+    for button, text in (
+        ("Lists", "Banned words: casino*"),
+        ("Back", "Sensitivity:"),
+        ("Statistics", "undone by admins"),
+    ):
+        await group.press(card, button)
+        await group.wait_card_text(card, text)
