@@ -106,8 +106,8 @@ class AdaptableRequest:
         if adaptation.is_newest_turn:
             messages = keep_newest_turn(messages)
         is_without_tools = Capability.TOOLS in without
-        if Capability.STRUCTURED_OUTPUT in without:
-            parameters = described_structure(parameters)
+        if Capability.STRUCTURED_OUTPUT in without or (is_without_tools and parameters.output_tools):
+            parameters = _described_structure(parameters)
         if adaptation.max_input is not None and not self.is_whole:
             messages, is_fitting = trim(messages, adaptation.max_input - _overhead(parameters, messages))
             # The description of the tools takes part of a small window: an answer matters more.
@@ -232,7 +232,7 @@ def without_images(message: ModelMessage) -> ModelMessage:
     return replace(message, parts=parts)
 
 
-def described_structure(parameters: ModelRequestParameters) -> ModelRequestParameters:
+def _described_structure(parameters: ModelRequestParameters) -> ModelRequestParameters:
     """Return parameters that ask for a structure in words, for a model that refuses tools or schemas."""
     wanted = parameters.output_object
     if wanted is None:

@@ -13,7 +13,7 @@ from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, ContentRefused, NoUsableAnswer, ProviderError
-from services.llm.models.adapted import AdaptableRequest, described_structure
+from services.llm.models.adapted import AdaptableRequest
 from services.llm.models.candidate_call import PreparedCall, build_model, known_window, request_answer
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import Adaptation, Candidate, Capability, RequestSpec
@@ -143,8 +143,6 @@ class DirectModel(Generic[Value_co]):
             parameters = replace(
                 self._shape.parameters(model.profile), instruction_parts=[InstructionPart(content=instructions)]
             )
-            if adaptation.without & {Capability.TOOLS, Capability.STRUCTURED_OUTPUT}:
-                parameters = described_structure(parameters)
             request = AdaptableRequest(messages, _settings(model.profile, self._shape.max_tokens), parameters)
             sent, settings, parameters = request.apply(adaptation)
             return PreparedCall(model, model.prepare_messages(sent, parameters), settings, parameters)

@@ -23,7 +23,7 @@ from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
 from services.llm.models.bounds import AnswerBounds, Deadline
-from services.llm.providers.tolerant_streams import FinishKnown
+from services.llm.providers.tolerant_streams import FinishKnown, TolerantStream
 from services.llm.request import Candidate
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, classify
 from services.llm.routing.faults.refusal_words import Fault
@@ -115,42 +115,106 @@ async def open_stream(
         AnswerGivenUp: its provider reports that it did not finish.
     """
     loop = asyncio.get_running_loop()
-    held: deque[Event] = deque()
-    bounds = AnswerBounds()
-    first_output_at: float | None = None
+    ends_at = loop.time() + timeout_s
     deadline = Deadline()
-    deadline.until = loop.time() + timeout_s
+    deadline.until = ends_at
+    first: _StreamStart | None = None
     try:
         with deadline:
             response = await stack.enter_async_context(opening)
-        events = aiter(response)
-        while True:
-            with deadline:
-                event = await anext(events, None)
-            if event is None:
-                break
-            if exceeded := bounds.take(event):
-                raise EmptyAnswer(exceeded, response.usage)  # noqa: TRY301 - the deadline ends with it
-            _hold(event, held)
-            if not _is_output(event):
-                continue
-            first_output_at = first_output_at or loop.time()
-            if _is_text(event):
-                return OpenedStream(response, events, held, first_output_at, bounds)
-            deadline.until = loop.time() + candidate.provider.stall_timeout_s
+        first = _StreamStart(response, ends_at, candidate.provider.stall_timeout_s)
+        await first.read()
     except TimeoutError as error:
-        raise _timeout(candidate, timeout_s, is_stall=first_output_at is not None) from error
+        if first is not None and first.output_at is not None:
+            raise TimeoutError(f"stalled for {candidate.provider.stall_timeout_s:g} s") from error
+        raise ModelRequestTimeout(candidate.model, timeout_s, setting="first_event_timeout") from error
     except Exception as error:
         if not is_too_large(error):
             raise
         raise EmptyAnswer("no answer within 8 MiB", RequestUsage()) from error
     finally:
         deadline.close()
-    if response.finish_reason == "content_filter":
-        held.clear()
-    else:
-        _require_output(response, has_output=first_output_at is not None, accepts_empty=accepts_empty_at_length)
-    return OpenedStream(response, events, held, first_output_at or loop.time(), bounds)
+    return first.result(accepts_empty=accepts_empty_at_length)
+
+
+class _StreamStart:
+    """Reads a stream up to its first text or to its end, under the deadline to its first output."""
+
+    def __init__(self, response: StreamedResponse, ends_at: float, stall_s: float) -> None:
+        self.output_at: float | None = None
+        """The event loop's time of the first output."""
+        self._response = response
+        self._events = aiter(response)
+        self._loop = asyncio.get_running_loop()
+        self._deadline = Deadline(self._may_wait_until)
+        self._ends_at = ends_at
+        self._stall_s = stall_s
+        self._silent_until: float | None = None
+        """The end of the silence that a finish reason allows, once one was seen."""
+        self._held: deque[Event] = deque()
+        self._bounds = AnswerBounds()
+        self._has_text = False
+
+    async def read(self) -> None:
+        """Read until the first text, the end, or two seconds of silence after a finish reason."""
+        response = self._response
+        try:
+            while not self._has_text and (event := await self._next()) is not None:
+                self._take(event)
+        except Exception as error:
+            if not lacks_end_marker_only(response, error):
+                raise
+            self._events = _no_events()
+            for event in response.flush_text() if isinstance(response, TolerantStream) else ():
+                self._take(event)
+        finally:
+            self._deadline.close()
+
+    def result(self, *, accepts_empty: bool) -> OpenedStream:
+        """Return the stream so far.
+
+        Raises:
+            EmptyAnswer: it ended without output.
+            AnswerGivenUp: its provider reports that it did not finish.
+        """
+        response = self._response
+        if not self._has_text:
+            if response.finish_reason == "content_filter":
+                self._held.clear()
+            else:
+                _require_output(response, has_output=self.output_at is not None, accepts_empty=accepts_empty)
+        return OpenedStream(response, self._events, self._held, self.output_at or self._loop.time(), self._bounds)
+
+    async def _next(self) -> Event | None:
+        self._silent_until = None
+        self._deadline.until = min(self._ends_at, self._loop.time() + AFTER_FINISH_S)
+        with self._deadline:
+            return await anext(self._events, None)
+
+    def _may_wait_until(self) -> float:
+        now = self._loop.time()
+        if is_finished(self._response):
+            self._silent_until = self._silent_until or now + AFTER_FINISH_S
+            return min(self._silent_until, self._ends_at)
+        return min(self._ends_at, now + AFTER_FINISH_S)
+
+    def _take(self, event: Event) -> None:
+        if exceeded := self._bounds.take(event):
+            raise EmptyAnswer(exceeded, self._response.usage)
+        # Thinking is in the response, and is shown to no consumer.
+        if not (isinstance(event, PartDeltaEvent) and isinstance(event.delta, ThinkingPartDelta)):
+            self._held.append(event)
+        if not _is_output(event):
+            return
+        self.output_at = self.output_at or self._loop.time()
+        self._has_text = _is_text(event)
+        self._ends_at = self._loop.time() + self._stall_s
+
+
+async def _no_events() -> AsyncIterator[Event]:
+    """Yield nothing."""
+    return
+    yield
 
 
 def _require_output(response: StreamedResponse, *, has_output: bool, accepts_empty: bool) -> None:
@@ -158,18 +222,6 @@ def _require_output(response: StreamedResponse, *, has_output: bool, accepts_emp
         require_finish(response)
     elif not (accepts_empty and response.finish_reason == "length"):
         raise EmptyAnswer(emptiness(response.get().parts), response.usage)
-
-
-def _timeout(candidate: Candidate, timeout_s: float, *, is_stall: bool) -> Exception:
-    if is_stall:
-        return TimeoutError(f"stalled for {candidate.provider.stall_timeout_s:g} s")
-    return ModelRequestTimeout(candidate.model, timeout_s, setting="first_event_timeout")
-
-
-def _hold(event: Event, held: deque[Event]) -> None:
-    """Buffers an event, except for thinking: it is in the response, and is shown to no consumer."""
-    if not (isinstance(event, PartDeltaEvent) and isinstance(event.delta, ThinkingPartDelta)):
-        held.append(event)
 
 
 def _is_text(event: Event) -> bool:
@@ -262,8 +314,7 @@ class StreamReader:
         if is_too_large(error):
             self._end_as_cut("more than 8 MiB in all")
             return StopAsyncIteration()
-        if is_finished(self.response) and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}:
-            # Only the end marker is missing.
+        if lacks_end_marker_only(self.response, error):
             return StopAsyncIteration()
         if isinstance(error, TimeoutError):
             is_whole = self._end_by <= self._stalled_by
@@ -294,6 +345,11 @@ def is_finished(response: StreamedResponse) -> bool:
     if isinstance(response, FinishKnown) and not response.is_finish_reliable:
         return response.is_ended_by_server
     return response.finish_reason is not None or bool((response.provider_details or {}).get("finish_reason"))
+
+
+def lacks_end_marker_only(response: StreamedResponse, error: Exception) -> bool:
+    """Returns whether a stream that broke off, or fell silent, was finished by its provider before."""
+    return is_finished(response) and classify(error, 0).fault in {Fault.HICCUP, Fault.DOWN}
 
 
 def require_finish(response: StreamedResponse) -> None:

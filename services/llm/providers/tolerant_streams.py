@@ -231,6 +231,10 @@ class TolerantStream(StreamedResponse):
         for event in self._parts_manager.flush_text(is_end=True):
             yield event
 
+    def flush_text(self) -> Iterator[ModelResponseStreamEvent]:
+        """Handle text that is still held back where the stream ended by its silence."""
+        yield from self._parts_manager.flush_text(is_end=True)
+
     def note_chunk(self, *, has_output: bool, finish_reason: str | None) -> None:
         """Take note of a chunk, before its parts are handled."""
         if self._has_finished_before and has_output:

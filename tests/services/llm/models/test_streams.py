@@ -1,5 +1,6 @@
-"""Listeners of streamed answers."""
+"""Listeners of streamed answers, and streams that fall silent or break off after their finish reason."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -11,8 +12,9 @@ from pydantic_ai.messages import ModelResponse, PartDeltaEvent, TextPart
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec
+from tests.services.llm.providers.bent_streams import chunk
 from tests.support.fake_llm import server as llm
-from tests.support.fake_llm.server import LLMServer
+from tests.support.fake_llm.server import Act, Exchange, LLMServer
 from tests.support.llm_harness import HELLO, LLMHarness, bench, provider, said
 
 
@@ -114,3 +116,44 @@ async def test_listener_gets_each_tool_loop_step_as_a_part(
     assert greeted == ["Ann"]
     assert heard.texts == ["Let me see.", "one two three"]
     assert [said(message) for message in run.all_messages() if isinstance(message, ModelResponse)] == heard.texts
+
+
+TAG_BEGINNING = [chunk('{"content": "<thi"}'), chunk("{}", '"stop"')]
+CALL = '{"tool_calls": [{"index": 0, "id": "t1", "function": {"name": "greet", "arguments": "{}"}}]}'
+
+
+@pytest.mark.parametrize("is_cut", [False, True], ids=["silence", "lost connection"])
+@pytest.mark.parametrize(
+    ("lines", "text", "calls"),
+    [
+        (TAG_BEGINNING, "<thi", []),
+        ([chunk(CALL), chunk("{}", '"tool_calls"')], "", ["greet"]),
+        ([chunk('{"content": "<thi"}'), chunk(CALL), chunk("{}", '"tool_calls"')], "<thi", ["greet"]),
+    ],
+    ids=["the beginning of a tag", "a tool call", "both"],
+)
+async def test_answer_without_shown_text_is_whole_after_its_finish_reason(
+    servers: tuple[LLMServer, LLMServer], lines: list[str], text: str, calls: list[str], *, is_cut: bool
+) -> None:
+    """The end marker never comes: the first answers all the same, and does not cool down."""
+
+    async def do(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        await exchange.chunk("".join(f"data: {line}\n\n" for line in lines).encode())
+        if is_cut:
+            exchange.cut()
+        await exchange.wait(asyncio.Event().wait())
+
+    servers[0].script(Act(do))
+    providers = [
+        provider("first", servers[0].url, first_token_timeout_s=1.0, stall_timeout_s=1.0, retries=0),
+        provider("second", servers[1].url),
+    ]
+    async with open_redis(None) as redis, bench(redis, providers) as replica:
+        model = replica.factory.create_routed_model(RequestSpec("test"))
+        async with model_request_stream(model, HELLO) as stream:
+            async for _ in stream:
+                pass
+        response = stream.get()
+        assert ((response.text or ""), [call.tool_name for call in response.tool_calls]) == (text, calls)
+        assert replica.cooling() == {}
