@@ -84,7 +84,7 @@ def run_process() -> int:
 
 @contextmanager
 def _importing() -> Generator[None]:
-    """Pause garbage collection while half a million long-lived objects come into being, and exempt them from it.
+    """Pauses garbage collection while half a million long-lived objects come into being, and exempt them from it.
 
     Searching them again and again for garbage would be a sixth of the daemon's start.
     """

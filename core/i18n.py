@@ -41,7 +41,7 @@ class Texts:
         return tuple(sorted(path.parent.name for path in _LOCALES.glob("*/main.ftl")))
 
     def get(self, key: str, language: str | None = None, /, **args: str | float) -> str:
-        """Return a formatted text; a missing key is logged and returned itself.
+        """Returns a formatted text; a missing key is logged and returned itself.
 
         Args:
             key: identifier of the text.
@@ -92,7 +92,7 @@ class _Language:
         self._sources = {re.split(r"[\s=]", entry, maxsplit=1)[0]: entry for entry in _ENTRY.split(source)}
 
     def format(self, key: str, args: Mapping[str, str | float]) -> tuple[str, Sequence[Exception]] | None:
-        """Return a formatted text and the errors in it; None if the language does not have it."""
+        """Returns a formatted text and the errors in it; None if the language does not have it."""
         if (source := self._sources.pop(key, None)) is not None:
             self._bundle.add_resource(self._parse(source))
         if not self._bundle.has_message(key) or (value := self._bundle.get_message(key).value) is None:

@@ -5,6 +5,8 @@ Nothing is cached: a read is one primary key look-up, and another replica may ha
 
 from dataclasses import dataclass
 
+from sqlalchemy import Connection, select
+
 from core.clock import Clock
 from core.db.database import Database
 from core.db.tables import PreferenceRow
@@ -23,6 +25,13 @@ class ChatPreferences:
     """A chat's consent to sending messages to providers outside the operator's own machines."""
 
 
+def read_preferences(connection: Connection, scope: str) -> ChatPreferences:
+    """Reads the preferences of a chat."""
+    columns = (PreferenceRow.provider, PreferenceRow.model, PreferenceRow.footers, PreferenceRow.remote_consent)
+    row = connection.execute(select(*columns).where(PreferenceRow.scope == scope)).first()
+    return ChatPreferences() if row is None else ChatPreferences(*row)
+
+
 class PreferenceStore:
     """Stores the preferences of all chats. Each method raises StorageError where the database fails."""
 
@@ -32,13 +41,7 @@ class PreferenceStore:
 
     async def get(self, scope: str) -> ChatPreferences:
         """Returns the preferences of a chat."""
-        async with self._database.reading() as session:
-            row = await session.get(PreferenceRow, scope)
-        return (
-            ChatPreferences()
-            if row is None
-            else ChatPreferences(row.provider, row.model, row.footers, row.remote_consent)
-        )
+        return await self._database.run(lambda connection: read_preferences(connection, scope), reading=True)
 
     async def set_model(self, scope: str, provider: str, model: str) -> None:
         """Asks this model first in this chat."""
@@ -59,8 +62,8 @@ class PreferenceStore:
     async def _put(self, scope: str, **choices: str | bool | None) -> None:
         values = {**choices, "updated_at": self._clock.now()}
         statement = self._database.insert(PreferenceRow).values(scope=scope, **values)
-        async with self._database.session() as session:
-            await session.execute(statement.on_conflict_do_update(index_elements=["scope"], set_=values))
+        change = statement.on_conflict_do_update(index_elements=["scope"], set_=values)
+        await self._database.run(lambda connection: connection.execute(change) and None)
 
 
 class Consent:

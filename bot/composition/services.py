@@ -166,7 +166,7 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
     await database.start()
     stack.push_async_callback(database.close)
     if tracing.on:
-        trace_transactions(tracing.tracer, database.engine)
+        trace_transactions(tracing.tracer, database.engines)
     if settings.redis_url is None:
         log.info("redis.embedded", detail="REDIS_URL is not set: provider state is kept in this process")
     redis = open_redis(settings.redis_url.get_secret_value() if settings.redis_url is not None else None)

@@ -4,14 +4,14 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from core.db import moderation_tables, tables  # noqa: F401 - registers the schema  # pyright: ignore[reportUnusedImport]
 from core.db.driver_errors import BUSY, LOCKED, READ_ONLY, describe_storage_error, translate_errors
+from core.db.lane import Lane, PostgresLane, SqliteLane
 from core.db.migrations import HEAD
 from core.db.queues import ConnectionSlots, WriteLock
 from core.db.replica_fence import ReplicaFence
@@ -28,12 +29,16 @@ from core.errors import ConfigurationError, StartupError, StorageError
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 FILE_NAME = "understudy.db"
 
 NEWER = "the database belongs to another, probably newer, version of Understudy"
 SQLITE_POOL = 4
-POSTGRES_POOL = 8
-"""Connections that stay open; as many more are opened under load."""
+POSTGRES_POOL = 4
+"""Connections of sessions that stay open; as many more are opened under load."""
+POSTGRES_LANE = 8
+"""Connections of the lane."""
 STANDSTILL_S = 10.0
 """The longest wait for a connection during which none comes free; a queue that moves never times out."""
 _BEGIN = "sqlite_begin"  # execution option: mode of BEGIN on SQLite; empty: autocommit
@@ -111,8 +116,10 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
         self._engine = self._sqlite_engine() if self._is_sqlite else self._postgres_engine()
+        self._lane_engine = self._open_lane_engine()
         if fence is not None and not self._is_sqlite:
-            fence.attach(self._engine.sync_engine)
+            for engine in self.engines:
+                fence.attach(engine)
         # Half of them are opened under load only.
         self._slots = ConnectionSlots(2 * (SQLITE_POOL if self._is_sqlite else POSTGRES_POOL), STANDSTILL_S)
         # On SQLite a transaction that reads before it writes fails immediately if another one wrote in between,
@@ -122,16 +129,27 @@ class Database:
         # SQLite allows one writer. Writers of this process queue here in order and wake at once, instead of polling
         # for the file lock.
         self._write_lock = WriteLock() if self._is_sqlite else None
+        self._lane: Lane
+        if self._write_lock is not None:
+            writing = self._lane_engine.execution_options(**{_BEGIN: "IMMEDIATE"})
+            self._lane = SqliteLane(self._lane_engine, writing, self._write_lock, busy_timeout_s)
+        else:
+            self._lane = PostgresLane(self._lane_engine, POSTGRES_LANE, STANDSTILL_S)
 
     @property
     def engine(self) -> AsyncEngine:
-        """The engine, for instrumentation and raw connections."""
+        """The engine of the sessions, for raw connections."""
         return self._engine
 
     @property
     def is_embedded(self) -> bool:
         """True for SQLite, whose file belongs to one process."""
         return self._is_sqlite
+
+    @property
+    def engines(self) -> tuple[Engine, Engine]:
+        """The engines of the sessions and of the lane, for instrumentation."""
+        return self._engine.sync_engine, self._lane_engine
 
     @property
     def name(self) -> str:
@@ -143,7 +161,8 @@ class Database:
     @property
     def backlog(self) -> int:
         """Transactions of this process that wait for a connection or for SQLite's write lock."""
-        return self._slots.waiting + (self._write_lock.waiting if self._write_lock is not None else 0)
+        lock_waiting = self._write_lock.waiting if self._write_lock is not None else 0
+        return self._slots.waiting + lock_waiting + self._lane.waiting
 
     async def start(self) -> None:
         """Creates the file if it is missing and migrates the schema.
@@ -211,7 +230,24 @@ class Database:
 
     async def close(self) -> None:
         """Closes all connections."""
+        await self._lane.close()
         await self._engine.dispose()
+
+    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
+        """Executes a read-write transaction in one hop to a thread; it is committed when this returns.
+
+        On SQLite it may share its commit with others, and be executed again where one of them failed: the function
+        returns values and has no other effect. After a cancellation the transaction is executed or not.
+
+        Args:
+            work: executes the statements.
+            urgent: whether to acquire SQLite's write lock before waiters that are not.
+            reading: whether it only reads; on SQLite it does not wait for writers.
+
+        Raises:
+            StorageError: the database is locked, read-only, full, unreachable, or rejected a statement.
+        """
+        return await self._lane.run(work, urgent=urgent, reading=reading)
 
     @asynccontextmanager
     async def session(self, *, urgent: bool = False) -> AsyncGenerator[AsyncSession]:
@@ -275,6 +311,10 @@ class Database:
             connect_args={"timeout": self._busy_timeout_s},
         )
 
+        self._prepare_sqlite(engine.sync_engine)
+        return engine
+
+    def _prepare_sqlite(self, engine: Engine) -> None:
         def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
             # Disables sqlite3's implicit transactions, which begin late and never for DDL; `begin` below replaces them.
             connection.isolation_level = None
@@ -291,9 +331,8 @@ class Database:
             if mode:
                 connection.exec_driver_sql(f"BEGIN {mode}")
 
-        event.listen(engine.sync_engine, "connect", prepare)
-        event.listen(engine.sync_engine, "begin", begin)
-        return engine
+        event.listen(engine, "connect", prepare)
+        event.listen(engine, "begin", begin)
 
     def _postgres_engine(self) -> AsyncEngine:
         engine = create_async_engine(
@@ -308,6 +347,10 @@ class Database:
             connect_args=libpq_timeouts(self._url),
         )
 
+        self._prepare_postgres(engine.sync_engine)
+        return engine
+
+    def _prepare_postgres(self, engine: Engine) -> None:
         def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
             with _closed_on_failure(connection):
                 cursor = connection.cursor()
@@ -315,7 +358,28 @@ class Database:
                 cursor.close()
                 connection.commit()
 
-        event.listen(engine.sync_engine, "connect", prepare)
+        event.listen(engine, "connect", prepare)
+
+    def _open_lane_engine(self) -> Engine:
+        if self._is_sqlite:
+            engine = create_engine(
+                self._url.set(drivername="sqlite"),
+                hide_parameters=True,
+                pool_size=2,
+                connect_args={"timeout": self._busy_timeout_s, "check_same_thread": False},
+            )
+            self._prepare_sqlite(engine)
+            return engine
+        engine = create_engine(
+            self._url,
+            hide_parameters=True,
+            pool_size=POSTGRES_LANE,
+            max_overflow=0,
+            pool_timeout=STANDSTILL_S,
+            pool_pre_ping=True,
+            connect_args=libpq_timeouts(self._url),
+        )
+        self._prepare_postgres(engine)
         return engine
 
     def _create_file(self) -> None:

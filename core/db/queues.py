@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Executable
+from sqlalchemy import Connection, Executable
 
 from core.errors import StorageError
 
@@ -194,9 +194,11 @@ class GroupCommit:
                 _fail(batch, error)
 
     async def _commit(self, batch: list[_Write]) -> None:
-        async with self._database.session(urgent=True) as session:
+        def work(connection: Connection) -> None:
             for statement, _ in batch:
-                await session.execute(statement)
+                connection.execute(statement)
+
+        await self._database.run(work, urgent=True)
         for _, done in batch:
             if not done.done():
                 done.set_result(None)

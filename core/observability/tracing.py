@@ -4,15 +4,14 @@ Other packages use the API only, through an injected `Tracer`. The SDK is import
 """
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from opentelemetry.trace import NoOpTracerProvider, Status, StatusCode, Tracer, TracerProvider, get_current_span
 from opentelemetry.util.types import Attributes
 from pydantic import SecretStr
-from sqlalchemy import Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, Engine, event
 
 from core.config.fields import parse_headers
 
@@ -107,7 +106,7 @@ def record_span(
     span.end(end_time=began_ns + int(seconds * 1e9))
 
 
-def trace_transactions(tracer: Tracer, engine: AsyncEngine) -> None:
+def trace_transactions(tracer: Tracer, engines: Iterable[Engine]) -> None:
     """Records a span of each database transaction within the current trace."""
 
     def began(connection: Connection) -> None:
@@ -126,9 +125,10 @@ def trace_transactions(tracer: Tracer, engine: AsyncEngine) -> None:
     def rolled_back(connection: Connection) -> None:
         record(connection, is_committed=False)
 
-    event.listen(engine.sync_engine, "begin", began)
-    event.listen(engine.sync_engine, "commit", committed)
-    event.listen(engine.sync_engine, "rollback", rolled_back)
+    for engine in engines:
+        event.listen(engine, "begin", began)
+        event.listen(engine, "commit", committed)
+        event.listen(engine, "rollback", rolled_back)
 
 
 async def _close_nothing() -> None:

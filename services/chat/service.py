@@ -1,7 +1,7 @@
 """One turn: reads the history, asks the agent, streams the answer into a reply, saves both."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
@@ -180,11 +180,13 @@ class ChatService:
             self._told[incoming.user_ref, incoming.key.chat_ref] = True
         return outcome
 
-    async def _open(self, run: TurnRun) -> list[ModelMessage]:
+    async def _open(self, run: TurnRun) -> Sequence[ModelMessage]:
         """Reads the history and saves the prompt. Without a database the turn goes on without memory."""
         turns, key = self._stores.turns, run.incoming.key
         is_flushed = await self._deferred.flush()
-        history: list[ModelMessage] = []
+        if is_flushed and run.thread is None and (begun := await self._begin(run)) is not None:
+            return begun
+        history: Sequence[ModelMessage] = ()
         try:
             run.preference = await self._stores.preferences.get(key.chat_ref)
             run.thread = run.thread or await turns.current(key)
@@ -200,22 +202,40 @@ class ChatService:
                 log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - as above
         return history
 
+    async def _begin(self, run: TurnRun) -> Sequence[ModelMessage] | None:
+        """Reads the history and saves the prompt together. Returns None where the database accepts only one of them."""
+        incoming = run.incoming
+        try:
+            beginning = await self._stores.turns.begin(
+                incoming.key, incoming.speaker.user_id, run.prompt, self._history_tokens, origin=run.origin
+            )
+        except StorageError:
+            return None
+        run.preference, run.thread = beginning.preference, beginning.turn.thread
+        await self._continue_turn(run, beginning.turn)
+        return beginning.history
+
     async def _open_turn(self, run: TurnRun) -> Turn:
         """Saves the prompt unless it is saved already."""
         if run.turn is None:
             run.thread = run.thread or await self._stores.turns.current(run.incoming.key)
             speaker = run.incoming.speaker.user_id
-            run.turn = await self._stores.turns.open_turn(
+            turn = await self._stores.turns.open_turn(
                 run.thread, speaker, run.prompt, replaces_id=run.replaces_id, origin=run.origin
             )
-            run.reply.turn_id = run.turn.id
-            run.reply.earlier_ids = run.turn.answer_ids
-            # A turn that is stored now has the very prompt that it was given.
-            run.reply.is_resumed = run.turn.prompt is not run.prompt
-            if run.turn.status in ANSWERED:
-                run.messages = (await self._stores.turns.answer(run.turn.id))[1:]
-                run.is_answered = True
+            await self._continue_turn(run, turn)
+            return turn
         return run.turn
+
+    async def _continue_turn(self, run: TurnRun, turn: Turn) -> None:
+        run.turn = turn
+        run.reply.turn_id = turn.id
+        run.reply.earlier_ids = turn.answer_ids
+        # A turn that is stored now has the very prompt that it was given.
+        run.reply.is_resumed = turn.prompt is not run.prompt
+        if turn.status in ANSWERED:
+            run.messages = (await self._stores.turns.answer(turn.id))[1:]
+            run.is_answered = True
 
     async def _replay(self, run: TurnRun) -> None:
         """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
@@ -230,7 +250,7 @@ class ChatService:
         await self._announce_stand_in(run)
         self._end(run, replay_outcome(status), is_blind=is_blind, is_saved=True)
 
-    async def _run_agent(self, run: TurnRun, history: list[ModelMessage]) -> None:
+    async def _run_agent(self, run: TurnRun, history: Sequence[ModelMessage]) -> None:
         incoming = run.incoming
         context = TurnContext(
             clock=self._clock,

@@ -96,10 +96,10 @@ class SentMessages:
     async def _load(self, job: _JobMessages) -> dict[tuple[int, int], int]:
         job.recorded = {}
         try:
-            async with self._database.reading() as session:
-                query = select(SentMessageRow.chat_id, SentMessageRow.place, SentMessageRow.message_id)
-                rows = await session.execute(query.where(SentMessageRow.job_id == job.job_id))
-                job.recorded = {(chat_id, place): message_id for chat_id, place, message_id in rows}
+            columns = select(SentMessageRow.chat_id, SentMessageRow.place, SentMessageRow.message_id)
+            query = columns.where(SentMessageRow.job_id == job.job_id)
+            rows = await self._database.run(lambda connection: connection.execute(query).all(), reading=True)
+            job.recorded = {(chat_id, place): message_id for chat_id, place, message_id in rows}
         except StorageError as error:
             # A duplicate message is better than none.
             log.warning("inbox.sent_messages_unavailable", job=job.job_id, error=str(error))

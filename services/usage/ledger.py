@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import count
 
 import structlog
-from sqlalchemy import delete, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, delete, select
 
 from core.background import BackgroundTasks
 from core.clock import Backoff, Clock
@@ -236,12 +235,15 @@ class UsageLedger:
         columns = [column.key for column in UsageRequestRow.__table__.columns]
         values = [{name: getattr(row, name) for name in columns} for row in rows]
         insert = self._database.insert(UsageRequestRow).values(values)
-        async with self._database.session() as session:
-            taken = await session.scalars(insert.on_conflict_do_nothing().returning(UsageRequestRow.id))
-            new = frozenset(taken)
-            await self._add_up(session, [row for row in rows if row.id in new])
+        insert_new = insert.on_conflict_do_nothing().returning(UsageRequestRow.id)
 
-    async def _add_up(self, session: AsyncSession, rows: Sequence[UsageRequestRow]) -> None:
+        def work(connection: Connection) -> None:
+            new = frozenset(connection.scalars(insert_new))
+            self._add_up(connection, [row for row in rows if row.id in new])
+
+        await self._database.run(work)
+
+    def _add_up(self, connection: Connection, rows: Sequence[UsageRequestRow]) -> None:
         sums: dict[tuple[object, ...], list[int]] = {}
         for row in rows:
             day = row.at.astimezone(self._zone).date()
@@ -257,7 +259,7 @@ class UsageLedger:
         values = [dict(zip((*_KEY, *_SUMS), (*key, *sums[key]), strict=True)) for key in sorted(sums, key=repr)]
         insert = self._database.insert(UsageDayRow).values(values)
         added = {name: getattr(UsageDayRow, name) + insert.excluded[name] for name in _SUMS}
-        await session.execute(insert.on_conflict_do_update(index_elements=list(_KEY), set_=added))
+        connection.execute(insert.on_conflict_do_update(index_elements=list(_KEY), set_=added))
 
     def _report_failure(self, error: StorageError) -> None:
         if not self._is_down:

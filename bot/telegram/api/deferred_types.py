@@ -17,7 +17,7 @@ _HOOKS: Final = ("model_rebuild", "__pydantic_init_subclass__")
 
 
 def import_aiogram() -> None:
-    """Import aiogram; without effect where it is imported already."""
+    """Imports aiogram; without effect where it is imported already."""
     if "aiogram" in sys.modules:
         return
     names: dict[str, Any] = {}

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any, cast
 
 import structlog
 from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest
-from sqlalchemy import ColumnElement, Select, select, tuple_
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, select, tuple_
 
 from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from core.messages import ConversationKey, Surface
@@ -16,8 +16,12 @@ from services.chat.store import transcript
 from services.chat.store.history import KEPT_ATTACHMENTS, HistoryBudget, cut_turn, pair_tools, starts_with_prompt
 from services.chat.store.transcript import UnreadableTranscript
 from services.llm.usage import ATTACHMENT_TOKENS
+from services.preferences import ChatPreferences
 
 log = structlog.get_logger()
+
+THREADS = cast("Table", ThreadRow.__table__)
+TURNS = cast("Table", TurnRow.__table__)
 
 
 class TurnStatus(StrEnum):
@@ -80,6 +84,15 @@ class Turn:
         return self.replaces_id if is_open and self.replaces_id is not None else self.id
 
 
+@dataclass(frozen=True, slots=True)
+class TurnStart:
+    """All that is read and saved before a model is asked."""
+
+    preference: ChatPreferences
+    history: Sequence[ModelMessage]
+    turn: Turn
+
+
 _PAGE = 64
 """Turn sizes read by one query; a budget rarely holds more turns."""
 
@@ -101,12 +114,13 @@ def key_conditions(key: ConversationKey) -> list[ColumnElement[bool]]:
     ]
 
 
-def select_current(key: ConversationKey) -> Select[ThreadRow]:
-    """Builds the query for the current thread."""
-    return select(ThreadRow).where(*key_conditions(key), ThreadRow.is_current)
+def read_current(connection: Connection, key: ConversationKey) -> Thread | None:
+    """Reads the current thread of a chat or topic."""
+    row = connection.execute(select(THREADS).where(*key_conditions(key), ThreadRow.is_current)).first()
+    return None if row is None else to_thread(row)
 
 
-def to_thread(row: ThreadRow) -> Thread:
+def to_thread(row: ThreadRow | Row[Any]) -> Thread:
     """Converts a row."""
     key = ConversationKey(Surface(row.surface), row.chat_id, row.topic_id)
     return Thread(row.id, key, row.name, row.created_at)
@@ -125,18 +139,18 @@ def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
     return messages
 
 
-async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | None:
-    """Reads the first turn of a query, its prompt with all its files."""
-    row = await session.scalar(query)
+def read_turn(connection: Connection, query: Select[Any]) -> Turn | None:
+    """Reads the first turn of a query of `TURNS`, its prompt with all its files."""
+    row = connection.execute(query).first()
     if row is None:
         return None
-    thread = (await session.scalars(select(ThreadRow).where(ThreadRow.id == row.thread_id))).one()
+    thread = connection.execute(select(THREADS).where(ThreadRow.id == row.thread_id)).one()
     answer = select(AnswerMessageRow.message_id).where(AnswerMessageRow.turn_id == row.id)
-    answer_ids = tuple(await session.scalars(answer.order_by(AnswerMessageRow.message_id)))
+    answer_ids = tuple(connection.scalars(answer.order_by(AnswerMessageRow.message_id)))
     prompt = parse_messages(row.prompt, row.id)
     digests = transcript.digests(prompt)
     if digests:
-        files = await _load_files(session, [(row.id, digest) for digest in digests])
+        files = _load_files(connection, [(row.id, digest) for digest in digests])
         prompt = transcript.restore(prompt, files, len(digests))
     return Turn(
         id=row.id,
@@ -153,18 +167,18 @@ async def read_turn(session: AsyncSession, query: Select[TurnRow]) -> Turn | Non
     )
 
 
-async def read_history(
-    session: AsyncSession, thread: Thread, token_budget: int, before_turn: int | None
+def read_history(
+    connection: Connection, thread: Thread, token_budget: int, before_turn: int | None
 ) -> list[ModelMessage]:
     """Reads the newest turns that fit the budget; see `TurnStore.history`."""
     while True:
         conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED)]
         if before_turn is not None:
             conditions.append(TurnRow.id < before_turn)
-        selection = await _select_turns(session, conditions, token_budget)
+        selection = _select_turns(connection, conditions, token_budget)
         if selection is None:
             return []
-        turns = await _load_turns(session, [*conditions, TurnRow.id >= selection.lowest_id])
+        turns = _load_turns(connection, [*conditions, TurnRow.id >= selection.lowest_id])
         if turns or not selection.is_cut:
             break
         # The turn that was to be shortened is unreadable; the ones before it are still useful.
@@ -176,12 +190,12 @@ async def read_history(
         turn_id, messages = turns[0]
         shown = min(shown_limit, len(transcript.digests(messages)))
         turns = [(turn_id, cut_turn(messages, token_budget - shown * ATTACHMENT_TOKENS))]
-    turns = await _with_files(session, turns, shown_limit)
+    turns = _with_files(connection, turns, shown_limit)
     return [message for _, messages in reversed(turns) for message in messages]
 
 
-async def _select_turns(
-    session: AsyncSession, conditions: Sequence[ColumnElement[bool]], token_budget: int
+def _select_turns(
+    connection: Connection, conditions: Sequence[ColumnElement[bool]], token_budget: int
 ) -> _Selection | None:
     """Selects turns by their sizes alone, a page at a time from the newest."""
     budget = HistoryBudget(token_budget)
@@ -190,7 +204,7 @@ async def _select_turns(
         sizes = select(TurnRow.id, TurnRow.estimated_tokens, TurnRow.attachment_count).where(*conditions)
         if lowest_id is not None:
             sizes = sizes.where(TurnRow.id < lowest_id)
-        page = (await session.execute(sizes.order_by(TurnRow.id.desc()).limit(_PAGE))).all()
+        page = connection.execute(sizes.order_by(TurnRow.id.desc()).limit(_PAGE)).all()
         for turn_id, tokens, attachments in page:
             if not budget.take(tokens, attachments):
                 return _Selection(turn_id, is_cut=True) if lowest_id is None else _Selection(lowest_id, is_cut=False)
@@ -199,20 +213,20 @@ async def _select_turns(
             return None if lowest_id is None else _Selection(lowest_id, is_cut=False)
 
 
-async def _load_turns(
-    session: AsyncSession, conditions: Sequence[ColumnElement[bool]]
+def _load_turns(
+    connection: Connection, conditions: Sequence[ColumnElement[bool]]
 ) -> list[tuple[int, list[ModelMessage]]]:
     """Reads the messages of turns, newest turn first; unreadable ones are left out."""
     query = select(TurnRow.id, TurnRow.messages).where(*conditions).order_by(TurnRow.id.desc())
     turns: list[tuple[int, list[ModelMessage]]] = []
-    for turn_id, stored in await session.execute(query):
+    for turn_id, stored in connection.execute(query):
         if messages := parse_messages(stored or "[]", turn_id):
             turns.append((turn_id, pair_tools(messages)))
     return turns
 
 
-async def _with_files(
-    session: AsyncSession, turns: list[tuple[int, list[ModelMessage]]], limit: int
+def _with_files(
+    connection: Connection, turns: list[tuple[int, list[ModelMessage]]], limit: int
 ) -> list[tuple[int, list[ModelMessage]]]:
     """Inserts the newest files into turns; the bytes of older files are not read."""
     shown: dict[int, int] = {}
@@ -224,11 +238,11 @@ async def _with_files(
         wanted += [(turn_id, digest) for digest in digests[len(digests) - shown[turn_id] :]]
     if not wanted:
         return turns
-    files = await _load_files(session, wanted)
+    files = _load_files(connection, wanted)
     return [(turn_id, transcript.restore(messages, files, shown[turn_id])) for turn_id, messages in turns]
 
 
-async def _load_files(session: AsyncSession, wanted: Sequence[tuple[int, str]]) -> dict[str, BinaryContent]:
-    query = select(AttachmentRow).where(tuple_(AttachmentRow.turn_id, AttachmentRow.digest).in_(wanted))
-    rows = await session.scalars(query)
+def _load_files(connection: Connection, wanted: Sequence[tuple[int, str]]) -> dict[str, BinaryContent]:
+    columns = select(AttachmentRow.digest, AttachmentRow.media_type, AttachmentRow.data)
+    rows = connection.execute(columns.where(tuple_(AttachmentRow.turn_id, AttachmentRow.digest).in_(wanted)))
     return {row.digest: BinaryContent.narrow_type(BinaryContent(row.data, media_type=row.media_type)) for row in rows}

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
 
 import structlog
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
-from sqlalchemy import BigInteger, and_, literal, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import BigInteger, Connection, Select, and_, literal, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -17,19 +18,22 @@ from core.messages import ConversationKey
 from services.chat.store import transcript
 from services.chat.store.conversation import (
     ANSWERED,
+    THREADS,
+    TURNS,
     Thread,
     Turn,
+    TurnStart,
     TurnStatus,
     key_conditions,
     parse_messages,
+    read_current,
     read_history,
     read_turn,
-    select_current,
-    to_thread,
 )
 from services.chat.store.history import starts_with_prompt
 from services.chat.store.transcript import Transcript
 from services.llm.usage import estimate_tokens
+from services.preferences import read_preferences
 
 log = structlog.get_logger()
 
@@ -53,28 +57,48 @@ class TurnStore:
 
     async def current(self, key: ConversationKey) -> Thread:
         """Returns the thread of the next message in this chat or topic, created on first use."""
-        async with self._database.reading() as session:
-            row = await session.scalar(select_current(key))
-        if row is None:
-            async with self._database.session() as session:
-                row = await self._ensure_current(session, key)
-        return to_thread(row)
+        thread = await self._database.run(lambda connection: read_current(connection, key), reading=True)
+        return thread or await self._database.run(lambda connection: self._ensure_current(connection, key))
 
     async def start_new(self, key: ConversationKey) -> Thread:
         """Starts an empty thread and makes it the current one.
 
         Concurrent calls may return the same new thread: it is empty either way.
         """
-        async with self._database.session() as session:
-            leave_current = update(ThreadRow).where(*key_conditions(key), ThreadRow.is_current).values(is_current=False)
-            await session.execute(leave_current)
-            return to_thread(await self._ensure_current(session, key))
+        leave_current = update(ThreadRow).where(*key_conditions(key), ThreadRow.is_current).values(is_current=False)
+
+        def work(connection: Connection) -> Thread:
+            connection.execute(leave_current)
+            return self._ensure_current(connection, key)
+
+        return await self._database.run(work)
 
     async def name_unnamed(self, thread_id: int, name: str) -> None:
         """Names a thread that has no name yet."""
-        unnamed = update(ThreadRow).where(ThreadRow.id == thread_id, ThreadRow.name.is_(None))
-        async with self._database.session() as session:
-            await session.execute(unnamed.values(name=name))
+        unnamed = update(THREADS).where(THREADS.c.id == thread_id, THREADS.c.name.is_(None))
+        await self._database.run(lambda connection: connection.execute(unnamed.values(name=name)) and None)
+
+    async def begin(
+        self, key: ConversationKey, speaker_id: int, prompt: ModelRequest, token_budget: int, *, origin: str | None
+    ) -> TurnStart:
+        """Reads all that a turn needs and save its prompt, in one transaction.
+
+        Args:
+            prompt: the message with its files.
+            token_budget: of the history, as `estimate_tokens` counts.
+            origin: as for `open_turn`.
+        """
+        stored = await _store([prompt])
+        now = self._clock.now()
+
+        def work(connection: Connection) -> TurnStart:
+            preference = read_preferences(connection, key.chat_ref)
+            thread = read_current(connection, key) or self._ensure_current(connection, key)
+            history = read_history(connection, thread, token_budget, None)
+            turn = self._insert_turn(connection, thread, speaker_id, prompt, stored, now, None, origin)
+            return TurnStart(preference, history, turn)
+
+        return await self._database.run(work)
 
     async def open_turn(
         self,
@@ -94,34 +118,16 @@ class TurnStore:
         """
         stored = await _store([prompt])
         now = self._clock.now()
-        row = {
-            "thread_id": thread.id,
-            "replaces_id": replaces_id,
-            "created_at": now,
-            "status": TurnStatus.RUNNING,
-            "speaker_id": speaker_id,
-            "prompt": stored.json,
-            "estimated_tokens": estimate_tokens(stored.messages),
-            "attachment_count": len(transcript.digests(stored.messages)),
-            "origin": origin,
-        }
-        insert = self._database.insert(TurnRow).values(row).on_conflict_do_nothing(index_elements=["origin"])
-        async with self._database.session() as session:
-            turn_id = (await session.scalars(insert.returning(TurnRow.id))).one_or_none()
-            if turn_id is None:
-                existing = await read_turn(session, select(TurnRow).where(TurnRow.origin == origin))
-                if existing is None:
-                    raise StorageError("the database failed: the turn that conflicted is gone")
-                return existing
-            await self._keep_attachments(session, turn_id, stored)
-        return Turn(
-            turn_id, thread, TurnStatus.RUNNING, speaker_id, now, prompt, replaces_id=replaces_id, origin=origin
+        return await self._database.run(
+            lambda connection: self._insert_turn(
+                connection, thread, speaker_id, prompt, stored, now, replaces_id, origin
+            )
         )
 
     async def answer(self, turn_id: int) -> list[ModelMessage]:
         """Returns the messages of an answered turn, from its prompt on; empty otherwise."""
-        async with self._database.reading() as session:
-            stored = await session.scalar(select(TurnRow.messages).where(TurnRow.id == turn_id))
+        query = select(TurnRow.messages).where(TurnRow.id == turn_id)
+        stored = await self._database.run(lambda connection: connection.scalar(query), reading=True)
         return parse_messages(stored, turn_id) if stored else []
 
     async def close_turn(
@@ -142,26 +148,41 @@ class TurnStore:
             provider: the provider that answered, with `model`.
             input_tokens: as the provider reported them, like `output_tokens`.
         """
-        async with self._database.session() as session:
-            row = await session.get(TurnRow, turn_id, with_for_update=True)
+        saves_messages = status in ANSWERED or bool(messages)
+        stored = await _store(messages) if saves_messages else None
+        ending = {
+            "status": status,
+            "provider": provider,
+            "model": model,
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+        }
+
+        def work(connection: Connection) -> bool:
+            columns = select(TURNS.c.thread_id, TURNS.c.replaces_id, TURNS.c.prompt, TURNS.c.estimated_tokens)
+            row = connection.execute(columns.where(TURNS.c.id == turn_id).with_for_update()).first()
             if row is None:
-                # Deleted while the answer was being produced: it stays deleted.
-                log.info("turn.deleted", turn_id=turn_id)
-                return
-            if status in ANSWERED or messages:
+                return False
+            values: dict[str, Any] = dict(ending)  # Any: values of several columns
+            if stored is not None:
+                whole = stored
                 if not starts_with_prompt(messages):
-                    messages = [*parse_messages(row.prompt, turn_id), *messages]
-                stored = await _store(messages)
-                row.messages = stored.json
-                row.estimated_tokens = estimate_tokens(stored.messages)
-                row.attachment_count = len(transcript.digests(stored.messages))
-                await self._keep_attachments(session, turn_id, stored)
-            row.status = status
-            row.provider, row.model = provider, model
-            row.input_tokens, row.output_tokens = input_tokens, output_tokens
+                    whole = transcript.store([*parse_messages(row.prompt, turn_id), *messages])
+                values |= {
+                    "messages": whole.json,
+                    "estimated_tokens": estimate_tokens(whole.messages),
+                    "attachment_count": len(transcript.digests(whole.messages)),
+                }
+                self._keep_attachments(connection, turn_id, whole)
+            connection.execute(update(TURNS).where(TURNS.c.id == turn_id).values(values))
             if status in ANSWERED and row.replaces_id is not None:
-                replaced = and_(TurnRow.id == row.replaces_id, TurnRow.thread_id == row.thread_id)
-                await session.execute(update(TurnRow).where(replaced).values(status=TurnStatus.SUPERSEDED))
+                replaced = and_(TURNS.c.id == row.replaces_id, TURNS.c.thread_id == row.thread_id)
+                connection.execute(update(TURNS).where(replaced).values(status=TurnStatus.SUPERSEDED))
+            return True
+
+        if not await self._database.run(work):
+            # Deleted while the answer was being produced: it stays deleted.
+            log.info("turn.deleted", turn_id=turn_id)
 
     async def history(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> list[ModelMessage]:
         """Returns the newest whole turns that fit the budget.
@@ -173,20 +194,19 @@ class TurnStore:
             token_budget: as `estimate_tokens` counts.
             before_turn: exclude this turn and all later ones, as a Retry needs.
         """
-        async with self._database.reading() as session:
-            return await read_history(session, thread, token_budget, before_turn)
+        return await self._database.run(
+            lambda connection: read_history(connection, thread, token_budget, before_turn), reading=True
+        )
 
     async def last_turn(self, key: ConversationKey) -> Turn | None:
         """Returns the newest turn of the current thread that is not superseded."""
-        async with self._database.reading() as session:
-            of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*key_conditions(key), ThreadRow.is_current))
-            counts = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
-            return await read_turn(session, select(TurnRow).where(counts).order_by(TurnRow.id.desc()).limit(1))
+        of_thread = TurnRow.thread_id.in_(select(ThreadRow.id).where(*key_conditions(key), ThreadRow.is_current))
+        counts = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
+        return await self._read_turn(select(TURNS).where(counts).order_by(TurnRow.id.desc()).limit(1))
 
     async def turn(self, turn_id: int) -> Turn | None:
         """Returns a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`."""
-        async with self._database.reading() as session:
-            return await read_turn(session, select(TurnRow).where(TurnRow.id == turn_id))
+        return await self._read_turn(select(TURNS).where(TurnRow.id == turn_id))
 
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
         """Records which messages hold the answer; a message recorded for another turn moves to this one."""
@@ -200,8 +220,11 @@ class TurnStore:
         others = select(SentMessageRow.message_id).where(
             SentMessageRow.chat_id == chat_id, SentMessageRow.message_id > after
         )
-        async with self._database.reading() as session:
-            return frozenset(await session.scalars(answers.union_all(others)))
+        union = answers.union_all(others)
+        return await self._database.run(lambda connection: frozenset(connection.scalars(union)), reading=True)
+
+    async def _read_turn(self, query: Select[Any]) -> Turn | None:
+        return await self._database.run(lambda connection: read_turn(connection, query), reading=True)
 
     async def _note_answer(self, turn_id: int, message_id: int) -> None:
         # One statement, so that it can share a transaction: a crash before it is written doubles a message.
@@ -216,7 +239,7 @@ class TurnStore:
             insert.on_conflict_do_update(index_elements=columns[:3], set_={"turn_id": turn_id})
         )
 
-    async def _ensure_current(self, session: AsyncSession, key: ConversationKey) -> ThreadRow:
+    def _ensure_current(self, connection: Connection, key: ConversationKey) -> Thread:
         # Another replica may do the same at this moment: the unique index admits one row, and both then read it.
         insert = self._database.insert(ThreadRow).values(
             surface=key.surface,
@@ -225,17 +248,54 @@ class TurnStore:
             is_current=True,
             created_at=self._clock.now(),
         )
-        await session.execute(insert.on_conflict_do_nothing())
-        return (await session.scalars(select_current(key))).one()
+        connection.execute(insert.on_conflict_do_nothing())
+        thread = read_current(connection, key)
+        if thread is None:
+            raise StorageError("the database failed: the current thread is gone")
+        return thread
 
-    async def _keep_attachments(self, session: AsyncSession, turn_id: int, stored: Transcript) -> None:
+    def _insert_turn(
+        self,
+        connection: Connection,
+        thread: Thread,
+        speaker_id: int,
+        prompt: ModelRequest,
+        stored: Transcript,
+        now: datetime,
+        replaces_id: int | None,
+        origin: str | None,
+    ) -> Turn:
+        row = {
+            "thread_id": thread.id,
+            "replaces_id": replaces_id,
+            "created_at": now,
+            "status": TurnStatus.RUNNING,
+            "speaker_id": speaker_id,
+            "prompt": stored.json,
+            "estimated_tokens": estimate_tokens(stored.messages),
+            "attachment_count": len(transcript.digests(stored.messages)),
+            "origin": origin,
+        }
+        insert = self._database.insert(TurnRow).values(row).on_conflict_do_nothing(index_elements=["origin"])
+        turn_id = connection.scalars(insert.returning(TurnRow.id)).one_or_none()
+        if turn_id is None:
+            existing = read_turn(connection, select(TURNS).where(TurnRow.origin == origin))
+            if existing is None:
+                raise StorageError("the database failed: the turn that conflicted is gone")
+            return existing
+        self._keep_attachments(connection, turn_id, stored)
+        return Turn(
+            turn_id, thread, TurnStatus.RUNNING, speaker_id, now, prompt, replaces_id=replaces_id, origin=origin
+        )
+
+    def _keep_attachments(self, connection: Connection, turn_id: int, stored: Transcript) -> None:
         rows = [
             {"turn_id": turn_id, "digest": digest, "media_type": file.media_type, "data": file.data}
             for digest, file in stored.attachments.items()
         ]
         if rows:
             # The prompt's files already exist when the whole turn is saved.
-            await session.execute(self._database.insert(AttachmentRow).values(rows).on_conflict_do_nothing())
+            connection.execute(self._database.insert(AttachmentRow).values(rows).on_conflict_do_nothing())
 
 
 async def _store(messages: Sequence[ModelMessage]) -> Transcript:

@@ -34,7 +34,8 @@ async def test_group_commit_batches_concurrent_statements(database: Database) ->
         nonlocal commits
         commits += 1
 
-    event.listen(database.engine.sync_engine, "commit", count)
+    for engine in database.engines:
+        event.listen(engine, "commit", count)
     group = GroupCommit(database)
     await asyncio.gather(*(group.execute(insert_sent(database, place)) for place in range(MANY)))
     assert commits == 2, "the first alone, the others together"
@@ -65,6 +66,7 @@ async def test_group_commit_survives_a_cancelled_caller(database: Database) -> N
 async def test_group_commit_survives_cancellation_during_one_by_one_commits(database: Database) -> None:
     """The caller that commits a rejected batch statement by statement is cancelled."""
     group = GroupCommit(database)
+    loop = asyncio.get_running_loop()
     commits = 0
 
     def cancel(_connection: object) -> None:
@@ -72,9 +74,10 @@ async def test_group_commit_survives_cancellation_during_one_by_one_commits(data
         commits += 1
         if commits == 2:
             # The first single commit is the caller's own.
-            tasks[0].cancel()
+            loop.call_soon_threadsafe(tasks[0].cancel)
 
-    event.listen(database.engine.sync_engine, "commit", cancel)
+    for engine in database.engines:
+        event.listen(engine, "commit", cancel)
     async with database.session():
         tasks = [asyncio.create_task(group.execute(insert_sent(database, place))) for place in (0, None, 2, 3)]
         await asyncio.sleep(0)

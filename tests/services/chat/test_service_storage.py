@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from core.db.database import Database
 from core.db.tables import ThreadRow
+from core.errors import StorageError
 from core.i18n import Texts
 from core.messages import Attachment
 from services.chat.reply import ReplyPhase
@@ -298,7 +299,7 @@ class TestBugs:
             assert blamed_providers(harness) == []
             assert (await harness.say("Hello?")).phase is ReplyPhase.COMPLETE
 
-    @pytest.mark.parametrize("place", ["current", "history", "open_turn", "close_turn"])
+    @pytest.mark.parametrize("place", ["begin", "current", "history", "open_turn", "close_turn"])
     async def test_exception_of_a_store_ends_the_reply(
         self, harness: ChatHarness, monkeypatch: pytest.MonkeyPatch, place: str
     ) -> None:
@@ -306,6 +307,11 @@ class TestBugs:
         async def broken(*_: object, **__: object) -> None:
             raise ZeroDivisionError
 
+        async def refused(*_: object, **__: object) -> None:
+            raise StorageError("the database failed: it is read-only")
+
+        # Where the database accepts only a part of it, the turn begins step by step.
+        monkeypatch.setattr(harness.stores.turns, "begin", refused)
         monkeypatch.setattr(harness.stores.turns, place, broken)
         with capture_logs() as logs:
             reply = await asyncio.wait_for(harness.say(), 5)

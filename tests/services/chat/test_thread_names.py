@@ -103,7 +103,7 @@ async def test_naming_waits_for_a_free_slot(file: Database, first: LLMServer) ->
     first.naming = answer("A name")
     own = provider("a", first.url, remote=False, max_concurrency=1)
     event = asyncio.Event()
-    async with chat_harness(file, own, names_threads=True) as harness:
+    async with chat_harness(file, own, names_threads=True, naming_quiet_s=0.15) as harness:
         first.script(answer("Hello"), gate(event))
         await harness.say(QUESTION)
         busy = asyncio.create_task(harness.say(message("Hello?", key=OTHER)))

@@ -2,16 +2,16 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import pytest
 from pydantic_ai.usage import RequestUsage
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, func, select
 from structlog.testing import capture_logs
 
 from core.config.providers import Price, ProviderKind, ProviderSettings
@@ -24,6 +24,8 @@ from services.usage.ledger import REQUEST_RETENTION, SUM_RETENTION, WRITE_BATCH,
 from services.usage.totals import UsageTotal, UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.llm_harness import eventually
+
+T = TypeVar("T")
 
 PAID = ProviderSettings(
     id="paid",
@@ -141,13 +143,12 @@ class LostCommit(Database):
         super().__init__(url)
         self.loses_commit = True
 
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        async with super().session() as session:
-            yield session
+    async def run(self, work: Callable[[Connection], T], *, urgent: bool = False, reading: bool = False) -> T:
+        result = await super().run(work, urgent=urgent, reading=reading)
         if self.loses_commit:
             self.loses_commit = False
             raise StorageError("the database failed: it is unreachable")
+        return result
 
 
 async def test_flush_counts_once_after_a_lost_commit_confirmation(

@@ -100,9 +100,8 @@ class TestHistory:
         for number in range(3, 6):
             await add_turn(turns, thread, f"{number}" * 40)
         statements: list[str] = []
-        event.listen(
-            database.engine.sync_engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2])
-        )
+        for engine in database.engines:
+            event.listen(engine, "before_cursor_execute", lambda *arguments: statements.append(arguments[2]))
         one = estimate_tokens([prompt("0" * 40), answer("0" * 40)])
         with capture_logs() as logs:
             assert texts(await turns.history(thread, 3 * one)) == [f"{n}" * 40 for n in (3, 3, 4, 4, 5, 5)]

@@ -1,0 +1,50 @@
+"""Calls of a turn into the threads and connections of the database."""
+
+import traceback
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection
+
+from core.db.database import Database
+from tests.support.bot_harness import FIRST, BotHarness
+
+MOST_CALLS = 6
+BY_THE_CLOCK = ("services/admin/configuration.py", "services/budgets/budgets.py")
+"""Settings of operators and budgets, which are looked at every few seconds, turns or not."""
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Each transaction of the lane, which is one call at most, and each session, which makes several."""
+    seen: list[str] = []
+    run, session = Database.run, Database._transaction
+
+    async def note_run(self: Database, work: Callable[[Connection], object], **options: bool) -> object:
+        seen.append("".join(traceback.format_stack(limit=8)))
+        return await run(self, work, **options)
+
+    def note_session(self: Database, *arguments: object) -> object:
+        seen.extend(["".join(traceback.format_stack(limit=8))] * (MOST_CALLS + 1))
+        return session(self, *arguments)  # type: ignore[arg-type] - handed on
+
+    monkeypatch.setattr(Database, "run", note_run)
+    monkeypatch.setattr(Database, "_transaction", note_session)
+    return seen
+
+
+async def test_turn_makes_few_calls_into_the_database(
+    database_url: str, empty_stage: BotHarness, calls: list[str]
+) -> None:
+    """A first message, whose conversation is named and whose usage is written, and one with a history."""
+    await empty_stage.start(DATABASE_URL=database_url)
+    await empty_stage.asks("Warm up.", 8)
+    await empty_stage.named(1)
+    await empty_stage.quiet(1.5)  # usage is written within a second
+    for text in ("The first message.", "Another one."):
+        calls.clear()
+        assert (await empty_stage.asks(text)).text == FIRST
+        await empty_stage.quiet(2)
+        made = [each for each in calls if not any(name in each for name in BY_THE_CLOCK)]
+        await empty_stage.named(2)
+        assert 2 <= len(made) <= MOST_CALLS, "\n\n".join(made)
