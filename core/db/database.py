@@ -18,7 +18,11 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from core.db import moderation_tables, tables  # noqa: F401 - registers the schema  # pyright: ignore[reportUnusedImport]
+from core.db import (  # noqa: F401 - they register the schema
+    account_tables,  # pyright: ignore[reportUnusedImport] - as above
+    moderation_tables,  # pyright: ignore[reportUnusedImport] - as above
+    tables,  # pyright: ignore[reportUnusedImport] - as above
+)
 from core.db.driver_errors import BUSY, LOCKED, READ_ONLY, describe_storage_error, translate_errors
 from core.db.lane import Lane, PostgresLane, SqliteLane
 from core.db.migrations import HEAD
