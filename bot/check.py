@@ -72,7 +72,7 @@ async def run(settings: Settings) -> int:
 
 
 def _unpriced_warnings(settings: Settings) -> list[str]:
-    """Return a warning for each model that counts as free in the budgets because its price is unknown."""
+    """Returns a warning for each model that counts as free in the budgets because its price is unknown."""
     has_budget = not {settings.budget_user_day, settings.budget_chat_day, settings.budget_day} <= {None}
     prices, now = Prices(), time.time()
     return [

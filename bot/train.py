@@ -22,7 +22,7 @@ MOST_SOURCES = 50
 
 
 async def run(settings: Settings, file: Path | None, *, with_starter: bool = True, is_dry: bool = False) -> int:
-    """Measure the score, and train it where there is a file. Returns the exit code.
+    """Measures the score, and train it where there is a file. Returns the exit code.
 
     Args:
         file: labelled examples, a JSON object per line; None measures the starter set only.
@@ -57,7 +57,7 @@ async def run(settings: Settings, file: Path | None, *, with_starter: bool = Tru
 
 
 async def reset(settings: Settings) -> int:
-    """Return to the starter set. Returns the exit code.
+    """Returns to the starter set. Returns the exit code.
 
     Raises:
         StartupError: the database cannot be used.
@@ -74,7 +74,7 @@ def _read(file: Path) -> list[Example]:
 
 
 async def _replace(settings: Settings, weights: Weights | None, examples: Sequence[Example]) -> bool:
-    """Store the weights in the database. Returns whether it accepted them."""
+    """Stores the weights in the database. Returns whether it accepted them."""
     settings.prepare_data_dir()
     database = Database(resolve_url(settings))
     await database.start()

@@ -35,13 +35,13 @@ class SecretBox:
         self._newest = derived[0][0]
 
     def seal(self, secret: str, name: str) -> bytes:
-        """Return a secret encrypted by the newest key, to be stored under `name`."""
+        """Returns a secret encrypted by the newest key, to be stored under `name`."""
         nonce = os.urandom(_NONCE_BYTES)
         sealed = self._ciphers[self._newest].encrypt(nonce, secret.encode(), name.encode())
         return _FORMAT + self._newest + nonce + sealed
 
     def open(self, sealed: bytes, name: str) -> str:
-        """Return the secret that is stored under `name`.
+        """Returns the secret that is stored under `name`.
 
         Raises:
             SecretUnreadable: no key of the list sealed it, or it was sealed for another name.
@@ -58,12 +58,12 @@ class SecretBox:
             raise SecretUnreadable(f"{name} was changed in the database, or belongs to another row") from None
 
     def is_newest(self, sealed: bytes) -> bool:
-        """Return whether the newest key sealed it."""
+        """Returns whether the newest key sealed it."""
         return sealed[: 1 + _ID_BYTES] == _FORMAT + self._newest
 
 
 def _derive(value: str) -> tuple[bytes, bytes]:
-    """Return the public id and the 256-bit key of one value of SECRETS_KEY."""
+    """Returns the public id and the 256-bit key of one value of SECRETS_KEY."""
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - as above
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415
 

@@ -23,12 +23,12 @@ class Pseudonyms:
         self._key = key
 
     def of(self, reference: str) -> str:
-        """Return the pseudonym of a reference such as `telegram:123`."""
+        """Returns the pseudonym of a reference such as `telegram:123`."""
         return hmac.digest(self._key, reference.encode(), hashlib.sha256).hex()[:40]
 
 
 async def load_pseudonyms(database: Database) -> Pseudonyms:
-    """Return the pseudonyms of this installation; its key is created at the first start.
+    """Returns the pseudonyms of this installation; its key is created at the first start.
 
     Raises:
         StorageError: the database fails.

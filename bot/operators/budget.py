@@ -29,7 +29,7 @@ class BudgetCommands:
         self._surface = surface
 
     async def report(self, speaker: str, chat: str | None, language: str | None) -> str:
-        """Return the budgets of a user, and of a group.
+        """Returns the budgets of a user, and of a group.
 
         Args:
             chat: the group in which the command was sent; None in a private chat.
@@ -45,7 +45,7 @@ class BudgetCommands:
         return "\n".join([*lines, self._texts.get("budget-renewal", language, time=renewal)])
 
     async def run(self, arguments: str, actor_id: int, language: str | None) -> str:
-        """Run the command of an operator: the budgets of all, or `user|chat ID USD|none|default`.
+        """Runs the command of an operator: the budgets of all, or `user|chat ID USD|none|default`.
 
         Raises:
             StorageError: the database fails.

@@ -198,7 +198,7 @@ class WebServer:
 
 
 class ClientWatch:
-    """Cancels handlers whose clients have hung up, so that no provider goes on answering for them.
+    """Cancels handlers after their clients have hung up, so that no provider goes on answering for them.
 
     aiohttp can do so for all handlers only, and a webhook that has begun to store an update has to finish.
     """
@@ -210,7 +210,7 @@ class ClientWatch:
 
     @contextmanager
     def watch(self, request: web.Request) -> Generator[None]:
-        """Watch the client of a request while the context lasts."""
+        """Watches the client of a request while the context lasts."""
         task = asyncio.current_task()
         if task is None:
             yield
@@ -224,7 +224,7 @@ class ClientWatch:
             self._watched.pop(task, None)
 
     async def close(self) -> None:
-        """Stop watching."""
+        """Stops watching."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -31,7 +31,7 @@ _LOCAL_NETWORKS = tuple(
 
 
 def parse_ids(value: object) -> object:
-    """Parse `1, -2`; return any other type than text unchanged."""
+    """Parses `1, -2`; returns any other type than text unchanged."""
     if not isinstance(value, str):
         return value
     items = [item.strip() for item in value.split(",") if item.strip()]
@@ -44,7 +44,7 @@ Ids = Annotated[frozenset[int], NoDecode, BeforeValidator(parse_ids)]
 
 
 def lower_text(value: object) -> object:
-    """Return text in lower case, so that `INFO` is accepted as `info`."""
+    """Returns text in lower case, so that `INFO` is accepted as `info`."""
     return value.lower() if isinstance(value, str) else value
 
 
@@ -52,7 +52,7 @@ LowerCase = BeforeValidator(lower_text)
 
 
 def parse_json_object(value: Any, mistakes: list[str]) -> dict[str, Any]:  # noqa: ANN401 - any type is accepted
-    """Parse a JSON object.
+    """Parses a JSON object.
 
     Args:
         value: JSON text, or a mapping.
@@ -89,7 +89,7 @@ def parse_json_object(value: Any, mistakes: list[str]) -> dict[str, Any]:  # noq
 
 
 def quote_name(name: str) -> str:
-    """Return a name from a JSON value in quotes, cut to 60 characters."""
+    """Returns a name from a JSON value in quotes, cut to 60 characters."""
     return f'"{name[:60]}"'
 
 
@@ -97,7 +97,7 @@ ItemT = TypeVar("ItemT")
 
 
 def parse_json_values(value: object, parse: Callable[[Any], ItemT]) -> dict[str, ItemT]:
-    """Parse a JSON object and each value in it, and raise all mistakes together."""
+    """Parses a JSON object and each value in it, and raises all mistakes together."""
     faults: list[str] = []
     parsed: dict[str, ItemT] = {}
     for key, item in parse_json_object(value, faults).items():
@@ -111,7 +111,7 @@ def parse_json_values(value: object, parse: Callable[[Any], ItemT]) -> dict[str,
 
 
 def parse_names(value: object) -> dict[str, str]:
-    """Parse a JSON object with names as values."""
+    """Parses a JSON object with names as values."""
     return parse_json_values(value, _parse_name)
 
 
@@ -125,7 +125,7 @@ Names = Annotated[dict[str, str], NoDecode, BeforeValidator(parse_names)]
 
 
 def split_url(url: str) -> SplitResult:
-    """Split a URL.
+    """Splits a URL.
 
     Raises:
         ValueError: the host is missing or the port is invalid.
@@ -142,13 +142,13 @@ def split_url(url: str) -> SplitResult:
 
 
 def url_password(url: str) -> str | None:
-    """Return the password of a server URL, still percent-encoded."""
+    """Returns the password of a server URL, still percent-encoded."""
     _, separator, rest = url.partition("://")
     return rest.rpartition("@")[0].partition(":")[2] or None if separator else None
 
 
 def parse_web_url(value: object) -> object:
-    """Validate an http or https URL and remove its trailing slash."""
+    """Validates an http or https URL and removes its trailing slash."""
     if not isinstance(value, str):
         return value
     if not value.lower().startswith(("http://", "https://")):
@@ -170,7 +170,7 @@ _OPERATION = re.compile(r"/(chat/completions|completions|responses|embeddings|me
 
 
 def parse_base_url(value: object) -> object:
-    """Validate the base URL of a provider, below which each operation has its own path."""
+    """Validates the base URL of a provider, below which each operation has its own path."""
     url = parse_web_url(value)
     operation = _OPERATION.search(url) if isinstance(url, str) else None
     if operation is not None:
@@ -182,7 +182,7 @@ BaseUrl = Annotated[str, BeforeValidator(parse_base_url)]
 
 
 def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeValidator:
-    """Return a validator of server URLs with one of these schemes. They may hold a password."""
+    """Returns a validator of server URLs with one of these schemes. They may hold a password."""
     known = tuple(schemes)
 
     def check(value: object) -> object:
@@ -201,7 +201,7 @@ def require_url(schemes: Iterable[str], *, host_needed: bool = True) -> BeforeVa
 
 
 def parse_database_url(value: object) -> object:
-    """Require a user name and password in which the delimiters of a URL are percent-encoded."""
+    """Requires a user name and password in which the delimiters of a URL are percent-encoded."""
     if not isinstance(value, str):
         return value
     scheme, _, rest = value.partition("://")
@@ -225,7 +225,7 @@ DatabaseUrl = BeforeValidator(parse_database_url)
 
 
 def parse_headers(text: str) -> dict[str, str]:
-    """Parse `name=value,name=value`, percent-encoded or not, as defined by OpenTelemetry.
+    """Parses `name=value,name=value`, percent-encoded or not, as defined by OpenTelemetry.
 
     Raises:
         ValueError: the text has another form.
@@ -250,7 +250,7 @@ _TOKEN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
 def parse_api_tokens(text: str) -> dict[str, str]:
-    """Parse `name=token, name=token`.
+    """Parses `name=token, name=token`.
 
     Raises:
         ValueError: the text has another form, or a token is short or given to two names.
@@ -278,7 +278,7 @@ ApiTokens = BeforeValidator(_validate_api_tokens)
 
 
 def parse_directory_path(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
-    """Return the path with `~` expanded."""
+    """Returns the path with `~` expanded."""
     try:
         return Path(value).expanduser()
     except RuntimeError:
@@ -293,7 +293,7 @@ _MIN_SECRETS_KEY = 32
 
 
 def parse_secret_keys(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
-    """Parse keys separated by commas, the newest first."""
+    """Parses keys separated by commas, the newest first."""
     if not isinstance(value, str):
         return value
     keys = [key.strip() for key in value.split(",") if key.strip()]
@@ -306,7 +306,7 @@ SecretKeys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(parse_se
 
 
 def require_pattern(pattern: str, fault: str) -> BeforeValidator:
-    """Return a validator that requires text to match the whole pattern."""
+    """Returns a validator that requires text to match the whole pattern."""
     compiled = re.compile(pattern)
 
     def check(value: object) -> object:
@@ -318,7 +318,7 @@ def require_pattern(pattern: str, fault: str) -> BeforeValidator:
 
 
 def is_local_host(host: str) -> bool:
-    """Return whether a host is this machine or in its local network, judged by its name or address.
+    """Returns whether a host is this machine or in its local network, judged by its name or address.
 
     Names are not resolved: `localhost`, `*.local` (RFC 6762) and names without a dot (a container, a host of the local
     network) count as local.

@@ -25,7 +25,7 @@ class BudgetLimitRow(Base):
     scope: Mapped[str] = mapped_column(String(128), primary_key=True)
     label: Mapped[str | None] = mapped_column(PlainText)
     limit_nanousd: Mapped[int | None] = mapped_column(BigInteger)
-    """NULL: no limit, whatever the settings say."""
+    """NULL: no limit, even against the settings."""
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

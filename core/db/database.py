@@ -147,7 +147,7 @@ class Database:
 
     @property
     def is_embedded(self) -> bool:
-        """True for SQLite, whose file belongs to one process."""
+        """True for SQLite: its file belongs to one process."""
         return self._is_sqlite
 
     @property

@@ -105,7 +105,7 @@ class LaneThreads:
         return done
 
     def stop(self) -> None:
-        """Ends the threads once they have executed what was submitted."""
+        """Ends the threads once they have executed the submitted work."""
         if self._is_started:
             self._is_started = False
             for _ in range(self._count):

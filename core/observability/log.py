@@ -106,7 +106,7 @@ _installed: list[Redactor] = []
 
 
 def mask_secrets_too(secrets: Iterable[str]) -> None:
-    """Mask further secrets in the log, such as a key that an operator sets at run time."""
+    """Masks further secrets in the log, such as a key that an operator sets at run time."""
     for redactor in _installed:
         redactor.add_secrets(secrets)
 

@@ -47,7 +47,7 @@ class Metrics:
         self._cost = self.counter("cost_usd", "What answers cost, in US dollars", ("provider", "model"))
 
     def allow_models(self, models: Iterable[tuple[str, str]]) -> None:
-        """Show these pairs of provider and model as labels from now on, and no others."""
+        """Shows these pairs of provider and model as labels from now on, and no others."""
         self._models = frozenset(models)
         self._providers = frozenset(provider for provider, _ in self._models)
 

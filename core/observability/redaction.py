@@ -142,7 +142,7 @@ class SecretMasker:
         self.add_secrets(secrets)
 
     def add_secrets(self, secrets: Iterable[str]) -> None:
-        """Mask these values too from now on."""
+        """Masks these values too from now on."""
         self._secrets |= {secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH}
         known = sorted(self._secrets)
         spellings = sorted({spelling for secret in known for spelling in _spellings(secret)}, key=len, reverse=True)

@@ -88,7 +88,7 @@ class Configuration:
 
 
 def is_secret(name: str) -> bool:
-    """Return whether the value of a variable is stored encrypted and never shown."""
+    """Returns whether the value of a variable is stored encrypted and never shown."""
     return name.endswith("_API_KEY")
 
 
@@ -126,11 +126,11 @@ class ProviderConfiguration:
         return self._box is not None
 
     def on_change(self, listener: Callable[[Configuration], None]) -> None:
-        """Register a callback for every revision that this replica applies. It must not block."""
+        """Registers a callback for every revision that this replica applies. It must not block."""
         self._listeners.append(listener)
 
     async def start(self) -> None:
-        """Apply what is stored, and encrypt it anew where SECRETS_KEY has a newer key.
+        """Applies what is stored, and encrypts it anew where SECRETS_KEY has a newer key.
 
         Raises:
             StorageError: the database failed.
@@ -139,7 +139,7 @@ class ProviderConfiguration:
         await self.refresh()
 
     async def run(self) -> None:
-        """Follow the changes of other replicas until cancelled."""
+        """Follows the changes of other replicas until cancelled."""
         while True:
             await self._clock.sleep(self._timing.poll_s)
             try:
@@ -148,23 +148,23 @@ class ProviderConfiguration:
                 log.debug("config.not_refreshed", error=str(error))
 
     async def refresh(self) -> None:
-        """Apply the newest revision, if this replica does not have it yet."""
+        """Applies the newest revision, if this replica does not have it yet."""
         async with self._change:
             if await self._newest_revision() != self.current.revision:
                 self._apply(await self._load())
 
     def source(self, name: str) -> Source:
-        """Return the origin of a variable's value."""
+        """Returns the origin of a variable's value."""
         if name in self.current.stored:
             return Source.CONSOLE
         return Source.ENVIRONMENT if name in self._variables else Source.DEFAULT
 
     def variables(self) -> dict[str, str]:
-        """Return all variables in effect, in plain text: the stored ones over those of the environment."""
+        """Returns all variables in effect, in plain text: the stored ones over those of the environment."""
         return self._merge({name: each.value for name, each in self.current.stored.items()})
 
     async def save(self, changes: Mapping[str, str | None], actor_id: int, *, note: str, revision: int) -> int:
-        """Store changes as one revision and apply it here; the other replicas follow.
+        """Stores changes as one revision and applies it here; the other replicas follow.
 
         Args:
             changes: a value by variable; None resets the variable to the environment.
@@ -199,10 +199,10 @@ class ProviderConfiguration:
             return self.current.revision
 
     async def undo(self, revision: int, actor_id: int, *, note: str) -> int:
-        """Give the variables of one revision the values that they had before it.
+        """Gives the variables of one revision the values that they had before it.
 
         Raises:
-            ConfigConflict: a later revision changed one of them, or what was before is not kept any more.
+            ConfigConflict: a later revision changed one of them, or the earlier values are not kept any more.
         """
         async with self._database.reading() as session:
             rows = list(await session.scalars(select(ConfigValueRow).order_by(ConfigValueRow.revision)))
@@ -214,7 +214,7 @@ class ProviderConfiguration:
         return await self.save(values, actor_id, note=note, revision=self.current.revision)
 
     def export_lines(self) -> list[str]:
-        """Return the stored variables as lines of a `.env` file. Keys are named without their values."""
+        """Returns the stored variables as lines of a `.env` file. Keys are named without their values."""
         lines: list[str] = []
         for name, stored in sorted(self.current.stored.items()):
             if is_secret(name):
@@ -316,7 +316,7 @@ class ProviderConfiguration:
         return ConfigValueRow(revision=revision, name=name, value=None, sealed=self._box.seal(value, name))
 
     async def _renew_seals(self) -> None:
-        """Encrypt by the newest key what an older one encrypted, so that the older one can leave the list."""
+        """Encrypts values of older keys by the newest one, so that the older one can leave the list."""
         if self._box is None:
             return
         async with self._database.reading() as session:
@@ -342,7 +342,7 @@ class ProviderConfiguration:
 def _require_known(
     changes: Mapping[str, str | None], providers: tuple[ProviderSettings, ...], before: tuple[ProviderSettings, ...]
 ) -> None:
-    """Check that every changed variable belongs to a provider, or is a budget."""
+    """Checks that every changed variable belongs to a provider, or is a budget."""
     ids = {each.id for each in (*providers, *before)}
     known = {LISTED, *BUDGETS}.union(*(ProviderVariables.variable_names(variable_prefix(each)) for each in ids))
     unknown = sorted(set(changes) - known)

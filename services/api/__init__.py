@@ -1,1 +1,1 @@
-"""Access of other programs: their tokens, what each token may ask, and its limits."""
+"""Access of other programs: their tokens, the rights of each token, and its limits."""

@@ -72,7 +72,7 @@ class ApiAdmission:
         self._waiting: dict[str, int] = {}
 
     async def count(self, token: ApiToken, request_id: str) -> None:
-        """Count a request.
+        """Counts a request.
 
         Raises:
             RateExceeded: the token has made too many.
@@ -87,7 +87,7 @@ class ApiAdmission:
             raise RateExceeded(self._rates.renewal_s(token.user, self._clock.time()))
 
     async def check_budget(self, token: ApiToken) -> None:
-        """Compare the token's spending of today with its own budget.
+        """Compares the token's spending of today with its own budget.
 
         Raises:
             BudgetSpent: nothing is left.
@@ -99,7 +99,7 @@ class ApiAdmission:
 
     @asynccontextmanager
     async def place(self, token: ApiToken) -> AsyncGenerator[None]:
-        """Hold a place among the token's running requests, once it is the request's turn.
+        """Holds a place among the token's running requests, once it is the request's turn.
 
         Raises:
             TooManyWaiting: too many wait already.
@@ -121,7 +121,7 @@ class ApiAdmission:
                 self._leave_queue(name)
 
     async def is_local_only(self, token: ApiToken) -> bool:
-        """Return whether the token's prompts must not go to remote providers.
+        """Returns whether the token's prompts must not go to remote providers.
 
         Raises:
             StorageError: the consent cannot be read.

@@ -28,7 +28,7 @@ _NANO = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class TokenLimits:
-    """What a token may ask. None stands for the limit that applies to a person.
+    """Rights and limits of a token. None stands for the limit that applies to a person.
 
     Args:
         models: patterns of `<provider>/<model>`, in which `*` stands for any text; empty for all.
@@ -65,7 +65,7 @@ class ApiToken:
 
     @property
     def chat(self) -> ChatRef:
-        """The token as a chat, whose consent applies."""
+        """The token as a chat, for its consent."""
         return ChatRef(f"api:{self.name}")
 
 
@@ -93,7 +93,7 @@ class TokenStore:
         self._reading = asyncio.Lock()
 
     async def find(self, shown: str) -> ApiToken | None:
-        """Return the token that a request shows; None if there is none.
+        """Returns the token that a request shows; None if there is none.
 
         While the database fails, the tokens that were read last count.
         """
@@ -106,7 +106,7 @@ class TokenStore:
         return found
 
     async def all(self) -> Sequence[ApiToken]:
-        """Return every token, those of API_TOKENS first.
+        """Returns every token, those of API_TOKENS first.
 
         Raises:
             StorageError: the database failed.
@@ -115,7 +115,7 @@ class TokenStore:
         return [token for _, token in self._known]
 
     async def create(self, name: str, limits: TokenLimits, made_by: int) -> str:
-        """Make a token and return it. It is shown this once and stored nowhere.
+        """Makes a token and returns it. It is shown this once and stored nowhere.
 
         Raises:
             TokenExists: the name is taken.
@@ -138,7 +138,7 @@ class TokenStore:
         return token
 
     async def change(self, name: str, limits: TokenLimits, changed_by: int) -> None:
-        """Set the limits of a token, one of API_TOKENS included.
+        """Sets the limits of a token, one of API_TOKENS included.
 
         Raises:
             UnknownToken: there is none of that name.
@@ -158,7 +158,7 @@ class TokenStore:
         self._read_at = None
 
     async def revoke(self, name: str) -> None:
-        """Remove a token that was made at run time.
+        """Removes a token that was made at run time.
 
         Raises:
             UnknownToken: there is none of that name, or it is one of API_TOKENS.

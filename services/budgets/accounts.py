@@ -69,20 +69,20 @@ class BudgetAccounts:
         self._opened: set[tuple[str, date]] = set()
 
     async def limits(self) -> Mapping[str, int | None]:
-        """Return the limits that admins set, by scope."""
+        """Returns the limits that admins set, by scope."""
         async with self._database.reading() as session:
             rows = await session.execute(select(BudgetLimitRow.scope, BudgetLimitRow.limit_nanousd))
             return {row.scope: row.limit_nanousd for row in rows}
 
     async def labels(self) -> Mapping[str, int | None]:
-        """Return the limits that admins set, by the name under which they set them."""
+        """Returns the limits that admins set, by the name under which they set them."""
         columns = (BudgetLimitRow.label, BudgetLimitRow.limit_nanousd)
         async with self._database.reading() as session:
             rows = await session.execute(select(*columns).order_by(BudgetLimitRow.label))
             return {row.label: row.limit_nanousd for row in rows if row.label is not None}
 
     async def set_limit(self, account: Account, limit: int | None, label: str, day: date, now: datetime) -> None:
-        """Set a limit; what the ledger knows of this day counts against it."""
+        """Sets a limit; the ledger's usage of this day counts against it."""
         values = {"label": label, "limit_nanousd": limit, "updated_at": now}
         statement = self._database.insert(BudgetLimitRow).values(scope=account.scope, **values)
         async with self._database.session() as session:
@@ -96,7 +96,7 @@ class BudgetAccounts:
             )
 
     async def clear_limit(self, scope: str) -> bool:
-        """Remove a limit. Returns whether there was one."""
+        """Removes a limit. Returns whether there was one."""
         async with self._database.session() as session:
             gone = await session.scalars(
                 delete(BudgetLimitRow).where(BudgetLimitRow.scope == scope).returning(BudgetLimitRow.scope)
@@ -104,7 +104,7 @@ class BudgetAccounts:
             return bool(gone.all())
 
     async def balance(self, account: Account, day: date) -> Balance:
-        """Return the amounts of a budget: of its account, else of the ledger."""
+        """Returns the amounts of a budget: of its account, else of the ledger."""
         async with self._database.reading() as session:
             row = await session.get(BudgetDayRow, (account.scope, day))
             if row is not None:
@@ -114,7 +114,7 @@ class BudgetAccounts:
     async def reserve(
         self, request: str, accounts: Sequence[Account], amount: int, day: date, expires_at: datetime
     ) -> None:
-        """Reserve an amount in each account.
+        """Reserves an amount in each account.
 
         Raises:
             Overdrawn: one of them does not cover it; nothing is reserved.
@@ -142,7 +142,7 @@ class BudgetAccounts:
         self._opened.update((account.scope, day) for account in ordered)
 
     async def settle(self, batch: Sequence[Settlement]) -> None:
-        """Replace reservations by costs. A request that is settled again changes nothing."""
+        """Replaces reservations by costs. A request that is settled again changes nothing."""
         costs = {settlement.request: settlement.cost for settlement in batch}
         changes: dict[tuple[str, date], list[int]] = defaultdict(lambda: [0, 0])
         async with self._database.session() as session:
@@ -156,14 +156,14 @@ class BudgetAccounts:
                 change[0] += costs[hold.request]
                 change[1] += 0 if hold.is_given_back else hold.amount
             for settlement in batch:
-                # A reservation whose confirmation was lost is a reservation all the same.
+                # A reservation without its confirmation is a reservation all the same.
                 if settlement.day is not None and settlement.request not in reserved:
                     for scope in settlement.scopes:
                         changes[scope, settlement.day][0] += settlement.cost
             await _apply(session, changes)
 
     async def extend(self, requests: Iterable[str], expires_at: datetime) -> None:
-        """Extend the holds of requests in flight."""
+        """Extends the holds of requests in flight."""
         async with self._database.session() as session:
             await session.execute(
                 update(BudgetHoldRow)
@@ -172,7 +172,7 @@ class BudgetAccounts:
             )
 
     async def give_back(self, now: datetime) -> int:
-        """Give back what ended processes held, and delete what is old. Returns the number of holds given back."""
+        """Gives back the holds of ended processes, and deletes old rows. Returns the number of holds given back."""
         due = (BudgetHoldRow.expires_at < now) & BudgetHoldRow.is_given_back.is_(False)
         old = now - KEPT_DAYS
         async with self._database.reading() as session:
@@ -194,7 +194,7 @@ class BudgetAccounts:
         return len(given_back)
 
     async def _open(self, session: AsyncSession, account: Account, day: date, spent: int | None = None) -> None:
-        """Create the row of a day, with what the ledger already knows of it."""
+        """Creates the row of a day, with the usage that the ledger already knows."""
         if spent is None:
             if await session.get(BudgetDayRow, (account.scope, day)) is not None:
                 return
@@ -231,7 +231,7 @@ class BudgetAccounts:
 
 
 async def _apply(session: AsyncSession, changes: Mapping[tuple[str, date], Sequence[int]]) -> None:
-    """Add what was spent and take off what is no longer reserved, in one order."""
+    """Adds spent amounts and takes off ended reservations, in one order."""
     for (scope, day), (spent, released) in sorted(changes.items()):
         await session.execute(
             update(BudgetDayRow)
@@ -245,5 +245,5 @@ async def _apply(session: AsyncSession, changes: Mapping[tuple[str, date], Seque
 
 
 def utc(seconds: float) -> datetime:
-    """Return an instant of the clock as a datetime."""
+    """Returns an instant of the clock as a datetime."""
     return datetime.fromtimestamp(seconds, UTC)

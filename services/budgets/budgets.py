@@ -25,7 +25,7 @@ from services.usage.prices import NANO, Prices
 log = structlog.get_logger()
 
 OWN_PURPOSES = frozenset({"moderation"})
-"""Purposes that count in no budget of a user or a chat: spam must not use up what protects from it."""
+"""Purposes that count in no budget of a user or a chat: spam must not use up the protection from it."""
 MAX_REFUSALS = 10_000
 
 
@@ -92,11 +92,11 @@ class HeldBudget:
         self._is_settled = False
 
     def add(self, report: RequestReport) -> None:
-        """Add the cost of one request."""
+        """Adds the cost of one request."""
         self._reports.append(report)
 
     def settle(self) -> None:
-        """Queue the settlement."""
+        """Queues the settlement."""
         if not self._is_settled:
             self._is_settled = True
             self._owner.queue(self._settlement, self._reports)
@@ -138,7 +138,7 @@ class Budgets:
         self._tasks = BackgroundTasks()
 
     async def start(self) -> None:
-        """Read the limits that admins set, and start the background work.
+        """Reads the limits that admins set, and starts the background work.
 
         Raises:
             StorageError: the database fails.
@@ -148,7 +148,7 @@ class Budgets:
         self._tasks.start(self._keep_up(), "budgets.upkeep")
 
     async def close(self) -> None:
-        """Settle what is left and stop. What cannot be settled is given back once its hold expires."""
+        """Settles the open holds and stops. One that cannot be settled is given back once its hold expires."""
         try:
             async with asyncio.timeout(self._timing.last_write_s):
                 await self.flush()
@@ -157,7 +157,7 @@ class Budgets:
         await self._tasks.close()
 
     async def reserve(self, quote: Quote) -> HeldBudget | BudgetRefusal | None:
-        """Reserve the cost of a request at its upper bound; see `BudgetGuard`.
+        """Reserves the cost of a request at its upper bound; see `BudgetGuard`.
 
         While the database fails, requests are made without a reservation, and their cost is added afterwards.
         """
@@ -195,7 +195,7 @@ class Budgets:
         return held
 
     def _known_refusal(self, accounts: Sequence[Account], amount: int) -> BudgetRefusal | None:
-        """Return the refusal of a request that another one was refused a moment ago."""
+        """Returns the refusal of a request that another one was refused a moment ago."""
         now = self._clock.monotonic()
         for account in accounts:
             known = self._refused.get(account.scope)
@@ -212,7 +212,7 @@ class Budgets:
         return refusal
 
     async def wait(self) -> None:
-        """Wait for a settlement of this process, or a moment for one of another."""
+        """Waits for a settlement of this process, or a moment for one of another."""
         self._changed.clear()
         pause = asyncio.create_task(self._clock.sleep(self._timing.poll_s * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
         change = asyncio.create_task(self._changed.wait())
@@ -223,12 +223,12 @@ class Budgets:
             change.cancel()
 
     def queue(self, settlement: Settlement, reports: Sequence[RequestReport]) -> None:
-        """Settle a request in the background."""
+        """Settles a request in the background."""
         self._settled.append((settlement, tuple(reports)))
         self._has_settled.set()
 
     async def flush(self) -> None:
-        """Settle everything that is queued.
+        """Settles everything that is queued.
 
         Raises:
             StorageError: the database fails; the rest stays queued.
@@ -245,7 +245,7 @@ class Budgets:
             self._has_settled.clear()
 
     async def keep_up(self) -> None:
-        """Extend the holds in flight, give back those of ended processes, and read the limits anew.
+        """Extends the holds in flight, gives back those of ended processes, and reads the limits anew.
 
         Raises:
             StorageError: the database fails.
@@ -260,7 +260,7 @@ class Budgets:
         self._note_change()
 
     def _note_change(self) -> None:
-        """Let requests that wait, or that were refused before, look again."""
+        """Lets requests that wait, or that were refused before, look again."""
         self._refused.clear()
         self._changed.set()
 
@@ -275,7 +275,7 @@ class Budgets:
         return datetime.combine(self.today + timedelta(days=1), datetime.min.time(), self._zone)
 
     async def state(self, kind: BudgetKind, reference: str = "") -> BudgetState:
-        """Return the budget of a user, a chat or of all today.
+        """Returns the budget of a user, a chat or of all today.
 
         Args:
             kind: of its owner.
@@ -287,7 +287,7 @@ class Budgets:
         return await self._state(kind, reference, self._limit(kind, reference))
 
     async def state_of(self, provider: ProviderSettings) -> BudgetState:
-        """Return the budget of a provider today.
+        """Returns the budget of a provider today.
 
         Raises:
             StorageError: the database fails.
@@ -302,7 +302,7 @@ class Budgets:
         )
 
     async def set_limit(self, kind: BudgetKind, reference: str, usd: float | None) -> None:
-        """Set a budget in place of that of the settings; None for no limit.
+        """Sets a budget in place of that of the settings; None for no limit.
 
         Raises:
             StorageError: the database fails.
@@ -315,7 +315,7 @@ class Budgets:
         self._note_change()
 
     async def clear_limit(self, kind: BudgetKind, reference: str) -> bool:
-        """Return to the budget of the settings. Returns whether another one was set.
+        """Returns to the budget of the settings. Returns whether another one was set.
 
         Raises:
             StorageError: the database fails.
@@ -327,7 +327,7 @@ class Budgets:
         return was_set
 
     async def labels(self) -> Mapping[str, float | None]:
-        """Return the budgets that admins set, in USD, by `user:...` and `chat:...`.
+        """Returns the budgets that admins set, in USD, by `user:...` and `chat:...`.
 
         Raises:
             StorageError: the database fails.
@@ -349,7 +349,7 @@ class Budgets:
         ]
 
     def _limit(self, kind: BudgetKind, reference: str) -> int | None:
-        """Return the limit of a user, a chat or of all, in billionths of a dollar."""
+        """Returns the limit of a user, a chat or of all, in billionths of a dollar."""
         scope = self._scope(kind, reference)
         if scope in self._overrides:
             return self._overrides[scope]
@@ -371,7 +371,7 @@ class Budgets:
                 return kind
 
     async def _price(self, quote: Quote) -> int:
-        """Return the cost of a request at its upper bound; 0 where its price is unknown."""
+        """Returns the cost of a request at its upper bound; 0 where its price is unknown."""
         input_tokens, max_tokens = quote.size()
         # The price library reads its data on first use, which takes a while.
         cost = await asyncio.to_thread(

@@ -74,7 +74,7 @@ class Enforcement:
         return await self._hand_over(taken)
 
     async def list_orphans(self) -> list[Incident]:
-        """Returns incidents whose replica died or was cut off."""
+        """Returns incidents of a replica that died or was cut off."""
         return await self._incidents.list_orphans()
 
     async def resolve(
@@ -200,14 +200,14 @@ class Enforcement:
         return incident
 
     async def _note_restriction(self, incident: Incident) -> Incident:
-        """Records what holds for the author before the bot's own act, once: a repeated act would find the bot's own."""
+        """Records the restriction of the author before the bot's own act, once: a repeat would find the bot's own."""
         if incident.restriction is not None or incident.finding.author.kind is AuthorKind.CHANNEL:
             return incident
         found = await self._restrictions.read(incident.finding.group_id, incident.finding.author.id)
         return await self._incidents.save_progress(incident.id, restriction=found) or incident
 
     async def _lift(self, incident: Incident) -> None:
-        """Takes back what the bot did to the author. Deleted messages cannot be restored."""
+        """Takes back the bot's acts against the author. Deleted messages cannot be restored."""
         finding, author = incident.finding, incident.finding.author
         if finding.dry_run and incident.banned_by is None:
             return

@@ -1,4 +1,4 @@
-"""Tells admins and members what was done: in the background, paced, incidents of one author or campaign on one card.
+"""Reports acts to admins and members: in the background, paced, incidents of one author or campaign on one card.
 
 Deletions and sanctions never wait for a message to admins, which Telegram allows 20 times a minute in a group. An
 incident is reported at least once: one that this process could not report is found by the maintenance.
@@ -44,11 +44,11 @@ class ReportTiming:
 
 @dataclass(slots=True)
 class _Queue:
-    """What is to be told in one group.
+    """Reports due in one group.
 
     Args:
         incidents: ids of incidents to report.
-        changed: ids of incidents whose card has to be edited.
+        changed: ids of incidents with a card to edit.
         tokens: messages that may be sent at once, at the time `refilled_at`.
     """
 
@@ -93,7 +93,7 @@ class IncidentReporter:
         return not self._sending and all(queue.is_empty for queue in self._queues.values())
 
     def put(self, incident: Incident) -> None:
-        """Queues an incident whose card is to be shown, or to be brought up to date."""
+        """Queues an incident to show its card, or to bring it up to date."""
         queue = self._find_queue(incident.finding.group_id)
         if len(queue.incidents) < MAX_QUEUED:
             queue.incidents[incident.id] = None
@@ -234,7 +234,7 @@ class IncidentReporter:
         return queue
 
     def _forget_idle(self, running: Collection[int]) -> None:
-        """Drops queues that are empty and whose pace no longer matters."""
+        """Drops empty queues once their pace no longer matters."""
         long_ago = self._clock.monotonic() - self._timing.burst * self._timing.pause_s
         for group_id, queue in list(self._queues.items()):
             if queue.is_empty and group_id not in running and queue.refilled_at < long_ago:

@@ -1,4 +1,4 @@
-"""Mutes and bans so that an undo takes back only what the bot did.
+"""Mutes and bans so that an undo takes back only the bot's own acts.
 
 Telegram keeps one restriction per member: a mute replaces the one of another admin, and lifting it would free a member
 that this admin had silenced. So the restriction before the bot's own act is recorded with the incident.
@@ -20,14 +20,14 @@ _RESTRICTIONS = TypeAdapter(Restriction)
 
 
 class Restrictions:
-    """Restricts members, knowing what held for them before."""
+    """Restricts members, and keeps their earlier restrictions."""
 
     def __init__(self, sanctions: Sanctions, clock: Clock) -> None:
         self.sanctions = sanctions
         self._clock = clock
 
     async def read(self, group_id: int, member_id: int) -> str:
-        """Returns what holds for a member, in the form in which it is stored; unknown counts as nothing."""
+        """Returns the restriction of a member, in its stored form; unknown counts as none."""
         found = await self.sanctions.fetch_restriction(group_id, member_id)
         return _RESTRICTIONS.dump_json(found or UNRESTRICTED).decode()
 
@@ -38,7 +38,7 @@ class Restrictions:
 
         Args:
             until: None for the usual length.
-            before: what held for the member, see `read`; None if that is not known.
+            before: the earlier restriction, see `read`; None if that is not known.
         """
         held, until = _parse(before), until or self._clock.now() + MUTE
         if held.is_ban or (held.is_mute and (held.until is None or held.until >= until)):
@@ -53,10 +53,10 @@ class Restrictions:
         before: str | None = None,
         until: datetime | None = None,
     ) -> ActionResult:
-        """Lifts a mute of the bot, and restores what it replaced; leaves what another admin has set since.
+        """Lifts a mute of the bot, and restores the earlier restriction; leaves one that another admin has set since.
 
         Args:
-            before: what held before the mute.
+            before: the restriction before the mute.
             until: the end of the mute, by which it is recognised; None accepts any end that a mute of the bot can have.
         """
         now = await self.sanctions.fetch_restriction(group_id, member_id)

@@ -53,7 +53,7 @@ class CardPage:
         self._text += f"{line}\n"
 
     def add_texts(self, first: str, others: tuple[str, ...]) -> None:
-        """Appends people's texts as spoilers, in what is left of the page; the first gets the most."""
+        """Appends people's texts as spoilers, in the rest of the page; the first gets the most."""
         left = MAX_UNITS - utf16_length(self._text)
         shown = [cut(defang(text).strip(), MAX_OTHER) for text in others]
         while shown and sum(utf16_length(text) + 2 for text in shown) > left // 2:

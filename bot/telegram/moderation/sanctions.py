@@ -74,7 +74,7 @@ class GroupSanctions:
         return await self._call("mute", method, group_id)
 
     async def fetch_restriction(self, group_id: int, member_id: int) -> Restriction | None:
-        """Returns what holds for a member, `UNRESTRICTED` if nothing does; None if that is not known."""
+        """Returns the restriction of a member, `UNRESTRICTED` if there is none; None if that is not known."""
         return await self._admins.fetch_restriction(group_id, member_id)
 
     async def unmute(self, group_id: int, member_id: int, before: Restriction | None = None) -> ActionResult:

@@ -42,7 +42,7 @@ class EventStream:
         self.response = web.StreamResponse(headers={**EVENT_STREAM, "x-request-id": id_})
 
     async def send(self, data: bytes) -> None:
-        """Send encoded events.
+        """Sends encoded events.
 
         Raises:
             ConnectionError: the client has gone, or does not read.
@@ -59,7 +59,7 @@ class EventStream:
             raise ConnectionResetError("the client does not read") from None
 
     async def close(self) -> web.StreamResponse:
-        """End the response."""
+        """Ends the response."""
         await self.response.write_eof()
         return self.response
 
@@ -118,7 +118,7 @@ class ChatCompletions:
         except Exception as error:  # noqa: BLE001 - the status has been sent, so the error is an event; a bug is logged
             failure = self._gateway.to_error(error)
             call.facts["end"] = failure.code or failure.kind
-            # Without an end marker: what was sent is no whole answer.
+            # Without an end marker: the sent part is no whole answer.
             await out.send(encode_event(failure.body()))
         return await out.close()
 

@@ -33,7 +33,7 @@ class ModelOption:
         return f"{self.provider.id}/{self.model}"
 
     def as_dict(self) -> Mapping[str, str]:
-        """Return it as `/models/chat` lists it."""
+        """Returns it as `/models/chat` lists it."""
         kind = self.provider.kind.value
         return {
             "backend_id": self.provider.id,
@@ -59,7 +59,7 @@ class ModelDirectory:
         self._started_at = int(started_at)
 
     def routes(self, gateway: ApiGateway) -> Sequence[HttpRoute]:
-        """Return the routes of the lists."""
+        """Returns the routes of the lists."""
         return [
             gateway.route("GET", "/v1/models", self._list, is_limited=False),
             gateway.route("GET", "/v1/models/{model:.+}", self._show, is_limited=False),
@@ -68,7 +68,7 @@ class ModelDirectory:
         ]
 
     async def options(self, token: ApiToken) -> Sequence[ModelOption]:
-        """Return the models that a token may ask by name, in the order of the providers."""
+        """Returns the models that a token may ask by name, in the order of the providers."""
         is_local_only = await self._admission.is_local_only(token)
         return [
             ModelOption(provider, model)
@@ -79,12 +79,12 @@ class ModelDirectory:
         ]
 
     async def spec(self, token: ApiToken, model: str, required: frozenset[Capability] = frozenset()) -> RequestSpec:
-        """Return a request of a token.
+        """Returns a request of a token.
 
         Args:
             token: the token.
             model: `auto` or `<provider>/<model>`.
-            required: what must not be left out.
+            required: capabilities that must not be left out.
 
         Raises:
             ApiError: there is no such model, or the token may not ask it.

@@ -25,7 +25,7 @@ _FINISH = {"stop": "stop", "length": "length", "tool_call": "tool_calls", "conte
 
 
 def encode_event(data: Mapping[str, object]) -> bytes:
-    """Return a server-sent event."""
+    """Returns a server-sent event."""
     return b"data: " + _dumps(data) + b"\n\n"
 
 
@@ -34,13 +34,13 @@ def _dumps(data: object) -> bytes:
 
 
 def answered_model(response: ModelResponse, fallback: str) -> str:
-    """Return `<provider>/<model>` of the candidate that answered."""
+    """Returns `<provider>/<model>` of the candidate that answered."""
     known = last_provenance([response])
     return f"{known.provider}/{known.model}" if known is not None else fallback
 
 
 def usage_of(usage: RequestUsage) -> dict[str, object]:
-    """Return token counts."""
+    """Returns token counts."""
     details = usage.details
     return {
         "prompt_tokens": usage.input_tokens,
@@ -52,12 +52,12 @@ def usage_of(usage: RequestUsage) -> dict[str, object]:
 
 
 def count_tokens(response: ModelResponse, sent: Sequence[ModelMessage]) -> RequestUsage:
-    """Return the tokens that a provider reported for its answer, else an estimate."""
+    """Returns the tokens that a provider reported for its answer, else an estimate."""
     return used_whole(response.usage, response.parts, sent).usage
 
 
 def completion(id_: str, created: int, model: str, response: ModelResponse, usage: RequestUsage) -> dict[str, object]:
-    """Return a whole completion."""
+    """Returns a whole completion."""
     calls = [
         {
             "id": call.tool_call_id,
@@ -121,11 +121,11 @@ class ChunkEncoder:
         self._before_text, self._after_text = before, after
 
     def opening(self) -> bytes:
-        """Return the first chunk."""
+        """Returns the first chunk."""
         return self._chunk({"role": "assistant", "content": "", "refusal": None})
 
     def event(self, event: ModelResponseStreamEvent) -> bytes:
-        """Return the chunks of an event; empty for thinking and for the ends of parts."""
+        """Returns the chunks of an event; empty for thinking and for the ends of parts."""
         match event:
             case (
                 PartDeltaEvent(delta=TextPartDelta(content_delta=text)) | PartStartEvent(part=TextPart(content=text))
@@ -139,13 +139,13 @@ class ChunkEncoder:
                 return b""
 
     def end(self, reason: str | None) -> bytes:
-        """Return the chunk with the finish reason, after the arguments of calls that have none."""
+        """Returns the chunk with the finish reason, after the arguments of calls that have none."""
         empty = [self._call_arguments(index, "{}") for index in sorted(self._without_arguments)]
         finish = _finish_reason(reason, has_calls=bool(self._calls))
         return b"".join([*empty, self._chunk({}, finish)])
 
     def usage(self, usage: RequestUsage) -> bytes:
-        """Return the chunk with the usage; empty where the caller has not asked for it."""
+        """Returns the chunk with the usage; empty where the caller has not asked for it."""
         if not self._with_usage:
             return b""
         return encode_event({**self._envelope, "choices": [], "usage": usage_of(usage)})

@@ -47,7 +47,7 @@ class AdaptableRequest:
     is_whole: bool = False
 
     def uses(self) -> frozenset[Capability]:
-        """Return the capabilities that the request needs."""
+        """Returns the capabilities that the request needs."""
         used = set(self.extra)
         parameters = self.parameters
         if (parameters.function_tools or parameters.native_tools) and not parameters.output_tools:
@@ -61,11 +61,11 @@ class AdaptableRequest:
         return frozenset(used)
 
     def has_earlier_turns(self) -> bool:
-        """Return whether something can be left out before the newest turn."""
+        """Returns whether something can be left out before the newest turn."""
         return not self.is_whole and has_earlier_turns(self.messages)
 
     def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:
-        """Return the limit of a smaller request, in estimated tokens, and whether the request can get smaller.
+        """Returns the limit of a smaller request, in estimated tokens, and whether the request can get smaller.
 
         The server's count against our estimate of the same request gives the scale of the limit; where it names no
         numbers, the request is halved.
@@ -84,14 +84,14 @@ class AdaptableRequest:
         return limit, not self.is_whole and self._estimate(replace(current, max_input=limit)) < sent
 
     def size(self) -> tuple[int, int]:
-        """Return the estimated tokens of what is sent, and the limit of the answer."""
+        """Returns the estimated tokens of the request, and the limit of the answer."""
         limit = (self.settings or {}).get("max_tokens") or DEFAULT_MAX_TOKENS
         return estimate_tokens(self.messages) + _overhead(self.parameters, self.messages), limit
 
     def apply(
         self, adaptation: Adaptation, *, sees_images: bool = True
     ) -> tuple[list[ModelMessage], ModelSettings | None, ModelRequestParameters]:
-        """Return messages, settings and parameters for one model.
+        """Returns messages, settings and parameters for one model.
 
         Args:
             adaptation: the changes.
@@ -125,7 +125,7 @@ class AdaptableRequest:
 
 
 def _overhead(parameters: ModelRequestParameters, messages: Sequence[ModelMessage]) -> int:
-    """Estimate the tokens beside the messages: instructions and tools."""
+    """Estimates the tokens beside the messages: instructions and tools."""
     tools = [
         {"name": tool.name, "description": tool.description, "parameters": tool.parameters_json_schema}
         for tool in (*parameters.function_tools, *parameters.output_tools)
@@ -142,7 +142,7 @@ def _instructions(messages: Sequence[ModelMessage], parameters: ModelRequestPara
 
 
 def _within(settings: ModelSettings | None, adaptation: Adaptation) -> ModelSettings | None:
-    """Return the settings with an answer that leaves room for the request in a small window."""
+    """Returns the settings with an answer that leaves room for the request in a small window."""
     limit = settings.get("max_tokens") if settings is not None else None
     if settings is None or limit is None or adaptation.window is None:
         return settings
@@ -163,7 +163,7 @@ def _system_text(messages: Sequence[ModelMessage], parameters: ModelRequestParam
 def _without_system_role(
     messages: Sequence[ModelMessage], parameters: ModelRequestParameters
 ) -> tuple[list[ModelMessage], ModelRequestParameters]:
-    """Put the system text in front of the first user message."""
+    """Puts the system text in front of the first user message."""
     text = "\n\n".join(_system_text(messages, parameters))
     changed: list[ModelMessage] = []
     is_placed = not text
@@ -189,7 +189,7 @@ def _without_system_role(
 
 
 def _without_tool_parts(message: ModelMessage) -> ModelMessage:
-    """Return the message with tool calls and their results as text: a model without tools accepts neither."""
+    """Returns the message with tool calls and their results as text: a model without tools accepts neither."""
     if isinstance(message, ModelResponse):
         responses: list[ModelResponsePart] = [
             TextPart(f"[Called {part.tool_name}]") if isinstance(part, BaseToolCallPart) else part
@@ -208,7 +208,7 @@ def _without_tool_parts(message: ModelMessage) -> ModelMessage:
 
 
 def has_image(message: ModelMessage) -> bool:
-    """Return whether a message holds an image."""
+    """Returns whether a message holds an image."""
     return isinstance(message, ModelRequest) and any(
         isinstance(part, UserPromptPart) and not isinstance(part.content, str) and any(map(_is_image, part.content))
         for part in message.parts
@@ -220,7 +220,7 @@ def _is_image(content: object) -> bool:
 
 
 def without_images(message: ModelMessage) -> ModelMessage:
-    """Return the message with a note in place of each image, for a model without vision."""
+    """Returns the message with a note in place of each image, for a model without vision."""
     if not isinstance(message, ModelRequest) or not has_image(message):
         return message
     parts = [
@@ -233,7 +233,7 @@ def without_images(message: ModelMessage) -> ModelMessage:
 
 
 def _described_structure(parameters: ModelRequestParameters) -> ModelRequestParameters:
-    """Return parameters that ask for a structure in words, for a model that refuses tools or schemas."""
+    """Returns parameters that ask for a structure in words, for a model that refuses tools or schemas."""
     wanted = parameters.output_object
     if wanted is None:
         # JSON of any shape was asked for: the prompt says so already.

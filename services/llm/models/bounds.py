@@ -113,7 +113,7 @@ class AnswerBounds:
         self._arguments_left = MAX_TOOL_ARGUMENTS
 
     def take(self, event: ModelResponseStreamEvent) -> str | None:
-        """Count an event; returns the bound that it exceeds, in words for operators."""
+        """Counts an event; returns the bound that it exceeds, in words for operators."""
         match event:
             case (
                 PartDeltaEvent(delta=TextPartDelta(content_delta=piece)) | PartStartEvent(part=TextPart(content=piece))

@@ -71,13 +71,13 @@ class RoutedModel(FallbackModel):
         return "understudy"
 
     async def __aenter__(self) -> Self:
-        """Return the model: the builder owns the HTTP clients and outlives every run."""
+        """Returns the model: the builder owns the HTTP clients and outlives every run."""
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> None:
-        """Keep the HTTP clients open."""
+        """Keeps the HTTP clients open."""
 
     async def request(
         self,
@@ -85,7 +85,7 @@ class RoutedModel(FallbackModel):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        """Return the answer of the first candidate that gives one.
+        """Returns the answer of the first candidate that gives one.
 
         Raises:
             ProviderError: no candidate answered, or another candidate could not help.
@@ -115,7 +115,7 @@ class RoutedModel(FallbackModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        """Open the stream of the first candidate that produces output.
+        """Opens the stream of the first candidate that produces output.
 
         Raises:
             ProviderError: no candidate answered, or another candidate could not help. The stream itself raises
@@ -207,7 +207,7 @@ class RoutedModel(FallbackModel):
 
 
 def _first_model(fallback: LLMProviderFallback, builder: ModelBuilder) -> Model:
-    """Return the first model that can be built; it is not asked, so a stand-in does where none can."""
+    """Returns the first model that can be built; it is not asked, so a stand-in does where none can."""
     for provider in fallback.providers:
         with suppress(Exception):
             return builder.model(provider, provider.default_model)

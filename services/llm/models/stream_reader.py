@@ -156,7 +156,7 @@ class _StreamStart:
         self._has_text = False
 
     async def read(self) -> None:
-        """Read until the first text, the end, or two seconds of silence after a finish reason."""
+        """Reads until the first text, the end, or two seconds of silence after a finish reason."""
         response = self._response
         try:
             while not self._has_text and (event := await self._next()) is not None:
@@ -171,7 +171,7 @@ class _StreamStart:
             self._deadline.close()
 
     def result(self, *, accepts_empty: bool) -> OpenedStream:
-        """Return the stream so far.
+        """Returns the stream so far.
 
         Raises:
             EmptyAnswer: it ended without output.
@@ -212,7 +212,7 @@ class _StreamStart:
 
 
 async def _no_events() -> AsyncIterator[Event]:
-    """Yield nothing."""
+    """Yields nothing."""
     return
     yield
 

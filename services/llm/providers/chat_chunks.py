@@ -1,4 +1,4 @@
-"""Repairs chunks of a chat-completions stream, so that every SDK reads what servers make of the protocol.
+"""Repairs chunks of a chat-completions stream, so that every SDK reads the variants of the protocol that servers send.
 
 The SDKs demand different fields: OpenRouter's and Mistral's models reject a chunk without choices, a tool call without
 an index or a name, an empty finish reason. A chunk is read and written again only where a scan of its bytes finds
@@ -72,10 +72,10 @@ class ChatChunks:
         """Indices of tool calls that the server sent without one, by their ids."""
         self._last_index = 0
         self._head = self._tail = b""
-        """What stands before and after the text in an ordinary chunk."""
+        """Bytes before and after the text in an ordinary chunk."""
 
     def repair(self, data: bytes) -> bytes:
-        """Return the data of an event as every SDK reads it."""
+        """Returns the data of an event as every SDK reads it."""
         if self._differs_in_text(data):
             return data
         if not _is_unusual(data):
@@ -162,7 +162,7 @@ class ChatChunks:
         return repaired
 
     def _index(self, named: object, call_id: str, position: int, count: int) -> int:
-        """Return the server's index, else that of the call's id, else the position in a list, else the last one."""
+        """Returns the server's index, else that of the call's id, else the position in a list, else the last one."""
         if isinstance(named, str) and named.isdecimal():
             named = int(named)
         if isinstance(named, int) and not isinstance(named, bool):
@@ -188,7 +188,7 @@ def _dump(chunk: Fields) -> bytes:
 
 
 def _find_error(chunk: Fields) -> object:
-    """Return the error of a chunk, in the form of an object; servers also send it as text, or without its frame."""
+    """Returns the error of a chunk, in the form of an object; servers also send it as text, or without its frame."""
     error: object = chunk.get("error")
     if error:
         return {"message": error} if isinstance(error, str) else error
@@ -202,7 +202,7 @@ def _find_error(chunk: Fields) -> object:
 
 
 def _join_texts(parts: list[object]) -> object:
-    """Return a content of text parts as one text; Mistral's other parts, such as thinking, stay as they are."""
+    """Returns a content of text parts as one text; Mistral's other parts, such as thinking, stay as they are."""
     texts: list[str] = []
     for part in parts:
         match part:

@@ -26,7 +26,7 @@ _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 def looks_like_event_stream(beginning: bytes) -> bool:
-    """Return whether a body begins like an event stream, for servers that declare another content type."""
+    """Returns whether a body begins like an event stream, for servers that declare another content type."""
     return beginning.removeprefix(_BOM).lstrip(b"\r\n").startswith(_BEGINNINGS)
 
 
@@ -52,7 +52,7 @@ class EventStream:
         self._data_bytes = 0
 
     def feed(self, piece: bytes) -> bytes:
-        """Return the events that a piece completes.
+        """Returns the events that a piece completes.
 
         Raises:
             ResponseTooLarge: a line or an event exceeds MAX_EVENT_BYTES.
@@ -85,7 +85,7 @@ class EventStream:
         return b"".join(map(self._read_line, lines))
 
     def finish(self, *, is_delimited: bool) -> bytes:
-        """Return the event that the end of the body completes: servers leave out the blank line after the last event.
+        """Returns the event that the end of the body completes: servers leave out the blank line after the last event.
 
         Args:
             is_delimited: the body ended where its head said, so nothing of it is missing.
@@ -104,7 +104,7 @@ class EventStream:
             raise ResponseTooLarge("a line of the answer exceeds 1 MiB")
 
     def _read_line(self, line: bytes) -> bytes:
-        """Read a line without its end; returns the event that a blank line completes."""
+        """Reads a line without its end; returns the event that a blank line completes."""
         if not line:
             return self._dispatch()
         name, _, value = line.partition(b":")
@@ -128,7 +128,7 @@ class EventStream:
         return b"%bdata: %b\n\n" % (head, self._repair(data))
 
     def _pass(self, piece: bytes) -> bytes:
-        """Return events that are in the common form already."""
+        """Returns events that are in the common form already."""
         self.is_ended = self.is_ended or piece.endswith(_LAST_EVENT)
         if self._chunks is None:
             return piece
@@ -139,7 +139,7 @@ class EventStream:
 
 
 def _is_common_form(piece: bytes) -> bool:
-    """Return whether a piece consists of whole events of one `data` line each, ended by line feeds."""
+    """Returns whether a piece consists of whole events of one `data` line each, ended by line feeds."""
     events = piece.count(b"\n\n")
     return (
         events > 0

@@ -26,7 +26,7 @@ from services.llm.providers.tolerant_streams import TolerantStream
 
 
 def build_groq(spec: ModelSpec) -> Model:
-    """Return a model served by Groq."""
+    """Returns a model served by Groq."""
     client = AsyncGroq(
         api_key=spec.key,
         # The SDK appends /openai/v1/chat/completions.
@@ -50,7 +50,7 @@ class SharedTransport(httpx.AsyncBaseTransport):
         self._client = client
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and stream the body of its response.
+        """Sends a request and streams the body of its response.
 
         Raises:
             httpx.TransportError: the class of the same name as that of the error in `httpx2`.
@@ -89,7 +89,7 @@ class _RawBody(httpx.AsyncByteStream):
 
 @contextmanager
 def _translate_errors() -> Generator[None]:
-    """Raise the error of the same name in `httpx`: both libraries have the same error tree."""
+    """Raises the error of the same name in `httpx`: both libraries have the same error tree."""
     try:
         yield
     except httpx2.TransportError as error:

@@ -34,7 +34,7 @@ class ThinkingTags:
         self._is_at_start = True
 
     def split(self, piece: str) -> list[str]:
-        """Return the pieces that are known by now; the rest is held back."""
+        """Returns the pieces that are known by now; the rest is held back."""
         if not (self._is_thinking or self._is_at_start):
             return [piece]
         text, self._held = self._held + piece, ""
@@ -50,7 +50,7 @@ class ThinkingTags:
         return pieces
 
     def flush(self, *, is_end: bool) -> list[str]:
-        """Return what is held back: at the end of the text all of it, before a tool call what thinking cannot own."""
+        """Returns the text that is held back: all of it at the end, before a tool call the part that thinking cannot own."""
         if self._is_thinking and not is_end:
             return []
         held, self._held = self._held, ""
@@ -82,7 +82,7 @@ class ThinkingTags:
 
 
 def _overlap(text: str, tag: str) -> int:
-    """Return the length of the longest end of the text that begins the tag."""
+    """Returns the length of the longest end of the text that begins the tag."""
     return next((length for length in range(len(tag) - 1, 0, -1) if text.endswith(tag[:length])), 0)
 
 
@@ -101,7 +101,7 @@ class _ToolCall:
     parses_left: int = _MAX_PARSES
 
     def is_another(self, call_id: str | None, name: str | None) -> bool:
-        """Return whether a delta begins another call: by another id, or without ids by a name after whole arguments."""
+        """Returns whether a delta begins another call: by another id, or without ids by a name after whole arguments."""
         if call_id and self.call_id:
             return call_id != self.call_id
         return bool(name) and not call_id and self._has_whole_args()
@@ -138,7 +138,7 @@ class TolerantParts(ModelResponsePartsManager):
         thinking_tags: tuple[str, str] | None = None,
         **more: Any,  # noqa: ANN401 - passed through
     ) -> Iterator[ModelResponseStreamEvent]:
-        """Handle text as the library does, with thinking tags that may be split."""
+        """Handles text as the library does, with thinking tags that may be split."""
         pieces: Sequence[str] = (content,)
         if thinking_tags is not None:
             tags = self._thinking_tags.setdefault(thinking_tags, ThinkingTags(*thinking_tags))
@@ -152,7 +152,7 @@ class TolerantParts(ModelResponsePartsManager):
             )
 
     def flush_text(self, *, is_end: bool) -> Iterator[ModelResponseStreamEvent]:
-        """Handle text that was held back since it might have been the beginning of a tag."""
+        """Handles text that was held back since it might have been the beginning of a tag."""
         for tags in self._thinking_tags.values():
             for piece in tags.flush(is_end=is_end):
                 yield from super().handle_text_delta(content=piece, **self._text_arguments)
@@ -166,7 +166,7 @@ class TolerantParts(ModelResponsePartsManager):
         tool_call_id: str | None = None,
         **more: Any,  # noqa: ANN401 - passed through
     ) -> ModelResponseStreamEvent | None:
-        """Handle a piece of a tool call as the library does, under a key of its own for each call."""
+        """Handles a piece of a tool call as the library does, under a key of its own for each call."""
         call = self._tool_calls.get(vendor_part_id)
         if call is None or call.is_another(tool_call_id, tool_name):
             call = self._tool_calls[vendor_part_id] = _ToolCall((vendor_part_id, len(self._parts)))
@@ -183,7 +183,7 @@ class TolerantParts(ModelResponsePartsManager):
         vendor_part_id: Hashable | None,
         **more: Any,  # noqa: ANN401 - passed through
     ) -> Iterator[ModelResponseStreamEvent]:
-        """Handle a piece of a tool call, after text that stands before it."""
+        """Handles a piece of a tool call, after text that stands before it."""
         yield from self.flush_text(is_end=False)
         yield from super().handle_tool_call_delta_events(vendor_part_id=vendor_part_id, **more)
 
@@ -232,15 +232,15 @@ class TolerantStream(StreamedResponse):
             yield event
 
     def flush_text(self) -> Iterator[ModelResponseStreamEvent]:
-        """Handle text that is still held back where the stream ended by its silence."""
+        """Handles text that is still held back where the stream ended by its silence."""
         yield from self._parts_manager.flush_text(is_end=True)
 
     def note_chunk(self, *, has_output: bool, finish_reason: str | None) -> None:
-        """Take note of a chunk, before its parts are handled."""
+        """Takes note of a chunk, before its parts are handled."""
         if self._has_finished_before and has_output:
             self._is_finish_reliable = False
         self._has_finished_before = self._has_finished_before or bool(finish_reason)
 
     def _add_usage(self, usage: RequestUsage, *, reported: bool, cumulative: bool = False) -> None:
-        """Replace the usage: every server reports the sum so far, whether once or in each chunk."""
+        """Replaces the usage: every server reports the sum so far, whether once or in each chunk."""
         super()._add_usage(usage, reported=reported, cumulative=cumulative or reported)

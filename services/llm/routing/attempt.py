@@ -84,7 +84,7 @@ class Attempt:
         self.begin()
 
     def begin(self) -> None:
-        """Start the clock of a request that is sent now."""
+        """Starts the clock of a request that is sent now."""
         self._state = AttemptState.IN_FLIGHT
         self._began = self._recorder.time()
         self._asked_at = self._loop.time()
@@ -105,7 +105,7 @@ class Attempt:
         return self._request.has_candidates_left
 
     async def failed(self, error: Exception) -> None:
-        """Record a failure before the first output; returns where another attempt may help.
+        """Records a failure before the first output; returns where another attempt may help.
 
         Raises:
             ContentRefused: the provider's filter refused.
@@ -128,7 +128,7 @@ class Attempt:
         self._blame(outcome, error)
 
     def _adapt(self, outcome: Outcome) -> Adaptation | None:
-        """Return the request as this candidate may take it; None if another one is to be asked."""
+        """Returns the request as this candidate may take it; None if another one is to be asked."""
         if self._adaptations_left == 0:
             return None
         recourse, candidate = self._request.recourse, self.candidate
@@ -158,7 +158,7 @@ class Attempt:
         self._state = AttemptState.RETRY_DUE
 
     def _blame(self, outcome: Outcome, error: Exception) -> None:
-        """Blame a failure on the provider, or on one of its models."""
+        """Blames a failure on the provider, or on one of its models."""
         if outcome.fault is Fault.UNCLEAR:
             return
         candidate = self.candidate
@@ -175,7 +175,7 @@ class Attempt:
             self._recorder.failed(candidate.provider, outcome, self._purpose)
 
     async def _pause_before_retry(self, outcome: Outcome) -> bool:
-        """Wait, and return whether to ask the same candidate again.
+        """Waits, and returns whether to ask the same candidate again.
 
         It is not asked again if another request has seen it fail meanwhile, unless it is the last candidate.
         """
@@ -192,7 +192,7 @@ class Attempt:
         return True
 
     def broke_off(self, error: Exception, used: TokenUse) -> ProviderError | Exception:
-        """Record a failure after the first output; returns the error to raise in place of `error`."""
+        """Records a failure after the first output; returns the error to raise in place of `error`."""
         cooldown_s = self._recorder.limits.cooldown_s
         outcome = self._with_words(classify(error, cooldown_s, self._recorder.words), error)
         is_failure = outcome.fault not in {Fault.REFUSED, Fault.OURS}
@@ -206,7 +206,7 @@ class Attempt:
         return AnswerInterrupted(provider.id, outcome.reason)
 
     def refused(self, reason: str, used: TokenUse) -> ContentRefused:
-        """Record that the provider's filter ended the answer; returns the error to raise."""
+        """Records that the provider's filter ended the answer; returns the error to raise."""
         provider = self.candidate.provider.id
         self._report(RequestEnd.REFUSED, used)
         log.info("provider.refused", provider=provider, purpose=self._purpose)
@@ -214,12 +214,12 @@ class Attempt:
         return ContentRefused(provider, reason)
 
     def opened(self) -> None:
-        """Record the first output of a stream: the cooldown of a provider that was probed ends here."""
+        """Records the first output of a stream: the cooldown of a provider that was probed ends here."""
         self.place.leave()
         self._recorder.opened(self.candidate.provider, self._purpose, began=self._began, prefer=self._is_vote)
 
     def succeeded(self, first_output_s: float, used: TokenUse) -> None:
-        """Record a complete answer."""
+        """Records a complete answer."""
         provider = self.candidate.provider
         if self._state is AttemptState.IN_FLIGHT:
             self._publish(AttemptResult.ANSWERED, first_output_s=first_output_s)
@@ -232,25 +232,25 @@ class Attempt:
         )
 
     def malformed(self, reason: str, took_s: float, used: TokenUse) -> None:
-        """Record a complete answer of the wrong shape: the provider is healthy, and the next candidate is asked."""
+        """Records a complete answer of the wrong shape: the provider is healthy, and the next candidate is asked."""
         provider = self.candidate.provider.id
         log.info("provider.malformed_answer", provider=provider, reason=reason, purpose=self._purpose)
         self.succeeded(took_s, used)
         self._request.note_failure(self, Outcome(Fault.UNREADABLE, reason))
 
     def release(self) -> None:
-        """Give back the place, and the part of the reservation that was not used."""
+        """Gives back the place, and the part of the reservation that was not used."""
         self.place.leave()
         if self._reservation is not None:
             self._reservation.settle()
 
     def skip(self) -> None:
-        """Move on to the next candidate without recording an outcome: this one was not asked, or it refused."""
+        """Moves on to the next candidate without recording an outcome: this one was not asked, or it refused."""
         self._state = AttemptState.ENDED
         self._request.is_reordered = True
 
     def cancel(self, used: Callable[[], TokenUse]) -> None:
-        """Record that the consumer stopped reading: report usage, leave provider health unchanged.
+        """Records that the consumer stopped reading: report usage, leave provider health unchanged.
 
         Args:
             used: computes the usage; not called if the outcome is already recorded.
@@ -312,7 +312,7 @@ class Attempt:
         return outcome
 
     def _with_words(self, outcome: Outcome, error: Exception) -> Outcome:
-        """Return the outcome with the server's words, except where they may quote the prompt."""
+        """Returns the outcome with the server's words, except where they may quote the prompt."""
         # Words about the key, the account or the model are no quote, at any status.
         is_about_account = outcome.fault in {Fault.MISCONFIGURED, Fault.MODEL_GONE, Fault.LOADING}
         key = self.candidate.provider.api_key

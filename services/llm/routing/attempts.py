@@ -139,7 +139,7 @@ class Attempts:
         return self
 
     async def __anext__(self) -> Attempt:
-        """Return the next attempt: a due retry, else the next candidate, else a busy one once it has a slot."""
+        """Returns the next attempt: a due retry, else the next candidate, else a busy one once it has a slot."""
         if self._current is not None and self._current.is_retry_due:
             self._current.begin()
             self._limiter.extend(self._current.slot)
@@ -179,7 +179,7 @@ class Attempts:
         return tuple(attempt for attempt, _ in self._failed)
 
     def note_failure(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Add a failed attempt; one that is not the provider's fault lets no other provider become preferred.
+        """Adds a failed attempt; one that is not the provider's fault lets no other provider become preferred.
 
         An unclear refusal does not decide that yet: another candidate's answer makes it the provider's fault.
         """
@@ -198,7 +198,7 @@ class Attempts:
             self._busy.clear()
 
     def settle_evidence(self, attempt: Attempt) -> None:
-        """Blame the candidates with an unclear refusal that an answer has proved wrong."""
+        """Blames the candidates with an unclear refusal that an answer has proved wrong."""
         for candidate, blamed in self.recourse.settle(attempt.candidate, attempt.resort):
             if self.is_pick(candidate):
                 self.recorder.model_failed(candidate, blamed, self.spec.purpose, is_listed=False)
@@ -206,7 +206,7 @@ class Attempts:
                 self.recorder.failed(candidate.provider, blamed, self.spec.purpose)
 
     def is_pick(self, candidate: Candidate) -> bool:
-        """Return whether the user picked this model, and it is not its provider's default."""
+        """Returns whether the user picked this model, and it is not its provider's default."""
         choice = self.spec.choice
         return (
             choice is not None
@@ -216,7 +216,7 @@ class Attempts:
         )
 
     def queue_other_model(self, candidate: Candidate) -> bool:
-        """Ask the provider's next listed model before the next provider; returns False if there is none."""
+        """Asks the provider's next listed model before the next provider; returns False if there is none."""
         provider = candidate.provider
         tried = {attempt.model for attempt, _ in self._failed if attempt.provider == provider.id}
         for model in provider.models:
@@ -228,14 +228,14 @@ class Attempts:
         return False
 
     def is_larger_window_left(self, candidate: Candidate, named: int | None) -> bool:
-        """Return whether a candidate that was not asked is known to have a larger window."""
+        """Returns whether a candidate that was not asked is known to have a larger window."""
         window = named or self._known_window(candidate)
         if window is None:
             return False
         return any((self._known_window(other) or 0) > window for other in self._left)
 
     def note_answer(self, attempt: Attempt) -> None:
-        """Release the slot, and keep the user with this provider if it stepped in for a busy one."""
+        """Releases the slot, and keeps the user with this provider if it stepped in for a busy one."""
         self._release()
         self.settle_evidence(attempt)
         before = takewhile(lambda candidate: candidate is not attempt.candidate, self.candidates)
@@ -243,7 +243,7 @@ class Attempts:
             self.recorder.keep_user(self.spec.user, attempt.candidate.provider.id)
 
     def exhausted(self) -> ProviderError:
-        """Return the error of a request that no candidate answered."""
+        """Returns the error of a request that no candidate answered."""
         rejected = self._rejection()
         if rejected is not None and self.recourse.is_request_at_fault:
             return rejected
@@ -271,7 +271,7 @@ class Attempts:
         return AllProvidersFailed(attempts)
 
     def _rejection(self) -> RequestRejected | None:
-        """Return the error of a request that is at fault: every candidate that was asked refused it."""
+        """Returns the error of a request that is at fault: every candidate that was asked refused it."""
         unclear = self.recourse.unclear
         if not unclear or not (
             self.recourse.is_request_at_fault or all(fault is Fault.UNCLEAR for _, fault in self._failed)
@@ -286,7 +286,7 @@ class Attempts:
         return RequestRejected(candidate.provider.id, outcome.reason)
 
     def close(self) -> None:
-        """Cancel an attempt that is still in flight, and give back its slot and a probe's lease."""
+        """Cancels an attempt that is still in flight, and gives back its slot and a probe's lease."""
         if self._current is not None:
             self._current.cancel(lambda: used_by_prompt(self.messages))
         for candidate, outcome in self.recourse.take_unsettled():
@@ -295,7 +295,7 @@ class Attempts:
         self._return_lease()
 
     def _pop_next(self) -> Candidate | None:
-        """Remove and return the healthiest candidate as of now: others may have been found failing meanwhile."""
+        """Removes and returns the healthiest candidate as of now: others may have been found failing meanwhile."""
         if not self._left and self._passed:
             # No other candidate answered: wait in these queues however long they stand still.
             self._left.extend(self._passed)
@@ -316,7 +316,7 @@ class Attempts:
         return candidate.misfit, 0.0 if is_probe else health
 
     async def _approach(self, candidate: Candidate) -> Attempt | None:
-        """Wait for the place and the slot of a candidate; returns None where another one is to be asked first."""
+        """Waits for the place and the slot of a candidate; returns None where another one is to be asked first."""
         provider = candidate.provider
         health = self.recorder.health_rank(provider.id)
         place = await self._gates[provider.id].enter(self._person, self._gate_patience_s)
@@ -344,7 +344,7 @@ class Attempts:
                     self._limiter.release(slot)
 
     async def _may_ask(self, candidate: Candidate, health: float) -> bool:
-        """Take the lease of a probe; returns False, with the candidate put back, if another is to be asked first.
+        """Takes the lease of a probe; returns False, with the candidate put back, if another is to be asked first.
 
         Args:
             candidate: the one that the request waited for.
@@ -393,7 +393,7 @@ class Attempts:
         return any(self._rank(other) < rank for other in others)
 
     async def _wait_for_slot(self) -> Attempt | None:
-        """Return an attempt at the first busy candidate that has a slot and was not found failing meanwhile."""
+        """Returns an attempt at the first busy candidate that has a slot and was not found failing meanwhile."""
         waiting = {name: each for name, (each, _) in self._busy.items() if not self._is_too_small(each)}
         health = {name: self.recorder.health_rank(name) for name in waiting}
         while waiting and not self._is_hop_limit_reached and not self.spec.stands_back:
@@ -416,7 +416,7 @@ class Attempts:
         return None
 
     async def _await_loading(self) -> Attempt | None:
-        """Ask a server again that loads its model, after a pause; None once its timeout has passed."""
+        """Asks a server again that loads its model, after a pause; None once its timeout has passed."""
         candidate = self.recourse.loading
         if candidate is None or self.spec.stands_back:
             return None
@@ -428,7 +428,7 @@ class Attempts:
         return await self._ask_again(candidate)
 
     async def _ask_again(self, candidate: Candidate, resort: LastResort | None = None) -> Attempt | None:
-        """Return an attempt at a candidate where no other one is left, after its waits; None without a slot."""
+        """Returns an attempt at a candidate where no other one is left, after its waits; None without a slot."""
         slot = await self._limiter.take(candidate.provider, self._redis_patience, self._preempt)
         if slot is None and not self.spec.stands_back:
             slot = await self._limiter.wait([candidate.provider], self._redis_patience)
@@ -448,7 +448,7 @@ class Attempts:
                     place.leave()
 
     async def _approach_busy(self, candidate: Candidate, slot: Slot, health: Mapping[str, float]) -> Attempt | None:
-        """Return an attempt with a slot that was waited for; None where the provider fails and another is healthier."""
+        """Returns an attempt with a slot, once it has one; None where the provider fails and another is healthier."""
         name = candidate.provider.id
         attempt: Attempt | None = None
         place: GatePlace | None = None
@@ -467,7 +467,7 @@ class Attempts:
                     place.leave()
 
     async def _wait_for_budget(self) -> Attempt | None:
-        """Return an attempt at a candidate whose budget only requests in flight hold; None where they keep it."""
+        """Returns an attempt at a candidate with a budget held by requests in flight; None where they keep it."""
         while (waiting := self._waiting_for_budget()) and not self._is_hop_limit_reached:
             ends_at = self._began + max(each.provider.first_token_timeout_s for each in waiting)
             if self.spec.stands_back or self.recorder.monotonic() >= ends_at:
@@ -489,7 +489,7 @@ class Attempts:
     async def _start(
         self, candidate: Candidate, place: GatePlace, slot: Slot, resort: LastResort | None = None
     ) -> Attempt | None:
-        """Return an attempt once the budgets pay for it; None where one of them does not."""
+        """Returns an attempt once the budgets pay for it; None where one of them does not."""
         provider = candidate.provider
         paid = await self._budgets.reserve(Quote(provider, candidate.model, self.spec, self._size))
         if isinstance(paid, BudgetRefusal):
@@ -524,12 +524,12 @@ class Attempts:
             self._lease = None
 
     def _is_too_small(self, candidate: Candidate) -> bool:
-        """Return whether the candidate's window is known to be no larger than one that was too small."""
+        """Returns whether the candidate's window is known to be no larger than one that was too small."""
         if self._overflowed is None:
             return False
         known, window = self._known_window(self._overflowed), self._known_window(candidate)
         return known is not None and window is not None and window <= known
 
     def _known_window(self, candidate: Candidate) -> int | None:
-        """Return the window that the server named, else the one that its model is known to have."""
+        """Returns the window that the server named, else the one that its model is known to have."""
         return self.recorder.adaptation(candidate).window or self._window(candidate)

@@ -91,16 +91,16 @@ class LLMProviderFallback:
         return self.roster.providers
 
     def replace_providers(self, providers: Sequence[ProviderSettings]) -> None:
-        """Use these providers for every request from now on; requests in flight go on as they began."""
+        """Uses these providers for every request from now on; requests in flight go on as they began."""
         self.roster.replace(providers)
         log.info("provider.replaced", providers=list(self.roster.all), usable=list(self.roster.usable))
 
     def listen(self, listener: NoticeListener) -> None:
-        """Register a callback for changes of the leader and for misconfigured providers. It must not block."""
+        """Registers a callback for changes of the leader and for misconfigured providers. It must not block."""
         self.recorder.listen(listener)
 
     def watch(self, watcher: Watcher) -> None:
-        """Register a callback for the events of every request. It runs within the request and must be fast."""
+        """Registers a callback for the events of every request. It runs within the request and must be fast."""
         self.recorder.watch(watcher)
 
     async def begin(
@@ -112,7 +112,7 @@ class LLMProviderFallback:
         window: Callable[[Candidate], int | None] | None = None,
         shape: RequestShape | None = None,
     ) -> Attempts:
-        """Return the attempts of one request.
+        """Returns the attempts of one request.
 
         Args:
             spec: the request.
@@ -161,7 +161,7 @@ class LLMProviderFallback:
         )
 
     async def force_provider(self, provider: str, duration_seconds: float = 1800) -> None:
-        """Put a provider first for `duration_seconds`, even during a cooldown.
+        """Puts a provider first for `duration_seconds`, even during a cooldown.
 
         Raises:
             UnknownProvider: it is not configured.
@@ -169,11 +169,11 @@ class LLMProviderFallback:
         await self.control.force(provider, duration_seconds)
 
     async def clear_cache(self) -> None:
-        """End the force and the preference, so that the priority order applies; cooldowns stay."""
+        """Ends the force and the preference, so that the priority order applies; cooldowns stay."""
         await self.control.clear()
 
     async def report_provider_failure(self, provider: str, error: BaseException, context: str) -> None:
-        """Record a failure that a caller saw. It cools the provider down unless the fault is the caller's.
+        """Records a failure that a caller saw. It cools the provider down unless the fault is the caller's.
 
         Raises:
             UnknownProvider: it is not in AVAILABLE_PROVIDERS.
@@ -181,7 +181,7 @@ class LLMProviderFallback:
         await self.control.report_failure(provider, error, context)
 
     async def report_provider_success(self, provider: str, context: str) -> None:
-        """Record an answer that a caller got. The first one after a change makes the provider preferred.
+        """Records an answer that a caller got. The first one after a change makes the provider preferred.
 
         Raises:
             UnknownProvider: it is not in AVAILABLE_PROVIDERS.
@@ -189,7 +189,7 @@ class LLMProviderFallback:
         await self.control.report_success(provider, context)
 
     def local_failure(self, candidate: Candidate, failed: Collection[str]) -> str | None:
-        """Return the local provider that a remote candidate replaces; None where none failed.
+        """Returns the local provider that a remote candidate replaces; None where none failed.
 
         Args:
             candidate: the one that answers.
@@ -198,12 +198,12 @@ class LLMProviderFallback:
         return find_local_failure(candidate, failed, self.providers, self._shared.routing)
 
     def outage_since(self, provider: str) -> float | None:
-        """Return the instant of a provider's first failure since its last answer; None while it is healthy."""
+        """Returns the instant of a provider's first failure since its last answer; None while it is healthy."""
         cooldown = self._shared.routing.cooldowns.get(provider)
         return None if cooldown is None else cooldown.outage_since
 
     def get_provider_status(self) -> ServiceStatus:
-        """Return the state of every provider, from the local copy."""
+        """Returns the state of every provider, from the local copy."""
         now = self._clock.time()
         state = self._shared.routing
         counts, in_flight = self.recorder.counts, self._shedding.limiter.in_flight
@@ -216,7 +216,7 @@ class LLMProviderFallback:
     def _with_required(
         self, spec: RequestSpec, fits: Callable[[Candidate], bool] | None
     ) -> Callable[[Candidate], bool] | None:
-        """Return a check that also keeps models last that refuse a requirement of the request."""
+        """Returns a check that also keeps models last that refuse a requirement of the request."""
         if not spec.required or not self._shared.routing.limits:
             return fits
 
@@ -227,13 +227,13 @@ class LLMProviderFallback:
         return fits_all
 
     async def _kept_provider(self, spec: RequestSpec, usable: Sequence[str], patience: RedisPatience) -> str | None:
-        """Return the provider that stepped in for a busy one when this user was last answered."""
+        """Returns the provider that stepped in for a busy one when this user was last answered."""
         if not self.roster.has_limits or spec.user is None or not usable[1:]:
             return None
         return await self._shedding.affinity.provider_for(spec.user, patience)
 
     def _allowed_models(self, spec: RequestSpec, provider: str) -> Sequence[str]:
-        """Return the models of a provider that a request may ask, the user's choice included."""
+        """Returns the models of a provider that a request may ask, the user's choice included."""
         models = self.roster.all[provider].models
         if not spec.models and not spec.is_pinned:
             return models
@@ -249,7 +249,7 @@ class LLMProviderFallback:
         return Candidate(settings, self._default_model(settings.id, self._allowed_models(spec, provider)), by_order)
 
     def _default_model(self, provider: str, models: Sequence[str]) -> str:
-        """Return the first of the models that is not known to be missing; the first if all are."""
+        """Returns the first of the models that is not known to be missing; the first if all are."""
         if models[1:] and self._shared.routing.resting:
             awake = (model for model in models if not self.recorder.is_resting(provider, model))
             return next(awake, models[0])

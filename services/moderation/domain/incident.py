@@ -89,8 +89,8 @@ class Incident:
     """A recorded finding and the progress of its enforcement.
 
     Args:
-        lead_id: the incident whose card shows this one, too; None for one with a card of its own.
-        restriction: what a mute or ban of the bot replaced, see `ports.Restriction`; None until it was looked up.
+        lead_id: the incident with the card that shows this one, too; None for one with a card of its own.
+        restriction: replaced by a mute or ban of the bot, see `ports.Restriction`; None until it was looked up.
         tally: filled in for cards only.
     """
 

@@ -52,10 +52,10 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Restriction:
-    """What holds for a member who is banned or restricted.
+    """Restriction of a member.
 
     Args:
-        permissions: what the member may do, by the names of the Bot API; empty for a ban.
+        permissions: those left to the member, by the names of the Bot API; empty for a ban.
         until: None for good.
     """
 
@@ -93,7 +93,7 @@ class Sanctions(Protocol):
         ...
 
     async def fetch_restriction(self, group_id: int, member_id: int) -> Restriction | None:
-        """Returns what holds for a member, `UNRESTRICTED` if nothing does; None if that is not known."""
+        """Returns the restriction of a member, `UNRESTRICTED` if there is none; None if that is not known."""
         ...
 
     async def mute(self, group_id: int, member_id: int, until: datetime) -> ActionResult:

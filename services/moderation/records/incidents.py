@@ -76,7 +76,7 @@ class IncidentStore:
         )
 
     async def find_by_card(self, chat_id: int, message_id: int) -> Incident | None:
-        """Returns the incident whose card this message is."""
+        """Returns the incident that this message is the card of."""
         row = ModerationIncidentRow
         found = await self._find(row.card_chat_id == chat_id, row.card_message_id == message_id)
         return found[0] if found else None

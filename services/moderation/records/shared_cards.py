@@ -72,7 +72,7 @@ class SharedCards:
         self._campaigns: LRUCache[int, Campaign] = LRUCache(CACHED_CAMPAIGNS)
 
     async def claim(self, incident: Incident, chat_id: int) -> tuple[int, bool]:
-        """Returns the id of the incident on whose card this one belongs, and whether that was decided just now.
+        """Returns the id of the incident with the card for this one, and whether that was decided just now.
 
         Args:
             chat_id: the chat that gets the cards; a card elsewhere than there and in the group is not shared.
@@ -138,7 +138,7 @@ class SharedCards:
 
 
 def _is_open(incident: Incident) -> tuple[ColumnElement[bool], ...]:
-    """Returns the conditions of a lead whose card says the same about an incident and awaits a decision."""
+    """Returns the conditions of a lead with a card that says the same about an incident and awaits a decision."""
     row, finding = ModerationIncidentRow, incident.finding
     return (
         row.group_id == finding.group_id,

@@ -30,7 +30,7 @@ FEATURE_WEIGHT = 0.3
 KEPT_FIRST, KEPT_LAST = 1000, 500
 """Characters of a long text that are used, from its start and its end, where adverts have their message."""
 CACHED_WORDS = 2**13
-"""Words whose columns are remembered, some 10 MB; everyday talk repeats them."""
+"""Words with remembered columns, some 10 MB; everyday talk repeats them."""
 _BITS: Final = 0xFFFFFFFF
 
 

@@ -49,7 +49,7 @@ class Weights:
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> Self:
-        """Parses the output of `as_bytes`, and what earlier versions stored with numpy. Pickles are refused.
+        """Parses the output of `as_bytes`, and the form that earlier versions stored with numpy. Pickles are refused.
 
         Raises:
             ValueError: the data is damaged or of another version.

@@ -28,7 +28,7 @@ class Quote:
     """The request that is to be paid for.
 
     Args:
-        size: returns the estimated tokens of what is sent and the limit of the answer; not called for what is free.
+        size: returns the estimated tokens of the request and the limit of the answer; not called where it is free.
     """
 
     provider: ProviderSettings
@@ -55,11 +55,11 @@ class Reservation(Protocol):
     """An amount that is held for one attempt, with its retries."""
 
     def add(self, report: RequestReport) -> None:
-        """Add the cost of one request of the attempt. Does not block."""
+        """Adds the cost of one request of the attempt. Does not block."""
         ...
 
     def settle(self) -> None:
-        """Replace the reservation by the costs, in the background. Idempotent."""
+        """Replaces the reservation by the costs, in the background. Idempotent."""
         ...
 
 
@@ -67,11 +67,11 @@ class BudgetGuard(Protocol):
     """Reserves amounts of budgets."""
 
     async def reserve(self, quote: Quote) -> "Reservation | BudgetRefusal | None":
-        """Reserve the cost of a request in each budget that it counts in, or in none; None where it costs nothing."""
+        """Reserves the cost of a request in each budget that it counts in, or in none; None where it costs nothing."""
         ...
 
     async def wait(self) -> None:
-        """Wait until a reservation may have been given back, for a fraction of a second at most."""
+        """Waits until a reservation may have been given back, for a fraction of a second at most."""
         ...
 
 
@@ -79,9 +79,9 @@ class NoBudgets:
     """Guards nothing: every request may be made."""
 
     async def reserve(self, quote: Quote) -> None:
-        """Return None."""
+        """Returns None."""
         del quote
 
     async def wait(self) -> None:
-        """Return after one turn of the event loop."""
+        """Returns after one turn of the event loop."""
         await asyncio.sleep(0)

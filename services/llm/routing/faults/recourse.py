@@ -26,19 +26,19 @@ class RequestShape(Protocol):
     """The contents of a request, as far as a model may refuse them."""
 
     def uses(self) -> frozenset[Capability]:
-        """Return the capabilities that the request needs."""
+        """Returns the capabilities that the request needs."""
         ...
 
     def has_earlier_turns(self) -> bool:
-        """Return whether something can be left out before the newest turn."""
+        """Returns whether something can be left out before the newest turn."""
         ...
 
     def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:
-        """Return the limit of a smaller request, in estimated tokens, and whether the request can get smaller."""
+        """Returns the limit of a smaller request, in estimated tokens, and whether the request can get smaller."""
         ...
 
     def size(self) -> tuple[int, int]:
-        """Return the estimated tokens of what is sent, 0 if unknown, and the limit of the answer."""
+        """Returns the estimated tokens of the request, 0 if unknown, and the limit of the answer."""
         ...
 
 
@@ -46,19 +46,19 @@ class Indivisible:
     """The shape of a request of which nothing can be left out."""
 
     def uses(self) -> frozenset[Capability]:
-        """Return no capabilities."""
+        """Returns no capabilities."""
         return frozenset()
 
     def has_earlier_turns(self) -> bool:
-        """Return False."""
+        """Returns False."""
         return False
 
     def smaller(self, current: Adaptation, outcome: Outcome) -> tuple[int, bool]:  # noqa: ARG002 - of the protocol
-        """Return that nothing can be left out."""
+        """Returns that nothing can be left out."""
         return 0, False
 
     def size(self) -> tuple[int, int]:
-        """Return the usual limit of an answer."""
+        """Returns the usual limit of an answer."""
         return 0, DEFAULT_MAX_TOKENS
 
 
@@ -85,7 +85,7 @@ class Recourse:
         self._unclear: list[tuple[Candidate, Outcome]] = []
         self._last_resorts: deque[LastResort] = deque()
         self._structured: set[tuple[str, str]] = set()
-        """Candidates whose unclear refusal may be about the structure of the answer."""
+        """Candidates with an unclear refusal that may be about the structure of the answer."""
         self._loading: dict[tuple[str, str], Candidate] = {}
 
     @property
@@ -104,17 +104,17 @@ class Recourse:
         return next(iter(self._loading.values()), None)
 
     def known_adaptation(self, candidate: Candidate) -> Adaptation:
-        """Return the changes that a model is known to need, except those that the request does not allow."""
+        """Returns the changes that a model is known to need, except those that the request does not allow."""
         adaptation = self._recorder.adaptation(candidate)
         refused = frozenset(each for each in adaptation.without if self._is_required(each))
         return replace(adaptation, without=adaptation.without - refused) if refused else adaptation
 
     def next_resort(self) -> LastResort | None:
-        """Return the next attempt after all candidates have failed; None if there is none."""
+        """Returns the next attempt after all candidates have failed; None if there is none."""
         return self._last_resorts.popleft() if self._last_resorts else None
 
     def without_refused(self, candidate: Candidate, current: Adaptation, outcome: Outcome) -> Adaptation | None:
-        """Return the request without the capability that the model refuses; None if it cannot be left out.
+        """Returns the request without the capability that the model refuses; None if it cannot be left out.
 
         The refusal is remembered in any case, so that the next request is right at once.
         """
@@ -127,13 +127,13 @@ class Recourse:
         return replace(current, without=current.without | {capability})
 
     def can_be_meant(self, current: Adaptation, capability: Capability) -> bool:
-        """Return whether a request used a capability, so that a refusal of it makes sense."""
+        """Returns whether a request used a capability, so that a refusal of it makes sense."""
         return capability in self._shape.uses() and capability not in current.without
 
     def shortened(
         self, candidate: Candidate, current: Adaptation, outcome: Outcome, *, is_larger_left: bool
     ) -> Adaptation | None:
-        """Return a smaller request for the same model; None if nothing can be left out or a larger window is left.
+        """Returns a smaller request for the same model; None if nothing can be left out or a larger window is left.
 
         Args:
             is_larger_left: a candidate with a larger window comes next. The smaller request is a last resort then.
@@ -153,7 +153,7 @@ class Recourse:
         return smaller
 
     def note_failure(self, candidate: Candidate, current: Adaptation, outcome: Outcome) -> None:
-        """Remember a failure that leaves something to try."""
+        """Remembers a failure that leaves something to try."""
         key = _key(candidate)
         if outcome.fault is Fault.LOADING:
             self._loading.setdefault(key, candidate)
@@ -167,7 +167,7 @@ class Recourse:
                 self._structured.add(key)
 
     def settle(self, candidate: Candidate, resort: LastResort | None) -> list[tuple[Candidate, Outcome]]:
-        """Draw the conclusions from an answer; returns the candidates that were at fault for their refusal.
+        """Draws the conclusions from an answer; returns the candidates that were at fault for their refusal.
 
         One that was asked for a structure may serve chats all the same: it is asked in words next time, and does not
         cool down. An answer to a reduced request proves that the model refuses the part left out, and nothing about the
@@ -186,19 +186,19 @@ class Recourse:
         ]
 
     def _blame(self, candidate: Candidate) -> float | None:
-        """Return the cooldown of a candidate that was at fault for its refusal."""
+        """Returns the cooldown of a candidate that was at fault for its refusal."""
         if _key(candidate) not in self._structured:
             return self._recorder.limits.cooldown_s
         self._recorder.capabilities_refused(candidate, frozenset({Capability.STRUCTURED_OUTPUT}), is_guess=True)
         return None
 
     def take_unsettled(self) -> list[tuple[Candidate, Outcome]]:
-        """Remove and return the candidates with an unsettled refusal."""
+        """Removes and returns the candidates with an unsettled refusal."""
         unclear, self._unclear = self._unclear, []
         return unclear
 
     def _reductions(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
-        """Return the requests that a lone candidate may take: without tools, then with the newest turn only."""
+        """Returns the requests that a lone candidate may take: without tools, then with the newest turn only."""
         optional = frozenset(
             each for each in self._shape.uses() if not self._is_required(each) and each not in current.without
         )
