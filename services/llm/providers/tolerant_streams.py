@@ -50,7 +50,7 @@ class ThinkingTags:
         return pieces
 
     def flush(self, *, is_end: bool) -> list[str]:
-        """Returns the text that is held back: all of it at the end, before a tool call the part that thinking cannot own."""
+        """Returns the text that is held back: all of it at the end, the part outside thinking before a tool call."""
         if self._is_thinking and not is_end:
             return []
         held, self._held = self._held, ""
@@ -91,7 +91,7 @@ _MAX_PARSES = 32
 
 
 @dataclass
-class _ToolCall:
+class _ToolCallParts:
     """The latest tool call under one index."""
 
     key: Hashable
@@ -101,7 +101,7 @@ class _ToolCall:
     parses_left: int = _MAX_PARSES
 
     def is_another(self, call_id: str | None, name: str | None) -> bool:
-        """Returns whether a delta begins another call: by another id, or without ids by a name after whole arguments."""
+        """Returns whether a delta begins another call: by another id, or without ids, a name after whole arguments."""
         if call_id and self.call_id:
             return call_id != self.call_id
         return bool(name) and not call_id and self._has_whole_args()
@@ -123,7 +123,7 @@ class TolerantParts(ModelResponsePartsManager):
     """Assembles the parts of a response from deltas."""
 
     @cached_property
-    def _tool_calls(self) -> dict[Hashable, _ToolCall]:
+    def _tool_calls(self) -> dict[Hashable, _ToolCallParts]:
         return {}
 
     @cached_property
@@ -169,7 +169,7 @@ class TolerantParts(ModelResponsePartsManager):
         """Handles a piece of a tool call as the library does, under a key of its own for each call."""
         call = self._tool_calls.get(vendor_part_id)
         if call is None or call.is_another(tool_call_id, tool_name):
-            call = self._tool_calls[vendor_part_id] = _ToolCall((vendor_part_id, len(self._parts)))
+            call = self._tool_calls[vendor_part_id] = _ToolCallParts((vendor_part_id, len(self._parts)))
         call.call_id = call.call_id or tool_call_id or None
         if args:
             call.args.append(args)
