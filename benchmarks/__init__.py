@@ -1,1 +1,1 @@
-"""Where the figures in docs/performance.md come from."""
+"""Benchmarks: the source of the figures in docs/performance.md."""

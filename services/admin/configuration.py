@@ -30,7 +30,7 @@ KEPT = timedelta(days=30)
 """How long a value that was replaced is kept, so that its change can be undone."""
 
 
-class Source(StrEnum):
+class ValueSource(StrEnum):
     """The origin of a value in effect."""
 
     CONSOLE = "console"
@@ -153,11 +153,11 @@ class ProviderConfiguration:
             if await self._newest_revision() != self.current.revision:
                 self._apply(await self._load())
 
-    def source(self, name: str) -> Source:
+    def source(self, name: str) -> ValueSource:
         """Returns the origin of a variable's value."""
         if name in self.current.stored:
-            return Source.CONSOLE
-        return Source.ENVIRONMENT if name in self._variables else Source.DEFAULT
+            return ValueSource.CONSOLE
+        return ValueSource.ENVIRONMENT if name in self._variables else ValueSource.DEFAULT
 
     def variables(self) -> dict[str, str]:
         """Returns all variables in effect, in plain text: the stored ones over those of the environment."""

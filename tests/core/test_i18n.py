@@ -44,7 +44,7 @@ def variables(language: str) -> dict[str, set[str]]:
 
 
 def asked_for() -> Iterator[tuple[str, str]]:
-    """Where the code asks a `Texts` for a text by a literal key: in calls such as `self._texts.get("start", ...)`."""
+    """Literal keys that the code passes to a `Texts`, in calls such as `self._texts.get("start", ...)`."""
     for floor in ("core", "services", "bot"):
         for path in (ROOT / floor).rglob("*.py"):
             yield from keys_in(path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 YAML_FILES = sorted(DEPLOY.rglob("*.yaml"))
 AFTERWARDS_S = QueueTiming().cancel_grace_s + WebTiming().shutdown_s + FLUSH_S
-"""What a shutdown may take beyond SHUTDOWN_TIMEOUT."""
+"""Time that a shutdown may take beyond SHUTDOWN_TIMEOUT."""
 
 
 @cache
@@ -43,7 +43,7 @@ def compose() -> Any:
 
 
 def settings_of_cluster() -> Settings:
-    """What a pod is configured by."""
+    """Configuration of a pod."""
     return load_settings(None, {**manifest("configmap.yaml")["data"], **manifest("secret.example.yaml")["stringData"]})
 
 
@@ -246,7 +246,7 @@ def test_every_file_of_the_cluster_is_applied_and_no_secret_is_committed() -> No
 
 
 def test_the_image_gets_the_sources_and_nothing_of_anybody() -> None:
-    """What the Dockerfile copies is let in, and nothing else."""
+    """The files that the Dockerfile copies are let in, and no others."""
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"

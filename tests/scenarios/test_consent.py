@@ -39,7 +39,7 @@ async def test_consent_granted_answers_the_waiting_message(asking: BotHarness) -
 
 
 async def test_consent_granted_twice_answers_once(asking: BotHarness) -> None:
-    """It is one message and gets one answer."""
+    """One message, one answer."""
     asking.says("What is the capital of Peru?")
     question = await asking.seen(lambda message: AGREE in message.labels)
     gone = asking.telegram.hold("editMessageText", 2)

@@ -123,7 +123,7 @@ async def test_revoked_token_ends_the_daemon(stage: BotHarness) -> None:
     ],
 )
 async def test_sigterm_in_the_middle_of_an_answer(empty_stage: BotHarness, language: str, notice: str) -> None:
-    """What there is stays, marked; the next process makes the answer anew, in the same message."""
+    """The text so far stays, marked; the next process makes the answer anew, in the same message."""
     stage = empty_stage
     await stage.start(SHUTDOWN_TIMEOUT="0.3")
     stage.first.script(held(asyncio.Event()))

@@ -1,1 +1,1 @@
-"""What the tests stand on: loopback servers, a real Redis, a clock that tests move."""
+"""Foundation of the tests: loopback servers, a real Redis, a clock that tests move."""

@@ -73,7 +73,7 @@ class RecordingGroup:
         self.admins = Administrators(frozenset({ADMIN}))
         self.restrictions: dict[int, Restriction] = {}
         self.standings: dict[int, Standing] = {}
-        """What the cached list of `admins` does not know yet."""
+        """Changes that the cached list of `admins` does not have yet."""
 
     @property
     def action_names(self) -> list[str]:

@@ -123,7 +123,7 @@ CHATTING: list[tuple[ProviderKind, dict[str, object], tuple[str, ...]]] = [
 async def test_live_models_skips_models_without_chat(
     server: LLMServer, catalog: Catalog, kind: ProviderKind, page: dict[str, object], expected: tuple[str, ...]
 ) -> None:
-    """Where a list tells, models that only embed or were taken away are left out, and none comes twice."""
+    """Models that a list marks as embedding only or as taken away are left out, and none comes twice."""
     server.models_behaviour = llm.Act(lambda exchange: exchange.body(page))
     assert await catalog.live_models(provider_at(server, kind)) == expected
 
@@ -234,7 +234,7 @@ async def test_key_stays_out_of_the_error(server: LLMServer, catalog: Catalog) -
 
 
 async def test_reason_holds_the_servers_words_without_the_key(server: LLMServer, catalog: Catalog) -> None:
-    """Where a server repeats the key in another field, or in part."""
+    """A server repeats the key in another field, or in part."""
     for body in ({"error": {"message": "no", "code": KEY}}, {"error": f"wrong: {KEY[:9]}***{KEY[-3:]}"}):
         server.models_behaviour = llm.status(401, body)
         with pytest.raises(CatalogError) as caught:

@@ -210,7 +210,7 @@ async def test_environment_of_the_sdks_does_not_leak(
 @EACH_KIND
 @pytest.mark.parametrize("code", [408, 429, 500, 503])
 async def test_sdk_does_not_retry(server: LLMServer, builder: ModelBuilder, kind: ProviderKind, code: int) -> None:
-    """Who is asked again is the fallback's business: one call is one request."""
+    """Retries are up to the fallback: one call is one request."""
     server.default = status(code, headers={"retry-after": "1"})
     with pytest.raises(RuntimeError):
         await ask(builder.model(provider_at(server, kind), MODELS[kind]))

@@ -29,7 +29,7 @@ EVENT_STREAM = {
 }
 
 
-class EventStream:
+class CompletionEvents:
     """A response of server-sent events, begun by the first one.
 
     Args:
@@ -103,7 +103,7 @@ class ChatCompletions:
         # Its first output has arrived: a failure before it was a status.
         answered = answered_model(ModelResponse([], metadata=stream.metadata), chat.model)
         encoder = ChunkEncoder(f"chatcmpl-{call.id}", int(self._clock.time()), answered, with_usage=chat.wants_usage)
-        out = EventStream(request, call.id)
+        out = CompletionEvents(request, call.id)
         try:
             await _send_events(out, encoder, aiter(stream))
             response = stream.get()
@@ -124,7 +124,7 @@ class ChatCompletions:
 
 
 async def _send_events(
-    out: EventStream, encoder: ChunkEncoder, events: AsyncIterator[ModelResponseStreamEvent]
+    out: CompletionEvents, encoder: ChunkEncoder, events: AsyncIterator[ModelResponseStreamEvent]
 ) -> None:
     opening = encoder.opening()
     async for event in events:

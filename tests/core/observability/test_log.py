@@ -83,7 +83,7 @@ def fail() -> None:
 
 
 class TestForm:
-    """How an event is written."""
+    """Output of an event."""
 
     def test_json_output_is_one_line_with_fields_and_context(self) -> None:
         stream = configured()

@@ -18,7 +18,7 @@ from services.admin.configuration import (
     Configuration,
     ProviderConfiguration,
     SecretsKeyMissing,
-    Source,
+    ValueSource,
 )
 from tests.support.clock import ManualClock, until
 
@@ -54,8 +54,8 @@ async def test_environment_applies_while_nothing_is_stored(database: Database) -
     configuration = await opened(database)
     assert [each.id for each in configuration.current.providers] == ["ollama", "groq"]
     assert configuration.current.revision == 0
-    assert configuration.source("GROQ_API_KEY") is Source.ENVIRONMENT
-    assert configuration.source("GROQ_RETRIES") is Source.DEFAULT
+    assert configuration.source("GROQ_API_KEY") is ValueSource.ENVIRONMENT
+    assert configuration.source("GROQ_RETRIES") is ValueSource.DEFAULT
 
 
 async def test_saved_values_override_the_environment_until_they_are_reset(database: Database) -> None:
@@ -67,12 +67,12 @@ async def test_saved_values_override_the_environment_until_they_are_reset(databa
     )
     assert [(each.id, each.models) for each in seen[-1].providers] == [("groq", ("b", "a")), ("ollama", ("gpt-oss",))]
     assert key_of(configuration, "groq") == "of-the-console"
-    assert configuration.source("GROQ_API_KEY") is Source.CONSOLE
+    assert configuration.source("GROQ_API_KEY") is ValueSource.CONSOLE
     assert configuration.current.stored["GROQ_API_KEY"].actor_id == 7
     await configuration.save({"AVAILABLE_PROVIDERS": None, "GROQ_API_KEY": None}, 7, note="reset", revision=first)
     assert [each.id for each in configuration.current.providers] == ["ollama", "groq"]
     assert key_of(configuration, "groq") == "of-the-environment"
-    assert configuration.source("GROQ_API_KEY") is Source.ENVIRONMENT
+    assert configuration.source("GROQ_API_KEY") is ValueSource.ENVIRONMENT
 
 
 async def test_replica_follows_within_a_second(database: Database, replica: Database) -> None:
@@ -167,7 +167,7 @@ async def test_undo_restores_what_one_revision_changed(database: Database) -> No
     await configuration.save({"OLLAMA_RETRIES": "3"}, 7, note="other", revision=2)
     await configuration.undo(2, 8, note="undo")
     assert key_of(configuration, "groq") == "first"
-    assert configuration.source("GROQ_RETRIES") is Source.DEFAULT
+    assert configuration.source("GROQ_RETRIES") is ValueSource.DEFAULT
     assert configuration.current.providers[0].retries == 3
     with pytest.raises(ConfigConflict):
         await configuration.undo(2, 8, note="undo")

@@ -101,7 +101,7 @@ NAME = r'(?P<name>"(?:[^"\\]|\\.)*"|[^":\[\]]+?)'
 
 @dataclass(frozen=True)
 class Read:
-    """What a reader of the prompt finds."""
+    """Content of a prompt, as a reader finds it."""
 
     speaker: str | None
     text: str

@@ -23,7 +23,7 @@ class Watcher:
 
     @property
     def returns(self) -> bool:
-        """Whether the woken watcher returns."""
+        """Returns whether the woken watcher returns."""
         try:
             self._future = self._waits.send(None)
         except StopIteration:

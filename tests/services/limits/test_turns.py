@@ -86,7 +86,7 @@ async def test_quota_of_zero_is_none() -> None:
 
 @pytest.mark.parametrize("names", [("w1",), ("w0", "w1")])
 async def test_cancelled_turns_give_back_what_they_hold(names: tuple[str, ...]) -> None:
-    """Whether they wait for a place, wait for a slot, or have just been given one."""
+    """Turns that wait for a place, wait for a slot, or have just been given one."""
     here = turns(1)
     quota = Quota("user:7", 1)
     here.begin("first", "a", quota)

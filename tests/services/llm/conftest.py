@@ -1,4 +1,4 @@
-"""How many histories the state machine tries: `--hypothesis-profile long` asks for many, new ones each time."""
+"""Number of histories that the state machine tries: `--hypothesis-profile long` asks for many, new ones each time."""
 
 from hypothesis import settings
 

@@ -12,7 +12,7 @@ from tests.support.fake_llm.wire import WireError
 
 
 class Behaviour(Protocol):
-    """How one request is answered."""
+    """Answer to one request."""
 
     async def play(self, exchange: Exchange) -> None: ...
 

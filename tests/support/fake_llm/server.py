@@ -133,7 +133,7 @@ class LLMServer:
         self.port = port
         self.default: Behaviour = answer()
         self.models_behaviour: Behaviour | None = None
-        """How model lists are answered; `None` lists `models`."""
+        """Answer to requests for model lists; `None` lists `models`."""
         self.requests: list[RecordedRequest] = []
         """The chat requests, in the order of their arrival."""
         self.names: list[RecordedRequest] = []
@@ -173,7 +173,7 @@ class LLMServer:
 
     @property
     def unplayed(self) -> int:
-        """How many scripted behaviours no request has asked for yet."""
+        """Number of scripted behaviours that no request has asked for yet."""
         return len(self._script)
 
     async def arrival(self, count: int, *, timeout_s: float = 5) -> RecordedRequest:

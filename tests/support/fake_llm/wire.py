@@ -38,7 +38,7 @@ class Wire(Protocol):
     def stream_error(self, fault: WireError) -> bytes: ...
     def error_body(self, fault: WireError) -> dict[str, Any]: ...
     def fault(self, status: int) -> WireError:
-        """How that provider words an error of that status when nothing else is asked for."""
+        """Words of that provider for an error of that status, by default."""
         ...
 
     def overloaded(self) -> WireError:
@@ -66,7 +66,7 @@ class Wire(Protocol):
 
 
 class Dialect(Enum):
-    """Who speaks the OpenAI wire, where it shows."""
+    """Servers with the OpenAI wire format, where they differ."""
 
     PLAIN = auto()
     """OpenAI, Azure, Ollama and most local servers."""

@@ -41,7 +41,7 @@ def quota_failure(quota_id: str) -> dict[str, Any]:
 
 
 def retry_info(delay: str) -> dict[str, Any]:
-    """How long to wait, as Google says it: in the body, not in a header."""
+    """Pause that Google asks for: in the body, not in a header."""
     return {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
 
 

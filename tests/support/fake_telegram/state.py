@@ -32,7 +32,7 @@ class Call:
     result: Any = None
     """Its result, if it was carried out."""
     is_cut_off: bool = False
-    """Whether the caller closed the connection before the answer."""
+    """True if the caller closed the connection before the answer."""
 
     @property
     def chat_id(self) -> int | None:

@@ -230,7 +230,7 @@ def _upto(said: Sequence[Message]) -> range:
 
 
 def _is_complete(message: Message, number: int, person: int) -> bool:
-    """Whether a message holds a complete answer that is not edited any more."""
+    """Returns whether a message holds a complete answer that is not edited any more."""
     text = message.text
     return text.startswith(opening(number, person)) and closing(number, person) in text and STOP not in message.labels
 

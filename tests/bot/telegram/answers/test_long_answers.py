@@ -56,7 +56,7 @@ async def test_answer_of_four_messages_has_no_file(streaming: StreamHarness, ser
 
 
 async def test_chat_without_files_gets_messages(streaming: StreamHarness, server: TelegramServer) -> None:
-    """What fits into twenty messages arrives, and what does not is said to be missing."""
+    """Twenty messages arrive, and the last says that the rest is missing."""
     server.fail("sendDocument", 99, status=400, description="Bad Request: not enough rights to send documents")
     streaming.begin("edit", Place(GROUP, is_group=True))
     await streaming.write_slowly(LONG, 1)

@@ -23,7 +23,7 @@ class RunningPoller:
     def __init__(self, traffic: Traffic, clock: ManualClock) -> None:
         self.taken: list[str] = []
         self.failures = 0
-        """How many of the next batches fail to be stored."""
+        """Number of the next batches that fail to be stored."""
         self.failure: Exception = StorageError("the database failed: locked")
         self.poller = Poller(traffic.bot, clock, self.take)
         self.task = asyncio.create_task(self.poller.run())

@@ -106,7 +106,7 @@ def test_each_update_of_a_stream_takes_bounded_work(text: str, step: int) -> Non
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: repr(kind[:12]))
 def test_text_that_shows_something_fills_pages(kind: str) -> None:
-    """What renders to nothing, such as links without text, is shown as it is written."""
+    """Source that renders to nothing, such as links without text, is shown as it is written."""
     text = (kind * 9000)[:9000]
     pages = Pages()
     pages.update(text)

@@ -176,7 +176,7 @@ async def test_refusal_goes_to_one_other_candidate(three: LLMHarness, servers: l
 
 @pytest.mark.parametrize("other", [content_filter(), status(401)])
 async def test_refusal_goes_to_no_third_candidate(three: LLMHarness, servers: list[LLMServer], other: Any) -> None:
-    """Whether the second one refuses, fails or answers in another shape."""
+    """The second one refuses, fails or answers in another shape."""
     servers[0].default = content_filter()
     servers[1].default = other
     servers[2].default = verdict()

@@ -276,7 +276,7 @@ EYES: list[tuple[ProviderKind, str, bool]] = [
 
 @pytest.mark.parametrize(("kind", "model", "sees"), EYES)
 def test_accepts_images_judges_by_the_family(kind: ProviderKind, model: str, *, sees: bool) -> None:
-    """Who is shown a picture and who is not."""
+    """Models that get pictures, and models that do not."""
     assert accepts_images(provider(kind, deployments={}), model) is sees
 
 

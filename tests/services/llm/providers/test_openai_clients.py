@@ -91,7 +91,7 @@ async def test_lean_client_sends_the_same_request_as_the_sdk(
 
 
 async def calls_of(module: str, work: Awaitable[object]) -> int:
-    """How many calls of functions of a module of the SDK's that takes."""
+    """Number of calls into a module of the SDK."""
     count = 0
 
     def note(frame: FrameType, event: str, _: object) -> None:

@@ -34,7 +34,7 @@ class Counted:
         return Page(200, {}, text).samples.get(f"understudy_{name}", 0)
 
     def results(self, of: str) -> dict[str, float]:
-        """How asking one ended, each with its count."""
+        """Outcomes of attempts, each with its count."""
         text = self.metrics.exposition()[0].decode()
         begins = f"understudy_provider_requests_total{{{of},result="
         figures = Page(200, {}, text).samples

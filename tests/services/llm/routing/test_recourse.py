@@ -102,7 +102,7 @@ async def test_picked_model_that_fails_rests_alone(
 async def test_loading_server_rests_ten_seconds(
     redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
 ) -> None:
-    """Where another provider answers, with or without Retry-After."""
+    """Another provider answers, with or without Retry-After."""
     first.default = llm.status(503, LOADING, {"retry-after": "30"})
     async with bench(redis, [provider("first", first.url), provider("second", second.url)]) as replica:
         assert answered_by(await replica.ask(streamed=streamed)) == "second"

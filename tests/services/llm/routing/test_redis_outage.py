@@ -34,11 +34,11 @@ class ReplicaPair:
     two: LLMHarness
 
     def cut_off(self) -> bool:
-        """Whether both have noticed."""
+        """True once both have noticed."""
         return not (self.one.shared.connected or self.two.shared.connected)
 
     def agree(self) -> bool:
-        """Whether both are connected and know the same."""
+        """True once both are connected and know the same."""
         one, two = self.one.shared, self.two.shared
         return one.connected and two.connected and one.routing == two.routing
 
@@ -56,7 +56,7 @@ async def pair(redis_server: RedisServer) -> AsyncIterator[ReplicaPair]:
 
 
 async def asked(replica: LLMHarness) -> str:
-    """Who answers now; a request may take no longer than if Redis were well."""
+    """The provider that answers now; a request may take no longer than with Redis."""
     async with asyncio.timeout(UNNOTICED_S):
         return answered_by(await replica.ask(streamed=True))
 

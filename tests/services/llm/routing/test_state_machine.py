@@ -122,7 +122,7 @@ class Request:
     """The ended cooldown that is probed."""
     left: list[str]
     apart: bool
-    """Whether it began at a disconnected replica."""
+    """True if it began at a disconnected replica."""
     started: float
     first: Attempt | None = None
     """The attempt that came with its beginning."""
