@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from aiogram import Bot
-
 from bot.composition.services import Services
+from bot.telegram.api.client import KnownBot
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.moderation.cards import IncidentCards
+from bot.telegram.moderation.doorkeeper import GateMessages
 from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.sanctions import GroupSanctions
 from core.redis.notify_once import NotifyOnce
@@ -19,6 +19,8 @@ from services.moderation.judging.judge import Budget, Judge
 from services.moderation.judging.verdict_cache import VerdictCache
 from services.moderation.maintenance import Maintenance, MaintenanceTiming, Retention
 from services.moderation.metrics import ModerationMetrics
+from services.moderation.newcomers.newcomers import Newcomers
+from services.moderation.newcomers.store import NewcomerStore
 from services.moderation.pipeline import Pipeline
 from services.moderation.records.counts import DailyCounts
 from services.moderation.records.groups import GroupStore
@@ -49,11 +51,12 @@ class Moderation:
     incidents: IncidentStore
     actions: ModerationActions
     reporter: IncidentReporter
+    newcomers: Newcomers
     gateway: ModerationGateway
     maintenance: Maintenance
 
 
-def build_moderation(services: Services, bot: Bot, delivery: Delivery) -> Moderation:
+def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> Moderation:
     """Builds the stores, the pipeline and the actions on top of them."""
     infra, llm = services.infra, services.llm
     database, clock, redis, prefix = infra.database, infra.clock, infra.redis, infra.settings.redis_prefix
@@ -73,11 +76,20 @@ def build_moderation(services: Services, bot: Bot, delivery: Delivery) -> Modera
     shared = SharedCards(database, clock)
     reporter = IncidentReporter(incidents, shared, groups, cards, counts, clock, ReportTiming())
     alerts = AdminAlerts(reporter, NotifyOnce(redis, f"{prefix}:mod", clock))
-    restrictions = Restrictions(GroupSanctions(delivery, admins), clock)
+    sanctions = GroupSanctions(delivery, admins)
+    restrictions = Restrictions(sanctions, clock)
     enforcement = Enforcement(incidents, shared, warnings, counts, restrictions, reporter, alerts, exemptions)
-    pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, pending, alerts, clock)
+    newcomers = Newcomers(
+        NewcomerStore(database, clock),
+        admins,
+        sanctions,
+        GateMessages(bot, delivery, cards, infra.texts),
+        bot.id,
+        clock,
+    )
+    pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, pending, alerts, newcomers, clock=clock)
     feedback = Feedback(known_ham, scores)
-    retention = Retention(groups, incidents, cards, (message_log, reports, warnings, counts))
+    retention = Retention(groups, incidents, cards, (message_log, reports, warnings, counts, newcomers.store))
     return Moderation(
         groups=groups,
         admins=admins,
@@ -86,6 +98,17 @@ def build_moderation(services: Services, bot: Bot, delivery: Delivery) -> Modera
         incidents=incidents,
         actions=ModerationActions(exemptions, pipeline, enforcement, incidents, warnings, reports, feedback, clock),
         reporter=reporter,
-        gateway=ModerationGateway(groups, pipeline),
-        maintenance=Maintenance(groups, pending, pipeline, enforcement, retention, scores, clock, MaintenanceTiming()),
+        newcomers=newcomers,
+        gateway=ModerationGateway(groups, pipeline, newcomers, bot.id),
+        maintenance=Maintenance(
+            groups,
+            pending,
+            pipeline,
+            enforcement,
+            retention,
+            scores,
+            newcomers,
+            clock=clock,
+            timing=MaintenanceTiming(),
+        ),
     )

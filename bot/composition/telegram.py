@@ -46,6 +46,7 @@ from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.handlers import ModerationHandlers
 from bot.telegram.moderation.labels import ModerationAudit
+from bot.telegram.moderation.newcomer_handlers import NewcomerHandlers
 from bot.telegram.moderation.rules_handlers import RulesHandlers
 from bot.telegram.moderation.settings_card import SettingsCard
 from bot.telegram.moderation.settings_handlers import SettingsHandlers
@@ -303,6 +304,9 @@ def _moderation_routers(services: Services, delivery: Delivery, moderation: Mode
             starts_dry=infra.settings.moderation_dry_run,
         ).router(),
         RulesHandlers(groups=groups, admins=admins, card=card, audit=audit, delivery=delivery, texts=texts).router(),
+        NewcomerHandlers(
+            newcomers=moderation.newcomers, groups=groups, admins=admins, audit=audit, delivery=delivery, texts=texts
+        ).router(),
     )
 
 

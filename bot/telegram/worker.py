@@ -115,7 +115,8 @@ def _find_sender(job: Job) -> _Sender:
     update = _field(payload, "update")
     query = _field(update, "callback_query")
     message = _field(query, "message") or _field(update, "message") or _field(update, "edited_message")
-    chat = _field(message or _field(update, "stopped_message_generation"), "chat")
+    entry = _field(update, "chat_member") or _field(update, "my_chat_member") or _field(update, "chat_join_request")
+    chat = _field(message or entry or _field(update, "stopped_message_generation"), "chat")
     chat_id = _number(_field(chat, "id"))
     author = _field(query, "from") or _field(message, "sender_chat") or _field(message, "from")
     person = _number(_field(author, "id")) or _number(_field(_field(payload, "speaker"), "user_id")) or chat_id

@@ -48,6 +48,7 @@ class ProcessedVersionRow(Base):
     message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     version: Mapped[str] = mapped_column(String(48), primary_key=True)
     album: Mapped[str | None] = mapped_column(String(64))
+    author_id: Mapped[int | None] = mapped_column(BigInteger)
     links: Mapped[str] = mapped_column(Text)
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     settled: Mapped[bool] = mapped_column(Boolean)
@@ -145,6 +146,39 @@ class ModerationPendingRow(Base):
     since: Mapped[datetime] = mapped_column(UtcDateTime)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     attempts: Mapped[int] = mapped_column(Integer)
+
+
+class ModerationEntryRow(Base):
+    """Join gate of a group, and its raid."""
+
+    __tablename__ = "moderation_entries"
+
+    group_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    gate: Mapped[str] = mapped_column(String(8))
+    raid_rate: Mapped[int] = mapped_column(Integer)
+    cleanup: Mapped[bool] = mapped_column(Boolean)
+    joins_since: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    raid_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    raid_joins: Mapped[int] = mapped_column(Integer)
+    card_chat_id: Mapped[int | None] = mapped_column(BigInteger)
+    card_message_id: Mapped[int | None] = mapped_column(BigInteger)
+    notice_id: Mapped[int | None] = mapped_column(BigInteger)
+    noticed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class ModerationNewcomerRow(Base):
+    """A person who joined a group, or was in it before the bot; `answer` is that of the question they were asked."""
+
+    __tablename__ = "moderation_newcomers"
+    __table_args__ = (Index("ix_moderation_newcomers_joined", "group_id", "joined_at"),)
+
+    group_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    member_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    trust: Mapped[str] = mapped_column(String(8))
+    passage: Mapped[str] = mapped_column(String(12))
+    joined_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    answer: Mapped[int | None] = mapped_column(Integer)
+    asked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class ModerationCountsRow(Base):

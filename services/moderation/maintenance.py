@@ -12,6 +12,7 @@ from core.errors import StorageError
 from services.moderation.domain.incident import Incident
 from services.moderation.domain.ports import Cards
 from services.moderation.enforcement import Enforcement
+from services.moderation.newcomers.newcomers import Newcomers
 from services.moderation.pipeline import Pipeline, Stage
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
@@ -83,7 +84,7 @@ class Retention:
 class Maintenance:
     """Maintains all groups. Several replicas may run it at once: each piece of work is leased to one of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each step maintains another part
         self,
         groups: GroupStore,
         pending: PendingMessages,
@@ -91,9 +92,12 @@ class Maintenance:
         enforcement: Enforcement,
         retention: Retention,
         scores: Warmable,
+        newcomers: Newcomers,
+        *,
         clock: Clock,
         timing: MaintenanceTiming,
     ) -> None:
+        self._newcomers = newcomers
         self._groups = groups
         self._pending = pending
         self._pipeline = pipeline
@@ -111,6 +115,7 @@ class Maintenance:
             steps.create_task(self._repeat("orphans", self._finish_orphans, self._timing.round_s))
             steps.create_task(self._repeat("retention", self._retention.apply, self._timing.retention_s))
             steps.create_task(self._repeat("pending", self._rejudge_pending, self._timing.round_s))
+            steps.create_task(self._repeat("raids", self._end_raids, self._timing.round_s))
 
     async def run_once(self) -> None:
         """Does everything that is due, one step after the other."""
@@ -119,6 +124,7 @@ class Maintenance:
             self._retention_due = self._clock.time() + self._timing.retention_s
             await _attempt("retention", self._retention.apply())
         await _attempt("pending", self._rejudge_pending())
+        await _attempt("raids", self._end_raids())
 
     async def _repeat(self, step: str, work: Callable[[], Coroutine[None, None, None]], pause_s: float) -> None:
         while True:
@@ -143,6 +149,9 @@ class Maintenance:
             settings = await self._groups.get(incident.finding.group_id)
             if settings is not None:
                 await _attempt("orphan", self._enforcement.finish(incident, settings))
+
+    async def _end_raids(self) -> None:
+        await self._newcomers.end_raids(self._groups)
 
     async def _rejudge_pending(self) -> None:
         """Judges due messages side by side until none is left; while an outage goes on, only the probes."""

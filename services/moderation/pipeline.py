@@ -5,6 +5,7 @@ action. Every step is idempotent, on this replica and on others.
 """
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -12,23 +13,25 @@ import structlog
 
 from core.clock import Clock
 from services.moderation.alerts import AdminAlerts
-from services.moderation.domain.incident import Assessment, Finding, Source, create_finding
+from services.moderation.domain.incident import Assessment, Finding, Incident, Source, create_finding
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.policy import (
     CARD,
     NOTHING,
     Plan,
+    Sanction,
     Subject,
     plan_for,
     plan_for_rule,
     plan_in_outage,
 )
+from services.moderation.domain.ports import ActionResult
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.thresholds import HIGH
 from services.moderation.domain.verdict import Category, Judgement, NoVerdictReason, Unjudged
 from services.moderation.enforcement import Enforcement
 from services.moderation.records.counts import Counts
-from services.moderation.records.message_log import LogEntry, MessageLog
+from services.moderation.records.message_log import LogEntry, MemberHistory, MessageLog
 from services.moderation.records.pending import PendingMessages
 from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.rules import Rule, RuleHit
@@ -37,12 +40,28 @@ from services.moderation.text.normalise import Normal
 
 log = structlog.get_logger()
 
+CLEANUP_SPAN = timedelta(hours=1)
+EFFECTIVE = frozenset(result.value for result in ActionResult if result.is_effective)
+"""Results of a sanction that holds."""
+
 
 class MessageJudge(Protocol):
     """Gives verdicts."""
 
     async def judge(self, message: GroupMessage, normal: Normal, settings: GroupSettings) -> Judgement:
         """Returns a verdict, or the reason why there is none."""
+        ...
+
+
+class NewcomerCheck(Protocol):
+    """Knows who is a newcomer."""
+
+    async def is_newcomer(self, message: GroupMessage, history: MemberHistory) -> bool:
+        """Returns whether a message's author is a newcomer."""
+        ...
+
+    async def wants_cleanup(self, group_id: int) -> bool:
+        """Returns whether the last hour of a sanctioned newcomer is deleted."""
         ...
 
 
@@ -101,7 +120,7 @@ class _Case:
 class Pipeline:
     """Processes the messages of moderated groups."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument a step
         self,
         exemptions: Exemptions,
         message_log: MessageLog,
@@ -110,8 +129,11 @@ class Pipeline:
         enforcement: Enforcement,
         pending: PendingMessages,
         alerts: AdminAlerts,
+        newcomers: NewcomerCheck,
+        *,
         clock: Clock,
     ) -> None:
+        self._newcomers = newcomers
         self._exemptions = exemptions
         self._message_log = message_log
         self._screener = screener
@@ -140,7 +162,7 @@ class Pipeline:
         screening = await self._screener.screen(
             message,
             settings.rules,
-            is_newcomer=member.is_newcomer(self._clock.now()),
+            is_newcomer=await self._newcomers.is_newcomer(message, member),
             is_reported=is_reported,
             adds_link=version.adds_link,
             is_first_contact=not member.is_known,
@@ -158,7 +180,7 @@ class Pipeline:
             screening = await self._screener.screen(
                 message,
                 settings.rules,
-                is_newcomer=member.is_newcomer(self._clock.now()),
+                is_newcomer=await self._newcomers.is_newcomer(message, member),
                 is_reported=entry.is_reported,
                 adds_link=False,
                 is_repeated=True,
@@ -271,8 +293,23 @@ class Pipeline:
         finding = self._to_finding(case, assessment, evidence, provider)
         finding = replace(finding, message_ids=await self.list_parts(case.message))
         incident = await self._enforcement.enforce(finding, case.settings)
+        await self._clean_up(case, incident)
         await self._message_log.close(case.entry, counts, is_removed=incident.is_deleted, is_meaningful=None)
         return ModerationOutcome(Stage.FOUND, incident.is_deleted, incident.id)
+
+    async def _clean_up(self, case: _Case, incident: Incident) -> None:
+        """Deletes the last hour of a newcomer whom this incident muted or banned, where the group wants it."""
+        finding = incident.finding
+        is_sanctioned = finding.plan.sanction in {Sanction.MUTE, Sanction.BAN} and incident.sanctioned in EFFECTIVE
+        if finding.dry_run or not is_sanctioned or not case.facts.is_newcomer:
+            return
+        if await self._newcomers.wants_cleanup(finding.group_id):
+            since = self._clock.now() - CLEANUP_SPAN
+            recent = await self._message_log.list_recent(finding.group_id, finding.author.id, since)
+            rest = tuple(number for number in recent if number not in finding.message_ids)
+            if rest:
+                log.info("moderation.cleaned_up", group_id=finding.group_id, messages=len(rest))
+                await self._enforcement.delete_late_parts(finding.group_id, rest)
 
     def _assess_hit(self, hit: RuleHit) -> Assessment:
         category = Category.FLOOD if hit.rule in {Rule.FLOOD, Rule.DUPLICATE} else Category.OFF_TOPIC

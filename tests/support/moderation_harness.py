@@ -27,6 +27,8 @@ from services.moderation.domain.settings import GroupSettings, Mode
 from services.moderation.domain.verdict import Category, Evidence, Judged, Judgement, NoVerdictReason, Unjudged, Verdict
 from services.moderation.enforcement import Enforcement
 from services.moderation.maintenance import Maintenance, MaintenanceTiming, Retention
+from services.moderation.newcomers.newcomers import Newcomers, Question
+from services.moderation.newcomers.store import Entry, Gate, NewcomerStore
 from services.moderation.pipeline import Pipeline
 from services.moderation.records.counts import DailyCounts
 from services.moderation.records.groups import GroupStore
@@ -66,6 +68,11 @@ class RecordingGroup:
 
     def __init__(self) -> None:
         self.actions: list[tuple[Any, ...]] = []
+        self.absent: set[int] = set()
+        self.notices: list[Gate] = []
+        self.questions: list[tuple[int, Question | None]] = []
+        self.raids: list[int] = []
+        self.ended_raids: list[tuple[int, int]] = []
         self.cards: list[Incident] = []
         self.refreshed: list[Incident] = []
         self.alerts: list[str] = []
@@ -78,6 +85,31 @@ class RecordingGroup:
     @property
     def action_names(self) -> list[str]:
         return [action[0] for action in self.actions]
+
+    async def is_present(self, group_id: int, user_id: int) -> bool | None:
+        return user_id not in self.absent
+
+    async def post_notice(self, settings: GroupSettings, gate: Gate) -> int | None:
+        self.notices.append(gate)
+        return 500 + len(self.notices)
+
+    async def delete_notice(self, group_id: int, message_id: int) -> None:
+        self.actions.append(("delete notice", message_id))
+
+    async def ask_in_private(self, settings: GroupSettings, chat_id: int, question: Question | None) -> bool:
+        self.questions.append((chat_id, question))
+        return True
+
+    async def show_raid(self, settings: GroupSettings, entry: Entry) -> CardLocation | None:
+        self.raids.append(entry.raid_joins)
+        return CardLocation(GROUP, 900)
+
+    async def end_raid(self, settings: GroupSettings, entry: Entry, passed: int) -> None:
+        self.ended_raids.append((entry.raid_joins, passed))
+
+    async def approve(self, group_id: int, user_id: int) -> bool:
+        self.actions.append(("approve", user_id))
+        return True
 
     async def get_admins(self, group_id: int) -> Administrators | None:
         return self.admins
@@ -208,13 +240,24 @@ class ModerationHarness:
         enforcement = Enforcement(
             self.incidents, shared, warnings, self.counts, restrictions, self.reporter, alerts, exemptions
         )
-        pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, self.pending, alerts, clock)
+        self.newcomers = Newcomers(NewcomerStore(database, clock), group, group, group, SELF, clock)
+        pipeline = Pipeline(
+            exemptions, message_log, screener, judge, enforcement, self.pending, alerts, self.newcomers, clock=clock
+        )
         actions = ModerationActions(
             exemptions, pipeline, enforcement, self.incidents, warnings, reports, Feedback(known_ham, judge), clock
         )
         retention = Retention(self.groups, self.incidents, group, (message_log, reports, warnings, self.counts))
         maintenance = Maintenance(
-            self.groups, self.pending, pipeline, enforcement, retention, judge, clock, MaintenanceTiming()
+            self.groups,
+            self.pending,
+            pipeline,
+            enforcement,
+            retention,
+            judge,
+            self.newcomers,
+            clock=clock,
+            timing=MaintenanceTiming(),
         )
         self.pipeline = cast("Pipeline", Reported(pipeline, self.reporter))
         self.actions = cast("ModerationActions", Reported(actions, self.reporter))

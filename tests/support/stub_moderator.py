@@ -17,6 +17,9 @@ class StubModerator:
         """Message id and number of album parts of each update."""
         self.is_broken = False
 
+    def is_entry_press(self, _update: Update) -> bool:
+        return False
+
     async def concerns(self, update: Update) -> bool:
         message = update.message or update.edited_message
         return message is not None and message.chat.id in self.groups

@@ -21,6 +21,7 @@ from services.moderation.domain.ports import UNRESTRICTED, Administrators, Restr
 log = structlog.get_logger()
 
 ADMIN_STATUSES = frozenset({ChatMemberStatus.CREATOR, ChatMemberStatus.ADMINISTRATOR})
+PRESENT_STATUSES = ADMIN_STATUSES | {ChatMemberStatus.MEMBER}
 CACHED_GROUPS = 10_000
 CALL_TIMEOUT_S = 10
 _NO_MEMBER = re.compile(r"user not found|member not found|participant_id_invalid|user_id_invalid", re.IGNORECASE)
@@ -85,6 +86,18 @@ class GroupAdmins:
                     log.warning("group_admins.member_lookup_failed", group_id=group_id, reason=reason)
                     return Standing.UNKNOWN
         return _standing(member.status)
+
+    async def is_present(self, group_id: int, user_id: int) -> bool | None:
+        """Asks Telegram whether a user is in a group at this moment; None when the look-up failed."""
+        try:
+            member = await self._bot.get_chat_member(group_id, user_id, request_timeout=CALL_TIMEOUT_S)
+        except (TelegramAPIError, ClientDecodeError) as error:
+            match _payload(error):
+                case {"status": str(status), **fields}:
+                    return _is_present(status, is_member=fields.get("is_member") is True)
+                case _:
+                    return False if _is_no_member(error) else None
+        return _is_present(member.status, is_member=getattr(member, "is_member", False) is True)
 
     async def fetch_restriction(self, group_id: int, user_id: int) -> Restriction | None:
         """Asks Telegram for the ban or restriction of a user in a group; None when the look-up failed."""
@@ -205,6 +218,10 @@ def _read_restriction(member: Mapping[str, Any]) -> Restriction:
             )
         case _:
             return UNRESTRICTED
+
+
+def _is_present(status: str, *, is_member: bool) -> bool:
+    return status in PRESENT_STATUSES or (status == ChatMemberStatus.RESTRICTED and is_member)
 
 
 def _is_no_member(error: Exception) -> bool:

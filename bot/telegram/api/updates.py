@@ -21,7 +21,10 @@ log = structlog.get_logger()
 
 UpdateSink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
 """Stores a batch of raw updates. Raises StorageError if it cannot; the batch then comes again."""
-UPDATE_TYPES = ("message", "edited_message", "callback_query", "my_chat_member", "stopped_message_generation")
+UPDATE_TYPES = (
+    "message", "edited_message", "callback_query", "my_chat_member", "chat_member", "chat_join_request",
+    "stopped_message_generation",
+)  # fmt: skip
 LARGEST_UPDATE_ID = 2**53
 """Telegram's ids have 31 bits, those of other servers may be timestamps. The id plus one must be a valid offset."""
 ESSENTIAL_FIELDS = (

@@ -39,6 +39,10 @@ class ModerationScope(Protocol):
         """Returns whether moderation handles an update."""
         ...
 
+    def is_entry_press(self, update: Update) -> bool:
+        """Returns whether an update is a press at a group's gate, which is open to everyone."""
+        ...
+
 
 class UpdateInbox(JobSink, Protocol):
     """Stores jobs; the inbox."""
@@ -233,7 +237,7 @@ class UpdateIngest:
     async def _classify_parsed(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
         """Returns the update with its job; None for an irrelevant one, such as most messages of a group."""
         is_moderated = await self._moderation.concerns(update)
-        if not self._access.admits(update):
+        if not self._access.admits(update) and not self._moderation.is_entry_press(update):
             log.info("update.denied", update_id=update.update_id)
             if self._gets_denial(update):
                 return _Classified(self._rejected(raw, "not-allowed"), raw, update, is_denial=True)
@@ -271,13 +275,25 @@ class UpdateIngest:
         """Returns the job of a moderated message or edit that is not for the bot: ordered by author."""
         message = update.message or update.edited_message
         if message is None:
-            return None
+            return self._joined(update, raw)
         lane = f"{MODERATION_LANE}{message.chat.id}:{message_speaker(message).user_id}"
         if update.message is not None and message.media_group_id is not None:
             parts += self._join_album(message, raw, is_wanted=True)
             # The conversation's lane, since any part may turn out to be for the bot.
             lane = str(conversation_key(message))
         payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=is_admitted, is_moderated=True)
+        return create_job(self._bot.id, raw["update_id"], lane, payload)
+
+    def _joined(self, update: Update, raw: dict[str, Any]) -> Job | None:
+        """Returns the job of a change of a moderated group's members: ordered with that person's messages."""
+        changed, request = update.chat_member or update.my_chat_member, update.chat_join_request
+        if changed is not None:
+            lane = f"{MODERATION_LANE}{changed.chat.id}:{changed.new_chat_member.user.id}"
+        elif request is not None:
+            lane = f"{MODERATION_LANE}{request.chat.id}:{request.from_user.id}"
+        else:
+            return None
+        payload = UpdateArrived(update=raw, is_for_bot=False, is_admitted=False, is_moderated=True)
         return create_job(self._bot.id, raw["update_id"], lane, payload)
 
     def _join_album(self, message: Message, raw: dict[str, Any], *, is_wanted: bool) -> list[AlbumPart]:

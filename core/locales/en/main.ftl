@@ -380,3 +380,47 @@ moderation-stats =
     cost: { $cost }
 moderation-cost = ${ $dollars }
 moderation-cost-partly = ${ $dollars }, plus { $unpriced } requests of unknown price
+
+## Moderation: newcomers
+
+moderation-newcomers =
+    Newcomers
+    Gate: { $gate }
+    Raid mode from this many joins a minute: { $rate }
+    Last hour of a muted newcomer is deleted: { $cleanup }
+    Not allowed for newcomers: { $locked }
+moderation-newcomers-usage = Usage: /newcomers gate off, button or question; /newcomers raid <joins a minute, 0 for never>; /newcomers cleanup on or off. /newcomers alone shows the settings.
+moderation-gate-kind-off = off
+moderation-gate-kind-button = a button
+moderation-gate-kind-question = a question in private
+moderation-gate-notice-button = New here? Press the button, then you can write in this group.
+moderation-gate-notice-question = New here? Answer one question in a private chat with me, then you can write in this group.
+moderation-gate-ask = To write in the group, answer: how much is { $sum }?
+moderation-gate-ask-button = Press the button to enter the group.
+moderation-gate-passed = Welcome! You can write in the group now.
+moderation-gate-wrong = That is not right. Open the question again in half a minute.
+moderation-gate-too_early = Please wait half a minute, then open the question again.
+moderation-gate-nothing = There is nothing to do here.
+moderation-gate-failed = Telegram did not let you in. Please try again, or write to an admin of the group.
+button-gate-pass = I am not a bot
+button-gate-question = Answer
+moderation-raid =
+    Raid mode is on. People who join stay read-only until they pass the gate.
+    Joined in the minute before: { $joins }
+moderation-raid-dry =
+    Dry run: raid mode would be on now. No one is restricted.
+    Joined in the minute before: { $joins }
+moderation-raid-over = The raid is over. Joined: { $joins }, passed the gate: { $passed }.
+moderation-raid-ended = Raid mode is off.
+moderation-raid-none = There is no raid.
+moderation-raid-usage = Usage: /raid on, /raid off. /newcomers raid <number> sets the joins a minute from which raid mode starts by itself.
+button-raid-end = End raid mode
+moderation-trusted = { $name } counts as an established member now.
+moderation-untrusted = { $name } counts as a newcomer now.
+moderation-lock-usage = Usage: /lock <kind>, /unlock <kind>. Kinds: { $kinds }
+command-newcomers = gate, raid mode and locks for newcomers
+command-raid = start or end raid mode
+command-trust = treat a member as established (use in a reply)
+command-untrust = treat a member as a newcomer (use in a reply)
+command-lock = forbid newcomers a kind of content
+command-unlock = allow newcomers a kind of content

@@ -379,3 +379,47 @@ moderation-stats =
     стоимость: { $cost }
 moderation-cost = ${ $dollars }
 moderation-cost-partly = ${ $dollars }, и ещё запросы с неизвестной ценой: { $unpriced }
+
+## Moderation: newcomers
+
+moderation-newcomers =
+    Новички
+    Вход: { $gate }
+    Режим набега от стольких вступлений в минуту: { $rate }
+    Удалять последний час заглушённого новичка: { $cleanup }
+    Новичкам нельзя: { $locked }
+moderation-newcomers-usage = Как пользоваться: /newcomers gate off, button или question; /newcomers raid <вступлений в минуту, 0 — никогда>; /newcomers cleanup on или off. Просто /newcomers показывает настройки.
+moderation-gate-kind-off = свободный
+moderation-gate-kind-button = по кнопке
+moderation-gate-kind-question = по вопросу в личном чате
+moderation-gate-notice-button = Вы здесь впервые? Нажмите кнопку, и сможете писать в группе.
+moderation-gate-notice-question = Вы здесь впервые? Ответьте на один вопрос в личном чате со мной, и сможете писать в группе.
+moderation-gate-ask = Чтобы писать в группе, ответьте: сколько будет { $sum }?
+moderation-gate-ask-button = Нажмите кнопку, чтобы войти в группу.
+moderation-gate-passed = Добро пожаловать! Теперь можно писать в группе.
+moderation-gate-wrong = Неверно. Откройте вопрос ещё раз через полминуты.
+moderation-gate-too_early = Подождите полминуты и откройте вопрос ещё раз.
+moderation-gate-nothing = Здесь нечего делать.
+moderation-gate-failed = Telegram вас не впустил. Попробуйте ещё раз или напишите администратору группы.
+button-gate-pass = Я не бот
+button-gate-question = Ответить
+moderation-raid =
+    Включён режим набега. Вступившие только читают, пока не пройдут проверку.
+    Вступило за минуту до этого: { $joins }
+moderation-raid-dry =
+    Пробный режим: сейчас включился бы режим набега. Никто не ограничен.
+    Вступило за минуту до этого: { $joins }
+moderation-raid-over = Набег закончился. Вступило: { $joins }, прошло проверку: { $passed }.
+moderation-raid-ended = Режим набега выключен.
+moderation-raid-none = Набега нет.
+moderation-raid-usage = Как пользоваться: /raid on, /raid off. /newcomers raid <число> задаёт, от скольких вступлений в минуту режим включается сам.
+button-raid-end = Закончить
+moderation-trusted = { $name } теперь считается постоянным участником.
+moderation-untrusted = { $name } теперь считается новичком.
+moderation-lock-usage = Как пользоваться: /lock <вид>, /unlock <вид>. Виды: { $kinds }
+command-newcomers = вход, режим набега и запреты для новичков
+command-raid = включить или выключить режим набега
+command-trust = считать участника постоянным (в ответ на сообщение)
+command-untrust = считать участника новичком (в ответ на сообщение)
+command-lock = запретить новичкам вид сообщений
+command-unlock = разрешить новичкам вид сообщений

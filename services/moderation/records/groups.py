@@ -11,9 +11,11 @@ from core.clock import Clock
 from core.db.database import Database
 from core.db.moderation_tables import (
     ModerationCountsRow,
+    ModerationEntryRow,
     ModerationGroupRow,
     ModerationIncidentRow,
     ModerationMemberRow,
+    ModerationNewcomerRow,
     ModerationPendingRow,
     ModerationReportRow,
     ModerationWarningRow,
@@ -28,7 +30,10 @@ CACHE_TTL_S = 1.0
 CACHED_GROUPS = 10_000
 
 _KEYED_BY_MESSAGE = (ProcessedVersionRow, ModerationReportRow, ModerationPendingRow)
-_KEYED_BY_GROUP = (ModerationGroupRow, ModerationMemberRow, ModerationCountsRow, ModerationWarningRow)
+_KEYED_BY_GROUP = (
+    ModerationGroupRow, ModerationMemberRow, ModerationCountsRow, ModerationWarningRow, ModerationEntryRow,
+    ModerationNewcomerRow,
+)  # fmt: skip
 
 
 class GroupStore:

@@ -126,6 +126,14 @@ class MessageLog:
         async with self._database.reading() as session:
             return tuple(sorted(await session.scalars(found)))
 
+    async def list_recent(self, group_id: int, author_id: int, since: datetime) -> tuple[int, ...]:
+        """Returns the message ids of an author that were processed since then and are not deleted."""
+        row = ProcessedVersionRow
+        own = (row.group_id == group_id, row.author_id == author_id, row.seen_at >= since)
+        found = select(row.message_id).where(*own, row.removed.is_(False)).distinct()
+        async with self._database.reading() as session:
+            return tuple(sorted(await session.scalars(found)))
+
     async def delete_expired(self) -> None:
         """Deletes versions older than `RETENTION`. Member histories stay."""
         expired = delete(ProcessedVersionRow).where(ProcessedVersionRow.seen_at < self._clock.now() - RETENTION)
@@ -142,7 +150,7 @@ class MessageLog:
         links = {zlib.crc32(link.encode()) for link in targets}
         common = {
             "group_id": message.group_id, "version": version, "album": album, "links": json.dumps(sorted(links)),
-            "seen_at": self._clock.now(), "settled": False, "removed": False,
+            "seen_at": self._clock.now(), "settled": False, "removed": False, "author_id": message.author.id,
         }  # fmt: skip
         own_parts = row.message_id.in_(message.message_ids)
         known = (await session.scalars(select(row).where(row.group_id == message.group_id, own_parts))).all()

@@ -1,0 +1,235 @@
+"""Handlers of `/newcomers`, `/raid`, `/trust`, `/untrust`, `/lock`, `/unlock`, and of presses at the gate."""
+
+from dataclasses import replace
+
+from aiogram import Router
+from aiogram.filters import CommandObject
+from aiogram.types import CallbackQuery, Message
+
+from bot.telegram.api.group_admins import GroupAdmins
+from bot.telegram.api.messages import is_group, message_speaker
+from bot.telegram.api.updates import Command
+from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.moderation.doorkeeper import START_PREFIX, GatePress
+from bot.telegram.moderation.labels import ModerationAudit, find_denial, label
+from bot.telegram.moderation.messages import to_author
+from bot.telegram.moderation.rules_handlers import NEWCOMER_MEDIA
+from core.i18n import Texts
+from services.moderation.domain.message import MediaKind
+from services.moderation.domain.rule_set import AppliesTo, LinkPolicy, RuleSet
+from services.moderation.domain.settings import GroupSettings
+from services.moderation.newcomers.newcomers import AnswerResult, Newcomers
+from services.moderation.newcomers.store import Gate
+from services.moderation.records.groups import GroupStore
+
+LARGEST_RATE = 1000
+LOCKABLE = (*(kind.value for kind in MediaKind if kind is not MediaKind.OTHER), "links", "forwards", "media")
+
+
+def lock_kind(rules: RuleSet, kind: str, *, locked: bool) -> RuleSet:
+    """Returns the rules with a kind forbidden to newcomers, or allowed again."""
+    match kind:
+        case "links":
+            return replace(rules, links=LinkPolicy.NOT_FROM_NEWCOMERS if locked else LinkPolicy.ALL)
+        case "forwards":
+            return replace(rules, forwards=AppliesTo.NEWCOMERS if locked else AppliesTo.NOBODY)
+        case "media":
+            return replace(rules, newcomer_media=NEWCOMER_MEDIA if locked else ())
+        case _:
+            others = tuple(each for each in rules.newcomer_media if each != kind)
+            return replace(rules, newcomer_media=(*others, MediaKind(kind)) if locked else others)
+
+
+class NewcomerHandlers:
+    """Shows and changes how people who join are treated, and lets them pass the gate."""
+
+    def __init__(
+        self,
+        *,
+        newcomers: Newcomers,
+        groups: GroupStore,
+        admins: GroupAdmins,
+        audit: ModerationAudit,
+        delivery: Delivery,
+        texts: Texts,
+    ) -> None:
+        self._audit = audit
+        self._newcomers = newcomers
+        self._groups = groups
+        self._admins = admins
+        self._delivery = delivery
+        self._texts = texts
+
+    def router(self) -> Router:
+        """Returns the router; it comes before the one that answers `/start`."""
+        router = Router(name="newcomers")
+        router.message.register(self.newcomers, Command("newcomers"))
+        router.message.register(self.raid, Command("raid"))
+        router.message.register(self.trust, Command("trust"))
+        router.message.register(self.trust, Command("untrust"))
+        router.message.register(self.lock, Command("lock"))
+        router.message.register(self.lock, Command("unlock"))
+        router.message.register(self.start, Command("start"), _leads_to_gate)
+        router.callback_query.register(self.press, GatePress.filter())
+        return router
+
+    async def newcomers(self, message: Message, command: CommandObject) -> None:
+        """Shows the settings for newcomers, or changes one."""
+        settings = await self._find_settings(message)
+        if settings is None:
+            return
+        store, group_id = self._newcomers.store, settings.group_id
+        match (command.args or "").lower().split():
+            case []:
+                pass
+            case ["gate", ("off" | "button" | "question") as gate]:
+                await store.change(group_id, gate=gate)
+            case ["raid", rate] if rate.isdecimal() and int(rate) <= LARGEST_RATE:
+                await store.change(group_id, raid_rate=int(rate))
+            case ["cleanup", ("on" | "off") as state]:
+                await store.change(group_id, cleanup=state == "on")
+            case _:
+                await self._reply(message, "moderation-newcomers-usage", settings.language)
+                return
+        if command.args:
+            await self._audit.record(message, "newcomers", command.args.lower())
+        await self._show(message, settings)
+
+    async def raid(self, message: Message, command: CommandObject) -> None:
+        """Starts or ends a raid by hand."""
+        settings = await self._find_settings(message)
+        if settings is None:
+            return
+        match (command.args or "").lower().split():
+            case ["on"]:
+                await self._audit.record(message, "raid", "on")
+                await self._newcomers.start_raid(settings)
+            case ["off"]:
+                await self._audit.record(message, "raid", "off")
+                key = "moderation-raid-ended" if await self._newcomers.stop_raid(settings) else "moderation-raid-none"
+                await self._reply(message, key, settings.language)
+            case _:
+                await self._reply(message, "moderation-raid-usage", settings.language)
+
+    async def trust(self, message: Message, command: CommandObject) -> None:
+        """Makes the author of a message an established member, or a newcomer again."""
+        settings = await self._find_settings(message)
+        if settings is None:
+            return
+        target = message.reply_to_message
+        if target is None or target.forum_topic_created is not None:
+            await self._reply(message, "moderation-reply-needed", settings.language)
+            return
+        member = to_author(target)
+        await self._audit.record(message, command.command, str(member.id))
+        if command.command == "trust":
+            await self._newcomers.trust(settings.group_id, member.id)
+            await self._reply(message, "moderation-trusted", settings.language, name=member.name)
+        else:
+            await self._newcomers.untrust(settings.group_id, member.id)
+            await self._reply(message, "moderation-untrusted", settings.language, name=member.name)
+
+    async def lock(self, message: Message, command: CommandObject) -> None:
+        """Forbids newcomers a kind of content, or allows it again; alone it shows the kinds."""
+        settings = await self._find_settings(message)
+        if settings is None:
+            return
+        kind = (command.args or "").strip().lower()
+        if not kind:
+            await self._show(message, settings)
+        elif kind not in LOCKABLE:
+            await self._reply(message, "moderation-lock-usage", settings.language, kinds=", ".join(LOCKABLE))
+        else:
+            rules = lock_kind(settings.rules, kind, locked=command.command == "lock")
+            await self._audit.record(message, command.command, kind)
+            await self._show(message, await self._groups.change(settings, rules=rules))
+
+    async def start(self, message: Message, command: CommandObject) -> None:
+        """Asks the question of a group's gate in private."""
+        group_id = _read_group(command)
+        settings = await self._groups.get(group_id) if group_id is not None else None
+        user = message.from_user
+        if settings is None or user is None or is_group(message):
+            await self._reply(message, "moderation-gate-nothing", message_speaker(message).language)
+            return
+        refusal = await self._newcomers.ask(settings.group_id, user.id, settings)
+        if refusal is not None:
+            await self._reply(message, f"moderation-gate-{refusal.value}", settings.language)
+
+    async def press(self, query: CallbackQuery, callback_data: GatePress) -> None:
+        """Lets a person pass, checks their answer, or ends a raid for an admin."""
+        settings = await self._groups.get(callback_data.group_id)
+        if settings is None:
+            await self._answer(query, "moderation-gate-nothing", query.from_user.language_code)
+            return
+        group_id, user_id = settings.group_id, query.from_user.id
+        match callback_data.what:
+            case "pass":
+                result = await self._newcomers.press(group_id, user_id)
+            case "answer":
+                result = await self._newcomers.answer(group_id, user_id, callback_data.value)
+            case "end":
+                denial = find_denial(await self._admins.fetch_standing(group_id, user_id))
+                if denial is None:
+                    await self._audit.record(query, "raid", "off", group_id)
+                    is_ended = await self._newcomers.stop_raid(settings)
+                    denial = "moderation-raid-ended" if is_ended else "moderation-raid-none"
+                await self._answer(query, denial, query.from_user.language_code)
+                return
+        await self._answer(query, f"moderation-gate-{result.value}", query.from_user.language_code)
+        message = query.message
+        if result is AnswerResult.PASSED and isinstance(message, Message) and not is_group(message):
+            await self._delivery.edit_markup(message.chat.id, message.message_id, None)
+        elif result is AnswerResult.WRONG and isinstance(message, Message) and not is_group(message):
+            await self._delivery.delete(message.chat.id, message.message_id)
+
+    async def _find_settings(self, message: Message) -> GroupSettings | None:
+        """Returns the settings of a moderated group, for an admin of it; replies and returns None otherwise."""
+        language = message_speaker(message).language
+        if not is_group(message):
+            await self._reply(message, "moderation-groups-only", language)
+            return None
+        denial = find_denial(await self._admins.fetch_author_standing(message))
+        if denial is not None:
+            await self._reply(message, denial, language)
+            return None
+        settings = await self._groups.get(message.chat.id)
+        if settings is None or not settings.is_on:
+            await self._reply(message, "moderation-off-here", language)
+            return None
+        return settings
+
+    async def _show(self, message: Message, settings: GroupSettings) -> None:
+        texts, language, rules = self._texts, settings.language, settings.rules
+        entry = await self._newcomers.store.entry(settings.group_id, fresh=True)
+        locked = [kind.value for kind in rules.newcomer_media]
+        locked += ["links"] if rules.links is LinkPolicy.NOT_FROM_NEWCOMERS else []
+        locked += ["forwards"] if rules.forwards is AppliesTo.NEWCOMERS else []
+        no = texts.get("moderation-no", language)
+        text = texts.get(
+            "moderation-newcomers",
+            language,
+            gate=label(texts, language, "moderation-gate-kind", Gate(entry.gate)),
+            rate=str(entry.raid_rate) if entry.raid_rate else no,
+            cleanup=texts.get("moderation-yes", language) if entry.cleanup else no,
+            locked=", ".join(locked) or no,
+        )
+        await reply_to(self._delivery, message, text)
+
+    async def _reply(self, message: Message, key: str, language: str | None, **arguments: str | int) -> None:
+        await reply_to(self._delivery, message, self._texts.get(key, language, **arguments))
+
+    async def _answer(self, query: CallbackQuery, key: str, language: str | None) -> None:
+        await self._delivery.answer_callback(query.id, self._texts.get(key, language), alert=True)
+
+
+def _leads_to_gate(_message: Message, command: CommandObject) -> bool:
+    return _read_group(command) is not None
+
+
+def _read_group(command: CommandObject) -> int | None:
+    """Returns the group in the argument of `/start`; None for another argument."""
+    argument = command.args or ""
+    number = argument.removeprefix(START_PREFIX)
+    is_number = argument.startswith(START_PREFIX) and number.removeprefix("-").isdecimal()
+    return int(number) if is_number and len(number) < 20 else None  # noqa: PLR2004 - digits of the largest id
