@@ -21,9 +21,9 @@ from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import build_moderation
 from bot.composition.services import open_services
 from bot.composition.telegram import build_worker
+from bot.process import tune_garbage_collection
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.api.client import create_bot
-from bot.telegram.daemon import tune_garbage_collection
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs import UpdateArrived, create_job
 from bot.telegram.markdown.pages import RenderThread

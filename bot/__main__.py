@@ -28,6 +28,7 @@ Understudy: a chat bot that fails over to another LLM provider when one stops an
 
   telegram   run the bot
   console    chat in this terminal, with the same services
+  serve      serve the providers to other programs by OpenAI's protocol, without Telegram (docs/endpoint.md)
   check      test the providers with a request each, Redis, the database, Telegram and the web port
   train      measure the local spam score, or train it on your own examples (train --help)
 
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         surface = options.surface or ("console" if settings.telegram_bot_token is None else "telegram")
         if surface == "telegram":
             return asyncio.run(_telegram(settings))
+        if surface == "serve":
+            return asyncio.run(_serve(settings))
         _log_quietly(settings)
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A character that the terminal cannot encode is replaced, and does not end the answer.
@@ -122,6 +125,16 @@ async def _telegram(settings: Settings) -> int:
                 log.warning("bot.replaced", detail=str(error))
 
 
+async def _serve(settings: Settings) -> int:
+    configure_logging(settings.log_level, settings.log_format, secrets=settings.secrets)
+    log_uncaught()
+    for warning in settings.warnings:
+        log.warning("settings.warning", detail=warning)
+    from bot.composition.serve import run_endpoint  # noqa: PLC0415 - see above
+
+    return await run_endpoint(settings)
+
+
 async def _console(settings: Settings) -> int:
     with _importing():
         from bot.composition.console import run_console  # noqa: PLC0415 - see above
@@ -162,12 +175,12 @@ def _print_mistakes(mistakes: Iterable[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bot",
-        usage="python -m bot [-h] [telegram | console | check | train]",
+        usage="python -m bot [-h] [telegram | console | serve | check | train]",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     surfaces = parser.add_subparsers(dest="surface", help=argparse.SUPPRESS)
-    for name in ("telegram", "console", "check"):
+    for name in ("telegram", "console", "serve", "check"):
         surfaces.add_parser(name, prog=f"python -m bot {name}")
     train = surfaces.add_parser("train", prog="python -m bot train", description=_TRAINING)
     train.add_argument(

@@ -47,8 +47,21 @@ from services.usage.totals import UsageTotals
 from tests.support.clock import ManualClock
 from tests.support.inbox_harness import RecordingRunner
 
-ADDED_SINCE = {"api_tokens", "pending_sends", "replicas"}
-"""Tables that the release did not have: the tokens of other programs, and the knowledge of running processes."""
+ADDED_SINCE = {
+    "api_tokens",
+    "budget_days",
+    "budget_holds",
+    "budget_limits",
+    "secret_keys",
+    "config_revisions",
+    "config_values",
+    "embedding_spaces",
+    "moderation_entries",
+    "moderation_newcomers",
+    "pending_sends",
+    "replicas",
+}
+"""Tables that the release did not have."""
 DUMPS = Path(__file__).parent / "support" / "released_state"
 STORED_AT = datetime(2027, 1, 15, 8, tzinfo=UTC)
 CHAT = ConversationKey(Surface.TELEGRAM, 7)

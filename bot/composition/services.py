@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 from redis.asyncio import Redis
@@ -40,17 +41,18 @@ from services.inbox.replicas import replica_name
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
-from services.llm.routing.admission.concurrency import LoadShedding
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.metrics import AttemptSpans, ProviderMetrics
-from services.llm.routing.recorder import RoutingLimits
-from services.llm.routing.state.clock_bounds import InstantBounds
-from services.llm.routing.state.shared_state import SharedRouting
+from services.llm.routing.opening import OpenFallback, open_fallback
 from services.moderation.domain.verdict import Verdict
 from services.preferences import Consent, PreferenceStore
 from services.pseudonyms import load_pseudonyms
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
+
+if TYPE_CHECKING:
+    from services.llm.capabilities.embeddings import Embeddings
+    from services.llm.capabilities.transcription import Transcriber
 
 log = structlog.get_logger()
 
@@ -81,6 +83,8 @@ class LLMServices:
     configuration: ProviderConfiguration
     models: LLMModelFactory[Verdict]
     budgets: Budgets
+    embeddings: "Embeddings | None" = None
+    transcriber: "Transcriber | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +181,7 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
 
 async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger) -> LLMServices:
     settings, clock, tracing = infra.settings, infra.clock, infra.tracing
-    bounds = InstantBounds(
-        cooldown_s=max(InstantBounds().cooldown_s, settings.provider_cooldown),
-        preferred_s=settings.provider_preferred_ttl,
-        lease_s=max([InstantBounds().lease_s, *(2 * provider.timeout_s for provider in settings.providers)]),
-    )
-    shared = SharedRouting(infra.redis, settings.redis_prefix, clock, bounds=bounds)
-    await shared.start()
-    stack.push_async_callback(shared.close)
-    limits = RoutingLimits(settings.provider_preferred_ttl, settings.provider_cooldown, settings.provider_max_hops)
     budgets = await _open_budgets(stack, infra)
-    shedding = LoadShedding(infra.redis, settings.redis_prefix, clock)
-    stack.push_async_callback(shedding.close)
     configuration = ProviderConfiguration(
         settings.variables,
         settings.providers,
@@ -197,9 +190,10 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
         SecretBox(settings.secrets_key) if settings.secrets_key else None,
     )
     await configuration.start()
-    fallback = LLMProviderFallback(
-        configuration.current.providers, shared, clock, limits, shedding, ledger, budgets=budgets
+    opened = await open_fallback(
+        stack, settings, infra.redis, clock, ledger, providers=configuration.current.providers, budgets=budgets
     )
+    fallback, shared = opened.fallback, opened.shared
     mask_secrets_too(configuration.current.secrets)
     infra.metrics.allow_models(_models(configuration.current))
     ProviderMetrics(infra.metrics, fallback, shared)
@@ -226,6 +220,8 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
         configuration,
         LLMModelFactory(fallback, builder, Verdict),
         budgets,
+        await _open_embeddings(stack, infra, ledger, builder, opened) if settings.embedders else None,
+        await _open_transcriber(stack, infra, ledger, builder, opened) if settings.transcribers else None,
     )
 
 
@@ -241,6 +237,30 @@ async def _open_budgets(stack: AsyncExitStack, infra: Infrastructure) -> Budgets
     await budgets.start()
     stack.push_async_callback(budgets.close)
     return budgets
+
+
+async def _open_embeddings(
+    stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger, builder: ModelBuilder, chat: OpenFallback
+) -> "Embeddings":
+    from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
+
+    opened = await open_fallback(
+        stack, infra.settings, infra.redis, infra.clock, ledger,
+        providers=infra.settings.embedders, capability="embeddings", shedding=chat.shedding, budgets=chat.budgets,
+    )  # fmt: skip
+    return Embeddings(opened.fallback, builder, infra.database)
+
+
+async def _open_transcriber(
+    stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger, builder: ModelBuilder, chat: OpenFallback
+) -> "Transcriber":
+    from services.llm.capabilities.transcription import Transcriber  # noqa: PLC0415 - imported only where it is on
+
+    opened = await open_fallback(
+        stack, infra.settings, infra.redis, infra.clock, ledger,
+        providers=infra.settings.transcribers, capability="voice", shedding=chat.shedding, budgets=chat.budgets,
+    )  # fmt: skip
+    return Transcriber(opened.fallback, builder)
 
 
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:

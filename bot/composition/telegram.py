@@ -13,6 +13,12 @@ from bot.composition.services import Services
 from bot.composition.web import serve_web
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.notices import format_notice
+from bot.process import (
+    enlarge_thread_pool,
+    raise_open_files_limit,
+    stop_on_signals,
+    tune_garbage_collection,
+)
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
@@ -23,10 +29,6 @@ from bot.telegram.api.session import LeaseGate, MaskOutgoingSecrets
 from bot.telegram.daemon import (
     Daemon,
     Runtime,
-    enlarge_thread_pool,
-    raise_open_files_limit,
-    stop_on_signals,
-    tune_garbage_collection,
 )
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.button_guards import ButtonBorder

@@ -5,13 +5,14 @@ from contextlib import asynccontextmanager
 from datetime import datetime, time, timedelta, tzinfo
 from functools import partial
 
-from bot.composition.services import Services
+from bot.composition.services import LLMServices, Services
+from bot.web.api.battleground import Battleground
 from bot.web.api.completions import ChatCompletions
 from bot.web.api.gateway import ApiGateway
 from bot.web.api.models import ModelDirectory
 from bot.web.endpoints import Endpoints
 from bot.web.readiness import Check, Readiness, check_database, check_providers, check_redis
-from bot.web.server import HttpRoute, WebServer
+from bot.web.server import HttpRoute, WebServer, WebTiming
 from core.clock import Clock
 from core.observability.log import Redactor
 from services.api.admission import AdmissionRules, ApiAdmission
@@ -23,7 +24,10 @@ from services.usage.totals import UsageTotals
 
 @asynccontextmanager
 async def serve_web(
-    services: Services, checks: Mapping[str, Check], routes: Sequence[HttpRoute] = ()
+    services: Services,
+    checks: Mapping[str, Check],
+    routes: Sequence[HttpRoute] = (),
+    timing: WebTiming | None = None,
 ) -> AsyncGenerator[None]:
     """Serves HTTP while the context lasts.
 
@@ -31,6 +35,7 @@ async def serve_web(
         services: shown by the endpoints.
         checks: readiness checks beside those of Redis, the database and the providers.
         routes: further routes, a webhook for example.
+        timing: deadlines of connections.
 
     Raises:
         StartupError: WEB_PORT cannot be listened on.
@@ -57,6 +62,7 @@ async def serve_web(
         port=settings.web_port,
         token=settings.web_token,
         routes=(*endpoints.routes, *build_api_routes(services), *routes),
+        timing=timing,
     )
     await server.start()
     try:
@@ -97,8 +103,24 @@ def build_api_routes(services: Services) -> Sequence[HttpRoute]:
     return (
         *directory.routes(gateway),
         ChatCompletions(directory, llm.models, gateway, clock).route,
+        Battleground(directory, llm.models, gateway).route,
+        *_build_capabilities(llm, directory, gateway),
         *gateway.unknown(["/v1/{rest:.*}"]),
     )
+
+
+def _build_capabilities(llm: LLMServices, directory: ModelDirectory, gateway: ApiGateway) -> Sequence[HttpRoute]:
+    """Builds what has providers of its own; without them nothing of it is imported."""
+    if llm.embeddings is None and llm.transcriber is None:
+        return ()
+    from bot.web.api.capabilities import EmbeddingsApi, TranscriptionsApi  # noqa: PLC0415 - see above
+
+    routes: list[HttpRoute] = []
+    if llm.embeddings is not None:
+        routes.append(EmbeddingsApi(directory, llm.embeddings, gateway).route)
+    if llm.transcriber is not None:
+        routes.append(TranscriptionsApi(directory, llm.transcriber, gateway).route)
+    return routes
 
 
 async def _spent_today(totals: UsageTotals, token: ApiToken) -> float:

@@ -70,6 +70,29 @@ _REQUIRED: Mapping[ProviderKind, tuple[str, ...]] = {
 ALIASES = ("OLLAMA_URL", "OLLAMA_MODEL_NAME", "OPENAI_MODEL_NAME")
 """Other names that are accepted: for OLLAMA_BASE_URL, and for the first model of a provider."""
 
+EMBEDDING_KINDS = frozenset(
+    {
+        ProviderKind.OPENAI_COMPATIBLE,
+        ProviderKind.OPENAI,
+        ProviderKind.OLLAMA,
+        ProviderKind.OPENROUTER,
+        ProviderKind.AZURE_OPENAI,
+        ProviderKind.MISTRAL,
+        ProviderKind.GOOGLE,
+    }
+)
+"""Kinds that EMBEDDING_PROVIDERS may list."""
+VOICE_KINDS = frozenset(
+    {
+        ProviderKind.OPENAI_COMPATIBLE,
+        ProviderKind.OPENAI,
+        ProviderKind.AZURE_OPENAI,
+        ProviderKind.GROQ,
+        ProviderKind.MISTRAL,
+    }
+)
+"""Kinds that VOICE_PROVIDERS may list."""
+
 _MAX_PRICE_USD = 1e6
 """Per million tokens: a dollar per token is a typing error."""
 

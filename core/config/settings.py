@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -36,6 +37,9 @@ from core.config.misspelt import find_ignored
 from core.config.permissions import restrict_access
 from core.config.providers import (
     ALIASES,
+    EMBEDDING_KINDS,
+    VOICE_KINDS,
+    ProviderKind,
     ProviderSettings,
     find_clashes,
     read_provider,
@@ -143,6 +147,12 @@ class CommonVariables(VariableSet):
             examples=['{"ollama": ["gpt-oss"], "openai": ["gpt-5-mini"]}'],
         )
     )
+    embedding_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
+        Field(default_factory=dict, examples=['{"ollama": ["nomic-embed-text"]}'])
+    )
+    voice_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
+        Field(default_factory=dict, examples=['{"openai": ["gpt-4o-mini-transcribe"]}'])
+    )
     provider_preferred_ttl: float = Field(default=1800.0, gt=0, allow_inf_nan=False, examples=[1800])
     provider_cooldown: float = Field(default=300.0, gt=0, allow_inf_nan=False, examples=[300])
     provider_max_hops: int = Field(default=3, gt=0, examples=[3])
@@ -154,11 +164,15 @@ class Settings(CommonVariables):
 
     Args:
         providers: every provider of `available_providers` in order, including unusable ones.
+        embedders: every provider of `embedding_providers` in order, including unusable ones.
+        transcribers: the same of `voice_providers`.
         warnings: lines for the operator about providers that are left out and variables that look unintended.
         variables: all variables that are set, in plain text.
     """
 
     providers: tuple[ProviderSettings, ...] = ()
+    embedders: tuple[ProviderSettings, ...] = ()
+    transcribers: tuple[ProviderSettings, ...] = ()
     warnings: tuple[str, ...] = ()
     variables: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)
 
@@ -176,7 +190,7 @@ class Settings(CommonVariables):
     def secrets(self) -> tuple[str, ...]:
         """All secret values in plain text, for redaction."""
         own = (self.telegram_bot_token, self.telegram_webhook_secret, self.web_token, self.redis_url, self.database_url)
-        keys = (provider.api_key for provider in self.providers)
+        keys = (provider.api_key for provider in (*self.providers, *self.embedders, *self.transcribers))
         values = [secret.get_secret_value() for secret in (*own, *self.secrets_key, *keys) if secret]
         if self.otel_exporter_otlp_headers is not None:
             for value in parse_headers(self.otel_exporter_otlp_headers.get_secret_value()).values():
@@ -201,6 +215,16 @@ class Settings(CommonVariables):
                 )
             )
         mistakes += self._find_unusable_providers()
+        if mistakes:
+            raise ConfigurationError(mistakes)
+
+    def require_provider(self) -> None:
+        """Require a usable provider.
+
+        Raises:
+            ConfigurationError: there is none.
+        """
+        mistakes = self._find_unusable_providers()
         if mistakes:
             raise ConfigurationError(mistakes)
 
@@ -260,18 +284,33 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
         with suppress(ValueError):  # its mistakes are in the list already
             available = _list_providers(variables.values["AVAILABLE_PROVIDERS"], [])
     providers = _read_providers(available, variables.values, mistakes)
+    # These variables put a model first among those of a chat.
+    others = {name: value for name, value in variables.values.items() if not name.endswith("_MODEL_NAME")}
+    embedders = _read_providers(common.embedding_providers, others, mistakes, EMBEDDING_KINDS)
+    transcribers = _read_providers(common.voice_providers, others, mistakes, VOICE_KINDS)
+    mistakes = list(dict.fromkeys(mistakes))
     if mistakes:
         raise ConfigurationError(mistakes)
+    listed = tuple(dict.fromkeys([*available, *common.embedding_providers, *common.voice_providers]))
     warnings = [
         *variables.warnings,
         *([] if available else [NO_PROVIDER]),
-        *(f"{provider.id} is left out: {provider.missing}" for provider in providers if provider.missing),
-        *find_ignored(
-            variables.values, variables.file_names, tuple(available), (*CommonVariables.variable_names(), *ALIASES)
+        *dict.fromkeys(
+            f"{provider.id} is left out: {provider.missing}"
+            for provider in (*providers, *embedders, *transcribers)
+            if provider.missing
         ),
+        *find_ignored(variables.values, variables.file_names, listed, (*CommonVariables.variable_names(), *ALIASES)),
     ]
     data = {name: getattr(common, name) for name in CommonVariables.model_fields}
-    return Settings(**data, providers=tuple(providers), warnings=tuple(warnings), variables=variables.values)
+    return Settings(
+        **data,
+        providers=tuple(providers),
+        embedders=tuple(embedders),
+        transcribers=tuple(transcribers),
+        warnings=tuple(warnings),
+        variables=variables.values,
+    )
 
 
 def read_providers(variables: Mapping[str, str]) -> tuple[ProviderSettings, ...]:
@@ -298,11 +337,17 @@ def read_providers(variables: Mapping[str, str]) -> tuple[ProviderSettings, ...]
 
 
 def _read_providers(
-    available: Mapping[str, tuple[str, ...]], variables: Mapping[str, str], mistakes: list[str]
+    available: Mapping[str, tuple[str, ...]],
+    variables: Mapping[str, str],
+    mistakes: list[str],
+    kinds: frozenset[ProviderKind] = frozenset(ProviderKind),
 ) -> list[ProviderSettings]:
+    """Return the providers of a list; one whose kind cannot serve it is left out."""
     providers: list[ProviderSettings] = []
     for provider_id, models in available.items():
         provider, provider_mistakes = read_provider(provider_id, models, variables)
+        if provider.kind not in kinds:
+            provider = replace(provider, missing=f"the kind {provider.kind.value} does not serve this")
         providers.append(provider)
         mistakes += provider_mistakes
     return providers

@@ -209,6 +209,15 @@ class ApiTokenRow(Base):
     remote_consent: Mapped[bool | None] = mapped_column(Boolean)
 
 
+class EmbeddingSpaceRow(Base):
+    """Dimensions of a model's embeddings, by its first answer."""
+
+    __tablename__ = "embedding_spaces"
+
+    model: Mapped[str] = mapped_column(String(256), primary_key=True)
+    dimensions: Mapped[int] = mapped_column(Integer)
+
+
 class AuditRow(Base):
     """An admin action. Append-only."""
 

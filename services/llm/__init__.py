@@ -1,1 +1,17 @@
-"""Provider fallback service, and the models that go through it."""
+"""Provider fallback service, and the models that go through it. A script begins with `open_llm`."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from services.llm.library import open_llm
+
+__all__ = ["open_llm"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - of a module
+    """Import the library on first use: the modules of this package are imported without it."""
+    if name == "open_llm":
+        from services.llm.library import open_llm  # noqa: PLC0415 - see above
+
+        return open_llm
+    raise AttributeError(name)

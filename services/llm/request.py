@@ -1,6 +1,6 @@
 """A request to a model as a value: its purpose, its user and chat, and the providers that may serve it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Final
@@ -68,6 +68,10 @@ class RequestSpec:
     models: tuple[str, ...] = ()
     is_whole: bool = False
     is_pinned: bool = False
+
+    def with_choice(self, choice: ModelChoice | None) -> "RequestSpec":
+        """Return the request with a choice of its user."""
+        return replace(self, choice=choice)
 
     def allows(self, provider: str, model: str) -> bool:
         """Return whether a model may be asked."""

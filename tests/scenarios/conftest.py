@@ -9,7 +9,7 @@ import pytest
 from aiogram.client.session.aiohttp import AiohttpSession
 
 from bot.composition import telegram
-from bot.telegram.daemon import tune_garbage_collection
+from bot.process import tune_garbage_collection
 from services.inbox import inbox
 from services.inbox.inbox import InboxTiming
 from tests.support.bot_harness import BotHarness, close_at_once, staged

@@ -73,11 +73,6 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(HTTPStatus.BAD_REQUEST, message, code, param)
 
 
-def unsupported(param: str, message: str) -> ApiError:
-    """Return the error of a field or value of OpenAI's that this endpoint does not serve."""
-    return invalid(message, param, "unsupported_parameter")
-
-
 def model_not_found(model: str) -> ApiError:
     """Return the error of a model that does not exist, or that the token may not ask."""
     return ApiError(

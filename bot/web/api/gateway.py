@@ -17,9 +17,10 @@ from bot.web.api.errors import ApiError, invalid, quota_exceeded, rate_limited, 
 from bot.web.server import HttpRoute
 from core.bounded_json import parse_json
 from core.clock import Clock
-from core.errors import UnderstudyError
+from core.errors import BudgetExhausted, UnderstudyError
 from services.api.admission import ApiAdmission, BudgetSpent, RateExceeded, TooManyWaiting
 from services.api.tokens import ApiToken, TokenStore
+from services.llm.openai_messages import InvalidRequest
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.status import ProviderState
 
@@ -136,10 +137,14 @@ class ApiGateway:
         match error:
             case ApiError():
                 return error
+            case InvalidRequest():
+                return invalid(str(error), error.param, error.code)
             case RateExceeded():
                 return rate_limited(error.renewal_s)
             case BudgetSpent():
                 return quota_exceeded(self._seconds_to_midnight())
+            case BudgetExhausted():
+                return quota_exceeded(error.renews_at - self._clock.time())
             case TooManyWaiting():
                 return rate_limited(SOON_S)
             case UnderstudyError():

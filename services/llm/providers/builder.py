@@ -56,6 +56,16 @@ class ModelBuilder:
             self._models[key] = self._build_model(provider, model_name)
         return self._models[key]
 
+    def spec(self, provider: ProviderSettings, model_name: str) -> ModelSpec:
+        """Returns what a model, or a client for something else than chat, is built from."""
+        return ModelSpec(
+            provider=provider,
+            wire_name=deployment_name(provider, model_name),
+            family=model_family(provider, model_name),
+            http=self.http_client(provider),
+            tls=self._tls,
+        )
+
     def context_window(self, provider: ProviderSettings, model_name: str) -> int | None:
         """Returns the limit of input and output tokens together, or None if it is unknown.
 
@@ -108,15 +118,7 @@ class ModelBuilder:
         wire_name = deployment_name(provider, model_name)
         if provider.kind is ProviderKind.DEMO:
             return DemoModel(wire_name, self._clock)
-        return _build_native(
-            ModelSpec(
-                provider=provider,
-                wire_name=wire_name,
-                family=model_family(provider, model_name),
-                http=self.http_client(provider),
-                tls=self._tls,
-            )
-        )
+        return _build_native(self.spec(provider, model_name))
 
     def _build_client(self, provider: ProviderSettings) -> httpx2.AsyncClient:
         # The caller of a model enforces the deadlines of an answer; these timeouts are a safety net.

@@ -20,6 +20,11 @@ from services.llm.providers.spec import ModelSpec, build_native_model
 
 def build_google(spec: ModelSpec) -> Model:
     """Returns a model served by Google."""
+    return build_native_model(spec, GeminiModel, GoogleProvider(client=build_google_client(spec)))
+
+
+def build_google_client(spec: ModelSpec) -> Client:
+    """Returns a client of Google's API."""
     add_response_hook(spec.http, record_response)
     # Without these the SDK loads the certificate authorities twice, for clients that are never used.
     client_args: dict[str, Any] = {"verify": spec.tls}
@@ -33,7 +38,7 @@ def build_google(spec: ModelSpec) -> Model:
         async_client_args=client_args,
         # No `retry_options` means one attempt.
     )
-    client = Client(
+    return Client(
         # Overrides GOOGLE_GENAI_USE_VERTEXAI.
         vertexai=False,
         api_key=spec.key,
@@ -41,7 +46,6 @@ def build_google(spec: ModelSpec) -> Model:
         # Overrides GOOGLE_GENAI_CLIENT_MODE, which can replay recorded answers.
         debug_config=DebugConfig(client_mode=None, replays_directory=None, replay_id=None),
     )
-    return build_native_model(spec, GeminiModel, GoogleProvider(client=client))
 
 
 class GeminiModel(GoogleModel):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from openai import AsyncOpenAI
+from openai import AsyncAzureOpenAI, AsyncOpenAI
 from openai.types.chat.chat_completion_chunk import Choice
 from pydantic_ai.exceptions import UnexpectedModelBehavior
 from pydantic_ai.messages import ModelMessage, ModelResponse, ModelResponseStreamEvent
@@ -70,10 +70,17 @@ class OpenRouterChatModel(OpenRouterModel):
         return OpenRouterStream
 
 
-def _build_client(spec: ModelSpec, headers: Mapping[str, str] | None = None) -> AsyncOpenAI:
+def build_client(spec: ModelSpec, headers: Mapping[str, str] | None = None, *, version: str = "") -> AsyncOpenAI:
+    """Returns a client of a server with OpenAI's wire format.
+
+    Args:
+        spec: the provider and its connections.
+        headers: sent with every request.
+        version: the path of the API where the base URL does not end in it, such as `/v1`.
+    """
     client = LeanOpenAI(
         api_key=spec.key,
-        base_url=spec.base_url,
+        base_url=spec.base_url.removesuffix(version) + version,
         http_client=spec.http,
         timeout=spec.http.timeout,
         max_retries=0,
@@ -103,12 +110,12 @@ def _build_chat_model(
 
 def build_openai(spec: ModelSpec) -> Model:
     """Return a model served by OpenAI."""
-    return _build_chat_model(spec, ChatModel, OpenAIProvider(openai_client=_build_client(spec)))
+    return _build_chat_model(spec, ChatModel, OpenAIProvider(openai_client=build_client(spec)))
 
 
 def build_openai_compatible(spec: ModelSpec) -> Model:
     """Return a model of any other server with this wire format: vLLM, LM Studio, llama.cpp, a LiteLLM proxy."""
-    sdk_provider = OpenAICompatibleProvider(spec.provider.id, openai_client=_build_client(spec))
+    sdk_provider = OpenAICompatibleProvider(spec.provider.id, openai_client=build_client(spec))
     # Chat templates of local servers accept one system message only, at the start.
     one_system_message = OpenAIModelProfile(openai_chat_supports_multiple_system_messages=False)
     return _build_chat_model(
@@ -119,7 +126,7 @@ def build_openai_compatible(spec: ModelSpec) -> Model:
 def build_ollama(spec: ModelSpec) -> Model:
     """Return a model served by Ollama."""
     return _build_chat_model(
-        spec, OllamaChatModel, OllamaProvider(openai_client=_build_client(spec)), _select_limit_field(spec)
+        spec, OllamaChatModel, OllamaProvider(openai_client=build_client(spec)), _select_limit_field(spec)
     )
 
 
@@ -138,12 +145,12 @@ def _select_limit_field(spec: ModelSpec) -> ModelProfile:
 def build_openrouter(spec: ModelSpec) -> Model:
     """Return a model served through OpenRouter."""
     # The application name that OpenRouter displays in the operator's account.
-    client = _build_client(spec, {"X-Title": "Understudy"})
+    client = build_client(spec, {"X-Title": "Understudy"})
     return _build_chat_model(spec, OpenRouterChatModel, OpenRouterProvider(openai_client=client))
 
 
-def build_azure_openai(spec: ModelSpec) -> Model:
-    """Return a deployment on Azure."""
+def build_azure_client(spec: ModelSpec) -> AsyncAzureOpenAI:
+    """Returns a client of an Azure resource."""
     if spec.provider.api_version is None:
         raise ValueError(f"provider {spec.provider.id} has no API version")
     client = LeanAzureOpenAI(
@@ -155,6 +162,12 @@ def build_azure_openai(spec: ModelSpec) -> Model:
         max_retries=0,
     )
     reset_environment(client)
+    return client
+
+
+def build_azure_openai(spec: ModelSpec) -> Model:
+    """Return a deployment on Azure."""
+    client = build_azure_client(spec)
     return _build_chat_model(spec, ChatModel, AzureProvider(openai_client=client))
 
 
@@ -184,7 +197,7 @@ class DeepSeekModel(ChatModel):
 
 def build_deepseek(spec: ModelSpec) -> Model:
     """Return a model served by DeepSeek."""
-    return _build_chat_model(spec, DeepSeekModel, DeepSeekProvider(openai_client=_build_client(spec)))
+    return _build_chat_model(spec, DeepSeekModel, DeepSeekProvider(openai_client=build_client(spec)))
 
 
 BUILDERS: Mapping[ProviderKind, Callable[[ModelSpec], Model]] = {

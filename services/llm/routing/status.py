@@ -25,6 +25,11 @@ class ProviderState(StrEnum):
     NOT_CONFIGURED = "not_configured"
 
 
+_FAILING = frozenset(
+    {ProviderState.COOLING, ProviderState.HALF_OPEN, ProviderState.PROBING, ProviderState.NOT_CONFIGURED}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
     """One provider, as `/provider` shows it. Instants are seconds since the epoch; counts are of this replica."""
@@ -67,6 +72,23 @@ class ServiceStatus:
     forced: str | None
     preferred: str | None
     shared: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """Returns the first two providers, the preferred one, and the health of each, as JSON values."""
+        configured = [each.provider for each in self.providers if each.state is not ProviderState.NOT_CONFIGURED]
+        return {
+            "primary_provider": configured[0] if configured else None,
+            "fallback_provider": configured[1] if configured[1:] else None,
+            "preferred_provider": self.forced or self.preferred,
+            "provider_health": {
+                each.provider: {
+                    "healthy": each.state not in _FAILING,
+                    "configured": each.state is not ProviderState.NOT_CONFIGURED,
+                    "available": each.state not in {ProviderState.COOLING, ProviderState.NOT_CONFIGURED},
+                }
+                for each in self.providers
+            },
+        }
 
 
 @dataclass(slots=True)

@@ -9,9 +9,11 @@ below HTTP: reset, cut, stall, hang. By hand, in another process:
 
 import argparse
 import asyncio
+import base64
 import contextlib
 import json
 import signal
+import struct
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
@@ -134,6 +136,13 @@ class LLMServer:
         self.default: Behaviour = answer()
         self.models_behaviour: Behaviour | None = None
         """Answer to requests for model lists; `None` lists `models`."""
+        self.dimensions = 8
+        """Size of the vectors."""
+        self.max_batch = 1000
+        """Texts that one request for vectors may have."""
+        self.transcript = "Hello from the recording"
+        self.capability_behaviour: Behaviour | None = None
+        """Answer to requests for embeddings and transcriptions, in place of vectors and `transcript`."""
         self.requests: list[RecordedRequest] = []
         """The chat requests, in the order of their arrival."""
         self.names: list[RecordedRequest] = []
@@ -284,9 +293,35 @@ class LLMServer:
             return Act(lambda exchange: exchange.fault(*exchange.wire.key_refused()))
         if is_chat:
             return self._script.popleft() if self._script else self.default
+        if request.path.endswith(("/embeddings", "/audio/transcriptions")):
+            return self.capability_behaviour or Act(self._embed if request.json else self._transcribe)
         if request.method == "GET" and request.path.endswith(("/models", "/key")):
             return self.models_behaviour or Act(self._list)
         return status(404, {"error": {"message": f"no route {request.method} {request.path}", "code": None}})
+
+    async def _embed(self, exchange: Exchange) -> None:
+        """A vector of each text, whose first number is the length of the text."""
+        asked = exchange.request.json
+        texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+        if len(texts) > self.max_batch:
+            words = f"batch size {len(texts)} > maximum allowed batch size {self.max_batch}"
+            await exchange.body({"error": words, "error_type": "Validation"}, 422)
+            return
+        vectors = [[float(len(text)), *([0.5] * ((asked.get("dimensions") or self.dimensions) - 1))] for text in texts]
+        packed = asked.get("encoding_format") == "base64"
+        data = [
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if packed else vector,
+            }
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+        await exchange.body({"object": "list", "data": data, "model": asked["model"], "usage": usage})
+
+    async def _transcribe(self, exchange: Exchange) -> None:
+        await exchange.body({"text": self.transcript})
 
     async def _list(self, exchange: Exchange) -> None:
         if exchange.request.path.endswith("/key"):

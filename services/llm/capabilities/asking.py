@@ -1,0 +1,67 @@
+"""One call to the first provider of a capability that answers it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pydantic_ai.exceptions import ModelRequestTimeout
+from pydantic_ai.messages import ModelMessage
+from pydantic_ai.usage import RequestUsage
+
+from services.llm.request import Candidate, RequestSpec
+from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.usage import TokenUse
+
+ValueT = TypeVar("ValueT")
+ValueT_co = TypeVar("ValueT_co", covariant=True)
+
+Call = Callable[[Candidate], Awaitable[tuple[ValueT, RequestUsage]]]
+"""Asks one candidate; an error of it is classified like one of a chat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served(Generic[ValueT_co]):
+    """A value with the candidate that gave it."""
+
+    value: ValueT_co
+    candidate: Candidate
+    usage: RequestUsage
+
+
+async def ask_first(
+    fallback: LLMProviderFallback, spec: RequestSpec, sent: Sequence[ModelMessage], call: Call[ValueT]
+) -> Served[ValueT]:
+    """Ask the candidates in order until one answers; its whole answer is due within its timeout.
+
+    Args:
+        fallback: of the capability.
+        spec: the request.
+        sent: its text, to estimate tokens and to mask quotes of it in the words of servers.
+        call: asks one candidate.
+
+    Raises:
+        ProviderError: no candidate answered, or another candidate could not help.
+    """
+    loop = asyncio.get_running_loop()
+    attempts = await fallback.begin(spec, messages=sent)
+    try:
+        async for attempt in attempts:
+            candidate = attempt.candidate
+            timeout_s = candidate.provider.timeout_s
+            began = loop.time()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    value, usage = await call(candidate)
+            except TimeoutError:
+                await attempt.failed(ModelRequestTimeout(candidate.model, timeout_s))
+                continue
+            except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
+                await attempt.failed(error)
+                continue
+            attempt.opened()
+            attempt.succeeded(loop.time() - began, TokenUse(usage))
+            return Served(value, candidate, usage)
+        raise attempts.exhausted()
+    finally:
+        attempts.close()
