@@ -7,7 +7,7 @@ from bot.composition.services import open_services
 from bot.console.banner import is_any_ready, print_banner
 from bot.console.chat import ConsoleChat, current_speaker
 from bot.console.commands import Commands
-from bot.console.input import open_input
+from bot.console.input import PipedInput, open_input
 from bot.console.session import Session, run_until_interrupted
 from bot.console.terminal import Terminal
 from core.clock import SystemClock
@@ -22,13 +22,19 @@ DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), rem
 
 
 async def run_console(settings: Settings) -> int:
-    """Runs the console until `/quit`, the end of input or a signal. Returns the exit code.
+    """Runs the console until `/quit`, the end of input or a signal.
+
+    Piped, it prints the answers on standard output and everything else on standard error.
+
+    Returns:
+        The exit code.
 
     Raises:
         ConfigurationError: DATA_DIR cannot be used.
         StartupError: the database cannot be used.
     """
-    session = Session(Terminal(sys.stdout), open_input(sys.stdin, sys.stdout))
+    lines = open_input(sys.stdin, sys.stdout)
+    session = Session(Terminal(sys.stdout, sys.stderr if isinstance(lines, PipedInput) else None), lines)
     return await run_until_interrupted(_chat(session, settings), session)
 
 

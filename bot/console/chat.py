@@ -29,6 +29,8 @@ class ConsoleChat:
         self._clock = clock
         self._terminal = terminal
         self._reply: Reply | None = None
+        self.is_any_unanswered = False
+        """True once a message got no answer, or one that was cut off by anything but the user."""
         self.waits_for_consent = False
         """True if the last message needs consent to remote providers before it is answered."""
 
@@ -71,6 +73,7 @@ class ConsoleChat:
                 break
         terminal.end_line()
         self.waits_for_consent = reply.needs_consent
+        self.is_any_unanswered |= reply.needs_consent or reply.phase not in {ReplyPhase.COMPLETE, ReplyPhase.STOPPED}
         if reply.failed_over and reply.provider is not None:
             failed = "; ".join(f"{provider}: {reason}" for provider, reason in reply.failed_over)
             terminal.print_highlighted(

@@ -10,7 +10,7 @@ import structlog
 
 from bot.console.chat import ConsoleChat
 from bot.console.commands import QUIT, Commands
-from bot.console.input import InputReader
+from bot.console.input import InputReader, PipedInput
 from bot.console.terminal import Terminal
 from core.background import cancel_and_wait
 from core.errors import StorageError
@@ -20,7 +20,10 @@ log = structlog.get_logger()
 
 
 async def run_until_interrupted(work: Coroutine[Any, Any, None], session: "Session") -> int:
-    """Runs the work of a session until it ends or a signal ends it. Returns the exit code.
+    """Runs the work of a session until it ends or a signal ends it.
+
+    Returns:
+        The exit code: 1 if the input is piped and something in it was not answered.
 
     SIGINT stops the running answer or command; without one it ends the session, as SIGTERM and SIGHUP always do.
     """
@@ -32,7 +35,7 @@ async def run_until_interrupted(work: Coroutine[Any, Any, None], session: "Sessi
         await cancel_and_wait(task)
     if not task.cancelled():
         task.result()
-    return 0
+    return int(session.has_failed)
 
 
 class Session:
@@ -43,6 +46,13 @@ class Session:
         self._lines = lines
         self._chat: ConsoleChat | None = None
         self._running: asyncio.Task[None] | None = None
+        self._is_any_line_failed = False
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a script that reads the output must know that a line was not answered."""
+        is_any_unanswered = self._chat is not None and self._chat.is_any_unanswered
+        return isinstance(self._lines, PipedInput) and (self._is_any_line_failed or is_any_unanswered)
 
     async def run(self, chat: ConsoleChat, commands: Commands, texts: Texts) -> None:
         """Runs each line as a command or as a message to the model."""
@@ -74,8 +84,10 @@ class Session:
             # The reader of our output is gone.
             raise
         except StorageError as error:
+            self._is_any_line_failed = True
             self.terminal.print(texts.get("console-storage-failed", language, reason=str(error)))
         except Exception:
+            self._is_any_line_failed = True
             log.exception("console.failed")
             self.terminal.print(texts.get("failed-unexpected", language))
 

@@ -11,15 +11,18 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Terminal:
-    """Writes lines and chunks of answers.
+    """Writes chunks of answers, and lines of remarks: all that is no answer.
 
     Args:
+        stream: gets the answers.
+        remarks: gets the remarks; None: the same stream.
         styled: whether to use ANSI codes; None decides by the stream and the environment.
     """
 
-    def __init__(self, stream: TextIO, *, styled: bool | None = None) -> None:
+    def __init__(self, stream: TextIO, remarks: TextIO | None = None, *, styled: bool | None = None) -> None:
         self._stream = stream
-        self._styled = _supports_styles(stream) if styled is None else styled
+        self._remarks = remarks or stream
+        self._styled = _supports_styles(self._remarks) if styled is None else styled
         self._in_line = False
 
     def print(self, text: str) -> None:
@@ -52,14 +55,14 @@ class Terminal:
     def print_blank_line(self) -> None:
         """Prints an empty line."""
         self.end_line()
-        self._stream.write("\n")
-        self._stream.flush()
+        self._remarks.write("\n")
+        self._remarks.flush()
 
     def _print(self, text: str, style: str | None = None) -> None:
         self.end_line()
         clean = _CONTROL.sub("", text)
-        self._stream.write(f"{style}{clean}{_PLAIN}\n" if style and self._styled else f"{clean}\n")
-        self._stream.flush()
+        self._remarks.write(f"{style}{clean}{_PLAIN}\n" if style and self._styled else f"{clean}\n")
+        self._remarks.flush()
 
 
 def _supports_styles(stream: TextIO) -> bool:

@@ -55,7 +55,7 @@ class _Stdout(io.StringIO):
 
 
 class Console(Output):
-    """A console in this process, with a pipe as its input."""
+    """A console in this process, with a pipe as its input; answers and remarks in the order of printing."""
 
     def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -63,6 +63,7 @@ class Console(Output):
         self._stdin = os.fdopen(reading, encoding="utf-8")
         monkeypatch.setattr(sys, "stdin", self._stdin)
         monkeypatch.setattr(sys, "stdout", _Stdout(self))
+        monkeypatch.setattr(sys, "stderr", _Stdout(self))
         self._run = asyncio.create_task(run_console(settings))
         self._open = True
 

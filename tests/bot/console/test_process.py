@@ -21,29 +21,42 @@ sys.exit(code)
 """
 
 
-async def test_piped_console_prints_plain_answers(tmp_path: Path) -> None:
+async def test_piped_console_prints_answers_alone_on_stdout(tmp_path: Path) -> None:
     """No styles, no log, no import of aiogram; exit code 0."""
     with refusing_url() as url:
         async with process(tmp_path, variables_for(tmp_path / "data", {"a": url}), ("-c", LOADED)) as console:
             out, err = await asyncio.wait_for(console.communicate(b"hello\n/quit\n"), PATIENCE_S)
     assert console.returncode == 0
-    text = out.decode()
-    assert "You wrote “hello”" in text
-    assert "a: connection refused -> demo answered" in text
-    assert "\x1b" not in text
-    assert err == b""
+    answer, remarks = out.decode(), err.decode()
+    assert "You wrote “hello”" in answer
+    assert "->" not in answer
+    assert "a: connection refused -> demo answered" in remarks
+    assert not remarks.endswith(("aiogram", "prompt_toolkit"))
+    assert "\x1b" not in answer + remarks
+
+
+async def test_piped_console_fails_if_a_message_is_not_answered(tmp_path: Path) -> None:
+    """Later messages are answered nevertheless."""
+    async with LLMServer() as server:
+        server.default = llm.answer("All of it.")
+        server.script(llm.status(401))
+        async with process(tmp_path, variables_for(tmp_path / "data", {"a": server.url})) as console:
+            out, err = await asyncio.wait_for(console.communicate(b"hello\nand again\n"), PATIENCE_S)
+    assert out.decode() == "All of it.\n"
+    assert err
+    assert console.returncode == 1
 
 
 async def test_closed_output_ends_the_console_silently(tmp_path: Path) -> None:
     """As in `python -m bot | head -1`."""
     with refusing_url() as url:
         async with process(tmp_path, variables_for(tmp_path / "data", {"a": url})) as console:
-            await asyncio.wait_for(console.stdout.readline(), PATIENCE_S)
             console._transport.get_pipe_transport(1).close()
             console.stdin.write(b"hello\n")
             err = await asyncio.wait_for(console.stderr.read(), PATIENCE_S)
             assert await console.wait() == 0
-    assert err == b""
+    assert b"Traceback" not in err
+    assert b"BrokenPipe" not in err
 
 
 async def test_terminal_console_streams_and_handles_keys(tmp_path: Path) -> None:
