@@ -154,19 +154,22 @@ class Pipeline:
         if await self._exemptions.find(message) is not None:
             return ModerationOutcome(Stage.EXEMPT)
         entry = LogEntry(message, is_reported)
+        screening = None
+        if message.edited_at is None and message.album is None and not is_reported:
+            # Most messages pass unjudged: then one look and one write are all that the database has to do.
+            is_new, member = await self._message_log.look_up(entry)
+            if is_new:
+                screening = await self._screen(entry, settings, member)
+                case = _Case(entry, settings, screening)
+                if not screening.hits and case.facts.escalation is None and await self._pass_at_once(case, member):
+                    return ModerationOutcome(Stage.PASSED)
         version, member = await self._message_log.open(entry)
         if version.is_removed:
             return await self._delete_late_part(entry, settings, is_settled=version.is_settled)
         if version.is_settled:
             return ModerationOutcome(Stage.REPEATED)
-        screening = await self._screener.screen(
-            message,
-            settings.rules,
-            is_newcomer=await self._newcomers.is_newcomer(message, member),
-            is_reported=is_reported,
-            adds_link=version.adds_link,
-            is_first_contact=not member.is_known,
-        )
+        if screening is None:
+            screening = await self._screen(entry, settings, member, adds_link=version.adds_link)
         return await self._decide(_Case(entry, settings, screening))
 
     async def rejudge(
@@ -177,15 +180,7 @@ class Pipeline:
         if settings.is_on and await self._exemptions.find(message) is None:
             entry = LogEntry(message, is_reported=version.endswith("-r"))
             member = await self._message_log.member(message.group_id, message.author.id)
-            screening = await self._screener.screen(
-                message,
-                settings.rules,
-                is_newcomer=await self._newcomers.is_newcomer(message, member),
-                is_reported=entry.is_reported,
-                adds_link=False,
-                is_repeated=True,
-                is_first_contact=not member.is_known,
-            )
+            screening = await self._screen(entry, settings, member, is_repeated=True)
             case = _Case(entry, settings, screening)
             is_ham = await self._screener.is_known_ham(message)
             retry = Retry.LAST if is_last else Retry.AGAIN
@@ -195,6 +190,31 @@ class Pipeline:
             if outcome.stage is not Stage.EXEMPT:
                 await self._alerts.reset_outage(message.group_id)
         return outcome
+
+    async def _screen(
+        self,
+        entry: LogEntry,
+        settings: GroupSettings,
+        member: MemberHistory,
+        *,
+        adds_link: bool = False,
+        is_repeated: bool = False,
+    ) -> Screening:
+        return await self._screener.screen(
+            entry.message,
+            settings.rules,
+            is_newcomer=await self._newcomers.is_newcomer(entry.message, member),
+            is_reported=entry.is_reported,
+            adds_link=adds_link,
+            is_repeated=is_repeated,
+            is_first_contact=not member.is_known,
+        )
+
+    async def _pass_at_once(self, case: _Case, member: MemberHistory) -> bool:
+        """Lets a new message pass; the count of an established member's messages does not matter any more."""
+        is_counted = member.is_newcomer(self._clock.now())
+        is_meaningful = case.facts.is_meaningful if is_counted else None
+        return await self._message_log.pass_at_once(case.entry, Counts(seen=1), is_meaningful=is_meaningful)
 
     async def list_parts(self, message: GroupMessage) -> tuple[int, ...]:
         """Returns the ids of a message, and of all known parts of its album: sorted, so that replicas agree."""

@@ -95,8 +95,43 @@ class MessageLog:
         """Records a version before it is judged; returns its state and its author's history."""
         message = entry.message
         async with self._database.session() as session:
-            state = await self._record_version(session, message, entry.version, entry.album)
+            state = await self._record_version(session, entry)
             return state, await self._read_member(session, message.group_id, message.author.id)
+
+    async def look_up(self, entry: LogEntry) -> tuple[bool, MemberHistory]:
+        """Returns whether a single message was not seen before, and its author's history, in one statement."""
+        message, row, member = entry.message, ProcessedVersionRow, ModerationMemberRow
+        is_author = (member.group_id == message.group_id, member.member_id == message.author.id)
+        is_seen = select(row.message_id).where(
+            row.group_id == message.group_id, row.message_id == message.message_id
+        ).exists()  # fmt: skip
+        columns = select(
+            is_seen,
+            select(member.first_seen).where(*is_author).scalar_subquery(),
+            select(member.meaningful).where(*is_author).scalar_subquery(),
+        )
+        async with self._database.reading() as session:
+            seen, first_seen, meaningful = (await session.execute(columns)).one()
+        if first_seen is None:  # pyright: ignore[reportUnnecessaryComparison] - an outer value may be missing
+            return not seen, MemberHistory(self._clock.now(), 0, is_known=False)
+        return not seen, MemberHistory(first_seen, meaningful)
+
+    async def pass_at_once(self, entry: LogEntry, counts: Counts, *, is_meaningful: bool | None) -> bool:
+        """Records a new message with its outcome, in one transaction; False if it was recorded meanwhile."""
+        message, row = entry.message, ProcessedVersionRow
+        values = {**self._to_values(entry), "message_id": message.message_id, "settled": True}
+        insert = self._database.insert(row).values(values)
+        unique = insert.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"])
+        statements = [self._counts.add_statement(message.group_id, counts)]
+        if is_meaningful is not None:
+            statements.append(self._count_message(message.group_id, message.author.id, is_meaningful=is_meaningful))
+        async with self._database.session() as session:
+            if (await session.execute(unique.returning(row.message_id))).first() is None:
+                return False
+            for statement in statements:
+                if statement is not None:
+                    await session.execute(statement)
+        return True
 
     async def close(self, entry: LogEntry, counts: Counts, *, is_removed: bool, is_meaningful: bool | None) -> None:
         """Records the outcome in one transaction, with additions to the group's counters.
@@ -140,18 +175,18 @@ class MessageLog:
         async with self._database.session() as session:
             await session.execute(expired, execution_options={"synchronize_session": False})
 
-    async def _record_version(
-        self, session: AsyncSession, message: GroupMessage, version: str, album: str | None
-    ) -> VersionState:
-        """Inserts a row per part of an album, and returns the state before that."""
-        row = ProcessedVersionRow
-        # A mention addresses a member: adding one is no reason to judge an edit.
-        targets = [link for link in (*message.links, *message.buttons) if not link.startswith("@")]
-        links = {zlib.crc32(link.encode()) for link in targets}
-        common = {
-            "group_id": message.group_id, "version": version, "album": album, "links": json.dumps(sorted(links)),
-            "seen_at": self._clock.now(), "settled": False, "removed": False, "author_id": message.author.id,
+    def _to_values(self, entry: LogEntry) -> dict[str, object]:
+        """Returns the row of a version, without the message id."""
+        return {
+            "group_id": entry.message.group_id, "version": entry.version, "album": entry.album,
+            "links": json.dumps(sorted(_link_checksums(entry.message))), "seen_at": self._clock.now(),
+            "settled": False, "removed": False, "author_id": entry.message.author.id,
         }  # fmt: skip
+
+    async def _record_version(self, session: AsyncSession, entry: LogEntry) -> VersionState:
+        """Inserts a row per part of an album, and returns the state before that."""
+        row, message, version, album = ProcessedVersionRow, entry.message, entry.version, entry.album
+        links, common = _link_checksums(message), self._to_values(entry)
         own_parts = row.message_id.in_(message.message_ids)
         known = (await session.scalars(select(row).where(row.group_id == message.group_id, own_parts))).all()
         insert = self._database.insert(row).values(
@@ -182,3 +217,8 @@ class MessageLog:
         statement = self._database.insert(row).values(**values, meaningful=int(is_meaningful))
         sums = {"meaningful": row.meaningful + int(is_meaningful)}
         return statement.on_conflict_do_update(index_elements=["group_id", "member_id"], set_=sums)
+
+
+def _link_checksums(message: GroupMessage) -> set[int]:
+    """Returns checksums of the link targets. A mention addresses a member: an edit that adds one adds no link."""
+    return {zlib.crc32(link.encode()) for link in (*message.links, *message.buttons) if not link.startswith("@")}
