@@ -15,6 +15,8 @@ from services.chat.store.conversation import Turn
 from services.llm.request import ModelChoice
 
 KEY = ConversationKey(Surface.CONSOLE, 0)
+TEXT_WINDOW_S = 0.05
+"""Time for which text is collected before it is printed; longer ones look uneven."""
 USER_ID = 0
 """Telegram assigns no such user id."""
 
@@ -49,7 +51,7 @@ class ConsoleChat:
     async def ask(self, text: str, *, retry_of: Turn | None = None, choice: ModelChoice | None = None) -> None:
         """Answers a message, or a turn again, optionally by a given provider."""
         incoming = Incoming(KEY, ChatKind.PRIVATE, self._speaker, text, self._clock.now())
-        self._reply = reply = Reply()
+        self._reply = reply = Reply(TEXT_WINDOW_S)
         turn = asyncio.create_task(
             self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice), name="console.turn"
         )

@@ -25,9 +25,14 @@ class ReplyPhase(Enum):
 
 
 class Reply:
-    """One answer. Writing a chunk is an append; a waiting reader wakes only when there is enough to show."""
+    """One answer. Writing a chunk is an append; a waiting reader wakes only when there is enough to show.
 
-    def __init__(self) -> None:
+    Args:
+        window_s: longest time for which its text may be held, to be written together with the text that follows.
+    """
+
+    def __init__(self, window_s: float = 0.0) -> None:
+        self.window_s = window_s
         self.phase = ReplyPhase.RUNNING
         self.notice: str | None = None
         """A line for the user in their language: an error, or that the answer was stopped."""

@@ -23,7 +23,7 @@ from services.llm.models.stream_reader import (
     unfinished_reason,
 )
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.response_hooks import omit_tool_choice
+from services.llm.providers.response_hooks import Pacing, omit_tool_choice, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt
@@ -136,10 +136,11 @@ async def _collect(reader: StreamReader) -> ModelResponse:
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """A stream after its first output, and the event loop's time at which it was requested."""
+    """A stream after its first output, the event loop's time at which it was requested, and the pace of its rest."""
 
     opened: OpenedStream
     began: float
+    pacing: Pacing
 
 
 async def request_stream_start(
@@ -165,9 +166,10 @@ async def request_stream_start(
     try:
         call = prepare(attempt.candidate, attempt.adaptation)
         began = loop.time()
-        opened = await open_stream(
-            stack, _open(attempt, call, run_context), attempt.candidate, _first_output_timeout_s(attempt)
-        )
+        with pace_responses() as pacing:
+            opened = await open_stream(
+                stack, _open(attempt, call, run_context), attempt.candidate, _first_output_timeout_s(attempt)
+            )
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await stack.aclose()
         await attempt.failed(error)
@@ -176,7 +178,7 @@ async def request_stream_start(
         response = opened.response
         raise attempt.refused(refusal(response.provider_details), used_whole(response.usage, (), messages))
     attempt.opened()
-    return StreamStart(opened, began)
+    return StreamStart(opened, began, pacing)
 
 
 class _WholeAnswer(CompletedStreamedResponse):

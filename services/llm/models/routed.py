@@ -133,7 +133,7 @@ class RoutedModel(FallbackModel):
                         continue
                     stream = start.opened.response
                     stream.metadata = self._with_provenance(stream.metadata, attempt, attempts, messages)
-                    events = CommittedStream(start.opened, attempt, messages, start.began, self._listener)
+                    events = CommittedStream(start, attempt, messages, self._listener)
                     stack.callback(events.leave)
                     # Private, but the library replays peeked events the same way. The contract test
                     # tests/services/llm/models/test_routed_contract.py fails if that changes.

@@ -11,13 +11,19 @@ from pydantic_ai.messages import (
     TextPartDelta,
 )
 
-from services.llm.models.stream_reader import Event, OpenedStream, StreamReader, refusal
+from services.llm.models.candidate_call import StreamStart
+from services.llm.models.stream_reader import Event, StreamReader, refusal
 from services.llm.routing.attempt import Attempt
 from services.llm.usage import TokenUse, used_partly, used_whole
 
 
 class Listener(Protocol):
     """Receives the text of an answer as it is streamed."""
+
+    @property
+    def window_s(self) -> float:
+        """Longest time for which text may be held, to come together with the text that follows; 0: none."""
+        ...
 
     def begin_part(self) -> None:
         """Starts another part of the answer, such as the text after a tool call."""
@@ -39,27 +45,29 @@ class CommittedStream:
     response is assembled all the same.
 
     Args:
-        opened: the stream so far.
+        start: the stream so far.
         attempt: records the outcome.
         messages: the sent messages, to estimate usage that the provider does not report.
-        began: the event loop's time at which the request was made.
         listener: receives the text in place of the consumer.
     """
 
     def __init__(
         self,
-        opened: OpenedStream,
+        start: StreamStart,
         attempt: Attempt,
         messages: Sequence[ModelMessage],
-        began: float,
         listener: Listener | None = None,
     ) -> None:
-        self._reader = StreamReader(opened, attempt.candidate, began, attempt.longest_stream_s)
+        opened = start.opened
+        self._reader = StreamReader(opened, attempt.candidate, start.began, attempt.longest_stream_s)
+        if listener is not None:
+            # Text that is held must not look like a stall.
+            start.pacing.window_s = min(listener.window_s, attempt.candidate.provider.stall_timeout_s / 4)
         self._response = opened.response
         self._listener = listener
         self._attempt = attempt
         self._messages = messages
-        self._first_output_s = opened.first_output_at - began
+        self._first_output_s = opened.first_output_at - start.began
         self._is_recorded = False
 
     def __aiter__(self) -> Self:

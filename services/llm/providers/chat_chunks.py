@@ -2,19 +2,30 @@
 
 The SDKs demand different fields: OpenRouter's and Mistral's models reject a chunk without choices, a tool call without
 an index or a name, an empty finish reason. A chunk is read and written again only where a scan of its bytes finds
-something unusual; a chunk that differs from an ordinary one in its text only passes without a scan.
+something unusual; a chunk that differs from an ordinary one in its text only passes without a scan, and becomes one
+with its neighbours of this kind that arrived together with it.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from pydantic_core import from_json, to_json
 
+from services.llm.providers.response_hooks import Pacing
+
 Fields = dict[str, Any]
 
+DONE: Final = b"[DONE]"
+"""Data of the event that ends a stream."""
+
 _TEXT: Final = re.compile(rb'"content"\s*:\s*"([^"\\]*)"')
+_STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*')
+"""The inside of a JSON string."""
+_UNFINISHED: Final = re.compile(rb'"finish_reason"\s*:\s*null')
+_PADDING: Final = re.compile(rb',\s*"obfuscation"\s*:\s*"[^"\\]*"')
+"""OpenAI's, of random length, against eavesdroppers who would count characters."""
 _REQUIRED: Final = (
     b'"choices"', b'"delta"', b'"finish_reason"', b'"index"', b'"id"', b'"model"', b'"created"',
     b'"chat.completion.chunk"',
@@ -22,20 +33,21 @@ _REQUIRED: Final = (
 _UNUSUAL: Final = tuple(
     re.compile(pattern)
     for pattern in (
-        # One literal prefix each: such patterns are searched in C. An escaped quote cannot match, so no text does.
-        rb'"finish_reason"\s*:\s*(?!null|"(?:stop|length|tool_calls|content_filter|error)")',
+        # One literal prefix each: such patterns are searched in C. An escaped quote cannot match, so no text does. The
+        # white space before a lookahead is possessive, or none of it would be matched and count as unusual.
+        rb'"finish_reason"\s*:\s*+(?!null|"(?:stop|length|tool_calls|content_filter|error)")',
         rb'"tool_calls"\s*:\s*[^n\s]',
         rb'"function_call"\s*:\s*[^n\s]',
         rb'"usage"\s*:\s*[^n\s]',
         rb'"error"\s*:\s*"',
-        rb'"role"\s*:\s*(?!null|"assistant")',
-        rb'"content"\s*:\s*(?!null|")',
+        rb'"role"\s*:\s*+(?!null|"assistant")',
+        rb'"content"\s*:\s*+(?!null|")',
         rb'"choices"\s*:\s*[^\[\s]',
         rb'"delta"\s*:\s*[^{\s]',
         rb'"index"\s*:\s*[^\d\s]',
         rb'"id"\s*:\s*[^"\s]',
         rb'"model"\s*:\s*[^"\s]',
-        rb'"created"\s*:\s*(?!\d+\s*[,}])',
+        rb'"created"\s*:\s*+(?!\d+\s*[,}])',
     )
 )
 _KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
@@ -65,18 +77,45 @@ _REASONS: Final[Mapping[str, str | None]] = {
 
 
 class ChatChunks:
-    """The chunks of one stream."""
+    """The chunks of one stream.
 
-    def __init__(self) -> None:
+    Args:
+        pacing: neighbours are merged where the stream's consumer lets text be held.
+    """
+
+    def __init__(self, pacing: Pacing | None = None) -> None:
+        self._pacing = pacing or Pacing()
         self._indices: dict[str, int] = {}
         """Indices of tool calls that the server sent without one, by their ids."""
         self._last_index = 0
         self._head = self._tail = b""
         """Bytes before and after the text in an ordinary chunk."""
+        self._is_mergeable = False
+        """Whether that chunk has no finish reason, whose place between texts counts."""
 
-    def repair(self, data: bytes) -> bytes:
+    def merge(self, events: Iterable[bytes]) -> Iterator[bytes]:
+        """Yields the data of events that arrived together, as every SDK reads it; neighbours with text only as one."""
+        texts: list[bytes] = []
+        for data in events:
+            if b'"obfuscation"' in data:
+                data = _PADDING.sub(b"", data)  # noqa: PLW2901 - the same without padding
+            text = self._text_of(data)
+            if text is not None and self._is_mergeable and self._pacing.window_s:
+                texts.append(text)
+                continue
+            if texts:
+                yield self._with_text(texts)
+                texts.clear()
+            yield self._repair(data)
+        if texts:
+            yield self._with_text(texts)
+
+    def _with_text(self, texts: Sequence[bytes]) -> bytes:
+        return self._head + b"".join(texts) + self._tail
+
+    def _repair(self, data: bytes) -> bytes:
         """Returns the data of an event as every SDK reads it."""
-        if self._differs_in_text(data):
+        if data == DONE or self._text_of(data) is not None:
             return data
         if not _is_unusual(data):
             self._remember(data)
@@ -89,17 +128,19 @@ class ChatChunks:
             return data
         return _dump(self._repair_chunk(cast("Fields", chunk)))
 
-    def _differs_in_text(self, data: bytes) -> bool:
+    def _text_of(self, data: bytes) -> bytes | None:
+        """Returns the text of a chunk that differs from the last ordinary one in its text only, as it is encoded."""
         head, tail = self._head, self._tail
-        if not (head and data.startswith(head) and data.endswith(tail)):
-            return False
-        text = data[len(head) : -len(tail)]
-        return b'"' not in text and not text.endswith(b"\\") and len(data) >= len(head) + len(tail)
+        if not (head and data.startswith(head) and data.endswith(tail) and len(data) >= len(head) + len(tail)):
+            return None
+        text = data[len(head) : len(data) - len(tail)]
+        return text if _STRING.fullmatch(text) else None
 
     def _remember(self, data: bytes) -> None:
         found = _TEXT.search(data)
         if found is not None:
             self._head, self._tail = data[: found.start(1)], data[found.end(1) :]
+            self._is_mergeable = bool(_UNFINISHED.search(self._head) or _UNFINISHED.search(self._tail))
 
     def _repair_chunk(self, chunk: Fields) -> Fields:
         if error := _find_error(chunk):

@@ -10,7 +10,7 @@ pieces that are in the common form already pass untouched (four scans in C, no o
 import json
 import re
 
-from services.llm.providers.chat_chunks import ChatChunks
+from services.llm.providers.chat_chunks import DONE, ChatChunks
 from services.llm.transport_errors import ResponseTooLarge
 
 EVENTS = "understudy.events"
@@ -19,8 +19,7 @@ MAX_EVENT_BYTES = 1 << 20
 """Longest line, and longest data of one event."""
 
 _BOM = b"\xef\xbb\xbf"
-_DONE = b"[DONE]"
-_LAST_EVENT = b"data: " + _DONE + b"\n\n"
+_LAST_EVENT = b"data: " + DONE + b"\n\n"
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
@@ -123,7 +122,7 @@ class EventStream:
         self._data, self._data_bytes, self._event = [], 0, b""
         if not data:
             return b""
-        self.is_ended = self.is_ended or data == _DONE
+        self.is_ended = self.is_ended or data == DONE
         head = b"event: %b\n" % event if event not in {b"", b"message"} else b""
         return b"%bdata: %b\n\n" % (head, self._repair(data))
 
@@ -132,10 +131,10 @@ class EventStream:
         self.is_ended = self.is_ended or piece.endswith(_LAST_EVENT)
         if self._chunks is None:
             return piece
-        return b"".join([b"data: %b\n\n" % self._repair(event[6:]) for event in piece.split(b"\n\n")[:-1]])
+        return b"".join([b"data: %b\n\n" % data for data in self._chunks.merge(piece[6:-2].split(b"\n\ndata: "))])
 
     def _repair(self, data: bytes) -> bytes:
-        return data if self._chunks is None or data == _DONE else self._chunks.repair(data)
+        return data if self._chunks is None else b"".join(self._chunks.merge([data]))
 
 
 def _is_common_form(piece: bytes) -> bool:
@@ -154,7 +153,7 @@ def _is_common_form(piece: bytes) -> bool:
 
 
 def _is_whole(data: bytes) -> bool:
-    if data.strip() == _DONE:
+    if data.strip() == DONE:
         return True
     try:
         json.loads(data)

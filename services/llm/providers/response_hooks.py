@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Final
 
 import httpx2
@@ -14,6 +15,7 @@ _DRAIN_TIMEOUT_S: Final = 0.1
 """Longest wait for the end of a response after its end marker; both are sent together."""
 
 _omits_tool_choice: ContextVar[bool] = ContextVar("omits_tool_choice", default=False)
+_pacing: ContextVar["Pacing | None"] = ContextVar("pacing", default=None)
 _collected: ContextVar[list[httpx2.Response] | None] = ContextVar("collected", default=None)
 
 
@@ -43,6 +45,34 @@ def finish_body(body: bytes) -> bytes:
     for name in ("tool_choice", "toolConfig", "parallel_tool_calls"):
         fields.pop(name, None)
     return json.dumps(fields).encode()
+
+
+@dataclass(slots=True)
+class Pacing:
+    """Pace at which a stream is handed on; it may change while the stream is read.
+
+    Args:
+        window_s: longest time for which text is held, so that it is handed on together with the text that follows.
+            Nothing else is held: no end, error, tool call, usage or finish reason.
+    """
+
+    window_s: float = 0.0
+
+
+@contextmanager
+def pace_responses() -> Generator[Pacing]:
+    """Sets the pace of the responses to the requests that are made within the context."""
+    pacing = Pacing()
+    token = _pacing.set(pacing)
+    try:
+        yield pacing
+    finally:
+        _pacing.reset(token)
+
+
+def current_pacing() -> Pacing:
+    """Returns the pace of the surrounding `pace_responses`; without one nothing is held."""
+    return _pacing.get() or Pacing()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class Heard:
     """Collects the pieces of each part."""
 
     parts: list[list[str]] = field(default_factory=list[list[str]])
+    window_s: float = 0.0
 
     def begin_part(self) -> None:
         self.parts.append([])
