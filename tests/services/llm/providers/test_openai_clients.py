@@ -26,7 +26,7 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
-from services.llm.providers.openai_clients import LeanOpenAI
+from services.llm.providers.openai import LeanOpenAI
 from tests.support.fake_llm.server import LLMServer, answer, tool_call
 from tests.support.routed_requests import TIME_TOOL
 
