@@ -103,6 +103,7 @@ class OperatorServices:
     """Operator commands and their records."""
 
     audit: Audit
+    admin: ProviderAdmin
     providers: ProviderCommands
     usage: UsageReports
     totals: UsageTotals
@@ -153,6 +154,7 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
         admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, infra.clock)
         operators = OperatorServices(
             audit,
+            admin,
             ProviderCommands(admin, infra.clock, settings.zone),
             UsageReports(totals, infra.texts),
             totals,

@@ -61,7 +61,7 @@ async def serve_web(
         host=settings.web_host,
         port=settings.web_port,
         token=settings.web_token,
-        routes=(*endpoints.routes, *build_api_routes(services), *routes),
+        routes=(*endpoints.routes, *build_api_routes(services), *_build_console_routes(services), *routes),
         timing=timing,
     )
     await server.start()
@@ -121,6 +121,34 @@ def _build_capabilities(llm: LLMServices, directory: ModelDirectory, gateway: Ap
     if llm.transcriber is not None:
         routes.append(TranscriptionsApi(directory, llm.transcriber, gateway).route)
     return routes
+
+
+def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
+    """Builds the operator's console; without WEB_TOKEN there is none."""
+    infra, llm, operators = services.infra, services.llm, services.operators
+    token = infra.settings.web_token
+    if token is None:
+        return ()
+    # Imported here, since a bot without a console does without its template engine.
+    from bot.web.console.access import ConsoleAccess  # noqa: PLC0415
+    from bot.web.console.acts import Acts  # noqa: PLC0415
+    from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415
+    from bot.web.console.pages import Pages  # noqa: PLC0415
+    from bot.web.console.sign_in import SignIn  # noqa: PLC0415
+
+    parts = ConsoleParts(
+        settings=infra.settings,
+        clock=infra.clock,
+        texts=infra.texts,
+        fallback=llm.fallback,
+        configuration=llm.configuration,
+        admin=operators.admin,
+        audit=operators.audit,
+        totals=operators.totals,
+    )
+    frame = Frame(parts, ConsoleAccess(infra.redis, infra.settings.redis_prefix, token, infra.clock))
+    # Each page before its acts: `/providers/new` must not be taken for a provider of that name.
+    return (*SignIn(frame).routes, *Pages(frame).routes, *Acts(frame).routes)
 
 
 async def _spent_today(totals: UsageTotals, token: ApiToken) -> float:

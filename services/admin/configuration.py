@@ -163,6 +163,22 @@ class ProviderConfiguration:
         """Returns all variables in effect, in plain text: the stored ones over those of the environment."""
         return self._merge({name: each.value for name, each in self.current.stored.items()})
 
+    def preview(self, changes: Mapping[str, str | None]) -> tuple[ProviderSettings, ...]:
+        """Returns the providers as they would be after these changes.
+
+        Raises:
+            ConfigurationError: lists every mistake.
+        """
+        values = {name: each.value for name, each in self.current.stored.items()}
+        for name, value in changes.items():
+            if value is None:
+                values.pop(name, None)
+            else:
+                values[name] = value
+        providers = read_providers(self._merge(values))
+        _require_known(changes, providers, self.current.providers)
+        return providers
+
     async def save(self, changes: Mapping[str, str | None], actor_id: int, *, note: str, revision: int) -> int:
         """Stores changes as one revision and applies it here; the other replicas follow.
 
@@ -184,15 +200,7 @@ class ProviderConfiguration:
         async with self._change:
             if await self._newest_revision() != revision:
                 raise ConfigConflict
-            values = {name: each.value for name, each in self.current.stored.items()}
-            for name, value in changes.items():
-                if value is None:
-                    values.pop(name, None)
-                else:
-                    values[name] = value
-            merged = self._merge(values)
-            providers = read_providers(merged)
-            _require_known(changes, providers, self.current.providers)
+            self.preview(changes)
             await self._write(changes, actor_id, note, revision + 1)
             log.info("config.saved", revision=revision + 1, actor_id=actor_id, names=sorted(changes))
             self._apply(await self._load())

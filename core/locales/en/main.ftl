@@ -424,3 +424,168 @@ command-trust = treat a member as established (use in a reply)
 command-untrust = treat a member as a newcomer (use in a reply)
 command-lock = forbid newcomers a kind of content
 command-unlock = allow newcomers a kind of content
+
+## The operator's console in a browser
+
+web-overview = Overview
+web-providers = Providers
+web-usage = Usage
+web-audit = Audit log
+web-settings = Settings
+web-navigation = Console
+web-skip = Skip to content
+web-sign-in = Sign in
+web-sign-out = Sign out
+web-sign-in-wrong = That is not the value of WEB_TOKEN.
+web-sign-in-unavailable = Redis does not answer, so nobody can sign in now.
+web-token = Console token
+web-token-help = The value of WEB_TOKEN.
+web-open = Open the console
+web-now = Who answers now
+web-answers = { $provider } answers
+web-beside = { $provider }: { $state }{ $left ->
+    [none] {""}
+   *[other] , { $left } left
+}{ $reason ->
+    [none] .
+   *[other] {" "}({ $reason }).
+}
+web-order = Order of the next request
+web-state-answers = Answers
+web-state-stands-by = Stands by
+web-state-forced = Forced
+web-state-cooling = Cooling down
+web-state-probing = Being probed
+web-state-half-open = To be probed next
+web-state-not-configured = Not configured
+web-median = median { $seconds } s
+web-first-output = First output
+web-latency = median { $median } s, p95 { $p95 } s
+web-no-provider = No provider can be asked
+web-no-provider-help = The bot stores messages and answers them once a provider works.
+web-redis-gone = Redis does not answer. Each replica decides alone, and a change holds on this replica only until Redis is back.
+web-database-unavailable = The database does not answer. Providers are not affected.
+web-requests-today = Requests today
+web-failed-today = Failed today
+web-cost-today = Cost today
+web-unpriced = { $count ->
+    [one] 1 request without a known price
+   *[other] { $count } requests without a known price
+}
+web-needs-you = Needs you
+web-needs-nothing = Nothing needs you
+web-is-left-out = { $provider } is left out
+web-is-failing = { $provider } is failing
+web-look = Look
+web-set-up = Set up
+web-use-again = Use again now
+web-release = Release
+web-force = Force…
+web-force-for = For { $time }
+web-cool = Cool down
+web-edit = Edit
+web-add = Add a provider
+web-test = Test
+web-test-now = Test now
+web-test-again = Test again
+web-test-help = Asks the server with the values of this form, before anything is saved. One request of a few tokens.
+web-test-answered = { $model } answers
+web-test-took = After { $seconds } s
+web-test-failed = { $model } does not answer
+web-test-without = Answers without { $feature ->
+    [tools] tools
+    [system_role] a system role
+    [streaming] streaming
+   *[other] { $feature }
+}
+web-back = Back to the providers
+web-providers-help = Each request goes to the first provider in this order that is not cooling down; at most { $hops } are tried. Changes reach all replicas within a second.
+web-order-overridden = The order in AVAILABLE_PROVIDERS is overridden here. It can be reset in
+web-position = Position { $number }
+web-move-up = Move { $provider } up
+web-move-down = Move { $provider } down
+web-remote = Remote
+web-local = On this machine
+web-in-flight = In flight
+web-key-from-console = key: console
+web-key-from-environment = key: environment
+web-key-from-default = key: default
+web-connection = Connection
+web-id = Name
+web-id-help = Letters, digits, - and _. It is shown in chats and logs and cannot be changed later.
+web-id-taken = There is a provider { $id } already.
+web-form-incomplete = A provider needs a name and at least one model.
+web-kind = Kind
+web-base-url = Base URL
+web-base-url-help = Usually ends in /v1, never in /chat/completions.
+web-key = Key
+web-key-set = set; empty leaves it
+web-key-set-at = set { $at }; empty leaves it
+web-key-help = Encrypted with SECRETS_KEY. It can be replaced, never shown.
+web-no-secrets-key = Set SECRETS_KEY to store keys here; until then keys come from the environment.
+web-where = Where prompts go
+web-remote-help = Remote: prompts leave your machines, and chats that did not consent are not sent here
+web-models = Models
+web-models-help = One a line, the default first
+web-limits = Limits
+web-cap = Daily cap, USD
+web-cap-help = Passed over above it; empty for none.
+web-at-once = At once
+web-at-once-help = Requests over all replicas; empty for no limit.
+web-first-within = First output within, seconds
+web-stall = Pause in a stream, seconds
+web-within = Plain answer within, seconds
+web-retries = Repetitions after a hiccup
+web-save = Save and use
+web-discard = Discard
+web-remove = Remove
+web-remove-question = Remove { $provider }?
+web-remove-help = Its key that is stored here is deleted and cannot be brought back. Its usage stays in the records.
+web-remove-others = The next requests go to { $providers }.
+web-remove-last = It is the only provider: without it nobody is answered.
+web-remove-confirm = Remove { $provider }
+web-keep = Keep it
+web-period = Period
+web-days = { $days ->
+    [one] Today
+   *[other] { $days } days
+}
+web-usage-help = Requests of all replicas by provider; days begin at midnight in { $zone }.
+web-provider = Provider
+web-requests = Requests
+web-failed = Failed
+web-tokens-in = Tokens in
+web-tokens-out = Tokens out
+web-cost = Cost
+web-no-usage = No requests in this period
+web-audit-help = The newest 200 acts of operators. Entries cannot be changed.
+web-act = Act
+web-target = Target
+web-detail = Detail
+web-by = By
+web-by-token = WEB_TOKEN
+web-when = When
+web-no-acts = No acts yet
+web-settings-help = This console overrides the environment for providers. Everything else is read at the start.
+web-variable = Variable
+web-in-effect = In effect
+web-source = Source
+web-source-console = console
+web-source-environment = environment
+web-source-default = default
+web-is-set = set
+web-is-not-set = not set
+web-reset = Reset
+web-export = Export as .env
+web-undo = Undo
+web-did-forced = { $about } is forced.
+web-did-released = Providers are asked in their order again.
+web-did-cooled = { $about } cools down.
+web-did-reset = { $about } is used again.
+web-did-moved = { $about } was moved.
+web-did-saved = { $about } is saved and in use.
+web-did-removed = { $about } is removed.
+web-did-reset-setting = { $about } has the value of the environment again.
+web-did-undone = The change is undone.
+web-conflict = Another operator changed the configuration meanwhile. Open the page again and repeat your change.
+web-foreign-form = This form does not belong to your session. Open the page again.

@@ -423,3 +423,170 @@ command-trust = считать участника постоянным (в от�
 command-untrust = считать участника новичком (в ответ на сообщение)
 command-lock = запретить новичкам вид сообщений
 command-unlock = разрешить новичкам вид сообщений
+
+## The operator's console in a browser
+
+web-overview = Обзор
+web-providers = Провайдеры
+web-usage = Расход
+web-audit = Журнал
+web-settings = Настройки
+web-navigation = Консоль
+web-skip = К содержимому
+web-sign-in = Вход
+web-sign-out = Выйти
+web-sign-in-wrong = Это не значение WEB_TOKEN.
+web-sign-in-unavailable = Redis не отвечает, поэтому войти сейчас нельзя.
+web-token = Токен консоли
+web-token-help = Значение WEB_TOKEN.
+web-open = Открыть консоль
+web-now = Кто отвечает сейчас
+web-answers = Отвечает { $provider }
+web-beside = { $provider }: { $state }{ $left ->
+    [none] {""}
+   *[other] , осталось { $left }
+}{ $reason ->
+    [none] .
+   *[other] {" "}({ $reason }).
+}
+web-order = Порядок следующего запроса
+web-state-answers = Отвечает
+web-state-stands-by = Наготове
+web-state-forced = Назначен
+web-state-cooling = Остывает
+web-state-probing = Проверяется
+web-state-half-open = Ждёт проверки
+web-state-not-configured = Не настроен
+web-median = медиана { $seconds } с
+web-first-output = Первый текст
+web-latency = медиана { $median } с, p95 { $p95 } с
+web-no-provider = Спросить некого
+web-no-provider-help = Бот хранит сообщения и ответит, как только заработает хотя бы один провайдер.
+web-redis-gone = Redis не отвечает. Каждая реплика решает сама, а изменение действует только на этой, пока Redis не вернётся.
+web-database-unavailable = База данных не отвечает. На провайдеров это не влияет.
+web-requests-today = Запросов сегодня
+web-failed-today = Сбоев сегодня
+web-cost-today = Стоимость сегодня
+web-unpriced = { $count ->
+    [one] { $count } запрос без известной цены
+    [few] { $count } запроса без известной цены
+   *[other] { $count } запросов без известной цены
+}
+web-needs-you = Требует внимания
+web-needs-nothing = Ничего не требует внимания
+web-is-left-out = { $provider } не используется
+web-is-failing = { $provider } даёт сбои
+web-look = Посмотреть
+web-set-up = Настроить
+web-use-again = Вернуть сейчас
+web-release = Снять назначение
+web-force = Назначить…
+web-force-for = На { $time }
+web-cool = Отложить
+web-edit = Изменить
+web-add = Добавить провайдера
+web-test = Проверить
+web-test-now = Проверить сейчас
+web-test-again = Проверить ещё раз
+web-test-help = Спрашивает сервер со значениями этой формы до сохранения. Один запрос на несколько токенов.
+web-test-answered = { $model } отвечает
+web-test-took = Через { $seconds } с
+web-test-failed = { $model } не отвечает
+web-test-without = Отвечает без { $feature ->
+    [tools] инструментов
+    [system_role] системной роли
+    [streaming] потока
+   *[other] { $feature }
+}
+web-back = К провайдерам
+web-providers-help = Запрос идёт к первому по порядку провайдеру, который не остывает; пробуется не больше { $hops }. Изменения доходят до всех реплик за секунду.
+web-order-overridden = Порядок из AVAILABLE_PROVIDERS заменён здесь. Вернуть его можно в разделе
+web-position = Место { $number }
+web-move-up = Поднять { $provider }
+web-move-down = Опустить { $provider }
+web-remote = Внешний
+web-local = На этой машине
+web-in-flight = В работе
+web-key-from-console = ключ: консоль
+web-key-from-environment = ключ: окружение
+web-key-from-default = ключ: по умолчанию
+web-connection = Соединение
+web-id = Имя
+web-id-help = Буквы, цифры, - и _. Видно в чатах и журналах, потом не меняется.
+web-id-taken = Провайдер { $id } уже есть.
+web-form-incomplete = Нужны имя и хотя бы одна модель.
+web-kind = Вид
+web-base-url = Базовый URL
+web-base-url-help = Обычно кончается на /v1 и никогда на /chat/completions.
+web-key = Ключ
+web-key-set = задан; пустое поле его не меняет
+web-key-set-at = задан { $at }; пустое поле его не меняет
+web-key-help = Шифруется ключом SECRETS_KEY. Его можно заменить, но не увидеть.
+web-no-secrets-key = Чтобы хранить ключи здесь, задайте SECRETS_KEY; до тех пор они берутся из окружения.
+web-where = Куда уходят запросы
+web-remote-help = Внешний: запросы покидают ваши машины, чаты без согласия сюда не попадают
+web-models = Модели
+web-models-help = По одной в строке, первая используется по умолчанию
+web-limits = Ограничения
+web-cap = Лимит в день, USD
+web-cap-help = Сверх него провайдер пропускается; пусто: без лимита.
+web-at-once = Одновременно
+web-at-once-help = Запросов со всех реплик; пусто: без ограничения.
+web-first-within = Первый текст не позже, секунд
+web-stall = Пауза в потоке, секунд
+web-within = Обычный ответ не дольше, секунд
+web-retries = Повторов после сбоя
+web-save = Сохранить и использовать
+web-discard = Отменить
+web-remove = Удалить
+web-remove-question = Удалить { $provider }?
+web-remove-help = Ключ, который хранится здесь, будет стёрт без возврата. Расход останется в записях.
+web-remove-others = Следующие запросы пойдут к { $providers }.
+web-remove-last = Это единственный провайдер: без него никто не получит ответа.
+web-remove-confirm = Удалить { $provider }
+web-keep = Оставить
+web-period = Период
+web-days = { $days ->
+    [one] { $days } день
+    [few] { $days } дня
+   *[other] { $days } дней
+}
+web-usage-help = Запросы всех реплик по провайдерам; день начинается в полночь по { $zone }.
+web-provider = Провайдер
+web-requests = Запросы
+web-failed = Сбои
+web-tokens-in = Токены на входе
+web-tokens-out = Токены на выходе
+web-cost = Стоимость
+web-no-usage = За этот период запросов не было
+web-audit-help = Последние 200 действий операторов. Записи нельзя изменить.
+web-act = Действие
+web-target = Объект
+web-detail = Подробности
+web-by = Кто
+web-by-token = WEB_TOKEN
+web-when = Когда
+web-no-acts = Действий пока не было
+web-settings-help = Консоль заменяет окружение для провайдеров. Всё остальное читается при запуске.
+web-variable = Переменная
+web-in-effect = Действует
+web-source = Источник
+web-source-console = консоль
+web-source-environment = окружение
+web-source-default = по умолчанию
+web-is-set = задано
+web-is-not-set = не задано
+web-reset = Вернуть
+web-export = Выгрузить как .env
+web-undo = Отменить действие
+web-did-forced = { $about } назначен.
+web-did-released = Провайдеры снова опрашиваются по порядку.
+web-did-cooled = { $about } отложен.
+web-did-reset = { $about } снова используется.
+web-did-moved = { $about } перемещён.
+web-did-saved = { $about } сохранён и используется.
+web-did-removed = { $about } удалён.
+web-did-reset-setting = У { $about } снова значение из окружения.
+web-did-undone = Изменение отменено.
+web-conflict = Другой оператор тем временем изменил настройки. Откройте страницу заново и повторите изменение.
+web-foreign-form = Эта форма не от вашего сеанса. Откройте страницу заново.

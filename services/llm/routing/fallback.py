@@ -202,6 +202,11 @@ class LLMProviderFallback:
         cooldown = self._shared.routing.cooldowns.get(provider)
         return None if cooldown is None else cooldown.outage_since
 
+    def order(self) -> tuple[str, ...]:
+        """Returns the ids of the usable providers in the order of the next request, without a user's choice."""
+        now = self._clock.time()
+        return tuple(rules.order(self._shared.routing, self.roster.usable, now))
+
     def get_provider_status(self) -> ServiceStatus:
         """Returns the state of every provider, from the local copy."""
         now = self._clock.time()

@@ -1,0 +1,158 @@
+"""Acts of operators: forms that are posted, audited, and end in a redirect."""
+
+from functools import partial
+
+from aiohttp import web
+
+from bot.web.console.access import Session
+from bot.web.console.frame import HOME, Frame, done, redirect
+from bot.web.console.pages import FORCE_CHOICES, form_page
+from bot.web.console.provider_form import ProviderForm, list_providers
+from bot.web.server import HttpRoute
+from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
+from core.errors import ConfigurationError
+from services.admin.configuration import LISTED, SecretsKeyMissing
+from services.llm.models.trial import ProviderTrial, TrialResult
+from services.llm.providers.builder import ModelBuilder
+
+
+class Acts:
+    """Changes what operators may change."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    @property
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """The routes. They check the session and the form themselves."""
+        handlers = {
+            "/providers/new": self.save_provider,
+            "/providers/{id}": self.save_provider,
+            "/providers/{id}/remove": self.remove_provider,
+            "/providers/{id}/force": self.force,
+            "/providers/{id}/cool": self.cool,
+            "/providers/{id}/reset": self.reset,
+            "/providers/{id}/test": self.test,
+            "/providers/{id}/move": self.move,
+            "/release": self.release,
+            "/undo/{revision}": self.undo,
+            "/settings/{name}/reset": self.reset_setting,
+        }
+        return tuple(
+            HttpRoute("POST", HOME + path, partial(self._frame.posted, handler), is_guarded=False)
+            for path, handler in handlers.items()
+        )
+
+    async def force(self, request: web.Request, session: Session) -> web.Response:
+        """Forces a provider for the chosen time."""
+        provider = self._frame.usable(request)
+        text = str((await request.post()).get("for", ""))
+        seconds = int(text) if text in {str(choice) for choice in FORCE_CHOICES} else FORCE_CHOICES[0]
+        await self._frame.parts.admin.force(provider, session.actor_id, float(seconds))
+        return done("forced", provider.id)
+
+    async def release(self, _request: web.Request, session: Session) -> web.Response:
+        """Ends the force and the preference."""
+        await self._frame.parts.admin.clear(session.actor_id)
+        return done("released")
+
+    async def cool(self, request: web.Request, session: Session) -> web.Response:
+        """Asks a provider last for a while."""
+        provider = self._frame.usable(request)
+        await self._frame.parts.admin.cooldown(provider, session.actor_id)
+        return done("cooled", provider.id)
+
+    async def reset(self, request: web.Request, session: Session) -> web.Response:
+        """Ends a cooldown."""
+        provider = self._frame.usable(request)
+        await self._frame.parts.admin.reset(provider, session.actor_id)
+        return done("reset", provider.id)
+
+    async def test(self, request: web.Request, session: Session) -> web.Response:
+        """Asks a provider for a few tokens, as chat would."""
+        provider = self._frame.usable(request)
+        tested = await self._frame.parts.admin.test(provider, session.actor_id)
+        return self._frame.render(
+            request, session, "test.html", title="web-test", page="providers", provider=provider, result=tested.result
+        )
+
+    async def move(self, request: web.Request, session: Session) -> web.Response:
+        """Moves a provider one place up or down."""
+        form = await request.post()
+        provider = self._frame.known(request)
+        names = [each.id for each in self._frame.parts.configuration.current.providers]
+        here = names.index(provider.id)
+        there = here + (-1 if form.get("to") == "up" else 1)
+        if not 0 <= there < len(names):
+            return redirect(f"{HOME}/providers")
+        names[here], names[there] = names[there], names[here]
+        known = {each.id: each.models for each in self._frame.parts.configuration.current.providers}
+        changes = {LISTED: list_providers({name: known[name] for name in names})}
+        await self._frame.save(changes, session, form, note=f"order: {', '.join(names)}")
+        await self._frame.parts.fallback.control.follow_order()
+        return done("moved", provider.id, undo=self._frame.parts.configuration.current.revision)
+
+    async def save_provider(self, request: web.Request, session: Session) -> web.Response:
+        """Saves a form, or tests its values before they are saved."""
+        data = {name: str(value) for name, value in (await request.post()).items()}
+        configuration = self._frame.parts.configuration
+        provider = self._frame.known(request) if "id" in request.match_info else None
+        form = ProviderForm.parse(data, provider.id if provider is not None else None)
+        answer = partial(form_page, self._frame, request, session, form, provider)
+        if provider is None and any(each.id == form.provider_id for each in configuration.current.providers):
+            return answer(faults=[self._frame.text(request, "web-id-taken", id=form.provider_id)])
+        if not form.provider_id or not form.models:
+            return answer(faults=[self._frame.text(request, "web-form-incomplete")])
+        changes = form.changes(configuration.current.providers, configuration.variables())
+        try:
+            proposed = next(each for each in configuration.preview(changes) if each.id == form.provider_id)
+            if data.get("act") == "test":
+                return answer(result=await self._try_out(proposed))
+            await self._frame.save(changes, session, data, note=f"{form.provider_id}: {', '.join(sorted(changes))}")
+        except ConfigurationError as error:
+            return answer(faults=error.mistakes)
+        except SecretsKeyMissing:
+            return answer(faults=[self._frame.text(request, "web-no-secrets-key")])
+        # Saved on purpose: what was known about the former settings says nothing about these.
+        await self._frame.parts.fallback.control.reset(form.provider_id)
+        return done("saved", form.provider_id, undo=configuration.current.revision)
+
+    async def remove_provider(self, request: web.Request, session: Session) -> web.Response:
+        """Removes a provider with its key and its state."""
+        provider = self._frame.known(request)
+        configuration = self._frame.parts.configuration
+        rest = {each.id: each.models for each in configuration.current.providers if each.id != provider.id}
+        own = ProviderVariables.variable_names(variable_prefix(provider.id))
+        changes: dict[str, str | None] = {LISTED: list_providers(rest)}
+        changes.update({name: None for name in own if name in configuration.current.stored})
+        await self._frame.save(changes, session, await request.post(), note=f"removed {provider.id}")
+        await self._frame.parts.fallback.control.forget(provider.id)
+        return done("removed", provider.id)
+
+    async def reset_setting(self, request: web.Request, session: Session) -> web.Response:
+        """Gives a variable the value of the environment again."""
+        name = request.match_info["name"]
+        if name not in self._frame.parts.configuration.current.stored:
+            raise web.HTTPNotFound
+        await self._frame.save({name: None}, session, await request.post(), note=f"reset {name}")
+        return done("reset-setting", name, page="settings", undo=self._frame.parts.configuration.current.revision)
+
+    async def undo(self, request: web.Request, session: Session) -> web.Response:
+        """Takes one change of the configuration back."""
+        revision = request.match_info["revision"]
+        if not revision.isdecimal() or len(revision) > len(str(2**53)):
+            raise web.HTTPNotFound
+        note = f"undo of change {revision}"
+        await self._frame.parts.configuration.undo(int(revision), session.actor_id, note=note)
+        await self._frame.record(session, "config.undo", revision)
+        await self._frame.parts.fallback.control.follow_order()
+        return done("undone")
+
+    async def _try_out(self, provider: ProviderSettings) -> TrialResult | None:
+        """Tests settings that are not saved, over connections of their own."""
+        builder = ModelBuilder(self._frame.parts.clock)
+        try:
+            trial = ProviderTrial(builder, self._frame.parts.clock, self._frame.parts.admin.default_cooldown_s)
+            return await trial.run(provider) if provider.missing is None else None
+        finally:
+            await builder.aclose()

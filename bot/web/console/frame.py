@@ -1,0 +1,205 @@
+"""The frame of every page and act: session, anti-forgery field, language, faults, and the template."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import structlog
+from aiohttp import web
+from aiohttp.hdrs import ACCEPT_LANGUAGE
+
+from bot.web.console.access import FORM_FIELD, ConsoleAccess, Session, is_own_form
+from bot.web.console.templates_environment import render
+from bot.web.console.views import usd
+from core.clock import Clock
+from core.config.providers import ProviderSettings
+from core.config.settings import Settings
+from core.errors import ConfigurationError, StorageError
+from core.i18n import Texts
+from services.admin.audit import Audit
+from services.admin.configuration import ConfigConflict, ProviderConfiguration, is_secret
+from services.admin.providers import ProviderAdmin
+from services.llm.routing.fallback import LLMProviderFallback
+from services.usage.totals import UsageTotals
+
+log = structlog.get_logger()
+
+HOME: Final = "/console"
+POLICY: Final = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'"
+    "; frame-ancestors 'none'"
+)
+HEADERS: Final = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+DONE: Final = frozenset(
+    {"forced", "released", "cooled", "reset", "moved", "saved", "removed", "reset-setting", "undone"}
+)
+"""Acts that a page reports after its redirect."""
+
+
+Page = Callable[[web.Request, Session], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleParts:
+    """The services that the console shows and acts on."""
+
+    settings: Settings
+    clock: Clock
+    texts: Texts
+    fallback: LLMProviderFallback
+    configuration: ProviderConfiguration
+    admin: ProviderAdmin
+    audit: Audit
+    totals: UsageTotals
+
+
+class Frame:
+    """Guards and renders the pages of the console."""
+
+    def __init__(self, parts: ConsoleParts, access: ConsoleAccess) -> None:
+        self.parts = parts
+        self.access = access
+
+    async def signed_in(self, handler: Page, request: web.Request) -> web.Response:
+        """Answers a request of an operator who is signed in; everybody else gets the form to sign in."""
+        session = await self.access.find(request)
+        if session is None:
+            return redirect(f"{HOME}/sign-in")
+        try:
+            return await handler(request, session)
+        except StorageError as error:
+            log.warning("console.storage_failed", path=request.path, error=str(error))
+            status, key = HTTPStatus.SERVICE_UNAVAILABLE, "web-database-unavailable"
+        except ConfigConflict:
+            status, key = HTTPStatus.CONFLICT, "web-conflict"
+        except ConfigurationError as error:
+            return self.render(
+                request, session, "fault.html", status=HTTPStatus.UNPROCESSABLE_ENTITY, faults=error.mistakes
+            )
+        return self.render(request, session, "fault.html", status=status, faults=[self.text(request, key)])
+
+    async def posted(self, handler: Page, request: web.Request) -> web.Response:
+        """Answers a form that was submitted from a page of the same session."""
+
+        async def guarded(request: web.Request, session: Session) -> web.Response:
+            form = await request.post()
+            if not is_own_form(session, str(form.get(FORM_FIELD, ""))):
+                raise web.HTTPForbidden(text=self.text(request, "web-foreign-form"), headers=HEADERS)
+            return await handler(request, session)
+
+        return await self.signed_in(guarded, request)
+
+    def known(self, request: web.Request) -> ProviderSettings:
+        """Returns the provider in the path.
+
+        Raises:
+            HTTPNotFound: it is not configured.
+        """
+        name = request.match_info["id"]
+        found = next((each for each in self.parts.configuration.current.providers if each.id == name), None)
+        if found is None:
+            raise web.HTTPNotFound
+        return found
+
+    def usable(self, request: web.Request) -> ProviderSettings:
+        """Returns the same, if it can be asked.
+
+        Raises:
+            HTTPConflict: it lacks a setting.
+        """
+        provider = self.known(request)
+        if provider.missing is not None:
+            raise web.HTTPConflict(text=provider.missing, headers=HEADERS)
+        return provider
+
+    async def save(
+        self, changes: Mapping[str, str | None], session: Session, form: Mapping[str, Any], *, note: str
+    ) -> None:
+        """Saves changes to the configuration that the submitted form was made from, and audits them.
+
+        Raises:
+            ConfigConflict: it has changed since.
+            ConfigurationError: the changes are invalid.
+            SecretsKeyMissing: a key cannot be stored.
+            StorageError: the database failed.
+        """
+        shown = str(form.get("revision", ""))
+        if not shown.isdecimal():
+            raise ConfigConflict
+        configuration = self.parts.configuration
+        before = {name: configuration.variables().get(name) for name in changes if not is_secret(name)}
+        await configuration.save(changes, session.actor_id, note=note, revision=int(shown))
+        was = "; ".join(f"{name} was {value or 'not set'}" for name, value in sorted(before.items()))
+        await self.record(session, "config.save", note, was)
+
+    async def record(self, session: Session, action: str, target: str | None = None, detail: str | None = None) -> None:
+        """Adds an entry to the audit log, or to the log where the database fails."""
+        try:
+            await self.parts.audit.record(session.actor_id, action, target, detail)
+        except StorageError as error:
+            log.error("audit.not_recorded", action=action, target=target, error=str(error))  # noqa: TRY400 - the text is the reason
+
+    def text(self, request: web.Request, key: str, **values: str) -> str:
+        """Returns a text in the browser's language."""
+        return self.parts.texts.get(key, _language(request), **values)
+
+    def render(
+        self,
+        request: web.Request,
+        session: Session | None,
+        template: str,
+        *,
+        status: HTTPStatus = HTTPStatus.OK,
+        **values: object,
+    ) -> web.Response:
+        """Returns a page."""
+        language = _language(request)
+        did, about = request.query.get("did", ""), request.query.get("about", "")
+        body = render(
+            template,
+            t=partial(_translate, self.parts.texts, language),
+            language=language or "en",
+            form_value=session.form if session is not None else "",
+            is_signed_in=session is not None,
+            did=did if did in DONE else None,
+            about=about[:64],
+            undo=request.query.get("undo", "") if request.query.get("undo", "").isdecimal() else None,
+            usd=usd,
+            **{"title": "web-overview", "page": "", **values},
+        )
+        return web.Response(text=body, content_type="text/html", status=status, headers=HEADERS)
+
+
+def _translate(texts: Texts, language: str | None, key: str, /, **values: str | float) -> str:
+    return texts.get(key, language, **values)
+
+
+def _language(request: web.Request) -> str | None:
+    """Returns the browser's first language."""
+    first = request.headers.get(ACCEPT_LANGUAGE, "").partition(",")[0].partition(";")[0].strip()
+    return first[:35] or None
+
+
+def done(did: str, about: str = "", *, page: str = "providers", undo: int | None = None) -> web.Response:
+    """Returns the redirect after an act; the page then says that it was done, and offers to undo a saved change."""
+    query = {"did": did, "about": about} | ({"undo": str(undo)} if undo is not None else {})
+    return redirect(f"{HOME}/{page}?{urlencode(query)}")
+
+
+def redirect(path: str) -> web.Response:
+    """Returns a redirect that is fetched by GET."""
+    return web.Response(status=HTTPStatus.SEE_OTHER, headers={**HEADERS, "Location": path})
+
+
+def download(text: str, content_type: str, name: str) -> web.Response:
+    """Returns a file to be saved."""
+    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    return web.Response(text=text, content_type=content_type, headers=headers)
