@@ -35,7 +35,7 @@ from services.moderation.records.message_log import LogEntry, MemberHistory, Mes
 from services.moderation.records.pending import PendingMessages
 from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.rules import Rule, RuleHit
-from services.moderation.screening.screener import Screener, Screening, ScreeningFacts
+from services.moderation.screening.screener import PROVEN_MESSAGES, Screener, Screening, ScreeningFacts
 from services.moderation.text.normalise import Normal
 
 log = structlog.get_logger()
@@ -208,6 +208,7 @@ class Pipeline:
             adds_link=adds_link,
             is_repeated=is_repeated,
             is_first_contact=not member.is_known,
+            is_unproven=member.meaningful < PROVEN_MESSAGES,
         )
 
     async def _pass_at_once(self, case: _Case, member: MemberHistory) -> bool:

@@ -20,6 +20,10 @@ SUSPICIOUS_NAME = 30
 _WORD, _SIGNS = r"[^\W_]{1,24}(?:['’-][^\W_]{1,24})?", r"[^\w@:/$€£₽%+]"
 _PLAIN_NAME = re.compile(rf"{_SIGNS}*{_WORD}(?:{_SIGNS}{{1,4}}{_WORD}){{0,2}}{_SIGNS}*")
 """One to three words, with hearts and flags around them."""
+PROVEN_MESSAGES = 5
+"""Meaningful messages of a newcomer that are judged in any case."""
+PROVEN_SCORE = 30
+"""Local score from which the judge still reads plain talk of a newcomer who has written enough, but not for a week."""
 MEANINGFUL_LETTERS = 10
 """Letters and digits of a meaningful message; "hi" and "thanks!" establish no member and need no judge."""
 
@@ -55,6 +59,7 @@ class ScreeningFacts:
         score: local spam score, 0 to 100.
         shows_name: a first contact under a name that says more than a name.
         quotes_outside: quotes words of another chat.
+        is_unproven: fewer than `PROVEN_MESSAGES` of the author's messages have passed.
     """
 
     has_content: bool
@@ -67,6 +72,7 @@ class ScreeningFacts:
     score: int
     shows_name: bool = False
     quotes_outside: bool = False
+    is_unproven: bool = True
 
     @property
     def is_risky(self) -> bool:
@@ -94,8 +100,9 @@ class ScreeningFacts:
         if self.score >= HIGH:
             return EscalationReason.SCORE
         # A newcomer's "hi" or sticker holds nothing to judge.
+        says_much = self.is_meaningful and (self.is_unproven or self.score >= PROVEN_SCORE)
         is_worth_judging = self.is_newcomer and (
-            self.is_meaningful or bool(self.features) or self.shows_name or self.quotes_outside
+            says_much or bool(self.features) or self.shows_name or self.quotes_outside
         )
         return EscalationReason.NEWCOMER if is_worth_judging else None
 
@@ -132,6 +139,7 @@ class Screener:
         adds_link: bool,
         is_repeated: bool = False,
         is_first_contact: bool = False,
+        is_unproven: bool = True,
     ) -> Screening:
         """Screens a message.
 
@@ -160,6 +168,7 @@ class Screener:
             features=features,
             score=await self._scores.score(message.group_id, scored, features) if scored.text else 0,
             shows_name=shows_name,
+            is_unproven=is_unproven,
             quotes_outside=quotes_outside,
         )
         return Screening(own, facts, hits)

@@ -1,6 +1,7 @@
 """First contact and quotations from other chats: what they ask the judge, and what may come of it."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -75,3 +76,20 @@ def test_judge_reads_an_advert_behind_a_long_quotation_and_text() -> None:
     parts = {part.name: part.text for part in collect_parts(said, normalise(said.text))}
     assert "Earn $500 a day" in parts["the author's own text"]
     assert "Casino" in parts["quoted, somebody else's words"]
+
+
+async def test_plain_talk_of_a_newcomer_is_judged_five_times(harness: ModerationHarness) -> None:
+    """In the first week of a group everyone is a newcomer, and most of what they say is plain talk."""
+    for number in range(1, 7):
+        await harness.pipeline.handle(
+            message(f"The library opens at ten, number {number}", number=number), harness.settings
+        )
+    assert harness.judge.request_count == 5
+    harness.judge.fixed_score = 40
+    later = harness.clock.now() + timedelta(minutes=1)
+    said = message("The library opens at eleven today", number=11, sent_at=later)
+    await harness.pipeline.handle(said, harness.settings)
+    await harness.pipeline.handle(
+        message("Look at t.me/library_club everyone", number=12, sent_at=later), harness.settings
+    )
+    assert harness.judge.request_count == 7
