@@ -71,6 +71,7 @@ async def run(length: int, seed: int) -> None:
         judge, scores = ScriptedJudge(), SpamScorer(database, clock)
         harness = ModerationHarness(database, open_redis(None), clock, RecordingGroup(), judge, scores)
         await scores.warm()
+        await harness.groups.put(harness.settings)
         async with database.session() as session:
             long_ago = clock.now() - timedelta(days=60)
             for member_id in range(MEMBERS):

@@ -18,7 +18,7 @@ from services.moderation.domain.policy import Sanction
 from services.moderation.records.incidents import IncidentTiming, to_incident
 from services.moderation.text.normalise import normalise
 
-MAX_LEADS = 50
+MAX_LEADS = 20
 """Open cards of a group that an incident is compared with, the most recently joined ones."""
 MAX_MEMBERS = 5000
 SHOWN_TEXTS = 5
