@@ -12,7 +12,8 @@ Long texts are rendered on a thread of their own, so that the event loop keeps a
 
 A page that needs more work than its share is shown as it is written: see `RenderLimits`.
 
-Emphasis that is still open when its page freezes stays literal: its end may never come.
+Bold and struck text that is still open when its page freezes is closed there and opened again on the next page; other
+emphasis stays literal, since its end may never come.
 """
 
 import asyncio

@@ -19,6 +19,7 @@ _BLOCKS = frozenset({"Paragraph", "Heading", "CodeBlock", "Table", "List", "Bloc
 _WITH_BORDERS = _BLOCKS | {"Item"}
 _UNBROKEN = frozenset({"Code", "InlineMath", "DisplayMath", "Link", "Image"})
 _MARKS = {"Strong": 2, "Strikethrough": 2, "Emphasis": 1}
+_OPEN_OR_CLOSE = re.compile(r"(?<![\\*~])(?:\*{2,3}|~~)(?![*~])")
 _QUOTE_MARK = re.compile(r" {0,3}> ?")
 _ITEM_MARK = re.compile(r"(?:[-*+]|\d{1,9}[.)])([ \t]*)")
 _LINE_MARKS = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d{1,9}[.)]|#{1,6})[ \t]+)*", re.MULTILINE)
@@ -155,7 +156,7 @@ class _Splitter:
         """The latest place known to fit, and the length before it."""
         self._exceeds: tuple[int, int] = (len(text), length)
         """The earliest place known to be too late, and the length before it."""
-        self._nodes = parse(hide_angles(text), work)
+        self._nodes = _parse_closed(hide_angles(text), work)
         self._borders = {self._line_start(node.start) for node in self._nodes if node.kind in _WITH_BORDERS}
         self._unbroken = self._forbid(span for node in self._nodes for span in self._unbroken_spans(node))
         """Places where a split would break a link, a code span or a table row without losing text."""
@@ -367,6 +368,33 @@ class _Splitter:
             path,
             within_line=True,
         )
+
+
+def _parse_closed(text: str, work: Work) -> Sequence[Node]:
+    """Parses a text whose end may be inside bold or struck text, as if that was closed at the end.
+
+    Raises:
+        TooMuchWork: it needs more than `work` allows.
+    """
+    content = text.rstrip()
+    closing = _closing_marks(content)
+    if closing:
+        nodes = parse(content + closing, work)
+        if any(node.kind in _MARKS and node.end == len(content) + len(closing) for node in nodes):
+            return [replace(node, end=len(text)) if node.end > len(content) else node for node in nodes]
+    return parse(text, work)
+
+
+def _closing_marks(text: str) -> str:
+    """Returns the marks that close those that seem open in the last paragraph; code is not looked at."""
+    opened: list[str] = []
+    for found in _OPEN_OR_CLOSE.finditer(text, text.rfind("\n\n") + 1):
+        mark = found[0]
+        if mark in opened:
+            del opened[opened.index(mark) :]
+        elif not text[found.start() - 1 : found.start()].isalnum() and text[found.end() : found.end() + 1].strip():
+            opened.append(mark)
+    return "".join(reversed(opened))
 
 
 def _enclosing(nodes: Iterable[Node], index: int) -> Iterator[Node]:

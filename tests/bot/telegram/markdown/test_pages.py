@@ -217,6 +217,36 @@ def test_emphasis_continues_on_the_next_page() -> None:
         assert [(one.type, one.length) for one in page.rendered.entities] == [("bold", page.rendered.length)]
 
 
+@REPRODUCIBLE
+@given(
+    mark=st.sampled_from(["**", "~~", "***"]),
+    lead=st.sampled_from(["", "x ", "Words before it. " * 9, "- item ", "1. ", "> ", "One.\n\nTwo: "]),
+    words=st.integers(10, 200),
+    step=st.integers(1, 300),
+)
+def test_emphasis_that_is_open_when_its_page_freezes_continues(mark: str, lead: str, words: int, step: int) -> None:
+    """No mark is shown on any page of the stream, and all of the passage is emphasised."""
+    document = f"{lead}{mark}{'word ' * words}end{mark} after"
+    pages = Pages(200)
+    for end in range(step, len(document) + step, step):
+        pages.update(document[:end])
+    assert not any(mark in page.rendered.text for page in pages.all)
+    assert all(page.rendered == render(page.markdown) for page in pages.all)
+    emphasised = "".join(
+        page.rendered.text[one.offset : one.offset + one.length] + " "
+        for page in pages.all
+        for one in page.rendered.entities
+        if one.type in {"bold", "strikethrough"}
+    )
+    assert emphasised.split() == ["word"] * words + ["end"]
+
+
+def test_marks_that_open_nothing_are_shown() -> None:
+    """Powers and code are no emphasis."""
+    document = "2 ** 3 and a**b and `**` " + "word " * 200
+    assert "".join(page.rendered.text for page in paginate(document, 200)).count("**") == 3
+
+
 def test_heading_stays_with_its_text() -> None:
     """No page ends with a heading."""
     for filler in range(40, 60):
