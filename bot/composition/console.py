@@ -49,6 +49,7 @@ async def _chat(session: Session, settings: Settings) -> None:
         conversation = ConsoleChat(chat.service, speaker, infra.texts, infra.clock, terminal)
         commands = Commands(
             chat=conversation,
+            service=chat.service,
             turns=chat.turns,
             threads=chat.threads,
             preferences=chat.preferences,

@@ -31,6 +31,7 @@ from services.budgets.budgets import BudgetLimits, Budgets
 from services.chat.agent import create_agent
 from services.chat.service import ChatService, ChatStores
 from services.chat.stand_ins import StandInNotices
+from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
@@ -268,7 +269,12 @@ async def _open_transcriber(
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:
     settings, database, clock, tracing = infra.settings, infra.database, infra.clock, infra.tracing
     asks_consent = settings.remote_consent == "ask"
-    stores = ChatStores(TurnStore(database, clock), Notes(database, clock), PreferenceStore(database, clock))
+    stores = ChatStores(
+        TurnStore(database, clock),
+        Notes(database, clock),
+        PreferenceStore(database, clock),
+        ThreadMemories(database, clock),
+    )
     observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).record)
     namer = ThreadNamer(stores.turns, llm.models)
     await namer.start()

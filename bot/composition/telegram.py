@@ -223,7 +223,12 @@ def build_worker(
         *_moderation_routers(services, delivery, moderation),
         # Last, since it takes every message that no command has taken.
         ChatHandlers(
-            responder=responder, delivery=delivery, cancellation=cancellation, turns=chat.turns, texts=infra.texts
+            responder=responder,
+            delivery=delivery,
+            cancellation=cancellation,
+            turns=chat.turns,
+            chat=chat.service,
+            texts=infra.texts,
         ).router(),
     )
     return JobWorker(

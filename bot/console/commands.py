@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.i18n import Texts
 from core.messages import user_ref
+from services.chat.service import ChatService
 from services.chat.store.thread_list import ListedThread, ThreadList
 from services.chat.store.turns import TurnStore
 from services.llm.providers.catalog import Catalog, CatalogError
@@ -34,6 +35,7 @@ class Commands:
         self,
         *,
         chat: ConsoleChat,
+        service: ChatService,
         turns: TurnStore,
         threads: ThreadList,
         preferences: PreferenceStore,
@@ -48,6 +50,7 @@ class Commands:
         terminal: Terminal,
     ) -> None:
         self._chat = chat
+        self._service = service
         self._turns = turns
         self._thread_list = threads
         self._preferences = preferences
@@ -64,6 +67,7 @@ class Commands:
         self._commands: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "/help": self._help,
             "/new": self._new,
+            "/compact": self._compact,
             "/model": self._model,
             "/provider": self._provider,
             "/retry": self._retry,
@@ -92,6 +96,9 @@ class Commands:
     async def _new(self, _arguments: str) -> None:
         await self._turns.start_new(KEY)
         self._print("new-done")
+
+    async def _compact(self, _arguments: str) -> None:
+        self._print(await self._service.compact(KEY, user_ref(KEY.surface, USER_ID)))
 
     async def _provider(self, arguments: str) -> None:
         # The user of the console is the operator.

@@ -114,6 +114,19 @@ class ThreadRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ThreadMemoryRow(Base):
+    """The memory of a thread: its turns from `start_id` on are sent whole, `summary` stands for those before."""
+
+    __tablename__ = "thread_memories"
+
+    thread_id: Mapped[int] = mapped_column(
+        BigInteger, ForeignKey("threads.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    start_id: Mapped[int] = mapped_column(BigInteger)
+    summary: Mapped[str | None] = mapped_column(PlainText)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class TurnRow(Base):
     """A prompt and its outcome. `prompt` and `messages` hold pydantic-ai messages as JSON.
 

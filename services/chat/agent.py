@@ -83,7 +83,8 @@ async def _describe_turn(context: RunContext[TurnContext]) -> str:
     else:
         where = PRIVATE.format(name=frame_name(turn.user_name))
     lines = [f"Today is {turn.clock.now():%A, %Y-%m-%d} (UTC).", where, FRAMES]
-    if turn.language:
+    # In a group every speaker would change the beginning of the next one's request.
+    if turn.language and turn.chat_kind is not ChatKind.GROUP:
         lines.append(f"The user's language setting is {turn.language}.")
     return "\n".join(lines)
 

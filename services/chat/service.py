@@ -15,11 +15,13 @@ from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
 from core.clock import Clock
 from core.errors import StorageError, UnknownProvider
 from core.i18n import Texts
-from core.messages import Incoming, Surface
+from core.messages import ConversationKey, Incoming, Surface, UserRef
 from services.chat.agent import LIMITS, prompt_text, to_prompt
+from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
+from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import Beginning, ThreadNamer
@@ -44,6 +46,7 @@ class ChatStores:
     turns: TurnStore
     notes: Notes
     preferences: PreferenceStore
+    memories: ThreadMemories
 
 
 class ChatService:
@@ -79,7 +82,7 @@ class ChatService:
         self._stores = stores
         self._texts = texts
         self._clock = clock
-        self._history_tokens = history_tokens
+        self._memory = ConversationMemory(stores.memories, models, MemoryLimits(history_tokens))
         self._demo_ids = demo_ids
         self._asks_consent = asks_consent
         self._namer = namer
@@ -190,7 +193,8 @@ class ChatService:
         try:
             run.preference = await self._stores.preferences.get(key.chat_ref)
             run.thread = run.thread or await turns.current(key)
-            history = await turns.history(run.thread, self._history_tokens, before_turn=run.replaces_id)
+            run.recall = await self._memory.recall(run.thread, before_turn=run.replaces_id)
+            history = run.recall.history
         except StorageError as error:
             log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the error text is the reason
             run.has_memory = False
@@ -207,13 +211,14 @@ class ChatService:
         incoming = run.incoming
         try:
             beginning = await self._stores.turns.begin(
-                incoming.key, incoming.speaker.user_id, run.prompt, self._history_tokens, origin=run.origin
+                incoming.key, incoming.speaker.user_id, run.prompt, self._memory.history_tokens, origin=run.origin
             )
         except StorageError:
             return None
         run.preference, run.thread = beginning.preference, beginning.turn.thread
+        run.recall = beginning.recall
         await self._continue_turn(run, beginning.turn)
-        return beginning.history
+        return beginning.recall.history
 
     async def _open_turn(self, run: TurnRun) -> Turn:
         """Saves the prompt unless it is saved already."""
@@ -251,6 +256,7 @@ class ChatService:
         self._end(run, replay_outcome(status), is_blind=is_blind, is_saved=True)
 
     async def _run_agent(self, run: TurnRun, history: Sequence[ModelMessage]) -> None:
+        history = await self._fit(run, history)
         incoming = run.incoming
         context = TurnContext(
             clock=self._clock,
@@ -270,17 +276,40 @@ class ChatService:
             finally:
                 run.messages = agent_run.new_messages()
 
-    def _model(self, run: TurnRun) -> RoutedModel:
+    async def _fit(self, run: TurnRun, history: Sequence[ModelMessage]) -> Sequence[ModelMessage]:
+        """Drops turns where the history has outgrown its budget; a Retry keeps what the first answer was given."""
+        if run.thread is None or run.recall is None or not run.recall.is_over or run.replaces_id is not None:
+            return history
+        fitted = await self._memory.fit(run.thread, run.recall, self._spec(run))
+        run.is_first_drop = fitted.is_first_drop
+        return fitted.history
+
+    async def compact(self, key: ConversationKey, user: UserRef) -> Compaction:
+        """Summarises the current thread of a chat at a user's request.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        preference = await self._stores.preferences.get(key.chat_ref)
+        thread = await self._stores.turns.current(key)
+        is_local_only = self._asks_consent and not preference.remote_consent
+        spec = RequestSpec(CHAT, user=user, chat=key.chat_ref, local_only=is_local_only)
+        return await self._memory.compact(thread, spec)
+
+    def _spec(self, run: TurnRun) -> RequestSpec:
         choice = run.choice
         if choice is None and run.preference.provider is not None:
             choice = ModelChoice(run.preference.provider, run.preference.model)
-        spec = RequestSpec(
+        return RequestSpec(
             CHAT,
             user=run.incoming.user_ref,
             chat=run.incoming.key.chat_ref,
             choice=choice,
             local_only=self._is_local_only(run),
         )
+
+    def _model(self, run: TurnRun) -> RoutedModel:
+        spec = self._spec(run)
         try:
             return self._models.create_routed_model(spec, listener=run.reply)
         except UnknownProvider as error:
@@ -364,6 +393,7 @@ class ChatService:
             else None,
             self._texts.get("demo-footer", language) if reply.provider in self._demo_ids else None,
             self._texts.get("cannot-see-image", language) if is_blind else None,
+            self._texts.get("memory-compacted", language) if run.is_first_drop else None,
             None if run.has_memory else self._texts.get("degraded-memory-footer", language),
             None if is_saved else self._texts.get("failed-storage-footer", language),
         ]

@@ -28,7 +28,7 @@ from core.observability.metrics import Metrics
 from services.chat.agent import LIMITS
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandIn
-from services.chat.store.conversation import Thread, Turn, TurnStatus
+from services.chat.store.conversation import Recall, Thread, Turn, TurnStatus
 from services.llm.models.routed import last_provenance
 from services.llm.request import ModelChoice
 from services.preferences import ChatPreferences
@@ -76,6 +76,9 @@ class TurnRun:
     turn: Turn | None = None
     messages: Sequence[ModelMessage] = ()
     """Messages after the prompt."""
+    recall: Recall | None = None
+    is_first_drop: bool = False
+    """True if the thread has just dropped turns for the first time, of which the user is told."""
     has_memory: bool = True
     """True if the history could be read."""
     stand_in: StandIn | None = None

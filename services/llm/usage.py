@@ -13,6 +13,7 @@ from pydantic_ai.messages import (
     BaseToolCallPart,
     BaseToolReturnPart,
     BinaryContent,
+    CompactionPart,
     ModelMessage,
     ModelResponse,
     ModelResponsePart,
@@ -59,7 +60,7 @@ def part_tokens(part: Any) -> int:  # noqa: ANN401  # any of some thirty kinds o
     match part:
         case UserPromptPart(content=str(text)) | TextPart(content=text) | ThinkingPart(content=text):
             return text_tokens(text)
-        case SystemPromptPart(content=text):
+        case SystemPromptPart(content=text) | CompactionPart(content=str(text)):
             return text_tokens(text)
         case UserPromptPart(content=items):
             return sum(map(item_tokens, items))

@@ -18,6 +18,7 @@ from core.redis.client import open_redis
 from services.chat.agent import create_agent
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService, ChatStores
+from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import NamingTiming, ThreadNamer
@@ -110,7 +111,10 @@ async def chat_harness(
     try:
         async with bench(redis, providers, clock) as replica:
             stores = ChatStores(
-                TurnStore(database, clock), notes or Notes(database, clock), PreferenceStore(database, clock)
+                TurnStore(database, clock),
+                notes or Notes(database, clock),
+                PreferenceStore(database, clock),
+                ThreadMemories(database, clock),
             )
             if names_threads:
                 namer = ThreadNamer(stores.turns, replica.factory, NamingTiming(quiet_s=naming_quiet_s, retry_s=0.1))

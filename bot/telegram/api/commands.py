@@ -59,6 +59,7 @@ COMMANDS = MappingProxyType(
             # In the order in which the menus list them.
             CommandSpec("new", CommandLane.CONVERSATION, menus=_ALL_MENUS),
             CommandSpec("threads", CommandLane.CONVERSATION, menus=_ALL_MENUS),
+            CommandSpec("compact", CommandLane.CONVERSATION, menus=_DEFAULT),
             CommandSpec("model", CommandLane.CONVERSATION, menus=_ALL_MENUS),
             CommandSpec("stop", CommandLane.IMMEDIATE, menus=_ALL_MENUS),
             CommandSpec("usage", CommandLane.IMMEDIATE, menus=_ALL_MENUS),

@@ -13,6 +13,8 @@ from bot.telegram.api.messages import Unreadable, conversation_key, is_group, me
 from bot.telegram.api.updates import Addressed, Command, UserContent, is_typed
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from core.i18n import Texts
+from core.messages import user_ref
+from services.chat.service import ChatService
 from services.chat.store.turns import TurnStore
 
 
@@ -30,12 +32,14 @@ class ChatHandlers:
         delivery: Delivery,
         cancellation: ReplyCancellation,
         turns: TurnStore,
+        chat: ChatService,
         texts: Texts,
     ) -> None:
         self._responder = responder
         self._delivery = delivery
         self._cancellation = cancellation
         self._turns = turns
+        self._chat = chat
         self._texts = texts
 
     def router(self) -> Router:
@@ -44,6 +48,7 @@ class ChatHandlers:
         router.message.register(self.start, Command("start"))
         router.message.register(self.help, Command("help"))
         router.message.register(self.new, Command("new"))
+        router.message.register(self.compact, Command("compact"))
         router.message.register(self.stop, Command("stop"))
         router.message.register(self.ask, Command("ask"))
         router.message.register(self.talk, UserContent(), Addressed())
@@ -63,6 +68,11 @@ class ChatHandlers:
         """Starts a new thread."""
         await self._turns.start_new(conversation_key(message))
         await self._reply(message, "new-done")
+
+    async def compact(self, message: Message) -> None:
+        """Summarises the earlier part of the conversation."""
+        key, speaker = conversation_key(message), message_speaker(message)
+        await self._reply(message, await self._chat.compact(key, user_ref(key.surface, speaker.user_id)))
 
     async def stop(self, message: Message) -> None:
         """Stops the answer in progress; its message shows the result."""

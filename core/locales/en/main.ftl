@@ -12,6 +12,7 @@ help =
 
     /new: start a new conversation
     /threads: continue, rename or delete earlier conversations
+    /compact: shorten the memory of a long conversation
     /model: choose a model
     /stop: stop the current answer
     /usage: tokens, answers and cost, today and this month
@@ -48,6 +49,10 @@ failed-limit = This request needs more steps than one answer may take. Please as
 failed-budget-user = Your budget for today is used up. It renews at { $time }.
 failed-budget-chat = The budget of this chat for today is used up. It renews at { $time }.
 failed-budget-all = Today’s budget of this bot is used up. It renews at { $time }.
+memory-compacted = This conversation has become long: I will remember its earlier part as a summary. /threads keeps all of it.
+compact-done = The earlier part of this conversation is now a summary. I will remember it, and answers get cheaper.
+compact-nothing = There is nothing to summarise yet.
+compact-failed = No AI provider could summarise this conversation right now, so nothing has changed. Please try again later.
 answer-cut = The answer was cut at its length limit.
 continue-prompt = Your answer was cut at its length limit. Continue exactly where it ended, without repeating anything.
 empty-answer = The model returned an empty answer.
@@ -110,6 +115,7 @@ retry-owner-only = Only the person who asked can retry this answer.
 
 command-new = start a new conversation
 command-threads = earlier conversations
+command-compact = shorten the memory of a long conversation
 command-model = choose a model
 command-stop = stop the current answer
 command-usage = tokens, answers and cost
@@ -130,6 +136,7 @@ console-help =
 
     /new: start a new conversation
     /threads: list earlier conversations; /threads 2 continues one
+    /compact: shorten the memory of a long conversation
     /model: list models; /model <provider> [<model>] picks one, /model auto resets the choice; /model footers on shows who answered
     /retry [<provider>]: answer the latest message again, optionally with another provider
     /provider: provider status; /provider help lists the admin actions

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 import structlog
-from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest
+from pydantic_ai.messages import BinaryContent, CompactionPart, ModelMessage, ModelRequest
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, select, tuple_
 
 from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
@@ -15,7 +15,7 @@ from core.messages import ConversationKey, Surface
 from services.chat.store import transcript
 from services.chat.store.history import KEPT_ATTACHMENTS, HistoryBudget, cut_turn, pair_tools, starts_with_prompt
 from services.chat.store.transcript import UnreadableTranscript
-from services.llm.usage import ATTACHMENT_TOKENS
+from services.llm.usage import ATTACHMENT_TOKENS, text_tokens
 from services.preferences import ChatPreferences
 
 log = structlog.get_logger()
@@ -85,11 +85,43 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Remembered:
+    """The memory of a thread.
+
+    Args:
+        start_id: id of the first turn that is sent whole; 0 for the first one of all.
+        summary: of the turns before it; None where there is none.
+    """
+
+    start_id: int = 0
+    summary: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """The estimated tokens of the summary."""
+        return text_tokens(self.summary) if self.summary else 0
+
+    @property
+    def messages(self) -> list[ModelMessage]:
+        """The summary as it is sent, before the first turn."""
+        return [ModelRequest([CompactionPart(self.summary)])] if self.summary else []
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """A history as it is sent, and whether it exceeds its budget, so that turns are to be dropped first."""
+
+    remembered: Remembered
+    history: Sequence[ModelMessage]
+    is_over: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TurnStart:
     """All that is read and saved before a model is asked."""
 
     preference: ChatPreferences
-    history: Sequence[ModelMessage]
+    recall: Recall
     turn: Turn
 
 
@@ -168,17 +200,17 @@ def read_turn(connection: Connection, query: Select[Any]) -> Turn | None:
 
 
 def read_history(
-    connection: Connection, thread: Thread, token_budget: int, before_turn: int | None
+    connection: Connection, thread: Thread, token_budget: int, before_turn: int | None, from_turn: int = 0
 ) -> list[ModelMessage]:
-    """Reads the newest turns that fit the budget; see `TurnStore.history`."""
+    """Reads the newest turns that fit the budget, none before `from_turn`; see `TurnStore.history`."""
     while True:
-        conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED)]
+        conditions = [TurnRow.thread_id == thread.id, TurnRow.status.in_(ANSWERED), TurnRow.id >= from_turn]
         if before_turn is not None:
             conditions.append(TurnRow.id < before_turn)
         selection = _select_turns(connection, conditions, token_budget)
         if selection is None:
             return []
-        turns = _load_turns(connection, [*conditions, TurnRow.id >= selection.lowest_id])
+        turns = load_turns(connection, [*conditions, TurnRow.id >= selection.lowest_id])
         if turns or not selection.is_cut:
             break
         # The turn that was to be shortened is unreadable; the ones before it are still useful.
@@ -213,7 +245,7 @@ def _select_turns(
             return None if lowest_id is None else _Selection(lowest_id, is_cut=False)
 
 
-def _load_turns(
+def load_turns(
     connection: Connection, conditions: Sequence[ColumnElement[bool]]
 ) -> list[tuple[int, list[ModelMessage]]]:
     """Reads the messages of turns, newest turn first; unreadable ones are left out."""

@@ -31,6 +31,7 @@ from services.chat.store.conversation import (
     read_turn,
 )
 from services.chat.store.history import starts_with_prompt
+from services.chat.store.memory import read_recall
 from services.chat.store.transcript import Transcript
 from services.llm.usage import estimate_tokens
 from services.preferences import read_preferences
@@ -94,9 +95,9 @@ class TurnStore:
         def work(connection: Connection) -> TurnStart:
             preference = read_preferences(connection, key.chat_ref)
             thread = read_current(connection, key) or self._ensure_current(connection, key)
-            history = read_history(connection, thread, token_budget, None)
+            recall = read_recall(connection, thread, token_budget, None)
             turn = self._insert_turn(connection, thread, speaker_id, prompt, stored, now, None, origin)
-            return TurnStart(preference, history, turn)
+            return TurnStart(preference, recall, turn)
 
         return await self._database.run(work)
 

@@ -5,6 +5,7 @@ depends on the capabilities of each model: one mode for a chain of different mod
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,6 +21,7 @@ from services.llm.models.direct import DirectModel, MalformedAnswer
 from services.llm.models.name_generator import NameGenerator, ThreadNameOutput
 from services.llm.models.routed import RoutedModel
 from services.llm.models.streams import Listener
+from services.llm.models.summariser import Summariser, SummaryOutput
 from services.llm.providers.builder import ModelBuilder
 from services.llm.request import ModelChoice, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
@@ -83,6 +85,7 @@ class StructuredOutput(Generic[Out]):
 
 CHAT = "chat"
 NAMING = "naming"
+SUMMARY = "summary"
 
 Verdict_co = TypeVar("Verdict_co", bound=BaseModel, covariant=True)
 
@@ -148,6 +151,15 @@ class LLMModelFactory(Generic[Verdict_co]):
         """
         spec = RequestSpec(context, chat=chat, local_only=local_only)
         return DirectModel(self._fallback, self._builder, spec, StructuredOutput(self._verdict))
+
+    def create_summariser(self, spec: RequestSpec) -> Summariser:
+        """Returns a model that summarises a conversation.
+
+        Args:
+            spec: of the conversation's own requests: its user, chat, choice and consent.
+        """
+        summary = replace(spec, purpose=SUMMARY, required=frozenset())
+        return Summariser(DirectModel(self._fallback, self._builder, summary, SummaryOutput()))
 
     def create_name_generator_model(
         self,

@@ -1,13 +1,20 @@
 """Shortens a conversation at turn borders, so that it fits into a context window.
 
 A turn begins with the user's message and ends before the next one: a tool call is never parted from its result. The
-system text and the newest turn are always kept.
+system text, a summary and the newest turn are always kept.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pydantic_ai.messages import ModelMessage, ModelRequest, SystemPromptPart, UserPromptPart
+from pydantic_ai.messages import (
+    CompactionPart,
+    ModelMessage,
+    ModelRequest,
+    ModelRequestPart,
+    SystemPromptPart,
+    UserPromptPart,
+)
 
 from services.llm.usage import estimate_tokens
 
@@ -26,7 +33,7 @@ def trim(messages: Sequence[ModelMessage], limit: int) -> tuple[list[ModelMessag
         return list(messages), True
     starts = _turn_starts(messages)
     for start in starts[1:]:
-        kept = _with_system(_system_prompts(messages[:start]), messages[start:])
+        kept = _with_system(_lasting_parts(messages[:start]), messages[start:])
         if estimate_tokens(kept) <= limit:
             return kept, True
     kept = keep_newest_turn(messages)
@@ -38,7 +45,7 @@ def keep_newest_turn(messages: Sequence[ModelMessage]) -> list[ModelMessage]:
     starts = _turn_starts(messages)
     if not starts or starts[-1] == 0:
         return list(messages)
-    return _with_system(_system_prompts(messages[: starts[-1]]), messages[starts[-1] :])
+    return _with_system(_lasting_parts(messages[: starts[-1]]), messages[starts[-1] :])
 
 
 def has_earlier_turns(messages: Sequence[ModelMessage]) -> bool:
@@ -55,17 +62,17 @@ def _turn_starts(messages: Sequence[ModelMessage]) -> list[int]:
     ]
 
 
-def _system_prompts(messages: Sequence[ModelMessage]) -> list[SystemPromptPart]:
+def _lasting_parts(messages: Sequence[ModelMessage]) -> list[ModelRequestPart]:
     return [
         part
         for message in messages
         if isinstance(message, ModelRequest)
         for part in message.parts
-        if isinstance(part, SystemPromptPart)
+        if isinstance(part, SystemPromptPart | CompactionPart)
     ]
 
 
-def _with_system(system: Sequence[SystemPromptPart], messages: Sequence[ModelMessage]) -> list[ModelMessage]:
+def _with_system(system: Sequence[ModelRequestPart], messages: Sequence[ModelMessage]) -> list[ModelMessage]:
     first = messages[0]
     if not system or not isinstance(first, ModelRequest):
         return list(messages)

@@ -299,7 +299,7 @@ class TestBugs:
             assert blamed_providers(harness) == []
             assert (await harness.say("Hello?")).phase is ReplyPhase.COMPLETE
 
-    @pytest.mark.parametrize("place", ["begin", "current", "history", "open_turn", "close_turn"])
+    @pytest.mark.parametrize("place", ["begin", "current", "recall", "open_turn", "close_turn"])
     async def test_exception_of_a_store_ends_the_reply(
         self, harness: ChatHarness, monkeypatch: pytest.MonkeyPatch, place: str
     ) -> None:
@@ -312,7 +312,8 @@ class TestBugs:
 
         # Where the database accepts only a part of it, the turn begins step by step.
         monkeypatch.setattr(harness.stores.turns, "begin", refused)
-        monkeypatch.setattr(harness.stores.turns, place, broken)
+        store = harness.stores.memories if place == "recall" else harness.stores.turns
+        monkeypatch.setattr(store, place, broken)
         with capture_logs() as logs:
             reply = await asyncio.wait_for(harness.say(), 5)
         assert reply.phase is (ReplyPhase.COMPLETE if place == "close_turn" else ReplyPhase.FAILED)
