@@ -179,7 +179,7 @@ class ApiGateway:
             log.info(
                 "api.request",
                 id=id_,
-                token=call.token.name if call is not None else None,
+                client=call.token.name if call is not None else None,
                 path=path,
                 status=status,
                 seconds=round(time.monotonic() - began, 3),
