@@ -9,7 +9,7 @@ from genai_prices import calc_price
 from pydantic_ai.usage import RequestUsage
 
 from core.config.providers import Price, ProviderKind, ProviderSettings
-from services.llm.providers.model_families import deployment_name, model_family
+from services.llm.providers.spec import deployment_name, model_family
 from services.llm.usage import RequestReport
 
 log = structlog.get_logger()

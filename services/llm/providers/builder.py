@@ -17,8 +17,7 @@ from core.background import BackgroundTasks
 from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.demo import DemoModel
-from services.llm.providers.model_families import accepts_images, deployment_name, model_family
-from services.llm.providers.spec import ModelSpec
+from services.llm.providers.spec import ModelSpec, accepts_images, deployment_name, model_family
 
 CONNECT_TIMEOUT_S: Final = 5.0
 KEEPALIVE_S: Final = 30.0

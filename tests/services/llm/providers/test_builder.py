@@ -10,7 +10,7 @@ from pydantic_ai.models.openai import OpenAIChatModel
 
 from core.config.providers import ProviderKind, ProviderSettings
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.model_families import accepts_images, model_family
+from services.llm.providers.spec import accepts_images, model_family
 from tests.support.fake_llm.providers import MODELS, NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import LLMServer
 
