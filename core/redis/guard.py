@@ -19,8 +19,6 @@ log = structlog.get_logger()
 
 CALL_TIMEOUT_S = 0.3
 """Longest time that a request waits for Redis before its replica decides alone."""
-RETRY_AFTER_S = 2.0
-"""Time for which calls fail at once after an error, so that one request pays for the timeout and not all."""
 
 ResultT = TypeVar("ResultT")
 
@@ -42,11 +40,14 @@ class FailFastRedis:
     Args:
         redis: a client with `decode_responses=True`; None makes every call fail.
         purpose: the component that calls, for the log.
+        retry_after_s: time for which calls fail at once after an error, so that one request pays for the timeout and
+            not all.
     """
 
-    def __init__(self, redis: Redis | None, purpose: str) -> None:
+    def __init__(self, redis: Redis | None, purpose: str, retry_after_s: float = 2.0) -> None:
         self._redis = redis
         self._purpose = purpose
+        self._retry_after_s = retry_after_s
         self._retry_at = 0.0
         self._is_lost = False
         self._running = 0
@@ -100,7 +101,7 @@ class FailFastRedis:
         return result
 
     def _note_error(self, error: Exception) -> None:
-        self._retry_at = asyncio.get_running_loop().time() + RETRY_AFTER_S
+        self._retry_at = asyncio.get_running_loop().time() + self._retry_after_s
         if not self._is_lost:
             self._is_lost = True
             log.warning(

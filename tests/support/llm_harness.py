@@ -166,12 +166,13 @@ async def bench(
     words: KnownWords = KNOWN_WORDS,
     *,
     budgets: BudgetGuard | None = None,
+    redis_retry_s: float = 2.0,
 ) -> AsyncIterator[LLMHarness]:
     """Open a replica on a store."""
     clock = clock or RealPauses()
     shared = SharedRouting(redis, "test", clock, sync)
     await shared.start()
-    shedding = LoadShedding(redis, "test", clock)
+    shedding = LoadShedding(redis, "test", clock, redis_retry_s)
     fallback = LLMProviderFallback(providers, shared, clock, rules, shedding, meter, timing, words, budgets=budgets)
     builder = ModelBuilder()
     builder._tls = _tls()

@@ -56,7 +56,12 @@ class LoadSheddingHarness(FallbackHarness):
 
 @asynccontextmanager
 async def open_harness(
-    redis: Redis, *, second_remote: bool = False, sync: SyncTiming | None = None, **first_options: object
+    redis: Redis,
+    *,
+    second_remote: bool = False,
+    sync: SyncTiming | None = None,
+    redis_retry_s: float = 2.0,
+    **first_options: object,
 ) -> AsyncIterator[LoadSheddingHarness]:
     """Open a harness on that store; `first_options` are settings of the first provider."""
     async with LLMServer() as first, LLMServer() as second:
@@ -64,7 +69,7 @@ async def open_harness(
             provider("first", first.url, remote=False, **{"max_concurrency": 1, **first_options}),
             provider("second", second.url, remote=second_remote),
         ]
-        async with bench(redis, providers, RealPauses(), sync=sync) as replica:
+        async with bench(redis, providers, RealPauses(), sync=sync, redis_retry_s=redis_retry_s) as replica:
             yield LoadSheddingHarness((first, second), replica, [], redis)
 
 

@@ -100,18 +100,11 @@ async def request_answer(
     Raises:
         ContentRefused: the candidate's filter refused.
     """
-    loop = asyncio.get_running_loop()
     try:
-        call = prepare(attempt.candidate, attempt.adaptation)
         async with AsyncExitStack() as stack:
-            began = loop.time()
-            opened = await open_stream(
-                stack, _open(attempt, call, None), attempt.candidate, _first_output_timeout_s(attempt),
-                accepts_empty_at_length=is_parsed,
-            )  # fmt: skip
-            if opened.held:
-                attempt.opened()
-            response = await _collect(StreamReader(opened, attempt.candidate, began, attempt.longest_stream_s))
+            start = await _start_stream(stack, attempt, prepare, None, accepts_empty_at_length=is_parsed)
+            reader = StreamReader(start.opened, attempt.candidate, start.began, attempt.longest_stream_s)
+            response = await _collect(reader)
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await attempt.failed(error)
         return None
@@ -120,7 +113,7 @@ async def request_answer(
         used = replace(used, is_answer=False)
     if response.finish_reason == "content_filter":
         raise attempt.refused(refusal(response.provider_details), used)
-    return PlainAnswer(response, opened.first_output_at - began, used)
+    return PlainAnswer(response, start.opened.first_output_at - start.began, used)
 
 
 async def _collect(reader: StreamReader) -> ModelResponse:
@@ -162,22 +155,39 @@ async def request_stream_start(
     Raises:
         ContentRefused: the candidate's filter refused.
     """
-    loop = asyncio.get_running_loop()
     try:
-        call = prepare(attempt.candidate, attempt.adaptation)
-        began = loop.time()
-        with pace_responses() as pacing:
-            opened = await open_stream(
-                stack, _open(attempt, call, run_context), attempt.candidate, _first_output_timeout_s(attempt)
-            )
+        start = await _start_stream(stack, attempt, prepare, run_context)
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await stack.aclose()
         await attempt.failed(error)
         return None
-    if not opened.held:
-        response = opened.response
+    if not start.opened.held:
+        response = start.opened.response
         raise attempt.refused(refusal(response.provider_details), used_whole(response.usage, (), messages))
-    attempt.opened()
+    return start
+
+
+async def _start_stream(
+    stack: AsyncExitStack,
+    attempt: Attempt,
+    prepare: Prepare,
+    run_context: RunContext[Any] | None,
+    *,
+    accepts_empty_at_length: bool = False,
+) -> StreamStart:
+    """Opens a stream and waits for its first output, which is recorded."""
+    call = prepare(attempt.candidate, attempt.adaptation)
+    began = asyncio.get_running_loop().time()
+    with pace_responses() as pacing:
+        opened = await open_stream(
+            stack,
+            _open(attempt, call, run_context),
+            attempt.candidate,
+            _first_output_timeout_s(attempt),
+            accepts_empty_at_length=accepts_empty_at_length,
+        )
+    if opened.held:
+        attempt.opened()
     return StreamStart(opened, began, pacing)
 
 

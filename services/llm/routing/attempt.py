@@ -14,10 +14,8 @@ from core.errors import (
     ContentRefused,
     ProviderError,
 )
-from services.llm.request import Adaptation, Candidate, Capability
-from services.llm.routing.admission.budget_guard import Reservation
-from services.llm.routing.admission.concurrency import Slot
-from services.llm.routing.admission.gates import GatePlace
+from services.llm.request import Adaptation, Capability
+from services.llm.routing.admission.request_admission import Admitted
 from services.llm.routing.events import AttemptEnded, AttemptResult
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, Outcome, classify, provider_message
 from services.llm.routing.faults.recourse import LastResort
@@ -52,26 +50,17 @@ class Attempt:
 
     Args:
         request: the request that the attempt belongs to.
-        place: held until the first output, over a retry too.
-        slot: held until the attempt has ended and the request moves on.
+        admitted: the candidate; its place is held until the first output, over a retry too, its slot until the attempt
+            has ended and the request moves on.
         resort: set where every candidate has failed before.
-        reservation: the amount of the budgets that is held for it; None where it costs nothing.
     """
 
-    def __init__(
-        self,
-        request: "Attempts",
-        candidate: Candidate,
-        place: GatePlace,
-        slot: Slot,
-        resort: LastResort | None = None,
-        reservation: Reservation | None = None,
-    ) -> None:
-        self.candidate = candidate
-        self._reservation = reservation
-        self.place = place
-        self.slot = slot
+    def __init__(self, request: "Attempts", admitted: Admitted, resort: LastResort | None = None) -> None:
+        candidate = self.candidate = admitted.candidate
+        self.slot = admitted.slot
         self.resort = resort
+        self._place = admitted.place
+        self._reservation = admitted.reservation
         self.adaptation = request.recourse.known_adaptation(candidate) if resort is None else resort.adaptation
         """The changes with which the request is sent."""
         self._adaptations_left = MAX_ADAPTATIONS
@@ -102,7 +91,7 @@ class Attempt:
     @property
     def has_candidates_left(self) -> bool:
         """True if another candidate could answer in place of this one."""
-        return self._request.has_candidates_left
+        return not self._request.queue.is_empty
 
     async def failed(self, error: Exception) -> None:
         """Records a failure before the first output; returns where another attempt may help.
@@ -136,7 +125,7 @@ class Attempt:
             case Fault.CAPABILITY:
                 return recourse.without_refused(candidate, self.adaptation, outcome)
             case Fault.CONTEXT_WINDOW:
-                is_larger_left = self._request.is_larger_window_left(candidate, outcome.window)
+                is_larger_left = self._request.queue.is_larger_window_left(candidate, outcome.window)
                 return recourse.shortened(candidate, self.adaptation, outcome, is_larger_left=is_larger_left)
             case _:
                 return None
@@ -183,7 +172,7 @@ class Attempt:
         self._retries_left -= 1
         self._state = AttemptState.PAUSED
         await self._recorder.pause()
-        if self._recorder.health_rank(provider) > self._rank_when_asked and self._request.has_candidates_left:
+        if self._recorder.health_rank(provider) > self._rank_when_asked and self.has_candidates_left:
             self._state = AttemptState.IN_FLIGHT
             return False
         log.info("provider.retried", provider=provider, reason=outcome.reason, purpose=self._purpose)
@@ -214,8 +203,8 @@ class Attempt:
         return ContentRefused(provider, reason)
 
     def opened(self) -> None:
-        """Records the first output of a stream: the cooldown of a provider that was probed ends here."""
-        self.place.leave()
+        """Record the first output of a stream: the cooldown of a provider that was probed ends here."""
+        self._place.leave()
         self._recorder.opened(self.candidate.provider, self._purpose, began=self._began, prefer=self._is_vote)
 
     def succeeded(self, first_output_s: float, used: TokenUse) -> None:
@@ -239,15 +228,15 @@ class Attempt:
         self._request.note_failure(self, Outcome(Fault.UNREADABLE, reason))
 
     def release(self) -> None:
-        """Gives back the place, and the part of the reservation that was not used."""
-        self.place.leave()
+        """Give back the place, and the part of the reservation that was not used."""
+        self._place.leave()
         if self._reservation is not None:
             self._reservation.settle()
 
     def skip(self) -> None:
         """Moves on to the next candidate without recording an outcome: this one was not asked, or it refused."""
         self._state = AttemptState.ENDED
-        self._request.is_reordered = True
+        self._request.queue.is_reordered = True
 
     def cancel(self, used: Callable[[], TokenUse]) -> None:
         """Records that the consumer stopped reading: report usage, leave provider health unchanged.
@@ -265,7 +254,7 @@ class Attempt:
     @property
     def _is_vote(self) -> bool:
         """True if an answer may make the provider preferred."""
-        is_first = self.candidate.by_order and not self._request.is_reordered
+        is_first = self.candidate.by_order and not self._request.queue.is_reordered
         return is_first and self._recorder.leads(self.candidate.provider.id)
 
     def _end(self, result: AttemptResult, fault: Fault) -> None:

@@ -140,29 +140,13 @@ class OutcomeRecorder:
 
     def failed(self, settings: ProviderSettings, outcome: Outcome, purpose: str) -> None:
         """Records a failure. The local copy changes at once, Redis soon after."""
-        provider = settings.id
-        if not self._roster.is_current(settings):
-            log.info("provider.former_failed", provider=provider, reason=outcome.reason, purpose=purpose)
+        cooldown_s = self._note_failure(settings, outcome, purpose)
+        if cooldown_s is None:
             return
-        counts = self.counts[provider]
-        counts.requests += 1
-        log.warning(
-            "provider.failed",
-            provider=provider,
-            fault=outcome.fault.value,
-            reason=outcome.reason,
-            words=outcome.words,
-            cooldown_s=outcome.cooldown_s,
-            purpose=purpose,
-        )
-        if outcome.cooldown_s is None:
-            return
-        counts.failures += 1
-        counts.last_error, counts.last_words = outcome.reason, outcome.words
+        provider, now = settings.id, self._clock.time()
         before = self._leader()
         known = self._shared.routing.cooldowns.get(provider)
-        now = self._clock.time()
-        self._shared.apply(rules.cooled(provider, outcome.reason, now, outcome.cooldown_s, self._shared.replica))
+        self._shared.apply(rules.cooled(provider, outcome.reason, now, cooldown_s, self._shared.replica))
         if outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             # Notify once: concurrent requests fail together, and each probe fails until an operator acts.
             self._notify(Misconfigured(provider, outcome.reason, outcome.words))
@@ -178,32 +162,39 @@ class OutcomeRecorder:
             is_listed: whether operators configured the model; a model that only a user picked is not their concern.
         """
         provider, model = candidate.provider.id, candidate.model
-        if not self._roster.is_current(candidate.provider):
-            log.info("provider.former_failed", provider=provider, reason=outcome.reason, purpose=purpose)
+        rest_s = self._note_failure(candidate.provider, outcome, purpose, model)
+        if rest_s is None:
             return
-        counts = self.counts[provider]
-        counts.requests += 1
+        known = self._shared.routing.resting.get(rules.model_key(provider, model))
+        now = self._clock.time()
+        self._shared.apply(model_rules.rested(provider, model, outcome.reason, now, rest_s, self._shared.replica))
+        if is_listed and outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
+            self._notify(Misconfigured(provider, f"{model}: {outcome.reason}", outcome.words))
+
+    def _note_failure(
+        self, settings: ProviderSettings, outcome: Outcome, purpose: str, model: str | None = None
+    ) -> float | None:
+        """Counts and logs a failure; returns the cooldown of its provider or model, None for none."""
+        provider = settings.id
+        if not self._roster.is_current(settings):
+            log.info("provider.former_failed", provider=provider, reason=outcome.reason, purpose=purpose)
+            return None
         log.warning(
-            "provider.model_failed",
+            "provider.failed" if model is None else "provider.model_failed",
             provider=provider,
-            model=model,
+            **({} if model is None else {"model": model}),
             fault=outcome.fault.value,
             reason=outcome.reason,
             words=outcome.words,
-            rest_s=outcome.cooldown_s,
+            cooldown_s=outcome.cooldown_s,
             purpose=purpose,
         )
-        if outcome.cooldown_s is None:
-            return
-        counts.failures += 1
-        counts.last_error, counts.last_words = outcome.reason, outcome.words
-        known = self._shared.routing.resting.get(rules.model_key(provider, model))
-        now = self._clock.time()
-        self._shared.apply(
-            model_rules.rested(provider, model, outcome.reason, now, outcome.cooldown_s, self._shared.replica)
-        )
-        if is_listed and outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
-            self._notify(Misconfigured(provider, f"{model}: {outcome.reason}", outcome.words))
+        counts = self.counts[provider]
+        counts.requests += 1
+        if outcome.cooldown_s is not None:
+            counts.failures += 1
+            counts.last_error, counts.last_words = outcome.reason, outcome.words
+        return outcome.cooldown_s
 
     def pass_over(self, provider: str, models: Sequence[str]) -> None:
         """Lets models rest that are missing in their provider's list; its next configured one is the default."""

@@ -271,11 +271,12 @@ class LoadShedding:
     Args:
         redis: a client with `decode_responses=True`; None where each replica decides alone.
         prefix: of all keys.
+        retry_after_s: time for which Redis is not asked after an error.
     """
 
-    def __init__(self, redis: Redis | None, prefix: str, clock: Clock) -> None:
+    def __init__(self, redis: Redis | None, prefix: str, clock: Clock, retry_after_s: float = 2.0) -> None:
         # One guard: a request that has waited for Redis in the one does not wait again in the other.
-        guard = FailFastRedis(redis, "load_shedding")
+        guard = FailFastRedis(redis, "load_shedding", retry_after_s)
         self.limiter = ConcurrencyLimiter(guard, prefix, clock)
         self.affinity = ProviderAffinity(guard, prefix, clock)
 

@@ -275,15 +275,11 @@ async def test_take_cancelled_during_the_redis_call_holds_no_slot(
 class TestOutage:
     """Redis becomes unavailable and comes back."""
 
-    @pytest.fixture(autouse=True)
-    def short_rest(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reach, "RETRY_AFTER_S", 0.05)
-
     async def test_each_replica_applies_the_limit_alone(self, redis_server: RedisServer, clock: ManualClock) -> None:
         await redis_server.stop()
         async with open_redis(redis_server.url) as first, open_redis(redis_server.url) as second:
             for redis in (first, second):
-                replica = ConcurrencyLimiter(redis, "test", clock)
+                replica = ConcurrencyLimiter(reach.FailFastRedis(redis, "test", 0.05), "test", clock)
                 held = [await taken(replica, limited(2)), await taken(replica, limited(2))]
                 assert await replica.take(limited(2)) is None
                 replica.release(held[0])
@@ -291,13 +287,13 @@ class TestOutage:
                 await replica.close()
 
     async def test_leases_taken_during_the_outage_are_written_later(
-        self, redis_server: RedisServer, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+        self, redis_server: RedisServer, clock: ManualClock
     ) -> None:
         async with open_redis(redis_server.url) as first, open_redis(redis_server.url) as second:
-            one, two = ConcurrencyLimiter(first, "test", clock), ConcurrencyLimiter(second, "test", clock)
+            one = ConcurrencyLimiter(reach.FailFastRedis(first, "test", 60.0), "test", clock)
+            two = ConcurrencyLimiter(second, "test", clock)
             ends = await taken(one, limited(2))
             await redis_server.stop()
-            monkeypatch.setattr(reach, "RETRY_AFTER_S", 60.0)
             one.release(ends)
             await one.close()
             stays = await taken(one, limited(2))

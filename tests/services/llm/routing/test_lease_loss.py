@@ -58,15 +58,12 @@ def silent_server() -> Iterator[str]:
         yield f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
 
 
-async def test_lease_whose_answer_was_lost_twice_is_given_back(
-    redis_server: RedisServer, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_lease_whose_answer_was_lost_twice_is_given_back(redis_server: RedisServer, clock: ManualClock) -> None:
     """Redis took the lease and its renewed form, but both answers came too late."""
-    monkeypatch.setattr(guard, "RETRY_AFTER_S", 0.05)
     settings = provider("busy", "http://127.0.0.1:1/v1", max_concurrency=3, timeout_s=60.0)
     async with open_redis(redis_server.url) as redis:
         slow = LateAnswers(redis)
-        limiter = ConcurrencyLimiter(slow, "test", clock)
+        limiter = ConcurrencyLimiter(guard.FailFastRedis(slow, "test", 0.05), "test", clock)
         slow.late = 2
         first = await limiter.take(settings)
         await asyncio.sleep(0.06)
@@ -86,7 +83,6 @@ async def test_lease_whose_answer_was_lost_twice_is_given_back(
 
 async def test_silent_redis_costs_a_request_one_timeout_over_all_hops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three limited providers are asked. Redis is waited for once, although it could be tried again at each."""
-    monkeypatch.setattr(guard, "RETRY_AFTER_S", 0.0)
     async with LLMServer() as server, LLMServer() as last:
         server.default = llm.status(529)
         providers = [
@@ -97,7 +93,7 @@ async def test_silent_redis_costs_a_request_one_timeout_over_all_hops(monkeypatc
             # The first request of a process imports for a second or two.
             await warm.ask(streamed=True)
         with silent_server() as url:
-            async with open_redis(url) as redis, bench(redis, providers, RealPauses()) as replica:
+            async with open_redis(url) as redis, bench(redis, providers, RealPauses(), redis_retry_s=0.0) as replica:
                 loop = asyncio.get_running_loop()
                 calls = count_calls(monkeypatch)
                 began = loop.time()

@@ -9,7 +9,6 @@ from redis.asyncio import Redis
 
 from bot.operators.provider_table import provider_table
 from core.errors import AllProvidersFailed, ConsentNeeded
-from core.redis import guard as reach
 from core.redis.client import open_redis
 from services.llm.request import RequestSpec
 from services.llm.routing.admission.concurrency import LimiterTiming
@@ -279,11 +278,8 @@ async def test_without_a_limit_a_user_costs_no_redis_command(redis_server: Redis
         assert set(await other.info("commandstats")) <= {"cmdstat_config|resetstat", "cmdstat_info"}
 
 
-async def test_limit_and_affinity_hold_locally_without_redis(
-    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reach, "RETRY_AFTER_S", 0.1)
-    async with open_redis(redis_server.url) as redis, open_harness(redis) as harness:
+async def test_limit_and_affinity_hold_locally_without_redis(redis_server: RedisServer) -> None:
+    async with open_redis(redis_server.url) as redis, open_harness(redis, redis_retry_s=0.1) as harness:
         assert await harness.asked(ANN) == "first"
         await redis_server.stop()
         await move_user(harness)

@@ -265,7 +265,7 @@ class FallbackMachine(RuleBasedStateMachine):
 
     def _checked_trial(self, request: Request) -> None:
         """Check that no other request over all replicas probes after the same cooldown."""
-        lease = request.attempts._lease
+        lease = request.attempts._admission._lease
         assert (lease[0] if lease else None) == request.trial, "one probe per ended cooldown, by the next request"
         if request.trial is None or request.apart:
             return
@@ -464,8 +464,8 @@ class FallbackMachine(RuleBasedStateMachine):
         begun = self.run(self._begun_together(at, local_only=local_only))
         # Which of the requests gets the lease is not determined.
         requests: list[Request] = []
-        for number in sorted(range(len(at)), key=lambda number: begun[number][0]._lease is None):
-            may_try = begun[number][0]._lease is not None
+        for number in sorted(range(len(at)), key=lambda number: begun[number][0]._admission._lease is None):
+            may_try = begun[number][0]._admission._lease is not None
             request = self._expected(at[number], None, local_only=local_only, may_try=may_try)
             request.attempts, request.first = begun[number]
             self._checked_trial(request)
