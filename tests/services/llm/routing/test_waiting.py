@@ -11,9 +11,11 @@ from pydantic_ai.exceptions import ModelRequestTimeout
 
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice, RequestSpec
+from services.llm.routing.events import AttemptResult
 from services.llm.routing.recorder import RoutingTiming
 from services.llm.usage import NOTHING
 from tests.support.clock import settle
+from tests.support.crowd import run_crowd
 from tests.support.llm_harness import LLMHarness, RealSleeps, bench, provider
 
 DEADLINE_S = 2.0
@@ -74,6 +76,18 @@ async def test_crowd_on_a_silent_provider_is_answered_within_one_deadline(patien
     assert {name for name, _ in answers} == {"healthy"}
     assert crowd.asked.count("silent") == timing.max_opening
     assert median(seconds for _, seconds in answers) < DEADLINE_S + 1.0
+
+
+async def test_crowd_over_http_asks_a_silent_provider_once_a_place() -> None:
+    """Of 450 people 200 have a place; the rest wait in the queue, and none of them asks it after it has failed."""
+    report = await run_crowd(450, 1.0, RoutingTiming(max_opening=200, opening_patience_s=60.0))
+
+    assert report.answered == {"healthy": 450}
+    assert report.asked == {"silent": 200, "healthy": 451}
+    assert report.ends.count(("silent", AttemptResult.FAILED)) == 200
+    # Only the one that chose the healthy provider is answered before the silent one has failed.
+    first_failure = report.ends.index(("silent", AttemptResult.FAILED))
+    assert report.ends[:first_failure] in ([], [("healthy", AttemptResult.ANSWERED)])
 
 
 async def test_one_person_leaves_room_at_a_silent_provider() -> None:
