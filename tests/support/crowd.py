@@ -63,7 +63,7 @@ async def run_crowd(people: int, deadline_s: float, timing: RoutingTiming) -> Cr
                 return answered_by(response), loop.time() - began
 
             asking = [asyncio.create_task(ask(f"telegram:{number}")) for number in range(people)]
-            await silent.arrival(1)
+            await silent.arrival(1, timeout_s=60)
             _, idle_s = await ask("telegram:idle", choice="healthy")
             answers = await asyncio.gather(*asking)
         asked = {"silent": len(silent.requests), "healthy": len(healthy.requests)}

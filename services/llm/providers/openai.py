@@ -160,7 +160,7 @@ def _build_chat_model(
     sdk_provider: Provider[AsyncOpenAI],
     extra: ModelProfile | None = None,
 ) -> Model:
-    """Return a chat-completions model with the profile of its family.
+    """Returns a chat-completions model with the profile of its family.
 
     The `profile` argument is the last layer that the library merges, so it overrides the profiles of the provider and
     the family.
@@ -174,12 +174,12 @@ def _build_chat_model(
 
 
 def build_openai(spec: ModelSpec) -> Model:
-    """Return a model served by OpenAI."""
+    """Returns a model served by OpenAI."""
     return _build_chat_model(spec, ChatModel, OpenAIProvider(openai_client=build_client(spec)))
 
 
 def build_openai_compatible(spec: ModelSpec) -> Model:
-    """Return a model of any other server with this wire format: vLLM, LM Studio, llama.cpp, a LiteLLM proxy."""
+    """Returns a model of any other server with this wire format: vLLM, LM Studio, llama.cpp, a LiteLLM proxy."""
     sdk_provider = OpenAICompatibleProvider(spec.provider.id, openai_client=build_client(spec))
     # Chat templates of local servers accept one system message only, at the start.
     one_system_message = OpenAIModelProfile(openai_chat_supports_multiple_system_messages=False)
@@ -189,7 +189,7 @@ def build_openai_compatible(spec: ModelSpec) -> Model:
 
 
 def build_ollama(spec: ModelSpec) -> Model:
-    """Return a model served by Ollama."""
+    """Returns a model served by Ollama."""
     return _build_chat_model(
         spec, OllamaChatModel, OllamaProvider(openai_client=build_client(spec)), _select_limit_field(spec)
     )
@@ -208,7 +208,7 @@ def _select_limit_field(spec: ModelSpec) -> ModelProfile:
 
 
 def build_openrouter(spec: ModelSpec) -> Model:
-    """Return a model served through OpenRouter."""
+    """Returns a model served through OpenRouter."""
     # The application name that OpenRouter displays in the operator's account.
     client = build_client(spec, {"X-Title": "Understudy"})
     return _build_chat_model(spec, OpenRouterChatModel, OpenRouterProvider(openai_client=client))
@@ -261,7 +261,7 @@ class DeepSeekModel(ChatModel):
 
 
 def build_deepseek(spec: ModelSpec) -> Model:
-    """Return a model served by DeepSeek."""
+    """Returns a model served by DeepSeek."""
     return _build_chat_model(spec, DeepSeekModel, DeepSeekProvider(openai_client=build_client(spec)))
 
 

@@ -203,7 +203,7 @@ class Attempt:
         return ContentRefused(provider, reason)
 
     def opened(self) -> None:
-        """Record the first output of a stream: the cooldown of a provider that was probed ends here."""
+        """Records the first output of a stream: the cooldown of a provider that was probed ends here."""
         self._place.leave()
         self._recorder.opened(self.candidate.provider, self._purpose, began=self._began, prefer=self._is_vote)
 
@@ -228,7 +228,7 @@ class Attempt:
         self._request.note_failure(self, Outcome(Fault.UNREADABLE, reason))
 
     def release(self) -> None:
-        """Give back the place, and the part of the reservation that was not used."""
+        """Gives back the place, and the part of the reservation that was not used."""
         self._place.leave()
         if self._reservation is not None:
             self._reservation.settle()

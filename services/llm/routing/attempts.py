@@ -219,7 +219,7 @@ class Attempts:
         self._admission.return_lease()
 
     async def _wait_for_busy(self) -> Attempt | None:
-        """Return an attempt at a candidate that was busy, or over a budget that requests in flight hold."""
+        """Returns an attempt at a candidate that was busy, or over a budget that requests in flight hold."""
         if self._is_hop_limit_reached:
             return None
         admitted = await self._admission.wait_for_slot() or await self._admission.wait_for_budget()

@@ -61,7 +61,7 @@ class CandidateQueue:
         return not (self._left or self._passed)
 
     def pop(self) -> Candidate | None:
-        """Remove and return the healthiest candidate as of now: others may have been found failing meanwhile."""
+        """Removes and returns the healthiest candidate as of now: others may have been found failing meanwhile."""
         if not self._left and self._passed:
             # No other candidate answered.
             self._left.extend(self._passed)
@@ -77,63 +77,63 @@ class CandidateQueue:
         return candidate
 
     def put_first(self, candidate: Candidate) -> None:
-        """Ask a candidate before the others of its rank."""
+        """Asks a candidate before the others of its rank."""
         self._left.appendleft(candidate)
 
     def pass_over(self, candidate: Candidate) -> None:
-        """Ask a candidate with a queue that stands still after the others."""
+        """Asks a candidate with a queue that stands still after the others."""
         self._passed.append(candidate)
         self.is_reordered = True
 
     def shed(self, candidate: Candidate) -> None:
-        """Keep a candidate at its concurrency limit until it has a slot."""
+        """Keeps a candidate at its concurrency limit until it has a slot."""
         self.busy[candidate.provider.id] = (candidate, self.is_reordered)
         self.is_reordered = True
 
     def take_busy(self, provider: str) -> None:
-        """Remove a candidate that has a slot now; its answer counts as if it had never been skipped."""
+        """Removes a candidate that has a slot now; its answer counts as if it had never been skipped."""
         self.is_reordered = self.busy.pop(provider)[1]
 
     def note_unpaid(self, candidate: Candidate, refusal: BudgetRefusal) -> None:
-        """Keep a candidate that a budget does not pay for."""
+        """Keeps a candidate that a budget does not pay for."""
         self.unpaid[candidate.provider.id] = (candidate, refusal)
         self.is_reordered = True
 
     def note_failing(self, provider: str) -> None:
-        """Rank a provider by its health from now on, even where it was forced or chosen."""
+        """Ranks a provider by its health from now on, even where it was forced or chosen."""
         self._found_failing.add(provider)
 
     def keep_demo(self) -> None:
-        """Drop the candidates, except for the demo: it makes no request, and names what could be configured."""
+        """Drops the candidates, except for the demo: it makes no request, and names what could be configured."""
         self._left = deque(each for each in self._left if each.provider.kind is ProviderKind.DEMO)
         self._passed.clear()
 
     def clear(self) -> None:
-        """Drop the candidates that were not asked, or are busy."""
+        """Drops the candidates that were not asked, or are busy."""
         self._left.clear()
         self.busy.clear()
 
     def waiting(self) -> dict[str, Candidate]:
-        """Return the busy candidates with windows that may be large enough, by provider."""
+        """Returns the busy candidates with windows that may be large enough, by provider."""
         return {name: each for name, (each, _) in self.busy.items() if not self._is_too_small(each)}
 
     def waiting_for_budget(self) -> list[Candidate]:
-        """Return the candidates with a budget that only requests in flight hold."""
+        """Returns the candidates with a budget that only requests in flight hold."""
         return [candidate for candidate, refusal in self.unpaid.values() if refusal.is_temporary]
 
     def has_healthy(self) -> bool:
-        """Return whether a healthy candidate was not asked."""
+        """Returns whether a healthy candidate was not asked."""
         return any(
             self._recorder.health_rank(other.provider.id) == 0.0 for other in _real(self._left) if not other.misfit
         )
 
     def has_better(self, candidate: Candidate) -> bool:
-        """Return whether a candidate that was not asked ranks before this one."""
+        """Returns whether a candidate that was not asked ranks before this one."""
         rank = self._rank(candidate)
         return any(self._rank(other) < rank for other in _real((*self._left, *self._passed)))
 
     def is_larger_window_left(self, candidate: Candidate, named: int | None) -> bool:
-        """Return whether a candidate that was not asked is known to have a larger window."""
+        """Returns whether a candidate that was not asked is known to have a larger window."""
         window = named or self._known_window(candidate)
         return window is not None and any((self._known_window(other) or 0) > window for other in self._left)
 
@@ -146,17 +146,17 @@ class CandidateQueue:
         return candidate.misfit, 0.0 if is_probe else health
 
     def _is_too_small(self, candidate: Candidate) -> bool:
-        """Return whether the candidate's window is known to be no larger than one that was too small."""
+        """Returns whether the candidate's window is known to be no larger than one that was too small."""
         if self.overflowed is None:
             return False
         known, window = self._known_window(self.overflowed), self._known_window(candidate)
         return known is not None and window is not None and window <= known
 
     def _known_window(self, candidate: Candidate) -> int | None:
-        """Return the window that the server named, else the one that its model is known to have."""
+        """Returns the window that the server named, else the one that its model is known to have."""
         return self._recorder.adaptation(candidate).window or self._window(candidate)
 
 
 def _real(candidates: Iterable[Candidate]) -> Iterable[Candidate]:
-    """Return the candidates without the demo."""
+    """Returns the candidates without the demo."""
     return (each for each in candidates if each.provider.kind is not ProviderKind.DEMO)

@@ -78,7 +78,7 @@ class RequestAdmission:
         """True once this request has had the lease of a probe."""
 
     async def approach(self, candidate: Candidate) -> Admitted | None:
-        """Wait for the place and the slot of a candidate; returns None where another one is to be asked first."""
+        """Waits for the place and the slot of a candidate; returns None where another one is to be asked first."""
         provider = candidate.provider
         health = self._recorder.health_rank(provider.id)
         place = await self._shared.gates[provider.id].enter(self._person, self._gate_patience_s)
@@ -103,7 +103,7 @@ class RequestAdmission:
                 self._give_up(place, slot)
 
     async def wait_for_slot(self) -> Admitted | None:
-        """Admit the request to the first busy candidate that has a slot and was not found failing meanwhile."""
+        """Admits the request to the first busy candidate that has a slot and was not found failing meanwhile."""
         waiting = self._queue.waiting()
         health = {name: self._recorder.health_rank(name) for name in waiting}
         while waiting and not self._spec.stands_back:
@@ -116,7 +116,7 @@ class RequestAdmission:
         return None
 
     async def wait_for_budget(self) -> Admitted | None:
-        """Admit the request to a candidate whose budget only requests in flight hold; None where they keep it."""
+        """Admits the request to a candidate whose budget only requests in flight hold; None where they keep it."""
         while waiting := self._queue.waiting_for_budget():
             ends_at = self._began + max(each.provider.first_token_timeout_s for each in waiting)
             if self._spec.stands_back or self._recorder.monotonic() >= ends_at:
@@ -129,7 +129,7 @@ class RequestAdmission:
         return None
 
     async def approach_again(self, candidate: Candidate) -> Admitted | None:
-        """Admit the request where no other candidate is left, after its waits; None without a slot."""
+        """Admits the request where no other candidate is left, after its waits; None without a slot."""
         limiter = self._shared.limiter
         slot = await limiter.take(candidate.provider, self._redis_patience, self._preempt)
         if slot is None and not self._spec.stands_back:
@@ -148,21 +148,21 @@ class RequestAdmission:
                 self._give_up(place, slot)
 
     def extend(self, slot: Slot) -> None:
-        """Keep a slot for another request to the same candidate."""
+        """Keeps a slot for another request to the same candidate."""
         self._shared.limiter.extend(slot)
 
     def release(self, slot: Slot) -> None:
-        """Give a slot back."""
+        """Gives a slot back."""
         self._shared.limiter.release(slot)
 
     def return_lease(self) -> None:
-        """Give the lease of a probe back without an outcome."""
+        """Gives the lease of a probe back without an outcome."""
         if self._lease is not None:
             self._shared.probes.give_back(*self._lease)
             self._lease = None
 
     async def _approach_busy(self, candidate: Candidate, slot: Slot, health: Mapping[str, float]) -> Admitted | None:
-        """Use a slot that was waited for; None where the provider fails and another is healthier."""
+        """Uses a slot that was waited for; None where the provider fails and another is healthier."""
         name = candidate.provider.id
         admitted: Admitted | None = None
         place: GatePlace | None = None
@@ -179,7 +179,7 @@ class RequestAdmission:
                 self._give_up(place, slot)
 
     async def _may_ask(self, candidate: Candidate, health: float) -> bool:
-        """Take the lease of a probe; returns False, with the candidate put back, if another is to be asked first.
+        """Takes the lease of a probe; returns False, with the candidate put back, if another is to be asked first.
 
         Args:
             candidate: the one that the request waited for.
@@ -203,7 +203,7 @@ class RequestAdmission:
         return True
 
     async def _pay(self, candidate: Candidate, place: GatePlace, slot: Slot) -> Admitted | None:
-        """Reserve the cost of the request; returns None where a budget does not pay for it."""
+        """Reserves the cost of the request; returns None where a budget does not pay for it."""
         provider = candidate.provider
         paid = await self._shared.budgets.reserve(Quote(provider, candidate.model, self._spec, self._size))
         if isinstance(paid, BudgetRefusal):

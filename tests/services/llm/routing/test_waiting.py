@@ -79,12 +79,12 @@ async def test_crowd_on_a_silent_provider_is_answered_within_one_deadline(patien
 
 
 async def test_crowd_over_http_asks_a_silent_provider_once_a_place() -> None:
-    """Of 450 people 200 have a place; the rest wait in the queue, and none of them asks it after it has failed."""
-    report = await run_crowd(450, 1.0, RoutingTiming(max_opening=200, opening_patience_s=60.0))
+    """Of 90 people 40 have a place; the rest wait in the queue, and none of them asks it after it has failed."""
+    report = await run_crowd(90, 3.0, RoutingTiming(max_opening=40, opening_patience_s=60.0))
 
-    assert report.answered == {"healthy": 450}
-    assert report.asked == {"silent": 200, "healthy": 451}
-    assert report.ends.count(("silent", AttemptResult.FAILED)) == 200
+    assert report.answered == {"healthy": 90}
+    assert report.asked == {"silent": 40, "healthy": 91}
+    assert report.ends.count(("silent", AttemptResult.FAILED)) == 40
     # Only the one that chose the healthy provider is answered before the silent one has failed.
     first_failure = report.ends.index(("silent", AttemptResult.FAILED))
     assert report.ends[:first_failure] in ([], [("healthy", AttemptResult.ANSWERED)])
