@@ -24,8 +24,7 @@ from core.db.tables import EmbeddingSpaceRow
 from core.errors import UnknownProvider
 from services.llm.capabilities.asking import ask_first
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.spec import model_family
-from services.llm.providers.spec import ModelSpec
+from services.llm.providers.spec import ModelSpec, model_family
 from services.llm.request import Candidate, ModelChoice, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.server_words import find_message
