@@ -146,7 +146,8 @@ class OutcomeRecorder:
         provider, now = settings.id, self._clock.time()
         before = self._leader()
         known = self._shared.routing.cooldowns.get(provider)
-        self._shared.apply(rules.cooled(provider, outcome.reason, now, cooldown_s, self._shared.replica))
+        replica = self._shared.replica
+        self._shared.apply(rules.cooled(provider, outcome.reason, now, cooldown_s, replica, outcome.words))
         if outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             # Notify once: concurrent requests fail together, and each probe fails until an operator acts.
             self._notify(Misconfigured(provider, outcome.reason, outcome.words))

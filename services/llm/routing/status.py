@@ -132,7 +132,7 @@ def provider_status(
         counts.requests,
         counts.failures,
         counts.last_error,
-        counts.last_words,
+        counts.last_words if counts.last_words is not None or cooldown is None else cooldown.words,
         tuple(counts.first_output_s),
         in_flight,
         resting=tuple(entry for entry in state.resting.values() if entry.provider == provider.id and entry.until > now),

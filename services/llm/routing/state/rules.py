@@ -58,6 +58,7 @@ class Cooldown:
     Args:
         reporter: a replica's id or an admin.
         failing_since: begin of an earlier cooldown, where the provider has not answered since; None for the first.
+        words: the server's own, without secrets; only operators see them.
     """
 
     provider: str
@@ -66,6 +67,7 @@ class Cooldown:
     until: float
     reporter: str
     failing_since: float | None = None
+    words: str | None = None
 
     @property
     def outage_since(self) -> float:
@@ -255,7 +257,9 @@ def preference_ended(now: float) -> Change:
     return change
 
 
-def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: str) -> Change:
+def cooled(
+    provider: str, reason: str, now: float, duration_s: float, reporter: str, words: str | None = None
+) -> Change:
     """Sets a cooldown, after a failure or by an admin. Of two cooldowns the later end is kept."""
 
     def change(routing: Routing) -> Routing:
@@ -265,7 +269,7 @@ def cooled(provider: str, reason: str, now: float, duration_s: float, reporter: 
             cooldown = standing
         else:
             failing_since = standing.outage_since if standing is not None else None
-            cooldown = Cooldown(provider, reason, now, until, reporter, failing_since)
+            cooldown = Cooldown(provider, reason, now, until, reporter, failing_since, words)
         preference = routing.preference
         if preference is not None and preference.provider == provider:
             preference = None

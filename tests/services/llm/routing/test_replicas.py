@@ -76,6 +76,17 @@ async def test_failure_at_one_replica_steers_the_other(pair: ReplicaPair) -> Non
     assert pair.told == [LeaderChanged("first", "second", "HTTP 529 (overloaded)")]
 
 
+async def test_words_of_a_server_reach_the_operators_of_every_replica(pair: ReplicaPair) -> None:
+    """Beside the reason of the cooldown that they explain."""
+    words = "Your account is not in good standing."
+    pair.first.script(llm.status(402, {"error": {"message": words}}))
+    assert answered_by(await pair.one.ask(streamed=True)) == "second"
+    await eventually(lambda: "first" in pair.two.shared.routing.cooldowns)
+    for replica in (pair.one, pair.two):
+        status = replica.fallback.get_provider_status().providers[0]
+        assert (status.state, status.last_words) == (ProviderState.COOLING, words)
+
+
 async def test_changes_reach_the_other_replica_at_once(pair: ReplicaPair) -> None:
     """A failure, a force and its end."""
     pair.first.script(llm.status(529))
