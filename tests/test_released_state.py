@@ -55,6 +55,7 @@ ADDED_SINCE = {
     "secret_keys",
     "config_revisions",
     "config_values",
+    "thread_memories",
     "embedding_spaces",
     "moderation_entries",
     "moderation_newcomers",

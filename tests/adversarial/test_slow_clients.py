@@ -47,7 +47,7 @@ async def test_slow_clients_end_and_others_are_served_meanwhile(fork_server: For
         clients = [asyncio.create_task(drip(port, HEADS[number % len(HEADS)])) for number in range(CLIENTS)]
         await asyncio.sleep(2)
         for _ in range(3):
-            assert await attack.bystander_waits_s(timeout_s=20) < attack.usual_s + PATIENCE_S
+            assert await attack.bystander_waits_s(timeout_s=20) < PATIENCE_S
             began = time.monotonic()
             assert (await client.get("/healthz")).status == 200
             assert time.monotonic() - began < PATIENCE_S

@@ -89,11 +89,26 @@ async def test_command_menus_are_published(stage: BotHarness) -> None:
     assert calls
     assert [call.params.get("language_code") for call in calls] == [None, "ru"] * 3
     everywhere = ["new", "threads", "model", "stop", "usage", "help"]
+    in_groups = ["rules", "report"]
+    admins = [
+        "moderation",
+        "rules",
+        "spam",
+        "ham",
+        "warn",
+        "unwarn",
+        "trust",
+        "untrust",
+        "newcomers",
+        "raid",
+        "lock",
+        "unlock",
+    ]
     menus = {scope: [command["command"] for command in commands] for scope, commands in stage.telegram.menus.items()}
     assert menus == {
-        "default": everywhere,
-        "all_group_chats": [*everywhere, "rules", "report"],
-        "all_chat_administrators": [*everywhere, "moderation", "rules", "spam", "ham", "warn", "unwarn"],
+        "default": ["new", "threads", "compact", "model", "stop", "usage", "budget", "help"],
+        "all_group_chats": [*everywhere, *in_groups],
+        "all_chat_administrators": [*everywhere, *admins],
     }
 
 

@@ -262,7 +262,8 @@ class TestCommands:
             session.type("/HELP")
             shown = await session.until("Ctrl-D exits.")
         listed = re.findall(r"^/(\w+)", shown, re.MULTILINE)
-        assert set(listed) == {"new", "threads", "model", "retry", "provider", "usage", "budget", "privacy", "quit"}
+        chat = {"new", "threads", "compact", "model", "retry"}
+        assert set(listed) == {*chat, "provider", "usage", "budget", "privacy", "quit"}
 
     async def test_usage_shows_own_and_all_usage(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as session:

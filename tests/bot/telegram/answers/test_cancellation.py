@@ -8,6 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from bot.telegram.answers.cancellation import ReplyCancellation
+from core.background import cancel_and_wait
 from core.clock import SystemClock
 from core.messages import ConversationKey, Surface
 from core.redis.client import open_redis
@@ -29,9 +30,7 @@ async def replicas(server: RedisServer) -> AsyncIterator[tuple[ReplyCancellation
         await _both_listen(redis)
         yield ours, theirs, active
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
         await redis.aclose()
 
 
