@@ -33,6 +33,8 @@ STREAM_BYTES_PER_S = 256 << 10
 """Bytes of an event stream that are read at once each second beyond those: a thousand tokens with their envelopes."""
 FLOOD_PAUSE_S = 0.01
 """Pause before each piece of the streams that send more, of which one is read at a time."""
+GATHERED_BYTES = 16 << 10
+"""Bytes that end a window early: far more than a model writes in it."""
 _NOT_TEXT = re.compile(
     rb'"(?:finish_?[rR]eason|stop_reason|refusal)"\s*:\s*"|"(?:usage|tool_calls|function_call)"\s*:\s*[{\[]'
     rb'|"(?:error|functionCall|tool_use|input_json_delta|message_stop|message_delta)"|content_block_st|\[DONE\]'
@@ -234,13 +236,14 @@ class _Body(httpx2.AsyncByteStream):
 
 
 async def _gather(content: aiohttp.StreamReader, piece: bytes, until: float) -> bytes:
-    """Returns a piece with all that arrives until an instant, or until something arrives that is not text."""
-    pieces = [piece]
+    """Returns a piece with what arrives until an instant, until something that is not text, or until it is long."""
+    pieces, size = [piece], len(piece)
     # An error comes again when the rest is read.
     with suppress(aiohttp.ClientError, RuntimeError, TimeoutError):
         async with asyncio.timeout_at(until):
-            while not _NOT_TEXT.search(pieces[-1]) and (piece := await content.readany()):
+            while size < GATHERED_BYTES and not _NOT_TEXT.search(pieces[-1]) and (piece := await content.readany()):
                 pieces.append(piece)
+                size += len(piece)
     return b"".join(pieces)
 
 
