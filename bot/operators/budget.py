@@ -1,7 +1,6 @@
 """`/budget`: the budgets of a user and a chat; operators also see those of providers and of all, and set budgets."""
 
 from bot.operators.formatting import format_cost
-from core.errors import StorageError
 from core.i18n import Texts
 from services.admin.audit import Audit
 from services.budgets.budgets import Budgets, BudgetState
@@ -82,11 +81,9 @@ class BudgetCommands:
             await self._budgets.set_limit(kind, reference, usd)
         state = await self._budgets.state(kind, reference)
         done = self._texts.get("budget-set", language, name=name, limit=self._amount(state.limit_usd, language))
-        try:
-            await self._audit.record(actor_id, "budget.set", name, written)
-        except StorageError:
-            return f"{done}\n{self._texts.get('not-audited', language)}"
-        return done
+        if await self._audit.try_record(actor_id, "budget.set", name, written):
+            return done
+        return f"{done}\n{self._texts.get('not-audited', language)}"
 
     def _line(self, key: str, state: BudgetState, language: str | None, **arguments: str) -> str:
         spent, limit = format_cost(state.spent_usd), self._amount(state.limit_usd, language)

@@ -5,7 +5,6 @@ from datetime import tzinfo
 
 import structlog
 
-from core.errors import StorageError
 from services.admin.audit import Audit
 from services.inbox.dead_letters import DeadLetter
 from services.inbox.inbox import Inbox
@@ -73,10 +72,7 @@ class DeadLetterCommands:
 
     async def _record(self, action: str, letter: DeadLetter, actor_id: int) -> None:
         log.info("admin.acted", action=action, target=letter.job.id, actor_id=actor_id)
-        try:
-            await self._audit.record(actor_id, action, letter.job.id, letter.reason)
-        except StorageError as error:
-            log.error("audit.not_recorded", action=action, target=letter.job.id, error=str(error))  # noqa: TRY400 - the error text is the reason
+        await self._audit.try_record(actor_id, action, letter.job.id, letter.reason)
 
 
 def format_dead_letters(letters: Sequence[DeadLetter], zone: tzinfo) -> str:

@@ -154,12 +154,7 @@ class ProviderAdmin:
     async def _record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> bool:
         action = f"provider.{action}"
         log.info("admin.acted", action=action, target=target, actor_id=actor_id, detail=detail)
-        try:
-            await self._audit.record(actor_id, action, target, detail)
-        except StorageError as error:
-            log.error("audit.not_recorded", action=action, target=target, error=str(error))  # noqa: TRY400 - the error text is the reason
-            return False
-        return True
+        return await self._audit.try_record(actor_id, action, target, detail)
 
     def _status(self, provider: ProviderSettings) -> ProviderStatus:
         return next(each for each in self.status.providers if each.provider == provider.id)
