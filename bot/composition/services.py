@@ -1,7 +1,7 @@
 """Builds the services that all surfaces share, in the order of their dependencies; they close in reverse."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from bot.operators.provider import ProviderCommands
 from bot.operators.usage import UsageReports
 from core.background import BackgroundTasks, restart_on_error
 from core.clock import Clock, SystemClock
-from core.config.providers import ProviderKind
+from core.config.providers import ProviderKind, ProviderSettings
 from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.db.replica_fence import ReplicaFence
@@ -247,11 +247,8 @@ async def _open_embeddings(
 ) -> "Embeddings":
     from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
 
-    opened = await open_fallback(
-        stack, infra.settings, infra.redis, infra.clock, ledger,
-        providers=infra.settings.embedders, capability="embeddings", shedding=chat.shedding, budgets=chat.budgets,
-    )  # fmt: skip
-    return Embeddings(opened.fallback, builder, infra.database)
+    fallback = await _open_capability(stack, infra, ledger, infra.settings.embedders, "embeddings", chat)
+    return Embeddings(fallback, builder, infra.database)
 
 
 async def _open_transcriber(
@@ -259,11 +256,24 @@ async def _open_transcriber(
 ) -> "Transcriber":
     from services.llm.capabilities.transcription import Transcriber  # noqa: PLC0415 - imported only where it is on
 
+    fallback = await _open_capability(stack, infra, ledger, infra.settings.transcribers, "voice", chat)
+    return Transcriber(fallback, builder)
+
+
+async def _open_capability(
+    stack: AsyncExitStack,
+    infra: Infrastructure,
+    ledger: UsageLedger,
+    providers: Sequence[ProviderSettings],
+    capability: str,
+    chat: OpenFallback,
+) -> LLMProviderFallback:
+    """Returns the fallback service of a capability beside chat, with a health of its own and the same limits."""
     opened = await open_fallback(
         stack, infra.settings, infra.redis, infra.clock, ledger,
-        providers=infra.settings.transcribers, capability="voice", shedding=chat.shedding, budgets=chat.budgets,
+        providers=providers, capability=capability, shedding=chat.shedding, budgets=chat.budgets,
     )  # fmt: skip
-    return Transcriber(opened.fallback, builder)
+    return opened.fallback
 
 
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:

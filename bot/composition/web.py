@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, time, timedelta, tzinfo
 from functools import partial
 
 from bot.composition.services import LLMServices, Services
@@ -13,7 +12,6 @@ from bot.web.api.models import ModelDirectory
 from bot.web.endpoints import Endpoints
 from bot.web.readiness import Check, Readiness, check_database, check_providers, check_redis
 from bot.web.server import HttpRoute, WebServer, WebTiming
-from core.clock import Clock
 from core.observability.log import Redactor
 from services.api.admission import AdmissionRules, ApiAdmission
 from services.api.tokens import ApiToken, TokenStore
@@ -96,7 +94,7 @@ def build_api_routes(services: Services) -> Sequence[HttpRoute]:
         admission,
         llm.fallback,
         clock,
-        partial(_seconds_to_midnight, clock, settings.zone),
+        llm.budgets.renews_in_s,
         lambda path, status: requests.labels(path, str(status)).inc(),
     )
     directory = ModelDirectory(llm.fallback, llm.catalog, admission, clock.time())
@@ -130,11 +128,11 @@ def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
     if token is None:
         return ()
     # Imported here, since a bot without a console does without its template engine.
-    from bot.web.console.access import ConsoleAccess  # noqa: PLC0415
-    from bot.web.console.acts import Acts  # noqa: PLC0415
-    from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415
-    from bot.web.console.pages import Pages  # noqa: PLC0415
-    from bot.web.console.sign_in import SignIn  # noqa: PLC0415
+    from bot.web.console.access import ConsoleAccess  # noqa: PLC0415 - see above
+    from bot.web.console.acts import ConsoleActs  # noqa: PLC0415 - see above
+    from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415 - see above
+    from bot.web.console.pages import ConsolePages  # noqa: PLC0415 - see above
+    from bot.web.console.sign_in import SignIn  # noqa: PLC0415 - see above
 
     parts = ConsoleParts(
         settings=infra.settings,
@@ -148,14 +146,8 @@ def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
     )
     frame = Frame(parts, ConsoleAccess(infra.redis, infra.settings.redis_prefix, token, infra.clock))
     # Each page before its acts: `/providers/new` must not be taken for a provider of that name.
-    return (*SignIn(frame).routes, *Pages(frame).routes, *Acts(frame).routes)
+    return (*SignIn(frame).routes, *ConsolePages(frame).routes, *ConsoleActs(frame).routes)
 
 
 async def _spent_today(totals: UsageTotals, token: ApiToken) -> float:
     return (await totals.of_speaker(token.user, totals.today)).cost_usd
-
-
-def _seconds_to_midnight(clock: Clock, zone: tzinfo) -> float:
-    now = clock.now().astimezone(zone)
-    midnight = datetime.combine(now.date() + timedelta(days=1), time(), zone)
-    return (midnight - now).total_seconds()

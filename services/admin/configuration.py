@@ -251,8 +251,9 @@ class ProviderConfiguration:
             listener(configuration)
 
     async def _newest_revision(self) -> int:
-        async with self._database.reading() as session:
-            return await session.scalar(select(func.max(ConfigRevisionRow.revision))) or 0
+        # One hop to the database: every replica asks this all the time.
+        newest = select(func.max(ConfigRevisionRow.revision))
+        return await self._database.run(lambda connection: connection.scalar(newest) or 0, reading=True)
 
     async def _load(self) -> Configuration:
         newest: dict[str, tuple[ConfigValueRow, ConfigRevisionRow]] = {}

@@ -36,7 +36,7 @@ class AccessRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class OperatorSession:
     """An operator who is signed in.
 
     Args:
@@ -77,8 +77,8 @@ class ConsoleAccess:
         self._rules = rules or AccessRules()
         self._clock = clock
 
-    async def sign_in(self, token: str) -> Session:
-        """Opens a session for whoever shows WEB_TOKEN.
+    async def sign_in(self, token: str) -> OperatorSession:
+        """Opens a session for the holder of WEB_TOKEN.
 
         Raises:
             SignInRefused: the token is wrong.
@@ -88,12 +88,12 @@ class ConsoleAccess:
             log.info("console.sign_in_refused")
             await self._clock.sleep(self._rules.refusal_s)
             raise SignInRefused
-        session = Session(secrets.token_urlsafe(32), TOKEN_ACTOR, secrets.token_urlsafe(24))
+        session = OperatorSession(secrets.token_urlsafe(32), TOKEN_ACTOR, secrets.token_urlsafe(24))
         stored = _StoredSession(actor=session.actor_id, form=session.form).model_dump_json()
         await self._redis.set(self._key(session.id), stored, ex=self._rules.session_s)
         return session
 
-    async def find(self, request: web.Request) -> Session | None:
+    async def find(self, request: web.Request) -> OperatorSession | None:
         """Returns the session of a request; None if there is none, or if Redis does not answer."""
         session_id = request.cookies.get(COOKIE, "")
         if not session_id:
@@ -108,13 +108,13 @@ class ConsoleAccess:
             known = _StoredSession.model_validate_json(stored)
         except ValidationError:
             return None
-        return Session(session_id, known.actor, known.form)
+        return OperatorSession(session_id, known.actor, known.form)
 
-    async def end(self, session: Session) -> None:
+    async def end(self, session: OperatorSession) -> None:
         """Ends a session."""
         await self._redis.delete(self._key(session.id))
 
-    def set_cookie(self, response: web.StreamResponse, session: Session, *, is_secure: bool) -> None:
+    def set_cookie(self, response: web.StreamResponse, session: OperatorSession, *, is_secure: bool) -> None:
         """Hands the session to the browser: for this site only, and out of reach of scripts."""
         response.set_cookie(
             COOKIE,
@@ -127,10 +127,10 @@ class ConsoleAccess:
         )
 
     def _key(self, session_id: str) -> str:
-        # Hashed, so that whoever reads Redis cannot take over a session.
+        # Hashed, so that a reader of Redis cannot take over a session.
         return self._prefix + hashlib.sha256(session_id.encode(errors="surrogateescape")).hexdigest()
 
 
-def is_own_form(session: Session, sent: str) -> bool:
+def is_own_form(session: OperatorSession, sent: str) -> bool:
     """Returns whether a form carries the anti-forgery value of its session."""
     return hmac.compare_digest(sent.encode(errors="surrogateescape"), session.form.encode())

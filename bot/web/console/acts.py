@@ -4,7 +4,7 @@ from functools import partial
 
 from aiohttp import web
 
-from bot.web.console.access import Session
+from bot.web.console.access import OperatorSession
 from bot.web.console.frame import HOME, Frame, done, redirect
 from bot.web.console.pages import FORCE_CHOICES, form_page
 from bot.web.console.provider_form import ProviderForm, list_providers
@@ -16,7 +16,7 @@ from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 
 
-class Acts:
+class ConsoleActs:
     """Changes what operators may change."""
 
     def __init__(self, frame: Frame) -> None:
@@ -43,7 +43,7 @@ class Acts:
             for path, handler in handlers.items()
         )
 
-    async def force(self, request: web.Request, session: Session) -> web.Response:
+    async def force(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Forces a provider for the chosen time."""
         provider = self._frame.usable(request)
         text = str((await request.post()).get("for", ""))
@@ -51,24 +51,24 @@ class Acts:
         await self._frame.parts.admin.force(provider, session.actor_id, float(seconds))
         return done("forced", provider.id)
 
-    async def release(self, _request: web.Request, session: Session) -> web.Response:
+    async def release(self, _request: web.Request, session: OperatorSession) -> web.Response:
         """Ends the force and the preference."""
         await self._frame.parts.admin.clear(session.actor_id)
         return done("released")
 
-    async def cool(self, request: web.Request, session: Session) -> web.Response:
+    async def cool(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks a provider last for a while."""
         provider = self._frame.usable(request)
         await self._frame.parts.admin.cooldown(provider, session.actor_id)
         return done("cooled", provider.id)
 
-    async def reset(self, request: web.Request, session: Session) -> web.Response:
+    async def reset(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Ends a cooldown."""
         provider = self._frame.usable(request)
         await self._frame.parts.admin.reset(provider, session.actor_id)
         return done("reset", provider.id)
 
-    async def test(self, request: web.Request, session: Session) -> web.Response:
+    async def test(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks a provider for a few tokens, as chat would."""
         provider = self._frame.usable(request)
         tested = await self._frame.parts.admin.test(provider, session.actor_id)
@@ -76,7 +76,7 @@ class Acts:
             request, session, "test.html", title="web-test", page="providers", provider=provider, result=tested.result
         )
 
-    async def move(self, request: web.Request, session: Session) -> web.Response:
+    async def move(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Moves a provider one place up or down."""
         form = await request.post()
         provider = self._frame.known(request)
@@ -92,7 +92,7 @@ class Acts:
         await self._frame.parts.fallback.control.follow_order()
         return done("moved", provider.id, undo=self._frame.parts.configuration.current.revision)
 
-    async def save_provider(self, request: web.Request, session: Session) -> web.Response:
+    async def save_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Saves a form, or tests its values before they are saved."""
         data = {name: str(value) for name, value in (await request.post()).items()}
         configuration = self._frame.parts.configuration
@@ -117,7 +117,7 @@ class Acts:
         await self._frame.parts.fallback.control.reset(form.provider_id)
         return done("saved", form.provider_id, undo=configuration.current.revision)
 
-    async def remove_provider(self, request: web.Request, session: Session) -> web.Response:
+    async def remove_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Removes a provider with its key and its state."""
         provider = self._frame.known(request)
         configuration = self._frame.parts.configuration
@@ -129,7 +129,7 @@ class Acts:
         await self._frame.parts.fallback.control.forget(provider.id)
         return done("removed", provider.id)
 
-    async def reset_setting(self, request: web.Request, session: Session) -> web.Response:
+    async def reset_setting(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Gives a variable the value of the environment again."""
         name = request.match_info["name"]
         if name not in self._frame.parts.configuration.current.stored:
@@ -137,14 +137,14 @@ class Acts:
         await self._frame.save({name: None}, session, await request.post(), note=f"reset {name}")
         return done("reset-setting", name, page="settings", undo=self._frame.parts.configuration.current.revision)
 
-    async def undo(self, request: web.Request, session: Session) -> web.Response:
+    async def undo(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Takes one change of the configuration back."""
         revision = request.match_info["revision"]
         if not revision.isdecimal() or len(revision) > len(str(2**53)):
             raise web.HTTPNotFound
         note = f"undo of change {revision}"
         await self._frame.parts.configuration.undo(int(revision), session.actor_id, note=note)
-        await self._frame.record(session, "config.undo", revision)
+        await self._frame.parts.audit.try_record(session.actor_id, "config.undo", revision)
         await self._frame.parts.fallback.control.follow_order()
         return done("undone")
 

@@ -2,18 +2,21 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from datetime import datetime
+from functools import cache, partial
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import structlog
 from aiohttp import web
 from aiohttp.hdrs import ACCEPT_LANGUAGE
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from bot.web.console.access import FORM_FIELD, ConsoleAccess, Session, is_own_form
-from bot.web.console.templates_environment import render
-from bot.web.console.views import usd
+from bot.web.console.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
+from bot.web.console.views import clock_time, usd
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.config.settings import Settings
@@ -44,7 +47,7 @@ DONE: Final = frozenset(
 """Acts that a page reports after its redirect."""
 
 
-Page = Callable[[web.Request, Session], Awaitable[web.Response]]
+Page = Callable[[web.Request, OperatorSession], Awaitable[web.Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class Frame:
         self.access = access
 
     async def signed_in(self, handler: Page, request: web.Request) -> web.Response:
-        """Answers a request of an operator who is signed in; everybody else gets the form to sign in."""
+        """Answers a request of an operator who is signed in; other requests are redirected to the form to sign in."""
         session = await self.access.find(request)
         if session is None:
             return redirect(f"{HOME}/sign-in")
@@ -89,7 +92,7 @@ class Frame:
     async def posted(self, handler: Page, request: web.Request) -> web.Response:
         """Answers a form that was submitted from a page of the same session."""
 
-        async def guarded(request: web.Request, session: Session) -> web.Response:
+        async def guarded(request: web.Request, session: OperatorSession) -> web.Response:
             form = await request.post()
             if not is_own_form(session, str(form.get(FORM_FIELD, ""))):
                 raise web.HTTPForbidden(text=self.text(request, "web-foreign-form"), headers=HEADERS)
@@ -121,7 +124,7 @@ class Frame:
         return provider
 
     async def save(
-        self, changes: Mapping[str, str | None], session: Session, form: Mapping[str, Any], *, note: str
+        self, changes: Mapping[str, str | None], session: OperatorSession, form: Mapping[str, Any], *, note: str
     ) -> None:
         """Saves changes to the configuration that the submitted form was made from, and audits them.
 
@@ -135,17 +138,15 @@ class Frame:
         if not shown.isdecimal():
             raise ConfigConflict
         configuration = self.parts.configuration
-        before = {name: configuration.variables().get(name) for name in changes if not is_secret(name)}
+        variables = configuration.variables()
+        before = {name: variables.get(name) for name in changes if not is_secret(name)}
         await configuration.save(changes, session.actor_id, note=note, revision=int(shown))
         was = "; ".join(f"{name} was {value or 'not set'}" for name, value in sorted(before.items()))
-        await self.record(session, "config.save", note, was)
+        await self.parts.audit.try_record(session.actor_id, "config.save", note, was)
 
-    async def record(self, session: Session, action: str, target: str | None = None, detail: str | None = None) -> None:
-        """Adds an entry to the audit log, or to the log where the database fails."""
-        try:
-            await self.parts.audit.record(session.actor_id, action, target, detail)
-        except StorageError as error:
-            log.error("audit.not_recorded", action=action, target=target, error=str(error))  # noqa: TRY400 - the text is the reason
+    def moment(self, at: datetime) -> str:
+        """Returns an instant as the pages show it."""
+        return clock_time(at.timestamp(), self.parts.clock.time(), self.parts.settings.zone)
 
     def text(self, request: web.Request, key: str, **values: str) -> str:
         """Returns a text in the browser's language."""
@@ -154,7 +155,7 @@ class Frame:
     def render(
         self,
         request: web.Request,
-        session: Session | None,
+        session: OperatorSession | None,
         template: str,
         *,
         status: HTTPStatus = HTTPStatus.OK,
@@ -162,20 +163,37 @@ class Frame:
     ) -> web.Response:
         """Returns a page."""
         language = _language(request)
-        did, about = request.query.get("did", ""), request.query.get("about", "")
-        body = render(
-            template,
-            t=partial(_translate, self.parts.texts, language),
-            language=language or "en",
-            form_value=session.form if session is not None else "",
-            is_signed_in=session is not None,
-            did=did if did in DONE else None,
-            about=about[:64],
-            undo=request.query.get("undo", "") if request.query.get("undo", "").isdecimal() else None,
-            usd=usd,
-            **{"title": "web-overview", "page": "", **values},
+        did, undo = request.query.get("did", ""), request.query.get("undo", "")
+        body = (
+            _environment()
+            .get_template(template)
+            .render(
+                icons=_icons(),
+                t=partial(_translate, self.parts.texts, language),
+                language=language or "en",
+                form_value=session.form if session is not None else "",
+                is_signed_in=session is not None,
+                did=did if did in DONE else None,
+                about=request.query.get("about", "")[:64],
+                undo=undo if undo.isdecimal() else None,
+                usd=usd,
+                **{"title": "web-overview", "page": "", **values},
+            )
         )
         return web.Response(text=body, content_type="text/html", status=status, headers=HEADERS)
+
+
+@cache
+def _environment() -> Environment:
+    """Returns the templates: every value is escaped, and a missing one is an error."""
+    return Environment(
+        loader=PackageLoader("bot.web.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+
+
+@cache
+def _icons() -> Markup:
+    return Markup((files("bot.web.console") / "templates" / "icons.svg").read_text("utf-8"))  # noqa: S704 - our own file
 
 
 def _translate(texts: Texts, language: str | None, key: str, /, **values: str | float) -> str:

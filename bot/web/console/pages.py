@@ -1,8 +1,8 @@
-"""Pages: what the services show, filled into templates."""
+"""Pages of the console: states of the services, filled into templates."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -10,16 +10,17 @@ from typing import Final
 
 from aiohttp import web
 
-from bot.web.console.access import Session
+from bot.web.console.access import OperatorSession
 from bot.web.console.frame import HOME, Frame, download
 from bot.web.console.provider_form import KINDS, ProviderForm, default_base_url
 from bot.web.console.settings_view import setting_views
-from bot.web.console.views import ProviderView, clock_time, provider_views, usd
+from bot.web.console.views import ProviderView, provider_views, usd
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, variable_prefix
 from core.durations import format_duration
 from services.admin.configuration import LISTED
 from services.llm.models.trial import TrialResult
+from services.usage.totals import UsageTotal
 
 FORCE_CHOICES: Final = (1800, 7200, 86400)
 """Durations that the page offers for a force, in seconds."""
@@ -27,7 +28,7 @@ USAGE_DAYS: Final = (1, 7, 30)
 AUDIT_ROWS: Final = 200
 
 
-class Pages:
+class ConsolePages:
     """Shows the services."""
 
     def __init__(self, frame: Frame) -> None:
@@ -53,8 +54,8 @@ class Pages:
             for path, handler in handlers.items()
         )
 
-    async def overview(self, request: web.Request, session: Session) -> web.Response:
-        """Who answers now, and what needs an operator."""
+    async def overview(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the page of the answering provider, the figures of today, and the faults that need an operator."""
         views = await self._views()
         order = {name: rank for rank, name in enumerate(self._frame.parts.fallback.order())}
         today = [view.today for view in views if view.today is not None]
@@ -75,8 +76,8 @@ class Pages:
             has_figures=bool(today) or not views,
         )
 
-    async def providers(self, request: web.Request, session: Session) -> web.Response:
-        """All providers, with their states and acts."""
+    async def providers(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the list of all providers, with their states and acts."""
         configuration = self._frame.parts.configuration
         return self._frame.render(
             request,
@@ -91,17 +92,17 @@ class Pages:
             is_overridden=LISTED in configuration.current.stored,
         )
 
-    async def new_provider(self, request: web.Request, session: Session) -> web.Response:
-        """The form of a provider to be added."""
+    async def new_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the form of a provider to be added."""
         return form_page(self._frame, request, session, ProviderForm.empty(), None)
 
-    async def edit_provider(self, request: web.Request, session: Session) -> web.Response:
-        """The form of one provider."""
+    async def edit_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the form of one provider."""
         provider = self._frame.known(request)
         form = ProviderForm.of(provider, self._frame.parts.configuration.variables())
         return form_page(self._frame, request, session, form, provider)
 
-    async def confirm_removal(self, request: web.Request, session: Session) -> web.Response:
+    async def confirm_removal(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks before a provider and its key are removed."""
         provider = self._frame.known(request)
         others = [name for name in self._frame.parts.fallback.order() if name != provider.id]
@@ -117,11 +118,9 @@ class Pages:
             revision=revision,
         )
 
-    async def usage(self, request: web.Request, session: Session) -> web.Response:
-        """Requests, tokens and cost by provider."""
-        days = _days(request)
-        totals = self._frame.parts.totals
-        rows = await totals.by_provider(totals.today - timedelta(days=days - 1))
+    async def usage(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns requests, tokens and cost by provider."""
+        days, rows = await self._usage(request)
         return self._frame.render(
             request,
             session,
@@ -131,13 +130,12 @@ class Pages:
             rows=sorted(rows.items(), key=lambda row: -row[1].requests),
             days=days,
             periods=USAGE_DAYS,
-            zone=totals.zone_name,
+            zone=self._frame.parts.totals.zone_name,
         )
 
-    async def usage_csv(self, request: web.Request, _session: Session) -> web.Response:
-        """The same as CSV."""
-        days, totals = _days(request), self._frame.parts.totals
-        rows = await totals.by_provider(totals.today - timedelta(days=days - 1))
+    async def usage_csv(self, request: web.Request, _session: OperatorSession) -> web.Response:
+        """Returns the same as CSV."""
+        days, rows = await self._usage(request)
         out = io.StringIO()
         writer = csv.writer(out)
         writer.writerow(["provider", "requests", "failures", "input_tokens", "output_tokens", "cost_usd", "unpriced"])
@@ -146,31 +144,36 @@ class Pages:
             writer.writerow([_as_text(provider), *figures, f"{total.cost_usd:.6f}", total.unpriced])
         return download(out.getvalue(), "text/csv", f"usage-{days}-days.csv")
 
-    async def audit(self, request: web.Request, session: Session) -> web.Response:
-        """The newest acts of operators."""
-        clock, zone = self._frame.parts.clock, self._frame.parts.settings.zone
+    async def audit(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the newest acts of operators."""
         entries = await self._frame.parts.audit.recent(AUDIT_ROWS)
-        rows = [(entry, clock_time(entry.at.timestamp(), clock.time(), zone)) for entry in entries]
+        rows = [(entry, self._frame.moment(entry.at)) for entry in entries]
         return self._frame.render(request, session, "audit.html", title="web-audit", page="audit", rows=rows)
 
-    async def settings(self, request: web.Request, session: Session) -> web.Response:
-        """Every variable in effect with its source; secrets without a character of theirs."""
+    async def settings(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns every variable in effect with its source; of a secret no character is shown."""
         configuration = self._frame.parts.configuration
-        clock, zone = self._frame.parts.clock, self._frame.parts.settings.zone
         return self._frame.render(
             request,
             session,
             "settings.html",
             title="web-settings",
             page="settings",
-            rows=setting_views(configuration, lambda at: clock_time(at.timestamp(), clock.time(), zone)),
+            rows=setting_views(configuration, self._frame.moment),
             revision=configuration.current.revision,
         )
 
-    async def export(self, _request: web.Request, _session: Session) -> web.Response:
-        """The variables that the console set, as lines of a `.env` file without keys."""
+    async def export(self, _request: web.Request, _session: OperatorSession) -> web.Response:
+        """Returns the variables that the console set, as lines of a `.env` file without keys."""
         lines = self._frame.parts.configuration.export_lines()
         return download("".join(f"{line}\n" for line in lines), "text/plain", "console.env")
+
+    async def _usage(self, request: web.Request) -> tuple[int, Mapping[str, UsageTotal]]:
+        """Returns the days of the chosen period, and the usage of each provider in it."""
+        text = request.query.get("days", "")
+        days = int(text) if text in {str(days) for days in USAGE_DAYS} else USAGE_DAYS[0]
+        totals = self._frame.parts.totals
+        return days, await totals.by_provider(totals.today - timedelta(days=days - 1))
 
     async def _views(self) -> list[ProviderView]:
         parts = self._frame.parts
@@ -187,13 +190,7 @@ class Pages:
             sources,
             await parts.admin.usage_today(),
             parts.clock.time(),
-            parts.settings.zone,
         )
-
-
-def _days(request: web.Request) -> int:
-    text = request.query.get("days", "")
-    return int(text) if text in {str(days) for days in USAGE_DAYS} else USAGE_DAYS[0]
 
 
 def _as_text(cell: str) -> str:
@@ -204,7 +201,7 @@ def _as_text(cell: str) -> str:
 def form_page(
     frame: Frame,
     request: web.Request,
-    session: Session,
+    session: OperatorSession,
     form: ProviderForm,
     provider: ProviderSettings | None,
     *,
@@ -215,7 +212,6 @@ def form_page(
     configuration = frame.parts.configuration
     key = f"{variable_prefix(provider.id)}API_KEY" if provider is not None else ""
     stored = configuration.current.stored.get(key)
-    clock, zone = frame.parts.clock, frame.parts.settings.zone
     return frame.render(
         request,
         session,
@@ -228,7 +224,7 @@ def form_page(
         kinds=KINDS,
         default_base_url=default_base_url(form.kind),
         key_source=configuration.source(key).value if provider is not None and provider.api_key else None,
-        key_set_at=clock_time(stored.at.timestamp(), clock.time(), zone) if stored is not None else None,
+        key_set_at=frame.moment(stored.at) if stored is not None else None,
         can_store_keys=configuration.can_store_keys,
         revision=configuration.current.revision,
         faults=faults,

@@ -7,7 +7,7 @@ from typing import cast
 
 from core.config.providers import ProviderVariables, variable_prefix
 from core.config.settings import CommonVariables
-from services.admin.configuration import ProviderConfiguration, ValueSource
+from services.admin.configuration import ProviderConfiguration, ValueSource, is_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,31 +28,22 @@ class SettingView:
 
 def setting_views(configuration: ProviderConfiguration, moment: Callable[[datetime], str]) -> list[SettingView]:
     """Returns the common variables, then those of the providers that are set."""
-    variables = configuration.variables()
-    secret = {name.upper() for name, field in CommonVariables.model_fields.items() if "Secret" in str(field.annotation)}
+    variables, stored = configuration.variables(), configuration.current.stored
     names = list(CommonVariables.variable_names())
     for provider in configuration.current.providers:
         own = ProviderVariables.variable_names(variable_prefix(provider.id))
         names += [name for name in own if name in variables and name not in names]
-        secret.add(f"{variable_prefix(provider.id)}API_KEY")
-    return [_view(name, name in secret, variables, configuration, moment) for name in names]
-
-
-def _view(
-    name: str,
-    is_secret: bool,  # noqa: FBT001 - a column of the row
-    variables: dict[str, str],
-    configuration: ProviderConfiguration,
-    moment: Callable[[datetime], str],
-) -> SettingView:
-    stored = configuration.current.stored.get(name)
-    return SettingView(
-        name=name,
-        value=None if is_secret else variables.get(name, _default(name)),
-        is_set=name in variables,
-        source=configuration.source(name),
-        changed=moment(stored.at) if stored is not None else None,
-    )
+    secret = {name.upper() for name, field in CommonVariables.model_fields.items() if "Secret" in str(field.annotation)}
+    return [
+        SettingView(
+            name=name,
+            value=None if name in secret or is_secret(name) else variables.get(name, _default(name)),
+            is_set=name in variables,
+            source=configuration.source(name),
+            changed=moment(stored[name].at) if name in stored else None,
+        )
+        for name in names
+    ]
 
 
 def _default(name: str) -> str:

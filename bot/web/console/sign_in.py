@@ -9,7 +9,7 @@ import structlog
 from aiohttp import web
 from aiohttp.hdrs import X_FORWARDED_PROTO
 
-from bot.web.console.access import Session, SignInRefused
+from bot.web.console.access import OperatorSession, SignInRefused
 from bot.web.console.frame import HOME, Frame, redirect
 from bot.web.server import HttpRoute
 from core.redis.client import REDIS_ERRORS
@@ -33,7 +33,7 @@ class SignIn:
 
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
-        """The routes, open to everybody but the last."""
+        """The routes; only the last one needs a session."""
         return (
             HttpRoute("GET", f"{HOME}/static/{{name}}", self.static, is_guarded=False),
             HttpRoute("GET", f"{HOME}/sign-in", self.sign_in_page, is_guarded=False),
@@ -42,7 +42,7 @@ class SignIn:
         )
 
     async def static(self, request: web.Request) -> web.Response:
-        """Style sheets and the icon; nothing in them is private."""
+        """Returns a style sheet or the icon; nothing in them is private."""
         name = request.match_info["name"]
         if name not in STATIC:
             raise web.HTTPNotFound
@@ -50,7 +50,7 @@ class SignIn:
         return web.Response(body=self._static[name], content_type=STATIC[name], headers=headers)
 
     async def sign_in_page(self, request: web.Request) -> web.Response:
-        """The form that asks for WEB_TOKEN."""
+        """Returns the form that asks for WEB_TOKEN."""
         return self._frame.render(request, None, "sign_in.html", title="web-sign-in")
 
     async def sign_in(self, request: web.Request) -> web.Response:
@@ -64,13 +64,13 @@ class SignIn:
         except REDIS_ERRORS:
             log.warning("console.sessions_unavailable")
         else:
-            await self._frame.record(session, "console.sign_in")
+            await self._frame.parts.audit.try_record(session.actor_id, "console.sign_in")
             response = redirect(HOME)
             self._frame.access.set_cookie(response, session, is_secure=_is_secure(request))
             return response
         return self._frame.render(request, None, "sign_in.html", status=status, title="web-sign-in", fault=fault)
 
-    async def sign_out(self, _request: web.Request, session: Session) -> web.Response:
+    async def sign_out(self, _request: web.Request, session: OperatorSession) -> web.Response:
         """Ends the session."""
         await self._frame.access.end(session)
         return redirect(f"{HOME}/sign-in")

@@ -39,7 +39,6 @@ class ProviderView:
     Args:
         position: from 1, by priority.
         left: the time until its state ends, in words; empty if it has no end.
-        until: the same as a time of day.
         first_output: seconds, as median and 95th percentile; None before the first answer.
         today: usage over all replicas; None while the database does not answer.
     """
@@ -49,7 +48,6 @@ class ProviderView:
     look: Look
     status: ProviderStatus
     left: str
-    until: str
     is_remote: bool
     key_source: str | None
     first_output: tuple[str, str] | None
@@ -57,17 +55,17 @@ class ProviderView:
 
     @property
     def can_answer(self) -> bool:
-        """Whether it is configured."""
+        """True if it is configured."""
         return self.status.state is not ProviderState.NOT_CONFIGURED
 
     @property
     def is_forced(self) -> bool:
-        """Whether an operator forced it."""
+        """True if an operator forced it."""
         return self.status.state is ProviderState.FORCED
 
     @property
     def is_resting(self) -> bool:
-        """Whether it is asked last until a cooldown ends, or its probe succeeds."""
+        """True if it is asked last until a cooldown ends, or its probe succeeds."""
         return self.status.state in {ProviderState.COOLING, ProviderState.HALF_OPEN, ProviderState.PROBING}
 
 
@@ -78,14 +76,12 @@ def provider_views(
     key_sources: Mapping[str, str | None],
     today: Mapping[str, UsageTotal] | None,
     now: float,
-    zone: tzinfo,
 ) -> list[ProviderView]:
     """Returns all providers by priority.
 
     Args:
         order: ids in the order of the next request; the first one answers it.
         now: seconds since the epoch.
-        zone: of the times that are shown.
     """
     first = order[0] if order else None
     return [
@@ -95,7 +91,6 @@ def provider_views(
             look=_ANSWERS if each.provider == first and each.state in _WELL else _LOOKS[each.state],
             status=each,
             left=format_duration(each.until - now) if each.until is not None else "",
-            until=clock_time(each.until, now, zone) if each.until is not None else "",
             is_remote=remote[each.provider],
             key_source=key_sources.get(each.provider),
             first_output=_first_output(each.first_output_s),

@@ -17,14 +17,11 @@ class ProviderRoster:
         self._listeners: list[Callable[[], None]] = []
         self.all: Mapping[str, ProviderSettings] = {}
         self.usable: tuple[str, ...] = ()
+        self.providers: tuple[ProviderSettings, ...] = ()
+        """The providers that can be asked, by priority."""
         self.has_limits = False
         """True if any usable provider has a `MAX_CONCURRENCY`."""
         self._set(providers)
-
-    @property
-    def providers(self) -> tuple[ProviderSettings, ...]:
-        """The providers that can be asked, by priority."""
-        return tuple(self.all[provider] for provider in self.usable)
 
     def replace(self, providers: Sequence[ProviderSettings]) -> None:
         """Replaces all providers, and tells the listeners."""
@@ -52,5 +49,6 @@ class ProviderRoster:
 
     def _set(self, providers: Sequence[ProviderSettings]) -> None:
         self.all = {provider.id: provider for provider in providers}
-        self.usable = tuple(provider.id for provider in providers if provider.missing is None)
-        self.has_limits = any(self.all[provider].max_concurrency is not None for provider in self.usable)
+        self.providers = tuple(provider for provider in self.all.values() if provider.missing is None)
+        self.usable = tuple(provider.id for provider in self.providers)
+        self.has_limits = any(provider.max_concurrency is not None for provider in self.providers)

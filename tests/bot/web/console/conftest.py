@@ -7,6 +7,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from pydantic_ai.direct import model_request
+from pydantic_ai.messages import ModelRequest
 
 from bot.composition.services import Services, open_services
 from bot.composition.web import serve_web
@@ -60,9 +62,6 @@ class ConsoleBrowser:
         """Return the provider that answers the next request."""
         before = {name: len(server.requests) for name, server in self.servers.items()}
         model = self.services.llm.models.create_llm_model_with_fallback("chat")
-        from pydantic_ai.direct import model_request  # noqa: PLC0415
-        from pydantic_ai.messages import ModelRequest  # noqa: PLC0415
-
         await model_request(model, [ModelRequest.user_text_prompt("Hello?")])
         return next(name for name, server in self.servers.items() if len(server.requests) > before[name])
 
