@@ -50,7 +50,7 @@ class Session:
 
     @property
     def has_failed(self) -> bool:
-        """Whether a script that reads the output must know that a line was not answered."""
+        """True if a script that reads the output must know that a line was not answered."""
         is_any_unanswered = self._chat is not None and self._chat.is_any_unanswered
         return isinstance(self._lines, PipedInput) and (self._is_any_line_failed or is_any_unanswered)
 

@@ -38,7 +38,7 @@ class LiveModels(StrEnum):
     TRUE = "true"
 
     def is_open_to(self, *, is_admin: bool) -> bool:
-        """Return whether a person may pick among all live models."""
+        """Returns whether a person may pick among all live models."""
         return self is LiveModels.TRUE or (self is LiveModels.ADMINS and is_admin)
 
 
@@ -154,7 +154,7 @@ class ProviderSettings:
 
 
 def parse_kind(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any type
-    """Reject an unknown kind, listing the known ones."""
+    """Rejects an unknown kind, listing the known ones."""
     value = lower_text(value)
     if value is not None and value not in set(ProviderKind):
         raise ValueError(f"unknown kind, known are {', '.join(ProviderKind)}")
@@ -162,7 +162,7 @@ def parse_kind(value: Any) -> Any:  # noqa: ANN401 - a validator accepts any typ
 
 
 def parse_prices(value: Any) -> dict[str, Price]:  # noqa: ANN401 - a validator accepts any type
-    """Parse `{"model": [input, output]}` or `{"model": {"input": ..., "output": ...}}`."""
+    """Parses `{"model": [input, output]}` or `{"model": {"input": ..., "output": ...}}`."""
     return parse_json_values(value, _parse_price)
 
 
@@ -210,12 +210,12 @@ class ProviderVariables(VariableSet):
 
 
 def variable_prefix(provider_id: str) -> str:
-    """Return the prefix of a provider's variables: `MY_LLM_` for `my-llm`."""
+    """Returns the prefix of a provider's variables: `MY_LLM_` for `my-llm`."""
     return re.sub(r"[^A-Z0-9]", "_", provider_id.upper()) + "_"
 
 
 def find_clashes(provider_ids: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Return a line for each id that would share a variable with another id or with a common setting.
+    """Returns a line for each id that would share a variable with another id or with a common setting.
 
     Args:
         provider_ids: the ids of AVAILABLE_PROVIDERS.
@@ -235,7 +235,7 @@ def find_clashes(provider_ids: Iterable[str], others: Iterable[str]) -> list[str
 def read_provider(
     provider_id: str, models: tuple[str, ...], variables: Mapping[str, str]
 ) -> tuple[ProviderSettings, list[str]]:
-    """Parse one provider's variables.
+    """Parses one provider's variables.
 
     Args:
         provider_id: its id in AVAILABLE_PROVIDERS.

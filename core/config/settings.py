@@ -51,7 +51,7 @@ NO_PROVIDER = format_mistake("AVAILABLE_PROVIDERS", "lists no provider", '{"olla
 
 
 def parse_available_providers(value: Any) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - a validator accepts any type
-    """Parse the providers and their models in order, and raise all mistakes together."""
+    """Parses the providers and their models in order, and raises all mistakes together."""
     faults: list[str] = []
     listed = _list_providers(value, faults)
     if faults:
@@ -60,7 +60,7 @@ def parse_available_providers(value: Any) -> dict[str, tuple[str, ...]]:  # noqa
 
 
 def _list_providers(value: Any, faults: list[str]) -> dict[str, tuple[str, ...]]:  # noqa: ANN401 - as above
-    """Return the valid entries, so that their own variables are validated in the same run."""
+    """Returns the valid entries, so that their own variables are validated in the same run."""
     listed: dict[str, tuple[str, ...]] = {}
     for provider_id, models in parse_json_object(value, faults).items():
         # A Telegram button carries 64 bytes, of which the id takes 32 at most.
@@ -202,7 +202,7 @@ class Settings(CommonVariables):
         return tuple(dict.fromkeys([*values, *filter(None, passwords), *map(unquote, filter(None, passwords))]))
 
     def require_daemon(self) -> None:
-        """Require a bot token and a usable provider, which the daemon needs.
+        """Requires a bot token and a usable provider, which the daemon needs.
 
         Raises:
             ConfigurationError: at least one of them is missing.
@@ -219,7 +219,7 @@ class Settings(CommonVariables):
             raise ConfigurationError(mistakes)
 
     def require_provider(self) -> None:
-        """Require a usable provider.
+        """Requires a usable provider.
 
         Raises:
             ConfigurationError: there is none.
@@ -229,7 +229,7 @@ class Settings(CommonVariables):
             raise ConfigurationError(mistakes)
 
     def prepare_data_dir(self) -> None:
-        """Create DATA_DIR if necessary, verify that it is writable, and close it and its files to other users.
+        """Creates DATA_DIR if necessary, verifies that it is writable, and closes it and its files to other users.
 
         Raises:
             ConfigurationError: the directory cannot be created or written to.
@@ -243,7 +243,7 @@ class Settings(CommonVariables):
             raise _unwritable(error) from None
 
     def require_writable_data_dir(self) -> None:
-        """Verify that DATA_DIR is writable, or can be created, without creating it.
+        """Verifies that DATA_DIR is writable, or can be created, without creating it.
 
         Raises:
             ConfigurationError: it is not.
@@ -267,7 +267,7 @@ class Settings(CommonVariables):
 
 
 def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, str] | None = None) -> Settings:
-    """Return all settings, from the environment merged over an env file.
+    """Returns all settings, from the environment merged over an env file.
 
     Args:
         env_file: a file of `NAME=value` lines; it need not exist.
@@ -314,7 +314,7 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
 
 
 def read_providers(variables: Mapping[str, str]) -> tuple[ProviderSettings, ...]:
-    """Return the providers of a set of variables: AVAILABLE_PROVIDERS and those of each provider.
+    """Returns the providers of a set of variables: AVAILABLE_PROVIDERS and those of each provider.
 
     Raises:
         ConfigurationError: lists every mistake.
@@ -342,7 +342,7 @@ def _read_providers(
     mistakes: list[str],
     kinds: frozenset[ProviderKind] = frozenset(ProviderKind),
 ) -> list[ProviderSettings]:
-    """Return the providers of a list; one whose kind cannot serve it is left out."""
+    """Returns the providers of a list; one whose kind cannot serve it is left out."""
     providers: list[ProviderSettings] = []
     for provider_id, models in available.items():
         provider, provider_mistakes = read_provider(provider_id, models, variables)
@@ -354,7 +354,7 @@ def _read_providers(
 
 
 def _find_inconsistencies(common: CommonVariables, invalid: frozenset[str]) -> list[str]:
-    """Return mistakes in the combination of variables."""
+    """Returns mistakes in the combination of variables."""
     if common.telegram_mode != "webhook" or "telegram_mode" in invalid:
         return []
     found = [

@@ -58,7 +58,7 @@ class _Outcome:
 
     @property
     def is_outage(self) -> bool:
-        """Whether the database rejects everything at the moment, not this transaction."""
+        """True if the database rejects everything at the moment, not this transaction."""
         return isinstance(self.error, StorageError) and not self.error.permanent
 
     def hand_to(self, future: asyncio.Future[Any]) -> None:
@@ -88,7 +88,7 @@ class LaneThreads:
         self._is_started = False
 
     def submit(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Executes a function, which raises nothing, and return the future of its result."""
+        """Executes a function, which raises nothing, and returns the future of its result."""
         if not self._is_started:
             self._is_started = True
             for _ in range(self._count):
@@ -163,7 +163,7 @@ class SqliteLane:
         return await done
 
     async def close(self) -> None:
-        """Finishes the transactions and close the connections."""
+        """Finishes the transactions and closes the connections."""
         if self._executing is not None:
             await self._executing
         self._writer.stop()

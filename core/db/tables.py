@@ -47,7 +47,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Convert to UTC.
+        """Converts to UTC.
 
         Raises:
             ValueError: the datetime is naive.
@@ -60,7 +60,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return in_utc.replace(tzinfo=None) if dialect.name == "sqlite" else in_utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return an aware datetime in UTC."""
+        """Returns an aware datetime in UTC."""
         del dialect
         if value is None:
             return None
@@ -74,13 +74,13 @@ class PlainText(TypeDecorator[str]):
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Drop NUL, join surrogate pairs, replace lone surrogates."""
+        """Drops NUL, joins surrogate pairs, replaces lone surrogates."""
         del dialect
         return None if value is None else storable(value)
 
 
 def storable(text: str) -> str:
-    """Return the text as both engines accept it: no NUL, no lone surrogates; a surrogate pair becomes its character."""
+    """Returns text as both engines accept it: no NUL, no lone surrogates; a surrogate pair becomes its character."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -9,7 +9,7 @@ __all__ = ["open_llm"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - of a module
-    """Import the library on first use: the modules of this package are imported without it."""
+    """Imports the library on first use: the modules of this package are imported without it."""
     if name == "open_llm":
         from services.llm.library import open_llm  # noqa: PLC0415 - see above
 

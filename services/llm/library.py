@@ -56,7 +56,7 @@ class LLM(Generic[VerdictT]):
         model_settings: ModelSettings | None = None,
         force_provider: ModelChoice | str | None = None,
     ) -> RoutedModel:
-        """Return a pydantic-ai model that asks the providers in order, anew for each request.
+        """Returns a pydantic-ai model that asks the providers in order, anew for each request.
 
         Args:
             context: the purpose of the requests, in logs and metrics.
@@ -69,11 +69,11 @@ class LLM(Generic[VerdictT]):
         return self._factory.create_llm_model_with_fallback(context or SCRIPT, model_settings, force_provider)
 
     def create_moderation_model(self, context: str = "moderation") -> DirectModel[VerdictT]:
-        """Return a model that answers each request with a verdict."""
+        """Returns a model that answers each request with a verdict."""
         return self._factory.create_moderation_model(context)
 
     def create_name_generator_model(self, language: str | None = None, max_length: int = 40) -> NameGenerator:
-        """Return a model that names conversations.
+        """Returns a model that names conversations.
 
         Args:
             language: of the names, an IETF tag.
@@ -82,7 +82,7 @@ class LLM(Generic[VerdictT]):
         return self._factory.create_name_generator_model(language, max_length)
 
     def get_provider_status(self) -> ServiceStatus:
-        """Return the state of every provider; `as_dict()` has it as JSON values."""
+        """Returns the state of every provider; `as_dict()` has it as JSON values."""
         return self.fallback.get_provider_status()
 
     async def chat_complete(
@@ -93,7 +93,7 @@ class LLM(Generic[VerdictT]):
         model: str | None = None,
         max_tokens: int | None = None,
     ) -> tuple[str, str]:
-        """Return the model that answered, as `<provider>/<model>`, and its text.
+        """Returns the model that answered, as `<provider>/<model>`, and its text.
 
         Args:
             messages: in OpenAI's format: `[{"role": "user", "content": "Hello?"}]`.
@@ -117,7 +117,7 @@ class LLM(Generic[VerdictT]):
         model: str | None = None,
         max_tokens: int | None = None,
     ) -> AsyncIterator[str]:
-        """Yield the text of an answer as it comes. Arguments as for `chat_complete`.
+        """Yields the text of an answer as it comes. Arguments as for `chat_complete`.
 
         Raises:
             InvalidRequest: the messages have another format.
@@ -136,7 +136,7 @@ class LLM(Generic[VerdictT]):
                         pass
 
     async def embed(self, texts: Sequence[str], model: str = AUTO) -> Sequence[Sequence[float]]:
-        """Return a vector for each text, in order.
+        """Returns a vector for each text, in order.
 
         Args:
             texts: at least one.
@@ -159,7 +159,7 @@ class LLM(Generic[VerdictT]):
 
 @asynccontextmanager
 async def open_llm(settings: Settings | None = None, *, clock: Clock | None = None) -> AsyncGenerator[LLM[Verdict]]:
-    """Open the providers for a script, with the state of the bot where REDIS_URL names its Redis.
+    """Opens the providers for a script, with the state of the bot where REDIS_URL names its Redis.
 
     Args:
         settings: None for those of the environment and of `.env`.

@@ -115,7 +115,7 @@ _MESSAGES: TypeAdapter[list[Message]] = TypeAdapter(
 
 
 def validate(adapter: TypeAdapter[ValueT], value: object, prefix: str = "") -> ValueT:
-    """Return a value of a request.
+    """Returns a value of a request.
 
     Args:
         adapter: its type.
@@ -136,7 +136,7 @@ def validate(adapter: TypeAdapter[ValueT], value: object, prefix: str = "") -> V
 
 
 def parse_messages(messages: object) -> list[ModelMessage]:
-    """Return a conversation as messages of a model.
+    """Returns a conversation as messages of a model.
 
     Raises:
         InvalidRequest: it has another form.
@@ -145,7 +145,7 @@ def parse_messages(messages: object) -> list[ModelMessage]:
 
 
 def to_messages(messages: Sequence[Message]) -> Iterator[ModelMessage]:
-    """Yield validated messages as those of a model; neighbouring messages that are no answer are one request."""
+    """Yields validated messages as those of a model; neighbouring messages that are no answer are one request."""
     names: dict[str, str] = {}
     parts: list[ModelRequestPart] = []
     for index, message in enumerate(messages):
@@ -184,7 +184,7 @@ def _user_content(part: _Text | _Image, index: int, place: int) -> UserContent:
 
 
 def _image(image: _ImageUrl, where: str) -> BinaryContent:
-    """Return an image of a data URL; addresses are not fetched, since they could be those of the operator's network."""
+    """Returns an image of a data URL; addresses are not fetched, since they may be in the operator's network."""
     head, separator, encoded = image.url.partition(",")
     media_type = head.removeprefix("data:").removesuffix(";base64").lower()
     if not separator or not head.startswith("data:") or not head.endswith(";base64"):

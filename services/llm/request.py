@@ -33,7 +33,7 @@ class ModelChoice:
 
 
 def matches_any(name: str, patterns: tuple[str, ...]) -> bool:
-    """Return whether a name matches one of the patterns, in which `*` stands for any text; none match every name."""
+    """Returns whether a name matches one of the patterns, in which `*` stands for any text; none match every name."""
     return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
@@ -70,11 +70,11 @@ class RequestSpec:
     is_pinned: bool = False
 
     def with_choice(self, choice: ModelChoice | None) -> "RequestSpec":
-        """Return the request with a choice of its user."""
+        """Returns the request with a choice of its user."""
         return replace(self, choice=choice)
 
     def allows(self, provider: str, model: str) -> bool:
-        """Return whether a model may be asked."""
+        """Returns whether a model may be asked."""
         if (
             self.is_pinned
             and self.choice is not None

@@ -37,13 +37,13 @@ class Prices:
         self._unknown: set[tuple[str, str]] = set()
 
     def cost_nanousd(self, report: RequestReport) -> int | None:
-        """Return the cost of a request in billionths of a dollar, or None if the price is unknown."""
+        """Returns the cost of a request in billionths of a dollar, or None if the price is unknown."""
         return self._cost(report.provider, report.model, report.used.usage, report.at)
 
     def bound_nanousd(
         self, provider: ProviderSettings, model: str, input_tokens: int, max_tokens: int, at: float
     ) -> int | None:
-        """Return the highest cost of a request that is not made yet, or None if the price is unknown."""
+        """Returns the highest cost of a request that is not made yet, or None if the price is unknown."""
         return self._cost(provider, model, RequestUsage(input_tokens=input_tokens, output_tokens=max_tokens), at)
 
     def _cost(self, provider: ProviderSettings, model: str, usage: RequestUsage, at: float) -> int | None:
@@ -68,7 +68,7 @@ class Prices:
 
 
 def _operator_price(provider: ProviderSettings, model: str) -> Price | None:
-    """Return the operator's price by the model's name, its deployment or its family."""
+    """Returns the operator's price by the model's name, its deployment or its family."""
     if not provider.prices:
         return None
     names = (model, deployment_name(provider, model), model_family(provider, model))

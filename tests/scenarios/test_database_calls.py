@@ -26,7 +26,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def note_session(self: Database, *arguments: object) -> object:
         seen.extend(["".join(traceback.format_stack(limit=8))] * (MOST_CALLS + 1))
-        return session(self, *arguments)  # type: ignore[arg-type] - handed on
+        return session(self, *arguments)
 
     monkeypatch.setattr(Database, "run", note_run)
     monkeypatch.setattr(Database, "_transaction", note_session)

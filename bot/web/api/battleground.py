@@ -28,7 +28,7 @@ QUEUED_EVENTS = 64
 _Name = Annotated[str, Field(min_length=1, max_length=300)]
 
 
-class _Body(WirePart):
+class _CompareBody(WirePart):
     model_a_backend_id: _Name
     model_a: _Name
     model_b_backend_id: _Name
@@ -36,7 +36,7 @@ class _Body(WirePart):
     messages: list[Any]
 
 
-_BODY = TypeAdapter(_Body)
+_BODY = TypeAdapter(_CompareBody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Battleground:
 
 
 async def _send(out: CompletionEvents, events: asyncio.Queue[_Event]) -> web.StreamResponse:
-    """Send the events of both sides as they come.
+    """Sends the events of both sides as they come.
 
     Raises:
         ApiError: both sides failed before anything was sent, so it is a status.

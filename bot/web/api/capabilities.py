@@ -119,7 +119,7 @@ class TranscriptionsApi:
 
 
 def _parse_form(request: web.Request, raw: bytes) -> tuple[Mapping[str, str], Recording]:
-    """Return the fields of a form, and its recording."""
+    """Returns the fields of a form, and its recording."""
     boundary = request.headers.get("Content-Type", "").partition("boundary=")[2].split(";")[0].strip().strip('"')
     if request.content_type != "multipart/form-data" or not boundary:
         raise invalid("Send a form with the header Content-Type: multipart/form-data.")

@@ -58,23 +58,23 @@ class ApiError(Exception):
         self.is_retryable = is_retryable
 
     def body(self) -> dict[str, object]:
-        """Return the error object."""
+        """Returns the error object."""
         fields = {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}
         return {"error": fields}
 
     def response(self) -> web.Response:
-        """Return the response."""
+        """Returns the response."""
         headers = {**self.headers, "x-should-retry": "true" if self.is_retryable else "false"}
         return web.json_response(self.body(), status=self.status, headers=headers)
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """Return the error of a request that no provider is asked for."""
+    """Returns the error of a request that no provider is asked for."""
     return ApiError(HTTPStatus.BAD_REQUEST, message, code, param)
 
 
 def model_not_found(model: str) -> ApiError:
-    """Return the error of a model that does not exist, or that the token may not ask."""
+    """Returns the error of a model that does not exist, or that the token may not ask."""
     return ApiError(
         HTTPStatus.NOT_FOUND,
         f"The model {model[:100]!r} does not exist, or this token may not use it. GET /v1/models lists those it may.",
@@ -84,7 +84,7 @@ def model_not_found(model: str) -> ApiError:
 
 
 def rate_limited(retry_after_s: float) -> ApiError:
-    """Return the error of a token that has used up its requests of this minute."""
+    """Returns the error of a token that has used up its requests of this minute."""
     return ApiError(
         HTTPStatus.TOO_MANY_REQUESTS,
         "This token has used up its requests of this minute.",
@@ -96,7 +96,7 @@ def rate_limited(retry_after_s: float) -> ApiError:
 
 
 def quota_exceeded(renews_in_s: float) -> ApiError:
-    """Return the error of a token whose budget of this day is used up."""
+    """Returns the error of a token whose budget of this day is used up."""
     return ApiError(
         HTTPStatus.TOO_MANY_REQUESTS,
         "The budget of this token is used up until midnight.",
@@ -107,7 +107,7 @@ def quota_exceeded(renews_in_s: float) -> ApiError:
 
 
 def to_api_error(error: UnderstudyError, cooldown_s: float) -> ApiError:
-    """Return the error of a request that the providers did not answer.
+    """Returns the error of a request that the providers did not answer.
 
     Args:
         error: its cause.

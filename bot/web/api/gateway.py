@@ -109,7 +109,7 @@ class ApiGateway:
         """Bytes of the bodies in memory."""
 
     def route(self, method: str, path: str, handler: ApiHandler, *, is_limited: bool = True) -> HttpRoute:
-        """Return the route of a handler.
+        """Returns the route of a handler.
 
         Args:
             method: HTTP method, `*` for any.
@@ -124,7 +124,7 @@ class ApiGateway:
         return HttpRoute(method, path, serve, is_guarded=False, ends_with_client=True)
 
     def unknown(self, paths: Sequence[str]) -> Sequence[HttpRoute]:
-        """Return the routes of everything else below these prefixes, so that clients read an error that they know."""
+        """Returns the routes of everything else below these prefixes, so that clients read an error that they know."""
 
         async def refuse(request: web.Request, _call: ApiCall) -> web.StreamResponse:
             message = f"Unknown request: {request.method} {request.path[:100]}. docs/endpoint.md lists those served."
@@ -133,7 +133,7 @@ class ApiGateway:
         return [self.route("*", path, refuse, is_limited=False) for path in paths]
 
     def to_error(self, error: Exception) -> ApiError:
-        """Return an error in OpenAI's shape; one that is no error of a provider is logged as a bug."""
+        """Returns an error in OpenAI's shape; one that is no error of a provider is logged as a bug."""
         match error:
             case ApiError():
                 return error
@@ -209,7 +209,7 @@ class ApiGateway:
         return token
 
     async def _read(self, request: web.Request, hold: Callable[[int], None]) -> bytes:
-        """Return the body, which is counted while it arrives: its length may be unknown, or a lie.
+        """Returns the body, which is counted while it arrives: its length may be unknown, or a lie.
 
         Raises:
             ApiError: it is too large, too late, or too many others are in memory.
@@ -233,7 +233,7 @@ class ApiGateway:
 
     @contextmanager
     def _hold(self) -> Generator[Callable[[int], None]]:
-        """Count what one request keeps in memory while the context lasts."""
+        """Counts what one request keeps in memory while the context lasts."""
         held = 0
 
         def hold(size: int) -> None:
@@ -259,7 +259,7 @@ class ApiGateway:
         return ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message, "request_too_large")
 
     def _cooldown_s(self) -> float:
-        """Return the seconds until the first of the failing providers is asked again."""
+        """Returns the seconds until the first of the failing providers is asked again."""
         now = self._clock.time()
         statuses = self._fallback.get_provider_status().providers
         ends = [each.until - now for each in statuses if each.state is ProviderState.COOLING and each.until]
@@ -267,7 +267,7 @@ class ApiGateway:
 
 
 def _require_text(value: object) -> None:
-    """Check that no text of a JSON value holds half of a surrogate pair, which no provider can be sent.
+    """Checks that no text of a JSON value holds half of a surrogate pair, which no provider can be sent.
 
     Raises:
         ValueError: one does.

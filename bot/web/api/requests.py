@@ -75,7 +75,7 @@ class _StreamOptions(WirePart):
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Body(WirePart):
+class _ChatBody(WirePart):
     """The body of a request; fields that are not here are accepted and have no effect."""
 
     model: str
@@ -105,7 +105,7 @@ class _Body(WirePart):
     audio: Any = None
 
 
-_BODY = TypeAdapter(_Body)
+_BODY = TypeAdapter(_ChatBody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class ChatRequest:
 
 
 def parse_chat_request(body: object) -> ChatRequest:
-    """Return a chat request.
+    """Returns a chat request.
 
     Raises:
         InvalidRequest: the body is no valid request, or asks for more than the endpoint serves.
@@ -146,7 +146,7 @@ def parse_chat_request(body: object) -> ChatRequest:
     )
 
 
-def _refuse_unsupported(body: _Body) -> None:
+def _refuse_unsupported(body: _ChatBody) -> None:
     if body.n not in {None, 1}:
         raise _unsupported("n", "n: one answer is given to each request; send as many requests as you need answers")
     if body.logprobs or body.top_logprobs:
@@ -161,7 +161,7 @@ def _unsupported(param: str, message: str) -> InvalidRequest:
     return InvalidRequest(message, param, "unsupported_parameter")
 
 
-def _settings(body: _Body) -> ModelSettings:
+def _settings(body: _ChatBody) -> ModelSettings:
     settings = ModelSettings()
     limit = body.max_completion_tokens or body.max_tokens
     values: dict[str, object | None] = {
@@ -185,7 +185,7 @@ def _thinking(effort: str | None) -> ThinkingLevel | None:
     return False if effort == "none" else cast("ThinkingLevel | None", effort)
 
 
-def _tool_choice(body: _Body) -> Any:  # noqa: ANN401 - the library's union
+def _tool_choice(body: _ChatBody) -> Any:  # noqa: ANN401 - the library's union
     choice = body.tool_choice
     names = {tool.function.name for tool in body.tools or ()}
     match choice:
@@ -206,7 +206,7 @@ def _tool_choice(body: _Body) -> Any:  # noqa: ANN401 - the library's union
     return wanted
 
 
-def _parameters(body: _Body) -> ModelRequestParameters:
+def _parameters(body: _ChatBody) -> ModelRequestParameters:
     tools = [
         ToolDefinition(
             name=tool.function.name,
@@ -232,7 +232,7 @@ def _parameters(body: _Body) -> ModelRequestParameters:
             return ModelRequestParameters(function_tools=tools)
 
 
-def _required(body: _Body) -> frozenset[Capability]:
+def _required(body: _ChatBody) -> frozenset[Capability]:
     required = {Capability.IMAGES}
     if body.tools:
         required |= {Capability.TOOLS, Capability.TOOL_CHOICE}

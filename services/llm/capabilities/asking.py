@@ -32,7 +32,7 @@ class Served(Generic[ValueT_co]):
 async def ask_first(
     fallback: LLMProviderFallback, spec: RequestSpec, sent: Sequence[ModelMessage], call: Call[ValueT]
 ) -> Served[ValueT]:
-    """Ask the candidates in order until one answers; its whole answer is due within its timeout.
+    """Asks the candidates in order until one answers; its whole answer is due within its timeout.
 
     Args:
         fallback: of the capability.

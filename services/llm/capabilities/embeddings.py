@@ -122,7 +122,7 @@ class Embeddings:
         return [Space(model, tuple(found)) for model, found in members.items()]
 
     def find(self, name: str) -> tuple[Space, ModelChoice | None]:
-        """Return the space of a name, and the member that is asked first: `auto`, a model, or `<provider>/<model>`.
+        """Returns the space of a name, and the member that is asked first: `auto`, a model, or `<provider>/<model>`.
 
         Raises:
             UnknownProvider: there is none.
@@ -140,7 +140,7 @@ class Embeddings:
     async def embed(
         self, texts: Sequence[str], spec: RequestSpec, name: str = AUTO, dimensions: int | None = None
     ) -> Embedded:
-        """Embed texts, in batches where they are many.
+        """Embeds texts, in batches where they are many.
 
         Args:
             texts: at least one.
@@ -170,7 +170,7 @@ class Embeddings:
     async def _embed_batch(
         self, texts: Sequence[str], spec: RequestSpec, dimensions: int | None, wanted: int | None
     ) -> tuple[Sequence[Sequence[float]], str, int]:
-        """Embed as many of the texts as the provider that answers takes at once."""
+        """Embeds as many of the texts as the provider that answers takes at once."""
 
         async def call(candidate: Candidate) -> tuple[Sequence[Sequence[float]], RequestUsage]:
             model = _build(self._builder.spec(candidate.provider, candidate.model))
@@ -196,7 +196,7 @@ class Embeddings:
         return served.value, served.candidate.provider.id, served.usage.input_tokens
 
     def _cut(self, provider: ProviderSettings | None, texts: Sequence[str]) -> Sequence[str]:
-        """Return the first texts that fit into one request."""
+        """Returns the first texts that fit into one request."""
         limits = self._batches
         most = limits.other_texts
         if provider is not None:
@@ -219,7 +219,7 @@ class Embeddings:
         return self._dimensions.get(model)
 
     async def _remember(self, model: str, dimensions: int) -> int:
-        """Keep the dimensions of a space; another replica's that was faster count."""
+        """Keeps the dimensions of a space; another replica's that was faster count."""
         statement = self._database.insert(EmbeddingSpaceRow).values(model=model, dimensions=dimensions)
         async with self._database.session() as session:
             await session.execute(statement.on_conflict_do_nothing(index_elements=["model"]))
@@ -227,7 +227,7 @@ class Embeddings:
 
 
 def _build(spec: ModelSpec) -> EmbeddingModel:
-    """Build a model. The SDK of its kind is imported here only, since each takes up to two seconds."""
+    """Builds a model. The SDK of its kind is imported here only, since each takes up to two seconds."""
     if spec.provider.kind is ProviderKind.GOOGLE:
         from pydantic_ai.embeddings.google import GoogleEmbeddingModel  # noqa: PLC0415 - slow import, see above
         from pydantic_ai.providers.google import GoogleProvider  # noqa: PLC0415 - the same
@@ -254,7 +254,7 @@ _BATCH_WORDS = re.compile(r"\bbatch\b|too many (inputs|texts)|array (too long|le
 
 
 def _smaller_batch(error: ModelHTTPError, sent: int) -> int | None:
-    """Return how many texts a server takes that refused the size of a batch; None where it refused something else."""
+    """Returns how many texts a server takes that refused the size of a batch; None where it refused something else."""
     words = find_message(error.body)
     if sent <= 1 or error.status_code not in {400, 413, 422} or not _BATCH_WORDS.search(words):
         return None
@@ -263,7 +263,7 @@ def _smaller_batch(error: ModelHTTPError, sent: int) -> int | None:
 
 
 def _require_vectors(vectors: Sequence[Sequence[float]], count: int, dimensions: int | None) -> None:
-    """Check the shape of an answer.
+    """Checks the shape of an answer.
 
     Raises:
         UnexpectedModelBehavior: it is another one, which is the provider's failure.

@@ -45,7 +45,7 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcript:
+class Transcription:
     """The text of a recording, and the provider and model that wrote it."""
 
     text: str
@@ -71,7 +71,7 @@ class Transcriber:
         return [f"{provider.id}/{model}" for provider in self._fallback.providers for model in provider.models]
 
     def find(self, name: str) -> ModelChoice | None:
-        """Return the choice of a name: `auto`, `<provider>/<model>`, or a model that some provider has.
+        """Returns the choice of a name: `auto`, `<provider>/<model>`, or a model that some provider has.
 
         Raises:
             UnknownProvider: there is none.
@@ -84,8 +84,8 @@ class Transcriber:
                     return ModelChoice(provider.id, model)
         raise UnknownProvider(name, self.models)
 
-    async def transcribe(self, recording: Recording, spec: RequestSpec) -> Transcript:
-        """Transcribe a recording. One other candidate is asked where the first hears nothing.
+    async def transcribe(self, recording: Recording, spec: RequestSpec) -> Transcription:
+        """Transcribes a recording. One other candidate is asked where the first hears nothing.
 
         Returns:
             The transcript; its text is empty where two candidates heard nothing.
@@ -111,8 +111,8 @@ class Transcriber:
         except RequestRejected:
             if not silent:
                 raise
-            return Transcript("", silent[0].provider.id, silent[0].model)
-        return Transcript(served.value, served.candidate.provider.id, served.candidate.model)
+            return Transcription("", silent[0].provider.id, silent[0].model)
+        return Transcription(served.value, served.candidate.provider.id, served.candidate.model)
 
 
 class _Silence(ModelHTTPError):
@@ -129,7 +129,7 @@ def _client(spec: ModelSpec) -> AsyncOpenAI:
 
 
 async def _request(client: AsyncOpenAI, model: str, recording: Recording) -> str:
-    """Return the text of a recording.
+    """Returns the text of a recording.
 
     Raises:
         ModelHTTPError: the server refused.

@@ -91,7 +91,7 @@ class ChatChunks:
         self._head = self._tail = b""
         """Bytes before and after the text in an ordinary chunk."""
         self._is_mergeable = False
-        """Whether that chunk has no finish reason, whose place between texts counts."""
+        """True if that chunk has no finish reason, whose place between texts counts."""
 
     def merge(self, events: Iterable[bytes]) -> Iterator[bytes]:
         """Yields the data of events that arrived together, as every SDK reads it; neighbours with text only as one."""

@@ -20,7 +20,7 @@ from services.llm.providers.tolerant_streams import TolerantStream
 
 
 def build_mistral(spec: ModelSpec) -> Model:
-    """Return a model served by Mistral."""
+    """Returns a model served by Mistral."""
     add_response_hook(spec.http, keep_connection)
     client = Mistral(
         api_key=spec.key,

@@ -199,7 +199,7 @@ _REQUIRES_MAX_COMPLETION_TOKENS = re.compile(r"(openai/)?(gpt-[5-9]|o\d)")
 
 
 def _select_limit_field(spec: ModelSpec) -> ModelProfile:
-    """Send the token limit of an answer as `max_tokens`, which every compatible server accepts.
+    """Sends the token limit of an answer as `max_tokens`, which every compatible server accepts.
 
     OpenAI's reasoning families behind a gateway reject that field and require `max_completion_tokens`.
     """
@@ -231,7 +231,7 @@ def build_azure_client(spec: ModelSpec) -> AsyncAzureOpenAI:
 
 
 def build_azure_openai(spec: ModelSpec) -> Model:
-    """Return a deployment on Azure."""
+    """Returns a deployment on Azure."""
     client = build_azure_client(spec)
     return _build_chat_model(spec, ChatModel, AzureProvider(openai_client=client))
 
@@ -249,7 +249,7 @@ class DeepSeekModel(ChatModel):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        """Request an answer.
+        """Requests an answer.
 
         Raises:
             UnexpectedModelBehavior: DeepSeek did not finish it.

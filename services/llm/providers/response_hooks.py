@@ -28,7 +28,7 @@ def add_response_hook(client: httpx2.AsyncClient, hook: Callable[[httpx2.Respons
 
 @contextmanager
 def omit_tool_choice() -> Generator[None]:
-    """Leave the choice of the tool out of the requests within the context; the SDKs send one with all tools."""
+    """Leaves the choice of the tool out of the requests within the context; the SDKs send one with all tools."""
     token = _omits_tool_choice.set(True)
     try:
         yield
@@ -37,7 +37,7 @@ def omit_tool_choice() -> Generator[None]:
 
 
 def finish_body(body: bytes) -> bytes:
-    """Return the body of a request as it is sent."""
+    """Returns the body of a request as it is sent."""
     if not _omits_tool_choice.get() or not body.startswith(b"{"):
         return body
     fields = json.loads(body)

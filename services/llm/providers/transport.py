@@ -85,7 +85,7 @@ class Transport(httpx2.AsyncBaseTransport):
         self._flood_lock = asyncio.Lock()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request and stream the body of its response.
+        """Sends a request and streams the body of its response.
 
         Raises:
             httpx2.TransportError: the request failed without a response.
@@ -116,7 +116,7 @@ class Transport(httpx2.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Closes every connection."""
         if self._session is not None:
             await self._session.close()
 
@@ -193,7 +193,7 @@ class _Body(httpx2.AsyncByteStream):
             yield events
 
     async def _read(self) -> AsyncIterator[bytes]:
-        """Yield the body decompressed and in short pieces, up to its bound."""
+        """Yields the body decompressed and in short pieces, up to its bound."""
         left = MAX_ERROR_BYTES if self._is_error else MAX_BODY_BYTES
         decoder = _Decoder(_encoding(self._response))
         async for raw in self._receive():
@@ -269,7 +269,7 @@ class _Decoder:
         self._inflate = zlib.decompressobj(self._window_bits)
 
     def decode(self, raw: bytes) -> Iterator[bytes]:
-        """Yield the content of a piece of the body.
+        """Yields the content of a piece of the body.
 
         Raises:
             httpx2.DecodingError: it is not compressed as declared.
@@ -294,7 +294,7 @@ class _Decoder:
 
 
 def _to_sent_headers(request: httpx2.Request) -> list[tuple[str, str]]:
-    """Return the headers of a request with one user agent, the SDK's, and the encodings that `_Decoder` knows.
+    """Returns the headers of a request with one user agent, the SDK's, and the encodings that `_Decoder` knows.
 
     aiohttp adds the length of the body that is sent.
     """

@@ -40,7 +40,7 @@ async def open_fallback(  # noqa: PLR0913 - what the capabilities share, and wha
     shedding: LoadShedding | None = None,
     budgets: BudgetGuard | None = None,
 ) -> OpenFallback:
-    """Open the fallback service over the providers of one capability.
+    """Opens the fallback service over the providers of one capability.
 
     Args:
         stack: closes it.

@@ -62,7 +62,7 @@ class Situation:
     async def send(self, text: str = "", by: int = NEWCOMER, **changes: object) -> GroupMessage:
         self._number += 1
         message = replace(self.harness.message(text, self._number), author=Author(by, AuthorKind.USER, f"Member {by}"))
-        message = replace(message, **changes)  # type: ignore[arg-type]
+        message = replace(message, **changes)
         await self.harness.pipeline.handle(message, self.harness.settings)
         return message
 
@@ -148,7 +148,7 @@ async def _(at: Situation) -> None:
 
 @case("a newcomer writes “круто” over an external quotation that advertises a casino")
 async def _(at: Situation) -> None:
-    verdict = Verdict(category=Category.GAMBLING, confidence=97, about="quoted", evidence="лучшее казино")  # type: ignore[arg-type]
+    verdict = Verdict(category=Category.GAMBLING, confidence=97, about="quoted", evidence="лучшее казино")
     message = await at.send_raw(
         "круто",
         quote={"text": "Лучшее казино города, бонус 500", "position": 0},
@@ -265,9 +265,9 @@ async def _(at: Situation) -> None:
         running, most = running + 1, max(most, running + 1)
         await asyncio.sleep(0.4)
         running -= 1
-        return await judge(message, *rest)  # type: ignore[arg-type]
+        return await judge(message, *rest)
 
-    at.judge.judge = take_time  # type: ignore[method-assign,assignment]
+    at.judge.judge = take_time
     at.clock.shift(400)
     await at.harness.maintenance.run_once()
     assert at.judge.request_count == 60
@@ -298,13 +298,13 @@ async def _(at: Situation) -> None:
         actions=at.harness.actions, incidents=at.harness.incidents, groups=at.harness.groups, admins=at.group,
         audit=AsyncMock(),
         delivery=SimpleNamespace(answer_callback=AsyncMock()), texts=Texts(strict=True),
-    )  # type: ignore[arg-type] # fmt: skip
+    )  # fmt: skip
     presser = SimpleNamespace(id=ADMIN, full_name="A former admin", language_code="en")
     press = ResolveIncident(what=Resolution.BAN, incident=at.group.cards[0].id)
-    await handlers.resolve(SimpleNamespace(id="1", from_user=presser), press)  # type: ignore[arg-type]
+    await handlers.resolve(SimpleNamespace(id="1", from_user=presser), press)
     assert at.group.actions == []
     at.group.standings[ADMIN] = Standing.ADMIN
-    await handlers.resolve(SimpleNamespace(id="2", from_user=presser), press)  # type: ignore[arg-type]
+    await handlers.resolve(SimpleNamespace(id="2", from_user=presser), press)
     assert at.group.action_names == ["ban"]
 
 
@@ -323,7 +323,7 @@ async def _(at: Situation) -> None:
 async def _(_at: Situation) -> None:
     photo = [{"file_id": "f", "file_unique_id": "u", "width": 9, "height": 9}]
     message = telegram.message(None, chat=telegram.GROUP, photo=photo, caption="/report")
-    assert await Command("report")(message, telegram.BOB)  # type: ignore[arg-type]
+    assert await Command("report")(message, telegram.BOB)
 
 
 @case("one account posts 60 adverts in a group with a budget of 20 judgements")

@@ -217,7 +217,7 @@ async def test_slow_judgement_holds_up_no_other(harness: ModerationHarness, cloc
             await never.wait()
         return await judge(message, normal, settings)
 
-    harness.judge.judge = hang  # type: ignore[method-assign]
+    harness.judge.judge = hang
     running = asyncio.create_task(harness.maintenance.run_once())
     await until(lambda: harness.judge.request_count == 19)
     assert not running.done()

@@ -204,7 +204,7 @@ async def test_reporter_keeps_below_telegrams_pace_and_groups_apart(
     async def alert(settings: GroupSettings, _key: str) -> None:
         sent.append((settings.group_id, clock.monotonic()))
 
-    harness.group.alert = alert  # type: ignore[method-assign,assignment]
+    harness.group.alert = alert
     reporter = harness.reporter
     running = asyncio.create_task(reporter.run())
     started = clock.monotonic()
@@ -234,9 +234,9 @@ async def test_deletion_does_not_wait_for_cards(harness: ModerationHarness) -> N
         harness.group.cards.append(incident)
         return CardLocation(GROUP, 1)
 
-    harness.group.show = show  # type: ignore[method-assign]
+    harness.group.show = show
     running = asyncio.create_task(harness.reporter.run())
-    pipeline = harness.pipeline._part  # type: ignore[attr-defined]
+    pipeline = harness.pipeline._part
     for number in range(1, 4):
         async with asyncio.timeout(10):
             await pipeline.handle(advert(harness, number, 7000 + number), harness.settings)

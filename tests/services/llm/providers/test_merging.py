@@ -22,7 +22,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding
 def chunk(text: str | None = None, **fields: object) -> bytes:
     """Returns the data of a chunk of a chat completion."""
     finish_reason = fields.pop("finish_reason", None)
-    delta = {"content": text, **fields.pop("delta", {})}  # type: ignore[dict-item] - a mapping
+    delta = {"content": text, **fields.pop("delta", {})}
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     frame = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
     return json.dumps(frame | fields).encode()
