@@ -25,6 +25,9 @@ T = TypeVar("T")
 LARGEST_BATCH: Final = 100
 """Transactions in one commit."""
 
+CLOSE_S: Final = 2.0
+"""Seconds that closing waits for transactions whose callers were cancelled."""
+
 
 class Lane(Protocol):
     """Executes transactions, each a function of a connection; see `Database.run`."""
@@ -245,8 +248,11 @@ class PostgresLane:
         return executed.result()
 
     async def close(self) -> None:
-        """Closes the connections; a transaction that hangs is not waited for."""
+        """Closes the connections; a transaction that hangs is not waited for longer than `CLOSE_S`."""
         self._threads.stop()
+        # The pool does not close a connection that is in use when it is disposed of.
+        if self._executing:
+            await asyncio.wait(self._executing, timeout=CLOSE_S)
         self._engine.dispose()
 
     async def _execute(self, work: Callable[[Connection], T]) -> _Outcome:

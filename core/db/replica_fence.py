@@ -63,11 +63,14 @@ class ReplicaFence:
         self._connections.add(driver)
         if not self.is_registered:
             return
-        cursor = connection.cursor()
-        cursor.execute(IS_REGISTERED, (self.name,))
-        is_registered = cursor.fetchone() is not None
-        cursor.close()
-        connection.commit()
-        if not is_registered:
-            connection.close()
-            raise psycopg.OperationalError("another replica has replaced this one")
+        try:
+            cursor = connection.cursor()
+            cursor.execute(IS_REGISTERED, (self.name,))
+            is_registered = cursor.fetchone() is not None
+            cursor.close()
+            connection.commit()
+            if not is_registered:
+                raise psycopg.OperationalError("another replica has replaced this one")  # noqa: TRY301 - closed below
+        except BaseException:
+            connection.close()  # the pool does not own it yet
+            raise

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from opentelemetry.trace import NoOpTracerProvider, Status, StatusCode, Tracer, TracerProvider, get_current_span
 from opentelemetry.util.types import Attributes
@@ -16,7 +17,6 @@ from sqlalchemy import Connection, Engine, event
 from core.config.fields import parse_headers
 
 SCOPE = "understudy"
-_BEGAN = "understudy_began_ns"
 
 
 class TracingSettings(Protocol):
@@ -108,12 +108,14 @@ def record_span(
 
 def trace_transactions(tracer: Tracer, engines: Iterable[Engine]) -> None:
     """Records a span of each database transaction within the current trace."""
+    # Not in `Connection.info`, which raises once the connection was invalidated, as by a cancellation.
+    starts: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
 
     def began(connection: Connection) -> None:
-        connection.info[_BEGAN] = time.time_ns()
+        starts[connection] = time.time_ns()
 
     def record(connection: Connection, *, is_committed: bool) -> None:
-        began_ns = connection.info.pop(_BEGAN, None)
+        began_ns = starts.pop(connection, None)
         if began_ns is not None:
             seconds = (time.time_ns() - began_ns) / 1e9
             name = connection.dialect.name

@@ -1,6 +1,7 @@
 """Transactions in one hop to a thread: shared commits, faults, cancellation, and the calls of a turn."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -116,6 +117,25 @@ async def test_run_works_again_after_close(database: Database) -> None:
     await database.run(insert(database, 1))
     await database.close()
     assert await database.run(places) == [1]
+
+
+async def test_close_waits_for_a_transaction_whose_caller_was_cancelled(database: Database) -> None:
+    """A connection that is in use when the pool is disposed of would stay open."""
+    is_executing, may_end = threading.Event(), threading.Event()
+
+    def work(_: Connection) -> None:
+        is_executing.set()
+        may_end.wait(10)
+
+    task = asyncio.create_task(database.run(work))
+    await asyncio.to_thread(is_executing.wait, 10)
+    task.cancel()
+    closing_task = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    assert not closing_task.done()
+    may_end.set()
+    await closing_task
+    gc.collect()  # psycopg warns of an open connection that is collected, and a warning is an error
 
 
 async def test_backlog_counts_waiting_transactions(file: Database) -> None:
