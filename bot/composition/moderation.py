@@ -1,8 +1,9 @@
 """Builds moderation for Telegram."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bot.composition.services import Services
+from bot.composition.services import Infrastructure, Services
 from bot.telegram.api.client import KnownBot
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.delivery import Delivery
@@ -37,7 +38,11 @@ from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
 from services.moderation.screening.screener import Screener
+from services.moderation.signals.campaigns import CampaignMemory
 from services.moderation.spam_score.scorer import SpamScorer
+
+if TYPE_CHECKING:
+    from services.moderation.signals.account_lists import AccountLists
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,12 @@ class Moderation:
     newcomers: Newcomers
     gateway: ModerationGateway
     maintenance: Maintenance
+    accounts: "AccountLists | None"
+
+    async def close(self) -> None:
+        """Closes the connections to public lists of spammers."""
+        if self.accounts is not None:
+            await self.accounts.close()
 
 
 def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> Moderation:
@@ -66,7 +77,8 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
     message_log, pending = MessageLog(database, clock, counts), PendingMessages(database, clock)
     reports, known_ham = ReportStore(database, clock), KnownHam(redis, prefix)
     exemptions, scores = Exemptions(admins, bot.id), SpamScorer(database, clock)
-    screener = Screener(RuleEngine(RateWindows(redis, prefix)), scores, known_ham)
+    campaigns, accounts = CampaignMemory(redis, prefix), _open_account_lists(infra)
+    screener = Screener(RuleEngine(RateWindows(redis, prefix)), scores, known_ham, campaigns, accounts)
     asks_consent = infra.settings.remote_consent == "ask"
     consent = RemoteJudgingConsent(groups, services.chat.preferences, is_asked=asks_consent)
     models = " ".join(f"{provider.id}/{provider.default_model}" for provider in llm.fallback.providers)
@@ -88,7 +100,7 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
         clock,
     )
     pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, pending, alerts, newcomers, clock=clock)
-    feedback = Feedback(known_ham, scores)
+    feedback = Feedback(known_ham, scores, campaigns)
     retention = Retention(groups, incidents, cards, (message_log, reports, warnings, counts, newcomers.store))
     return Moderation(
         groups=groups,
@@ -111,4 +123,15 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
             clock=clock,
             timing=MaintenanceTiming(),
         ),
+        accounts=accounts,
     )
+
+
+def _open_account_lists(infra: Infrastructure) -> "AccountLists | None":
+    """Returns the public lists of spammers that the operator has named; imported only where one is."""
+    names = infra.settings.moderation_spam_lists
+    if not names:
+        return None
+    from services.moderation.signals.account_lists import AccountList, AccountLists  # noqa: PLC0415 - off by default
+
+    return AccountLists([AccountList(name) for name in names], infra.clock)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 from aiogram import Bot, Dispatcher, Router
@@ -114,12 +114,13 @@ async def _open_runtime(
 ) -> AsyncGenerator[Runtime]:
     infra, llm = services.infra, services.llm
     settings, clock = infra.settings, infra.clock
-    async with open_inbox(infra, bot.id) as queued, RenderThread() as renderer:
+    async with open_inbox(infra, bot.id) as queued, RenderThread() as renderer, AsyncExitStack() as stack:
         inbox = queued.inbox
         status.metrics.show_queue(inbox)
         status.watch_queue(lambda: inbox.queue.health.problem)
         delivery = Delivery(bot, clock, inbox.sent_messages, status.metrics)
         moderation = build_moderation(services, bot, delivery)
+        stack.push_async_callback(moderation.close)
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
         llm.fallback.listen(notices.put)
         active = ActiveReplies()

@@ -43,6 +43,22 @@ def parse_ids(value: object) -> object:
 Ids = Annotated[frozenset[int], NoDecode, BeforeValidator(parse_ids)]
 
 
+SPAM_LISTS = ("cas", "lols")
+
+
+def parse_spam_lists(value: object) -> object:
+    """Parses `cas,lols`; returns any other type than text unchanged."""
+    if not isinstance(value, str):
+        return value
+    names = [name.strip().lower() for name in value.split(",") if name.strip()]
+    if not set(names) <= set(SPAM_LISTS):
+        raise ValueError("must be cas, lols or both, separated by a comma")
+    return tuple(dict.fromkeys(names))
+
+
+SpamLists = Annotated[tuple[str, ...], NoDecode, BeforeValidator(parse_spam_lists)]
+
+
 def lower_text(value: object) -> object:
     """Returns text in lower case, so that `INFO` is accepted as `info`."""
     return value.lower() if isinstance(value, str) else value

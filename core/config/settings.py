@@ -24,6 +24,7 @@ from core.config.fields import (
     Ids,
     LowerCase,
     SecretKeys,
+    SpamLists,
     WebUrl,
     parse_api_tokens,
     parse_headers,
@@ -129,6 +130,7 @@ class CommonVariables(VariableSet):
     history_tokens: int = Field(default=8000, gt=0, examples=[8000])
     shutdown_timeout: float = Field(default=25.0, gt=0, allow_inf_nan=False, examples=[25])
     moderation_dry_run: bool = Field(default=True, examples=["true"])
+    moderation_spam_lists: SpamLists = Field(default=(), examples=["cas,lols"])
     otel_exporter_otlp_endpoint: WebUrl | None = Field(default=None, examples=["http://localhost:4318"])
     otel_exporter_otlp_headers: Annotated[SecretStr | None, Headers] = Field(
         default=None, examples=["authorization=Bearer my-key"]

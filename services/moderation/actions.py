@@ -17,7 +17,7 @@ from services.moderation.domain.incident import (
 from services.moderation.domain.message import AuthorKind, GroupMessage
 from services.moderation.domain.policy import CARD, DELETE, WARNINGS_TO_MUTE
 from services.moderation.domain.settings import GroupSettings
-from services.moderation.domain.verdict import Category
+from services.moderation.domain.verdict import SPAM, Category
 from services.moderation.enforcement import Enforcement
 from services.moderation.pipeline import Pipeline
 from services.moderation.records.incidents import IncidentStore
@@ -39,12 +39,25 @@ class ScoreTrainer(Protocol):
         ...
 
 
+class CampaignTrainer(Protocol):
+    """Remembers adverts over groups."""
+
+    async def remember(self, text: str) -> None:
+        """Remembers an advert."""
+        ...
+
+    async def forget(self, text: str) -> None:
+        """Forgets a text that is none."""
+        ...
+
+
 class Feedback:
     """Learns admins' decisions: equal text is known from then on, and the group's local score is corrected."""
 
-    def __init__(self, known_ham: KnownHam, trainer: ScoreTrainer) -> None:
+    def __init__(self, known_ham: KnownHam, trainer: ScoreTrainer, campaigns: CampaignTrainer) -> None:
         self._known_ham = known_ham
         self._trainer = trainer
+        self._campaigns = campaigns
 
     async def learn_incident(self, incident: Incident, *, is_spam: bool) -> None:
         """Learns from an incident, unless its text is erased."""
@@ -52,6 +65,7 @@ class Feedback:
         if incident.is_erased or not finding.text:
             return
         await self._known_ham.set(finding.group_id, finding.text, is_ham=not is_spam)
+        await self._learn_campaign(finding, is_spam=is_spam)
         normal = normalise(cut_long(finding.text))
         await self._trainer.learn(finding.group_id, normal, finding.features, is_spam=is_spam)
 
@@ -59,7 +73,15 @@ class Feedback:
         """Learns that a message is no spam."""
         normal = normalise_scored(message)
         await self._known_ham.set(message.group_id, display_text(message), is_ham=True)
+        await self._campaigns.forget(display_text(message))
         await self._trainer.learn(message.group_id, normal, extract_features(message, normal), is_spam=False)
+
+    async def _learn_campaign(self, finding: Finding, *, is_spam: bool) -> None:
+        """Remembers confirmed spam, and `/spam`; a broken rule of one group says nothing to the others."""
+        if not is_spam:
+            await self._campaigns.forget(finding.text)
+        elif finding.source is Source.ADMIN or finding.category in SPAM:
+            await self._campaigns.remember(finding.text)
 
 
 class ResolveResult(StrEnum):

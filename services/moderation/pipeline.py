@@ -260,6 +260,8 @@ class Pipeline:
             verdict.category, verdict.confidence, Source.JUDGE, plan, judgement.evidence.value
         )  # fmt: skip
         provider = f"{judgement.provider} · {judgement.model}"
+        if plan.delete and verdict.is_spam:
+            await self._screener.remember_campaign(case.message)
         return await self._enforce(case, assessment, counts, evidence=verdict.evidence, provider=provider)
 
     async def _handle_missing_verdict(self, case: _Case, unjudged: Unjudged, retry: Retry) -> ModerationOutcome:

@@ -44,7 +44,8 @@ from services.moderation.screening.exemptions import Exemptions
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rate_windows import RateWindows
 from services.moderation.screening.rules import RuleEngine
-from services.moderation.screening.screener import Screener, SpamScores
+from services.moderation.screening.screener import Accounts, Screener, SpamScores
+from services.moderation.signals.campaigns import CampaignMemory
 from services.moderation.text.normalise import Normal
 
 GROUP, NEWCOMER, ADMIN, SELF = -100, 6001, 5001, 42
@@ -215,6 +216,7 @@ class ModerationHarness:
 
     Args:
         scores: the local score; by default the judge's fixed one.
+        accounts: public lists of spammers.
     """
 
     def __init__(
@@ -225,6 +227,7 @@ class ModerationHarness:
         group: RecordingGroup,
         judge: ScriptedJudge,
         scores: SpamScores | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         self.clock, self.group, self.judge, self.redis = clock, group, judge, redis
         self.groups, self.incidents = GroupStore(database, clock), IncidentStore(database, clock)
@@ -232,7 +235,8 @@ class ModerationHarness:
         message_log, warnings = MessageLog(database, clock, self.counts), WarningLedger(database, clock)
         reports, known_ham = ReportStore(database, clock), KnownHam(redis, "t")
         exemptions = Exemptions(group, SELF)
-        screener = Screener(RuleEngine(RateWindows(redis, "t")), scores or judge, known_ham)
+        campaigns = CampaignMemory(redis, "t")
+        screener = Screener(RuleEngine(RateWindows(redis, "t")), scores or judge, known_ham, campaigns, accounts)
         shared = SharedCards(database, clock)
         self.reporter = IncidentReporter(self.incidents, shared, self.groups, group, self.counts, clock)
         alerts = AdminAlerts(self.reporter, NotifyOnce(redis, "t:mod", clock))
@@ -245,7 +249,14 @@ class ModerationHarness:
             exemptions, message_log, screener, judge, enforcement, self.pending, alerts, self.newcomers, clock=clock
         )
         actions = ModerationActions(
-            exemptions, pipeline, enforcement, self.incidents, warnings, reports, Feedback(known_ham, judge), clock
+            exemptions,
+            pipeline,
+            enforcement,
+            self.incidents,
+            warnings,
+            reports,
+            Feedback(known_ham, judge, campaigns),
+            clock,
         )
         retention = Retention(self.groups, self.incidents, group, (message_log, reports, warnings, self.counts))
         maintenance = Maintenance(

@@ -16,7 +16,7 @@ from bot.telegram.moderation.labels import ModerationAudit, find_denial
 from bot.telegram.moderation.messages import to_author, to_group_message
 from core.i18n import Texts
 from services.moderation.actions import ModerationActions, ReportResult, ResolveResult, WarnResult
-from services.moderation.domain.incident import Resolution
+from services.moderation.domain.incident import Incident, Resolution
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.records.groups import GroupStore
 from services.moderation.records.incidents import IncidentStore
@@ -28,6 +28,8 @@ RESOLVE_REPLIES = {
     ResolveResult.PROTECTED: "moderation-author-exempt",
     ResolveResult.UNKNOWN: "moderation-author-unknown",
 }
+CARD_DECISIONS = {"ham": Resolution.UNDO, "spam": Resolution.CONFIRM}
+"""Commands that decide an incident in reply to its card."""
 REPORT_REPLIES = {
     ReportResult.TAKEN: "moderation-report-taken",
     ReportResult.AGAIN: "moderation-report-again",
@@ -83,13 +85,8 @@ class ModerationHandlers:
         await self._reply(message, key, settings.language)
 
     async def ham(self, message: Message, settings: GroupSettings, target: Message) -> None:
-        """Marks a message as not spam, in reply to the message or to its incident card."""
-        by = message_speaker(message).name
-        incident = await self._incidents.find_by_card(target.chat.id, target.message_id)
-        if incident is not None:
-            await self._actions.resolve(incident, Resolution.UNDO, settings, by)
-        else:
-            await self._actions.mark_ham(to_group_message(target), settings, by)
+        """Marks a message as not spam."""
+        await self._actions.mark_ham(to_group_message(target), settings, message_speaker(message).name)
         await self._reply(message, "moderation-ham-done", settings.language)
 
     async def warn(self, message: Message, settings: GroupSettings, target: Message) -> None:
@@ -143,6 +140,10 @@ class ModerationHandlers:
         """Runs a command only in a moderated group, in reply to a message, and an admin command only for admins."""
         if not isinstance(event, Message):
             return None
+        decision = CARD_DECISIONS.get(data["command"].command)
+        incident = await self._find_card(event) if decision is not None else None
+        if decision is not None and incident is not None:
+            return await self._decide(event, incident, decision)
         if not is_group(event):
             return await self._reply(event, "moderation-groups-only")
         is_admin_only = COMMANDS[data["command"].command].scope is CommandScope.GROUP_ADMINS
@@ -159,6 +160,34 @@ class ModerationHandlers:
         if is_admin_only:
             await self._audit.record(event, data["command"].command, f"message {target.message_id}")
         return result
+
+    async def _find_card(self, message: Message) -> Incident | None:
+        """Returns the incident on whose card a command replies, in whatever chat the card is."""
+        target = message.reply_to_message
+        return None if target is None else await self._incidents.find_by_card(target.chat.id, target.message_id)
+
+    async def _decide(self, message: Message, incident: Incident, decision: Resolution) -> None:
+        """Carries out a command in reply to a card; its author has to be an admin of the moderated group."""
+        group_id = incident.finding.group_id
+        settings = await self._groups.get(group_id)
+        if settings is None:
+            return await self._reply(message, "moderation-card-gone")
+        author_id = message.from_user.id if message.from_user is not None else 0
+        is_inside = message.chat.id == group_id
+        asked = (
+            self._admins.fetch_author_standing(message)
+            if is_inside
+            else self._admins.fetch_standing(group_id, author_id)
+        )
+        denial = find_denial(await asked)
+        if denial is not None:
+            return await self._reply(message, denial)
+        result, _ = await self._actions.resolve(incident, decision, settings, message_speaker(message).name)
+        is_done = result is ResolveResult.DONE
+        if is_done:
+            await self._audit.record(message, decision.value, f"incident {incident.id}", group_id)
+        key = "moderation-ham-done" if is_done and decision is Resolution.UNDO else RESOLVE_REPLIES[result]
+        return await self._reply(message, key, settings.language)
 
     async def _reply(self, message: Message, key: str, language: str | None = None, **arguments: str | int) -> None:
         language = language or message_speaker(message).language

@@ -42,6 +42,15 @@ class Feature(StrEnum):
     GAMBLING_LURE = "gambling_lure"
 
 
+class Signal(StrEnum):
+    """Evidence from outside the message. It adds to the local score and is no part of it: training never sees it."""
+
+    LISTED = "listed"
+    """A public list of spammers has the author's account."""
+    CAMPAIGN = "campaign"
+    """Another group of the operator has found this advert."""
+
+
 RISKY: frozenset[str] = frozenset(Feature) - {
     Feature.LINK,
     Feature.TELEGRAM_LINK,

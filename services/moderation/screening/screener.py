@@ -6,10 +6,10 @@ from enum import StrEnum
 from typing import Protocol
 
 from services.moderation.domain.incident import display_text
-from services.moderation.domain.message import GroupMessage
+from services.moderation.domain.message import AuthorKind, GroupMessage
 from services.moderation.domain.rule_set import RuleSet
-from services.moderation.domain.thresholds import HIGH
-from services.moderation.screening.features import RISKY, Feature, extract_features, normalise_scored
+from services.moderation.domain.thresholds import HIGH, VERY_HIGH
+from services.moderation.screening.features import RISKY, Feature, Signal, extract_features, normalise_scored
 from services.moderation.screening.known_ham import KnownHam
 from services.moderation.screening.rules import RuleEngine, RuleHit
 from services.moderation.text.excerpt import cut_long
@@ -20,6 +20,8 @@ SUSPICIOUS_NAME = 30
 _WORD, _SIGNS = r"[^\W_]{1,24}(?:['’-][^\W_]{1,24})?", r"[^\w@:/$€£₽%+]"
 _PLAIN_NAME = re.compile(rf"{_SIGNS}*{_WORD}(?:{_SIGNS}{{1,4}}{_WORD}){{0,2}}{_SIGNS}*")
 """One to three words, with hearts and flags around them."""
+SIGNAL_POINTS = 20
+"""Added to the local score for each signal, below `VERY_HIGH`: in an outage a signal alone deletes nothing."""
 PROVEN_MESSAGES = 5
 """Meaningful messages of a newcomer that are judged in any case."""
 PROVEN_SCORE = 30
@@ -36,6 +38,26 @@ class SpamScores(Protocol):
         ...
 
 
+class Accounts(Protocol):
+    """Knows accounts of spammers."""
+
+    async def is_listed(self, account_id: int) -> bool:
+        """Returns whether a public list of spammers has an account."""
+        ...
+
+
+class Campaigns(Protocol):
+    """Remembers adverts over groups."""
+
+    async def is_known(self, text: str) -> bool:
+        """Returns whether a text is of a campaign that some group has seen."""
+        ...
+
+    async def remember(self, text: str) -> None:
+        """Remembers an advert."""
+        ...
+
+
 class EscalationReason(StrEnum):
     """The reason why a message is sent to the judge."""
 
@@ -43,6 +65,7 @@ class EscalationReason(StrEnum):
     EDIT = "edit"
     NEWCOMER = "newcomer"
     RISKY = "risky"
+    SIGNAL = "signal"
     RULE = "rule"
     SCORE = "score"
 
@@ -56,7 +79,8 @@ class ScreeningFacts:
         is_meaningful: whether it has enough letters, see `is_meaningful`.
         adds_link: an edit that adds a link target.
         breaks_rule: breaks a rule that is not decisive.
-        score: local spam score, 0 to 100.
+        score: local spam score with the points of the signals, 0 to 100.
+        signals: evidence from outside the message.
         shows_name: a first contact under a name that says more than a name.
         quotes_outside: quotes words of another chat.
         is_unproven: fewer than `PROVEN_MESSAGES` of the author's messages have passed.
@@ -73,6 +97,7 @@ class ScreeningFacts:
     shows_name: bool = False
     quotes_outside: bool = False
     is_unproven: bool = True
+    signals: frozenset[Signal] = frozenset()
 
     @property
     def is_risky(self) -> bool:
@@ -95,6 +120,8 @@ class ScreeningFacts:
             return EscalationReason.EDIT
         if self.is_risky:
             return EscalationReason.RISKY
+        if self.signals:
+            return EscalationReason.SIGNAL
         if self.breaks_rule:
             return EscalationReason.RULE
         if self.score >= HIGH:
@@ -122,12 +149,25 @@ class Screening:
 
 
 class Screener:
-    """Screens messages."""
+    """Screens messages.
 
-    def __init__(self, rules: RuleEngine, scores: SpamScores, known_ham: KnownHam) -> None:
+    Args:
+        accounts: public lists of spammers; None where the operator asks none.
+    """
+
+    def __init__(
+        self,
+        rules: RuleEngine,
+        scores: SpamScores,
+        known_ham: KnownHam,
+        campaigns: Campaigns,
+        accounts: Accounts | None = None,
+    ) -> None:
         self._rules = rules
         self._scores = scores
         self._known_ham = known_ham
+        self._campaigns = campaigns
+        self._accounts = accounts
 
     async def screen(
         self,
@@ -158,20 +198,40 @@ class Screener:
         features = extract_features(message, scored)
         shows_name = is_first_contact and await self._is_telling_name(message)
         quotes_outside = message.quotes_outside and letter_weight(message.quoted) >= MEANINGFUL_LETTERS
+        has_content = bool(shown.text or message.links or message.buttons or shows_name or quotes_outside)
+        score = await self._scores.score(message.group_id, scored, features) if scored.text else 0
+        signals: frozenset[Signal] = frozenset()
+        if has_content and (is_newcomer or features):
+            signals = await self._find_signals(message, is_newcomer=is_newcomer)
         facts = ScreeningFacts(
-            has_content=bool(shown.text or message.links or message.buttons or shows_name or quotes_outside),
+            has_content=has_content,
             is_meaningful=is_meaningful(shown.text),
             is_newcomer=is_newcomer,
             is_reported=is_reported,
             adds_link=adds_link,
             breaks_rule=any(not hit.is_decisive for hit in hits),
             features=features,
-            score=await self._scores.score(message.group_id, scored, features) if scored.text else 0,
+            score=max(score, min(score + SIGNAL_POINTS * len(signals), VERY_HIGH - 1)),
+            signals=signals,
             shows_name=shows_name,
             is_unproven=is_unproven,
             quotes_outside=quotes_outside,
         )
         return Screening(own, facts, hits)
+
+    async def _find_signals(self, message: GroupMessage, *, is_newcomer: bool) -> frozenset[Signal]:
+        """Returns the evidence from outside; accounts are looked up for newcomers only."""
+        found: set[Signal] = set()
+        if await self._campaigns.is_known(display_text(message)):
+            found.add(Signal.CAMPAIGN)
+        is_looked_up = is_newcomer and self._accounts is not None and message.author.kind is AuthorKind.USER
+        if is_looked_up and self._accounts is not None and await self._accounts.is_listed(message.author.id):
+            found.add(Signal.LISTED)
+        return frozenset(found)
+
+    async def remember_campaign(self, message: GroupMessage) -> None:
+        """Remembers a message that the judge found to be spam: the operator's other groups have it judged."""
+        await self._campaigns.remember(display_text(message))
 
     async def _is_telling_name(self, message: GroupMessage) -> bool:
         """Returns whether a name has more in it than a name: a handle, a price, a fourth word, or words of adverts."""

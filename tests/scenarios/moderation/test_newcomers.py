@@ -1,5 +1,6 @@
 """Joins over the Bot API: the gate, and commands about newcomers."""
 
+import re
 import time
 
 import pytest
@@ -33,6 +34,29 @@ async def test_newcomer_passes_the_gate_by_its_button(group: ModeratedGroup) -> 
     assert "nothing to do" in await group.press(notice, "I am not a bot", by=NEWCOMER + 500)
     assert "Welcome" in await group.press(notice, "I am not a bot", by=NEWCOMER)
     assert group.actions == ["restrictChatMember"] * 2
+
+
+async def test_request_to_join_is_approved_after_the_answer_in_private(group: ModeratedGroup) -> None:
+    harness, person = group.harness, 6_900_001
+    await group.command("/newcomers gate question")
+    user = {"id": person, "is_bot": False, "first_name": "Ann"}
+    chat = {"id": group.id, "type": "supergroup", "title": "The Group"}
+    group.chat.join_requests.add(person)
+    harness.telegram.push_update(
+        chat_join_request={"chat": chat, "from": user, "user_chat_id": person, "date": int(time.time()), "bio": "hi"}
+    )
+    question = await harness.seen(lambda message: "+" in message.text, person)
+    terms = re.findall(r"\d+", question.text)
+    answer = str(int(terms[-2]) + int(terms[-1]))
+    stranger = await harness.toast(harness.presses(question, answer, person + 1))
+    assert "nothing to do" in stranger
+    assert "Welcome" in await harness.toast(harness.presses(question, answer, person))
+    approved = [call for call in harness.telegram.calls if call.method == "approveChatJoinRequest"]
+    assert [call.chat_id for call in approved] == [group.id]
+    assert group.chat.join_requests == set()
+    join(group, person)
+    await harness.quiet(0.3)
+    assert group.actions == []
 
 
 async def test_raid_by_hand_and_locks(group: ModeratedGroup) -> None:

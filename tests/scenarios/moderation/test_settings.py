@@ -248,3 +248,23 @@ async def test_lists_and_statistics_are_pages_of_the_settings(group: ModeratedGr
     ):
         await group.press(card, button)
         await group.wait_card_text(card, text)
+
+
+async def test_commands_decide_in_reply_to_a_card_in_an_admin_chat(harness: BotHarness) -> None:
+    office = harness.chat(-7_000_001)
+    office.type, office.admin_ids = "supergroup", {ADMIN, MEMBER, harness.telegram.bot_id}
+    group = await ModeratedGroup(harness).open(cards_to=office.id)
+    harness.first.script(verdict("job_scam", 97, "Earn from $500 a day"))
+    await group.moderate(JOB_SCAM)
+    await harness.until(lambda: any("Done:" in text for text in office.texts()))
+    card = office.answers()[-1]
+    replies: list[str] = []
+    for author in (MEMBER, ADMIN, ADMIN):
+        sent = harness.says("/ham", office.id, user_id=author, reply_to=card)
+        replies.append((await harness.seen(lambda each, sent=sent: each.reply_to == sent.id, office.id)).text)
+    assert replies == [
+        "Only admins of this group can do this.", "Learned as not spam.", "This has already been handled."
+    ]  # fmt: skip
+    await harness.until(lambda: "Undone by" in card.text)
+    entries = await Audit(harness.services.infra.database, SystemClock()).recent(5)
+    assert [entry.action for entry in entries if entry.target == str(group.id)] == ["moderation.undo"]

@@ -108,6 +108,8 @@ class Chat:
     """User id to the permissions and the end of a restriction that lets them write."""
     banned: set[int] = field(default_factory=set)
     """Ids of banned users and channels."""
+    join_requests: set[int] = field(default_factory=set)
+    """Ids of users who asked to join."""
     refusal: Refusal | None = None
     closed_topics: set[int] = field(default_factory=set)
     gone_topics: set[int] = field(default_factory=set)

@@ -58,6 +58,7 @@ class BotApiMethods(TelegramState):
             "unbanchatmember": self._unban_chat_member,
             "banchatsenderchat": self._ban_chat_sender_chat,
             "unbanchatsenderchat": self._unban_chat_sender_chat,
+            "approvechatjoinrequest": self._approve_chat_join_request,
             "sendchataction": self._send_chat_action,
             "answercallbackquery": self._answer_callback_query,
             "setmycommands": self._set_my_commands,
@@ -191,6 +192,13 @@ class BotApiMethods(TelegramState):
     def _unban_chat_member(self, params: JsonObject) -> bool:
         chat, user_id = self._restrictable(params)
         chat.banned.discard(user_id)
+        return True
+
+    def _approve_chat_join_request(self, params: JsonObject) -> bool:
+        chat, user_id = self._addressed(params), int(params.get("user_id") or 0)
+        if user_id not in chat.join_requests:
+            raise bad("HIDE_REQUESTER_MISSING")
+        chat.join_requests.discard(user_id)
         return True
 
     def _restrictable(self, params: JsonObject) -> tuple[Chat, int]:
