@@ -10,7 +10,8 @@ from aiogram import Bot, Dispatcher, Router
 from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import Moderation, build_moderation
 from bot.composition.services import Services
-from bot.composition.web import serve_web
+from bot.composition.web import console_address, serve_web
+from bot.operators.console_links import ConsoleCommand, ConsoleLinks
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.notices import format_notice
 from bot.process import (
@@ -250,6 +251,9 @@ def _operator_router(services: Services, queued: InboxServices, delivery: Delive
         providers=operators.providers,
         provider_ids=lambda: services.llm.fallback.roster.usable,
         dead_letters=DeadLetterCommands(queued.inbox, operators.audit, infra.settings.zone),
+        console=ConsoleCommand(
+            ConsoleLinks(infra.redis, infra.settings.redis_prefix), operators.audit, console_address(infra.settings)
+        ),
         delivery=delivery,
         texts=infra.texts,
     ).router(infra.settings.admin_ids)

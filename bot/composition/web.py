@@ -5,13 +5,16 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from bot.composition.services import LLMServices, Services
+from bot.operators.console_links import ConsoleLinks
 from bot.web.api.battleground import Battleground
 from bot.web.api.completions import ChatCompletions
 from bot.web.api.gateway import ApiGateway
 from bot.web.api.models import ModelDirectory
 from bot.web.endpoints import Endpoints
+from bot.web.healthcheck import LOOPBACK
 from bot.web.readiness import Check, Readiness, check_database, check_providers, check_redis
 from bot.web.server import HttpRoute, WebServer, WebTiming
+from core.config.settings import Settings
 from core.observability.log import Redactor
 from services.api.admission import AdmissionRules, ApiAdmission
 from services.api.tokens import ApiToken, TokenStore
@@ -128,7 +131,7 @@ def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
     if token is None:
         return ()
     # Imported here, since a bot without a console does without its template engine.
-    from bot.web.console.access import ConsoleAccess  # noqa: PLC0415 - see above
+    from bot.web.console.access import ConsoleAccess, Credentials  # noqa: PLC0415 - see above
     from bot.web.console.acts import ConsoleActs  # noqa: PLC0415 - see above
     from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415 - see above
     from bot.web.console.pages import ConsolePages  # noqa: PLC0415 - see above
@@ -144,9 +147,27 @@ def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
         audit=operators.audit,
         totals=operators.totals,
     )
-    frame = Frame(parts, ConsoleAccess(infra.redis, infra.settings.redis_prefix, token, infra.clock))
+    settings = infra.settings
+    access = ConsoleAccess(
+        infra.redis,
+        settings.redis_prefix,
+        Credentials(token, settings.telegram_bot_token, settings.admin_ids),
+        ConsoleLinks(infra.redis, settings.redis_prefix),
+        infra.clock,
+    )
+    frame = Frame(parts, access)
     # Each page before its acts: `/providers/new` must not be taken for a provider of that name.
     return (*SignIn(frame).routes, *ConsolePages(frame).routes, *ConsoleActs(frame).routes)
+
+
+def console_address(settings: Settings) -> str | None:
+    """Returns where operators reach the console; None while it is off."""
+    if settings.web_port is None or settings.web_token is None:
+        return None
+    if settings.web_public_url is not None:
+        return settings.web_public_url
+    host = LOOPBACK.get(settings.web_host, settings.web_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.web_port}"
 
 
 async def _spent_today(totals: UsageTotals, token: ApiToken) -> float:

@@ -84,6 +84,7 @@ COMMANDS = MappingProxyType(
             CommandSpec("report", CommandLane.IMMEDIATE, menus=_GROUPS),
             CommandSpec("provider", CommandLane.IMMEDIATE, CommandScope.OPERATORS),
             CommandSpec("dead", CommandLane.IMMEDIATE, CommandScope.OPERATORS),
+            CommandSpec("console", CommandLane.IMMEDIATE, CommandScope.OPERATORS),
         )
     }
 )

@@ -1,15 +1,24 @@
-"""Handlers of the operator commands `/provider` and `/dead`; for other users these do not exist."""
+"""Handlers of the operator commands `/provider`, `/dead` and `/console`; for other users these do not exist."""
 
 from collections.abc import Callable, Sequence
 
 from aiogram import Router
 from aiogram.filters import CommandObject, or_f
 from aiogram.filters.callback_data import CallbackData
-from aiogram.types import CallbackQuery, InaccessibleMessage, InlineKeyboardMarkup, Message
+from aiogram.types import (
+    CallbackQuery,
+    InaccessibleMessage,
+    InlineKeyboardButton,
+    InlineKeyboardMarkup,
+    Message,
+    WebAppInfo,
+)
 
+from bot.operators.console_links import ConsoleCommand
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.provider import ProviderCommands
 from bot.telegram.answers.display import build_keyboard, button
+from bot.telegram.api.messages import is_group
 from bot.telegram.api.updates import Command, FromOperator
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from core.i18n import Texts
@@ -61,12 +70,14 @@ class OperatorHandlers:
         providers: ProviderCommands,
         provider_ids: Callable[[], Sequence[str]],
         dead_letters: DeadLetterCommands,
+        console: ConsoleCommand,
         delivery: Delivery,
         texts: Texts,
     ) -> None:
         self._providers = providers
         self._provider_ids = provider_ids
         self._dead_letters = dead_letters
+        self._console = console
         self._delivery = delivery
         self._texts = texts
 
@@ -75,6 +86,7 @@ class OperatorHandlers:
         router, from_operator = Router(name="operators"), FromOperator(admin_ids)
         router.message.register(self.provider, Command("provider"), from_operator)
         router.message.register(self.dead, Command("dead"), from_operator)
+        router.message.register(self.console, Command("console"), from_operator)
         router.callback_query.register(self.press_provider, ProviderAction.filter(), from_operator)
         router.callback_query.register(self.press_dead_letter, DeadLetterAction.filter(), from_operator)
         router.callback_query.register(self.deny, or_f(ProviderAction.filter(), DeadLetterAction.filter()))
@@ -91,6 +103,16 @@ class OperatorHandlers:
         if message.from_user is not None:
             text = await self._dead_letters.run(command.args or "", message.from_user.id)
             await reply_to(self._delivery, message, text, await self._dead_letters_keyboard())
+
+    async def console(self, message: Message) -> None:
+        """Runs `/console`."""
+        if message.from_user is not None:
+            invitation = await self._console.run(message.from_user.id, is_private=not is_group(message))
+            markup = None
+            if invitation.app_url is not None:
+                app = InlineKeyboardButton(text="Open here", web_app=WebAppInfo(url=invitation.app_url))
+                markup = build_keyboard([[app]])
+            await reply_to(self._delivery, message, invitation.text, markup)
 
     async def press_provider(self, query: CallbackQuery, callback_data: ProviderAction) -> None:
         """Runs an action on a provider."""

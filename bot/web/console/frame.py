@@ -32,11 +32,13 @@ log = structlog.get_logger()
 
 HOME: Final = "/console"
 POLICY: Final = (
-    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'"
-    "; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
+    "; form-action 'self'; base-uri 'none'; frame-ancestors "
 )
+TELEGRAM_WEB: Final = "https://web.telegram.org"
+"""Shows Mini Apps in a frame. A page in a frame has no session but that of its script, since the cookie is strict."""
 HEADERS: Final = {
-    "Content-Security-Policy": POLICY,
+    "Content-Security-Policy": f"{POLICY}'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -70,6 +72,8 @@ class Frame:
     def __init__(self, parts: ConsoleParts, access: ConsoleAccess) -> None:
         self.parts = parts
         self.access = access
+        is_mini_app = parts.settings.telegram_bot_token is not None and parts.settings.web_public_url is not None
+        self._headers = HEADERS | ({"Content-Security-Policy": POLICY + TELEGRAM_WEB} if is_mini_app else {})
 
     async def signed_in(self, handler: Page, request: web.Request) -> web.Response:
         """Answers a request of an operator who is signed in; other requests are redirected to the form to sign in."""
@@ -180,7 +184,7 @@ class Frame:
                 **{"title": "web-overview", "page": "", **values},
             )
         )
-        return web.Response(text=body, content_type="text/html", status=status, headers=HEADERS)
+        return web.Response(text=body, content_type="text/html", status=status, headers=self._headers)
 
 
 @cache

@@ -1,16 +1,17 @@
 """Signing in and out, and the files that a page needs before that."""
 
+from collections.abc import Coroutine
 from functools import partial
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
 from aiohttp.hdrs import X_FORWARDED_PROTO
 
 from bot.web.console.access import OperatorSession, SignInRefused
-from bot.web.console.frame import HOME, Frame, redirect
+from bot.web.console.frame import HEADERS, HOME, Frame, redirect
 from bot.web.server import HttpRoute
 from core.redis.client import REDIS_ERRORS
 
@@ -38,6 +39,9 @@ class SignIn:
             HttpRoute("GET", f"{HOME}/static/{{name}}", self.static, is_guarded=False),
             HttpRoute("GET", f"{HOME}/sign-in", self.sign_in_page, is_guarded=False),
             HttpRoute("POST", f"{HOME}/sign-in", self.sign_in, is_guarded=False),
+            HttpRoute("POST", f"{HOME}/sign-in/telegram", self.sign_in_app, is_guarded=False),
+            HttpRoute("GET", f"{HOME}/link/{{code}}", self.link_page, is_guarded=False),
+            HttpRoute("POST", f"{HOME}/link/{{code}}", self.sign_in_by_link, is_guarded=False),
             HttpRoute("POST", f"{HOME}/sign-out", partial(self._frame.posted, self.sign_out), is_guarded=False),
         )
 
@@ -54,28 +58,58 @@ class SignIn:
         return self._frame.render(request, None, "sign_in.html", title="web-sign-in")
 
     async def sign_in(self, request: web.Request) -> web.Response:
-        """Opens a session."""
+        """Opens a session by WEB_TOKEN."""
         form = await request.post()
-        fault, status = "web-sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+        return await self._open(request, self._frame.access.sign_in(str(form.get("token", ""))), "token")
+
+    async def link_page(self, request: web.Request) -> web.Response:
+        """Asks for a press: programs that look at links in advance must not use them up."""
+        code = request.match_info["code"]
+        return self._frame.render(request, None, "sign_in.html", title="web-sign-in", code=code)
+
+    async def sign_in_by_link(self, request: web.Request) -> web.Response:
+        """Opens a session by a link of `/console`."""
+        return await self._open(request, self._frame.access.sign_in_by_link(request.match_info["code"]), "link")
+
+    async def sign_in_app(self, request: web.Request) -> web.Response:
+        """Exchanges a Mini App's init data for a session, whose id its script sends in a header."""
+        form = await request.post()
         try:
-            session = await self._frame.access.sign_in(str(form.get("token", "")))
-        except SignInRefused:
-            fault, status = "web-sign-in-wrong", HTTPStatus.UNAUTHORIZED
+            session = await self._frame.access.sign_in_by_init_data(str(form.get("init_data", "")))
+        except SignInRefused as refused:
+            key, status = refused.key, HTTPStatus.UNAUTHORIZED
         except REDIS_ERRORS:
             log.warning("console.sessions_unavailable")
+            key, status = "web-sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE
         else:
-            await self._frame.parts.audit.try_record(session.actor_id, "console.sign_in")
-            response = redirect(HOME)
-            self._frame.access.set_cookie(response, session, is_secure=_is_secure(request))
-            return response
-        return self._frame.render(request, None, "sign_in.html", status=status, title="web-sign-in", fault=fault)
+            await self._frame.parts.audit.try_record(session.actor_id, "console.sign_in", "mini app")
+            return web.json_response({"session": session.id}, headers=HEADERS)
+        return web.json_response({"fault": self._frame.text(request, key)}, status=status, headers=HEADERS)
 
     async def sign_out(self, _request: web.Request, session: OperatorSession) -> web.Response:
         """Ends the session."""
         await self._frame.access.end(session)
         return redirect(f"{HOME}/sign-in")
 
+    async def _open(
+        self, request: web.Request, sign_in: Coroutine[Any, Any, OperatorSession], way: str
+    ) -> web.Response:
+        try:
+            session = await sign_in
+        except SignInRefused as refused:
+            fault, status = refused.key, HTTPStatus.UNAUTHORIZED
+        except REDIS_ERRORS:
+            log.warning("console.sessions_unavailable")
+            fault, status = "web-sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE
+        else:
+            await self._frame.parts.audit.try_record(session.actor_id, "console.sign_in", way)
+            response = redirect(HOME)
+            self._frame.access.set_cookie(response, session, is_secure=self._is_secure(request))
+            return response
+        return self._frame.render(request, None, "sign_in.html", status=status, title="web-sign-in", fault=fault)
 
-def _is_secure(request: web.Request) -> bool:
-    """Returns whether the browser speaks https, to this server or to the proxy before it."""
-    return request.secure or request.headers.get(X_FORWARDED_PROTO, "").lower() == "https"
+    def _is_secure(self, request: web.Request) -> bool:
+        """Returns whether the browser speaks https, to this server or to the proxy before it."""
+        public = self._frame.parts.settings.web_public_url or ""
+        is_proxied = request.headers.get(X_FORWARDED_PROTO, "").lower() == "https"
+        return request.secure or is_proxied or public.startswith("https://")

@@ -141,7 +141,8 @@ def test_menu_lists_its_commands_in_order(menu: CommandMenu, names: list[str]) -
 
 
 def test_operator_commands_are_in_no_menu() -> None:
-    assert {spec.name for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS} == {"provider", "dead"}
+    operators = {spec.name for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS}
+    assert operators == {"provider", "dead", "console"}
     assert not any(spec.menus for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS)
 
 

@@ -19,6 +19,8 @@ from tests.support.settings import settings_for
 
 TOKEN = "a-long-random-word-for-tests"
 SECRETS_KEY = "a-random-text-of-more-than-32-characters"
+BOT_TOKEN = "42:token-of-loopback"
+ADMIN = 1000
 FORM = re.compile(r'name="form" value="([^"]+)"')
 REVISION = re.compile(r'name="revision" value="([^"]+)"')
 
@@ -83,6 +85,9 @@ async def browser(tmp_path: Path) -> AsyncIterator[ConsoleBrowser]:
             {name: server.url for name, server in servers.items()},
             WEB_PORT=str(port),
             WEB_TOKEN=TOKEN,
+            WEB_PUBLIC_URL=f"http://127.0.0.1:{port}",
+            TELEGRAM_BOT_TOKEN=BOT_TOKEN,
+            ADMIN_IDS=str(ADMIN),
             SECRETS_KEY=SECRETS_KEY,
             TIMEZONE="UTC",
         )

@@ -1,0 +1,106 @@
+"""Sign-in links to the web console: one use, a few minutes; and the command `/console` that hands them out."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+
+import structlog
+from redis.asyncio import Redis
+
+from core.durations import format_duration
+from core.redis.client import REDIS_ERRORS
+from services.admin.audit import Audit
+
+log = structlog.get_logger()
+
+LINK_TTL_S = 300
+OFF = (
+    "The console is off. Set WEB_PORT and WEB_TOKEN (and WEB_PUBLIC_URL if it is reached from other machines), "
+    "then restart."
+)
+NOT_HERE = "The link signs you in, so I send it in our private chat only: open that and send /console there."
+UNAVAILABLE = "Redis does not answer, so nobody can sign in now. Please try again in a minute."
+
+
+class ConsoleLinks:
+    """Creates and redeems the codes of sign-in links, which all replicas share.
+
+    Args:
+        redis: a client with `decode_responses=True`.
+        prefix: of all keys.
+        ttl_s: lifetime of a code, in seconds.
+    """
+
+    def __init__(self, redis: Redis, prefix: str, ttl_s: int = LINK_TTL_S) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}:console:link:"
+        self.ttl_s = ttl_s
+
+    async def create(self, actor_id: int) -> str:
+        """Returns a new code that signs this operator in.
+
+        Raises:
+            RedisError: the code cannot be stored now.
+        """
+        code = secrets.token_urlsafe(32)
+        await self._redis.set(self._key(code), actor_id, ex=self.ttl_s)
+        return code
+
+    async def redeem(self, code: str) -> int | None:
+        """Returns the operator of a code and invalidates it; None if it is unknown, used or expired.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        # One transaction, so that a second request at the same instant finds nothing.
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.get(self._key(code))
+            pipeline.delete(self._key(code))
+            found: list[str | None] = await pipeline.execute()
+        return int(found[0]) if found[0] is not None else None
+
+    def _key(self, code: str) -> str:
+        # Hashed, so that a reader of Redis cannot sign in.
+        return self._prefix + hashlib.sha256(code.encode(errors="surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleInvitation:
+    """The answer to `/console`.
+
+    Args:
+        app_url: address of the Mini App; None where Telegram would not open it.
+    """
+
+    text: str
+    app_url: str | None = None
+
+
+class ConsoleCommand:
+    """The `/console` command, worded for operators in English.
+
+    Args:
+        address: where operators reach the console, without a slash at its end; None while it is off.
+    """
+
+    def __init__(self, links: ConsoleLinks, audit: Audit, address: str | None) -> None:
+        self._links = links
+        self._audit = audit
+        self._address = address
+
+    async def run(self, actor_id: int, *, is_private: bool) -> ConsoleInvitation:
+        """Returns a link for this operator; outside a private chat there is none."""
+        if self._address is None:
+            return ConsoleInvitation(OFF)
+        if not is_private:
+            return ConsoleInvitation(NOT_HERE)
+        try:
+            code = await self._links.create(actor_id)
+        except REDIS_ERRORS:
+            log.warning("console.sessions_unavailable")
+            return ConsoleInvitation(UNAVAILABLE)
+        await self._audit.try_record(actor_id, "console.link")
+        left = format_duration(self._links.ttl_s)
+        text = f"Open the console (this link works once, for {left}):\n{self._address}/console/link/{code}"
+        app_url = f"{self._address}/console/sign-in" if self._address.startswith("https://") else None
+        return ConsoleInvitation(text, app_url)
