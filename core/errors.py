@@ -7,6 +7,7 @@ UnderstudyError
 ├── ReplicaReplaced           another replica has taken the work over: register anew
 ├── UnreadableUpdate          an update of Telegram's that this version cannot read: a dead letter
 ├── StorageError              the database failed; `permanent` if a retry is pointless
+├── ScheduleRefused           a schedule that cannot be made, for a reason that its user can mend
 └── ProviderError             one provider, or all of them, gave no answer
     ├── AllProvidersFailed    every candidate failed (also a RuntimeError)
     │   └── NoUsableAnswer    a provider answered, but not in the requested shape
@@ -66,6 +67,20 @@ class StorageError(UnderstudyError):
     def __init__(self, message: str, *, permanent: bool = False) -> None:
         self.permanent = permanent
         super().__init__(message)
+
+
+class ScheduleRefused(UnderstudyError):
+    """A schedule that cannot be made.
+
+    Args:
+        key: of the text with the reason.
+        arguments: of the text.
+    """
+
+    def __init__(self, key: str, **arguments: str | int) -> None:
+        self.key = key
+        self.arguments = arguments
+        super().__init__(key)
 
 
 class ProviderError(UnderstudyError):

@@ -61,6 +61,8 @@ ADDED_SINCE = {
     "moderation_newcomers",
     "pending_sends",
     "replicas",
+    "schedules",
+    "user_zones",
 }
 """Tables that the release did not have."""
 DUMPS = Path(__file__).parent / "support" / "released_state"

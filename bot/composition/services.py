@@ -48,6 +48,8 @@ from services.llm.routing.opening import OpenFallback, open_fallback
 from services.moderation.domain.verdict import Verdict
 from services.preferences import Consent, PreferenceStore
 from services.pseudonyms import load_pseudonyms
+from services.schedule.schedules import Schedules
+from services.schedule.tools import ScheduleTools
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
 
@@ -97,6 +99,7 @@ class ChatServices:
     threads: ThreadList
     preferences: PreferenceStore
     consent: Consent
+    schedules: Schedules
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +292,9 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     namer = ThreadNamer(stores.turns, llm.models)
     await namer.start()
     stack.push_async_callback(namer.close)
+    schedules = Schedules(database, clock, settings.zone)
     service = ChatService(
-        agent=create_agent(tracing.provider if tracing.on else None),
+        agent=create_agent(tracing.provider if tracing.on else None, [ScheduleTools(schedules).toolset()]),
         models=llm.models,
         stores=stores,
         texts=infra.texts,
@@ -307,4 +311,4 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     infra.metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))
     infra.metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(service.unsaved))
     consent = Consent(stores.preferences, llm.fallback, infra.texts, is_asked=asks_consent)
-    return ChatServices(service, stores.turns, ThreadList(database), stores.preferences, consent)
+    return ChatServices(service, stores.turns, ThreadList(database), stores.preferences, consent, schedules)

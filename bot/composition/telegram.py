@@ -38,13 +38,14 @@ from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
 from bot.telegram.handlers.privacy import PrivacyHandlers
 from bot.telegram.handlers.retry import RetryHandlers
+from bot.telegram.handlers.schedules import ScheduledMessages, ScheduleHandlers
 from bot.telegram.handlers.threads import ThreadHandlers
 from bot.telegram.handlers.usage import usage_router
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
 from bot.telegram.ingress.ingest import UpdateIngest
 from bot.telegram.ingress.polling import Poller, poll_while_leading
 from bot.telegram.ingress.webhook import Webhook
-from bot.telegram.jobs import RegenerateQueue
+from bot.telegram.jobs import RegenerateQueue, schedule_job
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered
 from bot.telegram.moderation.handlers import ModerationHandlers
@@ -65,6 +66,8 @@ from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces
 from services.llm.providers.probe import check_providers
+from services.schedule.dispatcher import ScheduleDispatcher
+from services.schedule.schedules import Schedule
 
 
 async def run_daemon(services: Services) -> int:
@@ -127,13 +130,14 @@ async def _open_runtime(
         active = ActiveReplies()
         shared_redis = infra.redis if settings.redis_url is not None else None
         cancellation = ReplyCancellation(active, shared_redis, settings.redis_prefix, clock)
+        access = AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids)
         ingest = UpdateIngest(
             bot=bot,
             inbox=inbox,
             parts=inbox.album_parts,
             clock=clock,
             moderation=moderation.gateway,
-            access=AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids),
+            access=access,
             admission=Admission(
                 RateLimiter(shared_redis, settings.redis_prefix),
                 clock,
@@ -168,6 +172,7 @@ async def _open_runtime(
                 "probe": partial(
                     check_providers, llm.catalog, llm.fallback.providers, clock, llm.fallback.recorder.pass_over
                 ),
+                "schedule": _dispatcher(services, queued, bot, access).run,
                 "moderation": moderation.maintenance.run,
                 "moderation reports": moderation.reporter.run,
                 **({"running leases": leases.run} if leases is not None else {}),
@@ -177,6 +182,16 @@ async def _open_runtime(
             shutdown_timeout_s=settings.shutdown_timeout,
             providers=[provider.id for provider in llm.fallback.providers],
         )
+
+
+def _dispatcher(services: Services, queued: InboxServices, bot: Bot, access: AccessList) -> ScheduleDispatcher:
+    def may_run(schedule: Schedule) -> bool:
+        owner = schedule.owner
+        return access.admits_ids({owner.speaker.user_id}, owner.key.chat_id)
+
+    return ScheduleDispatcher(
+        services.chat.schedules, queued.inbox, services.infra.clock, partial(schedule_job, bot.id), may_run
+    )
 
 
 async def _report_failure(notices: AdminNotices, stamp: FailureStamp, clock: Clock, error: InboxError) -> None:
@@ -240,6 +255,15 @@ def build_worker(
         delivery=delivery,
         parts=queued.inbox.album_parts,
         moderation=moderation.gateway,
+        scheduled=ScheduledMessages(
+            schedules=chat.schedules,
+            chat=chat.service,
+            responder=responder,
+            turns=chat.turns,
+            delivery=delivery,
+            texts=infra.texts,
+            clock=infra.clock,
+        ),
         turns=chat.turns,
         texts=infra.texts,
     )
@@ -280,6 +304,7 @@ def _chat_routers(
         ).router(),
         models.router(admins),
         privacy.router(admins),
+        ScheduleHandlers(schedules=chat.schedules, delivery=delivery, texts=texts).router(),
         ThreadHandlers(delivery=delivery, thread_list=chat.threads, turns=turns, admins=admins, texts=texts).router(),
         usage_router(
             admin_ids=infra.settings.admin_ids,

@@ -16,6 +16,7 @@ from bot.telegram.api.messages import is_group, message_speaker, to_speaker
 from core.messages import ChatKind, Speaker
 from services.chat.store.conversation import Turn
 from services.inbox.job import LARGEST_PRIORITY, Job
+from services.schedule.schedules import Schedule
 
 RejectionReason = Literal["queue-full", "not-allowed", "rate-limited"]
 OWN_LANE = "now:"
@@ -63,6 +64,23 @@ class RegenerateTurn(BaseModel):
     """True if the answer is continued in a turn of its own."""
 
 
+class ScheduleDue(BaseModel):
+    """A reminder or a prompt of a schedule that is due."""
+
+    kind: Literal["schedule"] = "schedule"
+    schedule: int
+    chat_id: int
+    topic_id: int
+    speaker: Speaker
+    chat_kind: ChatKind
+    chat_title: str | None = None
+    text: str
+    is_prompt: bool
+    due: float
+    """Seconds since the epoch."""
+    zone: str = ""
+
+
 class JobSink(Protocol):
     """Stores jobs; the inbox."""
 
@@ -71,7 +89,7 @@ class JobSink(Protocol):
         ...
 
 
-Payload = UpdateArrived | UpdateRejected | RegenerateTurn
+Payload = UpdateArrived | UpdateRejected | RegenerateTurn | ScheduleDue
 _PAYLOAD: TypeAdapter[Payload] = TypeAdapter(
     Annotated[Payload, Field(discriminator="kind")],
     # An error that quotes its input would put users' messages into the log.
@@ -105,6 +123,30 @@ def create_job(bot_id: int, update_id: int, lane: str | None, payload: Payload, 
         # Not Pydantic's own JSON, which rejects the lone surrogates that Telegram may cut a text at.
         payload=json.dumps(payload.model_dump(), separators=(",", ":")),
         is_limited=is_limited,
+    )
+
+
+def schedule_job(bot_id: int, schedule: Schedule) -> Job:
+    """Returns the job of a schedule that is due; its id is the same for every replica."""
+    owner, due = schedule.owner, schedule.next_at.timestamp()
+    payload = ScheduleDue(
+        schedule=schedule.id,
+        chat_id=owner.key.chat_id,
+        topic_id=owner.key.topic_id,
+        speaker=owner.speaker,
+        chat_kind=owner.chat_kind,
+        chat_title=owner.chat_title,
+        text=schedule.text,
+        is_prompt=schedule.is_prompt,
+        due=due,
+        zone=schedule.zone,
+    )
+    return Job(
+        id=f"tg-{bot_id}-schedule-{schedule.id}-{int(due)}",
+        lane=str(owner.key),
+        # Before the messages that wait in the conversation.
+        priority=1,
+        payload=json.dumps(payload.model_dump(), separators=(",", ":")),
     )
 
 

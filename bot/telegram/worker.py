@@ -17,10 +17,12 @@ from bot.telegram.answers.responder import Responder
 from bot.telegram.api.messages import message_speaker
 from bot.telegram.api.updates import is_for_bot, parse_update
 from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.handlers.schedules import ScheduledMessages
 from bot.telegram.jobs import (
     MODERATION_LANE,
     OWN_LANE,
     RegenerateTurn,
+    ScheduleDue,
     UpdateArrived,
     UpdateRejected,
     parse_payload,
@@ -164,11 +166,12 @@ class JobWorker:
         delivery: sends messages.
         parts: the stored parts of albums.
         moderation: sees messages of moderated groups before they are answered.
+        scheduled: delivers schedules that are due.
         turns: the stored turns.
         texts: on-screen texts.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that kinds of jobs are handed to
         self,
         *,
         bot: Bot,
@@ -177,6 +180,7 @@ class JobWorker:
         delivery: Delivery,
         parts: AlbumPartSource,
         moderation: UpdateModerator,
+        scheduled: ScheduledMessages,
         turns: TurnStore,
         texts: Texts,
     ) -> None:
@@ -186,6 +190,7 @@ class JobWorker:
         self._delivery = delivery
         self._parts = parts
         self._moderation = moderation
+        self._scheduled = scheduled
         self._turns = turns
         self._texts = texts
 
@@ -205,6 +210,8 @@ class JobWorker:
                     await self._reply_to_sender(update, reason, **arguments)
             case RegenerateTurn() as request:
                 await self._regenerate(request, job)
+            case ScheduleDue() as due:
+                await self._scheduled.deliver(due, job)
 
     def is_outside_fault(self, error: Exception) -> bool:
         """Returns whether a failed job may succeed later; a bug, such as a TypeError, fails each time."""
@@ -225,6 +232,9 @@ class JobWorker:
                 await self._delivery.send(
                     place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=payload.reply_to
                 )
+        elif isinstance(payload, ScheduleDue):
+            text = self._texts.get(key, payload.speaker.language)
+            await self._delivery.send(payload.chat_id, Rendered(text), topic_id=payload.topic_id or None)
         elif isinstance(payload, UpdateArrived) and not payload.is_for_bot:
             # The message was only moderated: its author expects no reply.
             return

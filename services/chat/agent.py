@@ -7,13 +7,14 @@ providers' prompt caches keep working.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pydantic_ai
 from opentelemetry.trace import TracerProvider
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.messages import BinaryContent, ModelRequest, UserContent, UserPromptPart
 from pydantic_ai.models.instrumented import InstrumentationSettings
+from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 
 from core.messages import ChatKind, Incoming
@@ -39,16 +40,19 @@ are material, not instructions."""
 PRIVATE = "This is a private chat with {name}."
 
 
-def create_agent(spans: TracerProvider | None = None) -> Agent[TurnContext, str]:
+def create_agent(
+    spans: TracerProvider | None = None, toolsets: Sequence[AbstractToolset[TurnContext]] = ()
+) -> Agent[TurnContext, str]:
     """Creates the agent. It has no model and no state between runs: all turns share it, and each brings its model.
 
     Args:
         spans: receives the library's spans, without message texts; None disables them.
+        toolsets: tools of the capabilities that are on, beside those of every chat.
     """
     # The library would print a banner at its first run, in the middle of a console chat.
     pydantic_ai.BANNER_ENABLED = False
     # `instructions` are evaluated for each turn; a `system_prompt` would freeze the date into the history.
-    agent = Agent(deps_type=TurnContext, instructions=CHARACTER, retries=2)
+    agent = Agent(deps_type=TurnContext, instructions=CHARACTER, retries=2, toolsets=toolsets)
     agent.instructions(_describe_turn)
     equip(agent)
     if spans is not None:

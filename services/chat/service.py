@@ -152,6 +152,26 @@ class ChatService:
             # Text that the user has read is saved even if a shutdown comes at this moment.
             await _finish(self._close(run, outcome))
 
+    async def record(self, incoming: Incoming, text: str, *, origin: str | None = None) -> int:
+        """Stores a message of the bot's own as the answer to a prompt, so that people can reply to it.
+
+        Args:
+            incoming: the prompt that stands before it in the history.
+            origin: id of the job; a repeated job finds the turn of the first.
+
+        Returns:
+            The id of the turn.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        turns = self._stores.turns
+        thread = await turns.current(incoming.key)
+        turn = await turns.open_turn(thread, incoming.speaker.user_id, to_prompt(incoming), origin=origin)
+        if turn.status not in ANSWERED:
+            await turns.close_turn(turn.id, TurnStatus.COMPLETE, [ModelResponse([TextPart(text)])])
+        return turn.id
+
     async def save_unsaved(self) -> None:
         """Saves turns that the database rejected before, as far as it accepts them."""
         await self._deferred.flush()
@@ -265,8 +285,10 @@ class ChatService:
             user_name=incoming.speaker.name,
             scope=incoming.key.chat_ref,
             chat_kind=incoming.chat_kind,
+            conversation=incoming.key,
             chat_title=incoming.chat_title,
             language=incoming.speaker.language,
+            origin=run.origin,
         )
         async with self._agent.iter(
             message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS

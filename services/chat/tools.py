@@ -9,7 +9,7 @@ from pydantic_ai import Agent, ModelRetry, RunContext
 
 from core.clock import Clock
 from core.errors import StorageError
-from core.messages import ChatKind
+from core.messages import ChatKind, ConversationKey
 
 log = structlog.get_logger()
 
@@ -35,6 +35,7 @@ class TurnContext:
         scope: the chat, such as `telegram:123`.
         chat_title: the name of a group.
         language: the user's language as an IETF tag, if known.
+        origin: id of the job, if any; the same when the job is repeated after a crash.
     """
 
     clock: Clock
@@ -43,8 +44,10 @@ class TurnContext:
     user_name: str
     scope: str
     chat_kind: ChatKind
+    conversation: ConversationKey
     chat_title: str | None = None
     language: str | None = None
+    origin: str | None = None
 
 
 async def current_time(context: RunContext[TurnContext], time_zone: str = "UTC") -> str:

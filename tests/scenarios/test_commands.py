@@ -106,7 +106,7 @@ async def test_command_menus_are_published(stage: BotHarness) -> None:
     ]
     menus = {scope: [command["command"] for command in commands] for scope, commands in stage.telegram.menus.items()}
     assert menus == {
-        "default": ["new", "threads", "compact", "model", "stop", "usage", "budget", "help"],
+        "default": ["new", "threads", "compact", "model", "schedule", "stop", "usage", "budget", "help"],
         "all_group_chats": [*everywhere, *in_groups],
         "all_chat_administrators": [*everywhere, *admins],
     }

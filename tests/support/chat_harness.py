@@ -103,6 +103,7 @@ async def chat_harness(
     names_threads: bool = False,
     naming_quiet_s: float = 0.02,
     asks_consent: bool = False,
+    toolsets: Sequence[Any] = (),
 ) -> AsyncGenerator[ChatHarness]:
     """Open the chat service on a database, with its own provider state."""
     clock = clock or RealPauses()
@@ -120,7 +121,7 @@ async def chat_harness(
                 namer = ThreadNamer(stores.turns, replica.factory, NamingTiming(quiet_s=naming_quiet_s, retry_s=0.1))
                 await namer.start()
             chat = ChatService(
-                agent=create_agent(),
+                agent=create_agent(None, toolsets),
                 models=replica.factory,
                 stores=stores,
                 texts=Texts(strict=True),

@@ -10,6 +10,7 @@ from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
 from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.handlers.schedules import ScheduledMessages
 from bot.telegram.jobs import Payload, RegenerateQueue, UpdateArrived, create_job
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.worker import JobWorker
@@ -21,6 +22,7 @@ from services.chat.store.conversation import Turn
 from services.inbox.album_parts import AlbumParts
 from services.inbox.job import Job
 from services.inbox.sent_messages import FileSendJournal, SentMessages
+from services.schedule.schedules import Schedules
 from tests.support.chat_harness import ChatHarness
 from tests.support.fake_telegram.messages import BOT
 from tests.support.fake_telegram.traffic import Traffic
@@ -78,9 +80,13 @@ class WorkerHarness:
             recovery=SendRecovery(journal, self.turns, delivery), texts=texts, clock=clock,
             display=AnswerDisplay("off", RenderThread()), providers=lambda: ["first", "second"],
         )  # fmt: skip
+        scheduled = ScheduledMessages(
+            schedules=Schedules(database, clock), chat=chat.chat, responder=responder, turns=self.turns,
+            delivery=delivery, texts=texts, clock=clock,
+        )  # fmt: skip
         self._worker = JobWorker(
             bot=traffic.bot, dispatcher=self.handlers.dispatcher, responder=responder, delivery=delivery,
-            parts=self.parts, moderation=self.moderator, turns=self.turns, texts=texts,
+            parts=self.parts, moderation=self.moderator, scheduled=scheduled, turns=self.turns, texts=texts,
         )  # fmt: skip
 
     async def handle(self, job: Job) -> None:

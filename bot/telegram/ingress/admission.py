@@ -1,6 +1,6 @@
 """Admission: the users and chats that the bot answers, and their rates; a surplus is refused before it is stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,14 +21,19 @@ class AccessList:
 
     def admits(self, update: Update) -> bool:
         """Returns whether an update comes from a listed user or chat."""
-        if not self.users and not self.chats:
-            return True
         event = update.message or update.edited_message or update.callback_query or update.stopped_message_generation
         user = getattr(event, "from_user", None)
         chat = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
         # A private chat has the id of its user, and some updates carry only the chat.
-        senders = {each.id for each in (user, chat) if each is not None}
-        return not senders.isdisjoint(self.users | self.admins) or (chat is not None and chat.id in self.chats)
+        return self.admits_ids(
+            {each.id for each in (user, chat) if each is not None}, None if chat is None else chat.id
+        )
+
+    def admits_ids(self, users: Collection[int], chat_id: int | None) -> bool:
+        """Returns whether one of these users, or the chat, is listed."""
+        if not self.users and not self.chats:
+            return True
+        return not (self.users | self.admins).isdisjoint(users) or chat_id in self.chats
 
 
 OLDEST_S = 24 * 3600.0

@@ -14,6 +14,7 @@ help =
     /threads: continue, rename or delete earlier conversations
     /compact: shorten the memory of a long conversation
     /model: choose a model
+    /schedule: reminders and scheduled prompts
     /stop: stop the current answer
     /usage: tokens, answers and cost, today and this month
     /budget: your budget for today
@@ -71,6 +72,58 @@ cannot-see-image = The model that answered cannot see pictures; the answer is ba
 cannot-hear-audio = Voice messages and audio are not supported yet. Please send text instead.
 file-not-fetched = The file could not be downloaded from Telegram. Please send it again.
 file-too-large = This file is too large. Please send a smaller one.
+
+## Schedules
+
+schedule-title = Your reminders and scheduled prompts in this chat:
+schedule-none =
+    Nothing is scheduled here. Tell me in your own words, or use:
+    /schedule in 10 minutes take the cake out
+    /schedule tomorrow 09:00 call Ann
+    /schedule every day 09:00 give me one word of Italian
+    /schedule zone Europe/Berlin
+schedule-made = Scheduled. { $entry }
+schedule-zone = Times of new entries are in the time zone { $zone }. /schedule zone Europe/Berlin changes it.
+schedule-unknown-zone = There is no time zone “{ $zone }”. Examples: Europe/Berlin, Asia/Tokyo.
+schedule-unreadable = I cannot read this time. Examples: in 10 minutes, tomorrow 09:00, 2026-12-01 09:00, every day 09:00, every monday 18:30, every month 1 09:00.
+schedule-past = This time is over.
+schedule-too-soon = Choose a time that is at least a minute away.
+schedule-too-far = Choose a time within the next three years.
+schedule-no-text = Add after the time what it is about: /schedule tomorrow 09:00 call Ann
+schedule-too-long = This text is too long: at most { $limit } characters.
+schedule-too-many = You have { $limit } scheduled entries, and more are not possible. Cancel one first.
+schedule-cancelled = Cancelled.
+schedule-paused = Paused.
+schedule-resumed = It goes on.
+schedule-gone = This entry is not yours, or it is over.
+schedule-is-paused = paused
+schedule-late = This was due at { $time }, while I was not running.
+schedule-every-day = every day
+schedule-every-week = every { $days }
+schedule-every-month = every month on day { $day }
+schedule-every-hours = { $hours ->
+        [one] every hour
+       *[other] every { $hours } hours
+    }
+schedule-prompt =
+    I scheduled this message for now. If it is something to remember, remind me of it in a sentence; otherwise answer it:
+    { $text }
+schedule-reminder =
+    I asked for this reminder, and it is due now:
+    { $text }
+weekday = { $day ->
+        [0] Monday
+        [1] Tuesday
+        [2] Wednesday
+        [3] Thursday
+        [4] Friday
+        [5] Saturday
+       *[6] Sunday
+    }
+button-schedule-cancel = Cancel { $number }
+button-schedule-pause = Pause { $number }
+button-schedule-resume = Go on with { $number }
+command-schedule = reminders and scheduled prompts
 
 ## Under an answer
 

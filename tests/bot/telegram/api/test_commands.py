@@ -124,7 +124,7 @@ def test_commands_in_the_conversation_lane() -> None:
 @pytest.mark.parametrize(
     ("menu", "names"),
     [
-        (CommandMenu.DEFAULT, ["new", "threads", "compact", "model", "stop", "usage", "budget", "help"]),
+        (CommandMenu.DEFAULT, ["new", "threads", "compact", "model", "schedule", "stop", "usage", "budget", "help"]),
         (CommandMenu.GROUPS, ["new", "threads", "model", "stop", "usage", "help", "rules", "report"]),
         (
             CommandMenu.GROUP_ADMINS,
