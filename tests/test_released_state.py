@@ -60,6 +60,8 @@ ADDED_SINCE = {
     "moderation_entries",
     "moderation_newcomers",
     "pending_sends",
+    "provider_figures",
+    "provider_spans",
     "replicas",
     "schedules",
     "user_zones",

@@ -37,6 +37,7 @@ from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
 from services.chat.turn import TurnMetrics, TurnObserver
+from services.history.figures import FigureHistory
 from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import replica_name
 from services.llm.models.factory import LLMModelFactory
@@ -112,6 +113,7 @@ class OperatorServices:
     usage: UsageReports
     totals: UsageTotals
     budgets: BudgetCommands
+    history: FigureHistory
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,8 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
     """
     async with AsyncExitStack() as stack:
         infra = await _open_infrastructure(stack, settings, clock or SystemClock())
-        ledger = UsageLedger(infra.database, infra.clock, zone=settings.zone)
+        history = FigureHistory(infra.database, infra.clock, settings.zone)
+        ledger = UsageLedger(infra.database, infra.clock, history=history, zone=settings.zone)
         await ledger.start()
         stack.push_async_callback(ledger.close)
         llm = await _open_llm(stack, infra, ledger)
@@ -163,6 +166,7 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
             UsageReports(totals, infra.texts),
             totals,
             BudgetCommands(llm.budgets, llm.fallback, audit, infra.texts),
+            history,
         )
         yield Services(infra, llm, chat, operators)
 

@@ -14,10 +14,12 @@ from bot.web.endpoints import Endpoints
 from bot.web.healthcheck import LOOPBACK
 from bot.web.readiness import Check, Readiness, check_database, check_providers, check_redis
 from bot.web.server import HttpRoute, WebServer, WebTiming
+from core.background import BackgroundTasks, restart_on_error
 from core.config.settings import Settings
 from core.observability.log import Redactor
 from services.api.admission import AdmissionRules, ApiAdmission
 from services.api.tokens import ApiToken, TokenStore
+from services.history.states import StateHistory
 from services.limits.rates import RateLimiter
 from services.limits.turns import TurnPlaces
 from services.usage.totals import UsageTotals
@@ -57,18 +59,22 @@ async def serve_web(
     )
     redactor = Redactor((*settings.secrets, *llm.configuration.current.secrets))
     llm.configuration.on_change(lambda changed: redactor.add_secrets(changed.secrets))
+    states = StateHistory(llm.fallback, services.operators.history, infra.database, infra.clock)
     endpoints = Endpoints(readiness, infra.metrics, llm.fallback, services.operators.totals, redactor)
     server = WebServer(
         host=settings.web_host,
         port=settings.web_port,
         token=settings.web_token,
-        routes=(*endpoints.routes, *build_api_routes(services), *_build_console_routes(services), *routes),
+        routes=(*endpoints.routes, *build_api_routes(services), *_build_console_routes(services, states), *routes),
         timing=timing,
     )
     await server.start()
+    recording = BackgroundTasks()
+    recording.start(restart_on_error(states.run, "history", infra.clock), "history")
     try:
         yield
     finally:
+        await recording.close()
         await server.close()
 
 
@@ -124,7 +130,7 @@ def _build_capabilities(llm: LLMServices, directory: ModelDirectory, gateway: Ap
     return routes
 
 
-def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
+def _build_console_routes(services: Services, states: StateHistory) -> Sequence[HttpRoute]:
     """Builds the operator's console; without WEB_TOKEN there is none."""
     infra, llm, operators = services.infra, services.llm, services.operators
     token = infra.settings.web_token
@@ -136,6 +142,7 @@ def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
     from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415 - see above
     from bot.web.console.pages import ConsolePages  # noqa: PLC0415 - see above
     from bot.web.console.sign_in import SignIn  # noqa: PLC0415 - see above
+    from bot.web.console.usage_pages import UsagePages  # noqa: PLC0415 - see above
 
     parts = ConsoleParts(
         settings=infra.settings,
@@ -146,6 +153,8 @@ def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
         admin=operators.admin,
         audit=operators.audit,
         totals=operators.totals,
+        history=operators.history,
+        states=states,
     )
     settings = infra.settings
     access = ConsoleAccess(
@@ -157,7 +166,7 @@ def _build_console_routes(services: Services) -> Sequence[HttpRoute]:
     )
     frame = Frame(parts, access)
     # Each page before its acts: `/providers/new` must not be taken for a provider of that name.
-    return (*SignIn(frame).routes, *ConsolePages(frame).routes, *ConsoleActs(frame).routes)
+    return (*SignIn(frame).routes, *ConsolePages(frame).routes, *UsagePages(frame).routes, *ConsoleActs(frame).routes)
 
 
 def console_address(settings: Settings) -> str | None:

@@ -12,7 +12,7 @@ def format_cost(usd: float) -> str:
         return "$0"
     if usd < LEAST_SHOWN:
         return f"<${LEAST_SHOWN:.4f}"
-    return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"
+    return f"${usd:,.2f}" if usd >= 1 else f"${usd:.4f}"
 
 
 def format_count(count: int, noun: str) -> str:

@@ -123,6 +123,7 @@ class RequestReport:
     Args:
         at: seconds since the epoch.
         is_failure: whether the provider is at fault.
+        first_output_s: of an answer, seconds to its first output; of a plain one, to its end.
     """
 
     at: float
@@ -132,6 +133,7 @@ class RequestReport:
     end: RequestEnd
     is_failure: bool
     used: TokenUse
+    first_output_s: float | None = None
 
 
 class UsageMeter(Protocol):

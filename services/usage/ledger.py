@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import count
@@ -17,6 +17,8 @@ from core.clock import Backoff, Clock
 from core.db.database import Database
 from core.db.tables import UsageDayRow, UsageRequestRow
 from core.errors import StorageError
+from services.history import figures
+from services.history.figures import Figure, FigureHistory
 from services.llm.usage import RequestReport
 from services.usage.prices import Prices
 
@@ -73,6 +75,7 @@ class UsageLedger:
     """Records requests.
 
     Args:
+        history: of the providers; thinned daily.
         limit: requests that may wait for the database.
         zone: the days of the sums start at its midnight.
     """
@@ -83,6 +86,7 @@ class UsageLedger:
         clock: Clock,
         prices: Prices | None = None,
         *,
+        history: FigureHistory | None = None,
         limit: int = BACKLOG_LIMIT,
         timing: LedgerTiming | None = None,
         zone: tzinfo = UTC,
@@ -91,6 +95,7 @@ class UsageLedger:
         self._clock = clock
         self._prices = prices or Prices()
         self._zone = zone
+        self._history = history or FigureHistory(database, clock, zone)
         self._timing = timing or LedgerTiming()
         self._pending: deque[_Entry] = deque(maxlen=limit)
         self._limit = limit
@@ -183,6 +188,7 @@ class UsageLedger:
         while True:
             try:
                 deleted = await self.sweep()
+                await self._history.thin()
                 log.info("usage.swept", requests=deleted)
             except StorageError as error:
                 log.warning("usage.sweep_failed", error=str(error))
@@ -197,7 +203,7 @@ class UsageLedger:
         # The price library reads its data on first use, which takes a while.
         rows = await asyncio.to_thread(lambda: [self._row(entry) for entry in batch])
         try:
-            await self._insert(rows)
+            await self._insert(rows, {entry.id: entry.report.first_output_s for entry in batch})
         except StorageError as error:
             if not error.permanent:
                 raise
@@ -227,8 +233,8 @@ class UsageLedger:
             cost_nanousd=None if cost is None else _clamp(cost),
         )
 
-    async def _insert(self, rows: Sequence[UsageRequestRow]) -> None:
-        """Writes requests and sums in one transaction. A request that exists already is part of the sums already.
+    async def _insert(self, rows: Sequence[UsageRequestRow], first_outputs: Mapping[str, float | None]) -> None:
+        """Writes requests, sums and figures in one transaction. A request that exists is part of the sums already.
 
         Without this check, a retry of a commit without its confirmation would count the requests twice.
         """
@@ -239,7 +245,9 @@ class UsageLedger:
 
         def work(connection: Connection) -> None:
             new = frozenset(connection.scalars(insert_new))
-            self._add_up(connection, [row for row in rows if row.id in new])
+            added = [row for row in rows if row.id in new]
+            self._add_up(connection, added)
+            figures.write(self._database, connection, _figures(added, first_outputs))
 
         await self._database.run(work)
 
@@ -273,6 +281,19 @@ class UsageLedger:
         if self._lost:
             log.error("usage.lost", requests=self._lost)
             self._lost = 0
+
+
+def _figures(rows: Sequence[UsageRequestRow], first_outputs: Mapping[str, float | None]) -> figures.Sums:
+    sums: figures.Sums = {}
+    for row in rows:
+        at, provider, seconds = row.at.timestamp(), row.provider, first_outputs[row.id]
+        figures.add(sums, at, provider, Figure.REQUESTS, 1)
+        figures.add(sums, at, provider, Figure.FAILURES, int(row.is_failure))
+        figures.add(sums, at, provider, Figure.UNPRICED, int(row.cost_nanousd is None))
+        figures.add(sums, at, provider, Figure.COST, row.cost_nanousd or 0)
+        if seconds is not None:
+            figures.add(sums, at, provider, f"{figures.FIRST_OUTPUT}{figures.bucket(seconds)}", 1)
+    return sums
 
 
 def _clamp(number: int) -> int:

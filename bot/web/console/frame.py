@@ -15,8 +15,9 @@ from aiohttp.hdrs import ACCEPT_LANGUAGE
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bot.operators.formatting import format_cost
 from bot.web.console.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
-from bot.web.console.views import clock_time, usd
+from bot.web.console.views import clock_time
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.config.settings import Settings
@@ -25,6 +26,8 @@ from core.i18n import Texts
 from services.admin.audit import Audit
 from services.admin.configuration import ConfigConflict, ProviderConfiguration, is_secret
 from services.admin.providers import ProviderAdmin
+from services.history.figures import FigureHistory
+from services.history.states import StateHistory
 from services.llm.routing.fallback import LLMProviderFallback
 from services.usage.totals import UsageTotals
 
@@ -64,6 +67,8 @@ class ConsoleParts:
     admin: ProviderAdmin
     audit: Audit
     totals: UsageTotals
+    history: FigureHistory
+    states: StateHistory
 
 
 class Frame:
@@ -180,7 +185,7 @@ class Frame:
                 did=did if did in DONE else None,
                 about=request.query.get("about", "")[:64],
                 undo=undo if undo.isdecimal() else None,
-                usd=usd,
+                usd=format_cost,
                 **{"title": "web-overview", "page": "", **values},
             )
         )

@@ -1,31 +1,46 @@
 """Pages of the console: states of the services, filled into templates."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Final
 
+import structlog
 from aiohttp import web
 
+from bot.operators.formatting import format_cost
 from bot.web.console.access import OperatorSession
 from bot.web.console.frame import HOME, Frame, download
+from bot.web.console.plots import Spark, Timeline, draw_spark, draw_timeline
 from bot.web.console.provider_form import KINDS, ProviderForm, default_base_url
 from bot.web.console.settings_view import setting_views
-from bot.web.console.views import ProviderView, provider_views, usd
+from bot.web.console.views import ProviderView, provider_views
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, variable_prefix
 from core.durations import format_duration
+from core.errors import StorageError
 from services.admin.configuration import LISTED
+from services.history.figures import DAY, Period, join_points
 from services.llm.models.trial import TrialResult
-from services.usage.totals import UsageTotal
+
+log = structlog.get_logger()
 
 FORCE_CHOICES: Final = (1800, 7200, 86400)
 """Durations that the page offers for a force, in seconds."""
-USAGE_DAYS: Final = (1, 7, 30)
 AUDIT_ROWS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Sparks:
+    """Figures of all providers in the last 24 hours, and their times to first output in the last hour."""
+
+    requests: Spark
+    failures: Spark
+    cost: Spark
+    first_output: Spark
+    median_s: float | None
+    p95_s: float | None
 
 
 class ConsolePages:
@@ -43,8 +58,6 @@ class ConsolePages:
             "/providers/new": self.new_provider,
             "/providers/{id}": self.edit_provider,
             "/providers/{id}/remove": self.confirm_removal,
-            "/usage": self.usage,
-            "/usage.csv": self.usage_csv,
             "/audit": self.audit,
             "/settings": self.settings,
             "/settings.env": self.export,
@@ -71,9 +84,11 @@ class ConsolePages:
             shared=self._frame.parts.admin.status.shared,
             requests=sum(each.requests for each in today),
             failures=sum(each.failures for each in today),
-            cost=usd(sum(each.cost_usd for each in today)),
+            cost=format_cost(sum(each.cost_usd for each in today)),
             unpriced=sum(each.unpriced for each in today),
             has_figures=bool(today) or not views,
+            timeline=await self._timeline(),
+            sparks=await self._sparks(),
         )
 
     async def providers(self, request: web.Request, session: OperatorSession) -> web.Response:
@@ -118,32 +133,6 @@ class ConsolePages:
             revision=revision,
         )
 
-    async def usage(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Returns requests, tokens and cost by provider."""
-        days, rows = await self._usage(request)
-        return self._frame.render(
-            request,
-            session,
-            "usage.html",
-            title="web-usage",
-            page="usage",
-            rows=sorted(rows.items(), key=lambda row: -row[1].requests),
-            days=days,
-            periods=USAGE_DAYS,
-            zone=self._frame.parts.totals.zone_name,
-        )
-
-    async def usage_csv(self, request: web.Request, _session: OperatorSession) -> web.Response:
-        """Returns the same as CSV."""
-        days, rows = await self._usage(request)
-        out = io.StringIO()
-        writer = csv.writer(out)
-        writer.writerow(["provider", "requests", "failures", "input_tokens", "output_tokens", "cost_usd", "unpriced"])
-        for provider, total in sorted(rows.items()):
-            figures = (total.requests, total.failures, total.input_tokens, total.output_tokens)
-            writer.writerow([_as_text(provider), *figures, f"{total.cost_usd:.6f}", total.unpriced])
-        return download(out.getvalue(), "text/csv", f"usage-{days}-days.csv")
-
     async def audit(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the newest acts of operators."""
         entries = await self._frame.parts.audit.recent(AUDIT_ROWS)
@@ -168,12 +157,34 @@ class ConsolePages:
         lines = self._frame.parts.configuration.export_lines()
         return download("".join(f"{line}\n" for line in lines), "text/plain", "console.env")
 
-    async def _usage(self, request: web.Request) -> tuple[int, Mapping[str, UsageTotal]]:
-        """Returns the days of the chosen period, and the usage of each provider in it."""
-        text = request.query.get("days", "")
-        days = int(text) if text in {str(days) for days in USAGE_DAYS} else USAGE_DAYS[0]
-        totals = self._frame.parts.totals
-        return days, await totals.by_provider(totals.today - timedelta(days=days - 1))
+    async def _timeline(self) -> Timeline | None:
+        """Returns the states of the last 24 hours; None while the database does not answer."""
+        parts = self._frame.parts
+        now = parts.clock.time()
+        try:
+            spans = await parts.states.read(int(now) - DAY)
+        except StorageError as error:
+            log.warning("console.history_unavailable", error=str(error))
+            return None
+        order = [each.id for each in parts.configuration.current.providers]
+        return draw_timeline(spans, order, now, parts.settings.zone)
+
+    async def _sparks(self) -> Sparks | None:
+        """Returns the lines of the figures of the last 24 hours; None while the database does not answer."""
+        try:
+            series = await self._frame.parts.history.read(Period.DAY)
+        except StorageError:
+            return None
+        points = series.combined()
+        latest = join_points(points[-4:])
+        return Sparks(
+            requests=draw_spark([point.requests for point in points]),
+            failures=draw_spark([point.failures for point in points]),
+            cost=draw_spark([point.cost_usd for point in points]),
+            first_output=draw_spark([point.first_output_s(0.5) or 0.0 for point in points]),
+            median_s=latest.first_output_s(0.5),
+            p95_s=latest.first_output_s(0.95),
+        )
 
     async def _views(self) -> list[ProviderView]:
         parts = self._frame.parts
@@ -191,11 +202,6 @@ class ConsolePages:
             await parts.admin.usage_today(),
             parts.clock.time(),
         )
-
-
-def _as_text(cell: str) -> str:
-    """Returns a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell[:1] in "=+-@" else cell
 
 
 def form_page(

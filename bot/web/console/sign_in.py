@@ -21,6 +21,7 @@ STATIC: Final = {
     "tokens.css": "text/css",
     "frame.css": "text/css",
     "console.css": "text/css",
+    "plots.css": "text/css",
     "favicon.svg": "image/svg+xml",
 }
 

@@ -110,8 +110,3 @@ def _first_output(seconds: Sequence[float]) -> tuple[str, str] | None:
     if not seconds:
         return None
     return f"{statistics.median(seconds):.2f}", f"{percentile_95(seconds):.2f}"
-
-
-def usd(value: float) -> str:
-    """Formats an amount, with four places below a dollar."""
-    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"

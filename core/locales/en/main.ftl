@@ -615,6 +615,33 @@ web-days = { $days ->
    *[other] { $days } days
 }
 web-usage-help = Requests of all replicas by provider; days begin at midnight in { $zone }.
+web-last-day = Last 24 hours
+web-events = Events
+web-no-events = No changes in the last 24 hours
+web-day-of = States of { $provider } in the last 24 hours
+web-now-short = now
+web-span = { $begin } to { $end }: { $state ->
+    [answers] answered
+    [stands_by] stood by
+    [forced] forced
+    [cooling] cooling down
+    [probing] to be probed
+   *[not_configured] not configured
+}{ $reason ->
+    [none] {""}
+   *[other] , { $reason }
+}
+web-event = { $state ->
+    [answers] answers
+    [stands_by] is back
+    [forced] was forced
+    [cooling] cools down
+   *[not_configured] lacks a setting
+}
+web-last-hour = last hour, p95 { $p95 } s
+web-changes = Changes of state
+web-plot-label = { $title } by provider, up to { $top }
+web-nothing-measured = Nothing in this period
 web-provider = Provider
 web-requests = Requests
 web-failed = Failed

@@ -617,6 +617,33 @@ web-days = { $days ->
    *[other] { $days } дней
 }
 web-usage-help = Запросы всех реплик по провайдерам; день начинается в полночь по { $zone }.
+web-last-day = Последние 24 часа
+web-events = События
+web-no-events = За последние 24 часа ничего не менялось
+web-day-of = Состояния { $provider } за последние 24 часа
+web-now-short = сейчас
+web-span = { $begin }–{ $end }: { $state ->
+    [answers] отвечал
+    [stands_by] наготове
+    [forced] назначен
+    [cooling] остывал
+    [probing] ждал проверки
+   *[not_configured] не настроен
+}{ $reason ->
+    [none] {""}
+   *[other] , { $reason }
+}
+web-event = { $state ->
+    [answers] отвечает
+    [stands_by] снова в строю
+    [forced] назначен
+    [cooling] остывает
+   *[not_configured] не настроен
+}
+web-last-hour = за час, p95 { $p95 } с
+web-changes = Смены состояния
+web-plot-label = { $title } по провайдерам, до { $top }
+web-nothing-measured = За этот период данных нет
 web-provider = Провайдер
 web-requests = Запросы
 web-failed = Сбои

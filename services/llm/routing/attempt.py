@@ -212,7 +212,7 @@ class Attempt:
         provider = self.candidate.provider
         if self._state is AttemptState.IN_FLIGHT:
             self._publish(AttemptResult.ANSWERED, first_output_s=first_output_s)
-        self._report(RequestEnd.ANSWERED, used)
+        self._report(RequestEnd.ANSWERED, used, first_output_s=first_output_s)
         self._state = AttemptState.ENDED
         self._request.note_answer(self)
         self._recorder.model_answered(self.candidate, self._began)
@@ -272,7 +272,9 @@ class Attempt:
             )
         )
 
-    def _report(self, end: RequestEnd, used: TokenUse, *, is_failure: bool = False) -> None:
+    def _report(
+        self, end: RequestEnd, used: TokenUse, *, is_failure: bool = False, first_output_s: float | None = None
+    ) -> None:
         if self._state is not AttemptState.IN_FLIGHT:
             return
         report = RequestReport(
@@ -283,6 +285,7 @@ class Attempt:
             end=end,
             is_failure=is_failure,
             used=used,
+            first_output_s=first_output_s,
         )
         self._recorder.count(report)
         if self._reservation is not None:

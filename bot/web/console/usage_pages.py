@@ -1,0 +1,123 @@
+"""The page of usage: requests, tokens and cost by provider, their plots over time, and the same as CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from bot.web.console.access import OperatorSession
+from bot.web.console.frame import HOME, Frame, download
+from bot.web.console.plots import Plot, draw_plot
+from bot.web.server import HttpRoute
+from core.errors import StorageError
+from services.history.figures import Period, Point, Series
+from services.usage.totals import UsageTotal
+
+log = structlog.get_logger()
+
+PERIODS: Final = {1: Period.DAY, 7: Period.MONTH, 30: Period.MONTH, 365: Period.YEAR}
+"""Days that the page offers, each with the period of the history that has them."""
+
+
+class UsagePages:
+    """Shows usage."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    @property
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """The routes. They check the session themselves."""
+        handlers = {"/usage": self.usage, "/usage.csv": self.usage_csv}
+        return tuple(
+            HttpRoute("GET", HOME + path, partial(self._frame.signed_in, handler), is_guarded=False)
+            for path, handler in handlers.items()
+        )
+
+    async def usage(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns requests, tokens and cost by provider."""
+        days, rows = await self._usage(request)
+        series = await self._series(days)
+        order = [each.id for each in self._frame.parts.configuration.current.providers]
+        return self._frame.render(
+            request,
+            session,
+            "usage.html",
+            title="web-usage",
+            page="usage",
+            rows=sorted(rows.items(), key=lambda row: -row[1].requests),
+            days=days,
+            periods=list(PERIODS),
+            zone=self._frame.parts.totals.zone_name,
+            measured={name: series.total(name) for name in rows} if series is not None else {},
+            plots=self._plots(series, order) if series is not None else None,
+        )
+
+    async def usage_csv(self, request: web.Request, _session: OperatorSession) -> web.Response:
+        """Returns the same as CSV."""
+        days, rows = await self._usage(request)
+        names = ("provider", "requests", "failures", "input_tokens", "output_tokens", "cost_usd", "unpriced")
+        lines: list[Sequence[object]] = []
+        for provider, total in sorted(rows.items()):
+            figures = (total.requests, total.failures, total.input_tokens, total.output_tokens)
+            lines.append([provider, *figures, f"{total.cost_usd:.6f}", total.unpriced])
+        return download(to_csv(names, lines), "text/csv", f"usage-{days}-days.csv")
+
+    async def _usage(self, request: web.Request) -> tuple[int, Mapping[str, UsageTotal]]:
+        """Returns the days of the chosen period, and the usage of each provider in it."""
+        text = request.query.get("days", "")
+        days = int(text) if text in {str(days) for days in PERIODS} else 1
+        totals = self._frame.parts.totals
+        return days, await totals.by_provider(totals.today - timedelta(days=days - 1))
+
+    async def _series(self, days: int) -> Series | None:
+        """Returns the history of so many days; None while the database does not answer."""
+        period = PERIODS[days]
+        try:
+            series = await self._frame.parts.history.read(period)
+        except StorageError as error:
+            log.warning("console.history_unavailable", error=str(error))
+            return None
+        kept = days * 86_400 // series.step_s
+        points = {name: each[-kept:] for name, each in series.points.items()}
+        return replace(series, instants=series.instants[-kept:], points=points)
+
+    def _plots(self, series: Series, order: Sequence[str]) -> list[tuple[str, Plot | None]]:
+        draw = partial(draw_plot, series, order, zone=self._frame.parts.settings.zone)
+        return [
+            ("web-requests", draw(lambda point: float(point.requests), show=_count)),
+            ("web-failed", draw(lambda point: float(point.failures), show=_count)),
+            ("web-cost", draw(lambda point: point.cost_usd, show=_cost)),
+            ("web-first-output", draw(_median, show=lambda seconds: f"{seconds:g} s")),
+        ]
+
+
+def _median(point: Point) -> float | None:
+    return point.first_output_s(0.5)
+
+
+def _cost(value: float) -> str:
+    return f"${value:,.10g}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.10g}"
+
+
+def to_csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Returns a table as CSV, with no cell that a spreadsheet takes for a formula."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(names)
+    writer.writerows([_as_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return out.getvalue()
+
+
+def _as_text(cell: str) -> str:
+    return f"'{cell}" if cell[:1] in {"=", "+", "-", "@", "\t", "\r"} else cell

@@ -1,0 +1,78 @@
+"""The graphics of the console: states of a day, figures and plots, from what the services recorded."""
+
+from datetime import UTC
+
+import pytest
+
+from bot.web.console.plots import draw_plot, draw_spark, draw_timeline
+from services.history.figures import DAY, Point, Series
+from services.history.states import RecordedState, Span, StateHistory
+from tests.bot.web.console.conftest import ConsoleBrowser
+
+NOW = 1_800_000_000.0
+START = int(NOW) - DAY
+
+
+@pytest.mark.integration
+async def test_overview_shows_states_and_figures_of_the_day(browser: ConsoleBrowser) -> None:
+    infra, llm = browser.services.infra, browser.services.llm
+    recorder = StateHistory(llm.fallback, browser.services.operators.history, infra.database, infra.clock)
+    await recorder.step()
+    await browser.answered_by()
+    await browser.sign_in()
+    await browser.submit("/console/providers/beta/force", **{"for": "1800"})
+    await recorder.step()
+    page = await browser.open("/console")
+    assert ": answered</title>" in page
+    assert ": forced</title>" in page
+    assert "<strong>beta</strong> was forced" in page
+    page = await browser.open("/console/usage?days=7")
+    assert 'aria-label="Requests by provider, up to 1"' in page
+    assert "style=" not in page
+
+
+def test_timeline_draws_a_gap_where_no_process_ran() -> None:
+    spans = {
+        "own": [
+            Span(RecordedState.ANSWERS, None, START - 100, START + 6 * 3600),
+            Span(RecordedState.COOLING, "HTTP 500", START + 12 * 3600, START + 12 * 3600 + 1),
+            Span(RecordedState.ANSWERS, None, START + 18 * 3600, int(NOW)),
+        ]
+    }
+    timeline = draw_timeline(spans, ["own", "new"], NOW, UTC)
+    assert [name for name, _ in timeline.lanes] == ["own", "new"]
+    bars = timeline.lanes[0][1]
+    # A state of a second is drawn three minutes wide.
+    assert [(bar.x, bar.width) for bar in bars] == [("0.00%", "25.00%"), ("50.00%", "0.21%"), ("75.00%", "25.00%")]
+    assert (bars[1].reason, bars[1].pattern) == ("HTTP 500", "url(#p-cool)")
+    assert [(event.state, event.at) for event in timeline.events] == [
+        (RecordedState.ANSWERS, "02:00"),
+        (RecordedState.COOLING, "20:00"),
+    ]
+
+
+def test_plot_has_a_gap_where_nothing_was_measured() -> None:
+    counts = [{4: 1}, {}, {4: 2}, {4: 1}]
+    points = [Point(requests=sum(each.values()), first_output=each) for each in counts]
+    series = Series([0, 900, 1800, 2700], 900, {"own": points})
+    drawn = draw_plot(series, ["own"], lambda point: point.first_output_s(0.5), lambda value: f"{value:g} s", UTC)
+    assert drawn is not None
+    assert drawn.lines[0].path.count("M") == 2
+    assert drawn.ticks[-1][1] == drawn.top
+    assert drawn.instants[0][1] == "00:00"
+
+
+def test_plot_of_nothing_is_none() -> None:
+    series = Series([0, 900], 900, {"own": [Point(), Point()]})
+    assert draw_plot(series, ["own"], lambda point: float(point.requests), str, UTC) is None
+    assert draw_spark([]).line == ""
+
+
+@pytest.mark.parametrize(
+    ("largest", "top"), [(0.00031, "0.0005"), (0.8, "1"), (1, "1"), (7, "10"), (12, "20"), (230, "500")]
+)
+def test_plot_ends_at_a_round_value(largest: float, top: str) -> None:
+    series = Series([0, 900], 900, {"own": [Point(cost_usd=largest), Point()]})
+    drawn = draw_plot(series, ["own"], lambda point: point.cost_usd, lambda value: f"{value:g}", UTC)
+    assert drawn is not None
+    assert drawn.top == top
