@@ -10,6 +10,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.moderation.cards import IncidentCards
 from bot.telegram.moderation.doorkeeper import GateMessages
 from bot.telegram.moderation.gateway import ModerationGateway
+from bot.telegram.moderation.messages import PictureFiles
 from bot.telegram.moderation.sanctions import GroupSanctions
 from core.redis.notify_once import NotifyOnce
 from services.moderation.actions import Feedback, ModerationActions
@@ -17,6 +18,7 @@ from services.moderation.alerts import AdminAlerts
 from services.moderation.enforcement import Enforcement
 from services.moderation.judging.consent import RemoteJudgingConsent
 from services.moderation.judging.judge import Budget, Judge
+from services.moderation.judging.picture_judge import PictureJudge
 from services.moderation.judging.verdict_cache import VerdictCache
 from services.moderation.maintenance import Maintenance, MaintenanceTiming, Retention
 from services.moderation.metrics import ModerationMetrics
@@ -99,7 +101,12 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
         bot.id,
         clock,
     )
-    pipeline = Pipeline(exemptions, message_log, screener, judge, enforcement, pending, alerts, newcomers, clock=clock)
+    shown = Budget(redis, prefix, clock, kind="pictures")
+    pictures = PictureJudge(llm.models, models, PictureFiles(bot), cache, shown, consent)
+    pipeline = Pipeline(
+        exemptions, message_log, screener, judge, enforcement, pending, alerts, newcomers,
+        pictures=pictures, clock=clock,
+    )  # fmt: skip
     feedback = Feedback(known_ham, scores, campaigns)
     retention = Retention(groups, incidents, cards, (message_log, reports, warnings, counts, newcomers.store))
     return Moderation(

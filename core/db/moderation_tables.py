@@ -164,6 +164,7 @@ class ModerationEntryRow(Base):
     card_message_id: Mapped[int | None] = mapped_column(BigInteger)
     notice_id: Mapped[int | None] = mapped_column(BigInteger)
     noticed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    pictures: Mapped[int | None] = mapped_column(Integer)
 
 
 class ModerationNewcomerRow(Base):

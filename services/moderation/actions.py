@@ -14,7 +14,7 @@ from services.moderation.domain.incident import (
     create_finding,
     display_text,
 )
-from services.moderation.domain.message import AuthorKind, GroupMessage
+from services.moderation.domain.message import PICTURE_PREFIX, AuthorKind, GroupMessage
 from services.moderation.domain.policy import CARD, DELETE, WARNINGS_TO_MUTE
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import SPAM, Category
@@ -62,7 +62,11 @@ class Feedback:
     async def learn_incident(self, incident: Incident, *, is_spam: bool) -> None:
         """Learns from an incident, unless its text is erased."""
         finding = incident.finding
-        if incident.is_erased or not finding.text:
+        pictures = {name for name in finding.features if name.startswith(PICTURE_PREFIX)}
+        for name in pictures:
+            await self._known_ham.set(finding.group_id, name, is_ham=not is_spam)
+        if incident.is_erased or not finding.text or finding.source is Source.PICTURE:
+            # The words of a picture's caption say nothing about it.
             return
         await self._known_ham.set(finding.group_id, finding.text, is_ham=not is_spam)
         await self._learn_campaign(finding, is_spam=is_spam)
@@ -72,6 +76,8 @@ class Feedback:
     async def learn_ham(self, message: GroupMessage) -> None:
         """Learns that a message is no spam."""
         normal = normalise_scored(message)
+        for picture in message.pictures:
+            await self._known_ham.set(message.group_id, picture.known_as, is_ham=True)
         await self._known_ham.set(message.group_id, display_text(message), is_ham=True)
         await self._campaigns.forget(display_text(message))
         await self._trainer.learn(message.group_id, normal, extract_features(message, normal), is_spam=False)

@@ -22,6 +22,7 @@ from services.moderation.domain.policy import (
     Sanction,
     Subject,
     plan_for,
+    plan_for_picture,
     plan_for_rule,
     plan_in_outage,
 )
@@ -53,6 +54,14 @@ class MessageJudge(Protocol):
         ...
 
 
+class PictureCheck(Protocol):
+    """Gives verdicts on pictures."""
+
+    async def judge(self, message: GroupMessage, settings: GroupSettings, limit: int) -> Judgement:
+        """Returns a verdict on a message's pictures, or the reason why there is none."""
+        ...
+
+
 class NewcomerCheck(Protocol):
     """Knows who is a newcomer."""
 
@@ -62,6 +71,10 @@ class NewcomerCheck(Protocol):
 
     async def wants_cleanup(self, group_id: int) -> bool:
         """Returns whether the last hour of a sanctioned newcomer is deleted."""
+        ...
+
+    async def picture_budget(self, group_id: int) -> int:
+        """Returns how many of newcomers' pictures a group has judged a day; 0: none."""
         ...
 
 
@@ -112,6 +125,11 @@ class _Case:
         return self.screening.facts
 
     @property
+    def shows_pictures(self) -> bool:
+        """True for a newcomer's message with pictures."""
+        return bool(self.message.pictures) and self.facts.is_newcomer
+
+    @property
     def subject(self) -> Subject:
         chosen = self.settings
         return Subject(self.facts.is_newcomer, self.message.author.kind, chosen.preset, chosen.ban_allowed)
@@ -131,9 +149,11 @@ class Pipeline:
         alerts: AdminAlerts,
         newcomers: NewcomerCheck,
         *,
+        pictures: PictureCheck,
         clock: Clock,
     ) -> None:
         self._newcomers = newcomers
+        self._pictures = pictures
         self._exemptions = exemptions
         self._message_log = message_log
         self._screener = screener
@@ -161,7 +181,8 @@ class Pipeline:
             if is_new:
                 screening = await self._screen(entry, settings, member)
                 case = _Case(entry, settings, screening)
-                if not screening.hits and case.facts.escalation is None and await self._pass_at_once(case, member):
+                is_plain = not screening.hits and case.facts.escalation is None and not case.shows_pictures
+                if is_plain and await self._pass_at_once(case, member):
                     return ModerationOutcome(Stage.PASSED)
         version, member = await self._message_log.open(entry)
         if version.is_removed:
@@ -240,7 +261,7 @@ class Pipeline:
             return await self._enforce(case, self._assess_hit(hit), Counts(seen=1))
         reason = case.facts.escalation
         if reason is None or await self._screener.is_known_ham(case.message):
-            return await self._pass(case, Counts(seen=1))
+            return await self._look_at_pictures(case, Counts(seen=1))
         log.debug("moderation.escalated", group_id=case.message.group_id, reason=reason.value)
         return await self._ask_judge(case)
 
@@ -254,7 +275,7 @@ class Pipeline:
         )  # fmt: skip
         plan = plan_for(judgement, case.subject)
         if plan is NOTHING:
-            return await self._pass(case, counts)
+            return await self._look_at_pictures(case, counts)
         verdict = judgement.verdict
         assessment = Assessment(
             verdict.category, verdict.confidence, Source.JUDGE, plan, judgement.evidence.value
@@ -262,6 +283,30 @@ class Pipeline:
         provider = f"{judgement.provider} · {judgement.model}"
         if plan.delete and verdict.is_spam:
             await self._screener.remember_campaign(case.message)
+        return await self._enforce(case, assessment, counts, evidence=verdict.evidence, provider=provider)
+
+    async def _look_at_pictures(self, case: _Case, counts: Counts) -> ModerationOutcome:
+        """Has a newcomer's pictures judged, where the group wants it, before a message passes; deletes at most."""
+        message, settings = case.message, case.settings
+        limit = await self._newcomers.picture_budget(message.group_id) if case.shows_pictures else 0
+        if not limit or await self._screener.is_known_picture(message):
+            return await self._pass(case, counts)
+        judgement = await self._pictures.judge(message, settings, limit)
+        if isinstance(judgement, Unjudged):
+            if judgement.reason is not NoVerdictReason.REFUSED:
+                return await self._pass(case, counts)
+            unsure = self._assess_unsure(case, CARD, Source.REFUSED, judgement.detail)
+            return await self._enforce(case, unsure, counts)
+        counts = replace(
+            counts, judged=1, asked=counts.asked + int(not judgement.is_cached),
+            input_tokens=counts.input_tokens + judgement.input_tokens,
+            output_tokens=counts.output_tokens + judgement.output_tokens,
+        )  # fmt: skip
+        verdict, plan = judgement.verdict, plan_for_picture(judgement.verdict, settings.preset)
+        if plan is NOTHING:
+            return await self._pass(case, counts)
+        provider = f"{judgement.provider} · {judgement.model}"
+        assessment = Assessment(verdict.category, verdict.confidence, Source.PICTURE, plan)
         return await self._enforce(case, assessment, counts, evidence=verdict.evidence, provider=provider)
 
     async def _handle_missing_verdict(self, case: _Case, unjudged: Unjudged, retry: Retry) -> ModerationOutcome:
@@ -343,5 +388,7 @@ class Pipeline:
 
     def _to_finding(self, case: _Case, assessment: Assessment, evidence: str | None, provider: str | None) -> Finding:
         now, dry_run, features = self._clock.now(), case.settings.is_dry, case.facts.features
+        if assessment.source is Source.PICTURE:
+            features |= {picture.known_as for picture in case.message.pictures}
         finding = create_finding(case.message, case.entry.version, assessment, features, now, dry_run=dry_run)
         return replace(finding, evidence=evidence, provider=provider)

@@ -166,10 +166,25 @@ class RecordingGroup:
         self.alerts.append(key)
 
 
+class ScriptedPictures:
+    """Gives one judgement of every picture."""
+
+    def __init__(self) -> None:
+        self.default: Judgement = judged(Category.OK, 99)
+        self.asked: list[tuple[str, ...]] = []
+        self.limits: list[int] = []
+
+    async def judge(self, message: GroupMessage, settings: GroupSettings, limit: int) -> Judgement:
+        self.asked.append(tuple(picture.unique_id for picture in message.pictures))
+        self.limits.append(limit)
+        return self.default
+
+
 class ScriptedJudge:
     """Gives scripted judgements, then the default one; scores every message the same."""
 
     def __init__(self) -> None:
+        self.pictures = ScriptedPictures()
         self.default: Judgement = judged(Category.OK, 99)
         self.script: deque[Judgement | Exception] = deque()
         self.request_count = 0
@@ -246,8 +261,9 @@ class ModerationHarness:
         )
         self.newcomers = Newcomers(NewcomerStore(database, clock), group, group, group, SELF, clock)
         pipeline = Pipeline(
-            exemptions, message_log, screener, judge, enforcement, self.pending, alerts, self.newcomers, clock=clock
-        )
+            exemptions, message_log, screener, judge, enforcement, self.pending, alerts, self.newcomers,
+            pictures=judge.pictures, clock=clock,
+        )  # fmt: skip
         actions = ModerationActions(
             exemptions,
             pipeline,

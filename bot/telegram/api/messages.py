@@ -218,6 +218,12 @@ async def _download(bot: Bot, file: _File, allowance: _Allowance) -> bytes | Unr
     return target.getvalue()
 
 
+async def download_picture(bot: Bot, file_id: str, media_type: str) -> Attachment | None:
+    """Downloads a picture; None where that fails, or it is too large."""
+    data = await _download(bot, _File(file_id, media_type, 0), _Allowance(MAX_IMAGE_BYTES))
+    return None if isinstance(data, Unreadable) else Attachment(data, media_type)
+
+
 def _quoted_text(message: Message, bot: Bot) -> str | None:
     """Returns the quoted or replied-to text, except for the bot's own messages: the conversation contains them."""
     original = message.reply_to_message

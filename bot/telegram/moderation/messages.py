@@ -6,6 +6,8 @@ from typing import cast
 
 from aiogram.types import InlineKeyboardMarkup, Message
 
+from bot.telegram.api.client import KnownBot
+from bot.telegram.api.messages import IMAGE_TYPES, MAX_IMAGE_BYTES, download_picture
 from bot.telegram.moderation.attachments import (
     entity_links,
     read_attached_links,
@@ -13,9 +15,12 @@ from bot.telegram.moderation.attachments import (
     read_button_texts,
     read_outside_quotation,
 )
-from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind
+from core.messages import Attachment
+from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind, Picture
 from services.moderation.text.excerpt import LONGEST, cut_long
 
+LARGEST_EDGE = 1600
+"""Pixels of a photo's longer edge: models scale larger ones down."""
 SHORTEST_PART = 1000
 """Characters that are read of each part of an album, however many there are."""
 MEDIA = (
@@ -62,6 +67,7 @@ def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMe
         album=message.media_group_id,
         topic_id=(message.message_thread_id or 0) if message.is_topic_message else 0,
         reply_to=message.reply_to_message.message_id if message.reply_to_message is not None else None,
+        pictures=tuple(picture for part in parts for picture in _pictures(part)),
     )
 
 
@@ -137,6 +143,28 @@ def _button_targets(markup: InlineKeyboardMarkup | None) -> Iterator[str]:
                 yield button.web_app.url
             if button.login_url is not None:
                 yield button.login_url.url
+
+
+def _pictures(message: Message) -> Iterator[Picture]:
+    """Yields a photo in the size that a model reads best, or a picture that was sent as a file."""
+    fitting = [size for size in message.photo or () if max(size.width, size.height) <= LARGEST_EDGE]
+    if message.photo:
+        best = max(fitting or message.photo[:1], key=lambda size: size.width * size.height)
+        yield Picture(best.file_id, best.file_unique_id)
+    document = message.document
+    if document is not None and document.mime_type in IMAGE_TYPES and (document.file_size or 0) <= MAX_IMAGE_BYTES:
+        yield Picture(document.file_id, document.file_unique_id, document.mime_type or "image/jpeg")
+
+
+class PictureFiles:
+    """Fetches the pictures of messages from Telegram."""
+
+    def __init__(self, bot: KnownBot) -> None:
+        self._bot = bot
+
+    async def fetch(self, picture: Picture) -> Attachment | None:
+        """Returns a picture's content; None where it cannot be had, or is too large."""
+        return await download_picture(self._bot, picture.file_id, picture.media_type)
 
 
 def _media(message: Message) -> Iterator[MediaKind]:

@@ -23,6 +23,9 @@ from services.moderation.newcomers.store import Gate
 from services.moderation.records.groups import GroupStore
 
 LARGEST_RATE = 1000
+LARGEST_BUDGET = 10_000
+MAX_DIGITS = 6
+"""Of a number in a command: Python refuses to read one of thousands of digits."""
 LOCKABLE = (*(kind.value for kind in MediaKind if kind is not MediaKind.OTHER), "links", "forwards", "media")
 
 
@@ -84,8 +87,14 @@ class NewcomerHandlers:
                 pass
             case ["gate", ("off" | "button" | "question") as gate]:
                 await store.change(group_id, gate=gate)
-            case ["raid", rate] if rate.isdecimal() and int(rate) <= LARGEST_RATE:
+            case ["raid", rate] if rate.isdecimal() and len(rate) <= MAX_DIGITS and int(rate) <= LARGEST_RATE:
                 await store.change(group_id, raid_rate=int(rate))
+            case ["pictures", "off"]:
+                await store.change(group_id, pictures=0)
+            case ["pictures", number] if (
+                number.isdecimal() and len(number) <= MAX_DIGITS and int(number) <= LARGEST_BUDGET
+            ):
+                await store.change(group_id, pictures=int(number))
             case ["cleanup", ("on" | "off") as state]:
                 await store.change(group_id, cleanup=state == "on")
             case _:
@@ -212,6 +221,7 @@ class NewcomerHandlers:
             gate=label(texts, language, "moderation-gate-kind", Gate(entry.gate)),
             rate=str(entry.raid_rate) if entry.raid_rate else no,
             cleanup=texts.get("moderation-yes", language) if entry.cleanup else no,
+            pictures=str(entry.pictures) if entry.pictures else no,
             locked=", ".join(locked) or no,
         )
         await reply_to(self._delivery, message, text)

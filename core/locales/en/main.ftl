@@ -296,6 +296,7 @@ moderation-why-report = Reason: reported by { $detail } members
 moderation-why-admin = Reason: marked as spam by { $detail }
 moderation-why-outage = Reason: no AI provider was available; the local score is { $confidence } of 100
 moderation-why-refused = Reason: a provider’s content filter rejected the message ({ $detail })
+moderation-why-picture = Reason: a picture, { $confidence }% sure
 moderation-why-malformed = Reason: the AI gave no usable verdict on this message
 moderation-evidence = Evidence: “{ $evidence }”
 moderation-evidence-missing = The model could not quote evidence, so the decision is yours.
@@ -448,8 +449,9 @@ moderation-newcomers =
     Gate: { $gate }
     Raid mode from this many joins a minute: { $rate }
     Last hour of a muted newcomer is deleted: { $cleanup }
+    Newcomers' pictures judged a day: { $pictures }
     Not allowed for newcomers: { $locked }
-moderation-newcomers-usage = Usage: /newcomers gate off, button or question; /newcomers raid <joins a minute, 0 for never>; /newcomers cleanup on or off. /newcomers alone shows the settings.
+moderation-newcomers-usage = Usage: /newcomers gate off, button or question; /newcomers raid <joins a minute, 0 for never>; /newcomers cleanup on or off; /newcomers pictures <a day> or off. /newcomers alone shows the settings.
 moderation-gate-kind-off = off
 moderation-gate-kind-button = a button
 moderation-gate-kind-question = a question in private

@@ -299,6 +299,7 @@ moderation-why-report = Причина: жалобы участников: { $de
 moderation-why-admin = Причина: { $detail } отметил это как спам
 moderation-why-outage = Причина: ИИ-провайдеры были недоступны; локальная оценка { $confidence } из 100
 moderation-why-refused = Причина: фильтр провайдера отклонил сообщение ({ $detail })
+moderation-why-picture = Причина: картинка, уверенность { $confidence }%
 moderation-why-malformed = Причина: ИИ не дал понятного ответа об этом сообщении
 moderation-evidence = Цитата: «{ $evidence }»
 moderation-evidence-missing = Модель не смогла привести цитату, поэтому решать вам.
@@ -448,8 +449,9 @@ moderation-newcomers =
     Вход: { $gate }
     Режим набега от стольких вступлений в минуту: { $rate }
     Удалять последний час заглушённого новичка: { $cleanup }
+    Картинок новичков проверяется в день: { $pictures }
     Новичкам нельзя: { $locked }
-moderation-newcomers-usage = Как пользоваться: /newcomers gate off, button или question; /newcomers raid <вступлений в минуту, 0 — никогда>; /newcomers cleanup on или off. Просто /newcomers показывает настройки.
+moderation-newcomers-usage = Как пользоваться: /newcomers gate off, button или question; /newcomers raid <вступлений в минуту, 0 — никогда>; /newcomers cleanup on или off; /newcomers pictures <в день> или off. Просто /newcomers показывает настройки.
 moderation-gate-kind-off = свободный
 moderation-gate-kind-button = по кнопке
 moderation-gate-kind-question = по вопросу в личном чате

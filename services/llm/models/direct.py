@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
-from pydantic_ai.messages import InstructionPart, ModelMessage, ModelRequest, ModelResponse
+from pydantic_ai.messages import (
+    BinaryContent,
+    InstructionPart,
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    UserPromptPart,
+)
 from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 
 from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, ContentRefused, NoUsableAnswer, ProviderError
+from core.messages import Attachment
 from services.llm.models.adapted import AdaptableRequest
 from services.llm.models.candidate_call import PreparedCall, build_model, known_window, request_answer
 from services.llm.providers.builder import ModelBuilder
@@ -82,8 +90,8 @@ class DirectModel(Generic[Value_co]):
         is_structured = shape.parameters({}).output_object is not None
         self._capabilities = DIRECT_CAPABILITIES | STRUCTURED_CAPABILITIES if is_structured else DIRECT_CAPABILITIES
 
-    async def ask(self, instructions: str, prompt: str) -> Answer[Value_co]:
-        """Asks the candidates in order until one gives a value.
+    async def ask(self, instructions: str, prompt: str, pictures: tuple[Attachment, ...] = ()) -> Answer[Value_co]:
+        """Asks the candidates in order until one gives a value; with pictures, only those with vision.
 
         A malformed answer is tried once more with the next candidate. So is a refusal: exactly one other candidate is
         asked, so that a request is not passed along until a provider without a filter takes it.
@@ -91,21 +99,27 @@ class DirectModel(Generic[Value_co]):
         Raises:
             AllProvidersFailed: no candidate gave a value; `NoUsableAnswer` if one answered in another shape.
             ContentRefused: a candidate's filter refused, and the other candidate gave no value.
+            NoUsableAnswer: no candidate sees pictures.
             ProviderError: another failure that a further candidate could not mend.
         """
-        messages: list[ModelMessage] = [ModelRequest.user_text_prompt(prompt, instructions=instructions)]
+        messages = _to_messages(instructions, prompt, pictures)
         shape = AdaptableRequest(messages, None, ModelRequestParameters(), self._capabilities)
-        attempts = await self._fallback.begin(self._spec, messages=messages, window=self._window, shape=shape)
+        spec = replace(self._spec, required=self._spec.required | {Capability.IMAGES}) if pictures else self._spec
+        attempts = await self._fallback.begin(
+            spec, messages=messages, fits=self._sees if pictures else None, window=self._window, shape=shape
+        )
+        is_asked = False
         refused: ContentRefused | None = None
         second_opinion: str | None = None
         malformed = 0
         try:
             async for attempt in attempts:
                 provider = attempt.candidate.provider
-                if provider.kind is ProviderKind.DEMO:
-                    # Its canned answer has no value in it.
+                if provider.kind is ProviderKind.DEMO or (pictures and not self._sees(attempt.candidate)):
+                    # The canned answer of the demo has no value in it.
                     attempt.skip()
                     continue
+                is_asked = True
                 if refused is not None:
                     if second_opinion not in {None, provider.id}:
                         attempt.skip()
@@ -123,9 +137,15 @@ class DirectModel(Generic[Value_co]):
                 else:
                     if answer is not None:
                         return answer
-            raise refused or _final_error(attempts.exhausted(), malformed)
+            # That no model of this operator sees pictures is no outage to be told about.
+            unseen = NoUsableAnswer(()) if pictures and not is_asked else None
+            raise unseen or refused or _final_error(attempts.exhausted(), malformed)
         finally:
             attempts.close()
+
+    def _sees(self, candidate: Candidate) -> bool:
+        is_refused = Capability.IMAGES in self._fallback.recorder.adaptation(candidate).without
+        return not is_refused and self._builder.sees_images(candidate.provider, candidate.model)
 
     def _window(self, candidate: Candidate) -> int | None:
         return known_window(self._builder, candidate)
@@ -158,6 +178,11 @@ class DirectModel(Generic[Value_co]):
         attempt.succeeded(plain.took_s, plain.used)
         usage, candidate = plain.used.usage, attempt.candidate
         return Answer(value, candidate.provider.id, candidate.model, usage.input_tokens, usage.output_tokens)
+
+
+def _to_messages(instructions: str, prompt: str, pictures: tuple[Attachment, ...]) -> list[ModelMessage]:
+    seen = [BinaryContent(picture.data, media_type=picture.media_type) for picture in pictures]
+    return [ModelRequest([UserPromptPart([prompt, *seen] if seen else prompt)], instructions=instructions)]
 
 
 def _final_error(exhausted: ProviderError, malformed: int) -> ProviderError:

@@ -24,6 +24,8 @@ class Source(StrEnum):
     """The providers' content filters refused the message."""
     MALFORMED = "malformed"
     """The model's answer about the message was no verdict."""
+    PICTURE = "picture"
+    """A model with vision, about a newcomer's picture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Finding:
     """An assessment of one version of a message, in the form in which it is stored.
 
     Args:
-        features: risky features, from which the local score learns.
+        features: risky features, from which the local score learns; for a picture also its name.
         until: end of a mute.
     """
 

@@ -45,6 +45,23 @@ class Author:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture of a message: an id to fetch it by, one that equal pictures share, and its MIME type."""
+
+    file_id: str
+    unique_id: str
+    media_type: str = "image/jpeg"
+
+    @property
+    def known_as(self) -> str:
+        """The name by which an admin's decision about this picture is remembered."""
+        return f"{PICTURE_PREFIX}{self.unique_id}"
+
+
+PICTURE_PREFIX = "picture:"
+
+
+@dataclass(frozen=True, slots=True)
 class GroupMessage:
     """One message or one version of an edited message. An album is a single one.
 
@@ -80,6 +97,7 @@ class GroupMessage:
     album: str | None = None
     topic_id: int = 0
     reply_to: int | None = None
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def message_id(self) -> int:

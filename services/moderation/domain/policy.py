@@ -21,7 +21,7 @@ from enum import StrEnum
 from services.moderation.domain.message import AuthorKind
 from services.moderation.domain.settings import Preset
 from services.moderation.domain.thresholds import VERY_HIGH
-from services.moderation.domain.verdict import EASILY_MISTAKEN, About, Category, Evidence, Judged
+from services.moderation.domain.verdict import EASILY_MISTAKEN, About, Category, Evidence, Judged, Verdict
 
 MUTE = timedelta(hours=24)
 WARNINGS_TO_MUTE = 3
@@ -112,6 +112,16 @@ def plan_for(judged: Judged, subject: Subject) -> Plan:  # noqa: PLR0911 - the t
         # A channel cannot be muted, and a bot follows its owner: removing either is an admin's decision.
         return replace(DELETE, sanction=Sanction.MUTE)
     return DELETE
+
+
+def plan_for_picture(verdict: Verdict, preset: Preset) -> Plan:
+    """Returns the plan for a verdict on a newcomer's picture: deletion at most, and only for adverts."""
+    thresholds = PRESETS[preset]
+    if not verdict.is_spam and verdict.category is not Category.CHANNEL_PROMO:
+        return NOTHING
+    if verdict.confidence >= thresholds.delete:
+        return DELETE
+    return CARD if verdict.confidence >= thresholds.card else NOTHING
 
 
 def plan_for_rule() -> Plan:

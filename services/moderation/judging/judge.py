@@ -86,17 +86,19 @@ class Budget:
 
     Args:
         prefix: of all keys.
+        kind: tells the budget of pictures from that of messages.
     """
 
-    def __init__(self, redis: Redis, prefix: str, clock: Clock) -> None:
+    def __init__(self, redis: Redis, prefix: str, clock: Clock, kind: str = "budget") -> None:
         self._redis = redis
         self._prefix = f"{prefix}:mod"
         self._clock = clock
+        self._kind = kind
         self._local: LRUCache[str, int] = LRUCache(LOCAL_COUNTERS)
 
     async def take(self, group_id: int, author_id: int, limit: int) -> NoVerdictReason | None:
         """Counts one judgement; returns the exceeded budget, None if it fits."""
-        key = f"{self._prefix}:{{{group_id}}}:budget:{self._clock.now().date().isoformat()}"
+        key = f"{self._prefix}:{{{group_id}}}:{self._kind}:{self._clock.now().date().isoformat()}"
         if await self._count(f"{key}:{author_id}") > max(limit // AUTHOR_SHARE, 1):
             return NoVerdictReason.AUTHOR_BUDGET
         return NoVerdictReason.BUDGET if await self._count(key) > limit else None

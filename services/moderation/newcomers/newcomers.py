@@ -149,6 +149,10 @@ class Newcomers:
         """Returns whether the last hour of a sanctioned newcomer is deleted."""
         return (await self.store.entry(group_id)).cleanup
 
+    async def picture_budget(self, group_id: int) -> int:
+        """Returns how many of newcomers' pictures a group has judged a day; 0: none."""
+        return (await self.store.entry(group_id)).pictures
+
     async def trust(self, group_id: int, member_id: int) -> None:
         """Makes a person an established member, and lifts the gate for them."""
         await self.store.put(group_id, member_id, trust=Trust.ADMIN.value)

@@ -60,6 +60,7 @@ class Entry:
         raid_joins: people who joined during the raid.
         card: chat and message of the raid's card.
         notice: message in the group that asks newcomers to pass.
+        pictures: newcomers' pictures that a model with vision judges a day; 0: none.
     """
 
     group_id: int
@@ -72,6 +73,7 @@ class Entry:
     card: tuple[int, int] | None = None
     notice: int | None = None
     noticed_at: datetime | None = None
+    pictures: int = 0
 
     def is_raid(self, now: datetime) -> bool:
         """Returns whether a raid goes on."""
@@ -221,5 +223,5 @@ def _to_entry(row: ModerationEntryRow) -> Entry:
     card = None if row.card_chat_id is None or row.card_message_id is None else (row.card_chat_id, row.card_message_id)
     return Entry(
         row.group_id, Gate(row.gate), row.raid_rate, row.cleanup, row.joins_since, row.raid_until, row.raid_joins, card,
-        row.notice_id, row.noticed_at,
+        row.notice_id, row.noticed_at, row.pictures or 0,
     )  # fmt: skip

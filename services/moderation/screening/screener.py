@@ -247,6 +247,13 @@ class Screener:
         """Returns whether an admin marked this text as no spam."""
         return await self._known_ham.contains(message.group_id, display_text(message))
 
+    async def is_known_picture(self, message: GroupMessage) -> bool:
+        """Returns whether an admin marked each picture of a message as no spam."""
+        for picture in message.pictures:
+            if not await self._known_ham.contains(message.group_id, picture.known_as):
+                return False
+        return bool(message.pictures)
+
 
 def is_meaningful(text: str) -> bool:
     """Returns whether a text has enough letters; a character of a script without spaces counts as two."""

@@ -22,8 +22,8 @@ async def shared_harness(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
         patch.setattr(composition, "ReportTiming", lambda: ReportTiming(burst=1000))
         patch.setattr(AiohttpSession, "close", close_at_once)
         async for harness in staged(tmp_path_factory.mktemp("moderation")):
-            # One bot for a module, whose admin sends more than 20 commands a minute.
-            await harness.start(LIMIT_MESSAGES_PER_MINUTE="0")
+            # One bot for a module, whose admin sends more than 20 commands a minute; its second model sees pictures.
+            await harness.start(LIMIT_MESSAGES_PER_MINUTE="0", B_FAMILIES='{"n": "gpt-4o"}')
             yield harness
 
 

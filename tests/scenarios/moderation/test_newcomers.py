@@ -5,10 +5,12 @@ import time
 
 import pytest
 
-from tests.support.moderated_group import ADMIN, NEWCOMER, ModeratedGroup
+from tests.support.bot_harness import images
+from tests.support.moderated_group import ADMIN, NEWCOMER, ModeratedGroup, verdict
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
+PICTURE = b"\xff\xd8\xff\xe0 a casino, for the eyes of the model"
 GATE = "New here? Press the button, then you can write in this group."
 
 
@@ -65,3 +67,17 @@ async def test_raid_by_hand_and_locks(group: ModeratedGroup) -> None:
     card = await group.harness.seen(lambda message: message.text.startswith("Raid mode is on"), group.id)
     assert "off" in await group.press(card, "End raid mode")
     assert "Only admins" in (await group.command("/raid off", by=NEWCOMER)).text
+
+
+async def test_picture_of_a_newcomer_goes_to_the_model_that_sees_and_is_deleted_at_most(group: ModeratedGroup) -> None:
+    harness = group.harness
+    shown = await group.command("/newcomers pictures 20")
+    assert "pictures judged a day: 20" in shown.text
+    harness.second.script(verdict("gambling", 99, "WIN 1000"))
+    message = group.send("", photo=PICTURE)
+    card = await group.card()
+    assert "Reason: a picture" in card.text
+    assert (images(harness.second), harness.first.requests) == ([PICTURE], [])
+    assert (message.deleted, group.actions) == (True, ["deleteMessage"])
+    shown = await group.command("/newcomers pictures off")
+    assert "pictures judged a day: no" in shown.text
