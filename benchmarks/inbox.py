@@ -20,7 +20,7 @@ from benchmarks.processes import llm_process, telegram_process
 from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import build_moderation
 from bot.composition.services import open_services
-from bot.composition.telegram import build_worker
+from bot.composition.telegram import build_eraser, build_worker
 from bot.process import tune_garbage_collection
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.api.client import create_bot
@@ -123,10 +123,18 @@ async def open_bot(
             RenderThread() as renderer,
         ):
             delivery = Delivery(bot, services.infra.clock, queued.inbox.sent_messages)
-            active = ActiveReplies()
-            cancellation = ReplyCancellation(active, None, settings.redis_prefix, services.infra.clock)
+            cancellation = ReplyCancellation(ActiveReplies(), None, settings.redis_prefix, services.infra.clock)
             moderation = build_moderation(services, bot, delivery)
-            job_worker = build_worker(services, queued, bot, delivery, active, cancellation, moderation, renderer)
+            job_worker = build_worker(
+                services,
+                queued,
+                bot,
+                delivery,
+                cancellation,
+                moderation,
+                renderer,
+                build_eraser(services, queued),
+            )
             handler = wrap(job_worker)
             await services.warm()
             tune_garbage_collection()

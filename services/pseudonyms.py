@@ -26,6 +26,10 @@ class Pseudonyms:
         """Returns the pseudonym of a reference such as `telegram:123`."""
         return hmac.digest(self._key, reference.encode(), hashlib.sha256).hex()[:40]
 
+    def number(self, reference: str) -> int:
+        """Returns a pseudonym that fits a column of ids; it is larger than every id of Telegram's."""
+        return 2**62 + int(self.of(reference)[:15], 16)
+
 
 async def load_pseudonyms(database: Database) -> Pseudonyms:
     """Returns the pseudonyms of this installation; its key is created at the first start.

@@ -2,8 +2,9 @@
 
 import os
 import sys
+from contextlib import aclosing
 
-from bot.composition.services import open_services
+from bot.composition.services import Services, open_services
 from bot.console.banner import is_any_ready, print_banner
 from bot.console.chat import ConsoleChat, current_speaker
 from bot.console.commands import Commands
@@ -16,6 +17,7 @@ from core.config.settings import Settings
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
+from services.privacy.erasure import Eraser
 
 PROBE_TIMEOUT_S = 1.5
 DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), remote=False)
@@ -43,7 +45,7 @@ async def _chat(session: Session, settings: Settings) -> None:
     if not is_any_ready(probes):
         settings = _with_demo(settings)
     speaker, terminal = current_speaker(os.environ), session.terminal
-    async with open_services(settings) as services:
+    async with open_services(settings) as services, aclosing(_build_eraser(services)) as eraser:
         infra, llm, chat = services.infra, services.llm, services.chat
         print_banner(terminal, infra.texts, speaker.language, settings, probes)
         conversation = ConsoleChat(chat.service, speaker, infra.texts, infra.clock, terminal)
@@ -62,8 +64,16 @@ async def _chat(session: Session, settings: Settings) -> None:
             texts=infra.texts,
             clock=infra.clock,
             terminal=terminal,
+            eraser=eraser,
         )
         await session.run(conversation, commands, infra.texts)
+
+
+def _build_eraser(services: Services) -> Eraser:
+    infra = services.infra
+    return Eraser(
+        infra.database, infra.redis, infra.settings.redis_prefix, services.ledger, infra.pseudonyms, infra.clock
+    )
 
 
 def _with_demo(settings: Settings) -> Settings:

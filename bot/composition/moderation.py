@@ -75,7 +75,7 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
     database, clock, redis, prefix = infra.database, infra.clock, infra.redis, infra.settings.redis_prefix
     groups, admins = GroupStore(database, clock), GroupAdmins(bot, clock)
     counts = DailyCounts(database, clock, ModerationMetrics(infra.metrics).count)
-    incidents, warnings = IncidentStore(database, clock), WarningLedger(database, clock)
+    incidents, warnings = IncidentStore(database, clock), WarningLedger(database, clock, infra.pseudonyms)
     message_log, pending = MessageLog(database, clock, counts), PendingMessages(database, clock)
     reports, known_ham = ReportStore(database, clock), KnownHam(redis, prefix)
     exemptions, scores = Exemptions(admins, bot.id), SpamScorer(database, clock)
@@ -94,7 +94,7 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
     restrictions = Restrictions(sanctions, clock)
     enforcement = Enforcement(incidents, shared, warnings, counts, restrictions, reporter, alerts, exemptions)
     newcomers = Newcomers(
-        NewcomerStore(database, clock),
+        NewcomerStore(database, clock, infra.pseudonyms),
         admins,
         sanctions,
         GateMessages(bot, delivery, cards, infra.texts),

@@ -48,7 +48,7 @@ from services.llm.routing.metrics import AttemptSpans, ProviderMetrics
 from services.llm.routing.opening import OpenFallback, open_fallback
 from services.moderation.domain.verdict import Verdict
 from services.preferences import Consent, PreferenceStore
-from services.pseudonyms import load_pseudonyms
+from services.pseudonyms import Pseudonyms, load_pseudonyms
 from services.schedule.schedules import Schedules
 from services.schedule.tools import ScheduleTools
 from services.usage.ledger import UsageLedger
@@ -75,6 +75,7 @@ class Infrastructure:
     lease: ReplicaLease
     """Right of this process to act; it lapses only where replicas share a database."""
     fence: ReplicaFence
+    pseudonyms: Pseudonyms
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,7 @@ class Services:
     llm: LLMServices
     chat: ChatServices
     operators: OperatorServices
+    ledger: UsageLedger
 
     async def warm(self) -> None:
         """Imports the providers' SDKs and the history serialiser, which would delay the first answers by a second.
@@ -168,7 +170,7 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
             BudgetCommands(llm.budgets, llm.fallback, audit, infra.texts),
             history,
         )
-        yield Services(infra, llm, chat, operators)
+        yield Services(infra, llm, chat, operators, ledger)
 
 
 async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock: Clock) -> Infrastructure:
@@ -186,7 +188,10 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
     redis = open_redis(settings.redis_url.get_secret_value() if settings.redis_url is not None else None)
     stack.push_async_callback(redis.aclose)
     metrics = Metrics()
-    return Infrastructure(settings, clock, Texts(), database, redis, metrics, tracing, ReplicaLease(), fence)
+    pseudonyms = await load_pseudonyms(database)
+    return Infrastructure(
+        settings, clock, Texts(), database, redis, metrics, tracing, ReplicaLease(), fence, pseudonyms
+    )
 
 
 async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger) -> LLMServices:
@@ -242,8 +247,7 @@ def _models(configuration: Configuration) -> set[tuple[str, str]]:
 async def _open_budgets(stack: AsyncExitStack, infra: Infrastructure) -> Budgets:
     settings = infra.settings
     limits = BudgetLimits(settings.budget_user_day, settings.budget_chat_day, settings.budget_day)
-    pseudonyms = await load_pseudonyms(infra.database)
-    budgets = Budgets(infra.database, infra.clock, pseudonyms, limits, zone=settings.zone)
+    budgets = Budgets(infra.database, infra.clock, infra.pseudonyms, limits, zone=settings.zone)
     await budgets.start()
     stack.push_async_callback(budgets.close)
     return budgets

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 
 from aiogram import Bot, Dispatcher, Router
@@ -36,7 +36,7 @@ from bot.telegram.handlers.button_guards import ButtonBorder
 from bot.telegram.handlers.chat import ChatHandlers
 from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
-from bot.telegram.handlers.privacy import PrivacyHandlers
+from bot.telegram.handlers.privacy import ForgetHandlers, PrivacyHandlers
 from bot.telegram.handlers.retry import RetryHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages, ScheduleHandlers
 from bot.telegram.handlers.threads import ThreadHandlers
@@ -66,6 +66,8 @@ from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces
 from services.llm.providers.probe import check_providers
+from services.privacy.erasure import Eraser
+from services.privacy.retention import RetentionSweep
 from services.schedule.dispatcher import ScheduleDispatcher
 from services.schedule.schedules import Schedule
 
@@ -118,7 +120,12 @@ async def _open_runtime(
 ) -> AsyncGenerator[Runtime]:
     infra, llm = services.infra, services.llm
     settings, clock = infra.settings, infra.clock
-    async with open_inbox(infra, bot.id) as queued, RenderThread() as renderer, AsyncExitStack() as stack:
+    async with (
+        open_inbox(infra, bot.id) as queued,
+        aclosing(build_eraser(services, queued)) as eraser,
+        RenderThread() as renderer,
+        AsyncExitStack() as stack,
+    ):
         inbox = queued.inbox
         status.metrics.show_queue(inbox)
         status.watch_queue(lambda: inbox.queue.health.problem)
@@ -127,10 +134,9 @@ async def _open_runtime(
         stack.push_async_callback(moderation.close)
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
         llm.fallback.listen(notices.put)
-        active = ActiveReplies()
         shared_redis = infra.redis if settings.redis_url is not None else None
-        cancellation = ReplyCancellation(active, shared_redis, settings.redis_prefix, clock)
         access = AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids)
+        cancellation = ReplyCancellation(ActiveReplies(), shared_redis, settings.redis_prefix, clock)
         ingest = UpdateIngest(
             bot=bot,
             inbox=inbox,
@@ -152,7 +158,7 @@ async def _open_runtime(
             receive = partial(webhook.receive, bot, clock, take)
         yield Runtime(
             inbox=inbox,
-            worker=build_worker(services, queued, bot, delivery, active, cancellation, moderation, renderer),
+            worker=build_worker(services, queued, bot, delivery, cancellation, moderation, renderer, eraser),
             places=FairJobPlaces(
                 TurnPlaces(leases=leases, count_backlog=lambda: infra.database.backlog),
                 JobLimits(settings.limit_running_per_user, settings.admin_ids),
@@ -174,6 +180,7 @@ async def _open_runtime(
                 ),
                 "schedule": _dispatcher(services, queued, bot, access).run,
                 "moderation": moderation.maintenance.run,
+                "retention": RetentionSweep(infra.database, clock, settings.retention_days).run,
                 "moderation reports": moderation.reporter.run,
                 **({"running leases": leases.run} if leases is not None else {}),
             },
@@ -213,17 +220,17 @@ def build_worker(
     queued: InboxServices,
     bot: Bot,
     delivery: Delivery,
-    active: ActiveReplies,
     cancellation: ReplyCancellation,
     moderation: Moderation,
     renderer: RenderThread,
+    eraser: Eraser,
 ) -> JobWorker:
     """Builds the handlers and the worker that feeds updates to them."""
     infra, chat = services.infra, services.chat
     responder = Responder(
         chat=chat.service,
         delivery=delivery,
-        active=active,
+        active=cancellation.active,
         recovery=SendRecovery(queued.journal, chat.turns, delivery),
         texts=infra.texts,
         clock=infra.clock,
@@ -237,6 +244,9 @@ def build_worker(
     dispatcher.include_routers(
         _operator_router(services, queued, delivery),
         *_chat_routers(services, queued, bot, delivery, moderation.admins),
+        ForgetHandlers(
+            eraser=eraser, cancellation=cancellation, chat=chat.service, delivery=delivery, texts=infra.texts
+        ).router(),
         *_moderation_routers(services, delivery, moderation),
         # Last, since it takes every message that no command has taken.
         ChatHandlers(
@@ -266,6 +276,15 @@ def build_worker(
         ),
         turns=chat.turns,
         texts=infra.texts,
+    )
+
+
+def build_eraser(services: Services, queued: InboxServices) -> Eraser:
+    """Builds what `/forget` erases with."""
+    infra = services.infra
+    prefix = infra.settings.redis_prefix
+    return Eraser(
+        infra.database, infra.redis, prefix, services.ledger, infra.pseudonyms, infra.clock, queued.inbox.queue
     )
 
 

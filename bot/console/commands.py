@@ -20,6 +20,7 @@ from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
 from services.preferences import Consent, PreferenceStore
+from services.privacy.erasure import Eraser
 
 CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12
@@ -48,6 +49,7 @@ class Commands:
         texts: Texts,
         clock: Clock,
         terminal: Terminal,
+        eraser: Eraser,
     ) -> None:
         self._chat = chat
         self._service = service
@@ -63,6 +65,7 @@ class Commands:
         self._texts = texts
         self._clock = clock
         self._terminal = terminal
+        self._eraser = eraser
         self._scope = KEY.chat_ref
         self._commands: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "/help": self._help,
@@ -75,6 +78,7 @@ class Commands:
             "/usage": self._usage,
             "/threads": self._threads,
             "/budget": self._budget,
+            "/forget": self._forget,
         }
 
     async def run(self, line: str) -> None:
@@ -175,6 +179,14 @@ class Commands:
                 await self._retry("")
         else:
             self._print("console-privacy-usage")
+
+    async def _forget(self, arguments: str) -> None:
+        if arguments.lower() != "yes":
+            self._print("console-forget-usage")
+            return
+        await self._service.save_unsaved()
+        await self._eraser.erase(KEY.surface, USER_ID, [])
+        self._print("forget-done")
 
     async def _model(self, arguments: str) -> None:
         name, _, model = arguments.partition(" ")

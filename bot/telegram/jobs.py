@@ -81,6 +81,12 @@ class ScheduleDue(BaseModel):
     zone: str = ""
 
 
+class JobErased(BaseModel):
+    """A job whose message `/forget` erased; there is nothing to do. See `services/privacy/redaction.py`."""
+
+    kind: Literal["erased"] = "erased"
+
+
 class JobSink(Protocol):
     """Stores jobs; the inbox."""
 
@@ -89,7 +95,7 @@ class JobSink(Protocol):
         ...
 
 
-Payload = UpdateArrived | UpdateRejected | RegenerateTurn | ScheduleDue
+Payload = UpdateArrived | UpdateRejected | RegenerateTurn | ScheduleDue | JobErased
 _PAYLOAD: TypeAdapter[Payload] = TypeAdapter(
     Annotated[Payload, Field(discriminator="kind")],
     # An error that quotes its input would put users' messages into the log.

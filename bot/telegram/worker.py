@@ -21,6 +21,7 @@ from bot.telegram.handlers.schedules import ScheduledMessages
 from bot.telegram.jobs import (
     MODERATION_LANE,
     OWN_LANE,
+    JobErased,
     RegenerateTurn,
     ScheduleDue,
     UpdateArrived,
@@ -212,6 +213,8 @@ class JobWorker:
                 await self._regenerate(request, job)
             case ScheduleDue() as due:
                 await self._scheduled.deliver(due, job)
+            case JobErased():
+                log.info("job.erased")
 
     def is_outside_fault(self, error: Exception) -> bool:
         """Returns whether a failed job may succeed later; a bug, such as a TypeError, fails each time."""
@@ -238,7 +241,7 @@ class JobWorker:
         elif isinstance(payload, UpdateArrived) and not payload.is_for_bot:
             # The message was only moderated: its author expects no reply.
             return
-        elif (update := parse_update(payload.update, self._bot)) is not None:
+        elif not isinstance(payload, JobErased) and (update := parse_update(payload.update, self._bot)) is not None:
             await self._reply_to_sender(update, key)
 
     async def _handle(self, arrived: UpdateArrived, update: Update, job: Job) -> None:

@@ -45,6 +45,8 @@ POSTGRES_POOL = 4
 """Connections of sessions that stay open; as many more are opened under load."""
 POSTGRES_LANE = 8
 """Connections of the lane."""
+COMPACTED_BYTES = 1 << 28
+"""Size up to which a SQLite file is rewritten; it takes about a second."""
 STANDSTILL_S = 10.0
 """The longest wait for a connection during which none comes free; a queue that moves never times out."""
 _BEGIN = "sqlite_begin"  # execution option: mode of BEGIN on SQLite; empty: autocommit
@@ -291,6 +293,24 @@ class Database:
         async with self._transaction(self._engine) as session:
             yield session
 
+    async def compact(self) -> None:
+        """Rewrites a SQLite file, so that nothing deleted is left in it; without effect on PostgreSQL.
+
+        Raises:
+            StorageError: the database is busy or unavailable.
+        """
+        if self._write_lock is None:
+            return
+        try:
+            await self._write_lock.acquire(self._busy_timeout_s, urgent=False)
+        except TimeoutError:
+            raise StorageError(f"the database failed: {LOCKED}") from None
+        try:
+            with translate_errors():
+                await asyncio.to_thread(compact_file, self._lane_engine)
+        finally:
+            self._write_lock.release(committed=True)
+
     @asynccontextmanager
     async def _transaction(self, engine: AsyncEngine) -> AsyncGenerator[AsyncSession]:
         async with AsyncExitStack() as stack:
@@ -330,6 +350,8 @@ class Database:
                 # FULL syncs each commit: negligible for two commits per turn beside seconds of model time, while
                 # NORMAL loses the last answers on a power failure.
                 cursor.execute("PRAGMA synchronous = FULL")
+                # Deleted texts are overwritten, so that /forget leaves none in the file.
+                cursor.execute("PRAGMA secure_delete = ON")
                 cursor.close()
 
         def begin(connection: Connection) -> None:
@@ -418,6 +440,20 @@ class Database:
                 if mode != "wal":
                     log.warning("database.wal_unavailable", mode=mode)
                 return
+
+
+def compact_file(engine: Engine) -> None:
+    """Rewrites a SQLite file and empties its write-ahead log: deleted rows of earlier releases are in neither then.
+
+    Readers go on meanwhile; writers wait. A file that is larger than `COMPACTED_BYTES` is left as it is, since writers
+    would wait for seconds: what this release deletes is overwritten in it anyway.
+    """
+    with engine.execution_options(**{_BEGIN: ""}).connect() as connection:
+        pages = int(connection.exec_driver_sql("PRAGMA page_count").scalar_one())
+        page_bytes = int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+        if pages * page_bytes <= COMPACTED_BYTES:
+            connection.exec_driver_sql("VACUUM")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
 
 
 @contextmanager

@@ -161,6 +161,22 @@ class JobQueue:
 
         return await _in_thread(delete)
 
+    async def rewrite(self, needle: str, change: Callable[[str, str], tuple[str, str] | None]) -> int:
+        """Changes lanes and payloads of stored jobs; see `WorkflowTable.rewrite`. Returns how many were changed.
+
+        Raises:
+            StorageError: the database is unavailable.
+        """
+        return await _in_thread(lambda: self._table.rewrite(needle, change))
+
+    async def compact(self) -> None:
+        """Rewrites the file, so that nothing deleted is left in it.
+
+        Raises:
+            StorageError: the database is busy or unavailable.
+        """
+        await _in_thread(self._table.compact)
+
     async def depth(self) -> int:
         """Returns the number of unfinished jobs, over all replicas.
 

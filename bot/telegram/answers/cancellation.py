@@ -63,7 +63,7 @@ class ReplyCancellation:
         clock: Clock,
         timing: CancellationTiming | None = None,
     ) -> None:
-        self._active = active
+        self.active = active
         self._timing = timing or CancellationTiming()
         self._redis = redis
         self._channel = f"{prefix}:stops"
@@ -72,13 +72,13 @@ class ReplyCancellation:
 
     async def stop(self, key: ConversationKey, number: int | None = None) -> bool:
         """Stops the answer of a conversation, or only the one with this number. Returns False if there is none."""
-        return self._active.stop(key, number) or await self._request_stop(
+        return self.active.stop(key, number) or await self._request_stop(
             chat=key.chat_id, topic=key.topic_id, number=number
         )
 
     async def stop_chat(self, chat_id: int) -> None:
         """Stops every answer of a chat in all topics."""
-        self._active.stop_chat(chat_id)
+        self.active.stop_chat(chat_id)
         # Another replica may be answering in another topic.
         await self._request_stop(chat=chat_id, topic=None, number=None)
 
@@ -124,10 +124,10 @@ class ReplyCancellation:
                 log.warning("cancellation.request_invalid")
             return
         if request.topic is None:
-            stopped = self._active.stop_chat(request.chat)
+            stopped = self.active.stop_chat(request.chat)
         else:
             key = ConversationKey(Surface.TELEGRAM, request.chat, request.topic)
-            stopped = self._active.stop(key, request.number)
+            stopped = self.active.stop(key, request.number)
         if stopped:
             log.info("cancellation.stopped_for_replica", chat_id=request.chat)
             await redis.rpush(request.answer, "1")

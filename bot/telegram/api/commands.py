@@ -69,6 +69,7 @@ COMMANDS = MappingProxyType(
             CommandSpec("start", CommandLane.CONVERSATION),
             CommandSpec("ask", CommandLane.CONVERSATION),
             CommandSpec("privacy", CommandLane.IMMEDIATE),
+            CommandSpec("forget", CommandLane.IMMEDIATE),
             CommandSpec("moderation", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),
             # Members read the rules, admins change them.
             CommandSpec("rules", CommandLane.IMMEDIATE, menus=_GROUPS | _GROUP_ADMINS),

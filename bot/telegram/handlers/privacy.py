@@ -1,19 +1,24 @@
-"""Handlers of `/privacy` and of the remote consent question."""
+"""Handlers of `/privacy`, of the remote consent question, and of `/forget`."""
 
 import structlog
 from aiogram import Router
+from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, Message, Update
 
-from bot.telegram.answers.display import DecideConsent, consent_keyboard
+from bot.telegram.answers.cancellation import ReplyCancellation
+from bot.telegram.answers.display import DecideConsent, build_keyboard, button, consent_keyboard
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import conversation_key, message_speaker
+from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.api.updates import Command
 from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.handlers.button_guards import ChatAdminsOnly
 from bot.telegram.jobs import RegenerateQueue
 from core.i18n import Texts
+from core.messages import Surface
+from services.chat.service import ChatService
 from services.chat.store.turns import TurnStore
 from services.preferences import Consent
+from services.privacy.erasure import Eraser
 
 log = structlog.get_logger()
 
@@ -72,3 +77,56 @@ class PrivacyHandlers:
     async def ignore(self, query: CallbackQuery) -> None:
         """Acknowledges a press without effect."""
         await self._delivery.answer_callback(query.id)
+
+
+class ForgetMe(CallbackData, prefix="forg"):
+    """Erases what is stored about the person, or leaves it."""
+
+    sure: bool
+
+
+class ForgetHandlers:
+    """Erases a person at their request, which they confirm in their private chat."""
+
+    def __init__(
+        self, *, eraser: Eraser, cancellation: ReplyCancellation, chat: ChatService, delivery: Delivery, texts: Texts
+    ) -> None:
+        self._eraser = eraser
+        self._cancellation = cancellation
+        self._chat = chat
+        self._delivery = delivery
+        self._texts = texts
+
+    def router(self) -> Router:
+        """Returns the router."""
+        router = Router(name="forget")
+        router.message.register(self.ask, Command("forget"))
+        router.callback_query.register(self.decide, ForgetMe.filter())
+        return router
+
+    async def ask(self, message: Message) -> None:
+        """Asks for a confirmation that says what is erased and what stays."""
+        language = message_speaker(message).language
+        if is_group(message):
+            await reply_to(self._delivery, message, self._texts.get("forget-private-only", language))
+            return
+        row = [
+            button(self._texts.get("button-forget", language), ForgetMe(sure=True)),
+            button(self._texts.get("button-keep", language), ForgetMe(sure=False)),
+        ]
+        await reply_to(self._delivery, message, self._texts.get("forget-question", language), build_keyboard([row]))
+
+    async def decide(self, query: CallbackQuery, callback_data: ForgetMe) -> None:
+        """Erases the person. A failure of the database is raised, so that the job is done again."""
+        message, user = query.message, query.from_user
+        await self._delivery.answer_callback(query.id)
+        if not isinstance(message, Message) or message.chat.id != user.id:
+            return
+        if callback_data.sure:
+            # Before the row of this chat is gone: an answer that goes on would be stored.
+            await self._cancellation.stop_chat(user.id)
+            await self._chat.save_unsaved()
+            names = [user.full_name, user.first_name, f"@{user.username}" if user.username else ""]
+            await self._eraser.erase(Surface.TELEGRAM, user.id, names)
+        key = "forget-done" if callback_data.sure else "forget-kept"
+        await edit_text(self._delivery, message, self._texts.get(key, user.language_code))

@@ -19,6 +19,7 @@ help =
     /usage: tokens, answers and cost, today and this month
     /budget: your budget for today
     /privacy: where your messages may be sent
+    /forget: erase everything that I have stored about you
     /help: this list
 
     The buttons under an answer: Retry asks again, Retry elsewhere asks another provider.
@@ -196,6 +197,7 @@ console-help =
     /usage: tokens, answers and cost, today and this month
     /budget: your budget for today
     /privacy: where your messages may be sent
+    /forget: erase what is stored about you here
     /quit: exit
 
     Ctrl-C stops an answer, Ctrl-D exits.
@@ -226,6 +228,18 @@ privacy-remote = Messages in this chat may also be sent to external providers: {
 privacy-granted-by-operator =
     Messages may be sent to these external providers: { $providers }. The operator of this bot made this choice for all chats.
 console-privacy-usage = /privacy yes allows external providers, /privacy no keeps messages local.
+forget-question =
+    Erase everything that I have stored about you? This cannot be undone.
+
+    Erased: your conversations with me, files, notes, settings, usage, and copies of your messages.
+    In groups, conversations stay without your name. Budgets of today, warnings and bans stay under a code that nobody can turn back into your name.
+    Messages in Telegram itself stay until you delete them.
+forget-done = Everything that I had stored about you is erased.
+forget-kept = Nothing was erased.
+forget-private-only = Please send /forget in a private chat with me. It covers groups, too.
+button-forget = Yes, erase everything
+button-keep = No, keep it
+console-forget-usage = /forget yes erases your conversations, notes, settings and usage in this console. This cannot be undone.
 privacy-none = No external provider is configured. Your messages stay on the operator’s own machines.
 
 ## Usage

@@ -11,6 +11,8 @@ from sqlalchemy import delete, func, select, update
 from core.clock import Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationEntryRow, ModerationMemberRow, ModerationNewcomerRow
+from core.messages import Surface
+from services.pseudonyms import Pseudonyms
 
 CACHE_TTL_S = 1.0
 CACHED_GROUPS = 10_000
@@ -96,9 +98,14 @@ class Newcomer:
 
 
 class NewcomerStore:
-    """Entries of groups and their newcomers. Methods raise StorageError when the database fails."""
+    """Entries of groups and their newcomers. Methods raise StorageError when the database fails.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    Args:
+        pseudonyms: of people who were forgotten: what is known of their entry stands under an alias.
+    """
+
+    def __init__(self, database: Database, clock: Clock, pseudonyms: Pseudonyms | None = None) -> None:
+        self._pseudonyms = pseudonyms
         self._database = database
         self._clock = clock
         self._entries: TTLCache[int, Entry] = TTLCache(CACHED_GROUPS, CACHE_TTL_S, timer=clock.monotonic)
@@ -160,9 +167,25 @@ class NewcomerStore:
         """Returns what is known about a person's entry; None for nothing."""
         async with self._database.reading() as session:
             row = await session.get(ModerationNewcomerRow, (group_id, member_id))
+            alias = self._alias(member_id)
+            if row is None and alias is not None:
+                row = await session.get(ModerationNewcomerRow, (group_id, alias))
         if row is None:
             return None
+        if row.member_id != member_id:
+            await self._reclaim(group_id, row.member_id, member_id)
         return Newcomer(Trust(row.trust), Passage(row.passage), row.joined_at, row.answer, row.asked_at)
+
+    def _alias(self, member_id: int) -> int | None:
+        return self._pseudonyms.number(f"{Surface.TELEGRAM}:{member_id}") if self._pseudonyms is not None else None
+
+    async def _reclaim(self, group_id: int, alias: int, member_id: int) -> None:
+        """Gives the entry of a person who was forgotten back to them: they are in the group again, or still."""
+        row = ModerationNewcomerRow
+        own = update(row).where(row.group_id == group_id, row.member_id == alias).values(member_id=member_id)
+        async with self._database.session() as session:
+            if await session.get(row, (group_id, member_id)) is None:
+                await session.execute(own, execution_options={"synchronize_session": False})
 
     async def put(self, group_id: int, member_id: int, **values: Any) -> None:  # noqa: ANN401 - the columns' own types
         """Stores some values of a person's entry."""
@@ -176,6 +199,7 @@ class NewcomerStore:
     async def take_passage(self, group_id: int, member_id: int) -> Passage:
         """Marks a person as passed and returns the state before: of two presses one gets `WAITING`."""
         row = ModerationNewcomerRow
+        await self.find(group_id, member_id)
         async with self._database.session() as session:
             found = await session.get(row, (group_id, member_id), with_for_update=True)
             before = Passage.NONE if found is None else Passage(found.passage)

@@ -1,19 +1,32 @@
 """Stores warnings, which expire after 30 days."""
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, and_, delete, func, select
 
 from core.clock import Clock
 from core.db.database import Database
 from core.db.moderation_tables import ModerationWarningRow
+from core.messages import Surface
 from services.moderation.domain.policy import WARNING_SPAN
+from services.pseudonyms import Pseudonyms
 
 
 class WarningLedger:
-    """The warnings of all groups. Methods raise StorageError when the database fails."""
+    """The warnings of all groups. Methods raise StorageError when the database fails.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    Args:
+        pseudonyms: of members who were forgotten: their warnings count under an alias.
+    """
+
+    def __init__(self, database: Database, clock: Clock, pseudonyms: Pseudonyms | None = None) -> None:
         self._database = database
         self._clock = clock
+        self._pseudonyms = pseudonyms
+
+    def _of_member(self, group_id: int, member_id: int) -> ColumnElement[bool]:
+        row, numbers = ModerationWarningRow, [member_id]
+        if self._pseudonyms is not None:
+            numbers.append(self._pseudonyms.number(f"{Surface.TELEGRAM}:{member_id}"))
+        return and_(row.group_id == group_id, row.member_id.in_(numbers))
 
     async def warn(self, group_id: int, member_id: int, source: str) -> int:
         """Adds a warning, once per source; returns the member's number of valid warnings."""
@@ -27,7 +40,7 @@ class WarningLedger:
         """Returns a member's number of valid warnings."""
         row = ModerationWarningRow
         since = self._clock.now() - WARNING_SPAN
-        statement = select(func.count()).where(row.group_id == group_id, row.member_id == member_id, row.at >= since)
+        statement = select(func.count()).where(self._of_member(group_id, member_id), row.at >= since)
         async with self._database.reading() as session:
             return (await session.scalar(statement)) or 0
 
@@ -40,7 +53,7 @@ class WarningLedger:
     async def take_back_latest(self, group_id: int, member_id: int) -> int | None:
         """Deletes a member's latest warning; returns the number that is left, None if there was none."""
         row = ModerationWarningRow
-        latest = select(row.id).where(row.group_id == group_id, row.member_id == member_id)
+        latest = select(row.id).where(self._of_member(group_id, member_id))
         async with self._database.session() as session:
             warning = await session.scalar(latest.order_by(row.at.desc(), row.id.desc()).limit(1))
             if warning is None:

@@ -58,7 +58,7 @@ async def test_stop_chat_reaches_the_answers_of_all_replicas(redis_server: Redis
     """The stop of a draft names no topic, and answers of two topics may run on two replicas."""
     here, there = Reply(), Reply()
     async with replicas(redis_server) as (ours, _, active):
-        with ours._active.register(HERE, here), active.register(TOPIC, there):
+        with ours.active.register(HERE, here), active.register(TOPIC, there):
             await ours.stop_chat(7)
             assert here.stop_wanted
             assert there.stop_wanted

@@ -1,0 +1,288 @@
+"""Registry of personal data: for every table, Redis key and file, what is erased with a person and what stays.
+
+A table, a key or a file that is not listed here fails a test: who adds one decides here what `/forget` does to it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from core.db.account_tables import BudgetLimitRow
+from core.db.moderation_tables import (
+    ModerationEntryRow,
+    ModerationGroupRow,
+    ModerationIncidentRow,
+    ModerationMemberRow,
+    ModerationReportRow,
+    ModerationWarningRow,
+    ProcessedVersionRow,
+)
+from core.db.schedule_tables import ScheduleRow, UserZoneRow
+from core.db.tables import (
+    ApiTokenRow,
+    ConfigRevisionRow,
+    NoteRow,
+    PreferenceRow,
+    SentMessageRow,
+    ThreadRow,
+    UsageRequestRow,
+)
+from core.messages import ChatRef, Surface, UserRef, chat_ref, user_ref
+
+ANYONE = "someone"
+"""In place of the name of a person who was forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The person to be forgotten.
+
+    Args:
+        names: the full name, then the others: first name, `@username`.
+        alias: number in place of the id in records that stay, by a keyed hash; no id of Telegram's is as large.
+    """
+
+    surface: Surface
+    user_id: int
+    names: tuple[str, ...]
+    alias: int
+
+    @property
+    def user(self) -> UserRef:
+        """The person as usage and budgets name them."""
+        return user_ref(self.surface, self.user_id)
+
+    @property
+    def chat(self) -> ChatRef:
+        """The private chat with the bot, which has the id of the person."""
+        return chat_ref(self.surface, self.user_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """Rows of the person are deleted."""
+
+    holds: str
+    where: Callable[[Person], ColumnElement[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Rows stay and lose the person."""
+
+    holds: str
+    where: Callable[[Person], ColumnElement[bool]]
+    values: Callable[[Person], Mapping[str, Any]]  # Any: values of several columns
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """Rows are read and changed one by one, by a function of `erasure.py` with the name of the table."""
+
+    holds: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cascades:
+    """Rows are deleted with those of another table, by a foreign key."""
+
+    holds: str
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class Impersonal:
+    """Holds nothing about a person, or names people by keyed hashes only."""
+
+    holds: str
+
+
+Rule = Deleted | Changed | Rewritten | Cascades | Impersonal
+
+
+TABLES: Mapping[str, Sequence[Rule]] = {
+    # Conversations
+    "threads": (
+        Deleted(
+            "conversations of the private chat",
+            lambda who: (ThreadRow.surface == who.surface) & (ThreadRow.chat_id == who.user_id),
+        ),
+    ),
+    "turns": (
+        Cascades("messages and answers of the private chat", "threads"),
+        Rewritten("in groups: messages stay, without the name, the id, and the data of tools"),
+    ),
+    "thread_memories": (
+        Cascades("summaries of the private chat", "threads"),
+        Rewritten("in groups: summaries stay, without the name"),
+    ),
+    "attachments": (
+        Cascades("files of the private chat", "turns"),
+        Rewritten("in groups: files that the person sent are deleted"),
+    ),
+    "answer_messages": (Cascades("numbers of messages with answers", "turns"),),
+    "pending_sends": (Cascades("numbers of messages that are being sent", "turns"),),
+    "notes": (Deleted("notes about the person, in every chat", lambda who: NoteRow.user_id == who.user_id),),
+    "preferences": (
+        Deleted("model, footers and consent of the private chat", lambda who: PreferenceRow.scope == who.chat),
+    ),
+    "schedules": (
+        Deleted(
+            "reminders and scheduled prompts of the person, in every chat",
+            lambda who: (ScheduleRow.surface == who.surface) & (ScheduleRow.user_id == who.user_id),
+        ),
+    ),
+    "user_zones": (Deleted("time zone that the person chose", lambda who: UserZoneRow.user == who.user),),
+    # Usage
+    "usage_requests": (
+        Changed(
+            "requests of 90 days stay, without the person",
+            lambda who: UsageRequestRow.speaker == who.user,
+            lambda _: {"speaker": None},
+        ),
+        Changed("and without the private chat", lambda who: UsageRequestRow.chat == who.chat, lambda _: {"chat": None}),
+    ),
+    "usage_days": (Rewritten("sums of a day are added to those without a person"),),
+    "budget_limits": (
+        Changed(
+            "budgets that an operator set stay under a keyed hash, without the name",
+            lambda who: BudgetLimitRow.label.in_((f"user:{who.user}", f"chat:{who.chat}")),
+            lambda _: {"label": None},
+        ),
+    ),
+    "budget_days": (Impersonal("spending of three days, under a keyed hash"),),
+    "budget_holds": (Impersonal("spending of running requests, under a keyed hash"),),
+    "secret_keys": (Impersonal("the key of the keyed hashes"),),
+    # The inbox
+    "said": (Deleted("numbers of messages to the private chat", lambda who: SentMessageRow.chat_id == who.user_id),),
+    "album_parts": (Rewritten("messages of albums of two days"),),
+    "dead_letters": (Rewritten("messages that could not be handled"),),
+    "job_attempts": (Impersonal("numbers of updates"),),
+    "replicas": (Impersonal("processes"),),
+    # Operators
+    "audit": (Rewritten("acts stay, without the name, under an alias"),),
+    "api_tokens": (
+        Changed(
+            "who made a token becomes an alias",
+            lambda who: ApiTokenRow.created_by == who.user_id,
+            lambda who: {"created_by": who.alias},
+        ),
+    ),
+    "config_revisions": (
+        Changed(
+            "who changed the configuration becomes an alias",
+            lambda who: ConfigRevisionRow.actor_id == who.user_id,
+            lambda who: {"actor_id": who.alias},
+        ),
+    ),
+    "config_values": (Impersonal("settings of providers"),),
+    "provider_figures": (Impersonal("sums of providers"),),
+    "provider_spans": (Impersonal("states of providers"),),
+    "embedding_spaces": (Impersonal("models"),),
+    # Moderation: what a group did stays with the group, under an alias
+    "moderation_groups": (
+        Changed(
+            "cards of a group go to the group again",
+            lambda who: ModerationGroupRow.cards_to == who.user_id,
+            lambda _: {"cards_to": None},
+        ),
+    ),
+    "moderation_members": (
+        Deleted("number of messages in a group", lambda who: ModerationMemberRow.member_id == who.user_id),
+    ),
+    "moderation_messages": (
+        Changed(
+            "checksums of messages of 7 days stay, without the author",
+            lambda who: ProcessedVersionRow.author_id == who.user_id,
+            lambda _: {"author_id": None},
+        ),
+    ),
+    "moderation_incidents": (
+        Changed(
+            "incidents stay under an alias, without name and text",
+            lambda who: ModerationIncidentRow.author_id == who.user_id,
+            lambda who: {"author_id": who.alias, "author_name": ANYONE, "text": None, "evidence": None},
+        ),
+        Changed(
+            "cards in the private chat are no longer followed",
+            lambda who: ModerationIncidentRow.card_chat_id == who.user_id,
+            lambda _: {"card_chat_id": None, "card_message_id": None},
+        ),
+        Rewritten("decisions of an admin stay, without the name"),
+    ),
+    "moderation_warnings": (
+        Changed(
+            "warnings of 30 days stay under an alias, and still count",
+            lambda who: ModerationWarningRow.member_id == who.user_id,
+            lambda who: {"member_id": who.alias},
+        ),
+    ),
+    "moderation_reports": (Deleted("reports of a member", lambda who: ModerationReportRow.reporter_id == who.user_id),),
+    "moderation_pending": (Rewritten("a message that waits for a verdict, a day at most: without the name"),),
+    "moderation_entries": (
+        Changed(
+            "the card of a raid in the private chat is no longer followed",
+            lambda who: ModerationEntryRow.card_chat_id == who.user_id,
+            lambda _: {"card_chat_id": None, "card_message_id": None},
+        ),
+    ),
+    "moderation_newcomers": (Rewritten("the state at a group's gate stays under an alias"),),
+    "moderation_days": (Impersonal("counts of a group"),),
+    "local_scores": (Impersonal("weights of hashed words"),),
+}
+"""By name of the table."""
+
+QUEUE_TABLES: Mapping[str, str] = {
+    "workflow_status": "jobs of two days: an update with its message; rows stay, empty, so that no update counts twice",
+    "workflow_input": "the same, in newer versions of the library",
+}
+"""Tables of the durable queue that hold data of people; the others hold nothing that a job wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFamily:
+    """A family of Redis keys under REDIS_PREFIX.
+
+    Args:
+        source: the module that writes it.
+        pattern: with `*` for what varies.
+        holds: for people and operators.
+    """
+
+    source: str
+    pattern: str
+    holds: str
+
+
+KEYS: Sequence[KeyFamily] = (
+    KeyFamily("services/limits/rates.py", "{limits}:rate:*", "messages of the last minute, by person and chat"),
+    KeyFamily("services/limits/turns.py", "{limits}:running:*", "running answers, by person"),
+    KeyFamily("services/llm/routing/admission/affinity.py", "{llm}:stay:*", "provider of a person for five minutes"),
+    KeyFamily("services/chat/stand_ins.py", "stand-in:*", "line about an external provider, by chat, for a week"),
+    KeyFamily("services/moderation/judging/verdict_cache.py", "mod:*:verdict:*", "verdicts of a day, by author"),
+    KeyFamily("services/moderation/judging/judge.py", "mod:*:budget:*", "judgements of a day, by author"),
+    KeyFamily("services/moderation/screening/known_ham.py", "mod:*:ham:*", "checksums of texts"),
+    KeyFamily("services/moderation/screening/rate_windows.py", "{group:*}:*", "messages of some minutes, by author"),
+    KeyFamily("core/redis/notify_once.py", "mod:*:told:*", "times of notices to groups"),
+    KeyFamily("services/admin/notices.py", "{llm}:told:*", "times of notices to operators"),
+    KeyFamily("services/llm/routing/state/shared_state.py", "{llm}:*", "state of providers"),
+    KeyFamily("services/llm/routing/opening.py", "*", "the same for other capabilities"),
+    KeyFamily("services/llm/routing/admission/concurrency.py", "{llm}:*", "running requests of a provider"),
+    KeyFamily("services/llm/routing/admission/leases.py", "{llm}:inflight:*", "running requests of a provider"),
+    KeyFamily("services/moderation/signals/campaigns.py", "mod:campaign*", "checksums of adverts"),
+    KeyFamily("bot/telegram/answers/cancellation.py", "stops", "answers that are to be stopped, not stored"),
+    KeyFamily("bot/operators/console_links.py", "console:link:*", "codes of sign-in links of operators, for minutes"),
+    KeyFamily("bot/web/console/access.py", "console:session:*", "sessions of operators"),
+)
+"""Keys with the number of the person in their name are deleted, members that begin with it, and sessions."""
+
+FILES: Mapping[str, str] = {
+    "understudy.db": "the tables above; rewritten after an erasure, so that no free page holds anything deleted",
+    "inbox.db": "the durable queue; rewritten likewise",
+    "sends.journal": "numbers of turns and messages, until they are delivered",
+    "inbox.lock": "nothing",
+    "inbox.failure": "a time",
+}
+"""Files in DATA_DIR."""
