@@ -102,5 +102,5 @@ class ConsoleCommand:
         await self._audit.try_record(actor_id, "console.link")
         left = format_duration(self._links.ttl_s)
         text = f"Open the console (this link works once, for {left}):\n{self._address}/console/link/{code}"
-        app_url = f"{self._address}/console/sign-in" if self._address.startswith("https://") else None
+        app_url = f"{self._address}/console/app" if self._address.startswith("https://") else None
         return ConsoleInvitation(text, app_url)

@@ -24,7 +24,7 @@ async def test_console_command_signs_its_operator_in(empty_stage: BotHarness) ->
     reply = await stage.reply(ADMIN)
     sent = [call for call in stage.telegram.calls_of("sendMessage") if "/console/link/" in call.params.get("text", "")]
     assert json.loads(sent[-1].params["reply_markup"])["inline_keyboard"][0][0]["web_app"] == {
-        "url": f"{PUBLIC}/console/sign-in"
+        "url": f"{PUBLIC}/console/app"
     }
     path = reply.text.rpartition(PUBLIC)[2]
     async with (

@@ -1,5 +1,6 @@
 """The frame of every page and act: session, anti-forgery field, language, faults, and the template."""
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 
 import structlog
 from aiohttp import web
-from aiohttp.hdrs import ACCEPT_LANGUAGE
+from aiohttp.hdrs import ACCEPT_LANGUAGE, ETAG, IF_NONE_MATCH
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -50,7 +51,17 @@ DONE: Final = frozenset(
     {"forced", "released", "cooled", "reset", "moved", "saved", "removed", "reset-setting", "undone"}
 )
 """Acts that a page reports after its redirect."""
-
+STATIC: Final = {
+    "tokens.css": "text/css",
+    "frame.css": "text/css",
+    "console.css": "text/css",
+    "plots.css": "text/css",
+    "console.js": "text/javascript",
+    "idiomorph-0.8.0.min.js": "text/javascript",
+    "favicon.svg": "image/svg+xml",
+}
+LIVE_S: Final = {"overview.html": 3, "providers.html": 5, "usage.html": 30, "audit.html": 30}
+"""Interval at which the script fetches a page anew, in seconds; without the script it stays as it is."""
 
 Page = Callable[[web.Request, OperatorSession], Awaitable[web.Response]]
 
@@ -173,6 +184,7 @@ class Frame:
         """Returns a page."""
         language = _language(request)
         did, undo = request.query.get("did", ""), request.query.get("undo", "")
+        is_answer = request.method == "GET" and status is HTTPStatus.OK
         body = (
             _environment()
             .get_template(template)
@@ -186,10 +198,19 @@ class Frame:
                 about=request.query.get("about", "")[:64],
                 undo=undo if undo.isdecimal() else None,
                 usd=format_cost,
+                asset=_asset,
+                template=template,
+                live_s=LIVE_S.get(template) if is_answer else None,
                 **{"title": "web-overview", "page": "", **values},
             )
         )
-        return web.Response(text=body, content_type="text/html", status=status, headers=self._headers)
+        if not is_answer:
+            return web.Response(text=body, content_type="text/html", status=status, headers=self._headers)
+        headers = {**self._headers, ETAG: f'"{_digest(body.encode())}"'}
+        # Of the script only: a browser does not ask so about a page that it must not store.
+        if request.headers.get(IF_NONE_MATCH) == headers[ETAG]:
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return web.Response(text=body, content_type="text/html", headers=headers)
 
 
 @cache
@@ -198,6 +219,22 @@ def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("bot.web.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+
+
+@cache
+def static_file(name: str) -> bytes:
+    """Returns a file of `STATIC`."""
+    return (files("bot.web.console") / "static" / name).read_bytes()
+
+
+@cache
+def _asset(name: str) -> str:
+    """Returns the address of a file, which changes with its content."""
+    return f"{HOME}/static/{name}?v={_digest(static_file(name))}"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 @cache

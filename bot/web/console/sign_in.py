@@ -3,27 +3,18 @@
 from collections.abc import Coroutine
 from functools import partial
 from http import HTTPStatus
-from importlib.resources import files
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from aiohttp import web
 from aiohttp.hdrs import X_FORWARDED_PROTO
 
 from bot.web.console.access import OperatorSession, SignInRefused
-from bot.web.console.frame import HEADERS, HOME, Frame, redirect
+from bot.web.console.frame import HEADERS, HOME, STATIC, Frame, redirect, static_file
 from bot.web.server import HttpRoute
 from core.redis.client import REDIS_ERRORS
 
 log = structlog.get_logger()
-
-STATIC: Final = {
-    "tokens.css": "text/css",
-    "frame.css": "text/css",
-    "console.css": "text/css",
-    "plots.css": "text/css",
-    "favicon.svg": "image/svg+xml",
-}
 
 
 class SignIn:
@@ -31,7 +22,6 @@ class SignIn:
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
-        self._static = {name: (files("bot.web.console") / "static" / name).read_bytes() for name in STATIC}
 
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
@@ -39,6 +29,7 @@ class SignIn:
         return (
             HttpRoute("GET", f"{HOME}/static/{{name}}", self.static, is_guarded=False),
             HttpRoute("GET", f"{HOME}/sign-in", self.sign_in_page, is_guarded=False),
+            HttpRoute("GET", f"{HOME}/app", self.app_page, is_guarded=False),
             HttpRoute("POST", f"{HOME}/sign-in", self.sign_in, is_guarded=False),
             HttpRoute("POST", f"{HOME}/sign-in/telegram", self.sign_in_app, is_guarded=False),
             HttpRoute("GET", f"{HOME}/link/{{code}}", self.link_page, is_guarded=False),
@@ -47,16 +38,20 @@ class SignIn:
         )
 
     async def static(self, request: web.Request) -> web.Response:
-        """Returns a style sheet or the icon; nothing in them is private."""
+        """Returns a style sheet, a script or the icon; nothing in them is private."""
         name = request.match_info["name"]
         if name not in STATIC:
             raise web.HTTPNotFound
-        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "public, max-age=3600"}
-        return web.Response(body=self._static[name], content_type=STATIC[name], headers=headers)
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "public, max-age=31536000, immutable"}
+        return web.Response(body=static_file(name), content_type=STATIC[name], charset="utf-8", headers=headers)
 
     async def sign_in_page(self, request: web.Request) -> web.Response:
         """Returns the form that asks for WEB_TOKEN."""
         return self._frame.render(request, None, "sign_in.html", title="web-sign-in")
+
+    async def app_page(self, request: web.Request) -> web.Response:
+        """Returns the first page of the Mini App, whose script signs in by what Telegram put into the address."""
+        return self._frame.render(request, None, "sign_in.html", title="web-sign-in", is_app=True)
 
     async def sign_in(self, request: web.Request) -> web.Response:
         """Opens a session by WEB_TOKEN."""

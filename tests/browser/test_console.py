@@ -1,0 +1,198 @@
+"""The operator's console in a real browser: signing in, acts with their effect, refreshing, and its manners."""
+
+import json
+import time
+from urllib.parse import quote
+
+import pytest
+from playwright.async_api import Page, expect
+
+from bot.operators.console_links import ConsoleLinks
+from tests.browser.conftest import KEY, Operator
+from tests.support.console_harness import ADMIN, BOT_TOKEN
+from tests.support.mini_app import init_data
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
+
+NIGHT = {
+    "bg_color": "#17212b", "secondary_bg_color": "#0e1621", "section_bg_color": "#17212b", "text_color": "#f5f5f5",
+    "hint_color": "#708499", "button_color": "#5288c1", "button_text_color": "#ffffff",
+}  # fmt: skip
+RECORD_EVENTS = """
+window.told = [];
+window.TelegramWebviewProxy = { postEvent: (type, data) => window.told.push([type, JSON.parse(data)]) };
+"""
+
+
+def app_address(operator: Operator, data: str) -> str:
+    """The address that Telegram opens."""
+    theme = quote(json.dumps(NIGHT))
+    return f"{operator.console.base}/console/app#tgWebAppData={quote(data)}&tgWebAppThemeParams={theme}"
+
+
+async def actors(operator: Operator) -> set[int]:
+    return {entry.actor_id for entry in await operator.console.services.operators.audit.recent()}
+
+
+async def refresh(page: Page) -> None:
+    """Let the page refresh now instead of in a few seconds."""
+    async with page.expect_response(lambda response: response.request.resource_type == "fetch"):
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+async def test_link_signs_in_once(operator: Operator) -> None:
+    infra = operator.console.services.infra
+    code = await ConsoleLinks(infra.redis, infra.settings.redis_prefix).create(ADMIN)
+    page = await operator.page()
+    await page.goto(f"{operator.console.base}/console/link/{code}")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("h1")).to_have_text("Overview")
+    assert await actors(operator) == {ADMIN}
+    other = await operator.page()
+    await other.goto(f"{operator.console.base}/console/link/{code}")
+    await other.keyboard.press("Enter")
+    await expect(other.get_by_role("alert")).to_contain_text("has been used or has expired")
+    # Chromium notes the 401 itself.
+    operator.faults.clear()
+
+
+async def test_mini_app_signs_in_and_acts_by_a_header(operator: Operator) -> None:
+    context = await operator.context("phone", color_scheme="light")
+    await context.add_init_script(RECORD_EVENTS)
+    page = await context.new_page()
+    await page.goto(app_address(operator, init_data(BOT_TOKEN, ADMIN, time.time())))
+    await expect(page.locator("h1")).to_have_text("Overview")
+    assert not await context.cookies(), "a cookie would not reach the frame of Telegram's web client"
+    assert await page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+    surface = await page.evaluate("getComputedStyle(document.querySelector('.panel')).backgroundColor")
+    assert surface == "rgb(23, 33, 43)", "Telegram's colour"
+    await page.get_by_role("link", name="Providers").click()
+    await expect(page.locator("h1")).to_have_text("Providers")
+    await page.locator("#p-beta summary").click()
+    await page.get_by_role("button", name="for 2h").click()
+    await expect(page.get_by_role("status")).to_contain_text("beta is forced")
+    assert await operator.answered_by() == "beta"
+    assert await actors(operator) == {ADMIN}
+    await page.evaluate("window.Telegram.WebView.receiveEvent('back_button_pressed')")
+    await expect(page.locator("h1")).to_have_text("Overview")
+    told = await page.evaluate("window.told")
+    assert ["web_app_ready", {}] in told
+    assert told[-2:] == [
+        ["web_app_setup_back_button", {"is_visible": False}],
+        ["web_app_setup_closing_behavior", {"need_confirmation": False}],
+    ]
+
+
+async def test_forged_mini_app_sees_nothing(operator: Operator) -> None:
+    now = time.time()
+    for data in (init_data(BOT_TOKEN, 666, now), init_data(BOT_TOKEN, ADMIN, now - 7200), "hash=é&auth_date=1"):
+        page = await operator.page()
+        await page.goto(app_address(operator, data))
+        await expect(page.get_by_role("status")).to_contain_text("Telegram's sign-in is")
+        assert "alpha" not in await page.content()
+        await page.close()
+    operator.faults.clear()
+
+
+async def test_acts_decide_the_next_request_by_keyboard_alone(operator: Operator) -> None:
+    page = await operator.page()
+    await operator.sign_in(page)
+    await page.goto(f"{operator.console.base}/console/providers")
+    said = page.get_by_role("status")
+
+    async def press(name: str, card: str = "#p-beta") -> None:
+        await page.locator(card).get_by_role("button", name=name).focus()
+        await page.keyboard.press("Enter")
+
+    await page.locator("#p-beta summary").focus()
+    await page.keyboard.press("Enter")
+    await press("for 30m")
+    await expect(said).to_contain_text("beta is forced")
+    assert await operator.answered_by() == "beta"
+    await press("Release")
+    await expect(page.locator("#p-beta .state")).not_to_contain_text("Forced")
+    assert await operator.answered_by() == "alpha"
+    await press("Cool down", "#p-alpha")
+    await expect(page.locator("#p-alpha .state")).to_contain_text("Cooling down")
+    assert await operator.answered_by() == "beta"
+    # The button that was pressed is gone: its card has the focus, and not another button that acts.
+    assert await page.evaluate("document.activeElement.id") == "p-alpha"
+    await press("Use again", "#p-alpha")
+    await expect(page.locator("#p-alpha .state")).not_to_contain_text("Cooling down")
+    await press("Move beta up")
+    await expect(page.locator("ol > li").first).to_have_id("p-beta")
+    assert await operator.answered_by() == "beta"
+    await page.get_by_role("button", name="Undo").focus()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("ol > li").first).to_have_id("p-alpha")
+    assert await operator.answered_by() == "alpha"
+    await press("Test", "#p-alpha")
+    await expect(page.get_by_text("m answers")).to_be_visible()
+
+
+async def test_key_is_tested_saved_used_and_never_seen_again(operator: Operator) -> None:
+    page = await operator.page()
+    await operator.sign_in(page)
+    await page.goto(f"{operator.console.base}/console/providers/alpha")
+    key = page.get_by_label("Key")
+    await key.fill(KEY)
+    await page.get_by_role("button", name="Test").click()
+    await expect(page.get_by_text("m answers")).to_be_visible()
+    assert await key.input_value() == KEY, "a test does not take away what was typed"
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_role("status")).to_contain_text("alpha is saved")
+    await operator.answered_by()
+    assert operator.console.servers["alpha"].requests[-1].headers["authorization"] == f"Bearer {KEY}"
+    await page.go_back()
+    await expect(page.locator("h1")).to_contain_text("alpha")
+    assert await page.get_by_label("Key").input_value() == ""
+    for path in ("settings", "audit", "providers/alpha/remove"):
+        await page.goto(f"{operator.console.base}/console/{path}")
+    await page.get_by_role("button", name="Remove").click()
+    await expect(page.get_by_role("status")).to_contain_text("alpha is removed")
+    await expect(page.locator("#p-alpha")).to_have_count(0)
+    assert await operator.answered_by() == "beta"
+
+
+async def test_refresh_keeps_focus_menus_and_the_report(operator: Operator) -> None:
+    page = await operator.page()
+    await operator.sign_in(page)
+    await page.goto(f"{operator.console.base}/console/providers")
+    test = page.locator("#p-beta").get_by_role("button", name="Test")
+    await test.focus()
+    await test.evaluate("button => button.known = true")
+    await operator.console.services.llm.fallback.force_provider("beta", 600)
+    await refresh(page)
+    await expect(page.locator("#p-beta .state")).to_contain_text("Forced")
+    assert await test.evaluate("button => button.known && document.activeElement === button")
+    await page.locator("#p-alpha summary").click()
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await expect(page.locator("#p-alpha details")).to_have_attribute("open", "")
+    await page.keyboard.press("Escape")
+    await expect(page.locator("#p-alpha details")).not_to_have_attribute("open", "")
+
+
+async def test_lost_connection_is_said_and_a_lost_session_shows_nothing(operator: Operator) -> None:
+    page = await operator.page()
+    await operator.sign_in(page)
+    await page.context.set_offline(True)
+    await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    await expect(page.get_by_text("Connection lost")).to_be_visible()
+    operator.faults.clear()
+    await page.context.set_offline(False)
+    await refresh(page)
+    await expect(page.get_by_text("Connection lost")).to_be_hidden()
+    await page.context.clear_cookies()
+    await refresh(page)
+    await expect(page.locator("h1")).to_have_text("Sign in")
+    assert "alpha" not in await page.content()
+
+
+async def test_pages_work_without_scripts(operator: Operator) -> None:
+    page = await operator.page(java_script_enabled=False)
+    await operator.sign_in(page)
+    await page.goto(f"{operator.console.base}/console/providers")
+    await page.locator("#p-beta summary").click()
+    await page.get_by_role("button", name="for 30m").click()
+    await expect(page.get_by_role("status")).to_contain_text("beta is forced")
+    assert await operator.answered_by() == "beta"

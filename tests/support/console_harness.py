@@ -1,0 +1,64 @@
+"""A running console: real services, a database file, the embedded Redis, and providers on loopback."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic_ai.direct import model_request
+from pydantic_ai.messages import ModelRequest
+
+from bot.composition.services import Services, open_services
+from bot.composition.web import serve_web
+from tests.support.fake_llm import server as llm
+from tests.support.fake_llm.server import LLMServer
+from tests.support.processes.redis_server import free_port
+from tests.support.settings import settings_for
+
+TOKEN = "a-long-random-word-for-tests"
+BOT_TOKEN = "42:token-of-loopback"
+ADMIN = 1000
+SECRETS_KEY = "a-random-text-of-more-than-32-characters"
+
+
+@dataclass
+class RunningConsole:
+    """The console, its services, and its providers by id."""
+
+    services: Services
+    servers: Mapping[str, LLMServer]
+    base: str
+
+    async def answered_by(self) -> str:
+        """Return the provider that answers the next request."""
+        before = {name: len(server.requests) for name, server in self.servers.items()}
+        model = self.services.llm.models.create_llm_model_with_fallback("chat")
+        await model_request(model, [ModelRequest.user_text_prompt("Hello?")])
+        return next(name for name, server in self.servers.items() if len(server.requests) > before[name])
+
+
+@asynccontextmanager
+async def running_console(directory: Path, **others: str) -> AsyncIterator[RunningConsole]:
+    """Serve a console with the providers `alpha` and `beta`."""
+    async with LLMServer() as alpha, LLMServer() as beta:
+        servers = {"alpha": alpha, "beta": beta}
+        for name, server in servers.items():
+            server.default = llm.answer(f"from {name}")
+        port = free_port()
+        base = f"http://127.0.0.1:{port}"
+        settings = settings_for(
+            directory,
+            {name: server.url for name, server in servers.items()},
+            **{
+                "WEB_PORT": str(port),
+                "WEB_TOKEN": TOKEN,
+                "WEB_PUBLIC_URL": base,
+                "TELEGRAM_BOT_TOKEN": BOT_TOKEN,
+                "ADMIN_IDS": str(ADMIN),
+                "SECRETS_KEY": SECRETS_KEY,
+                "TIMEZONE": "UTC",
+                **others,
+            },
+        )
+        async with open_services(settings) as services, serve_web(services, {}):
+            yield RunningConsole(services, servers, base)
