@@ -17,6 +17,8 @@ UnderstudyError
     ├── BudgetExhausted       a budget is used up until its renewal
     ├── ConsentNeeded         only remote providers are left, and the chat has not consented
     ├── RequestRejected       the request itself is invalid: no provider would accept it
+    ├── NothingHeard          a recording has no speech in it
+    ├── NotTranscribed        no provider of VOICE_PROVIDERS transcribed a recording, or there is none
     └── UnknownProvider       a name that is not in AVAILABLE_PROVIDERS
 """
 
@@ -170,6 +172,22 @@ class RequestRejected(ProviderError):
         self.provider = provider
         self.reason = reason
         super().__init__(f"{provider} rejected the request: {reason}")
+
+
+class NothingHeard(ProviderError):
+    """A recording in which two providers heard nothing, or the only one."""
+
+
+class NotTranscribed(ProviderError):
+    """No provider transcribed a recording.
+
+    Args:
+        is_set_up: False where no provider for that is configured.
+    """
+
+    def __init__(self, *, is_set_up: bool) -> None:
+        self.is_set_up = is_set_up
+        super().__init__("no provider transcribed the recording" if is_set_up else "no provider transcribes")
 
 
 class UnknownProvider(ProviderError, LookupError):

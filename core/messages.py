@@ -75,6 +75,11 @@ class Attachment:
         """True if a model with vision can read it."""
         return self.media_type.startswith("image/")
 
+    @property
+    def is_audio(self) -> bool:
+        """True if it is a recording to transcribe."""
+        return self.media_type.startswith("audio/")
+
 
 @dataclass(frozen=True, slots=True)
 class TextFile:

@@ -3,6 +3,7 @@
 Nothing is cached: a read is one primary key look-up, and another replica may have written a moment ago.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
@@ -70,20 +71,22 @@ class Consent:
     """Reads and changes the consent of a chat. Methods raise StorageError where the database fails.
 
     Args:
+        fallbacks: of the chat and of what else sends parts of it to providers.
         is_asked: whether REMOTE_CONSENT is `ask`; otherwise the operator has decided for all chats.
     """
 
     def __init__(
-        self, preferences: PreferenceStore, fallback: LLMProviderFallback, texts: Texts, *, is_asked: bool
+        self, preferences: PreferenceStore, fallbacks: Sequence[LLMProviderFallback], texts: Texts, *, is_asked: bool
     ) -> None:
         self._preferences = preferences
         self._texts = texts
         self._is_asked = is_asked
-        self._fallback = fallback
+        self._fallbacks = fallbacks
 
     @property
     def _remote(self) -> str:
-        return ", ".join(provider.id for provider in self._fallback.providers if provider.remote)
+        remote = [each.id for fallback in self._fallbacks for each in fallback.providers if each.remote]
+        return ", ".join(dict.fromkeys(remote))
 
     @property
     def is_open(self) -> bool:

@@ -1,20 +1,20 @@
 """Builds the services that all surfaces share, in the order of their dependencies; they close in reverse."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import structlog
 from redis.asyncio import Redis
 
+from bot.composition.capabilities import Capabilities, open_capabilities
 from bot.operators.budget import BudgetCommands
 from bot.operators.provider import ProviderCommands
 from bot.operators.usage import UsageReports
 from core.background import BackgroundTasks, restart_on_error
 from core.clock import Clock, SystemClock
-from core.config.providers import ProviderKind, ProviderSettings
+from core.config.providers import ProviderKind
 from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.db.replica_fence import ReplicaFence
@@ -45,7 +45,7 @@ from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.metrics import AttemptSpans, ProviderMetrics
-from services.llm.routing.opening import OpenFallback, open_fallback
+from services.llm.routing.opening import open_fallback
 from services.moderation.domain.verdict import Verdict
 from services.preferences import Consent, PreferenceStore
 from services.pseudonyms import Pseudonyms, load_pseudonyms
@@ -53,10 +53,6 @@ from services.schedule.schedules import Schedules
 from services.schedule.tools import ScheduleTools
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
-
-if TYPE_CHECKING:
-    from services.llm.capabilities.embeddings import Embeddings
-    from services.llm.capabilities.transcription import Transcriber
 
 log = structlog.get_logger()
 
@@ -88,8 +84,7 @@ class LLMServices:
     configuration: ProviderConfiguration
     models: LLMModelFactory[Verdict]
     budgets: Budgets
-    embeddings: "Embeddings | None" = None
-    transcriber: "Transcriber | None" = None
+    capabilities: Capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +230,7 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
         configuration,
         LLMModelFactory(fallback, builder, Verdict),
         budgets,
-        await _open_embeddings(stack, infra, ledger, builder, opened) if settings.embedders else None,
-        await _open_transcriber(stack, infra, ledger, builder, opened) if settings.transcribers else None,
+        await open_capabilities(stack, infra, ledger, builder, opened),
     )
 
 
@@ -251,40 +245,6 @@ async def _open_budgets(stack: AsyncExitStack, infra: Infrastructure) -> Budgets
     await budgets.start()
     stack.push_async_callback(budgets.close)
     return budgets
-
-
-async def _open_embeddings(
-    stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger, builder: ModelBuilder, chat: OpenFallback
-) -> "Embeddings":
-    from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
-
-    fallback = await _open_capability(stack, infra, ledger, infra.settings.embedders, "embeddings", chat)
-    return Embeddings(fallback, builder, infra.database)
-
-
-async def _open_transcriber(
-    stack: AsyncExitStack, infra: Infrastructure, ledger: UsageLedger, builder: ModelBuilder, chat: OpenFallback
-) -> "Transcriber":
-    from services.llm.capabilities.transcription import Transcriber  # noqa: PLC0415 - imported only where it is on
-
-    fallback = await _open_capability(stack, infra, ledger, infra.settings.transcribers, "voice", chat)
-    return Transcriber(fallback, builder)
-
-
-async def _open_capability(
-    stack: AsyncExitStack,
-    infra: Infrastructure,
-    ledger: UsageLedger,
-    providers: Sequence[ProviderSettings],
-    capability: str,
-    chat: OpenFallback,
-) -> LLMProviderFallback:
-    """Returns the fallback service of a capability beside chat, with a health of its own and the same limits."""
-    opened = await open_fallback(
-        stack, infra.settings, infra.redis, infra.clock, ledger,
-        providers=providers, capability=capability, shedding=chat.shedding, budgets=chat.budgets,
-    )  # fmt: skip
-    return opened.fallback
 
 
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:
@@ -314,9 +274,11 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         stand_ins=StandInNotices(infra.redis, settings.redis_prefix, clock, llm.fallback),
         zone=settings.zone,
         demo_ids=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
+        ears=llm.capabilities.transcriber,
     )
     stack.push_async_callback(service.save_unsaved)
     infra.metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))
     infra.metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(service.unsaved))
-    consent = Consent(stores.preferences, llm.fallback, infra.texts, is_asked=asks_consent)
+    fallbacks = (llm.fallback, *llm.capabilities.fallbacks.values())
+    consent = Consent(stores.preferences, fallbacks, infra.texts, is_asked=asks_consent)
     return ChatServices(service, stores.turns, ThreadList(database), stores.preferences, consent, schedules)

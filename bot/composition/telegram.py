@@ -25,6 +25,7 @@ from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
 from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
+from bot.telegram.api.files import FileReader
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.session import LeaseGate, MaskOutgoingSecrets
 from bot.telegram.daemon import (
@@ -62,6 +63,7 @@ from core.errors import InboxError, StartupError
 from core.observability.redaction import SecretMasker
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
 from services.chat.reply import ActiveReplies
+from services.files.sandbox import Sandbox
 from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces
@@ -256,6 +258,7 @@ def build_worker(
             turns=chat.turns,
             chat=chat.service,
             texts=infra.texts,
+            files=FileReader(Sandbox(), hears=services.llm.capabilities.transcriber is not None),
         ).router(),
     )
     return JobWorker(

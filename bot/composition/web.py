@@ -118,15 +118,16 @@ def build_api_routes(services: Services) -> Sequence[HttpRoute]:
 
 def _build_capabilities(llm: LLMServices, directory: ModelDirectory, gateway: ApiGateway) -> Sequence[HttpRoute]:
     """Builds what has providers of its own; without them nothing of it is imported."""
-    if llm.embeddings is None and llm.transcriber is None:
+    embeddings, transcriber = llm.capabilities.embeddings, llm.capabilities.transcriber
+    if embeddings is None and transcriber is None:
         return ()
     from bot.web.api.capabilities import EmbeddingsApi, TranscriptionsApi  # noqa: PLC0415 - see above
 
     routes: list[HttpRoute] = []
-    if llm.embeddings is not None:
-        routes.append(EmbeddingsApi(directory, llm.embeddings, gateway).route)
-    if llm.transcriber is not None:
-        routes.append(TranscriptionsApi(directory, llm.transcriber, gateway).route)
+    if embeddings is not None:
+        routes.append(EmbeddingsApi(directory, embeddings, gateway).route)
+    if transcriber is not None:
+        routes.append(TranscriptionsApi(directory, transcriber, gateway).route)
     return routes
 
 

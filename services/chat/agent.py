@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import pydantic_ai
 from opentelemetry.trace import TracerProvider
 from pydantic_ai import Agent, RunContext
-from pydantic_ai.messages import BinaryContent, ModelRequest, UserContent, UserPromptPart
+from pydantic_ai.messages import BinaryContent, ModelRequest, TextContent, UserContent, UserPromptPart
 from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
@@ -74,7 +74,8 @@ def prompt_text(prompt: ModelRequest) -> str:
     """Returns the text of a prompt without its attachments."""
     contents = [part.content for part in prompt.parts if isinstance(part, UserPromptPart)]
     texts = [[content] if isinstance(content, str) else content for content in contents]
-    return "\n".join(item for items in texts for item in items if isinstance(item, str))
+    found = [item.content if isinstance(item, TextContent) else item for items in texts for item in items]
+    return "\n".join(item for item in found if isinstance(item, str))
 
 
 async def _describe_turn(context: RunContext[TurnContext]) -> str:
@@ -91,6 +92,13 @@ async def _describe_turn(context: RunContext[TurnContext]) -> str:
     if turn.language and turn.chat_kind is not ChatKind.GROUP:
         lines.append(f"The user's language setting is {turn.language}.")
     return "\n".join(lines)
+
+
+def frame_speech(incoming: Incoming, transcript: str) -> str:
+    """Returns a transcript as a model receives it: as its speaker's own message."""
+    if incoming.chat_kind is ChatKind.GROUP:
+        return f"{frame_name(incoming.speaker.name)}: {_indent(transcript)[1:]}"
+    return _LIKE_A_FRAME.sub(" ", transcript)
 
 
 _ENDS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
@@ -119,7 +127,10 @@ def frame_name(name: str) -> str:
 
 
 def _parts(incoming: Incoming) -> Iterator[str]:
-    if incoming.chat_kind is ChatKind.GROUP:
+    if not incoming.text and any(file.is_audio for file in incoming.attachments):
+        # Its words follow, with their speaker.
+        pass
+    elif incoming.chat_kind is ChatKind.GROUP:
         yield f"{frame_name(incoming.speaker.name)}: {_indent(incoming.text)[1:]}"
     elif incoming.text:
         # A private chat has one speaker: code and lists stay as they are.

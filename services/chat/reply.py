@@ -36,6 +36,8 @@ class Reply:
         self.phase = ReplyPhase.RUNNING
         self.notice: str | None = None
         """A line for the user in their language: an error, or that the answer was stopped."""
+        self.heading = ""
+        """Markdown above the text, such as a quoted transcript; set before any text."""
         self.footer: str | None = None
         """Small print under the answer."""
         self.turn_id: int | None = None
@@ -71,6 +73,11 @@ class Reply:
         if len(self._pieces) > 1:
             self._pieces = ["".join(self._pieces)]
         return self._pieces[0] if self._pieces else ""
+
+    @property
+    def shown(self) -> str:
+        """The heading and the text so far."""
+        return self.heading + self.text
 
     @property
     def stop_wanted(self) -> bool:

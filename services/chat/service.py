@@ -17,6 +17,7 @@ from core.errors import StorageError, UnknownProvider
 from core.i18n import Texts
 from core.messages import ConversationKey, Incoming, Surface, UserRef
 from services.chat.agent import LIMITS, prompt_text, to_prompt
+from services.chat.hearing import VOICE, Ears, has_recording, quote_transcripts, transcribe
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
@@ -59,6 +60,7 @@ class ChatService:
         namer: names threads after their first answer.
         zone: of the instants that users are told.
         stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
+        ears: transcribes voice messages; None where no provider for that is configured.
     """
 
     def __init__(  # noqa: PLR0913 - the services and the settings of a turn
@@ -76,8 +78,10 @@ class ChatService:
         namer: ThreadNamer | None = None,
         stand_ins: StandInNotices | None = None,
         zone: tzinfo = UTC,
+        ears: Ears | None = None,
     ) -> None:
         self._agent = agent
+        self._ears = ears
         self._models = models
         self._stores = stores
         self._texts = texts
@@ -258,12 +262,16 @@ class ChatService:
         run.reply.earlier_ids = turn.answer_ids
         # A turn that is stored now has the very prompt that it was given.
         run.reply.is_resumed = turn.prompt is not run.prompt
+        if turn.prompt is not None and has_recording(run.prompt):
+            # An earlier attempt may have heard it already.
+            run.prompt = turn.prompt
         if turn.status in ANSWERED:
             run.messages = (await self._stores.turns.answer(turn.id))[1:]
             run.is_answered = True
 
     async def _replay(self, run: TurnRun) -> None:
         """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
+        run.reply.heading = quote_transcripts(run.prompt)
         for message in run.messages:
             for part in message.parts:
                 if isinstance(part, TextPart):
@@ -275,7 +283,22 @@ class ChatService:
         await self._announce_stand_in(run)
         self._end(run, replay_outcome(status), is_blind=is_blind, is_saved=True)
 
+    async def _listen(self, run: TurnRun) -> None:
+        """Puts the text of a voice message in its place, also in the stored turn, where a Retry finds it."""
+        if has_recording(run.prompt):
+            spec = replace(self._spec(run), purpose=VOICE, choice=None)
+            run.prompt = await transcribe(run.prompt, run.incoming, self._ears, spec)
+            run.is_heard = True
+            if run.turn is not None:
+                try:
+                    await self._stores.turns.replace_prompt(run.turn.id, run.prompt)
+                except StorageError as error:
+                    # The whole turn is saved at its end, with the text.
+                    log.warning("turn.transcript_not_saved", error=str(error))
+        run.reply.heading = quote_transcripts(run.prompt)
+
     async def _run_agent(self, run: TurnRun, history: Sequence[ModelMessage]) -> None:
+        await self._listen(run)
         history = await self._fit(run, history)
         incoming = run.incoming
         context = TurnContext(
@@ -428,6 +451,8 @@ class ChatService:
             # A Retry without an answer replaces nothing.
             status = TurnStatus.FAILED
         messages = () if status is TurnStatus.FAILED else run.messages
+        if messages and run.is_heard:
+            messages = (run.prompt, *messages)
         usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
 
         async def save() -> None:

@@ -19,6 +19,8 @@ from core.errors import (
     ConsentNeeded,
     ContentRefused,
     ContextWindowExceeded,
+    NothingHeard,
+    NotTranscribed,
     ProviderError,
     RequestRejected,
     StorageError,
@@ -48,6 +50,7 @@ _KEYS: tuple[tuple[type[Exception], str], ...] = (
     (ConsentNeeded, "consent-question"),
     (ContextWindowExceeded, "failed-too-long"),
     (RequestRejected, "failed-rejected"),
+    (NothingHeard, "failed-heard-nothing"),
     (ProviderError, "failed-all-providers"),
     (UsageLimitExceeded, "failed-limit"),
 )
@@ -83,6 +86,8 @@ class TurnRun:
     """True if the history could be read."""
     stand_in: StandIn | None = None
     """Set where the conversation left the operator's own machines because a local provider failed."""
+    is_heard: bool = False
+    """True if the text of a recording took its place in the prompt during this run."""
     is_answered: bool = False
     """True if an earlier process already answered it, so that only the delivery is left."""
 
@@ -139,6 +144,8 @@ def classify_failure(error: Exception, reply: Reply, zone: tzinfo = UTC) -> Turn
             renewal = datetime.fromtimestamp(error.renews_at, zone)
             owner = error.budget if error.budget in {"user", "chat"} else "all"
             return TurnOutcome(phase, f"failed-budget-{owner}", {"time": f"{renewal:%H:%M %Z}"})
+        case NotTranscribed():
+            return TurnOutcome(phase, "failed-transcription" if error.is_set_up else "cannot-hear-audio")
         case ConsentNeeded():
             reply.needs_consent = True
         case UsageLimitExceeded():

@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from bot.telegram.api.messages import MAX_ALBUM_BYTES, MAX_IMAGE_BYTES, MAX_TEXT_FILE_BYTES
+from bot.telegram.api.files import (
+    LONGEST_SOUND_S,
+    MAX_ALBUM_BYTES,
+    MAX_IMAGE_BYTES,
+    MAX_SOUND_BYTES,
+    MAX_TEXT_FILE_BYTES,
+)
 from bot.telegram.ingress.admission import AdmissionLimits
 from bot.telegram.markdown.parse import RenderLimits
 from bot.web.server import BODY_LIMIT, WebTiming
@@ -53,6 +59,7 @@ def bound(name: str) -> str:
         ),
         ("a picture; the pictures of an album", f"{MAX_IMAGE_BYTES // MIB} MiB; {MAX_ALBUM_BYTES // MIB} MiB"),
         ("a text file", f"{MAX_TEXT_FILE_BYTES // KIB} KiB"),
+        ("a recording", f"{MAX_SOUND_BYTES // MIB} MiB, {LONGEST_SOUND_S // 60} minutes"),
         ("body of an HTTP request", f"{BODY_LIMIT // MIB} MiB"),
         ("nesting of JSON from outside", f"{MAX_DEPTH} levels"),
     ],

@@ -9,7 +9,7 @@ from tests.support.bot_harness import FIRST, SECOND, BotHarness, images, told
 
 PICTURE = b"\xff\xd8\xff\xe0 not much of a picture, but one all the same"
 CANNOT_READ = "This kind of message is not supported yet. Send text, pictures or text files."
-CANNOT_HEAR = "Voice messages and audio are not supported yet. Please send text instead."
+CANNOT_HEAR = "Voice messages and audio are not set up on this bot. Please send text instead."
 TOO_LARGE = "This file is too large. Please send a smaller one."
 FILE = {"file_id": "f", "file_unique_id": "u", "file_size": 1000}
 LOCATION = {"latitude": 52.5, "longitude": 13.4}

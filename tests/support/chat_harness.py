@@ -104,6 +104,7 @@ async def chat_harness(
     naming_quiet_s: float = 0.02,
     asks_consent: bool = False,
     toolsets: Sequence[Any] = (),
+    **services: Any,
 ) -> AsyncGenerator[ChatHarness]:
     """Open the chat service on a database, with its own provider state."""
     clock = clock or RealPauses()
@@ -130,6 +131,7 @@ async def chat_harness(
                 demo_ids=demo_ids,
                 asks_consent=asks_consent,
                 namer=namer,
+                **services,
             )
             try:
                 yield ChatHarness(chat, stores, replica.factory, replica.fallback, clock, database)

@@ -121,7 +121,7 @@ class StreamedAnswer:
         """Delivers the final state of the reply; delivered pages stay as they are."""
         if self._unreachable:
             return
-        await self._renderer.fill(self._pages, self._reply.text)
+        await self._renderer.fill(self._pages, self._reply.shown)
         if self._pages.overflows and (self._is_file_delivered or await self._deliver_file()):
             return
         index, last = await self._deliver_all_but_last()
@@ -148,7 +148,7 @@ class StreamedAnswer:
             append_lines(Rendered(self._texts.whole), lines),
             topic_id=place.topic_id,
             markup=self._keyboards.final(),
-            file=OutgoingFile(FILE_NAME, tidy(self._reply.text).encode()),
+            file=OutgoingFile(FILE_NAME, tidy(self._reply.shown).encode()),
         )
         if outcome.result is SendResult.SHOWN:
             self._is_file_delivered = True
@@ -157,7 +157,7 @@ class StreamedAnswer:
             return True
         log.warning("answer.file_not_sent", chat_id=place.chat_id, result=outcome.result)
         self._pages = Pages(most=MOST_MESSAGES_WITHOUT_FILE)
-        await self._renderer.fill(self._pages, self._reply.text)
+        await self._renderer.fill(self._pages, self._reply.shown)
         self._delivered_pages = 0
         return False
 
@@ -212,7 +212,7 @@ class StreamedAnswer:
 
     async def _update_chat(self) -> bool:
         """Displays the current text. Returns whether the chat is up to date."""
-        await self._renderer.fill(self._pages, self._reply.text)
+        await self._renderer.fill(self._pages, self._reply.shown)
         frozen = self._pages.frozen
         if len(frozen) > self._delivered_pages:
             for page in frozen[self._delivered_pages :]:

@@ -9,7 +9,8 @@ from aiogram.types import CallbackQuery, Message, MessageGenerationStopped
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.answers.display import StopAnswer
 from bot.telegram.answers.responder import Responder
-from bot.telegram.api.messages import Unreadable, conversation_key, is_group, message_speaker, to_incoming
+from bot.telegram.api.files import FileReader, Unreadable
+from bot.telegram.api.messages import conversation_key, is_group, message_speaker, to_incoming
 from bot.telegram.api.updates import Addressed, Command, UserContent, is_typed
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from core.i18n import Texts
@@ -34,7 +35,9 @@ class ChatHandlers:
         turns: TurnStore,
         chat: ChatService,
         texts: Texts,
+        files: FileReader,
     ) -> None:
+        self._files = files
         self._responder = responder
         self._delivery = delivery
         self._cancellation = cancellation
@@ -81,7 +84,8 @@ class ChatHandlers:
 
     async def ask(self, message: Message, bot: Bot, command: CommandObject, album: Sequence[Message], job: str) -> None:
         """Answers the text of `/ask`, an attachment or the replied-to message."""
-        if not command.args and not message.photo and not message.document and not message.reply_to_message:
+        has_file = message.photo or message.document or message.voice or message.audio
+        if not command.args and not has_file and not message.reply_to_message:
             await self._reply(message, "ask-usage")
             return
         await self._answer(message, bot, command.args or "", album, job)
@@ -108,13 +112,13 @@ class ChatHandlers:
         await self._cancellation.stop_chat(stopped.chat.id)
 
     async def _answer(self, message: Message, bot: Bot, text: str, album: Sequence[Message], job: str) -> None:
-        incoming = await to_incoming(message, bot, text, album)
+        incoming = await to_incoming(message, bot, text, album, self._files)
         if isinstance(incoming, Unreadable):
-            await self._reply(message, incoming.key)
+            await self._reply(message, incoming.key, **incoming.arguments)
             return
         reply_to = message.message_id if is_group(message) else None
         await self._responder.answer(incoming, reply_to=reply_to, origin=job)
 
-    async def _reply(self, message: Message, key: str, **arguments: str) -> None:
+    async def _reply(self, message: Message, key: str, **arguments: str | int) -> None:
         text = self._texts.get(key, message_speaker(message).language, **arguments)
         await reply_to(self._delivery, message, text)

@@ -7,7 +7,7 @@ from typing import cast
 from aiogram.types import InlineKeyboardMarkup, Message
 
 from bot.telegram.api.client import KnownBot
-from bot.telegram.api.messages import IMAGE_TYPES, MAX_IMAGE_BYTES, download_picture
+from bot.telegram.api.files import IMAGE_TYPES, MAX_IMAGE_BYTES, download_picture
 from bot.telegram.moderation.attachments import (
     entity_links,
     read_attached_links,

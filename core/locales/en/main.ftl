@@ -70,7 +70,12 @@ degraded-memory-footer = The earlier conversation could not be loaded for this a
 
 unsupported-media = This kind of message is not supported yet. Send text, pictures or text files.
 cannot-see-image = The model that answered cannot see pictures; the answer is based on the text alone.
-cannot-hear-audio = Voice messages and audio are not supported yet. Please send text instead.
+cannot-hear-audio = Voice messages and audio are not set up on this bot. Please send text instead.
+audio-too-long = This recording is too long: I can listen to { $minutes } minutes at most.
+audio-broken = The sound of this file cannot be read: it is damaged, or in an unknown format.
+audio-silent = There is no sound in this file.
+failed-transcription = The voice message could not be transcribed right now. Please try again in a minute.
+failed-heard-nothing = Nothing was heard in this recording.
 file-not-fetched = The file could not be downloaded from Telegram. Please send it again.
 file-too-large = This file is too large. Please send a smaller one.
 

@@ -18,6 +18,7 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 
+from services.chat.store.transcript import find_digest
 from services.llm.usage import (
     ATTACHMENT_TOKENS,
     BYTES_A_TOKEN,
@@ -142,7 +143,7 @@ def _files(message: ModelMessage) -> list[UserContent]:
 def _user_text(item: UserContent) -> str | None:
     if isinstance(item, str):
         return item
-    if isinstance(item, TextContent) and item.metadata is None:
+    if isinstance(item, TextContent) and find_digest(item) is None:
         return item.content
     if isinstance(item, BinaryContent) and item.media_type.startswith("text/"):
         return item.data.decode(errors="replace")

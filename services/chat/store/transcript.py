@@ -75,7 +75,7 @@ def load(stored: str) -> list[ModelMessage]:
 
 def digests(messages: Sequence[ModelMessage]) -> list[str]:
     """Returns the digests of the user's files, in order."""
-    return [digest for message in messages for item in _items(message) if (digest := _digest(item)) is not None]
+    return [digest for message in messages for item in _items(message) if (digest := find_digest(item)) is not None]
 
 
 def restore(
@@ -91,7 +91,7 @@ def restore(
                 continue
             content: list[UserContent] = []
             for item in part.content:
-                digest = _digest(item)
+                digest = find_digest(item)
                 if digest is None or skipped:
                     skipped -= digest is not None
                     content.append(item)
@@ -107,7 +107,8 @@ def _items(message: ModelMessage) -> list[UserContent]:
     return [item for part in parts if not isinstance(part.content, str) for item in part.content]
 
 
-def _digest(item: UserContent) -> str | None:
+def find_digest(item: UserContent) -> str | None:
+    """Returns the digest of a file's placeholder; None for other content."""
     if not isinstance(item, TextContent) or not isinstance(item.metadata, dict):
         return None
     digest = cast("dict[str, Any]", item.metadata).get(_DIGEST)  # metadata is arbitrary JSON

@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
-from sqlalchemy import BigInteger, Connection, Select, and_, literal, select, update
+from sqlalchemy import BigInteger, Connection, Select, and_, delete, literal, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -184,6 +184,22 @@ class TurnStore:
         if not await self._database.run(work):
             # Deleted while the answer was being produced: it stays deleted.
             log.info("turn.deleted", turn_id=turn_id)
+
+    async def replace_prompt(self, turn_id: int, prompt: ModelRequest) -> None:
+        """Saves another form of a prompt, and deletes the files that it no longer has."""
+        stored = await _store([prompt])
+        values = {
+            "prompt": stored.json,
+            "estimated_tokens": estimate_tokens(stored.messages),
+            "attachment_count": len(transcript.digests(stored.messages)),
+        }
+        gone = and_(AttachmentRow.turn_id == turn_id, AttachmentRow.digest.not_in(list(stored.attachments)))
+
+        def work(connection: Connection) -> None:
+            connection.execute(update(TURNS).where(TURNS.c.id == turn_id).values(values))
+            connection.execute(delete(AttachmentRow).where(gone))
+
+        await self._database.run(work)
 
     async def history(self, thread: Thread, token_budget: int, *, before_turn: int | None = None) -> list[ModelMessage]:
         """Returns the newest whole turns that fit the budget.

@@ -11,6 +11,7 @@ from pydantic_ai.usage import RequestUsage
 
 from services.llm.request import Candidate, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.faults.recourse import Indivisible
 from services.llm.usage import TokenUse
 
 ValueT = TypeVar("ValueT")
@@ -29,8 +30,28 @@ class Served(Generic[ValueT_co]):
     usage: RequestUsage
 
 
+class SizedRequest(Indivisible):
+    """The shape of a request whose messages do not tell its size, such as a recording.
+
+    Args:
+        input_tokens: of the request, for its budget.
+        output_tokens: the limit of its answer.
+    """
+
+    def __init__(self, input_tokens: int, output_tokens: int) -> None:
+        self._size = (input_tokens, output_tokens)
+
+    def size(self) -> tuple[int, int]:
+        """Returns both."""
+        return self._size
+
+
 async def ask_first(
-    fallback: LLMProviderFallback, spec: RequestSpec, sent: Sequence[ModelMessage], call: Call[ValueT]
+    fallback: LLMProviderFallback,
+    spec: RequestSpec,
+    sent: Sequence[ModelMessage],
+    call: Call[ValueT],
+    shape: SizedRequest | None = None,
 ) -> Served[ValueT]:
     """Asks the candidates in order until one answers; its whole answer is due within its timeout.
 
@@ -39,12 +60,13 @@ async def ask_first(
         spec: the request.
         sent: its text, to estimate tokens and to mask quotes of it in the words of servers.
         call: asks one candidate.
+        shape: its size, where `sent` does not tell it.
 
     Raises:
         ProviderError: no candidate answered, or another candidate could not help.
     """
     loop = asyncio.get_running_loop()
-    attempts = await fallback.begin(spec, messages=sent)
+    attempts = await fallback.begin(spec, messages=sent, shape=shape)
     try:
         async for attempt in attempts:
             candidate = attempt.candidate

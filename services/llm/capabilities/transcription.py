@@ -1,5 +1,7 @@
-"""Transcription of speech by the first of VOICE_PROVIDERS that does."""
+"""Transcription of speech by the first of VOICE_PROVIDERS that does, whatever form its server answers in."""
 
+import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -12,8 +14,9 @@ from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest, User
 from pydantic_ai.usage import RequestUsage
 
 from core.config.providers import ProviderKind
-from core.errors import RequestRejected, UnknownProvider
-from services.llm.capabilities.asking import ask_first
+from core.errors import AllProvidersFailed, RequestRejected, UnknownProvider
+from core.ogg import is_ogg_opus, ogg_seconds
+from services.llm.capabilities.asking import SizedRequest, ask_first
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.openai import build_azure_client, build_client
 from services.llm.providers.spec import ModelSpec
@@ -24,6 +27,16 @@ from services.llm.routing.faults.outcomes import EmptyAnswer
 AUTO = "auto"
 _VERSIONS: Mapping[ProviderKind, str] = {ProviderKind.GROQ: "/openai/v1", ProviderKind.MISTRAL: "/v1"}
 """Paths of the API below the base URLs that do not end in it."""
+TOKENS_A_SECOND = 10
+"""A second of sound where a server counts no tokens: what OpenAI's models count. A price of `<ID>_PRICES` per million
+tokens is that of 27.8 hours."""
+BYTES_A_SECOND = 4000
+"""Of sound whose length is unknown: voice messages have 2,000 to 4,000."""
+_WORDS_A_SECOND = 4
+MAX_COUNTED = 10_000_000
+"""Tokens or seconds of a recording; a server that counts more is not believed."""
+MAX_TRANSCRIPT = 100_000
+"""Characters; an hour of quick speech has 60,000."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,11 @@ class Recording:
     language: str | None = None
     prompt: str | None = None
     temperature: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Its length; an estimate by its size where it is no OGG/Opus."""
+        return ogg_seconds(self.data) if is_ogg_opus(self.data) else len(self.data) / BYTES_A_SECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,22 +115,32 @@ class Transcriber:
 
         async def call(candidate: Candidate) -> tuple[str, RequestUsage]:
             spec = self._builder.spec(candidate.provider, candidate.model)
-            text = (await _request(_client(spec), spec.wire_name, recording)).strip()
+            text, usage = await _request(_client(spec), spec.wire_name, recording)
             if not text and len(self._fallback.providers) > 1:
                 silent.append(candidate)
                 raise _Silence(candidate.model)
-            return text, RequestUsage()
+            return text, usage
 
         sent: list[ModelMessage] = [
             ModelRequest([UserPromptPart([BinaryContent(b"", media_type=recording.media_type)])])
         ]
+        tokens = round(recording.seconds * TOKENS_A_SECOND)
+        shape = SizedRequest(tokens, round(recording.seconds * _WORDS_A_SECOND))
         try:
-            served = await ask_first(self._fallback, spec, sent, call)
-        except RequestRejected:
+            served = await ask_first(self._fallback, spec, sent, call, shape)
+        except (AllProvidersFailed, RequestRejected):
             if not silent:
                 raise
             return Transcription("", silent[0].provider.id, silent[0].model)
         return Transcription(served.value, served.candidate.provider.id, served.candidate.model)
+
+    async def hear(self, audio: bytes, spec: RequestSpec) -> str:
+        """Returns the text of a voice message in OGG/Opus; empty where nothing was heard.
+
+        Raises:
+            ProviderError: as for `transcribe`.
+        """
+        return (await self.transcribe(Recording(audio, "voice.ogg", "audio/ogg"), spec)).text
 
 
 class _Silence(ModelHTTPError):
@@ -128,8 +156,8 @@ def _client(spec: ModelSpec) -> AsyncOpenAI:
     return build_client(spec, version=_VERSIONS.get(spec.provider.kind, ""))
 
 
-async def _request(client: AsyncOpenAI, model: str, recording: Recording) -> str:
-    """Returns the text of a recording.
+async def _request(client: AsyncOpenAI, model: str, recording: Recording) -> tuple[str, RequestUsage]:
+    """Returns the text of a recording, and its usage.
 
     Raises:
         ModelHTTPError: the server refused.
@@ -142,13 +170,15 @@ async def _request(client: AsyncOpenAI, model: str, recording: Recording) -> str
         "temperature": recording.temperature,
     }
     try:
-        create = cast("Callable[..., Awaitable[object]]", client.audio.transcriptions.create)
+        # The bytes as they came: servers answer in other forms than the one that is asked for.
+        create = cast("Callable[..., Awaitable[Any]]", client.audio.transcriptions.with_raw_response.create)
         answer = await create(
             file=(recording.name, recording.data, recording.media_type),
             model=model,
             response_format="json",
             **{name: value for name, value in given.items() if value is not None},
         )
+        body: bytes = answer.content
     except openai.APIStatusError as error:
         raise ModelHTTPError(
             error.status_code, model, error.body, headers=dict(error.response.headers),
@@ -160,8 +190,97 @@ async def _request(client: AsyncOpenAI, model: str, recording: Recording) -> str
         raise
     except (openai.APIError, ValueError) as error:
         raise EmptyAnswer("unreadable answer") from error
-    # Some servers answer plain text whatever was asked for.
-    text = answer if isinstance(answer, str) else getattr(answer, "text", None)
-    if not isinstance(text, str):
-        raise EmptyAnswer("unreadable answer")
-    return text
+    return read_transcript(body, round(recording.seconds * TOKENS_A_SECOND))
+
+
+_TIMESTAMP = re.compile(r"^(\d+|(\d+:)?\d+:\d+[.,]\d+ --> .*|WEBVTT.*|NOTE\b.*)$")
+_SILENCE = re.compile(r"^[\[(*]+\s*(blank[_ ]audio|silence|no speech|inaudible)\s*[\])*]+$", re.IGNORECASE)
+"""Words that servers of Whisper write for nothing."""
+
+
+def read_transcript(body: bytes, tokens: int) -> tuple[str, RequestUsage]:
+    """Reads an answer: JSON with a text or segments, an event stream, subtitles, or the plain text.
+
+    Args:
+        body: of a response with a status of success.
+        tokens: of the recording, where the answer counts none.
+
+    Raises:
+        EmptyAnswer: it is an error, a page, or no text.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise EmptyAnswer("unreadable answer") from error
+    usage = RequestUsage(input_tokens=tokens)
+    stripped = text.lstrip()
+    if stripped[:1] in {"{", "[", '"'}:
+        try:
+            parsed: object = json.loads(text)
+        except (ValueError, RecursionError):
+            # A transcript may begin with a bracket.
+            parsed = text
+        found = _text_of(parsed)
+        if found is None:
+            raise EmptyAnswer("an answer without a text")
+        text, usage = found, _usage_of(parsed) or usage
+    elif stripped[:6].startswith(("data:", "event:")):
+        text = _text_of_events(text)
+    elif stripped[:15].lower().startswith(("<!doctype", "<html")):
+        raise EmptyAnswer("a page in place of a transcript")
+    elif stripped.startswith("WEBVTT") or " --> " in stripped[:80]:
+        text = "\n".join(line for line in text.splitlines() if line.strip() and not _TIMESTAMP.match(line.strip()))
+    text = text.strip()[:MAX_TRANSCRIPT]
+    return "" if _SILENCE.match(text) else text, usage
+
+
+def _text_of(parsed: object) -> str | None:
+    """Returns the text in a JSON value, in the shapes that servers have; None where there is none."""
+    if isinstance(parsed, str):
+        return parsed
+    if isinstance(parsed, list):
+        texts = [_text_of(each) for each in cast("list[object]", parsed)]
+        return None if None in texts else " ".join(text.strip() for text in texts if text)
+    if not isinstance(parsed, dict):
+        return None
+    fields = cast("dict[str, object]", parsed)
+    for name in ("text", "segments", "transcription"):
+        if isinstance(fields.get(name), str | list):
+            return _text_of(fields[name])
+    return None
+
+
+def _text_of_events(stream: str) -> str:
+    """Returns the text of server-sent events: the whole one at their end, else the pieces together."""
+    pieces: list[str] = []
+    for line in stream.splitlines():
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or data == "[DONE]":
+            continue
+        try:
+            event: object = json.loads(data)
+        except ValueError:
+            pieces.append(data)
+            continue
+        fields = cast("dict[str, object]", event) if isinstance(event, dict) else {}
+        if "error" in fields:
+            raise EmptyAnswer("an error in the stream")
+        if fields.get("type") == "transcript.text.done":
+            return str(fields.get("text") or "")
+        piece = event if isinstance(event, str) else fields.get("delta")
+        pieces.append(piece if isinstance(piece, str) else _text_of(fields) or "")
+    return "".join(pieces)
+
+
+def _usage_of(parsed: object) -> RequestUsage | None:
+    """Returns the tokens that an answer counts, or those of its seconds."""
+    found = cast("dict[str, object]", parsed).get("usage") if isinstance(parsed, dict) else None
+    if not isinstance(found, dict):
+        return None
+    usage = cast("dict[str, object]", found)
+    tokens, written, seconds = (usage.get(name) for name in ("input_tokens", "output_tokens", "seconds"))
+    if isinstance(tokens, int) and 0 < tokens < MAX_COUNTED:
+        return RequestUsage(input_tokens=tokens, output_tokens=written if isinstance(written, int) else 0)
+    if isinstance(seconds, int | float) and 0 < seconds < MAX_COUNTED:
+        return RequestUsage(input_tokens=round(seconds * TOKENS_A_SECOND))
+    return None

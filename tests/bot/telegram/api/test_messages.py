@@ -4,18 +4,21 @@ from typing import Any
 
 import pytest
 
-from bot.telegram.api.messages import (
+from bot.telegram.api.files import (
+    LONGEST_SOUND_S,
     MAX_IMAGE_BYTES,
+    MAX_SOUND_BYTES,
     MAX_TEXT_FILE_BYTES,
+    FileReader,
     Unreadable,
-    conversation_key,
-    message_speaker,
-    to_incoming,
 )
+from bot.telegram.api.messages import conversation_key, message_speaker, to_incoming
 from core.messages import Attachment, ChatKind, Incoming, Speaker, Surface, TextFile
+from services.files.sandbox import Sandbox
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
+from tests.support.sounds import ogg, wav
 
 SMALL = {"file_id": "small", "file_unique_id": "s", "width": 90, "height": 90}
 
@@ -195,3 +198,52 @@ async def test_file_at_its_limit_is_read(traffic: Traffic, server: TelegramServe
     result = await read(traffic, None, document={"file_id": file_id, "file_unique_id": "u", "file_name": "a.txt"})
     assert isinstance(result, Incoming)
     assert [len(file.text) for file in result.files] == [MAX_TEXT_FILE_BYTES]
+
+
+async def hear(traffic: Traffic, **fields: object) -> Incoming | Unreadable:
+    reader = FileReader(Sandbox(), hears=True)
+    return await to_incoming(message(None, traffic.bot, **fields), traffic.bot, "", reader=reader)
+
+
+def sound(server: TelegramServer, data: bytes, **fields: object) -> dict[str, Any]:
+    """Returns the fields of a recording."""
+    return {"file_id": server.add_file(data, "voice/a"), "file_unique_id": "u", "duration": 1, **fields}
+
+
+async def test_a_voice_message_is_taken_as_it_is(traffic: Traffic, server: TelegramServer) -> None:
+    recording = ogg(3)
+    incoming = await hear(traffic, voice=sound(server, recording))
+    assert isinstance(incoming, Incoming)
+    assert incoming.attachments == (Attachment(recording, "audio/ogg", "voice.ogg"),)
+
+
+async def test_other_sounds_are_converted(traffic: Traffic, server: TelegramServer) -> None:
+    incoming = await hear(traffic, audio=sound(server, wav(0.5)))
+    assert isinstance(incoming, Incoming)
+    assert incoming.attachments[0].data.startswith(b"OggS")
+
+
+async def test_a_recording_that_a_group_message_replies_to_is_heard(traffic: Traffic, server: TelegramServer) -> None:
+    original = {"message_id": 1, "date": 1, "chat": GROUP, "from": BOB, "voice": sound(server, ogg())}
+    incoming = await hear(traffic, chat=GROUP, reply_to_message=original)
+    assert isinstance(incoming, Incoming)
+    assert [file.media_type for file in incoming.attachments] == ["audio/ogg"]
+
+
+@pytest.mark.parametrize(
+    ("data", "fields", "key"),
+    [
+        # Telegram says so, or the file itself does.
+        (ogg(), {"duration": LONGEST_SOUND_S + 1}, "audio-too-long"),
+        (ogg(LONGEST_SOUND_S + 5), {}, "audio-too-long"),
+        (ogg(), {"file_size": MAX_SOUND_BYTES + 1}, "file-too-large"),
+        (b"no sound at all", {}, "audio-broken"),
+        (b"", {}, "audio-silent"),
+    ],
+)
+async def test_a_recording_that_cannot_be_heard_has_a_reason(
+    traffic: Traffic, server: TelegramServer, data: bytes, fields: dict[str, Any], key: str
+) -> None:
+    result = await hear(traffic, voice=sound(server, data, **fields))
+    assert isinstance(result, Unreadable)
+    assert result.key == key

@@ -1,0 +1,57 @@
+"""Builds what providers do beside chat; what no provider is listed for is not imported."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from core.config.providers import ProviderSettings
+from services.llm.providers.builder import ModelBuilder
+from services.llm.routing.fallback import LLMProviderFallback
+from services.llm.routing.opening import OpenFallback, open_fallback
+from services.usage.ledger import UsageLedger
+
+if TYPE_CHECKING:
+    from bot.composition.services import Infrastructure
+    from services.llm.capabilities.embeddings import Embeddings
+    from services.llm.capabilities.transcription import Transcriber
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What providers do beside chat; None where no provider is listed for it.
+
+    Args:
+        fallbacks: the fallback service of each, by its name.
+    """
+
+    embeddings: "Embeddings | None" = None
+    transcriber: "Transcriber | None" = None
+    fallbacks: Mapping[str, LLMProviderFallback] = field(default_factory=dict[str, LLMProviderFallback])
+
+
+async def open_capabilities(
+    stack: AsyncExitStack, infra: "Infrastructure", ledger: UsageLedger, builder: ModelBuilder, chat: OpenFallback
+) -> Capabilities:
+    """Opens each capability with a health of its own, and with the limits and budgets of the chat."""
+    settings = infra.settings
+    fallbacks: dict[str, LLMProviderFallback] = {}
+
+    async def start(capability: str, providers: Sequence[ProviderSettings]) -> LLMProviderFallback:
+        opened = await open_fallback(
+            stack, settings, infra.redis, infra.clock, ledger,
+            providers=providers, capability=capability, shedding=chat.shedding, budgets=chat.budgets,
+        )  # fmt: skip
+        fallbacks[capability] = opened.fallback
+        return opened.fallback
+
+    embeddings = transcriber = None
+    if settings.embedders:
+        from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
+
+        embeddings = Embeddings(await start("embeddings", settings.embedders), builder, infra.database)
+    if settings.transcribers:
+        from services.llm.capabilities.transcription import Transcriber  # noqa: PLC0415 - as above
+
+        transcriber = Transcriber(await start("voice", settings.transcribers), builder)
+    return Capabilities(embeddings, transcriber, fallbacks)

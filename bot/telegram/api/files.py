@@ -1,0 +1,255 @@
+"""Reads the files of a message: downloads them within bounds, and converts sounds for transcription."""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import structlog
+from aiogram import Bot
+from aiogram.enums import ChatType
+from aiogram.exceptions import ClientDecodeError, TelegramAPIError
+from aiogram.types import Audio, Message, PhotoSize, VideoNote, Voice
+from aiohttp import ClientError
+
+from bot.telegram.api.errors import describe_api_error
+from core.messages import Attachment, TextFile
+from core.ogg import is_ogg_opus, ogg_seconds
+from services.files.sandbox import SOUND_LIMITS, FileRefused, Refusal, Sandbox, Task
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+log = structlog.get_logger()
+
+MAX_IMAGE_BYTES = 10 * 1024 * 1024
+MAX_ALBUM_BYTES = 20 * 1024 * 1024
+"""All images of a message together: the providers' request limit, less the overhead of base64."""
+MAX_TEXT_FILE_BYTES = 200 * 1024
+"""A text file is inlined into the prompt; 200 KB are about 50,000 tokens."""
+MAX_SOUND_BYTES = 20 * 1024 * 1024
+"""The largest file that the Bot API hands out."""
+LONGEST_SOUND_S = 20 * 60
+DOWNLOAD_TIMEOUT_S = 30
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
+TEXT_TYPES = re.compile(r"text/|application/(json|xml|yaml|x-yaml|toml|javascript|x-sh|sql|x-python|x-ndjson)")
+TEXT_NAMES = re.compile(
+    r"\.(txt|md|rst|csv|tsv|log|json|ya?ml|toml|ini|cfg|xml|html?|css|[jt]sx?|py|rs|go|java|kt|c|h|cc|cpp|rb|php|sh|sql"
+    r"|tex|srt)$",
+    re.IGNORECASE,
+)
+OGG_OPUS = "audio/ogg"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A message that cannot be answered; `key` is the text key of the reason, with its arguments."""
+
+    key: str
+    arguments: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
+
+
+@dataclass(frozen=True, slots=True)
+class ReadFiles:
+    """The files of a message: images and sounds, and those that are text."""
+
+    attachments: tuple[Attachment, ...] = ()
+    texts: tuple[TextFile, ...] = ()
+
+
+class _Kind(Enum):
+    """The way in which a file is read."""
+
+    IMAGE = auto()
+    TEXT = auto()
+    SOUND = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _KindLimits:
+    """Bytes of one file, and of all files of its kind in a message."""
+
+    file: int
+    message: int
+
+
+_LIMITS: Mapping[_Kind, _KindLimits] = {
+    _Kind.IMAGE: _KindLimits(MAX_IMAGE_BYTES, MAX_ALBUM_BYTES),
+    _Kind.TEXT: _KindLimits(MAX_TEXT_FILE_BYTES, MAX_TEXT_FILE_BYTES),
+    _Kind.SOUND: _KindLimits(MAX_SOUND_BYTES, MAX_SOUND_BYTES),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """A file of a message, not downloaded yet."""
+
+    file_id: str
+    kind: _Kind
+    media_type: str
+    size: int
+    """In bytes; 0 if Telegram does not report it."""
+    name: str | None = None
+
+
+@dataclass(slots=True)
+class _Allowance:
+    """Bytes that the files of a message may still have together."""
+
+    left: int
+
+
+class FileReader:
+    """Reads the files of messages.
+
+    Args:
+        sandbox: converts sounds; None where the bot reads pictures and text files only.
+        hears: whether recordings are transcribed.
+    """
+
+    def __init__(self, sandbox: Sandbox | None = None, *, hears: bool = False) -> None:
+        self._sandbox = sandbox
+        self._hears = hears
+
+    async def read(self, message: Message, parts: Sequence[Message], bot: Bot) -> ReadFiles | Unreadable:
+        """Returns the files of a message; of an album, those of all its parts."""
+        found = [self._find(part) for part in parts]
+        for file in found:
+            if isinstance(file, Unreadable):
+                return file
+        files = [file for file in found if isinstance(file, _File)]
+        if not files and (replied := self._find_replied(message)) is not None:
+            if isinstance(replied, Unreadable):
+                return replied
+            files = [replied]
+        allowances = {kind: _Allowance(limits.message) for kind, limits in _LIMITS.items()}
+        for kind, allowance in allowances.items():
+            if sum(file.size for file in files if file.kind is kind) > allowance.left:
+                return Unreadable("file-too-large")
+        read = await asyncio.gather(*(self._read(bot, file, allowances[file.kind]) for file in files))
+        for each in read:
+            if isinstance(each, Unreadable):
+                return each
+        return ReadFiles(
+            tuple(each for each in read if isinstance(each, Attachment)),
+            tuple(each for each in read if isinstance(each, TextFile)),
+        )
+
+    def _find(self, message: Message) -> _File | Unreadable | None:
+        if message.photo:
+            return _largest_photo(message.photo)
+        if (sound := message.voice or message.audio or message.video_note) is not None:
+            return self._find_sound(sound)
+        if message.video or message.paid_media:
+            # Answering the caption without the video would miss its subject.
+            return Unreadable("unsupported-media")
+        document = message.document
+        if document is None:
+            return None
+        name, media_type = document.file_name or "file", document.mime_type or ""
+        if media_type in IMAGE_TYPES:
+            kind = _Kind.IMAGE
+        elif TEXT_TYPES.match(media_type) or TEXT_NAMES.search(name):
+            kind = _Kind.TEXT
+        else:
+            return Unreadable("unsupported-media")
+        return _checked(_File(document.file_id, kind, media_type, document.file_size or 0, name))
+
+    def _find_sound(self, sound: Voice | Audio | VideoNote) -> _File | Unreadable:
+        if not self._hears or self._sandbox is None:
+            return Unreadable("cannot-hear-audio")
+        if sound.duration > LONGEST_SOUND_S:
+            return _TOO_LONG
+        return _checked(_File(sound.file_id, _Kind.SOUND, OGG_OPUS, sound.file_size or 0))
+
+    def _find_replied(self, message: Message) -> _File | Unreadable | None:
+        """Returns the photo or the recording that a message in a group replies to."""
+        original = message.reply_to_message
+        if original is None or message.chat.type == ChatType.PRIVATE:
+            return None
+        if original.photo:
+            return _largest_photo(original.photo)
+        sound = original.voice or original.audio or original.video_note
+        return self._find_sound(sound) if sound is not None and self._hears else None
+
+    async def _read(self, bot: Bot, file: _File, allowance: _Allowance) -> Attachment | TextFile | Unreadable:
+        data = await _download(bot, file, allowance)
+        if isinstance(data, Unreadable):
+            return data
+        match file.kind:
+            case _Kind.TEXT:
+                return TextFile(file.name or "file", data.decode(errors="replace"))
+            case _Kind.SOUND:
+                return await self._convert_sound(data)
+            case _Kind.IMAGE:
+                return Attachment(data, file.media_type, file.name)
+
+    async def _convert_sound(self, data: bytes) -> Attachment | Unreadable:
+        """Returns a recording as OGG/Opus, which voice messages are already."""
+        if not is_ogg_opus(data) and self._sandbox is not None:
+            try:
+                result = await self._sandbox.run(Task.SOUND, data, SOUND_LIMITS, {"longest_s": LONGEST_SOUND_S})
+            except FileRefused as refused:
+                return _SOUND_REFUSALS.get(refused.why, Unreadable("audio-broken"))
+            data = result.body
+        return _TOO_LONG if ogg_seconds(data) > LONGEST_SOUND_S + 1 else Attachment(data, OGG_OPUS, "voice.ogg")
+
+
+_TOO_LONG = Unreadable("audio-too-long", {"minutes": LONGEST_SOUND_S // 60})
+_SOUND_REFUSALS: Mapping[Refusal, Unreadable] = {
+    Refusal.TOO_LONG: _TOO_LONG,
+    Refusal.NO_SOUND: Unreadable("audio-silent"),
+    Refusal.EMPTY: Unreadable("audio-silent"),
+}
+
+
+def _checked(file: _File) -> _File | Unreadable:
+    return Unreadable("file-too-large") if file.size > _LIMITS[file.kind].file else file
+
+
+def _largest_photo(sizes: Sequence[PhotoSize]) -> _File:
+    best = max(sizes, key=lambda size: size.width * size.height)
+    return _File(best.file_id, _Kind.IMAGE, "image/jpeg", best.file_size or 0)
+
+
+class _TooLarge(Exception):
+    """The file is larger than the limit, whether or not Telegram reported its size."""
+
+
+class _BoundedBuffer(BytesIO):
+    """Takes a download up to a number of bytes, its own and those of the whole message."""
+
+    def __init__(self, limit: int, allowance: _Allowance) -> None:
+        super().__init__()
+        self._left = limit
+        self._allowance = allowance
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        size = memoryview(data).nbytes
+        self._left -= size
+        self._allowance.left -= size
+        if self._left < 0 or self._allowance.left < 0:
+            raise _TooLarge
+        return super().write(data)
+
+
+async def _download(bot: Bot, file: _File, allowance: _Allowance) -> bytes | Unreadable:
+    target = _BoundedBuffer(_LIMITS[file.kind].file, allowance)
+    try:
+        async with asyncio.timeout(DOWNLOAD_TIMEOUT_S):
+            await bot.download(file.file_id, destination=target, timeout=DOWNLOAD_TIMEOUT_S)
+    except _TooLarge:
+        return Unreadable("file-too-large")
+    except (TelegramAPIError, ClientDecodeError, ClientError, OSError, TimeoutError) as error:
+        log.warning("attachment.download_failed", reason=describe_api_error(error))
+        return Unreadable("file-not-fetched")
+    return target.getvalue()
+
+
+async def download_picture(bot: Bot, file_id: str, media_type: str) -> Attachment | None:
+    """Downloads a picture; None where that fails, or it is too large."""
+    data = await _download(bot, _File(file_id, _Kind.IMAGE, media_type, 0), _Allowance(MAX_IMAGE_BYTES))
+    return None if isinstance(data, Unreadable) else Attachment(data, media_type)

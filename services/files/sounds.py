@@ -1,0 +1,66 @@
+"""Converts a recording, or the sound of a video, to mono OGG/Opus; in a child only, as FFmpeg's parsers are native."""
+
+import io
+from collections.abc import Iterator
+
+import av
+
+# Used as soon as a container has such a stream, when nothing can be imported any more.
+import av.logging
+import av.subtitles.codeccontext  # pyright: ignore[reportUnusedImport] - as above
+import av.subtitles.stream  # pyright: ignore[reportUnusedImport] - as above
+from av.audio.frame import AudioFrame
+from av.audio.stream import AudioStream
+from av.container.input import InputContainer
+from av.error import FFmpegError, InvalidDataError
+
+from services.files.child import Answer, Options, Refused
+
+CONTAINERS = "ogg,mov,mp3,wav,flac,aac,matroska,webm,amr,aiff,asf,caf,w64,au"
+"""Containers that FFmpeg may open: those of playlists, in which a file may name addresses, are not among them."""
+BITS_A_SECOND = 24_000
+RATE = 16_000
+
+
+def read(data: bytes, options: Options) -> Answer:
+    """Returns the sound as OGG/Opus.
+
+    Args:
+        data: the file.
+        options: `longest_s`, the longest sound in seconds; measured by decoding, since headers may be wrong.
+
+    Raises:
+        Refused: there is no sound, too much of it, or none that can be decoded.
+    """
+    av.logging.set_level(None)
+    out = io.BytesIO()
+    limits = {"format_whitelist": CONTAINERS, "protocol_whitelist": "pipe"}
+    try:
+        with av.open(io.BytesIO(data), "r", metadata_errors="ignore", options=limits) as source:
+            if not source.streams.audio:
+                raise Refused("no-sound")
+            with av.open(out, "w", format="ogg") as target:
+                stream = target.add_stream("libopus", rate=RATE, layout="mono")
+                stream.bit_rate = BITS_A_SECOND
+                seconds = 0.0
+                for frame in _frames(source, source.streams.audio[0]):
+                    seconds += frame.samples / frame.sample_rate
+                    if seconds > options["longest_s"]:
+                        raise Refused("too-long")
+                    frame.pts = None
+                    target.mux(stream.encode(frame))
+                if not seconds:
+                    raise Refused("no-sound")
+                target.mux(stream.encode(None))
+    except FFmpegError as error:
+        raise Refused("broken") from error
+    return {"seconds": round(seconds, 2)}, out.getvalue()
+
+
+def _frames(source: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
+    for packet in source.demux(stream):
+        try:
+            yield from packet.decode()
+        except InvalidDataError:
+            # A damaged packet is a gap; the rest can be heard.
+            continue
