@@ -49,6 +49,8 @@ from tests.support.inbox_harness import RecordingRunner
 
 ADDED_SINCE = {
     "api_tokens",
+    "bans",
+    "broadcasts",
     "budget_days",
     "budget_holds",
     "budget_limits",

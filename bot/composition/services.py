@@ -9,7 +9,10 @@ import structlog
 from redis.asyncio import Redis
 
 from bot.composition.capabilities import Capabilities, open_capabilities
+from bot.operators.audit import AuditReports
+from bot.operators.broadcasts import BroadcastReports
 from bot.operators.budget import BudgetCommands
+from bot.operators.people import BanCommands, StatisticsReports
 from bot.operators.provider import ProviderCommands
 from bot.operators.usage import UsageReports
 from core.background import BackgroundTasks, restart_on_error
@@ -19,14 +22,18 @@ from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.db.replica_fence import ReplicaFence
 from core.i18n import Texts
+from core.messages import Surface, user_ref
 from core.observability.log import mask_secrets_too
 from core.observability.metrics import Metrics
 from core.observability.tracing import Tracing, open_tracing, trace_transactions
 from core.redis.client import open_redis
 from core.secrets import SecretBox
 from services.admin.audit import Audit
+from services.admin.bans import Bans
+from services.admin.broadcasts import Broadcasts
 from services.admin.configuration import Configuration, ProviderConfiguration
 from services.admin.providers import ProviderAdmin
+from services.admin.statistics import Statistics
 from services.budgets.budgets import BudgetLimits, Budgets
 from services.chat.agent import create_agent
 from services.chat.service import ChatService, ChatStores
@@ -110,6 +117,12 @@ class OperatorServices:
     totals: UsageTotals
     budgets: BudgetCommands
     history: FigureHistory
+    audit_reports: AuditReports
+    statistics: StatisticsReports
+    bans: Bans
+    ban_commands: BanCommands
+    broadcasts: Broadcasts
+    broadcast_reports: BroadcastReports
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +167,44 @@ async def open_services(settings: Settings, clock: Clock | None = None) -> Async
         llm = await _open_llm(stack, infra, ledger)
         chat = await _open_chat(stack, infra, llm)
         totals = UsageTotals(infra.database, ledger, infra.clock, settings.zone)
-        audit = Audit(infra.database, infra.clock)
-        admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, infra.clock)
-        operators = OperatorServices(
-            audit,
-            admin,
-            ProviderCommands(admin, infra.clock, settings.zone),
-            UsageReports(totals, infra.texts),
-            totals,
-            BudgetCommands(llm.budgets, llm.fallback, audit, infra.texts),
-            history,
-        )
+        operators = await _open_operators(stack, infra, llm, totals, history)
         yield Services(infra, llm, chat, operators, ledger)
+
+
+async def _open_operators(
+    stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices, totals: UsageTotals, history: FigureHistory
+) -> OperatorServices:
+    settings, database, clock, texts = infra.settings, infra.database, infra.clock, infra.texts
+    audit = Audit(database, clock)
+    admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, clock)
+    bans = Bans(database, clock, audit, infra.pseudonyms)
+    await bans.refresh()
+    tasks = BackgroundTasks()
+    stack.push_async_callback(tasks.close)
+    tasks.start(restart_on_error(bans.run, "bans", clock), "bans")
+    allowed = settings.allowed_user_ids | settings.admin_ids
+    is_restricted = bool(settings.allowed_user_ids or settings.allowed_chat_ids)
+
+    def accepts(chat_id: int) -> bool:
+        is_allowed = not is_restricted or chat_id in allowed
+        return is_allowed and not bans.is_banned(user_ref(Surface.TELEGRAM, chat_id))
+
+    broadcasts = Broadcasts(database, clock, audit, accepts)
+    return OperatorServices(
+        audit,
+        admin,
+        ProviderCommands(admin, clock, settings.zone),
+        UsageReports(totals, texts),
+        totals,
+        BudgetCommands(llm.budgets, llm.fallback, audit, texts),
+        history,
+        AuditReports(audit, texts, settings.zone),
+        StatisticsReports(Statistics(database, totals, clock), texts),
+        bans,
+        BanCommands(bans, settings.admin_ids.__contains__, texts, settings.zone),
+        broadcasts,
+        BroadcastReports(broadcasts, texts, settings.zone),
+    )
 
 
 async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock: Clock) -> Infrastructure:

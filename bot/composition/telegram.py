@@ -33,6 +33,7 @@ from bot.telegram.daemon import (
     Runtime,
 )
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.handlers.administration import AdministrationHandlers, BroadcastDelivery
 from bot.telegram.handlers.button_guards import ButtonBorder
 from bot.telegram.handlers.chat import ChatHandlers
 from bot.telegram.handlers.models import ModelHandlers
@@ -60,7 +61,9 @@ from bot.telegram.worker import FairJobPlaces, JobLimits, JobWorker
 from core.clock import Clock
 from core.config.settings import Settings
 from core.errors import InboxError, StartupError
+from core.messages import Surface, user_ref
 from core.observability.redaction import SecretMasker
+from services.admin.broadcasts import BroadcastRunner
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
 from services.chat.reply import ActiveReplies
 from services.files.sandbox import Sandbox
@@ -151,6 +154,15 @@ async def _open_runtime(
                 clock,
                 AdmissionLimits(settings.limit_messages_per_minute, settings.admin_ids),
             ),
+            bans=services.operators.bans,
+        )
+        broadcast_runner = BroadcastRunner(
+            services.operators.broadcasts,
+            BroadcastDelivery(delivery).send,
+            _administration(services, delivery).show_progress,
+            clock,
+            # One process uses a SQLite file: after a crash it goes on at once.
+            "local" if infra.database.is_embedded else infra.fence.name,
         )
         leases = RunningLeases(shared_redis, settings.redis_prefix, clock) if shared_redis is not None else None
         take = status.metrics.count_updates(ingest.take)
@@ -176,7 +188,8 @@ async def _open_runtime(
                 "orphan scan": inbox.run_orphan_scan,
                 "cancellation": cancellation.run,
                 "notices": notices.run,
-                "commands": partial(publish_commands, bot, infra.texts),
+                "commands": partial(publish_commands, bot, infra.texts, settings.admin_ids),
+                "broadcasts": broadcast_runner.run,
                 "probe": partial(
                     check_providers, llm.catalog, llm.fallback.providers, clock, llm.fallback.recorder.pass_over
                 ),
@@ -196,7 +209,10 @@ async def _open_runtime(
 def _dispatcher(services: Services, queued: InboxServices, bot: Bot, access: AccessList) -> ScheduleDispatcher:
     def may_run(schedule: Schedule) -> bool:
         owner = schedule.owner
-        return access.admits_ids({owner.speaker.user_id}, owner.key.chat_id)
+        is_banned = services.operators.bans.is_banned(
+            user_ref(Surface.TELEGRAM, owner.speaker.user_id), owner.key.chat_ref
+        )
+        return not is_banned and access.admits_ids({owner.speaker.user_id}, owner.key.chat_id)
 
     return ScheduleDispatcher(
         services.chat.schedules, queued.inbox, services.infra.clock, partial(schedule_job, bot.id), may_run
@@ -245,6 +261,7 @@ def build_worker(
     dispatcher.callback_query.outer_middleware(ButtonBorder(delivery, infra.texts))
     dispatcher.include_routers(
         _operator_router(services, queued, delivery),
+        _administration(services, delivery).router(infra.settings.admin_ids),
         *_chat_routers(services, queued, bot, delivery, moderation.admins),
         ForgetHandlers(
             eraser=eraser, cancellation=cancellation, chat=chat.service, delivery=delivery, texts=infra.texts
@@ -259,6 +276,7 @@ def build_worker(
             chat=chat.service,
             texts=infra.texts,
             files=FileReader(Sandbox(), hears=services.llm.capabilities.transcriber is not None),
+            admin_ids=infra.settings.admin_ids,
         ).router(),
     )
     return JobWorker(
@@ -303,6 +321,19 @@ def _operator_router(services: Services, queued: InboxServices, delivery: Delive
         delivery=delivery,
         texts=infra.texts,
     ).router(infra.settings.admin_ids)
+
+
+def _administration(services: Services, delivery: Delivery) -> AdministrationHandlers:
+    operators = services.operators
+    return AdministrationHandlers(
+        audit=operators.audit_reports,
+        statistics=operators.statistics,
+        bans=operators.ban_commands,
+        broadcasts=operators.broadcasts,
+        reports=operators.broadcast_reports,
+        delivery=delivery,
+        texts=services.infra.texts,
+    )
 
 
 def _chat_routers(

@@ -18,7 +18,7 @@ from services.chat.store.conversation import Turn
 from services.inbox.job import LARGEST_PRIORITY, Job
 from services.schedule.schedules import Schedule
 
-RejectionReason = Literal["queue-full", "not-allowed", "rate-limited"]
+RejectionReason = Literal["queue-full", "not-allowed", "rate-limited", "banned"]
 OWN_LANE = "now:"
 """Prefix of the lanes of jobs that wait for no other."""
 MODERATION_LANE = "group:"

@@ -324,4 +324,4 @@ class JobWorker:
             )
         elif query is not None:
             text = self._texts.get(key, query.from_user.language_code, **arguments)
-            await self._delivery.answer_callback(query.id, text, alert=key != "not-allowed")
+            await self._delivery.answer_callback(query.id, text, alert=key not in {"not-allowed", "banned"})

@@ -22,6 +22,7 @@ from core.db import (  # noqa: F401 - they register the schema
     account_tables,  # pyright: ignore[reportUnusedImport] - as above
     history_tables,  # pyright: ignore[reportUnusedImport] - as above
     moderation_tables,  # pyright: ignore[reportUnusedImport] - as above
+    operator_tables,  # pyright: ignore[reportUnusedImport] - as above
     schedule_tables,  # pyright: ignore[reportUnusedImport] - as above
     tables,  # pyright: ignore[reportUnusedImport] - as above
 )

@@ -1,10 +1,12 @@
 """Audit log of operator acts, kept permanently."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, not_, or_, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -17,6 +19,23 @@ MAX_DETAIL = 1000
 """Characters of a detail; longer ones are cut."""
 
 
+class AuditKind(StrEnum):
+    """A group of acts that are shown together."""
+
+    PROVIDERS = "providers"
+    MODERATION = "moderation"
+    SETTINGS = "settings"
+    OPERATION = "operation"
+    """Every other act: bans, broadcasts, dead letters, sign-ins."""
+
+
+_PREFIXES = {
+    AuditKind.PROVIDERS: ("provider.",),
+    AuditKind.MODERATION: ("moderation.",),
+    AuditKind.SETTINGS: ("config.", "budget."),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
     """One act: `actor_id` did `action` (`provider.force`) to `target`, with a readable detail."""
@@ -26,6 +45,22 @@ class AuditEntry:
     action: str
     target: str | None
     detail: str | None
+    id: int = field(default=0, compare=False)
+    """Its number, which grows with each entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """A page of the log, newest entries first.
+
+    Args:
+        newer: entries after this id are on newer pages; None on the newest page.
+        older: entries before this id are on older pages; None on the oldest page.
+    """
+
+    entries: Sequence[AuditEntry]
+    newer: int | None
+    older: int | None
 
 
 class Audit:
@@ -56,6 +91,47 @@ class Audit:
 
     async def recent(self, limit: int = 20) -> list[AuditEntry]:
         """Returns the newest entries, newest first."""
+        return await self._read([], limit)
+
+    async def page(
+        self, kind: AuditKind | None = None, *, before: int | None = None, after: int | None = None, limit: int = 10
+    ) -> AuditPage:
+        """Returns a page of the entries of a kind, or of all kinds.
+
+        Args:
+            before: the page of the newest entries before this id.
+            after: the page of the oldest entries after this id.
+        """
+        wanted = _of_kind(kind)
+        if after is not None:
+            found = await self._read([*wanted, AuditRow.id > after], limit + 1, ascending=True)
+            entries = found[:limit][::-1]
+            has_newer, has_older = len(found) > limit, True
+        else:
+            bounds = [AuditRow.id < before] if before is not None else []
+            found = await self._read([*wanted, *bounds], limit + 1)
+            entries = found[:limit]
+            has_newer, has_older = before is not None, len(found) > limit
+        if not entries:
+            return AuditPage((), None, None)
+        return AuditPage(entries, entries[0].id if has_newer else None, entries[-1].id if has_older else None)
+
+    async def _read(
+        self, where: Sequence[ColumnElement[bool]], limit: int, *, ascending: bool = False
+    ) -> list[AuditEntry]:
+        order = AuditRow.id.asc() if ascending else AuditRow.id.desc()
         async with self._database.reading() as session:
-            rows = await session.scalars(select(AuditRow).order_by(AuditRow.id.desc()).limit(limit))
-            return [AuditEntry(row.at, row.actor_id, row.action, row.target, row.detail) for row in rows]
+            rows = await session.scalars(select(AuditRow).where(*where).order_by(order).limit(limit))
+            return [AuditEntry(row.at, row.actor_id, row.action, row.target, row.detail, row.id) for row in rows]
+
+
+def _of_kind(kind: AuditKind | None) -> list[ColumnElement[bool]]:
+    if kind is None:
+        return []
+    if kind is AuditKind.OPERATION:
+        return [not_(_starts_with(*(prefix for prefixes in _PREFIXES.values() for prefix in prefixes)))]
+    return [_starts_with(*_PREFIXES[kind])]
+
+
+def _starts_with(*prefixes: str) -> ColumnElement[bool]:
+    return or_(*(AuditRow.action.startswith(prefix, autoescape=True) for prefix in prefixes))

@@ -19,6 +19,7 @@ from core.db.moderation_tables import (
     ModerationWarningRow,
     ProcessedVersionRow,
 )
+from core.db.operator_tables import BanRow, BroadcastRow
 from core.db.schedule_tables import ScheduleRow, UserZoneRow
 from core.db.tables import (
     ApiTokenRow,
@@ -178,6 +179,30 @@ TABLES: Mapping[str, Sequence[Rule]] = {
         ),
     ),
     "config_values": (Impersonal("settings of providers"),),
+    "bans": (
+        Changed(
+            "a ban stays under a keyed hash, without the number and the reason",
+            lambda who: BanRow.label == who.user,
+            lambda _: {"label": None, "reason": None},
+        ),
+        Changed(
+            "the operator who banned becomes an alias",
+            lambda who: BanRow.banned_by == who.user_id,
+            lambda who: {"banned_by": who.alias},
+        ),
+    ),
+    "broadcasts": (
+        Changed(
+            "messages of operators to everyone stay, their author becomes an alias",
+            lambda who: BroadcastRow.actor_id == who.user_id,
+            lambda who: {"actor_id": who.alias, "card_chat_id": None, "card_message_id": None},
+        ),
+        Changed(
+            "a running one goes on after the chat",
+            lambda who: BroadcastRow.last_chat_id == who.user_id,
+            lambda who: {"last_chat_id": who.user_id - 1},
+        ),
+    ),
     "provider_figures": (Impersonal("sums of providers"),),
     "provider_spans": (Impersonal("states of providers"),),
     "embedding_spaces": (Impersonal("models"),),

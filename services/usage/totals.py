@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, tzinfo
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import ColumnElement, Row, distinct, func, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -91,6 +91,17 @@ class UsageTotals:
     async def of_chat(self, chat: str, since: date) -> UsageTotal:
         """Returns the usage of all users in one chat since a day."""
         return await self._sum(UsageDayRow.chat == chat, UsageDayRow.day >= since)
+
+    async def of_all(self, since: date) -> UsageTotal:
+        """Returns the usage of all users in all chats since a day."""
+        return await self._sum(UsageDayRow.day >= since)
+
+    async def parties(self, since: date) -> tuple[int, int]:
+        """Returns the number of users and of chats with any request since a day."""
+        counts = (func.count(distinct(func.nullif(column, ""))) for column in (UsageDayRow.speaker, UsageDayRow.chat))
+        rows = await self._read(select(*counts).where(UsageDayRow.day >= since))
+        sums: tuple[Any, ...] = tuple(rows[0])
+        return int(sums[0]), int(sums[1])
 
     async def of_purpose(self, chat: str, purpose: str, since: date) -> UsageTotal:
         """Returns the usage in one chat for one purpose since a day."""

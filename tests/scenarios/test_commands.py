@@ -49,7 +49,7 @@ async def test_new_runs_in_order(stage: BotHarness) -> None:
     assert told(stage.first.requests[-1]) == [("user", "Two.")]
 
 
-@pytest.mark.parametrize("command", ["/dance", "/provider", "/provider force b", "/audit"])
+@pytest.mark.parametrize("command", ["/dance", "/provider", "/provider force b"])
 async def test_unknown_command_is_reported(stage: BotHarness, command: str) -> None:
     """For non-operators `/provider` is one."""
     stage.says(command)
@@ -84,10 +84,10 @@ async def test_buttons_use_the_language_of_the_user(stage: BotHarness) -> None:
 
 
 async def test_command_menus_are_published(stage: BotHarness) -> None:
-    """Groups have more commands, and their admins others; in each language."""
-    calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 6 and found)
+    """Groups have more commands, and their admins others; operators have more in private; in each language."""
+    calls = await stage.until(lambda: len(found := stage.telegram.calls_of("setMyCommands")) == 8 and found)
     assert calls
-    assert [call.params.get("language_code") for call in calls] == [None, "ru"] * 3
+    assert [call.params.get("language_code") for call in calls] == [None, "ru"] * 4
     everywhere = ["new", "threads", "model", "stop", "usage", "help"]
     in_groups = ["rules", "report"]
     admins = [
@@ -105,8 +105,11 @@ async def test_command_menus_are_published(stage: BotHarness) -> None:
         "unlock",
     ]
     menus = {scope: [command["command"] for command in commands] for scope, commands in stage.telegram.menus.items()}
+    default = ["new", "threads", "compact", "model", "schedule", "stop", "usage", "budget", "help"]
+    operators = ["provider", "stats", "audit", "broadcast", "ban_user", "unban_user", "dead", "console"]
     assert menus == {
-        "default": ["new", "threads", "compact", "model", "schedule", "stop", "usage", "budget", "help"],
+        "default": default,
+        "chat": [*default, *operators],
         "all_group_chats": [*everywhere, *in_groups],
         "all_chat_administrators": [*everywhere, *admins],
     }

@@ -1,5 +1,7 @@
 """Creates the Bot API client: checks the token at startup and publishes the command menus."""
 
+from collections.abc import Iterable
+
 import structlog
 from aiogram import Bot
 from aiogram.client.telegram import PRODUCTION, TelegramAPIServer
@@ -10,9 +12,16 @@ from aiogram.exceptions import (
     TelegramRetryAfter,
     TelegramUnauthorizedError,
 )
-from aiogram.types import BotCommand, BotCommandScopeAllChatAdministrators, BotCommandScopeAllGroupChats, User
+from aiogram.types import (
+    BotCommand,
+    BotCommandScopeAllChatAdministrators,
+    BotCommandScopeAllGroupChats,
+    BotCommandScopeChat,
+    BotCommandScopeUnion,
+    User,
+)
 
-from bot.telegram.api.commands import COMMANDS, CommandMenu
+from bot.telegram.api.commands import CommandMenu, listed_in
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
 from bot.telegram.api.session import ApiSession
 from core.clock import Backoff, Clock
@@ -74,19 +83,32 @@ async def connect(bot: KnownBot, clock: Clock, *, polls: bool = True) -> User:
             return bot.identity
 
 
-async def publish_commands(bot: Bot, texts: Texts) -> None:
-    """Publishes the command menus in every language; a server without this method is only logged."""
+async def publish_commands(bot: Bot, texts: Texts, admin_ids: Iterable[int] = ()) -> None:
+    """Publishes the command menus in every language; a server without this method is only logged.
+
+    Args:
+        admin_ids: operators, whose private chats get a menu of their own. Telegram knows no chat with an operator who
+            has not written to the bot yet; that one gets it at the next start.
+    """
     for menu, scope in MENU_SCOPES.items():
-        listed = [spec for spec in COMMANDS.values() if menu in spec.menus]
-        for language in (None, *(known for known in texts.languages if known != DEFAULT_LANGUAGE)):
-            commands = [
-                BotCommand(command=spec.name, description=texts.get(spec.description_key, language)) for spec in listed
-            ]
-            try:
-                await bot.set_my_commands(commands, scope=scope, language_code=language, request_timeout=CALL_TIMEOUT_S)
-            except (TelegramAPIError, ClientDecodeError) as error:
-                log.info("telegram.command_menus_failed", reason=describe_api_error(error))
-                return
+        if not await _publish(bot, texts, menu, scope):
+            return
+    for admin_id in sorted(admin_ids):
+        await _publish(bot, texts, CommandMenu.OPERATORS, BotCommandScopeChat(chat_id=admin_id))
+
+
+async def _publish(bot: Bot, texts: Texts, menu: CommandMenu, scope: BotCommandScopeUnion | None) -> bool:
+    for language in (None, *(known for known in texts.languages if known != DEFAULT_LANGUAGE)):
+        commands = [
+            BotCommand(command=spec.name, description=texts.get(spec.description_key, language))
+            for spec in listed_in(menu)
+        ]
+        try:
+            await bot.set_my_commands(commands, scope=scope, language_code=language, request_timeout=CALL_TIMEOUT_S)
+        except (TelegramAPIError, ClientDecodeError) as error:
+            log.info("telegram.command_menus_failed", menu=menu.name.lower(), reason=describe_api_error(error))
+            return False
+    return True
 
 
 async def _fetch_identity(bot: Bot) -> User:

@@ -29,12 +29,15 @@ class CommandMenu(Enum):
     DEFAULT = auto()
     GROUPS = auto()
     GROUP_ADMINS = auto()
+    OPERATORS = auto()
+    """The private chat of a user in ADMIN_IDS; it lists the default menu too."""
 
 
-_ALL_MENUS = frozenset(CommandMenu)
+_ALL_MENUS = frozenset({CommandMenu.DEFAULT, CommandMenu.GROUPS, CommandMenu.GROUP_ADMINS})
 _DEFAULT = frozenset({CommandMenu.DEFAULT})
 _GROUPS = frozenset({CommandMenu.GROUPS})
 _GROUP_ADMINS = frozenset({CommandMenu.GROUP_ADMINS})
+_OPERATORS = frozenset({CommandMenu.OPERATORS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +87,21 @@ COMMANDS = MappingProxyType(
             CommandSpec("lock", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),
             CommandSpec("unlock", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),
             CommandSpec("report", CommandLane.IMMEDIATE, menus=_GROUPS),
-            CommandSpec("provider", CommandLane.IMMEDIATE, CommandScope.OPERATORS),
-            CommandSpec("dead", CommandLane.IMMEDIATE, CommandScope.OPERATORS),
-            CommandSpec("console", CommandLane.IMMEDIATE, CommandScope.OPERATORS),
+            CommandSpec("provider", CommandLane.IMMEDIATE, CommandScope.OPERATORS, _OPERATORS),
+            CommandSpec("stats", CommandLane.IMMEDIATE, CommandScope.OPERATORS, _OPERATORS),
+            CommandSpec("audit", CommandLane.IMMEDIATE, CommandScope.OPERATORS, _OPERATORS),
+            CommandSpec("broadcast", CommandLane.IMMEDIATE, CommandScope.OPERATORS, _OPERATORS),
+            CommandSpec("ban_user", CommandLane.IMMEDIATE, CommandScope.OPERATORS, _OPERATORS),
+            CommandSpec("unban_user", CommandLane.IMMEDIATE, CommandScope.OPERATORS, _OPERATORS),
+            CommandSpec("dead", CommandLane.IMMEDIATE, CommandScope.OPERATORS, _OPERATORS),
+            CommandSpec("console", CommandLane.IMMEDIATE, CommandScope.OPERATORS, _OPERATORS),
         )
     }
 )
 """Every command by its name; in a group a command needs no mention of the bot."""
+
+
+def listed_in(menu: CommandMenu) -> list[CommandSpec]:
+    """Returns the commands of a menu, in order."""
+    menus = {menu, CommandMenu.DEFAULT} if menu is CommandMenu.OPERATORS else {menu}
+    return [spec for spec in COMMANDS.values() if not menus.isdisjoint(spec.menus)]

@@ -36,6 +36,7 @@ class ChatHandlers:
         chat: ChatService,
         texts: Texts,
         files: FileReader,
+        admin_ids: frozenset[int] = frozenset(),
     ) -> None:
         self._files = files
         self._responder = responder
@@ -44,6 +45,7 @@ class ChatHandlers:
         self._turns = turns
         self._chat = chat
         self._texts = texts
+        self._admin_ids = admin_ids
 
     def router(self) -> Router:
         """Returns the router; it answers every message that addresses the bot, so it comes last."""
@@ -64,8 +66,12 @@ class ChatHandlers:
         await self._reply(message, "start", name=message_speaker(message).name)
 
     async def help(self, message: Message) -> None:
-        """Sends the list of commands."""
-        await self._reply(message, "help")
+        """Sends the list of commands; an operator gets theirs too in a private chat."""
+        speaker = message_speaker(message)
+        text = self._texts.get("help", speaker.language)
+        if speaker.user_id in self._admin_ids and not is_group(message):
+            text = f"{text}\n\n{self._texts.get('help-operators', speaker.language)}"
+        await reply_to(self._delivery, message, text)
 
     async def new(self, message: Message) -> None:
         """Starts a new thread."""

@@ -2,12 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from aiogram.types import Message, Update
+from aiogram.types import Chat, Message, Update, User
 
 from bot.telegram.api.messages import is_group, message_speaker
 from core.clock import Clock
+from core.messages import Surface, chat_ref
 from services.limits.rates import RateEvent, RateLimiter
 
 
@@ -21,9 +22,7 @@ class AccessList:
 
     def admits(self, update: Update) -> bool:
         """Returns whether an update comes from a listed user or chat."""
-        event = update.message or update.edited_message or update.callback_query or update.stopped_message_generation
-        user = getattr(event, "from_user", None)
-        chat = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
+        user, chat, _ = _parties(update)
         # A private chat has the id of its user, and some updates carry only the chat.
         return self.admits_ids(
             {each.id for each in (user, chat) if each is not None}, None if chat is None else chat.id
@@ -34,6 +33,28 @@ class AccessList:
         if not self.users and not self.chats:
             return True
         return not (self.users | self.admins).isdisjoint(users) or chat_id in self.chats
+
+
+class BanList(Protocol):
+    """Knows who is banned."""
+
+    def is_banned(self, *references: str) -> bool:
+        """Returns whether any of these people and chats is banned."""
+        ...
+
+
+def is_from_banned(update: Update, bans: BanList, admins: frozenset[int]) -> bool:
+    """Returns whether the user, the chat or the channel of an update is banned; operators never are."""
+    senders = {each.id for each in _parties(update) if each is not None}
+    return senders.isdisjoint(admins) and bans.is_banned(*(chat_ref(Surface.TELEGRAM, each) for each in senders))
+
+
+def _parties(update: Update) -> tuple[User | None, Chat | None, Chat | None]:
+    """Returns the user, the chat and the sending channel of an update, as far as it has them."""
+    event = update.message or update.edited_message or update.callback_query or update.stopped_message_generation
+    user: User | None = getattr(event, "from_user", None)
+    chat: Chat | None = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
+    return user, chat, getattr(event, "sender_chat", None)
 
 
 OLDEST_S = 24 * 3600.0

@@ -13,7 +13,7 @@ from aiogram.types import Message, Update
 from bot.telegram.api.commands import CommandLane
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.api.updates import addresses_bot, find_command, is_update_id, parse_update
-from bot.telegram.ingress.admission import AccessList, Admission
+from bot.telegram.ingress.admission import AccessList, Admission, BanList, is_from_banned
 from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs import (
     MODERATION_LANE,
@@ -96,6 +96,7 @@ class UpdateIngest:
         moderation: knows which groups are moderated.
         access: the users and chats that the bot answers.
         admission: the rates of senders.
+        bans: the people and chats that operators banned.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class UpdateIngest:
         moderation: ModerationScope,
         access: AccessList,
         admission: Admission,
+        bans: BanList | None = None,
     ) -> None:
         self._bot = bot
         self._inbox = inbox
@@ -115,6 +117,7 @@ class UpdateIngest:
         self._moderation = moderation
         self._access = access
         self._admission = admission
+        self._bans = bans
         self._albums = AlbumBuffer(clock)
 
     async def take(self, batch: Sequence[dict[str, Any]]) -> None:
@@ -237,10 +240,11 @@ class UpdateIngest:
     async def _classify_parsed(self, update: Update, raw: dict[str, Any], parts: list[AlbumPart]) -> _Classified | None:
         """Returns the update with its job; None for an irrelevant one, such as most messages of a group."""
         is_moderated = await self._moderation.concerns(update)
-        if not self._access.admits(update) and not self._moderation.is_entry_press(update):
-            log.info("update.denied", update_id=update.update_id)
+        denial = self._find_denial(update)
+        if denial is not None and not self._moderation.is_entry_press(update):
+            log.info("update.denied", update_id=update.update_id, reason=denial)
             if self._gets_denial(update):
-                return _Classified(self._rejected(raw, "not-allowed"), raw, update, is_denial=True)
+                return _Classified(self._rejected(raw, denial), raw, update, is_denial=True)
             # A moderated group's messages are judged even if the bot does not answer their authors.
             judged = self._judged(update, raw, parts, is_admitted=False) if is_moderated else None
             return _Classified(judged, raw, update) if judged is not None else None
@@ -256,6 +260,14 @@ class UpdateIngest:
         if judged is None and update.message is not None:
             parts += self._join_album(update.message, raw, is_wanted=False)
         return _Classified(judged, raw, update) if judged is not None else None
+
+    def _find_denial(self, update: Update) -> RejectionReason | None:
+        """Returns why the bot does not answer the sender of an update; None if it does."""
+        if not self._access.admits(update):
+            return "not-allowed"
+        if self._bans is not None and is_from_banned(update, self._bans, self._access.admins):
+            return "banned"
+        return None
 
     async def _find_lane(self, update: Update) -> tuple[str | None, bool]:
         """Returns the lane of an update, None for one of its own, and whether the update is for the bot."""

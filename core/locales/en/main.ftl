@@ -23,6 +23,16 @@ help =
     /help: this list
 
     The buttons under an answer: Retry asks again, Retry elsewhere asks another provider.
+help-operators =
+    For operators:
+    /provider: state of the providers, and acts on them
+    /stats: people, chats, answers and cost of the whole bot
+    /audit: acts of operators and of admins in groups
+    /broadcast: write to everyone who has a private chat with the bot
+    /ban_user, /unban_user: who gets no answers
+    /budget user or chat: daily budgets
+    /dead: messages that could not be handled
+    /console: the console in the browser
 new-done = Started a new conversation. What would you like to talk about?
 unknown-command = Unknown command. /help lists the commands.
 press-invalid = This button is not valid.
@@ -291,6 +301,97 @@ thread-renamed = Renamed to “{ $name }”.
 threads-rename-usage = Add the name after the command: /threads rename Holiday plans
 threads-group-admins-only = In a group, only admins can change its conversations.
 console-threads-usage = /threads <number> continues a conversation, /threads rename <name> renames the current one (*), /threads delete <number> deletes one.
+
+## Operators
+
+banned = The operator of this bot has blocked you. You will not get answers here.
+audit-title = Audit log: { $kind }
+audit-kind = { $kind ->
+    [providers] providers
+    [moderation] moderation
+    [settings] settings
+    [operation] operation
+   *[all] all acts
+}
+audit-none = There are no such acts yet.
+audit-usage = /audit shows all acts; /audit providers, moderation, settings or operation shows one kind.
+audit-local = console
+audit-act = { $action ->
+    [provider-force] forced
+    [provider-clear] cleared the forced and the preferred provider
+    [provider-cooldown] cooldown
+    [provider-reset] ended the cooldown
+    [provider-test] tested
+    [dead-replay] queued a dead letter again
+    [dead-drop] deleted a dead letter
+    [budget-set] set a budget
+    [config-save] changed the configuration
+    [config-undo] undid a change of the configuration
+    [console-sign_in] signed in to the console
+    [user-ban] banned
+    [user-unban] lifted the ban
+    [broadcast-start] started a broadcast
+    [broadcast-stop] stopped a broadcast
+    [moderation-mode] set the mode of moderation in
+    [moderation-cards] set where cards go in
+    [moderation-rules] changed the rules of
+    [moderation-undo] undid an incident in
+    [moderation-confirm] confirmed an incident in
+    [moderation-ban] banned the author of an incident in
+    [moderation-spam] marked as spam in
+    [moderation-ham] marked as not spam in
+    [moderation-warn] warned in
+    [moderation-unwarn] removed a warning in
+   *[other] { $name }
+}
+stats-period =
+    { $days ->
+        [1] Today
+       *[other] Last { $days } days
+    }
+    people: { $people }, chats: { $chats }
+    answers: { $answers }, requests: { $requests }, failed: { $failures }
+    tokens: { $tokens }, cost: { $cost }
+    moderation incidents: { $incidents }
+stats-now =
+    In all
+    private chats: { $private }, groups: { $groups }, conversations: { $threads }
+    moderated groups: { $moderated }, bans: { $banned }, dead letters: { $dead }
+ban-usage = /ban_user <id> <reason> bans a person or a chat from the bot; in a reply it bans the author. /unban_user <id> lifts a ban. Telegram gives bots no way to look up a @name.
+unban-usage = /unban_user <id> lifts a ban; in a reply it is that of the author.
+ban-none = No one is banned.
+ban-done = { $id } is banned: the bot does not answer there any more.
+ban-already = { $id } is banned already.
+ban-operator = Operators cannot be banned.
+ban-erased = erased person
+unban-done = The ban of { $id } is lifted.
+unban-none = { $id } is not banned.
+broadcast-usage = /broadcast <text> writes to everyone who has a private chat with the bot; in a reply it sends that message. The number of people is shown before anything is sent.
+broadcast-private-only = /broadcast works in a private chat with the bot only.
+broadcast-draft = This message would go to { $total ->
+        [one] one person
+       *[other] { $total } people
+    } who { $total ->
+        [one] has
+       *[other] have
+    } a private chat with the bot. Send it?
+broadcast-running = Sending: { $served } of { $total }. Arrived: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
+broadcast-stopped = Stopped at { $served } of { $total }. Arrived: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
+broadcast-done = Sent. Arrived: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
+broadcast-discarded = Nothing was sent.
+broadcast-gone = This broadcast no longer exists.
+button-broadcast-send = Send
+button-broadcast-discard = Do not send
+button-broadcast-stop = Stop
+button-broadcast-resume = Continue sending
+command-provider = state of the providers
+command-stats = figures of the whole bot
+command-audit = acts of operators and group admins
+command-broadcast = write to everyone
+command-ban_user = ban a person from the bot
+command-unban_user = lift a ban
+command-dead = messages that could not be handled
+command-console = the operator’s console
 
 ## Moderation: incident cards
 

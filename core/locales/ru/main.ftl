@@ -23,6 +23,16 @@ help =
     /help: этот список
 
     Кнопки под ответом: «Повторить» спрашивает ещё раз, «Повторить у другого» обращается к другому провайдеру.
+help-operators =
+    Для операторов:
+    /provider: состояние провайдеров и действия с ними
+    /stats: люди, чаты, ответы и стоимость по всему боту
+    /audit: действия операторов и админов групп
+    /broadcast: написать всем, у кого есть личный чат с ботом
+    /ban_user, /unban_user: кому бот не отвечает
+    /budget user или chat: дневные бюджеты
+    /dead: сообщения, которые не удалось обработать
+    /console: консоль в браузере
 new-done = Начат новый разговор. О чём поговорим?
 unknown-command = Неизвестная команда. Список команд: /help.
 press-invalid = Эта кнопка недействительна.
@@ -294,6 +304,97 @@ thread-renamed = Переименовано в «{ $name }».
 threads-rename-usage = Напишите название после команды: /threads rename Планы на отпуск
 threads-group-admins-only = В группе менять разговоры могут только администраторы.
 console-threads-usage = /threads <номер> продолжает разговор, /threads rename <название> переименовывает текущий (*), /threads delete <номер> удаляет.
+
+## Операторы
+
+banned = Оператор этого бота вас заблокировал. Ответов здесь не будет.
+audit-title = Журнал действий: { $kind }
+audit-kind = { $kind ->
+    [providers] провайдеры
+    [moderation] модерация
+    [settings] настройки
+    [operation] работа бота
+   *[all] все действия
+}
+audit-none = Таких действий пока нет.
+audit-usage = /audit показывает все действия; /audit providers, moderation, settings или operation — один вид.
+audit-local = консоль
+audit-act = { $action ->
+    [provider-force] первым назначен
+    [provider-clear] снят назначенный и предпочтённый провайдер
+    [provider-cooldown] пауза
+    [provider-reset] пауза снята
+    [provider-test] проверен
+    [dead-replay] сообщение снова в очереди
+    [dead-drop] сообщение удалено
+    [budget-set] задан бюджет
+    [config-save] изменены настройки
+    [config-undo] отменено изменение настроек
+    [console-sign_in] вход в консоль
+    [user-ban] заблокирован
+    [user-unban] разблокирован
+    [broadcast-start] начата рассылка
+    [broadcast-stop] остановлена рассылка
+    [moderation-mode] режим модерации в
+    [moderation-cards] куда приходят карточки в
+    [moderation-rules] изменены правила в
+    [moderation-undo] отменено решение в
+    [moderation-confirm] подтверждено решение в
+    [moderation-ban] заблокирован автор в
+    [moderation-spam] отмечен спам в
+    [moderation-ham] отмечено как не спам в
+    [moderation-warn] предупреждение в
+    [moderation-unwarn] снято предупреждение в
+   *[other] { $name }
+}
+stats-period =
+    { $days ->
+        [1] Сегодня
+        [one] Последний { $days } день
+        [few] Последние { $days } дня
+       *[other] Последние { $days } дней
+    }
+    людей: { $people }, чатов: { $chats }
+    ответов: { $answers }, запросов: { $requests }, неудачных: { $failures }
+    токенов: { $tokens }, стоимость: { $cost }
+    случаев модерации: { $incidents }
+stats-now =
+    Всего
+    личных чатов: { $private }, групп: { $groups }, разговоров: { $threads }
+    групп с модерацией: { $moderated }, блокировок: { $banned }, необработанных сообщений: { $dead }
+ban-usage = /ban_user <id> <причина> блокирует человека или чат; ответом на сообщение — его автора. /unban_user <id> снимает блокировку. Найти человека по @имени Telegram ботам не позволяет.
+unban-usage = /unban_user <id> снимает блокировку; ответом на сообщение — с его автора.
+ban-none = Никто не заблокирован.
+ban-done = { $id }: заблокировано, бот там больше не отвечает.
+ban-already = { $id }: уже заблокировано.
+ban-operator = Операторов заблокировать нельзя.
+ban-erased = данные удалены
+unban-done = { $id }: блокировка снята.
+unban-none = { $id }: блокировки нет.
+broadcast-usage = /broadcast <текст> пишет всем, у кого есть личный чат с ботом; ответом на сообщение — отправляет это сообщение. До отправки бот покажет, сколько человек его получит.
+broadcast-private-only = /broadcast работает только в личном чате с ботом.
+broadcast-draft = Сообщение получат { $total ->
+        [one] { $total } человек, у которого
+        [few] { $total } человека, у которых
+       *[other] { $total } человек, у которых
+    } есть личный чат с ботом. Отправить?
+broadcast-running = Отправляется: { $served } из { $total }. Доставлено: { $sent }, заблокировали бота: { $blocked }, не удалось: { $failed }.
+broadcast-stopped = Остановлено на { $served } из { $total }. Доставлено: { $sent }, заблокировали бота: { $blocked }, не удалось: { $failed }.
+broadcast-done = Отправлено. Доставлено: { $sent }, заблокировали бота: { $blocked }, не удалось: { $failed }.
+broadcast-discarded = Ничего не отправлено.
+broadcast-gone = Этой рассылки больше нет.
+button-broadcast-send = Отправить
+button-broadcast-discard = Не отправлять
+button-broadcast-stop = Остановить
+button-broadcast-resume = Продолжить отправку
+command-provider = состояние провайдеров
+command-stats = цифры по всему боту
+command-audit = действия операторов и админов групп
+command-broadcast = написать всем
+command-ban_user = заблокировать человека
+command-unban_user = снять блокировку
+command-dead = необработанные сообщения
+command-console = консоль оператора
 
 ## Модерация: карточки
 

@@ -1,7 +1,7 @@
 """The audit log."""
 
 from core.db.database import Database
-from services.admin.audit import MAX_DETAIL, Audit, AuditEntry
+from services.admin.audit import MAX_DETAIL, Audit, AuditEntry, AuditKind
 from tests.support.clock import ManualClock
 
 
@@ -37,3 +37,39 @@ async def test_recent_after_a_restart(database: Database, replica: Database, clo
     await Audit(database, clock).record(1, "test")
     await database.close()
     assert [entry.action for entry in await Audit(replica, clock).recent()] == ["test"]
+
+
+async def test_page_filters_by_kind(database: Database, clock: ManualClock) -> None:
+    audit = Audit(database, clock)
+    for action in ("provider.force", "moderation.mode", "config.save", "budget.set", "user.ban", "dead.drop"):
+        await audit.record(1, action)
+    kinds = {kind: [entry.action for entry in (await audit.page(kind)).entries] for kind in AuditKind}
+    assert kinds == {
+        AuditKind.PROVIDERS: ["provider.force"],
+        AuditKind.MODERATION: ["moderation.mode"],
+        AuditKind.SETTINGS: ["budget.set", "config.save"],
+        AuditKind.OPERATION: ["dead.drop", "user.ban"],
+    }
+    assert len((await audit.page()).entries) == 6
+
+
+async def test_pages_lead_to_the_oldest_entry_and_back(database: Database, clock: ManualClock) -> None:
+    """Entries that arrive meanwhile shift no page."""
+    audit = Audit(database, clock)
+    for number in range(5):
+        await audit.record(1, f"provider.{number}")
+        await audit.record(1, "moderation.mode")
+    seen: list[str] = []
+    page = await audit.page(AuditKind.PROVIDERS, limit=2)
+    assert page.newer is None
+    while True:
+        seen += [entry.action for entry in page.entries]
+        if page.older is None:
+            break
+        await audit.record(1, "provider.new")
+        page = await audit.page(AuditKind.PROVIDERS, before=page.older, limit=2)
+    assert seen == [f"provider.{number}" for number in (4, 3, 2, 1, 0)]
+    back = await audit.page(AuditKind.PROVIDERS, after=page.newer, limit=2)
+    assert [entry.action for entry in back.entries] == ["provider.2", "provider.1"]
+    assert back.newer is not None
+    assert back.older is not None

@@ -243,6 +243,8 @@ class BotApiMethods(TelegramState):
 
     def _set_my_commands(self, params: JsonObject) -> bool:
         scope: JsonObject = json_of(params, "scope") or {}
+        if scope.get("type") == "chat" and (refusal := self.chat(scope["chat_id"]).refusal) is not None:
+            raise refusal
         self.menus[scope.get("type", "default")] = json_of(params, "commands") or []
         return True
 

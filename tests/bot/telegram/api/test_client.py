@@ -13,6 +13,7 @@ from bot.telegram.api.errors import describe_api_error
 from core.errors import StartupError
 from core.i18n import Texts
 from tests.support.clock import ManualClock, settle
+from tests.support.fake_telegram.chats import bad
 from tests.support.fake_telegram.server import TOKEN, TelegramServer
 
 
@@ -161,3 +162,11 @@ async def test_server_without_command_menus_is_asked_once(bot: KnownBot, server:
     await publish_commands(bot, Texts(strict=True))
     await settle()
     assert len(server.calls_of("setMyCommands")) == 1
+
+
+async def test_an_operator_without_a_chat_keeps_no_other_from_a_menu(bot: KnownBot, server: TelegramServer) -> None:
+    """Telegram knows no chat with an operator who has not written to the bot yet."""
+    server.chat(8).refusal = bad("chat not found")
+    await publish_commands(bot, Texts(strict=True), [9, 8])
+    scopes = [json.loads(call.params.get("scope") or "{}") for call in server.calls_of("setMyCommands")]
+    assert [scope.get("chat_id") for scope in scopes if scope.get("type") == "chat"] == [8, 9, 9]

@@ -11,7 +11,7 @@ from aiogram.types import CallbackQuery, User
 
 import bot.telegram
 from bot.telegram.api.client import KnownBot
-from bot.telegram.api.commands import COMMANDS, CommandLane, CommandMenu, CommandScope
+from bot.telegram.api.commands import COMMANDS, CommandLane, CommandMenu, CommandScope, listed_in
 from bot.telegram.api.updates import Command, FromOperator, find_command, parse_update
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message, raw
 
@@ -137,13 +137,16 @@ def test_commands_in_the_conversation_lane() -> None:
     ],
 )  # fmt: skip
 def test_menu_lists_its_commands_in_order(menu: CommandMenu, names: list[str]) -> None:
-    assert [spec.name for spec in COMMANDS.values() if menu in spec.menus] == names
+    assert [spec.name for spec in listed_in(menu)] == names
 
 
-def test_operator_commands_are_in_no_menu() -> None:
-    operators = {spec.name for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS}
-    assert operators == {"provider", "dead", "console"}
-    assert not any(spec.menus for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS)
+def test_operator_commands_are_in_their_menu_only() -> None:
+    operators = [spec for spec in COMMANDS.values() if spec.scope is CommandScope.OPERATORS]
+    assert [spec.name for spec in operators] == [
+        "provider", "stats", "audit", "broadcast", "ban_user", "unban_user", "dead", "console",
+    ]  # fmt: skip
+    assert {spec.menus for spec in operators} == {frozenset({CommandMenu.OPERATORS})}
+    assert listed_in(CommandMenu.OPERATORS) == [*listed_in(CommandMenu.DEFAULT), *operators]
 
 
 def press(user: dict[str, Any], shown: dict[str, Any] | None) -> CallbackQuery:

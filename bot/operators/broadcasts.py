@@ -1,0 +1,52 @@
+"""`/broadcast`: words broadcasts and their progress in the operator's language."""
+
+from datetime import tzinfo
+
+from core.i18n import Texts
+from services.admin.broadcasts import Broadcast, Broadcasts, BroadcastState
+
+SHOWN = 5
+EXCERPT = 60
+"""Characters of a message that tell broadcasts apart."""
+
+
+class BroadcastReports:
+    """Texts of `/broadcast`.
+
+    Args:
+        zone: of the instants that are shown.
+    """
+
+    def __init__(self, broadcasts: Broadcasts, texts: Texts, zone: tzinfo) -> None:
+        self._broadcasts = broadcasts
+        self._texts = texts
+        self._zone = zone
+
+    async def overview(self, language: str | None) -> str:
+        """Returns the newest broadcasts, and the syntax of the command.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        lines = [
+            f"{each.created_at.astimezone(self._zone):%Y-%m-%d %H:%M}, {excerpt(each.text)}\n"
+            f"{self.progress(each, language)}"
+            for each in await self._broadcasts.newest(SHOWN)
+        ]
+        return "\n\n".join([*lines, self._texts.get("broadcast-usage", language)])
+
+    def progress(self, broadcast: Broadcast, language: str | None) -> str:
+        """Returns the state of a broadcast, and how far it is."""
+        if broadcast.state is BroadcastState.DRAFT:
+            return self._texts.get("broadcast-draft", language, total=broadcast.total)
+        key = f"broadcast-{broadcast.state.value}"
+        return self._texts.get(
+            key, language, sent=broadcast.sent, blocked=broadcast.blocked,
+            failed=broadcast.failed, served=broadcast.served, total=max(broadcast.total, broadcast.served),
+        )  # fmt: skip
+
+
+def excerpt(text: str) -> str:
+    """Returns the beginning of a text in one line."""
+    line = " ".join(text.split())
+    return f"“{line[:EXCERPT]}…”" if len(line) > EXCERPT else f"“{line}”"

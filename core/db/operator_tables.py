@@ -1,0 +1,51 @@
+"""Tables of operators: people who are banned, and broadcasts."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.db.tables import Base, PlainText, RowId, UtcDateTime
+
+
+class BanRow(Base):
+    """A person or a chat that the bot does not answer. `person` is a pseudonym; `label` is erased by /forget."""
+
+    __tablename__ = "bans"
+
+    person: Mapped[str] = mapped_column(String(64), primary_key=True)
+    label: Mapped[str | None] = mapped_column(PlainText)
+    reason: Mapped[str | None] = mapped_column(PlainText)
+    banned_by: Mapped[int] = mapped_column(BigInteger)
+    banned_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class BroadcastRow(Base):
+    """A message of an operator to everyone who has a private chat with the bot.
+
+    Chats are served in the order of their ids: `last_chat_id` is the last one that was served, so no list of recipients
+    is stored. The replica `owner` sends it until `owned_until`.
+    """
+
+    __tablename__ = "broadcasts"
+    # Without it SQLite reuses ids, and a button under an old card would act on another broadcast.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, never mutated
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    actor_id: Mapped[int] = mapped_column(BigInteger)
+    text: Mapped[str] = mapped_column(PlainText)
+    formatting: Mapped[str | None] = mapped_column(PlainText)
+    """Of the surface that delivers it: entities as JSON."""
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    total: Mapped[int] = mapped_column(Integer)
+    sent: Mapped[int] = mapped_column(Integer)
+    blocked: Mapped[int] = mapped_column(Integer)
+    failed: Mapped[int] = mapped_column(Integer)
+    last_chat_id: Mapped[int] = mapped_column(BigInteger)
+    card_chat_id: Mapped[int | None] = mapped_column(BigInteger)
+    card_message_id: Mapped[int | None] = mapped_column(BigInteger)
+    language: Mapped[str | None] = mapped_column(String(35))
+    owner: Mapped[str | None] = mapped_column(String(64))
+    owned_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)

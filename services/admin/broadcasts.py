@@ -1,0 +1,375 @@
+"""Broadcasts: a message of an operator to everyone who has a private chat with the bot.
+
+A draft is counted, then confirmed. One replica sends it at a fixed pace and records each chat that was served, so that
+another process goes on where this one ended; only a chat whose message was on its way may get it twice.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import structlog
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, or_, select, update
+
+from core.background import cancel_and_wait
+from core.clock import Clock
+from core.db.database import Database
+from core.db.operator_tables import BroadcastRow
+from core.db.tables import ThreadRow
+from core.errors import StorageError
+from core.messages import Surface
+from services.admin.audit import Audit
+
+log = structlog.get_logger()
+
+BATCH = 500
+"""Recipients that are read at once."""
+MAX_KEPT = 50
+"""Broadcasts that are kept; older ones are deleted with the next draft."""
+
+
+class BroadcastState(StrEnum):
+    """State of a broadcast."""
+
+    DRAFT = "draft"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """An operator stopped it; it can go on."""
+    DONE = "done"
+
+
+class Receipt(StrEnum):
+    """Result of sending a broadcast to one chat; the values are the columns that count them."""
+
+    SENT = "sent"
+    BLOCKED = "blocked"
+    """The person has blocked the bot, or the chat is gone."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """A broadcast.
+
+    Args:
+        formatting: of the surface that delivers it; opaque here.
+        total: chats that were counted with the draft.
+        card: chat and message that show its progress.
+        language: of the operator.
+    """
+
+    id: int
+    actor_id: int
+    text: str
+    formatting: str | None
+    state: BroadcastState
+    total: int
+    sent: int
+    blocked: int
+    failed: int
+    last_chat_id: int
+    card: tuple[int, int] | None
+    language: str | None
+    created_at: datetime
+    changed_at: datetime
+
+    @property
+    def served(self) -> int:
+        """Chats that the message was sent to, or that were tried."""
+        return self.sent + self.blocked + self.failed
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastTiming:
+    """Pace and intervals of broadcasts, in seconds.
+
+    Args:
+        pace_s: pause after each message. Telegram allows a bot 30 a second; answers need some of them.
+        card_s: interval at which the progress is shown.
+        poll_s: interval at which a process looks for broadcasts that another one started, or left.
+        lease_s: how long a process owns a broadcast after it last said so.
+        last_send_s: how long the end of the process waits for the message that is on its way.
+    """
+
+    pace_s: float = 0.05
+    card_s: float = 3.0
+    poll_s: float = 5.0
+    lease_s: float = 30.0
+    last_send_s: float = 3.0
+
+
+class Broadcasts:
+    """Stores broadcasts. Methods raise StorageError where the database fails.
+
+    Args:
+        accepts: whether a chat, by its id, may get broadcasts: its person is not banned, for example.
+    """
+
+    def __init__(self, database: Database, clock: Clock, audit: Audit, accepts: Callable[[int], bool]) -> None:
+        self._database = database
+        self._clock = clock
+        self._audit = audit
+        self._accepts = accepts
+        self.started = asyncio.Event()
+        """Set when this process starts a broadcast."""
+
+    async def draft(self, actor_id: int, text: str, *, formatting: str | None, language: str | None) -> Broadcast:
+        """Stores a broadcast that is not confirmed yet, and counts its chats."""
+        now, total = self._clock.now(), await self._count()
+        values = {
+            "actor_id": actor_id, "text": text, "formatting": formatting, "language": language,
+            "state": BroadcastState.DRAFT.value, "total": total, "sent": 0, "blocked": 0, "failed": 0,
+            "last_chat_id": 0, "created_at": now, "changed_at": now,
+        }  # fmt: skip
+        insert = self._database.insert(BroadcastRow).values(values).returning(BroadcastRow.id)
+        settled = BroadcastRow.state != BroadcastState.RUNNING
+        oldest = select(BroadcastRow.id).order_by(BroadcastRow.id.desc()).offset(MAX_KEPT).limit(1).scalar_subquery()
+
+        def store(connection: Connection) -> int:
+            number = connection.execute(insert).scalar_one()
+            connection.execute(delete(BroadcastRow).where(BroadcastRow.id <= oldest, settled))
+            return number
+
+        number = await self._database.run(store)
+        return Broadcast(
+            number, actor_id, text, formatting, BroadcastState.DRAFT, total, 0, 0, 0, 0, None, language, now, now
+        )
+
+    async def get(self, number: int) -> Broadcast | None:
+        """Returns a broadcast."""
+        found = await self._read(BroadcastRow.id == number, 1)
+        return found[0] if found else None
+
+    async def newest(self, limit: int) -> Sequence[Broadcast]:
+        """Returns the newest broadcasts, newest first."""
+        return await self._read(BroadcastRow.id > 0, limit)
+
+    async def start(self, number: int, actor_id: int, card: tuple[int, int] | None = None) -> Broadcast | None:
+        """Sends a draft, or the rest of one that was stopped. Returns None if it is neither."""
+        values: dict[str, object] = {"state": BroadcastState.RUNNING.value, "owner": None, "owned_until": None}
+        if card is not None:
+            values |= {"card_chat_id": card[0], "card_message_id": card[1]}
+        if not await self._change(number, (BroadcastState.DRAFT, BroadcastState.STOPPED), values):
+            return None
+        broadcast = await self._acted("start", number, actor_id)
+        self.started.set()
+        return broadcast
+
+    async def stop(self, number: int, actor_id: int) -> Broadcast | None:
+        """Stops a broadcast; messages that are on their way arrive. Returns None if it does not run."""
+        stopped = {"state": BroadcastState.STOPPED.value}
+        if not await self._change(number, (BroadcastState.RUNNING,), stopped):
+            return None
+        return await self._acted("stop", number, actor_id)
+
+    async def discard(self, number: int) -> bool:
+        """Deletes a draft. Returns False if there is none."""
+        drop = delete(BroadcastRow).where(BroadcastRow.id == number, BroadcastRow.state == BroadcastState.DRAFT)
+        return await self._database.run(lambda connection: connection.execute(drop).rowcount > 0)
+
+    async def recipients(self, after: int, limit: int = BATCH) -> tuple[Sequence[int], int | None]:
+        """Returns the next chats that may get a broadcast, and the last one that was looked at; None at the end."""
+        query = (
+            select(ThreadRow.chat_id)
+            .where(ThreadRow.surface == Surface.TELEGRAM, ThreadRow.chat_id > max(after, 0))
+            .distinct()
+            .order_by(ThreadRow.chat_id)
+            .limit(limit)
+        )
+        found = await self._database.run(lambda connection: list(connection.execute(query).scalars()), reading=True)
+        return [chat_id for chat_id in found if self._accepts(chat_id)], found[-1] if found else None
+
+    async def claim(self, owner: str, lease_s: float) -> Broadcast | None:
+        """Takes the oldest running broadcast that no living process owns."""
+        now = self._clock.now()
+        is_free = or_(BroadcastRow.owned_until.is_(None), BroadcastRow.owned_until < now, BroadcastRow.owner == owner)
+        oldest = (
+            select(BroadcastRow.id)
+            .where(BroadcastRow.state == BroadcastState.RUNNING, is_free)
+            .order_by(BroadcastRow.id)
+            .limit(1)
+        )
+        take = (
+            update(BroadcastRow)
+            .where(BroadcastRow.id == oldest.scalar_subquery(), is_free)
+            .values(owner=owner, owned_until=now + timedelta(seconds=lease_s))
+            .returning(BroadcastRow.id)
+        )
+        # Most of the time there is none: a read does not wait for writers.
+        if await self._database.run(lambda connection: connection.execute(oldest).scalar(), reading=True):
+            number = await self._database.run(lambda connection: connection.execute(take).scalar())
+            return await self.get(number) if number is not None else None
+        return None
+
+    async def renew(self, number: int, owner: str, lease_s: float) -> None:
+        """Extends the lease of the process that sends a broadcast."""
+        values = {"owned_until": self._clock.now() + timedelta(seconds=lease_s)}
+        await self._change(number, tuple(BroadcastState), values, BroadcastRow.owner == owner)
+
+    async def record(self, number: int, owner: str, chat_id: int, receipt: Receipt) -> bool:
+        """Records that a chat was served. Returns whether this process is to go on."""
+        column = getattr(BroadcastRow, receipt.value)
+        change = (
+            update(BroadcastRow)
+            .where(BroadcastRow.id == number, BroadcastRow.owner == owner)
+            .values({receipt.value: column + 1, "last_chat_id": chat_id, "changed_at": self._clock.now()})
+            .returning(BroadcastRow.state)
+        )
+        state = await self._database.run(lambda connection: connection.execute(change).scalar())
+        return state == BroadcastState.RUNNING
+
+    async def finish(self, number: int, owner: str) -> None:
+        """Marks a broadcast as done."""
+        values: dict[str, object] = {
+            "state": BroadcastState.DONE.value, "owner": None, "owned_until": None, "last_chat_id": 0,
+        }  # fmt: skip
+        await self._change(number, (BroadcastState.RUNNING,), values, BroadcastRow.owner == owner)
+
+    async def _change(
+        self,
+        number: int,
+        states: Sequence[BroadcastState],
+        values: dict[str, Any],  # Any: columns of any type
+        *where: ColumnElement[bool],
+    ) -> bool:
+        known = and_(BroadcastRow.id == number, BroadcastRow.state.in_(states), *where)
+        change = update(BroadcastRow).where(known).values({**values, "changed_at": self._clock.now()})
+        return await self._database.run(lambda connection: connection.execute(change).rowcount > 0)
+
+    async def _acted(self, act: str, number: int, actor_id: int) -> Broadcast | None:
+        broadcast = await self.get(number)
+        detail = f"{broadcast.served} of {broadcast.total} chats" if broadcast is not None else None
+        log.info("admin.acted", action=f"broadcast.{act}", target=str(number), actor_id=actor_id)
+        await self._audit.try_record(actor_id, f"broadcast.{act}", str(number), detail)
+        return broadcast
+
+    async def _count(self) -> int:
+        total, after = 0, 0
+        while True:
+            chats, last = await self.recipients(after)
+            total += len(chats)
+            if last is None:
+                return total
+            after = last
+
+    async def _read(self, where: ColumnElement[bool], limit: int) -> Sequence[Broadcast]:
+        query = select(BroadcastRow.__table__).where(where).order_by(BroadcastRow.id.desc()).limit(limit)
+        rows = await self._database.run(lambda connection: connection.execute(query).all(), reading=True)
+        return [_to_broadcast(row) for row in rows]
+
+
+def _to_broadcast(row: Row[Any]) -> Broadcast:
+    card = (row.card_chat_id, row.card_message_id) if row.card_message_id is not None else None
+    return Broadcast(
+        row.id, row.actor_id, row.text, row.formatting, BroadcastState(row.state), row.total, row.sent, row.blocked,
+        row.failed, row.last_chat_id, card, row.language, row.created_at, row.changed_at,
+    )  # fmt: skip
+
+
+class BroadcastRunner:
+    """Sends the broadcasts that are confirmed, one after the other.
+
+    Args:
+        send: sends a broadcast to one chat.
+        show: shows its progress to the operator.
+        owner: names this process among those that share the database.
+    """
+
+    def __init__(
+        self,
+        broadcasts: Broadcasts,
+        send: Callable[[Broadcast, int], Awaitable[Receipt]],
+        show: Callable[[Broadcast], Awaitable[None]],
+        clock: Clock,
+        owner: str,
+        timing: BroadcastTiming | None = None,
+    ) -> None:
+        self._broadcasts = broadcasts
+        self._send = send
+        self._show = show
+        self._clock = clock
+        self._owner = owner
+        self._timing = timing or BroadcastTiming()
+
+    async def run(self) -> None:
+        """Sends broadcasts until cancelled."""
+        while True:
+            self._broadcasts.started.clear()
+            try:
+                broadcast = await self._broadcasts.claim(self._owner, self._timing.lease_s)
+                if broadcast is not None:
+                    await self._deliver(broadcast)
+                    continue
+            except StorageError as error:
+                log.warning("broadcast.paused", error=str(error))
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Waits for a broadcast that starts here, or for the next look."""
+        waits = [
+            asyncio.ensure_future(self._broadcasts.started.wait()),
+            asyncio.ensure_future(self._clock.sleep(self._timing.poll_s)),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait(*waits)
+
+    async def _deliver(self, broadcast: Broadcast) -> None:
+        log.info("broadcast.running", number=broadcast.id, served=broadcast.served, total=broadcast.total)
+        helpers = [
+            asyncio.create_task(self._keep(broadcast.id), name="broadcast.lease"),
+            asyncio.create_task(self._show_progress(broadcast.id), name="broadcast.progress"),
+        ]
+        try:
+            await self._serve(broadcast)
+        finally:
+            await cancel_and_wait(*helpers)
+        if (ended := await self._broadcasts.get(broadcast.id)) is not None:
+            log.info(
+                "broadcast.ended", number=ended.id, state=ended.state, sent=ended.sent, blocked=ended.blocked,
+                failed=ended.failed,
+            )  # fmt: skip
+            await self._show(ended)
+
+    async def _serve(self, broadcast: Broadcast) -> None:
+        after: int | None = broadcast.last_chat_id
+        while after is not None:
+            chats, after = await self._broadcasts.recipients(after)
+            for chat_id in chats:
+                if not await self._serve_chat(broadcast, chat_id):
+                    return
+                await self._clock.sleep(self._timing.pace_s)
+        await self._broadcasts.finish(broadcast.id, self._owner)
+
+    async def _serve_chat(self, broadcast: Broadcast, chat_id: int) -> bool:
+        """Serves one chat. Returns whether to go on; a cancellation waits for the message that is on its way."""
+        step = asyncio.create_task(self._send_and_record(broadcast, chat_id), name="broadcast.send")
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            await asyncio.wait([step], timeout=self._timing.last_send_s)
+            raise
+        finally:
+            step.cancel()
+
+    async def _send_and_record(self, broadcast: Broadcast, chat_id: int) -> bool:
+        receipt = await self._send(broadcast, chat_id)
+        return await self._broadcasts.record(broadcast.id, self._owner, chat_id, receipt)
+
+    async def _keep(self, number: int) -> None:
+        while True:
+            await self._clock.sleep(self._timing.lease_s / 3)
+            with suppress(StorageError):
+                await self._broadcasts.renew(number, self._owner, self._timing.lease_s)
+
+    async def _show_progress(self, number: int) -> None:
+        while True:
+            await self._clock.sleep(self._timing.card_s)
+            with suppress(StorageError):
+                if (broadcast := await self._broadcasts.get(number)) is not None:
+                    await self._show(broadcast)
