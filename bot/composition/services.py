@@ -60,6 +60,8 @@ from services.schedule.schedules import Schedules
 from services.schedule.tools import ScheduleTools
 from services.usage.ledger import UsageLedger
 from services.usage.totals import UsageTotals
+from services.web.pages import PageReader, SearxSearch
+from services.web.tools import WebTools
 
 log = structlog.get_logger()
 
@@ -286,6 +288,13 @@ async def _open_budgets(stack: AsyncExitStack, infra: Infrastructure) -> Budgets
     return budgets
 
 
+def _open_web(stack: AsyncExitStack, settings: Settings) -> WebTools:
+    search = SearxSearch(settings.web_search_url) if settings.web_search_url is not None else None
+    if search is not None:
+        stack.push_async_callback(search.aclose)
+    return WebTools(PageReader(), search)
+
+
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:
     settings, database, clock, tracing = infra.settings, infra.database, infra.clock, infra.tracing
     asks_consent = settings.remote_consent == "ask"
@@ -300,8 +309,9 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     await namer.start()
     stack.push_async_callback(namer.close)
     schedules = Schedules(database, clock, settings.zone)
+    toolsets = [ScheduleTools(schedules).toolset(), _open_web(stack, settings).toolset()]
     service = ChatService(
-        agent=create_agent(tracing.provider if tracing.on else None, [ScheduleTools(schedules).toolset()]),
+        agent=create_agent(tracing.provider if tracing.on else None, toolsets),
         models=llm.models,
         stores=stores,
         texts=infra.texts,

@@ -19,6 +19,7 @@ WITHOUT = {
     Capability.SYSTEM_ROLE: "a system message (it goes into the first message of the user)",
     Capability.IMAGES: "images",
     Capability.STRUCTURED_OUTPUT: "structured output",
+    Capability.WEB_SEARCH: "a search of its own",
 }
 
 

@@ -157,6 +157,7 @@ class CommonVariables(VariableSet):
     voice_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
         Field(default_factory=dict, examples=['{"openai": ["gpt-4o-mini-transcribe"]}'])
     )
+    web_search_url: WebUrl | None = Field(default=None, examples=["http://localhost:8888"])
     provider_preferred_ttl: float = Field(default=1800.0, gt=0, allow_inf_nan=False, examples=[1800])
     provider_cooldown: float = Field(default=300.0, gt=0, allow_inf_nan=False, examples=[300])
     provider_max_hops: int = Field(default=3, gt=0, examples=[3])

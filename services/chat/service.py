@@ -26,7 +26,7 @@ from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import Beginning, ThreadNamer
-from services.chat.tools import TurnContext
+from services.chat.tools import TurnContext, find_sources
 from services.chat.turn import DeferredWrites, TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.models.routed import RoutedModel
@@ -312,6 +312,7 @@ class ChatService:
             chat_title=incoming.chat_title,
             language=incoming.speaker.language,
             origin=run.origin,
+            is_local_only=self._is_local_only(run),
         )
         async with self._agent.iter(
             message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
@@ -429,7 +430,12 @@ class ChatService:
         reply, language = run.reply, run.incoming.speaker.language
         if not reply.text:
             return None
+        sources = [
+            f"{number}. {source.title}: {source.url}" if source.title else f"{number}. {source.url}"
+            for number, source in enumerate(find_sources(run.messages, reply.text), 1)
+        ]
         lines = [
+            "\n".join([self._texts.get("sources", language), *sources]) if sources else None,
             self._texts.get("answered-by", language, provider=reply.provider)
             if run.preference.footers and reply.provider
             else None,

@@ -1,17 +1,26 @@
 """Tools of the agent: the time, and notes about the user."""
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import structlog
 from pydantic_ai import Agent, ModelRetry, RunContext
+from pydantic_ai.messages import BaseToolReturnPart, ModelMessage
 
 from core.clock import Clock
 from core.errors import StorageError
 from core.messages import ChatKind, ConversationKey
+from services.llm.request import WEB_SEARCH
 
 log = structlog.get_logger()
+
+FETCH_PAGE = "fetch_page"
+"""Name of the tool that reads a web page."""
+MOST_SOURCES = 5
+UNCITED_SOURCES = 3
+"""Results of a search that are named where the answer cites none of them."""
 
 
 class NoteStore(Protocol):
@@ -36,6 +45,7 @@ class TurnContext:
         chat_title: the name of a group.
         language: the user's language as an IETF tag, if known.
         origin: id of the job, if any; the same when the job is repeated after a crash.
+        is_local_only: whether the chat's messages stay on the operator's own machines.
     """
 
     clock: Clock
@@ -48,6 +58,7 @@ class TurnContext:
     chat_title: str | None = None
     language: str | None = None
     origin: str | None = None
+    is_local_only: bool = False
 
 
 async def current_time(context: RunContext[TurnContext], time_zone: str = "UTC") -> str:
@@ -93,6 +104,46 @@ async def recall(context: RunContext[TurnContext]) -> list[str]:
     except StorageError as error:
         log.warning("note.read_failed", user_id=turn.user_id, error=str(error))
         return ["The notes cannot be read just now."]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A web page that an answer rests on."""
+
+    url: str
+    title: str
+
+
+def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[Source]:
+    """Returns the pages that were read, and the results of searches that the answer cites, or the first if none."""
+    read: dict[str, Source] = {}
+    found: dict[str, Source] = {}
+    for message in messages:
+        for part in message.parts:
+            if isinstance(part, BaseToolReturnPart) and part.tool_name in {FETCH_PAGE, WEB_SEARCH}:
+                into = read if part.tool_name == FETCH_PAGE else found
+                into.update({source.url: source for source in _pages(part.content, 4)})
+    cited = [source for source in found.values() if source.url in answer]
+    chosen = {source.url: source for source in (*read.values(), *cited)}
+    if not chosen:
+        chosen = dict(list(found.items())[:UNCITED_SOURCES])
+    return list(chosen.values())[:MOST_SOURCES]
+
+
+def _pages(content: object, depth: int) -> Iterator[Source]:
+    """Yields every page in a tool's result: of our own tools, or of a provider's own search."""
+    if isinstance(content, list) and depth:
+        for each in cast("list[object]", content):
+            yield from _pages(each, depth - 1)
+    elif isinstance(content, dict) and depth:
+        fields = cast("Mapping[str, Any]", content)  # Any: JSON
+        url = fields.get("url") or fields.get("uri")
+        if isinstance(url, str) and url.startswith(("http://", "https://")) and url.isprintable() and len(url) <= 300:  # noqa: PLR2004 - shown on a line
+            title = fields.get("title")
+            yield Source(url, " ".join(title.split())[:80] if isinstance(title, str) else "")
+        else:
+            for each in fields.values():
+                yield from _pages(each, depth - 1)
 
 
 def equip(agent: Agent[TurnContext, str]) -> None:

@@ -22,6 +22,14 @@ class Capability(StrEnum):
     IMAGES = "images"
     STRUCTURED_OUTPUT = "structured_output"
     STREAMING = "streaming"
+    WEB_SEARCH = "web_search"
+    """The provider's own search; without it, the model gets ours, or is told that it cannot search."""
+
+
+WEB_SEARCH: Final = "web_search"
+"""Name of the search tool, which a model with a search of its own gets natively instead."""
+IS_BACKED: Final = "is_backed"
+"""Key of a tool's metadata: whether the tool works without a search of the provider's."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,6 +143,7 @@ command-schedule = reminders and scheduled prompts
 
 ## Under an answer
 
+sources = Sources:
 answered-by = answered by { $provider }
 answered-remotely = { $failed } is unavailable right now, so { $provider } answered: an external provider, not the operator’s own machines.
 demo-footer = This is the built-in demo, not an AI model. To use a real one, set OPENAI_API_KEY in .env or run Ollama; see README.md.

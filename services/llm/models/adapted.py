@@ -20,15 +20,18 @@ from pydantic_ai.messages import (
     UserPromptPart,
 )
 from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.native_tools import WebSearchTool
+from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.settings import ModelSettings
 
 from services.llm.models.trimming import ANSWER_SHARE, has_earlier_turns, keep_newest_turn, trim
-from services.llm.request import DEFAULT_MAX_TOKENS, UNCHANGED, Adaptation, Capability
+from services.llm.request import DEFAULT_MAX_TOKENS, IS_BACKED, UNCHANGED, WEB_SEARCH, Adaptation, Capability
 from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.faults.recourse import TOOL_USE
 from services.llm.usage import estimate_tokens, text_tokens
 
 UNSEEN_IMAGE = "[an image that you cannot see]"
+NO_SEARCH = "You cannot search the web. Say so where an answer would need it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class AdaptableRequest:
         parameters = self.parameters
         if (parameters.function_tools or parameters.native_tools) and not parameters.output_tools:
             used |= TOOL_USE
+        if any(tool.name == WEB_SEARCH for tool in parameters.function_tools):
+            used.add(Capability.WEB_SEARCH)
         if parameters.output_object is not None or parameters.output_mode == "prompted":
             used.add(Capability.STRUCTURED_OUTPUT)
         if _system_text(self.messages, parameters):
@@ -122,6 +127,30 @@ class AdaptableRequest:
     def _estimate(self, adaptation: Adaptation) -> int:
         messages, _, parameters = self.apply(adaptation)
         return estimate_tokens(messages) + _overhead(parameters, messages)
+
+
+def fit_web_search(
+    parameters: ModelRequestParameters, profile: ModelProfile, adaptation: Adaptation
+) -> ModelRequestParameters:
+    """Returns parameters with the search that fits a model: the provider's, our tool, or a line that there is none."""
+    tool = next((each for each in parameters.function_tools if each.name == WEB_SEARCH), None)
+    if tool is None:
+        return parameters
+    others = [each for each in parameters.function_tools if each is not tool]
+    if Capability.WEB_SEARCH not in adaptation.without and _searches_itself(profile, has_tools=bool(others)):
+        native = [*parameters.native_tools, WebSearchTool()]
+        return replace(parameters, function_tools=others, native_tools=native)
+    if (tool.metadata or {}).get(IS_BACKED):
+        return parameters
+    told = [*(parameters.instruction_parts or ()), InstructionPart(content=NO_SEARCH)]
+    return replace(parameters, function_tools=others, instruction_parts=told)
+
+
+def _searches_itself(profile: ModelProfile, *, has_tools: bool) -> bool:
+    if WebSearchTool not in profile.get("supported_native_tools", frozenset()):
+        return False
+    # Gemini before version 3 refuses its own search beside functions.
+    return not has_tools or profile.get("google_supports_tool_combination", True)
 
 
 def _overhead(parameters: ModelRequestParameters, messages: Sequence[ModelMessage]) -> int:

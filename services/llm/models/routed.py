@@ -19,7 +19,7 @@ from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.settings import ModelSettings, merge_model_settings
 
 from core.clock import SystemClock
-from services.llm.models.adapted import AdaptableRequest, has_image
+from services.llm.models.adapted import AdaptableRequest, fit_web_search, has_image
 from services.llm.models.candidate_call import (
     Prepare,
     PreparedCall,
@@ -177,7 +177,8 @@ class RoutedModel(FallbackModel):
             sees = not has_images or Capability.IMAGES in self._spec.required or self._sees(candidate)
             if request.parameters.output_mode == "native" and not model.profile.get("supports_json_schema_output"):
                 adaptation = replace(adaptation, without=adaptation.without | {Capability.STRUCTURED_OUTPUT})
-            messages, settings, parameters = request.apply(adaptation, sees_images=sees)
+            fitted = replace(request, parameters=fit_web_search(request.parameters, model.profile, adaptation))
+            messages, settings, parameters = fitted.apply(adaptation, sees_images=sees)
             return PreparedCall(model, model.prepare_messages(messages, parameters), settings, parameters)
 
         return prepare

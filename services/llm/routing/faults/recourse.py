@@ -203,12 +203,10 @@ class Recourse:
             each for each in self._shape.uses() if not self._is_required(each) and each not in current.without
         )
         reductions: list[LastResort] = []
-        tools = optional & TOOL_USE
+        tools = optional & (TOOL_USE | {Capability.WEB_SEARCH})
         if tools:
             reductions.append(
-                LastResort(
-                    candidate, replace(current, without=current.without | tools), tools - {Capability.TOOL_CHOICE}
-                )
+                LastResort(candidate, replace(current, without=current.without | tools), tools & {Capability.TOOLS})
             )
         rest = optional - tools - {Capability.STREAMING}
         if rest or self._shape.has_earlier_turns():

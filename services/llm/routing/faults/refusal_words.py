@@ -57,6 +57,7 @@ _TOO_LONG: Final = Meaning(Fault.CONTEXT_WINDOW)
 _FILTERED: Final = Meaning(Fault.REFUSED)
 _LOADING: Final = Meaning(Fault.LOADING)
 _TOOLS: Final = Meaning(Fault.CAPABILITY, Capability.TOOLS)
+_WEB_SEARCH: Final = Meaning(Fault.CAPABILITY, Capability.WEB_SEARCH)
 _TOOL_CHOICE: Final = Meaning(Fault.CAPABILITY, Capability.TOOL_CHOICE)
 _SYSTEM: Final = Meaning(Fault.CAPABILITY, Capability.SYSTEM_ROLE)
 _IMAGES: Final = Meaning(Fault.CAPABILITY, Capability.IMAGES)
@@ -151,6 +152,13 @@ ALWAYS: Final[Words] = (
 )
 FOR_REFUSALS: Final[Words] = (
     # Not with a 429: rate limits speak of quotas and plans too.
+    (
+        _WEB_SEARCH,
+        (
+            r"web[_ -]?search\w*[`'\"]?[^.]{0,60}\b(not|un(supported|available)|disabled)\b",
+            r"\b(not|un(supported|available|known|recognized)|disabled)\b[^.]{0,60}\W(web[_ -]?|google_)search",
+        ),
+    ),
     (
         _TOOL_CHOICE,
         (
