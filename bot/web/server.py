@@ -248,7 +248,7 @@ def _abort_unread(transport: asyncio.Transport) -> None:
 
 
 def _protocol_logger() -> logging.Logger:
-    """Returns the logger for malformed requests, which aiohttp would quote with a traceback each."""
+    """Returns aiohttp's logger: malformed requests and clients that hang up get one line, and no traceback."""
     logger = logging.getLogger("bot.web.protocol")
     logger.addFilter(_log_without_quoting)
     return logger
@@ -256,6 +256,9 @@ def _protocol_logger() -> logging.Logger:
 
 def _log_without_quoting(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, ConnectionError):
+        log.info("web.client_gone")
+        return False
     if not isinstance(error, HttpProcessingError):
         return True
     log.info("web.bad_request", error=type(error).__name__)

@@ -29,7 +29,16 @@ async def _broken(_request: web.Request) -> web.Response:
     raise ValueError("the reason is private")
 
 
+async def _endless(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b"more" * 1000)
+        await asyncio.sleep(0)
+
+
 ROUTES = (
+    HttpRoute("GET", "/endless", _endless, is_guarded=False),
     HttpRoute("GET", "/open", _hello, is_guarded=False),
     HttpRoute("GET", "/guarded", _hello),
     HttpRoute("POST", "/hook", _size, is_guarded=False),
@@ -130,6 +139,19 @@ async def test_a_malformed_request_is_not_quoted_in_the_log(request_: bytes, cap
             writer.close()
     assert [entry["event"] for entry in logs].count("web.bad_request") == 1
     assert "A-SECRET" not in json.dumps(logs, default=str) + caplog.text
+
+
+async def test_a_client_that_hangs_up_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with running_server() as client:
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
+            writer.write(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert await reader.read(100)
+            writer.transport.abort()
+            async with asyncio.timeout(10):
+                while "web.client_gone" not in [entry["event"] for entry in logs]:
+                    await asyncio.sleep(0.01)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
