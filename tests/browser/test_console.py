@@ -5,7 +5,7 @@ import time
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from bot.operators.console_links import ConsoleLinks
 from tests.browser.conftest import KEY, Operator
@@ -170,6 +170,53 @@ async def test_refresh_keeps_focus_menus_and_the_report(operator: Operator) -> N
     await expect(page.locator("#p-alpha details")).to_have_attribute("open", "")
     await page.keyboard.press("Escape")
     await expect(page.locator("#p-alpha details")).not_to_have_attribute("open", "")
+
+
+async def test_refresh_keeps_text_that_is_half_typed(operator: Operator) -> None:
+    page = await operator.page()
+    await operator.sign_in(page)
+    fields = """<input id="typed" value="of the server"><textarea id="left"></textarea><input id="box" type="checkbox">
+        <select id="pick"><option selected>a</option><option>b</option></select>"""
+
+    async def with_fields(route: Route) -> None:
+        response = await route.fetch()
+        await route.fulfill(response=response, body=(await response.text()).replace("</main>", f"{fields}</main>"))
+
+    # No page that refreshes itself has fields so far.
+    await page.route("**/console/providers", with_fields)
+    await page.goto(f"{operator.console.base}/console/providers")
+    await page.locator("#left").fill("a sentence that is le")
+    await page.locator("#box").check()
+    await page.locator("#pick").select_option("b")
+    await page.locator("#typed").fill("half-typ")
+    await page.keyboard.press("ArrowLeft")
+    await operator.console.services.llm.fallback.force_provider("beta", 600)
+    await refresh(page)
+    await expect(page.locator("#p-beta .state")).to_contain_text("Forced")
+    await page.keyboard.type("ed")
+    assert await page.locator("#typed").input_value() == "half-tyedp"
+    assert await page.locator("#left").input_value() == "a sentence that is le"
+    assert await page.locator("#box").is_checked()
+    assert await page.locator("#pick").input_value() == "b"
+
+
+async def test_mini_app_works_in_the_frame_of_telegrams_web_client(operator: Operator) -> None:
+    """There no cookie of the console is sent, and no other site may show it."""
+    page = await operator.page()
+    address = app_address(operator, init_data(BOT_TOKEN, ADMIN, time.time())).replace("&", "&amp;")
+    body = f'<iframe width="900" height="700" src="{address}"></iframe>'
+    for origin in ("https://web.telegram.org", "https://evil.example"):
+        await page.route(f"{origin}/", lambda route: route.fulfill(content_type="text/html", body=body))
+    await page.goto("https://web.telegram.org/")
+    frame = page.frame_locator("iframe")
+    await expect(frame.locator("h1")).to_have_text("Overview")
+    await frame.locator("#do-providers-alpha-test button").click()
+    await expect(frame.get_by_text("m answers")).to_be_visible()
+    assert not operator.faults
+    async with page.expect_console_message(lambda message: "frame-ancestors" in message.text):
+        await page.goto("https://evil.example/")
+    await expect(frame.locator("nav")).to_have_count(0)
+    operator.faults.clear()
 
 
 async def test_lost_connection_is_said_and_a_lost_session_shows_nothing(operator: Operator) -> None:
