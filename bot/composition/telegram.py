@@ -1,8 +1,8 @@
 """Builds and runs the Telegram daemon."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
 
 from aiogram import Bot, Dispatcher, Router
@@ -12,6 +12,7 @@ from bot.composition.moderation import Moderation, build_moderation
 from bot.composition.services import Services
 from bot.composition.web import console_address, serve_web
 from bot.operators.console_links import ConsoleCommand, ConsoleLinks
+from bot.operators.daemon_services import DaemonServices, ModerationQueue
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.notices import format_notice
 from bot.process import (
@@ -98,15 +99,17 @@ async def run_daemon(services: Services) -> int:
     bot.session.middleware(LeaseGate(infra.lease))
     status = DaemonStatus(bot, infra.clock, infra.metrics, infra.tracing, infra.lease)
     webhook = _webhook(settings)
+    for_console = DaemonServices()
     daemon = Daemon(
         partial(connect, bot, infra.clock, polls=webhook is None),
-        partial(_open_runtime, services, bot, status, webhook),
+        partial(_open_runtime, services, bot, status, webhook, for_console),
         status,
         infra.clock,
     )
     with stop_on_signals() as stop:
         try:
-            async with serve_web(services, status.checks, [webhook.route] if webhook is not None else []):
+            routes = [webhook.route] if webhook is not None else []
+            async with serve_web(services, status.checks, routes, daemon=for_console):
                 return await daemon.run(stop)
         finally:
             await bot.session.close()
@@ -121,7 +124,7 @@ def _webhook(settings: Settings) -> Webhook | None:
 
 @asynccontextmanager
 async def _open_runtime(
-    services: Services, bot: KnownBot, status: DaemonStatus, webhook: Webhook | None
+    services: Services, bot: KnownBot, status: DaemonStatus, webhook: Webhook | None, for_console: DaemonServices
 ) -> AsyncGenerator[Runtime]:
     infra, llm = services.infra, services.llm
     settings, clock = infra.settings, infra.clock
@@ -137,6 +140,7 @@ async def _open_runtime(
         delivery = Delivery(bot, clock, inbox.sent_messages, status.metrics)
         moderation = build_moderation(services, bot, delivery)
         stack.push_async_callback(moderation.close)
+        stack.enter_context(_offered(for_console, services, queued, moderation))
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
         llm.fallback.listen(notices.put)
         shared_redis = infra.redis if settings.redis_url is not None else None
@@ -217,6 +221,22 @@ def _dispatcher(services: Services, queued: InboxServices, bot: Bot, access: Acc
     return ScheduleDispatcher(
         services.chat.schedules, queued.inbox, services.infra.clock, partial(schedule_job, bot.id), may_run
     )
+
+
+@contextmanager
+def _offered(
+    for_console: DaemonServices, services: Services, queued: InboxServices, moderation: Moderation
+) -> Generator[None]:
+    """Offers the daemon's services to the console while the context lasts."""
+    audit = services.operators.audit
+    for_console.dead_letters = DeadLetterCommands(queued.inbox, audit, services.infra.settings.zone)
+    for_console.moderation = ModerationQueue(
+        moderation.incidents, moderation.actions, moderation.groups, moderation.admins, audit
+    )
+    try:
+        yield
+    finally:
+        for_console.dead_letters = for_console.moderation = None
 
 
 async def _report_failure(notices: AdminNotices, stamp: FailureStamp, clock: Clock, error: InboxError) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from bot.composition.services import LLMServices, Services
 from bot.operators.console_links import ConsoleLinks
@@ -24,6 +25,9 @@ from services.limits.rates import RateLimiter
 from services.limits.turns import TurnPlaces
 from services.usage.totals import UsageTotals
 
+if TYPE_CHECKING:
+    from bot.operators.daemon_services import DaemonServices
+
 
 @asynccontextmanager
 async def serve_web(
@@ -31,6 +35,7 @@ async def serve_web(
     checks: Mapping[str, Check],
     routes: Sequence[HttpRoute] = (),
     timing: WebTiming | None = None,
+    daemon: "DaemonServices | None" = None,
 ) -> AsyncGenerator[None]:
     """Serves HTTP while the context lasts.
 
@@ -39,6 +44,7 @@ async def serve_web(
         checks: readiness checks beside those of Redis, the database and the providers.
         routes: further routes, a webhook for example.
         timing: deadlines of connections.
+        daemon: services of the Telegram daemon, for the console.
 
     Raises:
         StartupError: WEB_PORT cannot be listened on.
@@ -61,11 +67,13 @@ async def serve_web(
     llm.configuration.on_change(lambda changed: redactor.add_secrets(changed.secrets))
     states = StateHistory(llm.fallback, services.operators.history, infra.database, infra.clock)
     endpoints = Endpoints(readiness, infra.metrics, llm.fallback, services.operators.totals, redactor)
+    tokens = TokenStore(infra.database, infra.clock, settings.named_api_tokens)
+    console = _build_console_routes(services, states, tokens, daemon)
     server = WebServer(
         host=settings.web_host,
         port=settings.web_port,
         token=settings.web_token,
-        routes=(*endpoints.routes, *build_api_routes(services), *_build_console_routes(services, states), *routes),
+        routes=(*endpoints.routes, *build_api_routes(services, tokens), *console, *routes),
         timing=timing,
     )
     await server.start()
@@ -78,7 +86,7 @@ async def serve_web(
         await server.close()
 
 
-def build_api_routes(services: Services) -> Sequence[HttpRoute]:
+def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRoute]:
     """Builds the endpoint for other programs."""
     infra, llm, chat = services.infra, services.llm, services.chat
     settings, clock = infra.settings, infra.clock
@@ -99,7 +107,7 @@ def build_api_routes(services: Services) -> Sequence[HttpRoute]:
         clock,
     )
     gateway = ApiGateway(
-        TokenStore(infra.database, clock, settings.named_api_tokens),
+        tokens,
         admission,
         llm.fallback,
         clock,
@@ -131,18 +139,23 @@ def _build_capabilities(llm: LLMServices, directory: ModelDirectory, gateway: Ap
     return routes
 
 
-def _build_console_routes(services: Services, states: StateHistory) -> Sequence[HttpRoute]:
+def _build_console_routes(
+    services: Services, states: StateHistory, tokens: TokenStore, daemon: "DaemonServices | None"
+) -> Sequence[HttpRoute]:
     """Builds the operator's console; without WEB_TOKEN there is none."""
     infra, llm, operators = services.infra, services.llm, services.operators
     token = infra.settings.web_token
     if token is None:
         return ()
     # Imported here, since a bot without a console does without its template engine.
+    from bot.operators.daemon_services import DaemonServices  # noqa: PLC0415 - see above
     from bot.web.console.access import ConsoleAccess, Credentials  # noqa: PLC0415 - see above
     from bot.web.console.acts import ConsoleActs  # noqa: PLC0415 - see above
     from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415 - see above
+    from bot.web.console.operations import OperationPages  # noqa: PLC0415 - see above
     from bot.web.console.pages import ConsolePages  # noqa: PLC0415 - see above
     from bot.web.console.sign_in import SignIn  # noqa: PLC0415 - see above
+    from bot.web.console.token_pages import TokenPages  # noqa: PLC0415 - see above
     from bot.web.console.usage_pages import UsagePages  # noqa: PLC0415 - see above
 
     parts = ConsoleParts(
@@ -156,6 +169,9 @@ def _build_console_routes(services: Services, states: StateHistory) -> Sequence[
         totals=operators.totals,
         history=operators.history,
         states=states,
+        tokens=tokens,
+        budgets=operators.budgets,
+        daemon=daemon or DaemonServices(),
     )
     settings = infra.settings
     access = ConsoleAccess(
@@ -167,7 +183,8 @@ def _build_console_routes(services: Services, states: StateHistory) -> Sequence[
     )
     frame = Frame(parts, access)
     # Each page before its acts: `/providers/new` must not be taken for a provider of that name.
-    return (*SignIn(frame).routes, *ConsolePages(frame).routes, *UsagePages(frame).routes, *ConsoleActs(frame).routes)
+    pages = (SignIn, ConsolePages, UsagePages, OperationPages, TokenPages, ConsoleActs)
+    return [route for page in pages for route in page(frame).routes]
 
 
 def console_address(settings: Settings) -> str | None:

@@ -1,5 +1,7 @@
 """`/budget`: the budgets of a user and a chat; operators also see those of providers and of all, and set budgets."""
 
+from dataclasses import dataclass
+
 from bot.operators.formatting import format_cost
 from core.i18n import Texts
 from services.admin.audit import Audit
@@ -9,6 +11,15 @@ from services.llm.routing.fallback import LLMProviderFallback
 
 MAX_USD = 1e6
 MAX_ID_DIGITS = 19
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChange:
+    """A budget that was set: its owner, its state, and whether the audit log has the act."""
+
+    name: str
+    state: BudgetState
+    is_audited: bool
 
 
 class BudgetCommands:
@@ -53,37 +64,70 @@ class BudgetCommands:
             case []:
                 return await self._overview(language)
             case [("user" | "chat") as kind, number, written] if _is_id(number):
-                return await self._set(BudgetKind(kind), int(number), written, actor_id, language)
+                return await self._set(BudgetKind(kind), number, written, actor_id, language)
             case _:
                 return self._texts.get("budget-usage", language)
 
     async def _overview(self, language: str | None) -> str:
-        lines = [self._line("budget-all", await self._budgets.state(BudgetKind.ALL), language)]
-        for provider in self._fallback.providers:
-            if provider.budget_day_usd is not None:
-                state = await self._budgets.state_of(provider)
-                lines.append(self._line("budget-provider", state, language, name=provider.id))
+        lines = [
+            self._line("budget-all" if name is None else "budget-provider", state, language, name=name or "")
+            for name, state in await self.list_configured()
+        ]
         for label, usd in (await self._budgets.labels()).items():
             lines.append(f"{label.replace(f'{self._surface}:', '')}: {self._amount(usd, language)}")
         return "\n".join([*lines, "", self._texts.get("budget-usage", language)])
 
-    async def _set(self, kind: BudgetKind, number: int, written: str, actor_id: int, language: str | None) -> str:
-        reference = f"{self._surface}:{number}"
-        name = f"{kind} {number}"
+    async def set_limit(self, kind: BudgetKind, number: str, written: str, actor_id: int) -> BudgetChange | None:
+        """Sets the budget of a user or a chat; None if the id or the amount cannot be read.
+
+        Args:
+            written: USD, `none`, or `default` for the budget of the settings.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        usd = None if written in {"none", "default"} else _to_usd(written)
+        if not _is_id(number) or (usd is None and written not in {"none", "default"}):
+            return None
+        reference = f"{self._surface}:{int(number)}"
         if written == "default":
             await self._budgets.clear_limit(kind, reference)
-        elif written == "none":
-            await self._budgets.set_limit(kind, reference, None)
         else:
-            usd = _to_usd(written)
-            if usd is None:
-                return self._texts.get("budget-usage", language)
             await self._budgets.set_limit(kind, reference, usd)
+        name = f"{kind} {int(number)}"
         state = await self._budgets.state(kind, reference)
-        done = self._texts.get("budget-set", language, name=name, limit=self._amount(state.limit_usd, language))
-        if await self._audit.try_record(actor_id, "budget.set", name, written):
-            return done
-        return f"{done}\n{self._texts.get('not-audited', language)}"
+        return BudgetChange(name, state, await self._audit.try_record(actor_id, "budget.set", name, written))
+
+    async def list_set(self) -> list[tuple[str, BudgetState]]:
+        """Returns the budgets of users and chats that operators set, by name.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        found: list[tuple[str, BudgetState]] = []
+        for label in await self._budgets.labels():
+            kind, _, reference = label.partition(":")
+            name = f"{kind} {reference.removeprefix(f'{self._surface}:')}"
+            found.append((name, await self._budgets.state(BudgetKind(kind), reference)))
+        return found
+
+    async def list_configured(self) -> list[tuple[str | None, BudgetState]]:
+        """Returns the budget of all requests, under None, and those of the providers that have one.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        providers = [each for each in self._fallback.providers if each.budget_day_usd is not None]
+        everything: list[tuple[str | None, BudgetState]] = [(None, await self._budgets.state(BudgetKind.ALL))]
+        return everything + [(each.id, await self._budgets.state_of(each)) for each in providers]
+
+    async def _set(self, kind: BudgetKind, number: str, written: str, actor_id: int, language: str | None) -> str:
+        change = await self.set_limit(kind, number, written, actor_id)
+        if change is None:
+            return self._texts.get("budget-usage", language)
+        limit = self._amount(change.state.limit_usd, language)
+        done = self._texts.get("budget-set", language, name=change.name, limit=limit)
+        return done if change.is_audited else f"{done}\n{self._texts.get('not-audited', language)}"
 
     def _line(self, key: str, state: BudgetState, language: str | None, **arguments: str) -> str:
         spent, limit = format_cost(state.spent_usd), self._amount(state.limit_usd, language)

@@ -27,13 +27,13 @@ class DeadLetterCommands:
         self._audit = audit
         self._zone = zone
 
-    async def newest(self) -> list[DeadLetter]:
-        """Returns the newest dead letters, at most `SHOWN`.
+    async def newest(self, limit: int = SHOWN) -> list[DeadLetter]:
+        """Returns the newest dead letters.
 
         Raises:
             StorageError: the database fails.
         """
-        return await self._inbox.dead_letters.newest(SHOWN)
+        return await self._inbox.dead_letters.newest(limit)
 
     async def run(self, arguments: str, actor_id: int) -> str:
         """Runs the command and returns its result as text.
@@ -55,19 +55,39 @@ class DeadLetterCommands:
             case _:
                 return USAGE
 
-    async def _replay(self, number: int, actor_id: int) -> str:
+    async def replay(self, number: int, actor_id: int) -> bool:
+        """Queues the job of a letter again; False if there is no such letter.
+
+        Raises:
+            StorageError: the database fails.
+        """
         letter = await self._inbox.dead_letters.get(number)
         if letter is None:
-            return f"There is no dead letter {number}."
+            return False
         await self._inbox.replay(letter)
         await self._record("dead.replay", letter, actor_id)
+        return True
+
+    async def drop(self, number: int, actor_id: int) -> bool:
+        """Deletes a letter; False if there is no such letter.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        letter = await self._inbox.dead_letters.get(number)
+        if letter is None or not await self._inbox.dead_letters.drop(number):
+            return False
+        await self._record("dead.drop", letter, actor_id)
+        return True
+
+    async def _replay(self, number: int, actor_id: int) -> str:
+        if not await self.replay(number, actor_id):
+            return f"There is no dead letter {number}."
         return f"Dead letter {number} is queued again. If it fails once more, it returns to this list."
 
     async def _drop(self, number: int, actor_id: int) -> str:
-        letter = await self._inbox.dead_letters.get(number)
-        if letter is None or not await self._inbox.dead_letters.drop(number):
+        if not await self.drop(number, actor_id):
             return f"There is no dead letter {number}."
-        await self._record("dead.drop", letter, actor_id)
         return f"Dead letter {number} is deleted."
 
     async def _record(self, action: str, letter: DeadLetter, actor_id: int) -> None:

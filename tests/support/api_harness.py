@@ -12,6 +12,7 @@ from bot.composition.services import Services, open_services
 from bot.composition.web import build_api_routes
 from bot.web.server import HttpRoute, WebServer, WebTiming
 from core.clock import Clock
+from services.api.tokens import TokenStore
 from tests.support.settings import settings_for
 from tests.support.web_client import WebClient
 
@@ -59,11 +60,12 @@ async def endpoint(
     variables.setdefault("LIMIT_MESSAGES_PER_MINUTE", "0")
     settings = settings_for(directory, providers, **variables)
     async with open_services(settings, clock) as services:
+        tokens = TokenStore(services.infra.database, services.infra.clock, settings.named_api_tokens)
         server = WebServer(
             host="127.0.0.1",
             port=0,
             token=SecretStr(WEB_TOKEN),
-            routes=(*build_api_routes(services), *routes),
+            routes=(*build_api_routes(services, tokens), *routes),
             timing=timing,
         )
         await server.start()

@@ -10,6 +10,7 @@ from pydantic_ai.messages import ModelRequest
 
 from bot.composition.services import Services, open_services
 from bot.composition.web import serve_web
+from bot.operators.daemon_services import DaemonServices
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.processes.redis_server import free_port
@@ -28,6 +29,8 @@ class RunningConsole:
     services: Services
     servers: Mapping[str, LLMServer]
     base: str
+    daemon: DaemonServices
+    """What the console finds of the Telegram daemon; none of it until a test sets it."""
 
     async def answered_by(self) -> str:
         """Return the provider that answers the next request."""
@@ -60,5 +63,6 @@ async def running_console(directory: Path, **others: str) -> AsyncIterator[Runni
                 **others,
             },
         )
-        async with open_services(settings) as services, serve_web(services, {}):
-            yield RunningConsole(services, servers, base)
+        daemon = DaemonServices()
+        async with open_services(settings) as services, serve_web(services, {}, daemon=daemon):
+            yield RunningConsole(services, servers, base, daemon)

@@ -1,11 +1,10 @@
 """Lays out a card within Telegram's limits, with people's texts as spoilers and without working links."""
 
-import re
-
 from aiogram.enums import MessageEntityType
 from aiogram.types import MessageEntity
 
 from bot.telegram.markdown.render import Rendered, utf16_length
+from services.moderation.text.links import defang
 
 MAX_UNITS = 4096
 """Telegram's limit of a message, in UTF-16 code units."""
@@ -13,16 +12,6 @@ MAX_LINE = 400
 """Units of a line."""
 MAX_OTHER = 250
 """Units of each further text on a shared card."""
-_LIVE = re.compile(
-    r"(?P<scheme>:(?=//))|(?P<dot>(?<=\w)[.\u3002](?=[^\W\d_])|(?<=\d)\.(?=\d{1,3}\.\d|\d{1,3}(?:[:/]|$)))"
-    r"|(?P<at>@(?=\w))|(?P<command>(?<!\S)/(?=[A-Za-z]))"
-)
-"""The characters by which Telegram recognises links, domains, user names and commands."""
-
-
-def defang(text: str) -> str:
-    """Returns a text in which nothing can be clicked: `t[.]me/name`, `[@]name`, `https[:]//`."""
-    return _LIVE.sub(lambda found: f"[{found[0]}]", text)
 
 
 def cut(text: str, units: int) -> str:

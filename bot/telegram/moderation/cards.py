@@ -8,7 +8,7 @@ from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.delivery.calls import SendResult
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.render import Rendered
-from bot.telegram.moderation.card_page import CardPage, cut, defang
+from bot.telegram.moderation.card_page import CardPage, cut
 from bot.telegram.moderation.labels import label
 from core.i18n import Texts
 from services.moderation.domain.incident import Incident, Resolution, Source
@@ -16,6 +16,7 @@ from services.moderation.domain.policy import WARNINGS_TO_MUTE, Sanction
 from services.moderation.domain.ports import ActionResult, CardLocation, Standing
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Evidence
+from services.moderation.text.links import defang
 
 MAX_NAME, MAX_EVIDENCE = 130, 300
 """UTF-16 code units of an author's name and of evidence that a card shows."""

@@ -16,6 +16,8 @@ from aiohttp.hdrs import ACCEPT_LANGUAGE, ETAG, IF_NONE_MATCH
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from bot.operators.budget import BudgetCommands
+from bot.operators.daemon_services import DaemonServices
 from bot.operators.formatting import format_cost
 from bot.web.console.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
 from bot.web.console.views import clock_time
@@ -27,6 +29,7 @@ from core.i18n import Texts
 from services.admin.audit import Audit
 from services.admin.configuration import ConfigConflict, ProviderConfiguration, is_secret
 from services.admin.providers import ProviderAdmin
+from services.api.tokens import TokenStore
 from services.history.figures import FigureHistory
 from services.history.states import StateHistory
 from services.llm.routing.fallback import LLMProviderFallback
@@ -48,7 +51,24 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 DONE: Final = frozenset(
-    {"forced", "released", "cooled", "reset", "moved", "saved", "removed", "reset-setting", "undone"}
+    {
+        "forced",
+        "released",
+        "cooled",
+        "reset",
+        "moved",
+        "saved",
+        "removed",
+        "reset-setting",
+        "undone",
+        "decided",
+        "retried",
+        "retried-all",
+        "dropped",
+        "token-changed",
+        "token-revoked",
+        "budget-set",
+    }
 )
 """Acts that a page reports after its redirect."""
 STATIC: Final = {
@@ -80,6 +100,9 @@ class ConsoleParts:
     totals: UsageTotals
     history: FigureHistory
     states: StateHistory
+    tokens: TokenStore
+    budgets: BudgetCommands
+    daemon: DaemonServices
 
 
 class Frame:

@@ -29,6 +29,7 @@ log = structlog.get_logger()
 FORCE_CHOICES: Final = (1800, 7200, 86400)
 """Durations that the page offers for a force, in seconds."""
 AUDIT_ROWS: Final = 200
+MOST_COUNTED: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class ConsolePages:
             "/providers/{id}": self.edit_provider,
             "/providers/{id}/remove": self.confirm_removal,
             "/audit": self.audit,
+            "/more": self.more,
             "/settings": self.settings,
             "/settings.env": self.export,
         }
@@ -89,6 +91,8 @@ class ConsolePages:
             has_figures=bool(today) or not views,
             timeline=await self._timeline(),
             sparks=await self._sparks(),
+            letters=await self._count_letters(),
+            cards=await self._count_cards(),
         )
 
     async def providers(self, request: web.Request, session: OperatorSession) -> web.Response:
@@ -139,6 +143,10 @@ class ConsolePages:
         rows = [(entry, self._frame.moment(entry.at)) for entry in entries]
         return self._frame.render(request, session, "audit.html", title="web-audit", page="audit", rows=rows)
 
+    async def more(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the pages that a phone's navigation has no room for."""
+        return self._frame.render(request, session, "more.html", title="web-more", page="more")
+
     async def settings(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns every variable in effect with its source; of a secret no character is shown."""
         configuration = self._frame.parts.configuration
@@ -156,6 +164,20 @@ class ConsolePages:
         """Returns the variables that the console set, as lines of a `.env` file without keys."""
         lines = self._frame.parts.configuration.export_lines()
         return download("".join(f"{line}\n" for line in lines), "text/plain", "console.env")
+
+    async def _count_letters(self) -> int:
+        letters = self._frame.parts.daemon.dead_letters
+        try:
+            return 0 if letters is None else len(await letters.newest(MOST_COUNTED))
+        except StorageError:
+            return 0
+
+    async def _count_cards(self) -> int:
+        queue = self._frame.parts.daemon.moderation
+        try:
+            return 0 if queue is None else await queue.count()
+        except StorageError:
+            return 0
 
     async def _timeline(self) -> Timeline | None:
         """Returns the states of the last 24 hours; None while the database does not answer."""

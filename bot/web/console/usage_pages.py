@@ -6,17 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 import structlog
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import HOME, Frame, download
+from bot.web.console.frame import HOME, Frame, done, download
 from bot.web.console.plots import Plot, draw_plot
 from bot.web.server import HttpRoute
 from core.errors import StorageError
 from services.history.figures import Period, Point, Series
+from services.llm.routing.admission.budget_guard import BudgetKind
 from services.usage.totals import UsageTotal
 
 log = structlog.get_logger()
@@ -34,14 +36,49 @@ class UsagePages:
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
         """The routes. They check the session themselves."""
-        handlers = {"/usage": self.usage, "/usage.csv": self.usage_csv}
+        signed_in, posted = self._frame.signed_in, self._frame.posted
+        routes = (
+            ("GET", "/usage", signed_in, self.usage),
+            ("GET", "/usage.csv", signed_in, self.usage_csv),
+            ("GET", "/budgets.csv", signed_in, self.budgets_csv),
+            ("POST", "/budgets", posted, self.set_budget),
+        )
         return tuple(
-            HttpRoute("GET", HOME + path, partial(self._frame.signed_in, handler), is_guarded=False)
-            for path, handler in handlers.items()
+            HttpRoute(method, HOME + path, partial(guard, handler), is_guarded=False)
+            for method, path, guard, handler in routes
         )
 
     async def usage(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Returns requests, tokens and cost by provider."""
+        """Returns requests, tokens and cost by provider, and the budgets of today."""
+        return await self._page(request, session)
+
+    async def set_budget(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Sets the budget of a user or a chat."""
+        form = {name: str(value).strip().lower() for name, value in (await request.post()).items()}
+        kind, amount = form.get("kind", ""), form.get("amount", "")
+        change = None
+        if kind in {BudgetKind.USER.value, BudgetKind.CHAT.value}:
+            change = await self._frame.parts.budgets.set_limit(
+                BudgetKind(kind), form.get("owner", ""), amount, session.actor_id
+            )
+        if change is None:
+            return await self._page(request, session, fields=form)
+        return done("budget-set", change.name, page="usage")
+
+    async def budgets_csv(self, _request: web.Request, _session: OperatorSession) -> web.Response:
+        """Returns the budgets of today as CSV."""
+        budgets = self._frame.parts.budgets
+        found = [(name or "all", state) for name, state in await budgets.list_configured()] + await budgets.list_set()
+        lines = [
+            (name, "" if state.limit_usd is None else f"{state.limit_usd:.6f}", f"{state.spent_usd:.6f}")
+            for name, state in found
+        ]
+        return download(to_csv(("budget", "limit_usd", "spent_usd"), lines), "text/csv", "budgets.csv")
+
+    async def _page(
+        self, request: web.Request, session: OperatorSession, *, fields: Mapping[str, str] | None = None
+    ) -> web.Response:
+        """Returns the page; `fields` are those of a form that cannot be read."""
         days, rows = await self._usage(request)
         series = await self._series(days)
         order = [each.id for each in self._frame.parts.configuration.current.providers]
@@ -49,6 +86,10 @@ class UsagePages:
             request,
             session,
             "usage.html",
+            status=HTTPStatus.OK if fields is None else HTTPStatus.UNPROCESSABLE_ENTITY,
+            fields=fields,
+            budgets=await self._frame.parts.budgets.list_configured(),
+            own_budgets=await self._frame.parts.budgets.list_set(),
             title="web-usage",
             page="usage",
             rows=sorted(rows.items(), key=lambda row: -row[1].requests),

@@ -81,6 +81,18 @@ class IncidentStore:
         found = await self._find(row.card_chat_id == chat_id, row.card_message_id == message_id)
         return found[0] if found else None
 
+    async def list_undecided(self, limit: int = BATCH) -> list[Incident]:
+        """Returns the newest incidents with a card of their own that no admin has decided, and whose text is there."""
+        row = ModerationIncidentRow
+        is_open = (row.confirmed_by.is_(None), row.banned_by.is_(None), row.undone_by.is_(None))
+        return await self._find(*is_open, row.lead_id.is_(None), row.text.is_not(None), limit=limit)
+
+    async def list_decided(self, limit: int = BATCH) -> list[Incident]:
+        """Returns the newest incidents that an admin has decided, and whose text is there."""
+        row = ModerationIncidentRow
+        is_decided = or_(row.confirmed_by.is_not(None), row.banned_by.is_not(None), row.undone_by.is_not(None))
+        return await self._find(is_decided, row.lead_id.is_(None), row.text.is_not(None), limit=limit)
+
     async def is_muted(self, incident: Incident) -> bool:
         """Returns whether the bot has muted the author for another recent incident, and no admin has undone that."""
         finding, row, now = incident.finding, ModerationIncidentRow, self._clock.now()

@@ -117,3 +117,15 @@ def _find_targets(message: GroupMessage, normal: Normal) -> Iterable[str]:
     yield from message.buttons
     for written in _WRITTEN.finditer(normal.text):
         yield written[0].rstrip(_TRAILING)
+
+
+_LIVE = re.compile(
+    r"(?P<scheme>:(?=//))|(?P<dot>(?<=\w)[.\u3002](?=[^\W\d_])|(?<=\d)\.(?=\d{1,3}\.\d|\d{1,3}(?:[:/]|$)))"
+    r"|(?P<at>@(?=\w))|(?P<command>(?<!\S)/(?=[A-Za-z]))"
+)
+"""The characters by which Telegram recognises links, domains, user names and commands."""
+
+
+def defang(text: str) -> str:
+    """Returns a text in which nothing can be clicked: `t[.]me/name`, `[@]name`, `https[:]//`."""
+    return _LIVE.sub(lambda found: f"[{found[0]}]", text)

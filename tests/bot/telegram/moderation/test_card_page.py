@@ -3,7 +3,8 @@
 import pytest
 
 from bot.telegram.markdown.render import utf16_length
-from bot.telegram.moderation.card_page import MAX_UNITS, CardPage, cut, defang
+from bot.telegram.moderation.card_page import MAX_UNITS, CardPage, cut
+from services.moderation.text.links import defang
 
 
 @pytest.mark.parametrize(

@@ -60,4 +60,4 @@ async def browser(tmp_path: Path) -> AsyncIterator[ConsoleBrowser]:
         running_console(tmp_path / "data") as console,
         aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http,
     ):
-        yield ConsoleBrowser(console.services, console.servers, console.base, http)
+        yield ConsoleBrowser(console.services, console.servers, console.base, console.daemon, http)

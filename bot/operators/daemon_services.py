@@ -1,0 +1,119 @@
+"""The services of the Telegram daemon that the console uses while the daemon runs in the same process."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from bot.operators.dead_letters import DeadLetterCommands
+from services.admin.audit import Audit
+from services.moderation.actions import ModerationActions, ResolveResult
+from services.moderation.domain.incident import Incident, Resolution
+from services.moderation.domain.policy import Sanction
+from services.moderation.domain.ports import AdminDirectory, Standing
+from services.moderation.records.groups import GroupStore
+from services.moderation.records.incidents import IncidentStore
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedIncident:
+    """An incident of the queue, as one operator may see it.
+
+    Args:
+        is_admin: whether the operator is an admin of its group now: only they see its text and decide.
+        open: the decisions that can still be made.
+    """
+
+    incident: Incident
+    is_admin: bool
+    open: tuple[Resolution, ...]
+
+
+class NotAnAdmin(Exception):
+    """The operator is no admin of the incident's group, or Telegram does not say."""
+
+
+class ModerationQueue:
+    """The incidents of all groups for operators. Each act is recorded in the audit log."""
+
+    def __init__(
+        self,
+        incidents: IncidentStore,
+        actions: ModerationActions,
+        groups: GroupStore,
+        admins: AdminDirectory,
+        audit: Audit,
+    ) -> None:
+        self._incidents = incidents
+        self._actions = actions
+        self._groups = groups
+        self._admins = admins
+        self._audit = audit
+
+    async def count(self) -> int:
+        """Returns the number of incidents that wait, as far as the queue shows them.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        return len(await self._incidents.list_undecided())
+
+    async def list(self, actor_id: int, *, is_decided: bool = False) -> Sequence[QueuedIncident]:
+        """Returns the newest incidents that wait, or that were decided.
+
+        Whether the operator is an admin is asked for anew, once for each group.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        found = await (self._incidents.list_decided() if is_decided else self._incidents.list_undecided())
+        groups = list({incident.finding.group_id for incident in found})
+        allowed = await asyncio.gather(*(self._is_admin(group, actor_id) for group in groups))
+        rights = dict(zip(groups, allowed, strict=True))
+        return [QueuedIncident(each, rights[each.finding.group_id], _open_decisions(each)) for each in found]
+
+    async def resolve(self, incident_id: int, resolution: Resolution, actor_id: int) -> ResolveResult | None:
+        """Carries out a decision as a button of the card does; None if the incident or its group is gone.
+
+        Raises:
+            NotAnAdmin: the operator may not decide in this group.
+            StorageError: the database fails.
+        """
+        incident = await self._incidents.get(incident_id)
+        settings = await self._groups.get(incident.finding.group_id) if incident is not None else None
+        if incident is None or settings is None:
+            return None
+        if not await self._is_admin(settings.group_id, actor_id):
+            raise NotAnAdmin
+        result, _ = await self._actions.resolve(incident, resolution, settings, f"{actor_id}")
+        if result is ResolveResult.DONE:
+            action, target = f"moderation.{resolution.value}", str(settings.group_id)
+            log.info("admin.acted", action=action, target=target, actor_id=actor_id)
+            await self._audit.try_record(actor_id, action, target, f"incident {incident.id}")
+        return result
+
+    async def _is_admin(self, group_id: int, actor_id: int) -> bool:
+        # Operators who signed in by WEB_TOKEN have no Telegram id.
+        return actor_id > 0 and await self._admins.fetch_standing(group_id, actor_id) is Standing.ADMIN
+
+
+@dataclass(slots=True)
+class DaemonServices:
+    """Services that exist while the daemon works; None before its start, and in processes without Telegram."""
+
+    dead_letters: DeadLetterCommands | None = None
+    moderation: ModerationQueue | None = None
+
+
+def _open_decisions(incident: Incident) -> tuple[Resolution, ...]:
+    if incident.undone_by is not None or incident.is_erased:
+        return ()
+    decisions = [Resolution.UNDO]
+    if incident.confirmed_by is None:
+        decisions.insert(0, Resolution.CONFIRM)
+    if incident.banned_by is None and incident.finding.plan.sanction is not Sanction.BAN:
+        decisions.append(Resolution.BAN)
+    return tuple(decisions)

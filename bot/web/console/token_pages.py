@@ -1,0 +1,242 @@
+"""Pages of API tokens: who may use the endpoint, with their limits; a new token is shown once."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from bot.web.console.access import OperatorSession
+from bot.web.console.frame import HOME, Frame, done
+from bot.web.server import HttpRoute
+from core.errors import StorageError
+from services.api.tokens import ApiToken, TokenExists, TokenLimits, UnknownToken
+from services.usage.totals import UsageTotal
+
+log = structlog.get_logger()
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+LARGEST: Final = 10**6
+"""Bound of every number in the form."""
+_CONSENT: Final = {"": None, "yes": True, "no": False}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """A token with its usage of today; None while the database does not answer."""
+
+    token: ApiToken
+    today: UsageTotal | None
+
+
+class TokenPages:
+    """Shows, makes, changes and revokes tokens."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    @property
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """The routes. They check the session and the form themselves."""
+        signed_in, posted = self._frame.signed_in, self._frame.posted
+        routes = (
+            ("GET", "/tokens", signed_in, self.tokens),
+            ("POST", "/tokens", posted, self.create),
+            ("GET", "/tokens/{name}", signed_in, self.edit),
+            ("POST", "/tokens/{name}", posted, self.change),
+            ("GET", "/tokens/{name}/revoke", signed_in, self.confirm_revoking),
+            ("POST", "/tokens/{name}/revoke", posted, self.revoke),
+        )
+        return tuple(
+            HttpRoute(method, HOME + path, partial(guard, handler), is_guarded=False)
+            for method, path, guard, handler in routes
+        )
+
+    async def tokens(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the tokens and the form of a new one."""
+        return await self._page(request, session)
+
+    async def create(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Makes a token and shows it: the page is the only place where it ever stands."""
+        form = await self._form(request)
+        name = form.get("name", "")
+        if NAME.fullmatch(name) is None:
+            return await self._page(request, session, form=form, fault="web-token-name-invalid")
+        limits = _limits(form)
+        if limits is None:
+            return await self._page(request, session, form=form, fault="web-token-limits-invalid")
+        try:
+            made = await self._frame.parts.tokens.create(name, limits, session.actor_id)
+        except TokenExists:
+            return await self._page(request, session, form=form, fault="web-token-exists")
+        await self._audit(session, "create", name, limits)
+        return await self._page(request, session, made=(name, made))
+
+    async def edit(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the form of a token's limits."""
+        token = await self._find(request)
+        return self._form_page(request, session, token, _fields(token.limits))
+
+    async def change(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Sets the limits of a token; they hold for its next request."""
+        token = await self._find(request)
+        form = await self._form(request)
+        limits = _limits(form)
+        if limits is None:
+            return self._form_page(request, session, token, form, fault="web-token-limits-invalid")
+        await self._frame.parts.tokens.change(token.name, limits, session.actor_id)
+        await self._audit(session, "change", token.name, limits, before=token.limits)
+        return done("token-changed", token.name, page="tokens")
+
+    async def confirm_revoking(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Asks before a program loses its access."""
+        token = await self._find(request)
+        if token.is_configured:
+            raise web.HTTPNotFound
+        return self._frame.render(
+            request,
+            session,
+            "confirm.html",
+            title="web-revoke",
+            page="tokens",
+            question=self._frame.text(request, "web-revoke-question", name=token.name),
+            help=self._frame.text(request, "web-revoke-help"),
+            action=f"tokens/{token.name}/revoke",
+            label=self._frame.text(request, "web-revoke"),
+            back="tokens",
+        )
+
+    async def revoke(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Removes a token that was made here."""
+        token = await self._find(request)
+        try:
+            await self._frame.parts.tokens.revoke(token.name)
+        except UnknownToken:
+            raise web.HTTPNotFound from None
+        await self._audit(session, "revoke", token.name, None, before=token.limits)
+        return done("token-revoked", token.name, page="tokens")
+
+    async def _form(self, request: web.Request) -> Mapping[str, str]:
+        return {name: str(value).strip() for name, value in (await request.post()).items()}
+
+    async def _find(self, request: web.Request) -> ApiToken:
+        name = request.match_info["name"]
+        found = next((token for token in await self._frame.parts.tokens.all() if token.name == name), None)
+        if found is None:
+            raise web.HTTPNotFound
+        return found
+
+    async def _page(
+        self,
+        request: web.Request,
+        session: OperatorSession,
+        *,
+        form: Mapping[str, str] | None = None,
+        fault: str | None = None,
+        made: tuple[str, str] | None = None,
+    ) -> web.Response:
+        rows = [TokenRow(token, await self._used(token)) for token in await self._frame.parts.tokens.all()]
+        return self._frame.render(
+            request,
+            session,
+            "tokens.html",
+            status=HTTPStatus.UNPROCESSABLE_ENTITY if fault else HTTPStatus.OK,
+            title="web-tokens",
+            page="tokens",
+            rows=rows,
+            fields=form or {},
+            fault=fault,
+            made=made,
+        )
+
+    def _form_page(
+        self,
+        request: web.Request,
+        session: OperatorSession,
+        token: ApiToken,
+        fields: Mapping[str, str],
+        *,
+        fault: str | None = None,
+    ) -> web.Response:
+        return self._frame.render(
+            request,
+            session,
+            "token.html",
+            status=HTTPStatus.UNPROCESSABLE_ENTITY if fault else HTTPStatus.OK,
+            title="web-tokens",
+            page="tokens",
+            token=token,
+            fields=fields,
+            fault=fault,
+        )
+
+    async def _used(self, token: ApiToken) -> UsageTotal | None:
+        totals = self._frame.parts.totals
+        try:
+            return await totals.of_speaker(token.user, totals.today)
+        except StorageError as error:
+            log.warning("console.usage_unavailable", error=str(error))
+            return None
+
+    async def _audit(
+        self,
+        session: OperatorSession,
+        act: str,
+        name: str,
+        now: TokenLimits | None,
+        before: TokenLimits | None = None,
+    ) -> None:
+        limits = {"now": now, "before": before}
+        parts = [f"{label} {_describe(each)}" for label, each in limits.items() if each is not None]
+        log.info("admin.acted", action=f"token.{act}", target=name, actor_id=session.actor_id)
+        await self._frame.parts.audit.try_record(session.actor_id, f"token.{act}", name, "; ".join(parts))
+
+
+def _limits(form: Mapping[str, str]) -> TokenLimits | None:
+    """Returns the limits of a submitted form; None if one of them is no number, or no pattern of models."""
+    try:
+        rate, running = (_whole(form.get(name, "")) for name in ("requests_per_minute", "running"))
+        budget = _amount(form.get("budget_day", ""))
+    except ValueError:
+        return None
+    models = tuple(dict.fromkeys(form.get("models", "").split()))
+    if any("/" not in pattern or len(pattern) > 200 for pattern in models):  # noqa: PLR2004 - far longer than any name
+        return None
+    return TokenLimits(models, rate, running, budget, _CONSENT.get(form.get("remote_consent", "")))
+
+
+def _whole(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.isdecimal() or int(text[:9]) > LARGEST or len(text) > 9:  # noqa: PLR2004 - digits of a number that is read at all
+        raise ValueError(text)
+    return int(text)
+
+
+def _amount(text: str) -> float | None:
+    if not text:
+        return None
+    usd = float(text.lstrip("$").replace(",", "."))
+    if not 0 <= usd <= LARGEST:
+        raise ValueError(text)
+    return usd
+
+
+def _fields(limits: TokenLimits) -> dict[str, str]:
+    consent = next(word for word, value in _CONSENT.items() if value is limits.remote_consent)
+    return {
+        "models": "\n".join(limits.models),
+        "requests_per_minute": "" if limits.requests_per_minute is None else str(limits.requests_per_minute),
+        "running": "" if limits.running is None else str(limits.running),
+        "budget_day": "" if limits.budget_day_usd is None else f"{limits.budget_day_usd:g}",
+        "remote_consent": consent,
+    }
+
+
+def _describe(limits: TokenLimits) -> str:
+    named = {name: " ".join(value.split()) for name, value in _fields(limits).items() if value}
+    return ", ".join(f"{name} {value}" for name, value in named.items()) or "no limits of its own"

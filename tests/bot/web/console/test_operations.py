@@ -1,0 +1,257 @@
+"""Moderation queue, dead letters, API tokens and budgets in the console, over HTTP."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from bot.operators.console_links import ConsoleLinks
+from bot.operators.daemon_services import ModerationQueue
+from bot.operators.dead_letters import DeadLetterCommands
+from services.inbox.album_parts import AlbumParts
+from services.inbox.dead_letters import CrashCounter, DeadLetters
+from services.inbox.inbox import Inbox
+from services.inbox.job import Job, Receipt
+from services.inbox.sent_messages import SentMessages
+from services.llm.routing.admission.budget_guard import BudgetKind
+from services.moderation.domain.ports import Administrators
+from tests.bot.web.console.conftest import ADMIN, ConsoleBrowser
+from tests.support.moderation_harness import GROUP, NEWCOMER, SCAM, ModerationHarness, RecordingGroup, ScriptedJudge
+
+if TYPE_CHECKING:
+    from services.inbox.dbos_queue import JobQueue
+
+pytestmark = pytest.mark.integration
+
+PAGES = ("/moderation", "/dead", "/tokens", "/more", "/usage")
+ADVERT = "remote work x, 2 hours a day, write to https://t.me/scam <b>now</b>"
+
+
+class Queue:
+    """A queue that keeps the jobs."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    async def put(self, jobs: Sequence[Job]) -> Receipt:
+        self.jobs.extend(jobs)
+        return Receipt()
+
+
+async def with_letters(browser: ConsoleBrowser, *reasons: str) -> Queue:
+    """Let the daemon have given up a message for each reason."""
+    infra, queue = browser.services.infra, Queue()
+    letters = DeadLetters(infra.database, infra.clock)
+    for number, reason in enumerate(reasons):
+        await letters.add(Job(f"tg-{number}", "telegram:7:0", 0, '{"text": "a private word"}'), reason)
+    inbox = Inbox(
+        lambda _run: cast("JobQueue", queue),
+        CrashCounter(infra.database, infra.clock),
+        letters,
+        SentMessages(infra.database, infra.clock),
+        AlbumParts(infra.database, infra.clock),
+        infra.clock,
+    )
+    browser.daemon.dead_letters = DeadLetterCommands(inbox, browser.services.operators.audit, infra.settings.zone)
+    return queue
+
+
+async def with_moderation(browser: ConsoleBrowser, *, admin: int = ADMIN) -> RecordingGroup:
+    """Moderate a group whose admin is `admin`, and let the bot have deleted one advert in it."""
+    infra, group = browser.services.infra, RecordingGroup()
+    group.admins = Administrators(frozenset({admin}))
+    judge = ScriptedJudge()
+    judge.default, judge.fixed_score = SCAM, 99
+    harness = ModerationHarness(infra.database, infra.redis, infra.clock, group, judge)
+    await harness.groups.put(harness.settings)
+    await harness.pipeline.handle(harness.message(ADVERT), harness.settings)
+    browser.daemon.moderation = ModerationQueue(
+        harness.incidents, harness.actions, harness.groups, group, browser.services.operators.audit
+    )
+    return group
+
+
+async def sign_in_as_person(browser: ConsoleBrowser) -> None:
+    infra = browser.services.infra
+    links = ConsoleLinks(infra.redis, infra.settings.redis_prefix)
+    await browser.submit(f"/console/link/{await links.create(ADMIN)}", hidden={})
+
+
+class TestPages:
+    @pytest.mark.parametrize("language", ["en", "ru"])
+    async def test_page_has_every_text_and_obeys_the_policy(self, browser: ConsoleBrowser, language: str) -> None:
+        await with_letters(browser, "a bug")
+        await with_moderation(browser)
+        await sign_in_as_person(browser)
+        paths = [*PAGES, "/moderation?show=done", "/dead/1/drop"]
+        for path in paths:
+            async with browser.http.get(
+                f"{browser.base}/console{path}", headers={"Accept-Language": language}
+            ) as response:
+                page = await response.text()
+            assert response.status == 200, path
+            assert not re.search(r"\bweb-[a-z]", page.replace("web-app", "")), path
+            assert "style=" not in page
+            assert "<script>" not in page
+
+    async def test_page_asks_for_a_sign_in(self, browser: ConsoleBrowser) -> None:
+        for path in (*PAGES, "/tokens/editor", "/dead/1/drop", "/budgets.csv"):
+            assert 'name="token"' in await browser.open(f"/console{path}"), path
+
+    async def test_act_without_the_field_of_the_session_is_refused(self, browser: ConsoleBrowser) -> None:
+        await with_letters(browser, "a bug")
+        await browser.sign_in()
+        for path in ("/tokens", "/dead/retry", "/dead/1/drop", "/moderation/1/ban", "/budgets"):
+            await browser.submit(f"/console{path}", hidden={"form": "guessed"}, name="x")
+            assert browser.status == 403, path
+        assert await browser.daemon.dead_letters.newest() if browser.daemon.dead_letters else False
+
+    async def test_process_without_telegram_says_so(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        for path in ("/moderation", "/dead"):
+            assert "Telegram does not run in this process" in await browser.open(f"/console{path}")
+        await browser.submit("/console/dead/1/retry")
+        assert browser.status == 404
+
+
+class TestDeadLetters:
+    async def test_letter_is_queued_again_and_its_content_is_not_shown(self, browser: ConsoleBrowser) -> None:
+        queue = await with_letters(browser, "TypeError: a bug")
+        await browser.sign_in()
+        assert "1 dead letter" in browser.page
+        page = await browser.open("/console/dead")
+        assert "TypeError: a bug" in page
+        assert "a private word" not in page
+        await browser.submit("/console/dead/1/retry")
+        assert "is queued again" in browser.page
+        assert [job.payload for job in queue.jobs] == ['{"text": "a private word"}']
+        assert "dead.replay" in await browser.open("/console/audit")
+
+    async def test_discarding_asks_first(self, browser: ConsoleBrowser) -> None:
+        await with_letters(browser, "a bug")
+        await browser.sign_in()
+        await browser.open("/console/dead/1/drop")
+        await browser.submit("/console/dead/1/drop")
+        assert "No dead letters" in browser.page
+        await browser.submit("/console/dead/1/drop")
+        assert browser.status == 409
+
+    async def test_all_letters_are_queued_the_oldest_first(self, browser: ConsoleBrowser) -> None:
+        queue = await with_letters(browser, "first", "second")
+        await browser.sign_in()
+        await browser.open("/console/dead")
+        await browser.submit("/console/dead/retry")
+        assert [job.id.split(":")[0][:4] for job in queue.jobs] == ["tg-0", "tg-1"]
+
+
+class TestModeration:
+    async def test_admin_of_the_group_reads_the_text_and_decides(self, browser: ConsoleBrowser) -> None:
+        group = await with_moderation(browser)
+        await sign_in_as_person(browser)
+        page = await browser.open("/console/moderation")
+        assert "https[:]//t[.]me/scam &lt;b&gt;now" in page
+        number = page.split('id="card-')[1].split('"')[0]
+        await browser.submit(f"/console/moderation/{number}/ban")
+        assert f"Card {number} is decided" in browser.page
+        assert ("ban", NEWCOMER) in group.actions
+        await browser.open("/console/moderation?show=done")
+        await browser.submit(f"/console/moderation/{number}/undo")
+        assert ("unban", NEWCOMER) in group.actions
+        page = await browser.open("/console/audit")
+        assert "moderation.ban" in page
+        assert str(GROUP) in page
+
+    async def test_second_decision_is_told_that_it_is_late(self, browser: ConsoleBrowser) -> None:
+        await with_moderation(browser)
+        await sign_in_as_person(browser)
+        page = await browser.open("/console/moderation")
+        number = page.split('id="card-')[1].split('"')[0]
+        for status in (200, 409):
+            await browser.submit(f"/console/moderation/{number}/undo")
+            assert browser.status == status
+
+    @pytest.mark.parametrize("signed_in_by", ["token", "link"])
+    async def test_operator_who_is_no_admin_there_sees_no_text_and_cannot_act(
+        self, browser: ConsoleBrowser, signed_in_by: str
+    ) -> None:
+        group = await with_moderation(browser, admin=1)
+        await (browser.sign_in() if signed_in_by == "token" else sign_in_as_person(browser))
+        page = await browser.open("/console/moderation")
+        assert "job scam" in page
+        assert "remote work" not in page
+        number = page.split('id="card-')[1].split('"')[0]
+        before = list(group.actions)
+        await browser.submit(f"/console/moderation/{number}/ban")
+        assert browser.status == 403
+        assert group.actions == before
+
+
+class TestTokens:
+    async def test_new_token_is_shown_once_and_opens_the_endpoint_until_it_is_revoked(
+        self, browser: ConsoleBrowser
+    ) -> None:
+        async def status(token: str) -> int:
+            headers = {"Authorization": f"Bearer {token}"}
+            async with browser.http.get(f"{browser.base}/v1/models", headers=headers) as response:
+                return response.status
+
+        await browser.sign_in()
+        await browser.open("/console/tokens")
+        await browser.submit("/console/tokens", name="wiki", budget_day="1.5", models="alpha/*")
+        token = browser.page.split("<code>")[1].split("</code>")[0]
+        assert await status(token) == 200
+        for path in ("/tokens", "/audit", "/tokens/wiki"):
+            assert token not in await browser.open(f"/console{path}")
+        assert "alpha/*" in await browser.open("/console/tokens")
+        await browser.open("/console/tokens/wiki/revoke")
+        await browser.submit("/console/tokens/wiki/revoke")
+        assert await status(token) == 401
+        page = await browser.open("/console/audit")
+        assert "token.create" in page
+        assert "token.revoke" in page
+
+    async def test_limits_are_changed_with_what_was_before_in_the_audit_log(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/tokens")
+        await browser.submit("/console/tokens", name="ci", running="2")
+        await browser.open("/console/tokens/ci")
+        await browser.submit("/console/tokens/ci", running="0", remote_consent="no")
+        assert "this machine only" in browser.page
+        assert "now running 0, remote_consent no; before running 2" in await browser.open("/console/audit")
+
+    async def test_invalid_field_makes_no_token(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/tokens")
+        for fields in (
+            {"name": "<b>"},
+            {"name": "../x"},
+            {"name": "ok", "budget_day": "nan"},
+            {"name": "ok", "running": "-1"},
+            {"name": "ok", "requests_per_minute": "9" * 40},
+            {"name": "ok", "models": "no-provider"},
+        ):
+            await browser.submit("/console/tokens", **fields)
+            assert browser.status == 422, fields
+            assert "<code>" not in browser.page
+            assert 'value="<b>' not in browser.page
+
+
+class TestBudgets:
+    async def test_budget_of_a_person_is_set_and_exported(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/usage")
+        await browser.submit("/console/budgets", kind="user", owner="7", amount="2.50")
+        assert "user 7" in browser.page
+        state = await browser.services.llm.budgets.state(BudgetKind.USER, "telegram:7")
+        assert state.limit_usd == 2.5
+        assert "user 7,2.500000,0.000000" in await browser.open("/console/budgets.csv")
+        assert "budget.set" in await browser.open("/console/audit")
+
+    async def test_unreadable_budget_is_refused(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/usage")
+        for owner, amount in (("seven", "1"), ("7", "much"), ("7", "-1"), ("", "1"), ("²", "1")):
+            await browser.submit("/console/budgets", kind="user", owner=owner, amount=amount)
+            assert browser.status == 422, owner
+            assert f'value="{amount}"' in browser.page
