@@ -83,10 +83,18 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class TextFile:
-    """A text file sent with a message; a model reads it as text."""
+    """A text file sent with a message; a model reads it as text.
+
+    Args:
+        text: all of it, or as much as was read.
+        by_part: whether a model is given its first part, and reads the others by a tool.
+        is_cut: whether the file has more text than was read.
+    """
 
     name: str
     text: str
+    by_part: bool = False
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

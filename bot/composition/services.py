@@ -36,8 +36,10 @@ from services.admin.providers import ProviderAdmin
 from services.admin.statistics import Statistics
 from services.budgets.budgets import BudgetLimits, Budgets
 from services.chat.agent import create_agent
+from services.chat.documents import DocumentTools
 from services.chat.service import ChatService, ChatStores
 from services.chat.stand_ins import StandInNotices
+from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.thread_list import ThreadList
@@ -303,13 +305,18 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         Notes(database, clock),
         PreferenceStore(database, clock),
         ThreadMemories(database, clock),
+        DocumentStore(database),
     )
     observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).record)
     namer = ThreadNamer(stores.turns, llm.models)
     await namer.start()
     stack.push_async_callback(namer.close)
     schedules = Schedules(database, clock, settings.zone)
-    toolsets = [ScheduleTools(schedules).toolset(), _open_web(stack, settings).toolset()]
+    toolsets = [
+        ScheduleTools(schedules).toolset(),
+        _open_web(stack, settings).toolset(),
+        DocumentTools(stores.documents).toolset(),
+    ]
     service = ChatService(
         agent=create_agent(tracing.provider if tracing.on else None, toolsets),
         models=llm.models,

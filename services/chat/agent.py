@@ -1,13 +1,7 @@
-"""The chat agent: its instructions, its tools, and its prompts, in which people's texts stand in frames.
-
-No name and no text can imitate a frame. Lines of the frame begin at the margin; every further line of a person's text,
-and every line of a quotation or a file, begins with a space. The same message gives the same text each time, so that
-providers' prompt caches keep working.
-"""
+"""The chat agent: its instructions, its tools and its prompts."""
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pydantic_ai
 from opentelemetry.trace import TracerProvider
@@ -18,6 +12,7 @@ from pydantic_ai.toolsets import AbstractToolset
 from pydantic_ai.usage import UsageLimits
 
 from core.messages import ChatKind, Incoming
+from services.chat.framing import frame, frame_name
 from services.chat.tools import TurnContext, equip
 
 LIMITS = UsageLimits(request_limit=8, tool_calls_limit=12)
@@ -92,52 +87,3 @@ async def _describe_turn(context: RunContext[TurnContext]) -> str:
     if turn.language and turn.chat_kind is not ChatKind.GROUP:
         lines.append(f"The user's language setting is {turn.language}.")
     return "\n".join(lines)
-
-
-def frame_speech(incoming: Incoming, transcript: str) -> str:
-    """Returns a transcript as a model receives it: as its speaker's own message."""
-    if incoming.chat_kind is ChatKind.GROUP:
-        return f"{frame_name(incoming.speaker.name)}: {_indent(transcript)[1:]}"
-    return _LIKE_A_FRAME.sub(" ", transcript)
-
-
-_ENDS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
-"""Everything that is displayed as the end of a line."""
-_LINE_END = re.compile(f"(\r\n|[{_ENDS}])")
-_BARE_NAME = re.compile(r"[^\W_](?:[\w .,'&()+-]*[\w.)])?")
-_ROLES = frozenset({"system", "assistant", "user", "developer", "tool", "understudy", "bot"})
-_LIKE_A_FRAME = re.compile(rf"(?:^|(?<=[{_ENDS}]))(?= *\[(?:In reply to|The message itself|The file|End of the file))")
-
-
-def frame(incoming: Incoming) -> str:
-    """Returns a message as a model receives it: the quoted message, its speaker and text, its text files."""
-    message = "\n\n".join(_parts(incoming))
-    if not incoming.quoted:
-        return message
-    author = f" of {frame_name(incoming.quoted_from)}" if incoming.quoted_from else ""
-    return f"[In reply to this message{author}:]\n{_indent(incoming.quoted)}\n[The message itself:]\n{message}"
-
-
-def frame_name(name: str) -> str:
-    """Returns a name as it is if it can be taken for nothing else, otherwise in quotes."""
-    if name.isprintable() and _BARE_NAME.fullmatch(name) and name.casefold() not in _ROLES:
-        return name
-    quoted = json.dumps(name, ensure_ascii=False)
-    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in quoted)
-
-
-def _parts(incoming: Incoming) -> Iterator[str]:
-    if not incoming.text and any(file.is_audio for file in incoming.attachments):
-        # Its words follow, with their speaker.
-        pass
-    elif incoming.chat_kind is ChatKind.GROUP:
-        yield f"{frame_name(incoming.speaker.name)}: {_indent(incoming.text)[1:]}"
-    elif incoming.text:
-        # A private chat has one speaker: code and lists stay as they are.
-        yield _LIKE_A_FRAME.sub(" ", incoming.text)
-    for file in incoming.files:
-        yield f"[The file {frame_name(file.name)}:]\n{_indent(file.text)}\n[End of the file]"
-
-
-def _indent(text: str) -> str:
-    return " " + _LINE_END.sub(r"\1 ", text)

@@ -13,7 +13,7 @@ from pydantic_ai.messages import BinaryContent, ModelRequest, ModelRequestPart, 
 
 from core.errors import BudgetExhausted, ConsentNeeded, NothingHeard, NotTranscribed, ProviderError
 from core.messages import Incoming
-from services.chat.agent import frame_speech
+from services.chat.framing import frame_speech
 from services.llm.request import RequestSpec
 
 VOICE = "voice"

@@ -10,18 +10,20 @@ import structlog
 from cachetools import TTLCache
 from pydantic import BaseModel
 from pydantic_ai import Agent, AgentRun
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
 
 from core.clock import Clock
 from core.errors import StorageError, UnknownProvider
 from core.i18n import Texts
 from core.messages import ConversationKey, Incoming, Surface, UserRef
 from services.chat.agent import LIMITS, prompt_text, to_prompt
+from services.chat.framing import mentions_parts, split_parts
 from services.chat.hearing import VOICE, Ears, has_recording, quote_transcripts, transcribe
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
+from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
@@ -48,6 +50,7 @@ class ChatStores:
     notes: Notes
     preferences: PreferenceStore
     memories: ThreadMemories
+    documents: DocumentStore
 
 
 class ChatService:
@@ -297,8 +300,19 @@ class ChatService:
                     log.warning("turn.transcript_not_saved", error=str(error))
         run.reply.heading = quote_transcripts(run.prompt)
 
+    async def _keep_documents(self, run: TurnRun) -> None:
+        """Stores long documents, of which the prompt has the first part only."""
+        texts = [(file.name, file.text) for file in run.incoming.files if file.by_part]
+        if not texts or run.turn is None:
+            return
+        try:
+            await self._stores.documents.keep(run.turn.id, texts)
+        except StorageError as error:
+            log.warning("turn.documents_not_saved", error=str(error))
+
     async def _run_agent(self, run: TurnRun, history: Sequence[ModelMessage]) -> None:
         await self._listen(run)
+        await self._keep_documents(run)
         history = await self._fit(run, history)
         incoming = run.incoming
         context = TurnContext(
@@ -313,6 +327,9 @@ class ChatService:
             language=incoming.speaker.language,
             origin=run.origin,
             is_local_only=self._is_local_only(run),
+            has_documents=any(
+                mentions_parts(prompt_text(each)) for each in (*history, run.prompt) if isinstance(each, ModelRequest)
+            ),
         )
         async with self._agent.iter(
             message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
@@ -444,11 +461,25 @@ class ChatService:
             else None,
             self._texts.get("demo-footer", language) if reply.provider in self._demo_ids else None,
             self._texts.get("cannot-see-image", language) if is_blind else None,
+            *self._describe_files(run.incoming),
             self._texts.get("memory-compacted", language) if run.is_first_drop else None,
             None if run.has_memory else self._texts.get("degraded-memory-footer", language),
             None if is_saved else self._texts.get("failed-storage-footer", language),
         ]
         return "\n".join(line for line in lines if line) or None
+
+    def _describe_files(self, incoming: Incoming) -> Sequence[str]:
+        """Returns a line for each file that was not read as a whole."""
+        language = incoming.speaker.language
+        lines: list[str] = []
+        for file in incoming.files:
+            parts = len(split_parts(file.text)) if file.by_part else 1
+            if parts > 1:
+                lines.append(self._texts.get("document-by-part", language, name=file.name[:100], parts=parts))
+            if file.is_cut:
+                count = len(file.text)
+                lines.append(self._texts.get("document-cut", language, name=file.name[:100], characters=count))
+        return lines
 
     async def _save(self, run: TurnRun, outcome: TurnOutcome) -> bool:
         """Saves the turn now, or later if the database rejects it."""

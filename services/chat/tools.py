@@ -46,6 +46,7 @@ class TurnContext:
         language: the user's language as an IETF tag, if known.
         origin: id of the job, if any; the same when the job is repeated after a crash.
         is_local_only: whether the chat's messages stay on the operator's own machines.
+        has_documents: whether a document of the conversation was given in part only.
     """
 
     clock: Clock
@@ -59,6 +60,7 @@ class TurnContext:
     language: str | None = None
     origin: str | None = None
     is_local_only: bool = False
+    has_documents: bool = False
 
 
 async def current_time(context: RunContext[TurnContext], time_zone: str = "UTC") -> str:

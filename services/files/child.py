@@ -9,7 +9,7 @@ import json
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -18,8 +18,8 @@ Options = Mapping[str, Any]
 Answer = tuple[Mapping[str, Any], bytes]
 """Facts about a file, and the result."""
 
-_READERS = {"sound": "services.files.sounds"}
-"""The module of each task; its function `read` takes the file and the options."""
+_READERS = {"sound": "services.files.sounds", "document": "services.files.documents"}
+"""The module of each task; its function `load` takes the file and the options, and returns the work."""
 _ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252", "cp1251", "koi8-r", "idna")
 """Encodings that files are read in, loaded while that is possible."""
 
@@ -56,9 +56,10 @@ def answer(task: str, data: bytes, options: Options) -> Answer:
     if not data:
         return {"why": "empty"}, b""
     reader = import_module(_READERS[task])
-    close_files()
     try:
-        return reader.read(data, options)
+        work: Callable[[], Answer] = reader.load(data, options)
+        close_files()
+        return work()
     except Refused as refused:
         return {"why": str(refused)}, b""
     except (MemoryError, RecursionError):

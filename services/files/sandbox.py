@@ -25,6 +25,8 @@ class Task(StrEnum):
 
     SOUND = "sound"
     """Any recording, or the sound of a video, to OGG/Opus."""
+    DOCUMENT = "document"
+    """A document to its text."""
 
 
 class Refusal(StrEnum):
@@ -32,6 +34,8 @@ class Refusal(StrEnum):
 
     BROKEN = "broken"
     EMPTY = "empty"
+    ENCRYPTED = "encrypted"
+    MISLABELLED = "mislabelled"
     NO_SOUND = "no-sound"
     TOO_LONG = "too-long"
     TOO_MUCH = "too-much"
@@ -65,6 +69,8 @@ class SandboxLimits:
 
 SOUND_LIMITS = SandboxLimits(cpu_s=60, wall_s=120.0)
 """Measured: fifteen minutes of WAV take 4 s of CPU, 90 MB of memory."""
+
+DOCUMENT_LIMITS = SandboxLimits()
 
 
 @dataclass(frozen=True, slots=True)

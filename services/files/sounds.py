@@ -1,7 +1,7 @@
 """Converts a recording, or the sound of a video, to mono OGG/Opus; in a child only, as FFmpeg's parsers are native."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import av
 
@@ -22,12 +22,18 @@ BITS_A_SECOND = 24_000
 RATE = 16_000
 
 
-def read(data: bytes, options: Options) -> Answer:
-    """Returns the sound as OGG/Opus.
+def load(data: bytes, options: Options) -> Callable[[], Answer]:
+    """Returns the work on a recording.
 
     Args:
         data: the file.
         options: `longest_s`, the longest sound in seconds; measured by decoding, since headers may be wrong.
+    """
+    return lambda: _convert(data, options["longest_s"])
+
+
+def _convert(data: bytes, longest_s: float) -> Answer:
+    """Returns the sound as OGG/Opus.
 
     Raises:
         Refused: there is no sound, too much of it, or none that can be decoded.
@@ -45,7 +51,7 @@ def read(data: bytes, options: Options) -> Answer:
                 seconds = 0.0
                 for frame in _frames(source, source.streams.audio[0]):
                     seconds += frame.samples / frame.sample_rate
-                    if seconds > options["longest_s"]:
+                    if seconds > longest_s:
                         raise Refused("too-long")
                     frame.pts = None
                     target.mux(stream.encode(frame))

@@ -11,7 +11,7 @@ ERASED_PAYLOAD = '{"kind":"erased"}'
 """Payload of a job whose message was erased; executing it does nothing."""
 ERASED_LANE = "erased"
 SHORTEST_NAME = 2
-_TEXTS = frozenset({"content", "args"})
+_TEXTS = frozenset({"content", "args", "transcript"})
 """Fields of a transcript that hold text; the names of its kinds and tools stay as they are."""
 _SPEAKER = re.compile(r'("(?:[^"\\]|\\.)*"|[^\n:]{1,200}): ')
 _AFTER_QUOTE = "[The message itself:]\n"
@@ -69,7 +69,9 @@ def speaker_name(prompt: str) -> str | None:
     try:
         messages: Any = json.loads(prompt)  # Any: of any version
         content = messages[0]["parts"][0]["content"]
-        text = content if isinstance(content, str) else content[0]
+        first = content if isinstance(content, str) else content[0]
+        # A transcript of speech has metadata.
+        text: Any = cast("dict[str, Any]", first)["content"] if isinstance(first, dict) else first  # Any: as above
     except (ValueError, LookupError, TypeError):
         return None
     found = _SPEAKER.match(text.rpartition(_AFTER_QUOTE)[2]) if isinstance(text, str) else None

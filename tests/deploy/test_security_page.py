@@ -8,6 +8,8 @@ import pytest
 from bot.telegram.api.files import (
     LONGEST_SOUND_S,
     MAX_ALBUM_BYTES,
+    MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENT_CHARACTERS,
     MAX_IMAGE_BYTES,
     MAX_SOUND_BYTES,
     MAX_TEXT_FILE_BYTES,
@@ -60,6 +62,7 @@ def bound(name: str) -> str:
         ("a picture; the pictures of an album", f"{MAX_IMAGE_BYTES // MIB} MiB; {MAX_ALBUM_BYTES // MIB} MiB"),
         ("a text file", f"{MAX_TEXT_FILE_BYTES // KIB} KiB"),
         ("a recording", f"{MAX_SOUND_BYTES // MIB} MiB, {LONGEST_SOUND_S // 60} minutes"),
+        ("a document; its text", f"{MAX_DOCUMENT_BYTES // MIB} MiB; {MAX_DOCUMENT_CHARACTERS:,} characters"),
         ("body of an HTTP request", f"{BODY_LIMIT // MIB} MiB"),
         ("nesting of JSON from outside", f"{MAX_DEPTH} levels"),
     ],

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.support.bot_harness import FIRST, SECOND, BotHarness, images, told
+from tests.support.documents import pdf
 
 PICTURE = b"\xff\xd8\xff\xe0 not much of a picture, but one all the same"
-CANNOT_READ = "This kind of message is not supported yet. Send text, pictures or text files."
+CANNOT_READ = "This kind of message is not supported yet. Send text, pictures, recordings or documents."
 CANNOT_HEAR = "Voice messages and audio are not set up on this bot. Please send text instead."
 TOO_LARGE = "This file is too large. Please send a smaller one."
 FILE = {"file_id": "f", "file_unique_id": "u", "file_size": 1000}
@@ -89,7 +90,7 @@ async def test_photo_without_vision_model_is_reported(empty_stage: BotHarness) -
         pytest.param({"video_note": {**FILE, "length": 1, "duration": 1}}, CANNOT_HEAR, id="video note"),
         pytest.param({"document": {**FILE, "file_name": "a.zip", "mime_type": "application/zip"}}, CANNOT_READ,
                      id="archive"),
-        pytest.param({"document": {**FILE, "file_name": "a.txt", "mime_type": "text/plain", "file_size": 10**6}},
+        pytest.param({"document": {**FILE, "file_name": "a.txt", "mime_type": "text/plain", "file_size": 10**8}},
                      TOO_LARGE, id="large text"),
         pytest.param({"document": {**FILE, "file_name": "a.png", "mime_type": "image/png", "file_size": 10**8}},
                      TOO_LARGE, id="large picture"),
@@ -145,3 +146,15 @@ async def test_failed_download_is_reported(seeing: BotHarness, method: str) -> N
         }  # fmt: skip
     assert (await seeing.reply()).text == "The file could not be downloaded from Telegram. Please send it again."
     assert not seeing.first.requests
+
+
+async def test_a_document_is_read_in_its_child_and_answered(stage: BotHarness) -> None:
+    """And one that cannot be read gets one line; the next message is answered as ever."""
+    stage.says("Sum it up.", document=pdf("Costs rise"), file_name="report.pdf", media_type="application/pdf")
+    assert (await stage.answer()).text == FIRST
+    assert told(stage.first.requests[0]) == [
+        ("user", "Sum it up.\n\n[The file report.pdf:]\n Costs rise\n[End of the file]")
+    ]
+    stage.says("", document=pdf("x", password="secret"), file_name="report.pdf", media_type="application/pdf")
+    assert (await stage.reply()).text.startswith("This document is protected by a password.")
+    assert (await stage.asks("Never mind.")).text == FIRST

@@ -18,6 +18,7 @@ from core.redis.client import open_redis
 from services.chat.agent import create_agent
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.service import ChatService, ChatStores
+from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.turns import TurnStore
@@ -117,6 +118,7 @@ async def chat_harness(
                 notes or Notes(database, clock),
                 PreferenceStore(database, clock),
                 ThreadMemories(database, clock),
+                DocumentStore(database),
             )
             if names_threads:
                 namer = ThreadNamer(stores.turns, replica.factory, NamingTiming(quiet_s=naming_quiet_s, retry_s=0.1))

@@ -12,13 +12,13 @@ import structlog
 from aiogram import Bot
 from aiogram.enums import ChatType
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError
-from aiogram.types import Audio, Message, PhotoSize, VideoNote, Voice
+from aiogram.types import Audio, Document, Message, PhotoSize, VideoNote, Voice
 from aiohttp import ClientError
 
 from bot.telegram.api.errors import describe_api_error
 from core.messages import Attachment, TextFile
 from core.ogg import is_ogg_opus, ogg_seconds
-from services.files.sandbox import SOUND_LIMITS, FileRefused, Refusal, Sandbox, Task
+from services.files.sandbox import DOCUMENT_LIMITS, SOUND_LIMITS, FileRefused, Refusal, Sandbox, Task
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -42,6 +42,24 @@ TEXT_NAMES = re.compile(
     re.IGNORECASE,
 )
 OGG_OPUS = "audio/ogg"
+MAX_DOCUMENT_BYTES = MAX_SOUND_BYTES
+MAX_DOCUMENT_CHARACTERS = 1_000_000
+"""The longest text that is read of a document."""
+DOCUMENT_KINDS: Sequence[tuple[re.Pattern[str], re.Pattern[str], str]] = tuple(
+    (re.compile(rf"\.({names})$", re.IGNORECASE), re.compile(types, re.IGNORECASE), kind)
+    for names, types, kind in (
+        ("pdf", r"application/(x-)?pdf$", "pdf"),
+        ("doc[xm]", r"application/vnd\.openxmlformats-officedocument\.wordprocessingml\.", "docx"),
+        (
+            "xls[xmb]?|ods",
+            r"application/vnd\.(ms-excel|openxmlformats-officedocument\.spreadsheetml\.|oasis\.opendocument\.spreadsheet)",
+            "sheet",
+        ),
+        ("ppt[xm]", r"application/vnd\.openxmlformats-officedocument\.presentationml\.", "pptx"),
+        ("x?html?", r"(text/html|application/xhtml\+xml)$", "html"),
+    )
+)
+"""Kinds of documents with their names and media types; the content decides in the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +84,7 @@ class _Kind(Enum):
     IMAGE = auto()
     TEXT = auto()
     SOUND = auto()
+    DOCUMENT = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +98,7 @@ class _KindLimits:
 _LIMITS: Mapping[_Kind, _KindLimits] = {
     _Kind.IMAGE: _KindLimits(MAX_IMAGE_BYTES, MAX_ALBUM_BYTES),
     _Kind.TEXT: _KindLimits(MAX_TEXT_FILE_BYTES, MAX_TEXT_FILE_BYTES),
+    _Kind.DOCUMENT: _KindLimits(MAX_DOCUMENT_BYTES, MAX_DOCUMENT_BYTES),
     _Kind.SOUND: _KindLimits(MAX_SOUND_BYTES, MAX_SOUND_BYTES),
 }
 
@@ -106,7 +126,7 @@ class FileReader:
     """Reads the files of messages.
 
     Args:
-        sandbox: converts sounds; None where the bot reads pictures and text files only.
+        sandbox: reads documents and converts sounds; None where the bot reads pictures and text files only.
         hears: whether recordings are transcribed.
     """
 
@@ -149,14 +169,19 @@ class FileReader:
         document = message.document
         if document is None:
             return None
-        name, media_type = document.file_name or "file", document.mime_type or ""
+        return self._find_document(document)
+
+    def _find_document(self, document: Document) -> _File | Unreadable:
+        name, media_type, size = document.file_name or "file", document.mime_type or "", document.file_size or 0
         if media_type in IMAGE_TYPES:
             kind = _Kind.IMAGE
+        elif self._sandbox is not None and _document_kind(name, media_type) is not None:
+            kind = _Kind.DOCUMENT
         elif TEXT_TYPES.match(media_type) or TEXT_NAMES.search(name):
-            kind = _Kind.TEXT
+            kind = _Kind.DOCUMENT if self._sandbox is not None and size > MAX_TEXT_FILE_BYTES else _Kind.TEXT
         else:
             return Unreadable("unsupported-media")
-        return _checked(_File(document.file_id, kind, media_type, document.file_size or 0, name))
+        return _checked(_File(document.file_id, kind, media_type, size, name))
 
     def _find_sound(self, sound: Voice | Audio | VideoNote) -> _File | Unreadable:
         if not self._hears or self._sandbox is None:
@@ -166,14 +191,19 @@ class FileReader:
         return _checked(_File(sound.file_id, _Kind.SOUND, OGG_OPUS, sound.file_size or 0))
 
     def _find_replied(self, message: Message) -> _File | Unreadable | None:
-        """Returns the photo or the recording that a message in a group replies to."""
+        """Returns the photo, the recording or the document that a message in a group replies to."""
         original = message.reply_to_message
         if original is None or message.chat.type == ChatType.PRIVATE:
             return None
         if original.photo:
             return _largest_photo(original.photo)
         sound = original.voice or original.audio or original.video_note
-        return self._find_sound(sound) if sound is not None and self._hears else None
+        if sound is not None and self._hears:
+            return self._find_sound(sound)
+        if original.document is not None and self._sandbox is not None:
+            found = self._find_document(original.document)
+            return None if found == Unreadable("unsupported-media") else found
+        return None
 
     async def _read(self, bot: Bot, file: _File, allowance: _Allowance) -> Attachment | TextFile | Unreadable:
         data = await _download(bot, file, allowance)
@@ -182,10 +212,26 @@ class FileReader:
         match file.kind:
             case _Kind.TEXT:
                 return TextFile(file.name or "file", data.decode(errors="replace"))
+            case _Kind.DOCUMENT:
+                return await self._read_document(data, file.name or "file", file.media_type)
             case _Kind.SOUND:
                 return await self._convert_sound(data)
             case _Kind.IMAGE:
                 return Attachment(data, file.media_type, file.name)
+
+    async def _read_document(self, data: bytes, name: str, media_type: str) -> TextFile | Unreadable:
+        """Returns the text of a document; that of a long text file without a child."""
+        kind = _document_kind(name, media_type)
+        if kind is None or self._sandbox is None:
+            text = data.decode(errors="replace")
+            is_cut = len(text) > MAX_DOCUMENT_CHARACTERS
+            return TextFile(name, text[:MAX_DOCUMENT_CHARACTERS], by_part=True, is_cut=is_cut)
+        options = {"kind": kind, "most": MAX_DOCUMENT_CHARACTERS}
+        try:
+            result = await self._sandbox.run(Task.DOCUMENT, data, DOCUMENT_LIMITS, options)
+        except FileRefused as refused:
+            return Unreadable(f"document-{refused.why}")
+        return TextFile(name, result.body.decode(), by_part=True, is_cut=bool(result.facts["is_cut"]))
 
     async def _convert_sound(self, data: bytes) -> Attachment | Unreadable:
         """Returns a recording as OGG/Opus, which voice messages are already."""
@@ -204,6 +250,14 @@ _SOUND_REFUSALS: Mapping[Refusal, Unreadable] = {
     Refusal.NO_SOUND: Unreadable("audio-silent"),
     Refusal.EMPTY: Unreadable("audio-silent"),
 }
+
+
+def _document_kind(name: str, media_type: str) -> str | None:
+    """Returns the kind of a document that its name or its media type promises."""
+    for names, types, kind in DOCUMENT_KINDS:
+        if names.search(name) or types.match(media_type):
+            return kind
+    return None
 
 
 def _checked(file: _File) -> _File | Unreadable:

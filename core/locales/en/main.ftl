@@ -78,7 +78,7 @@ degraded-memory-footer = The earlier conversation could not be loaded for this a
 
 ## Attachments
 
-unsupported-media = This kind of message is not supported yet. Send text, pictures or text files.
+unsupported-media = This kind of message is not supported yet. Send text, pictures, recordings or documents.
 cannot-see-image = The model that answered cannot see pictures; the answer is based on the text alone.
 cannot-hear-audio = Voice messages and audio are not set up on this bot. Please send text instead.
 audio-too-long = This recording is too long: I can listen to { $minutes } minutes at most.
@@ -88,6 +88,13 @@ failed-transcription = The voice message could not be transcribed right now. Ple
 failed-heard-nothing = Nothing was heard in this recording.
 file-not-fetched = The file could not be downloaded from Telegram. Please send it again.
 file-too-large = This file is too large. Please send a smaller one.
+document-encrypted = This document is protected by a password. Remove the protection, and send it again.
+document-broken = This document is damaged and cannot be read.
+document-empty = There is no text in this document. If its pages are pictures, send them as pictures.
+document-mislabelled = This file is not what its name says, so it was not read.
+document-too-much = This document needs more memory or time than a file may take, so it was not read.
+document-by-part = { $name } is long: I have read part 1 of { $parts } and look into the others when you ask.
+document-cut = Only the first { $characters } characters of { $name } were read.
 
 ## Schedules
 

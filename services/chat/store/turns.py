@@ -30,6 +30,7 @@ from services.chat.store.conversation import (
     read_history,
     read_turn,
 )
+from services.chat.store.documents import DOCUMENT
 from services.chat.store.history import starts_with_prompt
 from services.chat.store.memory import read_recall
 from services.chat.store.transcript import Transcript
@@ -193,7 +194,8 @@ class TurnStore:
             "estimated_tokens": estimate_tokens(stored.messages),
             "attachment_count": len(transcript.digests(stored.messages)),
         }
-        gone = and_(AttachmentRow.turn_id == turn_id, AttachmentRow.digest.not_in(list(stored.attachments)))
+        of_prompt = and_(AttachmentRow.turn_id == turn_id, AttachmentRow.media_type.not_like(f"{DOCUMENT}%"))
+        gone = and_(of_prompt, AttachmentRow.digest.not_in(list(stored.attachments)))
 
         def work(connection: Connection) -> None:
             connection.execute(update(TURNS).where(TURNS.c.id == turn_id).values(values))

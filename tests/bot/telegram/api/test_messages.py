@@ -6,6 +6,8 @@ import pytest
 
 from bot.telegram.api.files import (
     LONGEST_SOUND_S,
+    MAX_DOCUMENT_BYTES,
+    MAX_DOCUMENT_CHARACTERS,
     MAX_IMAGE_BYTES,
     MAX_SOUND_BYTES,
     MAX_TEXT_FILE_BYTES,
@@ -247,3 +249,29 @@ async def test_a_recording_that_cannot_be_heard_has_a_reason(
     result = await hear(traffic, voice=sound(server, data, **fields))
     assert isinstance(result, Unreadable)
     assert result.key == key
+
+
+@pytest.mark.parametrize(
+    ("data", "document", "key"),
+    [
+        (b"%PDF-1.7 and no more", {"file_name": "a.pdf"}, "document-broken"),
+        (b"an image, perhaps", {"file_name": "a.bin", "mime_type": "application/pdf"}, "document-mislabelled"),
+        (b"", {"file_name": "a.xlsx"}, "document-empty"),
+        (b"", {"file_name": "a.pptx", "file_size": MAX_DOCUMENT_BYTES + 1}, "file-too-large"),
+        (b"", {"file_name": "a.doc"}, "unsupported-media"),
+    ],
+)
+async def test_a_document_that_cannot_be_read_has_a_reason(
+    traffic: Traffic, server: TelegramServer, data: bytes, document: dict[str, Any], key: str
+) -> None:
+    file = {"file_id": server.add_file(data, "documents/a"), "file_unique_id": "u", **document}
+    assert await hear(traffic, document=file) == Unreadable(key)
+
+
+async def test_a_long_text_is_read_by_part(traffic: Traffic, server: TelegramServer) -> None:
+    length = MAX_DOCUMENT_CHARACTERS + 5
+    file_id = server.add_file(b"x" * length, "documents/a")
+    document = {"file_id": file_id, "file_unique_id": "u", "file_name": "a.log", "file_size": length}
+    incoming = await hear(traffic, document=document)
+    assert isinstance(incoming, Incoming)
+    assert incoming.files == (TextFile("a.log", "x" * MAX_DOCUMENT_CHARACTERS, by_part=True, is_cut=True),)

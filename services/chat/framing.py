@@ -1,0 +1,91 @@
+"""Prompts in which people's texts stand in frames.
+
+No name and no text can imitate a frame. Lines of the frame begin at the margin; every further line of a person's text,
+and every line of a quotation or a file, begins with a space. The same message gives the same text each time, so that
+providers' prompt caches keep working.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+from core.messages import ChatKind, Incoming, TextFile
+
+PART_CHARACTERS = 16_000
+"""Of a long document: about 4,000 tokens, half of the history that a conversation has by default."""
+_BY_PART = "; read_document gives the others"
+
+
+def frame_speech(incoming: Incoming, transcript: str) -> str:
+    """Returns a transcript as a model receives it: as its speaker's own message."""
+    if incoming.chat_kind is ChatKind.GROUP:
+        return f"{frame_name(incoming.speaker.name)}: {_indent(transcript)[1:]}"
+    return _LIKE_A_FRAME.sub(" ", transcript)
+
+
+_ENDS = "\n\r\v\f\x1c-\x1e\x85\u2028\u2029"
+"""Everything that is displayed as the end of a line."""
+_LINE_END = re.compile(f"(\r\n|[{_ENDS}])")
+_BARE_NAME = re.compile(r"[^\W_](?:[\w .,'&()+-]*[\w.)])?")
+_ROLES = frozenset({"system", "assistant", "user", "developer", "tool", "understudy", "bot"})
+_LIKE_A_FRAME = re.compile(rf"(?:^|(?<=[{_ENDS}]))(?= *\[(?:In reply to|The message itself|The file|End of the file))")
+
+
+def frame(incoming: Incoming) -> str:
+    """Returns a message as a model receives it: the quoted message, its speaker and text, its text files."""
+    message = "\n\n".join(_parts(incoming))
+    if not incoming.quoted:
+        return message
+    author = f" of {frame_name(incoming.quoted_from)}" if incoming.quoted_from else ""
+    return f"[In reply to this message{author}:]\n{_indent(incoming.quoted)}\n[The message itself:]\n{message}"
+
+
+def frame_name(name: str) -> str:
+    """Returns a name as it is if it can be taken for nothing else, otherwise in quotes."""
+    if name.isprintable() and _BARE_NAME.fullmatch(name) and name.casefold() not in _ROLES:
+        return name
+    quoted = json.dumps(name, ensure_ascii=False)
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in quoted)
+
+
+def _parts(incoming: Incoming) -> Iterator[str]:
+    if not incoming.text and any(file.is_audio for file in incoming.attachments):
+        # Its words follow, with their speaker.
+        pass
+    elif incoming.chat_kind is ChatKind.GROUP:
+        yield f"{frame_name(incoming.speaker.name)}: {_indent(incoming.text)[1:]}"
+    elif incoming.text:
+        # A private chat has one speaker: code and lists stay as they are.
+        yield _LIKE_A_FRAME.sub(" ", incoming.text)
+    for file in incoming.files:
+        yield frame_file(file)
+
+
+def _indent(text: str) -> str:
+    return " " + _LINE_END.sub(r"\1 ", text)
+
+
+def frame_file(file: TextFile, part: int = 1) -> str:
+    """Returns a file as a model receives it; one that is read by part, one part of it."""
+    parts = split_parts(file.text) if file.by_part else [file.text]
+    name, which = frame_name(file.name), ""
+    if len(parts) > 1:
+        which = f", part {part} of {len(parts)}{_BY_PART}"
+    return f"[The file {name}{which}:]\n{_indent(parts[part - 1])}\n[End of the file]"
+
+
+def split_parts(text: str) -> Sequence[str]:
+    """Divides a text into parts, at ends of lines where there are some."""
+    parts: list[str] = []
+    start = 0
+    while len(text) - start > PART_CHARACTERS:
+        border = text.rfind("\n", start + PART_CHARACTERS // 2, start + PART_CHARACTERS) + 1
+        end = border or start + PART_CHARACTERS
+        parts.append(text[start:end])
+        start = end
+    return [*parts, text[start:]]
+
+
+def mentions_parts(prompt: str) -> bool:
+    """Returns whether a prompt has a file of which only a part was given."""
+    return _BY_PART in prompt
