@@ -49,8 +49,10 @@ from tests.support.inbox_harness import RecordingRunner
 
 ADDED_SINCE = {
     "api_tokens",
+    "answer_votes",
     "bans",
     "broadcasts",
+    "comparisons",
     "budget_days",
     "budget_holds",
     "budget_limits",

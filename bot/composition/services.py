@@ -46,6 +46,8 @@ from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
 from services.chat.turn import TurnMetrics, TurnObserver
+from services.compare.contest import Contests
+from services.compare.votes import Votes
 from services.history.figures import FigureHistory
 from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import replica_name
@@ -108,6 +110,8 @@ class ChatServices:
     preferences: PreferenceStore
     consent: Consent
     schedules: Schedules
+    votes: Votes
+    contests: Contests
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,4 +341,10 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     infra.metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(service.unsaved))
     fallbacks = (llm.fallback, *llm.capabilities.fallbacks.values())
     consent = Consent(stores.preferences, fallbacks, infra.texts, is_asked=asks_consent)
-    return ChatServices(service, stores.turns, ThreadList(database), stores.preferences, consent, schedules)
+    votes = Votes(database, clock, infra.pseudonyms)
+    contests = Contests(
+        llm.models, llm.fallback, stores.preferences, infra.texts, settings.zone, asks_consent=asks_consent
+    )
+    return ChatServices(
+        service, stores.turns, ThreadList(database), stores.preferences, consent, schedules, votes, contests
+    )

@@ -15,6 +15,7 @@ from bot.operators.console_links import ConsoleCommand, ConsoleLinks
 from bot.operators.daemon_services import DaemonServices, ModerationQueue
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.operators.notices import format_notice
+from bot.operators.votes import VoteReports
 from bot.process import (
     enlarge_thread_pool,
     raise_open_files_limit,
@@ -37,6 +38,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.administration import AdministrationHandlers, BroadcastDelivery
 from bot.telegram.handlers.button_guards import ButtonBorder
 from bot.telegram.handlers.chat import ChatHandlers
+from bot.telegram.handlers.compare import CompareHandlers
 from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
 from bot.telegram.handlers.privacy import ForgetHandlers, PrivacyHandlers
@@ -272,7 +274,7 @@ def build_worker(
         recovery=SendRecovery(queued.journal, chat.turns, delivery),
         texts=infra.texts,
         clock=infra.clock,
-        display=AnswerDisplay(infra.settings.stream_mode, renderer),
+        display=AnswerDisplay(infra.settings.stream_mode, renderer, acknowledges=infra.settings.acknowledge_in_groups),
         providers=lambda: services.llm.fallback.roster.usable,
     )
     dispatcher = Dispatcher(disable_fsm=True)
@@ -286,6 +288,7 @@ def build_worker(
         ForgetHandlers(
             eraser=eraser, cancellation=cancellation, chat=chat.service, delivery=delivery, texts=infra.texts
         ).router(),
+        _compare_router(services, cancellation, delivery, renderer),
         *_moderation_routers(services, delivery, moderation),
         # Last, since it takes every message that no command has taken.
         ChatHandlers(
@@ -341,6 +344,24 @@ def _operator_router(services: Services, queued: InboxServices, delivery: Delive
         delivery=delivery,
         texts=infra.texts,
     ).router(infra.settings.admin_ids)
+
+
+def _compare_router(
+    services: Services, cancellation: ReplyCancellation, delivery: Delivery, renderer: RenderThread
+) -> Router:
+    infra, chat = services.infra, services.chat
+    return CompareHandlers(
+        contests=chat.contests,
+        votes=chat.votes,
+        reports=VoteReports(chat.votes, infra.texts),
+        active=cancellation.active,
+        delivery=delivery,
+        display=AnswerDisplay(infra.settings.stream_mode, renderer),
+        texts=infra.texts,
+        clock=infra.clock,
+        files=FileReader(Sandbox()),
+        admin_ids=infra.settings.admin_ids,
+    ).router()
 
 
 def _administration(services: Services, delivery: Delivery) -> AdministrationHandlers:

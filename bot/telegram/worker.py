@@ -119,9 +119,12 @@ def _find_sender(job: Job) -> _Sender:
     query = _field(update, "callback_query")
     message = _field(query, "message") or _field(update, "message") or _field(update, "edited_message")
     entry = _field(update, "chat_member") or _field(update, "my_chat_member") or _field(update, "chat_join_request")
-    chat = _field(message or entry or _field(update, "stopped_message_generation"), "chat")
+    reaction = _field(update, "message_reaction")
+    chat = _field(message or entry or reaction or _field(update, "stopped_message_generation"), "chat")
     chat_id = _number(_field(chat, "id"))
-    author = _field(query, "from") or _field(message, "sender_chat") or _field(message, "from")
+    author = (
+        _field(query, "from") or _field(message, "sender_chat") or _field(message, "from") or _field(reaction, "user")
+    )
     person = _number(_field(author, "id")) or _number(_field(_field(payload, "speaker"), "user_id")) or chat_id
     return _Sender(person, chat_id if chat_id and _field(chat, "type") != "private" else None)
 

@@ -128,6 +128,7 @@ class CommonVariables(VariableSet):
     )
     secrets_key: SecretKeys = Field(default=(), examples=["a-random-text-of-32-characters-or-more"])
     stream_mode: Annotated[Literal["edit", "draft", "off"], LowerCase] = Field(default="edit", examples=["edit"])
+    acknowledge_in_groups: bool = Field(default=False, examples=["true"])
     retention_days: int | None = Field(default=None, ge=1, le=36500, examples=[90])
     history_tokens: int = Field(default=8000, gt=0, examples=[8000])
     shutdown_timeout: float = Field(default=25.0, gt=0, allow_inf_nan=False, examples=[25])

@@ -1,4 +1,4 @@
-"""Tables of operators: people who are banned, and broadcasts."""
+"""Tables of operators: people who are banned, broadcasts, and votes about models."""
 
 from datetime import datetime
 
@@ -49,3 +49,31 @@ class BroadcastRow(Base):
     owned_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ComparisonRow(Base):
+    """A comparison of two models, and the vote of its asker, who is a pseudonym. Models are `<provider>/<model>`."""
+
+    __tablename__ = "comparisons"
+    # Without it SQLite reuses ids, and a button under an old card would vote on another comparison.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, never mutated
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    origin: Mapped[str] = mapped_column(String(64), unique=True)
+    """Job or request that asked, so that a repeated job opens none of its own."""
+    asker: Mapped[str] = mapped_column(String(64))
+    model_a: Mapped[str] = mapped_column(PlainText)
+    model_b: Mapped[str] = mapped_column(PlainText)
+    winner: Mapped[str | None] = mapped_column(String(4))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class AnswerVoteRow(Base):
+    """A thumb under an answer. `ballot` is a pseudonym of its voter and the answer."""
+
+    __tablename__ = "answer_votes"
+
+    ballot: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model: Mapped[str] = mapped_column(PlainText)
+    value: Mapped[int] = mapped_column(Integer)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -203,6 +203,8 @@ TABLES: Mapping[str, Sequence[Rule]] = {
             lambda who: {"last_chat_id": who.user_id - 1},
         ),
     ),
+    "comparisons": (Impersonal("votes about two models, under a keyed hash"),),
+    "answer_votes": (Impersonal("thumbs under answers, under a keyed hash"),),
     "provider_figures": (Impersonal("sums of providers"),),
     "provider_spans": (Impersonal("states of providers"),),
     "embedding_spaces": (Impersonal("models"),),

@@ -105,7 +105,7 @@ async def test_command_menus_are_published(stage: BotHarness) -> None:
         "unlock",
     ]
     menus = {scope: [command["command"] for command in commands] for scope, commands in stage.telegram.menus.items()}
-    default = ["new", "threads", "compact", "model", "schedule", "stop", "usage", "budget", "help"]
+    default = ["new", "threads", "compact", "model", "schedule", "compare", "stop", "usage", "budget", "help"]
     operators = ["provider", "stats", "audit", "broadcast", "ban_user", "unban_user", "dead", "console"]
     assert menus == {
         "default": default,

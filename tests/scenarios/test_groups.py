@@ -178,3 +178,22 @@ async def test_group_migration_during_an_answer(stage: BotHarness) -> None:
     )  # fmt: skip
     stage.says("/ask Are you there?", GROUP, user_id=ANN)
     assert (await stage.answer(-1001)).text == FIRST
+
+
+async def test_group_question_is_acknowledged_until_it_is_answered(empty_stage: BotHarness) -> None:
+    """Off by default."""
+    stage = empty_stage
+    await stage.start()
+    assert (await stage.asks("/ask Hello?", GROUP, user_id=ANN)).reply_to is not None
+    assert not stage.telegram.calls_of("setMessageReaction")
+    await stage.stop()
+    await stage.start(ACKNOWLEDGE_IN_GROUPS="true")
+    opened = asyncio.Event()
+    stage.first.default = gate(opened, then=answer(FIRST))
+    question = stage.says("/ask Hello?", GROUP, user_id=ANN)
+    await stage.until(lambda: question.reactions == [["👀"]])
+    opened.set()
+    await stage.answer(GROUP, after=question.id)
+    await stage.until(lambda: question.reactions == [["👀"], []])
+    await stage.asks("Hello?")
+    assert len(stage.telegram.calls_of("setMessageReaction")) == 2, "none in a private chat"

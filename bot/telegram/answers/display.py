@@ -21,10 +21,12 @@ class AnswerDisplay:
     Args:
         mode: `edit` a message as it grows, show a `draft` where Telegram supports it, or send everything at the end
             (`off`).
+        acknowledges: whether a question in a group gets a reaction until it is answered.
     """
 
     mode: StreamMode
     renderer: RenderThread
+    acknowledges: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,7 @@ COMMANDS = MappingProxyType(
             CommandSpec("compact", CommandLane.CONVERSATION, menus=_DEFAULT),
             CommandSpec("model", CommandLane.CONVERSATION, menus=_ALL_MENUS),
             CommandSpec("schedule", CommandLane.IMMEDIATE, menus=_DEFAULT),
+            CommandSpec("compare", CommandLane.CONVERSATION, menus=_DEFAULT),
             CommandSpec("stop", CommandLane.IMMEDIATE, menus=_ALL_MENUS),
             CommandSpec("usage", CommandLane.IMMEDIATE, menus=_ALL_MENUS),
             CommandSpec("budget", CommandLane.IMMEDIATE, menus=_DEFAULT),

@@ -11,7 +11,15 @@ import structlog
 from aiogram import Bot
 from aiogram.enums import MessageEntityType
 from aiogram.filters import CommandObject, Filter
-from aiogram.types import CallbackQuery, Message, MessageEntity, Update, User
+from aiogram.types import (
+    CallbackQuery,
+    Message,
+    MessageEntity,
+    MessageReactionUpdated,
+    ReactionTypeUnion,
+    Update,
+    User,
+)
 from pydantic import ValidationError
 
 from bot.telegram.api.commands import COMMANDS, CommandSpec
@@ -23,7 +31,7 @@ UpdateSink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
 """Stores a batch of raw updates. Raises StorageError if it cannot; the batch then comes again."""
 UPDATE_TYPES = (
     "message", "edited_message", "callback_query", "my_chat_member", "chat_member", "chat_join_request",
-    "stopped_message_generation",
+    "stopped_message_generation", "message_reaction",
 )  # fmt: skip
 LARGEST_UPDATE_ID = 2**53
 """Telegram's ids have 31 bits, those of other servers may be timestamps. The id plus one must be a valid offset."""
@@ -213,6 +221,24 @@ class Command(Filter):
             return False
         _, *arguments = (message.text or message.caption or "").split(maxsplit=1)
         return {"command": CommandObject(command=self._spec.name, args=arguments[0] if arguments else None)}
+
+
+THUMBS = {"👍": 1, "👎": -1}
+
+
+def find_thumb(changed: MessageReactionUpdated) -> int | None:
+    """Returns the thumb that a change of reactions leaves: 1 up, -1 down, 0 none. None if it changes no thumb.
+
+    Reactions of bots and anonymous ones count for nothing.
+    """
+    if changed.user is None or changed.user.is_bot:
+        return None
+    before, after = _thumb(changed.old_reaction), _thumb(changed.new_reaction)
+    return None if before == after else after
+
+
+def _thumb(reactions: Sequence[ReactionTypeUnion]) -> int:
+    return next((THUMBS[each.emoji] for each in reactions if each.type == "emoji" and each.emoji in THUMBS), 0)
 
 
 class FromOperator(Filter):

@@ -13,9 +13,10 @@ from aiogram.methods import (
     EditMessageReplyMarkup,
     SendChatAction,
     SendMessageDraft,
+    SetMessageReaction,
     TelegramMethod,
 )
-from aiogram.types import InlineKeyboardMarkup, Message
+from aiogram.types import InlineKeyboardMarkup, Message, ReactionTypeEmoji, ReactionTypeUnion
 
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error, parse_message_id
 from bot.telegram.api.messages import conversation_key, is_group
@@ -192,6 +193,17 @@ class Delivery:
             await self._calls.call_once(method)
         except API_ERRORS as error:
             log.debug("delivery.callback_failed", reason=describe_api_error(error))
+
+    async def react(self, chat_id: int, message_id: int, emoji: str | None) -> None:
+        """Sets the bot's reaction on a message, or removes it. A chat without reactions is no failure."""
+        reaction: list[ReactionTypeUnion] = [ReactionTypeEmoji(emoji=emoji)] if emoji is not None else []
+        method = SetMessageReaction(chat_id=chat_id, message_id=message_id, reaction=reaction)
+        try:
+            await self._calls.call(method, chat_id, final=False, repeatable=True)
+        except ChatHeld:
+            pass
+        except API_ERRORS as error:
+            log.debug("delivery.reaction_failed", chat_id=chat_id, reason=describe_api_error(error))
 
     async def typing(self, chat_id: int, *, topic_id: int | None = None) -> None:
         """Shows the typing indicator, unless the chat is held or too many chats show it."""

@@ -51,8 +51,14 @@ def is_from_banned(update: Update, bans: BanList, admins: frozenset[int]) -> boo
 
 def _parties(update: Update) -> tuple[User | None, Chat | None, Chat | None]:
     """Returns the user, the chat and the sending channel of an update, as far as it has them."""
-    event = update.message or update.edited_message or update.callback_query or update.stopped_message_generation
-    user: User | None = getattr(event, "from_user", None)
+    event = (
+        update.message
+        or update.edited_message
+        or update.callback_query
+        or update.stopped_message_generation
+        or update.message_reaction
+    )
+    user: User | None = getattr(event, "from_user", None) or getattr(event, "user", None)
     chat: Chat | None = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
     return user, chat, getattr(event, "sender_chat", None)
 
@@ -217,6 +223,9 @@ class Admission:
                 chat = query.message.chat if query.message is not None else None
                 group = chat.id if chat is not None and chat.id != query.from_user.id else None
                 return _Origin(query.from_user.id, group, update_id, now, "press", self._limits.press_factor)
+            case Update(message_reaction=changed) if changed is not None and changed.user is not None:
+                group = changed.chat.id if changed.chat.id != changed.user.id else None
+                return _Origin(changed.user.id, group, update_id, now, "press", self._limits.press_factor)
             case Update(stopped_message_generation=stopped) if stopped is not None:
                 return _Origin(stopped.chat.id, None, update_id, now, "press", self._limits.press_factor)
             case _:

@@ -12,7 +12,7 @@ from aiogram.types import Message, Update
 
 from bot.telegram.api.commands import CommandLane
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.updates import addresses_bot, find_command, is_update_id, parse_update
+from bot.telegram.api.updates import addresses_bot, find_command, find_thumb, is_update_id, parse_update
 from bot.telegram.ingress.admission import AccessList, Admission, BanList, is_from_banned
 from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs import (
@@ -273,7 +273,10 @@ class UpdateIngest:
         """Returns the lane of an update, None for one of its own, and whether the update is for the bot."""
         message = update.message
         if message is None:
-            return None, update.callback_query is not None or update.stopped_message_generation is not None
+            reaction = update.message_reaction
+            is_vote = reaction is not None and find_thumb(reaction) is not None
+            is_press = update.callback_query is not None or update.stopped_message_generation is not None
+            return None, is_press or is_vote
         command = await find_command(message, self._bot)
         if command is not None and command.lane is CommandLane.IMMEDIATE:
             return None, True

@@ -1,14 +1,18 @@
-"""Two models side by side: `/battleground/compare/stream` answers one prompt by both, as server-sent events."""
+"""Two models side by side: `/battleground/compare/stream` answers one prompt by both, as server-sent events.
+
+`/battleground/vote` and `/battleground/votes` share the votes of `/compare` in the chat.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
 
+import structlog
 from aiohttp import web
 from pydantic import Field, TypeAdapter
-from pydantic_ai.messages import ModelMessage, PartDeltaEvent, PartStartEvent, TextPart, TextPartDelta
-from pydantic_ai.models import ModelRequestParameters
+from pydantic_ai.messages import ModelMessage
 
 from bot.web.api.completions import CompletionEvents
 from bot.web.api.errors import ApiError, invalid
@@ -16,10 +20,15 @@ from bot.web.api.gateway import ApiCall, ApiGateway
 from bot.web.api.models import ModelDirectory
 from bot.web.api.responses import DONE, count_tokens, encode_event, usage_of
 from bot.web.server import HttpRoute
+from core.errors import StorageError
+from services.compare.contest import ask_model
+from services.compare.votes import Votes, Winner
 from services.llm.models.factory import LLMModelFactory
 from services.llm.openai_messages import WirePart, parse_messages, validate
 from services.llm.request import RequestSpec
 from services.moderation.domain.verdict import Verdict
+
+log = structlog.get_logger()
 
 SIDES = ("a", "b")
 QUEUED_EVENTS = 64
@@ -36,7 +45,13 @@ class _CompareBody(WirePart):
     messages: list[Any]
 
 
+class _VoteBody(WirePart):
+    comparison_id: Annotated[int, Field(gt=0, lt=2**63)]
+    winner: Literal["a", "b", "tie"]
+
+
 _BODY = TypeAdapter(_CompareBody)
+_VOTE = TypeAdapter(_VoteBody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +67,22 @@ class _Event:
 class Battleground:
     """Compares two models. No other provider steps in within a side: the comparison is about these two."""
 
-    def __init__(self, directory: ModelDirectory, factory: LLMModelFactory[Verdict], gateway: ApiGateway) -> None:
+    def __init__(
+        self, directory: ModelDirectory, factory: LLMModelFactory[Verdict], gateway: ApiGateway, votes: Votes
+    ) -> None:
         self._directory = directory
         self._factory = factory
         self._gateway = gateway
+        self._votes = votes
 
     @property
-    def route(self) -> HttpRoute:
-        """The route."""
-        return self._gateway.route("POST", "/battleground/compare/stream", self._serve)
+    def routes(self) -> Sequence[HttpRoute]:
+        """The routes."""
+        return (
+            self._gateway.route("POST", "/battleground/compare/stream", self._serve),
+            self._gateway.route("POST", "/battleground/vote", self._vote, is_limited=False),
+            self._gateway.route("GET", "/battleground/votes", self._list_votes, is_limited=False),
+        )
 
     async def _serve(self, request: web.Request, call: ApiCall) -> web.StreamResponse:
         body = validate(_BODY, call.body)
@@ -70,9 +92,10 @@ class Battleground:
         messages = parse_messages(body.messages)
         call.facts["asked"] = " ".join(names)
         specs = [await self._spec(call, name, side) for side, name in zip(SIDES, names, strict=True)]
+        number = await self._open(call, names)
         events: asyncio.Queue[_Event] = asyncio.Queue(QUEUED_EVENTS)
         tasks = [
-            asyncio.create_task(self._answer(side, name, spec, messages, events), name=f"battleground.{side}")
+            asyncio.create_task(self._answer(side, name, spec, messages, events, number), name=f"battleground.{side}")
             for side, name, spec in zip(SIDES, names, specs, strict=True)
         ]
         try:
@@ -89,26 +112,51 @@ class Battleground:
             raise invalid(error.message, f"model_{side}", error.code) from None
         return replace(spec, is_pinned=True)
 
+    async def _open(self, call: ApiCall, names: tuple[str, str]) -> int | None:
+        """Returns the number under which the comparison can be voted on; None while the database fails."""
+        try:
+            return await self._votes.open(call.token.user, names, call.id)
+        except StorageError as error:
+            log.warning("battleground.not_stored", error=str(error))
+            return None
+
+    async def _vote(self, _request: web.Request, call: ApiCall) -> web.StreamResponse:
+        body = validate(_VOTE, call.body)
+        found = await self._votes.vote(body.comparison_id, call.token.user, Winner(body.winner))
+        if found is None:
+            message = "comparison_id: this token has no such comparison, or it has expired"
+            raise ApiError(HTTPStatus.NOT_FOUND, message, "comparison_not_found")
+        if found.winner != body.winner:
+            raise ApiError(HTTPStatus.CONFLICT, f"The vote for {found.winner} counts already.", "already_voted")
+        model_a, model_b = found.models
+        return web.json_response(
+            {"comparison_id": found.id, "winner": found.winner, "model_a": model_a, "model_b": model_b}
+        )
+
+    async def _list_votes(self, _request: web.Request, _call: ApiCall) -> web.StreamResponse:
+        standings = await self._votes.standings()
+        return web.json_response([{**asdict(each), "share": round(each.share, 4)} for each in standings])
+
     async def _answer(
-        self, side: str, name: str, spec: RequestSpec, messages: Sequence[ModelMessage], events: asyncio.Queue[_Event]
+        self,
+        side: str,
+        name: str,
+        spec: RequestSpec,
+        messages: Sequence[ModelMessage],
+        events: asyncio.Queue[_Event],
+        number: int | None,
     ) -> None:
         model = self._factory.create_routed_model(spec)
-        sent = list(messages)
+
+        async def write(text: str) -> None:
+            await events.put(_Event(side, {"side": side, "delta": text}))
+
         try:
-            async with model.request_stream(sent, None, ModelRequestParameters()) as stream:
-                async for event in stream:
-                    match event:
-                        case (
-                            PartDeltaEvent(delta=TextPartDelta(content_delta=text))
-                            | PartStartEvent(part=TextPart(content=text))
-                        ) if text:
-                            await events.put(_Event(side, {"side": side, "delta": text}))
-                        case _:
-                            pass
-                response = stream.get()
+            response = await ask_model(model, messages, write)
             end = {"model": name, "finish_reason": response.finish_reason or "stop"}
-            usage = usage_of(count_tokens(response, sent))
-            await events.put(_Event(side, {"side": side, "done": True, **end, "usage": usage}, is_last=True))
+            usage = usage_of(count_tokens(response, list(messages)))
+            done = {"side": side, "done": True, **end, "usage": usage, "comparison_id": number}
+            await events.put(_Event(side, done, is_last=True))
         except asyncio.CancelledError:
             raise
         except Exception as error:  # noqa: BLE001 - the other side goes on; a bug is logged

@@ -15,6 +15,7 @@ help =
     /compact: shorten the memory of a long conversation
     /model: choose a model
     /schedule: reminders and scheduled prompts
+    /compare: ask two models and choose the better answer
     /stop: stop the current answer
     /usage: tokens, answers and cost, today and this month
     /budget: your budget for today
@@ -400,6 +401,33 @@ command-ban_user = ban a person from the bot
 command-unban_user = lift a ban
 command-dead = messages that could not be handled
 command-console = the operator’s console
+
+## Comparing models
+
+compare-usage = /compare <question> asks two models and lets you choose the better answer; /compare a/model b/model <question> names them; /compare stats shows the votes.
+compare-waiting = { $side } …
+compare-question = Which answer is better?
+compare-voted = { $winner ->
+    [a] You chose A.
+    [b] You chose B.
+   *[tie] You found both equally good.
+}
+    A: { $a }
+    B: { $b }
+compare-not-yours = Only the person who asked can vote, and for seven days.
+compare-one-named = Name two models, or none: /compare a/model b/model <question>
+compare-too-few = There are not two models to compare here.
+compare-same = Both sides are { $name }. Choose two different models.
+compare-remote = { $name } is an external provider, and messages of this chat stay on the operator’s own machines. /privacy changes this.
+compare-unknown = There is no model { $name }. Available there: { $known }
+compare-side-failed = This model did not answer.
+compare-standings = Votes by model
+compare-standing = { $model }
+    { $percent }% of comparisons: won { $wins }, lost { $losses }, equal { $ties }
+    👍 { $up }, 👎 { $down }
+compare-no-votes = There are no votes yet. /compare <question> asks for one, and 👍 or 👎 under an answer counts too.
+button-tie = Equally good
+command-compare = ask two models side by side
 
 ## Moderation: incident cards
 

@@ -60,6 +60,8 @@ class Message:
     document: bytes | None = None
     deleted: bool = False
     edits: list[Edit] = field(default_factory=list)
+    reactions: list[list[str]] = field(default_factory=list)
+    """The bot's reactions after each change."""
     fields: JsonObject = field(default_factory=dict)
 
     @property

@@ -62,6 +62,7 @@ class BotApiMethods(TelegramState):
             "sendchataction": self._send_chat_action,
             "answercallbackquery": self._answer_callback_query,
             "setmycommands": self._set_my_commands,
+            "setmessagereaction": self._set_message_reaction,
             "getchat": self._get_chat,
             "getchatmember": self._get_chat_member,
             "getchatadministrators": self._get_chat_administrators,
@@ -239,6 +240,13 @@ class BotApiMethods(TelegramState):
             raise bad("query is too old and response timeout expired or query ID is invalid")
         self._queries.discard(query_id)
         self.callback_answers[query_id] = params
+        return True
+
+    def _set_message_reaction(self, params: JsonObject) -> bool:
+        message = self._addressed(params).message(int(params["message_id"]))
+        if message is None:
+            raise bad("message to react not found")
+        message.reactions.append([each["emoji"] for each in json_of(params, "reaction") or []])
         return True
 
     def _set_my_commands(self, params: JsonObject) -> bool:

@@ -9,8 +9,9 @@ import openai
 import pytest
 
 from services.api.tokens import TokenLimits, TokenStore
-from tests.support.api_harness import TOKEN, ApiHarness, endpoint
+from tests.support.api_harness import OTHER, TOKEN, ApiHarness, endpoint
 from tests.support.fake_llm.server import LLMServer, answer, cut, status
+from tests.support.web_client import WebClient
 
 MESSAGES: Any = [{"role": "user", "content": "Hello?"}]
 SAME_MODEL = {"EMBEDDING_PROVIDERS": '{"a": ["e"], "b": ["e", "f"]}'}
@@ -167,6 +168,29 @@ async def test_two_models_answer_side_by_side(first: LLMServer, second: LLMServe
     assert raw.endswith(b"data: [DONE]\n\n")
     assert {event["side"]: event["model"] for event in events if event.get("done")} == {"a": "a/m", "b": "b/n"}
     assert {(option["backend_id"], option["model"]) for option in options} >= {("a", "m"), ("b", "n")}
+
+
+async def test_a_comparison_is_voted_on_once_by_its_token(first: LLMServer, second: LLMServer, tmp_path: Path) -> None:
+    """The votes are those of /compare in the chat."""
+    async with endpoint(tmp_path, {"a": first.url, "b": second.url}) as api:
+        _, events, _ = await compare(api)
+        (number,) = {event["comparison_id"] for event in events if event.get("done")}
+        vote = {"comparison_id": number, "winner": "b"}
+        foreign = WebClient(api.port, OTHER)
+        assert (await foreign.get("/battleground/vote", method="POST", data=json.dumps(vote).encode())).status == 404
+        page = await api.web.get("/battleground/vote", method="POST", data=json.dumps(vote).encode())
+        assert (page.status, page.json["winner"], page.json["model_a"]) == (200, "b", "a/m")
+        again = await api.web.get(
+            "/battleground/vote", method="POST", data=json.dumps({**vote, "winner": "a"}).encode()
+        )
+        assert (again.status, again.json["error"]["code"]) == (409, "already_voted")
+        wrong = await api.web.get(
+            "/battleground/vote", method="POST", data=json.dumps({**vote, "winner": "c"}).encode()
+        )
+        assert wrong.status == 400
+        standings = (await api.web.get("/battleground/votes")).json
+        assert [(each["model"], each["wins"], each["losses"]) for each in standings] == [("b/n", 1, 0), ("a/m", 0, 1)]
+        assert [each.model for each in await api.services.chat.votes.standings()] == ["b/n", "a/m"]
 
 
 async def test_no_other_provider_steps_in_within_a_side(first: LLMServer, second: LLMServer, tmp_path: Path) -> None:
