@@ -98,6 +98,7 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
         admins,
         sanctions,
         GateMessages(bot, delivery, cards, infra.texts),
+        reporter,
         bot.id,
         clock,
     )

@@ -23,6 +23,8 @@ from services.moderation.records.shared_cards import SharedCards
 
 log = structlog.get_logger()
 
+SHORTEST_WAIT_S = 0.001
+"""A shorter wait is a rounding error of the tokens."""
 MAX_QUEUED = 10_000
 """Incidents and notices of a group that are queued; incidents beyond are left to the maintenance."""
 
@@ -101,11 +103,18 @@ class IncidentReporter:
 
     def put_warning(self, incident: Incident, settings: GroupSettings, count: int) -> None:
         """Queues the reply that tells an author about warning number `count`."""
-        self._put_notice(settings.group_id, lambda: self._cards.warn(incident, settings, count))
+        self.put_notice(settings.group_id, lambda: self._cards.warn(incident, settings, count))
 
     def put_alert(self, settings: GroupSettings, key: str, **arguments: str | int) -> None:
         """Queues a notice to the admins by text key."""
-        self._put_notice(settings.group_id, lambda: self._cards.alert(settings, key, **arguments))
+        self.put_notice(settings.group_id, lambda: self._cards.alert(settings, key, **arguments))
+
+    def put_notice(self, group_id: int, notice: Callable[[], Awaitable[None]]) -> None:
+        """Queues any other message to a group or its admins."""
+        queue = self._find_queue(group_id)
+        if len(queue.notices) < MAX_QUEUED:
+            queue.notices.append(notice)
+        self._wakeup.set()
 
     async def run(self) -> None:
         """Reports until cancelled; each group at its own pace."""
@@ -158,7 +167,7 @@ class IncidentReporter:
             settings = await self._groups.get(group_id)
             held_s = 0.0 if settings is None else self._cards.held_s(settings)
             wait_s = max((1 - queue.tokens) * timing.pause_s, held_s)
-            if wait_s <= 0:
+            if wait_s <= SHORTEST_WAIT_S:
                 return
             await self._clock.sleep(wait_s)
 
@@ -220,12 +229,6 @@ class IncidentReporter:
             queue.changed[lead_id] = None
             return False
         return True
-
-    def _put_notice(self, group_id: int, notice: Callable[[], Awaitable[None]]) -> None:
-        queue = self._find_queue(group_id)
-        if len(queue.notices) < MAX_QUEUED:
-            queue.notices.append(notice)
-        self._wakeup.set()
 
     def _find_queue(self, group_id: int) -> _Queue:
         queue = self._queues.get(group_id)

@@ -2,7 +2,7 @@
 # ruff: noqa: ARG002 - the doubles take every argument of their protocols
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -215,8 +215,10 @@ class Reported:
         self._part = part
         self._reporter = reporter
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Any:
         method = getattr(self._part, name)
+        if not callable(method):
+            return method
 
         async def call(*arguments: object, **named: object) -> object:
             result = await method(*arguments, **named)
@@ -259,9 +261,9 @@ class ModerationHarness:
         enforcement = Enforcement(
             self.incidents, shared, warnings, self.counts, restrictions, self.reporter, alerts, exemptions
         )
-        self.newcomers = Newcomers(NewcomerStore(database, clock), group, group, group, SELF, clock)
+        newcomers = Newcomers(NewcomerStore(database, clock), group, group, group, self.reporter, SELF, clock)
         pipeline = Pipeline(
-            exemptions, message_log, screener, judge, enforcement, self.pending, alerts, self.newcomers,
+            exemptions, message_log, screener, judge, enforcement, self.pending, alerts, newcomers,
             pictures=judge.pictures, clock=clock,
         )  # fmt: skip
         actions = ModerationActions(
@@ -282,13 +284,14 @@ class ModerationHarness:
             enforcement,
             retention,
             judge,
-            self.newcomers,
+            newcomers,
             clock=clock,
             timing=MaintenanceTiming(),
         )
         self.pipeline = cast("Pipeline", Reported(pipeline, self.reporter))
         self.actions = cast("ModerationActions", Reported(actions, self.reporter))
         self.maintenance = cast("Maintenance", Reported(maintenance, self.reporter))
+        self.newcomers = cast("Newcomers", Reported(newcomers, self.reporter))
         self.alerts = cast("AdminAlerts", Reported(alerts, self.reporter))
         self.settings = GroupSettings(GROUP, mode=Mode.ENFORCE)
 

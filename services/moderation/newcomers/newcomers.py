@@ -1,6 +1,7 @@
 """Decides who is a newcomer, and handles joins: gate, raid mode, requests to join."""
 
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -108,6 +109,14 @@ class Doorkeeper(Protocol):
         ...
 
 
+class Notices(Protocol):
+    """Sends messages in the background, at the pace that Telegram allows: no sanction waits for one."""
+
+    def put_notice(self, group_id: int, notice: Callable[[], Awaitable[None]]) -> None:
+        """Queues a message to a group or its admins."""
+        ...
+
+
 class Newcomers:
     """Newcomers of all groups."""
 
@@ -117,6 +126,7 @@ class Newcomers:
         members: MemberDirectory,
         sanctions: Sanctions,
         doorkeeper: Doorkeeper,
+        reporter: Notices,
         self_id: int,
         clock: Clock,
         timing: EntryTiming | None = None,
@@ -125,6 +135,7 @@ class Newcomers:
         self._members = members
         self._sanctions = sanctions
         self._doorkeeper = doorkeeper
+        self._reporter = reporter
         self._self_id = self_id
         self._clock = clock
         self._timing = timing or EntryTiming()
@@ -281,9 +292,7 @@ class Newcomers:
         group_id, since = settings.group_id, self._clock.now() - self._timing.window
         entry = await self.store.entry(group_id, fresh=True)
         log.warning("moderation.raid_started", group_id=group_id, joins=entry.raid_joins)
-        card = await self._doorkeeper.show_raid(settings, entry)
-        if card is not None:
-            await self.store.change(group_id, card_chat_id=card.chat_id, card_message_id=card.message_id)
+        self._reporter.put_notice(group_id, lambda: self._show_raid(settings, entry))
         if settings.is_dry:
             return
         for member_id in await self.store.list_joined(group_id, since):
@@ -291,6 +300,11 @@ class Newcomers:
             if known is not None and known.passage is Passage.NONE:
                 await self._hold(group_id, member_id)
         await self._refresh_notice(settings, entry, entry.gate_at(self._clock.now()))
+
+    async def _show_raid(self, settings: GroupSettings, entry: Entry) -> None:
+        card = await self._doorkeeper.show_raid(settings, entry)
+        if card is not None:
+            await self.store.change(settings.group_id, card_chat_id=card.chat_id, card_message_id=card.message_id)
 
     async def _end_raid(self, entry: Entry, settings: GroupSettings) -> None:
         log.info("moderation.raid_ended", group_id=entry.group_id, joins=entry.raid_joins)
@@ -329,6 +343,9 @@ class Newcomers:
         if entry.noticed_at is not None and now - entry.noticed_at < self._timing.notice:
             return
         await self.store.change(settings.group_id, noticed_at=now)
+        self._reporter.put_notice(settings.group_id, lambda: self._post_notice(settings, entry, gate))
+
+    async def _post_notice(self, settings: GroupSettings, entry: Entry, gate: Gate) -> None:
         posted = await self._doorkeeper.post_notice(settings, gate)
         if posted is None:
             await self.store.change(settings.group_id, noticed_at=None)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import re
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +117,10 @@ class Chat:
     closed_topics: set[int] = field(default_factory=set)
     gone_topics: set[int] = field(default_factory=set)
     flooded_until: float = -math.inf
+    allowed_a_minute: int | None = None
+    """Messages and edits that are accepted within a minute; None: any number."""
+    accepted: deque[float] = field(default_factory=deque)
+    """Times of those of the last minute."""
 
     def visible(self) -> list[Message]:
         """Every message that was not deleted, people's and the bot's."""

@@ -75,6 +75,7 @@ class BotApiMethods(TelegramState):
 
     def _send_message(self, params: JsonObject) -> JsonObject:
         chat = self._addressed(params)
+        self._count_message(chat)
         entities = checked_entities(params)
         text = params.get("text", "")
         check_text(text)
@@ -126,6 +127,7 @@ class BotApiMethods(TelegramState):
 
     def _edit_message_text(self, params: JsonObject) -> JsonObject:
         message = self._own(params, "edit")
+        self._count_message(self._addressed(params))
         entities = checked_entities(params)
         text = params.get("text", "")
         check_text(text)
@@ -292,6 +294,18 @@ class BotApiMethods(TelegramState):
         if chat.refusal is not None:
             raise chat.refusal
         return chat
+
+    def _count_message(self, chat: Chat) -> None:
+        """Refuses the messages and edits beyond those that a chat is allowed in a minute."""
+        if chat.allowed_a_minute is None:
+            return
+        now = self._clock.monotonic()
+        while chat.accepted and chat.accepted[0] <= now - 60:
+            chat.accepted.popleft()
+        if len(chat.accepted) >= chat.allowed_a_minute:
+            seconds = math.ceil(chat.accepted[0] + 60 - now)
+            raise Refusal(429, f"Too Many Requests: retry after {seconds}", retry_after=seconds)
+        chat.accepted.append(now)
 
     def _own(self, params: JsonObject, purpose: str) -> Message:
         message = self._addressed(params).message(int(params.get("message_id") or 0))

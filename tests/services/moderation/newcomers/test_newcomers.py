@@ -7,7 +7,7 @@ import pytest
 from services.moderation.domain.ports import Administrators
 from services.moderation.domain.settings import Mode
 from services.moderation.domain.verdict import Category
-from services.moderation.newcomers.newcomers import FOR_GOOD, AnswerResult, EntryTiming, Join, Newcomers
+from services.moderation.newcomers.newcomers import FOR_GOOD, AnswerResult, EntryTiming, Join
 from services.moderation.newcomers.store import DEFAULT_RAID_RATE, Gate, NewcomerStore, Passage, Trust
 from services.moderation.pipeline import Stage
 from tests.support.clock import ManualClock
@@ -249,5 +249,4 @@ async def test_store_keeps_what_is_known_of_a_person(harness: ModerationHarness)
     known = await store.find(GROUP, 5)
     assert known is not None
     assert (known.trust, known.passage) == (Trust.ADMIN, Passage.WAITING)
-    assert isinstance(harness.newcomers, Newcomers)
     assert isinstance(store, NewcomerStore)
