@@ -1,10 +1,11 @@
-"""Preferences of a chat: provider and model, footers, consent to remote providers.
+"""Preferences of a chat: provider and model, footers, consent to remote providers, streaming, voice, persona.
 
 Nothing is cached: a read is one primary key look-up, and another replica may have written a moment ago.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import Connection, select
 
@@ -13,6 +14,18 @@ from core.db.database import Database
 from core.db.tables import PreferenceRow
 from core.i18n import Texts
 from services.llm.routing.fallback import LLMProviderFallback
+
+StreamMode = Literal["edit", "draft", "off"]
+VoiceReplies = Literal["never", "to_voice", "always"]
+_COLUMNS = (
+    PreferenceRow.provider,
+    PreferenceRow.model,
+    PreferenceRow.footers,
+    PreferenceRow.remote_consent,
+    PreferenceRow.stream_mode,
+    PreferenceRow.voice_replies,
+    PreferenceRow.persona,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +37,16 @@ class ChatPreferences:
     footers: bool | None = None
     remote_consent: bool | None = None
     """A chat's consent to sending messages to providers outside the operator's own machines."""
+    stream_mode: StreamMode | None = None
+    voice_replies: VoiceReplies | None = None
+    """Whether answers are spoken, too."""
+    persona: str | None = None
+    """Of threads without one of their own; see services/chat/personas.py."""
 
 
 def read_preferences(connection: Connection, scope: str) -> ChatPreferences:
     """Reads the preferences of a chat."""
-    columns = (PreferenceRow.provider, PreferenceRow.model, PreferenceRow.footers, PreferenceRow.remote_consent)
-    row = connection.execute(select(*columns).where(PreferenceRow.scope == scope)).first()
+    row = connection.execute(select(*_COLUMNS).where(PreferenceRow.scope == scope)).first()
     return ChatPreferences() if row is None else ChatPreferences(*row)
 
 
@@ -59,6 +76,18 @@ class PreferenceStore:
     async def set_remote_consent(self, scope: str, *, granted: bool) -> None:
         """Allows or forbid remote providers for this chat."""
         await self._put(scope, remote_consent=granted)
+
+    async def set_stream_mode(self, scope: str, mode: StreamMode | None) -> None:
+        """Sets how answers of this chat are shown while they are written; None: as STREAM_MODE says."""
+        await self._put(scope, stream_mode=mode)
+
+    async def set_voice_replies(self, scope: str, replies: VoiceReplies) -> None:
+        """Sets whether answers of this chat are spoken."""
+        await self._put(scope, voice_replies=replies)
+
+    async def set_persona(self, scope: str, persona: str | None) -> None:
+        """Sets the persona of this chat's threads, in its stored form."""
+        await self._put(scope, persona=persona)
 
     async def _put(self, scope: str, **choices: str | bool | None) -> None:
         values = {**choices, "updated_at": self._clock.now()}

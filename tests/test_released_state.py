@@ -59,6 +59,7 @@ ADDED_SINCE = {
     "secret_keys",
     "config_revisions",
     "config_values",
+    "languages",
     "thread_memories",
     "embedding_spaces",
     "moderation_entries",

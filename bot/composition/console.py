@@ -3,10 +3,11 @@
 import os
 import sys
 from contextlib import aclosing
+from dataclasses import replace
 
 from bot.composition.services import Services, open_services
 from bot.console.banner import is_any_ready, print_banner
-from bot.console.chat import ConsoleChat, current_speaker
+from bot.console.chat import KEY, USER_ID, ConsoleChat, current_speaker
 from bot.console.commands import Commands
 from bot.console.input import PipedInput, open_input
 from bot.console.session import Session, run_until_interrupted
@@ -14,6 +15,7 @@ from bot.console.terminal import Terminal
 from core.clock import SystemClock
 from core.config.providers import ProviderKind, ProviderSettings
 from core.config.settings import Settings
+from core.messages import user_ref
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
@@ -47,6 +49,8 @@ async def _chat(session: Session, settings: Settings) -> None:
     speaker, terminal = current_speaker(os.environ), session.terminal
     async with open_services(settings) as services, aclosing(_build_eraser(services)) as eraser:
         infra, llm, chat = services.infra, services.llm, services.chat
+        if chosen := infra.languages.of(user_ref(KEY.surface, USER_ID)):
+            speaker = replace(speaker, language=chosen)
         print_banner(terminal, infra.texts, speaker.language, settings, probes)
         conversation = ConsoleChat(chat.service, speaker, infra.texts, infra.clock, terminal)
         commands = Commands(
@@ -65,6 +69,7 @@ async def _chat(session: Session, settings: Settings) -> None:
             clock=infra.clock,
             terminal=terminal,
             eraser=eraser,
+            languages=infra.languages,
         )
         await session.run(conversation, commands, infra.texts)
 
@@ -72,7 +77,13 @@ async def _chat(session: Session, settings: Settings) -> None:
 def _build_eraser(services: Services) -> Eraser:
     infra = services.infra
     return Eraser(
-        infra.database, infra.redis, infra.settings.redis_prefix, services.ledger, infra.pseudonyms, infra.clock
+        infra.database,
+        infra.redis,
+        infra.settings.redis_prefix,
+        services.ledger,
+        infra.pseudonyms,
+        infra.clock,
+        on_erased=infra.languages.forget,
     )
 
 

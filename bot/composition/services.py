@@ -51,6 +51,7 @@ from services.compare.votes import Votes
 from services.history.figures import FigureHistory
 from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import replica_name
+from services.languages import Languages
 from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
@@ -85,6 +86,7 @@ class Infrastructure:
     """Right of this process to act; it lapses only where replicas share a database."""
     fence: ReplicaFence
     pseudonyms: Pseudonyms
+    languages: Languages
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +233,10 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
     stack.push_async_callback(redis.aclose)
     metrics = Metrics()
     pseudonyms = await load_pseudonyms(database)
+    languages = Languages(database, clock)
+    await languages.load()
     return Infrastructure(
-        settings, clock, Texts(), database, redis, metrics, tracing, ReplicaLease(), fence, pseudonyms
+        settings, clock, Texts(), database, redis, metrics, tracing, ReplicaLease(), fence, pseudonyms, languages
     )
 
 

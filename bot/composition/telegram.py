@@ -38,6 +38,7 @@ from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.administration import AdministrationHandlers, BroadcastDelivery
 from bot.telegram.handlers.button_guards import ButtonBorder
 from bot.telegram.handlers.chat import ChatHandlers
+from bot.telegram.handlers.choices import ChoiceDefaults, ChoiceHandlers
 from bot.telegram.handlers.compare import CompareHandlers
 from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
@@ -201,6 +202,7 @@ async def _open_runtime(
                 ),
                 "schedule": _dispatcher(services, queued, bot, access).run,
                 "moderation": moderation.maintenance.run,
+                "languages": infra.languages.run,
                 "retention": RetentionSweep(infra.database, clock, settings.retention_days).run,
                 "moderation reports": moderation.reporter.run,
                 **({"running leases": leases.run} if leases is not None else {}),
@@ -320,6 +322,7 @@ def build_worker(
         ),
         turns=chat.turns,
         texts=infra.texts,
+        languages=infra.languages,
     )
 
 
@@ -328,7 +331,14 @@ def build_eraser(services: Services, queued: InboxServices) -> Eraser:
     infra = services.infra
     prefix = infra.settings.redis_prefix
     return Eraser(
-        infra.database, infra.redis, prefix, services.ledger, infra.pseudonyms, infra.clock, queued.inbox.queue
+        infra.database,
+        infra.redis,
+        prefix,
+        services.ledger,
+        infra.pseudonyms,
+        infra.clock,
+        queued.inbox.queue,
+        on_erased=infra.languages.forget,
     )
 
 
@@ -399,6 +409,16 @@ def _chat_routers(
         models.router(admins),
         privacy.router(admins),
         ScheduleHandlers(schedules=chat.schedules, delivery=delivery, texts=texts).router(),
+        ChoiceHandlers(
+            delivery=delivery,
+            preferences=chat.preferences,
+            languages=infra.languages,
+            threads=chat.threads,
+            turns=turns,
+            admins=admins,
+            texts=texts,
+            defaults=ChoiceDefaults(infra.settings.stream_mode),
+        ).router(),
         ThreadHandlers(delivery=delivery, thread_list=chat.threads, turns=turns, admins=admins, texts=texts).router(),
         usage_router(
             admin_ids=infra.settings.admin_ids,

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 from collections.abc import Mapping
+from dataclasses import replace
 
 from bot.console.terminal import Terminal
 from core.background import cancel_and_wait
@@ -30,6 +31,7 @@ class ConsoleChat:
         self._texts = texts
         self._clock = clock
         self._terminal = terminal
+        self._chosen: str | None = None
         self._reply: Reply | None = None
         self.is_any_unanswered = False
         """True once a message got no answer, or one that was cut off by anything but the user."""
@@ -39,7 +41,11 @@ class ConsoleChat:
     @property
     def language(self) -> str | None:
         """Language of the user, an IETF tag."""
-        return self._speaker.language
+        return self._chosen or self._speaker.language
+
+    def choose_language(self, language: str | None) -> None:
+        """Sets the language of the user; None: that of the environment."""
+        self._chosen = language
 
     def stop(self) -> bool:
         """Stops the current answer. Returns False if there is none, or it is stopping already."""
@@ -50,7 +56,8 @@ class ConsoleChat:
 
     async def ask(self, text: str, *, retry_of: Turn | None = None, choice: ModelChoice | None = None) -> None:
         """Answers a message, or a turn again, optionally by a given provider."""
-        incoming = Incoming(KEY, ChatKind.PRIVATE, self._speaker, text, self._clock.now())
+        speaker = replace(self._speaker, language=self.language)
+        incoming = Incoming(KEY, ChatKind.PRIVATE, speaker, text, self._clock.now())
         self._reply = reply = Reply(TEXT_WINDOW_S)
         turn = asyncio.create_task(
             self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice), name="console.turn"

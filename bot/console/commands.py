@@ -12,9 +12,11 @@ from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.i18n import Texts
 from core.messages import user_ref
+from services.chat import personas
 from services.chat.service import ChatService
 from services.chat.store.thread_list import ListedThread, ThreadList
 from services.chat.store.turns import TurnStore
+from services.languages import Languages
 from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.request import ModelChoice
@@ -27,6 +29,8 @@ SHOWN_MODELS = 12
 """Names shown of a list that may have hundreds."""
 SHOWN_THREADS = 30
 QUIT = "/quit"
+AUTOMATIC = "auto"
+STANDARD = "standard"
 
 
 class Commands:
@@ -50,6 +54,7 @@ class Commands:
         clock: Clock,
         terminal: Terminal,
         eraser: Eraser,
+        languages: Languages,
     ) -> None:
         self._chat = chat
         self._service = service
@@ -66,6 +71,7 @@ class Commands:
         self._clock = clock
         self._terminal = terminal
         self._eraser = eraser
+        self._languages = languages
         self._scope = KEY.chat_ref
         self._commands: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "/help": self._help,
@@ -79,6 +85,8 @@ class Commands:
             "/threads": self._threads,
             "/budget": self._budget,
             "/forget": self._forget,
+            "/language": self._language,
+            "/persona": self._persona,
         }
 
     async def run(self, line: str) -> None:
@@ -187,6 +195,29 @@ class Commands:
         await self._service.save_unsaved()
         await self._eraser.erase(KEY.surface, USER_ID, [])
         self._print("forget-done")
+
+    async def _language(self, arguments: str) -> None:
+        tag, known = arguments.lower(), self._texts.languages
+        if tag in known or tag == AUTOMATIC:
+            await self._languages.choose(user_ref(KEY.surface, USER_ID), tag if tag in known else None)
+            self._chat.choose_language(tag if tag in known else None)
+            self._print("console-language-set")
+        else:
+            self._print("console-language-usage", known=", ".join([*known, AUTOMATIC]))
+
+    async def _persona(self, arguments: str) -> None:
+        language, thread = self._chat.language, await self._turns.current(KEY)
+        if not arguments:
+            stored = thread.persona or (await self._preferences.get(self._scope)).persona
+            self._print("persona-title-thread", current=personas.describe(self._texts, stored, language))
+            for each in personas.BUILT_IN:
+                self._terminal.print(f"  {each}: {self._texts.get(f'persona-{each}-about', language)}")
+            self._print("console-persona-usage")
+            return
+        name = arguments.lower()
+        stored = personas.built_in(name) if name in {*personas.BUILT_IN, STANDARD} else personas.own(arguments)
+        await self._thread_list.set_persona(KEY, thread.id, stored)
+        self._print("console-persona-set", name=personas.describe(self._texts, stored, language))
 
     async def _model(self, arguments: str) -> None:
         name, _, model = arguments.partition(" ")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.messages import message_speaker
-from bot.telegram.api.updates import is_for_bot, parse_update
+from bot.telegram.api.updates import is_for_bot, parse_update, set_language
 from bot.telegram.delivery.delivery import Delivery, reply_to
 from bot.telegram.handlers.schedules import ScheduledMessages
 from bot.telegram.jobs import (
@@ -36,6 +36,7 @@ from core.redis.client import REDIS_ERRORS
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
 from services.inbox.job import Job
+from services.languages import Languages
 from services.limits.turns import Quota, TurnLimits, TurnPlaces
 from services.llm.request import ModelChoice
 from services.moderation.pipeline import ModerationOutcome
@@ -173,6 +174,7 @@ class JobWorker:
         scheduled: delivers schedules that are due.
         turns: the stored turns.
         texts: on-screen texts.
+        languages: the languages that people and groups chose.
     """
 
     def __init__(  # noqa: PLR0913 - the parts that kinds of jobs are handed to
@@ -187,7 +189,9 @@ class JobWorker:
         scheduled: ScheduledMessages,
         turns: TurnStore,
         texts: Texts,
+        languages: Languages,
     ) -> None:
+        self._languages = languages
         self._bot = bot
         self._dispatcher = dispatcher
         self._responder = responder
@@ -202,13 +206,13 @@ class JobWorker:
         """Executes a job; for an exception the inbox retries it or gives it up, see `is_outside_fault`."""
         match parse_payload(job):
             case UpdateArrived() as arrived:
-                update = parse_update(arrived.update, self._bot)
+                update = self._parse(arrived.update)
                 if update is None:
                     # Given up again: without that a replayed dead letter would be lost.
                     raise UnreadableUpdate("the update cannot be read")
                 await self._handle(arrived, update, job)
             case UpdateRejected(update=raw, reason=reason, renewal_s=renewal_s):
-                update = parse_update(raw, self._bot)
+                update = self._parse(raw)
                 if update is not None:
                     arguments = {"seconds": renewal_s} if renewal_s is not None else {}
                     await self._reply_to_sender(update, reason, **arguments)
@@ -244,8 +248,11 @@ class JobWorker:
         elif isinstance(payload, UpdateArrived) and not payload.is_for_bot:
             # The message was only moderated: its author expects no reply.
             return
-        elif not isinstance(payload, JobErased) and (update := parse_update(payload.update, self._bot)) is not None:
+        elif not isinstance(payload, JobErased) and (update := self._parse(payload.update)) is not None:
             await self._reply_to_sender(update, key)
+
+    def _parse(self, raw: dict[str, Any]) -> Update | None:  # Any: as Telegram sent it
+        return parse_update(set_language(raw, self._languages), self._bot)
 
     async def _handle(self, arrived: UpdateArrived, update: Update, job: Job) -> None:
         album: Sequence[Message] = ()
@@ -289,7 +296,7 @@ class JobWorker:
         if taken is None:
             # The job was repeated after the other parts had expired.
             return [message]
-        parts = [parse_update(json.loads(part), self._bot) for part in taken]
+        parts = [self._parse(json.loads(part)) for part in taken]
         return [part.message for part in parts if part is not None and part.message is not None]
 
     async def _regenerate(self, request: RegenerateTurn, job: Job) -> None:

@@ -111,6 +111,8 @@ class ThreadRow(Base):
     topic_id: Mapped[int] = mapped_column(BigInteger)
     name: Mapped[str | None] = mapped_column(PlainText)
     is_current: Mapped[bool] = mapped_column(Boolean)
+    persona: Mapped[str | None] = mapped_column(PlainText)
+    """NULL: the chat's own; see services/chat/personas.py."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -194,7 +196,7 @@ class NoteRow(Base):
 
 
 class PreferenceRow(Base):
-    """Preferences of a chat: provider and model, footers, consent to remote providers. NULL means the default."""
+    """Preferences of a chat: model, footers, consent to remote providers, streaming, persona. NULL: the default."""
 
     __tablename__ = "preferences"
 
@@ -203,7 +205,20 @@ class PreferenceRow(Base):
     model: Mapped[str | None] = mapped_column(PlainText)
     footers: Mapped[bool | None] = mapped_column(Boolean)
     remote_consent: Mapped[bool | None] = mapped_column(Boolean)
+    stream_mode: Mapped[str | None] = mapped_column(String(8))
+    voice_replies: Mapped[str | None] = mapped_column(String(16))
+    persona: Mapped[str | None] = mapped_column(PlainText)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class LanguageRow(Base):
+    """The language that a person or a chat chose, an IETF tag; NULL: as the client says, again."""
+
+    __tablename__ = "languages"
+
+    owner: Mapped[str] = mapped_column(String(64), primary_key=True)
+    language: Mapped[str | None] = mapped_column(String(16))
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 class ApiTokenRow(Base):

@@ -19,7 +19,7 @@ _BY_PART = "; read_document gives the others"
 def frame_speech(incoming: Incoming, transcript: str) -> str:
     """Returns a transcript as a model receives it: as its speaker's own message."""
     if incoming.chat_kind is ChatKind.GROUP:
-        return f"{frame_name(incoming.speaker.name)}: {_indent(transcript)[1:]}"
+        return f"{frame_name(incoming.speaker.name)}: {indent(transcript)[1:]}"
     return _LIKE_A_FRAME.sub(" ", transcript)
 
 
@@ -37,7 +37,7 @@ def frame(incoming: Incoming) -> str:
     if not incoming.quoted:
         return message
     author = f" of {frame_name(incoming.quoted_from)}" if incoming.quoted_from else ""
-    return f"[In reply to this message{author}:]\n{_indent(incoming.quoted)}\n[The message itself:]\n{message}"
+    return f"[In reply to this message{author}:]\n{indent(incoming.quoted)}\n[The message itself:]\n{message}"
 
 
 def frame_name(name: str) -> str:
@@ -53,7 +53,7 @@ def _parts(incoming: Incoming) -> Iterator[str]:
         # Its words follow, with their speaker.
         pass
     elif incoming.chat_kind is ChatKind.GROUP:
-        yield f"{frame_name(incoming.speaker.name)}: {_indent(incoming.text)[1:]}"
+        yield f"{frame_name(incoming.speaker.name)}: {indent(incoming.text)[1:]}"
     elif incoming.text:
         # A private chat has one speaker: code and lists stay as they are.
         yield _LIKE_A_FRAME.sub(" ", incoming.text)
@@ -61,7 +61,8 @@ def _parts(incoming: Incoming) -> Iterator[str]:
         yield frame_file(file)
 
 
-def _indent(text: str) -> str:
+def indent(text: str) -> str:
+    """Returns a text of a person with a space before each of its lines."""
     return " " + _LINE_END.sub(r"\1 ", text)
 
 
@@ -71,7 +72,7 @@ def frame_file(file: TextFile, part: int = 1) -> str:
     name, which = frame_name(file.name), ""
     if len(parts) > 1:
         which = f", part {part} of {len(parts)}{_BY_PART}"
-    return f"[The file {name}{which}:]\n{_indent(parts[part - 1])}\n[End of the file]"
+    return f"[The file {name}{which}:]\n{indent(parts[part - 1])}\n[End of the file]"
 
 
 def split_parts(text: str) -> Sequence[str]:

@@ -7,8 +7,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from enum import Enum, auto
 from itertools import count
+from typing import TYPE_CHECKING
 
 from core.messages import ConversationKey
+
+if TYPE_CHECKING:
+    from services.preferences import StreamMode
 
 
 class ReplyPhase(Enum):
@@ -54,6 +58,8 @@ class Reply:
         """True if nothing is to be shown: the user was told the reason a moment ago."""
         self.needs_consent = False
         """True if `notice` asks for consent to remote providers; the message waits for the decision."""
+        self.stream_mode: StreamMode | None = None
+        """The chat's choice of how the answer is shown while it is written, known before its first text."""
         self.provider: str | None = None
         """The provider that answered."""
         self.model: str | None = None

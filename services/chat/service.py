@@ -15,11 +15,12 @@ from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, Text
 from core.clock import Clock
 from core.errors import StorageError, UnknownProvider
 from core.i18n import Texts
-from core.messages import ConversationKey, Incoming, Surface, UserRef
+from core.messages import ChatKind, ConversationKey, Incoming, Surface, UserRef
 from services.chat.agent import LIMITS, prompt_text, to_prompt
 from services.chat.framing import mentions_parts, split_parts
 from services.chat.hearing import VOICE, Ears, has_recording, quote_transcripts, transcribe
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
+from services.chat.personas import instructions
 from services.chat.reply import Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
@@ -219,6 +220,7 @@ class ChatService:
         history: Sequence[ModelMessage] = ()
         try:
             run.preference = await self._stores.preferences.get(key.chat_ref)
+            run.reply.stream_mode = run.preference.stream_mode
             run.thread = run.thread or await turns.current(key)
             run.recall = await self._memory.recall(run.thread, before_turn=run.replaces_id)
             history = run.recall.history
@@ -243,6 +245,7 @@ class ChatService:
         except StorageError:
             return None
         run.preference, run.thread = beginning.preference, beginning.turn.thread
+        run.reply.stream_mode = run.preference.stream_mode
         run.recall = beginning.recall
         await self._continue_turn(run, beginning.turn)
         return beginning.recall.history
@@ -330,6 +333,7 @@ class ChatService:
             has_documents=any(
                 mentions_parts(prompt_text(each)) for each in (*history, run.prompt) if isinstance(each, ModelRequest)
             ),
+            persona=self._persona(run),
         )
         async with self._agent.iter(
             message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
@@ -338,6 +342,14 @@ class ChatService:
                 await _stream(agent_run)
             finally:
                 run.messages = agent_run.new_messages()
+
+    def _persona(self, run: TurnRun) -> str | None:
+        """Returns the instructions of the thread's persona, or of the chat's."""
+        stored = run.thread.persona if run.thread is not None else None
+        # In a group every speaker would change the beginning of the next one's request.
+        is_group = run.incoming.chat_kind is ChatKind.GROUP
+        language = None if is_group else run.incoming.speaker.language
+        return instructions(self._texts, stored if stored is not None else run.preference.persona, language)
 
     async def _fit(self, run: TurnRun, history: Sequence[ModelMessage]) -> Sequence[ModelMessage]:
         """Drops turns where the history has outgrown its budget; a Retry keeps what the first answer was given."""

@@ -47,6 +47,7 @@ class TurnContext:
         origin: id of the job, if any; the same when the job is repeated after a crash.
         is_local_only: whether the chat's messages stay on the operator's own machines.
         has_documents: whether a document of the conversation was given in part only.
+        persona: instructions of the conversation on how to answer.
     """
 
     clock: Clock
@@ -61,6 +62,7 @@ class TurnContext:
     origin: str | None = None
     is_local_only: bool = False
     has_documents: bool = False
+    persona: str | None = None
 
 
 async def current_time(context: RunContext[TurnContext], time_zone: str = "UTC") -> str:

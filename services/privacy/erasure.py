@@ -12,7 +12,7 @@ from core.background import BackgroundTasks
 from core.clock import Clock
 from core.db.database import Database
 from core.errors import StorageError
-from core.messages import Surface
+from core.messages import Surface, UserRef
 from core.redis.client import REDIS_ERRORS
 from services.privacy.redaction import ERASED_LANE, erase_json
 from services.privacy.registry import Person
@@ -47,9 +47,10 @@ class Eraser:
         prefix: of all keys.
         jobs: the inbox; None where there is none, as in the console.
         follow_up_s: delay of the second pass.
+        on_erased: drops what this process remembers of a person.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the places that hold personal data
         self,
         database: Database,
         redis: Redis,
@@ -60,6 +61,7 @@ class Eraser:
         jobs: JobCopies | None = None,
         *,
         follow_up_s: float = FOLLOW_UP_S,
+        on_erased: Callable[[UserRef], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._redis = redis
@@ -69,6 +71,7 @@ class Eraser:
         self._clock = clock
         self._jobs = jobs
         self._follow_up_s = follow_up_s
+        self._on_erased = on_erased
         self._pending: dict[str, tuple[Person, datetime]] = {}
         self._tasks = BackgroundTasks()
 
@@ -84,6 +87,7 @@ class Eraser:
         alias = self._pseudonyms.number(f"{surface}:{user_id}")
         person = Person(surface, user_id, tuple(filter(None, names)), alias)
         await self._pass(person, self._clock.now())
+        self._on_erased(person.user)
         await self._compact()
         log.info("person.erased", surface=surface)
         self._pending[person.user] = (person, self._clock.now())

@@ -24,6 +24,7 @@ from core.db.schedule_tables import ScheduleRow, UserZoneRow
 from core.db.tables import (
     ApiTokenRow,
     ConfigRevisionRow,
+    LanguageRow,
     NoteRow,
     PreferenceRow,
     SentMessageRow,
@@ -127,8 +128,11 @@ TABLES: Mapping[str, Sequence[Rule]] = {
     "pending_sends": (Cascades("numbers of messages that are being sent", "turns"),),
     "notes": (Deleted("notes about the person, in every chat", lambda who: NoteRow.user_id == who.user_id),),
     "preferences": (
-        Deleted("model, footers and consent of the private chat", lambda who: PreferenceRow.scope == who.chat),
+        Deleted(
+            "model, consent, streaming and persona of the private chat", lambda who: PreferenceRow.scope == who.chat
+        ),
     ),
+    "languages": (Deleted("language that the person chose", lambda who: LanguageRow.owner == who.user),),
     "schedules": (
         Deleted(
             "reminders and scheduled prompts of the person, in every chat",

@@ -25,7 +25,7 @@ from services.privacy.redaction import ERASED_PAYLOAD, NameErasure, erase_json, 
 from services.privacy.registry import ANYONE, TABLES, Changed, Deleted, Person
 
 OF_EVERY_SURFACE = frozenset(
-    {"threads", "notes", "preferences", "schedules", "user_zones", "usage_requests", "budget_limits"}
+    {"threads", "notes", "preferences", "languages", "schedules", "user_zones", "usage_requests", "budget_limits"}
 )
 """Tables whose rows name the surface; the others name people of Telegram."""
 

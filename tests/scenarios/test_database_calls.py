@@ -10,8 +10,14 @@ from core.db.database import Database
 from tests.support.bot_harness import FIRST, BotHarness
 
 MOST_CALLS = 6
-BY_THE_CLOCK = ("services/admin/configuration.py", "services/budgets/budgets.py")
-"""Settings of operators and budgets, which are looked at every few seconds, turns or not."""
+BY_THE_CLOCK = (
+    "services/admin/configuration.py",
+    "services/admin/bans.py",
+    "services/admin/broadcasts.py",
+    "services/budgets/budgets.py",
+    "services/languages.py",
+)
+"""Settings, bans, broadcasts, budgets and languages, which are looked at every few seconds, turns or not."""
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from services.chat.store.conversation import Turn
 from services.inbox.album_parts import AlbumParts
 from services.inbox.job import Job
 from services.inbox.sent_messages import FileSendJournal, SentMessages
+from services.languages import Languages
 from services.schedule.schedules import Schedules
 from tests.support.chat_harness import ChatHarness
 from tests.support.fake_telegram.messages import BOT
@@ -84,9 +85,11 @@ class WorkerHarness:
             schedules=Schedules(database, clock), chat=chat.chat, responder=responder, turns=self.turns,
             delivery=delivery, texts=texts, clock=clock,
         )  # fmt: skip
+        self.languages = Languages(database, clock)
         self._worker = JobWorker(
             bot=traffic.bot, dispatcher=self.handlers.dispatcher, responder=responder, delivery=delivery,
             parts=self.parts, moderation=self.moderator, scheduled=scheduled, turns=self.turns, texts=texts,
+            languages=self.languages,
         )  # fmt: skip
 
     async def handle(self, job: Job) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
@@ -10,8 +9,7 @@ from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEnt
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered, utf16_length
 from core.i18n import Texts
-
-StreamMode = Literal["edit", "draft", "off"]
+from services.preferences import StreamMode
 
 
 @dataclass(frozen=True, slots=True)

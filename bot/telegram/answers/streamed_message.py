@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 from aiogram.types import InlineKeyboardMarkup
 
-from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, StreamMode, append_lines
+from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, append_lines
 from bot.telegram.delivery.calls import OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
@@ -17,6 +17,7 @@ from bot.telegram.markdown.parse import tidy
 from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
 from services.chat.reply import Reply, ReplyPhase
+from services.preferences import StreamMode
 
 log = structlog.get_logger()
 
@@ -88,7 +89,7 @@ class StreamedAnswer:
         self._place = place
         self._keyboards = keyboards
         self._texts = texts
-        self._mode: StreamMode = "edit" if display.mode == "draft" and place.is_group else display.mode
+        self._mode: StreamMode = self._find_mode(display.mode)
         self._interval_s = GROUP_INTERVAL_S if place.is_group else PRIVATE_INTERVAL_S
         self._pages = Pages(most=MOST_MESSAGES)
         self._messages: dict[int, _PageMessage] = {}
@@ -177,6 +178,9 @@ class StreamedAnswer:
         if await self._delivery.edit_markup(shown.sent.chat_id, shown.sent.message_id, markup):
             shown.markup = markup
 
+    def _find_mode(self, wanted: StreamMode) -> StreamMode:
+        return "edit" if wanted == "draft" and self._place.is_group else wanted
+
     @property
     def _is_final(self) -> bool:
         return self._reply.phase is not ReplyPhase.RUNNING
@@ -187,8 +191,9 @@ class StreamedAnswer:
             await self._clock.sleep(TYPING_INTERVAL_S)
 
     async def _stream(self) -> None:
-        if self._mode != "off":
-            await self._wait_for_beginning()
+        await self._wait_for_beginning()
+        # The chat's own choice is known by now.
+        self._mode = self._find_mode(self._reply.stream_mode or self._mode)
         while self._mode != "off" and not self._is_final and not self._unreachable:
             seen = len(self._reply.text)
             up_to_date = await self._update_chat()

@@ -29,7 +29,9 @@ def is_group(message: Message) -> bool:
 def message_speaker(message: Message) -> Speaker:
     """Returns the author of a message; for a channel or an anonymous admin that is the chat."""
     if message.sender_chat is not None:
-        return Speaker(message.sender_chat.id, message.sender_chat.full_name)
+        # The language that its group chose; see `set_language`.
+        language = (message.sender_chat.model_extra or {}).get("language_code")
+        return Speaker(message.sender_chat.id, message.sender_chat.full_name, language)
     if message.from_user is not None:
         return to_speaker(message.from_user)
     return Speaker(message.chat.id, message.chat.full_name)

@@ -24,6 +24,8 @@ from pydantic import ValidationError
 
 from bot.telegram.api.commands import COMMANDS, CommandSpec
 from bot.telegram.api.messages import is_group
+from core.messages import ChatRef, Surface, chat_ref, user_ref
+from services.languages import Languages
 
 log = structlog.get_logger()
 
@@ -86,6 +88,33 @@ def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
             with suppress(ValidationError):
                 return Update.model_validate({"update_id": raw["update_id"], kind: essentials}, context={"bot": bot})
     return None
+
+
+def set_language(raw: dict[str, Any], languages: Languages) -> dict[str, Any]:
+    """Returns an update in which the language that its sender, or the group, chose stands for that of the client.
+
+    So it holds wherever the language of a sender is read.
+    """
+    changed = dict(raw)
+    for kind, value in raw.items():
+        content = cast("dict[str, Any]", value) if isinstance(value, dict) else {}  # Any: JSON
+        sender = content.get("from")
+        if not isinstance(sender, dict):
+            continue
+        person = cast("dict[str, Any]", sender)  # as above
+        chosen = languages.of(user_ref(Surface.TELEGRAM, person.get("id", 0)), _group(content))
+        if chosen is not None:
+            parties = {name: content[name] for name in ("from", "sender_chat") if isinstance(content.get(name), dict)}
+            changed[kind] = content | {name: {**party, "language_code": chosen} for name, party in parties.items()}
+    return changed
+
+
+def _group(content: dict[str, Any]) -> ChatRef | None:
+    """Returns the group of a message, or of the message with a pressed button."""
+    message = content.get("message", content)
+    chat = cast("dict[str, Any]", message).get("chat") if isinstance(message, dict) else None
+    number = cast("dict[str, Any]", chat).get("id") if isinstance(chat, dict) else None
+    return chat_ref(Surface.TELEGRAM, number) if isinstance(number, int) and number < 0 else None
 
 
 def _origin(message: dict[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,9 @@ help =
     /stop: stop the current answer
     /usage: tokens, answers and cost, today and this month
     /budget: your budget for today
+    /settings: how answers are shown, language, persona
+    /persona: choose how I answer in this conversation
+    /language: choose the language of my messages
     /privacy: where your messages may be sent
     /forget: erase everything that I have stored about you
     /help: this list
@@ -197,6 +200,9 @@ command-compact = shorten the memory of a long conversation
 command-model = choose a model
 command-stop = stop the current answer
 command-usage = tokens, answers and cost
+command-settings = how answers are shown, language, persona
+command-persona = choose how I answer
+command-language = choose language
 command-budget = your budget for today
 command-help = list of commands
 command-report = report a message (use in a reply)
@@ -221,6 +227,8 @@ console-help =
     /usage: tokens, answers and cost, today and this month
     /budget: your budget for today
     /privacy: where your messages may be sent
+    /persona: list the ways to answer; /persona <name> or your own instructions picks one for this conversation
+    /language: choose the language of these messages
     /forget: erase what is stored about you here
     /quit: exit
 
@@ -263,6 +271,10 @@ forget-kept = Nothing was erased.
 forget-private-only = Please send /forget in a private chat with me. It covers groups, too.
 button-forget = Yes, erase everything
 button-keep = No, keep it
+console-language-usage = /language <tag> sets the language of these messages: { $known }.
+console-language-set = Messages are in English now.
+console-persona-usage = /persona <name> or your own instructions picks one for this conversation, /persona standard none.
+console-persona-set = Persona of this conversation: { $name }
 console-forget-usage = /forget yes erases your conversations, notes, settings and usage in this console. This cannot be undone.
 privacy-none = No external provider is configured. Your messages stay on the operator’s own machines.
 
@@ -917,3 +929,58 @@ web-did-reset-setting = { $about } has the value of the environment again.
 web-did-undone = The change is undone.
 web-conflict = Another operator changed the configuration meanwhile. Open the page again and repeat your change.
 web-foreign-form = This form does not belong to your session. Open the page again.
+
+## Settings, language, persona
+
+language-name = English
+settings-title = Settings of this chat. A press changes a setting.
+settings-title-group = Settings of this group. A press changes a setting; only admins can do that.
+settings-group-admins-only = In a group, only admins can change its settings.
+settings-stream = Answers appear: { $value }
+settings-stream-edit = as they are written
+settings-stream-draft = as a draft
+settings-stream-off = when they are complete
+settings-footers = Who answered: { $value }
+settings-footers-0 = hidden
+settings-footers-1 = shown
+settings-voice = Spoken answers: { $value }
+settings-voice-never = never
+settings-voice-to_voice = to voice messages
+settings-voice-always = always
+settings-language = Language: { $value }
+settings-persona = Persona: { $value }
+language-title = In which language should I write to you? This holds in every chat with me. My answers follow the language of your messages.
+language-title-group = In which language should I write in this group? My answers follow the language of the messages.
+language-automatic = As in Telegram
+language-set = I will write in English from now on.
+persona-title-thread =
+    How should I answer in this conversation? Now: { $current }
+    /persona TEXT gives me your own instructions; a new conversation begins without them.
+persona-title-persona = How should I answer in new conversations of this chat? Now: { $current }
+persona-standard = Standard
+persona-own = your own instructions
+persona-own-set = I will follow your instructions in this conversation. /persona shows the others.
+persona-brief-name = Brief
+persona-brief-about = Brief: the answer in a sentence or two
+persona-brief-instructions =
+    Answer in one or two short sentences. Begin with the answer itself, without a greeting, a repetition of the question or a closing offer. Use a list only if the answer is one, and give details only when you are asked for them. If a short answer would be wrong, add the one condition that makes it right.
+persona-teacher-name = Teacher
+persona-teacher-about = Teacher: explains step by step, with examples and questions
+persona-teacher-instructions =
+    You are a patient teacher. Find out what the person knows already, then build on it. Explain one idea at a time in plain words, each with a small example from everyday life, and name the technical term once the idea is clear. With exercises and homework give a hint and the next step rather than the finished solution, unless the person asks for it. End with one short question that shows whether the point was understood.
+persona-editor-name = Editor
+persona-editor-about = Editor: corrects and improves your texts
+persona-editor-instructions =
+    You are an experienced editor. Treat every message as a text to improve, unless it is clearly a question or an instruction. Return the improved text first, in its own language: correct spelling, grammar and punctuation, shorten what is long, and keep the author's meaning, tone and facts. Do not add thoughts of your own. Then list the changes that matter in a few words each. Ask if a sentence can be understood in two ways.
+persona-translator-name = Translator
+persona-translator-about = Translator: translates everything you write
+persona-translator-instructions =
+    You are a professional translator. Translate every message and send the translation alone. If no target language was agreed, translate into English, and English texts into the language of the user's settings or of the conversation so far. Render sense and tone rather than single words, keep names, numbers, formatting and code, and replace idioms by ones that a native speaker would use. Where a word has several meanings, choose by the context and add one line with the alternative.
+persona-programmer-name = Programmer
+persona-programmer-about = Programmer: working code with short reasons
+persona-programmer-instructions =
+    You are a senior software engineer. Answer with code that runs: complete, in a code block with its language, for current versions, without placeholders. Before it say in one sentence what it does, after it only what is not obvious: limits, costs, risks. Prefer the standard library and simple solutions. With an error, name its cause before the correction. Say when something depends on a version or is untested, and point out security problems even if nobody asked.
+persona-critic-name = Critic
+persona-critic-about = Critic: looks for the weak points of your ideas
+persona-critic-instructions =
+    You are a fair and demanding critic. Say first in one sentence what is good about the idea or the text. Then name its weakest points, the most important first: what is unproven, what was left out, who would disagree and why, what happens if an assumption is wrong. Give a reason for each and, where you can, how to find out or how to mend it. Do not flatter and do not mock. End with the one question whose answer would decide most.

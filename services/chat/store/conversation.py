@@ -52,6 +52,8 @@ class Thread:
     key: ConversationKey
     name: str | None
     created_at: datetime
+    persona: str | None = None
+    """Stored form; None: the chat's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def read_current(connection: Connection, key: ConversationKey) -> Thread | None:
 def to_thread(row: ThreadRow | Row[Any]) -> Thread:
     """Converts a row."""
     key = ConversationKey(Surface(row.surface), row.chat_id, row.topic_id)
-    return Thread(row.id, key, row.name, row.created_at)
+    return Thread(row.id, key, row.name, row.created_at, row.persona)
 
 
 def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:

@@ -72,6 +72,12 @@ class ThreadList:
             found = await session.scalar(renaming.returning(ThreadRow.id))
         return None if found is None else line
 
+    async def set_persona(self, key: ConversationKey, thread_id: int, persona: str | None) -> None:
+        """Sets the persona of a thread, in its stored form; None: the chat's own."""
+        own = update(ThreadRow).where(*key_conditions(key), ThreadRow.id == thread_id)
+        async with self._database.session() as session:
+            await session.execute(own.values(persona=persona))
+
     async def delete(self, key: ConversationKey, thread_id: int) -> bool:
         """Deletes a thread with all its turns. Returns whether it existed.
 

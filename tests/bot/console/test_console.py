@@ -263,7 +263,7 @@ class TestCommands:
             shown = await session.until("Ctrl-D exits.")
         listed = re.findall(r"^/(\w+)", shown, re.MULTILINE)
         chat = {"new", "threads", "compact", "model", "retry"}
-        assert set(listed) == {*chat, "provider", "usage", "budget", "privacy", "forget", "quit"}
+        assert set(listed) == {*chat, "provider", "usage", "budget", "privacy", "forget", "language", "persona", "quit"}
 
     async def test_usage_shows_own_and_all_usage(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as session:

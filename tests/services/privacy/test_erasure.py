@@ -123,6 +123,7 @@ async def fill(database: Database, pseudonyms: Pseudonyms) -> None:
         ("notes", {"user_id": BOB, "scope": group, "text": "Bob likes tea"}),
         ("schedules", {"surface": "telegram", "user_id": ANN, "chat_id": GROUP, "user_name": "Ann", "text": SECRET}),
         ("user_zones", {"user": private}),
+        ("languages", {"owner": private}),
         ("preferences", {"scope": private}),
         ("preferences", {"scope": group}),
         ("usage_requests", {"id": "1", "speaker": private, "chat": private}),

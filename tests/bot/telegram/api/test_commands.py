@@ -118,7 +118,7 @@ async def test_find_command_reads_a_caption(known_bot: Bot) -> None:
 def test_commands_in_the_conversation_lane() -> None:
     """A command that starts an answer or changes the conversation must not overtake the messages before it."""
     in_order = {spec.name for spec in COMMANDS.values() if spec.lane is CommandLane.CONVERSATION}
-    assert in_order == {"start", "help", "new", "threads", "compact", "model", "compare", "ask"}
+    assert in_order == {"start", "help", "new", "threads", "compact", "model", "compare", "ask", "persona"}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,10 @@ def test_commands_in_the_conversation_lane() -> None:
     [
         (
             CommandMenu.DEFAULT,
-            ["new", "threads", "compact", "model", "schedule", "compare", "stop", "usage", "budget", "help"],
+            [
+                "new", "threads", "compact", "model", "schedule", "compare", "stop", "usage", "budget",
+                "settings", "persona", "language", "help",
+            ],
         ),
         (CommandMenu.GROUPS, ["new", "threads", "model", "stop", "usage", "help", "rules", "report"]),
         (
