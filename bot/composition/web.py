@@ -182,7 +182,6 @@ def _build_console_routes(
         infra.clock,
     )
     frame = Frame(parts, access)
-    # Each page before its acts: `/providers/new` must not be taken for a provider of that name.
     pages = (SignIn, ConsolePages, UsagePages, OperationPages, TokenPages, ConsoleActs)
     return [route for page in pages for route in page(frame).routes]
 

@@ -208,7 +208,7 @@ class Settings(CommonVariables):
         return tuple(dict.fromkeys([*values, *filter(None, passwords), *map(unquote, filter(None, passwords))]))
 
     def require_daemon(self) -> None:
-        """Requires a bot token and a usable provider, which the daemon needs.
+        """Requires a bot token and a usable provider, which the console may set, too.
 
         Raises:
             ConfigurationError: at least one of them is missing.
@@ -220,19 +220,25 @@ class Settings(CommonVariables):
                     "TELEGRAM_BOT_TOKEN", "is not set, get one from @BotFather", _get_example("telegram_bot_token")
                 )
             )
-        mistakes += self._find_unusable_providers()
+        if not self.has_console:
+            mistakes += self._find_unusable_providers()
         if mistakes:
             raise ConfigurationError(mistakes)
 
     def require_provider(self) -> None:
-        """Requires a usable provider.
+        """Requires a usable provider, unless the console is on, in which one can be added.
 
         Raises:
             ConfigurationError: there is none.
         """
         mistakes = self._find_unusable_providers()
-        if mistakes:
+        if mistakes and not self.has_console:
             raise ConfigurationError(mistakes)
+
+    @property
+    def has_console(self) -> bool:
+        """True if operators can sign in to the console."""
+        return self.web_port is not None and self.web_token is not None
 
     def prepare_data_dir(self) -> None:
         """Creates DATA_DIR if necessary, verifies that it is writable, and closes it and its files to other users.

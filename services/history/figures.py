@@ -175,6 +175,7 @@ class FigureHistory:
         self._zone = zone
         self.timing = timing or HistoryTiming()
         self._read: dict[Period, tuple[float, Series]] = {}
+        self._reading = asyncio.Lock()
 
     async def thin(self) -> None:
         """Sums old minutes by the hour and old hours by the day, and deletes the oldest days.
@@ -195,12 +196,13 @@ class FigureHistory:
         Raises:
             StorageError: the database failed, or did not answer in time.
         """
-        now = self._clock.monotonic()
-        known = self._read.get(period)
-        if known is not None and 0 <= now - known[0] < self.timing.cache_s:
-            return known[1]
         try:
-            async with asyncio.timeout(self.timing.read_s):
+            # Many operators look at the same time: one of them reads for all.
+            async with asyncio.timeout(self.timing.read_s), self._reading:
+                now = self._clock.monotonic()
+                known = self._read.get(period)
+                if known is not None and 0 <= now - known[0] < self.timing.cache_s:
+                    return known[1]
                 series = await self._load(period)
         except TimeoutError:
             raise StorageError("the database failed: it did not answer in time") from None

@@ -1,6 +1,7 @@
 """Spans of the providers' states: recorded once a second, and summed by the hour when they are a day old."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,7 +13,7 @@ from core.db.database import Database
 from core.db.history_tables import ProviderSpanRow
 from core.errors import StorageError
 from services.history import figures
-from services.history.figures import HOUR, STATE, Figure, FigureHistory, Sums
+from services.history.figures import DAY, HOUR, STATE, Figure, FigureHistory, Sums
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.status import ProviderState
 
@@ -55,6 +56,7 @@ class StateTiming:
         thin_s: between two runs of the thinning.
         kept_spans: newest spans of a provider that are kept whole for a day; of one that changes all the time, older
             ones are summed sooner.
+        cache_s: how long spans that were read are shown again: many operators look at the same time.
     """
 
     poll_s: float = 1.0
@@ -62,6 +64,7 @@ class StateTiming:
     gap_s: float = 180.0
     thin_s: float = 600.0
     kept_spans: int = 2000
+    cache_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,8 @@ class StateHistory:
         self._known: States = {}
         self._confirm_at = 0.0
         self._thin_at = 0.0
+        self._read: tuple[float, Mapping[str, Sequence[Span]]] | None = None
+        self._reading = asyncio.Lock()
 
     async def run(self) -> None:
         """Records changes and thins the history until cancelled. While the database fails, it tries again."""
@@ -140,6 +145,18 @@ class StateHistory:
         before = int(self._clock.time() - self._history.timing.minutes.total_seconds()) // HOUR * HOUR
         await self._database.run(lambda connection: self._sum_up(connection, before))
         await self._history.thin()
+
+    async def read_day(self) -> Mapping[str, Sequence[Span]]:
+        """Returns the spans of each provider in the last 24 hours, oldest first, as they were a moment ago.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        async with self._reading:
+            now = self._clock.monotonic()
+            if self._read is None or not 0 <= now - self._read[0] < self._timing.cache_s:
+                self._read = now, await self.read(int(self._clock.time()) - DAY)
+            return self._read[1]
 
     async def read(self, since: int) -> dict[str, list[Span]]:
         """Returns the spans of each provider that ended later, oldest first.

@@ -1,5 +1,8 @@
 """Acts of operators: forms that are posted, audited, and end in a redirect."""
 
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 
 from aiohttp import web
@@ -7,13 +10,16 @@ from aiohttp import web
 from bot.web.console.access import OperatorSession
 from bot.web.console.frame import HOME, Frame, done, redirect
 from bot.web.console.pages import FORCE_CHOICES, form_page
-from bot.web.console.provider_form import ProviderForm, list_providers
+from bot.web.console.provider_form import ModelCatalogue, ProviderForm, list_providers
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
 from core.errors import ConfigurationError
 from services.admin.configuration import LISTED, SecretsKeyMissing
-from services.llm.models.trial import ProviderTrial, TrialResult
+from services.llm.models.inspection import AspectReport, ProviderInspector
+from services.llm.models.trial import ProviderTrial
 from services.llm.providers.builder import ModelBuilder
+from services.llm.providers.catalog import Catalog, CatalogError
+from services.llm.providers.local_servers import find_local_servers
 
 
 class ConsoleActs:
@@ -26,7 +32,8 @@ class ConsoleActs:
     def routes(self) -> tuple[HttpRoute, ...]:
         """The routes. They check the session and the form themselves."""
         handlers = {
-            "/providers/new": self.save_provider,
+            "/new-provider": self.save_provider,
+            "/local-servers": self.look_for_servers,
             "/providers/{id}": self.save_provider,
             "/providers/{id}/remove": self.remove_provider,
             "/providers/{id}/force": self.force,
@@ -94,10 +101,14 @@ class ConsoleActs:
 
     async def save_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Saves a form, or tests its values before they are saved."""
-        data = {name: str(value) for name, value in (await request.post()).items()}
+        posted = await request.post()
+        data = {name: str(value) for name, value in posted.items()}
         configuration = self._frame.parts.configuration
         provider = self._frame.known(request) if "id" in request.match_info else None
-        form = ProviderForm.parse(data, provider.id if provider is not None else None)
+        added = [str(name) for name in posted.getall("add", [])]
+        form = ProviderForm.parse(data, provider.id if provider is not None else None, added)
+        if data.get("act") == "catalogue":
+            return await self._show_catalogue(request, session, form, provider, data.get("q", "").strip()[:100])
         answer = partial(form_page, self._frame, request, session, form, provider)
         if provider is None and any(each.id == form.provider_id for each in configuration.current.providers):
             return answer(faults=[self._frame.text(request, "web-id-taken", id=form.provider_id)])
@@ -107,7 +118,7 @@ class ConsoleActs:
         try:
             proposed = next(each for each in configuration.preview(changes) if each.id == form.provider_id)
             if data.get("act") == "test":
-                return answer(result=await self._try_out(proposed))
+                return answer(reports=await self._inspect(proposed))
             await self._frame.save(changes, session, data, note=f"{form.provider_id}: {', '.join(sorted(changes))}")
         except ConfigurationError as error:
             return answer(faults=error.mistakes)
@@ -116,6 +127,19 @@ class ConsoleActs:
         # Saved on purpose: what was known about the former settings says nothing about these.
         await self._frame.parts.fallback.control.reset(form.provider_id)
         return done("saved", form.provider_id, undo=configuration.current.revision)
+
+    async def look_for_servers(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Asks the usual ports of this machine for model servers, and offers a form for each that answers."""
+        clock = self._frame.parts.clock
+        async with aclosing(ModelBuilder(clock)) as builder:
+            catalog = Catalog(builder.http_client, clock)
+            servers = await find_local_servers(catalog, own_port=self._frame.parts.settings.web_port)
+        providers = self._frame.parts.configuration.current.providers
+        known = {(each.base_url or "").replace("//localhost:", "//127.0.0.1:") for each in providers}
+        return self._frame.render(
+            request, session, "local_servers.html", title="web-local-servers", page="providers", servers=servers,
+            known=known,
+        )  # fmt: skip
 
     async def remove_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Removes a provider with its key and its state."""
@@ -148,11 +172,32 @@ class ConsoleActs:
         await self._frame.parts.fallback.control.follow_order()
         return done("undone")
 
-    async def _try_out(self, provider: ProviderSettings) -> TrialResult | None:
-        """Tests settings that are not saved, over connections of their own."""
-        builder = ModelBuilder(self._frame.parts.clock)
+    async def _inspect(self, provider: ProviderSettings) -> Sequence[AspectReport]:
+        """Checks settings that are not saved, over connections of their own."""
+        clock = self._frame.parts.clock
+        async with aclosing(ModelBuilder(clock)) as builder:
+            trial = ProviderTrial(builder, clock, self._frame.parts.admin.default_cooldown_s)
+            return await ProviderInspector(Catalog(builder.http_client, clock), trial, clock).inspect(provider)
+
+    async def _show_catalogue(
+        self,
+        request: web.Request,
+        session: OperatorSession,
+        form: ProviderForm,
+        provider: ProviderSettings | None,
+        query: str,
+    ) -> web.Response:
+        """Returns the form with the models that the server lists now, asked with the values of the form."""
+        parts = self._frame.parts
+        asked = replace(form, provider_id=form.provider_id or "new", models=form.models or ("any",))
+        answer = partial(form_page, self._frame, request, session, form, provider)
         try:
-            trial = ProviderTrial(builder, self._frame.parts.clock, self._frame.parts.admin.default_cooldown_s)
-            return await trial.run(provider) if provider.missing is None else None
-        finally:
-            await builder.aclose()
+            changes = asked.changes(parts.configuration.current.providers, parts.configuration.variables())
+            proposed = next(each for each in parts.configuration.preview(changes) if each.id == asked.provider_id)
+            async with aclosing(ModelBuilder(parts.clock)) as builder:
+                models = await Catalog(builder.http_client, parts.clock).live_models(proposed)
+        except ConfigurationError as error:
+            return answer(faults=error.mistakes)
+        except CatalogError as error:
+            return answer(faults=[self._frame.text(request, "web-no-catalogue", reason=error.reason)])
+        return answer(catalogue=ModelCatalogue.search(models, form.models, query))

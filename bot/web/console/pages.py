@@ -13,7 +13,7 @@ from bot.operators.formatting import format_cost
 from bot.web.console.access import OperatorSession
 from bot.web.console.frame import HOME, Frame, download
 from bot.web.console.plots import Spark, Timeline, draw_spark, draw_timeline
-from bot.web.console.provider_form import KINDS, ProviderForm, default_base_url
+from bot.web.console.provider_form import KINDS, ModelCatalogue, ProviderForm, default_base_url
 from bot.web.console.settings_view import setting_views
 from bot.web.console.views import ProviderView, provider_views
 from bot.web.server import HttpRoute
@@ -21,8 +21,8 @@ from core.config.providers import ProviderSettings, variable_prefix
 from core.durations import format_duration
 from core.errors import StorageError
 from services.admin.configuration import LISTED
-from services.history.figures import DAY, Period, join_points
-from services.llm.models.trial import TrialResult
+from services.history.figures import Period, join_points
+from services.llm.models.inspection import AspectReport
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ class ConsolePages:
         handlers = {
             "": self.overview,
             "/providers": self.providers,
-            "/providers/new": self.new_provider,
+            "/new-provider": self.new_provider,
             "/providers/{id}": self.edit_provider,
             "/providers/{id}/remove": self.confirm_removal,
             "/audit": self.audit,
@@ -112,8 +112,9 @@ class ConsolePages:
         )
 
     async def new_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Returns the form of a provider to be added."""
-        return form_page(self._frame, request, session, ProviderForm.empty(), None)
+        """Returns the form of a provider to be added, filled in for a server that was found."""
+        form = ProviderForm.proposed(request.query) if "base_url" in request.query else ProviderForm.empty()
+        return form_page(self._frame, request, session, form, None)
 
     async def edit_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the form of one provider."""
@@ -184,7 +185,7 @@ class ConsolePages:
         parts = self._frame.parts
         now = parts.clock.time()
         try:
-            spans = await parts.states.read(int(now) - DAY)
+            spans = await parts.states.read_day()
         except StorageError as error:
             log.warning("console.history_unavailable", error=str(error))
             return None
@@ -234,9 +235,10 @@ def form_page(
     provider: ProviderSettings | None,
     *,
     faults: Sequence[str] = (),
-    result: TrialResult | None = None,
+    reports: Sequence[AspectReport] = (),
+    catalogue: ModelCatalogue | None = None,
 ) -> web.Response:
-    """Returns the form of a provider, with what was typed, its mistakes and the result of a test."""
+    """Returns the form of a provider: what was typed, its mistakes, the results of a test, or the server's models."""
     configuration = frame.parts.configuration
     key = f"{variable_prefix(provider.id)}API_KEY" if provider is not None else ""
     stored = configuration.current.stored.get(key)
@@ -256,5 +258,7 @@ def form_page(
         can_store_keys=configuration.can_store_keys,
         revision=configuration.current.revision,
         faults=faults,
-        result=result,
+        reports=reports,
+        catalogue=catalogue,
+        has_typed_key=form.key is not None,
     )

@@ -17,6 +17,8 @@ PLAIN_FIELDS = (
     "budget_day",
 )
 """Fields of which each is one variable; an empty one resets the variable."""
+MAX_LISTED = 200
+"""Models of a server that the form shows; a search finds the rest."""
 KINDS = tuple(kind.value for kind in ProviderKind if kind is not ProviderKind.DEMO)
 
 
@@ -39,9 +41,15 @@ class ProviderForm:
     is_remote: bool
 
     @classmethod
-    def parse(cls, data: Mapping[str, str], provider_id: str | None = None) -> "ProviderForm":
-        """Reads the fields of a request."""
-        lines = (line.strip() for line in data.get("models", "").splitlines())
+    def parse(
+        cls, data: Mapping[str, str], provider_id: str | None = None, added: Sequence[str] = ()
+    ) -> "ProviderForm":
+        """Reads the fields of a request.
+
+        Args:
+            added: models that were picked from the server's list; they come after those that were typed.
+        """
+        lines = (line.strip() for line in (*data.get("models", "").splitlines(), *added))
         return cls(
             provider_id=provider_id or data.get("id", "").strip(),
             kind=data.get("kind", "").strip(),
@@ -62,6 +70,21 @@ class ProviderForm:
     def empty(cls) -> "ProviderForm":
         """Returns the form of a provider to be added."""
         return cls("", ProviderKind.OPENAI_COMPATIBLE.value, (), None, dict.fromkeys(PLAIN_FIELDS, ""), is_remote=True)
+
+    @classmethod
+    def proposed(cls, query: Mapping[str, str]) -> "ProviderForm":
+        """Returns the form of a server that was found on this machine, to be saved or not."""
+        fields = dict.fromkeys(PLAIN_FIELDS, "") | {"base_url": query.get("base_url", "")[:300]}
+        kind = query.get("kind", "")
+        models = tuple(line for line in query.get("models", "")[:1000].split("\n") if line)
+        return cls(
+            provider_id=query.get("id", "")[:32],
+            kind=kind if kind in KINDS else cls.empty().kind,
+            models=models,
+            key=None,
+            fields=fields,
+            is_remote=False,
+        )
 
     def changes(self, before: Sequence[ProviderSettings], variables: Mapping[str, str]) -> dict[str, str | None]:
         """Returns the variables that differ from those in effect.
@@ -87,6 +110,26 @@ class ProviderForm:
         if self.key is not None:
             changes[f"{prefix}API_KEY"] = self.key
         return changes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCatalogue:
+    """The models of a server that are not in the form, as far as they are shown.
+
+    Args:
+        count: all models that the server lists.
+        query: part of the names that are shown.
+    """
+
+    models: Sequence[str]
+    count: int
+    query: str
+
+    @classmethod
+    def search(cls, models: Sequence[str], chosen: Sequence[str], query: str) -> "ModelCatalogue":
+        """Returns the models whose names contain a text."""
+        found = [name for name in models if query.casefold() in name.casefold() and name not in chosen]
+        return cls(found[:MAX_LISTED], len(models), query)
 
 
 def list_providers(models: Mapping[str, Sequence[str]]) -> str:

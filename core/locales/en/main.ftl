@@ -699,7 +699,7 @@ web-median = median { $seconds } s
 web-first-output = First output
 web-latency = median { $median } s, p95 { $p95 } s
 web-no-provider = No provider can be asked
-web-no-provider-help = The bot stores messages and answers them once a provider works.
+web-no-provider-help = People read that no provider is available, with a button to ask again. A provider that is added here is used at once.
 web-redis-gone = Redis does not answer. Each replica decides alone, and a change holds on this replica only until Redis is back.
 web-database-unavailable = The database does not answer. Providers are not affected.
 web-requests-today = Requests today
@@ -725,7 +725,7 @@ web-add = Add a provider
 web-test = Test
 web-test-now = Test now
 web-test-again = Test again
-web-test-help = Asks the server with the values of this form, before anything is saved. One request of a few tokens.
+web-test-help = Asks the server with the values of this form, before anything is saved: its list of models, then requests of a few tokens as chat makes them, and one with a small picture.
 web-test-answered = { $model } answers
 web-test-took = After { $seconds } s
 web-test-failed = { $model } does not answer
@@ -760,6 +760,58 @@ web-key-set = set; empty leaves it
 web-key-set-at = set { $at }; empty leaves it
 web-key-help = Encrypted with SECRETS_KEY. It can be replaced, never shown.
 web-no-secrets-key = Set SECRETS_KEY to store keys here; until then keys come from the environment.
+web-key-again = The key was used for this test and is not sent back. Type it once more before you save.
+web-search-models = Part of a model’s name
+web-search = Search
+web-catalogue = Models of the server
+web-show-catalogue = Show the server’s models
+web-catalogue-count = { $count ->
+    [one] 1 model listed
+   *[other] { $count } models listed
+}
+web-catalogue-help = Ticked models are added when you save, test or search.
+web-catalogue-empty = No other model of this name
+web-no-catalogue = The server’s models cannot be listed: { $reason }
+web-look-for-servers = Look for local servers
+web-look-again = Look again
+web-local-servers = Servers on this machine
+web-local-servers-help = The usual ports of Ollama, LM Studio, llama.cpp, vLLM, LiteLLM, Jan, KoboldCpp, SGLang and others were asked for their models.
+web-no-local-servers = None of the usual ports answers with a list of models. In a container, this machine is the container.
+web-server-wants-key = It wants a key
+web-server-known = configured
+web-inspected-server = { $grade ->
+    [ok] Server reached
+   *[other] Server not reached
+}
+web-inspected-key = { $grade ->
+    [ok] Key accepted
+   *[other] Key rejected
+}
+web-inspected-models = { $grade ->
+    [ok] { $count } models listed, the chosen ones among them
+    [note] The server does not list its models
+   *[other] Not in the server’s list: { $model }
+}
+web-inspected-answer = { $grade ->
+    [ok] { $model } answers
+   *[other] { $model } does not answer
+}
+web-inspected-streaming = { $grade ->
+    [ok] Streams
+   *[other] Does not stream: answers appear at once
+}
+web-inspected-tools = { $grade ->
+    [ok] Accepts tools
+   *[other] No tools: chat goes on without them
+}
+web-inspected-system_role = { $grade ->
+    [ok] Accepts instructions
+   *[other] No system role: instructions go into the first message
+}
+web-inspected-vision = { $grade ->
+    [ok] Sees pictures
+   *[other] No vision: photos go to the next provider
+}
 web-where = Where prompts go
 web-remote-help = Remote: prompts leave your machines, and chats that did not consent are not sent here
 web-models = Models

@@ -699,7 +699,7 @@ web-median = медиана { $seconds } с
 web-first-output = Первый текст
 web-latency = медиана { $median } с, p95 { $p95 } с
 web-no-provider = Спросить некого
-web-no-provider-help = Бот хранит сообщения и ответит, как только заработает хотя бы один провайдер.
+web-no-provider-help = Людям бот пишет, что отвечать некому, и предлагает спросить ещё раз. Добавленный здесь провайдер работает сразу.
 web-redis-gone = Redis не отвечает. Каждая реплика решает сама, а изменение действует только на этой, пока Redis не вернётся.
 web-database-unavailable = База данных не отвечает. На провайдеров это не влияет.
 web-requests-today = Запросов сегодня
@@ -726,7 +726,7 @@ web-add = Добавить провайдера
 web-test = Проверить
 web-test-now = Проверить сейчас
 web-test-again = Проверить ещё раз
-web-test-help = Спрашивает сервер со значениями этой формы до сохранения. Один запрос на несколько токенов.
+web-test-help = Спрашивает сервер со значениями этой формы до сохранения: список моделей, потом запросы на несколько токенов, как в чате, и один с маленькой картинкой.
 web-test-answered = { $model } отвечает
 web-test-took = Через { $seconds } с
 web-test-failed = { $model } не отвечает
@@ -761,6 +761,59 @@ web-key-set = задан; пустое поле его не меняет
 web-key-set-at = задан { $at }; пустое поле его не меняет
 web-key-help = Шифруется ключом SECRETS_KEY. Его можно заменить, но не увидеть.
 web-no-secrets-key = Чтобы хранить ключи здесь, задайте SECRETS_KEY; до тех пор они берутся из окружения.
+web-key-again = Ключ использован для проверки и назад не отправляется. Введите его ещё раз перед сохранением.
+web-search-models = Часть имени модели
+web-search = Найти
+web-catalogue = Модели сервера
+web-show-catalogue = Показать модели сервера
+web-catalogue-count = { $count ->
+    [one] { $count } модель в списке
+    [few] { $count } модели в списке
+   *[other] { $count } моделей в списке
+}
+web-catalogue-help = Отмеченные модели добавятся при сохранении, проверке или поиске.
+web-catalogue-empty = Других моделей с таким именем нет
+web-no-catalogue = Не удалось получить список моделей: { $reason }
+web-look-for-servers = Найти серверы рядом
+web-look-again = Искать ещё раз
+web-local-servers = Серверы на этой машине
+web-local-servers-help = Опрошены обычные порты Ollama, LM Studio, llama.cpp, vLLM, LiteLLM, Jan, KoboldCpp, SGLang и других.
+web-no-local-servers = Ни один из обычных портов не отвечает списком моделей. В контейнере «эта машина» — сам контейнер.
+web-server-wants-key = Нужен ключ
+web-server-known = настроен
+web-inspected-server = { $grade ->
+    [ok] Сервер доступен
+   *[other] Сервер недоступен
+}
+web-inspected-key = { $grade ->
+    [ok] Ключ принят
+   *[other] Ключ отклонён
+}
+web-inspected-models = { $grade ->
+    [ok] Моделей в списке: { $count }, выбранные среди них
+    [note] Сервер не показывает список моделей
+   *[other] Нет в списке сервера: { $model }
+}
+web-inspected-answer = { $grade ->
+    [ok] { $model } отвечает
+   *[other] { $model } не отвечает
+}
+web-inspected-streaming = { $grade ->
+    [ok] Отвечает потоком
+   *[other] Без потока: ответ появляется сразу целиком
+}
+web-inspected-tools = { $grade ->
+    [ok] Принимает инструменты
+   *[other] Без инструментов: чат обойдётся без них
+}
+web-inspected-system_role = { $grade ->
+    [ok] Принимает инструкции
+   *[other] Без системной роли: инструкции идут в первое сообщение
+}
+web-inspected-vision = { $grade ->
+    [ok] Видит картинки
+   *[other] Не видит картинок: фото идут следующему провайдеру
+}
 web-where = Куда уходят запросы
 web-remote-help = Внешний: запросы покидают ваши машины, чаты без согласия сюда не попадают
 web-models = Модели

@@ -1,7 +1,8 @@
 """Tests a provider as chat uses it: a streamed answer of a few tokens, with instructions and a tool offered."""
 
 import asyncio
-from collections.abc import Mapping
+import base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -16,7 +17,7 @@ from pydantic_ai.exceptions import (
     ModelRequestTimeout,
     UnexpectedModelBehavior,
 )
-from pydantic_ai.messages import ModelRequest, ModelResponse, UserPromptPart
+from pydantic_ai.messages import BinaryContent, ModelRequest, ModelResponse, UserPromptPart
 from pydantic_ai.models import Model, ModelRequestParameters
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.tools import ToolDefinition
@@ -40,6 +41,14 @@ TOOL = ToolDefinition(
     parameters_json_schema={"type": "object", "properties": {}, "additionalProperties": False},
 )
 
+PICTURE = BinaryContent(
+    base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAJklEQVR42u3NMQ0AAAwDoPo33arYsQQMkB6LQCAQCAQCgUAg+BIMi1X0"
+        "ptsIcT0AAAAASUVORK5CYII="
+    ),
+    media_type="image/png",
+)
+"""A white square of 32 pixels; some servers refuse smaller ones."""
 Features = frozenset[Capability]
 TESTED = (Capability.STREAMING, Capability.TOOLS, Capability.SYSTEM_ROLE)
 """Features that chat uses in each request, where the model has them."""
@@ -89,12 +98,14 @@ class TrialResult:
         took_s: duration of the last request.
         refused: the features that the model does without, each with the first refusal.
         failure: why there is no answer; None if there is one.
+        first_output_s: of the last request, if it was streamed and answered.
     """
 
     model: str
     took_s: float
     refused: Mapping[Capability, Failure]
     failure: Failure | None
+    first_output_s: float | None = None
 
 
 class ProviderTrial:
@@ -125,20 +136,35 @@ class ProviderTrial:
         took_s = 0.0
         for features in _ORDER:
             began = self._clock.monotonic()
-            error = await self._try(provider, name, features)
+            opened_at: list[float] = []
+            error = await self._try(provider, name, features, lambda: opened_at.append(self._clock.monotonic()))  # noqa: B023 - called while it is awaited
             took_s = self._clock.monotonic() - began
             if error is None:
-                return TrialResult(name, took_s, dict.fromkeys(ALL - features, first) if first else {}, None)
+                first_output_s = opened_at[0] - began if opened_at else None
+                refused = dict.fromkeys(ALL - features, first) if first else {}
+                return TrialResult(name, took_s, refused, None, first_output_s)
             failure = self._describe(provider, error)
             first = first or failure
             if not _may_be_a_refusal(error):
                 return TrialResult(name, took_s, {}, failure)
         return TrialResult(name, took_s, {}, first)
 
-    async def _try(self, provider: ProviderSettings, name: str, features: Features) -> Exception | None:
+    async def try_picture(self, provider: ProviderSettings, model_name: str) -> Failure | None:
+        """Asks about a picture of a few pixels; returns why there is no answer, None if there is one."""
+        error = await self._try(provider, model_name, frozenset(), picture=PICTURE)
+        return None if error is None else self._describe(provider, error)
+
+    async def _try(
+        self,
+        provider: ProviderSettings,
+        name: str,
+        features: Features,
+        on_output: Callable[[], None] | None = None,
+        picture: BinaryContent | None = None,
+    ) -> Exception | None:
         try:
             model = self._builder.model(provider, name)
-            _require_answer(await _ask(model, provider, name, features))
+            _require_answer(await _ask(model, provider, name, features, on_output, picture))
         except Exception as error:  # noqa: BLE001 - the failure is the result of the test
             return error
         return None
@@ -157,12 +183,17 @@ class ProviderTrial:
         )
 
 
-async def _ask(model: Model, provider: ProviderSettings, name: str, features: Features) -> ModelResponse:
-    prompt = [
-        ModelRequest(
-            [UserPromptPart(QUESTION)], instructions=INSTRUCTIONS if Capability.SYSTEM_ROLE in features else None
-        )
-    ]
+async def _ask(
+    model: Model,
+    provider: ProviderSettings,
+    name: str,
+    features: Features,
+    on_output: Callable[[], None] | None,
+    picture: BinaryContent | None,
+) -> ModelResponse:
+    question = QUESTION if picture is None else [QUESTION, picture]
+    instructions = INSTRUCTIONS if Capability.SYSTEM_ROLE in features else None
+    prompt = [ModelRequest([UserPromptPart(question)], instructions=instructions)]
     settings = ModelSettings(max_tokens=MAX_TOKENS)
     parameters = ModelRequestParameters(function_tools=[TOOL] if Capability.TOOLS in features else [])
     timeout_s = provider.first_token_timeout_s
@@ -174,6 +205,8 @@ async def _ask(model: Model, provider: ProviderSettings, name: str, features: Fe
                 model, prompt, model_settings=settings, model_request_parameters=parameters
             ) as stream:
                 async for _ in stream:
+                    if on_output is not None:
+                        on_output()
                     timeout_s = provider.stall_timeout_s
                     deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
                 return stream.get()

@@ -231,6 +231,11 @@ class TestDaemon:
         with pytest.raises(ConfigurationError, match="none is listed"):
             load(TELEGRAM_BOT_TOKEN="1:a", AVAILABLE_PROVIDERS="{}").require_daemon()
 
+    def test_console_makes_up_for_a_missing_provider(self) -> None:
+        console = {"WEB_PORT": "8080", "WEB_TOKEN": "a-long-random-word"}
+        load(TELEGRAM_BOT_TOKEN="1:a", AVAILABLE_PROVIDERS="{}", **console).require_daemon()
+        load(AVAILABLE_PROVIDERS="{}", **console).require_provider()
+
     def test_require_daemon_accepts_one_usable_provider(self) -> None:
         settings = load(TELEGRAM_BOT_TOKEN="1:a", AVAILABLE_PROVIDERS='{"openai": ["m"], "ollama": ["m"]}')
         settings.require_daemon()

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.integration
 PAGES = (
     "",
     "/providers",
-    "/providers/new",
+    "/new-provider",
     "/providers/alpha",
     "/providers/alpha/remove",
     "/usage",
@@ -165,8 +165,8 @@ class TestForm:
         async with llm.LLMServer() as gamma:
             gamma.default = llm.answer("from gamma")
             await browser.sign_in()
-            await browser.open("/console/providers/new")
-            await browser.submit("/console/providers/new", **FIELDS, id="gamma", base_url=gamma.url, act="save")
+            await browser.open("/console/new-provider")
+            await browser.submit("/console/new-provider", **FIELDS, id="gamma", base_url=gamma.url, act="save")
             assert 'id="p-gamma"' in browser.page
             await browser.submit("/console/providers/gamma/force")
             browser.servers = {**browser.servers, "gamma": gamma}
@@ -206,8 +206,8 @@ class TestForm:
     @pytest.mark.parametrize("name", ["<script>alert(1)</script>", '"><img src=x>', "a b", ""])
     async def test_hostile_text_is_shown_as_text(self, browser: ConsoleBrowser, name: str) -> None:
         await browser.sign_in()
-        await browser.open("/console/providers/new")
-        await browser.submit("/console/providers/new", kind="openai", models=f"m{name}", id=name, act="save")
+        await browser.open("/console/new-provider")
+        await browser.submit("/console/new-provider", kind="openai", models=f"m{name}", id=name, act="save")
         assert browser.status == 422
         assert "<script>" not in browser.page
         assert "<img" not in browser.page

@@ -22,7 +22,8 @@ async def test_overview_shows_states_and_figures_of_the_day(browser: ConsoleBrow
     await browser.sign_in()
     await browser.submit("/console/providers/beta/force", **{"for": "1800"})
     await recorder.step()
-    page = await browser.open("/console")
+    while "was forced" not in (page := await browser.open("/console")):
+        assert "beta" in page
     assert ": answered</title>" in page
     assert ": forced</title>" in page
     assert "<strong>beta</strong> was forced" in page

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import aiohttp
 import pytest
 
 from bot.operators.console_links import ConsoleLinks
@@ -17,6 +19,8 @@ from services.inbox.sent_messages import SentMessages
 from services.llm.routing.admission.budget_guard import BudgetKind
 from services.moderation.domain.ports import Administrators
 from tests.bot.web.console.conftest import ADMIN, ConsoleBrowser
+from tests.support.console_harness import running_console
+from tests.support.fake_llm import server as llm
 from tests.support.moderation_harness import GROUP, NEWCOMER, SCAM, ModerationHarness, RecordingGroup, ScriptedJudge
 
 if TYPE_CHECKING:
@@ -255,3 +259,62 @@ class TestBudgets:
             await browser.submit("/console/budgets", kind="user", owner=owner, amount=amount)
             assert browser.status == 422, owner
             assert f'value="{amount}"' in browser.page
+
+
+class TestProviderForm:
+    async def test_each_aspect_is_reported_before_anything_is_saved(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/providers/alpha")
+        url = browser.servers["alpha"].url
+        fields = {"kind": "openai_compatible", "models": "m", "base_url": url}
+        await browser.submit("/console/providers/alpha", **fields, key="kx-typed-here", act="test")
+        for shown in ("Server reached", "Key accepted", "m answers", "Streams", "Accepts tools", "Sees pictures"):
+            assert shown in browser.page
+        assert "Type it once more" in browser.page
+        assert "kx-typed-here" not in browser.page
+        assert browser.services.llm.configuration.current.revision == 0
+
+    async def test_models_are_picked_from_the_server_s_list(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/new-provider")
+        url = browser.servers["alpha"].url
+        fields = {"kind": "openai_compatible", "base_url": url, "id": "new"}
+        await browser.submit("/console/new-provider", **fields, models="", act="catalogue")
+        assert re.findall(r'name="add" value="([^"]+)"', browser.page) == ["m", "n"]
+        await browser.submit("/console/new-provider", **fields, models="m", q="N", act="catalogue")
+        assert re.findall(r'name="add" value="([^"]+)"', browser.page) == ["n"]
+        await browser.submit("/console/new-provider", **fields, models="m", add="n", act="save")
+        current = browser.services.llm.configuration.current.providers
+        assert next(each for each in current if each.id == "new").models == ("m", "n")
+        # An id that was a path of the form before.
+        assert 'action="/console/providers/new"' in await browser.open("/console/providers/new")
+
+    async def test_server_that_does_not_answer_is_said_in_the_form(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/new-provider")
+        with llm.refusing_url() as url:
+            fields = {"kind": "openai_compatible", "base_url": url, "id": "x", "models": "m"}
+            await browser.submit("/console/new-provider", **fields, act="catalogue")
+        assert browser.status == 422
+        assert "cannot be listed: connection refused" in browser.page
+
+    async def test_search_for_local_servers_shows_a_page(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/providers")
+        await browser.submit("/console/local-servers")
+        assert "Servers on this machine" in browser.page
+        page = await browser.open("/console/new-provider?id=ollama&kind=ollama&base_url=http://x/v1&models=%3Cb%3E")
+        assert 'value="http://x/v1"' in page
+        assert "&lt;b&gt;" in page
+
+    async def test_first_provider_is_added_where_the_environment_has_none(self, tmp_path: Path) -> None:
+        async with (
+            running_console(tmp_path / "data", AVAILABLE_PROVIDERS="{}") as console,
+            aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as http,
+        ):
+            browser = ConsoleBrowser(console.services, console.servers, console.base, console.daemon, http)
+            assert "No provider can be asked" in await browser.sign_in()
+            await browser.open("/console/new-provider")
+            fields = {"kind": "openai_compatible", "base_url": console.servers["alpha"].url, "id": "gamma"}
+            await browser.submit("/console/new-provider", **fields, models="m", act="save")
+            assert await browser.answered_by() == "alpha"
