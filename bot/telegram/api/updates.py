@@ -37,6 +37,10 @@ UPDATE_TYPES = (
 )  # fmt: skip
 LARGEST_UPDATE_ID = 2**53
 """Telegram's ids have 31 bits, those of other servers may be timestamps. The id plus one must be a valid offset."""
+LARGEST_NUMBER = 2**63 - 1
+LARGEST_TIME = 253_402_300_799
+"""The end of the year 9999, the last one that Python knows."""
+MAX_DIGITS = 18
 ESSENTIAL_FIELDS = (
     "message_id", "date", "chat", "from", "sender_chat", "message_thread_id", "is_topic_message",
     "edit_date", "text", "entities", "caption", "caption_entities",
@@ -69,23 +73,53 @@ def is_update_id(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_UPDATE_ID
 
 
+def has_stored_numbers(value: object, key: str = "") -> bool:
+    """Returns whether all numbers of an update can be stored: ids of 64 bits, and times before the year 10,000.
+
+    A text of digits counts as a number where the Bot API has one: aiogram reads it as such.
+    """
+    match value:
+        case dict():
+            fields = cast("dict[str, object]", value)
+            is_named = "is_bot" in fields or "type" in fields
+            return all(
+                has_stored_numbers(inner, key if key != "id" or is_named else "") for key, inner in fields.items()
+            )
+        case list():
+            return all(has_stored_numbers(inner, key) for inner in cast("list[object]", value))
+        case bool() | None:
+            return True
+        case int() | float():
+            is_time = key == "date" or key.endswith("_date")
+            return 0 <= value <= LARGEST_TIME if is_time else abs(value) <= LARGEST_NUMBER
+        case str():
+            is_number = key.endswith(("id", "date")) and value.strip().lstrip("+-").isdecimal()
+            return not is_number or len(value) <= MAX_DIGITS
+        case _:
+            return True
+
+
 def parse_update(raw: dict[str, Any], bot: Bot) -> Update | None:
     """Validates an update; of a message that aiogram rejects, keeps the essential fields so that it gets an answer.
 
     Returns:
         None if even those are malformed, or if the update is of another kind.
     """
+    kinds, faults = [kind for kind in raw if kind != "update_id"], 1
     try:
-        return Update.model_validate(raw, context={"bot": bot})
+        if has_stored_numbers(raw):
+            return Update.model_validate(raw, context={"bot": bot})
     except ValidationError as error:
-        kinds = [kind for kind in raw if kind != "update_id"]
-        log.error("update.unreadable", update_id=raw.get("update_id"), kinds=kinds, faults=error.error_count())  # noqa: TRY400 - the error quotes the message
+        faults = error.error_count()
+    log.error("update.unreadable", update_id=raw.get("update_id"), kinds=kinds, faults=faults)
     for kind in ("message", "edited_message"):
         message: Any = raw.get(kind)  # Any: unvalidated JSON
         if isinstance(message, dict):
             fields = cast("dict[str, Any]", message)
             essentials = {name: fields[name] for name in ESSENTIAL_FIELDS if name in fields} | _origin(fields)
             with suppress(ValidationError):
+                if not has_stored_numbers(essentials):
+                    return None
                 return Update.model_validate({"update_id": raw["update_id"], kind: essentials}, context={"bot": bot})
     return None
 

@@ -186,6 +186,7 @@ class DeliveryTiming:
         backoff: pauses between them, plus up to `jitter_s`.
         call_timeout_s: of one call.
         hold_s: how long a chat is held after a 429 without `retry_after`.
+        longest_hold_s: bound of `retry_after`; Telegram repeats a 429 that still holds.
         typing_per_s: typing indicators per second over all chats. Telegram limits a bot's calls of all kinds; more of
             them would cause 429s for messages.
     """
@@ -195,6 +196,7 @@ class DeliveryTiming:
     jitter_s: float = 1.0
     call_timeout_s: int = 15
     hold_s: float = 1.0
+    longest_hold_s: float = 3600.0
     typing_per_s: int = 30
 
     def pause_s(self, failures: int) -> float:
@@ -296,7 +298,9 @@ class ChatCalls:
             self._metrics.count_retry(failure)
 
     def _hold(self, chat_id: int, kind: CallKind, error: Exception) -> None:
-        seconds = error.retry_after if isinstance(error, TelegramRetryAfter) else self._timing.hold_s
+        timing = self._timing
+        seconds = error.retry_after if isinstance(error, TelegramRetryAfter) else timing.hold_s
+        seconds = min(max(seconds, timing.hold_s), timing.longest_hold_s)
         until = self._clock.monotonic() + seconds
         self._held_until[chat_id, kind] = max(self._held_until.get((chat_id, kind), until), until)
         log.warning("delivery.chat_held", chat_id=chat_id, kind=kind.value, retry_after_s=seconds)
