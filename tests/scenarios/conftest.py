@@ -1,6 +1,7 @@
 """Fixtures of the whole bot against loopback servers."""
 
 import gc
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,10 +35,13 @@ def short_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def empty_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BotHarness]:
+async def empty_stage(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BotHarness]:
     """Telegram and the providers run; the test starts the bot with `stage.start(...)`."""
     monkeypatch.setattr(AiohttpSession, "close", close_at_once)
-    async for stage in staged(tmp_path / "data"):
+    directory = tmp_path / "bot"
+    directory.mkdir()
+    shutil.copy(migrated, directory / "understudy.db")
+    async for stage in staged(directory):
         yield stage
 
 

@@ -32,12 +32,32 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     postgres.drop_database(url)
 
 
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: PostgresServer) -> str:
+    """URL of a migrated PostgreSQL database without rows, to copy as `migrated`."""
+    url = postgres.create_database()
+    _migrate(url)
+    return url
+
+
+@pytest.fixture
+def migrated_postgres_url(postgres: PostgresServer, migrated_postgres: str) -> Iterator[str]:
+    """URL of a new, migrated PostgreSQL database."""
+    url = postgres.create_database(template=migrated_postgres)
+    yield url
+    postgres.drop_database(url)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """URL of a new, empty database of each kind."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'understudy.db'}"
-    return request.getfixturevalue("postgres_url")
+    """URL of a new database of each kind: migrated for a test that uses `database`, otherwise empty."""
+    is_migrated = "database" in request.fixturenames
+    if request.param == "postgresql":
+        return request.getfixturevalue("migrated_postgres_url" if is_migrated else "postgres_url")
+    path = tmp_path / "understudy.db"
+    if is_migrated:
+        shutil.copy(request.getfixturevalue("migrated"), path)
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture
@@ -60,16 +80,19 @@ async def replica(database: Database, database_url: str) -> AsyncIterator[Databa
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated, empty SQLite file to copy, because migrating takes a while."""
+    """A migrated SQLite file without rows to copy, because migrating takes a while."""
     path = tmp_path_factory.mktemp("migrated") / "understudy.db"
+    _migrate(f"sqlite:///{path}")
+    return path
 
+
+def _migrate(url: str) -> None:
     async def migrate() -> None:
-        database = Database(f"sqlite:///{path}")
+        database = Database(url)
         await database.start()
         await database.close()
 
     asyncio.run(migrate())
-    return path
 
 
 @pytest.fixture

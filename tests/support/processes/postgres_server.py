@@ -107,12 +107,13 @@ class PostgresServer:
             self._process.wait()
             self._process = None
 
-    def create_database(self) -> str:
-        """Create an empty database and return its URL."""
+    def create_database(self, template: str | None = None) -> str:
+        """Create an empty database, or a copy of the one at a URL, and return its URL."""
         self._count += 1
         name = f"test_{self._count}"
+        source = "template1" if template is None else template.rpartition("/")[2]
         with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {source}".encode())
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
