@@ -273,7 +273,7 @@ def build_worker(
         chat=chat.service,
         delivery=delivery,
         active=cancellation.active,
-        recovery=SendRecovery(queued.journal, chat.turns, delivery),
+        recovery=SendRecovery(queued.journal, chat.turns, delivery, moderation.groups.has_cards),
         texts=infra.texts,
         clock=infra.clock,
         display=AnswerDisplay(infra.settings.stream_mode, renderer, acknowledges=infra.settings.acknowledge_in_groups),

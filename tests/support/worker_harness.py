@@ -23,6 +23,7 @@ from services.inbox.album_parts import AlbumParts
 from services.inbox.job import Job
 from services.inbox.sent_messages import FileSendJournal, SentMessages
 from services.languages import Languages
+from services.moderation.records.groups import GroupStore
 from services.schedule.schedules import Schedules
 from tests.support.chat_harness import ChatHarness
 from tests.support.fake_telegram.messages import BOT
@@ -78,7 +79,8 @@ class WorkerHarness:
         journal = FileSendJournal(Path(database.name).with_name("sends.journal"))
         responder = Responder(
             chat=chat.chat, delivery=delivery, active=ActiveReplies(),
-            recovery=SendRecovery(journal, self.turns, delivery), texts=texts, clock=clock,
+            recovery=SendRecovery(journal, self.turns, delivery, GroupStore(database, clock).has_cards),
+            texts=texts, clock=clock,
             display=AnswerDisplay("off", RenderThread()), providers=lambda: ["first", "second"],
         )  # fmt: skip
         scheduled = ScheduledMessages(

@@ -1,6 +1,6 @@
 """Finds the messages of an answer that Telegram accepted and a killed process could not record."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import structlog
 from cachetools import LRUCache
@@ -43,16 +43,20 @@ class SendRecovery:
 
     Telegram cannot be asked whether a message was sent. But removing the keyboard of a message succeeds, or says that
     nothing changes, only for a message of the bot in this chat, and ids grow. So the ids that a lost message may have
-    are tried in turn, except those of recorded messages. This happens only after a crash, in private chats, for sends
-    that were under way in that moment.
+    are tried in turn, except those of recorded messages. This happens only after a crash, for sends that were under way
+    in that moment, and in no chat with messages that are recorded nowhere, such as the cards of moderation.
 
     Args:
         journal: notes sends beyond the life of this process.
         turns: records which messages hold an answer.
         delivery: tries ids.
+        has_cards: tells whether moderation posts in a group, or has done so.
     """
 
-    def __init__(self, journal: SendJournal, turns: TurnStore, delivery: Delivery) -> None:
+    def __init__(
+        self, journal: SendJournal, turns: TurnStore, delivery: Delivery, has_cards: Callable[[int], Awaitable[bool]]
+    ) -> None:
+        self.has_cards = has_cards
         self.journal = journal
         self.turns = turns
         self.delivery = delivery
@@ -67,6 +71,7 @@ class AnswerSends:
         self._known = recovery.known
         self._delivery = recovery.delivery
         self._turns = recovery.turns
+        self._has_cards = recovery.has_cards
         self._chat_id = chat_id
         self._reply = reply
         self._earlier: Mapping[int, PendingSend] | None = None
@@ -116,10 +121,9 @@ class AnswerSends:
         return message_id
 
     async def _find(self, send: PendingSend, earlier: Mapping[int, PendingSend]) -> int | None:
-        if self._chat_id < 0:
-            # In a group the bot also sends messages that are recorded nowhere, such as cards of moderation.
-            return None
         try:
+            if self._chat_id < 0 and await self._has_cards(self._chat_id):
+                return None
             recorded = await self._turns.recorded_messages(self._chat_id, min(send.floor, send.shared_floor))
         except StorageError as error:
             # A second message is better than one that replaces another answer.

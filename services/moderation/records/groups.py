@@ -58,6 +58,14 @@ class GroupStore:
         async with self._database.reading() as session:
             return (await session.scalar(on)) is not None
 
+    async def has_cards(self, chat_id: int) -> bool:
+        """Returns whether moderation posts in a chat, or has done so: its own group, or one that gets the cards."""
+        row = ModerationGroupRow
+        posts = select(row.group_id).where((row.group_id == chat_id) | (row.cards_to == chat_id)).limit(1)
+        posted = select(ModerationIncidentRow.id).where(ModerationIncidentRow.card_chat_id == chat_id).limit(1)
+        async with self._database.reading() as session:
+            return (await session.scalar(posts)) is not None or (await session.scalar(posted)) is not None
+
     async def read(self, group_id: int) -> GroupSettings | None:
         """Returns a group's settings from the database, past the cache."""
         async with self._database.reading() as session:

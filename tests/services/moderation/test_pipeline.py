@@ -1,6 +1,7 @@
 """Pipeline and enforcement: each step happens once over replicas and crashes."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from services.moderation.pipeline import Stage
 from services.moderation.records.incidents import IncidentTiming
 from tests.support.clock import ManualClock
 from tests.support.moderation_harness import (
+    GROUP,
     NEWCOMER,
     SCAM,
     ModerationHarness,
@@ -74,3 +76,12 @@ async def test_warnings_expire_after_thirty_days(harness: ModerationHarness, clo
     await harness.pipeline.handle(harness.message("You are such idiots again", 4), harness.settings)
     # Muted before told.
     assert harness.group.action_names[3:] == ["mute", "warn"]
+
+
+async def test_chats_with_cards_are_known(harness: ModerationHarness) -> None:
+    """Whether they are the moderated group, get its cards, or have got one."""
+    harness.judge.default = SCAM
+    await harness.pipeline.handle(harness.message("Earn 500 a day"), harness.settings)
+    await harness.groups.put(replace(harness.settings, group_id=-300, cards_to=-301))
+    found = [chat for chat in (GROUP, -300, -301, -302) if await harness.groups.has_cards(chat)]
+    assert found == [GROUP, -300, -301]

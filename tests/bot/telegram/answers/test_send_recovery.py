@@ -17,6 +17,7 @@ from services.inbox.sent_messages import FileSendJournal, PendingSend
 from tests.support.fake_telegram.server import TelegramServer
 
 PERSON, OTHER, TURN = 7, 8, 1
+GROUP = -100
 
 
 class Attempts:
@@ -27,17 +28,21 @@ class Attempts:
         self._delivery = delivery
         self._turns = turns
         self._journals: list[FileSendJournal] = []
+        self.with_cards: set[int] = set()
 
-    def begin(self, *, is_resumed: bool, newest: Mapping[int, int] | None = None) -> AnswerSends:
+    def begin(self, *, is_resumed: bool, newest: Mapping[int, int] | None = None, chat_id: int = PERSON) -> AnswerSends:
         """Start an attempt in a process that has seen these messages."""
         journal = FileSendJournal(self._path)
         self._journals.append(journal)
-        recovery = SendRecovery(journal, self._turns, self._delivery)
-        for chat_id, message_id in (newest or {}).items():
-            recovery.known.observe(chat_id, message_id)
+        recovery = SendRecovery(journal, self._turns, self._delivery, self._has_cards)
+        for seen_in, message_id in (newest or {}).items():
+            recovery.known.observe(seen_in, message_id)
         reply = Reply()
         reply.turn_id, reply.is_resumed = TURN, is_resumed
-        return AnswerSends(recovery, PERSON, reply)
+        return AnswerSends(recovery, chat_id, reply)
+
+    async def _has_cards(self, chat_id: int) -> bool:
+        return chat_id in self.with_cards
 
     def close(self) -> None:
         for journal in self._journals:
@@ -136,14 +141,21 @@ async def test_answer_to_an_earlier_question_is_left_alone(
     assert await attempts.begin(is_resumed=True).begin(0) == lost
 
 
-async def test_groups_are_not_searched(attempts: Attempts, server: TelegramServer) -> None:
+async def test_message_in_a_group_is_found(attempts: Attempts, server: TelegramServer, delivery: Delivery) -> None:
+    """A group counts its own messages; a topic's are among them."""
+    question = server.user_says("Hello", GROUP, user_id=PERSON)
+    await attempts.begin(is_resumed=False, newest={GROUP: question.id}, chat_id=GROUP).begin(0)
+    server.user_says("Somebody else talks", GROUP, user_id=OTHER)
+    lost = await post(delivery, GROUP, "A beginning")
+    assert await attempts.begin(is_resumed=True, chat_id=GROUP).begin(0) == lost
+    assert len(server.chat(GROUP).texts()) == 1
+
+
+async def test_group_with_cards_is_not_searched(attempts: Attempts, server: TelegramServer) -> None:
     """Cards of moderation are recorded nowhere, and must not become answers."""
-    sends = attempts.begin(is_resumed=False, newest={-100: 5})
-    sends._chat_id = -100
-    await sends.begin(0)
-    again = attempts.begin(is_resumed=True)
-    again._chat_id = -100
-    assert await again.begin(0) is None
+    attempts.with_cards.add(GROUP)
+    await attempts.begin(is_resumed=False, newest={GROUP: 5}, chat_id=GROUP).begin(0)
+    assert await attempts.begin(is_resumed=True, chat_id=GROUP).begin(0) is None
     assert server.calls == []
 
 
