@@ -70,6 +70,8 @@ class Reply:
         self._gap = ""
         self._watchers: list[tuple[int, asyncio.Future[None]]] = []
         self._wake_at = sys.maxsize
+        self._activity: str | None = None
+        self._activity_watchers: list[asyncio.Future[None]] = []
         self._on_stop: Callable[[], object] | None = None
         self._stop_wanted = False
 
@@ -84,6 +86,27 @@ class Reply:
     def shown(self) -> str:
         """The heading and the text so far."""
         return self.heading + self.text
+
+    @property
+    def activity(self) -> str | None:
+        """A line in the user's language about the tool work since the last text; None if there is none."""
+        return self._activity
+
+    def show_activity(self, line: str | None) -> None:
+        """Says what the turn works on until further text is written."""
+        if self.phase is ReplyPhase.RUNNING and line != self._activity:
+            self._activity = line
+            self._wake_activity()
+
+    async def wait_activity(self, seen: str | None) -> None:
+        """Waits until the activity is another one than `seen`, or the answer has ended."""
+        while self._activity == seen and self.phase is ReplyPhase.RUNNING:
+            watcher = asyncio.get_running_loop().create_future()
+            self._activity_watchers.append(watcher)
+            try:
+                await watcher
+            finally:
+                self._activity_watchers = [other for other in self._activity_watchers if other is not watcher]
 
     @property
     def stop_wanted(self) -> bool:
@@ -102,6 +125,9 @@ class Reply:
             piece, self._gap = self._gap + piece, ""
         self._pieces.append(piece)
         self._length += len(piece)
+        if self._activity is not None and piece.strip():
+            self._activity = None
+            self._wake_activity()
         if self._length > self._wake_at:
             self._wake()
 
@@ -111,6 +137,7 @@ class Reply:
             return
         self.phase, self.notice, self.footer = phase, notice, footer
         self._wake()
+        self._wake_activity()
 
     def stop(self) -> None:
         """Stops the answer at the user's request. Idempotent; ignored after the end."""
@@ -136,6 +163,11 @@ class Reply:
             finally:
                 self._watchers = [other for other in self._watchers if other is not watcher]
                 self._wake_at = min((watched for watched, _ in self._watchers), default=sys.maxsize)
+
+    def _wake_activity(self) -> None:
+        for future in self._activity_watchers:
+            if not future.done():
+                future.set_result(None)
 
     def _wake(self) -> None:
         for length, future in self._watchers:

@@ -1,21 +1,23 @@
 """One turn: reads the history, asks the agent, streams the answer into a reply, saves both."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
+from functools import partial
 
 import structlog
 from cachetools import TTLCache
 from pydantic import BaseModel
 from pydantic_ai import Agent, AgentRun
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
 
 from core.clock import Clock
 from core.errors import StorageError, UnknownProvider
 from core.i18n import Texts
 from core.messages import ChatKind, ConversationKey, Incoming, Surface, UserRef
+from services.chat.activity import describe_calls
 from services.chat.agent import LIMITS, prompt_text, to_prompt
 from services.chat.framing import mentions_parts, split_parts
 from services.chat.hearing import VOICE, Ears, has_recording, quote_transcripts, transcribe
@@ -339,7 +341,7 @@ class ChatService:
             message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
         ) as agent_run:
             try:
-                await _stream(agent_run)
+                await _stream(agent_run, partial(self._note_calls, run))
             finally:
                 run.messages = agent_run.new_messages()
 
@@ -350,6 +352,11 @@ class ChatService:
         is_group = run.incoming.chat_kind is ChatKind.GROUP
         language = None if is_group else run.incoming.speaker.language
         return instructions(self._texts, stored if stored is not None else run.preference.persona, language)
+
+    def _note_calls(self, run: TurnRun, calls: Sequence[ToolCallPart]) -> None:
+        line = describe_calls(calls, self._texts, run.incoming.speaker.language)
+        if line is not None:
+            run.reply.show_activity(line)
 
     async def _fit(self, run: TurnRun, history: Sequence[ModelMessage]) -> Sequence[ModelMessage]:
         """Drops turns where the history has outgrown its budget; a Retry keeps what the first answer was given."""
@@ -532,10 +539,16 @@ async def _finish(work: Coroutine[object, object, None]) -> None:
         raise
 
 
-async def _stream(agent_run: AgentRun[TurnContext, str]) -> None:
-    """Runs the agent to its end; its model writes text to the reply as it arrives."""
+async def _stream(agent_run: AgentRun[TurnContext, str], note_calls: Callable[[list[ToolCallPart]], None]) -> None:
+    """Runs the agent to its end; its model writes text to the reply as it arrives.
+
+    Args:
+        note_calls: called with the tool calls of a response before they are carried out.
+    """
     async for node in agent_run:
         if Agent.is_model_request_node(node):
             async with node.stream(agent_run.ctx) as events:
                 async for _ in events:
                     pass
+        elif Agent.is_call_tools_node(node) and (calls := node.model_response.tool_calls):
+            note_calls(calls)

@@ -1,5 +1,10 @@
 """Tool calls within an answer."""
 
+import asyncio
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
 from tests.support.bot_harness import SECOND, BotHarness
 from tests.support.fake_llm.server import answer, status, tool_call
 
@@ -27,3 +32,28 @@ async def test_tool_loop_is_bounded(stage: BotHarness) -> None:
     message = await stage.asks("What time is it?")
     assert message.text.startswith("This request needs more steps than one answer may take")
     assert len(stage.first.requests) <= 8
+
+
+async def test_long_tool_work_is_shown_while_the_user_waits(empty_stage: BotHarness) -> None:
+    """In the message that becomes the answer, in the user's language."""
+    stage = empty_stage
+    searched, found = asyncio.Event(), asyncio.Event()
+
+    async def search(request: web.Request) -> web.Response:
+        searched.set()
+        await found.wait()
+        return web.json_response({"results": [{"title": "Leap year", "url": "https://a.example/", "content": "366"}]})
+
+    server = TestServer(web.Application())
+    server.app.router.add_get("/search", search)
+    async with server:
+        await stage.start(WEB_SEARCH_URL=str(server.make_url("/")).rstrip("/"))
+        stage.first.script(tool_call("web_search", {"query": "leap years"}), answer("A day more."))
+        question = stage.says("What is a leap year?", language="ru")
+        await asyncio.wait_for(searched.wait(), 8)
+        working = await stage.seen(lambda m: m.text == "Ищу в интернете: leap years", after=question.id)
+        assert working.labels == ["Остановить"]
+        found.set()
+        done = await stage.answer(after=question.id)
+    assert done.id == working.id
+    assert done.text.startswith("A day more.")

@@ -14,7 +14,10 @@ from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
 
 EMPTY = "There was no answer."
-TEXTS = AnswerTexts(empty=EMPTY, goes_on="It goes on.", whole="The whole answer", cut="The rest is cut.")
+WAITING = "Just a moment."
+TEXTS = AnswerTexts(
+    empty=EMPTY, waiting=WAITING, goes_on="It goes on.", whole="The whole answer", cut="The rest is cut."
+)
 AT_ONCE = RenderThreadLimits(units=10**9, characters=10**9)
 """Nothing is rendered on the thread, which a manual clock would not wait for."""
 

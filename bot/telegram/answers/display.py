@@ -51,12 +51,14 @@ class AnswerTexts:
 
     Args:
         empty: in place of an answer without any text.
+        waiting: in place of an answer that has no text after some seconds.
         goes_on: while an answer that is too long for messages is still produced.
         whole: over the file with the whole answer.
         cut: under the last message where the chat takes no file.
     """
 
     empty: str
+    waiting: str
     goes_on: str
     whole: str
     cut: str

@@ -157,6 +157,7 @@ class Responder:
             display=self._display,
             texts=AnswerTexts(
                 empty=self._texts.get("empty-answer", language),
+                waiting=self._texts.get("answer-waiting", language),
                 goes_on=self._texts.get("answer-goes-on", language),
                 whole=self._texts.get("answer-as-file", language),
                 cut=self._texts.get("answer-too-long", language),

@@ -23,6 +23,10 @@ log = structlog.get_logger()
 
 FIRST_AFTER_S = 1.0
 FIRST_CHARACTERS = 80
+WAITING_AFTER_S = 3.0
+"""Silence after which a line with the Stop button says that the answer is being worked on."""
+ACTIVITY_AFTER_S = 1.0
+"""Time that tool work takes before a line about it is shown; shorter work would flicker."""
 PRIVATE_INTERVAL_S = 1.0
 GROUP_INTERVAL_S = 3.0
 LONGEST_INTERVAL_S = 15.0
@@ -97,6 +101,7 @@ class StreamedAnswer:
         self._muted_page = -1
         self._draft: Rendered | None = None
         self._draft_shown_at = 0.0
+        self._waiting_at = clock.monotonic() + WAITING_AFTER_S
         self._unreachable = False
         self._is_file_delivered = False
         self.draft_id = int(clock.time() * 1000) % (2**31 - 1) + 1
@@ -195,25 +200,35 @@ class StreamedAnswer:
         # The chat's own choice is known by now.
         self._mode = self._find_mode(self._reply.stream_mode or self._mode)
         while self._mode != "off" and not self._is_final and not self._unreachable:
-            seen = len(self._reply.text)
+            seen, activity = len(self._reply.text), self._reply.activity
             up_to_date = await self._update_chat()
             pause_s = max(self._interval_s, self._delivery.held_s(self._place.chat_id))
             await _wait_for_first(self._reply.wait_beyond(sys.maxsize), self._clock.sleep(pause_s))
             if up_to_date:
-                await self._wait_for_change(seen)
+                await self._wait_for_change(seen, activity)
         await self._reply.wait_beyond(sys.maxsize)
 
     async def _wait_for_beginning(self) -> None:
         await _wait_for_first(self._reply.wait_beyond(FIRST_CHARACTERS - 1), self._clock.sleep(FIRST_AFTER_S))
+        if not self._is_final and not self._reply.text.strip():
+            await _wait_for_first(self._wait_for_text(), self._clock.sleep(self._waiting_at - self._clock.monotonic()))
+
+    async def _wait_for_text(self) -> None:
         while not self._is_final and not self._reply.text.strip():
             await self._reply.wait_beyond(len(self._reply.text))
 
-    async def _wait_for_change(self, seen: int) -> None:
+    async def _wait_for_change(self, seen: int, activity: str | None) -> None:
+        waits = [self._reply.wait_beyond(seen), self._wait_for_activity(seen, activity)]
         if self._mode == "draft" and self._draft is not None:
-            expires_in_s = self._draft_shown_at + DRAFT_LIFE_S - self._clock.monotonic()
-            await _wait_for_first(self._reply.wait_beyond(seen), self._clock.sleep(expires_in_s))
-        else:
-            await self._reply.wait_beyond(seen)
+            waits.append(self._clock.sleep(self._draft_shown_at + DRAFT_LIFE_S - self._clock.monotonic()))
+        if self._clock.monotonic() < self._waiting_at:
+            waits.append(self._clock.sleep(self._waiting_at - self._clock.monotonic()))
+        await _wait_for_first(*waits)
+
+    async def _wait_for_activity(self, seen: int, activity: str | None) -> None:
+        """Waits for other tool work that lasts, or for text."""
+        await self._reply.wait_activity(activity)
+        await _wait_for_first(self._reply.wait_beyond(seen), self._clock.sleep(ACTIVITY_AFTER_S))
 
     async def _update_chat(self) -> bool:
         """Displays the current text. Returns whether the chat is up to date."""
@@ -223,8 +238,7 @@ class StreamedAnswer:
             for page in frozen[self._delivered_pages :]:
                 await self._deliver_page(page.rendered)
             return False
-        # After the last message that is allowed, one more has the Stop button until the file takes its place.
-        live = Rendered(self._texts.goes_on) if self._pages.overflows else self._pages.live.rendered
+        live = self._compose_live()
         if live.blank:
             return True
         result = await self._show_live_page(live)
@@ -232,6 +246,21 @@ class StreamedAnswer:
             self._interval_s = min(2 * self._interval_s, LONGEST_INTERVAL_S)
             return False
         return True
+
+    def _compose_live(self) -> Rendered:
+        """Returns the text of the page that grows, with a line about tool work or about waiting."""
+        if self._pages.overflows:
+            # After the last message that is allowed, one more has the Stop button until the file takes its place.
+            return Rendered(self._texts.goes_on)
+        live, activity = self._pages.live.rendered, self._reply.activity
+        if not live.blank:
+            with_activity = append_lines(live, [activity]) if activity is not None else live
+            return with_activity if with_activity.length <= MESSAGE_LIMIT else live
+        if activity is not None:
+            return append_lines(None, [activity])
+        if self._delivered_pages or self._clock.monotonic() < self._waiting_at:
+            return live
+        return append_lines(None, [self._texts.waiting])
 
     async def _show_live_page(self, live: Rendered) -> SendResult:
         index = self._delivered_pages

@@ -43,13 +43,13 @@ async def test_streamed_answer_sends_80_characters_at_once(
 async def test_streamed_answer_sends_nothing_before_visible_text(
     streaming: StreamHarness, server: TelegramServer
 ) -> None:
-    """White space and an empty fence are no text; the first visible character ends the wait."""
+    """White space and an empty fence are no text; the first visible character ends the wait, for three seconds."""
     streaming.begin()
-    await streaming.pass_time(2)
+    await streaming.pass_time(0.75)
     streaming.reply.write("\n\n")
-    await streaming.pass_time(2)
+    await streaming.pass_time(0.75)
     streaming.reply.write("```python\n")
-    await streaming.pass_time(2)
+    await streaming.pass_time(0.75)
     assert streaming.calls("sendMessage") == 0
 
     streaming.reply.write("x = 1")
