@@ -70,8 +70,8 @@ async function busy(work) {
   try {
     await work();
     found();
-  } catch {
-    lose();
+  } catch (error) {
+    lose(error);
   } finally {
     running -= 1;
   }
@@ -157,7 +157,8 @@ function say(text) {
 }
 
 /** Says that the server does not answer, and of when the figures are. */
-function lose() {
+function lose(error) {
+  console.warn(error);
   const lost = document.getElementById("lost");
   lost.querySelector("time").textContent = freshAt.toLocaleTimeString(document.documentElement.lang);
   lost.hidden = false;
@@ -187,8 +188,8 @@ async function refresh() {
       if (response.status === 304) freshAt = new Date();
       else if (before === shown && mayRefresh()) await present(response, { isRefresh: true });
       found();
-    } catch {
-      lose();
+    } catch (error) {
+      lose(error);
     }
   }
   if (before === shown) schedule();
