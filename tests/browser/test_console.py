@@ -159,6 +159,28 @@ async def test_key_is_tested_saved_used_and_never_seen_again(operator: Operator)
     assert await operator.answered_by() == "beta"
 
 
+async def test_token_is_shown_once_and_opens_the_endpoint_until_it_is_revoked(operator: Operator) -> None:
+    page = await operator.page()
+    await operator.sign_in(page)
+    await page.goto(f"{operator.console.base}/console/tokens")
+    await page.get_by_label("Name", exact=True).fill("editor")
+    await page.get_by_role("button", name="Make the token").click()
+    made = page.locator(".notice code")
+    await expect(made).to_be_in_viewport()
+    headers = {"Authorization": f"Bearer {await made.text_content()}"}
+    models = f"{operator.console.base}/v1/models"
+    assert (await page.context.request.get(models, headers=headers)).status == 200
+    await page.reload()
+    await expect(made).to_have_count(0)
+    await page.get_by_role("link", name="Edit").click()
+    await page.get_by_role("link", name="Revoke").click()
+    await page.get_by_role("button", name="Revoke").click()
+    await expect(page.get_by_role("link", name="Edit")).to_have_count(0)
+    async with asyncio.timeout(30):
+        while (await page.context.request.get(models, headers=headers)).status != 401:
+            await asyncio.sleep(0.02)
+
+
 async def test_refresh_keeps_focus_menus_and_the_report(operator: Operator) -> None:
     page = await operator.page()
     await operator.sign_in(page)

@@ -98,6 +98,7 @@ function show(page, url, { isRefresh = false, isResult = false, hash = "" }) {
     scrollTo(0, 0);
     (main.querySelector("[autofocus]") ?? main).focus({ preventScroll: true });
   }
+  if (isResult) document.querySelector("main > .notice, main form .notice")?.scrollIntoView({ block: "nearest" });
   if (hash) document.getElementById(decodeURIComponent(hash.slice(1)))?.scrollIntoView();
   schedule();
 }
