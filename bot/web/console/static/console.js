@@ -188,6 +188,7 @@ async function refresh() {
       if (response.status >= 500) throw new Error(response.statusText);
       if (response.status === 304) freshAt = new Date();
       else if (before === shown && mayRefresh()) await present(response, { isRefresh: true });
+      else await response.body?.cancel();
       found();
     } catch (error) {
       lose(error);
