@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sqlite3
-import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -11,48 +10,38 @@ from typing import Protocol, TypeVar
 
 import structlog
 from pydantic import SecretStr
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from core.db import (  # noqa: F401 - they register the schema
-    account_tables,  # pyright: ignore[reportUnusedImport] - as above
-    history_tables,  # pyright: ignore[reportUnusedImport] - as above
-    moderation_tables,  # pyright: ignore[reportUnusedImport] - as above
-    operator_tables,  # pyright: ignore[reportUnusedImport] - as above
-    schedule_tables,  # pyright: ignore[reportUnusedImport] - as above
-    tables,  # pyright: ignore[reportUnusedImport] - as above
-)
 from core.db.driver_errors import BUSY, LOCKED, READ_ONLY, describe_storage_error, translate_errors
+from core.db.engines import (
+    BEGIN,
+    POSTGRES_LANE,
+    POSTGRES_POOL,
+    SQLITE_POOL,
+    STANDSTILL_S,
+    compact_file,
+    create_file,
+    enable_wal,
+    open_lane_engine,
+    open_session_engine,
+    parse_url,
+)
 from core.db.lane import Lane, PostgresLane, SqliteLane
 from core.db.migrations import HEAD
 from core.db.queues import ConnectionSlots, WriteLock
 from core.db.replica_fence import ReplicaFence
+from core.db.schema import NEWER, has_tables, migrate, read_revision
 from core.db.tables import Base
-from core.errors import ConfigurationError, StartupError, StorageError
+from core.errors import StartupError, StorageError
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
 FILE_NAME = "understudy.db"
-
-NEWER = "the database belongs to another, probably newer, version of Understudy"
-SQLITE_POOL = 4
-POSTGRES_POOL = 4
-"""Connections of sessions that stay open; as many more are opened under load."""
-POSTGRES_LANE = 8
-"""Connections of the lane."""
-COMPACTED_BYTES = 1 << 28
-"""Size up to which a SQLite file is rewritten; it takes about a second."""
-STANDSTILL_S = 10.0
-"""The longest wait for a connection during which none comes free; a queue that moves never times out."""
-_BEGIN = "sqlite_begin"  # execution option: mode of BEGIN on SQLite; empty: autocommit
-_MIGRATION_LOCK = 0x756E6465727374  # arbitrary constant: "underst"
-_MIGRATION_LOCK_TIMEOUT = "10min"  # longest wait for the migration of another replica
 
 
 class DatabaseSettings(Protocol):
@@ -76,39 +65,9 @@ def resolve_url(settings: DatabaseSettings) -> str:
         ConfigurationError: DATABASE_URL is malformed or names an unsupported engine.
     """
     if settings.database_url is not None and (url := settings.database_url.get_secret_value()):
-        return _engine_url(url).render_as_string(hide_password=False)
+        return parse_url(url).render_as_string(hide_password=False)
     path = (settings.data_dir / FILE_NAME).absolute()
     return URL.create("sqlite+aiosqlite", database=str(path)).render_as_string(hide_password=False)
-
-
-def _engine_url(url: str) -> URL:
-    """Parses the URL and selects the bundled driver."""
-    drivers = {
-        "postgresql": "postgresql+psycopg",
-        "postgres": "postgresql+psycopg",
-        "postgresql+psycopg": "postgresql+psycopg",
-        "sqlite": "sqlite+aiosqlite",
-        "sqlite+aiosqlite": "sqlite+aiosqlite",
-    }
-    try:
-        parsed = make_url(url)
-        return parsed.set(drivername=drivers[parsed.drivername])
-    except (ArgumentError, KeyError, ValueError):
-        # The value may contain a password: it must appear neither in the message nor in the cause.
-        mistake = "DATABASE_URL: not an address of a database, for example postgresql://user:password@host:5432/name"
-        raise ConfigurationError([mistake]) from None
-
-
-def libpq_timeouts(url: URL) -> dict[str, int]:
-    """Returns libpq options that detect a dead host within seconds instead of minutes; options in the URL win."""
-    timeouts = {
-        "connect_timeout": 5,
-        "keepalives_idle": 30,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "tcp_user_timeout": 15_000,
-    }
-    return {name: value for name, value in timeouts.items() if name not in url.query}
 
 
 class Database:
@@ -121,11 +80,11 @@ class Database:
     """
 
     def __init__(self, url: str, *, busy_timeout_s: float = 5.0, fence: ReplicaFence | None = None) -> None:
-        self._url = _engine_url(url)
+        self._url = parse_url(url)
         self._busy_timeout_s = busy_timeout_s
         self._is_sqlite = self._url.get_backend_name() == "sqlite"
-        self._engine = self._sqlite_engine() if self._is_sqlite else self._postgres_engine()
-        self._lane_engine = self._open_lane_engine()
+        self._engine = open_session_engine(self._url, busy_timeout_s)
+        self._lane_engine = open_lane_engine(self._url, busy_timeout_s)
         if fence is not None and not self._is_sqlite:
             for engine in self.engines:
                 fence.attach(engine)
@@ -133,14 +92,13 @@ class Database:
         self._slots = ConnectionSlots(2 * (SQLITE_POOL if self._is_sqlite else POSTGRES_POOL), STANDSTILL_S)
         # On SQLite a transaction that reads before it writes fails immediately if another one wrote in between,
         # regardless of the busy timeout. BEGIN IMMEDIATE takes the write lock up front.
-        self._writing = self._engine.execution_options(**{_BEGIN: "IMMEDIATE"})
-        self._untransacted = self._engine.execution_options(**{_BEGIN: ""})
+        self._writing = self._engine.execution_options(**{BEGIN: "IMMEDIATE"})
         # SQLite allows one writer. Writers of this process queue here in order and wake at once, instead of polling
         # for the file lock.
         self._write_lock = WriteLock() if self._is_sqlite else None
         self._lane: Lane
         if self._write_lock is not None:
-            writing = self._lane_engine.execution_options(**{_BEGIN: "IMMEDIATE"})
+            writing = self._lane_engine.execution_options(**{BEGIN: "IMMEDIATE"})
             self._lane = SqliteLane(self._lane_engine, writing, self._write_lock, busy_timeout_s)
         else:
             self._lane = PostgresLane(self._lane_engine, POSTGRES_LANE, STANDSTILL_S)
@@ -184,10 +142,10 @@ class Database:
         try:
             with self._reporting_faults():
                 if self._is_sqlite:
-                    await asyncio.to_thread(self._create_file)
-                    await self._enable_wal()
+                    await asyncio.to_thread(create_file, self._engine)
+                    await enable_wal(self._engine, self._busy_timeout_s)
                 async with self._writing.begin() as connection:
-                    await connection.run_sync(_migrate)
+                    await connection.run_sync(migrate)
         except StartupError:
             await self.close()
             raise
@@ -210,8 +168,8 @@ class Database:
             if path is not None and not os.access(path, os.W_OK):
                 raise StartupError(f"the database {self.name} cannot be used: {READ_ONLY} (DATA_DIR)")
             async with self._engine.connect() as connection:
-                revision = await connection.run_sync(_revision)
-                is_empty = revision is None and not await connection.run_sync(_has_tables)
+                revision = await connection.run_sync(read_revision)
+                is_empty = revision is None and not await connection.run_sync(has_tables)
         if revision == HEAD:
             return None
         if revision is None:
@@ -326,176 +284,3 @@ class Database:
     def insert(self, table: type[Base]) -> sqlite.Insert | postgresql.Insert:
         """Returns an INSERT that supports ON CONFLICT, in the dialect of this database."""
         return sqlite.insert(table) if self._is_sqlite else postgresql.insert(table)
-
-    def _sqlite_engine(self) -> AsyncEngine:
-        # aiosqlite runs a thread per connection.
-        engine = create_async_engine(
-            self._url,
-            hide_parameters=True,
-            pool_size=SQLITE_POOL,
-            max_overflow=SQLITE_POOL,
-            pool_timeout=STANDSTILL_S,
-            connect_args={"timeout": self._busy_timeout_s},
-        )
-
-        self._prepare_sqlite(engine.sync_engine)
-        return engine
-
-    def _prepare_sqlite(self, engine: Engine) -> None:
-        def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-            # Disables sqlite3's implicit transactions, which begin late and never for DDL; `begin` below replaces them.
-            connection.isolation_level = None
-            with _closed_on_failure(connection):
-                cursor = connection.cursor()
-                cursor.execute("PRAGMA foreign_keys = ON")
-                # FULL syncs each commit: negligible for two commits per turn beside seconds of model time, while
-                # NORMAL loses the last answers on a power failure.
-                cursor.execute("PRAGMA synchronous = FULL")
-                # Deleted texts are overwritten, so that /forget leaves none in the file.
-                cursor.execute("PRAGMA secure_delete = ON")
-                cursor.close()
-
-        def begin(connection: Connection) -> None:
-            mode = connection.get_execution_options().get(_BEGIN, "DEFERRED")
-            if mode:
-                connection.exec_driver_sql(f"BEGIN {mode}")
-
-        event.listen(engine, "connect", prepare)
-        event.listen(engine, "begin", begin)
-
-    def _postgres_engine(self) -> AsyncEngine:
-        engine = create_async_engine(
-            self._url,
-            hide_parameters=True,
-            # With the 8 connections of the inbox and its lock session, three replicas fit PostgreSQL's default of 100.
-            pool_size=POSTGRES_POOL,
-            max_overflow=POSTGRES_POOL,
-            pool_timeout=STANDSTILL_S,
-            # Costs a round trip and survives a server restart between two uses.
-            pool_pre_ping=True,
-            connect_args=libpq_timeouts(self._url),
-        )
-
-        self._prepare_postgres(engine.sync_engine)
-        return engine
-
-    def _prepare_postgres(self, engine: Engine) -> None:
-        def prepare(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-            with _closed_on_failure(connection):
-                cursor = connection.cursor()
-                cursor.execute(f"SET lock_timeout = {int(self._busy_timeout_s * 1000)}")
-                cursor.close()
-                connection.commit()
-
-        event.listen(engine, "connect", prepare)
-
-    def _open_lane_engine(self) -> Engine:
-        if self._is_sqlite:
-            engine = create_engine(
-                self._url.set(drivername="sqlite"),
-                hide_parameters=True,
-                pool_size=2,
-                connect_args={"timeout": self._busy_timeout_s, "check_same_thread": False},
-            )
-            self._prepare_sqlite(engine)
-            return engine
-        engine = create_engine(
-            self._url,
-            hide_parameters=True,
-            pool_size=POSTGRES_LANE,
-            max_overflow=0,
-            pool_timeout=STANDSTILL_S,
-            pool_pre_ping=True,
-            connect_args=libpq_timeouts(self._url),
-        )
-        self._prepare_postgres(engine)
-        return engine
-
-    def _create_file(self) -> None:
-        """Creates the file and its directory with plain sqlite3.
-
-        When aiosqlite cannot open a file, it leaves a thread that reports to the event loop later. A process that
-        exits on the error has no loop by then, and a traceback would follow the one-line message.
-        """
-        path = self._url.database
-        if path and not path.startswith(("file:", ":memory:")):
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        arguments, options = self._engine.dialect.create_connect_args(self._url)
-        sqlite3.connect(arguments[0], **options).close()
-
-    async def _enable_wal(self) -> None:
-        """Enables write-ahead logging, so that readers do not block on the writer. The mode is stored in the file.
-
-        SQLite ignores its busy timeout when two processes switch a new file at once, hence the retry loop.
-        """
-        deadline = time.monotonic() + self._busy_timeout_s
-        while True:
-            try:
-                async with self._untransacted.connect() as connection:
-                    mode = (await connection.exec_driver_sql("PRAGMA journal_mode = WAL")).scalar()
-            except SQLAlchemyError as error:
-                if describe_storage_error(error) != LOCKED or time.monotonic() >= deadline:
-                    raise
-                await asyncio.sleep(0.02)
-            else:
-                if mode != "wal":
-                    log.warning("database.wal_unavailable", mode=mode)
-                return
-
-
-def compact_file(engine: Engine) -> None:
-    """Rewrites a SQLite file and empties its write-ahead log: deleted rows of earlier releases are in neither then.
-
-    Readers go on meanwhile; writers wait. A file that is larger than `COMPACTED_BYTES` is left as it is, since writers
-    would wait for seconds: what this release deletes is overwritten in it anyway.
-    """
-    with engine.execution_options(**{_BEGIN: ""}).connect() as connection:
-        pages = int(connection.exec_driver_sql("PRAGMA page_count").scalar_one())
-        page_bytes = int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
-        if pages * page_bytes <= COMPACTED_BYTES:
-            connection.exec_driver_sql("VACUUM")
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").all()
-
-
-@contextmanager
-def _closed_on_failure(connection: DBAPIConnection) -> Generator[None]:
-    """Closes a connection that failed to initialise; the pool does not own it yet."""
-    try:
-        yield
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _migrate(connection: Connection) -> None:
-    """Migrates the schema to HEAD in the connection's transaction."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL lock_timeout = '{_MIGRATION_LOCK_TIMEOUT}'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-    if _revision(connection) == HEAD:
-        # Beginning a transaction does not reveal a read-only file or standby server; a write does.
-        connection.execute(text("UPDATE alembic_version SET version_num = version_num"))
-        return
-    from alembic import command  # noqa: PLC0415  # 0.3 s, needed only to migrate
-    from alembic.config import Config  # noqa: PLC0415  # the same
-    from alembic.util import CommandError  # noqa: PLC0415  # the same
-
-    config = Config()
-    config.set_main_option("script_location", "core.db:migrations")
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
-        raise StartupError(NEWER) from error
-
-
-def _has_tables(connection: Connection) -> bool:
-    return bool(inspect(connection).get_table_names())
-
-
-def _revision(connection: Connection) -> str | None:
-    """Returns the revision of the schema; None for an empty database."""
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
