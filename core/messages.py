@@ -113,6 +113,8 @@ class Incoming:
     quoted_from: str | None = None
     """The name of its author, in a group."""
     files: tuple[TextFile, ...] = ()
+    draws: bool = False
+    """True if the text describes a picture that is to be drawn, and no model is asked to answer it."""
 
     @property
     def user_ref(self) -> UserRef:

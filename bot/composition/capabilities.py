@@ -14,6 +14,7 @@ from services.usage.ledger import UsageLedger
 if TYPE_CHECKING:
     from bot.composition.services import Infrastructure
     from services.llm.capabilities.embeddings import Embeddings
+    from services.llm.capabilities.images import Painter
     from services.llm.capabilities.transcription import Transcriber
 
 
@@ -27,6 +28,7 @@ class Capabilities:
 
     embeddings: "Embeddings | None" = None
     transcriber: "Transcriber | None" = None
+    painter: "Painter | None" = None
     fallbacks: Mapping[str, LLMProviderFallback] = field(default_factory=dict[str, LLMProviderFallback])
 
 
@@ -45,7 +47,7 @@ async def open_capabilities(
         fallbacks[capability] = opened.fallback
         return opened.fallback
 
-    embeddings = transcriber = None
+    embeddings = transcriber = painter = None
     if settings.embedders:
         from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
 
@@ -54,4 +56,8 @@ async def open_capabilities(
         from services.llm.capabilities.transcription import Transcriber  # noqa: PLC0415 - as above
 
         transcriber = Transcriber(await start("voice", settings.transcribers), builder)
-    return Capabilities(embeddings, transcriber, fallbacks)
+    if settings.painters:
+        from services.llm.capabilities.images import Painter  # noqa: PLC0415 - as above
+
+        painter = Painter(await start("images", settings.painters), builder)
+    return Capabilities(embeddings, transcriber, painter, fallbacks)

@@ -37,11 +37,13 @@ from services.admin.statistics import Statistics
 from services.budgets.budgets import BudgetLimits, Budgets
 from services.chat.agent import create_agent
 from services.chat.documents import DocumentTools
+from services.chat.pictures import picture_tools
 from services.chat.service import ChatService, ChatStores
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
+from services.chat.store.pictures import PictureStore
 from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
@@ -314,6 +316,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         PreferenceStore(database, clock),
         ThreadMemories(database, clock),
         DocumentStore(database),
+        PictureStore(database),
     )
     observer = TurnObserver(tracing.tracer if tracing.on else None, TurnMetrics(infra.metrics).record)
     namer = ThreadNamer(stores.turns, llm.models)
@@ -324,6 +327,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         ScheduleTools(schedules).toolset(),
         _open_web(stack, settings).toolset(),
         DocumentTools(stores.documents).toolset(),
+        picture_tools(),
     ]
     service = ChatService(
         agent=create_agent(tracing.provider if tracing.on else None, toolsets),
@@ -339,6 +343,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         zone=settings.zone,
         demo_ids=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
         ears=llm.capabilities.transcriber,
+        painting=llm.capabilities.painter,
     )
     stack.push_async_callback(service.save_unsaved)
     infra.metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))

@@ -42,6 +42,7 @@ from bot.telegram.handlers.choices import ChoiceDefaults, ChoiceHandlers
 from bot.telegram.handlers.compare import CompareHandlers
 from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
+from bot.telegram.handlers.pictures import PictureHandlers
 from bot.telegram.handlers.privacy import ForgetHandlers, PrivacyHandlers
 from bot.telegram.handlers.retry import RetryHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages, ScheduleHandlers
@@ -70,6 +71,7 @@ from core.observability.redaction import SecretMasker
 from services.admin.broadcasts import BroadcastRunner
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
 from services.chat.reply import ActiveReplies
+from services.chat.store.pictures import PictureStore
 from services.files.sandbox import Sandbox
 from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
@@ -291,6 +293,14 @@ def build_worker(
             eraser=eraser, cancellation=cancellation, chat=chat.service, delivery=delivery, texts=infra.texts
         ).router(),
         _compare_router(services, cancellation, delivery, renderer),
+        PictureHandlers(
+            responder=responder,
+            delivery=delivery,
+            turns=chat.turns,
+            pictures=PictureStore(infra.database),
+            texts=infra.texts,
+            is_set_up=services.llm.capabilities.painter is not None,
+        ).router(),
         *_moderation_routers(services, delivery, moderation),
         # Last, since it takes every message that no command has taken.
         ChatHandlers(

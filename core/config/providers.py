@@ -92,6 +92,16 @@ VOICE_KINDS = frozenset(
     }
 )
 """Kinds that VOICE_PROVIDERS may list."""
+IMAGE_KINDS = frozenset(
+    {
+        ProviderKind.OPENAI_COMPATIBLE,
+        ProviderKind.OPENAI,
+        ProviderKind.AZURE_OPENAI,
+        ProviderKind.OPENROUTER,
+        ProviderKind.GOOGLE,
+    }
+)
+"""Kinds that IMAGE_PROVIDERS may list."""
 
 _MAX_PRICE_USD = 1e6
 """Per million tokens: a dollar per token is a typing error."""

@@ -39,6 +39,7 @@ from core.config.permissions import restrict_access
 from core.config.providers import (
     ALIASES,
     EMBEDDING_KINDS,
+    IMAGE_KINDS,
     VOICE_KINDS,
     ProviderKind,
     ProviderSettings,
@@ -158,6 +159,9 @@ class CommonVariables(VariableSet):
     voice_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
         Field(default_factory=dict, examples=['{"openai": ["gpt-4o-mini-transcribe"]}'])
     )
+    image_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
+        Field(default_factory=dict, examples=['{"openai": ["gpt-image-1"]}'])
+    )
     web_search_url: WebUrl | None = Field(default=None, examples=["http://localhost:8888"])
     provider_preferred_ttl: float = Field(default=1800.0, gt=0, allow_inf_nan=False, examples=[1800])
     provider_cooldown: float = Field(default=300.0, gt=0, allow_inf_nan=False, examples=[300])
@@ -172,6 +176,7 @@ class Settings(CommonVariables):
         providers: every provider of `available_providers` in order, including unusable ones.
         embedders: every provider of `embedding_providers` in order, including unusable ones.
         transcribers: the same of `voice_providers`.
+        painters: the same of `image_providers`.
         warnings: lines for the operator about providers that are left out and variables that look unintended.
         variables: all variables that are set, in plain text.
     """
@@ -179,8 +184,14 @@ class Settings(CommonVariables):
     providers: tuple[ProviderSettings, ...] = ()
     embedders: tuple[ProviderSettings, ...] = ()
     transcribers: tuple[ProviderSettings, ...] = ()
+    painters: tuple[ProviderSettings, ...] = ()
     warnings: tuple[str, ...] = ()
     variables: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)
+
+    @property
+    def beside_chat(self) -> tuple[ProviderSettings, ...]:
+        """The providers of everything but chat."""
+        return (*self.embedders, *self.transcribers, *self.painters)
 
     @property
     def zone(self) -> tzinfo:
@@ -196,7 +207,7 @@ class Settings(CommonVariables):
     def secrets(self) -> tuple[str, ...]:
         """All secret values in plain text, for redaction."""
         own = (self.telegram_bot_token, self.telegram_webhook_secret, self.web_token, self.redis_url, self.database_url)
-        keys = (provider.api_key for provider in (*self.providers, *self.embedders, *self.transcribers))
+        keys = (provider.api_key for provider in (*self.providers, *self.beside_chat))
         values = [secret.get_secret_value() for secret in (*own, *self.secrets_key, *keys) if secret]
         if self.otel_exporter_otlp_headers is not None:
             for value in parse_headers(self.otel_exporter_otlp_headers.get_secret_value()).values():
@@ -300,16 +311,19 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
     others = {name: value for name, value in variables.values.items() if not name.endswith("_MODEL_NAME")}
     embedders = _read_providers(common.embedding_providers, others, mistakes, EMBEDDING_KINDS)
     transcribers = _read_providers(common.voice_providers, others, mistakes, VOICE_KINDS)
+    painters = _read_providers(common.image_providers, others, mistakes, IMAGE_KINDS)
     mistakes = list(dict.fromkeys(mistakes))
     if mistakes:
         raise ConfigurationError(mistakes)
-    listed = tuple(dict.fromkeys([*available, *common.embedding_providers, *common.voice_providers]))
+    listed = tuple(
+        dict.fromkeys([*available, *common.embedding_providers, *common.voice_providers, *common.image_providers])
+    )
     warnings = [
         *variables.warnings,
         *([] if available else [NO_PROVIDER]),
         *dict.fromkeys(
             f"{provider.id} is left out: {provider.missing}"
-            for provider in (*providers, *embedders, *transcribers)
+            for provider in (*providers, *embedders, *transcribers, *painters)
             if provider.missing
         ),
         *find_ignored(variables.values, variables.file_names, listed, (*CommonVariables.variable_names(), *ALIASES)),
@@ -320,6 +334,7 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
         providers=tuple(providers),
         embedders=tuple(embedders),
         transcribers=tuple(transcribers),
+        painters=tuple(painters),
         warnings=tuple(warnings),
         variables=variables.values,
     )

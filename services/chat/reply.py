@@ -5,6 +5,7 @@ import secrets
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import count
 from typing import TYPE_CHECKING
@@ -28,6 +29,14 @@ class ReplyPhase(Enum):
     """There is no answer; `notice` has the reason."""
 
 
+@dataclass(frozen=True, slots=True)
+class ShownPicture:
+    """A picture that belongs to an answer."""
+
+    data: bytes
+    name: str
+
+
 class Reply:
     """One answer. Writing a chunk is an append; a waiting reader wakes only when there is enough to show.
 
@@ -42,6 +51,8 @@ class Reply:
         """A line for the user in their language: an error, or that the answer was stopped."""
         self.heading = ""
         """Markdown above the text, such as a quoted transcript; set before any text."""
+        self.pictures: list[ShownPicture] = []
+        """Pictures that follow the text, or stand in its place."""
         self.footer: str | None = None
         """Small print under the answer."""
         self.turn_id: int | None = None

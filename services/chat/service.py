@@ -1,7 +1,7 @@
 """One turn: reads the history, asks the agent, streams the answer into a reply, saves both."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
@@ -14,7 +14,7 @@ from pydantic_ai import Agent, AgentRun
 from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
 
 from core.clock import Clock
-from core.errors import StorageError, UnknownProvider
+from core.errors import AllProvidersFailed, StorageError, UnknownProvider
 from core.i18n import Texts
 from core.messages import ChatKind, ConversationKey, Incoming, Surface, UserRef
 from services.chat.activity import describe_calls
@@ -23,16 +23,19 @@ from services.chat.framing import mentions_parts, split_parts
 from services.chat.hearing import VOICE, Ears, has_recording, quote_transcripts, transcribe
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.personas import instructions
-from services.chat.reply import Reply, ReplyPhase
+from services.chat.pictures import IMAGES, MOST_PICTURES, Painting, find_description, picture_prompt
+from services.chat.reply import Reply, ReplyPhase, ShownPicture
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
+from services.chat.store.pictures import PictureStore
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import Beginning, ThreadNamer
 from services.chat.tools import TurnContext, find_sources
 from services.chat.turn import DeferredWrites, TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome
+from services.llm.capabilities.asking import Picture
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.models.routed import RoutedModel
 from services.llm.request import ModelChoice, RequestSpec
@@ -54,6 +57,7 @@ class ChatStores:
     preferences: PreferenceStore
     memories: ThreadMemories
     documents: DocumentStore
+    pictures: PictureStore
 
 
 class ChatService:
@@ -67,6 +71,7 @@ class ChatService:
         zone: of the instants that users are told.
         stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
         ears: transcribes voice messages; None where no provider for that is configured.
+        painting: draws pictures; None where no provider for that is configured.
     """
 
     def __init__(  # noqa: PLR0913 - the services and the settings of a turn
@@ -85,8 +90,10 @@ class ChatService:
         stand_ins: StandInNotices | None = None,
         zone: tzinfo = UTC,
         ears: Ears | None = None,
+        painting: Painting | None = None,
     ) -> None:
         self._agent = agent
+        self._painting = painting
         self._ears = ears
         self._models = models
         self._stores = stores
@@ -135,7 +142,7 @@ class ChatService:
             reply.end(ReplyPhase.FAILED)
             log.info("turn.surplus_dropped", conversation=str(incoming.key))
             return
-        prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else to_prompt(incoming)
+        prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else _prompt(incoming)
         run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
         if retry_of is not None:
             run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
@@ -280,7 +287,8 @@ class ChatService:
     async def _replay(self, run: TurnRun) -> None:
         """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         run.reply.heading = quote_transcripts(run.prompt)
-        for message in run.messages:
+        await self._restore_pictures(run)
+        for message in run.messages if find_description(run.prompt) is None else ():
             for part in message.parts:
                 if isinstance(part, TextPart):
                     run.reply.begin_part()
@@ -315,7 +323,57 @@ class ChatService:
         except StorageError as error:
             log.warning("turn.documents_not_saved", error=str(error))
 
+    async def _draw(self, run: TurnRun, description: str) -> Picture:
+        """Draws a picture for an answer, and keeps it for who asks for the file.
+
+        Raises:
+            ProviderError: it was not drawn.
+        """
+        if self._painting is None:
+            raise AllProvidersFailed(())
+        spec = replace(self._spec(run), purpose=IMAGES, choice=None)
+        picture = await self._painting.draw(description, spec)
+        number = len(run.reply.pictures)
+        run.reply.pictures.append(ShownPicture(picture.data, picture.name))
+        if run.turn is not None:
+            try:
+                await self._stores.pictures.keep(
+                    run.incoming.key, run.turn.id, number, picture.data, picture.media_type
+                )
+            except StorageError as error:
+                log.warning("turn.picture_not_saved", error=str(error))
+        return picture
+
+    def _drawing(self, run: TurnRun) -> Callable[[str], Awaitable[bool]] | None:
+        """Returns what the model's tool draws with; None where no picture can be shown."""
+        if self._painting is None or run.incoming.key.surface is not Surface.TELEGRAM:
+            return None
+
+        async def draw(description: str) -> bool:
+            if len(run.reply.pictures) >= MOST_PICTURES:
+                return False
+            await self._draw(run, description)
+            return True
+
+        return draw
+
+    async def _restore_pictures(self, run: TurnRun) -> None:
+        """Puts the pictures of an earlier attempt back under the answer."""
+        if run.turn is None or self._painting is None:
+            return
+        try:
+            found = await self._stores.pictures.of_turn(run.turn.id)
+        except StorageError as error:
+            log.warning("turn.pictures_unavailable", error=str(error))
+            return
+        run.reply.pictures += [ShownPicture(data, f"picture.{kind.rpartition('/')[2]}") for data, kind in found]
+
     async def _run_agent(self, run: TurnRun, history: Sequence[ModelMessage]) -> None:
+        if (description := find_description(run.prompt)) is not None:
+            picture = await self._draw(run, description)
+            run.reply.provider, run.reply.model = picture.provider, picture.model
+            run.messages = [ModelResponse([TextPart(f"[A picture of: {description}]")])]
+            return
         await self._listen(run)
         await self._keep_documents(run)
         history = await self._fit(run, history)
@@ -332,6 +390,7 @@ class ChatService:
             language=incoming.speaker.language,
             origin=run.origin,
             is_local_only=self._is_local_only(run),
+            draw=self._drawing(run),
             has_documents=any(
                 mentions_parts(prompt_text(each)) for each in (*history, run.prompt) if isinstance(each, ModelRequest)
             ),
@@ -503,7 +562,7 @@ class ChatService:
     async def _save(self, run: TurnRun, outcome: TurnOutcome) -> bool:
         """Saves the turn now, or later if the database rejects it."""
         status = outcome.status
-        if run.replaces_id is not None and not run.reply.text:
+        if run.replaces_id is not None and not run.reply.text and not run.reply.pictures:
             # A Retry without an answer replaces nothing.
             status = TurnStatus.FAILED
         messages = () if status is TurnStatus.FAILED else run.messages
@@ -524,6 +583,10 @@ class ChatService:
             )
 
         return await self._deferred.save(save)
+
+
+def _prompt(incoming: Incoming) -> ModelRequest:
+    return picture_prompt(incoming) if incoming.draws else to_prompt(incoming)
 
 
 async def _finish(work: Coroutine[object, object, None]) -> None:

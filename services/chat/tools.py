@@ -1,6 +1,6 @@
 """Tools of the agent: the time, and notes about the user."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -48,6 +48,8 @@ class TurnContext:
         is_local_only: whether the chat's messages stay on the operator's own machines.
         has_documents: whether a document of the conversation was given in part only.
         persona: instructions of the conversation on how to answer.
+        draw: draws a picture under the answer, by its description; returns False where the turn has enough of them.
+            None where no picture can be shown.
     """
 
     clock: Clock
@@ -63,6 +65,7 @@ class TurnContext:
     is_local_only: bool = False
     has_documents: bool = False
     persona: str | None = None
+    draw: Callable[[str], Awaitable[bool]] | None = None
 
 
 async def current_time(context: RunContext[TurnContext], time_zone: str = "UTC") -> str:

@@ -21,6 +21,7 @@ from services.chat.service import ChatService, ChatStores
 from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
+from services.chat.store.pictures import PictureStore
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import NamingTiming, ThreadNamer
 from services.llm.models.factory import LLMModelFactory
@@ -119,6 +120,7 @@ async def chat_harness(
                 PreferenceStore(database, clock),
                 ThreadMemories(database, clock),
                 DocumentStore(database),
+                PictureStore(database),
             )
             if names_threads:
                 namer = ThreadNamer(stores.turns, replica.factory, NamingTiming(quiet_s=naming_quiet_s, retry_s=0.1))

@@ -39,10 +39,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Keyboards:
-    """Keyboards under the last page: while the answer grows, and at its end (built only then)."""
+    """Keyboards under the last page: while the answer grows, and at its end (built only then).
+
+    Args:
+        picture: the keyboard under a picture of the answer, by its number.
+    """
 
     live: InlineKeyboardMarkup | None
     final: Callable[[], InlineKeyboardMarkup | None]
+    picture: Callable[[int], InlineKeyboardMarkup | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,13 @@ class ShowRetryProviders(CallbackData, prefix="else"):
     """Shows the providers that can regenerate the answer of a turn."""
 
     turn: int
+
+
+class SendPictureFile(CallbackData, prefix="pic"):
+    """Sends a picture of a turn as a file."""
+
+    turn: int
+    number: int
 
 
 class DecideConsent(CallbackData, prefix="cons"):

@@ -12,7 +12,10 @@ from bot.telegram.answers.display import (
     AnswerTexts,
     Keyboards,
     Place,
+    SendPictureFile,
     answer_keyboard,
+    build_keyboard,
+    button,
     consent_keyboard,
     stop_keyboard,
 )
@@ -153,6 +156,7 @@ class Responder:
             keyboards=Keyboards(
                 live=stop_keyboard(self._texts, language, number),
                 final=lambda: self._final_keyboard(reply, language),
+                picture=lambda number: self._picture_keyboard(reply, language, number),
             ),
             display=self._display,
             texts=AnswerTexts(
@@ -164,6 +168,12 @@ class Responder:
             ),
             sends=sends,
         )
+
+    def _picture_keyboard(self, reply: Reply, language: str | None, number: int) -> InlineKeyboardMarkup | None:
+        if reply.turn_id is None:
+            return None
+        as_file = SendPictureFile(turn=reply.turn_id, number=number)
+        return build_keyboard([[button(self._texts.get("button-picture-file", language), as_file)]])
 
     def _final_keyboard(self, reply: Reply, language: str | None) -> InlineKeyboardMarkup | None:
         if reply.turn_id is None or reply.is_handed_back:

@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 from aiogram.types import InlineKeyboardMarkup
 
-from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, append_lines
+from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, append_lines, build_keyboard
 from bot.telegram.delivery.calls import OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
@@ -43,6 +43,10 @@ MOST_MESSAGES_WITHOUT_FILE = 20
 FILE_NAME = "answer.txt"
 FILE_PAGE = -1
 """Number of the file among the pages of an answer."""
+FIRST_PICTURE_PAGE = -2
+"""Number of its first picture; the others follow downwards."""
+LARGEST_PHOTO = 10 * 1024 * 1024
+"""Telegram takes a larger picture as a file only."""
 
 
 class PageSends(Protocol):
@@ -124,9 +128,43 @@ class StreamedAnswer:
         await self.finish()
 
     async def finish(self) -> None:
-        """Delivers the final state of the reply; delivered pages stay as they are."""
+        """Delivers the final state of the reply with its pictures; delivered pages stay as they are."""
         if self._unreachable:
             return
+        if not self._reply.pictures or self._reply.shown.strip():
+            await self._finish_text()
+            await self._deliver_pictures(None)
+        else:
+            await self._deliver_pictures(self._keyboards.final())
+
+    async def _deliver_pictures(self, markup: InlineKeyboardMarkup | None) -> None:
+        """Sends the pictures, the last one with this keyboard too; what an earlier attempt has sent stays."""
+        place, pictures = self._place, self._reply.pictures
+        for number, picture in enumerate(pictures):
+            page = FIRST_PICTURE_PAGE - number
+            if self._sends is not None and await self._sends.begin(page) is not None:
+                continue
+            keyboard = self._keyboards.picture(number)
+            if markup is not None and number == len(pictures) - 1:
+                rows = [*(keyboard.inline_keyboard if keyboard is not None else []), *markup.inline_keyboard]
+                keyboard = build_keyboard(rows)
+            for is_photo in (True, False):
+                if is_photo and len(picture.data) > LARGEST_PHOTO:
+                    continue
+                outcome = await self._delivery.post(
+                    place.chat_id,
+                    Rendered(""),
+                    topic_id=place.topic_id,
+                    reply_to=place.reply_to if markup is not None else None,
+                    markup=keyboard,
+                    file=OutgoingFile(picture.name, picture.data, is_photo=is_photo),
+                )
+                if outcome.sent is not None:
+                    await self._record(page, outcome)
+                if outcome.result is not SendResult.LOST:
+                    break
+
+    async def _finish_text(self) -> None:
         await self._renderer.fill(self._pages, self._reply.shown)
         if self._pages.overflows and (self._is_file_delivered or await self._deliver_file()):
             return

@@ -75,6 +75,7 @@ COMMANDS = MappingProxyType(
             CommandSpec("help", CommandLane.CONVERSATION, menus=_ALL_MENUS),
             CommandSpec("start", CommandLane.CONVERSATION),
             CommandSpec("ask", CommandLane.CONVERSATION),
+            CommandSpec("image", CommandLane.CONVERSATION),
             CommandSpec("privacy", CommandLane.IMMEDIATE),
             CommandSpec("forget", CommandLane.IMMEDIATE),
             CommandSpec("moderation", CommandLane.IMMEDIATE, CommandScope.GROUP_ADMINS, _GROUP_ADMINS),

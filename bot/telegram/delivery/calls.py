@@ -14,7 +14,7 @@ from typing import TypeVar
 import structlog
 from aiogram import Bot
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetryAfter
-from aiogram.methods import EditMessageText, SendDocument, SendMessage, TelegramMethod
+from aiogram.methods import EditMessageText, SendDocument, SendMessage, SendPhoto, TelegramMethod
 from aiogram.types import BufferedInputFile, InlineKeyboardMarkup, LinkPreviewOptions, ReplyParameters
 from cachetools import FIFOCache, TLRUCache
 
@@ -78,10 +78,15 @@ class SendOutcome:
 
 @dataclass(frozen=True, slots=True)
 class OutgoingFile:
-    """A file to send; the text of its message is its caption, 1,024 units at most."""
+    """A file to send; the text of its message is its caption, 1,024 units at most.
+
+    Args:
+        is_photo: shown as a photo, which Telegram compresses.
+    """
 
     name: str
     data: bytes
+    is_photo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +102,22 @@ class OutgoingMessage:
     moved: bool = False
     file: OutgoingFile | None = None
 
-    def as_send(self) -> SendMessage | SendDocument:
+    def as_send(self) -> SendMessage | SendDocument | SendPhoto:
         """Builds the call for a new message. A default parse mode must never be sent beside entities."""
         reply = None
         if self.reply_to is not None:
             reply = ReplyParameters(message_id=self.reply_to, allow_sending_without_reply=True)
+        if self.file is not None and self.file.is_photo:
+            return SendPhoto(
+                chat_id=self.chat_id,
+                message_thread_id=self.topic_id,
+                photo=BufferedInputFile(self.file.data, self.file.name),
+                caption=self.rendered.text or None,
+                parse_mode=None,
+                caption_entities=list(self.rendered.entities) or None,
+                reply_parameters=reply,
+                reply_markup=self.markup,
+            )
         if self.file is not None:
             return SendDocument(
                 chat_id=self.chat_id,

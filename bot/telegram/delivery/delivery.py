@@ -89,13 +89,16 @@ class Delivery:
         topic_id: int | None = None,
         reply_to: int | None = None,
         markup: InlineKeyboardMarkup | None = None,
+        file: OutgoingFile | None = None,
         final: bool = True,
     ) -> Sent | None:
-        """Sends a text. Returns None if that was impossible; a log event has the reason."""
+        """Sends a text, or a file with the text as its caption. Returns None if that was impossible, and logs why."""
 
         async def post() -> Sent | None:
             return (
-                await self.post(chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, final=final)
+                await self.post(
+                    chat_id, rendered, topic_id=topic_id, reply_to=reply_to, markup=markup, file=file, final=final
+                )
             ).sent
 
         if self._sent_messages is None:

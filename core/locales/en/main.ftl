@@ -16,6 +16,7 @@ help =
     /model: choose a model
     /schedule: reminders and scheduled prompts
     /compare: ask two models and choose the better answer
+    /image: draw a picture, where that is set up
     /stop: stop the current answer
     /usage: tokens, answers and cost, today and this month
     /budget: your budget for today
@@ -96,6 +97,9 @@ failed-transcription = The voice message could not be transcribed right now. Ple
 failed-heard-nothing = Nothing was heard in this recording.
 file-not-fetched = The file could not be downloaded from Telegram. Please send it again.
 file-too-large = This file is too large. Please send a smaller one.
+image-usage = Describe the picture after the command: /image a fox in the snow
+images-not-set-up = Drawing is not set up on this bot.
+picture-gone = This picture is no longer kept.
 document-encrypted = This document is protected by a password. Remove the protection, and send it again.
 document-broken = This document is damaged and cannot be read.
 document-empty = There is no text in this document. If its pages are pictures, send them as pictures.
@@ -169,6 +173,7 @@ button-stop = Stop
 button-continue = Continue
 button-retry = Retry
 button-retry-elsewhere = Retry elsewhere
+button-picture-file = As a file
 button-automatic = Automatic
 button-show-footers = Show who answered
 button-hide-footers = Hide who answered

@@ -33,6 +33,7 @@ from services.chat.store.conversation import (
 from services.chat.store.documents import DOCUMENT
 from services.chat.store.history import starts_with_prompt
 from services.chat.store.memory import read_recall
+from services.chat.store.pictures import DRAWN
 from services.chat.store.transcript import Transcript
 from services.llm.usage import estimate_tokens
 from services.preferences import read_preferences
@@ -194,7 +195,11 @@ class TurnStore:
             "estimated_tokens": estimate_tokens(stored.messages),
             "attachment_count": len(transcript.digests(stored.messages)),
         }
-        of_prompt = and_(AttachmentRow.turn_id == turn_id, AttachmentRow.media_type.not_like(f"{DOCUMENT}%"))
+        of_prompt = and_(
+            AttachmentRow.turn_id == turn_id,
+            AttachmentRow.media_type.not_like(f"{DOCUMENT}%"),
+            AttachmentRow.media_type.not_like(f"%{DRAWN}"),
+        )
         gone = and_(of_prompt, AttachmentRow.digest.not_in(list(stored.attachments)))
 
         def work(connection: Connection) -> None:

@@ -30,6 +30,21 @@ class Served(Generic[ValueT_co]):
     usage: RequestUsage
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture, and the provider and model that drew it."""
+
+    data: bytes
+    media_type: str
+    provider: str
+    model: str
+
+    @property
+    def name(self) -> str:
+        """A file name."""
+        return f"picture.{self.media_type.rpartition('/')[2]}"
+
+
 class SizedRequest(Indivisible):
     """The shape of a request whose messages do not tell its size, such as a recording.
 

@@ -2,31 +2,27 @@
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import httpx2
-import openai
 from openai import AsyncOpenAI
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest, UserPromptPart
 from pydantic_ai.usage import RequestUsage
 
-from core.config.providers import ProviderKind
 from core.errors import AllProvidersFailed, RequestRejected, UnknownProvider
 from core.ogg import is_ogg_opus, ogg_seconds
 from services.llm.capabilities.asking import SizedRequest, ask_first
+from services.llm.capabilities.wire import fetch_body, open_client
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.openai import build_azure_client, build_client
-from services.llm.providers.spec import ModelSpec
 from services.llm.request import Candidate, ModelChoice, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.faults.outcomes import EmptyAnswer
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
 AUTO = "auto"
-_VERSIONS: Mapping[ProviderKind, str] = {ProviderKind.GROQ: "/openai/v1", ProviderKind.MISTRAL: "/v1"}
-"""Paths of the API below the base URLs that do not end in it."""
 TOKENS_A_SECOND = 10
 """A second of sound where a server counts no tokens: what OpenAI's models count. A price of `<ID>_PRICES` per million
 tokens is that of 27.8 hours."""
@@ -115,7 +111,7 @@ class Transcriber:
 
         async def call(candidate: Candidate) -> tuple[str, RequestUsage]:
             spec = self._builder.spec(candidate.provider, candidate.model)
-            text, usage = await _request(_client(spec), spec.wire_name, recording)
+            text, usage = await _request(open_client(spec), spec.wire_name, recording)
             if not text and len(self._fallback.providers) > 1:
                 silent.append(candidate)
                 raise _Silence(candidate.model)
@@ -150,12 +146,6 @@ class _Silence(ModelHTTPError):
         super().__init__(422, model, {"error": {"message": "nothing was heard"}})
 
 
-def _client(spec: ModelSpec) -> AsyncOpenAI:
-    if spec.provider.kind is ProviderKind.AZURE_OPENAI:
-        return build_azure_client(spec)
-    return build_client(spec, version=_VERSIONS.get(spec.provider.kind, ""))
-
-
 async def _request(client: AsyncOpenAI, model: str, recording: Recording) -> tuple[str, RequestUsage]:
     """Returns the text of a recording, and its usage.
 
@@ -169,27 +159,14 @@ async def _request(client: AsyncOpenAI, model: str, recording: Recording) -> tup
         "prompt": recording.prompt,
         "temperature": recording.temperature,
     }
-    try:
-        # The bytes as they came: servers answer in other forms than the one that is asked for.
-        create = cast("Callable[..., Awaitable[Any]]", client.audio.transcriptions.with_raw_response.create)
-        answer = await create(
-            file=(recording.name, recording.data, recording.media_type),
-            model=model,
-            response_format="json",
-            **{name: value for name, value in given.items() if value is not None},
-        )
-        body: bytes = answer.content
-    except openai.APIStatusError as error:
-        raise ModelHTTPError(
-            error.status_code, model, error.body, headers=dict(error.response.headers),
-            provider_error_code=error.code, provider_error_type=error.type,
-        ) from error  # fmt: skip
-    except openai.APIConnectionError as error:
-        if isinstance(error.__cause__, httpx2.TransportError):
-            raise error.__cause__ from error
-        raise
-    except (openai.APIError, ValueError) as error:
-        raise EmptyAnswer("unreadable answer") from error
+    create = cast("Callable[..., Awaitable[Any]]", client.audio.transcriptions.with_raw_response.create)
+    call = create(
+        file=(recording.name, recording.data, recording.media_type),
+        model=model,
+        response_format="json",
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    body = await fetch_body(call, model)
     return read_transcript(body, round(recording.seconds * TOKENS_A_SECOND))
 
 

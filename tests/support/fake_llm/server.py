@@ -107,6 +107,8 @@ __all__ = [
     "whitespace_only",
 ]
 
+PNG = b"\x89PNG\r\n\x1a\n a picture, as far as its beginning goes"
+
 _NAMING = "You name conversations."
 
 
@@ -141,6 +143,8 @@ class LLMServer:
         self.max_batch = 1000
         """Texts that one request for vectors may have."""
         self.transcript = "Hello from the recording"
+        self.picture: dict[str, object] | None = None
+        """Answer of the endpoint for images; a small PNG where it is `None`."""
         self.capability_behaviour: Behaviour | None = None
         """Answer to requests for embeddings and transcriptions, in place of vectors and `transcript`."""
         self.requests: list[RecordedRequest] = []
@@ -293,6 +297,8 @@ class LLMServer:
             return Act(lambda exchange: exchange.fault(*exchange.wire.key_refused()))
         if is_chat:
             return self._script.popleft() if self._script else self.default
+        if request.path.endswith("/images/generations"):
+            return self.capability_behaviour or Act(self._draw)
         if request.path.endswith(("/embeddings", "/audio/transcriptions")):
             return self.capability_behaviour or Act(self._embed if request.json else self._transcribe)
         if request.method == "GET" and request.path.endswith(("/models", "/key")):
@@ -319,6 +325,9 @@ class LLMServer:
         ]
         usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
         await exchange.body({"object": "list", "data": data, "model": asked["model"], "usage": usage})
+
+    async def _draw(self, exchange: Exchange) -> None:
+        await exchange.body(self.picture or {"created": 1, "data": [{"b64_json": base64.b64encode(PNG).decode()}]})
 
     async def _transcribe(self, exchange: Exchange) -> None:
         await exchange.body({"text": self.transcript})
