@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import httpx2
 
-from bot.operators.trial import describe_refusals, describe_trial
+from bot.operators.capabilities import describe_refusals, describe_trial
+from bot.operators.formatting import Wording
 from bot.web.binding import find_bind_fault, is_own_server
 from core.clock import SystemClock
 from core.config.settings import Settings
 from core.db.database import Database, resolve_url
 from core.errors import ConfigurationError, StartupError
+from core.i18n import Texts
 from core.observability.log import Redactor
 from core.redis.client import REDIS_ERRORS, describe_redis_error, open_redis
 from services.llm.models.trial import ProviderTrial, TrialResult
@@ -27,6 +29,8 @@ from services.usage.prices import Prices
 
 TIMEOUT_S = 5.0
 TELEGRAM_URL = "https://api.telegram.org"
+WORDS = Wording(Texts())
+"""The table is for a terminal and for scripts: English, like the log."""
 OK, FAILED, UNSET = "ok", "FAILED", "not set"
 
 
@@ -123,8 +127,8 @@ def _to_row(probe: ProbeResult, trial: TrialResult | None) -> CheckResult:
     is_broken = (
         probe.status is not None and probe.status >= httpx2.codes.INTERNAL_SERVER_ERROR and not probe.has_no_list
     )
-    warnings += describe_refusals(provider.id, trial)
-    return CheckResult(name, FAILED if is_broken else OK, f"{listed}; {describe_trial(trial)}", tuple(warnings))
+    warnings += describe_refusals(provider.id, trial, WORDS)
+    return CheckResult(name, FAILED if is_broken else OK, f"{listed}; {describe_trial(trial, WORDS)}", tuple(warnings))
 
 
 async def _check_redis(settings: Settings) -> list[CheckResult]:

@@ -205,7 +205,7 @@ async def _open_operators(
     return OperatorServices(
         audit,
         admin,
-        ProviderCommands(admin, clock, settings.zone),
+        ProviderCommands(admin, clock, settings.zone, texts),
         UsageReports(totals, texts),
         totals,
         BudgetCommands(llm.budgets, llm.fallback, audit, texts),

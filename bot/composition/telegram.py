@@ -9,11 +9,12 @@ from aiogram import Bot, Dispatcher, Router
 
 from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import Moderation, build_moderation
-from bot.composition.services import Services
+from bot.composition.services import Infrastructure, Services
 from bot.composition.web import console_address, serve_web
 from bot.operators.console_links import ConsoleCommand, ConsoleLinks
 from bot.operators.daemon_services import DaemonServices, ModerationQueue
 from bot.operators.dead_letters import DeadLetterCommands
+from bot.operators.formatting import Wording
 from bot.operators.notices import format_notice
 from bot.operators.votes import VoteReports
 from bot.process import (
@@ -146,7 +147,7 @@ async def _open_runtime(
         moderation = build_moderation(services, bot, delivery)
         stack.push_async_callback(moderation.close)
         stack.enter_context(_offered(for_console, services, queued, moderation))
-        notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, settings.admin_ids))
+        notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, infra))
         llm.fallback.listen(notices.put)
         shared_redis = infra.redis if settings.redis_url is not None else None
         access = AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids)
@@ -235,7 +236,9 @@ def _offered(
 ) -> Generator[None]:
     """Offers the daemon's services to the console while the context lasts."""
     audit = services.operators.audit
-    for_console.dead_letters = DeadLetterCommands(queued.inbox, audit, services.infra.settings.zone)
+    for_console.dead_letters = DeadLetterCommands(
+        queued.inbox, audit, services.infra.settings.zone, services.infra.texts
+    )
     for_console.moderation = ModerationQueue(
         moderation.incidents, moderation.actions, moderation.groups, moderation.admins, audit
     )
@@ -357,7 +360,7 @@ def _operator_router(services: Services, queued: InboxServices, delivery: Delive
     return OperatorHandlers(
         providers=operators.providers,
         provider_ids=lambda: services.llm.fallback.roster.usable,
-        dead_letters=DeadLetterCommands(queued.inbox, operators.audit, infra.settings.zone),
+        dead_letters=DeadLetterCommands(queued.inbox, operators.audit, infra.settings.zone, infra.texts),
         console=ConsoleCommand(
             ConsoleLinks(infra.redis, infra.settings.redis_prefix), operators.audit, console_address(infra.settings)
         ),
@@ -471,10 +474,14 @@ def _moderation_routers(services: Services, delivery: Delivery, moderation: Mode
     )
 
 
-def _send_to(delivery: Delivery, admin_ids: frozenset[int]) -> Callable[[Event], Awaitable[None]]:
+def _send_to(delivery: Delivery, infra: Infrastructure) -> Callable[[Event], Awaitable[None]]:
+    async def send_to(admin: int, event: Event) -> None:
+        # An operator who chose no language gets English: a notice answers no message.
+        language = infra.languages.of(user_ref(Surface.TELEGRAM, admin))
+        await delivery.send(admin, Rendered(format_notice(event, Wording(infra.texts, language))))
+
     async def send(event: Event) -> None:
-        text = format_notice(event)
         # Concurrently: a rate limited chat of one admin must not delay the others.
-        await asyncio.gather(*(delivery.send(admin, Rendered(text)) for admin in sorted(admin_ids)))
+        await asyncio.gather(*(send_to(admin, event) for admin in sorted(infra.settings.admin_ids)))
 
     return send

@@ -114,7 +114,7 @@ class Commands:
 
     async def _provider(self, arguments: str) -> None:
         # The user of the console is the operator.
-        self._terminal.print(await self._providers.run(arguments, USER_ID))
+        self._terminal.print(await self._providers.run(arguments, USER_ID, self._chat.language))
 
     async def _retry(self, arguments: str) -> None:
         choice: ModelChoice | None = None
@@ -166,7 +166,7 @@ class Commands:
         self._terminal.print(
             await self._usage_reports.report(user_ref(KEY.surface, USER_ID), None, self._chat.language)
         )
-        self._terminal.print(f"\n{await self._usage_reports.report_all()}")
+        self._terminal.print(f"\n{await self._usage_reports.report_all(self._chat.language)}")
 
     async def _budget(self, arguments: str) -> None:
         language = self._chat.language

@@ -1,42 +1,44 @@
-"""Words the capabilities that models lack, for operators, in English."""
+"""Words the capabilities that models lack, and the test of a provider, for operators."""
 
-from collections.abc import Iterable
-
+from bot.operators.formatting import Wording
+from services.llm.models.trial import TESTED, TrialResult
 from services.llm.request import Capability
 from services.llm.routing.state.rules import ModelLimits
 
-FOUND = {
-    Capability.STREAMING: "stream",
-    Capability.TOOLS: "tools",
-    Capability.SYSTEM_ROLE: "system message",
-}
-"""The capabilities that a test tries, as they are listed."""
-
-WITHOUT = {
-    Capability.STREAMING: "a stream",
-    Capability.TOOLS: "tools",
-    Capability.TOOL_CHOICE: "a choice of the tool",
-    Capability.SYSTEM_ROLE: "a system message (it goes into the first message of the user)",
-    Capability.IMAGES: "images",
-    Capability.STRUCTURED_OUTPUT: "structured output",
-    Capability.WEB_SEARCH: "a search of its own",
-}
+_KNOWN = frozenset(each.value for each in Capability)
 
 
-def describe_limits(limits: ModelLimits) -> str:
+def describe_limits(limits: ModelLimits, words: Wording) -> str:
     """Returns the learned refusals of a model: `m works without tools; its window is 4,096 tokens`."""
     facts: list[str] = []
     if limits.refused:
-        facts.append(f"works without {_join(limits.refused)}")
+        # A newer version may have learned of a capability that this one does not know.
+        known = sorted(words.get(f"without-{name}") if name in _KNOWN else name for name in limits.refused)
+        facts.append(words.get("operator-works-without", refused=words.join(known)))
     if limits.window is not None:
-        facts.append(f"its window is {limits.window:,} tokens")
+        facts.append(words.get("operator-window", tokens=f"{limits.window:,}"))
     elif limits.max_input is not None:
-        facts.append(f"takes at most about {limits.max_input:,} tokens")
+        facts.append(words.get("operator-max-input", tokens=f"{limits.max_input:,}"))
     return f"{limits.model} {'; '.join(facts)}"
 
 
-def _join(refused: Iterable[str]) -> str:
-    known = {each.value: words for each, words in WITHOUT.items()}
-    # A newer version may have learned of a capability that this one does not know.
-    words = sorted(known.get(name, name) for name in refused)
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+def describe_trial(trial: TrialResult, words: Wording) -> str:
+    """Returns the model, its time and each capability: `m answered in 40 ms: stream, no tools, system message`."""
+    found = [words.get(f"tested-{'no-' if each in trial.refused else ''}{each.value}") for each in TESTED]
+    time = f"{trial.took_s * 1000:.0f}"
+    return words.get("operator-trial", model=trial.model, time=time, found=", ".join(found))
+
+
+def describe_refusals(provider_id: str, trial: TrialResult, words: Wording) -> list[str]:
+    """Returns a line for each capability that the model does without."""
+    prefix = f"{provider_id}: " if provider_id else ""
+    return [
+        prefix
+        + words.get(
+            "operator-asked-without",
+            model=trial.model,
+            capability=words.get(f"without-{capability.value}"),
+            refusal=str(refusal),
+        )
+        for capability, refusal in sorted(trial.refused.items())
+    ]

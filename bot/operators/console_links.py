@@ -7,19 +7,14 @@ from dataclasses import dataclass
 import structlog
 from redis.asyncio import Redis
 
-from core.durations import format_duration
+from bot.operators.formatting import Wording
+from core.i18n import Texts
 from core.redis.client import REDIS_ERRORS
 from services.admin.audit import Audit
 
 log = structlog.get_logger()
 
 LINK_TTL_S = 300
-OFF = (
-    "The console is off. Set WEB_PORT and WEB_TOKEN (and WEB_PUBLIC_URL if it is reached from other machines), "
-    "then restart."
-)
-NOT_HERE = "The link signs you in, so I send it in our private chat only: open that and send /console there."
-UNAVAILABLE = "Redis does not answer, so nobody can sign in now. Please try again in a minute."
 
 
 class ConsoleLinks:
@@ -77,30 +72,32 @@ class ConsoleInvitation:
 
 
 class ConsoleCommand:
-    """The `/console` command, worded for operators in English.
+    """The `/console` command, in the language of the operator.
 
     Args:
         address: where operators reach the console, without a slash at its end; None while it is off.
     """
 
-    def __init__(self, links: ConsoleLinks, audit: Audit, address: str | None) -> None:
+    def __init__(self, links: ConsoleLinks, audit: Audit, address: str | None, texts: Texts | None = None) -> None:
+        self._texts = texts or Texts()
         self._links = links
         self._audit = audit
         self._address = address
 
-    async def run(self, actor_id: int, *, is_private: bool) -> ConsoleInvitation:
+    async def run(self, actor_id: int, language: str | None = None, *, is_private: bool) -> ConsoleInvitation:
         """Returns a link for this operator; outside a private chat there is none."""
+        say = Wording(self._texts, language)
         if self._address is None:
-            return ConsoleInvitation(OFF)
+            return ConsoleInvitation(say.get("console-off"))
         if not is_private:
-            return ConsoleInvitation(NOT_HERE)
+            return ConsoleInvitation(say.get("console-not-here"))
         try:
             code = await self._links.create(actor_id)
         except REDIS_ERRORS:
             log.warning("console.sessions_unavailable")
-            return ConsoleInvitation(UNAVAILABLE)
+            return ConsoleInvitation(say.get("console-unavailable"))
         await self._audit.try_record(actor_id, "console.link")
-        left = format_duration(self._links.ttl_s)
-        text = f"Open the console (this link works once, for {left}):\n{self._address}/console/link/{code}"
+        link = f"{self._address}/console/link/{code}"
+        text = say.get("console-link", left=say.duration(self._links.ttl_s), link=link)
         app_url = f"{self._address}/console/app" if self._address.startswith("https://") else None
         return ConsoleInvitation(text, app_url)

@@ -1,17 +1,18 @@
-"""`/dead`: parses the command and words its result for operators, in English."""
+"""`/dead`: parses the command and words its result for operators."""
 
 from collections.abc import Sequence
 from datetime import tzinfo
 
 import structlog
 
+from bot.operators.formatting import Wording
+from core.i18n import Texts
 from services.admin.audit import Audit
 from services.inbox.dead_letters import DeadLetter
 from services.inbox.inbox import Inbox
 
 log = structlog.get_logger()
 
-USAGE = "Usage: /dead [replay <number> | drop <number>]"
 SHOWN = 10
 
 
@@ -22,7 +23,8 @@ class DeadLetterCommands:
         zone: of the instants that are shown.
     """
 
-    def __init__(self, inbox: Inbox, audit: Audit, zone: tzinfo) -> None:
+    def __init__(self, inbox: Inbox, audit: Audit, zone: tzinfo, texts: Texts | None = None) -> None:
+        self._texts = texts or Texts()
         self._inbox = inbox
         self._audit = audit
         self._zone = zone
@@ -35,7 +37,7 @@ class DeadLetterCommands:
         """
         return await self._inbox.dead_letters.newest(limit)
 
-    async def run(self, arguments: str, actor_id: int) -> str:
+    async def run(self, arguments: str, actor_id: int, language: str | None = None) -> str:
         """Runs the command and returns its result as text.
 
         Args:
@@ -45,15 +47,18 @@ class DeadLetterCommands:
         Raises:
             StorageError: the database fails.
         """
+        say = Wording(self._texts, language)
         match arguments.lower().split():
             case []:
-                return format_dead_letters(await self.newest(), self._zone)
-            case ["replay", number] if number.isdecimal():
-                return await self._replay(int(number), actor_id)
-            case ["drop", number] if number.isdecimal():
-                return await self._drop(int(number), actor_id)
+                return format_dead_letters(await self.newest(), self._zone, say)
+            case ["replay" | "drop" as verb, number] if number.isdecimal():
+                is_replay = verb == "replay"
+                act = self.replay if is_replay else self.drop
+                is_done = await act(int(number), actor_id)
+                key = ("dead-replayed" if is_replay else "dead-dropped") if is_done else "dead-none-such"
+                return say.get(key, number=str(int(number)))
             case _:
-                return USAGE
+                return say.get("dead-usage")
 
     async def replay(self, number: int, actor_id: int) -> bool:
         """Queues the job of a letter again; False if there is no such letter.
@@ -80,28 +85,18 @@ class DeadLetterCommands:
         await self._record("dead.drop", letter, actor_id)
         return True
 
-    async def _replay(self, number: int, actor_id: int) -> str:
-        if not await self.replay(number, actor_id):
-            return f"There is no dead letter {number}."
-        return f"Dead letter {number} is queued again. If it fails once more, it returns to this list."
-
-    async def _drop(self, number: int, actor_id: int) -> str:
-        if not await self.drop(number, actor_id):
-            return f"There is no dead letter {number}."
-        return f"Dead letter {number} is deleted."
-
     async def _record(self, action: str, letter: DeadLetter, actor_id: int) -> None:
         log.info("admin.acted", action=action, target=letter.job.id, actor_id=actor_id)
         await self._audit.try_record(actor_id, action, letter.job.id, letter.reason)
 
 
-def format_dead_letters(letters: Sequence[DeadLetter], zone: tzinfo) -> str:
+def format_dead_letters(letters: Sequence[DeadLetter], zone: tzinfo, say: Wording) -> str:
     """Formats dead letters with origin and reason, without their content; times are in `zone`."""
     if not letters:
-        return "There are no dead letters: all messages were handled."
+        return say.get("dead-none")
     lines = [
         f"{letter.id}. {letter.failed_at.astimezone(zone):%Y-%m-%d %H:%M %Z}, {letter.job.lane}, {letter.job.id}\n"
         f"   {letter.reason}"
         for letter in letters
     ]
-    return "\n\n".join(["Dead letters, newest first. Each failed for good, or could not be read.", *lines, USAGE])
+    return "\n\n".join([say.get("dead-title"), *lines, say.get("dead-usage")])

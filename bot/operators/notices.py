@@ -1,30 +1,30 @@
-"""Words notices to operators, in English."""
+"""Words notices to operators."""
 
+from bot.operators.formatting import Wording
+from core.i18n import Texts
 from services.admin.notices import Event, InboxFailed, WorkGivenUp
 from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NobodyAnswers
 
 
-def format_notice(event: Event) -> str:
-    """Returns the text of a notice."""
+def format_notice(event: Event, words: Wording | None = None) -> str:
+    """Returns the text of a notice, in English unless another language is given."""
+    get = (words or Wording(Texts())).get
     match event:
-        case Misconfigured(provider, reason, words):
-            said = f' It said: "{words}".' if words else ""
-            return (
-                f"{provider} does not accept its key, account or model: {reason}.{said} "
-                "It cools down for 30 minutes at a time. "
-                f"After a correction (new settings need a restart), /provider reset {provider} brings it back."
-            )
+        case Misconfigured(provider, reason, said):
+            quoted = get("notice-it-said", words=said) if said else ""
+            parts = [get("notice-misconfigured", provider=provider, reason=reason), quoted]
+            return " ".join([*filter(None, parts), get("notice-misconfigured-help", provider=provider)])
         case WorkGivenUp(reason):
-            return f"A message could not be handled and is among the dead letters: {reason}. /dead shows them."
+            return get("notice-given-up", reason=reason)
         case InboxFailed(reason):
-            return f"I have to stop: {reason}. Messages are kept, and answered once this is mended and I run again."
+            return get("notice-inbox-failed", reason=reason)
         case NobodyAnswers(attempts):
             # A provider may have been asked more than once.
             reasons = dict.fromkeys(f"{attempt.provider}: {attempt.reason}" for attempt in attempts)
-            return f"No AI provider answers. {'; '.join(reasons)}. /provider shows more."
+            return get("notice-nobody", reasons="; ".join(reasons))
         case AnswersAgain(provider):
-            return f"{provider} answers again; requests are served."
+            return get("notice-again", provider=provider)
         case LeaderChanged(before, after, None):
-            return f"{after} answers again, in place of {before}."
+            return get("notice-leader-back", before=before, after=after)
         case LeaderChanged(before, after, reason):
-            return f"{before} failed ({reason}). {after} answers now. /provider shows more."
+            return get("notice-leader-failed", before=before, after=after, reason=reason or "")

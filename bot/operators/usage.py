@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 
-from bot.operators.formatting import format_cost, format_count, format_operator_cost
+from bot.operators.formatting import Wording, format_cost
 from core.i18n import Texts
 from services.usage.totals import UsageTotal, UsageTotals
 
@@ -33,12 +33,12 @@ class UsageReports:
             ]
         return "\n".join([*lines, self._texts.get("usage-days", language, zone=self._totals.zone_name)])
 
-    async def report_all(self) -> str:
-        """Returns the usage of all users by provider, in English."""
-        today, month = self._period_starts()
+    async def report_all(self, language: str | None = None) -> str:
+        """Returns the usage of all users by provider."""
+        (today, month), say = self._period_starts(), Wording(self._texts, language)
         blocks = [
-            _format_by_provider("All users today, by provider:", await self._totals.by_provider(today)),
-            _format_by_provider("All users this month, by provider:", await self._totals.by_provider(month)),
+            _format_by_provider("operator-all-today", await self._totals.by_provider(today), say),
+            _format_by_provider("operator-all-month", await self._totals.by_provider(month), say),
         ]
         return "\n\n".join(blocks)
 
@@ -63,16 +63,16 @@ class UsageReports:
         return self._texts.get("usage-partly-priced", language, cost=format_cost(usage.cost_usd), unpriced=unpriced)
 
 
-def _format_by_provider(title: str, usages: Mapping[str, UsageTotal]) -> str:
+def _format_by_provider(key: str, usages: Mapping[str, UsageTotal], say: Wording) -> str:
+    title = say.get(key)
     if not usages:
-        return f"{title} nothing."
+        return f"{title} {say.get('operator-nothing')}"
     return "\n".join(
-        [title, *(f"{provider}: {_format_operator_line(usage)}" for provider, usage in sorted(usages.items()))]
+        [title, *(f"{provider}: {_format_usage(usage, say)}" for provider, usage in sorted(usages.items()))]
     )
 
 
-def _format_operator_line(usage: UsageTotal) -> str:
-    tokens = f"{usage.input_tokens:,} tokens in, {usage.output_tokens:,} out"
-    estimated = f" ({usage.estimated} estimated)" if usage.estimated else ""
-    counted = f"{format_count(usage.requests, 'request')}, {usage.failures} failed"
-    return f"{counted}, {tokens}{estimated}, {format_operator_cost(usage)}"
+def _format_usage(usage: UsageTotal, say: Wording) -> str:
+    tokens = say.get("operator-tokens", input=f"{usage.input_tokens:,}", output=f"{usage.output_tokens:,}")
+    estimated = f" {say.get('operator-estimated', count=usage.estimated)}" if usage.estimated else ""
+    return f"{say.requests(usage.requests, usage.failures)}, {tokens}{estimated}, {say.cost(usage)}"

@@ -18,6 +18,8 @@ from core.i18n import Texts
 ROOT = Path(__file__).parents[2]
 LOCALES = ROOT / "core" / "locales"
 LANGUAGES = sorted(path.name for path in LOCALES.iterdir())
+NEUTRAL = frozenset({"audit-act", "compare-waiting", "moderation-cost", "thread-card", "web-by-token"})
+"""Russian texts without a Russian word."""
 
 
 class _Variables(Visitor):
@@ -180,3 +182,62 @@ class TestTexts:
         assert read == ["ru"]
         texts.get("button-stop", "de")
         assert read == ["ru", "en"]
+
+
+SENTENCE = re.compile(r"[A-Z][a-z]+(?:[ ,][a-z'’]+){2,}")
+WORDED = ("bot/operators", "bot/telegram/handlers", "bot/telegram/moderation", "bot/telegram/answers", "bot/console")
+"""Folders whose texts people read. The log, errors of the start and `check` are English."""
+
+
+def sentences(source: str) -> Iterator[str]:
+    """Literals of a module that read like a sentence, without docstrings and texts of errors."""
+    tree = ast.parse(source)
+    skipped = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Raise):
+            skipped |= {id(each) for each in ast.walk(node)}
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped
+        if is_text and SENTENCE.search(node.value):
+            yield node.value
+
+
+class TestCompleteness:
+    """Every text that people read is in the files of the languages."""
+
+    def test_no_text_stands_in_the_code(self) -> None:
+        found = [
+            f"{path.relative_to(ROOT)}: {text}"
+            for folder in WORDED
+            for path in sorted((ROOT / folder).rglob("*.py"))
+            for text in sentences(path.read_text(encoding="utf-8"))
+        ]
+        assert found == []
+
+    def test_a_text_in_the_code_is_found(self) -> None:
+        source = '"""The module itself."""\nraise E("This is an error")\nsend("There is no such provider.")'
+        assert list(sentences(source)) == ["There is no such provider."]
+
+    def test_russian_texts_are_russian(self) -> None:
+        """A text that was copied and not translated has no Cyrillic letter; names and bare variables need none."""
+        texts = Texts(strict=True)
+        same = {
+            key
+            for key, names in variables("ru").items()
+            if not re.search("[а-яё]", texts.get(key, "ru", **dict.fromkeys(names, "X")), re.IGNORECASE)
+        }
+        assert same == NEUTRAL
+
+    def test_one_file_adds_a_language(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for language in LANGUAGES:
+            (tmp_path / language).mkdir()
+            (tmp_path / language / "main.ftl").write_text((LOCALES / language / "main.ftl").read_text())
+        (tmp_path / "de").mkdir()
+        (tmp_path / "de" / "main.ftl").write_text("language-name = Deutsch\nbutton-stop = Anhalten\n")
+        monkeypatch.setattr(i18n, "_LOCALES", tmp_path)
+        texts = Texts(strict=True)
+        assert texts.languages == ("de", "en", "ru")
+        assert texts.get("button-stop", "de-AT") == "Anhalten"
+        assert texts.get("button-retry", "de") == "Retry", "what is missing is shown in English"

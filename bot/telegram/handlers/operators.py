@@ -38,24 +38,26 @@ class DeadLetterAction(CallbackData, prefix="dead"):
     number: int
 
 
-def provider_keyboard(providers: Sequence[str]) -> InlineKeyboardMarkup:
+def provider_keyboard(texts: Texts, language: str | None, providers: Sequence[str]) -> InlineKeyboardMarkup:
     """Builds the keyboard of `/provider`."""
+    words = {act: texts.get(f"operator-act-{act}", language) for act in ("force", "test", "cooldown", "reset")}
     rows = [
-        [button(f"{act} {provider}", ProviderAction(act=act, provider=provider)) for act in ("force", "test")]
-        + [button(act, ProviderAction(act=act, provider=provider)) for act in ("cooldown", "reset")]
+        [button(f"{words[act]} {provider}", ProviderAction(act=act, provider=provider)) for act in ("force", "test")]
+        + [button(words[act], ProviderAction(act=act, provider=provider)) for act in ("cooldown", "reset")]
         for provider in providers
     ]
     common = [
-        button("clear", ProviderAction(act="clear", provider="")),
-        button("refresh", ProviderAction(act="", provider="")),
+        button(texts.get("operator-act-clear", language), ProviderAction(act="clear", provider="")),
+        button(texts.get("operator-act-refresh", language), ProviderAction(act="", provider="")),
     ]
     return build_keyboard([*rows, common])
 
 
-def dead_letters_keyboard(numbers: Sequence[int]) -> InlineKeyboardMarkup | None:
+def dead_letters_keyboard(texts: Texts, language: str | None, numbers: Sequence[int]) -> InlineKeyboardMarkup | None:
     """Builds the keyboard of `/dead`; None for an empty list."""
+    words = {act: texts.get(f"operator-act-{act}", language) for act in ("replay", "drop")}
     rows = [
-        [button(f"{act} {number}", DeadLetterAction(act=act, number=number)) for act in ("replay", "drop")]
+        [button(f"{word} {number}", DeadLetterAction(act=act, number=number)) for act, word in words.items()]
         for number in numbers
     ]
     return build_keyboard(rows) if rows else None
@@ -95,22 +97,28 @@ class OperatorHandlers:
     async def provider(self, message: Message, command: CommandObject) -> None:
         """Runs `/provider`."""
         if message.from_user is not None:
-            text = await self._providers.run(command.args or "", message.from_user.id)
-            await reply_to(self._delivery, message, text, provider_keyboard(self._provider_ids()))
+            language = message.from_user.language_code
+            text = await self._providers.run(command.args or "", message.from_user.id, language)
+            await reply_to(self._delivery, message, text, self._provider_keyboard(language))
 
     async def dead(self, message: Message, command: CommandObject) -> None:
         """Runs `/dead`."""
         if message.from_user is not None:
-            text = await self._dead_letters.run(command.args or "", message.from_user.id)
-            await reply_to(self._delivery, message, text, await self._dead_letters_keyboard())
+            language = message.from_user.language_code
+            text = await self._dead_letters.run(command.args or "", message.from_user.id, language)
+            await reply_to(self._delivery, message, text, await self._dead_letters_keyboard(language))
 
     async def console(self, message: Message) -> None:
         """Runs `/console`."""
         if message.from_user is not None:
-            invitation = await self._console.run(message.from_user.id, is_private=not is_group(message))
+            user = message.from_user
+            invitation = await self._console.run(user.id, user.language_code, is_private=not is_group(message))
             markup = None
             if invitation.app_url is not None:
-                app = InlineKeyboardButton(text="Open here", web_app=WebAppInfo(url=invitation.app_url))
+                app = InlineKeyboardButton(
+                    text=self._texts.get("console-open-here", user.language_code),
+                    web_app=WebAppInfo(url=invitation.app_url),
+                )
                 markup = build_keyboard([[app]])
             await reply_to(self._delivery, message, invitation.text, markup)
 
@@ -118,25 +126,32 @@ class OperatorHandlers:
         """Runs an action on a provider."""
         await self._delivery.answer_callback(query.id)
         arguments = f"{callback_data.act} {callback_data.provider}".strip()
-        text = await self._providers.run(arguments, query.from_user.id)
+        user = query.from_user
+        text = await self._providers.run(arguments, user.id, user.language_code)
         if callback_data.act:
-            text = f"{await self._providers.run('', query.from_user.id)}\n\n{text}"
-        await self._edit(query, text, provider_keyboard(self._provider_ids()))
+            text = f"{await self._providers.run('', user.id, user.language_code)}\n\n{text}"
+        await self._edit(query, text, self._provider_keyboard(user.language_code))
 
     async def press_dead_letter(self, query: CallbackQuery, callback_data: DeadLetterAction) -> None:
         """Runs an action on a dead letter."""
         await self._delivery.answer_callback(query.id)
-        result = await self._dead_letters.run(f"{callback_data.act} {callback_data.number}", query.from_user.id)
-        text = f"{await self._dead_letters.run('', query.from_user.id)}\n\n{result}"
-        await self._edit(query, text, await self._dead_letters_keyboard())
+        user = query.from_user
+        act = f"{callback_data.act} {callback_data.number}"
+        result = await self._dead_letters.run(act, user.id, user.language_code)
+        text = f"{await self._dead_letters.run('', user.id, user.language_code)}\n\n{result}"
+        await self._edit(query, text, await self._dead_letters_keyboard(user.language_code))
 
     async def deny(self, query: CallbackQuery) -> None:
         """Rejects a press by another user."""
         text = self._texts.get("unknown-command", query.from_user.language_code)
         await self._delivery.answer_callback(query.id, text)
 
-    async def _dead_letters_keyboard(self) -> InlineKeyboardMarkup | None:
-        return dead_letters_keyboard([letter.id for letter in await self._dead_letters.newest()])
+    def _provider_keyboard(self, language: str | None) -> InlineKeyboardMarkup:
+        return provider_keyboard(self._texts, language, self._provider_ids())
+
+    async def _dead_letters_keyboard(self, language: str | None) -> InlineKeyboardMarkup | None:
+        numbers = [letter.id for letter in await self._dead_letters.newest()]
+        return dead_letters_keyboard(self._texts, language, numbers)
 
     async def _edit(self, query: CallbackQuery, text: str, markup: InlineKeyboardMarkup | None) -> None:
         if query.message is not None and not isinstance(query.message, InaccessibleMessage):

@@ -24,7 +24,7 @@ def usage_router(
         chat = conversation_key(message).chat_ref if is_group(message) else None
         text = await usage.report(user_ref(Surface.TELEGRAM, speaker.user_id), chat, speaker.language)
         if chat is None and speaker.user_id in admin_ids:
-            text = f"{text}\n\n{await usage.report_all()}"
+            text = f"{text}\n\n{await usage.report_all(speaker.language)}"
         await reply_to(delivery, message, text)
 
     @router.message(Command("budget"))

@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import text as sql
 from structlog.testing import capture_logs
 
-from bot.operators.provider import NOT_AUDITED, ProviderCommands
-from bot.operators.provider_table import REDIS_UNAVAILABLE, provider_table
+from bot.operators.provider import ProviderCommands
+from bot.operators.provider_table import provider_table
 from core.config.providers import ProviderKind, ProviderSettings
 from core.db.database import Database
+from core.i18n import Texts
 from core.redis.client import open_redis
 from services.admin.audit import Audit, AuditEntry
 from services.admin.providers import ProviderAdmin
@@ -33,6 +34,8 @@ from tests.support.fake_llm.providers import KEY, provider_at
 from tests.support.fake_llm.server import LLMServer
 
 ADMIN = 42
+REDIS_UNAVAILABLE = Texts().get("operator-redis-gone")
+NOT_AUDITED = Texts().get("not-audited")
 
 
 def provider(name: str, **changes: object) -> ProviderSettings:
@@ -402,3 +405,11 @@ class TestAudit:
         assert await three.candidates() == ["b", "a"]
         errors = [entry for entry in logs if entry["log_level"] == "error"]
         assert [(entry["event"], entry["action"]) for entry in errors] == [("audit.not_recorded", "provider.force")]
+
+
+async def test_provider_speaks_the_language_of_the_operator(three: ProviderHarness) -> None:
+    run = three.commands.run
+    assert "исправен" in await run("", ADMIN, "ru")
+    assert "осталось 30 мин)" in await run("force b", ADMIN, "ru")
+    assert (await run("dance", ADMIN, "ru")).startswith("Команда: /provider")
+    assert "исправен" not in await run("", ADMIN, "en-GB")

@@ -46,8 +46,8 @@ def test_buttons_fit_telegrams_limits(language: str | None) -> None:
         threads_keyboard(TEXTS, language, [(LARGEST_ID, "x" * 100)], newer=0, older=LARGEST_ID),
         thread_keyboard(TEXTS, language, LARGEST_ID, sure=False),
         thread_keyboard(TEXTS, language, LARGEST_ID, sure=True),
-        provider_keyboard([LONGEST_ID]),
-        dead_letters_keyboard([LARGEST_ID]),
+        provider_keyboard(TEXTS, None, [LONGEST_ID]),
+        dead_letters_keyboard(TEXTS, None, [LARGEST_ID]),
     ]
     buttons = [button for keyboard in keyboards if keyboard for row in keyboard.inline_keyboard for button in row]
     assert all(1 <= len((button.callback_data or "").encode()) <= 64 for button in buttons)
@@ -96,4 +96,4 @@ def test_models_with_equal_labels_have_different_callback_data() -> None:
 
 
 def test_dead_letters_keyboard_is_none_for_an_empty_list() -> None:
-    assert dead_letters_keyboard([]) is None
+    assert dead_letters_keyboard(TEXTS, None, []) is None
