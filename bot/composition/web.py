@@ -151,6 +151,7 @@ def _build_console_routes(
     from bot.operators.daemon_services import DaemonServices  # noqa: PLC0415 - see above
     from bot.web.console.access import ConsoleAccess, Credentials  # noqa: PLC0415 - see above
     from bot.web.console.acts import ConsoleActs  # noqa: PLC0415 - see above
+    from bot.web.console.broadcast_pages import BroadcastPages  # noqa: PLC0415 - see above
     from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415 - see above
     from bot.web.console.operations import OperationPages  # noqa: PLC0415 - see above
     from bot.web.console.pages import ConsolePages  # noqa: PLC0415 - see above
@@ -170,6 +171,7 @@ def _build_console_routes(
         history=operators.history,
         states=states,
         tokens=tokens,
+        broadcasts=operators.broadcasts,
         budgets=operators.budgets,
         daemon=daemon or DaemonServices(),
     )
@@ -182,7 +184,7 @@ def _build_console_routes(
         infra.clock,
     )
     frame = Frame(parts, access)
-    pages = (SignIn, ConsolePages, UsagePages, OperationPages, TokenPages, ConsoleActs)
+    pages = (SignIn, ConsolePages, UsagePages, OperationPages, TokenPages, BroadcastPages, ConsoleActs)
     return [route for page in pages for route in page(frame).routes]
 
 

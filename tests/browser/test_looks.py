@@ -12,7 +12,7 @@ from tests.support.fake_llm import server as llm
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="session")]
 
-BELOW = ("/console/providers/new", "/console/providers/alpha", "/console/providers/alpha/remove")
+BELOW = ("/console/new-provider", "/console/providers/alpha", "/console/providers/alpha/remove")
 """Pages that are not in the navigation."""
 LOOKS: Sequence[tuple[str, Literal["light", "dark"], Sequence[str] | None]] = (
     ("desk", "light", ()),

@@ -27,6 +27,7 @@ from core.config.settings import Settings
 from core.errors import ConfigurationError, StorageError
 from core.i18n import Texts
 from services.admin.audit import Audit
+from services.admin.broadcasts import Broadcasts
 from services.admin.configuration import ConfigConflict, ProviderConfiguration, is_secret
 from services.admin.providers import ProviderAdmin
 from services.api.tokens import TokenStore
@@ -68,6 +69,10 @@ DONE: Final = frozenset(
         "token-changed",
         "token-revoked",
         "budget-set",
+        "broadcast-drafted",
+        "broadcast-send",
+        "broadcast-stop",
+        "broadcast-discard",
     }
 )
 """Acts that a page reports after its redirect."""
@@ -80,7 +85,15 @@ STATIC: Final = {
     "idiomorph-0.8.0.min.js": "text/javascript",
     "favicon.svg": "image/svg+xml",
 }
-LIVE_S: Final = {"overview.html": 3, "providers.html": 5, "usage.html": 30, "audit.html": 30}
+LIVE_S: Final = {
+    "overview.html": 3,
+    "providers.html": 5,
+    "broadcasts.html": 3,
+    "dead.html": 10,
+    "usage.html": 30,
+    "audit.html": 30,
+    "moderation.html": 60,
+}
 """Interval at which the script fetches a page anew, in seconds; without the script it stays as it is."""
 
 Page = Callable[[web.Request, OperatorSession], Awaitable[web.Response]]
@@ -101,6 +114,7 @@ class ConsoleParts:
     history: FigureHistory
     states: StateHistory
     tokens: TokenStore
+    broadcasts: Broadcasts
     budgets: BudgetCommands
     daemon: DaemonServices
 

@@ -20,6 +20,7 @@ from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, variable_prefix
 from core.durations import format_duration
 from core.errors import StorageError
+from services.admin.audit import AuditKind
 from services.admin.configuration import LISTED
 from services.history.figures import Period, join_points
 from services.llm.models.inspection import AspectReport
@@ -28,7 +29,7 @@ log = structlog.get_logger()
 
 FORCE_CHOICES: Final = (1800, 7200, 86400)
 """Durations that the page offers for a force, in seconds."""
-AUDIT_ROWS: Final = 200
+AUDIT_ROWS: Final = 50
 MOST_COUNTED: Final = 100
 
 
@@ -139,10 +140,24 @@ class ConsolePages:
         )
 
     async def audit(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Returns the newest acts of operators."""
-        entries = await self._frame.parts.audit.recent(AUDIT_ROWS)
-        rows = [(entry, self._frame.moment(entry.at)) for entry in entries]
-        return self._frame.render(request, session, "audit.html", title="web-audit", page="audit", rows=rows)
+        """Returns the acts of operators, newest first, of one kind or of all, in pages."""
+        word = request.query.get("kind", "")
+        kind = AuditKind(word) if word in set(AuditKind) else None
+        before, after = (_id_in(request, name) for name in ("before", "after"))
+        page = await self._frame.parts.audit.page(kind, before=before, after=after, limit=AUDIT_ROWS)
+        rows = [(entry, self._frame.moment(entry.at)) for entry in page.entries]
+        return self._frame.render(
+            request,
+            session,
+            "audit.html",
+            title="web-audit",
+            page="audit",
+            rows=rows,
+            kind=kind,
+            kinds=[None, *AuditKind],
+            newer=page.newer,
+            older=page.older,
+        )
 
     async def more(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the pages that a phone's navigation has no room for."""
@@ -225,6 +240,11 @@ class ConsolePages:
             await parts.admin.usage_today(),
             parts.clock.time(),
         )
+
+
+def _id_in(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name, "")
+    return int(text) if text.isdecimal() and len(text) <= len(str(2**53)) else None
 
 
 def form_page(

@@ -357,6 +357,9 @@ audit-act = { $action ->
     [budget-set] set a budget
     [config-save] changed the configuration
     [config-undo] undid a change of the configuration
+    [token-create] made the API token
+    [token-change] changed the limits of the API token
+    [token-revoke] revoked the API token
     [console-sign_in] signed in to the console
     [user-ban] banned
     [user-unban] lifted the ban
@@ -896,7 +899,9 @@ web-tokens-in = Tokens in
 web-tokens-out = Tokens out
 web-cost = Cost
 web-no-usage = No requests in this period
-web-audit-help = The newest 200 acts of operators. Entries cannot be changed.
+web-audit-help = Acts of operators, newest first. Entries cannot be changed.
+web-audit-kinds = Kind of acts
+web-pages = Pages
 web-act = Act
 web-target = Target
 web-detail = Detail
@@ -918,6 +923,36 @@ web-export = Export as .env
 web-undo = Undo
 web-moderation = Moderation
 web-dead = Dead letters
+web-broadcasts = Broadcasts
+web-broadcasts-help = A message to everyone who has a private chat with the bot. Nothing is sent before you have seen the number of chats and confirmed it.
+web-new-broadcast = New broadcast
+web-broadcast-text = Text
+web-broadcast-text-help = Plain text, up to 4,096 characters. /broadcast in Telegram keeps formatting.
+web-broadcast-count = Count the chats
+web-broadcast-invalid = A broadcast has 1 to 4,096 characters.
+web-broadcast-draft = not sent
+web-broadcast-running = sending
+web-broadcast-stopped = stopped
+web-broadcast-done = done
+web-broadcast-would-go = { $total ->
+    [one] This message would go to 1 chat.
+   *[other] This message would go to { $total } chats.
+}
+web-broadcast-served = { $served } of { $total } chats
+web-broadcast-counts = { $served } of { $total } chats: { $sent } arrived, { $blocked } blocked the bot, { $failed } failed
+web-broadcast-act-send = { $total ->
+    [one] Send it to 1 chat
+   *[other] Send it to { $total } chats
+}
+web-broadcast-act-resume = Go on sending
+web-broadcast-act-stop = Stop
+web-broadcast-act-discard = Discard
+web-broadcast-changed = This broadcast has changed meanwhile. Open the page again.
+web-no-broadcasts = No broadcasts yet
+web-did-broadcast-drafted = The chats are counted. Nothing is sent yet.
+web-did-broadcast-send = The broadcast is being sent.
+web-did-broadcast-stop = The broadcast is stopped. Messages on their way still arrive.
+web-did-broadcast-discard = The broadcast is discarded.
 web-tokens = API tokens
 web-more = More
 web-no-daemon = Telegram does not run in this process

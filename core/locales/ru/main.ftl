@@ -360,6 +360,9 @@ audit-act = { $action ->
     [budget-set] задан бюджет
     [config-save] изменены настройки
     [config-undo] отменено изменение настроек
+    [token-create] создан токен API
+    [token-change] изменены лимиты токена API
+    [token-revoke] отозван токен API
     [console-sign_in] вход в консоль
     [user-ban] заблокирован
     [user-unban] разблокирован
@@ -899,7 +902,9 @@ web-tokens-in = Токены на входе
 web-tokens-out = Токены на выходе
 web-cost = Стоимость
 web-no-usage = За этот период запросов не было
-web-audit-help = Последние 200 действий операторов. Записи нельзя изменить.
+web-audit-help = Действия операторов, сначала новые. Изменить записи нельзя.
+web-audit-kinds = Вид действий
+web-pages = Страницы
 web-act = Действие
 web-target = Объект
 web-detail = Подробности
@@ -921,6 +926,38 @@ web-export = Выгрузить как .env
 web-undo = Отменить действие
 web-moderation = Модерация
 web-dead = Недоставленное
+web-broadcasts = Рассылки
+web-broadcasts-help = Сообщение всем, у кого есть личный чат с ботом. Ничего не отправляется, пока вы не увидите число чатов и не подтвердите.
+web-new-broadcast = Новая рассылка
+web-broadcast-text = Текст
+web-broadcast-text-help = Обычный текст до 4096 знаков. Команда /broadcast в Telegram сохраняет оформление.
+web-broadcast-count = Посчитать чаты
+web-broadcast-invalid = В рассылке должно быть от 1 до 4096 знаков.
+web-broadcast-draft = не отправлена
+web-broadcast-running = отправляется
+web-broadcast-stopped = остановлена
+web-broadcast-done = завершена
+web-broadcast-would-go = { $total ->
+    [one] Сообщение получит { $total } чат.
+    [few] Сообщение получат { $total } чата.
+   *[other] Сообщение получат { $total } чатов.
+}
+web-broadcast-served = { $served } из { $total } чатов
+web-broadcast-counts = { $served } из { $total } чатов: дошло { $sent }, заблокировали бота { $blocked }, не вышло { $failed }
+web-broadcast-act-send = { $total ->
+    [one] Отправить в { $total } чат
+    [few] Отправить в { $total } чата
+   *[other] Отправить в { $total } чатов
+}
+web-broadcast-act-resume = Продолжить отправку
+web-broadcast-act-stop = Остановить
+web-broadcast-act-discard = Удалить
+web-broadcast-changed = Рассылка тем временем изменилась. Откройте страницу заново.
+web-no-broadcasts = Рассылок пока нет
+web-did-broadcast-drafted = Чаты посчитаны. Пока ничего не отправлено.
+web-did-broadcast-send = Рассылка отправляется.
+web-did-broadcast-stop = Рассылка остановлена. Сообщения в пути ещё дойдут.
+web-did-broadcast-discard = Рассылка удалена.
 web-tokens = Токены API
 web-more = Ещё
 web-no-daemon = Telegram не работает в этом процессе

@@ -11,6 +11,8 @@ import pytest
 from bot.operators.console_links import ConsoleLinks
 from bot.operators.daemon_services import ModerationQueue
 from bot.operators.dead_letters import DeadLetterCommands
+from core.messages import ConversationKey, Surface
+from services.admin.broadcasts import BroadcastState
 from services.inbox.album_parts import AlbumParts
 from services.inbox.dead_letters import CrashCounter, DeadLetters
 from services.inbox.inbox import Inbox
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.integration
 
-PAGES = ("/moderation", "/dead", "/tokens", "/more", "/usage")
+PAGES = ("/moderation", "/dead", "/broadcasts", "/tokens", "/more", "/usage")
 ADVERT = "remote work x, 2 hours a day, write to https://t.me/scam <b>now</b>"
 
 
@@ -259,6 +261,55 @@ class TestBudgets:
             await browser.submit("/console/budgets", kind="user", owner=owner, amount=amount)
             assert browser.status == 422, owner
             assert f'value="{amount}"' in browser.page
+
+
+class TestAudit:
+    async def test_acts_are_shown_by_kind_and_in_pages(self, browser: ConsoleBrowser) -> None:
+        for number in range(60):
+            await browser.services.operators.audit.record(7, "provider.force", f"target-{number}")
+        await browser.sign_in()
+        page = await browser.open("/console/audit?kind=providers")
+        assert "target-59" in page
+        assert "console.sign_in" not in page
+        older = page.split('href="?before=')[1].split('"')[0].replace("&amp;", "&")
+        page = await browser.open(f"/console/audit?before={older}")
+        assert "target-9<" in page
+        assert "target-10<" not in page
+        assert "target-59<" in await browser.open("/console/audit?kind=nonsense&before=x&after=-1")
+
+
+class TestBroadcasts:
+    async def test_broadcast_is_counted_confirmed_and_stopped(self, browser: ConsoleBrowser) -> None:
+        turns, broadcasts = browser.services.chat.turns, browser.services.operators.broadcasts
+        for person in (7, 8):
+            await turns.current(ConversationKey(Surface.TELEGRAM, person))
+        await browser.sign_in()
+        await browser.open("/console/broadcasts")
+        await browser.submit("/console/broadcasts", text="Down on <b>Sunday</b>")
+        assert "This message would go to 2 chats." in browser.page
+        assert "Down on &lt;b&gt;Sunday" in browser.page
+        (draft,) = await broadcasts.newest(5)
+        assert draft.state is BroadcastState.DRAFT
+        await browser.submit(f"/console/broadcasts/{draft.id}/send")
+        assert (await broadcasts.newest(1))[0].state is BroadcastState.RUNNING
+        await browser.submit(f"/console/broadcasts/{draft.id}/stop")
+        assert "is stopped" in browser.page
+        await browser.submit(f"/console/broadcasts/{draft.id}/stop")
+        assert browser.status == 409
+        page = await browser.open("/console/audit")
+        assert "broadcast.start" in page
+        assert "broadcast.stop" in page
+
+    async def test_draft_is_discarded_and_an_empty_or_long_one_is_refused(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/broadcasts")
+        for text in ("", "  ", "x" * 4097, "\U0001f600" * 2049):
+            await browser.submit("/console/broadcasts", text=text)
+            assert browser.status == 422
+        await browser.submit("/console/broadcasts", text="x")
+        (draft,) = await browser.services.operators.broadcasts.newest(5)
+        await browser.submit(f"/console/broadcasts/{draft.id}/discard")
+        assert "No broadcasts yet" in browser.page
 
 
 class TestProviderForm:

@@ -1,0 +1,83 @@
+"""The page of broadcasts: a message to everyone, counted before it is sent, with its progress."""
+
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+from aiohttp import web
+
+from bot.web.console.access import OperatorSession
+from bot.web.console.frame import HOME, Frame, done
+from bot.web.server import HttpRoute
+
+SHOWN: Final = 20
+MAX_UNITS: Final = 4096
+"""Telegram's limit of a message, in UTF-16 code units."""
+
+
+class BroadcastPages:
+    """Shows, drafts, starts, stops and discards broadcasts. The Telegram daemon that shares the database sends them."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    @property
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """The routes. They check the session and the form themselves."""
+        signed_in, posted = self._frame.signed_in, self._frame.posted
+        routes = (
+            ("GET", "/broadcasts", signed_in, self.broadcasts),
+            ("POST", "/broadcasts", posted, self.draft),
+            ("POST", "/broadcasts/{id}/{act}", posted, self.act),
+        )
+        return tuple(
+            HttpRoute(method, HOME + path, partial(guard, handler), is_guarded=False)
+            for method, path, guard, handler in routes
+        )
+
+    async def broadcasts(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Returns the newest broadcasts and the form of a new one."""
+        return await self._page(request, session)
+
+    async def draft(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Stores a message and counts its chats; nothing is sent before that is confirmed."""
+        text = str((await request.post()).get("text", "")).replace("\r\n", "\n").strip()
+        if not text or len(text.encode("utf-16-le", errors="replace")) > 2 * MAX_UNITS:
+            return await self._page(request, session, text=text)
+        await self._frame.parts.broadcasts.draft(session.actor_id, text, formatting=None, language=None)
+        return done("broadcast-drafted", page="broadcasts")
+
+    async def act(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Starts, stops or discards a broadcast."""
+        text, broadcasts = request.match_info["id"], self._frame.parts.broadcasts
+        if not text.isdecimal() or len(text) > len(str(2**53)):
+            raise web.HTTPNotFound
+        number = int(text)
+        match request.match_info["act"]:
+            case "send":
+                is_done = await broadcasts.start(number, session.actor_id) is not None
+            case "stop":
+                is_done = await broadcasts.stop(number, session.actor_id) is not None
+            case "discard":
+                is_done = await broadcasts.discard(number)
+            case _:
+                raise web.HTTPNotFound
+        if not is_done:
+            faults = [self._frame.text(request, "web-broadcast-changed")]
+            return self._frame.render(request, session, "fault.html", status=HTTPStatus.CONFLICT, faults=faults)
+        return done(f"broadcast-{request.match_info['act']}", page="broadcasts")
+
+    async def _page(self, request: web.Request, session: OperatorSession, *, text: str | None = None) -> web.Response:
+        """Returns the page; `text` is one that cannot be sent."""
+        rows = await self._frame.parts.broadcasts.newest(SHOWN)
+        return self._frame.render(
+            request,
+            session,
+            "broadcasts.html",
+            status=HTTPStatus.OK if text is None else HTTPStatus.UNPROCESSABLE_ENTITY,
+            title="web-broadcasts",
+            page="broadcasts",
+            rows=rows,
+            text=text,
+            moment=self._frame.moment,
+        )
