@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +31,22 @@ STANDSTILL_S: Final = 10.0
 """The longest wait for a connection during which none comes free; a queue that moves never times out."""
 BEGIN: Final = "sqlite_begin"
 """Execution option: the mode of BEGIN on SQLite; empty: autocommit."""
+
+
+class SQLiteConnection(sqlite3.Connection):
+    """Rolls back before it closes.
+
+    A cancelled statement has its connection closed while a cursor, which the traceback of the cancellation refers to,
+    is still open. SQLite keeps such a connection, and its lock on the file, until the cursor is collected: every other
+    write waited for five seconds and failed.
+    """
+
+    def close(self) -> None:
+        """Ends an open transaction, and closes."""
+        with suppress(sqlite3.Error):
+            if self.in_transaction:
+                self.rollback()
+        super().close()
 
 
 def parse_url(url: str) -> URL:
@@ -82,7 +98,7 @@ def open_session_engine(url: URL, busy_timeout_s: float) -> AsyncEngine:
             pool_size=SQLITE_POOL,
             max_overflow=SQLITE_POOL,
             pool_timeout=STANDSTILL_S,
-            connect_args={"timeout": busy_timeout_s},
+            connect_args={"timeout": busy_timeout_s, "factory": SQLiteConnection},
         )
     else:
         engine = create_async_engine(

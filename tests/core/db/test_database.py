@@ -1,6 +1,7 @@
 """Database: startup, migrations, transactions, and errors of each engine."""
 
 import asyncio
+import gc
 import multiprocessing
 import sqlite3
 import threading
@@ -260,6 +261,30 @@ class TestSqlite:
             session.add(note())
         assert await notes(database) == ["likes tea"]
         await database.close()
+
+    async def test_cancelled_writer_leaves_no_lock_on_the_file(self, tmp_path: Path) -> None:
+        """At whatever instant it is cancelled, and although its cursors are not collected yet."""
+        database = Database(f"sqlite:///{tmp_path / 'cancelled.db'}", busy_timeout_s=1.0)
+        await database.start()
+
+        async def write() -> None:
+            async with database.session() as session:
+                session.add(note())
+                await session.flush()
+                await session.execute(select(NoteRow))
+
+        gc.disable()
+        try:
+            for rounds in range(80):
+                writer = asyncio.create_task(write())
+                for _ in range(rounds):
+                    await asyncio.sleep(0.0001)
+                writer.cancel()
+                await asyncio.gather(writer, return_exceptions=True)
+                await write()
+        finally:
+            gc.enable()
+            await database.close()
 
     async def test_queued_writers_share_the_busy_timeout(self, tmp_path: Path) -> None:
         """Writers that queue behind a stuck one time out together, not one after the other."""
