@@ -69,6 +69,8 @@ ADDED_SINCE = {
     "provider_spans",
     "replicas",
     "schedules",
+    "tool_calls",
+    "tool_grants",
     "user_zones",
 }
 """Tables that the release did not have."""

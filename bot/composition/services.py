@@ -60,6 +60,9 @@ from services.llm.providers.catalog import Catalog
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.metrics import AttemptSpans, ProviderMetrics
 from services.llm.routing.opening import open_fallback
+from services.mcp.calls import ToolCalls
+from services.mcp.servers import McpServers
+from services.mcp.tools import McpTools
 from services.moderation.domain.verdict import Verdict
 from services.preferences import Consent, PreferenceStore
 from services.pseudonyms import Pseudonyms, load_pseudonyms
@@ -105,6 +108,20 @@ class LLMServices:
 
 
 @dataclass(frozen=True, slots=True)
+class ActingTools:
+    """The tools of MCP servers, and the calls of those that act."""
+
+    servers: McpServers
+    tools: McpTools
+    calls: ToolCalls
+
+    @property
+    def connected(self) -> float:
+        """Number of servers that are connected."""
+        return float(self.servers.connected)
+
+
+@dataclass(frozen=True, slots=True)
 class ChatServices:
     """Conversations and the choices of a chat."""
 
@@ -116,6 +133,7 @@ class ChatServices:
     schedules: Schedules
     votes: Votes
     contests: Contests
+    acting: ActingTools | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +325,14 @@ def _open_web(stack: AsyncExitStack, settings: Settings) -> WebTools:
     return WebTools(PageReader(), search)
 
 
+def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:
+    servers = McpServers(infra.settings.tool_servers, infra.clock)
+    servers.start()
+    stack.push_async_callback(servers.close)
+    calls = ToolCalls(infra.database, infra.clock)
+    return ActingTools(servers, McpTools(servers, calls), calls)
+
+
 async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServices) -> ChatServices:
     settings, database, clock, tracing = infra.settings, infra.database, infra.clock, infra.tracing
     asks_consent = settings.remote_consent == "ask"
@@ -323,11 +349,13 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     await namer.start()
     stack.push_async_callback(namer.close)
     schedules = Schedules(database, clock, settings.zone)
+    acting = _open_mcp(stack, infra) if settings.tool_servers else None
     toolsets = [
         ScheduleTools(schedules).toolset(),
         _open_web(stack, settings).toolset(),
         DocumentTools(stores.documents).toolset(),
         picture_tools(),
+        *([acting.tools] if acting is not None else []),
     ]
     service = ChatService(
         agent=create_agent(tracing.provider if tracing.on else None, toolsets),
@@ -344,9 +372,13 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         demo_ids=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
         ears=llm.capabilities.transcriber,
         painting=llm.capabilities.painter,
+        find_asked=acting.tools.asked if acting is not None else None,
     )
     stack.push_async_callback(service.save_unsaved)
     infra.metrics.reading("turns_running", "Turns that are being answered", lambda: float(observer.running))
+    infra.metrics.reading(
+        "mcp_connected", "MCP servers that are connected", lambda: acting.connected if acting else 0.0
+    )
     infra.metrics.reading("turns_unsaved", "Turns that wait for the database", lambda: float(service.unsaved))
     fallbacks = (llm.fallback, *llm.capabilities.fallbacks.values())
     consent = Consent(stores.preferences, fallbacks, infra.texts, is_asked=asks_consent)
@@ -355,5 +387,5 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         llm.models, llm.fallback, stores.preferences, infra.texts, settings.zone, asks_consent=asks_consent
     )
     return ChatServices(
-        service, stores.turns, ThreadList(database), stores.preferences, consent, schedules, votes, contests
+        service, stores.turns, ThreadList(database), stores.preferences, consent, schedules, votes, contests, acting
     )

@@ -37,6 +37,7 @@ from bot.telegram.daemon import (
 )
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.administration import AdministrationHandlers, BroadcastDelivery
+from bot.telegram.handlers.approvals import ApprovalHandlers
 from bot.telegram.handlers.button_guards import ButtonBorder
 from bot.telegram.handlers.chat import ChatHandlers
 from bot.telegram.handlers.choices import ChoiceDefaults, ChoiceHandlers
@@ -203,6 +204,7 @@ async def _open_runtime(
                 "probe": partial(
                     check_providers, llm.catalog, llm.fallback.providers, clock, llm.fallback.recorder.pass_over
                 ),
+                **({"tool calls": services.chat.acting.calls.run_purge} if services.chat.acting is not None else {}),
                 "schedule": _dispatcher(services, queued, bot, access).run,
                 "moderation": moderation.maintenance.run,
                 "languages": infra.languages.run,
@@ -284,6 +286,7 @@ def build_worker(
         display=AnswerDisplay(infra.settings.stream_mode, renderer, acknowledges=infra.settings.acknowledge_in_groups),
         providers=lambda: services.llm.fallback.roster.usable,
     )
+    approvals = _approvals(services, queued, bot, delivery, responder)
     dispatcher = Dispatcher(disable_fsm=True)
     if infra.tracing.on:
         dispatcher.update.outer_middleware(UpdateSpans(infra.tracing.tracer))
@@ -305,6 +308,7 @@ def build_worker(
             is_set_up=services.llm.capabilities.painter is not None,
         ).router(),
         *_moderation_routers(services, delivery, moderation),
+        *([approvals.router()] if approvals is not None else []),
         # Last, since it takes every message that no command has taken.
         ChatHandlers(
             responder=responder,
@@ -336,6 +340,25 @@ def build_worker(
         turns=chat.turns,
         texts=infra.texts,
         languages=infra.languages,
+        approvals=approvals,
+    )
+
+
+def _approvals(
+    services: Services, queued: InboxServices, bot: Bot, delivery: Delivery, responder: Responder
+) -> ApprovalHandlers | None:
+    acting = services.chat.acting
+    if acting is None:
+        return None
+    return ApprovalHandlers(
+        bot=bot,
+        calls=acting.calls,
+        tools=acting.tools,
+        inbox=queued.inbox,
+        responder=responder,
+        delivery=delivery,
+        texts=services.infra.texts,
+        clock=services.infra.clock,
     )
 
 

@@ -16,6 +16,7 @@ from bot.telegram.api.messages import is_group, message_speaker, to_speaker
 from core.messages import ChatKind, Speaker
 from services.chat.store.conversation import Turn
 from services.inbox.job import LARGEST_PRIORITY, Job
+from services.mcp.calls import ToolCall
 from services.schedule.schedules import Schedule
 
 RejectionReason = Literal["queue-full", "not-allowed", "rate-limited", "banned"]
@@ -87,6 +88,17 @@ class JobErased(BaseModel):
     kind: Literal["erased"] = "erased"
 
 
+class CallDecided(BaseModel):
+    """A call of a tool that its user has allowed or denied."""
+
+    kind: Literal["call"] = "call"
+    call: int
+    speaker: Speaker
+    chat_kind: ChatKind
+    chat_title: str | None = None
+    reply_to: int | None = None
+
+
 class JobSink(Protocol):
     """Stores jobs; the inbox."""
 
@@ -95,7 +107,7 @@ class JobSink(Protocol):
         ...
 
 
-Payload = UpdateArrived | UpdateRejected | RegenerateTurn | ScheduleDue | JobErased
+Payload = UpdateArrived | UpdateRejected | RegenerateTurn | ScheduleDue | JobErased | CallDecided
 _PAYLOAD: TypeAdapter[Payload] = TypeAdapter(
     Annotated[Payload, Field(discriminator="kind")],
     # An error that quotes its input would put users' messages into the log.
@@ -151,6 +163,16 @@ def schedule_job(bot_id: int, schedule: Schedule) -> Job:
         id=f"tg-{bot_id}-schedule-{schedule.id}-{int(due)}",
         lane=str(owner.key),
         # Before the messages that wait in the conversation.
+        priority=1,
+        payload=json.dumps(payload.model_dump(), separators=(",", ":")),
+    )
+
+
+def call_job(bot_id: int, call: ToolCall, payload: CallDecided) -> Job:
+    """Returns the job of a call that was decided; a call has one job."""
+    return Job(
+        id=f"tg-{bot_id}-call-{call.id}",
+        lane=str(call.key),
         priority=1,
         payload=json.dumps(payload.model_dump(), separators=(",", ":")),
     )

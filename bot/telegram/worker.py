@@ -17,10 +17,12 @@ from bot.telegram.answers.responder import Responder
 from bot.telegram.api.messages import message_speaker
 from bot.telegram.api.updates import is_for_bot, parse_update, set_language
 from bot.telegram.delivery.delivery import Delivery, reply_to
+from bot.telegram.handlers.approvals import ApprovalHandlers
 from bot.telegram.handlers.schedules import ScheduledMessages
 from bot.telegram.jobs import (
     MODERATION_LANE,
     OWN_LANE,
+    CallDecided,
     JobErased,
     RegenerateTurn,
     ScheduleDue,
@@ -172,6 +174,7 @@ class JobWorker:
         parts: the stored parts of albums.
         moderation: sees messages of moderated groups before they are answered.
         scheduled: delivers schedules that are due.
+        approvals: carries out calls that were allowed; None where no tool acts.
         turns: the stored turns.
         texts: on-screen texts.
         languages: the languages that people and groups chose.
@@ -190,8 +193,10 @@ class JobWorker:
         turns: TurnStore,
         texts: Texts,
         languages: Languages,
+        approvals: ApprovalHandlers | None = None,
     ) -> None:
         self._languages = languages
+        self._approvals = approvals
         self._bot = bot
         self._dispatcher = dispatcher
         self._responder = responder
@@ -220,6 +225,10 @@ class JobWorker:
                 await self._regenerate(request, job)
             case ScheduleDue() as due:
                 await self._scheduled.deliver(due, job)
+            case CallDecided() as decided if self._approvals is not None:
+                await self._approvals.resume(decided, job)
+            case CallDecided(call=call):
+                log.warning("tool.call_dropped", call=call, reason="MCP_SERVERS is not set any more")
             case JobErased():
                 log.info("job.erased")
 
@@ -242,6 +251,9 @@ class JobWorker:
                 await self._delivery.send(
                     place.chat_id, Rendered(text), topic_id=place.topic_id or None, reply_to=payload.reply_to
                 )
+        elif isinstance(payload, CallDecided):
+            # Its message keeps no buttons; what is known of the call stands in the log.
+            log.error("tool.call_given_up", call=payload.call)
         elif isinstance(payload, ScheduleDue):
             text = self._texts.get(key, payload.speaker.language)
             await self._delivery.send(payload.chat_id, Rendered(text), topic_id=payload.topic_id or None)

@@ -47,6 +47,8 @@ from core.config.providers import (
     read_provider,
 )
 from core.config.timezone import Timezone, find_zone, machine_zone
+from core.config.tool_servers import EXAMPLE as TOOL_SERVERS_EXAMPLE
+from core.config.tool_servers import ToolServer, ToolServers, parse_tool_servers
 from core.errors import ConfigurationError
 
 NO_PROVIDER = format_mistake("AVAILABLE_PROVIDERS", "lists no provider", '{"ollama": ["gpt-oss"]}')
@@ -162,6 +164,7 @@ class CommonVariables(VariableSet):
     image_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
         Field(default_factory=dict, examples=['{"openai": ["gpt-image-1"]}'])
     )
+    mcp_servers: Annotated[SecretStr | None, ToolServers] = Field(default=None, examples=[TOOL_SERVERS_EXAMPLE])
     web_search_url: WebUrl | None = Field(default=None, examples=["http://localhost:8888"])
     provider_preferred_ttl: float = Field(default=1800.0, gt=0, allow_inf_nan=False, examples=[1800])
     provider_cooldown: float = Field(default=300.0, gt=0, allow_inf_nan=False, examples=[300])
@@ -204,6 +207,11 @@ class Settings(CommonVariables):
         return parse_api_tokens(self.api_tokens.get_secret_value()) if self.api_tokens is not None else {}
 
     @property
+    def tool_servers(self) -> tuple[ToolServer, ...]:
+        """The servers of MCP_SERVERS."""
+        return parse_tool_servers(self.mcp_servers.get_secret_value()) if self.mcp_servers is not None else ()
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """All secret values in plain text, for redaction."""
         own = (self.telegram_bot_token, self.telegram_webhook_secret, self.web_token, self.redis_url, self.database_url)
@@ -214,6 +222,7 @@ class Settings(CommonVariables):
                 # Of `Bearer <key>` the key alone is secret too.
                 values += [value, value.rpartition(" ")[2]]
         values += self.named_api_tokens.values()
+        values += [secret for server in self.tool_servers for secret in server.secrets if secret]
         passwords = [url_password(value) for value in values]
         # A driver's message may hold the password encoded as in the URL, or decoded.
         return tuple(dict.fromkeys([*values, *filter(None, passwords), *map(unquote, filter(None, passwords))]))

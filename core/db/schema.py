@@ -9,6 +9,7 @@ from core.db import (  # noqa: F401 - they register the schema
     operator_tables,  # pyright: ignore[reportUnusedImport] - as above
     schedule_tables,  # pyright: ignore[reportUnusedImport] - as above
     tables,  # pyright: ignore[reportUnusedImport] - as above
+    tool_tables,  # pyright: ignore[reportUnusedImport] - as above
 )
 from core.db.migrations import HEAD
 from core.errors import StartupError

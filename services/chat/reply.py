@@ -37,6 +37,19 @@ class ShownPicture:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class AskedCall:
+    """A call of a tool that acts, which its user is to allow.
+
+    Args:
+        id: of the stored call.
+        what: the server, the tool and the arguments, on one line.
+    """
+
+    id: int
+    what: str
+
+
 class Reply:
     """One answer. Writing a chunk is an append; a waiting reader wakes only when there is enough to show.
 
@@ -67,6 +80,8 @@ class Reply:
         """True if the answer ended at a limit of its length: there is more to say."""
         self.is_silent = False
         """True if nothing is to be shown: the user was told the reason a moment ago."""
+        self.asked_calls: tuple[AskedCall, ...] = ()
+        """Calls of tools that wait for the user's permission."""
         self.needs_consent = False
         """True if `notice` asks for consent to remote providers; the message waits for the decision."""
         self.stream_mode: StreamMode | None = None

@@ -24,7 +24,7 @@ from services.chat.hearing import VOICE, Ears, has_recording, quote_transcripts,
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.personas import instructions
 from services.chat.pictures import IMAGES, MOST_PICTURES, Painting, find_description, picture_prompt
-from services.chat.reply import Reply, ReplyPhase, ShownPicture
+from services.chat.reply import AskedCall, Reply, ReplyPhase, ShownPicture
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.store.documents import DocumentStore
@@ -72,6 +72,7 @@ class ChatService:
         stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
         ears: transcribes voice messages; None where no provider for that is configured.
         painting: draws pictures; None where no provider for that is configured.
+        find_asked: returns the calls that the answer of a job asks to allow; None where no tool acts.
     """
 
     def __init__(  # noqa: PLR0913 - the services and the settings of a turn
@@ -91,10 +92,12 @@ class ChatService:
         zone: tzinfo = UTC,
         ears: Ears | None = None,
         painting: Painting | None = None,
+        find_asked: Callable[[str], Awaitable[Sequence[AskedCall]]] | None = None,
     ) -> None:
         self._agent = agent
         self._painting = painting
         self._ears = ears
+        self._find_asked = find_asked
         self._models = models
         self._stores = stores
         self._texts = texts
@@ -122,6 +125,7 @@ class ChatService:
         retry_of: Turn | None = None,
         choice: ModelChoice | None = None,
         origin: str | None = None,
+        prelude: Sequence[ModelMessage] = (),
     ) -> None:
         """Answers a message, or answers an earlier turn again.
 
@@ -135,6 +139,7 @@ class ChatService:
             choice: provider and model to ask first, for this answer only.
             origin: id of the job. When the job is retried, a turn that was begun continues, and one that has ended
                 is delivered again.
+            prelude: messages that stand between the prompt and the first request.
         """
         if retry_of is None and (incoming.user_ref, incoming.key.chat_ref) in self._told:
             # Over a budget, and told so: the surplus costs neither a request nor a message.
@@ -143,7 +148,7 @@ class ChatService:
             log.info("turn.surplus_dropped", conversation=str(incoming.key))
             return
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else _prompt(incoming)
-        run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic())
+        run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic(), prelude)
         if retry_of is not None:
             run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
         with (
@@ -297,6 +302,7 @@ class ChatService:
         log.info("turn.replayed", status=status)
         is_blind = run.record_provenance()
         await self._announce_stand_in(run)
+        await self._note_asked(run)
         self._end(run, replay_outcome(status), is_blind=is_blind, is_saved=True)
 
     async def _listen(self, run: TurnRun) -> None:
@@ -397,12 +403,15 @@ class ChatService:
             persona=self._persona(run),
         )
         async with self._agent.iter(
-            message_history=[*history, run.prompt], model=self._model(run), deps=context, usage_limits=LIMITS
+            message_history=[*history, run.prompt, *run.prelude],
+            model=self._model(run),
+            deps=context,
+            usage_limits=LIMITS,
         ) as agent_run:
             try:
                 await _stream(agent_run, partial(self._note_calls, run))
             finally:
-                run.messages = agent_run.new_messages()
+                run.messages = [*run.prelude, *agent_run.new_messages()]
 
     def _persona(self, run: TurnRun) -> str | None:
         """Returns the instructions of the thread's persona, or of the chat's."""
@@ -469,6 +478,7 @@ class ChatService:
         saved = False
         try:
             await self._announce_stand_in(run)
+            await self._note_asked(run)
             saved = await self._save(run, outcome)
         except Exception:
             # The answer exists all the same.
@@ -490,7 +500,22 @@ class ChatService:
         notice = self._texts.get(outcome.key, language, **outcome.arguments) if outcome.key is not None else None
         if notice is None and run.reply.is_cut:
             notice = self._texts.get("answer-cut", language)
+        calls = run.reply.asked_calls
+        questions = [
+            self._texts.get("call-question", language, what=call.what if len(calls) == 1 else f"{number}. {call.what}")
+            for number, call in enumerate(calls, 1)
+        ]
+        notice = "\n".join(line for line in (notice, *questions) if line) or None
         run.reply.end(outcome.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
+
+    async def _note_asked(self, run: TurnRun) -> None:
+        """Notes the calls that wait for the user; without the database they are asked for by no button."""
+        if self._find_asked is None or run.origin is None:
+            return
+        try:
+            run.reply.asked_calls = tuple(await self._find_asked(run.origin))
+        except StorageError as error:
+            log.warning("turn.asked_calls_unavailable", error=str(error))
 
     async def _announce_stand_in(self, run: TurnRun) -> None:
         """Leaves the line about a remote provider to the first answer of an outage in this chat."""

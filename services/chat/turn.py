@@ -72,6 +72,8 @@ class TurnRun:
     choice: ModelChoice | None
     origin: str | None
     began: float
+    prelude: Sequence[ModelMessage] = ()
+    """Messages between the prompt and the first request: a tool's call that was carried out aside, and its result."""
     thread: Thread | None = None
     replaces_id: int | None = None
     """Id of the turn that this one replaces once it is answered."""

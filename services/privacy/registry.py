@@ -31,6 +31,7 @@ from core.db.tables import (
     ThreadRow,
     UsageRequestRow,
 )
+from core.db.tool_tables import ToolCallRow, ToolGrantRow
 from core.messages import ChatRef, Surface, UserRef, chat_ref, user_ref
 
 ANYONE = "someone"
@@ -140,6 +141,13 @@ TABLES: Mapping[str, Sequence[Rule]] = {
         ),
     ),
     "user_zones": (Deleted("time zone that the person chose", lambda who: UserZoneRow.user == who.user),),
+    "tool_calls": (
+        Deleted(
+            "calls of tools that the person asked for, of a week",
+            lambda who: (ToolCallRow.surface == who.surface) & (ToolCallRow.user_id == who.user_id),
+        ),
+    ),
+    "tool_grants": (Deleted("tools that the person allowed for good", lambda who: ToolGrantRow.user == who.user),),
     # Usage
     "usage_requests": (
         Changed(

@@ -9,6 +9,8 @@ from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEnt
 from bot.telegram.markdown.pages import RenderThread
 from bot.telegram.markdown.render import Rendered, utf16_length
 from core.i18n import Texts
+from services.chat.reply import AskedCall
+from services.mcp.calls import Decision
 from services.preferences import StreamMode
 
 
@@ -118,19 +120,52 @@ class DecideConsent(CallbackData, prefix="cons"):
     granted: bool
 
 
+class DecideCall(CallbackData, prefix="call"):
+    """Allows or denies a call of a tool."""
+
+    call: int
+    decision: Decision
+
+
+def approval_rows(texts: Texts, language: str | None, calls: Sequence[AskedCall]) -> list[list[InlineKeyboardButton]]:
+    """Builds a row of decisions for each call that waits for its user; several are numbered as in the answer."""
+    keys = {
+        Decision.ONCE: "button-allow-once",
+        Decision.ALWAYS: "button-allow-always",
+        Decision.DENY: "button-deny",
+    }
+    return [
+        [
+            button(
+                texts.get(key, language) + (f" {number}" if len(calls) > 1 else ""),
+                DecideCall(call=call.id, decision=decision),
+            )
+            for decision, key in keys.items()
+        ]
+        for number, call in enumerate(calls, 1)
+    ]
+
+
 def stop_keyboard(texts: Texts, language: str | None, number: int) -> InlineKeyboardMarkup:
     """Builds the keyboard of an answer in progress."""
     return build_keyboard([[button(texts.get("button-stop", language), StopAnswer(number=number))]])
 
 
 def answer_keyboard(
-    texts: Texts, language: str | None, turn: int, *, elsewhere: bool, is_cut: bool = False
+    texts: Texts,
+    language: str | None,
+    turn: int,
+    *,
+    elsewhere: bool,
+    is_cut: bool = False,
+    calls: Sequence[AskedCall] = (),
 ) -> InlineKeyboardMarkup:
     """Builds the keyboard of a finished answer; `elsewhere` if there is more than one provider."""
     buttons = [button(texts.get("button-retry", language), RetryAnswer(turn=turn))]
     if elsewhere:
         buttons.append(button(texts.get("button-retry-elsewhere", language), ShowRetryProviders(turn=turn)))
-    return build_keyboard([*continue_row(texts, language, turn, is_cut=is_cut), buttons])
+    first = [*approval_rows(texts, language, calls), *continue_row(texts, language, turn, is_cut=is_cut)]
+    return build_keyboard([*first, buttons])
 
 
 def continue_row(texts: Texts, language: str | None, turn: int, *, is_cut: bool) -> list[list[InlineKeyboardButton]]:

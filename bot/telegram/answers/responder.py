@@ -1,11 +1,14 @@
 """Answers a message in a chat: runs the turn, streams its reply, records the messages that hold it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
 
 import structlog
 from aiogram.types import InlineKeyboardMarkup
+from pydantic_ai.messages import ModelMessage
 
 from bot.telegram.answers.display import (
     AnswerDisplay,
@@ -81,6 +84,7 @@ class Responder:
         retry_of: Turn | None = None,
         choice: ModelChoice | None = None,
         origin: str | None = None,
+        prelude: Sequence[ModelMessage] = (),
     ) -> None:
         """Answers a message, or a turn again. Returns when everything is delivered.
 
@@ -90,10 +94,20 @@ class Responder:
             retry_of: the turn to answer again.
             choice: provider and model to ask first, for this answer only.
             origin: id of the job; a retried job continues in the messages it already sent.
+            prelude: messages that stand between the prompt and the first request.
         """
         reply = Reply(TEXT_WINDOW_S)
+        respond = partial(
+            self._chat.respond,
+            incoming,
+            reply,
+            retry_of=retry_of,
+            choice=choice,
+            origin=origin,
+            prelude=prelude,
+        )
         async with self._acknowledgement(incoming, reply_to):
-            await self._answer(incoming, reply, reply_to, retry_of, choice, origin)
+            await self._answer(incoming, reply, reply_to, respond)
 
     @asynccontextmanager
     async def _acknowledgement(self, incoming: Incoming, question_id: int | None) -> AsyncGenerator[None]:
@@ -113,16 +127,12 @@ class Responder:
         incoming: Incoming,
         reply: Reply,
         reply_to: int | None,
-        retry_of: Turn | None,
-        choice: ModelChoice | None,
-        origin: str | None,
+        respond: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         with self._active.register(incoming.key, reply) as number:
             sends = AnswerSends(self._recovery, incoming.key.chat_id, reply)
             streamed = self._build_streamed(incoming, reply, number, reply_to, sends)
-            turn = asyncio.create_task(
-                self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice, origin=origin), name="turn"
-            )
+            turn = asyncio.create_task(respond(), name="turn")
             show = asyncio.create_task(streamed.show(), name="show")
             try:
                 await asyncio.wait([turn])
@@ -181,7 +191,12 @@ class Responder:
         if reply.needs_consent:
             return consent_keyboard(self._texts, language, reply.turn_id)
         return answer_keyboard(
-            self._texts, language, reply.turn_id, elsewhere=len(self._providers()) > 1, is_cut=reply.is_cut
+            self._texts,
+            language,
+            reply.turn_id,
+            elsewhere=len(self._providers()) > 1,
+            is_cut=reply.is_cut,
+            calls=reply.asked_calls,
         )
 
     async def _interrupt(self, turn: asyncio.Task[None], show: asyncio.Task[None]) -> None:

@@ -108,6 +108,19 @@ document-too-much = This document needs more memory or time than a file may take
 document-by-part = { $name } is long: I have read part 1 of { $parts } and look into the others when you ask.
 document-cut = Only the first { $characters } characters of { $name } were read.
 
+## Tools that act
+
+call-question = Allow this? { $what }
+call-allowed = Allowed.
+call-denied = Denied.
+call-gone = This can no longer be decided. Please ask again.
+call-owner-only = Only the person who asked can decide this.
+call-prompt-allowed = I allow this: { $what }
+call-prompt-denied = I do not allow this: { $what }
+button-allow-once = Allow once
+button-allow-always = Always for me
+button-deny = Deny
+
 ## Schedules
 
 schedule-title = Your reminders and scheduled prompts in this chat:

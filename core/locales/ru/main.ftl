@@ -108,6 +108,19 @@ document-too-much = Документ требует больше памяти и
 document-by-part = { $name } — большой документ: прочитана часть 1 из { $parts }, в остальные я загляну, если спросите.
 document-cut = Прочитаны только первые { $characters } знаков файла { $name }.
 
+## Инструменты, которые действуют
+
+call-question = Разрешить? { $what }
+call-allowed = Разрешено.
+call-denied = Отклонено.
+call-gone = Это больше нельзя решить. Спросите ещё раз.
+call-owner-only = Решить может только тот, кто спросил.
+call-prompt-allowed = Я разрешаю: { $what }
+call-prompt-denied = Я не разрешаю: { $what }
+button-allow-once = Один раз
+button-allow-always = Всегда для меня
+button-deny = Отклонить
+
 ## Расписание
 
 schedule-title = Ваши напоминания и запланированные запросы в этом чате:

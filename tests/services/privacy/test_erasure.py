@@ -124,6 +124,8 @@ async def fill(database: Database, pseudonyms: Pseudonyms) -> None:
         ("schedules", {"surface": "telegram", "user_id": ANN, "chat_id": GROUP, "user_name": "Ann", "text": SECRET}),
         ("user_zones", {"user": private}),
         ("languages", {"owner": private}),
+        ("tool_calls", {"key": "k", "surface": "telegram", "user_id": ANN, "chat_id": GROUP, "arguments": SECRET}),
+        ("tool_grants", {"user": private}),
         ("preferences", {"scope": private}),
         ("preferences", {"scope": group}),
         ("usage_requests", {"id": "1", "speaker": private, "chat": private}),

@@ -1,0 +1,224 @@
+"""McpTools in a turn: permissions, one act however often a job is repeated, and what a chat is offered."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from core.config.tool_servers import ToolServer
+from core.db.database import Database
+from core.messages import ConversationKey, Surface
+from services.mcp.calls import CallStatus, Decision, ToolCalls
+from services.mcp.servers import ServerTool
+from services.mcp.tools import McpTools, describe_call, model_name
+from tests.support.chat_harness import ANN, BOB, PRIVATE, chat_harness, message, sent_messages
+from tests.support.clock import ManualClock
+from tests.support.fake_llm.server import LLMServer, answer, status, tool_call
+from tests.support.llm_harness import provider
+
+HOME = ToolServer("home", "program")
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"room": {"type": "string"}}}
+LIGHT = ServerTool(HOME, "light.on", "Switch a light on.", SCHEMA, is_acting=True)
+STATE = ServerTool(HOME, "state", "Read the state.", SCHEMA, is_acting=False)
+FAR = ServerTool(ToolServer("far", url="https://far.example/mcp"), "look", "Look.", SCHEMA, is_acting=False)
+KITCHEN = {"room": "kitchen"}
+
+
+class Servers:
+    """Connected servers that record each call."""
+
+    def __init__(self) -> None:
+        self.offered = [LIGHT, STATE, FAR]
+        self.calls: list[tuple[str, str, dict[str, Any]]] = []
+        self.error: Exception | None = None
+
+    def tools(self) -> list[ServerTool]:
+        return self.offered
+
+    async def call(self, server: str, tool: str, arguments: dict[str, Any]) -> str:
+        self.calls.append((server, tool, arguments))
+        if self.error is not None:
+            raise self.error
+        return "done"
+
+
+@pytest.fixture
+def servers() -> Servers:
+    return Servers()
+
+
+@pytest.fixture
+def calls(file: Database, clock: ManualClock) -> ToolCalls:
+    return ToolCalls(file, clock)
+
+
+@pytest.fixture
+def tools(servers: Servers, calls: ToolCalls) -> McpTools:
+    return McpTools(servers, calls)  # type: ignore[arg-type]
+
+
+def results(server: LLMServer) -> list[str]:
+    return [text for role, text in sent_messages(server.requests[-1]) if role == "tool"]
+
+
+async def test_names_for_models_are_admitted_by_every_provider() -> None:
+    long = ServerTool(HOME, "x" * 200, "", SCHEMA, is_acting=False)
+    assert model_name(LIGHT) == "home_light_on"
+    assert len(model_name(long)) == 64
+
+
+async def test_a_tool_that_only_reads_is_called_at_once(
+    file: Database, first: LLMServer, tools: McpTools, servers: Servers
+) -> None:
+    async with chat_harness(file, provider("first", first.url), toolsets=[tools]) as harness:
+        first.script(tool_call("home_state", KITCHEN), answer("It is dark."))
+        reply = await harness.say("Is it dark?", origin="job-1")
+    assert servers.calls == [("home", "state", KITCHEN)]
+    assert results(first) == ["done"]
+    assert reply.text == "It is dark."
+
+
+async def test_a_tool_that_acts_waits_for_its_user(
+    file: Database, first: LLMServer, tools: McpTools, servers: Servers, calls: ToolCalls
+) -> None:
+    """Nothing is done before; the same call again asks once; the answer goes on with the result."""
+    async with chat_harness(file, provider("first", first.url), toolsets=[tools]) as harness:
+        first.script(tool_call("home_light_on", KITCHEN), tool_call("home_light_on", KITCHEN), answer("May I?"))
+        await harness.say("Light!", origin="job-1")
+        assert servers.calls == []
+        assert all("Not carried out yet" in result for result in results(first))
+        (call,) = await calls.asked("job-1")
+        assert describe_call(call) == 'home: light.on {"room": "kitchen"}'
+        assert [asked.id for asked in await tools.asked("job-1")] == [call.id]
+
+        assert await calls.decide(call, Decision.ONCE)
+        assert not await calls.decide(call, Decision.DENY), "a decision is made once"
+        decided = await calls.find(call.id)
+        assert decided is not None
+        result = await tools.carry_out(decided)
+        first.script(answer("The light is on."))
+        prelude = tools.as_messages(decided, result)
+        reply = await harness.say("I allow it.", origin="job-2", prelude=prelude)
+        assert reply.text == "The light is on."
+        assert results(first)[-1] == "done"
+        roles = [role for role, _ in sent_messages(first.requests[-1])]
+        assert roles[-3:] == ["user", "assistant", "tool"]
+        # The result stays in the conversation.
+        await harness.say("Thanks")
+        assert "done" in results(first)
+    assert servers.calls == [("home", "light.on", KITCHEN)]
+
+
+async def test_a_denied_call_is_not_carried_out(servers: Servers, tools: McpTools, calls: ToolCalls) -> None:
+    call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
+    assert await calls.decide(call, Decision.DENY)
+    decided = await calls.find(call.id)
+    assert decided is not None
+    assert "did not allow" in await tools.carry_out(decided)
+    assert servers.calls == []
+
+
+async def test_always_is_for_one_user_and_one_tool(
+    file: Database, first: LLMServer, tools: McpTools, servers: Servers, calls: ToolCalls
+) -> None:
+    call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
+    await calls.decide(call, Decision.ALWAYS)
+    granted = [
+        await calls.is_granted(Surface.TELEGRAM, user, "home", tool)
+        for user, tool in ((ANN.user_id, "light.on"), (BOB.user_id, "light.on"), (ANN.user_id, "light.off"))
+    ]
+    assert granted == [True, False, False]
+    async with chat_harness(file, provider("first", first.url), toolsets=[tools]) as harness:
+        first.script(tool_call("home_light_on", {"room": "hall"}), answer("It is on."))
+        await harness.say("Light!", origin="job-2")
+        assert servers.calls == [("home", "light.on", {"room": "hall"})]
+        # A job that is repeated after a crash: the model asks for the same, and gets the result of the first run.
+        done, _ = await calls.open("job-3", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.BEGUN)
+        await calls.finish(done.id, "done before the crash")
+        first.script(tool_call("home_light_on", KITCHEN), answer("It is on."))
+        await harness.say("Light!", origin="job-3")
+        assert results(first)[-1] == "done before the crash"
+    assert len(servers.calls) == 1
+
+
+async def test_an_act_is_not_repeated_by_another_provider(
+    file: Database, first: LLMServer, second: LLMServer, tools: McpTools, servers: Servers, calls: ToolCalls
+) -> None:
+    """The provider fails after the act; the next one is given its result."""
+    call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
+    await calls.decide(call, Decision.ALWAYS)
+    one, two = provider("first", first.url, retries=0), provider("second", second.url)
+    async with chat_harness(file, one, two, toolsets=[tools]) as harness:
+        first.script(tool_call("home_light_on", KITCHEN), status(503))
+        second.script(tool_call("home_light_on", KITCHEN), answer("On."))
+        assert (await harness.say("Light!", origin="job-2")).text == "On."
+    assert len(servers.calls) == 1
+    assert results(second) == ["done", "done"]
+
+
+async def test_a_call_that_a_crash_cut_off_is_unknown(
+    servers: Servers, tools: McpTools, calls: ToolCalls, clock: ManualClock
+) -> None:
+    call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
+    await calls.decide(call, Decision.ONCE)
+    decided = await calls.find(call.id)
+    assert decided is not None
+    servers.error = KeyboardInterrupt()  # type: ignore[assignment] # the process ends in the call
+    with pytest.raises(KeyboardInterrupt):
+        await tools.carry_out(decided)
+    servers.error = None
+    again = await calls.find(call.id)
+    assert again is not None
+    assert "unknown whether this call was carried out" in await tools.carry_out(again)
+    assert len(servers.calls) == 1
+    del clock
+
+
+async def test_a_permission_is_stale_after_a_day(calls: ToolCalls, clock: ManualClock) -> None:
+    call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
+    clock.shift(timedelta(days=1).total_seconds() + 1)
+    assert not await calls.decide(call, Decision.ALWAYS)
+    assert not await calls.is_granted(Surface.TELEGRAM, ANN.user_id, "home", "light.on")
+    clock.shift(timedelta(days=7).total_seconds())
+    await calls.purge()
+    assert await calls.find(call.id) is None
+
+
+async def test_an_answer_asks_for_three_calls_at_most(
+    file: Database, first: LLMServer, tools: McpTools, calls: ToolCalls
+) -> None:
+    async with chat_harness(file, provider("first", first.url), toolsets=[tools]) as harness:
+        first.script(*(tool_call("home_light_on", {"room": str(n)}) for n in range(4)), answer("May I?"))
+        await harness.say("Lights!", origin="job-1")
+    assert len(await calls.asked("job-1")) == 3
+    assert "enough calls" in results(first)[-1]
+
+
+async def test_acting_tools_need_buttons_and_local_chats_no_far_servers(
+    file: Database, first: LLMServer, tools: McpTools
+) -> None:
+    def offered() -> set[str]:
+        return {tool["function"]["name"] for tool in first.requests[-1].json["tools"]} & {
+            "home_light_on", "home_state", "far_look",
+        }  # fmt: skip
+
+    local = provider("first", first.url, remote=False)
+    async with chat_harness(file, local, toolsets=[tools]) as harness:
+        await harness.say(message("Hello", key=ConversationKey(Surface.CONSOLE, 1)))
+        assert offered() == {"home_state", "far_look"}
+        await harness.say(message("Hello"), origin="job-1")
+        assert offered() == {"home_light_on", "home_state", "far_look"}
+    async with chat_harness(file, local, toolsets=[tools], asks_consent=True) as harness:
+        await harness.say(message("Hello"), origin="job-2")
+        assert offered() == {"home_light_on", "home_state"}
+
+
+async def test_a_server_that_is_gone_fails_no_turn(
+    file: Database, first: LLMServer, tools: McpTools, servers: Servers
+) -> None:
+    async with chat_harness(file, provider("first", first.url), toolsets=[tools]) as harness:
+        first.script(tool_call("home_state", KITCHEN), answer("Later, then."))
+        reply, task = harness.begin("Is it dark?", origin="job-1")
+        servers.offered = [LIGHT]
+        await task
+    assert reply.text
