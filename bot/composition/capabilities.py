@@ -5,11 +5,16 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import structlog
+
 from core.config.providers import ProviderSettings
+from core.config.settings import Settings, read_capability_providers
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.opening import OpenFallback, open_fallback
 from services.usage.ledger import UsageLedger
+
+log = structlog.get_logger()
 
 if TYPE_CHECKING:
     from bot.composition.services import Infrastructure
@@ -31,18 +36,44 @@ class Capabilities:
     painter: "Painter | None" = None
     fallbacks: Mapping[str, LLMProviderFallback] = field(default_factory=dict[str, LLMProviderFallback])
 
+    def follow(self, settings: Settings, variables: Mapping[str, str]) -> Sequence[ProviderSettings]:
+        """Uses changed variables of the providers from now on; requests in flight go on as they began.
+
+        Returns:
+            The providers of all capabilities.
+        """
+        mistakes: list[str] = []
+        providers = read_capability_providers(settings, variables, mistakes)
+        if mistakes:
+            log.error("config.invalid", mistakes=mistakes)
+            return [each for fallback in self.fallbacks.values() for each in fallback.roster.all.values()]
+        for name, fallback in self.fallbacks.items():
+            if tuple(fallback.roster.all.values()) != providers[name]:
+                fallback.replace_providers(providers[name])
+        return [each for name in self.fallbacks for each in providers[name]]
+
 
 async def open_capabilities(
-    stack: AsyncExitStack, infra: "Infrastructure", ledger: UsageLedger, builder: ModelBuilder, chat: OpenFallback
+    stack: AsyncExitStack,
+    infra: "Infrastructure",
+    variables: Mapping[str, str],
+    ledger: UsageLedger,
+    builder: ModelBuilder,
+    chat: OpenFallback,
 ) -> Capabilities:
-    """Opens each capability with a health of its own, and with the limits and budgets of the chat."""
+    """Opens each capability with a health of its own, and with the limits and budgets of the chat.
+
+    Args:
+        variables: those in effect: keys and addresses that the console set over those of the environment.
+    """
     settings = infra.settings
+    providers = read_capability_providers(settings, variables, [])
     fallbacks: dict[str, LLMProviderFallback] = {}
 
-    async def start(capability: str, providers: Sequence[ProviderSettings]) -> LLMProviderFallback:
+    async def start(capability: str) -> LLMProviderFallback:
         opened = await open_fallback(
             stack, settings, infra.redis, infra.clock, ledger,
-            providers=providers, capability=capability, shedding=chat.shedding, budgets=chat.budgets,
+            providers=providers[capability], capability=capability, shedding=chat.shedding, budgets=chat.budgets,
         )  # fmt: skip
         fallbacks[capability] = opened.fallback
         return opened.fallback
@@ -51,13 +82,13 @@ async def open_capabilities(
     if settings.embedders:
         from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
 
-        embeddings = Embeddings(await start("embeddings", settings.embedders), builder, infra.database)
+        embeddings = Embeddings(await start("embeddings"), builder, infra.database)
     if settings.transcribers:
         from services.llm.capabilities.transcription import Transcriber  # noqa: PLC0415 - as above
 
-        transcriber = Transcriber(await start("voice", settings.transcribers), builder)
+        transcriber = Transcriber(await start("voice"), builder)
     if settings.painters:
         from services.llm.capabilities.images import Painter  # noqa: PLC0415 - as above
 
-        painter = Painter(await start("images", settings.painters), builder)
+        painter = Painter(await start("images"), builder)
     return Capabilities(embeddings, transcriber, painter, fallbacks)

@@ -83,7 +83,10 @@ def build_moderation(services: Services, bot: KnownBot, delivery: Delivery) -> M
     screener = Screener(RuleEngine(RateWindows(redis, prefix)), scores, known_ham, campaigns, accounts)
     asks_consent = infra.settings.remote_consent == "ask"
     consent = RemoteJudgingConsent(groups, services.chat.preferences, is_asked=asks_consent)
-    models = " ".join(f"{provider.id}/{provider.default_model}" for provider in llm.fallback.providers)
+
+    def models() -> str:
+        return " ".join(f"{provider.id}/{provider.default_model}" for provider in llm.fallback.providers)
+
     cache, budget = VerdictCache(redis, prefix, clock), Budget(redis, prefix, clock)
     judge = Judge(llm.models, models, cache, budget, consent)
     cards = IncidentCards(delivery, admins, infra.texts)

@@ -283,11 +283,14 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
     builder = ModelBuilder(clock)
     stack.push_async_callback(builder.aclose)
 
+    variables = configuration.variables()
+    capabilities = await open_capabilities(stack, infra, variables, ledger, builder, opened)
+
     def apply(changed: Configuration) -> None:
         mask_secrets_too(changed.secrets)
         infra.metrics.allow_models(_models(changed))
         fallback.replace_providers(changed.providers)
-        builder.keep_only(changed.providers)
+        builder.keep_only([*changed.providers, *capabilities.follow(settings, configuration.variables())])
 
     configuration.on_change(apply)
     if settings.web_port is not None or not infra.database.is_embedded:
@@ -301,7 +304,7 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
         configuration,
         LLMModelFactory(fallback, builder, Verdict),
         budgets,
-        await open_capabilities(stack, infra, ledger, builder, opened),
+        capabilities,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import tzinfo
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote
@@ -316,11 +317,7 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
         with suppress(ValueError):  # its mistakes are in the list already
             available = _list_providers(variables.values["AVAILABLE_PROVIDERS"], [])
     providers = _read_providers(available, variables.values, mistakes)
-    # These variables put a model first among those of a chat.
-    others = {name: value for name, value in variables.values.items() if not name.endswith("_MODEL_NAME")}
-    embedders = _read_providers(common.embedding_providers, others, mistakes, EMBEDDING_KINDS)
-    transcribers = _read_providers(common.voice_providers, others, mistakes, VOICE_KINDS)
-    painters = _read_providers(common.image_providers, others, mistakes, IMAGE_KINDS)
+    beside_chat = read_capability_providers(common, variables.values, mistakes)
     mistakes = list(dict.fromkeys(mistakes))
     if mistakes:
         raise ConfigurationError(mistakes)
@@ -332,7 +329,7 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
         *([] if available else [NO_PROVIDER]),
         *dict.fromkeys(
             f"{provider.id} is left out: {provider.missing}"
-            for provider in (*providers, *embedders, *transcribers, *painters)
+            for provider in chain(providers, *beside_chat.values())
             if provider.missing
         ),
         *find_ignored(variables.values, variables.file_names, listed, (*CommonVariables.variable_names(), *ALIASES)),
@@ -341,9 +338,9 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
     return Settings(
         **data,
         providers=tuple(providers),
-        embedders=tuple(embedders),
-        transcribers=tuple(transcribers),
-        painters=tuple(painters),
+        embedders=beside_chat["embeddings"],
+        transcribers=beside_chat["voice"],
+        painters=beside_chat["images"],
         warnings=tuple(warnings),
         variables=variables.values,
     )
@@ -370,6 +367,26 @@ def read_providers(variables: Mapping[str, str]) -> tuple[ProviderSettings, ...]
     if mistakes:
         raise ConfigurationError(mistakes)
     return tuple(providers)
+
+
+def read_capability_providers(
+    lists: CommonVariables, variables: Mapping[str, str], mistakes: list[str]
+) -> dict[str, tuple[ProviderSettings, ...]]:
+    """Returns the providers of each capability beside chat, by its name.
+
+    Args:
+        lists: names the providers and models of each.
+        variables: those of the providers.
+        mistakes: appended to.
+    """
+    # `<ID>_MODEL_NAME` puts a model first among those of a chat.
+    others = {name: value for name, value in variables.items() if not name.endswith("_MODEL_NAME")}
+    listed = {
+        "embeddings": (lists.embedding_providers, EMBEDDING_KINDS),
+        "voice": (lists.voice_providers, VOICE_KINDS),
+        "images": (lists.image_providers, IMAGE_KINDS),
+    }
+    return {name: tuple(_read_providers(models, others, mistakes, kinds)) for name, (models, kinds) in listed.items()}
 
 
 def _read_providers(

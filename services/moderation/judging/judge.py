@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
@@ -118,12 +119,17 @@ class Judge:
     """Judges messages.
 
     Args:
-        models_id: names the models that may answer. It is part of the cache key, since other models give other
+        models_id: names the models that may answer now. It is part of the cache key, since other models give other
             verdicts.
     """
 
     def __init__(
-        self, models: VerdictModels, models_id: str, cache: VerdictCache, budget: Budget, consent: RemoteConsent
+        self,
+        models: VerdictModels,
+        models_id: Callable[[], str],
+        cache: VerdictCache,
+        budget: Budget,
+        consent: RemoteConsent,
     ) -> None:
         self._models = models
         self._models_id = models_id
@@ -140,7 +146,7 @@ class Judge:
         parts = collect_parts(message, normal)
         content = [text for part in parts for text in (part.name, part.text)]
         key = CacheKey.create(
-            message.group_id, message.author.id, PROMPT_VERSION, self._models_id, str(local_only),
+            message.group_id, message.author.id, PROMPT_VERSION, self._models_id(), str(local_only),
             settings.house_rules, *content,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ Only the pictures are sent, so that the same picture under another caption costs
 vision is never asked, and a picture without a verdict passes: it is no outage, and nothing waits for it.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
@@ -54,13 +55,13 @@ class PictureJudge:
     """Judges pictures.
 
     Args:
-        models_id: names the models that may answer, for the cache key.
+        models_id: names the models that may answer now, for the cache key.
     """
 
     def __init__(
         self,
         models: PictureModels,
-        models_id: str,
+        models_id: Callable[[], str],
         source: PictureSource,
         cache: VerdictCache,
         budget: Budget,
@@ -84,7 +85,7 @@ class PictureJudge:
         pictures = message.pictures[:MAX_PICTURES]
         local_only = not await self._consent.is_allowed(settings)
         key = CacheKey.create(
-            message.group_id, message.author.id, PROMPT_VERSION, "pictures", self._models_id, str(local_only),
+            message.group_id, message.author.id, PROMPT_VERSION, "pictures", self._models_id(), str(local_only),
             *(picture.unique_id for picture in pictures),
         )  # fmt: skip
 

@@ -41,6 +41,21 @@ async def test_embeddings_keep_the_order_over_batches(
     assert [len(body["input"]) for body in embedding_requests(first)][:4] == [20, 7, 7, 6]
 
 
+async def test_embeddings_follow_what_the_console_sets(first: LLMServer, second: LLMServer, tmp_path: Path) -> None:
+    """Its address and key are those of the provider, whichever capability uses them."""
+    variables = {"EMBEDDING_PROVIDERS": '{"a": ["e"]}', "SECRETS_KEY": "a-random-text-of-more-than-32-characters"}
+    async with endpoint(tmp_path, {"a": first.url}, **variables) as api:
+        await api.client.embeddings.create(model="auto", input="one")
+        changes = {"A_BASE_URL": second.url, "A_API_KEY": "kx-of-the-console"}
+        await api.services.llm.configuration.save(changes, 0, note="moved", revision=0)
+        await api.client.embeddings.create(model="auto", input="two")
+    assert len(embedding_requests(first)) == 1
+    async with endpoint(tmp_path, {"a": first.url}, **variables) as api:
+        await api.client.embeddings.create(model="auto", input="three")
+    assert len(embedding_requests(second)) == 2
+    assert second.other_requests[-1].headers["authorization"] == "Bearer kx-of-the-console"
+
+
 async def test_embeddings_fall_back_within_the_same_model(first: LLMServer, second: LLMServer, tmp_path: Path) -> None:
     async with endpoint(tmp_path, {"a": first.url, "b": second.url}, **SAME_MODEL) as api:
         create = api.client.embeddings.create

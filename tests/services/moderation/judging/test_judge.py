@@ -74,7 +74,7 @@ class Models:
 
 
 def create_judge(redis: Redis, clock: ManualClock, models: Models, models_id: str = "a/m") -> Judge:
-    return Judge(models, models_id, VerdictCache(redis, "t", clock), Budget(redis, "t", clock), Allowed())
+    return Judge(models, lambda: models_id, VerdictCache(redis, "t", clock), Budget(redis, "t", clock), Allowed())
 
 
 async def judged(judge: Judge, said: GroupMessage, settings: GroupSettings | None = None) -> Judgement:
@@ -225,6 +225,18 @@ async def test_cache_key_includes_models_and_house_rules(redis: Redis, clock: Ma
         create_judge(redis, clock, models), message(TEXT), GroupSettings(-100, house_rules="Jobs are welcome.")
     )
     assert len(models.prompts) == 3
+
+
+async def test_models_that_the_console_changes_are_asked_anew(redis: Redis, clock: ManualClock) -> None:
+    models, names = Models(SCAM), ["a/m"]
+    cache, budget = VerdictCache(redis, "t", clock), Budget(redis, "t", clock)
+    judge = Judge(models, lambda: " ".join(names), cache, budget, Allowed())
+    for _ in range(2):
+        await judged(judge, message(TEXT))
+    assert len(models.prompts) == 1
+    names[0] = "b/n"
+    await judged(judge, message(TEXT))
+    assert len(models.prompts) == 2
 
 
 async def test_cache_asks_once_over_replicas(redis: Redis, clock: ManualClock) -> None:

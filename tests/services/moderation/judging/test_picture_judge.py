@@ -81,7 +81,7 @@ class Case:
         redis = open_redis(None)
         self.models, self.files, self.consent = models or Models(), Files(), Consent()
         cache, budget = VerdictCache(redis, "t", clock), Budget(redis, "t", clock, kind="pictures")
-        self.judge = PictureJudge(self.models, "b/n", self.files, cache, budget, self.consent)
+        self.judge = PictureJudge(self.models, lambda: "b/n", self.files, cache, budget, self.consent)
 
     async def judged(self, said: GroupMessage, limit: int = 40) -> Judged | Unjudged:
         return await self.judge.judge(said, GroupSettings(GROUP, mode=Mode.ENFORCE), limit)
