@@ -4,12 +4,14 @@ import os
 import sys
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
 from bot.composition.services import Services, open_services
 from bot.console.banner import is_any_ready, print_banner
 from bot.console.chat import KEY, USER_ID, ConsoleChat, current_speaker
 from bot.console.commands import Commands
 from bot.console.input import PipedInput, open_input
+from bot.console.operator_commands import OperatorCommands
 from bot.console.session import Session, run_until_interrupted
 from bot.console.terminal import Terminal
 from core.clock import SystemClock
@@ -19,6 +21,7 @@ from core.messages import user_ref
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
+from services.llm.routing.fallback import LLMProviderFallback
 from services.privacy.erasure import Eraser
 
 PROBE_TIMEOUT_S = 1.5
@@ -37,7 +40,7 @@ async def run_console(settings: Settings) -> int:
         ConfigurationError: DATA_DIR cannot be used.
         StartupError: the database cannot be used.
     """
-    lines = open_input(sys.stdin, sys.stdout)
+    lines = open_input(sys.stdin, sys.stdout, settings.data_dir / "console.history")
     session = Session(Terminal(sys.stdout, sys.stderr if isinstance(lines, PipedInput) else None), lines)
     return await run_until_interrupted(_chat(session, settings), session)
 
@@ -52,7 +55,9 @@ async def _chat(session: Session, settings: Settings) -> None:
         if chosen := infra.languages.of(user_ref(KEY.surface, USER_ID)):
             speaker = replace(speaker, language=chosen)
         print_banner(terminal, infra.texts, speaker.language, settings, probes)
-        conversation = ConsoleChat(chat.service, speaker, infra.texts, infra.clock, terminal)
+        conversation = ConsoleChat(
+            chat.service, speaker, infra.texts, infra.clock, terminal, partial(_asked, llm.fallback)
+        )
         commands = Commands(
             chat=conversation,
             service=chat.service,
@@ -70,8 +75,27 @@ async def _chat(session: Session, settings: Settings) -> None:
             terminal=terminal,
             eraser=eraser,
             languages=infra.languages,
+            operator=_build_operator_commands(services, conversation, terminal).commands,
         )
         await session.run(conversation, commands, infra.texts)
+
+
+def _build_operator_commands(services: Services, chat: ConsoleChat, terminal: Terminal) -> OperatorCommands:
+    operators = services.operators
+    return OperatorCommands(
+        chat,
+        terminal,
+        services.infra.texts,
+        audit=operators.audit_reports,
+        statistics=operators.statistics,
+        bans=operators.ban_commands,
+        contests=services.chat.contests,
+        votes=services.chat.votes,
+    )
+
+
+def _asked(fallback: LLMProviderFallback) -> list[str]:
+    return [each.provider for each in fallback.get_provider_status().providers if each.in_flight]
 
 
 def _build_eraser(services: Services) -> Eraser:

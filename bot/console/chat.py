@@ -2,7 +2,7 @@
 
 import asyncio
 import getpass
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from bot.console.terminal import Terminal
@@ -18,19 +18,34 @@ from services.llm.request import ModelChoice
 KEY = ConversationKey(Surface.CONSOLE, 0)
 TEXT_WINDOW_S = 0.05
 """Time for which text is collected before it is printed; longer ones look uneven."""
+WAIT_REFRESH_S = 0.3
+"""Interval at which the line about a wait follows a failover, and after which half a word is printed."""
 USER_ID = 0
 """Telegram assigns no such user id."""
 
 
 class ConsoleChat:
-    """Sends messages and prints answers as they stream."""
+    """Sends messages and prints answers as they stream.
 
-    def __init__(self, chat: ChatService, speaker: Speaker, texts: Texts, clock: Clock, terminal: Terminal) -> None:
+    Args:
+        asked: returns the ids of the providers that are being asked now.
+    """
+
+    def __init__(
+        self,
+        chat: ChatService,
+        speaker: Speaker,
+        texts: Texts,
+        clock: Clock,
+        terminal: Terminal,
+        asked: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         self._chat = chat
         self._speaker = speaker
         self._texts = texts
         self._clock = clock
         self._terminal = terminal
+        self._asked = asked
         self._chosen: str | None = None
         self._reply: Reply | None = None
         self.is_any_unanswered = False
@@ -56,8 +71,7 @@ class ConsoleChat:
 
     async def ask(self, text: str, *, retry_of: Turn | None = None, choice: ModelChoice | None = None) -> None:
         """Answers a message, or a turn again, optionally by a given provider."""
-        speaker = replace(self._speaker, language=self.language)
-        incoming = Incoming(KEY, ChatKind.PRIVATE, speaker, text, self._clock.now())
+        incoming = self.incoming(text)
         self._reply = reply = Reply(TEXT_WINDOW_S)
         turn = asyncio.create_task(
             self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice), name="console.turn"
@@ -71,16 +85,36 @@ class ConsoleChat:
             self._reply = None
             await cancel_and_wait(turn)
 
-    async def _show(self, reply: Reply) -> None:
+    def incoming(self, text: str) -> Incoming:
+        """Returns a message of the user."""
+        speaker = replace(self._speaker, language=self.language)
+        return Incoming(KEY, ChatKind.PRIVATE, speaker, text, self._clock.now())
+
+    async def print_answer(self, reply: Reply) -> None:
+        """Prints an answer as it streams, until its end."""
         terminal, shown = self._terminal, 0
-        while True:
-            await reply.wait_beyond(shown)
-            text = reply.text
-            terminal.write(text[shown:])
-            shown = len(text)
-            if reply.phase is not ReplyPhase.RUNNING:
-                break
+        waiting = asyncio.create_task(self._show_wait(reply), name="console.wait")
+        try:
+            while True:
+                await reply.wait_beyond(shown)
+                text = reply.text
+                terminal.write(text[shown:])
+                shown = len(text)
+                if reply.phase is not ReplyPhase.RUNNING:
+                    break
+        finally:
+            await cancel_and_wait(waiting)
         terminal.end_line()
+
+    def print_remarks(self, reply: Reply) -> None:
+        """Prints the notice and the small print of an answer."""
+        for remark in (reply.notice, reply.footer):
+            if remark is not None:
+                self._terminal.print_dimmed(remark)
+
+    async def _show(self, reply: Reply) -> None:
+        terminal = self._terminal
+        await self.print_answer(reply)
         self.waits_for_consent = reply.needs_consent
         self.is_any_unanswered |= reply.needs_consent or reply.phase not in {ReplyPhase.COMPLETE, ReplyPhase.STOPPED}
         if reply.failed_over and reply.provider is not None:
@@ -88,12 +122,24 @@ class ConsoleChat:
             terminal.print_highlighted(
                 self._texts.get("console-failed-over", self.language, failed=failed, provider=reply.provider)
             )
-        for remark in (reply.notice, reply.footer):
-            if remark is not None:
-                terminal.print_dimmed(remark)
+        self.print_remarks(reply)
         if reply.needs_consent:
             terminal.print_dimmed(self._texts.get("console-privacy-usage", self.language))
         terminal.print_blank_line()
+
+    async def _show_wait(self, reply: Reply) -> None:
+        """Shows who is being asked, or the tool work, until there is text; prints a word in which it stands still."""
+        seen = 0
+        while True:
+            if not reply.text:
+                asked = ", ".join(self._asked())
+                waiting = self._texts.get("console-asking", self.language, provider=asked) if asked else ""
+                if line := reply.activity or waiting:
+                    self._terminal.show_status(line)
+            elif len(reply.text) == seen:
+                self._terminal.flush_word()
+            seen = len(reply.text)
+            await self._clock.sleep(WAIT_REFRESH_S)
 
 
 def current_speaker(environ: Mapping[str, str]) -> Speaker:

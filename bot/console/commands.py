@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 
 from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.terminal import Terminal
@@ -12,6 +13,7 @@ from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.i18n import Texts
 from core.messages import user_ref
+from services.admin.audit import AuditKind
 from services.chat import personas
 from services.chat.service import ChatService
 from services.chat.store.thread_list import ListedThread, ThreadList
@@ -28,7 +30,9 @@ CATALOG_TIMEOUT_S = 2.0
 SHOWN_MODELS = 12
 """Names shown of a list that may have hundreds."""
 SHOWN_THREADS = 30
-QUIT = "/quit"
+LEAVING = frozenset({"/quit", "/exit", "quit", "exit"})
+BARE_HELP = "help"
+"""Typed alone it is the command."""
 AUTOMATIC = "auto"
 STANDARD = "standard"
 
@@ -55,6 +59,7 @@ class Commands:
         terminal: Terminal,
         eraser: Eraser,
         languages: Languages,
+        operator: Mapping[str, Callable[[str], Awaitable[None]]] | None = None,
     ) -> None:
         self._chat = chat
         self._service = service
@@ -87,6 +92,7 @@ class Commands:
             "/forget": self._forget,
             "/language": self._language,
             "/persona": self._persona,
+            **(operator or {}),
         }
 
     async def run(self, line: str) -> None:
@@ -98,12 +104,39 @@ class Commands:
         name, _, arguments = line.partition(" ")
         command = self._commands.get(name.lower())
         if command is None:
-            self._print("unknown-command")
+            near = get_close_matches(name.lower(), [*self._commands, "/quit", "/exit"], n=1)
+            if near:
+                self._print("console-did-you-mean", command=near[0])
+            else:
+                self._print("unknown-command")
         else:
             await command(arguments.strip())
 
+    def complete(self, line: str) -> Sequence[str]:
+        """Returns the words that may stand at the end of a line: commands, acts, providers and their models."""
+        *before, begun = line.split(" ")
+        match before:
+            case []:
+                words = sorted([*self._commands, "/quit", "/exit"]) if begun.startswith("/") else []
+            case ["/provider"]:
+                words = ["force", "clear", "test", "cooldown", "reset"]
+            case ["/provider", "force" | "test" | "cooldown" | "reset"] | ["/retry"]:
+                words = [provider.id for provider in self._fallback.providers]
+            case ["/model"]:
+                words = [*(provider.id for provider in self._fallback.providers), AUTOMATIC, "footers"]
+            case ["/model", name]:
+                words = [model for each in self._fallback.providers if each.id == name for model in each.models]
+            case ["/compare", *named] if len(named) < 2:  # noqa: PLR2004 - a pair
+                words = [f"{each.id}/{model}" for each in self._fallback.providers for model in each.models]
+            case ["/audit"]:
+                words = [kind.value for kind in AuditKind]
+            case _:
+                words = []
+        return [word for word in words if word.startswith(begun) and word != begun]
+
     async def _help(self, _arguments: str) -> None:
         self._print("console-help")
+        self._print("console-help-more")
 
     async def _new(self, _arguments: str) -> None:
         await self._turns.start_new(KEY)

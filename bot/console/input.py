@@ -5,6 +5,8 @@ import codecs
 import contextlib
 import os
 import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Protocol, TextIO
 
 PROMPT = "> "
@@ -20,14 +22,34 @@ class InputReader(Protocol):
 
 
 class PromptInput:
-    """An editable prompt with the history of this session."""
+    """An editable prompt with a history that lasts, and completion by the Tab key.
 
-    def __init__(self) -> None:
+    Args:
+        history: file of the history; only its owner can read it.
+    """
+
+    def __init__(self, history: Path) -> None:
         # Imported here: 60 ms that piped input need not wait for.
         from prompt_toolkit import PromptSession  # noqa: PLC0415 - see above
-        from prompt_toolkit.history import InMemoryHistory  # noqa: PLC0415 - the same
+        from prompt_toolkit.completion import CompleteEvent, Completer, Completion  # noqa: PLC0415 - the same
+        from prompt_toolkit.document import Document  # noqa: PLC0415 - the same
+        from prompt_toolkit.history import FileHistory, History, InMemoryHistory  # noqa: PLC0415 - the same
 
-        self._session = PromptSession[str](PROMPT, history=InMemoryHistory())
+        self.complete: Callable[[str], Sequence[str]] = lambda _: ()
+        """Returns the words that may stand at the end of a line."""
+        prompt = self
+
+        class WordCompletion(Completer):
+            def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+                del complete_event
+                line = document.text_before_cursor
+                begun = line.rpartition(" ")[2]
+                return [Completion(word, -len(begun)) for word in prompt.complete(line)]
+
+        kept: History = FileHistory(str(history)) if _is_writable(history) else InMemoryHistory()
+        self._session = PromptSession[str](
+            PROMPT, history=kept, completer=WordCompletion(), complete_while_typing=False
+        )
 
     async def next(self) -> str | None:
         """Returns the next line. Ctrl-C clears the line being edited, Ctrl-D on an empty line ends the input."""
@@ -90,10 +112,20 @@ class PipedInput:
         return await arrived
 
 
-def open_input(stdin: TextIO | None, stdout: TextIO) -> InputReader:
+def _is_writable(path: Path) -> bool:
+    """Returns whether a file can be appended to; a new one is created for its owner alone."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o600))
+    except OSError:
+        return False
+    return True
+
+
+def open_input(stdin: TextIO | None, stdout: TextIO, history: Path) -> InputReader:
     """Returns the reader that suits standard input; the interpreter has none when started with `<&-`."""
     if stdin is None or stdin.closed:
         return PipedInput(None)
     if stdin.isatty() and stdout.isatty():
-        return PromptInput()
+        return PromptInput(history)
     return PipedInput(stdin.fileno(), stdin.encoding)

@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from bot.console.chat import ConsoleChat
-from bot.console.commands import QUIT, Commands
-from bot.console.input import InputReader, PipedInput
+from bot.console.commands import BARE_HELP, LEAVING, Commands
+from bot.console.input import InputReader, PipedInput, PromptInput
 from bot.console.terminal import Terminal
 from core.background import cancel_and_wait
 from core.errors import StorageError
@@ -39,7 +39,7 @@ async def run_until_interrupted(work: Coroutine[Any, Any, None], session: "Sessi
 
 
 class Session:
-    """Reads lines until `/quit` or the end of input."""
+    """Reads lines until the user leaves, by `/quit` for example, or the input ends."""
 
     def __init__(self, terminal: Terminal, lines: InputReader) -> None:
         self.terminal = terminal
@@ -57,10 +57,14 @@ class Session:
     async def run(self, chat: ConsoleChat, commands: Commands, texts: Texts) -> None:
         """Runs each line as a command or as a message to the model."""
         self._chat = chat
+        if isinstance(self._lines, PromptInput):
+            self._lines.complete = commands.complete
         while (line := await self._lines.next()) is not None:
             line = line.strip()
-            if line.lower() == QUIT:
+            if line.lower() in LEAVING:
                 break
+            if line.lower() == BARE_HELP:
+                line = f"/{BARE_HELP}"
             if line:
                 work = commands.run(line) if line.startswith("/") else chat.ask(line)
                 self._running = asyncio.create_task(work, name="console.line")

@@ -2,9 +2,14 @@
 
 import os
 import re
+import shutil
+import textwrap
 from typing import TextIO
 
+from bot.console.markdown import MarkdownStream, cell_width
+
 _PLAIN, _DIM, _NOTED = "\x1b[0m", "\x1b[2m", "\x1b[33m"
+_CLEAR_LINE = "\r\x1b[K"
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """Control characters except tab and newline: text of a model or server must not control the terminal."""
@@ -24,6 +29,28 @@ class Terminal:
         self._remarks = remarks or stream
         self._styled = _supports_styles(self._remarks) if styled is None else styled
         self._in_line = False
+        self._has_status = False
+        # Answers are formatted on a terminal only: in a pipe they are what the model wrote.
+        self._is_formatted = self._styled and stream.isatty()
+        self._answer: MarkdownStream | None = None
+
+    def show_status(self, text: str) -> None:
+        """Shows a line about a wait on a terminal; whatever is printed next takes its place."""
+        if not self._is_formatted or self._in_line:
+            return
+        width = _columns() - 1
+        while cell_width(text) > width:
+            text = text[:-1]
+        self._stream.write(f"{_CLEAR_LINE}{_DIM}{_CONTROL.sub('', text)}{_PLAIN}")
+        self._stream.flush()
+        self._has_status = True
+
+    def clear_status(self) -> None:
+        """Removes the line about a wait."""
+        if self._has_status:
+            self._stream.write(_CLEAR_LINE)
+            self._stream.flush()
+            self._has_status = False
 
     def print(self, text: str) -> None:
         """Prints text on its own lines."""
@@ -40,13 +67,29 @@ class Terminal:
     def write(self, text: str) -> None:
         """Prints the next chunk of an answer without buffering."""
         clean = _CONTROL.sub("", text)
-        if clean:
-            self._stream.write(clean)
-            self._in_line = not clean.endswith("\n")
+        if self._is_formatted and clean:
+            self._answer = self._answer or MarkdownStream(_columns)
+            clean = self._answer.feed(clean)
+        self._put(clean)
+
+    def flush_word(self) -> None:
+        """Prints the beginning of a word that an answer stands still in."""
+        if self._answer is not None:
+            self._put(self._answer.flush())
+
+    def _put(self, text: str) -> None:
+        if text:
+            self.clear_status()
+            self._stream.write(text)
+            self._in_line = not text.endswith("\n")
         self._stream.flush()
 
     def end_line(self) -> None:
-        """Moves to the start of a line."""
+        """Ends an answer, and moves to the start of a line."""
+        if self._answer is not None:
+            rest, self._answer = self._answer.finish(), None
+            self._put(rest)
+        self.clear_status()
         if self._in_line:
             self._stream.write("\n")
             self._stream.flush()
@@ -61,8 +104,22 @@ class Terminal:
     def _print(self, text: str, style: str | None = None) -> None:
         self.end_line()
         clean = _CONTROL.sub("", text)
+        if self._is_formatted:
+            clean = "\n".join(_wrap(line, _columns()) for line in clean.split("\n"))
         self._remarks.write(f"{style}{clean}{_PLAIN}\n" if style and self._styled else f"{clean}\n")
         self._remarks.flush()
+
+
+def _wrap(line: str, width: int) -> str:
+    if cell_width(line) <= width:
+        return line
+    return textwrap.fill(
+        line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+
+
+def _columns() -> int:
+    return max(shutil.get_terminal_size().columns, 20)
 
 
 def _supports_styles(stream: TextIO) -> bool:

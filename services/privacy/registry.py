@@ -322,6 +322,7 @@ FILES: Mapping[str, str] = {
     "inbox.db": "the durable queue; rewritten likewise",
     "sends.journal": "numbers of turns and messages, until they are delivered",
     "inbox.lock": "nothing",
+    "console.history": "lines that the operator typed in the terminal console",
     "inbox.failure": "a time",
 }
 """Files in DATA_DIR."""

@@ -252,6 +252,11 @@ console-help =
     /persona: list the ways to answer; /persona <name> or your own instructions picks one for this conversation
     /language: choose the language of these messages
     /forget: erase what is stored about you here
+console-help-more =
+    /compare <question>: ask two models and choose the better answer; /vote a, b or tie
+    /stats: people, chats, answers and cost of the whole bot
+    /audit: acts of operators and group admins
+    /ban_user, /unban_user: who gets no answers in Telegram
     /quit: exit
 
     Ctrl-C stops an answer, Ctrl-D exits.
@@ -260,6 +265,9 @@ console-model-missing = { $provider }: running, but model { $model } is not inst
 console-demo-stands-in = None of your providers is available, so the built-in demo answers instead.
 console-embedded-store = REDIS_URL is not set: provider state is kept in this process only. Conversations are saved to disk.
 console-hint = /help lists the commands, Ctrl-C stops an answer, Ctrl-D or /quit exits.
+console-asking = asking { $provider } …
+console-did-you-mean = Unknown command. Did you mean { $command }?
+console-vote = Which answer is better? Type /vote a, /vote b or /vote tie.
 console-failed-over = { $failed } -> { $provider } answered
 console-model-others = also available: { $models }
 console-model-usage = /model <provider> [<model>] picks a model, /model auto resets the choice, /model footers on|off shows or hides who answered.

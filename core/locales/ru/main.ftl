@@ -253,6 +253,11 @@ console-help =
     /persona: список ролей; /persona <имя> или собственные указания выбирают роль для этого разговора
     /language: выбрать язык этих сообщений
     /forget: стереть то, что здесь о вас хранится
+console-help-more =
+    /compare <вопрос>: спросить две модели и выбрать лучший ответ; /vote a, b или tie
+    /stats: люди, чаты, ответы и стоимость по всему боту
+    /audit: действия операторов и админов групп
+    /ban_user, /unban_user: кому бот не отвечает в Telegram
     /quit: выйти
 
     Ctrl-C останавливает ответ, Ctrl-D завершает работу.
@@ -261,6 +266,9 @@ console-model-missing = { $provider }: работает, но модель { $mo
 console-demo-stands-in = Ни один из ваших провайдеров не доступен, поэтому отвечает встроенная демонстрация.
 console-embedded-store = REDIS_URL не задан: состояние провайдеров хранится только в этом процессе. Разговоры сохраняются на диск.
 console-hint = /help показывает команды, Ctrl-C останавливает ответ, Ctrl-D или /quit завершает работу.
+console-asking = спрашиваю { $provider } …
+console-did-you-mean = Неизвестная команда. Может быть, { $command }?
+console-vote = Какой ответ лучше? Введите /vote a, /vote b или /vote tie.
 console-failed-over = { $failed } -> ответил { $provider }
 console-model-others = также доступны: { $models }
 console-model-usage = /model <провайдер> [<модель>] выбирает модель, /model auto сбрасывает выбор, /model footers on|off показывает или скрывает, кто ответил.

@@ -257,13 +257,56 @@ class TestCommands:
             await session.until("Unknown command.")
         assert server.requests == []
 
+    @pytest.mark.parametrize(
+        ("line", "meant"), [("/modle", "/model"), ("/exitt", "/exit"), ("/Provders a", "/provider")]
+    )
+    async def test_mistyped_command_gets_a_suggestion(
+        self, opened: Opener, server: LLMServer, line: str, meant: str
+    ) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type(line)
+            await session.until(f"Did you mean {meant}?")
+        assert server.requests == []
+
+    async def test_commands_of_operators_work(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("/ban_user 9 spam", "/unban_user 9", "/audit operation", "/stats")
+            await session.until("9 is banned")
+            await session.until("The ban of 9 is lifted")
+            assert "banned: telegram:9 (spam)" in await session.until("moderated groups: 0, bans: 0")
+
+    async def test_compare_prints_both_answers_and_takes_a_vote(
+        self, opened: Opener, server: LLMServer, second: LLMServer
+    ) -> None:
+        server.default, second.default = llm.answer("From the first"), llm.answer("From the second")
+        async with opened({"a": server.url, "b": second.url}) as session:
+            session.type("/compare Hello?", "/vote b", "/compare stats")
+            assert "A\nFrom the first\nB\nFrom the second\n" in await session.until("Type /vote a")
+            await session.until("You chose B.\nA: a/m")
+            await session.until("b/m\n100% of comparisons")
+
     async def test_help_lists_exactly_the_commands(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as session:
             session.type("/HELP")
             shown = await session.until("Ctrl-D exits.")
+            session.type("help")
+            assert "Ctrl-D exits." in await session.until("Ctrl-D exits.")
+        assert not server.requests
         listed = re.findall(r"^/(\w+)", shown, re.MULTILINE)
         chat = {"new", "threads", "compact", "model", "retry"}
-        assert set(listed) == {*chat, "provider", "usage", "budget", "privacy", "forget", "language", "persona", "quit"}
+        operator = {"compare", "stats", "audit", "ban_user"}
+        assert set(listed) == {
+            *chat,
+            *operator,
+            "provider",
+            "usage",
+            "budget",
+            "privacy",
+            "forget",
+            "language",
+            "persona",
+            "quit",
+        }
 
     async def test_usage_shows_own_and_all_usage(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as session:
@@ -306,7 +349,7 @@ class TestCommands:
 class TestExit:
     """Quit, end of input, signals."""
 
-    @pytest.mark.parametrize("line", ["/quit", " /QUIT "])
+    @pytest.mark.parametrize("line", ["/quit", " /QUIT ", "/exit", "quit", "Exit"])
     async def test_quit_ends_the_session(self, opened: Opener, server: LLMServer, line: str) -> None:
         async with opened({"a": server.url}) as session:
             session.type(line, "never read")

@@ -64,7 +64,8 @@ async def test_terminal_console_streams_and_handles_keys(tmp_path: Path) -> None
     variables = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "LANG": "en_GB.UTF-8"}
     async with LLMServer() as server:
         server.naming = llm.answer("A name for it")
-        server.script(llm.stall(after_pieces=2), llm.answer("All of it."))
+        answered = asyncio.Event()
+        server.script(llm.stall(after_pieces=2), llm.gate(answered, then=llm.answer("All of it.")))
         variables |= variables_for(tmp_path / "data", {"a": server.url})
         with PseudoTerminal() as terminal:
             async with process(tmp_path, variables, terminal=terminal.end) as console:
@@ -78,11 +79,20 @@ async def test_terminal_console_streams_and_handles_keys(tmp_path: Path) -> None
                 await terminal.until("sent")
                 terminal.press("\x03")
                 await terminal.until("\n>")
+                terminal.press("/exi\t")
+                await terminal.until("/exit")
+                terminal.press("\x03")
+                await terminal.until("\n>")
                 terminal.press("and again\r")
+                await terminal.until("asking a")
+                answered.set()
                 await terminal.until("All of it.")
                 await terminal.until("\n>")
                 terminal.press("\x04")
                 assert await asyncio.wait_for(console.wait(), PATIENCE_S) == 0
     assert b"\x1b[2mStopped." in terminal.raw
+    history = tmp_path / "data" / "console.history"
+    assert "and again" in history.read_text()
+    assert history.stat().st_mode & 0o777 == 0o600
     prompts = [request.json["messages"][-1]["content"] for request in server.requests]
     assert prompts == ["hello", "and again"]
