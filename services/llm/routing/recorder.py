@@ -113,7 +113,8 @@ class OutcomeRecorder:
         """True after a request that no provider answered, until the next answer."""
         self._listeners: list[NoticeListener] = []
         self._watchers: list[Watcher] = []
-        roster.on_change(self._drop_counts)
+        self._order = roster.usable
+        roster.on_change(self._follow_roster)
 
     def listen(self, listener: NoticeListener) -> None:
         """Registers a callback for changes of the leader and for misconfigured providers. It must not block."""
@@ -316,9 +317,14 @@ class OutcomeRecorder:
         if self._meter is not None:
             self._meter.count(report)
 
-    def _drop_counts(self) -> None:
+    def _follow_roster(self) -> None:
         for provider in set(self.counts) - set(self._roster.all):
             del self.counts[provider]
+        before, after = self._order, self._roster.usable
+        self._order = after
+        if [each for each in before if each in after] != [each for each in after if each in before]:
+            # At every replica: one that follows late may have made a provider of the former order preferred again.
+            self._shared.apply(rules.preference_ended(self._clock.time()))
 
     def _leader(self, state: rules.Routing | None = None) -> str | None:
         """Returns the provider that is asked first by the rules, without a probe."""
