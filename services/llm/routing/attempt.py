@@ -64,6 +64,7 @@ class Attempt:
         self.adaptation = request.recourse.known_adaptation(candidate) if resort is None else resort.adaptation
         """The changes with which the request is sent."""
         self._adaptations_left = MAX_ADAPTATIONS
+        self._is_structure_suspected = False
         self._request = request
         self._recorder = request.recorder
         self._purpose = request.spec.purpose
@@ -110,6 +111,10 @@ class Attempt:
             raise self._surface(outcome, error)
         if outcome.fault is Fault.HICCUP and self._retries_left > 0 and await self._pause_before_retry(outcome):
             return
+        adaptation = self._without_structure(outcome)
+        if adaptation is not None:
+            self._ask_again(adaptation, outcome)
+            return
         used = TokenUse(error.usage) if isinstance(error, EmptyAnswer | AnswerGivenUp) else NOTHING
         self._report(RequestEnd.FAILED, used, is_failure=outcome.cooldown_s is not None)
         self._end(AttemptResult.FAILED, outcome.fault)
@@ -129,6 +134,18 @@ class Attempt:
                 return recourse.shortened(candidate, self.adaptation, outcome, is_larger_left=is_larger_left)
             case _:
                 return None
+
+    def _without_structure(self, outcome: Outcome) -> Adaptation | None:
+        """Returns the request for an answer in words after an internal error of a server; None if that is no way out.
+
+        A server that stumbles over the schema of a verdict may serve chats all the same: if the answer in words comes,
+        it does not cool down.
+        """
+        if not outcome.is_internal or self._adaptations_left == 0:
+            return None
+        adaptation = self._request.recourse.without_structure(self.adaptation)
+        self._is_structure_suspected = adaptation is not None
+        return adaptation
 
     def _ask_again(self, adaptation: Adaptation, outcome: Outcome) -> None:
         self._adaptations_left -= 1
@@ -214,6 +231,10 @@ class Attempt:
             self._publish(AttemptResult.ANSWERED, first_output_s=first_output_s)
         self._report(RequestEnd.ANSWERED, used, first_output_s=first_output_s)
         self._state = AttemptState.ENDED
+        if self._is_structure_suspected:
+            self._recorder.capabilities_refused(
+                self.candidate, frozenset({Capability.STRUCTURED_OUTPUT}), is_guess=True
+            )
         self._request.note_answer(self)
         self._recorder.model_answered(self.candidate, self._began)
         self._recorder.succeeded(

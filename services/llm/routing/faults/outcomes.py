@@ -47,6 +47,8 @@ DOWN_STATUSES = frozenset({408, 498, 499})
 """In addition to all of 5xx: 498 is Groq's for no capacity, 499 is sent by Google and proxies that gave up."""
 _PAGE_SEARCHED = 300
 REFUSAL_STATUSES = frozenset(range(400, 500)) - DOWN_STATUSES - {429}
+INTERNAL_ERRORS = frozenset({500, 501})
+"""Statuses of a server that stumbles over a request; 502 and above come from a proxy, or say that it is overloaded."""
 MAX_MESSAGE_LENGTH = 300
 MAX_CODE_LENGTH = 60
 """A provider's error code is one word; a longer text is cut."""
@@ -63,6 +65,7 @@ class Outcome:
         window: the context window that the server names, in tokens.
         sent: the size of the request that it names, in tokens.
         words: the server's message, for operators; it quotes no user and holds no key.
+        is_internal: the server answered with an internal error, which the contents of the request may cause.
     """
 
     fault: Fault
@@ -72,6 +75,7 @@ class Outcome:
     window: int | None = None
     sent: int | None = None
     words: str | None = field(default=None, compare=False)
+    is_internal: bool = field(default=False, compare=False)
 
     @property
     def try_next(self) -> bool:
@@ -113,7 +117,9 @@ def classify(error: BaseException, cooldown_s: float, words: KnownWords = KNOWN_
     """
     fault, capability = _fault(error, words)
     window, sent = find_window(error.body) if fault is Fault.CONTEXT_WINDOW and _has_body(error) else (None, None)
-    return Outcome(fault, describe(error), _cooldown_s(fault, error, cooldown_s), capability, window, sent)
+    is_internal = isinstance(error, ModelHTTPError) and error.status_code in INTERNAL_ERRORS
+    cools_s = _cooldown_s(fault, error, cooldown_s)
+    return Outcome(fault, describe(error), cools_s, capability, window, sent, is_internal=is_internal)
 
 
 def _cooldown_s(fault: Fault, error: BaseException, default_s: float) -> float | None:

@@ -126,6 +126,13 @@ class Recourse:
             return None
         return replace(current, without=current.without | {capability})
 
+    def without_structure(self, current: Adaptation) -> Adaptation | None:
+        """Returns the request with its structure asked for in words; None where it has none, or cannot do without."""
+        structure = Capability.STRUCTURED_OUTPUT
+        if not self.can_be_meant(current, structure) or self._is_required(structure):
+            return None
+        return replace(current, without=current.without | {structure})
+
     def can_be_meant(self, current: Adaptation, capability: Capability) -> bool:
         """Returns whether a request used a capability, so that a refusal of it makes sense."""
         return capability in self._shape.uses() and capability not in current.without
@@ -159,6 +166,8 @@ class Recourse:
             self._loading.setdefault(key, candidate)
         else:
             self._loading.pop(key, None)
+        if outcome.fault in {Fault.HICCUP, Fault.DOWN} and outcome.is_internal and not self._last_resorts:
+            self._last_resorts.extend(self._without_tools(candidate, current))
         if outcome.fault is Fault.UNCLEAR and all(key != _key(other) for other, _ in self._unclear):
             if not self._unclear:
                 self._last_resorts.extend(self._reductions(candidate, current))
@@ -213,6 +222,18 @@ class Recourse:
             bare = replace(current, without=current.without | optional, is_newest_turn=self._shape.has_earlier_turns())
             reductions.append(LastResort(candidate, bare, rest & {Capability.SYSTEM_ROLE}))
         return reductions
+
+    def _without_tools(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
+        """Returns the request without tools, for a server whose internal error they may cause.
+
+        Its answer proves nothing: the error may have passed meanwhile.
+        """
+        tools = frozenset(
+            each
+            for each in self._shape.uses() & TOOL_USE
+            if not self._is_required(each) and each not in current.without
+        )
+        return [LastResort(candidate, replace(current, without=current.without | tools))] if tools else []
 
     def _is_required(self, capability: Capability) -> bool:
         required = self._spec.required

@@ -296,3 +296,47 @@ async def test_verdict_is_asked_for_in_words_where_tools_are_refused(redis: Redi
     assert answer.value.category == "ok"
     assert "tools" not in first.requests[-1].json
     assert "schema" in str(first.requests[-1].json["messages"])
+
+
+def stumbling(over: str) -> llm.Behaviour:
+    """Answers with an internal error to each request that has a field."""
+    taken = llm.answer('{"category": "gambling", "confidence": 91}')
+
+    async def do(exchange: Exchange) -> None:
+        await (llm.status(500) if over in exchange.request.json else taken).play(exchange)
+
+    return llm.Act(do)
+
+
+async def test_internal_error_over_a_structure_takes_no_provider_from_the_chats() -> None:
+    """Asked in words the server gives its verdict; the next one is asked in words at once."""
+    async with LLMServer() as first, LLMServer() as second:
+        first.default = stumbling("tools")
+        async with bench(open_redis(None), [provider("a", first.url), provider("b", second.url)]) as replica:
+            model = replica.factory.create_moderation_model("moderation")
+            assert (await model.ask("Judge.", "Hm")).provider == "a"
+            assert replica.cooling() == {}
+            asked = len(first.requests)
+            assert (await model.ask("Judge.", "Hm")).provider == "a"
+            assert len(first.requests) == asked + 1
+            assert answered_by(await replica.ask(streamed=True)) == "a"
+        assert second.requests == []
+
+
+async def test_internal_error_over_everything_cools_the_provider() -> None:
+    async with LLMServer() as first, LLMServer() as second:
+        first.default = llm.status(500)
+        second.default = stumbling("nothing")
+        async with bench(open_redis(None), [provider("a", first.url), provider("b", second.url)]) as replica:
+            model = replica.factory.create_moderation_model("moderation")
+            assert (await model.ask("Judge.", "Hm")).provider == "b"
+            assert replica.cooling() == {"a": pytest.approx(300, abs=1)}
+
+
+async def test_lone_server_that_stumbles_over_tools_answers_without_them() -> None:
+    async with LLMServer() as server:
+        server.default = stumbling("tools")
+        async with bench(open_redis(None), [provider("a", server.url)]) as replica:
+            response = await replica.ask(streamed=True, parameters=WITH_TOOL)
+            assert answered_by(response) == "a"
+            assert replica.cooling() == {}

@@ -23,7 +23,7 @@ from core.redis.client import open_redis
 from services.llm.request import Capability
 from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.faults.refusals import KNOWN_WORDS, KnownWords
-from tests.services.llm.routing.refusal_cases import REFUSALS, Refusal
+from tests.services.llm.routing.refusal_cases import COMPATIBLE, INVENTED, REFUSALS, Refusal
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.exchange import Exchange
 from tests.support.fake_llm.providers import provider_at
@@ -161,6 +161,27 @@ async def test_refusal_in_unknown_words_never_bricks_a_chat(
 
         assert said(response) in {"from the first", "from the second"}
         assert said(await ask(replica, refusal, streamed=streamed)).startswith("from the ")
+
+
+@pytest.mark.parametrize("words", [KNOWN_WORDS, FORGOTTEN], ids=["known", "unknown"])
+@pytest.mark.parametrize("refusal", INVENTED, ids=[each.server for each in INVENTED])
+async def test_invented_refusal_is_the_fault_of_the_provider_where_another_one_answers(
+    refusal: Refusal, servers: list[LLMServer], words: KnownWords
+) -> None:
+    """Whatever the status and the words: evidence decides, and the lists of words change nothing about it."""
+    async with replica_of(refusal, servers, words) as replica:
+        assert answered_by(await ask(replica, refusal, streamed=True)) == "second"
+        assert replica.cooling() == {"first": pytest.approx(COOLDOWNS[refusal.meaning], abs=1)}
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_request_that_both_providers_refuse_is_at_fault_itself(servers: list[LLMServer], status: int) -> None:
+    refusal = Refusal("both", COMPATIBLE, status, {"error": {"message": "Something new."}}, Fault.UNCLEAR)
+    async with replica_of(refusal, servers) as replica:
+        servers[1].default = llm.status(status, b'{"error": {"message": "No, not this one."}}')
+        with pytest.raises(RequestRejected):
+            await ask(replica, refusal, streamed=True)
+        assert replica.cooling() == {}
 
 
 LONE = [each for each in REFUSALS if isinstance(each.meaning, Capability) or each.meaning is Fault.CONTEXT_WINDOW]
