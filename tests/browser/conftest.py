@@ -111,7 +111,9 @@ async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         # A page of Telegram's, which a test makes up, shows the console of this machine in a frame.
         local = "--disable-features=LocalNetworkAccessChecks"
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=[local, *sandbox])
+        # A container may have little shared memory.
+        arguments = [local, "--disable-dev-shm-usage", *sandbox]
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield browser
         await browser.close()
 

@@ -140,6 +140,10 @@ class Frame:
             status, key = HTTPStatus.SERVICE_UNAVAILABLE, "web-database-unavailable"
         except ConfigConflict:
             status, key = HTTPStatus.CONFLICT, "web-conflict"
+        except web.HTTPNotFound:
+            status, key = HTTPStatus.NOT_FOUND, "web-not-found"
+        except web.HTTPConflict as error:
+            return self.render(request, session, "fault.html", status=HTTPStatus.CONFLICT, faults=[error.text])
         except ConfigurationError as error:
             return self.render(
                 request, session, "fault.html", status=HTTPStatus.UNPROCESSABLE_ENTITY, faults=error.mistakes

@@ -700,7 +700,7 @@ web-skip = Skip to content
 web-sign-in = Sign in
 web-sign-out = Sign out
 web-sign-in-wrong = That is not the value of WEB_TOKEN.
-web-sign-in-unavailable = Redis does not answer, so nobody can sign in now.
+web-sign-in-unavailable = Redis does not answer, so signing in is not possible now.
 web-link-refused = This link has been used or has expired. Send /console to the bot for a new one.
 web-link-help = The link signs you in once, as the operator who asked the bot for it.
 web-app-expired = Telegram's sign-in is older than an hour. Close this window and open the console from the bot again.
@@ -1044,6 +1044,7 @@ web-did-saved = { $about } is saved and in use.
 web-did-removed = { $about } is removed.
 web-did-reset-setting = { $about } has the value of the environment again.
 web-did-undone = The change is undone.
+web-not-found = This is not there any more, or never was.
 web-conflict = Another operator changed the configuration meanwhile. Open the page again and repeat your change.
 web-foreign-form = This form does not belong to your session. Open the page again.
 
@@ -1201,7 +1202,7 @@ notice-leader-back = { $after } answers again, in place of { $before }.
 notice-leader-failed = { $before } failed ({ $reason }). { $after } answers now. /provider shows more.
 console-off = The console is off. Set WEB_PORT and WEB_TOKEN (and WEB_PUBLIC_URL if it is reached from other machines), then restart.
 console-not-here = The link signs you in, so I send it in our private chat only: open that and send /console there.
-console-unavailable = Redis does not answer, so nobody can sign in now. Please try again in a minute.
+console-unavailable = Redis does not answer, so signing in is not possible now. Please try again in a minute.
 console-link =
     Open the console (this link works once, for { $left }):
     { $link }

@@ -129,6 +129,19 @@ class TestActs:
         assert "Another operator changed" in browser.page
         assert await browser.answered_by() == "beta"
 
+    async def test_what_another_operator_removed_is_said_to_be_gone(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        await browser.open("/console/providers/alpha/remove")
+        hidden = browser.hidden()
+        await browser.submit("/console/providers/alpha/remove")
+        for page in (
+            await browser.submit("/console/providers/alpha/force", hidden=hidden),
+            await browser.open("/console/providers/alpha"),
+        ):
+            assert browser.status == 404
+            assert "not there any more" in page
+            assert "<nav" in page
+
     async def test_removed_provider_is_gone(self, browser: ConsoleBrowser) -> None:
         await browser.sign_in()
         page = await browser.open("/console/providers/alpha/remove")
