@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
         ("bot.check", ("aiogram", "dbos", "aiohttp")),
         ("bot.train", ("aiogram", "dbos", "aiohttp")),
         ("bot.composition.services", ("aiogram", "dbos", "aiohttp", "openai", "anthropic")),
-        ("bot.composition.telegram", ("openai", "anthropic", "bs4", "markdownify", "fastmcp", "mcp")),  # with first use
+        ("bot.composition.telegram", ("openai", "anthropic", "fastmcp", "mcp")),  # with first use
         ("services.inbox.inbox", ("dbos", "aiogram", "pydantic_ai")),
     ],
 )

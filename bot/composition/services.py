@@ -50,6 +50,7 @@ from services.chat.thread_names import ThreadNamer
 from services.chat.turn import TurnMetrics, TurnObserver
 from services.compare.contest import Contests
 from services.compare.votes import Votes
+from services.files.sandbox import Sandbox
 from services.history.figures import FigureHistory
 from services.inbox.lease import ReplicaLease
 from services.inbox.replicas import replica_name
@@ -325,7 +326,7 @@ def _open_web(stack: AsyncExitStack, settings: Settings) -> WebTools:
     search = SearxSearch(settings.web_search_url) if settings.web_search_url is not None else None
     if search is not None:
         stack.push_async_callback(search.aclose)
-    return WebTools(PageReader(), search)
+    return WebTools(PageReader(Sandbox()), search)
 
 
 def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:

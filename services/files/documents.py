@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from importlib import import_module
 from typing import Any
+from urllib.parse import urljoin
 from xml.etree import ElementTree as ET
 
 from services.files.child import Answer, Options, Refused
@@ -50,7 +51,8 @@ def load(data: bytes, options: Options) -> Callable[[], Answer]:
 
     Args:
         data: the file.
-        options: `kind`, which its name promises, `most`, the characters that are read.
+        options: `kind`, which its name promises, `most`, the characters that are read; `base`, the address of a page,
+            whose links are kept then.
 
     Raises:
         Refused: it is encrypted, a bomb, or of another kind than its name says.
@@ -60,6 +62,8 @@ def load(data: bytes, options: Options) -> Callable[[], Answer]:
         raise Refused("mislabelled")
     modules = [import_module(name) for name in _LIBRARIES.get(kind, ())]
     parser = modules[0] if modules else None
+    if kind == "html" and options.get("base"):
+        return lambda: _collect(_html_text(_decode(data), str(options["base"])), kind, options["most"])
     return lambda: _collect(_READERS[kind](data, parser), kind, options["most"])
 
 
@@ -172,8 +176,8 @@ def _read_html(data: bytes, _: object) -> Pieces:
     yield from _html_text(_decode(data))
 
 
-def _html_text(source: str) -> Pieces:
-    reader = _HtmlText()
+def _html_text(source: str, base: str = "") -> Pieces:
+    reader = _HtmlText(base)
     # In pieces, so that a page is read only as far as it is wanted.
     for start in range(0, len(source), 65_536):
         reader.feed(source[start : start + 65_536])
@@ -183,7 +187,11 @@ def _html_text(source: str) -> Pieces:
 
 
 class _HtmlText(HTMLParser):
-    """Collects the text that a page shows, a block a line."""
+    """Collects the text that a page shows, a block a line.
+
+    Args:
+        base: address of the page; links outside its menus are written as in Markdown then.
+    """
 
     HIDDEN = frozenset({"script", "style", "head", "template", "noscript", "svg"})
     CELLS = frozenset({"td", "th"})
@@ -193,14 +201,22 @@ class _HtmlText(HTMLParser):
         "li": "\n- ",
     }
 
-    def __init__(self) -> None:
+    MENUS = frozenset({"nav", "header", "footer", "aside"})
+    LONGEST_LINK = 300
+
+    def __init__(self, base: str = "") -> None:
         super().__init__(convert_charrefs=True)
+        self._base = base
+        self._link: str | None = None
+        self._menus = 0
         self._pieces: list[str] = []
         self._hidden = 0
         self._is_in_cell = False
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 - of the base class
-        """Begins a block or a cell, or what is not shown."""
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begins a block or a cell, a link, or what is not shown."""
+        if self._base:
+            self._begin_link(tag, attrs)
         if tag in self.HIDDEN:
             self._hidden += 1
         elif tag in self.CELLS:
@@ -211,8 +227,26 @@ class _HtmlText(HTMLParser):
             # A row stays on its line, whatever stands in its cells.
             self._pieces.append(" " if self._is_in_cell else self.BLOCKS[tag])
 
+    def _begin_link(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in self.MENUS:
+            self._menus += 1
+        if tag != "a" or self._menus or self._hidden or self._link is not None:
+            return
+        try:
+            link = urljoin(self._base, next((value or "" for name, value in attrs if name == "href"), ""))
+        except ValueError:
+            return
+        if link.startswith(("http://", "https://")) and len(link) <= self.LONGEST_LINK and link.isprintable():
+            self._link = link
+            self._pieces.append("[")
+
     def handle_endtag(self, tag: str) -> None:
         """Ends it."""
+        if tag in self.MENUS:
+            self._menus = max(self._menus - 1, 0)
+        elif tag == "a" and self._link is not None:
+            self._pieces.append(f"]({self._link})")
+            self._link = None
         if tag in self.HIDDEN:
             self._hidden = max(self._hidden - 1, 0)
         elif tag in self.CELLS or tag in {"tr", "table"}:

@@ -1,20 +1,20 @@
 """Reads public web pages, and asks a SearXNG server; both within bounds, and failures are answers for the model."""
 
 import asyncio
+import html
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 import structlog
-from pydantic_ai.exceptions import ModelRetry
-from pydantic_ai.messages import BinaryContent
+
+from services.files.sandbox import DOCUMENT_LIMITS, FileRefused, Refusal, Sandbox, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from pydantic_ai.common_tools.web_fetch import WebFetchLocalTool
 
 log = structlog.get_logger()
 
@@ -30,7 +30,6 @@ class WebLimits:
         search_s: of a search.
         search_bytes: of a search server's answer.
         results: of a search.
-        at_once: fetches that run at once in a process, since the conversion of a page takes CPU.
     """
 
     total_s: float = 15.0
@@ -39,58 +38,76 @@ class WebLimits:
     search_s: float = 10.0
     search_bytes: int = 1024 * 1024
     results: int = 8
-    at_once: int = 4
 
 
 TITLE, SNIPPET, URL = 200, 500, 500
 """Characters of a title, an excerpt and an address; a result with a longer address is left out."""
 
+_PLAIN = re.compile(r"text/(?!html)[\w.+-]+|application/([\w.-]+\+)?(json|xml|yaml)")
+_HTML = frozenset({"", "text/html", "application/xhtml+xml"})
+_TITLE = re.compile(rb"<title[^>]{0,200}>([^<]{0,1000})</title", re.IGNORECASE)
+_REFUSALS = {
+    Refusal.EMPTY: "The page has no text.",
+    Refusal.MISLABELLED: "This is a file of a kind that cannot be read, not a page of text.",
+    Refusal.ENCRYPTED: "This document needs a password.",
+    Refusal.TOO_MUCH: "The page is too complex to be read.",
+}
+
 
 class PageReader:
-    """Reads public pages as Markdown.
+    """Reads public pages, and documents in the forms that people send too.
 
     Args:
+        sandbox: reads everything but plain text: a page of 2 MB can cost a parser many seconds of CPU.
         allow_private: admits private addresses, for tests on loopback. Those of cloud metadata stay refused.
     """
 
-    def __init__(self, limits: WebLimits | None = None, *, allow_private: bool = False) -> None:
+    def __init__(self, sandbox: Sandbox, limits: WebLimits | None = None, *, allow_private: bool = False) -> None:
+        self._sandbox = sandbox
         self._limits = limits or WebLimits()
         self._allow_private = allow_private
-        self._places = asyncio.Semaphore(self._limits.at_once)
-        self._tool: WebFetchLocalTool | None = None
 
     async def read(self, url: str) -> dict[str, str]:
         """Returns the address, the title and the text of a page, or an `error`."""
         limits = self._limits
         try:
-            async with self._places, asyncio.timeout(limits.total_s):
-                page = await (await self._load_tool())(url)
+            async with asyncio.timeout(limits.total_s):
+                response = await self._download(url)
+                text, is_cut = await self._to_text(response, url)
         except TimeoutError:
             return _failed(f"The page did not answer within {limits.total_s:g} s.")
-        except ModelRetry as error:
-            return _failed(_explain(error.__cause__))
+        except FileRefused as refused:
+            return _failed(_REFUSALS.get(refused.why, "The page could not be read as text."))
         except Exception as error:  # noqa: BLE001 - a page must not end the turn, whatever it makes a library raise
-            log.warning("web.fetch_broke", error=type(error).__name__)
-            return _failed("The page could not be read.")
-        if isinstance(page, BinaryContent):
-            return _failed(f"This is a file of the type {page.media_type[:TITLE]}, not a page of text.")
-        text = page["content"]
-        if len(text) > limits.characters:
-            text = f"{text[: limits.characters]}\n[The page goes on; this is its beginning.]"
-        return {"url": url, "title": _line(page["title"], TITLE), "content": text}
+            return _failed(_explain(error))
+        if is_cut:
+            text = f"{text}\n[The page goes on; this is its beginning.]"
+        return {"url": url, "title": _find_title(response.content), "content": text}
 
-    async def _load_tool(self) -> "WebFetchLocalTool":
-        if self._tool is None:
-            # Imported with the first page, beside the event loop: it takes 0.2 s.
-            module = await asyncio.to_thread(_import_fetch)
-            self._tool = module(
-                max_content_length=None,
-                allow_local_urls=self._allow_private,
-                timeout=math.ceil(self._limits.total_s),
-                max_download_bytes=self._limits.page_bytes,
-                headers={"User-Agent": "Understudy"},
-            )
-        return self._tool
+    async def _download(self, url: str) -> httpx2.Response:
+        # Imported with the first page, since most processes fetch none. Private to the library, which offers it with a
+        # conversion in this process only; tests/services/web/test_pages.py fails if it changes.
+        from pydantic_ai._ssrf import safe_download  # noqa: PLC0415 - as above
+
+        return await safe_download(
+            url,
+            allow_local=self._allow_private,
+            timeout=math.ceil(self._limits.total_s),
+            max_bytes=self._limits.page_bytes,
+            headers={"User-Agent": "Understudy", "Accept": "text/markdown, text/html;q=0.9, */*;q=0.8"},
+        )
+
+    async def _to_text(self, response: httpx2.Response, url: str) -> tuple[str, bool]:
+        """Returns the text, and whether it was cut."""
+        most, data = self._limits.characters, response.content
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if _PLAIN.fullmatch(kind):
+            # Of the encodings that a server may name, most text is in this one; no other is decoded in this process.
+            text = data[: 4 * most].decode("utf-8", "replace").replace("\0", "")
+            return text[:most], len(text) > most or len(data) > 4 * most
+        options = {"kind": "html" if kind in _HTML else "document", "most": most, "base": url}
+        result = await self._sandbox.run(Task.DOCUMENT, data, DOCUMENT_LIMITS, options)
+        return result.body.decode(), bool(result.facts["is_cut"])
 
 
 class SearxSearch:
@@ -148,25 +165,27 @@ class SearxSearch:
         return results[: self._limits.results]
 
 
-def _import_fetch() -> "type[WebFetchLocalTool]":
-    from pydantic_ai.common_tools.web_fetch import WebFetchLocalTool  # noqa: PLC0415 - only where a page is fetched
+def _find_title(page: bytes) -> str:
+    found = _TITLE.search(page[:65_536])
+    return _line(html.unescape(found[1].decode("utf-8", "replace")), TITLE) if found is not None else ""
 
-    return WebFetchLocalTool
 
-
-def _explain(cause: BaseException | None) -> str:
+def _explain(error: Exception) -> str:
     """Returns why a page was not read, without the addresses that a name resolved to and without a server's words."""
-    match cause:
+    match error:
         case httpx2.HTTPStatusError():
-            return f"The server answered with HTTP {cause.response.status_code}."
+            return f"The server answered with HTTP {error.response.status_code}."
         case httpx2.RequestError() | httpx2.InvalidURL():
             return "The server could not be reached."
-        case ValueError() if "maximum size" in str(cause):
+        case ValueError() if "maximum size" in str(error):
             return "The page is too large."
-        case ValueError() if not isinstance(cause, UnicodeError):
+        case ValueError() if "content-encoding" in str(error):
+            return "The page could not be read as text."
+        case ValueError():
             return "This address cannot be fetched: only public pages over http and https can."
         case _:
-            return "The page could not be read as text."
+            log.warning("web.fetch_broke", error=type(error).__name__)
+            return "The page could not be read."
 
 
 def _failed(reason: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 PAGE = (
     "<html><head><title>Tides\n of  the sea</title><script>alert(1)</script></head>"
-    "<body><h1>Tides</h1><p>The <b>moon</b> pulls.</p></body></html>"
+    "<body><h1>Tides</h1><nav><a href='/'>Home</a></nav><p>The <b>moon</b> <a href='/long'>pulls</a>.</p></body></html>"
 )
 BOMB = gzip.compress(b"0" * 20_000_000)
 REDIRECTS = {"/hop": "/page", "/inwards": "http://169.254.169.254/latest/meta-data", "/loop": "/loop"}
@@ -46,6 +46,7 @@ class WebServer:
             "/page": (PAGE, "text/html"),
             "/long": ("word " * 10_000, "text/plain"),
             "/large": ("x" * 300_000, "text/plain"),
+            "/costly": ("<p>x</p>" * 200_000, "text/html"),
             "/deep": ("<div>" * 20_000 + "deep", "text/html"),
         }
         match path:

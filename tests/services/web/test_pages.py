@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from services.files.sandbox import Sandbox
 from services.web.pages import PageReader, SearxSearch, WebLimits
 from tests.support.web_pages import WebServer
 
@@ -41,7 +42,7 @@ SMALL = WebLimits(total_s=30, page_bytes=200_000, characters=1000)
 )
 async def test_read_refuses_private_addresses_without_a_request(server: WebServer, url: str) -> None:
     with capture_logs() as logs:
-        answer = await PageReader().read(url.format(port=server.url.rpartition(":")[2]))
+        answer = await PageReader(Sandbox()).read(url.format(port=server.url.rpartition(":")[2]))
     assert set(answer) == {"error"}
     assert answer["error"] in {REFUSED, "The server could not be reached."}
     assert server.requests == []
@@ -59,18 +60,18 @@ async def test_read_dials_the_address_that_was_checked(server: WebServer, monkey
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    answer = await PageReader(WebLimits(total_s=0.3)).read(f"http://rebind.test:{port}/page")
+    answer = await PageReader(Sandbox(), WebLimits(total_s=0.3)).read(f"http://rebind.test:{port}/page")
     assert "error" in answer
     assert server.requests == []
     # The next look-up gives the private address, which is refused.
-    assert await PageReader().read(f"http://rebind.test:{port}/page") == {"error": REFUSED}
+    assert await PageReader(Sandbox()).read(f"http://rebind.test:{port}/page") == {"error": REFUSED}
 
 
 async def test_read_returns_title_and_text(server: WebServer) -> None:
-    reader = PageReader(allow_private=True)
+    reader = PageReader(Sandbox(), allow_private=True)
     answer = await reader.read(f"{server.url}/hop")
     assert answer["title"] == "Tides of the sea"
-    assert "The **moon** pulls." in answer["content"]
+    assert answer["content"] == f"# Tides\nHome\nThe moon [pulls]({server.url}/long)."
     assert "alert" not in answer["content"]
     assert server.requests == ["/hop", "/page"]
 
@@ -82,28 +83,28 @@ async def test_read_returns_title_and_text(server: WebServer) -> None:
         ("/loop", REFUSED),
         ("/large", "The page is too large."),
         ("/bomb", "The page is too large."),
-        ("/picture", "This is a file of the type image/png, not a page of text."),
+        ("/picture", "This is a file of a kind that cannot be read, not a page of text."),
         ("/missing", "The server answered with HTTP 404."),
     ],
 )
 async def test_read_says_why_a_page_cannot_be_read(server: WebServer, path: str, reason: str) -> None:
-    assert await PageReader(SMALL, allow_private=True).read(server.url + path) == {"error": reason}
+    assert await PageReader(Sandbox(), SMALL, allow_private=True).read(server.url + path) == {"error": reason}
 
 
 async def test_read_is_bounded_in_time(server: WebServer) -> None:
     """Also while bytes go on arriving."""
-    answer = await PageReader(WebLimits(total_s=0.3), allow_private=True).read(f"{server.url}/slow")
+    answer = await PageReader(Sandbox(), WebLimits(total_s=0.3), allow_private=True).read(f"{server.url}/slow")
     assert answer == {"error": "The page did not answer within 0.3 s."}
 
 
-@pytest.mark.parametrize("path", ["/deep", "/charset"])
+@pytest.mark.parametrize("path", ["/deep", "/charset", "/costly"])
 async def test_read_survives_hostile_pages(server: WebServer, path: str) -> None:
-    answer = await PageReader(allow_private=True).read(server.url + path)
+    answer = await PageReader(Sandbox(), allow_private=True).read(server.url + path)
     assert answer.keys() <= {"error", "url", "title", "content"}
 
 
 async def test_read_cuts_a_long_text(server: WebServer) -> None:
-    answer = await PageReader(SMALL, allow_private=True).read(f"{server.url}/long")
+    answer = await PageReader(Sandbox(), SMALL, allow_private=True).read(f"{server.url}/long")
     assert len(answer["content"]) < 1100
     assert answer["content"].endswith("[The page goes on; this is its beginning.]")
 

@@ -7,6 +7,7 @@ import pytest
 
 from core.config.providers import ProviderKind
 from core.db.database import Database
+from services.files.sandbox import Sandbox
 from services.llm.request import Capability
 from services.web.pages import PageReader, SearxSearch
 from services.web.tools import WebTools
@@ -34,7 +35,7 @@ async def test_answer_names_the_pages_that_were_read_and_cited(
 ) -> None:
     server.results = FOUND
     search = SearxSearch(server.url)
-    toolset = WebTools(PageReader(allow_private=True), search).toolset()
+    toolset = WebTools(PageReader(Sandbox(), allow_private=True), search).toolset()
     page = f"{server.url}/page"
     async with chat_harness(file, provider("first", first.url), toolsets=[toolset]) as harness:
         first.script(
@@ -53,7 +54,7 @@ async def test_answer_names_the_pages_that_were_read_and_cited(
 
 
 async def test_a_failed_page_ends_no_turn(file: Database, first: LLMServer) -> None:
-    toolset = WebTools(PageReader()).toolset()
+    toolset = WebTools(PageReader(Sandbox())).toolset()
     async with chat_harness(file, provider("first", first.url), toolsets=[toolset]) as harness:
         calls = [tool_call("fetch_page", {"url": "http://127.0.0.1/"}) for _ in range(4)]
         first.script(*calls, answer("I cannot read it."))
@@ -65,7 +66,7 @@ async def test_a_failed_page_ends_no_turn(file: Database, first: LLMServer) -> N
 
 
 async def test_without_any_search_the_model_is_told(file: Database, first: LLMServer) -> None:
-    toolset = WebTools(PageReader()).toolset()
+    toolset = WebTools(PageReader(Sandbox())).toolset()
     async with chat_harness(file, provider("first", first.url), toolsets=[toolset]) as harness:
         await harness.say()
     assert "web_search" not in offered(first)
@@ -75,7 +76,7 @@ async def test_without_any_search_the_model_is_told(file: Database, first: LLMSe
 
 async def test_chats_that_stay_local_have_no_web(file: Database, first: LLMServer) -> None:
     """A page's address and a query leave the operator's machines."""
-    toolset = WebTools(PageReader(), SearxSearch("http://127.0.0.1:9")).toolset()
+    toolset = WebTools(PageReader(Sandbox()), SearxSearch("http://127.0.0.1:9")).toolset()
     local = provider("first", first.url, remote=False)
     async with chat_harness(file, local, toolsets=[toolset], asks_consent=True) as harness:
         await harness.say()
@@ -96,7 +97,7 @@ async def test_a_model_with_its_own_search_gets_it_and_the_next_one_ours(
     """One that refuses it is asked without it at once, and gets our tool."""
     server.results = FOUND
     search = SearxSearch(server.url)
-    toolset = WebTools(PageReader(), search).toolset()
+    toolset = WebTools(PageReader(Sandbox()), search).toolset()
     native = provider_at(first, kind, retries=0)
     async with chat_harness(file, native, provider("second", second.url), toolsets=[toolset]) as harness:
         await harness.say()
