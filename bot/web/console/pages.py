@@ -1,6 +1,6 @@
 """Pages of the console: states of the services, filled into templates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -110,6 +110,7 @@ class ConsolePages:
             revision=configuration.current.revision,
             max_hops=self._frame.parts.settings.provider_max_hops,
             is_overridden=LISTED in configuration.current.stored,
+            sparks=await self._provider_sparks(),
         )
 
     async def new_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
@@ -180,6 +181,21 @@ class ConsolePages:
         """Returns the variables that the console set, as lines of a `.env` file without keys."""
         lines = self._frame.parts.configuration.export_lines()
         return download("".join(f"{line}\n" for line in lines), "text/plain", "console.env")
+
+    async def _provider_sparks(self) -> Mapping[str, tuple[Spark, Spark]]:
+        """Returns each provider's requests and times to first output of the last 24 hours, as far as they are known."""
+        try:
+            series = await self._frame.parts.history.read(Period.DAY)
+        except StorageError:
+            return {}
+        return {
+            name: (
+                draw_spark([point.requests for point in points]),
+                draw_spark([point.first_output_s(0.5) or 0.0 for point in points]),
+            )
+            for name, points in series.points.items()
+            if any(point.requests for point in points)
+        }
 
     async def _count_letters(self) -> int:
         letters = self._frame.parts.daemon.dead_letters

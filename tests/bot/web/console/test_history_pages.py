@@ -27,6 +27,7 @@ async def test_overview_shows_states_and_figures_of_the_day(browser: ConsoleBrow
     assert ": answered</title>" in page
     assert ": forced</title>" in page
     assert "<strong>beta</strong> was forced" in page
+    assert '<svg class="spark' in await browser.open("/console/providers")
     page = await browser.open("/console/usage?days=7")
     assert 'aria-label="Requests by provider, up to 1"' in page
     assert "style=" not in page
