@@ -113,6 +113,8 @@ class Incoming:
     quoted_from: str | None = None
     """The name of its author, in a group."""
     files: tuple[TextFile, ...] = ()
+    message_id: int | None = None
+    """The message, where the surface numbers them."""
     draws: bool = False
     """True if the text describes a picture that is to be drawn, and no model is asked to answer it."""
 

@@ -135,6 +135,7 @@ class ChatServices:
     votes: Votes
     contests: Contests
     acting: ActingTools | None
+    namer: ThreadNamer
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,5 +392,14 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         llm.models, llm.fallback, stores.preferences, infra.texts, settings.zone, asks_consent=asks_consent
     )
     return ChatServices(
-        service, stores.turns, ThreadList(database), stores.preferences, consent, schedules, votes, contests, acting
+        service,
+        stores.turns,
+        ThreadList(database),
+        stores.preferences,
+        consent,
+        schedules,
+        votes,
+        contests,
+        acting,
+        namer,
     )

@@ -5,7 +5,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequ
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from functools import partial
 
+import structlog
 from aiogram import Bot, Dispatcher, Router
+from aiogram.methods import EditForumTopic
 
 from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import Moderation, build_moderation
@@ -28,6 +30,7 @@ from bot.telegram.answers.display import AnswerDisplay
 from bot.telegram.answers.responder import Responder
 from bot.telegram.answers.send_recovery import SendRecovery
 from bot.telegram.api.client import KnownBot, connect, create_bot, publish_commands
+from bot.telegram.api.errors import describe_api_error
 from bot.telegram.api.files import FileReader
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.session import LeaseGate, MaskOutgoingSecrets
@@ -68,7 +71,7 @@ from bot.telegram.worker import FairJobPlaces, JobLimits, JobWorker
 from core.clock import Clock
 from core.config.settings import Settings
 from core.errors import InboxError, StartupError
-from core.messages import Surface, user_ref
+from core.messages import ConversationKey, Surface, user_ref
 from core.observability.redaction import SecretMasker
 from services.admin.broadcasts import BroadcastRunner
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
@@ -83,6 +86,8 @@ from services.privacy.erasure import Eraser
 from services.privacy.retention import RetentionSweep
 from services.schedule.dispatcher import ScheduleDispatcher
 from services.schedule.schedules import Schedule
+
+log = structlog.get_logger()
 
 
 async def run_daemon(services: Services) -> int:
@@ -146,6 +151,7 @@ async def _open_runtime(
         status.watch_queue(lambda: inbox.queue.health.problem)
         delivery = Delivery(bot, clock, inbox.sent_messages, status.metrics)
         moderation = build_moderation(services, bot, delivery)
+        services.chat.namer.listen(_name_topic(delivery))
         stack.push_async_callback(moderation.close)
         stack.enter_context(_offered(for_console, services, queued, moderation))
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, infra))
@@ -440,7 +446,13 @@ def _chat_routers(
     privacy = PrivacyHandlers(regenerate=regenerate, delivery=delivery, turns=turns, consent=chat.consent, texts=texts)
     return (
         RetryHandlers(
-            regenerate=regenerate, delivery=delivery, turns=turns, fallback=fallback, admins=admins, texts=texts
+            regenerate=regenerate,
+            delivery=delivery,
+            turns=turns,
+            fallback=fallback,
+            admins=admins,
+            texts=texts,
+            files=FileReader(Sandbox(), hears=services.llm.capabilities.transcriber is not None),
         ).router(),
         models.router(admins),
         privacy.router(admins),
@@ -495,6 +507,17 @@ def _moderation_routers(services: Services, delivery: Delivery, moderation: Mode
             newcomers=moderation.newcomers, groups=groups, admins=admins, audit=audit, delivery=delivery, texts=texts
         ).router(),
     )
+
+
+def _name_topic(delivery: Delivery) -> Callable[[ConversationKey, str], Awaitable[None]]:
+    """Returns what gives topics of private chats the names of their conversations."""
+
+    async def name_topic(key: ConversationKey, name: str) -> None:
+        method = EditForumTopic(chat_id=key.chat_id, message_thread_id=key.topic_id, name=name)
+        if (error := await delivery.attempt(method, key.chat_id)) is not None:
+            log.info("topic.not_named", chat_id=key.chat_id, reason=describe_api_error(error))
+
+    return name_topic
 
 
 def _send_to(delivery: Delivery, infra: Infrastructure) -> Callable[[Event], Awaitable[None]]:

@@ -63,6 +63,8 @@ class RegenerateTurn(BaseModel):
     """True if the job is dropped if the turn is no longer the latest of its conversation."""
     continues: bool = False
     """True if the answer is continued in a turn of its own."""
+    edited: bool = False
+    """True if the question is answered as its author edited it."""
 
 
 class ScheduleDue(BaseModel):
@@ -195,6 +197,7 @@ class RegenerateQueue:
         provider: str | None,
         only_latest: bool,
         continues: bool = False,
+        edited: bool = False,
     ) -> bool:
         """Enqueues a turn; returns False if its conversation's lane is full. Idempotent per update.
 
@@ -204,6 +207,7 @@ class RegenerateQueue:
             message: the message with the button.
             user: the user who pressed it.
             provider: id of the provider to ask first, for this answer only.
+            edited: answer the question as its author edited it.
             continues: ask for the rest of the answer instead of another one.
             only_latest: drop the job if the turn is no longer the latest of its conversation.
         """
@@ -217,6 +221,7 @@ class RegenerateQueue:
             provider=provider,
             only_latest=only_latest,
             continues=continues,
+            edited=edited,
         )
         job = create_job(self._bot.id, update.update_id, str(turn.thread.key), payload, is_limited=True)
         # The button press itself is a job under the plain id.

@@ -312,7 +312,7 @@ class JobWorker:
         return [part.message for part in parts if part is not None and part.message is not None]
 
     async def _regenerate(self, request: RegenerateTurn, job: Job) -> None:
-        turn = await self._turns.turn(request.turn)
+        turn = await self._turns.turn(request.turn, edited=request.edited)
         if turn is None or turn.prompt is None:
             return
         # Checked now that the job runs: the button may have been pressed twice before it disappeared. A job that is

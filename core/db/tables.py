@@ -113,6 +113,8 @@ class ThreadRow(Base):
     is_current: Mapped[bool] = mapped_column(Boolean)
     persona: Mapped[str | None] = mapped_column(PlainText)
     """NULL: the chat's own; see services/chat/personas.py."""
+    names_topic: Mapped[bool | None] = mapped_column(Boolean)
+    """True if its topic, in a private chat, takes the name of the thread."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -156,6 +158,10 @@ class TurnRow(Base):
     model: Mapped[str | None] = mapped_column(PlainText)
     input_tokens: Mapped[int | None] = mapped_column(BigInteger)
     output_tokens: Mapped[int | None] = mapped_column(BigInteger)
+    question_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The message with the prompt."""
+    edited_prompt: Mapped[str | None] = mapped_column(Text)
+    """The prompt as its author changed it afterwards."""
     origin: Mapped[str | None] = mapped_column(String(64))
     """Inbox job that produced this turn; a retried job resumes its own turn. NULL for turns without a job."""
 

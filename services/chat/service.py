@@ -149,8 +149,10 @@ class ChatService:
             return
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else _prompt(incoming)
         run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic(), prelude)
+        run.question_id = incoming.message_id
         if retry_of is not None:
             run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
+            run.question_id = retry_of.question_id
         with (
             structlog.contextvars.bound_contextvars(conversation=str(incoming.key)),
             self._observer.turn(reply),
@@ -254,8 +256,9 @@ class ChatService:
         incoming = run.incoming
         try:
             beginning = await self._stores.turns.begin(
-                incoming.key, incoming.speaker.user_id, run.prompt, self._memory.history_tokens, origin=run.origin
-            )
+                incoming.key, incoming.speaker.user_id, run.prompt, self._memory.history_tokens, origin=run.origin,
+                question_id=run.question_id,
+            )  # fmt: skip
         except StorageError:
             return None
         run.preference, run.thread = beginning.preference, beginning.turn.thread
@@ -270,8 +273,9 @@ class ChatService:
             run.thread = run.thread or await self._stores.turns.current(run.incoming.key)
             speaker = run.incoming.speaker.user_id
             turn = await self._stores.turns.open_turn(
-                run.thread, speaker, run.prompt, replaces_id=run.replaces_id, origin=run.origin
-            )
+                run.thread, speaker, run.prompt,
+                replaces_id=run.replaces_id, origin=run.origin, question_id=run.question_id,
+            )  # fmt: skip
             await self._continue_turn(run, turn)
             return turn
         return run.turn

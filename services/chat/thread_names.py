@@ -6,7 +6,7 @@ chat or for that slot cancels it, and it is asked later.
 
 import asyncio
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from core.background import BackgroundTasks
 from core.errors import AllProvidersFailed, ProviderError, StorageError
+from core.messages import ConversationKey
 from services.chat.store.conversation import Thread
 from services.llm.models.factory import LLMModelFactory
 from services.llm.models.name_generator import first_words
@@ -75,6 +76,9 @@ class ThreadNameStore(Protocol):
         ...
 
 
+OnNamed = Callable[[ConversationKey, str], Awaitable[None]]
+
+
 @dataclass(slots=True, eq=False)
 class _Pending:
     """A thread that waits for a name."""
@@ -110,6 +114,11 @@ class ThreadNamer:
         """Turns that are running, by chat."""
         self._changed = asyncio.Event()
         self._tasks = BackgroundTasks()
+        self._on_named: OnNamed | None = None
+
+    def listen(self, on_named: OnNamed) -> None:
+        """Registers what is done with the name of a thread whose topic takes it."""
+        self._on_named = on_named
 
     async def start(self) -> None:
         """Starts the background workers."""
@@ -217,6 +226,8 @@ class ThreadNamer:
             return
         try:
             await self._threads.name_unnamed(beginning.thread.id, name)
+            if beginning.thread.names_topic and self._on_named is not None:
+                await self._on_named(beginning.thread.key, name)
         except StorageError as error:
             log.warning("thread.naming_failed", thread_id=beginning.thread.id, error=str(error))
 

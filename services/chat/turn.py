@@ -77,6 +77,8 @@ class TurnRun:
     thread: Thread | None = None
     replaces_id: int | None = None
     """Id of the turn that this one replaces once it is answered."""
+    question_id: int | None = None
+    """The message with the prompt, if the surface numbers messages."""
     preference: ChatPreferences = field(default_factory=ChatPreferences)
     turn: Turn | None = None
     messages: Sequence[ModelMessage] = ()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.bot_harness import FIRST, GROUP, PERSON, SECOND, BotHarness, told
+from tests.support.bot_harness import FIRST, GROUP, NAME, PERSON, SECOND, BotHarness, told
 
 
 @pytest.mark.parametrize("chat_id", [GROUP, PERSON], ids=["forum", "private chat"])
@@ -61,3 +61,20 @@ async def test_closed_topic_falls_back_to_the_chat(stage: BotHarness) -> None:
     stage.says("/ask One.", GROUP, user_id=PERSON, message_thread_id=11)
     message = await stage.answer(GROUP)
     assert (message.text, message.topic_id) == (FIRST, None)
+
+
+async def test_new_topic_of_a_private_chat_gets_the_name_of_its_conversation(stage: BotHarness) -> None:
+    """Where Telegram made the name up; one that a person gave stays."""
+    for topic, implicit in ((11, True), (12, False)):
+        created = {"name": "New Chat", "icon_color": 1, "is_name_implicit": implicit}
+        stage.says("", PERSON, message_thread_id=topic, extra={"forum_topic_created": created})
+        await stage.asks("Which tea is green?", PERSON, message_thread_id=topic)
+    await stage.named(2)
+    named = await stage.until(lambda: stage.telegram.calls_of("editForumTopic"))
+    assert [(call.params["message_thread_id"], call.params["name"]) for call in named] == [("11", NAME)]
+    # A further conversation in the topic does not rename it.
+    stage.says("/new", PERSON, message_thread_id=11)
+    await stage.reply()
+    await stage.asks("And black?", PERSON, message_thread_id=11)
+    await stage.named(3)
+    assert len(stage.telegram.calls_of("editForumTopic")) == 1

@@ -100,6 +100,12 @@ class ContinueAnswer(CallbackData, prefix="cont"):
     turn: int
 
 
+class AnswerEdited(CallbackData, prefix="edit"):
+    """Answers the question of a turn anew, as its author edited it."""
+
+    turn: int
+
+
 class ShowRetryProviders(CallbackData, prefix="else"):
     """Shows the providers that can regenerate the answer of a turn."""
 

@@ -68,6 +68,7 @@ async def to_incoming(
         quoted=quoted,
         quoted_from=_quoted_author(message) if quoted else None,
         files=files.texts,
+        message_id=message.message_id,
     )
 
 

@@ -174,6 +174,11 @@ async def addresses_bot(message: Message, bot: Bot) -> bool:
     return bool(await _addressed(message, bot))
 
 
+async def asks_bot(message: Message, bot: Bot) -> bool:
+    """Returns whether the bot answers a message, as `AddressedQuestion` decides it."""
+    return bool(await AddressedQuestion()(message, bot))
+
+
 class Addressed(Filter):
     """Passes messages that address the bot, with the addressed part as `text`.
 
@@ -196,6 +201,20 @@ class Addressed(Filter):
 
 
 _addressed = Addressed()
+
+
+class AddressedQuestion(Filter):
+    """Passes messages that the bot answers: those that address it, and `/ask`; with the question as `text`."""
+
+    async def __call__(self, message: Message, bot: Bot) -> bool | dict[str, str]:
+        """Returns the question, or False."""
+        command = await find_command(message, bot)
+        if command is None:
+            return await _addressed(message, bot)
+        if command.name != "ask":
+            return False
+        _, *question = (message.text or message.caption or "").split(maxsplit=1)
+        return {"text": question[0] if question else ""}
 
 
 class UserContent(Filter):

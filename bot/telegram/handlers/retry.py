@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from aiogram import Router
+from aiogram import Bot, Router
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message, Update
 
 from bot.telegram.answers.display import (
+    AnswerEdited,
     ContinueAnswer,
     RetryAnswer,
     ShowRetryProviders,
@@ -16,11 +17,14 @@ from bot.telegram.answers.display import (
     continue_row,
     has_continue_button,
 )
+from bot.telegram.api.files import FileReader, Unreadable
 from bot.telegram.api.group_admins import GroupAdmins
-from bot.telegram.api.messages import conversation_key, is_group
+from bot.telegram.api.messages import conversation_key, is_group, to_incoming
+from bot.telegram.api.updates import AddressedQuestion, UserContent
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.jobs import RegenerateQueue
 from core.i18n import Texts
+from services.chat.agent import prompt_text, to_prompt
 from services.chat.store.conversation import Turn
 from services.chat.store.turns import TurnStore
 from services.llm.routing.fallback import LLMProviderFallback
@@ -61,7 +65,9 @@ class RetryHandlers:
         fallback: LLMProviderFallback,
         admins: GroupAdmins,
         texts: Texts,
+        files: FileReader,
     ) -> None:
+        self._files = files
         self._admins = admins
         self._regenerate = regenerate
         self._delivery = delivery
@@ -73,6 +79,8 @@ class RetryHandlers:
         """Returns the router."""
         router = Router(name="retry")
         router.callback_query.register(self.retry, RetryAnswer.filter())
+        router.edited_message.register(self.note_edit, UserContent(), AddressedQuestion())
+        router.callback_query.register(self.answer_edited, AnswerEdited.filter())
         router.callback_query.register(self.continue_answer, ContinueAnswer.filter())
         router.callback_query.register(self.retry_with, RetryWithProvider.filter())
         router.callback_query.register(self.pick_provider, ShowRetryProviders.filter())
@@ -86,6 +94,29 @@ class RetryHandlers:
     async def continue_answer(self, query: CallbackQuery, callback_data: ContinueAnswer, event_update: Update) -> None:
         """Asks for the rest of an answer that was cut."""
         await self._enqueue(query, event_update, callback_data.turn, None, continues=True)
+
+    async def note_edit(self, message: Message, bot: Bot, text: str) -> None:
+        """Offers to answer the latest question anew if its author edited it: by a button under the answer."""
+        latest = await self._turns.last_turn(conversation_key(message))
+        if latest is None or latest.question_id != message.message_id or latest.prompt is None or not latest.answer_ids:
+            return
+        incoming = await to_incoming(message, bot, text, (), self._files)
+        if isinstance(incoming, Unreadable):
+            return
+        prompt = to_prompt(incoming)
+        if prompt_text(prompt) == prompt_text(latest.prompt):
+            return
+        await self._turns.note_edit(latest.id, prompt)
+        language = incoming.speaker.language
+        row = [button(self._texts.get("button-answer-edited", language), AnswerEdited(turn=latest.id))]
+        several = len(self._fallback.providers) > 1
+        markup = answer_keyboard(self._texts, language, latest.id, elsewhere=several)
+        markup = build_keyboard([row, *markup.inline_keyboard])
+        await self._delivery.edit_markup(message.chat.id, latest.answer_ids[-1], markup)
+
+    async def answer_edited(self, query: CallbackQuery, callback_data: AnswerEdited, event_update: Update) -> None:
+        """Answers the edited question; the new answer takes the place of this one."""
+        await self._enqueue(query, event_update, callback_data.turn, None, edited=True)
 
     async def retry_with(self, query: CallbackQuery, callback_data: RetryWithProvider, event_update: Update) -> None:
         """Regenerates the answer with a chosen provider first."""
@@ -119,15 +150,23 @@ class RetryHandlers:
         await self._edit_markup(message, markup)
 
     async def _enqueue(
-        self, query: CallbackQuery, update: Update, turn_id: int, provider: str | None, *, continues: bool = False
+        self,
+        query: CallbackQuery,
+        update: Update,
+        turn_id: int,
+        provider: str | None,
+        *,
+        continues: bool = False,
+        edited: bool = False,
     ) -> None:
         found = await self._find_latest(query, turn_id)
         if found is None:
             return
         message, turn = found
         accepted = await self._regenerate.enqueue(
-            update, turn, message, query.from_user, provider=provider, only_latest=True, continues=continues
-        )
+            update, turn, message, query.from_user, provider=provider, only_latest=True,
+            continues=continues, edited=edited,
+        )  # fmt: skip
         text = None if accepted else self._texts.get("queue-full", query.from_user.language_code)
         await self._delivery.answer_callback(query.id, text)
         if accepted:

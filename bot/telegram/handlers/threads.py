@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import structlog
-from aiogram import Router
+from aiogram import F, Router
 from aiogram.filters import CommandObject
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import CallbackQuery, InlineKeyboardMarkup, Message
@@ -97,6 +97,7 @@ class ThreadHandlers:
         changes.callback_query.register(self.delete_thread, DeleteThread.filter())
         router.include_router(changes)
         router.message.register(self.list_or_rename, Command("threads"))
+        router.message.register(self.note_topic, F.forum_topic_created)
         router.callback_query.register(self.show_page, ShowThreadPage.filter())
         router.callback_query.register(self.show_card, ShowThread.filter())
         return router
@@ -117,6 +118,12 @@ class ThreadHandlers:
         renamed = await self._thread_list.rename(key, (await self._turns.current(key)).id, name)
         text_key, arguments = ("thread-renamed", {"name": renamed}) if renamed else ("threads-rename-usage", {})
         await reply_to(self._delivery, message, self._texts.get(text_key, language, **arguments))
+
+    async def note_topic(self, message: Message) -> None:
+        """Notes a new topic of a private chat whose name Telegram made up: it takes that of its conversation."""
+        created = message.forum_topic_created
+        if created is not None and created.is_name_implicit and not is_group(message):
+            await self._turns.await_topic_name(conversation_key(message))
 
     async def show_page(self, query: CallbackQuery, callback_data: ShowThreadPage) -> None:
         """Turns to a page of threads."""

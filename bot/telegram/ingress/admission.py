@@ -219,6 +219,10 @@ class Admission:
                     kind="message",
                     factor=1,
                 )
+            case Update(edited_message=Message() as edited):
+                group = edited.chat.id if is_group(edited) else None
+                person = message_speaker(edited).user_id
+                return _Origin(person, group, update_id, now, "press", self._limits.press_factor)
             case Update(callback_query=query) if query is not None:
                 chat = query.message.chat if query.message is not None else None
                 group = chat.id if chat is not None and chat.id != query.from_user.id else None

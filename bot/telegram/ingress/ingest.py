@@ -12,7 +12,15 @@ from aiogram.types import Message, Update
 
 from bot.telegram.api.commands import CommandLane
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
-from bot.telegram.api.updates import addresses_bot, find_command, find_thumb, is_update_id, parse_update
+from bot.telegram.api.updates import (
+    addresses_bot,
+    asks_bot,
+    find_command,
+    find_thumb,
+    is_typed,
+    is_update_id,
+    parse_update,
+)
 from bot.telegram.ingress.admission import AccessList, Admission, BanList, is_from_banned
 from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs import (
@@ -272,6 +280,9 @@ class UpdateIngest:
     async def _find_lane(self, update: Update) -> tuple[str | None, bool]:
         """Returns the lane of an update, None for one of its own, and whether the update is for the bot."""
         message = update.message
+        if (edited := update.edited_message) is not None:
+            is_for_bot = edited.media_group_id is None and is_typed(edited) and await asks_bot(edited, self._bot)
+            return (str(conversation_key(edited)), True) if is_for_bot else (None, False)
         if message is None:
             reaction = update.message_reaction
             is_vote = reaction is not None and find_thumb(reaction) is not None

@@ -184,6 +184,7 @@ demo-footer = This is the built-in demo, not an AI model. To use a real one, set
 
 button-stop = Stop
 button-continue = Continue
+button-answer-edited = Answer the edit
 button-retry = Retry
 button-retry-elsewhere = Retry elsewhere
 button-picture-file = As a file

@@ -185,6 +185,7 @@ demo-footer = Это встроенная демонстрация, а не ИИ
 
 button-stop = Остановить
 button-continue = Продолжить
+button-answer-edited = Ответить на правку
 button-retry = Повторить
 button-retry-elsewhere = Повторить у другого
 button-picture-file = Файлом

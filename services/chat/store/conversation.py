@@ -54,6 +54,8 @@ class Thread:
     created_at: datetime
     persona: str | None = None
     """Stored form; None: the chat's own."""
+    names_topic: bool = False
+    """True if its topic, in a private chat, takes its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Turn:
         replaces_id: the turn that this one replaces once it is answered.
         answer_ids: ids of the messages that hold the answer, oldest first.
         origin: id of the job that it answers, if any.
+        question_id: the message with the prompt, if the surface numbers messages.
     """
 
     id: int
@@ -78,6 +81,7 @@ class Turn:
     model: str | None = None
     answer_ids: tuple[int, ...] = ()
     origin: str | None = None
+    question_id: int | None = None
 
     @property
     def id_to_replace(self) -> int:
@@ -157,7 +161,7 @@ def read_current(connection: Connection, key: ConversationKey) -> Thread | None:
 def to_thread(row: ThreadRow | Row[Any]) -> Thread:
     """Converts a row."""
     key = ConversationKey(Surface(row.surface), row.chat_id, row.topic_id)
-    return Thread(row.id, key, row.name, row.created_at, row.persona)
+    return Thread(row.id, key, row.name, row.created_at, row.persona, bool(row.names_topic))
 
 
 def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
@@ -173,15 +177,15 @@ def parse_messages(stored: str, turn_id: int) -> list[ModelMessage]:
     return messages
 
 
-def read_turn(connection: Connection, query: Select[Any]) -> Turn | None:
-    """Reads the first turn of a query of `TURNS`, its prompt with all its files."""
+def read_turn(connection: Connection, query: Select[Any], *, edited: bool = False) -> Turn | None:
+    """Reads the first turn of a query of `TURNS`, its prompt with all its files, or the edited one if there is one."""
     row = connection.execute(query).first()
     if row is None:
         return None
     thread = connection.execute(select(THREADS).where(ThreadRow.id == row.thread_id)).one()
     answer = select(AnswerMessageRow.message_id).where(AnswerMessageRow.turn_id == row.id)
     answer_ids = tuple(connection.scalars(answer.order_by(AnswerMessageRow.message_id)))
-    prompt = parse_messages(row.prompt, row.id)
+    prompt = parse_messages((edited and row.edited_prompt) or row.prompt, row.id)
     digests = transcript.digests(prompt)
     if digests:
         files = _load_files(connection, [(row.id, digest) for digest in digests])
@@ -198,6 +202,7 @@ def read_turn(connection: Connection, query: Select[Any]) -> Turn | None:
         model=row.model,
         answer_ids=answer_ids,
         origin=row.origin,
+        question_id=row.question_id,
     )
 
 

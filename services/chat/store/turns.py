@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -82,23 +81,29 @@ class TurnStore:
         await self._database.run(lambda connection: connection.execute(unnamed.values(name=name)) and None)
 
     async def begin(
-        self, key: ConversationKey, speaker_id: int, prompt: ModelRequest, token_budget: int, *, origin: str | None
+        self,
+        key: ConversationKey,
+        speaker_id: int,
+        prompt: ModelRequest,
+        token_budget: int,
+        *,
+        origin: str | None,
+        question_id: int | None = None,
     ) -> TurnStart:
         """Reads all that a turn needs and save its prompt, in one transaction.
 
         Args:
             prompt: the message with its files.
             token_budget: of the history, as `estimate_tokens` counts.
-            origin: as for `open_turn`.
+            origin: as for `open_turn`, like `question_id`.
         """
         stored = await _store([prompt])
-        now = self._clock.now()
 
         def work(connection: Connection) -> TurnStart:
             preference = read_preferences(connection, key.chat_ref)
             thread = read_current(connection, key) or self._ensure_current(connection, key)
             recall = read_recall(connection, thread, token_budget, None)
-            turn = self._insert_turn(connection, thread, speaker_id, prompt, stored, now, None, origin)
+            turn = self._insert_turn(connection, thread, speaker_id, prompt, stored, None, origin, question_id)
             return TurnStart(preference, recall, turn)
 
         return await self._database.run(work)
@@ -111,6 +116,7 @@ class TurnStore:
         *,
         replaces_id: int | None = None,
         origin: str | None = None,
+        question_id: int | None = None,
     ) -> Turn:
         """Saves a prompt before a model is asked. Returns the existing turn if the origin already has one.
 
@@ -118,12 +124,12 @@ class TurnStore:
             prompt: the message with its files.
             replaces_id: the turn that this one retries; it stays until this one is answered.
             origin: id of the job that the turn answers, if that may be retried.
+            question_id: the message with the prompt.
         """
         stored = await _store([prompt])
-        now = self._clock.now()
         return await self._database.run(
             lambda connection: self._insert_turn(
-                connection, thread, speaker_id, prompt, stored, now, replaces_id, origin
+                connection, thread, speaker_id, prompt, stored, replaces_id, origin, question_id
             )
         )
 
@@ -228,9 +234,30 @@ class TurnStore:
         counts = and_(of_thread, TurnRow.status != TurnStatus.SUPERSEDED)
         return await self._read_turn(select(TURNS).where(counts).order_by(TurnRow.id.desc()).limit(1))
 
-    async def turn(self, turn_id: int) -> Turn | None:
-        """Returns a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`."""
-        return await self._read_turn(select(TURNS).where(TurnRow.id == turn_id))
+    async def turn(self, turn_id: int, *, edited: bool = False) -> Turn | None:
+        """Returns a turn by its id. An id from outside may belong to any chat: compare `turn.thread.key`.
+
+        Args:
+            edited: with the prompt as its author changed it, where that was noted.
+        """
+        query = select(TURNS).where(TurnRow.id == turn_id)
+        return await self._database.run(lambda connection: read_turn(connection, query, edited=edited), reading=True)
+
+    async def note_edit(self, turn_id: int, prompt: ModelRequest) -> None:
+        """Notes the prompt of a turn as its author changed it."""
+        stored = await _store([prompt])
+
+        def work(connection: Connection) -> None:
+            connection.execute(update(TURNS).where(TURNS.c.id == turn_id).values(edited_prompt=stored.json))
+            self._keep_attachments(connection, turn_id, stored)
+
+        await self._database.run(work)
+
+    async def await_topic_name(self, key: ConversationKey) -> None:
+        """Notes that a topic takes the name of its current thread, once that has one."""
+        thread = await self.current(key)
+        own = update(THREADS).where(THREADS.c.id == thread.id).values(names_topic=True)
+        await self._database.run(lambda connection: connection.execute(own) and None)
 
     async def note_answer(self, turn_id: int, message_ids: Sequence[int]) -> None:
         """Records which messages hold the answer; a message recorded for another turn moves to this one."""
@@ -285,10 +312,11 @@ class TurnStore:
         speaker_id: int,
         prompt: ModelRequest,
         stored: Transcript,
-        now: datetime,
         replaces_id: int | None,
         origin: str | None,
+        question_id: int | None,
     ) -> Turn:
+        now = self._clock.now()
         row = {
             "thread_id": thread.id,
             "replaces_id": replaces_id,
@@ -299,6 +327,7 @@ class TurnStore:
             "estimated_tokens": estimate_tokens(stored.messages),
             "attachment_count": len(transcript.digests(stored.messages)),
             "origin": origin,
+            "question_id": question_id,
         }
         insert = self._database.insert(TurnRow).values(row).on_conflict_do_nothing(index_elements=["origin"])
         turn_id = connection.scalars(insert.returning(TurnRow.id)).one_or_none()
@@ -309,8 +338,9 @@ class TurnStore:
             return existing
         self._keep_attachments(connection, turn_id, stored)
         return Turn(
-            turn_id, thread, TurnStatus.RUNNING, speaker_id, now, prompt, replaces_id=replaces_id, origin=origin
-        )
+            turn_id, thread, TurnStatus.RUNNING, speaker_id, now, prompt,
+            replaces_id=replaces_id, origin=origin, question_id=question_id,
+        )  # fmt: skip
 
     def _keep_attachments(self, connection: Connection, turn_id: int, stored: Transcript) -> None:
         rows = [

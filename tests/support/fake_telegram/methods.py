@@ -64,6 +64,7 @@ class BotApiMethods(TelegramState):
             "answercallbackquery": self._answer_callback_query,
             "setmycommands": self._set_my_commands,
             "setmessagereaction": self._set_message_reaction,
+            "editforumtopic": lambda _: True,
             "getchat": self._get_chat,
             "getchatmember": self._get_chat_member,
             "getchatadministrators": self._get_chat_administrators,

@@ -135,8 +135,9 @@ def text_message(text: str, **fields: object) -> dict[str, Any]:
         ({"message": text_message("/new@another_bot", chat=GROUP)}, None),
         # A blank text.
         ({"message": text_message("  ", chat=GROUP)}, None),
-        # An edit.
-        ({"edited_message": text_message("hello!", edit_date=2)}, None),
+        # An edit: of a question, which a button may answer anew; else of a message between members.
+        ({"edited_message": text_message("hello!", edit_date=2)}, "telegram:7:0"),
+        ({"edited_message": text_message("hello!", chat=GROUP, edit_date=2)}, None),
     ],
 )  # fmt: skip
 async def test_update_is_classified_into_its_lane(
@@ -393,7 +394,7 @@ BY_ANN, BY_BOB = "group:-100:7", "group:-100:8"
         ({"message": text_message("/report", chat=GROUP)}, OWN_LANE, True),
         # Private chats are not moderated.
         ({"message": text_message("hello")}, PRIVATE_LANE, True),
-        ({"edited_message": text_message("hello!", edit_date=2)}, None, None),
+        ({"edited_message": text_message("hello!", edit_date=2)}, PRIVATE_LANE, True),
     ],
 )
 async def test_updates_of_a_moderated_group_have_jobs(
