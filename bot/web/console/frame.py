@@ -25,7 +25,7 @@ from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.config.settings import Settings
 from core.errors import ConfigurationError, StorageError
-from core.i18n import Texts
+from core.i18n import DEFAULT_LANGUAGE, Texts
 from services.admin.audit import Audit
 from services.admin.broadcasts import Broadcasts
 from services.admin.configuration import ConfigConflict, ProviderConfiguration, is_secret
@@ -211,7 +211,7 @@ class Frame:
 
     def text(self, request: web.Request, key: str, **values: str) -> str:
         """Returns a text in the browser's language."""
-        return self.parts.texts.get(key, _language(request), **values)
+        return self.parts.texts.get(key, self._language(request), **values)
 
     def render(
         self,
@@ -223,7 +223,7 @@ class Frame:
         **values: object,
     ) -> web.Response:
         """Returns a page."""
-        language = _language(request)
+        language = self._language(request)
         did, undo = request.query.get("did", ""), request.query.get("undo", "")
         is_answer = request.method == "GET" and status is HTTPStatus.OK
         body = (
@@ -232,7 +232,7 @@ class Frame:
             .render(
                 icons=_icons(),
                 t=partial(_translate, self.parts.texts, language),
-                language=language or "en",
+                language=language,
                 form_value=session.form if session is not None else "",
                 is_signed_in=session is not None,
                 did=did if did in DONE else None,
@@ -252,6 +252,14 @@ class Frame:
         if request.headers.get(IF_NONE_MATCH) == headers[ETAG]:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         return web.Response(text=body, content_type="text/html", headers=headers)
+
+    def _language(self, request: web.Request) -> str:
+        """Returns the first language of the browser that has texts."""
+        for tag in request.headers.get(ACCEPT_LANGUAGE, "")[:200].split(","):
+            primary = tag.partition(";")[0].partition("-")[0].strip().lower()
+            if primary in self.parts.texts.languages:
+                return primary
+        return DEFAULT_LANGUAGE
 
 
 @cache
@@ -283,14 +291,8 @@ def _icons() -> Markup:
     return Markup((files("bot.web.console") / "templates" / "icons.svg").read_text("utf-8"))  # noqa: S704 - our own file
 
 
-def _translate(texts: Texts, language: str | None, key: str, /, **values: str | float) -> str:
+def _translate(texts: Texts, language: str, key: str, /, **values: str | float) -> str:
     return texts.get(key, language, **values)
-
-
-def _language(request: web.Request) -> str | None:
-    """Returns the browser's first language."""
-    first = request.headers.get(ACCEPT_LANGUAGE, "").partition(",")[0].partition(";")[0].strip()
-    return first[:35] or None
 
 
 def done(did: str, about: str = "", *, page: str = "providers", undo: int | None = None) -> web.Response:

@@ -89,6 +89,18 @@ class TestAccess:
         assert f'lang="{language}"' in page
         assert "web-" not in page
 
+    async def test_page_is_in_a_language_that_the_browser_accepts(self, browser: ConsoleBrowser) -> None:
+        for accepted, language in (
+            ("uk, ru;q=0.9, en;q=0.8", "ru"),
+            ("de-DE,de", "en"),
+            ("RU-ru", "ru"),
+            ("*", "en"),
+            ("", "en"),
+        ):
+            page = await browser.open("/console/sign-in", **{"Accept-Language": accepted})
+            assert f'<html lang="{language}">' in page
+            assert ("Вход" in page) == (language == "ru")
+
 
 class TestActs:
     async def test_force_and_release_decide_the_next_request(self, browser: ConsoleBrowser) -> None:
