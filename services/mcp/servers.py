@@ -5,6 +5,7 @@ The SDK is imported when the first server is connected: it takes 0.9 s of CPU.
 
 import asyncio
 import json
+import logging
 import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -246,6 +247,10 @@ def _import_sdk() -> _Sdk:
     from mcp import Client, StdioServerParameters, stdio_client  # noqa: PLC0415 - see the module
     from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - see the module
 
+    # Its records quote what servers say. The events of this module tell what an operator needs.
+    logger = logging.getLogger("mcp")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
     return _Sdk(Client, stdio_client, StdioServerParameters, streamable_http_client)
 
 

@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.bot_harness import GROUP, BotHarness
 from tests.support.clock import until
 from tests.support.fake_llm.server import answer, tool_call
@@ -12,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 ALLOW = ["Allow once", "Always for me", "Deny"]
 
 
+@pytest.mark.timeout(180)
 async def test_permission_is_asked_and_survives_a_restart(empty_stage: BotHarness, tmp_path: Path) -> None:
     stage, lines = empty_stage, tmp_path / "lines"
     command = {"command": sys.executable, "args": ["-m", "tests.support.mcp_server", str(lines)], "cwd": str(ROOT)}

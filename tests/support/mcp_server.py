@@ -57,4 +57,6 @@ if __name__ == "__main__":
         config = uvicorn.Config(server.streamable_http_app(), fd=int(sys.argv[2]), log_level="critical")
         uvicorn.Server(config).run()
     else:
+        # As some servers do, although the protocol forbids it.
+        print("a word on standard output", flush=True)
         server.run("stdio")

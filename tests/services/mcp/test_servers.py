@@ -41,7 +41,10 @@ async def connected(servers: Sequence[ToolServer], number: int = 1) -> AsyncIter
         await opened.close()
 
 
-async def test_a_server_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.timeout(180)
+async def test_a_server_of_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Its tools, its results and its end; a second server that cannot start disturbs nothing."""
     monkeypatch.setenv("TELEGRAM_BOT_TOKEN", "1:not-for-servers")
     broken = ToolServer("broken", "/nonexistent/program")
@@ -68,8 +71,10 @@ async def test_a_server_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert {entry["server"] for entry in logs if entry["event"] == "mcp.unavailable"} == {"broken", "notes"}
     assert "a-secret-of-the-server" not in repr(logs)
     assert "no such page" not in repr(logs)
+    assert "a word on standard" not in caplog.text
 
 
+@pytest.mark.timeout(180)
 async def test_a_server_over_http(tmp_path: Path) -> None:
     """With an allow-list of one tool."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
