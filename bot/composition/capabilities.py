@@ -9,6 +9,7 @@ import structlog
 
 from core.config.providers import ProviderSettings
 from core.config.settings import Settings, read_capability_providers
+from services.files.sandbox import SOUND_LIMITS, FileRefused, Sandbox, Task
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.opening import OpenFallback, open_fallback
@@ -16,10 +17,13 @@ from services.usage.ledger import UsageLedger
 
 log = structlog.get_logger()
 
+LONGEST_SPEECH_S = 1200
+
 if TYPE_CHECKING:
     from bot.composition.services import Infrastructure
     from services.llm.capabilities.embeddings import Embeddings
     from services.llm.capabilities.images import Painter
+    from services.llm.capabilities.speech import Voice
     from services.llm.capabilities.transcription import Transcriber
 
 
@@ -33,6 +37,7 @@ class Capabilities:
 
     embeddings: "Embeddings | None" = None
     transcriber: "Transcriber | None" = None
+    voice: "Voice | None" = None
     painter: "Painter | None" = None
     fallbacks: Mapping[str, LLMProviderFallback] = field(default_factory=dict[str, LLMProviderFallback])
 
@@ -78,7 +83,7 @@ async def open_capabilities(
         fallbacks[capability] = opened.fallback
         return opened.fallback
 
-    embeddings = transcriber = painter = None
+    embeddings = transcriber = voice = painter = None
     if settings.embedders:
         from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
 
@@ -87,8 +92,20 @@ async def open_capabilities(
         from services.llm.capabilities.transcription import Transcriber  # noqa: PLC0415 - as above
 
         transcriber = Transcriber(await start("voice"), builder)
+    if settings.speakers:
+        from services.llm.capabilities.speech import Voice  # noqa: PLC0415 - as above
+
+        voice = Voice(await start("speech"), builder, _convert)
     if settings.painters:
         from services.llm.capabilities.images import Painter  # noqa: PLC0415 - as above
 
         painter = Painter(await start("images"), builder)
-    return Capabilities(embeddings, transcriber, painter, fallbacks)
+    return Capabilities(embeddings, transcriber, voice, painter, fallbacks)
+
+
+async def _convert(sound: bytes) -> bytes | None:
+    """Converts speech that is not in OGG/Opus."""
+    try:
+        return (await Sandbox().run(Task.SOUND, sound, SOUND_LIMITS, {"longest_s": LONGEST_SPEECH_S})).body
+    except FileRefused:
+        return None

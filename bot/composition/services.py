@@ -59,7 +59,7 @@ from services.llm.models.factory import LLMModelFactory
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.routing.fallback import LLMProviderFallback
-from services.llm.routing.metrics import AttemptSpans, ProviderMetrics
+from services.llm.routing.metrics import AttemptSpans, CapabilityMetrics, ProviderMetrics
 from services.llm.routing.opening import open_fallback
 from services.mcp.calls import ToolCalls
 from services.mcp.servers import McpServers
@@ -208,7 +208,7 @@ async def _open_operators(
 ) -> OperatorServices:
     settings, database, clock, texts = infra.settings, infra.database, infra.clock, infra.texts
     audit = Audit(database, clock)
-    admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, clock)
+    admin = ProviderAdmin(llm.fallback, llm.builder, audit, totals, clock, llm.capabilities.fallbacks)
     bans = Bans(database, clock, audit, infra.pseudonyms)
     await bans.refresh()
     tasks = BackgroundTasks()
@@ -287,6 +287,7 @@ async def _open_llm(stack: AsyncExitStack, infra: Infrastructure, ledger: UsageL
 
     variables = configuration.variables()
     capabilities = await open_capabilities(stack, infra, variables, ledger, builder, opened)
+    CapabilityMetrics(infra.metrics, capabilities.fallbacks)
 
     def apply(changed: Configuration) -> None:
         mask_secrets_too(changed.secrets)

@@ -76,12 +76,14 @@ from core.observability.redaction import SecretMasker
 from services.admin.broadcasts import BroadcastRunner
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
 from services.chat.reply import ActiveReplies
+from services.chat.speaking import VoiceReplies
 from services.chat.store.pictures import PictureStore
 from services.files.sandbox import Sandbox
 from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces
 from services.llm.providers.probe import check_providers
+from services.llm.routing.events import Misconfigured
 from services.privacy.erasure import Eraser
 from services.privacy.retention import RetentionSweep
 from services.schedule.dispatcher import ScheduleDispatcher
@@ -156,6 +158,9 @@ async def _open_runtime(
         stack.enter_context(_offered(for_console, services, queued, moderation))
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, infra))
         llm.fallback.listen(notices.put)
+        for beside_chat in llm.capabilities.fallbacks.values():
+            # Their outages do not silence the bot; a rejected key is for an operator all the same.
+            beside_chat.listen(lambda event: notices.put(event) if isinstance(event, Misconfigured) else None)
         shared_redis = infra.redis if settings.redis_url is not None else None
         access = AccessList(settings.admin_ids, settings.allowed_user_ids, settings.allowed_chat_ids)
         cancellation = ReplyCancellation(ActiveReplies(), shared_redis, settings.redis_prefix, clock)
@@ -291,6 +296,7 @@ def build_worker(
         clock=infra.clock,
         display=AnswerDisplay(infra.settings.stream_mode, renderer, acknowledges=infra.settings.acknowledge_in_groups),
         providers=lambda: services.llm.fallback.roster.usable,
+        voice=_voice_replies(services),
     )
     approvals = _approvals(services, queued, bot, delivery, responder)
     dispatcher = Dispatcher(disable_fsm=True)
@@ -384,6 +390,13 @@ def build_eraser(services: Services, queued: InboxServices) -> Eraser:
     )
 
 
+def _voice_replies(services: Services) -> VoiceReplies | None:
+    voice, settings = services.llm.capabilities.voice, services.infra.settings
+    if voice is None:
+        return None
+    return VoiceReplies(voice, services.chat.preferences, asks_consent=settings.remote_consent == "ask")
+
+
 def _operator_router(services: Services, queued: InboxServices, delivery: Delivery) -> Router:
     infra, operators = services.infra, services.operators
     return OperatorHandlers(
@@ -465,7 +478,7 @@ def _chat_routers(
             turns=turns,
             admins=admins,
             texts=texts,
-            defaults=ChoiceDefaults(infra.settings.stream_mode),
+            defaults=ChoiceDefaults(infra.settings.stream_mode, speaks=llm.capabilities.voice is not None),
         ).router(),
         ThreadHandlers(delivery=delivery, thread_list=chat.threads, turns=turns, admins=admins, texts=texts).router(),
         usage_router(

@@ -5,7 +5,7 @@ from datetime import UTC, tzinfo
 
 from bot.operators.capabilities import describe_refusals, describe_trial
 from bot.operators.formatting import Wording
-from bot.operators.provider_table import provider_table
+from bot.operators.provider_table import capability_tables, provider_table
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.durations import format_duration, parse_duration
@@ -73,7 +73,9 @@ class ProviderCommands:
         """Returns the table of providers, with the usage of today where the database is available."""
         today, say = await self._admin.usage_today(), Wording(self._texts, language)
         table = provider_table(self._admin.status, self._clock.time(), today, self._zone, say)
-        return table if today is not None else f"{table}\n\n{say.get('operator-database-gone')}"
+        beside_chat = capability_tables(self._admin.status_beside_chat, self._clock.time(), self._zone, say)
+        notes = [] if today is not None else [say.get("operator-database-gone")]
+        return "\n\n".join([table, *beside_chat, *notes])
 
     def _until(self, instant: float, say: Wording) -> str:
         return say.until(instant, self._clock.time(), self._zone)

@@ -49,6 +49,20 @@ def provider_table(
     return "\n\n".join([title, *blocks])
 
 
+def capability_tables(statuses: Mapping[str, ServiceStatus], now: float, zone: tzinfo, words: Wording) -> list[str]:
+    """Formats the providers of each capability beside chat, whose health is its own; counts are of this process."""
+    tables: list[str] = []
+    for name, status in statuses.items():
+        rows = [
+            "\n   ".join(
+                [*_format_provider(number, each, now, None, zone, words), *_format_models(each, now, zone, words)]
+            )
+            for number, each in enumerate(status.providers, start=1)
+        ]
+        tables.append("\n".join([words.get(f"operator-capability-{name}"), *rows]))
+    return tables
+
+
 def zone_name(now: float, zone: tzinfo) -> str:
     """Returns the abbreviation of a time zone at `now`, such as CET."""
     return datetime.fromtimestamp(now, zone).strftime("%Z")

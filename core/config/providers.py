@@ -92,6 +92,10 @@ VOICE_KINDS = frozenset(
     }
 )
 """Kinds that VOICE_PROVIDERS may list."""
+SPEECH_KINDS = frozenset(
+    {ProviderKind.OPENAI_COMPATIBLE, ProviderKind.OPENAI, ProviderKind.AZURE_OPENAI, ProviderKind.GROQ}
+)
+"""Kinds that SPEECH_PROVIDERS may list."""
 IMAGE_KINDS = frozenset(
     {
         ProviderKind.OPENAI_COMPATIBLE,

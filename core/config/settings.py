@@ -41,6 +41,7 @@ from core.config.providers import (
     ALIASES,
     EMBEDDING_KINDS,
     IMAGE_KINDS,
+    SPEECH_KINDS,
     VOICE_KINDS,
     ProviderKind,
     ProviderSettings,
@@ -162,6 +163,9 @@ class CommonVariables(VariableSet):
     voice_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
         Field(default_factory=dict, examples=['{"openai": ["gpt-4o-mini-transcribe"]}'])
     )
+    speech_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
+        Field(default_factory=dict, examples=['{"openai": ["gpt-4o-mini-tts@nova"]}'])
+    )
     image_providers: Annotated[dict[str, tuple[str, ...]], NoDecode, BeforeValidator(parse_available_providers)] = (
         Field(default_factory=dict, examples=['{"openai": ["gpt-image-1"]}'])
     )
@@ -180,6 +184,7 @@ class Settings(CommonVariables):
         providers: every provider of `available_providers` in order, including unusable ones.
         embedders: every provider of `embedding_providers` in order, including unusable ones.
         transcribers: the same of `voice_providers`.
+        speakers: the same of `speech_providers`.
         painters: the same of `image_providers`.
         warnings: lines for the operator about providers that are left out and variables that look unintended.
         variables: all variables that are set, in plain text.
@@ -188,6 +193,7 @@ class Settings(CommonVariables):
     providers: tuple[ProviderSettings, ...] = ()
     embedders: tuple[ProviderSettings, ...] = ()
     transcribers: tuple[ProviderSettings, ...] = ()
+    speakers: tuple[ProviderSettings, ...] = ()
     painters: tuple[ProviderSettings, ...] = ()
     warnings: tuple[str, ...] = ()
     variables: Mapping[str, str] = Field(default_factory=dict[str, str], repr=False)
@@ -195,7 +201,7 @@ class Settings(CommonVariables):
     @property
     def beside_chat(self) -> tuple[ProviderSettings, ...]:
         """The providers of everything but chat."""
-        return (*self.embedders, *self.transcribers, *self.painters)
+        return (*self.embedders, *self.transcribers, *self.speakers, *self.painters)
 
     @property
     def zone(self) -> tzinfo:
@@ -321,9 +327,7 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
     mistakes = list(dict.fromkeys(mistakes))
     if mistakes:
         raise ConfigurationError(mistakes)
-    listed = tuple(
-        dict.fromkeys([*available, *common.embedding_providers, *common.voice_providers, *common.image_providers])
-    )
+    listed = tuple(dict.fromkeys([*available, *(each.id for found in beside_chat.values() for each in found)]))
     warnings = [
         *variables.warnings,
         *([] if available else [NO_PROVIDER]),
@@ -340,6 +344,7 @@ def load_settings(env_file: Path | None = Path(".env"), environ: Mapping[str, st
         providers=tuple(providers),
         embedders=beside_chat["embeddings"],
         transcribers=beside_chat["voice"],
+        speakers=beside_chat["speech"],
         painters=beside_chat["images"],
         warnings=tuple(warnings),
         variables=variables.values,
@@ -384,6 +389,7 @@ def read_capability_providers(
     listed = {
         "embeddings": (lists.embedding_providers, EMBEDDING_KINDS),
         "voice": (lists.voice_providers, VOICE_KINDS),
+        "speech": (lists.speech_providers, SPEECH_KINDS),
         "images": (lists.image_providers, IMAGE_KINDS),
     }
     return {name: tuple(_read_providers(models, others, mistakes, kinds)) for name, (models, kinds) in listed.items()}

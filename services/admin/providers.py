@@ -64,6 +64,7 @@ class ProviderAdmin:
 
     Args:
         builder: builds the model of a test request.
+        beside_chat: the fallback services of what providers do beside chat, by name.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class ProviderAdmin:
         audit: Audit,
         usage: UsageTotals,
         clock: Clock,
+        beside_chat: Mapping[str, LLMProviderFallback] | None = None,
     ) -> None:
         self._fallback = fallback
+        self._beside_chat = beside_chat or {}
         self._builder = builder
         self._audit = audit
         self._usage = usage
@@ -84,6 +87,11 @@ class ProviderAdmin:
     def status(self) -> ServiceStatus:
         """Every provider, by the local copy of the shared state."""
         return self._fallback.get_provider_status()
+
+    @property
+    def status_beside_chat(self) -> Mapping[str, ServiceStatus]:
+        """The providers of each capability beside chat, by its name."""
+        return {name: fallback.get_provider_status() for name, fallback in self._beside_chat.items()}
 
     @property
     def default_cooldown_s(self) -> float:

@@ -67,3 +67,19 @@ async def test_silence_is_said_and_can_be_tried_again(empty_stage: BotHarness) -
     empty_stage.second.transcript = "Now then"
     empty_stage.presses(answered, RETRY)
     assert (await empty_stage.answer(after=answered.id)).text == f"Now then\n\n{FIRST}"
+
+
+async def test_an_answer_to_a_voice_message_is_spoken_too(empty_stage: BotHarness) -> None:
+    """As the chat chose in /settings; the provider that fails at speech goes on chatting."""
+    await empty_stage.start(VOICE_PROVIDERS='{"a": ["w"]}', SPEECH_PROVIDERS='{"a": ["tts"], "b": ["tts"]}')
+    empty_stage.first.speech, empty_stage.second.speech = b"no sound", ogg(4)
+    await empty_stage.services.chat.preferences.set_voice_replies("telegram:7", "to_voice")
+    speak(empty_stage)
+    answered = await empty_stage.answer()
+    spoken = await empty_stage.seen(lambda message: message.document is not None)
+    assert (answered.text, spoken.document) == (QUOTED, ogg(4))
+    assert empty_stage.telegram.calls_of("sendVoice")
+    # A written message is answered in writing.
+    later = await empty_stage.asks("And now?")
+    await empty_stage.quiet()
+    assert not [each for each in empty_stage.chat().answers() if each.id > later.id]

@@ -24,12 +24,15 @@ from bot.telegram.answers.display import (
 )
 from bot.telegram.answers.send_recovery import AnswerSends, SendRecovery
 from bot.telegram.answers.streamed_message import StreamedAnswer
+from bot.telegram.delivery.calls import FileShape, OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
+from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
 from services.chat.reply import ActiveReplies, Reply, ReplyPhase
 from services.chat.service import ChatService
+from services.chat.speaking import VoiceReplies
 from services.chat.store.conversation import Turn
 from services.llm.request import ModelChoice
 
@@ -39,6 +42,8 @@ TEXT_WINDOW_S = 0.3
 """Time for which text is collected before it is read: an answer is shown once a second. Measured: it halves the CPU of
 a stream of 100 pieces a second, and a window of 50 ms gains nothing at 20 pieces a second."""
 ACKNOWLEDGEMENT = "👀"
+VOICE_PAGE = -100
+"""Number of the voice message among the pages of an answer."""
 LAST_EDIT_S = 3.0
 """Time that a shutdown waits for the last edit of an answer."""
 
@@ -49,9 +54,10 @@ class Responder:
     Args:
         recovery: records which messages hold an answer, and finds those that a killed process could not record.
         providers: returns the ids of all usable providers.
+        voice: speaks answers; None where no provider for that is configured.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what an answer is made of and shown by
         self,
         *,
         chat: ChatService,
@@ -62,6 +68,7 @@ class Responder:
         clock: Clock,
         display: AnswerDisplay,
         providers: Callable[[], Sequence[str]],
+        voice: VoiceReplies | None = None,
     ) -> None:
         self._chat = chat
         self._delivery = delivery
@@ -71,6 +78,7 @@ class Responder:
         self._clock = clock
         self._display = display
         self._providers = providers
+        self._voice = voice
 
     def observe(self, chat_id: int, message_id: int) -> None:
         """Notes a message of a user; ids of later messages are higher."""
@@ -141,6 +149,7 @@ class Responder:
                     reply.end(ReplyPhase.FAILED, self._texts.get("failed-unexpected", incoming.speaker.language))
                 await asyncio.wait([show])
                 await show
+                await self._speak(incoming, reply, sends)
                 sends.close()
             except asyncio.CancelledError:
                 await self._interrupt(turn, show)
@@ -148,6 +157,20 @@ class Responder:
             finally:
                 for task in (turn, show):
                     task.cancel()
+
+    async def _speak(self, incoming: Incoming, reply: Reply, sends: AnswerSends) -> None:
+        """Sends the answer as a voice message too, where its chat wants that."""
+        sound = await self._voice.speak(incoming, reply) if self._voice is not None else None
+        if sound is None or await sends.begin(VOICE_PAGE) is not None:
+            return
+        outcome = await self._delivery.post(
+            incoming.key.chat_id,
+            Rendered(""),
+            topic_id=incoming.key.topic_id or None,
+            file=OutgoingFile("answer.ogg", sound, FileShape.VOICE),
+        )
+        if outcome.sent is not None:
+            await sends.record(VOICE_PAGE, outcome.sent.message_id)
 
     def _build_streamed(
         self, incoming: Incoming, reply: Reply, number: int, reply_to: int | None, sends: AnswerSends

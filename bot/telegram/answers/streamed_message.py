@@ -10,13 +10,13 @@ import structlog
 from aiogram.types import InlineKeyboardMarkup
 
 from bot.telegram.answers.display import AnswerDisplay, AnswerTexts, Keyboards, Place, append_lines, build_keyboard
-from bot.telegram.delivery.calls import OutgoingFile, SendOutcome, SendResult, Sent
+from bot.telegram.delivery.calls import FileShape, OutgoingFile, SendOutcome, SendResult, Sent
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.markdown.pages import MESSAGE_LIMIT, Pages
 from bot.telegram.markdown.parse import tidy
 from bot.telegram.markdown.render import Rendered
 from core.clock import Clock
-from services.chat.reply import Reply, ReplyPhase
+from services.chat.reply import Reply, ReplyPhase, ShownPicture
 from services.preferences import StreamMode
 
 log = structlog.get_logger()
@@ -107,6 +107,8 @@ class StreamedAnswer:
         self._draft_shown_at = 0.0
         self._waiting_at = clock.monotonic() + WAITING_AFTER_S
         self._unreachable = False
+        self._sent_pictures: dict[int, int] = {}
+        """Messages of the pictures that an earlier attempt has sent, by their numbers."""
         self._is_file_delivered = False
         self.draft_id = int(clock.time() * 1000) % (2**31 - 1) + 1
 
@@ -131,38 +133,51 @@ class StreamedAnswer:
         """Delivers the final state of the reply with its pictures; delivered pages stay as they are."""
         if self._unreachable:
             return
+        if self._sends is not None and self._reply.is_resumed:
+            for number in range(len(self._reply.pictures)):
+                if (sent := await self._sends.begin(FIRST_PICTURE_PAGE - number)) is not None:
+                    self._sent_pictures[number] = sent
         if not self._reply.pictures or self._reply.shown.strip():
             await self._finish_text()
             await self._deliver_pictures(None)
         else:
             await self._deliver_pictures(self._keyboards.final())
+            # What was shown while it was drawn.
+            await self._delete_after(-1)
 
     async def _deliver_pictures(self, markup: InlineKeyboardMarkup | None) -> None:
         """Sends the pictures, the last one with this keyboard too; what an earlier attempt has sent stays."""
-        place, pictures = self._place, self._reply.pictures
-        for number, picture in enumerate(pictures):
-            page = FIRST_PICTURE_PAGE - number
-            if self._sends is not None and await self._sends.begin(page) is not None:
+        for number, picture in enumerate(self._reply.pictures):
+            if number in self._sent_pictures:
                 continue
             keyboard = self._keyboards.picture(number)
-            if markup is not None and number == len(pictures) - 1:
+            if markup is not None and number == len(self._reply.pictures) - 1:
                 rows = [*(keyboard.inline_keyboard if keyboard is not None else []), *markup.inline_keyboard]
                 keyboard = build_keyboard(rows)
-            for is_photo in (True, False):
-                if is_photo and len(picture.data) > LARGEST_PHOTO:
-                    continue
-                outcome = await self._delivery.post(
-                    place.chat_id,
-                    Rendered(""),
-                    topic_id=place.topic_id,
-                    reply_to=place.reply_to if markup is not None else None,
-                    markup=keyboard,
-                    file=OutgoingFile(picture.name, picture.data, is_photo=is_photo),
-                )
-                if outcome.sent is not None:
-                    await self._record(page, outcome)
-                if outcome.result is not SendResult.LOST:
-                    break
+            await self._deliver_picture(number, picture, keyboard, self._place.reply_to if markup is not None else None)
+
+    async def _deliver_picture(
+        self, number: int, picture: ShownPicture, markup: InlineKeyboardMarkup | None, reply_to: int | None
+    ) -> None:
+        """Sends a picture as a photo, or as a file where Telegram refuses that."""
+        page = FIRST_PICTURE_PAGE - number
+        if self._sends is not None:
+            await self._sends.begin(page)
+        for shape in (FileShape.PHOTO, FileShape.DOCUMENT):
+            if shape is FileShape.PHOTO and len(picture.data) > LARGEST_PHOTO:
+                continue
+            outcome = await self._delivery.post(
+                self._place.chat_id,
+                Rendered(""),
+                topic_id=self._place.topic_id,
+                reply_to=reply_to,
+                markup=markup,
+                file=OutgoingFile(picture.name, picture.data, shape),
+            )
+            if outcome.sent is not None:
+                await self._record(page, outcome)
+            if outcome.result is not SendResult.LOST:
+                return
 
     async def _finish_text(self) -> None:
         await self._renderer.fill(self._pages, self._reply.shown)
@@ -208,7 +223,10 @@ class StreamedAnswer:
     async def _delete_after(self, index: int) -> None:
         """Deletes the messages of later pages: of an earlier attempt that was longer, or that a file replaces."""
         shown = [message.sent.message_id for later, message in self._messages.items() if later > index]
+        kept = set(self._sent_pictures.values())
         for message_id in dict.fromkeys([*shown, *self._reply.earlier_ids[index + 1 :]]):
+            if message_id in kept:
+                continue
             await self._delivery.delete(self._place.chat_id, message_id)
 
     async def _close_full_page(self, index: int, markup: InlineKeyboardMarkup | None) -> None:

@@ -8,13 +8,13 @@ most, since blind retries triple messages; an edit may be repeated freely.
 
 import random
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TypeVar
+from enum import Enum, StrEnum, auto
+from typing import Any, TypeVar
 
 import structlog
 from aiogram import Bot
 from aiogram.exceptions import ClientDecodeError, TelegramAPIError, TelegramRetryAfter
-from aiogram.methods import EditMessageText, SendDocument, SendMessage, SendPhoto, TelegramMethod
+from aiogram.methods import EditMessageText, SendDocument, SendMessage, SendPhoto, SendVoice, TelegramMethod
 from aiogram.types import BufferedInputFile, InlineKeyboardMarkup, LinkPreviewOptions, ReplyParameters
 from cachetools import FIFOCache, TLRUCache
 
@@ -76,17 +76,25 @@ class SendOutcome:
     sent: Sent | None = None
 
 
+class FileShape(Enum):
+    """The kind of message that shows a file."""
+
+    DOCUMENT = auto()
+    PHOTO = auto()
+    VOICE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class OutgoingFile:
     """A file to send; the text of its message is its caption, 1,024 units at most.
 
     Args:
-        is_photo: shown as a photo, which Telegram compresses.
+        shape: a photo is compressed by Telegram; a voice message is OGG/Opus.
     """
 
     name: str
     data: bytes
-    is_photo: bool = False
+    shape: FileShape = FileShape.DOCUMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,33 +110,13 @@ class OutgoingMessage:
     moved: bool = False
     file: OutgoingFile | None = None
 
-    def as_send(self) -> SendMessage | SendDocument | SendPhoto:
+    def as_send(self) -> SendMessage | SendDocument | SendPhoto | SendVoice:
         """Builds the call for a new message. A default parse mode must never be sent beside entities."""
         reply = None
         if self.reply_to is not None:
             reply = ReplyParameters(message_id=self.reply_to, allow_sending_without_reply=True)
-        if self.file is not None and self.file.is_photo:
-            return SendPhoto(
-                chat_id=self.chat_id,
-                message_thread_id=self.topic_id,
-                photo=BufferedInputFile(self.file.data, self.file.name),
-                caption=self.rendered.text or None,
-                parse_mode=None,
-                caption_entities=list(self.rendered.entities) or None,
-                reply_parameters=reply,
-                reply_markup=self.markup,
-            )
         if self.file is not None:
-            return SendDocument(
-                chat_id=self.chat_id,
-                message_thread_id=self.topic_id,
-                document=BufferedInputFile(self.file.data, self.file.name),
-                caption=self.rendered.text or None,
-                parse_mode=None,
-                caption_entities=list(self.rendered.entities) or None,
-                reply_parameters=reply,
-                reply_markup=self.markup,
-            )
+            return self._as_file(self.file, reply)
         return SendMessage(
             chat_id=self.chat_id,
             message_thread_id=self.topic_id,
@@ -139,6 +127,25 @@ class OutgoingMessage:
             reply_parameters=reply,
             reply_markup=self.markup,
         )
+
+    def _as_file(self, file: OutgoingFile, reply: ReplyParameters | None) -> SendDocument | SendPhoto | SendVoice:
+        upload = BufferedInputFile(file.data, file.name)
+        common: dict[str, Any] = {  # Any: arguments of three calls
+            "chat_id": self.chat_id,
+            "message_thread_id": self.topic_id,
+            "caption": self.rendered.text or None,
+            "parse_mode": None,
+            "caption_entities": list(self.rendered.entities) or None,
+            "reply_parameters": reply,
+            "reply_markup": self.markup,
+        }
+        match file.shape:
+            case FileShape.PHOTO:
+                return SendPhoto(photo=upload, **common)
+            case FileShape.VOICE:
+                return SendVoice(voice=upload, **common)
+            case FileShape.DOCUMENT:
+                return SendDocument(document=upload, **common)
 
     def as_edit(self) -> EditMessageText:
         """Builds the call that edits `message_id`."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from opentelemetry.trace import Tracer
 from prometheus_client import Counter, Histogram
@@ -143,6 +144,36 @@ class ProviderMetrics:
             "routing_changes_waiting", "Changes of the providers' state that are not written to Redis yet",
             lambda: float(shared.pending),
         )  # fmt: skip
+
+
+class CapabilityMetrics:
+    """Counts the requests of what providers do beside chat, and reads the health of each capability."""
+
+    def __init__(self, metrics: Metrics, fallbacks: Mapping[str, LLMProviderFallback]) -> None:
+        self._requests = metrics.counter(
+            "capability_requests", "Requests beside chat by result", ("capability", "provider", "result")
+        )
+        for capability, fallback in fallbacks.items():
+            for provider in fallback.providers:
+                self._requests.labels(capability, provider.id, AttemptResult.ANSWERED)
+            fallback.watch(partial(self._note, capability))
+
+        def read_cooling() -> dict[str, float]:
+            return {
+                f"{capability}/{each.provider}": float(each.state is ProviderState.COOLING)
+                for capability, fallback in fallbacks.items()
+                for each in fallback.get_provider_status().providers
+                if each.state is not ProviderState.NOT_CONFIGURED
+            }
+
+        metrics.reading(
+            "capability_cooling", "1 while a provider cools down for a capability beside chat", read_cooling,
+            label="capability",
+        )  # fmt: skip
+
+    def _note(self, capability: str, event: LLMEvent) -> None:
+        if isinstance(event, AttemptEnded):
+            self._requests.labels(capability, event.provider, event.result).inc()
 
 
 _NOT_FAILED = frozenset({AttemptResult.ANSWERED, AttemptResult.CANCELLED})

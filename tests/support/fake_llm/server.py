@@ -143,6 +143,8 @@ class LLMServer:
         self.max_batch = 1000
         """Texts that one request for vectors may have."""
         self.transcript = "Hello from the recording"
+        self.speech = b""
+        """Answer to requests for speech."""
         self.picture: dict[str, object] | None = None
         """Answer of the endpoint for images; a small PNG where it is `None`."""
         self.capability_behaviour: Behaviour | None = None
@@ -297,6 +299,8 @@ class LLMServer:
             return Act(lambda exchange: exchange.fault(*exchange.wire.key_refused()))
         if is_chat:
             return self._script.popleft() if self._script else self.default
+        if request.path.endswith("/audio/speech"):
+            return self.capability_behaviour or Act(self._speak)
         if request.path.endswith("/images/generations"):
             return self.capability_behaviour or Act(self._draw)
         if request.path.endswith(("/embeddings", "/audio/transcriptions")):
@@ -325,6 +329,9 @@ class LLMServer:
         ]
         usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
         await exchange.body({"object": "list", "data": data, "model": asked["model"], "usage": usage})
+
+    async def _speak(self, exchange: Exchange) -> None:
+        await exchange.body(self.speech)
 
     async def _draw(self, exchange: Exchange) -> None:
         await exchange.body(self.picture or {"created": 1, "data": [{"b64_json": base64.b64encode(PNG).decode()}]})
