@@ -118,7 +118,7 @@ class AnswerBounds:
             case (
                 PartDeltaEvent(delta=TextPartDelta(content_delta=piece)) | PartStartEvent(part=TextPart(content=piece))
             ):
-                self._text_left -= len(piece)
+                self._text_left -= len(piece or "")
                 return "more than 256 KiB of text" if self._text_left < 0 else None
             case (
                 PartDeltaEvent(delta=ThinkingPartDelta(content_delta=piece))

@@ -11,6 +11,7 @@ import json
 import re
 
 from services.llm.providers.chat_chunks import DONE, ChatChunks
+from services.llm.providers.native_events import NativeEvents
 from services.llm.transport_errors import ResponseTooLarge
 
 EVENTS = "understudy.events"
@@ -37,10 +38,12 @@ class EventStream:
 
     Args:
         chunks: repairs the events of a stream of chat completions.
+        native: repairs those of Anthropic's and Google's protocols.
     """
 
-    def __init__(self, chunks: ChatChunks | None = None) -> None:
+    def __init__(self, chunks: ChatChunks | None = None, native: NativeEvents | None = None) -> None:
         self._chunks = chunks
+        self._native = native
         self.is_ended = False
         """True if the server ended the stream: by its end marker, or by the end of a body of known length."""
         self._is_first = True
@@ -56,7 +59,7 @@ class EventStream:
         Raises:
             ResponseTooLarge: a line or an event exceeds MAX_EVENT_BYTES.
         """
-        if not (self._tail or self._data or self._event) and _is_common_form(piece):
+        if self._native is None and not (self._tail or self._data or self._event) and _is_common_form(piece):
             self._is_first = self._skips_line_feed = False
             return self._pass(piece)
         if self._skips_line_feed and piece.startswith(b"\n"):
@@ -123,6 +126,11 @@ class EventStream:
         if not data:
             return b""
         self.is_ended = self.is_ended or data == DONE
+        if self._native is not None:
+            repaired = self._native.read(event, data)
+            if repaired is None:
+                return b""
+            event, data = repaired
         head = b"event: %b\n" % event if event not in {b"", b"message"} else b""
         return b"%bdata: %b\n\n" % (head, self._repair(data))
 

@@ -18,6 +18,7 @@ from yarl import URL
 
 from services.llm.providers.chat_chunks import ChatChunks
 from services.llm.providers.event_stream import EVENTS, EventStream, looks_like_event_stream
+from services.llm.providers.native_events import NativeEvents, find_repair
 from services.llm.providers.response_hooks import current_pacing, finish_body
 from services.llm.transport_errors import ResponseTooLarge
 
@@ -103,7 +104,7 @@ class Transport(httpx2.AsyncBaseTransport):
                 proxy=self._proxy_for(url),
                 timeout=aiohttp.ClientTimeout(connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
-        body = _Body(response, self._flood_lock, is_chat=url.path.endswith("/chat/completions"))
+        body = _Body(response, self._flood_lock, url.path)
         return httpx2.Response(
             response.status,
             headers=[(name, value) for name, value in response.raw_headers if name.lower() not in DECODED_HEADERS],
@@ -150,21 +151,25 @@ class _Body(httpx2.AsyncByteStream):
     Args:
         response: the response.
         flood_lock: held by the stream among the provider's fast ones whose turn it is.
-        is_chat: its events are chunks of a chat completion.
+        path: of the request, which names the protocol of its events.
 
     Raises:
         ResponseTooLarge: the body exceeds a bound.
         httpx2.DecodingError: the body is not compressed as its head says.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, flood_lock: asyncio.Lock, *, is_chat: bool) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, flood_lock: asyncio.Lock, path: str) -> None:
         self._response = response
         self._flood_lock = flood_lock
         self._pacing = current_pacing()
         self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
         content_type = response.headers.get("Content-Type", "")
         self._is_event_stream = "event-stream" in content_type and not self._is_error
-        self.events = EventStream(ChatChunks(self._pacing) if is_chat else None)
+        repair = find_repair(path)
+        self.events = EventStream(
+            ChatChunks(self._pacing) if path.endswith("/chat/completions") else None,
+            NativeEvents(repair) if repair is not None else None,
+        )
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = self._read()
