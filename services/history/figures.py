@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 from sqlalchemy import Connection, delete, func, select
@@ -53,14 +54,16 @@ class HistoryTiming:
         minutes: figures of a minute are kept so long, then summed by the hour.
         hours: the same of hours, which are then summed by the day.
         days: days are deleted after it.
-        cache_s: how long a series that was read is shown again, in seconds.
+        cache_s: how long a series of a day that was read is shown again, in seconds.
+        long_cache_s: the same of a month and a year, whose points are hours and days apart.
         read_s: longest time of reading one, in seconds.
     """
 
     minutes: timedelta = timedelta(days=1)
     hours: timedelta = timedelta(days=30)
     days: timedelta = timedelta(days=366)
-    cache_s: float = 10.0
+    cache_s: float = 15.0
+    long_cache_s: float = 120.0
     read_s: float = 3.0
 
 
@@ -201,7 +204,8 @@ class FigureHistory:
             async with asyncio.timeout(self.timing.read_s), self._reading:
                 now = self._clock.monotonic()
                 known = self._read.get(period)
-                if known is not None and 0 <= now - known[0] < self.timing.cache_s:
+                kept_s = self.timing.cache_s if period is Period.DAY else self.timing.long_cache_s
+                if known is not None and 0 <= now - known[0] < kept_s:
                     return known[1]
                 series = await self._load(period)
         except TimeoutError:
@@ -221,15 +225,21 @@ class FigureHistory:
             .group_by(begin, ProviderFigureRow.provider, ProviderFigureRow.name)
         )
 
-        places = {instant: index for index, instant in enumerate(instants)}
+        indices = {instant: index for index, instant in enumerate(instants)}
+
+        @cache  # many rows are of one instant, and the calendar is slow
+        def place(at: int) -> int | None:
+            return indices.get(self._day_of(at) if step == DAY else at)
 
         def work(connection: Connection) -> dict[str, list[Point]]:
             values: dict[str, list[dict[str, int]]] = {}
             for at, provider, name, value in connection.execute(query):
-                index = places.get(self._day_of(int(at)) if step == DAY else int(at))
-                if index is not None:
-                    slots = values.setdefault(provider, [defaultdict(int) for _ in instants])
-                    slots[index][name] += int(value)
+                index = place(int(at))
+                if index is None:
+                    continue
+                if provider not in values:
+                    values[provider] = [defaultdict(int) for _ in instants]
+                values[provider][index][name] += int(value)
             return {provider: [_point(slot) for slot in slots] for provider, slots in values.items()}
 
         return Series(instants, step, await self._database.run(work, reading=True))

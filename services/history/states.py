@@ -64,7 +64,7 @@ class StateTiming:
     gap_s: float = 180.0
     thin_s: float = 600.0
     kept_spans: int = 2000
-    cache_s: float = 1.0
+    cache_s: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,18 +164,20 @@ class StateHistory:
         Raises:
             StorageError: the database failed.
         """
+        row = ProviderSpanRow
         query = (
-            select(ProviderSpanRow)
-            .where(ProviderSpanRow.seen_at >= since)
-            .order_by(ProviderSpanRow.provider, ProviderSpanRow.number)
+            select(row.provider, row.state, row.reason, row.began_at, row.seen_at)
+            .where(row.seen_at >= since)
+            .order_by(row.provider, row.number)
         )
-        spans: dict[str, list[Span]] = {}
-        async with self._database.reading() as session:
-            for row in await session.scalars(query):
-                spans.setdefault(row.provider, []).append(
-                    Span(RecordedState(row.state), row.reason, row.began_at, row.seen_at)
-                )
-        return spans
+
+        def work(connection: Connection) -> dict[str, list[Span]]:
+            spans: dict[str, list[Span]] = {}
+            for provider, state, reason, began_at, seen_at in connection.execute(query):
+                spans.setdefault(provider, []).append(Span(RecordedState(state), reason, began_at, seen_at))
+            return spans
+
+        return await self._database.run(work, reading=True)
 
     def _present(self) -> dict[str, tuple[RecordedState, str | None]]:
         first = next(iter(self._fallback.order()), None)

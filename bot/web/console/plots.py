@@ -14,6 +14,9 @@ NARROWEST_S: Final = 180
 COLOURS: Final = 6
 """Colours of plots; the seventh provider has the first one with another dash."""
 EVENTS: Final = 8
+MOST_BARS: Final = 150
+"""Bars of a lane that are drawn one by one; of more, those within ten minutes become one of the worst state."""
+MERGED_S: Final = 600
 
 _FULL = (3.0, 25.0)
 _LOW = (17.0, 11.0)
@@ -38,6 +41,16 @@ STATE_LOOKS: Final = {
     RecordedState.PROBING: StateLook("cool", "i-probe", _LOW, "url(#p-cool)"),
     RecordedState.NOT_CONFIGURED: StateLook("off", "i-off", _LINE),
 }
+
+
+_BY_SEVERITY: Final = (
+    RecordedState.COOLING,
+    RecordedState.NOT_CONFIGURED,
+    RecordedState.PROBING,
+    RecordedState.FORCED,
+    RecordedState.ANSWERS,
+    RecordedState.STANDS_BY,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +119,25 @@ def draw_timeline(spans: Mapping[str, Sequence[Span]], order: Sequence[str], now
     ]
     newest = sorted(entered, key=lambda each: -each[0])[:EVENTS]
     return Timeline(
-        [(name, [bar(span) for span in found]) for name, found in known],
+        [(name, [bar(span) for span in _merged(found)]) for name, found in known],
         [(_percent(share / 4), clock(begin + DAY * share / 4)) for share in range(4)],
         [Event(name, span.state, STATE_LOOKS[span.state], span.reason, clock(at)) for at, name, span in newest],
     )
+
+
+def _merged(spans: Sequence[Span]) -> Sequence[Span]:
+    """Returns few enough spans for a page that is refreshed every few seconds."""
+    if len(spans) <= MOST_BARS:
+        return spans
+    ranks = {state: rank for rank, state in enumerate(_BY_SEVERITY)}
+    merged: list[Span] = []
+    for span in spans:
+        if merged and span.seen_at - merged[-1].began_at < MERGED_S:
+            worst = min((merged[-1], span), key=lambda each: ranks[each.state])
+            merged[-1] = Span(worst.state, worst.reason, merged[-1].began_at, span.seen_at)
+        else:
+            merged.append(span)
+    return merged
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The graphics of the console: states of a day, figures and plots, from what the services recorded."""
 
+import asyncio
 from datetime import UTC
 
 import pytest
@@ -22,8 +23,11 @@ async def test_overview_shows_states_and_figures_of_the_day(browser: ConsoleBrow
     await browser.sign_in()
     await browser.submit("/console/providers/beta/force", **{"for": "1800"})
     await recorder.step()
-    while "was forced" not in (page := await browser.open("/console")):
-        assert "beta" in page
+    page = ""
+    # What was read a moment ago is shown again.
+    async with asyncio.timeout(20):
+        while "was forced" not in page:
+            page = await browser.open("/console")
     assert ": answered</title>" in page
     assert ": forced</title>" in page
     assert "<strong>beta</strong> was forced" in page
@@ -51,6 +55,15 @@ def test_timeline_draws_a_gap_where_no_process_ran() -> None:
         (RecordedState.ANSWERS, "02:00"),
         (RecordedState.COOLING, "20:00"),
     ]
+
+
+def test_timeline_of_a_provider_that_changes_all_the_time_stays_small() -> None:
+    states = (RecordedState.ANSWERS, RecordedState.COOLING)
+    spans = [Span(states[at % 2], None, START + at * 43, START + at * 43 + 43) for at in range(2000)]
+    ((_, bars),) = draw_timeline({"own": spans}, ["own"], NOW, UTC).lanes
+    assert len(bars) <= 288
+    # What failed in ten minutes is seen, whatever answered beside it.
+    assert {bar.state for bar in bars} == {RecordedState.COOLING}
 
 
 def test_plot_has_a_gap_where_nothing_was_measured() -> None:
