@@ -181,6 +181,20 @@ def parse_web_url(value: object) -> object:
 WebUrl = Annotated[str, BeforeValidator(parse_web_url)]
 
 
+def parse_origin(value: object) -> object:
+    """Validates the address of a whole server, below which the program has its own paths."""
+    url = parse_web_url(value)
+    if not isinstance(url, str):
+        return url
+    parts = split_url(url)
+    if parts.path:
+        raise ValueError(f"must end before the path, without {parts.path}")
+    return f"{parts.scheme.lower()}://{parts.netloc.lower()}"
+
+
+Origin = Annotated[str, BeforeValidator(parse_origin)]
+
+
 _OPERATION = re.compile(r"/(chat/completions|completions|responses|embeddings|messages|api/chat|api/generate)$")
 """Paths of single operations, which people copy from an example of curl."""
 

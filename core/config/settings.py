@@ -24,6 +24,7 @@ from core.config.fields import (
     Headers,
     Ids,
     LowerCase,
+    Origin,
     SecretKeys,
     SpamLists,
     WebUrl,
@@ -127,7 +128,7 @@ class CommonVariables(VariableSet):
     web_token: Annotated[SecretStr | None, require_pattern(r"(?s).{16,}", "must be 16 characters or more")] = Field(
         default=None, examples=["a-long-random-word"]
     )
-    web_public_url: WebUrl | None = Field(default=None, examples=["https://bot.example.org"])
+    web_public_url: Origin | None = Field(default=None, examples=["https://bot.example.org"])
     api_tokens: Annotated[SecretStr | None, ApiTokens] = Field(
         default=None, examples=["editor=a-long-random-word,script=another-long-word"]
     )

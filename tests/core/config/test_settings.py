@@ -110,6 +110,8 @@ class TestValues:
             ("WEB_PORT", "0", "must be at least 1"),
             ("WEB_PORT", "70000", "must be at most 65535"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", "must begin with http:// or https://"),
+            ("WEB_PUBLIC_URL", "bot.example.org", "must begin with http:// or https://"),
+            ("WEB_PUBLIC_URL", "https://bot.example.org/console", "must end before the path, without /console"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "Bearer abc", "must be name=value, separated by commas"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=", "must be name=value, separated by commas"),
             ("OTEL_TRACES_SAMPLER_ARG", "1.5", "must be at most 1"),
@@ -319,3 +321,7 @@ class TestDataDir:
 
     def test_data_dir_expands_the_tilde(self) -> None:
         assert load(DATA_DIR="~/x").data_dir == Path.home() / "x"
+
+
+def test_public_address_is_kept_in_one_spelling() -> None:
+    assert load(WEB_PUBLIC_URL="HTTPS://Bot.Example.org:8443/").web_public_url == "https://bot.example.org:8443"
