@@ -3,6 +3,7 @@
 import asyncio
 from functools import partial
 
+import aiohttp
 import pytest
 
 from bot.composition import web as composition
@@ -215,6 +216,21 @@ async def test_web_server_reveals_nothing(empty_stage: BotHarness) -> None:
     assert page.headers["Cache-Control"] == "no-store"
     assert "a-secret-in-a-query" not in stage.log
     assert [entry["path"] for entry in stage.events("web.unauthorized")] == ["/llm/status"]
+
+
+async def test_console_reaches_the_daemon(empty_stage: BotHarness) -> None:
+    """Dead letters and moderation exist after Telegram has answered only; what was answered is in the figures."""
+    stage = empty_stage
+    client = await opened(stage)
+    await client.becomes("/readyz", 200)
+    assert (await stage.asks(QUESTION)).text == FIRST
+    async with aiohttp.ClientSession(client.url, cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        await (await browser.post("/console/sign-in", data={"token": WORD})).read()
+        for path, shown in (("dead", "No dead letters"), ("moderation", "No cards"), ("usage", "Requests by provider")):
+            async with browser.get(f"/console/{path}") as response:
+                client.bodies.append(await response.text())
+            assert shown in client.bodies[-1]
+    assert_discreet(stage, client)
 
 
 async def test_no_web_server_without_web_port(stage: BotHarness) -> None:
