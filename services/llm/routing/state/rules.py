@@ -382,7 +382,7 @@ def probe_returned(provider: str, holder: str) -> Change:
 
 
 def merged(shared: Routing, local: Routing) -> Routing:
-    """Merges two copies that were disconnected: the newer force, the later end of each cooldown."""
+    """Merges two copies that were disconnected: the newer force, the later end of each cooldown, rest and refusal."""
     forces = [force for force in (shared.force, local.force) if force is not None]
     cooldowns = dict(shared.cooldowns)
     for provider, cooldown in local.cooldowns.items():
@@ -393,9 +393,29 @@ def merged(shared: Routing, local: Routing) -> Routing:
         preference=shared.preference or local.preference,
         cooldowns=cooldowns,
         probes={**local.probes, **shared.probes},
-        resting={**local.resting, **shared.resting},
-        limits={**local.limits, **shared.limits},
+        resting=_later_ends(shared.resting, local.resting),
+        limits={
+            key: _merged_limits(shared.limits.get(key), local.limits.get(key))
+            for key in {**local.limits, **shared.limits}
+        },
     )
+
+
+def _later_ends(shared: Mapping[str, RestingModel], local: Mapping[str, RestingModel]) -> Mapping[str, RestingModel]:
+    later = {name: entry for name, entry in local.items() if name not in shared or shared[name].until < entry.until}
+    return {**shared, **later}
+
+
+def _merged_limits(shared: ModelLimits | None, local: ModelLimits | None) -> ModelLimits:
+    """Returns what both copies know about a model: every refusal, and the length that holds for longer."""
+    if shared is None or local is None:
+        return shared or local or ModelLimits("", "")
+    ends = {
+        name: max(shared.refused.get(name, 0.0), local.refused.get(name, 0.0))
+        for name in {**shared.refused, **local.refused}
+    }
+    newer = local if local.until > shared.until else shared
+    return replace(newer, refused=ends)
 
 
 def _without(entries: Mapping[str, _Entry], key: str) -> Mapping[str, _Entry]:

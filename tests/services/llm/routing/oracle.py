@@ -12,6 +12,8 @@ The state machine compares the service with it. The description:
 - A replica that is disconnected decides by its own knowledge. Its changes are applied again to the shared state when
   it is back (failures and admins' acts in any case, others if they had an effect), and if the shared state was lost,
   both are merged.
+- What is learned about a model (a refused capability, the longest request, a rest) ends by itself; of two ends the
+  later counts, a length is only lowered while it holds, and a reset forgets all of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,6 +52,12 @@ class Known:
     preference: Span | None = None
     cooldowns: dict[str, Span] = field(default_factory=dict[str, Span])
     leases: dict[str, Lease] = field(default_factory=dict[str, Lease])
+    refusals: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
+    """The end of each refusal of a capability, by provider."""
+    lengths: dict[str, tuple[int, int | None, float]] = field(default_factory=dict[str, tuple[int, int | None, float]])
+    """The longest request of a provider's model, its window, and the end of both."""
+    rests: dict[str, Span] = field(default_factory=dict[str, Span])
+    """The rest of a provider's second model."""
 
     # Queries
 
@@ -157,6 +165,9 @@ class Known:
             return
         self.cooldowns.pop(provider, None)
         self.leases.pop(provider, None)
+        self.refusals = {key: until for key, until in self.refusals.items() if key[0] != provider}
+        self.lengths.pop(provider, None)
+        self.rests.pop(provider, None)
         preference = self.preference
         if preference is None or preference.since > now + CLOCKS_DIFFER_BY:
             return
@@ -171,10 +182,40 @@ class Known:
         if provider in self.leases and self.leases[provider].holder is holder:
             del self.leases[provider]
 
+    # Models
+
+    def without(self, provider: str, now: float) -> set[str]:
+        return {name for (owner, name), until in self.refusals.items() if owner == provider and until > now}
+
+    def length(self, provider: str, now: float) -> tuple[int | None, int | None]:
+        longest, window, until = self.lengths.get(provider, (None, None, 0.0))
+        return (longest, window) if until > now else (None, None)
+
+    def refuses(self, provider: str, capability: str, now: float, seconds: float) -> None:
+        key = (provider, capability)
+        self.refusals[key] = max(self.refusals.get(key, 0.0), now + seconds)
+
+    def takes_at_most(self, provider: str, longest: int, window: int | None, now: float, seconds: float) -> None:
+        before, known_window = self.length(provider, now)
+        if before is not None:
+            longest, window = min(longest, before), window or known_window
+        self.lengths[provider] = (longest, window, now + seconds)
+
+    def rests_model(self, provider: str, now: float, seconds: float) -> None:
+        if provider not in self.rests or self.rests[provider].until < now + seconds:
+            self.rests[provider] = Span(provider, now, now + seconds)
+
+    def wakes_model(self, provider: str, began: float) -> None:
+        if provider in self.rests and self.rests[provider].since <= began:
+            del self.rests[provider]
+
     # Merging
 
     def copied(self) -> "Known":
-        return Known(self.priority, self.force, self.preference, dict(self.cooldowns), dict(self.leases))
+        return Known(
+            self.priority, self.force, self.preference, dict(self.cooldowns), dict(self.leases), dict(self.refusals),
+            dict(self.lengths), dict(self.rests),
+        )  # fmt: skip
 
     def learns(self, other: "Known") -> None:
         """Merge: the newer force, the later end of each cooldown, and the entries that only the other has."""
@@ -186,6 +227,14 @@ class Known:
             if provider not in self.cooldowns or self.cooldowns[provider].until < cooldown.until:
                 self.cooldowns[provider] = cooldown
         self.leases = {**other.leases, **self.leases}
+        for key, until in other.refusals.items():
+            self.refusals[key] = max(self.refusals.get(key, 0.0), until)
+        for provider, length in other.lengths.items():
+            if provider not in self.lengths or self.lengths[provider][2] < length[2]:
+                self.lengths[provider] = length
+        for provider, rest in other.rests.items():
+            if provider not in self.rests or self.rests[provider].until < rest.until:
+                self.rests[provider] = rest
 
 
 Deed = Callable[[Known], None]

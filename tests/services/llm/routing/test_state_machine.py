@@ -38,11 +38,12 @@ from core.errors import (
     ContextWindowExceeded,
     RequestRejected,
 )
-from services.llm.request import ModelChoice, RequestSpec
+from services.llm.request import Candidate, Capability, ModelChoice, RequestSpec
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.attempts import Attempts
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.recorder import RoutingLimits, RoutingTiming
+from services.llm.routing.state import model_rules
 from services.llm.routing.state.codec import decode_routing
 from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
@@ -56,6 +57,8 @@ pytestmark = pytest.mark.integration
 
 PREFERRED_FOR = 1800.0
 MAX_HOPS = 3
+SECOND_MODEL = "m2"
+"""A model that only users pick: its rest changes nothing about the order."""
 TIMEOUT_S = 60.0
 REMOTE = frozenset({"b", "d"})
 PRIORITY = ("a", "b", "c", "d")
@@ -551,6 +554,70 @@ class FallbackMachine(RuleBasedStateMachine):
         self.do(replica, lambda known: known.is_reset(provider, now), always=True)
         self.settle()
 
+    # Models
+
+    @rule(replica=replicas, provider=names, capability=st.sampled_from(list(Capability)), is_guess=st.booleans())
+    def refuse(self, replica: int, provider: str, capability: Capability, *, is_guess: bool) -> None:
+        """Learn that a model refuses a capability."""
+        now, for_s = self.now(replica), TIMING.guessed_s if is_guess else TIMING.learned_s
+        recorder, candidate = self.replicas[replica].service.recorder, _candidate(provider)
+
+        async def learn() -> None:
+            recorder.capabilities_refused(candidate, frozenset({capability}), is_guess=is_guess)
+
+        self.run(learn())
+        self.do(replica, lambda known: known.refuses(provider, capability.value, now, for_s), always=True)
+        self.settle()
+
+    @rule(replica=replicas, provider=names, longest=st.integers(100, 5000), window=st.none() | st.just(4096))
+    def learn_length(self, replica: int, provider: str, longest: int, window: int | None) -> None:
+        """Learn the longest request that a model takes."""
+        now, recorder = self.now(replica), self.replicas[replica].service.recorder
+
+        async def learn() -> None:
+            recorder.length_learned(_candidate(provider), longest, window)
+
+        self.run(learn())
+        for_s = TIMING.learned_s
+        self.do(replica, lambda known: known.takes_at_most(provider, longest, window, now, for_s), always=True)
+        self.settle()
+
+    @rule(replica=replicas, provider=names, seconds=st.sampled_from([10.0, 300.0, 1800.0]))
+    def rest_model(self, replica: int, provider: str, seconds: float) -> None:
+        """Let the second model of a provider rest."""
+        now, shared = self.now(replica), self.replicas[replica].shared
+
+        async def rest() -> None:
+            shared.apply(model_rules.rested(provider, SECOND_MODEL, "gone", now, seconds, shared.replica))
+
+        self.run(rest())
+        self.do(replica, lambda known: known.rests_model(provider, now, seconds))
+        self.settle()
+
+    @rule(replica=replicas, provider=names, ago=st.sampled_from([0.0, 60.0]))
+    def wake_model(self, replica: int, provider: str, ago: float) -> None:
+        """Have the second model of a provider answer a request that began a while ago."""
+        began, shared = self.now(replica) - ago, self.replicas[replica].shared
+
+        async def wake() -> None:
+            shared.apply(model_rules.woken(provider, SECOND_MODEL, began))
+
+        self.run(wake())
+        self.do(replica, lambda known: known.wakes_model(provider, began))
+        self.settle()
+
+    @invariant()
+    def replicas_know_the_models(self) -> None:
+        """Compare what is known about each model, on each replica and by its own clock."""
+        for number, replica in self.replicas.items():
+            known, now, routing = self.known(number), self.now(number), replica.shared.routing
+            for name in PRIORITY:
+                adaptation = model_rules.adaptation(routing, name, "m", now)
+                assert {each.value for each in adaptation.without} == known.without(name, now), "every refusal counts"
+                assert (adaptation.max_input, adaptation.window) == known.length(name, now), "a length is only lowered"
+                rests = name in known.rests and known.rests[name].lasts(now)
+                assert model_rules.is_resting(routing, name, SECOND_MODEL, now) == rests, "the later end counts"
+
     @rule(replica=replicas, provider=names, outcome=st.none() | st.sampled_from(list(BEFORE_OUTPUT)))
     def report(self, replica: int, provider: str, outcome: str | None) -> None:
         """Report an outcome that a caller saw."""
@@ -707,6 +774,10 @@ class FallbackMachine(RuleBasedStateMachine):
                 self.not_preferred_at[name] = self.elapsed
             age = self.elapsed - self.not_preferred_at[name]
             assert age < PREFERRED_FOR + CLOCKS_DIFFER_BY, "the preference never outlives its time"
+
+
+def _candidate(provider: str) -> Candidate:
+    return Candidate(next(each for each in PROVIDERS if each.id == provider), "m")
 
 
 def _state(known: Known, name: str, now: float) -> tuple[str, ProviderState, float | None]:
