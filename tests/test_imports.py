@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
         ("bot.train", ("aiogram", "dbos", "aiohttp")),
         ("bot.composition.services", ("aiogram", "dbos", "aiohttp", "openai", "anthropic")),
         ("bot.composition.telegram", ("openai", "anthropic", "fastmcp", "mcp")),  # with first use
+        ("bot.composition.telegram", ("av", "pypdfium2", "mammoth", "python_calamine")),  # in children only
         ("services.inbox.inbox", ("dbos", "aiogram", "pydantic_ai")),
     ],
 )

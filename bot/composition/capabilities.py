@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -95,7 +96,7 @@ async def open_capabilities(
     if settings.speakers:
         from services.llm.capabilities.speech import Voice  # noqa: PLC0415 - as above
 
-        voice = Voice(await start("speech"), builder, _convert)
+        voice = Voice(await start("speech"), builder, partial(_convert, infra.sandbox))
     if settings.painters:
         from services.llm.capabilities.images import Painter  # noqa: PLC0415 - as above
 
@@ -103,9 +104,9 @@ async def open_capabilities(
     return Capabilities(embeddings, transcriber, voice, painter, fallbacks)
 
 
-async def _convert(sound: bytes) -> bytes | None:
+async def _convert(sandbox: Sandbox, sound: bytes) -> bytes | None:
     """Converts speech that is not in OGG/Opus."""
     try:
-        return (await Sandbox().run(Task.SOUND, sound, SOUND_LIMITS, {"longest_s": LONGEST_SPEECH_S})).body
+        return (await sandbox.run(Task.SOUND, sound, SOUND_LIMITS, {"longest_s": LONGEST_SPEECH_S})).body
     except FileRefused:
         return None

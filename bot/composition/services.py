@@ -93,6 +93,8 @@ class Infrastructure:
     fence: ReplicaFence
     pseudonyms: Pseudonyms
     languages: Languages
+    sandbox: Sandbox
+    """Reads the files of people, a few at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +260,18 @@ async def _open_infrastructure(stack: AsyncExitStack, settings: Settings, clock:
     languages = Languages(database, clock)
     await languages.load()
     return Infrastructure(
-        settings, clock, Texts(), database, redis, metrics, tracing, ReplicaLease(), fence, pseudonyms, languages
+        settings,
+        clock,
+        Texts(),
+        database,
+        redis,
+        metrics,
+        tracing,
+        ReplicaLease(),
+        fence,
+        pseudonyms,
+        languages,
+        Sandbox(),
     )
 
 
@@ -324,11 +337,12 @@ async def _open_budgets(stack: AsyncExitStack, infra: Infrastructure) -> Budgets
     return budgets
 
 
-def _open_web(stack: AsyncExitStack, settings: Settings) -> WebTools:
+def _open_web(stack: AsyncExitStack, infra: Infrastructure) -> WebTools:
+    settings = infra.settings
     search = SearxSearch(settings.web_search_url) if settings.web_search_url is not None else None
     if search is not None:
         stack.push_async_callback(search.aclose)
-    return WebTools(PageReader(Sandbox()), search)
+    return WebTools(PageReader(infra.sandbox), search)
 
 
 def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:
@@ -358,7 +372,7 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
     acting = _open_mcp(stack, infra) if settings.tool_servers else None
     toolsets = [
         ScheduleTools(schedules).toolset(),
-        _open_web(stack, settings).toolset(),
+        _open_web(stack, infra).toolset(),
         DocumentTools(stores.documents).toolset(),
         picture_tools(),
         *([acting.tools] if acting is not None else []),

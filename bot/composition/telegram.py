@@ -78,7 +78,6 @@ from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
 from services.chat.reply import ActiveReplies
 from services.chat.speaking import VoiceReplies
 from services.chat.store.pictures import PictureStore
-from services.files.sandbox import Sandbox
 from services.inbox.queue_health import FailureStamp
 from services.limits.rates import RateLimiter
 from services.limits.turns import RunningLeases, TurnPlaces
@@ -329,7 +328,7 @@ def build_worker(
             turns=chat.turns,
             chat=chat.service,
             texts=infra.texts,
-            files=FileReader(Sandbox(), hears=services.llm.capabilities.transcriber is not None),
+            files=FileReader(infra.sandbox, hears=services.llm.capabilities.transcriber is not None),
             admin_ids=infra.settings.admin_ids,
         ).router(),
     )
@@ -424,7 +423,7 @@ def _compare_router(
         display=AnswerDisplay(infra.settings.stream_mode, renderer),
         texts=infra.texts,
         clock=infra.clock,
-        files=FileReader(Sandbox()),
+        files=FileReader(infra.sandbox),
         admin_ids=infra.settings.admin_ids,
     ).router()
 
@@ -465,7 +464,7 @@ def _chat_routers(
             fallback=fallback,
             admins=admins,
             texts=texts,
-            files=FileReader(Sandbox(), hears=services.llm.capabilities.transcriber is not None),
+            files=FileReader(infra.sandbox, hears=services.llm.capabilities.transcriber is not None),
         ).router(),
         models.router(admins),
         privacy.router(admins),

@@ -325,7 +325,9 @@ class ChatService:
 
     async def _keep_documents(self, run: TurnRun) -> None:
         """Stores long documents, of which the prompt has the first part only."""
-        texts = [(file.name, file.text) for file in run.incoming.files if file.by_part]
+        texts = [
+            (file.name, file.text) for file in run.incoming.files if file.by_part and len(split_parts(file.text)) > 1
+        ]
         if not texts or run.turn is None:
             return
         try:
