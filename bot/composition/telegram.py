@@ -45,6 +45,7 @@ from bot.telegram.handlers.button_guards import ButtonBorder
 from bot.telegram.handlers.chat import ChatHandlers
 from bot.telegram.handlers.choices import ChoiceDefaults, ChoiceHandlers
 from bot.telegram.handlers.compare import CompareHandlers
+from bot.telegram.handlers.guests import GuestHandlers
 from bot.telegram.handlers.models import ModelHandlers
 from bot.telegram.handlers.operators import OperatorHandlers
 from bot.telegram.handlers.pictures import PictureHandlers
@@ -75,6 +76,7 @@ from core.messages import ConversationKey, Surface, user_ref
 from core.observability.redaction import SecretMasker
 from services.admin.broadcasts import BroadcastRunner
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
+from services.chat.guests import GuestAnswers
 from services.chat.reply import ActiveReplies
 from services.chat.speaking import VoiceReplies
 from services.chat.store.pictures import PictureStore
@@ -320,6 +322,19 @@ def build_worker(
         ).router(),
         *_moderation_routers(services, delivery, moderation),
         *([approvals.router()] if approvals is not None else []),
+        GuestHandlers(
+            guests=GuestAnswers(
+                services.llm.models,
+                services.llm.fallback,
+                services.llm.budgets,
+                chat.preferences,
+                asks_consent=infra.settings.remote_consent == "ask",
+            ),
+            delivery=delivery,
+            files=FileReader(Sandbox(), hears=False),
+            renderer=renderer,
+            texts=infra.texts,
+        ).router(),
         # Last, since it takes every message that no command has taken.
         ChatHandlers(
             responder=responder,

@@ -119,6 +119,8 @@ def _find_sender(job: Job) -> _Sender:
     """Returns the sender of a job's update, as far as it can be read; the job itself checks the rest."""
     payload: object = json.loads(job.payload)
     update = _field(payload, "update")
+    if (mention := _field(update, "guest_message")) is not None:
+        return _Sender(_number(_field(_field(mention, "from"), "id")), None)
     query = _field(update, "callback_query")
     message = _field(query, "message") or _field(update, "message") or _field(update, "edited_message")
     entry = _field(update, "chat_member") or _field(update, "my_chat_member") or _field(update, "chat_join_request")

@@ -33,7 +33,7 @@ UpdateSink = Callable[[Sequence[dict[str, Any]]], Awaitable[None]]
 """Stores a batch of raw updates. Raises StorageError if it cannot; the batch then comes again."""
 UPDATE_TYPES = (
     "message", "edited_message", "callback_query", "my_chat_member", "chat_member", "chat_join_request",
-    "stopped_message_generation", "message_reaction",
+    "stopped_message_generation", "message_reaction", "guest_message",
 )  # fmt: skip
 LARGEST_UPDATE_ID = 2**53
 """Telegram's ids have 31 bits, those of other servers may be timestamps. The id plus one must be a valid offset."""
@@ -177,6 +177,13 @@ async def addresses_bot(message: Message, bot: Bot) -> bool:
 async def asks_bot(message: Message, bot: Bot) -> bool:
     """Returns whether the bot answers a message, as `AddressedQuestion` decides it."""
     return bool(await AddressedQuestion()(message, bot))
+
+
+async def strip_mention(message: Message, bot: Bot) -> str:
+    """Returns the text of a message without the mention of the bot."""
+    text = message.text or message.caption or ""
+    mention = _find_mention(message, text, await bot.me())
+    return text if mention is None else _strip_mention(text, mention)
 
 
 class Addressed(Filter):

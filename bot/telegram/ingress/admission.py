@@ -57,6 +57,7 @@ def _parties(update: Update) -> tuple[User | None, Chat | None, Chat | None]:
         or update.callback_query
         or update.stopped_message_generation
         or update.message_reaction
+        or update.guest_message
     )
     user: User | None = getattr(event, "from_user", None) or getattr(event, "user", None)
     chat: Chat | None = getattr(event, "chat", None) or getattr(getattr(event, "message", None), "chat", None)
@@ -219,6 +220,9 @@ class Admission:
                     kind="message",
                     factor=1,
                 )
+            case Update(guest_message=Message() as mention):
+                # By who asks: the chat is not one of the bot's.
+                return _Origin(message_speaker(mention).user_id, None, update_id, now, "message", 1)
             case Update(edited_message=Message() as edited):
                 group = edited.chat.id if is_group(edited) else None
                 person = message_speaker(edited).user_id

@@ -280,6 +280,8 @@ class UpdateIngest:
     async def _find_lane(self, update: Update) -> tuple[str | None, bool]:
         """Returns the lane of an update, None for one of its own, and whether the update is for the bot."""
         message = update.message
+        if (mention := update.guest_message) is not None:
+            return f"guest:{message_speaker(mention).user_id}", True
         if (edited := update.edited_message) is not None:
             is_for_bot = edited.media_group_id is None and is_typed(edited) and await asks_bot(edited, self._bot)
             return (str(conversation_key(edited)), True) if is_for_bot else (None, False)

@@ -46,6 +46,7 @@ not-allowed = This bot is limited to selected users and groups. Please ask its o
 ## During an answer
 
 ask-usage = Add your question after the command: /ask why is the sky blue?
+guest-waiting = One moment, I am writing an answer.
 nothing-asked = Add your question to the mention and I will answer.
 rate-limited = You are writing faster than I may answer. Please go on in { $seconds } s; messages until then are not read.
 queue-full = Too many messages are waiting in this chat. Please send this one again in a moment.

@@ -66,6 +66,7 @@ class BotApiMethods(TelegramState):
             "setmycommands": self._set_my_commands,
             "setmessagereaction": self._set_message_reaction,
             "editforumtopic": lambda _: True,
+            "answerguestquery": lambda params: {"inline_message_id": f"inline-{params['guest_query_id']}"},
             "getchat": self._get_chat,
             "getchatmember": self._get_chat_member,
             "getchatadministrators": self._get_chat_administrators,
@@ -141,7 +142,9 @@ class BotApiMethods(TelegramState):
         )
         return True
 
-    def _edit_message_text(self, params: JsonObject) -> JsonObject:
+    def _edit_message_text(self, params: JsonObject) -> JsonObject | bool:
+        if "inline_message_id" in params:
+            return True
         message = self._own(params, "edit")
         self._count_message(self._addressed(params))
         entities = checked_entities(params)
