@@ -117,25 +117,29 @@ class ProviderAdmin:
     async def force(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Forces a provider for so many seconds: it is asked first, even during a cooldown."""
         seconds = FORCE_S if seconds is None else seconds
+        before = _name_leaders(self.status)
         await self._fallback.force_provider(provider.id, seconds)
-        return await self._act(provider, actor_id, "force", seconds, f"for {format_duration(seconds)}")
+        return await self._act(provider, actor_id, "force", seconds, f"for {format_duration(seconds)}; {before}")
 
     async def clear(self, actor_id: int) -> ActRecord:
         """Clears the forced and the preferred provider."""
+        before = _name_leaders(self.status)
         await self._fallback.clear_cache()
         is_shared = self.status.shared
-        return ActRecord(is_shared, await self._record(actor_id, "clear"))
+        return ActRecord(is_shared, await self._record(actor_id, "clear", detail=before))
 
     async def cooldown(self, provider: ProviderSettings, actor_id: int, seconds: float | None = None) -> ProviderAct:
         """Asks this provider last for so many seconds; a cooldown that ends later stays."""
         seconds = self.default_cooldown_s if seconds is None else seconds
+        before = self._name_state(provider)
         await self._fallback.control.cool_down(provider.id, seconds, by=f"admin {actor_id}")
-        return await self._act(provider, actor_id, "cooldown", seconds, f"for {format_duration(seconds)}")
+        return await self._act(provider, actor_id, "cooldown", seconds, f"for {format_duration(seconds)}; {before}")
 
     async def reset(self, provider: ProviderSettings, actor_id: int) -> ProviderAct:
         """Ends the cooldown of a provider."""
+        before = self._name_state(provider)
         await self._fallback.control.reset(provider.id)
-        return await self._act(provider, actor_id, "reset", 0.0)
+        return await self._act(provider, actor_id, "reset", 0.0, before)
 
     async def test(self, provider: ProviderSettings, actor_id: int) -> ProviderTest:
         """Asks the default model of a provider for a few tokens, as chat does: a stream with a tool offered.
@@ -153,7 +157,7 @@ class ProviderAdmin:
         return ProviderTest(self._status(provider), result, ActRecord(is_shared=True, is_audited=is_audited))
 
     async def _act(
-        self, provider: ProviderSettings, actor_id: int, action: str, seconds: float, detail: str | None = None
+        self, provider: ProviderSettings, actor_id: int, action: str, seconds: float, detail: str
     ) -> ProviderAct:
         is_shared = self.status.shared
         is_audited = await self._record(actor_id, action, provider.id, detail)
@@ -164,5 +168,14 @@ class ProviderAdmin:
         log.info("admin.acted", action=action, target=target, actor_id=actor_id, detail=detail)
         return await self._audit.try_record(actor_id, action, target, detail)
 
+    def _name_state(self, provider: ProviderSettings) -> str:
+        status = self._status(provider)
+        return f"before: {status.state.value.replace('_', ' ')}" + (f", {status.reason}" if status.reason else "")
+
     def _status(self, provider: ProviderSettings) -> ProviderStatus:
         return next(each for each in self.status.providers if each.provider == provider.id)
+
+
+def _name_leaders(status: ServiceStatus) -> str:
+    """Returns who was asked first by an operator's will or as the preferred provider, for the audit log."""
+    return f"before: forced {status.forced or 'none'}, preferred {status.preferred or 'none'}"

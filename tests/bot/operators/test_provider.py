@@ -388,11 +388,11 @@ class TestAudit:
             for arguments in ("force a 90s", "cooldown b", "reset b", "test a", "clear", ""):
                 await harness.run(arguments)
             assert await harness.audited() == [
-                ("provider.force", "a", "for 1m 30s"),
-                ("provider.cooldown", "b", "for 5m"),
-                ("provider.reset", "b", None),
+                ("provider.force", "a", "for 1m 30s; before: forced none, preferred none"),
+                ("provider.cooldown", "b", "for 5m; before: healthy"),
+                ("provider.reset", "b", "before: cooling, set by an admin"),
                 ("provider.test", "a", "ok in 0 ms"),
-                ("provider.clear", None, None),
+                ("provider.clear", None, "before: forced a, preferred none"),
             ]
 
     async def test_act_without_audit_happens_with_a_warning(self, three: ProviderHarness) -> None:

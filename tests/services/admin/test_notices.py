@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -46,12 +47,11 @@ class Admins:
         """Queue events, wait until each is handled, and return all texts sent so far."""
         for event in events:
             self.notices.put(event)
-        for _ in range(1000):
-            if self.notices._events.empty():
-                break
-            await asyncio.sleep(0.005)
-        # The last one may still be asking Redis.
-        await asyncio.sleep(0.02)
+        queue: Any = self.notices._events
+        async with asyncio.timeout(30):
+            # Empty and waited for again: the last one has asked Redis and is sent.
+            while not (queue.empty() and queue._getters):
+                await asyncio.sleep(0.005)
         return self.received
 
 
