@@ -331,7 +331,7 @@ def build_worker(
                 asks_consent=infra.settings.remote_consent == "ask",
             ),
             delivery=delivery,
-            files=FileReader(Sandbox(), hears=False),
+            files=FileReader(infra.sandbox, hears=False),
             renderer=renderer,
             texts=infra.texts,
         ).router(),
