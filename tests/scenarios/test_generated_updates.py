@@ -1,4 +1,4 @@
-"""Updates that Telegram would not send, a mutation of each kind: none is a bug, and others are answered."""
+"""Updates that Telegram would not send, and floods of others: none is a bug, and other people are answered."""
 
 import json
 import random
@@ -7,17 +7,18 @@ import pytest
 
 from bot.telegram.api.updates import has_stored_numbers
 from tests.support.bot_harness import FIRST, BotHarness
-from tests.support.generated_updates import mutate, valid_updates
+from tests.support.generated_updates import floods, mutate, valid_updates
 from tests.support.moderated_group import ModeratedGroup
 
-SEED, MUTATIONS = 7, 120
+SEED, MUTATIONS = 7, 70
 
 
 async def test_generated_updates_are_no_bugs(empty_stage: BotHarness) -> None:
     await empty_stage.start(LIMIT_MESSAGES_PER_MINUTE="0", STREAM_MODE="off")
     group = await ModeratedGroup(empty_stage).open()
     chance, valid = random.Random(SEED), list(valid_updates(group.id))
-    for update in (*valid, *(mutate(chance.choice(valid), chance) for _ in range(MUTATIONS))):
+    mutations = [mutate(chance.choice(valid), chance) for _ in range(MUTATIONS)]
+    for update in (*valid, *mutations, *floods(group.id)):
         empty_stage.telegram.push_update(**update)
     await empty_stage.until(lambda: not empty_stage.telegram.pending, 50)
     await empty_stage.quiet(0.5)

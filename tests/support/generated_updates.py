@@ -89,6 +89,23 @@ def valid_updates(group_id: int) -> Iterator[JsonObject]:
     yield {"channel_post": {"message_id": 1, "date": DATE, "chat": CHANNEL, "text": "news"}}
 
 
+def floods(group_id: int) -> Iterator[JsonObject]:
+    """Yields an album of 100 parts, and a person's hundred joins, reactions, votes and inline queries."""
+    group = {"id": group_id, "type": "supergroup", "title": "The Group"}
+    member, left = {"status": "member", "user": USER}, {"status": "left", "user": USER}
+    for number in range(100):
+        head = {"message_id": 7000 + number, "date": DATE, "chat": group, "from": USER}
+        yield {"message": {**head, **PHOTO, "caption": f"part {number}", "media_group_id": "of-100"}}
+        old, new = (left, member) if number % 2 else (member, left)
+        changed = {"chat": group, "from": USER, "date": DATE, "old_chat_member": old, "new_chat_member": new}
+        yield {"chat_member": changed}
+        thumbs = [{"type": "emoji", "emoji": "👍"}]
+        reaction = {"chat": group, "message_id": 7, "date": DATE, "old_reaction": [], "new_reaction": thumbs}
+        yield {"message_reaction": {**reaction, "user": USER}}
+        yield {"poll_answer": {"poll_id": "1", "user": USER, "option_ids": [0], "option_persistent_ids": ["1"]}}
+        yield {"inline_query": {"id": str(number), "from": USER, "query": "x" * 250, "offset": ""}}
+
+
 def mutate(update: JsonObject, chance: random.Random) -> JsonObject:
     """Returns an update with one to three values replaced or removed; update ids are left alone."""
     changed = copy.deepcopy(update)

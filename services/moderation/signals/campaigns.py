@@ -62,7 +62,8 @@ class CampaignMemory:
 
     def __init__(self, redis: Redis | None, prefix: str) -> None:
         self._redis = FailFastRedis(redis, "campaigns")
-        self._prefix = f"{prefix}:mod:campaign"
+        # One slot of a cluster for all of them: a text is looked up by several keys at once.
+        self._prefix = f"{prefix}:mod:{{campaign}}"
 
     async def is_known(self, text: str) -> bool:
         """Returns whether a text is of a campaign."""
@@ -105,7 +106,7 @@ class CampaignMemory:
                 return
 
     def _keys(self, traits: Traits) -> list[str]:
-        return [f"{{{self._prefix}}}:{digest}" for digest in (*traits.exact, *traits.bands)]
+        return [f"{self._prefix}:{digest}" for digest in (*traits.exact, *traits.bands)]
 
 
 def _sketch(words: frozenset[str]) -> tuple[int, ...]:
