@@ -60,7 +60,7 @@ async def run(settings: Settings) -> int:
     )
     # After the others: importing the SDKs holds the event loop up, which would be blamed on Redis.
     providers = await _check_providers(settings)
-    lines = [*providers, *(line for lines in rest for line in lines)]
+    lines = [*providers, *await _check_beside_chat(settings), *(line for lines in rest for line in lines)]
     answered = any(line.verdict == OK for line in providers)
     broken = any(line.verdict == FAILED for lines in rest for line in lines)
     warnings = [
@@ -81,7 +81,7 @@ def _unpriced_warnings(settings: Settings) -> list[str]:
     prices, now = Prices(), time.time()
     return [
         f"{provider.id}: {model} has no known price and counts as free in the budgets (<ID>_PRICES sets one)"
-        for provider in settings.providers
+        for provider in (*settings.providers, *settings.beside_chat)
         if provider.missing is None and (has_budget or provider.budget_day_usd is not None)
         for model in provider.models
         if prices.bound_nanousd(provider, model, 1, 1, now) is None
@@ -107,6 +107,31 @@ async def _check_providers(settings: Settings) -> list[CheckResult]:
         return list(await asyncio.gather(*map(test, probes)))
     finally:
         await builder.aclose()
+
+
+async def _check_beside_chat(settings: Settings) -> list[CheckResult]:
+    """Asks the providers of everything but chat for their model lists; one that fails stops nothing else."""
+    builder = ModelBuilder()
+    rows: list[CheckResult] = []
+    try:
+        for capability, providers in (
+            ("transcription", settings.transcribers),
+            ("speech", settings.speakers),
+            ("pictures", settings.painters),
+            ("embeddings", settings.embedders),
+        ):
+            for probe in await probe_providers(Catalog(builder.http_client), providers, TIMEOUT_S, SystemClock()):
+                name, provider = f"{capability} {probe.provider.id}", probe.provider
+                if provider.missing is not None:
+                    rows.append(CheckResult(name, UNSET, provider.missing))
+                elif probe.reason is None or probe.has_no_list:
+                    models = ", ".join(provider.models)
+                    rows.append(CheckResult(name, OK, f"answers in {probe.took_s * 1000:.0f} ms; listed: {models}"))
+                else:
+                    rows.append(CheckResult(name, FAILED, probe.reason))
+    finally:
+        await builder.aclose()
+    return rows
 
 
 def _to_row(probe: ProbeResult, trial: TrialResult | None) -> CheckResult:

@@ -112,6 +112,25 @@ async def test_check_passes_with_one_working_provider(
     assert report.rows["provider c"][0] == "ok"
 
 
+async def test_check_asks_the_providers_of_what_is_not_chat(
+    tmp_path: Path, run_check: CheckRunner, server: LLMServer
+) -> None:
+    """One that fails there stops nothing else; a model without a price is said to count as free."""
+    with refusing_url() as url:
+        report = await run_check(
+            settings_for(
+                tmp_path, {"a": server.url, "b": url}, A_API_KEY=KEY, BUDGET_DAY="1", B_REMOTE="true", B_API_KEY=KEY,
+                AVAILABLE_PROVIDERS='{"a": ["m"]}', VOICE_PROVIDERS='{"a": ["w"], "groq": ["w"]}',
+                IMAGE_PROVIDERS='{"b": ["draw"]}',
+            )
+        )  # fmt: skip
+    assert report.code == 0
+    assert report.rows["transcription a"][0] == "ok"
+    assert report.rows["transcription groq"] == ("not set", "GROQ_API_KEY is not set")
+    assert report.rows["pictures b"] == ("FAILED", "connection refused")
+    assert any(warning.startswith("b: draw has no known price") for warning in report.warnings)
+
+
 async def test_check_fails_without_a_working_provider(
     tmp_path: Path, run_check: CheckRunner, server: LLMServer
 ) -> None:

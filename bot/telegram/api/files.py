@@ -210,6 +210,8 @@ class FileReader:
         if isinstance(data, Unreadable):
             return data
         match file.kind:
+            case _Kind.TEXT | _Kind.DOCUMENT if self._sandbox is not None and data.startswith(_BINARY):
+                return await self._read_in_child(self._sandbox, data, file.name or "file", "text")
             case _Kind.TEXT:
                 return TextFile(file.name or "file", data.decode(errors="replace"))
             case _Kind.DOCUMENT:
@@ -226,9 +228,12 @@ class FileReader:
             text = data.decode(errors="replace")
             is_cut = len(text) > MAX_DOCUMENT_CHARACTERS
             return TextFile(name, text[:MAX_DOCUMENT_CHARACTERS], by_part=True, is_cut=is_cut)
+        return await self._read_in_child(self._sandbox, data, name, kind)
+
+    async def _read_in_child(self, sandbox: Sandbox, data: bytes, name: str, kind: str) -> TextFile | Unreadable:
         options = {"kind": kind, "most": MAX_DOCUMENT_CHARACTERS}
         try:
-            result = await self._sandbox.run(Task.DOCUMENT, data, DOCUMENT_LIMITS, options)
+            result = await sandbox.run(Task.DOCUMENT, data, DOCUMENT_LIMITS, options)
         except FileRefused as refused:
             return Unreadable(f"document-{refused.why}")
         return TextFile(name, result.body.decode(), by_part=True, is_cut=bool(result.facts["is_cut"]))
@@ -244,6 +249,18 @@ class FileReader:
         return _TOO_LONG if ogg_seconds(data) > LONGEST_SOUND_S + 1 else Attachment(data, OGG_OPUS, "voice.ogg")
 
 
+_BINARY = (
+    b"%PDF-",
+    b"PK\x03\x04",
+    b"\xd0\xcf\x11\xe0",
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"\x7fELF",
+    b"\x1f\x8b",
+    b"MZ\x90",
+)
+"""Beginnings of files that are no text, whatever their name says."""
 _TOO_LONG = Unreadable("audio-too-long", {"minutes": LONGEST_SOUND_S // 60})
 _SOUND_REFUSALS: Mapping[Refusal, Unreadable] = {
     Refusal.TOO_LONG: _TOO_LONG,

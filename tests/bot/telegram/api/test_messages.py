@@ -257,6 +257,9 @@ async def test_a_recording_that_cannot_be_heard_has_a_reason(
         (b"%PDF-1.7 and no more", {"file_name": "a.pdf"}, "document-broken"),
         (b"an image, perhaps", {"file_name": "a.bin", "mime_type": "application/pdf"}, "document-mislabelled"),
         (b"", {"file_name": "a.xlsx"}, "document-empty"),
+        # A text that is none.
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), {"file_name": "a.txt"}, "document-mislabelled"),
+        (b"%PDF-1.7 and no more", {"file_name": "a.md"}, "document-broken"),
         (b"", {"file_name": "a.pptx", "file_size": MAX_DOCUMENT_BYTES + 1}, "file-too-large"),
         (b"", {"file_name": "a.doc"}, "unsupported-media"),
     ],
