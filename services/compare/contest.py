@@ -27,7 +27,7 @@ from services.llm.models.factory import LLMModelFactory
 from services.llm.models.routed import RoutedModel
 from services.llm.request import ModelChoice, RequestSpec
 from services.llm.routing.fallback import LLMProviderFallback
-from services.preferences import PreferenceStore
+from services.preferences import PreferenceStore, StreamMode
 
 PURPOSE = "compare"
 
@@ -65,6 +65,8 @@ class Contest:
     contenders: tuple[Contender, Contender]
     question: str
     local_only: bool
+    stream_mode: StreamMode | None = None
+    """The chat's own way to show answers; None: that of the operator."""
 
 
 class Contests:
@@ -100,9 +102,10 @@ class Contests:
 
         Raises:
             PairUnavailable: there are no such two models for this chat.
-            StorageError: the consent of the chat cannot be read.
+            StorageError: the choices of the chat cannot be read.
         """
-        local_only = self._asks_consent and not (await self._preferences.get(chat)).remote_consent
+        preference = await self._preferences.get(chat)
+        local_only = self._asks_consent and not preference.remote_consent
         named, question = self._read_names(arguments)
         if len(named) == 1:
             raise PairUnavailable("compare-one-named")
@@ -115,7 +118,7 @@ class Contests:
         for each in found:
             if local_only and each.provider.remote:
                 raise PairUnavailable("compare-remote", name=each.name)
-        return Contest((first, second), question, local_only)
+        return Contest((first, second), question, local_only, preference.stream_mode)
 
     async def answer(self, contest: Contest, contender: Contender, incoming: Incoming, reply: Reply) -> None:
         """Streams the answer of one model into a reply, and ends it; failures end it with a notice.

@@ -152,6 +152,7 @@ class CompareHandlers:
         control, replies = Reply(), [Reply(TEXT_WINDOW_S) for _ in SIDES]
         for reply, message_id in zip(replies, shown, strict=True):
             reply.earlier_ids = (message_id,) if message_id is not None else ()
+            reply.stream_mode = "off" if contest.stream_mode == "off" else self._display.mode
         with self._active.register(incoming.key, control) as number:
             await self._stream(contest, incoming, place, control, replies, number)
         if all(reply.phase is ReplyPhase.COMPLETE for reply in replies):
