@@ -60,7 +60,7 @@ async def test_closed_output_ends_the_console_silently(tmp_path: Path) -> None:
 
 
 async def test_terminal_console_streams_and_handles_keys(tmp_path: Path) -> None:
-    """Ctrl-C stops an answer and clears the line, Ctrl-D ends the session."""
+    """Ctrl-C stops an answer and clears the line, Ctrl-D ends the session; what is typed during an answer is kept."""
     variables = {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1", "LANG": "en_GB.UTF-8"}
     async with LLMServer() as server:
         server.naming = llm.answer("A name for it")
@@ -85,8 +85,12 @@ async def test_terminal_console_streams_and_handles_keys(tmp_path: Path) -> None
                 await terminal.until("\n>")
                 terminal.press("and again\r")
                 await terminal.until("asking a")
+                terminal.press("typed meanwhile")
                 answered.set()
                 await terminal.until("All of it.")
+                await terminal.until("\n>")
+                await terminal.until("typed meanwhile")
+                terminal.press("\x03")
                 await terminal.until("\n>")
                 terminal.press("\x04")
                 assert await asyncio.wait_for(console.wait(), PATIENCE_S) == 0
