@@ -37,12 +37,15 @@ class Row:
     """Another candidate's answer decides whose fault it is."""
 
 
-def http(status: int, kind: type[ModelAPIError] | None = None, retry_after: float | None = None) -> ModelHTTPError:
+def http(
+    status: int, kind: type[ModelAPIError] | None = None, retry_after: float | None = None, words: str | None = None
+) -> ModelHTTPError:
     return ModelHTTPError.for_category(
         kind,
         status_code=status,
         model_name="m",
         retry_after=retry_after,
+        body=None if words is None else {"error": {"message": words}},
     )
 
 
@@ -66,6 +69,8 @@ BEFORE_OUTPUT = {
     "400": Row(lambda: http(400, ModelRequestRejectedError), unclear=True),
     "our bug": Row(lambda: KeyError("x"), surfaces=KeyError),
 }
+REPORTED = {**BEFORE_OUTPUT, "loading": Row(lambda: http(503, words="Loading model"), 10.0)}
+"""With a failure that a request would wait for: its server loads its model."""
 AT_ONCE = [name for name, row in BEFORE_OUTPUT.items() if row.cools_for is not None and not row.again]
 AFTER_OUTPUT = {
     "cut": Row(lambda: ModelConnectionError("m", "peer closed connection", phase="read"), COOLDOWN_S),

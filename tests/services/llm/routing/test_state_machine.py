@@ -49,7 +49,7 @@ from services.llm.routing.state.shared_state import SharedRouting
 from services.llm.routing.status import ProviderState
 from services.llm.usage import NOTHING
 from tests.services.llm.routing.oracle import CLOCKS_DIFFER_BY, Deed, Known, Span, World
-from tests.services.llm.routing.outcome_rows import AFTER_OUTPUT, AT_ONCE, BEFORE_OUTPUT, COOLDOWN_S, Row
+from tests.services.llm.routing.outcome_rows import AFTER_OUTPUT, AT_ONCE, BEFORE_OUTPUT, COOLDOWN_S, REPORTED, Row
 from tests.services.llm.routing.stores import Embedded, Server, SteppedClock, Store
 from tests.support.processes.redis_server import BINARY, RedisServer
 
@@ -618,7 +618,7 @@ class FallbackMachine(RuleBasedStateMachine):
                 rests = name in known.rests and known.rests[name].lasts(now)
                 assert model_rules.is_resting(routing, name, SECOND_MODEL, now) == rests, "the later end counts"
 
-    @rule(replica=replicas, provider=names, outcome=st.none() | st.sampled_from(list(BEFORE_OUTPUT)))
+    @rule(replica=replicas, provider=names, outcome=st.none() | st.sampled_from(list(REPORTED)))
     def report(self, replica: int, provider: str, outcome: str | None) -> None:
         """Report an outcome that a caller saw."""
         service, now = self.replicas[replica].service, self.now(replica)
@@ -626,7 +626,7 @@ class FallbackMachine(RuleBasedStateMachine):
             self.run(service.report_provider_success(provider, "test"))
             self.do(replica, lambda known: known.answered(provider, now, now, PREFERRED_FOR, counts=True))
         else:
-            row = BEFORE_OUTPUT[outcome]
+            row = REPORTED[outcome]
             self.run(service.report_provider_failure(provider, row.error(), "test"))
             if row.cools_for is not None:
                 self._cools(replica, provider, row.cools_for)
