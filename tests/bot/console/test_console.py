@@ -1,6 +1,7 @@
 """The console from banner to exit, in this process: real services, loopback servers, piped input."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -391,3 +392,25 @@ class TestExit:
         status, messages = stored_turn(tmp_path)
         assert status == "interrupted"
         assert "The audience" in messages
+
+
+class TestChoices:
+    """`/language`, `/persona` and `/forget`."""
+
+    async def test_language_and_persona_hold_until_they_are_forgotten(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("/language xx")
+            await session.until("sets the language of these messages: en, ru, auto.")
+            session.type("/language ru", "/persona teacher", "hello there")
+            await session.until("Теперь сообщения на русском.")
+            await session.until("Роль в этом разговоре: Учитель")
+            await session.until("Hello")
+            session.type("/forget")
+            await session.until("/forget yes стирает")
+            session.type("/forget yes", "hello again")
+            await session.until("стёрто.")
+            await session.until("Hello")
+        asked = [json.dumps(request.json, ensure_ascii=False) for request in server.requests]
+        assert "Ты терпеливый учитель." in asked[0]
+        assert "учитель" not in asked[-1]
+        assert "hello there" not in asked[-1]
