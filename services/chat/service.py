@@ -382,8 +382,12 @@ class ChatService:
 
     async def _run_agent(self, run: TurnRun, history: Sequence[ModelMessage]) -> None:
         if (description := find_description(run.prompt)) is not None:
-            picture = await self._draw(run, description)
-            run.reply.provider, run.reply.model = picture.provider, picture.model
+            if run.reply.is_resumed:
+                # An earlier attempt may have been cut off after it was drawn.
+                await self._restore_pictures(run)
+            if not run.reply.pictures:
+                picture = await self._draw(run, description)
+                run.reply.provider, run.reply.model = picture.provider, picture.model
             run.messages = [ModelResponse([TextPart(f"[A picture of: {description}]")])]
             return
         await self._listen(run)

@@ -22,12 +22,15 @@ class PictureStore:
         self._database = database
 
     async def keep(self, key: ConversationKey, turn_id: int, number: int, data: bytes, media_type: str) -> None:
-        """Stores a picture; idempotent."""
+        """Stores a picture; one of the same number that an earlier attempt at the turn drew is replaced."""
         digest = hashlib.sha256(data).hexdigest()[:-3] + f"{number:03d}"
         values = {"turn_id": turn_id, "digest": digest, "media_type": f"{media_type}{DRAWN}", "data": data}
         insert = self._database.insert(AttachmentRow).values(values).on_conflict_do_nothing()
 
+        of_number = AttachmentRow.media_type.endswith(DRAWN), AttachmentRow.digest.endswith(f"{number:03d}")
+
         def work(connection: Connection) -> None:
+            connection.execute(delete(AttachmentRow).where(AttachmentRow.turn_id == turn_id, *of_number))
             connection.execute(insert)
             drawn = (
                 select(AttachmentRow.turn_id)
