@@ -32,7 +32,7 @@ class AuditKind(StrEnum):
 _PREFIXES = {
     AuditKind.PROVIDERS: ("provider.",),
     AuditKind.MODERATION: ("moderation.",),
-    AuditKind.SETTINGS: ("config.", "budget."),
+    AuditKind.SETTINGS: ("config.", "budget.", "token."),
 }
 
 

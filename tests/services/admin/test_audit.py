@@ -41,16 +41,24 @@ async def test_recent_after_a_restart(database: Database, replica: Database, clo
 
 async def test_page_filters_by_kind(database: Database, clock: ManualClock) -> None:
     audit = Audit(database, clock)
-    for action in ("provider.force", "moderation.mode", "config.save", "budget.set", "user.ban", "dead.drop"):
+    for action in (
+        "provider.force",
+        "moderation.mode",
+        "config.save",
+        "budget.set",
+        "token.create",
+        "user.ban",
+        "dead.drop",
+    ):
         await audit.record(1, action)
     kinds = {kind: [entry.action for entry in (await audit.page(kind)).entries] for kind in AuditKind}
     assert kinds == {
         AuditKind.PROVIDERS: ["provider.force"],
         AuditKind.MODERATION: ["moderation.mode"],
-        AuditKind.SETTINGS: ["budget.set", "config.save"],
+        AuditKind.SETTINGS: ["token.create", "budget.set", "config.save"],
         AuditKind.OPERATION: ["dead.drop", "user.ban"],
     }
-    assert len((await audit.page()).entries) == 6
+    assert len((await audit.page()).entries) == 7
 
 
 async def test_pages_lead_to_the_oldest_entry_and_back(database: Database, clock: ManualClock) -> None:
