@@ -19,11 +19,10 @@ from core.background import BackgroundTasks, restart_on_error
 from core.config.settings import Settings
 from core.observability.log import Redactor
 from services.api.admission import AdmissionRules, ApiAdmission
-from services.api.tokens import ApiToken, TokenStore
+from services.api.tokens import TokenStore
 from services.history.states import StateHistory
 from services.limits.rates import RateLimiter
 from services.limits.turns import TurnPlaces
-from services.usage.totals import UsageTotals
 
 if TYPE_CHECKING:
     from bot.operators.daemon_services import DaemonServices
@@ -67,7 +66,7 @@ async def serve_web(
     llm.configuration.on_change(lambda changed: redactor.add_secrets(changed.secrets))
     states = StateHistory(llm.fallback, services.operators.history, infra.database, infra.clock)
     endpoints = Endpoints(readiness, infra.metrics, llm.fallback, services.operators.totals, redactor)
-    tokens = TokenStore(infra.database, infra.clock, settings.named_api_tokens)
+    tokens = TokenStore(infra.database, infra.clock, settings.named_api_tokens, llm.budgets)
     console = _build_console_routes(services, states, tokens, daemon)
     server = WebServer(
         host=settings.web_host,
@@ -90,7 +89,6 @@ def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRou
     """Builds the endpoint for other programs."""
     infra, llm, chat = services.infra, services.llm, services.chat
     settings, clock = infra.settings, infra.clock
-    totals = services.operators.totals
     requests = infra.metrics.counter(
         "api_requests", "Requests of other programs, by path and status", ("path", "status")
     )
@@ -103,7 +101,6 @@ def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRou
         RateLimiter(infra.redis if settings.redis_url is not None else None, settings.redis_prefix),
         TurnPlaces(count_backlog=lambda: infra.database.backlog),
         chat.preferences,
-        partial(_spent_today, totals),
         clock,
     )
     gateway = ApiGateway(
@@ -111,7 +108,6 @@ def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRou
         admission,
         llm.fallback,
         clock,
-        llm.budgets.renews_in_s,
         lambda path, status: requests.labels(path, str(status)).inc(),
     )
     directory = ModelDirectory(llm.fallback, llm.catalog, admission, clock.time())
@@ -196,7 +192,3 @@ def console_address(settings: Settings) -> str | None:
         return settings.web_public_url
     host = LOOPBACK.get(settings.web_host, settings.web_host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.web_port}"
-
-
-async def _spent_today(totals: UsageTotals, token: ApiToken) -> float:
-    return (await totals.of_speaker(token.user, totals.today)).cost_usd

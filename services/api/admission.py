@@ -1,6 +1,6 @@
-"""Admits requests of tokens: the rate, the budget of the day, requests at once, and consent to remote providers."""
+"""Admits requests of tokens: the rate, requests at once, and consent to remote providers."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,9 +10,6 @@ from services.limits.rates import RateEvent, RateLimiter
 from services.limits.turns import Quota, TurnPlaces
 from services.preferences import PreferenceStore
 
-Spent = Callable[[ApiToken], Awaitable[float]]
-"""Returns the USD that a token has spent today."""
-
 
 class RateExceeded(Exception):
     """The token has made its requests of this minute."""
@@ -20,10 +17,6 @@ class RateExceeded(Exception):
     def __init__(self, renewal_s: float) -> None:
         self.renewal_s = renewal_s
         super().__init__("the requests of this minute are used up")
-
-
-class BudgetSpent(Exception):
-    """The token's own budget of this day is used up."""
 
 
 class TooManyWaiting(Exception):
@@ -48,11 +41,7 @@ class AdmissionRules:
 
 
 class ApiAdmission:
-    """Decides about each request before a provider is asked.
-
-    Args:
-        spent: reads the spending of a token, asked only for tokens with a budget of their own.
-    """
+    """Decides about each request before a provider is asked."""
 
     def __init__(
         self,
@@ -60,14 +49,12 @@ class ApiAdmission:
         rates: RateLimiter,
         places: TurnPlaces,
         preferences: PreferenceStore,
-        spent: Spent,
         clock: Clock,
     ) -> None:
         self._rules = rules
         self._rates = rates
         self._places = places
         self._preferences = preferences
-        self._spent = spent
         self._clock = clock
         self._waiting: dict[str, int] = {}
 
@@ -85,17 +72,6 @@ class ApiAdmission:
         (is_admitted,) = await self._rates.admit([event])
         if not is_admitted:
             raise RateExceeded(self._rates.renewal_s(token.user, self._clock.time()))
-
-    async def check_budget(self, token: ApiToken) -> None:
-        """Compares the token's spending of today with its own budget.
-
-        Raises:
-            BudgetSpent: nothing is left.
-            StorageError: the spending cannot be read.
-        """
-        budget = token.limits.budget_day_usd
-        if budget is not None and await self._spent(token) >= budget:
-            raise BudgetSpent
 
     @asynccontextmanager
     async def place(self, token: ApiToken) -> AsyncGenerator[None]:

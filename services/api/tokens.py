@@ -16,6 +16,8 @@ from core.db.database import Database
 from core.db.tables import ApiTokenRow
 from core.errors import StorageError
 from core.messages import ChatRef, UserRef
+from services.budgets.budgets import Budgets
+from services.llm.routing.admission.budget_guard import BudgetKind
 
 log = structlog.get_logger()
 
@@ -34,7 +36,7 @@ class TokenLimits:
         models: patterns of `<provider>/<model>`, in which `*` stands for any text; empty for all.
         requests_per_minute: 0 for no limit.
         running: requests at once; more wait their turn. 0 for no limit.
-        budget_day_usd: spending of a day.
+        budget_day_usd: spending of a day, reserved before each request as the budget of a person is.
         remote_consent: whether prompts may go to providers outside the operator's machines.
     """
 
@@ -82,10 +84,12 @@ class TokenStore:
 
     Args:
         configured: tokens by name, of API_TOKENS.
+        budgets: reserve the cost of a token's requests, as of a person with a budget of their own.
     """
 
-    def __init__(self, database: Database, clock: Clock, configured: Mapping[str, str]) -> None:
+    def __init__(self, database: Database, clock: Clock, configured: Mapping[str, str], budgets: Budgets) -> None:
         self._database = database
+        self._budgets = budgets
         self._clock = clock
         self._configured = {name: _digest(token) for name, token in configured.items()}
         self._known: Sequence[tuple[bytes, ApiToken]] = self._join(())
@@ -134,7 +138,7 @@ class TokenStore:
             if row is not None or name in self._configured:
                 raise TokenExists(name)
             await session.execute(statement)
-        self._read_at = None
+        await self._limit(name, limits)
         return token
 
     async def change(self, name: str, limits: TokenLimits, changed_by: int) -> None:
@@ -155,7 +159,7 @@ class TokenStore:
                 session.add(ApiTokenRow(name=name, digest=None, created_at=now, created_by=changed_by, **values))
             else:
                 raise UnknownToken(name)
-        self._read_at = None
+        await self._limit(name, limits)
 
     async def revoke(self, name: str) -> None:
         """Removes a token that was made at run time.
@@ -172,7 +176,16 @@ class TokenStore:
             )
         if removed is None:
             raise UnknownToken(name)
+        await self._limit(name, TokenLimits())
+
+    async def _limit(self, name: str, limits: TokenLimits) -> None:
+        """Gives a token its budget, or that of a person, and lets the next request read the tokens anew."""
         self._read_at = None
+        user = ApiToken(name).user
+        if limits.budget_day_usd is None:
+            await self._budgets.clear_limit(BudgetKind.USER, user)
+        else:
+            await self._budgets.set_limit(BudgetKind.USER, user, limits.budget_day_usd)
 
     async def _refresh(self) -> None:
         now = self._clock.monotonic()

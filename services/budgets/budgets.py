@@ -274,10 +274,6 @@ class Budgets:
         """The next midnight."""
         return datetime.combine(self.today + timedelta(days=1), datetime.min.time(), self._zone)
 
-    def renews_in_s(self) -> float:
-        """Returns the seconds until the next midnight."""
-        return (self.renews_at - self._clock.now()).total_seconds()
-
     async def state(self, kind: BudgetKind, reference: str = "") -> BudgetState:
         """Returns the budget of a user, a chat or of all today.
 

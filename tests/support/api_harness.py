@@ -40,6 +40,11 @@ class ApiHarness:
         """A plain client with the token `editor`."""
         return WebClient(self.port, TOKEN)
 
+    def token_store(self) -> TokenStore:
+        """Return the tokens as another replica has them, which knows `editor` alone of the environment."""
+        infra, budgets = self.services.infra, self.services.llm.budgets
+        return TokenStore(infra.database, infra.clock, {"editor": TOKEN}, budgets)
+
     def client_with(self, token: str) -> openai.AsyncOpenAI:
         """Return an official client with another token; close it after use."""
         return openai.AsyncOpenAI(api_key=token, base_url=self.url, max_retries=0)
@@ -60,7 +65,9 @@ async def endpoint(
     variables.setdefault("LIMIT_MESSAGES_PER_MINUTE", "0")
     settings = settings_for(directory, providers, **variables)
     async with open_services(settings, clock) as services:
-        tokens = TokenStore(services.infra.database, services.infra.clock, settings.named_api_tokens)
+        tokens = TokenStore(
+            services.infra.database, services.infra.clock, settings.named_api_tokens, services.llm.budgets
+        )
         server = WebServer(
             host="127.0.0.1",
             port=0,

@@ -18,7 +18,7 @@ from bot.web.server import HttpRoute
 from core.bounded_json import parse_json
 from core.clock import Clock
 from core.errors import BudgetExhausted, UnderstudyError
-from services.api.admission import ApiAdmission, BudgetSpent, RateExceeded, TooManyWaiting
+from services.api.admission import ApiAdmission, RateExceeded, TooManyWaiting
 from services.api.tokens import ApiToken, TokenStore
 from services.llm.openai_messages import InvalidRequest
 from services.llm.routing.fallback import LLMProviderFallback
@@ -94,7 +94,6 @@ class ApiGateway:
         admission: ApiAdmission,
         fallback: LLMProviderFallback,
         clock: Clock,
-        seconds_to_midnight: Callable[[], float],
         count: Callable[[str, int], None],
         limits: BodyLimits | None = None,
     ) -> None:
@@ -102,7 +101,6 @@ class ApiGateway:
         self._admission = admission
         self._fallback = fallback
         self._clock = clock
-        self._seconds_to_midnight = seconds_to_midnight
         self._count = count
         self._limits = limits or BodyLimits()
         self._held = 0
@@ -141,8 +139,6 @@ class ApiGateway:
                 return invalid(str(error), error.param, error.code)
             case RateExceeded():
                 return rate_limited(error.renewal_s)
-            case BudgetSpent():
-                return quota_exceeded(self._seconds_to_midnight())
             case BudgetExhausted():
                 return quota_exceeded(error.renews_at - self._clock.time())
             case TooManyWaiting():
@@ -195,7 +191,6 @@ class ApiGateway:
         if not is_limited:
             return await handler(request, call)
         await self._admission.count(call.token, call.id)
-        await self._admission.check_budget(call.token)
         async with self._admission.place(call.token):
             return await handler(request, call)
 

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ async def test_a_token_opens_nothing_but_the_endpoint(first: LLMServer, tmp_path
 async def test_tokens_are_made_limited_and_revoked_at_run_time(first: LLMServer, tmp_path: Path) -> None:
     clock = RealSleeps()
     async with endpoint(tmp_path, {"a": first.url}, clock=clock) as api:
-        store = TokenStore(api.services.infra.database, clock, {"editor": TOKEN})
+        store = api.token_store()
         made = await store.create("notebook", TokenLimits(models=("a/n",)), 1)
         with pytest.raises(TokenExists):
             await store.create("notebook", TokenLimits(), 1)
@@ -126,7 +127,9 @@ async def test_models_are_listed_and_retrieved(first: LLMServer, second: LLMServ
 @pytest.mark.parametrize("model", ["gpt-9", "a/zzz", "c/m", "", "a/", "/m", "a/m\r\nX: y", "b/m"])
 async def test_a_model_that_a_token_may_not_ask_is_a_404(first: LLMServer, tmp_path: Path, *, model: str) -> None:
     async with endpoint(tmp_path, {"a": first.url, "b": first.url}) as api:
-        store = TokenStore(api.services.infra.database, api.services.infra.clock, {"editor": TOKEN})
+        store = TokenStore(
+            api.services.infra.database, api.services.infra.clock, {"editor": TOKEN}, api.services.llm.budgets
+        )
         await store.change("editor", TokenLimits(models=("a/*",)), 1)
         with pytest.raises(openai.NotFoundError) as caught:
             await api.client.chat.completions.create(model=model, messages=HELLO)
@@ -137,7 +140,9 @@ async def test_a_model_that_a_token_may_not_ask_is_a_404(first: LLMServer, tmp_p
 async def test_failover_stays_within_the_models_of_a_token(first: LLMServer, second: LLMServer, tmp_path: Path) -> None:
     first.default, second.default = answer("First"), answer("Second")
     async with endpoint(tmp_path, {"a": first.url, "b": second.url}) as api:
-        store = TokenStore(api.services.infra.database, api.services.infra.clock, {"editor": TOKEN})
+        store = TokenStore(
+            api.services.infra.database, api.services.infra.clock, {"editor": TOKEN}, api.services.llm.budgets
+        )
         await store.change("editor", TokenLimits(models=("b/n",)), 1)
         assert (await api.client.chat.completions.create(model="auto", messages=HELLO)).model == "b/n"
         await second.stop()
@@ -166,11 +171,16 @@ async def test_a_rate_is_a_429_that_says_when_to_come_back(first: LLMServer, tmp
 async def test_a_budget_of_a_token_is_a_429_until_midnight(first: LLMServer, tmp_path: Path) -> None:
     prices = {"A_PRICES": '{"m": [900000, 0]}'}
     async with endpoint(tmp_path, {"a": first.url}, TIMEZONE="UTC", **prices) as api:
-        store = TokenStore(api.services.infra.database, api.services.infra.clock, {"editor": TOKEN})
-        await store.change("editor", TokenLimits(budget_day_usd=5.0), 1)
-        await api.client.chat.completions.create(model="auto", messages=HELLO)
+        store = TokenStore(
+            api.services.infra.database, api.services.infra.clock, {"editor": TOKEN}, api.services.llm.budgets
+        )
+        await store.change("editor", TokenLimits(budget_day_usd=9.0), 1)
+        # Side by side: their costs are reserved, so that they cannot overdraw the budget together.
+        create = partial(api.client.chat.completions.create, model="auto", messages=HELLO)
+        answers = await asyncio.gather(*(create() for _ in range(5)), return_exceptions=True)
+        assert sum(isinstance(each, openai.RateLimitError) for each in answers) == 4
         with pytest.raises(openai.RateLimitError) as caught:
-            await api.client.chat.completions.create(model="auto", messages=HELLO)
+            await create()
         totals = api.services.operators.totals
         used = await totals.of_speaker("api:editor", totals.today)
     assert caught.value.code == "insufficient_quota"

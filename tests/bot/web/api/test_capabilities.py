@@ -112,7 +112,9 @@ async def test_broken_requests_for_embeddings_ask_no_provider(
 
 async def test_a_token_embeds_with_its_models_only(first: LLMServer, tmp_path: Path) -> None:
     async with endpoint(tmp_path, {"a": first.url}, EMBEDDING_PROVIDERS='{"a": ["e"]}') as api:
-        store = TokenStore(api.services.infra.database, api.services.infra.clock, {"editor": TOKEN})
+        store = TokenStore(
+            api.services.infra.database, api.services.infra.clock, {"editor": TOKEN}, api.services.llm.budgets
+        )
         await store.change("editor", TokenLimits(models=("a/m",)), 1)
         with pytest.raises(openai.APIStatusError):
             await api.client.embeddings.create(model="auto", input="x")
