@@ -17,10 +17,11 @@ import structlog
 
 from benchmarks.measuring import Rounds, Spread, Work, compare, machine, print_table, rss_mib
 from benchmarks.processes import llm_process, telegram_process
+from bot.composition.handlers import build_worker
 from bot.composition.inbox import InboxServices, open_inbox
 from bot.composition.moderation import build_moderation
 from bot.composition.services import open_services
-from bot.composition.telegram import build_eraser, build_worker
+from bot.composition.telegram import build_eraser
 from bot.process import tune_garbage_collection
 from bot.telegram.answers.cancellation import ReplyCancellation
 from bot.telegram.api.client import create_bot
