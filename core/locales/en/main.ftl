@@ -383,9 +383,6 @@ audit-act = { $action ->
     [token-create] made the API token
     [token-change] changed the limits of the API token
     [token-revoke] revoked the API token
-    [token-create] made an API token
-    [token-change] changed an API token
-    [token-revoke] revoked an API token
     [console-link] asked for a sign-in link
     [console-sign_in] signed in to the console
     [user-ban] banned

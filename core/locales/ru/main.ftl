@@ -386,9 +386,6 @@ audit-act = { $action ->
     [token-create] создан токен API
     [token-change] изменены лимиты токена API
     [token-revoke] отозван токен API
-    [token-create] создан токен API
-    [token-change] изменён токен API
-    [token-revoke] отозван токен API
     [console-link] запрошена ссылка для входа
     [console-sign_in] вход в консоль
     [user-ban] заблокирован
