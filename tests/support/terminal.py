@@ -21,7 +21,7 @@ from bot.composition.console import run_console
 from core.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 20.0
+PATIENCE_S = 45.0
 """Processes start slowly on a busy machine."""
 _STYLES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 
