@@ -38,7 +38,7 @@ from services.budgets.budgets import BudgetLimits, Budgets
 from services.chat.agent import create_agent
 from services.chat.documents import DocumentTools
 from services.chat.pictures import picture_tools
-from services.chat.service import ChatService, ChatStores
+from services.chat.service import ChatService
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
@@ -48,6 +48,7 @@ from services.chat.store.thread_list import ThreadList
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import ThreadNamer
 from services.chat.turn import TurnMetrics, TurnObserver
+from services.chat.turn_records import ChatStores
 from services.compare.contest import Contests
 from services.compare.votes import Votes
 from services.files.sandbox import Sandbox

@@ -1,9 +1,9 @@
-"""One turn: reads the history, asks the agent, streams the answer into a reply, saves both."""
+"""Answers messages: one turn recalls the history, asks the agent, streams into a reply and is recorded."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, tzinfo
 from functools import partial
 
@@ -19,7 +19,8 @@ from core.i18n import Texts
 from core.messages import ChatKind, ConversationKey, Incoming, Surface, UserRef
 from services.chat.activity import describe_calls
 from services.chat.agent import LIMITS, prompt_text, to_prompt
-from services.chat.framing import mentions_parts, split_parts
+from services.chat.footers import Footers
+from services.chat.framing import mentions_parts
 from services.chat.hearing import VOICE, Ears, has_recording, quote_transcripts, transcribe
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.personas import instructions
@@ -27,37 +28,20 @@ from services.chat.pictures import IMAGES, MOST_PICTURES, Painting, find_descrip
 from services.chat.reply import AskedCall, Reply, ReplyPhase, ShownPicture
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
-from services.chat.store.documents import DocumentStore
-from services.chat.store.memory import ThreadMemories
-from services.chat.store.notes import Notes
-from services.chat.store.pictures import PictureStore
-from services.chat.store.turns import TurnStore
 from services.chat.thread_names import Beginning, ThreadNamer
-from services.chat.tools import TurnContext, find_sources
-from services.chat.turn import DeferredWrites, TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome
+from services.chat.tools import TurnContext
+from services.chat.turn import TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome
+from services.chat.turn_records import ChatStores, TurnRecords
 from services.llm.capabilities.asking import Picture
 from services.llm.models.factory import CHAT, LLMModelFactory
 from services.llm.models.routed import RoutedModel
 from services.llm.request import ModelChoice, RequestSpec
-from services.preferences import PreferenceStore
 
 log = structlog.get_logger()
 
 TOLD_S = 60.0
 """Time for which further messages of a person over a budget are dropped, once the person was told so."""
 MAX_TOLD = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class ChatStores:
-    """Storage that a turn reads and writes."""
-
-    turns: TurnStore
-    notes: Notes
-    preferences: PreferenceStore
-    memories: ThreadMemories
-    documents: DocumentStore
-    pictures: PictureStore
 
 
 class ChatService:
@@ -109,13 +93,14 @@ class ChatService:
         self._stand_ins = stand_ins
         self._zone = zone
         self._told: TTLCache[tuple[str, str], bool] = TTLCache(MAX_TOLD, TOLD_S, timer=clock.monotonic)
-        self._deferred = DeferredWrites()
+        self._records = TurnRecords(stores, self._memory)
+        self._footers = Footers(texts, demo_ids)
         self._observer = observer or TurnObserver()
 
     @property
     def unsaved(self) -> int:
         """Turns that wait for the database."""
-        return len(self._deferred)
+        return self._records.unsaved
 
     async def respond(
         self,
@@ -198,11 +183,11 @@ class ChatService:
 
     async def save_unsaved(self) -> None:
         """Saves turns that the database rejected before, as far as it accepts them."""
-        await self._deferred.flush()
+        await self._records.save_unsaved()
 
     async def _converse(self, run: TurnRun) -> TurnOutcome:
         try:
-            history = await self._open(run)
+            history = await self._records.open(run)
             if run.is_answered:
                 return TurnOutcome(ReplyPhase.COMPLETE)
             task = asyncio.create_task(self._run_agent(run, history), name="turn.answer")
@@ -227,76 +212,11 @@ class ChatService:
             self._told[incoming.user_ref, incoming.key.chat_ref] = True
         return outcome
 
-    async def _open(self, run: TurnRun) -> Sequence[ModelMessage]:
-        """Reads the history and saves the prompt. Without a database the turn goes on without memory."""
-        turns, key = self._stores.turns, run.incoming.key
-        is_flushed = await self._deferred.flush()
-        if is_flushed and run.thread is None and (begun := await self._begin(run)) is not None:
-            return begun
-        history: Sequence[ModelMessage] = ()
-        try:
-            run.preference = await self._stores.preferences.get(key.chat_ref)
-            run.reply.stream_mode = run.preference.stream_mode
-            run.thread = run.thread or await turns.current(key)
-            run.recall = await self._memory.recall(run.thread, before_turn=run.replaces_id)
-            history = run.recall.history
-        except StorageError as error:
-            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the error text is the reason
-            run.has_memory = False
-        # While earlier turns wait for the database, this one waits too: their order counts.
-        if is_flushed:
-            try:
-                await self._open_turn(run)
-            except StorageError as error:
-                log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - as above
-        return history
-
-    async def _begin(self, run: TurnRun) -> Sequence[ModelMessage] | None:
-        """Reads the history and saves the prompt together. Returns None where the database accepts only one of them."""
-        incoming = run.incoming
-        try:
-            beginning = await self._stores.turns.begin(
-                incoming.key, incoming.speaker.user_id, run.prompt, self._memory.history_tokens, origin=run.origin,
-                question_id=run.question_id,
-            )  # fmt: skip
-        except StorageError:
-            return None
-        run.preference, run.thread = beginning.preference, beginning.turn.thread
-        run.reply.stream_mode = run.preference.stream_mode
-        run.recall = beginning.recall
-        await self._continue_turn(run, beginning.turn)
-        return beginning.recall.history
-
-    async def _open_turn(self, run: TurnRun) -> Turn:
-        """Saves the prompt unless it is saved already."""
-        if run.turn is None:
-            run.thread = run.thread or await self._stores.turns.current(run.incoming.key)
-            speaker = run.incoming.speaker.user_id
-            turn = await self._stores.turns.open_turn(
-                run.thread, speaker, run.prompt,
-                replaces_id=run.replaces_id, origin=run.origin, question_id=run.question_id,
-            )  # fmt: skip
-            await self._continue_turn(run, turn)
-            return turn
-        return run.turn
-
-    async def _continue_turn(self, run: TurnRun, turn: Turn) -> None:
-        run.turn = turn
-        run.reply.turn_id = turn.id
-        run.reply.earlier_ids = turn.answer_ids
-        # A turn that is stored now has the very prompt that it was given.
-        run.reply.is_resumed = turn.prompt is not run.prompt
-        if turn.prompt is not None and has_recording(run.prompt):
-            # An earlier attempt may have heard it already.
-            run.prompt = turn.prompt
-        if turn.status in ANSWERED:
-            run.messages = (await self._stores.turns.answer(turn.id))[1:]
-            run.is_answered = True
-
     async def _replay(self, run: TurnRun) -> None:
         """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         run.reply.heading = quote_transcripts(run.prompt)
-        await self._restore_pictures(run)
+        if self._painting is not None:
+            await self._records.restore_pictures(run)
         for message in run.messages if find_description(run.prompt) is None else ():
             for part in message.parts:
                 if isinstance(part, TextPart):
@@ -315,25 +235,8 @@ class ChatService:
             spec = replace(self._spec(run), purpose=VOICE, choice=None)
             run.prompt = await transcribe(run.prompt, run.incoming, self._ears, spec)
             run.is_heard = True
-            if run.turn is not None:
-                try:
-                    await self._stores.turns.replace_prompt(run.turn.id, run.prompt)
-                except StorageError as error:
-                    # The whole turn is saved at its end, with the text.
-                    log.warning("turn.transcript_not_saved", error=str(error))
+            await self._records.keep_transcript(run)
         run.reply.heading = quote_transcripts(run.prompt)
-
-    async def _keep_documents(self, run: TurnRun) -> None:
-        """Stores long documents, of which the prompt has the first part only."""
-        texts = [
-            (file.name, file.text) for file in run.incoming.files if file.by_part and len(split_parts(file.text)) > 1
-        ]
-        if not texts or run.turn is None:
-            return
-        try:
-            await self._stores.documents.keep(run.turn.id, texts)
-        except StorageError as error:
-            log.warning("turn.documents_not_saved", error=str(error))
 
     async def _draw(self, run: TurnRun, description: str) -> Picture:
         """Draws a picture for an answer, and keeps it for who asks for the file.
@@ -347,13 +250,7 @@ class ChatService:
         picture = await self._painting.draw(description, spec)
         number = len(run.reply.pictures)
         run.reply.pictures.append(ShownPicture(picture.data, picture.name))
-        if run.turn is not None:
-            try:
-                await self._stores.pictures.keep(
-                    run.incoming.key, run.turn.id, number, picture.data, picture.media_type
-                )
-            except StorageError as error:
-                log.warning("turn.picture_not_saved", error=str(error))
+        await self._records.keep_picture(run, number, picture)
         return picture
 
     def _drawing(self, run: TurnRun) -> Callable[[str], Awaitable[bool]] | None:
@@ -369,29 +266,18 @@ class ChatService:
 
         return draw
 
-    async def _restore_pictures(self, run: TurnRun) -> None:
-        """Puts the pictures of an earlier attempt back under the answer."""
-        if run.turn is None or self._painting is None:
-            return
-        try:
-            found = await self._stores.pictures.of_turn(run.turn.id)
-        except StorageError as error:
-            log.warning("turn.pictures_unavailable", error=str(error))
-            return
-        run.reply.pictures += [ShownPicture(data, f"picture.{kind.rpartition('/')[2]}") for data, kind in found]
-
     async def _run_agent(self, run: TurnRun, history: Sequence[ModelMessage]) -> None:
         if (description := find_description(run.prompt)) is not None:
             if run.reply.is_resumed:
                 # An earlier attempt may have been cut off after it was drawn.
-                await self._restore_pictures(run)
+                await self._records.restore_pictures(run)
             if not run.reply.pictures:
                 picture = await self._draw(run, description)
                 run.reply.provider, run.reply.model = picture.provider, picture.model
             run.messages = [ModelResponse([TextPart(f"[A picture of: {description}]")])]
             return
         await self._listen(run)
-        await self._keep_documents(run)
+        await self._records.keep_documents(run)
         history = await self._fit(run, history)
         incoming = run.incoming
         context = TurnContext(
@@ -489,7 +375,7 @@ class ChatService:
         try:
             await self._announce_stand_in(run)
             await self._note_asked(run)
-            saved = await self._save(run, outcome)
+            saved = await self._records.save(run, outcome)
         except Exception:
             # The answer exists all the same.
             log.exception("turn.lost")
@@ -506,17 +392,8 @@ class ChatService:
         )
 
     def _end(self, run: TurnRun, outcome: TurnOutcome, *, is_blind: bool, is_saved: bool) -> None:
-        language = run.incoming.speaker.language
-        notice = self._texts.get(outcome.key, language, **outcome.arguments) if outcome.key is not None else None
-        if notice is None and run.reply.is_cut:
-            notice = self._texts.get("answer-cut", language)
-        calls = run.reply.asked_calls
-        questions = [
-            self._texts.get("call-question", language, what=call.what if len(calls) == 1 else f"{number}. {call.what}")
-            for number, call in enumerate(calls, 1)
-        ]
-        notice = "\n".join(line for line in (notice, *questions) if line) or None
-        run.reply.end(outcome.phase, notice, self._footer(run, is_blind=is_blind, is_saved=is_saved))
+        footer = self._footers.footer(run, is_blind=is_blind, is_saved=is_saved)
+        run.reply.end(outcome.phase, self._footers.notice(run, outcome), footer)
 
     async def _note_asked(self, run: TurnRun) -> None:
         """Notes the calls that wait for the user; without the database they are asked for by no button."""
@@ -554,70 +431,6 @@ class ChatService:
                 is_demo=run.reply.provider in self._demo_ids,
             )
         )
-
-    def _footer(self, run: TurnRun, *, is_blind: bool, is_saved: bool) -> str | None:
-        """Returns the footer of an answer, if any."""
-        reply, language = run.reply, run.incoming.speaker.language
-        if not reply.text:
-            return None
-        sources = [
-            f"{number}. {source.title}: {source.url}" if source.title else f"{number}. {source.url}"
-            for number, source in enumerate(find_sources(run.messages, reply.text), 1)
-        ]
-        lines = [
-            "\n".join([self._texts.get("sources", language), *sources]) if sources else None,
-            self._texts.get("answered-by", language, provider=reply.provider)
-            if run.preference.footers and reply.provider
-            else None,
-            self._texts.get("answered-remotely", language, failed=stand_in.local, provider=stand_in.remote)
-            if (stand_in := run.stand_in) is not None
-            else None,
-            self._texts.get("demo-footer", language) if reply.provider in self._demo_ids else None,
-            self._texts.get("cannot-see-image", language) if is_blind else None,
-            *self._describe_files(run.incoming),
-            self._texts.get("memory-compacted", language) if run.is_first_drop else None,
-            None if run.has_memory else self._texts.get("degraded-memory-footer", language),
-            None if is_saved else self._texts.get("failed-storage-footer", language),
-        ]
-        return "\n".join(line for line in lines if line) or None
-
-    def _describe_files(self, incoming: Incoming) -> Sequence[str]:
-        """Returns a line for each file that was not read as a whole."""
-        language = incoming.speaker.language
-        lines: list[str] = []
-        for file in incoming.files:
-            parts = len(split_parts(file.text)) if file.by_part else 1
-            if parts > 1:
-                lines.append(self._texts.get("document-by-part", language, name=file.name[:100], parts=parts))
-            if file.is_cut:
-                count = len(file.text)
-                lines.append(self._texts.get("document-cut", language, name=file.name[:100], characters=count))
-        return lines
-
-    async def _save(self, run: TurnRun, outcome: TurnOutcome) -> bool:
-        """Saves the turn now, or later if the database rejects it."""
-        status = outcome.status
-        if run.replaces_id is not None and not run.reply.text and not run.reply.pictures:
-            # A Retry without an answer replaces nothing.
-            status = TurnStatus.FAILED
-        messages = () if status is TurnStatus.FAILED else run.messages
-        if messages and run.is_heard:
-            messages = (run.prompt, *messages)
-        usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
-
-        async def save() -> None:
-            turn = await self._open_turn(run)
-            await self._stores.turns.close_turn(
-                turn.id,
-                status,
-                messages,
-                provider=run.reply.provider,
-                model=run.reply.model,
-                input_tokens=sum(entry.input_tokens for entry in usage) or None,
-                output_tokens=sum(entry.output_tokens for entry in usage) or None,
-            )
-
-        return await self._deferred.save(save)
 
 
 def _prompt(incoming: Incoming) -> ModelRequest:

@@ -17,13 +17,14 @@ from core.messages import Attachment, ChatKind, ConversationKey, Incoming, Speak
 from core.redis.client import open_redis
 from services.chat.agent import create_agent
 from services.chat.reply import Reply, ReplyPhase
-from services.chat.service import ChatService, ChatStores
+from services.chat.service import ChatService
 from services.chat.store.documents import DocumentStore
 from services.chat.store.memory import ThreadMemories
 from services.chat.store.notes import Notes
 from services.chat.store.pictures import PictureStore
 from services.chat.store.turns import TurnStore
 from services.chat.thread_names import NamingTiming, ThreadNamer
+from services.chat.turn_records import ChatStores
 from services.llm.models.factory import LLMModelFactory
 from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback

@@ -1,0 +1,191 @@
+"""The stored side of a turn: its prompt, history, answer, documents and pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from pydantic_ai.messages import ModelMessage, ModelResponse
+
+from core.errors import StorageError
+from services.chat.framing import split_parts
+from services.chat.hearing import has_recording
+from services.chat.memory import ConversationMemory
+from services.chat.reply import ShownPicture
+from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
+from services.chat.store.documents import DocumentStore
+from services.chat.store.memory import ThreadMemories
+from services.chat.store.notes import Notes
+from services.chat.store.pictures import PictureStore
+from services.chat.store.turns import TurnStore
+from services.chat.turn import DeferredWrites, TurnOutcome, TurnRun
+from services.llm.capabilities.asking import Picture
+from services.preferences import PreferenceStore
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatStores:
+    """Storage that a turn reads and writes."""
+
+    turns: TurnStore
+    notes: Notes
+    preferences: PreferenceStore
+    memories: ThreadMemories
+    documents: DocumentStore
+    pictures: PictureStore
+
+
+class TurnRecords:
+    """Reads and writes what a turn needs of the database; a failure costs memory, and not the answer.
+
+    Args:
+        memory: recalls the history.
+    """
+
+    def __init__(self, stores: ChatStores, memory: ConversationMemory) -> None:
+        self._stores = stores
+        self._memory = memory
+        self._deferred = DeferredWrites()
+
+    @property
+    def unsaved(self) -> int:
+        """Turns that wait for the database."""
+        return len(self._deferred)
+
+    async def save_unsaved(self) -> None:
+        """Saves turns that the database rejected before, as far as it accepts them."""
+        await self._deferred.flush()
+
+    async def open(self, run: TurnRun) -> Sequence[ModelMessage]:
+        """Reads the history and saves the prompt. Without a database the turn goes on without memory."""
+        turns, key = self._stores.turns, run.incoming.key
+        is_flushed = await self._deferred.flush()
+        if is_flushed and run.thread is None and (begun := await self._begin(run)) is not None:
+            return begun
+        history: Sequence[ModelMessage] = ()
+        try:
+            run.preference = await self._stores.preferences.get(key.chat_ref)
+            run.reply.stream_mode = run.preference.stream_mode
+            run.thread = run.thread or await turns.current(key)
+            run.recall = await self._memory.recall(run.thread, before_turn=run.replaces_id)
+            history = run.recall.history
+        except StorageError as error:
+            log.error("turn.history_unavailable", error=str(error))  # noqa: TRY400 - the error text is the reason
+            run.has_memory = False
+        # While earlier turns wait for the database, this one waits too: their order counts.
+        if is_flushed:
+            try:
+                await self._open_turn(run)
+            except StorageError as error:
+                log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - as above
+        return history
+
+    async def _begin(self, run: TurnRun) -> Sequence[ModelMessage] | None:
+        """Reads the history and saves the prompt together. Returns None where the database accepts only one of them."""
+        incoming = run.incoming
+        try:
+            beginning = await self._stores.turns.begin(
+                incoming.key, incoming.speaker.user_id, run.prompt, self._memory.history_tokens, origin=run.origin,
+                question_id=run.question_id,
+            )  # fmt: skip
+        except StorageError:
+            return None
+        run.preference, run.thread = beginning.preference, beginning.turn.thread
+        run.reply.stream_mode = run.preference.stream_mode
+        run.recall = beginning.recall
+        await self._continue_turn(run, beginning.turn)
+        return beginning.recall.history
+
+    async def _open_turn(self, run: TurnRun) -> Turn:
+        """Saves the prompt unless it is saved already."""
+        if run.turn is None:
+            run.thread = run.thread or await self._stores.turns.current(run.incoming.key)
+            speaker = run.incoming.speaker.user_id
+            turn = await self._stores.turns.open_turn(
+                run.thread, speaker, run.prompt,
+                replaces_id=run.replaces_id, origin=run.origin, question_id=run.question_id,
+            )  # fmt: skip
+            await self._continue_turn(run, turn)
+            return turn
+        return run.turn
+
+    async def _continue_turn(self, run: TurnRun, turn: Turn) -> None:
+        run.turn = turn
+        run.reply.turn_id = turn.id
+        run.reply.earlier_ids = turn.answer_ids
+        # A turn that is stored now has the very prompt that it was given.
+        run.reply.is_resumed = turn.prompt is not run.prompt
+        if turn.prompt is not None and has_recording(run.prompt):
+            # An earlier attempt may have heard it already.
+            run.prompt = turn.prompt
+        if turn.status in ANSWERED:
+            run.messages = (await self._stores.turns.answer(turn.id))[1:]
+            run.is_answered = True
+
+    async def keep_transcript(self, run: TurnRun) -> None:
+        """Puts the text of a voice message into the stored prompt, where a Retry finds it."""
+        if run.turn is None:
+            return
+        try:
+            await self._stores.turns.replace_prompt(run.turn.id, run.prompt)
+        except StorageError as error:
+            # The whole turn is saved at its end, with the text.
+            log.warning("turn.transcript_not_saved", error=str(error))
+
+    async def keep_documents(self, run: TurnRun) -> None:
+        """Stores long documents, of which the prompt has the first part only."""
+        texts = [
+            (file.name, file.text) for file in run.incoming.files if file.by_part and len(split_parts(file.text)) > 1
+        ]
+        if not texts or run.turn is None:
+            return
+        try:
+            await self._stores.documents.keep(run.turn.id, texts)
+        except StorageError as error:
+            log.warning("turn.documents_not_saved", error=str(error))
+
+    async def keep_picture(self, run: TurnRun, number: int, picture: Picture) -> None:
+        """Stores a picture for who asks for the file."""
+        if run.turn is None:
+            return
+        try:
+            await self._stores.pictures.keep(run.incoming.key, run.turn.id, number, picture.data, picture.media_type)
+        except StorageError as error:
+            log.warning("turn.picture_not_saved", error=str(error))
+
+    async def restore_pictures(self, run: TurnRun) -> None:
+        """Puts the pictures of an earlier attempt back under the answer."""
+        if run.turn is None:
+            return
+        try:
+            found = await self._stores.pictures.of_turn(run.turn.id)
+        except StorageError as error:
+            log.warning("turn.pictures_unavailable", error=str(error))
+            return
+        run.reply.pictures += [ShownPicture(data, f"picture.{kind.rpartition('/')[2]}") for data, kind in found]
+
+    async def save(self, run: TurnRun, outcome: TurnOutcome) -> bool:
+        """Saves the turn now, or later if the database rejects it."""
+        status = outcome.status
+        if run.replaces_id is not None and not run.reply.text and not run.reply.pictures:
+            # A Retry without an answer replaces nothing.
+            status = TurnStatus.FAILED
+        messages = () if status is TurnStatus.FAILED else run.messages
+        if messages and run.is_heard:
+            messages = (run.prompt, *messages)
+        usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
+
+        async def write() -> None:
+            turn = await self._open_turn(run)
+            await self._stores.turns.close_turn(
+                turn.id,
+                status,
+                messages,
+                provider=run.reply.provider,
+                model=run.reply.model,
+                input_tokens=sum(entry.input_tokens for entry in usage) or None,
+                output_tokens=sum(entry.output_tokens for entry in usage) or None,
+            )
+
+        return await self._deferred.save(write)
