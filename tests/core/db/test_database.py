@@ -262,6 +262,17 @@ class TestSqlite:
         assert await notes(database) == ["likes tea"]
         await database.close()
 
+    async def test_turn_waits_for_a_slow_writer_of_its_own_process(self, tmp_path: Path) -> None:
+        """For longer than the busy timeout: a burst must not cost answers their memory."""
+        database = Database(f"sqlite:///{tmp_path / 'slow.db'}", busy_timeout_s=1.0)
+        await database.start()
+        async with database.session() as session:
+            session.add(note())
+            turn = asyncio.create_task(database.run(lambda connection: connection.execute(select(NoteRow.id)).all()))
+            await asyncio.sleep(1.3)
+        assert len(await turn) == 1
+        await database.close()
+
     async def test_cancelled_writer_leaves_no_lock_on_the_file(self, tmp_path: Path) -> None:
         """At whatever instant it is cancelled, and although its cursors are not collected yet."""
         database = Database(f"sqlite:///{tmp_path / 'cancelled.db'}", busy_timeout_s=1.0)
