@@ -1,7 +1,6 @@
 """`python -m bot check`: checks everything that is configured."""
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import httpx2
 from bot.operators.capabilities import describe_refusals, describe_trial
 from bot.operators.formatting import Wording
 from bot.web.binding import find_bind_fault, is_own_server
+from core.bounded_json import parse_json
 from core.clock import SystemClock
 from core.config.settings import Settings
 from core.db.database import Database, resolve_url
@@ -212,7 +212,7 @@ async def _check_telegram(settings: Settings) -> list[CheckResult]:
 
 def _to_telegram_row(response: httpx2.Response) -> CheckResult:
     try:
-        decoded: object = json.loads(response.content)
+        decoded: object = parse_json(response.content)
     except ValueError:
         decoded = None
     # JSON objects have string keys and values of any kind.

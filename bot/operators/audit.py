@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from core.i18n import Texts
+from core.shortening import shorten
 from services.admin.audit import Audit, AuditEntry, AuditKind, AuditPage
 
 PAGE = 10
@@ -66,7 +67,5 @@ class AuditReports:
         actor = str(entry.actor_id) if entry.actor_id else self._texts.get("audit-local", language)
         act = self._texts.get("audit-act", language, action=entry.action.replace(".", "-"), name=entry.action)
         about = f"{act}: {entry.target}" if entry.target else act
-        detail = entry.detail or ""
-        if len(detail) > MAX_SHOWN_DETAIL:
-            detail = f"{detail[: MAX_SHOWN_DETAIL - 1]}…"
+        detail = shorten(entry.detail or "", MAX_SHOWN_DETAIL)
         return f"{at}, {actor}\n{about}{f' ({detail})' if detail else ''}"

@@ -3,6 +3,7 @@
 from datetime import tzinfo
 
 from core.i18n import Texts
+from core.shortening import shorten_line
 from services.admin.broadcasts import Broadcast, Broadcasts, BroadcastState
 
 SHOWN = 5
@@ -48,5 +49,4 @@ class BroadcastReports:
 
 def excerpt(text: str) -> str:
     """Returns the beginning of a text in one line."""
-    line = " ".join(text.split())
-    return f"“{line[:EXCERPT]}…”" if len(line) > EXCERPT else f"“{line}”"
+    return f"“{shorten_line(text, EXCERPT)}”"

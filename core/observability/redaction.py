@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
+from core.shortening import shorten_line
+
 MASK = "***"
 
 MIN_SECRET_LENGTH = 6
@@ -164,8 +166,7 @@ class SecretMasker:
 
     def excerpt(self, text: str, length: int) -> str:
         """Returns one line of at most `length` characters of the text, masked before it is cut."""
-        line = " ".join(self.text(text).split())
-        return line if len(line) <= length else f"{line[: length - 1]}…"
+        return shorten_line(self.text(text), length)
 
 
 def _spellings(secret: str) -> set[str]:

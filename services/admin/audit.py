@@ -12,6 +12,7 @@ from core.clock import Clock
 from core.db.database import Database
 from core.db.tables import AuditRow
 from core.errors import StorageError
+from core.shortening import shorten
 
 log = structlog.get_logger()
 
@@ -72,8 +73,8 @@ class Audit:
 
     async def record(self, actor_id: int, action: str, target: str | None = None, detail: str | None = None) -> None:
         """Appends an entry. The detail must not contain secrets."""
-        if detail is not None and len(detail) > MAX_DETAIL:
-            detail = detail[: MAX_DETAIL - 1] + "…"
+        if detail is not None:
+            detail = shorten(detail, MAX_DETAIL)
         row = AuditRow(at=self._clock.now(), actor_id=actor_id, action=action, target=target, detail=detail)
         async with self._database.session() as session:
             session.add(row)

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic_ai.messages import ToolCallPart
 
 from core.i18n import Texts
+from core.shortening import shorten_line
 from services.chat.tools import FETCH_PAGE
 from services.llm.request import WEB_SEARCH
 
@@ -52,5 +53,4 @@ def _site(url: str) -> str:
 
 
 def _shorten(text: str) -> str:
-    line = " ".join(text.split()) or "…"
-    return f"{line[: MAX_DETAIL - 1]}…" if len(line) > MAX_DETAIL else line
+    return shorten_line(text, MAX_DETAIL) or "…"

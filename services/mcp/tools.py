@@ -13,6 +13,7 @@ from pydantic_core import SchemaValidator, core_schema
 
 from core.errors import StorageError
 from core.messages import Surface
+from core.shortening import shorten_line
 from services.chat.reply import AskedCall
 from services.chat.tools import TurnContext
 from services.mcp.calls import CallStatus, ToolCall, ToolCalls
@@ -144,9 +145,7 @@ class McpTools(AbstractToolset[TurnContext]):
 
 def describe_call(call: ToolCall) -> str:
     """Returns the server, the tool and the arguments of a call on one bounded line, for people."""
-    arguments = " ".join(json.dumps(call.arguments, ensure_ascii=False).split())
-    if len(arguments) > SHOWN_ARGUMENTS:
-        arguments = f"{arguments[: SHOWN_ARGUMENTS - 1]}…"
+    arguments = shorten_line(json.dumps(call.arguments, ensure_ascii=False), SHOWN_ARGUMENTS)
     shown = "".join(each if each.isprintable() else " " for each in f"{call.server}: {call.tool} {arguments}")
     return shown[: SHOWN_ARGUMENTS + 300]
 

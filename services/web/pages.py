@@ -2,7 +2,6 @@
 
 import asyncio
 import html
-import json
 import math
 import re
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx2
 import structlog
 
+from core.bounded_json import parse_json
 from services.files.sandbox import DOCUMENT_LIMITS, FileRefused, Refusal, Sandbox, Task
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class SearxSearch:
         try:
             async with asyncio.timeout(self._limits.search_s):
                 body = await self._request(query)
-        except (TimeoutError, httpx2.HTTPError, ValueError, RecursionError) as error:
+        except (TimeoutError, httpx2.HTTPError, ValueError) as error:
             log.warning("web.search_failed", reason=_reason(error))
             return None
         return self._read(body)
@@ -145,7 +145,7 @@ class SearxSearch:
                 body += piece
                 if len(body) > self._limits.search_bytes:
                     raise ValueError("the answer is too long")
-        return json.loads(bytes(body))
+        return parse_json(bytes(body))
 
     def _read(self, body: object) -> list[dict[str, str]]:
         found = cast("Mapping[str, Any]", body).get("results") if isinstance(body, dict) else None  # Any: JSON

@@ -19,6 +19,7 @@ from core.clock import Clock
 from core.errors import ScheduleRefused, StorageError
 from core.i18n import Texts
 from core.messages import ChatKind, ConversationKey, Incoming, Surface, user_ref
+from core.shortening import shorten_line
 from services.chat.service import ChatService
 from services.chat.store.turns import TurnStore
 from services.inbox.job import Job
@@ -133,9 +134,7 @@ class ScheduleHandlers:
         ]
 
     def _entry(self, schedule: Schedule, language: str | None) -> str:
-        text = " ".join(schedule.text.split())
-        if len(text) > SHOWN_CHARACTERS:
-            text = text[: SHOWN_CHARACTERS - 1] + "…"
+        text = shorten_line(schedule.text, SHOWN_CHARACTERS)
         rule = f", {self._rule(schedule.recurrence, language)}" if schedule.recurrence is not None else ""
         state = f" ({self._texts.get('schedule-is-paused', language)})" if schedule.is_paused else ""
         at = self._schedules.describe_time(schedule.next_at, schedule.zone)

@@ -5,6 +5,7 @@ from sqlalchemy import ColumnElement, delete, select
 from core.clock import Clock
 from core.db.database import Database
 from core.db.tables import NoteRow
+from core.shortening import shorten_line
 
 MAX_NOTES = 50
 """Notes of one user in one chat; beyond that the oldest are dropped. All of them go into each request."""
@@ -25,9 +26,7 @@ class Notes:
 
     async def remember(self, user_id: int, scope: str, text: str) -> None:
         """Stores a note. An existing one becomes the newest; an empty one is ignored."""
-        text = " ".join(text.replace("\x00", " ").split())
-        if len(text) > MAX_LENGTH:
-            text = text[: MAX_LENGTH - 1] + "…"
+        text = shorten_line(text.replace("\x00", " "), MAX_LENGTH)
         if not text:
             return
         async with self._database.session() as session:

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import ModelMessage, ModelRequest, UserPromptPart
 from pydantic_ai.usage import RequestUsage
 
+from core.bounded_json import parse_json
 from core.config.providers import ProviderKind
 from services.llm.capabilities.asking import Picture, SizedRequest, ask_first
 from services.llm.capabilities.wire import fetch_body, open_client
@@ -116,7 +116,7 @@ async def _draw_with_gemini(spec: ModelSpec, description: str) -> bytes:
     )
     if response.status_code >= httpx2.codes.BAD_REQUEST:
         try:
-            body: object = response.json()
+            body: object = parse_json(response.content)
         except ValueError:
             body = response.text[:1000]
         raise ModelHTTPError(response.status_code, spec.wire_name, body, headers=dict(response.headers))
@@ -134,8 +134,8 @@ def read_picture(body: bytes, usage: RequestUsage) -> tuple[tuple[bytes, str], R
         EmptyAnswer: there is no picture in it.
     """
     try:
-        parsed: object = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        parsed: object = parse_json(body)
+    except ValueError as error:
         raise EmptyAnswer("unreadable answer") from error
     for encoded in _find_encoded(parsed, 0):
         try:

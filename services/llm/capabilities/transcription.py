@@ -1,6 +1,5 @@
 """Transcription of speech by the first of VOICE_PROVIDERS that does, whatever form its server answers in."""
 
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +9,7 @@ from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import BinaryContent, ModelMessage, ModelRequest, UserPromptPart
 from pydantic_ai.usage import RequestUsage
 
+from core.bounded_json import parse_json
 from core.errors import AllProvidersFailed, RequestRejected, UnknownProvider
 from core.ogg import is_ogg_opus, ogg_seconds
 from services.llm.capabilities.asking import SizedRequest, ask_first
@@ -193,8 +193,8 @@ def read_transcript(body: bytes, tokens: int) -> tuple[str, RequestUsage]:
     stripped = text.lstrip()
     if stripped[:1] in {"{", "[", '"'}:
         try:
-            parsed: object = json.loads(text)
-        except (ValueError, RecursionError):
+            parsed: object = parse_json(text)
+        except ValueError:
             # A transcript may begin with a bracket.
             parsed = text
         found = _text_of(parsed)
@@ -235,7 +235,7 @@ def _text_of_events(stream: str) -> str:
         if not line.startswith("data:") or data == "[DONE]":
             continue
         try:
-            event: object = json.loads(data)
+            event: object = parse_json(data)
         except ValueError:
             pieces.append(data)
             continue

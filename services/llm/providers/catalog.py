@@ -1,7 +1,6 @@
 """Requests the live model list of each provider, which also verifies its key, and caches it for a minute."""
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx2
 from cachetools import TTLCache
 
+from core.bounded_json import parse_json
 from core.clock import Clock, SystemClock
 from core.config.providers import ProviderKind, ProviderSettings, variable_prefix
 from core.errors import ProviderError
@@ -174,8 +174,8 @@ class Catalog:
             kind = NoModelList if response.status_code in _UNSUPPORTED else CatalogError
             raise kind(_describe_status(response, body, provider), response.status_code)
         try:
-            decoded: object = json.loads(body)
-        except (ValueError, RecursionError) as error:
+            decoded: object = parse_json(body)
+        except ValueError as error:
             raise NoModelList("answered with something that is not JSON", response.status_code) from error
         if not isinstance(decoded, dict):
             raise NoModelList(_NO_LIST, response.status_code)

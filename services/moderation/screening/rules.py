@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from cachetools import LRUCache
 
+from core.shortening import shorten
 from services.moderation.domain.message import GroupMessage
 from services.moderation.domain.rule_set import LinkPolicy, RuleSet
 from services.moderation.screening.banned_terms import BannedTerms
@@ -73,7 +74,9 @@ class RuleEngine:
             *await self._check_repetition(message, normal, rules, is_newcomer=is_newcomer),
         ]
         if rules.mixed_scripts and normal.mixed_words:
-            hits.append(RuleHit(Rule.MIXED_SCRIPT, _shorten(", ".join(normal.mixed_words)), is_decisive=False))
+            hits.append(
+                RuleHit(Rule.MIXED_SCRIPT, shorten(", ".join(normal.mixed_words), MAX_DETAIL), is_decisive=False)
+            )
         return tuple(sorted(hits, key=lambda hit: not hit.is_decisive))
 
     def _check_terms(self, message: GroupMessage, normal: Normal, rules: RuleSet) -> Iterator[RuleHit]:
@@ -81,10 +84,10 @@ class RuleEngine:
             return
         terms = self._parse_terms(rules.banned)
         if term := terms.find(normal):
-            yield RuleHit(Rule.BANNED, _shorten(term), is_decisive=True)
+            yield RuleHit(Rule.BANNED, shorten(term, MAX_DETAIL), is_decisive=True)
         elif message.forwarded and (term := terms.find(normalise(message.forwarded))):
             # The author chose to forward it, but did not write it: the judge decides.
-            yield RuleHit(Rule.BANNED, _shorten(term), is_decisive=False)
+            yield RuleHit(Rule.BANNED, shorten(term, MAX_DETAIL), is_decisive=False)
 
     def _parse_terms(self, banned: tuple[str, ...]) -> BannedTerms:
         terms = self._terms.get(banned)
@@ -148,7 +151,7 @@ def _check_links(links: tuple[Link, ...], rules: RuleSet, *, is_newcomer: bool) 
             continue
         if not any(link.is_within(entry) for entry in rules.domains):
             path = link.path if link.is_telegram else ""
-            yield RuleHit(Rule.LINK, _shorten(link.host + path), is_decisive=True)
+            yield RuleHit(Rule.LINK, shorten(link.host + path, MAX_DETAIL), is_decisive=True)
             return
 
 
@@ -158,7 +161,3 @@ def _check_media(message: GroupMessage, rules: RuleSet, *, is_newcomer: bool) ->
     forbidden = {*rules.media, *(rules.newcomer_media if is_newcomer else ())}
     if found := sorted(forbidden & set(message.media)):
         yield RuleHit(Rule.MEDIA, ", ".join(found), is_decisive=True)
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_DETAIL else f"{text[: MAX_DETAIL - 1]}…"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from services.llm.capabilities.transcription import read_transcript
+from services.llm.capabilities.transcription import MAX_TRANSCRIPT, read_transcript
 from services.llm.routing.faults.outcomes import EmptyAnswer
 
 HELLO = "Hello there."
@@ -60,6 +60,11 @@ def test_each_form_of_an_answer_is_read(body: str, text: str) -> None:
 def test_an_answer_without_a_text_is_a_failure(body: bytes) -> None:
     with pytest.raises(EmptyAnswer):
         read_transcript(body, 7)
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, '{"text": ' + "[" * 900 + "]" * 900 + "}", "data: " + "[" * 100_000])
+def test_deep_nesting_is_read_as_text(body: str) -> None:
+    assert read_transcript(body.encode(), 7)[0] == body.removeprefix("data: ")[:MAX_TRANSCRIPT]
 
 
 @pytest.mark.parametrize(
