@@ -1,4 +1,4 @@
-"""Builds what providers do beside chat; what no provider is listed for is not imported."""
+"""Builds the capabilities beside chat; one without a provider is not imported."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -23,14 +23,14 @@ LONGEST_SPEECH_S = 1200
 if TYPE_CHECKING:
     from bot.composition.services import Infrastructure
     from services.llm.capabilities.embeddings import Embeddings
-    from services.llm.capabilities.images import Painter
-    from services.llm.capabilities.speech import Voice
+    from services.llm.capabilities.images import ImageGenerator
+    from services.llm.capabilities.speech import SpeechSynthesizer
     from services.llm.capabilities.transcription import Transcriber
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What providers do beside chat; None where no provider is listed for it.
+    """The capabilities beside chat; None for one without a provider.
 
     Args:
         fallbacks: the fallback service of each, by its name.
@@ -38,12 +38,12 @@ class Capabilities:
 
     embeddings: "Embeddings | None" = None
     transcriber: "Transcriber | None" = None
-    voice: "Voice | None" = None
-    painter: "Painter | None" = None
+    synthesizer: "SpeechSynthesizer | None" = None
+    image_generator: "ImageGenerator | None" = None
     fallbacks: Mapping[str, LLMProviderFallback] = field(default_factory=dict[str, LLMProviderFallback])
 
     def follow(self, settings: Settings, variables: Mapping[str, str]) -> Sequence[ProviderSettings]:
-        """Uses changed variables of the providers from now on; requests in flight go on as they began.
+        """Applies changed variables of the providers to new requests; those in flight finish with the old ones.
 
         Returns:
             The providers of all capabilities.
@@ -84,7 +84,7 @@ async def open_capabilities(
         fallbacks[capability] = opened.fallback
         return opened.fallback
 
-    embeddings = transcriber = voice = painter = None
+    embeddings = transcriber = synthesizer = image_generator = None
     if settings.embedders:
         from services.llm.capabilities.embeddings import Embeddings  # noqa: PLC0415 - imported only where it is on
 
@@ -94,14 +94,14 @@ async def open_capabilities(
 
         transcriber = Transcriber(await start("voice"), builder)
     if settings.speakers:
-        from services.llm.capabilities.speech import Voice  # noqa: PLC0415 - as above
+        from services.llm.capabilities.speech import SpeechSynthesizer  # noqa: PLC0415 - as above
 
-        voice = Voice(await start("speech"), builder, partial(_convert, infra.sandbox))
+        synthesizer = SpeechSynthesizer(await start("speech"), builder, partial(_convert, infra.sandbox))
     if settings.painters:
-        from services.llm.capabilities.images import Painter  # noqa: PLC0415 - as above
+        from services.llm.capabilities.images import ImageGenerator  # noqa: PLC0415 - as above
 
-        painter = Painter(await start("images"), builder)
-    return Capabilities(embeddings, transcriber, voice, painter, fallbacks)
+        image_generator = ImageGenerator(await start("images"), builder)
+    return Capabilities(embeddings, transcriber, synthesizer, image_generator, fallbacks)
 
 
 async def _convert(sandbox: Sandbox, sound: bytes) -> bytes | None:

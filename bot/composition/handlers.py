@@ -94,7 +94,7 @@ def build_worker(
             turns=chat.turns,
             pictures=PictureStore(infra.database),
             texts=infra.texts,
-            is_set_up=services.llm.capabilities.painter is not None,
+            is_set_up=services.llm.capabilities.image_generator is not None,
         ).router(),
         *_moderation_routers(services, delivery, moderation),
         *([approvals.router()] if approvals is not None else []),
@@ -165,7 +165,7 @@ def _approvals(
 
 
 def _voice_replies(services: Services) -> VoiceReplies | None:
-    voice, settings = services.llm.capabilities.voice, services.infra.settings
+    voice, settings = services.llm.capabilities.synthesizer, services.infra.settings
     if voice is None:
         return None
     return VoiceReplies(voice, services.chat.preferences, asks_consent=settings.remote_consent == "ask")
@@ -253,7 +253,7 @@ def _chat_routers(
             turns=turns,
             admins=admins,
             texts=texts,
-            defaults=ChoiceDefaults(infra.settings.stream_mode, speaks=llm.capabilities.voice is not None),
+            defaults=ChoiceDefaults(infra.settings.stream_mode, speaks=llm.capabilities.synthesizer is not None),
         ).router(),
         ThreadHandlers(delivery=delivery, thread_list=chat.threads, turns=turns, admins=admins, texts=texts).router(),
         usage_router(

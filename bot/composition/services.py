@@ -391,8 +391,8 @@ async def _open_chat(stack: AsyncExitStack, infra: Infrastructure, llm: LLMServi
         stand_ins=StandInNotices(infra.redis, settings.redis_prefix, clock, llm.fallback),
         zone=settings.zone,
         demo_ids=frozenset(p.id for p in settings.providers if p.kind is ProviderKind.DEMO),
-        ears=llm.capabilities.transcriber,
-        painting=llm.capabilities.painter,
+        transcriber=llm.capabilities.transcriber,
+        image_generator=llm.capabilities.image_generator,
         find_asked=acting.tools.asked if acting is not None else None,
     )
     stack.push_async_callback(service.save_unsaved)

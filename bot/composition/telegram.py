@@ -219,7 +219,7 @@ def _dispatcher(services: Services, queued: InboxServices, bot: Bot, access: Acc
 def _offered(
     for_console: DaemonServices, services: Services, queued: InboxServices, moderation: Moderation
 ) -> Generator[None]:
-    """Offers the daemon's services to the console while the context lasts."""
+    """Registers the daemon's services for the web console during the context."""
     audit = services.operators.audit
     for_console.dead_letters = DeadLetterCommands(
         queued.inbox, audit, services.infra.settings.zone, services.infra.texts
@@ -248,7 +248,7 @@ async def _prepare(services: Services) -> None:
 
 
 def build_eraser(services: Services, queued: InboxServices) -> Eraser:
-    """Builds what `/forget` erases with."""
+    """Builds the eraser behind `/forget`."""
     infra = services.infra
     prefix = infra.settings.redis_prefix
     return Eraser(
@@ -264,7 +264,7 @@ def build_eraser(services: Services, queued: InboxServices) -> Eraser:
 
 
 def _name_topic(delivery: Delivery) -> Callable[[ConversationKey, str], Awaitable[None]]:
-    """Returns what gives topics of private chats the names of their conversations."""
+    """Returns the callback that gives topics of private chats the names of their conversations."""
 
     async def name_topic(key: ConversationKey, name: str) -> None:
         method = EditForumTopic(chat_id=key.chat_id, message_thread_id=key.topic_id, name=name)

@@ -185,7 +185,7 @@ def _build_console_routes(
 
 
 def console_address(settings: Settings) -> str | None:
-    """Returns where operators reach the console; None while it is off."""
+    """Returns the address of the console; None while it is off."""
     if settings.web_port is None or settings.web_token is None:
         return None
     if settings.web_public_url is not None:

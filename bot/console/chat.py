@@ -128,7 +128,7 @@ class ConsoleChat:
         terminal.print_blank_line()
 
     async def _show_wait(self, reply: Reply) -> None:
-        """Shows who is being asked, or the tool work, until there is text; prints a word in which it stands still."""
+        """Shows the provider or the tool work until there is text; prints a partial word when the text pauses."""
         seen = 0
         while True:
             if not reply.text:

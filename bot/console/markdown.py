@@ -49,7 +49,7 @@ class MarkdownStream:
         return "".join(self._piece(piece) for piece in _WORD.findall(ready))
 
     def flush(self) -> str:
-        """Returns the beginning of a word that has not gone on for a while, unless a mark may be half of it."""
+        """Returns the buffered part of a word, unless it may end within a mark."""
         if not self._pending or self._pending[-1] in "*_`#":
             return ""
         begun, self._pending = self._pending, ""

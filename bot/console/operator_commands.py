@@ -22,7 +22,7 @@ OLDER, NEWER = "older", "newer"
 class OperatorCommands:
     """Runs `/stats`, `/audit`, `/ban_user`, `/unban_user`, `/compare` and `/vote`.
 
-    The user of the console is the operator; the people whom they ban are those of Telegram.
+    The user of the console is the operator; ids of banned people are those of Telegram.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class Terminal:
         self._answer: MarkdownStream | None = None
 
     def show_status(self, text: str) -> None:
-        """Shows a line about a wait on a terminal; whatever is printed next takes its place."""
+        """Shows a status line on a terminal; the next output replaces it."""
         if not self._is_formatted or self._in_line:
             return
         width = _columns() - 1
@@ -46,7 +46,7 @@ class Terminal:
         self._has_status = True
 
     def clear_status(self) -> None:
-        """Removes the line about a wait."""
+        """Removes the status line."""
         if self._has_status:
             self._stream.write(_CLEAR_LINE)
             self._stream.flush()
@@ -73,7 +73,7 @@ class Terminal:
         self._put(clean)
 
     def flush_word(self) -> None:
-        """Prints the beginning of a word that an answer stands still in."""
+        """Prints the buffered part of a word when an answer pauses within it."""
         if self._answer is not None:
             self._put(self._answer.flush())
 

@@ -37,7 +37,7 @@ class BroadcastReports:
         return "\n\n".join([*lines, self._texts.get("broadcast-usage", language)])
 
     def progress(self, broadcast: Broadcast, language: str | None) -> str:
-        """Returns the state of a broadcast, and how far it is."""
+        """Returns the state and progress of a broadcast."""
         if broadcast.state is BroadcastState.DRAFT:
             return self._texts.get("broadcast-draft", language, total=broadcast.total)
         key = f"broadcast-{broadcast.state.value}"

@@ -1,4 +1,4 @@
-"""Sign-in links to the web console: one use, a few minutes; and the command `/console` that hands them out."""
+"""Sign-in links to the web console, valid once for a few minutes, and the `/console` command that creates them."""
 
 import hashlib
 import secrets

@@ -33,7 +33,7 @@ class QueuedIncident:
 
 
 class NotAnAdmin(Exception):
-    """The operator is no admin of the incident's group, or Telegram does not say."""
+    """The operator is no admin of the incident's group, or Telegram did not confirm it."""
 
 
 class ModerationQueue:

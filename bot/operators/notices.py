@@ -3,7 +3,7 @@
 from bot.operators.formatting import Wording
 from core.i18n import Texts
 from services.admin.notices import Event, InboxFailed, WorkGivenUp
-from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NobodyAnswers
+from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NoProviderAnswers
 
 
 def format_notice(event: Event, words: Wording | None = None) -> str:
@@ -18,7 +18,7 @@ def format_notice(event: Event, words: Wording | None = None) -> str:
             return get("notice-given-up", reason=reason)
         case InboxFailed(reason):
             return get("notice-inbox-failed", reason=reason)
-        case NobodyAnswers(attempts):
+        case NoProviderAnswers(attempts):
             # A provider may have been asked more than once.
             reasons = dict.fromkeys(f"{attempt.provider}: {attempt.reason}" for attempt in attempts)
             return get("notice-nobody", reasons="; ".join(reasons))

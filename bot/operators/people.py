@@ -52,7 +52,7 @@ class BanCommands:
     Args:
         is_operator: whether a user, by their id, is one of ADMIN_IDS.
         zone: of the instants that are shown.
-        surface: prefix of the people whom operators name by their ids.
+        surface: prefix of the ids that operators give.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ class ScheduleDue(BaseModel):
 
 
 class JobErased(BaseModel):
-    """A job whose message `/forget` erased; there is nothing to do. See `services/privacy/redaction.py`."""
+    """A job whose message was erased by `/forget`: a no-op. See `services/privacy/redaction.py`."""
 
     kind: Literal["erased"] = "erased"
 

@@ -172,7 +172,7 @@ class Broadcasts:
         return await self._database.run(lambda connection: connection.execute(drop).rowcount > 0)
 
     async def recipients(self, after: int, limit: int = BATCH) -> tuple[Sequence[int], int | None]:
-        """Returns the next chats that may get a broadcast, and the last one that was looked at; None at the end."""
+        """Returns the next recipients, and the cursor behind them; None at the end."""
         query = (
             select(ThreadRow.chat_id)
             .where(ThreadRow.surface == Surface.TELEGRAM, ThreadRow.chat_id > max(after, 0))
@@ -309,7 +309,7 @@ class BroadcastRunner:
             await self._wait()
 
     async def _wait(self) -> None:
-        """Waits for a broadcast that starts here, or for the next look."""
+        """Waits for a broadcast that starts here, or for the next poll."""
         waits = [
             asyncio.ensure_future(self._broadcasts.started.wait()),
             asyncio.ensure_future(self._clock.sleep(self._timing.poll_s)),

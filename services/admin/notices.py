@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from core.clock import Clock
 from core.redis.notify_once import NotifyOnce
-from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NobodyAnswers, ProviderNotice
+from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NoProviderAnswers, ProviderNotice
 
 log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class AdminNotices:
     async def _is_due(self, event: Event) -> bool:
         """Returns whether an event about an outage is news: its beginning once, its end after a beginning was sent."""
         match event:
-            case NobodyAnswers():
+            case NoProviderAnswers():
                 return not await self._once.is_noted(OUTAGE)
             case AnswersAgain():
                 return await self._once.take_note(OUTAGE)
@@ -91,7 +91,7 @@ class AdminNotices:
                 return True
 
     async def _note_outage(self, event: Event) -> None:
-        if isinstance(event, NobodyAnswers):
+        if isinstance(event, NoProviderAnswers):
             await self._once.note(OUTAGE, OUTAGE_REMINDER_S)
 
 
@@ -105,7 +105,7 @@ def _identify(event: Event) -> tuple[str, int]:
             return "dead", DEAD_PAUSE_S
         case InboxFailed():
             return "inbox", DEAD_PAUSE_S
-        case NobodyAnswers():
+        case NoProviderAnswers():
             return "nobody", OUTAGE_PAUSE_S
         case AnswersAgain():
             # Each beginning has its end; beginnings are rare enough.

@@ -64,7 +64,7 @@ class ProviderAdmin:
 
     Args:
         builder: builds the model of a test request.
-        beside_chat: the fallback services of what providers do beside chat, by name.
+        beside_chat: the fallback services of the capabilities beside chat, by name.
     """
 
     def __init__(
@@ -177,5 +177,5 @@ class ProviderAdmin:
 
 
 def _name_leaders(status: ServiceStatus) -> str:
-    """Returns who was asked first by an operator's will or as the preferred provider, for the audit log."""
+    """Returns the forced and the preferred provider, for the audit log."""
     return f"before: forced {status.forced or 'none'}, preferred {status.preferred or 'none'}"

@@ -1,4 +1,4 @@
-"""Answers to mentions in chats that the bot is not in: one prompt, one answer, nothing remembered.
+"""Answers mentions in chats that the bot is not in: one prompt, one answer, nothing stored.
 
 Neither the conversations nor the notes of the person who asks are used: strangers read the answer. Consent and budgets
 are those of that person's private chat.

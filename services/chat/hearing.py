@@ -1,4 +1,4 @@
-"""Voice messages of a turn: transcribed before the model is asked, and quoted above its answer.
+"""Transcribes voice messages before the model is asked, and quotes them above its answer.
 
 The recording is part of the stored prompt until its text takes its place, so that a Retry, a consent that comes later
 and a crash find it; a transcript that is there already is not asked for again.
@@ -24,7 +24,7 @@ _TRANSCRIPT = "transcript"
 _MARKUP = re.compile(r"([\\`*_\[\]<>#|~$!(){}+.=:&-])")
 
 
-class Ears(Protocol):
+class SpeechToText(Protocol):
     """Transcribes voice messages."""
 
     async def hear(self, audio: bytes, spec: RequestSpec) -> str:
@@ -37,13 +37,15 @@ def has_recording(prompt: ModelRequest) -> bool:
     return any(isinstance(item, BinaryContent) and item.is_audio for item in _items(prompt))
 
 
-async def transcribe(prompt: ModelRequest, incoming: Incoming, ears: Ears | None, spec: RequestSpec) -> ModelRequest:
+async def transcribe(
+    prompt: ModelRequest, incoming: Incoming, transcriber: SpeechToText | None, spec: RequestSpec
+) -> ModelRequest:
     """Returns a prompt with the text of each recording in its place.
 
     Args:
         prompt: has a recording.
         incoming: its message.
-        ears: None where no provider for that is configured.
+        transcriber: None where no provider for that is configured.
         spec: the facts of the request.
 
     Raises:
@@ -52,7 +54,7 @@ async def transcribe(prompt: ModelRequest, incoming: Incoming, ears: Ears | None
         ConsentNeeded: only remote providers could, and the chat has not agreed to them.
         BudgetExhausted: a budget is used up.
     """
-    if ears is None:
+    if transcriber is None:
         raise NotTranscribed(is_set_up=False)
     parts: list[ModelRequestPart] = []
     heard = False
@@ -64,7 +66,7 @@ async def transcribe(prompt: ModelRequest, incoming: Incoming, ears: Ears | None
         for item in part.content:
             if not isinstance(item, BinaryContent) or not item.is_audio:
                 content.append(item)
-            elif text := await _hear(ears, item.data, spec):
+            elif text := await _hear(transcriber, item.data, spec):
                 heard = True
                 content.append(TextContent(frame_speech(incoming, text), metadata={_TRANSCRIPT: text}))
         parts.append(replace(part, content=content))
@@ -90,9 +92,9 @@ def quote_transcripts(prompt: ModelRequest) -> str:
     return "".join(f"> {line}\n" for line in lines) + "\n"
 
 
-async def _hear(ears: Ears, audio: bytes, spec: RequestSpec) -> str:
+async def _hear(transcriber: SpeechToText, audio: bytes, spec: RequestSpec) -> str:
     try:
-        return await ears.hear(audio, spec)
+        return await transcriber.hear(audio, spec)
     except (ConsentNeeded, BudgetExhausted):
         raise
     except ProviderError as error:

@@ -1,4 +1,4 @@
-"""A conversation that lasts: fits its history into the budget, and summarises what is dropped."""
+"""Memory of long conversations: fits a history into its budget, and summarises the dropped turns."""
 
 import asyncio
 from collections.abc import Sequence
@@ -114,7 +114,7 @@ class ConversationMemory:
         return Compaction.DONE
 
     async def _summarise(self, thread: Thread, before: Remembered, start_id: int, spec: RequestSpec) -> str | None:
-        """Returns a summary of what is dropped; None where no provider gives one in time."""
+        """Returns a summary of the dropped turns; None where no provider gives one in time."""
         dropped = await self._memories.dropped(thread, before.start_id, start_id)
         try:
             async with asyncio.timeout(self._limits.summary_s):

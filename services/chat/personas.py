@@ -46,7 +46,7 @@ def describe(texts: Texts, stored: str | None, language: str | None) -> str:
 
 
 def instructions(texts: Texts, stored: str | None, language: str | None) -> str | None:
-    """Returns what a model is told; None for nothing."""
+    """Returns the instructions for the model; None without a persona."""
     found = persona_id(stored)
     if found is None:
         return stored

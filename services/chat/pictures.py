@@ -20,7 +20,7 @@ MOST_PICTURES = 2
 _DESCRIPTION = "draw"
 
 
-class Painting(Protocol):
+class TextToImage(Protocol):
     """Draws pictures."""
 
     async def draw(self, description: str, spec: RequestSpec) -> Picture:

@@ -21,10 +21,10 @@ from services.chat.activity import describe_calls
 from services.chat.agent import LIMITS, prompt_text, to_prompt
 from services.chat.footers import Footers
 from services.chat.framing import mentions_parts
-from services.chat.hearing import VOICE, Ears, has_recording, quote_transcripts, transcribe
+from services.chat.hearing import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
 from services.chat.personas import instructions
-from services.chat.pictures import IMAGES, MOST_PICTURES, Painting, find_description, picture_prompt
+from services.chat.pictures import IMAGES, MOST_PICTURES, TextToImage, find_description, picture_prompt
 from services.chat.reply import AskedCall, Reply, ReplyPhase, ShownPicture
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
@@ -54,8 +54,8 @@ class ChatService:
         namer: names threads after their first answer.
         zone: of the instants that users are told.
         stand_ins: decides which answer says that a remote provider stands in for a local one; None for no answer.
-        ears: transcribes voice messages; None where no provider for that is configured.
-        painting: draws pictures; None where no provider for that is configured.
+        transcriber: transcribes voice messages; None where no provider for that is configured.
+        image_generator: draws pictures; None where no provider for that is configured.
         find_asked: returns the calls that the answer of a job asks to allow; None where no tool acts.
     """
 
@@ -74,13 +74,13 @@ class ChatService:
         namer: ThreadNamer | None = None,
         stand_ins: StandInNotices | None = None,
         zone: tzinfo = UTC,
-        ears: Ears | None = None,
-        painting: Painting | None = None,
+        transcriber: SpeechToText | None = None,
+        image_generator: TextToImage | None = None,
         find_asked: Callable[[str], Awaitable[Sequence[AskedCall]]] | None = None,
     ) -> None:
         self._agent = agent
-        self._painting = painting
-        self._ears = ears
+        self._image_generator = image_generator
+        self._transcriber = transcriber
         self._find_asked = find_asked
         self._models = models
         self._stores = stores
@@ -215,7 +215,7 @@ class ChatService:
     async def _replay(self, run: TurnRun) -> None:
         """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         run.reply.heading = quote_transcripts(run.prompt)
-        if self._painting is not None:
+        if self._image_generator is not None:
             await self._records.restore_pictures(run)
         for message in run.messages if find_description(run.prompt) is None else ():
             for part in message.parts:
@@ -233,29 +233,29 @@ class ChatService:
         """Puts the text of a voice message in its place, also in the stored turn, where a Retry finds it."""
         if has_recording(run.prompt):
             spec = replace(self._spec(run), purpose=VOICE, choice=None)
-            run.prompt = await transcribe(run.prompt, run.incoming, self._ears, spec)
+            run.prompt = await transcribe(run.prompt, run.incoming, self._transcriber, spec)
             run.is_heard = True
             await self._records.keep_transcript(run)
         run.reply.heading = quote_transcripts(run.prompt)
 
     async def _draw(self, run: TurnRun, description: str) -> Picture:
-        """Draws a picture for an answer, and keeps it for who asks for the file.
+        """Draws a picture for an answer, and stores it, so that it can be sent as a file later.
 
         Raises:
             ProviderError: it was not drawn.
         """
-        if self._painting is None:
+        if self._image_generator is None:
             raise AllProvidersFailed(())
         spec = replace(self._spec(run), purpose=IMAGES, choice=None)
-        picture = await self._painting.draw(description, spec)
+        picture = await self._image_generator.draw(description, spec)
         number = len(run.reply.pictures)
         run.reply.pictures.append(ShownPicture(picture.data, picture.name))
         await self._records.keep_picture(run, number, picture)
         return picture
 
     def _drawing(self, run: TurnRun) -> Callable[[str], Awaitable[bool]] | None:
-        """Returns what the model's tool draws with; None where no picture can be shown."""
-        if self._painting is None or run.incoming.key.surface is not Surface.TELEGRAM:
+        """Returns the function behind the model's drawing tool; None where no picture can be shown."""
+        if self._image_generator is None or run.incoming.key.surface is not Surface.TELEGRAM:
             return None
 
         async def draw(description: str) -> bool:

@@ -1,4 +1,4 @@
-"""Voice replies: an answer is spoken too, where its chat wants that."""
+"""Voice replies: answers as speech, in chats that chose it."""
 
 import re
 from typing import Protocol
@@ -24,8 +24,8 @@ _MARKUP = re.compile(r"(?m)^\s{0,3}(?:#{1,6}|>|[-*+]|\|)\s*|[*_`~|]+|^\s*[-:| ]{
 _SENTENCE_END = re.compile(r"[.!?…。！？]\s|\n")
 
 
-class Mouth(Protocol):
-    """Speaks texts."""
+class TextToSpeech(Protocol):
+    """Synthesises speech."""
 
     async def speak(self, text: str, spec: RequestSpec) -> bytes:
         """Returns a text as OGG/Opus. Raises ProviderError."""
@@ -39,8 +39,8 @@ class VoiceReplies:
         asks_consent: whether a chat must agree before its answers go to remote providers.
     """
 
-    def __init__(self, mouth: Mouth, preferences: PreferenceStore, *, asks_consent: bool) -> None:
-        self._mouth = mouth
+    def __init__(self, synthesizer: TextToSpeech, preferences: PreferenceStore, *, asks_consent: bool) -> None:
+        self._synthesizer = synthesizer
         self._preferences = preferences
         self._asks_consent = asks_consent
 
@@ -58,14 +58,14 @@ class VoiceReplies:
                 return None
             is_local_only = self._asks_consent and not preference.remote_consent
             spec = RequestSpec(SPEECH, user=incoming.user_ref, chat=incoming.key.chat_ref, local_only=is_local_only)
-            return await self._mouth.speak(text, spec)
+            return await self._synthesizer.speak(text, spec)
         except (ProviderError, StorageError) as error:
             log.info("speech.failed", error=type(error).__name__)
             return None
 
 
 def to_speech(markdown: str) -> str:
-    """Returns what is spoken of an answer: without code, addresses and markup, up to the end of a sentence."""
+    """Returns the speakable part of an answer: no code, addresses or markup, cut at the end of a sentence."""
     text = _URL.sub("", _LINK.sub(r"\1", _CODE.sub("", markdown)))
     text = re.sub(r"\n{2,}", "\n", _MARKUP.sub("", text)).strip()
     if len(text) <= MAX_SPOKEN:

@@ -117,7 +117,7 @@ class ThreadNamer:
         self._on_named: OnNamed | None = None
 
     def listen(self, on_named: OnNamed) -> None:
-        """Registers what is done with the name of a thread whose topic takes it."""
+        """Registers the callback that gives a topic the name of its thread."""
         self._on_named = on_named
 
     async def start(self) -> None:

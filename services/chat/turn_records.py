@@ -37,7 +37,7 @@ class ChatStores:
 
 
 class TurnRecords:
-    """Reads and writes what a turn needs of the database; a failure costs memory, and not the answer.
+    """Reads and writes the stored data of a turn; a failure costs memory, and not the answer.
 
     Args:
         memory: recalls the history.
@@ -146,7 +146,7 @@ class TurnRecords:
             log.warning("turn.documents_not_saved", error=str(error))
 
     async def keep_picture(self, run: TurnRun, number: int, picture: Picture) -> None:
-        """Stores a picture for who asks for the file."""
+        """Stores a picture, so that it can be sent as a file later."""
         if run.turn is None:
             return
         try:

@@ -44,7 +44,7 @@ def confine(memory: int, cpu_s: int, wall_s: float) -> None:
 
 
 def close_files() -> None:
-    """Forbids to open a file, a directory or a socket from now on, and so every further import."""
+    """Forbids opening files, directories and sockets from now on, and so every further import."""
     for name in _ENCODINGS:
         codecs.lookup(name)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -214,7 +214,7 @@ class _HtmlText(HTMLParser):
         self._is_in_cell = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Begins a block or a cell, a link, or what is not shown."""
+        """Begins a block, a cell, a link, or an element that is not shown."""
         if self._base:
             self._begin_link(tag, attrs)
         if tag in self.HIDDEN:

@@ -1,4 +1,4 @@
-"""Calls of tools that act: asked for, decided by the user who asked within a day, and carried out once."""
+"""Stores calls of tools that act: pending for a day, decided by their user, executed at most once."""
 
 import hashlib
 import json

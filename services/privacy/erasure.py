@@ -137,7 +137,7 @@ class Eraser:
         await self._jobs.rewrite(str(person.user_id), change)
 
     async def _compact(self) -> None:
-        """Clears free pages. A busy file is no failure: what is deleted from now on is overwritten anyway."""
+        """Clears free pages. A busy file is no failure: later deletions overwrite their pages anyway."""
         try:
             await self._database.compact()
             if self._jobs is not None:

@@ -82,7 +82,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """Rows are read and changed one by one, by a function of `erasure.py` with the name of the table."""
+    """Rows are read and changed one by one, by the function of `erasure.py` that is named after the table."""
 
     holds: str
 

@@ -18,7 +18,7 @@ BATCH = 500
 
 
 class RetentionSweep:
-    """Deletes what is too old.
+    """Deletes expired conversations and notes.
 
     Args:
         days: age of a turn or a note at which it is deleted; None keeps everything.

@@ -36,7 +36,7 @@ def erase_rows(connection: Connection, database: Database, person: Person) -> No
     names = _erase_from_groups(connection, person)
     is_telegram = person.surface is Surface.TELEGRAM
     _apply(connection, person, [table for table in TABLES if is_telegram or table in OF_EVERY_SURFACE])
-    _add_usage_to_nobody(connection, database, person)
+    _anonymise_usage(connection, database, person)
     if is_telegram:
         _erase_reviewers(connection, person)
         _rename_newcomer(connection, person)
@@ -48,7 +48,7 @@ def erase_rows(connection: Connection, database: Database, person: Person) -> No
 def erase_late_rows(connection: Connection, database: Database, person: Person) -> None:
     """Erases rows that other work wrote after the first pass."""
     _apply(connection, person, ["usage_requests", *(["said"] if person.surface is Surface.TELEGRAM else [])])
-    _add_usage_to_nobody(connection, database, person)
+    _anonymise_usage(connection, database, person)
 
 
 def _apply(connection: Connection, person: Person, tables: Sequence[str]) -> None:
@@ -105,7 +105,7 @@ def _erase_from_groups(connection: Connection, person: Person) -> NameErasure:
     return names
 
 
-def _add_usage_to_nobody(connection: Connection, database: Database, person: Person) -> None:
+def _anonymise_usage(connection: Connection, database: Database, person: Person) -> None:
     """Adds the sums of a person to those of the same day without one: the totals of the operator stay right."""
     row = UsageDayRow
     theirs = or_(row.speaker == person.user, row.chat == person.chat)

@@ -1,4 +1,4 @@
-"""Enqueues due schedules as jobs of the inbox; every replica does, and the id of the job makes it run once."""
+"""Enqueues due schedules as jobs of the inbox, on every replica; the job id makes each run once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

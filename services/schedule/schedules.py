@@ -1,4 +1,4 @@
-"""Stored schedules: made, listed, paused and cancelled by their users within limits, and due one after another."""
+"""Stores schedules, which their users make, list, pause and cancel within limits."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo

@@ -101,7 +101,7 @@ class ContinueAnswer(CallbackData, prefix="cont"):
 
 
 class AnswerEdited(CallbackData, prefix="edit"):
-    """Answers the question of a turn anew, as its author edited it."""
+    """Answers the edited question of a turn."""
 
     turn: int
 

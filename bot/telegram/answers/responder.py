@@ -159,7 +159,7 @@ class Responder:
                     task.cancel()
 
     async def _speak(self, incoming: Incoming, reply: Reply, sends: AnswerSends) -> None:
-        """Sends the answer as a voice message too, where its chat wants that."""
+        """Sends the answer as a voice message too, if its chat chose that."""
         sound = await self._voice.speak(incoming, reply) if self._voice is not None else None
         if sound is None or await sends.begin(VOICE_PAGE) is not None:
             return

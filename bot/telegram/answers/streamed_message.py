@@ -282,7 +282,7 @@ class StreamedAnswer:
         await _wait_for_first(*waits)
 
     async def _wait_for_activity(self, seen: int, activity: str | None) -> None:
-        """Waits for other tool work that lasts, or for text."""
+        """Waits for text, or for tool work that lasts long enough to be shown."""
         await self._reply.wait_activity(activity)
         await _wait_for_first(self._reply.wait_beyond(seen), self._clock.sleep(ACTIVITY_AFTER_S))
 

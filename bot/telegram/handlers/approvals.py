@@ -1,4 +1,4 @@
-"""Permissions for tools that act: the buttons under an answer, and the act with the answer that goes on after it."""
+"""Handlers of approvals for tools that act: the buttons under an answer, and the answer that follows the call."""
 
 import structlog
 from aiogram import Bot, Router
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 
 class ApprovalHandlers:
-    """Takes the decision of the user who asked, and carries the call out in the lane of the conversation."""
+    """Stores decisions about tool calls, and executes allowed ones in the lane of the conversation."""
 
     def __init__(
         self,

@@ -55,7 +55,7 @@ class ChooseSetting(CallbackData, prefix="set"):
 
 @dataclass(frozen=True, slots=True)
 class ChoiceDefaults:
-    """What holds where a chat has chosen nothing, and what the card offers.
+    """Defaults of a chat without choices, and the choices that the card offers.
 
     Args:
         stream_mode: STREAM_MODE.
@@ -264,7 +264,7 @@ class ChoiceHandlers:
 
 
 def _owner(message: Message) -> UserRef | ChatRef:
-    """Returns whose language is chosen in a chat: the group's, or in a private chat the person's, over all chats."""
+    """Returns the owner of the language of a chat: the group, or in a private chat the person, over all chats."""
     return conversation_key(message).chat_ref if is_group(message) else user_ref(Surface.TELEGRAM, message.chat.id)
 
 

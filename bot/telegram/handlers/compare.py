@@ -118,7 +118,7 @@ class CompareHandlers:
         await self._run(contest, incoming, message, job)
 
     async def vote(self, query: CallbackQuery, callback_data: CastVote) -> None:
-        """Takes the vote of the person who asked, and names the models."""
+        """Stores the vote of the asker, and names the models."""
         language = query.from_user.language_code
         winner = next((each for each in Winner if each.value == callback_data.winner), None)
         found = None
@@ -132,7 +132,7 @@ class CompareHandlers:
             await edit_text(self._delivery, query.message, self._reports.result(found, language))
 
     async def react(self, changed: MessageReactionUpdated) -> None:
-        """Takes a thumb under an answer as a vote about its model."""
+        """Stores a thumb under an answer as a vote about its model."""
         thumb = find_thumb(changed)
         if thumb is not None and changed.user is not None:
             voter = _telegram_user(changed.user.id)

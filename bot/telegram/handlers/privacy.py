@@ -80,7 +80,7 @@ class PrivacyHandlers:
 
 
 class ForgetMe(CallbackData, prefix="forg"):
-    """Erases what is stored about the person, or leaves it."""
+    """Confirms or cancels the erasure of the person."""
 
     sure: bool
 
@@ -105,7 +105,7 @@ class ForgetHandlers:
         return router
 
     async def ask(self, message: Message) -> None:
-        """Asks for a confirmation that says what is erased and what stays."""
+        """Asks for a confirmation, listing the erased and the kept data."""
         language = message_speaker(message).language
         if is_group(message):
             await reply_to(self._delivery, message, self._texts.get("forget-private-only", language))

@@ -54,7 +54,7 @@ def elsewhere_keyboard(
 
 
 class RetryHandlers:
-    """Enqueues the latest turn of a conversation to be answered again, for who asked only."""
+    """Enqueues the latest turn of a conversation to be answered again, for its asker only."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class RetryHandlers:
         return message, turn
 
     async def _find_denial(self, message: Message, user_id: int, turn: Turn) -> str | None:
-        """Returns the text key of why a user may not retry a turn; None for the one who asked.
+        """Returns the text key of the reason why a user may not retry a turn; None for its asker.
 
         Who asked in the name of a chat has no user id: there an admin of the group may.
         """

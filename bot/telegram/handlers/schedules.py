@@ -42,7 +42,7 @@ class CancelSchedule(CallbackData, prefix="schc"):
 
 
 class PauseSchedule(CallbackData, prefix="schp"):
-    """Pauses a schedule, or goes on with it."""
+    """Pauses or resumes a schedule."""
 
     schedule: int
     paused: bool
@@ -91,7 +91,7 @@ class ScheduleHandlers:
         await self._show_again(query, "schedule-cancelled" if is_done else "schedule-gone")
 
     async def pause(self, query: CallbackQuery, callback_data: PauseSchedule) -> None:
-        """Pauses a schedule of the user who pressed, or goes on with it."""
+        """Pauses or resumes a schedule of the user who pressed."""
         is_paused = callback_data.paused
         is_done = await self._schedules.set_paused(callback_data.schedule, query.from_user.id, is_paused=is_paused)
         done = "schedule-paused" if is_paused else "schedule-resumed"
@@ -176,7 +176,7 @@ class ScheduledMessages:
         self._clock = clock
 
     async def deliver(self, due: ScheduleDue, job: Job) -> None:
-        """Sends what is due; a prompt is answered below it. Where the chat cannot be reached the entry is paused."""
+        """Sends a due reminder or answers a due prompt; an entry whose chat cannot be reached is paused."""
         heading = self._heading(due)
         sent = await self._delivery.send(due.chat_id, heading, topic_id=due.topic_id or None)
         if sent is None:

@@ -120,7 +120,7 @@ class ThreadHandlers:
         await reply_to(self._delivery, message, self._texts.get(text_key, language, **arguments))
 
     async def note_topic(self, message: Message) -> None:
-        """Notes a new topic of a private chat whose name Telegram made up: it takes that of its conversation."""
+        """Marks a new topic of a private chat with a generated name: it takes the name of its conversation."""
         created = message.forum_topic_created
         if created is not None and created.is_name_implicit and not is_group(message):
             await self._turns.await_topic_name(conversation_key(message))

@@ -36,7 +36,7 @@ class AccessList:
 
 
 class BanList(Protocol):
-    """Knows who is banned."""
+    """Looks up bans."""
 
     def is_banned(self, *references: str) -> bool:
         """Returns whether any of these people and chats is banned."""

@@ -162,7 +162,7 @@ class ModerationHandlers:
         return result
 
     async def _find_card(self, message: Message) -> Incident | None:
-        """Returns the incident on whose card a command replies, in whatever chat the card is."""
+        """Returns the incident of the card that a command replies to, in any chat."""
         target = message.reply_to_message
         return None if target is None else await self._incidents.find_by_card(target.chat.id, target.message_id)
 

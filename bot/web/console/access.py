@@ -51,7 +51,7 @@ class AccessRules:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Everything that a sign-in is checked against.
+    """The secrets and operators that sign-ins are verified against.
 
     Args:
         token: WEB_TOKEN. Sessions end when it changes.
@@ -140,7 +140,7 @@ class ConsoleAccess:
         return await self._open(TOKEN_ACTOR, self._rules.session_s)
 
     async def sign_in_by_link(self, code: str) -> OperatorSession:
-        """Opens a session for the operator who asked the bot for a link; the link is used up.
+        """Opens a session for the operator of a sign-in link, and invalidates the link.
 
         Raises:
             SignInRefused: the link is unknown, used or expired, or its operator is not one any more.
@@ -152,7 +152,7 @@ class ConsoleAccess:
         return await self._open(actor_id, self._rules.session_s)
 
     async def sign_in_by_init_data(self, init_data: str) -> OperatorSession:
-        """Opens a session for the operator whom Telegram names in the init data of a Mini App.
+        """Opens a session for the operator named in the init data of a Mini App.
 
         Raises:
             SignInRefused: the init data is forged or old, or its user is no operator.

@@ -126,7 +126,7 @@ def draw_timeline(spans: Mapping[str, Sequence[Span]], order: Sequence[str], now
 
 
 def _merged(spans: Sequence[Span]) -> Sequence[Span]:
-    """Returns few enough spans for a page that is refreshed every few seconds."""
+    """Merges short spans, so that a page that is refreshed every few seconds stays small."""
     if len(spans) <= MOST_BARS:
         return spans
     ranks = {state: rank for rank, state in enumerate(_BY_SEVERITY)}
@@ -237,7 +237,7 @@ def _line_css(rank: int) -> str:
 
 
 def _is_event(before: RecordedState, after: RecordedState) -> bool:
-    """Returns whether a change is told; that a provider is probed, or stands by again, is not."""
+    """Returns whether a change is listed as an event: not a probe, nor a return to standby."""
     if after is RecordedState.STANDS_BY:
         return before is not RecordedState.ANSWERS
     return after is not RecordedState.PROBING

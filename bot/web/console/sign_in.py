@@ -50,7 +50,7 @@ class SignIn:
         return self._frame.render(request, None, "sign_in.html", title="web-sign-in")
 
     async def app_page(self, request: web.Request) -> web.Response:
-        """Returns the first page of the Mini App, whose script signs in by what Telegram put into the address."""
+        """Returns the first page of the Mini App, whose script signs in by Telegram's init data."""
         return self._frame.render(request, None, "sign_in.html", title="web-sign-in", is_app=True)
 
     async def sign_in(self, request: web.Request) -> web.Response:
@@ -59,7 +59,7 @@ class SignIn:
         return await self._open(request, self._frame.access.sign_in(str(form.get("token", ""))), "token")
 
     async def link_page(self, request: web.Request) -> web.Response:
-        """Asks for a press: programs that look at links in advance must not use them up."""
+        """Returns a page with a sign-in button, so that link previews do not use the link up."""
         code = request.match_info["code"]
         return self._frame.render(request, None, "sign_in.html", title="web-sign-in", code=code)
 

@@ -1,4 +1,4 @@
-"""Pages of API tokens: who may use the endpoint, with their limits; a new token is shown once."""
+"""Pages of API tokens and their limits; a new token is shown once."""
 
 import re
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ class TokenPages:
         return await self._page(request, session)
 
     async def create(self, request: web.Request, session: OperatorSession) -> web.Response:
-        """Makes a token and shows it: the page is the only place where it ever stands."""
+        """Makes a token and shows it, only on this page."""
         form = await self._form(request)
         name = form.get("name", "")
         if NAME.fullmatch(name) is None:

@@ -1,4 +1,4 @@
-"""Pictures that were drawn in a conversation, for who asks for the file."""
+"""Stores the pictures drawn in a conversation, which can be sent as files later."""
 
 import hashlib
 

@@ -1,1 +1,1 @@
-"""What providers do beside chat: embeddings and transcription, each with an order and health of its own."""
+"""Capabilities beside chat: embeddings, transcription, speech, images; each has an order and a health of its own."""

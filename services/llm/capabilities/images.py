@@ -1,4 +1,4 @@
-"""Pictures by the first of IMAGE_PROVIDERS that draws one, by an endpoint for images or a model that draws in chat."""
+"""Draws pictures with failover over IMAGE_PROVIDERS, by an endpoint for images or a model that draws in chat."""
 
 import base64
 import binascii
@@ -36,7 +36,7 @@ _DATA_URL = "data:image/"
 _MAX_COUNTED = 10_000_000
 
 
-class Painter:
+class ImageGenerator:
     """Draws pictures.
 
     Args:

@@ -1,4 +1,4 @@
-"""Speech by the first of SPEECH_PROVIDERS that speaks."""
+"""Synthesises speech with failover over SPEECH_PROVIDERS."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -24,8 +24,8 @@ Convert = Callable[[bytes], Awaitable[bytes | None]]
 """Converts a sound to OGG/Opus; None where that is impossible."""
 
 
-class Voice:
-    """Speaks texts.
+class SpeechSynthesizer:
+    """Synthesises speech.
 
     Args:
         fallback: the providers of SPEECH_PROVIDERS, with a health of their own.

@@ -1,4 +1,4 @@
-"""Transcription of speech by the first of VOICE_PROVIDERS that does, whatever form its server answers in."""
+"""Transcribes speech with failover over VOICE_PROVIDERS, and reads every format in which servers answer."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Requests of OpenAI's protocol for what is not chat: its client, its errors, and its answers as bytes."""
+"""Requests of OpenAI's protocol beside chat: the client, its errors, and responses as bytes."""
 
 from collections.abc import Awaitable, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ def open_client(spec: ModelSpec) -> AsyncOpenAI:
 
 
 async def fetch_body(call: Awaitable[Any], model: str) -> bytes:
-    """Returns the body of an answer as it came: servers answer in other forms than the one that is asked for.
+    """Returns the body of a response unparsed: servers answer in other formats than the requested one.
 
     Args:
         call: a request through `with_raw_response`.

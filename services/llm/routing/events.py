@@ -86,7 +86,7 @@ class Misconfigured:
 
 
 @dataclass(frozen=True, slots=True)
-class NobodyAnswers:
+class NoProviderAnswers:
     """A request failed at every provider that could be asked."""
 
     attempts: tuple[FailedAttempt, ...]
@@ -99,5 +99,5 @@ class AnswersAgain:
     provider: str
 
 
-ProviderNotice = LeaderChanged | Misconfigured | NobodyAnswers | AnswersAgain
+ProviderNotice = LeaderChanged | Misconfigured | NoProviderAnswers | AnswersAgain
 NoticeListener = Callable[[ProviderNotice], None]

@@ -93,7 +93,7 @@ class LLMProviderFallback:
         return self.roster.providers
 
     def replace_providers(self, providers: Sequence[ProviderSettings]) -> None:
-        """Uses these providers for every request from now on; requests in flight go on as they began."""
+        """Applies these providers to new requests; those in flight finish with the old ones."""
         self.roster.replace(providers)
         log.info("provider.replaced", providers=list(self.roster.all), usable=list(self.roster.usable))
 

@@ -147,7 +147,7 @@ class ProviderMetrics:
 
 
 class CapabilityMetrics:
-    """Counts the requests of what providers do beside chat, and reads the health of each capability."""
+    """Counts the requests of the capabilities beside chat, and reads their health."""
 
     def __init__(self, metrics: Metrics, fallbacks: Mapping[str, LLMProviderFallback]) -> None:
         self._requests = metrics.counter(

@@ -17,7 +17,7 @@ from services.llm.routing.events import (
     LeaderChanged,
     LLMEvent,
     Misconfigured,
-    NobodyAnswers,
+    NoProviderAnswers,
     NoticeListener,
     ProviderNotice,
     Watcher,
@@ -280,7 +280,7 @@ class OutcomeRecorder:
     def all_failed(self, attempts: tuple[FailedAttempt, ...]) -> None:
         """Records that no provider answered a request."""
         self._is_outage = True
-        self._notify(NobodyAnswers(attempts))
+        self._notify(NoProviderAnswers(attempts))
 
     def _note_end_of_outage(self, provider: str) -> None:
         self._is_outage = False

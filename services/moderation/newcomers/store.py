@@ -1,4 +1,4 @@
-"""Stores what is known about people who joined, and each group's join gate and raid."""
+"""Stores the entries of people who joined, and each group's join gate and raid."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -88,7 +88,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """A person who joined, or of whom it is known that they did not."""
+    """A person who joined, or is known not to have joined."""
 
     trust: Trust = Trust.NONE
     passage: Passage = Passage.NONE
@@ -164,7 +164,7 @@ class NewcomerStore:
             return [_to_entry(each) for each in await session.scalars(ended)]
 
     async def find(self, group_id: int, member_id: int) -> Newcomer | None:
-        """Returns what is known about a person's entry; None for nothing."""
+        """Returns the entry of a person; None if unknown."""
         async with self._database.reading() as session:
             row = await session.get(ModerationNewcomerRow, (group_id, member_id))
             alias = self._alias(member_id)

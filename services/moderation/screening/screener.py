@@ -50,7 +50,7 @@ class Campaigns(Protocol):
     """Remembers adverts over groups."""
 
     async def is_known(self, text: str) -> bool:
-        """Returns whether a text is of a campaign that some group has seen."""
+        """Returns whether a text belongs to a campaign that another group has seen."""
         ...
 
     async def remember(self, text: str) -> None:

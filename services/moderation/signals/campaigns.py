@@ -93,7 +93,7 @@ class CampaignMemory:
         await self._write(keys, write)
 
     async def forget(self, text: str) -> None:
-        """Forgets a text that an admin calls no spam."""
+        """Forgets a text that an admin marked as no spam."""
         keys = self._keys(Traits.of_text(text))
         await self._write(keys, lambda redis: redis.delete(*keys))
 

@@ -19,7 +19,7 @@ from services.admin.notices import (
     AdminNotices,
     Event,
 )
-from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NobodyAnswers
+from services.llm.routing.events import AnswersAgain, LeaderChanged, Misconfigured, NoProviderAnswers
 from tests.support.clock import ManualClock
 from tests.support.processes.redis_server import RedisServer
 
@@ -77,7 +77,7 @@ async def test_notices_send_each_kind_once_in_five_minutes(admins: Admins, clock
     assert await admins.receive(LOST) == [*admins.received[:2], LOST_TEXT]
 
 
-NOBODY = NobodyAnswers((FailedAttempt("a", "m", "HTTP 503"), FailedAttempt("b", "n", "connection refused")))
+NOBODY = NoProviderAnswers((FailedAttempt("a", "m", "HTTP 503"), FailedAttempt("b", "n", "connection refused")))
 AGAIN = AnswersAgain("b")
 NOBODY_TEXT = "No AI provider answers. a: HTTP 503; b: connection refused. /provider shows more."
 AGAIN_TEXT = "b answers again; requests are served."

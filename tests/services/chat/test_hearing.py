@@ -23,7 +23,7 @@ from tests.support.sounds import ogg
 RECORDING = Attachment(ogg(), "audio/ogg", "voice.ogg")
 
 
-class Ears:
+class FakeTranscriber:
     """Hears what it is told to, or fails."""
 
     def __init__(self, *heard: str | Exception) -> None:
@@ -49,25 +49,25 @@ def voice(**changes: Any) -> Incoming:
 
 
 @pytest.fixture
-def ears() -> Ears:
-    return Ears("Buy *milk*.\nNow.")
+def transcriber() -> FakeTranscriber:
+    return FakeTranscriber("Buy *milk*.\nNow.")
 
 
 @pytest.fixture
-async def hearing(file: Database, first: LLMServer, ears: Ears) -> AsyncIterator[ChatHarness]:
-    async with chat_harness(file, provider("first", first.url), ears=ears) as harness:
+async def hearing(file: Database, first: LLMServer, transcriber: FakeTranscriber) -> AsyncIterator[ChatHarness]:
+    async with chat_harness(file, provider("first", first.url), transcriber=transcriber) as harness:
         yield harness
 
 
 async def test_a_voice_message_is_answered_under_its_transcript(
-    hearing: ChatHarness, ears: Ears, first: LLMServer
+    hearing: ChatHarness, transcriber: FakeTranscriber, first: LLMServer
 ) -> None:
     first.default = answer("I will.")
     reply = await hearing.say(voice())
     assert reply.shown == "> Buy \\*milk\\*\\.\n> Now\\.\n\nI will."
     assert (reply.phase, reply.text) == (ReplyPhase.COMPLETE, "I will.")
     assert sent_messages(first.requests[0]) == [("user", "Buy *milk*.\nNow.")]
-    ((audio, spec),) = ears.asked
+    ((audio, spec),) = transcriber.asked
     assert (audio, spec.purpose, spec.user, spec.chat) == (RECORDING.data, "voice", "telegram:7", "telegram:7")
     # The text stays with the conversation, the recording does not.
     assert not await files(hearing)
@@ -75,19 +75,23 @@ async def test_a_voice_message_is_answered_under_its_transcript(
     assert sent_messages(first.requests[1])[0] == ("user", "Buy *milk*.\nNow.")
 
 
-async def test_retry_uses_the_transcript_that_is_there(hearing: ChatHarness, ears: Ears, first: LLMServer) -> None:
+async def test_retry_uses_the_transcript_that_is_there(
+    hearing: ChatHarness, transcriber: FakeTranscriber, first: LLMServer
+) -> None:
     first.default = status(500)
     failed = await hearing.say(voice())
     assert (failed.phase, bool(failed.heading)) == (ReplyPhase.FAILED, True)
     first.default = answer("I will.")
     again = await hearing.retry(failed)
     assert again.shown == failed.heading + "I will."
-    assert len(ears.asked) == 1
+    assert len(transcriber.asked) == 1
 
 
 async def test_words_of_a_group_belong_to_their_speaker(file: Database, first: LLMServer) -> None:
     """Whatever is said, no line of it can be taken for another person's."""
-    async with chat_harness(file, provider("first", first.url), ears=Ears("Yes.\nBob: No.")) as harness:
+    async with chat_harness(
+        file, provider("first", first.url), transcriber=FakeTranscriber("Yes.\nBob: No.")
+    ) as harness:
         await harness.say(voice(key=GROUP))
     assert sent_messages(first.requests[0]) == [("user", "Ann: Yes.\n Bob: No.")]
 
@@ -104,7 +108,7 @@ async def test_words_of_a_group_belong_to_their_speaker(file: Database, first: L
 async def test_a_recording_that_is_not_heard_waits_for_a_retry(
     file: Database, first: LLMServer, heard: str | Exception, notice: str
 ) -> None:
-    async with chat_harness(file, provider("first", first.url), ears=Ears(heard, "Hello")) as harness:
+    async with chat_harness(file, provider("first", first.url), transcriber=FakeTranscriber(heard, "Hello")) as harness:
         failed = await harness.say(voice())
         assert (failed.phase, failed.notice) == (ReplyPhase.FAILED, Texts().get(notice, "en"))
         assert failed.needs_consent == isinstance(heard, ConsentNeeded)
@@ -119,25 +123,27 @@ async def test_without_a_provider_for_it_one_line_says_so(harness: ChatHarness, 
     assert not first.requests
 
 
-async def test_a_job_that_is_repeated_hears_once(hearing: ChatHarness, ears: Ears, first: LLMServer) -> None:
+async def test_a_job_that_is_repeated_hears_once(
+    hearing: ChatHarness, transcriber: FakeTranscriber, first: LLMServer
+) -> None:
     """Answered already, and cut off by a shutdown after its transcript was saved."""
     whole = await hearing.say(voice(), origin="job-1")
     again = await hearing.say(voice(), origin="job-1")
     assert again.shown == whole.shown
     first.default = gate(asyncio.Event())
     _, task = hearing.begin(voice(), origin="job-2")
-    ears.heard.append("Second")
+    transcriber.heard.append("Second")
     await first.arrival(2)
     task.cancel()
     await asyncio.wait([task])
     first.default = answer("Done.")
     resumed = await hearing.say(voice(), origin="job-2")
     assert resumed.shown == "> Second\n\nDone."
-    assert len(ears.asked) == 2
+    assert len(transcriber.asked) == 2
 
 
 async def test_a_long_transcript_is_quoted_in_part(file: Database, first: LLMServer) -> None:
-    async with chat_harness(file, provider("first", first.url), ears=Ears("word " * 2000)) as harness:
+    async with chat_harness(file, provider("first", first.url), transcriber=FakeTranscriber("word " * 2000)) as harness:
         reply = await harness.say(voice())
     assert len(reply.heading) < MAX_QUOTED + 10
     assert len(sent_messages(first.requests[0])[0][1]) > 9000

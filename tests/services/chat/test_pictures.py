@@ -18,7 +18,7 @@ from tests.support.fake_llm.server import LLMServer, answer, tool_call
 from tests.support.llm_harness import provider
 
 
-class Painting:
+class FakeImageGenerator:
     """Draws the description itself, or fails."""
 
     def __init__(self) -> None:
@@ -33,48 +33,58 @@ class Painting:
 
 
 @pytest.fixture
-def painting() -> Painting:
-    return Painting()
+def image_generator() -> FakeImageGenerator:
+    return FakeImageGenerator()
 
 
 @pytest.fixture
-async def drawing(file: Database, first: LLMServer, painting: Painting) -> AsyncIterator[ChatHarness]:
+async def drawing(file: Database, first: LLMServer, image_generator: FakeImageGenerator) -> AsyncIterator[ChatHarness]:
     tools = [picture_tools()]
-    async with chat_harness(file, provider("first", first.url), toolsets=tools, painting=painting) as harness:
+    async with chat_harness(
+        file, provider("first", first.url), toolsets=tools, image_generator=image_generator
+    ) as harness:
         yield harness
 
 
 IMAGE = replace(message("a fox"), draws=True)
 
 
-async def test_image_asks_no_chat_model(drawing: ChatHarness, painting: Painting, first: LLMServer) -> None:
+async def test_image_asks_no_chat_model(
+    drawing: ChatHarness, image_generator: FakeImageGenerator, first: LLMServer
+) -> None:
     reply = await drawing.say(IMAGE, origin="job-1")
     assert (reply.phase, reply.text, [each.data for each in reply.pictures]) == (ReplyPhase.COMPLETE, "", [b"a fox 1"])
-    ((description, spec),) = painting.asked
+    ((description, spec),) = image_generator.asked
     assert (description, spec.purpose, spec.user, spec.chat) == ("a fox", "images", "telegram:7", "telegram:7")
     assert not first.requests
     # Delivered again after a crash, it is not drawn again.
     again = await drawing.say(IMAGE, origin="job-1")
     assert [each.data for each in again.pictures] == [b"a fox 1"]
-    assert len(painting.asked) == 1
+    assert len(image_generator.asked) == 1
 
 
-async def test_a_picture_that_failed_is_drawn_by_retry(drawing: ChatHarness, painting: Painting) -> None:
-    painting.error = AllProvidersFailed(())
+async def test_a_picture_that_failed_is_drawn_by_retry(
+    drawing: ChatHarness, image_generator: FakeImageGenerator
+) -> None:
+    image_generator.error = AllProvidersFailed(())
     failed = await drawing.say(IMAGE)
     assert (failed.phase, failed.notice) == (ReplyPhase.FAILED, Texts().get("failed-all-providers", "en"))
-    painting.error = None
+    image_generator.error = None
     assert [each.data for each in (await drawing.retry(failed)).pictures] == [b"a fox 2"]
 
 
 async def test_the_model_draws_a_few_pictures_an_answer(
-    drawing: ChatHarness, painting: Painting, first: LLMServer
+    drawing: ChatHarness, image_generator: FakeImageGenerator, first: LLMServer
 ) -> None:
     calls = [tool_call("draw_picture", {"description": f"fox {number}"}) for number in range(MOST_PICTURES + 1)]
     first.script(*calls, answer("Here they are."))
     reply = await drawing.say("Draw foxes")
-    assert (reply.text, len(reply.pictures), len(painting.asked)) == ("Here they are.", MOST_PICTURES, MOST_PICTURES)
-    painting.error = AllProvidersFailed(())
+    assert (reply.text, len(reply.pictures), len(image_generator.asked)) == (
+        "Here they are.",
+        MOST_PICTURES,
+        MOST_PICTURES,
+    )
+    image_generator.error = AllProvidersFailed(())
     first.script(tool_call("draw_picture", {"description": "fox"}), answer("Sorry."))
     assert (await drawing.say("One more")).text == "Sorry."
     assert "No picture could be drawn" in str(first.requests[-1].json["messages"])

@@ -10,7 +10,7 @@ from services.preferences import ChatPreferences
 from tests.support.chat_harness import message
 
 
-class Mouth:
+class FakeSynthesizer:
     """Speaks by returning its text, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
@@ -44,8 +44,10 @@ def answered(text: str = "Hello.", heading: str = "", phase: ReplyPhase = ReplyP
     return reply
 
 
-async def speak(preference: ChatPreferences | StorageError, reply: Reply, mouth: Mouth | None = None) -> bytes | None:
-    replies = VoiceReplies(mouth or Mouth(), Chosen(preference), asks_consent=True)  # type: ignore[arg-type]
+async def speak(
+    preference: ChatPreferences | StorageError, reply: Reply, synthesizer: FakeSynthesizer | None = None
+) -> bytes | None:
+    replies = VoiceReplies(synthesizer or FakeSynthesizer(), Chosen(preference), asks_consent=True)  # type: ignore[arg-type]
     return await replies.speak(message("Hello?"), reply)
 
 
@@ -66,19 +68,19 @@ async def test_answers_are_spoken_as_their_chat_chose(chosen: str | None, headin
 
 async def test_what_is_no_whole_answer_or_cannot_be_spoken_costs_nothing() -> None:
     always = ChatPreferences(voice_replies="always")
-    mouth = Mouth()
+    synthesizer = FakeSynthesizer()
     for reply in (answered(phase=ReplyPhase.STOPPED), answered(phase=ReplyPhase.FAILED), answered("```\ncode\n```")):
-        assert await speak(always, reply, mouth) is None
-    assert not mouth.asked
-    assert await speak(always, answered(), Mouth(AllProvidersFailed(()))) is None
+        assert await speak(always, reply, synthesizer) is None
+    assert not synthesizer.asked
+    assert await speak(always, answered(), FakeSynthesizer(AllProvidersFailed(()))) is None
     assert await speak(StorageError("locked"), answered()) is None
 
 
 @pytest.mark.parametrize("consent", [None, False, True])
 async def test_an_answer_is_spoken_remotely_only_where_its_chat_agreed(consent: bool | None) -> None:
-    mouth = Mouth()
-    await speak(ChatPreferences(voice_replies="always", remote_consent=consent), answered(), mouth)
-    assert mouth.asked[0][1].local_only is not consent
+    synthesizer = FakeSynthesizer()
+    await speak(ChatPreferences(voice_replies="always", remote_consent=consent), answered(), synthesizer)
+    assert synthesizer.asked[0][1].local_only is not consent
 
 
 @pytest.mark.parametrize(

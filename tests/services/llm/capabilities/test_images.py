@@ -67,9 +67,9 @@ async def test_the_next_provider_draws_where_one_fails(first: LLMServer, second:
     prices = {"B_PRICES": '{"draw": [0, 40]}', "B_REMOTE": "true"}
     async with endpoint(tmp_path, providers, IMAGE_PROVIDERS=BOTH, **prices) as api:
         llm = api.services.llm
-        painter = llm.capabilities.painter
-        assert painter is not None
-        picture = await painter.draw("a fox", SPEC)
+        image_generator = llm.capabilities.image_generator
+        assert image_generator is not None
+        picture = await image_generator.draw("a fox", SPEC)
         assert (picture.data, picture.media_type, picture.provider) == (PNG, "image/png", "b")
         assert llm.fallback.get_provider_status().providers[0].state is ProviderState.HEALTHY
         health = llm.capabilities.fallbacks["images"].get_provider_status()
@@ -83,12 +83,12 @@ async def test_a_picture_that_the_budget_may_not_pay_for_is_not_asked_for(first:
     settings = {"A_PRICES": '{"draw": [0, 40]}', "BUDGET_USER_DAY": "0.27", "A_REMOTE": "true"}
     async with endpoint(tmp_path, {"a": first.url}, IMAGE_PROVIDERS='{"a": ["draw"]}', **settings) as api:
         llm = api.services.llm
-        painter = llm.capabilities.painter
-        assert painter is not None
-        await painter.draw("a fox", SPEC)
+        image_generator = llm.capabilities.image_generator
+        assert image_generator is not None
+        await image_generator.draw("a fox", SPEC)
         await llm.budgets.flush()
         with pytest.raises(BudgetExhausted):
-            await painter.draw("a fox", SPEC)
+            await image_generator.draw("a fox", SPEC)
     assert len(first.other_requests) == 1
 
 
@@ -96,12 +96,12 @@ async def test_a_refused_format_is_left_out(first: LLMServer, tmp_path: Path) ->
     words = {"error": {"message": "Unknown parameter: 'response_format'.", "code": "unknown_parameter"}}
     first.capability_behaviour = status(400, words)
     async with endpoint(tmp_path, {"a": first.url}, IMAGE_PROVIDERS='{"a": ["draw"]}') as api:
-        painter = api.services.llm.capabilities.painter
-        assert painter is not None
+        image_generator = api.services.llm.capabilities.image_generator
+        assert image_generator is not None
         with pytest.raises(ProviderError):
-            await painter.draw("a fox", SPEC)
+            await image_generator.draw("a fox", SPEC)
         first.capability_behaviour = None
-        await painter.draw("a fox", SPEC)
+        await image_generator.draw("a fox", SPEC)
     asked = [request.json for request in first.other_requests if request.path.endswith("/images/generations")]
     assert [each.get("response_format") for each in asked] == ["b64_json", None, None]
     assert asked[0]["prompt"] == "a fox"
@@ -113,10 +113,10 @@ async def test_what_a_provider_declines_to_draw_is_not_drawn_elsewhere(
     first.capability_behaviour = status(400, {"error": {"message": "Your request was rejected by our safety system.",
                                                          "code": "moderation_blocked"}})  # fmt: skip
     async with endpoint(tmp_path, {"a": first.url, "b": second.url}, IMAGE_PROVIDERS=BOTH) as api:
-        painter = api.services.llm.capabilities.painter
-        assert painter is not None
+        image_generator = api.services.llm.capabilities.image_generator
+        assert image_generator is not None
         with pytest.raises(ContentRefused):
-            await painter.draw("a fox", SPEC)
+            await image_generator.draw("a fox", SPEC)
     assert not second.other_requests
 
 
@@ -135,11 +135,11 @@ async def test_models_that_draw_in_chat_are_asked_there(
     url = first.root if kind == "google" else first.url
     settings = {"A_KIND": kind, "A_API_KEY": "a-key", "IMAGE_PROVIDERS": '{"a": ["draw"]}'}
     async with endpoint(tmp_path, {"a": url}, **settings) as api:
-        painter = api.services.llm.capabilities.painter
-        assert painter is not None
-        assert (await painter.draw("a fox", SPEC)).data == PNG
+        image_generator = api.services.llm.capabilities.image_generator
+        assert image_generator is not None
+        assert (await image_generator.draw("a fox", SPEC)).data == PNG
         with pytest.raises(ProviderError):
-            await painter.draw("a fox", SPEC)
+            await image_generator.draw("a fox", SPEC)
     asked = first.requests[0]
     assert asked.path == path
     assert "a fox" in str(asked.json)

@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import AllProvidersFailed
 from core.ogg import is_ogg_opus
-from services.llm.capabilities.speech import Voice
+from services.llm.capabilities.speech import SpeechSynthesizer
 from services.llm.request import RequestSpec
 from tests.support.api_harness import endpoint
 from tests.support.fake_llm.server import LLMServer, status
@@ -26,7 +26,7 @@ async def test_the_next_provider_speaks_where_one_gives_no_sound(
 ) -> None:
     first.speech, second.speech = broken, ogg(3)
     async with endpoint(tmp_path, {"a": first.url, "b": second.url}, **BOTH) as api:
-        voice = api.services.llm.capabilities.voice
+        voice = api.services.llm.capabilities.synthesizer
         assert voice is not None
         assert await voice.speak("Hello there.", SPEC) == ogg(3)
         totals = api.services.operators.totals
@@ -49,6 +49,6 @@ async def test_the_next_provider_speaks_where_one_gives_no_sound(
 async def test_speech_in_another_format_is_converted(first: LLMServer, tmp_path: Path) -> None:
     first.speech = wav(0.5)
     async with endpoint(tmp_path, {"a": first.url}, SPEECH_PROVIDERS='{"a": ["tts"]}') as api:
-        voice = api.services.llm.capabilities.voice
-        assert isinstance(voice, Voice)
+        voice = api.services.llm.capabilities.synthesizer
+        assert isinstance(voice, SpeechSynthesizer)
         assert is_ogg_opus(await voice.speak("Hello there.", SPEC))
