@@ -33,7 +33,7 @@ PURPOSE = "compare"
 
 
 class PairUnavailable(UnderstudyError):
-    """There is no such pair.
+    """The two models cannot be compared.
 
     Args:
         key: text key of the reason, with its arguments.

@@ -1,6 +1,6 @@
-"""Reads the text of a document; in a child only, since its parsers are native code or follow what the file says.
+"""Reads the text of a document; in a child process only: parsers are native code or trust the file.
 
-The kind is told by the content, and the parser of that kind alone is imported.
+The content decides the kind, and only the parser of that kind is imported.
 """
 
 import io

@@ -147,7 +147,7 @@ class StateHistory:
         await self._history.thin()
 
     async def read_day(self) -> Mapping[str, Sequence[Span]]:
-        """Returns the spans of each provider in the last 24 hours, oldest first, as they were a moment ago.
+        """Returns the spans of each provider in the last 24 hours, oldest first; cached for a moment.
 
         Raises:
             StorageError: the database failed.

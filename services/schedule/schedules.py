@@ -161,9 +161,9 @@ class Schedules:
         return is_cancelled
 
     async def set_paused(self, schedule_id: int, user_id: int, *, is_paused: bool) -> bool:
-        """Pauses an entry of a user, or goes on with it. Returns whether there was one.
+        """Pauses or resumes an entry of a user. Returns whether there was one.
 
-        A recurring entry goes on at its next time; one that was due once, and is over, a minute from now.
+        A recurring entry resumes at its next time; one that was due once, and has passed, a minute from now.
         """
         now = self._clock.now()
         async with self._database.session() as session:

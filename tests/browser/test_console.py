@@ -164,7 +164,7 @@ async def test_token_is_shown_once_and_opens_the_endpoint_until_it_is_revoked(op
     await operator.sign_in(page)
     await page.goto(f"{operator.console.base}/console/tokens")
     await page.get_by_label("Name", exact=True).fill("editor")
-    await page.get_by_role("button", name="Make the token").click()
+    await page.get_by_role("button", name="Create token").click()
     made = page.locator(".notice code")
     await expect(made).to_be_in_viewport()
     headers = {"Authorization": f"Bearer {await made.text_content()}"}

@@ -28,7 +28,7 @@ async def test_audit_is_filtered_and_paged(stage: BotHarness) -> None:
     stage.presses(page, "Older")
     await stage.until(lambda: "forced: p00" in page.text)
     assert "p02" not in page.text
-    assert page.labels == ["Newer", "all acts", "moderation", "settings", "operation"]
+    assert page.labels == ["Newer", "all actions", "moderation", "settings", "operation"]
     assert await stage.toast(stage.presses(page, "Newer", PERSON)) == "Unknown command. /help lists the commands."
 
 
@@ -69,7 +69,7 @@ async def test_broadcast_is_counted_confirmed_and_reported(stage: BotHarness) ->
     stage.presses(card, "Send")
     news = await stage.seen(lambda message: message.text.startswith("We 🎭 move"))
     assert [(each["type"], each["offset"], each["length"]) for each in news.entities] == [("bold", 6, 4)]
-    await stage.until(lambda: card.text == "Sent. Arrived: 1, bot blocked: 1, failed: 0.")
+    await stage.until(lambda: card.text == "Sent. Delivered: 1, bot blocked: 1, failed: 0.")
     assert card.labels == []
     stage.says("/broadcast", chat_id=ADMIN)
     assert "We 🎭 move" in (await stage.reply(ADMIN)).text

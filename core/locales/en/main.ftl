@@ -30,11 +30,11 @@ help =
     The buttons under an answer: Retry asks again, Retry elsewhere asks another provider.
 help-operators =
     For operators:
-    /provider: state of the providers, and acts on them
+    /provider: status and control of the providers
     /stats: people, chats, answers and cost of the whole bot
-    /audit: acts of operators and of admins in groups
+    /audit: actions of operators and group admins
     /broadcast: write to everyone who has a private chat with the bot
-    /ban_user, /unban_user: who gets no answers
+    /ban_user, /unban_user: block or unblock a person or a chat
     /budget user or chat: daily budgets
     /dead: messages that could not be handled
     /console: the console in the browser
@@ -106,7 +106,7 @@ document-broken = This document is damaged and cannot be read.
 document-empty = There is no text in this document. If its pages are pictures, send them as pictures.
 document-mislabelled = This file is not what its name says, so it was not read.
 document-too-much = This document needs more memory or time than a file may take, so it was not read.
-document-by-part = { $name } is long: I have read part 1 of { $parts } and look into the others when you ask.
+document-by-part = { $name } is long: I have read part 1 of { $parts } and will look into the others when you ask.
 document-cut = Only the first { $characters } characters of { $name } were read.
 
 ## Tools that act
@@ -132,19 +132,19 @@ schedule-none =
     /schedule every day 09:00 give me one word of Italian
     /schedule zone Europe/Berlin
 schedule-made = Scheduled. { $entry }
-schedule-zone = Times of new entries are in the time zone { $zone }. /schedule zone Europe/Berlin changes it.
+schedule-zone = Your time zone for new entries is { $zone }. To change it: /schedule zone Europe/Berlin
 schedule-unknown-zone = There is no time zone “{ $zone }”. Examples: Europe/Berlin, Asia/Tokyo.
 schedule-unreadable = I cannot read this time. Examples: in 10 minutes, tomorrow 09:00, 2026-12-01 09:00, every day 09:00, every monday 18:30, every month 1 09:00.
-schedule-past = This time is over.
+schedule-past = This time has already passed.
 schedule-too-soon = Choose a time that is at least a minute away.
 schedule-too-far = Choose a time within the next three years.
-schedule-no-text = Add after the time what it is about: /schedule tomorrow 09:00 call Ann
+schedule-no-text = Add a text after the time: /schedule tomorrow 09:00 call Ann
 schedule-too-long = This text is too long: at most { $limit } characters.
-schedule-too-many = You have { $limit } scheduled entries, and more are not possible. Cancel one first.
+schedule-too-many = You already have { $limit } scheduled entries, the maximum. Cancel one first.
 schedule-cancelled = Cancelled.
 schedule-paused = Paused.
-schedule-resumed = It goes on.
-schedule-gone = This entry is not yours, or it is over.
+schedule-resumed = Resumed.
+schedule-gone = This entry is not yours, or no longer exists.
 schedule-is-paused = paused
 schedule-late = This was due at { $time }, while I was not running.
 schedule-every-day = every day
@@ -171,7 +171,7 @@ weekday = { $day ->
     }
 button-schedule-cancel = Cancel { $number }
 button-schedule-pause = Pause { $number }
-button-schedule-resume = Go on with { $number }
+button-schedule-resume = Resume { $number }
 command-schedule = reminders and scheduled prompts
 
 ## Under an answer
@@ -257,8 +257,8 @@ console-help =
 console-help-more =
     /compare <question>: ask two models and choose the better answer; /vote a, b or tie
     /stats: people, chats, answers and cost of the whole bot
-    /audit: acts of operators and group admins
-    /ban_user, /unban_user: who gets no answers in Telegram
+    /audit: actions of operators and group admins
+    /ban_user, /unban_user: block or unblock a person or a chat in Telegram
     /quit: exit
 
     Ctrl-C stops an answer, Ctrl-D exits.
@@ -296,7 +296,7 @@ forget-question =
     Erase everything that I have stored about you? This cannot be undone.
 
     Erased: your conversations with me, files, notes, settings, usage, and copies of your messages.
-    In groups, conversations stay without your name. Budgets of today, warnings and bans stay under a code that nobody can turn back into your name.
+    In groups, conversations stay without your name. Budgets of today, warnings and bans stay under a code that cannot be turned back into your name.
     Messages in Telegram itself stay until you delete them.
 forget-done = Everything that I had stored about you is erased.
 forget-kept = Nothing was erased.
@@ -305,7 +305,7 @@ button-forget = Yes, erase everything
 button-keep = No, keep it
 console-language-usage = /language <tag> sets the language of these messages: { $known }.
 console-language-set = Messages are in English now.
-console-persona-usage = /persona <name> or your own instructions picks one for this conversation, /persona standard none.
+console-persona-usage = /persona <name> or your own instructions sets how I answer in this conversation; /persona standard resets it.
 console-persona-set = Persona of this conversation: { $name }
 console-forget-usage = /forget yes erases your conversations, notes, settings and usage in this console. This cannot be undone.
 privacy-none = No external provider is configured. Your messages stay on the operator’s own machines.
@@ -364,10 +364,10 @@ audit-kind = { $kind ->
     [moderation] moderation
     [settings] settings
     [operation] operation
-   *[all] all acts
+   *[all] all actions
 }
-audit-none = There are no such acts yet.
-audit-usage = /audit shows all acts; /audit providers, moderation, settings or operation shows one kind.
+audit-none = No such actions yet.
+audit-usage = /audit shows all actions; /audit providers, moderation, settings or operation shows one kind.
 audit-local = console
 audit-act = { $action ->
     [provider-force] forced
@@ -411,11 +411,11 @@ stats-period =
     tokens: { $tokens }, cost: { $cost }
     moderation incidents: { $incidents }
 stats-now =
-    In all
+    Total
     private chats: { $private }, groups: { $groups }, conversations: { $threads }
     moderated groups: { $moderated }, bans: { $banned }, dead letters: { $dead }
 ban-usage = /ban_user <id> <reason> bans a person or a chat from the bot; in a reply it bans the author. /unban_user <id> lifts a ban. Telegram gives bots no way to look up a @name.
-unban-usage = /unban_user <id> lifts a ban; in a reply it is that of the author.
+unban-usage = /unban_user <id> lifts a ban; in a reply, that of the author.
 ban-none = No one is banned.
 ban-done = { $id } is banned: the bot does not answer there any more.
 ban-already = { $id } is banned already.
@@ -432,9 +432,9 @@ broadcast-draft = This message would go to { $total ->
         [one] has
        *[other] have
     } a private chat with the bot. Send it?
-broadcast-running = Sending: { $served } of { $total }. Arrived: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
-broadcast-stopped = Stopped at { $served } of { $total }. Arrived: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
-broadcast-done = Sent. Arrived: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
+broadcast-running = Sending: { $served } of { $total }. Delivered: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
+broadcast-stopped = Stopped at { $served } of { $total }. Delivered: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
+broadcast-done = Sent. Delivered: { $sent }, bot blocked: { $blocked }, failed: { $failed }.
 broadcast-discarded = Nothing was sent.
 broadcast-gone = This broadcast no longer exists.
 button-broadcast-send = Send
@@ -443,7 +443,7 @@ button-broadcast-stop = Stop
 button-broadcast-resume = Continue sending
 command-provider = state of the providers
 command-stats = figures of the whole bot
-command-audit = acts of operators and group admins
+command-audit = actions of operators and group admins
 command-broadcast = write to everyone
 command-ban_user = ban a person from the bot
 command-unban_user = lift a ban
@@ -462,9 +462,9 @@ compare-voted = { $winner ->
 }
     A: { $a }
     B: { $b }
-compare-not-yours = Only the person who asked can vote, and for seven days.
+compare-not-yours = Only the person who asked can vote, within seven days.
 compare-one-named = Name two models, or none: /compare a/model b/model <question>
-compare-too-few = There are not two models to compare here.
+compare-too-few = There are fewer than two models to compare here.
 compare-same = Both sides are { $name }. Choose two different models.
 compare-remote = { $name } is an external provider, and messages of this chat stay on the operator’s own machines. /privacy changes this.
 compare-unknown = There is no model { $name }. Available there: { $known }
@@ -473,7 +473,7 @@ compare-standings = Votes by model
 compare-standing = { $model }
     { $percent }% of comparisons: won { $wins }, lost { $losses }, equal { $ties }
     👍 { $up }, 👎 { $down }
-compare-no-votes = There are no votes yet. /compare <question> asks for one, and 👍 or 👎 under an answer counts too.
+compare-no-votes = There are no votes yet. Vote after /compare <question>; 👍 and 👎 under answers count too.
 button-tie = Equally good
 command-compare = ask two models side by side
 
@@ -708,9 +708,9 @@ web-link-refused = This link has been used or has expired. Send /console to the 
 web-link-help = The link signs you in once, as the operator who asked the bot for it.
 web-app-expired = Telegram's sign-in is older than an hour. Close this window and open the console from the bot again.
 web-app-refused = Telegram's sign-in is not valid here, or you are not an operator of this bot.
-web-app-opening = Signing in by Telegram…
+web-app-opening = Signing in with Telegram…
 web-app-token = Sign in with the token
-web-connection-lost = Connection lost. These are the figures of
+web-connection-lost = Connection lost. Showing data from
 web-token = Console token
 web-token-help = The value of WEB_TOKEN. Operators can also send /console to the bot for a link.
 web-open = Open the console
@@ -735,7 +735,7 @@ web-median = median { $seconds } s
 web-first-output = First output
 web-latency = median { $median } s, p95 { $p95 } s
 web-no-provider = No provider can be asked
-web-no-provider-help = People read that no provider is available, with a button to ask again. A provider that is added here is used at once.
+web-no-provider-help = Users are told that no provider is available, and can ask again by a button. A provider added here is used at once.
 web-redis-gone = Redis does not answer. Each replica decides alone, and a change holds on this replica only until Redis is back.
 web-database-unavailable = The database does not answer. Providers are not affected.
 web-requests-today = Requests today
@@ -813,7 +813,7 @@ web-look-again = Look again
 web-local-servers = Servers on this machine
 web-local-servers-help = The usual ports of Ollama, LM Studio, llama.cpp, vLLM, LiteLLM, Jan, KoboldCpp, SGLang and others were asked for their models.
 web-no-local-servers = None of the usual ports answers with a list of models. In a container, this machine is the container.
-web-server-wants-key = It wants a key
+web-server-wants-key = Needs a key
 web-server-known = configured
 web-inspected-server = { $grade ->
     [ok] Server reached
@@ -923,8 +923,8 @@ web-tokens-in = Tokens in
 web-tokens-out = Tokens out
 web-cost = Cost
 web-no-usage = No requests in this period
-web-audit-help = Acts of operators, newest first. Entries cannot be changed.
-web-audit-kinds = Kind of acts
+web-audit-help = Actions of operators, newest first. Entries cannot be changed.
+web-audit-kinds = Kind of action
 web-pages = Pages
 web-act = Act
 web-target = Target
@@ -948,7 +948,7 @@ web-undo = Undo
 web-moderation = Moderation
 web-dead = Dead letters
 web-broadcasts = Broadcasts
-web-broadcasts-help = A message to everyone who has a private chat with the bot. Nothing is sent before you have seen the number of chats and confirmed it.
+web-broadcasts-help = A message to everyone who has a private chat with the bot. Nothing is sent until you have seen the number of chats and confirmed.
 web-new-broadcast = New broadcast
 web-broadcast-text = Text
 web-broadcast-text-help = Plain text, up to 4,096 characters. /broadcast in Telegram keeps formatting.
@@ -963,12 +963,12 @@ web-broadcast-would-go = { $total ->
    *[other] This message would go to { $total } chats.
 }
 web-broadcast-served = { $served } of { $total } chats
-web-broadcast-counts = { $served } of { $total } chats: { $sent } arrived, { $blocked } blocked the bot, { $failed } failed
+web-broadcast-counts = { $served } of { $total } chats: { $sent } delivered, { $blocked } blocked the bot, { $failed } failed
 web-broadcast-act-send = { $total ->
     [one] Send it to 1 chat
    *[other] Send it to { $total } chats
 }
-web-broadcast-act-resume = Go on sending
+web-broadcast-act-resume = Continue sending
 web-broadcast-act-stop = Stop
 web-broadcast-act-discard = Discard
 web-broadcast-changed = This broadcast has changed meanwhile. Open the page again.
@@ -990,12 +990,12 @@ web-cards-wait = { $count ->
     [one] 1 moderation card waits
    *[other] { $count } moderation cards wait
 }
-web-sign-in-as-person = You signed in by WEB_TOKEN. To read and decide cards, open the console from the bot: Telegram says in which groups you are an admin.
+web-sign-in-as-person = You signed in with WEB_TOKEN. To read and decide cards, open the console from the bot, so that Telegram can confirm in which groups you are an admin.
 web-not-admin-there = You are not an admin of this group, so its text is not shown.
 web-dry-run = dry run
 web-group = group { $id }
 web-nothing-done = Nothing was done
-web-dead-help = Messages that were given up. What was written in them is not shown.
+web-dead-help = Messages that could not be processed. Their text is not shown.
 web-no-letters = No dead letters: all messages were handled
 web-letters-wait = { $count ->
     [one] 1 dead letter
@@ -1010,10 +1010,10 @@ web-drop-help = The message is deleted without an answer. This cannot be undone.
 web-tokens-help = For programs that use /v1. A token opens that and nothing else; without limits of its own it has those of a person.
 web-no-tokens = No tokens yet
 web-new-token = New token
-web-make-token = Make the token
-web-token-made = Token { $name } is made
-web-token-once = Copy it now: it is not stored and not shown again.
-web-token-name-help = Letters, digits, - _ and a full stop, at most 32. It stands in usage and in the audit log.
+web-make-token = Create token
+web-token-made = Token { $name } created
+web-token-once = Copy it now: it is not stored and will not be shown again.
+web-token-name-help = Letters, digits, - _ and a full stop, at most 32. It appears in usage and in the audit log.
 web-token-name-invalid = A name has letters, digits, - _ and full stops, at most 32, and begins with a letter or a digit.
 web-token-exists = There is a token of this name already.
 web-token-limits-invalid = A limit is a number that is not negative, and a model is written as provider/model.
@@ -1054,8 +1054,8 @@ web-foreign-form = This form does not belong to your session. Open the page agai
 ## Settings, language, persona
 
 language-name = English
-settings-title = Settings of this chat. A press changes a setting.
-settings-title-group = Settings of this group. A press changes a setting; only admins can do that.
+settings-title = Settings of this chat. Tap a setting to change it.
+settings-title-group = Settings of this group. Admins can tap a setting to change it.
 settings-group-admins-only = In a group, only admins can change its settings.
 settings-stream = Answers appear: { $value }
 settings-stream-edit = as they are written
@@ -1070,14 +1070,14 @@ settings-voice-to_voice = to voice messages
 settings-voice-always = always
 settings-language = Language: { $value }
 settings-persona = Persona: { $value }
-language-title = In which language should I write to you? This holds in every chat with me. My answers follow the language of your messages.
-language-title-group = In which language should I write in this group? My answers follow the language of the messages.
+language-title = Which language should I use with you? It applies in every chat with me. My answers follow the language of your messages.
+language-title-group = Which language should I use in this group? My answers follow the language of the messages.
 language-automatic = As in Telegram
 language-set = I will write in English from now on.
 persona-title-thread =
-    How should I answer in this conversation? Now: { $current }
+    How should I answer in this conversation? Current: { $current }
     /persona TEXT gives me your own instructions; a new conversation begins without them.
-persona-title-persona = How should I answer in new conversations of this chat? Now: { $current }
+persona-title-persona = How should I answer in new conversations of this chat? Current: { $current }
 persona-standard = Standard
 persona-own = your own instructions
 persona-own-set = I will follow your instructions in this conversation. /persona shows the others.
@@ -1202,13 +1202,13 @@ notice-it-said = It said: "{ $words }".
 notice-misconfigured = { $provider } does not accept its key, account or model: { $reason }.
 notice-misconfigured-help = It cools down for 30 minutes at a time. After a correction (new settings need a restart), /provider reset { $provider } brings it back.
 notice-given-up = A message could not be handled and is among the dead letters: { $reason }. /dead shows them.
-notice-inbox-failed = I have to stop: { $reason }. Messages are kept, and answered once this is mended and I run again.
+notice-inbox-failed = I have to stop: { $reason }. Messages are kept, and will be answered once this is fixed and I am running again.
 notice-nobody = No AI provider answers. { $reasons }. /provider shows more.
 notice-again = { $provider } answers again; requests are served.
 notice-leader-back = { $after } answers again, in place of { $before }.
 notice-leader-failed = { $before } failed ({ $reason }). { $after } answers now. /provider shows more.
 console-off = The console is off. Set WEB_PORT and WEB_TOKEN (and WEB_PUBLIC_URL if it is reached from other machines), then restart.
-console-not-here = The link signs you in, so I send it in our private chat only: open that and send /console there.
+console-not-here = The link signs you in, so I send it only in a private chat: send /console there.
 console-unavailable = Redis does not answer, so signing in is not possible now. Please try again in a minute.
 console-link =
     Open the console (this link works once, for { $left }):

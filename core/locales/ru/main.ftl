@@ -114,8 +114,8 @@ document-cut = Прочитаны только первые { $characters } зн
 call-question = Разрешить? { $what }
 call-allowed = Разрешено.
 call-denied = Отклонено.
-call-gone = Это больше нельзя решить. Спросите ещё раз.
-call-owner-only = Решить может только тот, кто спросил.
+call-gone = Эта кнопка больше не действует. Спросите ещё раз.
+call-owner-only = Решает только тот, кто задал вопрос.
 call-prompt-allowed = Я разрешаю: { $what }
 call-prompt-denied = Я не разрешаю: { $what }
 button-allow-once = Один раз
@@ -138,7 +138,7 @@ schedule-unreadable = Не удалось понять время. Пример�
 schedule-past = Это время уже прошло.
 schedule-too-soon = Выберите время не раньше чем через минуту.
 schedule-too-far = Выберите время в пределах трёх лет.
-schedule-no-text = Добавьте после времени, о чём речь: /schedule завтра 09:00 позвонить Ане
+schedule-no-text = Добавьте текст после времени: /schedule завтра 09:00 позвонить Ане
 schedule-too-long = Текст слишком длинный: не больше { $limit } символов.
 schedule-too-many = Запланировано записей: { $limit }, больше нельзя. Сначала отмените одну из них.
 schedule-cancelled = Отменено.
@@ -146,11 +146,12 @@ schedule-paused = Приостановлено.
 schedule-resumed = Снова действует.
 schedule-gone = Эта запись не ваша или уже выполнена.
 schedule-is-paused = приостановлено
-schedule-late = Это было назначено на { $time }, но бот тогда не работал.
+schedule-late = Это было запланировано на { $time }, но бот тогда не работал.
 schedule-every-day = каждый день
 schedule-every-week = еженедельно: { $days }
 schedule-every-month = каждый месяц, день { $day }
 schedule-every-hours = { $hours ->
+        [1] каждый час
         [one] каждый { $hours } час
         [few] каждые { $hours } часа
        *[other] каждые { $hours } часов
@@ -179,7 +180,7 @@ command-schedule = напоминания и запросы по расписа�
 
 sources = Источники:
 answered-by = ответ от { $provider }
-answered-remotely = { $failed } сейчас недоступен, поэтому ответил { $provider }: это внешний провайдер, а не машины владельца бота.
+answered-remotely = { $failed } сейчас недоступен, поэтому ответил { $provider }: это внешний провайдер, а не сервер владельца бота.
 demo-footer = Это встроенная демонстрация, а не ИИ-модель. Чтобы подключить настоящую, задайте OPENAI_API_KEY в .env или запустите Ollama; подробности в README.md.
 
 ## Кнопки
@@ -284,11 +285,11 @@ console-storage-failed = Ошибка базы данных: { $reason }
 consent-question =
     Локальные ИИ-модели сейчас недоступны. Можно ли отправлять сообщения этого чата внешнему провайдеру? Изменить решение можно в любой момент: /privacy.
 consent-granted = Спасибо. Сообщения этого чата теперь могут отправляться внешним провайдерам. Изменить: /privacy.
-consent-withheld = Сообщения этого чата остаются на машинах владельца бота. Изменить: /privacy.
+consent-withheld = Сообщения этого чата остаются на серверах владельца бота. Изменить: /privacy.
 consent-admins-only = В группе это могут решать только администраторы.
 button-agree = Разрешить
 button-decline = Только локально
-privacy-local-only = Сообщения этого чата обрабатываются только на машинах владельца бота.
+privacy-local-only = Сообщения этого чата обрабатываются только на серверах владельца бота.
 privacy-remote = Сообщения этого чата могут также отправляться внешним провайдерам: { $providers }.
 privacy-granted-by-operator =
     Сообщения могут отправляться внешним провайдерам: { $providers }. Так для всех чатов решил владелец бота.
@@ -309,7 +310,7 @@ console-language-set = Теперь сообщения на русском.
 console-persona-usage = /persona <имя> или собственные указания выбирают роль для этого разговора, /persona standard — обычную.
 console-persona-set = Роль в этом разговоре: { $name }
 console-forget-usage = /forget yes стирает ваши разговоры, заметки, настройки и расходы в этой консоли. Отменить это нельзя.
-privacy-none = Внешние провайдеры не настроены. Ваши сообщения остаются на машинах владельца бота.
+privacy-none = Внешние провайдеры не настроены. Ваши сообщения остаются на серверах владельца бота.
 
 ## Расход
 
@@ -465,11 +466,11 @@ compare-voted = { $winner ->
 }
     A: { $a }
     B: { $b }
-compare-not-yours = Голосовать может только тот, кто спросил, и в течение семи дней.
+compare-not-yours = Голосовать может только тот, кто задал вопрос, в течение семи дней.
 compare-one-named = Назовите две модели или ни одной: /compare a/модель b/модель <вопрос>
 compare-too-few = Здесь нет двух моделей для сравнения.
 compare-same = С обеих сторон { $name }. Выберите две разные модели.
-compare-remote = { $name } — внешний провайдер, а сообщения этого чата остаются на машинах владельца бота. Изменить это: /privacy.
+compare-remote = { $name } — внешний провайдер, а сообщения этого чата остаются на серверах владельца бота. Изменить это: /privacy.
 compare-unknown = Модели { $name } нет. Там доступны: { $known }
 compare-side-failed = Эта модель не ответила.
 compare-standings = Голоса по моделям
@@ -705,7 +706,7 @@ web-sign-out = Выйти
 web-sign-in-wrong = Это не значение WEB_TOKEN.
 web-sign-in-unavailable = Redis не отвечает, поэтому войти сейчас нельзя.
 web-link-refused = Эта ссылка уже использована или устарела. Отправьте боту /console, чтобы получить новую.
-web-link-help = По ссылке входят один раз, от имени оператора, который запросил её у бота.
+web-link-help = Ссылка действует один раз: вы войдёте как оператор, который запросил её у бота.
 web-app-expired = Вход через Telegram старше часа. Закройте это окно и откройте консоль из бота ещё раз.
 web-app-refused = Вход через Telegram здесь недействителен, или вы не оператор этого бота.
 web-app-opening = Вход через Telegram…
@@ -735,7 +736,7 @@ web-median = медиана { $seconds } с
 web-first-output = Первый текст
 web-latency = медиана { $median } с, p95 { $p95 } с
 web-no-provider = Спросить некого
-web-no-provider-help = Людям бот пишет, что отвечать некому, и предлагает спросить ещё раз. Добавленный здесь провайдер работает сразу.
+web-no-provider-help = Пользователям бот сообщает, что провайдеры недоступны, и предлагает спросить ещё раз. Добавленный здесь провайдер работает сразу.
 web-redis-gone = Redis не отвечает. Каждая реплика решает сама, а изменение действует только на этой, пока Redis не вернётся.
 web-database-unavailable = База данных не отвечает. На провайдеров это не влияет.
 web-requests-today = Запросов сегодня
@@ -773,13 +774,13 @@ web-test-without = Отвечает без { $feature ->
    *[other] { $feature }
 }
 web-back = К провайдерам
-web-providers-help = Запрос идёт к первому по порядку провайдеру, который не остывает; пробуется не больше { $hops }. Изменения доходят до всех реплик за секунду.
+web-providers-help = Запрос идёт к первому по порядку провайдеру, который не на паузе; пробуется не больше { $hops }. Изменения доходят до всех реплик за секунду.
 web-order-overridden = Порядок из AVAILABLE_PROVIDERS заменён здесь. Вернуть его можно в разделе
 web-position = Место { $number }
 web-move-up = Поднять { $provider }
 web-move-down = Опустить { $provider }
 web-remote = Внешний
-web-local = На этой машине
+web-local = На своём сервере
 web-in-flight = В работе
 web-key-from-console = ключ: консоль
 web-key-from-environment = ключ: окружение
@@ -812,9 +813,9 @@ web-catalogue-empty = Других моделей с таким именем н�
 web-no-catalogue = Не удалось получить список моделей: { $reason }
 web-look-for-servers = Найти серверы рядом
 web-look-again = Искать ещё раз
-web-local-servers = Серверы на этой машине
+web-local-servers = Серверы на этом компьютере
 web-local-servers-help = Опрошены обычные порты Ollama, LM Studio, llama.cpp, vLLM, LiteLLM, Jan, KoboldCpp, SGLang и других.
-web-no-local-servers = Ни один из обычных портов не отвечает списком моделей. В контейнере «эта машина» — сам контейнер.
+web-no-local-servers = Ни один из обычных портов не отвечает списком моделей. Если бот работает в контейнере, проверен сам контейнер.
 web-server-wants-key = Нужен ключ
 web-server-known = настроен
 web-inspected-server = { $grade ->
@@ -851,7 +852,7 @@ web-inspected-vision = { $grade ->
    *[other] Не видит картинок: фото идут следующему провайдеру
 }
 web-where = Куда уходят запросы
-web-remote-help = Внешний: запросы покидают ваши машины, чаты без согласия сюда не попадают
+web-remote-help = Внешний: запросы уходят с ваших серверов, чаты без согласия сюда не попадают
 web-models = Модели
 web-models-help = По одной в строке, первая используется по умолчанию
 web-limits = Ограничения
@@ -888,7 +889,7 @@ web-span = { $begin }–{ $end }: { $state ->
     [answers] отвечал
     [stands_by] наготове
     [forced] назначен
-    [cooling] остывал
+    [cooling] был на паузе
     [probing] ждал проверки
    *[not_configured] не настроен
 }{ $reason ->
@@ -899,7 +900,7 @@ web-event = { $state ->
     [answers] отвечает
     [stands_by] снова в строю
     [forced] назначен
-    [cooling] остывает
+    [cooling] на паузе
    *[not_configured] не настроен
 }
 web-last-hour = за час, p95 { $p95 } с
@@ -967,7 +968,7 @@ web-broadcast-would-go = { $total ->
    *[other] Сообщение получат { $total } чатов.
 }
 web-broadcast-served = { $served } из { $total } чатов
-web-broadcast-counts = { $served } из { $total } чатов: дошло { $sent }, заблокировали бота { $blocked }, не вышло { $failed }
+web-broadcast-counts = { $served } из { $total } чатов: доставлено { $sent }, заблокировали бота { $blocked }, не удалось { $failed }
 web-broadcast-act-send = { $total ->
     [one] Отправить в { $total } чат
     [few] Отправить в { $total } чата
@@ -976,7 +977,7 @@ web-broadcast-act-send = { $total ->
 web-broadcast-act-resume = Продолжить отправку
 web-broadcast-act-stop = Остановить
 web-broadcast-act-discard = Удалить
-web-broadcast-changed = Рассылка тем временем изменилась. Откройте страницу заново.
+web-broadcast-changed = Рассылка уже изменилась. Откройте страницу заново.
 web-no-broadcasts = Рассылок пока нет
 web-did-broadcast-drafted = Чаты посчитаны. Пока ничего не отправлено.
 web-did-broadcast-send = Рассылка отправляется.
@@ -996,7 +997,7 @@ web-cards-wait = { $count ->
     [few] { $count } карточки модерации ждут решения
    *[other] { $count } карточек модерации ждут решения
 }
-web-sign-in-as-person = Вы вошли по WEB_TOKEN. Чтобы читать карточки и решать по ним, откройте консоль из бота: Telegram скажет, в каких группах вы админ.
+web-sign-in-as-person = Вы вошли по WEB_TOKEN. Чтобы читать карточки и принимать решения, откройте консоль из бота: Telegram подтвердит, в каких группах вы админ.
 web-not-admin-there = Вы не админ этой группы, поэтому текст не показан.
 web-dry-run = без действий
 web-group = группа { $id }
@@ -1020,7 +1021,7 @@ web-new-token = Новый токен
 web-make-token = Создать токен
 web-token-made = Токен { $name } создан
 web-token-once = Скопируйте его сейчас: он не хранится и больше не будет показан.
-web-token-name-help = Буквы, цифры, - _ и точка, до 32 знаков. Имя стоит в расходе и в журнале.
+web-token-name-help = Буквы, цифры, - _ и точка, до 32 знаков. Имя видно в расходах и в журнале.
 web-token-name-invalid = В имени могут быть латинские буквы, цифры, - _ и точки, до 32 знаков; первой идёт буква или цифра.
 web-token-exists = Токен с таким именем уже есть.
 web-token-limits-invalid = Лимит — неотрицательное число, а модель записывается как провайдер/модель.
@@ -1029,10 +1030,10 @@ web-token-empty = Пусто: как у человека.
 web-token-rate = Запросов в минуту
 web-token-running = Запросов сразу
 web-token-zero = Пусто: как у человека. 0: без лимита.
-web-token-consent = Запросы могут уходить с ваших машин
+web-token-consent = Запросы можно отправлять за пределы ваших серверов
 web-token-consent-default = как у человека
 web-token-consent-yes = внешним провайдерам
-web-token-consent-no = только на этой машине
+web-token-consent-no = только на своих серверах
 web-token-models = Модели
 web-token-models-help = Шаблоны провайдер/модель, например ollama/*; пусто — все.
 web-revoke = Отозвать
@@ -1165,11 +1166,11 @@ operator-latency-once = { $seconds } с (один раз)
 operator-latency = медиана { $median } с, 95% за { $slowest } с
 operator-last-error = последняя ошибка: { $error }
 operator-it-said = ответ сервера: «{ $words }»
-operator-rests = { $model } отдыхает { $until }: { $reason }
+operator-rests = { $model } на паузе { $until }: { $reason }
 operator-state-healthy = исправен
 operator-state-preferred = предпочитается
 operator-state-forced = выбран принудительно
-operator-state-cooling = отдыхает
+operator-state-cooling = на паузе
 operator-state-probing = проверяется
 operator-state-half-open = будет проверен следующим запросом
 operator-state-not-configured = не настроен
@@ -1178,23 +1179,23 @@ operator-no-duration = Это не время от 1s до 168h.
 operator-not-configured = { $provider } не настроен: { $reason }.
 operator-no-such-provider = Такого провайдера нет.
 operator-forced = { $provider } запрашивается первым { $until }. Если он откажет, ответят другие.
-operator-cleared = Принудительный и предпочитаемый провайдеры сброшены: действует порядок AVAILABLE_PROVIDERS. Отдых остаётся.
-operator-cools = { $provider } отдыхает { $until }: другие запрашиваются раньше него.
-operator-cools-forced = { $provider } отдыхает, но выбран принудительно { $until } и до тех пор запрашивается первым.
-operator-reset = { $provider } сброшен: отдых закончен, он снова на своём месте в AVAILABLE_PROVIDERS.
+operator-cleared = Принудительный и предпочитаемый провайдеры сброшены: действует порядок AVAILABLE_PROVIDERS. Паузы остаются.
+operator-cools = { $provider } на паузе { $until }: другие запрашиваются раньше него.
+operator-cools-forced = { $provider } на паузе, но выбран принудительно { $until } и до тех пор запрашивается первым.
+operator-reset = { $provider } сброшен: пауза снята, он снова на своём месте в AVAILABLE_PROVIDERS.
 operator-fails = { $provider } не работает: { $model }: { $reason }, через { $time } мс.
 operator-key-hint = {" "}(ключ, учётная запись или имя модели)
 operator-works = { $provider } работает: { $trial }; { $key }.
 operator-key-unset = ключ не задан
 operator-key-accepted = ключ принят
-operator-still-cools = Он ещё отдыхает { $until }; /provider reset { $provider } это закончит.
+operator-still-cools = Он ещё на паузе { $until }; снять её: /provider reset { $provider }.
 operator-all-today = Все пользователи сегодня, по провайдерам:
 operator-all-month = Все пользователи за месяц, по провайдерам:
 operator-tokens = токенов: { $input } на входе, { $output } на выходе
 operator-estimated = (оценено: { $count })
 operator-act-force = выбрать
 operator-act-test = проверить
-operator-act-cooldown = отдых
+operator-act-cooldown = пауза
 operator-act-reset = сбросить
 operator-act-clear = вернуть порядок
 operator-act-refresh = обновить
@@ -1208,15 +1209,15 @@ dead-replayed = Запись { $number } снова в очереди. Если 
 dead-dropped = Запись { $number } удалена.
 notice-it-said = Ответ сервера: «{ $words }».
 notice-misconfigured = { $provider } не принимает ключ, учётную запись или модель: { $reason }.
-notice-misconfigured-help = Он отдыхает по 30 минут. После исправления (новые настройки требуют перезапуска) его вернёт /provider reset { $provider }.
+notice-misconfigured-help = Он ставится на паузу по 30 минут. После исправления (новые настройки требуют перезапуска) его вернёт /provider reset { $provider }.
 notice-given-up = Сообщение не удалось обработать, оно среди недоставленных: { $reason }. Показать: /dead.
 notice-inbox-failed = Мне придётся остановиться: { $reason }. Сообщения сохранены, я отвечу на них, когда это исправят и меня запустят снова.
 notice-nobody = Ни один ИИ-провайдер не отвечает. { $reasons }. Подробнее: /provider.
 notice-again = { $provider } снова отвечает; запросы обслуживаются.
 notice-leader-back = { $after } снова отвечает вместо { $before }.
 notice-leader-failed = { $before } отказал ({ $reason }). Теперь отвечает { $after }. Подробнее: /provider.
-console-off = Консоль выключена. Задайте WEB_PORT и WEB_TOKEN (и WEB_PUBLIC_URL, если её открывают с других машин) и перезапустите бота.
-console-not-here = По этой ссылке входят без пароля, поэтому я присылаю её только в личном чате: откройте его и отправьте /console там.
+console-off = Консоль выключена. Задайте WEB_PORT и WEB_TOKEN (и WEB_PUBLIC_URL, если её открывают с других компьютеров) и перезапустите бота.
+console-not-here = Ссылка впускает без пароля, поэтому я присылаю её только в личном чате: отправьте /console там.
 console-unavailable = Redis не отвечает, поэтому войти сейчас нельзя. Попробуйте ещё раз через минуту.
 console-link =
     Откройте консоль (ссылка сработает один раз, в течение { $left }):
