@@ -48,7 +48,7 @@ from core.config.settings import Settings
 from core.errors import InboxError, StartupError
 from core.messages import ConversationKey, Surface, user_ref
 from core.observability.redaction import SecretMasker
-from services.admin.broadcasts import BroadcastRunner
+from services.admin.broadcast_runner import BroadcastRunner
 from services.admin.notices import AdminNotices, Event, InboxFailed, WorkGivenUp
 from services.chat.reply import ActiveReplies
 from services.inbox.queue_health import FailureStamp

@@ -1,12 +1,10 @@
 """Broadcasts: a message of an operator to everyone who has a private chat with the bot.
 
-A draft is counted, then confirmed. One replica sends it at a fixed pace and records each chat that was served, so that
-another process goes on where this one ended; only a chat whose message was on its way may get it twice.
+A draft is counted, then confirmed. `broadcast_runner.py` sends it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -15,12 +13,10 @@ from typing import Any
 import structlog
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, or_, select, update
 
-from core.background import cancel_and_wait
 from core.clock import Clock
 from core.db.database import Database
 from core.db.operator_tables import BroadcastRow
 from core.db.tables import ThreadRow
-from core.errors import StorageError
 from core.messages import Surface
 from services.admin.audit import Audit
 
@@ -38,7 +34,7 @@ class BroadcastState(StrEnum):
     DRAFT = "draft"
     RUNNING = "running"
     STOPPED = "stopped"
-    """An operator stopped it; it can go on."""
+    """An operator stopped it; it can be resumed."""
     DONE = "done"
 
 
@@ -81,25 +77,6 @@ class Broadcast:
     def served(self) -> int:
         """Chats that the message was sent to, or that were tried."""
         return self.sent + self.blocked + self.failed
-
-
-@dataclass(frozen=True, slots=True)
-class BroadcastTiming:
-    """Pace and intervals of broadcasts, in seconds.
-
-    Args:
-        pace_s: pause after each message. Telegram allows a bot 30 a second; answers need some of them.
-        card_s: interval at which the progress is shown.
-        poll_s: interval at which a process looks for broadcasts that another one started, or left.
-        lease_s: how long a process owns a broadcast after it last said so.
-        last_send_s: how long the end of the process waits for the message that is on its way.
-    """
-
-    pace_s: float = 0.05
-    card_s: float = 3.0
-    poll_s: float = 5.0
-    lease_s: float = 30.0
-    last_send_s: float = 3.0
 
 
 class Broadcasts:
@@ -211,7 +188,7 @@ class Broadcasts:
         await self._change(number, tuple(BroadcastState), values, BroadcastRow.owner == owner)
 
     async def record(self, number: int, owner: str, chat_id: int, receipt: Receipt) -> bool:
-        """Records that a chat was served. Returns whether this process is to go on."""
+        """Records that a chat was served. Returns whether this process should continue."""
         column = getattr(BroadcastRow, receipt.value)
         change = (
             update(BroadcastRow)
@@ -268,108 +245,3 @@ def _to_broadcast(row: Row[Any]) -> Broadcast:
         row.id, row.actor_id, row.text, row.formatting, BroadcastState(row.state), row.total, row.sent, row.blocked,
         row.failed, row.last_chat_id, card, row.language, row.created_at, row.changed_at,
     )  # fmt: skip
-
-
-class BroadcastRunner:
-    """Sends the broadcasts that are confirmed, one after the other.
-
-    Args:
-        send: sends a broadcast to one chat.
-        show: shows its progress to the operator.
-        owner: names this process among those that share the database.
-    """
-
-    def __init__(
-        self,
-        broadcasts: Broadcasts,
-        send: Callable[[Broadcast, int], Awaitable[Receipt]],
-        show: Callable[[Broadcast], Awaitable[None]],
-        clock: Clock,
-        owner: str,
-        timing: BroadcastTiming | None = None,
-    ) -> None:
-        self._broadcasts = broadcasts
-        self._send = send
-        self._show = show
-        self._clock = clock
-        self._owner = owner
-        self._timing = timing or BroadcastTiming()
-
-    async def run(self) -> None:
-        """Sends broadcasts until cancelled."""
-        while True:
-            self._broadcasts.started.clear()
-            try:
-                broadcast = await self._broadcasts.claim(self._owner, self._timing.lease_s)
-                if broadcast is not None:
-                    await self._deliver(broadcast)
-                    continue
-            except StorageError as error:
-                log.warning("broadcast.paused", error=str(error))
-            await self._wait()
-
-    async def _wait(self) -> None:
-        """Waits for a broadcast that starts here, or for the next poll."""
-        waits = [
-            asyncio.ensure_future(self._broadcasts.started.wait()),
-            asyncio.ensure_future(self._clock.sleep(self._timing.poll_s)),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancel_and_wait(*waits)
-
-    async def _deliver(self, broadcast: Broadcast) -> None:
-        log.info("broadcast.running", number=broadcast.id, served=broadcast.served, total=broadcast.total)
-        helpers = [
-            asyncio.create_task(self._keep(broadcast.id), name="broadcast.lease"),
-            asyncio.create_task(self._show_progress(broadcast.id), name="broadcast.progress"),
-        ]
-        try:
-            await self._serve(broadcast)
-        finally:
-            await cancel_and_wait(*helpers)
-        if (ended := await self._broadcasts.get(broadcast.id)) is not None:
-            log.info(
-                "broadcast.ended", number=ended.id, state=ended.state, sent=ended.sent, blocked=ended.blocked,
-                failed=ended.failed,
-            )  # fmt: skip
-            await self._show(ended)
-
-    async def _serve(self, broadcast: Broadcast) -> None:
-        after: int | None = broadcast.last_chat_id
-        while after is not None:
-            chats, after = await self._broadcasts.recipients(after)
-            for chat_id in chats:
-                if not await self._serve_chat(broadcast, chat_id):
-                    return
-                await self._clock.sleep(self._timing.pace_s)
-        await self._broadcasts.finish(broadcast.id, self._owner)
-
-    async def _serve_chat(self, broadcast: Broadcast, chat_id: int) -> bool:
-        """Serves one chat. Returns whether to go on; a cancellation waits for the message that is on its way."""
-        step = asyncio.create_task(self._send_and_record(broadcast, chat_id), name="broadcast.send")
-        try:
-            return await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.wait([step], timeout=self._timing.last_send_s)
-            raise
-        finally:
-            step.cancel()
-
-    async def _send_and_record(self, broadcast: Broadcast, chat_id: int) -> bool:
-        receipt = await self._send(broadcast, chat_id)
-        return await self._broadcasts.record(broadcast.id, self._owner, chat_id, receipt)
-
-    async def _keep(self, number: int) -> None:
-        while True:
-            await self._clock.sleep(self._timing.lease_s / 3)
-            with suppress(StorageError):
-                await self._broadcasts.renew(number, self._owner, self._timing.lease_s)
-
-    async def _show_progress(self, number: int) -> None:
-        while True:
-            await self._clock.sleep(self._timing.card_s)
-            with suppress(StorageError):
-                if (broadcast := await self._broadcasts.get(number)) is not None:
-                    await self._show(broadcast)

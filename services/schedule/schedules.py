@@ -13,7 +13,7 @@ from core.db.database import Database
 from core.db.schedule_tables import ScheduleRow, UserZoneRow
 from core.errors import ScheduleRefused
 from core.messages import ChatKind, ConversationKey, Speaker, Surface, UserRef, user_ref
-from services.schedule.times import Recurrence, parse_when
+from services.schedule.times import Recurrence, When, parse_when
 
 log = structlog.get_logger()
 
@@ -103,24 +103,7 @@ class Schedules:
             raise ScheduleRefused("schedule-too-soon")
         if when.first > now + self._limits.latest:
             raise ScheduleRefused("schedule-too-far")
-        row = ScheduleRow(
-            surface=owner.key.surface,
-            chat_id=owner.key.chat_id,
-            topic_id=owner.key.topic_id,
-            user_id=owner.speaker.user_id,
-            user_name=owner.speaker.name,
-            language=owner.speaker.language,
-            chat_kind=owner.chat_kind,
-            chat_title=owner.chat_title,
-            zone=zone,
-            text=text,
-            is_prompt=is_prompt,
-            rule=str(when.recurrence) if when.recurrence is not None else None,
-            next_at=when.first,
-            is_paused=False,
-            origin=origin,
-            created_at=now,
-        )
+        row = _to_row(owner, when, text, zone=zone, is_prompt=is_prompt, origin=origin, now=now)
         async with self._database.session() as session:
             if origin is not None:
                 existing = await session.scalar(select(ScheduleRow).where(ScheduleRow.origin == origin))
@@ -258,6 +241,29 @@ class Schedules:
         if len(text) > self._limits.text:
             raise ScheduleRefused("schedule-too-long", limit=self._limits.text)
         return text
+
+
+def _to_row(
+    owner: ScheduleOwner, when: When, text: str, *, zone: str, is_prompt: bool, origin: str | None, now: datetime
+) -> ScheduleRow:
+    return ScheduleRow(
+        surface=owner.key.surface,
+        chat_id=owner.key.chat_id,
+        topic_id=owner.key.topic_id,
+        user_id=owner.speaker.user_id,
+        user_name=owner.speaker.name,
+        language=owner.speaker.language,
+        chat_kind=owner.chat_kind,
+        chat_title=owner.chat_title,
+        zone=zone,
+        text=text,
+        is_prompt=is_prompt,
+        rule=str(when.recurrence) if when.recurrence is not None else None,
+        next_at=when.first,
+        is_paused=False,
+        origin=origin,
+        created_at=now,
+    )
 
 
 def _to_schedule(row: ScheduleRow) -> Schedule:

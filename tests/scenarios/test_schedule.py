@@ -56,5 +56,8 @@ async def test_schedule_buttons_pause_and_cancel(stage: BotHarness) -> None:
     listed = await stage.reply()
     assert await stage.toast(stage.presses(listed, "Pause 1")) == "Paused."
     assert "(paused)" in (await stage.seen(lambda shown: shown.id == listed.id and "(paused)" in shown.text)).text
-    assert await stage.toast(stage.presses(listed, "Cancel 1", user_id=8)) == "This entry is not yours, or no longer exists."
+    assert (
+        await stage.toast(stage.presses(listed, "Cancel 1", user_id=8))
+        == "This entry is not yours, or no longer exists."
+    )
     assert await stage.toast(stage.presses(listed, "Cancel 1")) == "Cancelled."

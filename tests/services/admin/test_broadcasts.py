@@ -11,15 +11,8 @@ from core.background import cancel_and_wait
 from core.db.database import Database
 from core.messages import ConversationKey, Surface
 from services.admin.audit import Audit
-from services.admin.broadcasts import (
-    MAX_KEPT,
-    Broadcast,
-    BroadcastRunner,
-    Broadcasts,
-    BroadcastState,
-    BroadcastTiming,
-    Receipt,
-)
+from services.admin.broadcast_runner import BroadcastRunner, BroadcastTiming
+from services.admin.broadcasts import MAX_KEPT, Broadcast, Broadcasts, BroadcastState, Receipt
 from services.chat.store.turns import TurnStore
 from tests.support.clock import ManualClock, until
 
