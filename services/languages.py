@@ -60,7 +60,7 @@ class Languages:
             await self._clock.sleep(self._follow_s)
             looks += 1
             if looks % FULL_LOOKS == 0:
-                # Rows of people who were forgotten are gone, which no look at changes shows.
+                # Rows deleted by /forget do not show among the changes.
                 self._chosen, self._seen = {}, None
             try:
                 await self.load()

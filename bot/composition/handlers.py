@@ -111,7 +111,7 @@ def build_worker(
             renderer=renderer,
             texts=infra.texts,
         ).router(),
-        # Last, since it takes every message that no command has taken.
+        # Last, since it handles every message that no command has handled.
         ChatHandlers(
             responder=responder,
             delivery=delivery,

@@ -155,7 +155,7 @@ async def _open_runtime(
             BroadcastDelivery(delivery).send,
             administration(services, delivery).show_progress,
             clock,
-            # One process uses a SQLite file: after a crash it goes on at once.
+            # Only one process uses a SQLite file, so it resumes at once after a crash.
             "local" if infra.database.is_embedded else infra.fence.name,
         )
         leases = RunningLeases(shared_redis, settings.redis_prefix, clock) if shared_redis is not None else None

@@ -176,7 +176,7 @@ class Broadcasts:
             .values(owner=owner, owned_until=now + timedelta(seconds=lease_s))
             .returning(BroadcastRow.id)
         )
-        # Most of the time there is none: a read does not wait for writers.
+        # There is rarely one, and a read does not wait for writers.
         if await self._database.run(lambda connection: connection.execute(oldest).scalar(), reading=True):
             number = await self._database.run(lambda connection: connection.execute(take).scalar())
             return await self.get(number) if number is not None else None

@@ -114,7 +114,7 @@ class TurnRecords:
         run.turn = turn
         run.reply.turn_id = turn.id
         run.reply.earlier_ids = turn.answer_ids
-        # A turn that is stored now has the very prompt that it was given.
+        # A turn that is stored now has its given prompt.
         run.reply.is_resumed = turn.prompt is not run.prompt
         if turn.prompt is not None and has_recording(run.prompt):
             # An earlier attempt may have heard it already.

@@ -200,7 +200,7 @@ class FigureHistory:
             StorageError: the database failed, or did not answer in time.
         """
         try:
-            # Many operators look at the same time: one of them reads for all.
+            # Concurrent readers share one query.
             async with asyncio.timeout(self.timing.read_s), self._reading:
                 now = self._clock.monotonic()
                 known = self._read.get(period)
@@ -275,7 +275,7 @@ class FigureHistory:
             await self._database.run(lambda connection: self._replace(connection, fine, coarse, begin, end))  # noqa: B023 - awaited here
 
     def _replace(self, connection: Connection, fine: int, coarse: int, begin: int, end: int) -> None:
-        # Deleted rows are returned to one replica only, so that two that thin at once count them once.
+        # A deleted row is returned to one replica only, so that concurrent thinning counts it once.
         row = ProviderFigureRow
         old = delete(row).where(row.step == fine, row.at < end).returning(row.provider, row.name, row.value)
         sums: Sums = defaultdict(int)

@@ -195,7 +195,7 @@ class McpServers:
     async def _list_tools(self, server: ToolServer, client: "Client") -> list[ServerTool]:
         found: list[ServerTool] = []
         cursor: str | None = None
-        # As many pages as tools at most: a server may page without end.
+        # At most as many pages as tools: a server may page without end.
         for _ in range(self._limits.tools):
             page = await client.list_tools(cursor=cursor, cache_mode="refresh")
             found += [tool for each in page.tools if (tool := self._to_tool(server, each)) is not None]

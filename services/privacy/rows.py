@@ -87,7 +87,7 @@ def _erase_from_groups(connection: Connection, person: Person) -> NameErasure:
             "edited_prompt": None,
         }
         if is_own:
-            # The group itself is the author, as of what is said in its name.
+            # The group becomes the author, as for messages sent in its name.
             values["speaker_id"] = row.chat_id
             connection.execute(delete(AttachmentRow).where(AttachmentRow.turn_id == row.id))
         connection.execute(update(TurnRow).where(TurnRow.id == row.id).values(values))

@@ -122,7 +122,7 @@ class AdministrationHandlers:
         speaker = message_speaker(message)
         content = _read_content(message, command.args)
         if is_group(message):
-            # Its progress is shown under the command: that is nothing for a group.
+            # Its progress is shown under the command, which a group should not see.
             await reply_to(self._delivery, message, self._texts.get("broadcast-private-only", speaker.language))
         elif content is None:
             await reply_to(self._delivery, message, await self._reports.overview(speaker.language))
@@ -152,7 +152,7 @@ class AdministrationHandlers:
                 return
             case _:
                 pass
-        # A button that was pressed twice, or an old card: the card shows how it stands now.
+        # Pressed twice, or on an old card: the card shows the present state.
         current = changed or await self._broadcasts.get(number)
         await self._delivery.answer_callback(query.id)
         if current is None:

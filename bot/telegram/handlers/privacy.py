@@ -123,7 +123,7 @@ class ForgetHandlers:
         if not isinstance(message, Message) or message.chat.id != user.id:
             return
         if callback_data.sure:
-            # Before the row of this chat is gone: an answer that goes on would be stored.
+            # Before the row of this chat is deleted: a running answer would be stored.
             await self._cancellation.stop_chat(user.id)
             await self._chat.save_unsaved()
             names = [user.full_name, user.first_name, f"@{user.username}" if user.username else ""]

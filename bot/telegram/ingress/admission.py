@@ -221,7 +221,7 @@ class Admission:
                     factor=1,
                 )
             case Update(guest_message=Message() as mention):
-                # By who asks: the chat is not one of the bot's.
+                # Keyed by the person: the bot is not in the chat.
                 return _Origin(message_speaker(mention).user_id, None, update_id, now, "message", 1)
             case Update(edited_message=Message() as edited):
                 group = edited.chat.id if is_group(edited) else None

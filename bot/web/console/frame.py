@@ -248,7 +248,7 @@ class Frame:
         if not is_answer:
             return web.Response(text=body, content_type="text/html", status=status, headers=self._headers)
         headers = {**self._headers, ETAG: f'"{_digest(body.encode())}"'}
-        # Of the script only: a browser does not ask so about a page that it must not store.
+        # Only the script sends If-None-Match: browsers do not, since they must not store pages.
         if request.headers.get(IF_NONE_MATCH) == headers[ETAG]:
             return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
         return web.Response(text=body, content_type="text/html", headers=headers)

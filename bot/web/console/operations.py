@@ -63,7 +63,7 @@ class OperationPages:
             page="moderation",
             rows=rows,
             is_decided=is_decided,
-            text_of=_text_of,
+            text_of=_format_text,
             moment=self._frame.moment,
             is_person=session.actor_id > 0,
         )
@@ -145,6 +145,6 @@ def _number(request: web.Request) -> int:
     return int(text)
 
 
-def _text_of(row: QueuedIncident) -> str:
+def _format_text(row: QueuedIncident) -> str:
     text = row.incident.finding.text
     return defang(text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}…")

@@ -225,7 +225,7 @@ def _path(values: Sequence[float | None], top: float, last: int) -> str:
         if value is not None:
             parts.append(f"{'M' if is_gap else 'L'}{100 * index / last:.1f} {100 - 100 * value / top:.1f}")
             if is_gap and (index + 1 == len(values) or values[index + 1] is None):
-                # A lone point is a short line, or nothing of it would be seen.
+                # A lone point is drawn as a short line, so that it is visible.
                 parts.append("h0.4")
         is_gap = value is None
     return "".join(parts)

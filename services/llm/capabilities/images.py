@@ -144,7 +144,7 @@ def read_picture(body: bytes, usage: RequestUsage) -> tuple[tuple[bytes, str], R
             continue
         for magic, media_type in _MAGIC.items():
             if data.startswith(magic):
-                return (data, media_type), _usage_of(parsed) or usage
+                return (data, media_type), _read_usage(parsed) or usage
     raise EmptyAnswer("an answer without a picture")
 
 
@@ -166,7 +166,7 @@ def _find_encoded(tree: object, depth: int) -> Iterator[str]:
                 yield from _find_encoded(value, depth + 1)
 
 
-def _usage_of(parsed: object) -> RequestUsage | None:
+def _read_usage(parsed: object) -> RequestUsage | None:
     fields = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
     found = fields.get("usage") or fields.get("usageMetadata")
     if not isinstance(found, dict):

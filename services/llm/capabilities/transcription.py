@@ -197,12 +197,12 @@ def read_transcript(body: bytes, tokens: int) -> tuple[str, RequestUsage]:
         except ValueError:
             # A transcript may begin with a bracket.
             parsed = text
-        found = _text_of(parsed)
+        found = _read_text(parsed)
         if found is None:
             raise EmptyAnswer("an answer without a text")
-        text, usage = found, _usage_of(parsed) or usage
+        text, usage = found, _read_usage(parsed) or usage
     elif stripped[:6].startswith(("data:", "event:")):
-        text = _text_of_events(text)
+        text = _read_events(text)
     elif stripped[:15].lower().startswith(("<!doctype", "<html")):
         raise EmptyAnswer("a page in place of a transcript")
     elif stripped.startswith("WEBVTT") or " --> " in stripped[:80]:
@@ -211,23 +211,23 @@ def read_transcript(body: bytes, tokens: int) -> tuple[str, RequestUsage]:
     return "" if _SILENCE.match(text) else text, usage
 
 
-def _text_of(parsed: object) -> str | None:
+def _read_text(parsed: object) -> str | None:
     """Returns the text in a JSON value, in the shapes that servers have; None where there is none."""
     if isinstance(parsed, str):
         return parsed
     if isinstance(parsed, list):
-        texts = [_text_of(each) for each in cast("list[object]", parsed)]
+        texts = [_read_text(each) for each in cast("list[object]", parsed)]
         return None if None in texts else " ".join(text.strip() for text in texts if text)
     if not isinstance(parsed, dict):
         return None
     fields = cast("dict[str, object]", parsed)
     for name in ("text", "segments", "transcription"):
         if isinstance(fields.get(name), str | list):
-            return _text_of(fields[name])
+            return _read_text(fields[name])
     return None
 
 
-def _text_of_events(stream: str) -> str:
+def _read_events(stream: str) -> str:
     """Returns the text of server-sent events: the whole one at their end, else the pieces together."""
     pieces: list[str] = []
     for line in stream.splitlines():
@@ -245,11 +245,11 @@ def _text_of_events(stream: str) -> str:
         if fields.get("type") == "transcript.text.done":
             return str(fields.get("text") or "")
         piece = event if isinstance(event, str) else fields.get("delta")
-        pieces.append(piece if isinstance(piece, str) else _text_of(fields) or "")
+        pieces.append(piece if isinstance(piece, str) else _read_text(fields) or "")
     return "".join(pieces)
 
 
-def _usage_of(parsed: object) -> RequestUsage | None:
+def _read_usage(parsed: object) -> RequestUsage | None:
     """Returns the tokens that an answer counts, or those of its seconds."""
     found = cast("dict[str, object]", parsed).get("usage") if isinstance(parsed, dict) else None
     if not isinstance(found, dict):

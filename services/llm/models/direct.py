@@ -137,7 +137,7 @@ class DirectModel(Generic[Value_co]):
                 else:
                     if answer is not None:
                         return answer
-            # That no model of this operator sees pictures is no outage to be told about.
+            # A setup without vision models is no outage.
             unseen = NoUsableAnswer(()) if pictures and not is_asked else None
             raise unseen or refused or _final_error(attempts.exhausted(), malformed)
         finally:

@@ -102,7 +102,7 @@ class CampaignMemory:
             try:
                 await self._redis.call(write)
             except RedisUnavailable:
-                # Losing a campaign costs nothing but its signal.
+                # A lost campaign costs its signal only.
                 return
 
     def _keys(self, traits: Traits) -> list[str]:
