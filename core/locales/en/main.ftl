@@ -500,7 +500,7 @@ moderation-why-report = Reason: reported by { $detail } members
 moderation-why-admin = Reason: marked as spam by { $detail }
 moderation-why-outage = Reason: no AI provider was available; the local score is { $confidence } of 100
 moderation-why-refused = Reason: a provider’s content filter rejected the message ({ $detail })
-moderation-why-picture = Reason: a picture, { $confidence }% sure
+moderation-why-picture = Reason: a picture, { $confidence }% confidence
 moderation-why-malformed = Reason: the AI gave no usable verdict on this message
 moderation-evidence = Evidence: “{ $evidence }”
 moderation-evidence-missing = The model could not quote evidence, so the decision is yours.
@@ -653,7 +653,7 @@ moderation-newcomers =
     Gate: { $gate }
     Raid mode from this many joins a minute: { $rate }
     Last hour of a muted newcomer is deleted: { $cleanup }
-    Newcomers' pictures judged a day: { $pictures }
+    Newcomers’ pictures judged per day: { $pictures }
     Not allowed for newcomers: { $locked }
 moderation-newcomers-usage = Usage: /newcomers gate off, button or question; /newcomers raid <joins a minute, 0 for never>; /newcomers cleanup on or off; /newcomers pictures <a day> or off. /newcomers alone shows the settings.
 moderation-gate-kind-off = off
@@ -745,8 +745,8 @@ web-unpriced = { $count ->
     [one] 1 request without a known price
    *[other] { $count } requests without a known price
 }
-web-needs-you = Needs you
-web-needs-nothing = Nothing needs you
+web-needs-you = Needs attention
+web-needs-nothing = Nothing needs attention
 web-is-left-out = { $provider } is left out
 web-is-failing = { $provider } is failing
 web-look = Look
@@ -792,8 +792,8 @@ web-kind = Kind
 web-base-url = Base URL
 web-base-url-help = Usually ends in /v1, never in /chat/completions.
 web-key = Key
-web-key-set = set; empty leaves it
-web-key-set-at = set { $at }; empty leaves it
+web-key-set = set; leave empty to keep it
+web-key-set-at = set { $at }; leave empty to keep it
 web-key-help = Encrypted with SECRETS_KEY. It can be replaced, never shown.
 web-no-secrets-key = Set SECRETS_KEY to store keys here; until then keys come from the environment.
 web-key-again = The key was used for this test and is not sent back. Type it once more before you save.
@@ -812,7 +812,7 @@ web-look-for-servers = Look for local servers
 web-look-again = Look again
 web-local-servers = Servers on this machine
 web-local-servers-help = The usual ports of Ollama, LM Studio, llama.cpp, vLLM, LiteLLM, Jan, KoboldCpp, SGLang and others were asked for their models.
-web-no-local-servers = None of the usual ports answers with a list of models. In a container, this machine is the container.
+web-no-local-servers = None of the usual ports answers with a list of models. If the bot runs in a container, only the container was checked.
 web-server-wants-key = Needs a key
 web-server-known = configured
 web-inspected-server = { $grade ->
@@ -838,7 +838,7 @@ web-inspected-streaming = { $grade ->
 }
 web-inspected-tools = { $grade ->
     [ok] Accepts tools
-   *[other] No tools: chat goes on without them
+   *[other] No tools: chat works without them
 }
 web-inspected-system_role = { $grade ->
     [ok] Accepts instructions
@@ -849,7 +849,7 @@ web-inspected-vision = { $grade ->
    *[other] No vision: photos go to the next provider
 }
 web-where = Where prompts go
-web-remote-help = Remote: prompts leave your machines, and chats that did not consent are not sent here
+web-remote-help = Remote: prompts leave your machines; chats without consent are not sent here
 web-models = Models
 web-models-help = One a line, the default first
 web-limits = Limits
@@ -860,14 +860,14 @@ web-at-once-help = Requests over all replicas; empty for no limit.
 web-first-within = First output within, seconds
 web-stall = Pause in a stream, seconds
 web-within = Plain answer within, seconds
-web-retries = Repetitions after a hiccup
+web-retries = Retries after a transient failure
 web-save = Save and use
 web-discard = Discard
 web-remove = Remove
 web-remove-question = Remove { $provider }?
 web-remove-help = Its key that is stored here is deleted and cannot be brought back. Its usage stays in the records.
 web-remove-others = The next requests go to { $providers }.
-web-remove-last = It is the only provider: without it nobody is answered.
+web-remove-last = It is the only provider: without it, no one gets an answer.
 web-remove-confirm = Remove { $provider }
 web-keep = Keep it
 web-period = Period
@@ -971,7 +971,7 @@ web-broadcast-act-send = { $total ->
 web-broadcast-act-resume = Continue sending
 web-broadcast-act-stop = Stop
 web-broadcast-act-discard = Discard
-web-broadcast-changed = This broadcast has changed meanwhile. Open the page again.
+web-broadcast-changed = This broadcast has changed in the meantime. Open the page again.
 web-no-broadcasts = No broadcasts yet
 web-did-broadcast-drafted = The chats are counted. Nothing is sent yet.
 web-did-broadcast-send = The broadcast is being sent.
@@ -1001,7 +1001,7 @@ web-letters-wait = { $count ->
     [one] 1 dead letter
    *[other] { $count } dead letters
 }
-web-letter-gone = This letter is gone: it was retried or discarded meanwhile.
+web-letter-gone = This letter is gone: it was retried or discarded in the meantime.
 web-retry = Retry
 web-retry-all = Retry all
 web-drop = Discard
@@ -1047,7 +1047,7 @@ web-did-saved = { $about } is saved and in use.
 web-did-removed = { $about } is removed.
 web-did-reset-setting = { $about } has the value of the environment again.
 web-did-undone = The change is undone.
-web-not-found = This is not there any more, or never was.
+web-not-found = This page does not exist, or no longer does.
 web-conflict = Another operator changed the configuration meanwhile. Open the page again and repeat your change.
 web-foreign-form = This form does not belong to your session. Open the page again.
 

@@ -72,7 +72,7 @@ async def test_raid_by_hand_and_locks(group: ModeratedGroup) -> None:
 async def test_picture_of_a_newcomer_goes_to_the_model_that_sees_and_is_deleted_at_most(group: ModeratedGroup) -> None:
     harness = group.harness
     shown = await group.command("/newcomers pictures 20")
-    assert "pictures judged a day: 20" in shown.text
+    assert "pictures judged per day: 20" in shown.text
     harness.second.script(verdict("gambling", 99, "WIN 1000"))
     message = group.send("", photo=PICTURE)
     card = await group.card()
@@ -80,4 +80,4 @@ async def test_picture_of_a_newcomer_goes_to_the_model_that_sees_and_is_deleted_
     assert (images(harness.second), harness.first.requests) == ([PICTURE], [])
     assert (message.deleted, group.actions) == (True, ["deleteMessage"])
     shown = await group.command("/newcomers pictures off")
-    assert "pictures judged a day: no" in shown.text
+    assert "pictures judged per day: no" in shown.text

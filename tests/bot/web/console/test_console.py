@@ -151,7 +151,7 @@ class TestActs:
             await browser.open("/console/providers/alpha"),
         ):
             assert browser.status == 404
-            assert "not there any more" in page
+            assert "no longer does" in page
             assert "<nav" in page
 
     async def test_removed_provider_is_gone(self, browser: ConsoleBrowser) -> None:
