@@ -6,7 +6,7 @@ from tests.support.bot_harness import ELSEWHERE, FIRST, GROUP, SECOND, BotHarnes
 from tests.support.fake_llm.server import answer, status
 
 LINE = "a is unavailable right now, so b answered: an external provider, not the operator’s own machines."
-RUSSIAN = "a сейчас недоступен, поэтому ответил b: это внешний провайдер, а не машины владельца бота."
+RUSSIAN = "a сейчас недоступен, поэтому ответил b: это внешний провайдер, а не сервер владельца бота."
 
 
 def told(text: str) -> str:

@@ -57,7 +57,7 @@ async def test_a_long_document_is_given_in_part_and_read_on_by_the_model(
     assert parts[1].splitlines()[0] not in prompt
     assert (
         reply.footer
-        == f"{LONG.name} is long: I have read part 1 of {len(parts)} and look into the others when you ask."
+        == f"{LONG.name} is long: I have read part 1 of {len(parts)} and will look into the others when you ask."
     )
 
     first.script(tool_call("read_document", {"name": LONG.name, "part": 2}), answer("There it is."))
