@@ -59,8 +59,11 @@ class ApprovalHandlers:
         if call.user_id != query.from_user.id:
             await self._delivery.answer_callback(query.id, self._texts.get("call-owner-only", language), alert=True)
             return
+        is_denied = callback_data.decision is Decision.DENY
         if not await self._calls.decide(call, callback_data.decision):
             call = await self._calls.find(call.id) or call
+            # The first press counts; a later one of another button is told what that was.
+            is_denied = call.status is CallStatus.DENIED
             if call.status not in {CallStatus.ALLOWED, CallStatus.DENIED}:
                 await self._delivery.answer_callback(query.id, self._texts.get("call-gone", language), alert=True)
                 await self._remove_buttons(message, call)
@@ -74,7 +77,6 @@ class ApprovalHandlers:
             reply_to=question.message_id if question is not None and is_group(message) else None,
         )
         await self._inbox.put([call_job(self._bot.id, call, payload)])
-        is_denied = callback_data.decision is Decision.DENY
         await self._delivery.answer_callback(
             query.id, self._texts.get("call-denied" if is_denied else "call-allowed", language)
         )
