@@ -154,7 +154,7 @@ class Frame:
         """Answers a form that was submitted from a page of the same session."""
 
         async def guarded(request: web.Request, session: OperatorSession) -> web.Response:
-            form = await request.post()
+            form = await read_form(request)
             if not is_own_form(session, str(form.get(FORM_FIELD, ""))):
                 raise web.HTTPForbidden(text=self.text(request, "web-foreign-form"), headers=HEADERS)
             return await handler(request, session)
@@ -293,6 +293,21 @@ def _icons() -> Markup:
 
 def _translate(texts: Texts, language: str, key: str, /, **values: str | float) -> str:
     return texts.get(key, language, **values)
+
+
+async def read_form(request: web.Request) -> Mapping[str, object]:
+    """Returns the fields of a submitted form.
+
+    Raises:
+        HTTPBadRequest: they are no text, or in an encoding that does not exist.
+    """
+    try:
+        form = await request.post()
+        for name, value in form.items():
+            f"{name}{value}".encode()
+    except (ValueError, LookupError, AssertionError):  # a UnicodeError is a ValueError
+        raise web.HTTPBadRequest(headers=HEADERS) from None
+    return form
 
 
 def done(did: str, about: str = "", *, page: str = "providers", undo: int | None = None) -> web.Response:

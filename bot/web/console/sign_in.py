@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.hdrs import X_FORWARDED_PROTO
 
 from bot.web.console.access import OperatorSession, SignInRefused
-from bot.web.console.frame import HEADERS, HOME, STATIC, Frame, redirect, static_file
+from bot.web.console.frame import HEADERS, HOME, STATIC, Frame, read_form, redirect, static_file
 from bot.web.server import HttpRoute
 from core.redis.client import REDIS_ERRORS
 
@@ -55,7 +55,7 @@ class SignIn:
 
     async def sign_in(self, request: web.Request) -> web.Response:
         """Opens a session by WEB_TOKEN."""
-        form = await request.post()
+        form = await read_form(request)
         return await self._open(request, self._frame.access.sign_in(str(form.get("token", ""))), "token")
 
     async def link_page(self, request: web.Request) -> web.Response:
@@ -69,7 +69,7 @@ class SignIn:
 
     async def sign_in_app(self, request: web.Request) -> web.Response:
         """Exchanges a Mini App's init data for a session, whose id its script sends in a header."""
-        form = await request.post()
+        form = await read_form(request)
         try:
             session = await self._frame.access.sign_in_by_init_data(str(form.get("init_data", "")))
         except SignInRefused as refused:

@@ -36,6 +36,22 @@ async def exchange(browser: ConsoleBrowser, data: str) -> tuple[int, dict[str, s
         return response.status, await response.json()
 
 
+@pytest.mark.parametrize("path", ["sign-in", "sign-in/telegram", "providers/beta/reset"])
+async def test_form_that_is_no_text_is_refused(browser: ConsoleBrowser, path: str) -> None:
+    await browser.sign_in()
+    for charset, body in (
+        ("utf-8", b"token=\xff&form=\xff"),
+        ("no-such-encoding", b"token=a"),
+        ("unicode_escape", b"token=\\ud800&form=\\ud800"),
+    ):
+        kind = {"Content-Type": f"application/x-www-form-urlencoded; charset={charset}"}
+        async with browser.http.post(f"{browser.base}/console/{path}", data=body, headers=kind) as response:
+            assert response.status == 400
+    kind = {"Content-Type": "multipart/form-data"}
+    async with browser.http.post(f"{browser.base}/console/{path}", data=b"--a", headers=kind) as response:
+        assert response.status == 400
+
+
 class TestLink:
     async def test_link_signs_its_operator_in_once(self, browser: ConsoleBrowser) -> None:
         code = await links_of(browser).create(ADMIN)
