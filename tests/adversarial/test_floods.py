@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adversarial.attack import ATTACKER, SLOW, Attack
+from tests.adversarial.attack import ATTACKER, PATIENCE_S, SLOW, Attack
 from tests.support.processes.fork_server import ForkServer
 
 FLOOD = 3000
@@ -66,5 +66,6 @@ async def test_flood_without_any_limit_is_served_in_turn(fork_server: ForkServer
         await attack.start()
         for topic in range(1, TOPICS + 1):
             attack.telegram.user_says("Hello", ATTACKER, message_thread_id=topic)
-        await attack.watch(10)
+        # Twice as long as with the limits: all 400 answers run at once. Each would wait for all of them otherwise.
+        await attack.watch(10, patience_s=2 * PATIENCE_S)
         attack.assert_healthy()
