@@ -24,9 +24,9 @@ SERVERS = frozenset({"database", "file", "first", "postgres", "queue", "redis_se
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use one worker more than there are cores, since many tests wait for a process, a deadline or a database."""
+    """Use two workers more than there are cores: two thirds of a test's time are waits for a process or a deadline."""
     del config
-    return len(os.sched_getaffinity(0)) + 1
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
