@@ -69,7 +69,8 @@ class ApiCall:
             raise ApiError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message)
         try:
             value: object = parse_json(self.raw)
-            if b"\\u" in self.raw:
+            # As an escape, or as bytes: Python's parser admits halves of pairs in every encoding.
+            if b"\\u" in self.raw or b"\0" in self.raw or not self.raw.isascii():
                 _require_text(value)
         except ValueError:
             raise invalid("The body is not JSON, or is nested too deeply.") from None
