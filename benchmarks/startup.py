@@ -26,9 +26,9 @@ ROUTER = (
 
 
 async def console(llm: LLMProcess, directory: Path) -> tuple[float, float, float]:
-    """Start the console; an empty line precedes its first prompt."""
+    """Start the console; an empty line precedes its first prompt, on stderr since it is piped."""
     variables = variables_for(directory, {"a": llm.url})
-    return await _measure_until_line([sys.executable, "-m", "bot", "console"], directory, variables)
+    return await _measure_until_line([sys.executable, "-m", "bot", "console"], directory, variables, on_stderr=True)
 
 
 async def daemon(llm: LLMProcess, directory: Path) -> tuple[float, float, float]:
@@ -51,11 +51,15 @@ def run_code(text: str, python: str = sys.executable) -> Start:
     return start
 
 
-async def _measure_until_line(command: list[str], directory: Path, variables: Any) -> tuple[float, float, float]:
+async def _measure_until_line(
+    command: list[str], directory: Path, variables: Any, *, on_stderr: bool = False
+) -> tuple[float, float, float]:
     began = time.perf_counter()
-    async with child(command, variables, directory=directory, stdin=PIPE, stdout=PIPE, stderr=DEVNULL) as process:
-        assert process.stdout is not None
-        while (line := await process.stdout.readline()).strip():
+    output, error = (DEVNULL, PIPE) if on_stderr else (PIPE, DEVNULL)
+    async with child(command, variables, directory=directory, stdin=PIPE, stdout=output, stderr=error) as process:
+        stream = process.stderr if on_stderr else process.stdout
+        assert stream is not None
+        while (line := await stream.readline()).strip():
             pass
         if not line:
             raise RuntimeError(f"{command} ended before it was ready")
