@@ -45,10 +45,7 @@ class ConsoleActs:
             "/undo/{revision}": self.undo,
             "/settings/{name}/reset": self.reset_setting,
         }
-        return tuple(
-            HttpRoute("POST", HOME + path, partial(self._frame.posted, handler), is_guarded=False)
-            for path, handler in handlers.items()
-        )
+        return tuple(self._frame.act(path, handler) for path, handler in handlers.items())
 
     async def force(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Forces a provider for the chosen time."""

@@ -1,13 +1,12 @@
 """The page of broadcasts: a message to everyone, counted before it is sent, with its progress."""
 
-from functools import partial
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import HOME, Frame, done
+from bot.web.console.frame import Frame, done
 from bot.web.server import HttpRoute
 
 SHOWN: Final = 20
@@ -24,15 +23,11 @@ class BroadcastPages:
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
         """The routes. They check the session and the form themselves."""
-        signed_in, posted = self._frame.signed_in, self._frame.posted
-        routes = (
-            ("GET", "/broadcasts", signed_in, self.broadcasts),
-            ("POST", "/broadcasts", posted, self.draft),
-            ("POST", "/broadcasts/{id}/{act}", posted, self.act),
-        )
-        return tuple(
-            HttpRoute(method, HOME + path, partial(guard, handler), is_guarded=False)
-            for method, path, guard, handler in routes
+        page, act = self._frame.page, self._frame.act
+        return (
+            page("/broadcasts", self.broadcasts),
+            act("/broadcasts", self.draft),
+            act("/broadcasts/{id}/{act}", self.act),
         )
 
     async def broadcasts(self, request: web.Request, session: OperatorSession) -> web.Response:

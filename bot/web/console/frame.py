@@ -21,6 +21,7 @@ from bot.operators.daemon_services import DaemonServices
 from bot.operators.formatting import format_cost
 from bot.web.console.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
 from bot.web.console.views import clock_time
+from bot.web.server import HttpRoute
 from core.clock import Clock
 from core.config.providers import ProviderSettings
 from core.config.settings import Settings
@@ -127,6 +128,14 @@ class Frame:
         self.access = access
         is_mini_app = parts.settings.telegram_bot_token is not None and parts.settings.web_public_url is not None
         self._headers = HEADERS | ({"Content-Security-Policy": POLICY + TELEGRAM_WEB} if is_mini_app else {})
+
+    def page(self, path: str, handler: Page) -> HttpRoute:
+        """Returns the route of a page below `HOME`, which checks the session."""
+        return HttpRoute("GET", HOME + path, partial(self.signed_in, handler), is_guarded=False)
+
+    def act(self, path: str, handler: Page) -> HttpRoute:
+        """Returns the route of an act below `HOME`, which checks the session and the form."""
+        return HttpRoute("POST", HOME + path, partial(self.posted, handler), is_guarded=False)
 
     async def signed_in(self, handler: Page, request: web.Request) -> web.Response:
         """Answers a request of an operator who is signed in; other requests are redirected to the form to sign in."""

@@ -10,7 +10,7 @@ from aiohttp import web
 from bot.operators.daemon_services import NotAnAdmin, QueuedIncident
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import HOME, Frame, done
+from bot.web.console.frame import Frame, done
 from bot.web.server import HttpRoute
 from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution
@@ -35,19 +35,15 @@ class OperationPages:
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
         """The routes. They check the session and the form themselves."""
-        signed_in, posted = self._frame.signed_in, self._frame.posted
-        routes = (
-            ("GET", "/moderation", signed_in, self.moderation),
-            ("POST", "/moderation/{id}/{decision}", posted, self.resolve),
-            ("GET", "/dead", signed_in, self.dead),
-            ("GET", "/dead/{id}/drop", signed_in, self.confirm_drop),
-            ("POST", "/dead/retry", posted, self.retry_all),
-            ("POST", "/dead/{id}/retry", posted, partial(self._on_letter, "retried", DeadLetterCommands.replay)),
-            ("POST", "/dead/{id}/drop", posted, partial(self._on_letter, "dropped", DeadLetterCommands.drop)),
-        )
-        return tuple(
-            HttpRoute(method, HOME + path, partial(guard, handler), is_guarded=False)
-            for method, path, guard, handler in routes
+        page, act = self._frame.page, self._frame.act
+        return (
+            page("/moderation", self.moderation),
+            act("/moderation/{id}/{decision}", self.resolve),
+            page("/dead", self.dead),
+            page("/dead/{id}/drop", self.confirm_drop),
+            act("/dead/retry", self.retry_all),
+            act("/dead/{id}/retry", partial(self._on_letter, "retried", DeadLetterCommands.replay)),
+            act("/dead/{id}/drop", partial(self._on_letter, "dropped", DeadLetterCommands.drop)),
         )
 
     async def moderation(self, request: web.Request, session: OperatorSession) -> web.Response:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -11,7 +10,7 @@ from aiohttp import web
 
 from bot.operators.formatting import format_cost
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import HOME, Frame, download
+from bot.web.console.frame import Frame, download
 from bot.web.console.plots import Spark, Timeline, draw_spark, draw_timeline
 from bot.web.console.provider_form import KINDS, ModelCatalogue, ProviderForm, default_base_url
 from bot.web.console.settings_view import setting_views
@@ -65,10 +64,7 @@ class ConsolePages:
             "/settings": self.settings,
             "/settings.env": self.export,
         }
-        return tuple(
-            HttpRoute("GET", HOME + path, partial(self._frame.signed_in, handler), is_guarded=False)
-            for path, handler in handlers.items()
-        )
+        return tuple(self._frame.page(path, handler) for path, handler in handlers.items())
 
     async def overview(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the page of the answering provider, the figures of today, and the faults that need an operator."""

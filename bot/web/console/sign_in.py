@@ -1,7 +1,6 @@
 """Signing in and out, and the files that a page needs before that."""
 
 from collections.abc import Coroutine
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -34,7 +33,7 @@ class SignIn:
             HttpRoute("POST", f"{HOME}/sign-in/telegram", self.sign_in_app, is_guarded=False),
             HttpRoute("GET", f"{HOME}/link/{{code}}", self.link_page, is_guarded=False),
             HttpRoute("POST", f"{HOME}/link/{{code}}", self.sign_in_by_link, is_guarded=False),
-            HttpRoute("POST", f"{HOME}/sign-out", partial(self._frame.posted, self.sign_out), is_guarded=False),
+            self._frame.act("/sign-out", self.sign_out),
         )
 
     async def static(self, request: web.Request) -> web.Response:

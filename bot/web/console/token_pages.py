@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -11,7 +10,7 @@ import structlog
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import HOME, Frame, done
+from bot.web.console.frame import Frame, done
 from bot.web.server import HttpRoute
 from core.errors import StorageError
 from services.api.tokens import ApiToken, TokenExists, TokenLimits, UnknownToken
@@ -42,18 +41,14 @@ class TokenPages:
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
         """The routes. They check the session and the form themselves."""
-        signed_in, posted = self._frame.signed_in, self._frame.posted
-        routes = (
-            ("GET", "/tokens", signed_in, self.tokens),
-            ("POST", "/tokens", posted, self.create),
-            ("GET", "/tokens/{name}", signed_in, self.edit),
-            ("POST", "/tokens/{name}", posted, self.change),
-            ("GET", "/tokens/{name}/revoke", signed_in, self.confirm_revoking),
-            ("POST", "/tokens/{name}/revoke", posted, self.revoke),
-        )
-        return tuple(
-            HttpRoute(method, HOME + path, partial(guard, handler), is_guarded=False)
-            for method, path, guard, handler in routes
+        page, act = self._frame.page, self._frame.act
+        return (
+            page("/tokens", self.tokens),
+            act("/tokens", self.create),
+            page("/tokens/{name}", self.edit),
+            act("/tokens/{name}", self.change),
+            page("/tokens/{name}/revoke", self.confirm_revoking),
+            act("/tokens/{name}/revoke", self.revoke),
         )
 
     async def tokens(self, request: web.Request, session: OperatorSession) -> web.Response:

@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import HOME, Frame, done, download
+from bot.web.console.frame import Frame, done, download
 from bot.web.console.plots import Plot, draw_plot
 from bot.web.server import HttpRoute
 from core.errors import StorageError
@@ -36,16 +36,12 @@ class UsagePages:
     @property
     def routes(self) -> tuple[HttpRoute, ...]:
         """The routes. They check the session themselves."""
-        signed_in, posted = self._frame.signed_in, self._frame.posted
-        routes = (
-            ("GET", "/usage", signed_in, self.usage),
-            ("GET", "/usage.csv", signed_in, self.usage_csv),
-            ("GET", "/budgets.csv", signed_in, self.budgets_csv),
-            ("POST", "/budgets", posted, self.set_budget),
-        )
-        return tuple(
-            HttpRoute(method, HOME + path, partial(guard, handler), is_guarded=False)
-            for method, path, guard, handler in routes
+        page, act = self._frame.page, self._frame.act
+        return (
+            page("/usage", self.usage),
+            page("/usage.csv", self.usage_csv),
+            page("/budgets.csv", self.budgets_csv),
+            act("/budgets", self.set_budget),
         )
 
     async def usage(self, request: web.Request, session: OperatorSession) -> web.Response:
