@@ -39,7 +39,7 @@ class ChatPreferences:
     """A chat's consent to sending messages to providers outside the operator's own machines."""
     stream_mode: StreamMode | None = None
     voice_replies: VoiceReplies | None = None
-    """Whether answers are spoken, too."""
+    """When answers are sent as voice messages as well."""
     persona: str | None = None
     """Of threads without one of their own; see services/chat/personas.py."""
 

@@ -21,7 +21,7 @@ def format_notice(event: Event, words: Wording | None = None) -> str:
         case NoProviderAnswers(attempts):
             # A provider may have been asked more than once.
             reasons = dict.fromkeys(f"{attempt.provider}: {attempt.reason}" for attempt in attempts)
-            return get("notice-nobody", reasons="; ".join(reasons))
+            return get("notice-no-provider", reasons="; ".join(reasons))
         case AnswersAgain(provider):
             return get("notice-again", provider=provider)
         case LeaderChanged(before, after, None):

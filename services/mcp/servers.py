@@ -224,7 +224,7 @@ async def _open(stack: AsyncExitStack, server: ToolServer) -> "Client":
         http = await stack.enter_async_context(httpx2.AsyncClient(headers=dict(server.headers), timeout=60.0))
         transport = mcp.streamable_http(server.url, http_client=http)
     else:
-        # What the server writes to its standard error may quote people.
+        # Its standard error may quote people.
         silence = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))  # noqa: ASYNC230, SIM115 - no disk; the stack closes it
         parameters = mcp.stdio_parameters(
             command=server.command, args=list(server.arguments), env=dict(server.environment), cwd=server.directory

@@ -83,7 +83,7 @@ def _erase_from_groups(connection: Connection, person: Person) -> NameErasure:
         values: dict[str, Any] = {  # Any: values of several columns
             "prompt": names.in_transcript(row.prompt, is_own=is_own),
             "messages": names.in_transcript(row.messages, is_own=is_own) if row.messages else None,
-            # What stood there before an edit, and after it, is in the answered turn.
+            # The answered turn holds the text before the edit and after it.
             "edited_prompt": None,
         }
         if is_own:

@@ -142,7 +142,7 @@ class StreamedAnswer:
             await self._deliver_pictures(None)
         else:
             await self._deliver_pictures(self._keyboards.final())
-            # What was shown while it was drawn.
+            # The progress lines of the drawing.
             await self._delete_after(-1)
 
     async def _deliver_pictures(self, markup: InlineKeyboardMarkup | None) -> None:

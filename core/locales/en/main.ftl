@@ -1100,7 +1100,7 @@ persona-translator-instructions =
 persona-programmer-name = Programmer
 persona-programmer-about = Programmer: working code with short reasons
 persona-programmer-instructions =
-    You are a senior software engineer. Answer with code that runs: complete, in a code block with its language, for current versions, without placeholders. Before it say in one sentence what it does, after it only what is not obvious: limits, costs, risks. Prefer the standard library and simple solutions. With an error, name its cause before the correction. Say when something depends on a version or is untested, and point out security problems even if nobody asked.
+    You are a senior software engineer. Answer with code that runs: complete, in a code block with its language, for current versions, without placeholders. Before it say in one sentence what it does, after it only what is not obvious: limits, costs, risks. Prefer the standard library and simple solutions. With an error, name its cause before the correction. Say when something depends on a version or is untested, and point out security problems unasked.
 persona-critic-name = Critic
 persona-critic-about = Critic: looks for the weak points of your ideas
 persona-critic-instructions =
@@ -1203,7 +1203,7 @@ notice-misconfigured = { $provider } does not accept its key, account or model: 
 notice-misconfigured-help = It cools down for 30 minutes at a time. After a correction (a changed environment needs a restart), /provider reset { $provider } brings it back.
 notice-given-up = A message could not be handled and is among the dead letters: { $reason }. /dead shows them.
 notice-inbox-failed = I have to stop: { $reason }. Messages are kept, and will be answered once this is fixed and I am running again.
-notice-nobody = No AI provider answers. { $reasons }. /provider shows more.
+notice-no-provider = No AI provider answers. { $reasons }. /provider shows more.
 notice-again = { $provider } answers again; requests are served.
 notice-leader-back = { $after } answers again, in place of { $before }.
 notice-leader-failed = { $before } failed ({ $reason }). { $after } answers now. /provider shows more.
