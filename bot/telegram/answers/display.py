@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from aiogram.filters.callback_data import CallbackData
 from aiogram.types import InlineKeyboardButton, InlineKeyboardMarkup, MessageEntity
@@ -69,6 +70,17 @@ class AnswerTexts:
     goes_on: str
     whole: str
     cut: str
+
+    @classmethod
+    def of(cls, texts: Texts, language: str | None) -> Self:
+        """Returns the lines in a language."""
+        return cls(
+            empty=texts.get("empty-answer", language),
+            waiting=texts.get("answer-waiting", language),
+            goes_on=texts.get("answer-goes-on", language),
+            whole=texts.get("answer-as-file", language),
+            cut=texts.get("answer-too-long", language),
+        )
 
 
 def append_lines(rendered: Rendered | None, lines: Sequence[str]) -> Rendered:

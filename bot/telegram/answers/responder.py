@@ -192,13 +192,7 @@ class Responder:
                 picture=lambda number: self._picture_keyboard(reply, language, number),
             ),
             display=self._display,
-            texts=AnswerTexts(
-                empty=self._texts.get("empty-answer", language),
-                waiting=self._texts.get("answer-waiting", language),
-                goes_on=self._texts.get("answer-goes-on", language),
-                whole=self._texts.get("answer-as-file", language),
-                cut=self._texts.get("answer-too-long", language),
-            ),
+            texts=AnswerTexts.of(self._texts, language),
             sends=sends,
         )
 

@@ -216,13 +216,7 @@ class CompareHandlers:
             place=place,
             keyboards=Keyboards(live=stop_keyboard(self._texts, language, number), final=lambda: None),
             display=self._display,
-            texts=AnswerTexts(
-                empty=self._texts.get("empty-answer", language),
-                waiting=self._texts.get("answer-waiting", language),
-                goes_on=self._texts.get("answer-goes-on", language),
-                whole=self._texts.get("answer-as-file", language),
-                cut=self._texts.get("answer-too-long", language),
-            ),
+            texts=AnswerTexts.of(self._texts, language),
         )
 
     async def _ask_for_vote(self, contest: Contest, incoming: Incoming, message: Message, job: str) -> None:
