@@ -5,6 +5,7 @@ wait in one commit; on PostgreSQL, a few threads execute one each.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context, copy_context
@@ -94,14 +95,16 @@ class LaneThreads:
     def __init__(self, count: int) -> None:
         self._count = count
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._is_started = False
+        self._threads: list[Thread] = []
 
     def submit(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """Executes a function, which raises nothing, and returns the future of its result."""
-        if not self._is_started:
-            self._is_started = True
-            for _ in range(self._count):
-                Thread(target=_serve, args=(self._queue,), name="database", daemon=True).start()
+        if not self._threads:
+            self._threads = [
+                Thread(target=_serve, args=(self._queue,), name="database", daemon=True) for _ in range(self._count)
+            ]
+            for thread in self._threads:
+                thread.start()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
@@ -113,18 +116,28 @@ class LaneThreads:
         self._queue.put(execute)
         return done
 
-    def stop(self) -> None:
-        """Ends the threads once they have executed the submitted work."""
-        if self._is_started:
-            self._is_started = False
-            for _ in range(self._count):
-                self._queue.put(None)
+    async def stop(self, timeout_s: float) -> None:
+        """Ends the threads once they have executed the submitted work, also that of cancelled callers.
+
+        A thread that hangs is not waited for longer than `timeout_s`.
+        """
+        threads, self._threads = self._threads, []
+        for _ in threads:
+            self._queue.put(None)
+        if threads:
+            await asyncio.to_thread(_join, threads, timeout_s)
 
 
 def _serve(queue: SimpleQueue[Callable[[], None] | None]) -> None:
     while (execute := queue.get()) is not None:
         execute()
         del execute  # an idle thread keeps no transaction alive
+
+
+def _join(threads: Sequence[Thread], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _resolve(future: asyncio.Future[T], result: T) -> None:
@@ -175,8 +188,8 @@ class SqliteLane:
         """Finishes the transactions and closes the connections."""
         if self._executing is not None:
             await self._executing
-        self._writer.stop()
-        self._reader.stop()
+        # The pool does not close a connection that is in use when it is disposed of.
+        await asyncio.gather(self._writer.stop(CLOSE_S), self._reader.stop(CLOSE_S))
         self._engine.dispose()
 
     async def _execute_pending(self) -> None:
@@ -256,10 +269,11 @@ class PostgresLane:
 
     async def close(self) -> None:
         """Closes the connections; a transaction that hangs is not waited for longer than `CLOSE_S`."""
-        self._threads.stop()
-        # The pool does not close a connection that is in use when it is disposed of.
+        deadline = time.monotonic() + CLOSE_S
         if self._executing:
             await asyncio.wait(self._executing, timeout=CLOSE_S)
+        # The pool does not close a connection that is in use when it is disposed of.
+        await self._threads.stop(max(0.0, deadline - time.monotonic()))
         self._engine.dispose()
 
     async def _execute(self, work: Callable[[Connection], T]) -> _Outcome:
