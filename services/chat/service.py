@@ -134,10 +134,11 @@ class ChatService:
             return
         prompt = retry_of.prompt if retry_of is not None and retry_of.prompt is not None else _prompt(incoming)
         run = TurnRun(incoming, reply, prompt, choice, origin, self._clock.monotonic(), prelude)
-        run.question_id = incoming.message_id
+        run.question_id, run.acts_for = incoming.message_id, origin
         if retry_of is not None:
             run.thread, run.replaces_id = retry_of.thread, retry_of.id_to_replace
             run.question_id = retry_of.question_id
+            await self._records.recall_acts(run, retry_of)
         with (
             structlog.contextvars.bound_contextvars(conversation=str(incoming.key)),
             self._observer.turn(reply),
@@ -290,7 +291,7 @@ class ChatService:
             conversation=incoming.key,
             chat_title=incoming.chat_title,
             language=incoming.speaker.language,
-            origin=run.origin,
+            origin=run.acts_for,
             is_local_only=self._is_local_only(run),
             draw=self._drawing(run),
             has_documents=any(
@@ -397,10 +398,10 @@ class ChatService:
 
     async def _note_asked(self, run: TurnRun) -> None:
         """Notes the calls that wait for the user; without the database they are asked for by no button."""
-        if self._find_asked is None or run.origin is None:
+        if self._find_asked is None or run.acts_for is None:
             return
         try:
-            run.reply.asked_calls = tuple(await self._find_asked(run.origin))
+            run.reply.asked_calls = tuple(await self._find_asked(run.acts_for))
         except StorageError as error:
             log.warning("turn.asked_calls_unavailable", error=str(error))
 

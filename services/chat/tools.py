@@ -44,7 +44,8 @@ class TurnContext:
         scope: the chat, such as `telegram:123`.
         chat_title: the name of a group.
         language: the user's language as an IETF tag, if known.
-        origin: id of the job, if any; the same when the job is repeated after a crash.
+        origin: id of the job, if any; the same when the job is repeated after a crash, and for a Retry that of the
+            first attempt. Tools that act put it into a unique key.
         is_local_only: whether the chat's messages stay on the operator's own machines.
         has_documents: whether a document of the conversation was given in part only.
         persona: instructions of the conversation on how to answer.

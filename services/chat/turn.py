@@ -74,6 +74,8 @@ class TurnRun:
     began: float
     prelude: Sequence[ModelMessage] = ()
     """Messages between the prompt and the first request: a tool's call that was carried out aside, and its result."""
+    acts_for: str | None = None
+    """Origin of the calls of acting tools: for a Retry that of the first attempt, whose calls it must not repeat."""
     thread: Thread | None = None
     replaces_id: int | None = None
     """Id of the turn that this one replaces once it is answered."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, ToolCallPart
 
 from core.errors import StorageError
 from services.chat.framing import split_parts
@@ -19,6 +19,7 @@ from services.chat.store.pictures import PictureStore
 from services.chat.store.turns import TurnStore
 from services.chat.turn import DeferredWrites, TurnOutcome, TurnRun
 from services.llm.capabilities.asking import Picture
+from services.llm.models.routed import last_provenance
 from services.preferences import PreferenceStore
 
 log = structlog.get_logger()
@@ -56,6 +57,16 @@ class TurnRecords:
     async def save_unsaved(self) -> None:
         """Saves turns that the database rejected before, as far as it accepts them."""
         await self._deferred.flush()
+
+    async def recall_acts(self, run: TurnRun, retry_of: Turn) -> None:
+        """Lets a Retry find the acts of the first attempt, and the result of a call that was carried out aside."""
+        try:
+            run.acts_for, messages = await self._stores.turns.first_attempt(retry_of)
+        except StorageError as error:
+            log.warning("turn.acts_unavailable", error=str(error))
+            run.acts_for = None
+            return
+        run.prelude = _find_prelude(messages)
 
     async def open(self, run: TurnRun) -> Sequence[ModelMessage]:
         """Reads the history and saves the prompt. Without a database the turn goes on without memory."""
@@ -171,7 +182,8 @@ class TurnRecords:
         if run.replaces_id is not None and not run.reply.text and not run.reply.pictures:
             # A Retry without an answer replaces nothing.
             status = TurnStatus.FAILED
-        messages = () if status is TurnStatus.FAILED else run.messages
+        # A Retry of a failed answer to a permission needs the result of the call.
+        messages = tuple(run.prelude) if status is TurnStatus.FAILED else run.messages
         if messages and run.is_heard:
             messages = (run.prompt, *messages)
         usage = [message.usage for message in run.messages if isinstance(message, ModelResponse)]
@@ -189,3 +201,14 @@ class TurnRecords:
             )
 
         return await self._deferred.save(write)
+
+
+def _find_prelude(messages: Sequence[ModelMessage]) -> Sequence[ModelMessage]:
+    """Returns the call that was carried out aside and its result, which follow the prompt; no model made them."""
+    match messages:
+        case [ModelRequest(), ModelResponse(parts=[ToolCallPart()]) as call, ModelRequest() as result, *_] if (
+            last_provenance([call]) is None
+        ):
+            return (call, result)
+        case _:
+            return ()

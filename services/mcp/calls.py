@@ -95,7 +95,10 @@ class ToolCalls:
         arguments: dict[str, Any],
         status: CallStatus,
     ) -> tuple[ToolCall, bool]:
-        """Stores a call. Returns it, and whether it is new: a repeated job finds the call of the first."""
+        """Stores a call. Returns it, and whether it is new: a repeated job, or a Retry, finds the call of the first.
+
+        A question that is stale by then is asked anew.
+        """
         text = storable(json.dumps(arguments, sort_keys=True, ensure_ascii=False))
         digest = hashlib.sha256(f"{server}\0{tool}\0{text}".encode()).hexdigest()[:32]
         values = {
@@ -115,6 +118,8 @@ class ToolCalls:
         async with self._database.session() as session:
             new_id = await session.scalar(insert.returning(ToolCallRow.id))
             row = (await session.scalars(select(ToolCallRow).where(ToolCallRow.key == values["key"]))).one()
+            if row.status == CallStatus.ASKED and row.created_at <= self._clock.now() - self.limits.answer_within:
+                row.created_at = self._clock.now()
             return _to_call(row), new_id is not None
 
     async def is_granted(self, surface: Surface, user_id: int, server: str, tool: str) -> bool:

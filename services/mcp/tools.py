@@ -98,10 +98,8 @@ class McpTools(AbstractToolset[TurnContext]):
         call, is_new = await self._calls.open(origin, key, user_id, tool.server.name, tool.name, arguments, status)
         if call.status is CallStatus.ASKED:
             return ASKED
-        if not is_new:
-            # The same call in the same answer, or a job that is repeated after a crash.
-            return call.result if call.result is not None else UNKNOWN
-        return await self._finish(call)
+        # Else the same call in the same answer, a job that is repeated after a crash, or a Retry.
+        return await self._finish(call) if is_new else _recorded_result(call)
 
     async def carry_out(self, call: ToolCall) -> str:
         """Carries out a call that its user has decided on, at most once. Returns the result for the model.
@@ -109,13 +107,9 @@ class McpTools(AbstractToolset[TurnContext]):
         Raises:
             StorageError: the database fails; nothing was done.
         """
-        if call.status is CallStatus.DENIED:
-            return "The user did not allow this call. It was not carried out."
-        if call.result is not None:
-            return call.result
-        if not await self._calls.begin(call.id):
-            return UNKNOWN
-        return await self._finish(call)
+        if call.status is CallStatus.ALLOWED and await self._calls.begin(call.id):
+            return await self._finish(call)
+        return _recorded_result(await self._calls.find(call.id) or call)
 
     async def asked(self, origin: str) -> list[AskedCall]:
         """Returns the calls that an answer asks its user to allow.
@@ -141,6 +135,17 @@ class McpTools(AbstractToolset[TurnContext]):
         except StorageError as error:
             log.warning("tool.result_not_recorded", call=call.id, error=str(error))
         return result
+
+
+def _recorded_result(call: ToolCall) -> str:
+    """Returns the result of a call that is not carried out again."""
+    match call.status:
+        case CallStatus.DENIED:
+            return "The user did not allow this call. It was not carried out."
+        case CallStatus.ALLOWED:
+            return "The user has allowed this call; its result follows in an answer of its own. Do not repeat it."
+        case _:
+            return call.result if call.result is not None else UNKNOWN
 
 
 def describe_call(call: ToolCall) -> str:

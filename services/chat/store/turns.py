@@ -139,6 +139,21 @@ class TurnStore:
         stored = await self._database.run(lambda connection: connection.scalar(query), reading=True)
         return parse_messages(stored, turn_id) if stored else []
 
+    async def first_attempt(self, turn: Turn) -> tuple[str | None, list[ModelMessage]]:
+        """Returns the origin of the turn with which a chain of Retries began, and the messages that the turn has."""
+
+        def work(connection: Connection) -> tuple[str | None, list[ModelMessage]]:
+            stored = connection.scalar(select(TURNS.c.messages).where(TURNS.c.id == turn.id))
+            origin, replaces_id = turn.origin, turn.replaces_id
+            while replaces_id is not None:
+                columns = select(TURNS.c.origin, TURNS.c.replaces_id).where(TURNS.c.id == replaces_id)
+                if (row := connection.execute(columns).first()) is None:
+                    break
+                origin, replaces_id = row.origin, row.replaces_id
+            return origin, parse_messages(stored, turn.id) if stored else []
+
+        return await self._database.run(work, reading=True)
+
     async def close_turn(
         self,
         turn_id: int,

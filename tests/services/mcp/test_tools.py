@@ -13,7 +13,7 @@ from services.mcp.servers import ServerTool
 from services.mcp.tools import McpTools, describe_call, model_name
 from tests.support.chat_harness import ANN, BOB, PRIVATE, chat_harness, message, sent_messages
 from tests.support.clock import ManualClock
-from tests.support.fake_llm.server import LLMServer, answer, status, tool_call
+from tests.support.fake_llm.server import Behaviour, LLMServer, answer, status, tool_call
 from tests.support.llm_harness import provider
 
 HOME = ToolServer("home", "program")
@@ -154,6 +154,69 @@ async def test_an_act_is_not_repeated_by_another_provider(
         assert (await harness.say("Light!", origin="job-2")).text == "On."
     assert len(servers.calls) == 1
     assert results(second) == ["done", "done"]
+
+
+async def test_a_retry_repeats_no_act(
+    file: Database, first: LLMServer, tools: McpTools, servers: Servers, calls: ToolCalls
+) -> None:
+    """Nor does a Retry of a Retry: the model asks for the same call and gets its result."""
+    call, _ = await calls.open("job-0", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
+    await calls.decide(call, Decision.ALWAYS)
+    async with chat_harness(file, provider("first", first.url), toolsets=[tools]) as harness:
+        first.script(tool_call("home_light_on", KITCHEN), answer("On."))
+        reply = await harness.say("Light!", origin="job-1")
+        for job in ("job-2", "job-3"):
+            assert reply.turn_id is not None
+            first.script(tool_call("home_light_on", KITCHEN), answer(f"On, {job}."))
+            turn = await harness.stores.turns.turn(reply.turn_id)
+            reply = await harness.say(message(""), origin=job, retry_of=turn)
+            assert reply.text == f"On, {job}."
+            assert results(first)[-1] == "done"
+    assert servers.calls == [("home", "light.on", KITCHEN)]
+
+
+async def test_a_retry_asks_for_the_same_permission_once(
+    file: Database, first: LLMServer, tools: McpTools, servers: Servers, calls: ToolCalls, clock: ManualClock
+) -> None:
+    """A question that is stale by then is open again; a denial stays one."""
+    one = provider("first", first.url)
+    async with chat_harness(file, one, toolsets=[tools], find_asked=tools.asked) as harness:
+        first.script(tool_call("home_light_on", KITCHEN), answer("May I?"))
+        reply = await harness.say("Light!", origin="job-1")
+        (asked,) = reply.asked_calls
+        clock.shift(timedelta(days=2).total_seconds())
+        assert reply.turn_id is not None
+        turn = await harness.stores.turns.turn(reply.turn_id)
+        first.script(tool_call("home_light_on", KITCHEN), answer("May I now?"))
+        again = await harness.say(message(""), origin="job-2", retry_of=turn)
+        assert again.asked_calls == (asked,)
+        call = await calls.find(asked.id)
+        assert call is not None
+        assert await calls.decide(call, Decision.DENY)
+        first.script(tool_call("home_light_on", KITCHEN), answer("I may not."))
+        await harness.say(message(""), origin="job-3", retry_of=turn)
+        assert "did not allow" in results(first)[-1]
+    assert servers.calls == []
+
+
+@pytest.mark.parametrize("ending", [status(503), answer("It was dark.")])
+async def test_a_retry_after_a_permission_has_the_result(
+    file: Database, first: LLMServer, tools: McpTools, calls: ToolCalls, ending: Behaviour
+) -> None:
+    """Also where no provider answered after the call."""
+    call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "light.on", KITCHEN, CallStatus.ASKED)
+    async with chat_harness(file, provider("first", first.url, retries=0), toolsets=[tools]) as harness:
+        first.default = ending
+        prelude = tools.as_messages(call, "It is on now.")
+        reply = await harness.say("I allow it.", origin="job-2", prelude=prelude)
+        assert reply.turn_id is not None
+        first.default = answer("The light is on.")
+        turn = await harness.stores.turns.turn(reply.turn_id)
+        reply = await harness.say(message(""), origin="job-3", retry_of=turn)
+    assert reply.text == "The light is on."
+    roles = [role for role, _ in sent_messages(first.requests[-1])]
+    assert roles[-3:] == ["user", "assistant", "tool"]
+    assert results(first) == ["It is on now."]
 
 
 async def test_a_call_that_a_crash_cut_off_is_unknown(

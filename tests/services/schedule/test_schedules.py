@@ -183,13 +183,18 @@ async def test_tools_are_offered_in_chats_only(file: Database, first: LLMServer)
     assert "schedule_message" not in offered[1]
 
 
-async def test_a_repeated_job_schedules_once(file: Database, first: LLMServer) -> None:
+async def test_a_repeated_job_and_a_retry_schedule_once(file: Database, first: LLMServer) -> None:
     schedules = Schedules(file, ManualClock())
     wish = {"when": "in 2 hours", "text": "call"}
     toolset = ScheduleTools(schedules).toolset()
     async with chat_harness(file, provider("first", first.url), toolsets=[toolset]) as harness:
         first.script(tool_call("schedule_message", wish), tool_call("schedule_message", wish), answer("Done"))
-        await harness.say("Remind me", origin="job-1")
+        reply = await harness.say("Remind me", origin="job-1")
+        assert reply.turn_id is not None
+        first.script(tool_call("schedule_message", wish), answer("Done again"))
+        turn = await harness.stores.turns.turn(reply.turn_id)
+        reply = await harness.say(message(""), origin="job-2", retry_of=turn)
+        assert reply.text == "Done again"
     assert len(await schedules.of_user(ANN.user_id, PRIVATE)) == 1
     assert await schedules.of_user(Speaker(99, "Eve").user_id, PRIVATE) == []
     assert await schedules.zone_name(user_ref(Surface.TELEGRAM, ANN.user_id)) == ""
