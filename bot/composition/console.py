@@ -2,7 +2,7 @@
 
 import os
 import sys
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing, redirect_stderr
 from dataclasses import replace
 from functools import partial
 
@@ -25,6 +25,8 @@ from services.llm.routing.fallback import LLMProviderFallback
 from services.privacy.erasure import Eraser
 
 PROBE_TIMEOUT_S = 1.5
+HISTORY = "console.history"
+PICTURES = "console.pictures"
 DEMO = ProviderSettings(id="demo", kind=ProviderKind.DEMO, models=("demo",), remote=False)
 
 
@@ -40,9 +42,13 @@ async def run_console(settings: Settings) -> int:
         ConfigurationError: DATA_DIR cannot be used.
         StartupError: the database cannot be used.
     """
-    lines = open_input(sys.stdin, sys.stdout, settings.data_dir / "console.history")
-    session = Session(Terminal(sys.stdout, sys.stderr if isinstance(lines, PipedInput) else None), lines)
-    return await run_until_interrupted(_chat(session, settings), session)
+    lines = open_input(sys.stdin, sys.stdout, settings.data_dir / HISTORY)
+    is_piped = isinstance(lines, PipedInput)
+    session = Session(Terminal(sys.stdout, sys.stderr if is_piped else None), lines)
+    with ExitStack() as stack:
+        if not is_piped:
+            stack.enter_context(redirect_stderr(session.terminal.error_stream()))
+        return await run_until_interrupted(_chat(session, settings), session)
 
 
 async def _chat(session: Session, settings: Settings) -> None:
@@ -56,7 +62,13 @@ async def _chat(session: Session, settings: Settings) -> None:
             speaker = replace(speaker, language=chosen)
         print_banner(terminal, infra.texts, speaker.language, settings, probes)
         conversation = ConsoleChat(
-            chat.service, speaker, infra.texts, infra.clock, terminal, partial(_asked, llm.fallback)
+            chat.service,
+            speaker,
+            infra.texts,
+            infra.clock,
+            terminal,
+            pictures=settings.data_dir / PICTURES,
+            asked=partial(_asked, llm.fallback),
         )
         commands = Commands(
             chat=conversation,
@@ -75,6 +87,8 @@ async def _chat(session: Session, settings: Settings) -> None:
             terminal=terminal,
             eraser=eraser,
             languages=infra.languages,
+            is_drawing=llm.capabilities.image_generator is not None,
+            own_files=(settings.data_dir / HISTORY, settings.data_dir / PICTURES),
             operator=_build_operator_commands(services, conversation, terminal).commands,
         )
         await session.run(conversation, commands, infra.texts)

@@ -4,13 +4,14 @@ import asyncio
 import getpass
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from bot.console.terminal import Terminal
 from core.background import cancel_and_wait
 from core.clock import Clock
 from core.i18n import Texts
 from core.messages import ChatKind, ConversationKey, Incoming, Speaker, Surface
-from services.chat.reply import Reply, ReplyPhase
+from services.chat.reply import Reply, ReplyPhase, ShownPicture
 from services.chat.service import ChatService
 from services.chat.store.conversation import Turn
 from services.llm.request import ModelChoice
@@ -28,6 +29,7 @@ class ConsoleChat:
     """Sends messages and prints answers as they stream.
 
     Args:
+        pictures: folder in which the pictures of answers are saved.
         asked: returns the ids of the providers that are being asked now.
     """
 
@@ -38,6 +40,8 @@ class ConsoleChat:
         texts: Texts,
         clock: Clock,
         terminal: Terminal,
+        *,
+        pictures: Path,
         asked: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._chat = chat
@@ -45,6 +49,7 @@ class ConsoleChat:
         self._texts = texts
         self._clock = clock
         self._terminal = terminal
+        self._pictures = pictures
         self._asked = asked
         self._chosen: str | None = None
         self._reply: Reply | None = None
@@ -69,9 +74,15 @@ class ConsoleChat:
         self._reply.stop()
         return True
 
-    async def ask(self, text: str, *, retry_of: Turn | None = None, choice: ModelChoice | None = None) -> None:
-        """Answers a message, or a turn again, optionally by a given provider."""
-        incoming = self.incoming(text)
+    async def ask(
+        self, text: str, *, draws: bool = False, retry_of: Turn | None = None, choice: ModelChoice | None = None
+    ) -> None:
+        """Answers a message, or a turn again, optionally by a given provider.
+
+        Args:
+            draws: the text describes a picture.
+        """
+        incoming = replace(self.incoming(text), draws=draws)
         self._reply = reply = Reply(TEXT_WINDOW_S)
         turn = asyncio.create_task(
             self._chat.respond(incoming, reply, retry_of=retry_of, choice=choice), name="console.turn"
@@ -105,12 +116,25 @@ class ConsoleChat:
         finally:
             await cancel_and_wait(waiting)
         terminal.end_line()
+        for number, picture in enumerate(reply.pictures):
+            await self._save_picture(picture, number)
 
     def print_remarks(self, reply: Reply) -> None:
         """Prints the notice and the small print of an answer."""
         for remark in (reply.notice, reply.footer):
             if remark is not None:
                 self._terminal.print_dimmed(remark)
+
+    async def _save_picture(self, picture: ShownPicture, number: int) -> None:
+        path = self._pictures / f"{self._clock.now():%Y%m%d-%H%M%S}-{number}-{Path(picture.name).name}"
+        try:
+            await asyncio.to_thread(_write_private, path, picture.data)
+        except OSError as error:
+            self._terminal.print(
+                self._texts.get("console-picture-unsaved", self.language, path=str(path), reason=str(error.strerror))
+            )
+        else:
+            self._terminal.print(self._texts.get("console-picture-saved", self.language, path=str(path)))
 
     async def _show(self, reply: Reply) -> None:
         terminal = self._terminal
@@ -140,6 +164,12 @@ class ConsoleChat:
                 self._terminal.flush_word()
             seen = len(reply.text)
             await self._clock.sleep(WAIT_REFRESH_S)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(data)
 
 
 def current_speaker(environ: Mapping[str, str]) -> Speaker:

@@ -1,9 +1,13 @@
 """Slash commands of the console."""
 
+import asyncio
+import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
+from pathlib import Path
 
+from bot.command_table import COMMANDS
 from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.terminal import Terminal
 from bot.operators.budget import BudgetCommands
@@ -38,7 +42,12 @@ STANDARD = "standard"
 
 
 class Commands:
-    """Runs the lines that begin with a slash."""
+    """Runs the lines that begin with a slash.
+
+    Args:
+        is_drawing: whether a provider draws.
+        own_files: files and folders of the user, erased by `/forget`.
+    """
 
     def __init__(  # noqa: PLR0913 - each command uses one or two of them
         self,
@@ -59,6 +68,8 @@ class Commands:
         terminal: Terminal,
         eraser: Eraser,
         languages: Languages,
+        is_drawing: bool,
+        own_files: Sequence[Path],
         operator: Mapping[str, Callable[[str], Awaitable[None]]] | None = None,
     ) -> None:
         self._chat = chat
@@ -77,9 +88,15 @@ class Commands:
         self._terminal = terminal
         self._eraser = eraser
         self._languages = languages
+        self._is_drawing = is_drawing
+        self._own_files = own_files
         self._scope = KEY.chat_ref
         self._commands: Mapping[str, Callable[[str], Awaitable[None]]] = {
             "/help": self._help,
+            "/start": self._help,
+            "/image": self._image,
+            "/stop": self._stop,
+            "/settings": self._settings,
             "/new": self._new,
             "/compact": self._compact,
             "/model": self._model,
@@ -102,15 +119,16 @@ class Commands:
             StorageError: the database fails.
         """
         name, _, arguments = line.partition(" ")
-        command = self._commands.get(name.lower())
-        if command is None:
-            near = get_close_matches(name.lower(), [*self._commands, "/quit", "/exit"], n=1)
-            if near:
-                self._print("console-did-you-mean", command=near[0])
-            else:
-                self._print("unknown-command")
-        else:
+        name = name.lower()
+        command = self._commands.get(name)
+        if command is not None:
             await command(arguments.strip())
+        elif name.removeprefix("/") in COMMANDS:
+            self._print("console-telegram-only", command=name)
+        elif near := get_close_matches(name, [*self._commands, "/quit", "/exit"], n=1):
+            self._print("console-did-you-mean", command=near[0])
+        else:
+            self._print("unknown-command")
 
     def complete(self, line: str) -> Sequence[str]:
         """Returns the words that may stand at the end of a line: commands, acts, providers and their models."""
@@ -137,6 +155,28 @@ class Commands:
     async def _help(self, _arguments: str) -> None:
         self._print("console-help")
         self._print("console-help-more")
+
+    async def _image(self, arguments: str) -> None:
+        if self._is_drawing and arguments:
+            await self._chat.ask(arguments, draws=True)
+        else:
+            self._print("image-usage" if self._is_drawing else "images-not-set-up")
+
+    async def _stop(self, _arguments: str) -> None:
+        # A line is run once the answer before it has ended.
+        self._print("console-nothing-to-stop")
+
+    async def _settings(self, _arguments: str) -> None:
+        texts, language = self._texts, self._chat.language
+        preference, thread = await self._preferences.get(self._scope), await self._turns.current(KEY)
+        persona = personas.describe(texts, thread.persona or preference.persona, language)
+        footers = texts.get(f"settings-footers-{int(bool(preference.footers))}", language)
+        for key, value, command in (
+            ("settings-language", texts.get("language-name", language), "/language"),
+            ("settings-persona", persona, "/persona"),
+            ("settings-footers", footers, "/model footers on|off"),
+        ):
+            self._terminal.print(f"{texts.get(key, language, value=value)} ({command})")
 
     async def _new(self, _arguments: str) -> None:
         await self._turns.start_new(KEY)
@@ -227,6 +267,7 @@ class Commands:
             return
         await self._service.save_unsaved()
         await self._eraser.erase(KEY.surface, USER_ID, [])
+        await asyncio.to_thread(_remove, self._own_files)
         self._print("forget-done")
 
     async def _language(self, arguments: str) -> None:
@@ -321,3 +362,11 @@ class Commands:
 
     def _print(self, key: str, **arguments: str) -> None:
         self._terminal.print(self._texts.get(key, self._chat.language, **arguments))
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

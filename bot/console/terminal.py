@@ -1,5 +1,6 @@
 """Console output, styled where the terminal supports it."""
 
+import io
 import os
 import re
 import shutil
@@ -33,6 +34,20 @@ class Terminal:
         # Answers are formatted on a terminal only: in a pipe they are what the model wrote.
         self._is_formatted = self._styled and stream.isatty()
         self._answer: MarkdownStream | None = None
+        self._held: list[str] = []
+
+    def error_stream(self) -> TextIO:
+        """Returns a stream for log lines: those that are written during an answer follow it."""
+        return _ErrorStream(self)
+
+    def write_log(self, text: str) -> None:
+        """Writes log lines now, or after the answer that is being written."""
+        if self._is_formatted and (self._in_line or self._answer is not None):
+            self._held.append(text)
+            return
+        self.clear_status()
+        self._remarks.write(text)
+        self._remarks.flush()
 
     def show_status(self, text: str) -> None:
         """Shows a status line on a terminal; the next output replaces it."""
@@ -94,6 +109,8 @@ class Terminal:
             self._stream.write("\n")
             self._stream.flush()
             self._in_line = False
+        held, self._held = self._held, []
+        self._remarks.writelines(held)
 
     def print_blank_line(self) -> None:
         """Prints an empty line."""
@@ -108,6 +125,19 @@ class Terminal:
             clean = "\n".join(_wrap(line, _columns()) for line in clean.split("\n"))
         self._remarks.write(f"{style}{clean}{_PLAIN}\n" if style and self._styled else f"{clean}\n")
         self._remarks.flush()
+
+
+class _ErrorStream(io.StringIO):
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def write(self, text: str, /) -> int:
+        self._terminal.write_log(text)
+        return len(text)
+
+    def isatty(self) -> bool:
+        return True
 
 
 def _wrap(line: str, width: int) -> str:

@@ -323,7 +323,8 @@ FILES: Mapping[str, str] = {
     "inbox.db": "the durable queue; rewritten likewise",
     "sends.journal": "numbers of turns and messages, until they are delivered",
     "inbox.lock": "nothing",
-    "console.history": "lines that the operator typed in the terminal console",
+    "console.history": "lines that the operator typed in the terminal console; erased by its /forget",
+    "console.pictures": "pictures that were drawn in the terminal console; erased by its /forget",
     "inbox.failure": "a time",
 }
 """Files in DATA_DIR."""

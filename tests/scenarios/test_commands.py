@@ -2,7 +2,7 @@
 
 import pytest
 
-from bot.telegram.api.commands import CommandMenu, listed_in
+from bot.command_table import CommandMenu, listed_in
 from tests.support.bot_harness import FIRST, BotHarness, instructions, told
 
 START = """\

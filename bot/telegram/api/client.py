@@ -21,7 +21,7 @@ from aiogram.types import (
     User,
 )
 
-from bot.telegram.api.commands import CommandMenu, listed_in
+from bot.command_table import CommandMenu, listed_in
 from bot.telegram.api.errors import ApiFailure, classify_api_error, describe_api_error
 from bot.telegram.api.session import ApiSession
 from core.clock import Backoff, Clock

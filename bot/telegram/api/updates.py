@@ -22,7 +22,7 @@ from aiogram.types import (
 )
 from pydantic import ValidationError
 
-from bot.telegram.api.commands import COMMANDS, CommandSpec
+from bot.command_table import COMMANDS, CommandSpec
 from bot.telegram.api.messages import is_group
 from core.messages import ChatRef, Surface, chat_ref, user_ref
 from services.languages import Languages

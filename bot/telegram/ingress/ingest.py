@@ -10,7 +10,7 @@ import structlog
 from aiogram import Bot
 from aiogram.types import Message, Update
 
-from bot.telegram.api.commands import CommandLane
+from bot.command_table import CommandLane
 from bot.telegram.api.messages import conversation_key, is_group, message_speaker
 from bot.telegram.api.updates import (
     addresses_bot,

@@ -6,7 +6,7 @@ from typing import Any
 from aiogram import Router
 from aiogram.types import CallbackQuery, Message, TelegramObject
 
-from bot.telegram.api.commands import COMMANDS, CommandScope
+from bot.command_table import COMMANDS, CommandScope
 from bot.telegram.api.group_admins import GroupAdmins
 from bot.telegram.api.messages import is_group, message_speaker
 from bot.telegram.api.updates import Command

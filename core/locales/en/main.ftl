@@ -256,6 +256,8 @@ console-help =
     /forget: erase what is stored about you here
 console-help-more =
     /compare <question>: ask two models and choose the better answer; /vote a, b or tie
+    /image <description>: draw a picture
+    /settings: how answers appear and sound
     /stats: people, chats, answers and cost of the whole bot
     /audit: actions of operators and group admins
     /ban_user, /unban_user: block or unblock a person or a chat in Telegram
@@ -268,6 +270,10 @@ console-demo-stands-in = None of your providers is available, so the built-in de
 console-embedded-store = REDIS_URL is not set: provider state is kept in this process only. Conversations are saved to disk.
 console-hint = /help lists the commands, Ctrl-C stops an answer, Ctrl-D or /quit exits.
 console-asking = asking { $provider } …
+console-telegram-only = { $command } works in Telegram only.
+console-nothing-to-stop = Nothing is running. Ctrl-C stops an answer.
+console-picture-saved = Saved the picture as { $path }
+console-picture-unsaved = The picture could not be saved as { $path }: { $reason }
 console-did-you-mean = Unknown command. Did you mean { $command }?
 console-vote = Which answer is better? Type /vote a, /vote b or /vote tie.
 console-failed-over = { $failed } -> { $provider } answered

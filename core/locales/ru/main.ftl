@@ -258,6 +258,8 @@ console-help =
     /forget: стереть то, что здесь о вас хранится
 console-help-more =
     /compare <вопрос>: спросить две модели и выбрать лучший ответ; /vote a, b или tie
+    /image <описание>: нарисовать картинку
+    /settings: как выглядят и звучат ответы
     /stats: люди, чаты, ответы и стоимость по всему боту
     /audit: действия операторов и админов групп
     /ban_user, /unban_user: кому бот не отвечает в Telegram
@@ -270,6 +272,10 @@ console-demo-stands-in = Ни один из ваших провайдеров н
 console-embedded-store = REDIS_URL не задан: состояние провайдеров хранится только в этом процессе. Разговоры сохраняются на диск.
 console-hint = /help показывает команды, Ctrl-C останавливает ответ, Ctrl-D или /quit завершает работу.
 console-asking = спрашиваю { $provider } …
+console-telegram-only = { $command } работает только в Telegram.
+console-nothing-to-stop = Сейчас ничего не выполняется. Ctrl-C прерывает ответ.
+console-picture-saved = Картинка сохранена: { $path }
+console-picture-unsaved = Не удалось сохранить картинку { $path }: { $reason }
 console-did-you-mean = Неизвестная команда. Может быть, { $command }?
 console-vote = Какой ответ лучше? Введите /vote a, /vote b или /vote tie.
 console-failed-over = { $failed } -> ответил { $provider }

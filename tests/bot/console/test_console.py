@@ -251,7 +251,7 @@ class TestCommands:
             await session.until("a works: m answered in")
             await session.until("Usage: /provider")
 
-    @pytest.mark.parametrize("line", ["/nonsense", "/", "/ask something", "/etc/passwd"])
+    @pytest.mark.parametrize("line", ["/nonsense", "/", "/etc/passwd"])
     async def test_unknown_command_is_not_sent_to_a_model(self, opened: Opener, server: LLMServer, line: str) -> None:
         async with opened({"a": server.url}) as session:
             session.type(line)
@@ -301,6 +301,8 @@ class TestCommands:
             *operator,
             "provider",
             "usage",
+            "image",
+            "settings",
             "budget",
             "privacy",
             "forget",
@@ -308,6 +310,31 @@ class TestCommands:
             "persona",
             "quit",
         }
+
+    async def test_image_is_saved_as_a_file_until_it_is_forgotten(
+        self, opened: Opener, server: LLMServer, tmp_path: Path
+    ) -> None:
+        async with opened({"a": server.url}, IMAGE_PROVIDERS='{"a": ["draw"]}') as session:
+            session.type("/image", "/image a fox in the snow")
+            await session.until("Describe the picture after the command")
+            shown = await session.until(".png\n")
+            (picture,) = (tmp_path / "data" / "console.pictures").iterdir()
+            assert f"Saved the picture as {picture}\n" in shown
+            assert picture.read_bytes() == llm.PNG
+            assert picture.stat().st_mode & 0o777 == 0o600
+            session.type("/forget yes")
+            await session.until("erased")
+            assert not picture.exists()
+
+    async def test_commands_of_telegram_and_settings_are_answered(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("/schedule tomorrow", "/ask something", "/image a fox", "/stop", "/settings")
+            await session.until("/schedule works in Telegram only.")
+            await session.until("/ask works in Telegram only.")
+            await session.until("Drawing is not set up on this bot.")
+            await session.until("Nothing is running.")
+            await session.until("Language: English (/language)\nPersona: Standard (/persona)\nWho answered: hidden (")
+        assert not server.requests
 
     async def test_usage_shows_own_and_all_usage(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as session:

@@ -75,6 +75,20 @@ def test_terminal_styles_remarks_where_supported(
     assert ("\x1b" in text) is styled
 
 
+def test_log_lines_follow_the_answer_that_is_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    written = FakeTerminal()
+    terminal = Terminal(written, styled=True)
+    log = terminal.error_stream()
+    log.write("[error] before\n")
+    terminal.write("half ")
+    log.write("[error] during\n")
+    terminal.write("an answer")
+    terminal.end_line()
+    log.write("[error] after\n")
+    assert written.getvalue() == "[error] before\nhalf an answer\n[error] during\n[error] after\n"
+
+
 async def test_piped_input_reads_any_bytes_of_a_file(tmp_path: Path) -> None:
     """An event loop cannot wait for a regular file; reads may cut a character, and bytes may not be UTF-8."""
     long = "é" * 70_000

@@ -10,8 +10,8 @@ from aiogram.filters import CommandObject
 from aiogram.types import CallbackQuery, User
 
 import bot.telegram
+from bot.command_table import COMMANDS, CommandLane, CommandMenu, CommandScope, listed_in
 from bot.telegram.api.client import KnownBot
-from bot.telegram.api.commands import COMMANDS, CommandLane, CommandMenu, CommandScope, listed_in
 from bot.telegram.api.updates import Command, FromOperator, find_command, parse_update
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message, raw
 
