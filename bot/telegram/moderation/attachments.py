@@ -4,7 +4,18 @@ import re
 from collections.abc import Iterator
 
 from aiogram.enums import MessageEntityType
-from aiogram.types import Chat, ExternalReplyInfo, InlineKeyboardMarkup, Message, MessageEntity, Poll
+from aiogram.types import (
+    Chat,
+    ExternalReplyInfo,
+    InlineKeyboardMarkup,
+    Message,
+    MessageEntity,
+    MessageOriginHiddenUser,
+    MessageOriginUser,
+    Poll,
+)
+
+from services.moderation.screening.screener import is_plain_name
 
 _PLAIN_FILE_NAME = re.compile(
     r"(?:(?:img|dsc|dcim|pxl|vid|video|mov|photo|image|screenshot|screen|scan|document|doc|file|audio|voice|rec|recording"
@@ -12,7 +23,12 @@ _PLAIN_FILE_NAME = re.compile(
     re.IGNORECASE,
 )
 """A name that a camera or a program gave: it says nothing."""
-_VCARD_WORDS = re.compile(r"^(?:NOTE|URL|ORG|TITLE)[^:\n]{0,60}:(.{1,300})$", re.MULTILINE | re.IGNORECASE)
+_VCARD_WORDS = re.compile(
+    r"^(?:item\d{1,3}\.)?(?:NOTE|URL|ORG|TITLE|ROLE|NICKNAME|EMAIL|ADR|LABEL|X-[A-Z-]{1,40})[^:\n]{0,60}:(.{1,300})$",
+    re.MULTILINE | re.IGNORECASE,
+)
+_VCARD_FOLD = re.compile(r"\r?\n[ \t]")
+"""The break of a long line, https://www.rfc-editor.org/rfc/rfc6350#section-3.2"""
 
 
 def read_attached_words(message: Message | ExternalReplyInfo) -> Iterator[str]:
@@ -22,16 +38,42 @@ def read_attached_words(message: Message | ExternalReplyInfo) -> Iterator[str]:
         yield from _poll_words(message.poll)
     if contact is not None:
         yield " ".join(name for name in (contact.first_name, contact.last_name) if name)
-        yield from (found[1].strip() for found in _VCARD_WORDS.finditer(contact.vcard or ""))
+        vcard = _VCARD_FOLD.sub("", contact.vcard or "").replace("\r", "")
+        yield from (found[1].strip(" ;") for found in _VCARD_WORDS.finditer(vcard))
     if venue is not None:
         yield from (venue.title, venue.address)
     if checklist is not None:
         yield checklist.title
         yield from (task.text for task in checklist.tasks)
     if message.story is not None:
-        yield _chat_title(message.story.chat)
+        # Telegram shows a story of a person under their name, which may be all of the advert.
+        yield message.story.chat.full_name
     yield from _file_names(message)
     yield from _offers(message)
+
+
+def read_event_words(message: Message) -> Iterator[str]:
+    """Yields what a member wrote in an event of the chat: a topic's name, a task or a poll's option that they added."""
+    created, edited = message.forum_topic_created, message.forum_topic_edited
+    if created is not None and not created.is_name_implicit:
+        yield created.name
+    if edited is not None:
+        yield edited.name or ""
+    if message.checklist_tasks_added is not None:
+        yield from (task.text for task in message.checklist_tasks_added.tasks)
+    if message.poll_option_added is not None:
+        yield message.poll_option_added.option_text
+
+
+def read_origin(message: Message) -> str:
+    """Returns the name over a forward: of a chat, or of a person where it says more than a name."""
+    origin = message.forward_origin
+    if isinstance(origin, MessageOriginHiddenUser | MessageOriginUser):
+        is_hidden = isinstance(origin, MessageOriginHiddenUser)
+        name = origin.sender_user_name if is_hidden else origin.sender_user.full_name
+        return "" if is_plain_name(name) else name
+    chat = getattr(origin, "chat", None) or getattr(origin, "sender_chat", None)
+    return _chat_title(chat) if isinstance(chat, Chat) else ""
 
 
 def read_attached_links(message: Message) -> Iterator[str]:
@@ -42,6 +84,9 @@ def read_attached_links(message: Message) -> Iterator[str]:
             yield from entity_links(task.text, task.text_entities)
     if message.game is not None:
         yield from entity_links(message.game.text or "", message.game.text_entities)
+    if message.checklist_tasks_added is not None:
+        for task in message.checklist_tasks_added.tasks:
+            yield from entity_links(task.text, task.text_entities)
     if message.poll is not None:
         yield from entity_links(message.poll.description or "", message.poll.description_entities)
         yield from entity_links(message.poll.explanation or "", message.poll.explanation_entities)
@@ -52,11 +97,13 @@ def read_attached_links(message: Message) -> Iterator[str]:
 
 
 def read_button_texts(markup: InlineKeyboardMarkup | None) -> Iterator[str]:
-    """Yields the texts of buttons that lead somewhere."""
+    """Yields the texts of buttons that lead somewhere, and what others copy."""
     for row in markup.inline_keyboard if markup is not None else ():
         for button in row:
-            if button.url or button.web_app or button.login_url:
+            if button.url or button.web_app or button.login_url or button.copy_text:
                 yield button.text
+            if button.copy_text:
+                yield button.copy_text.text
 
 
 def entity_links(text: str, entities: list[MessageEntity] | None) -> Iterator[str]:

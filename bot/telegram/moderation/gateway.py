@@ -9,6 +9,7 @@ from aiogram.types.chat_member_union import ChatMemberUnion
 from bot.telegram.api.group_admins import ADMIN_STATUSES, PRESENT_STATUSES
 from bot.telegram.api.messages import is_group
 from bot.telegram.api.updates import SERVICE_CONTENT
+from bot.telegram.moderation.attachments import read_event_words
 from bot.telegram.moderation.doorkeeper import PRESS_PREFIX, START_PREFIX
 from bot.telegram.moderation.messages import to_group_message
 from services.moderation.domain.settings import GroupSettings
@@ -77,7 +78,9 @@ class ModerationGateway:
             await self._migrate(message)
             return UNTOUCHED
         settings = await self._groups.get(message.chat.id)
-        if settings is None or not settings.is_on or message.content_type in SERVICE_CONTENT:
+        if settings is None or not settings.is_on:
+            return UNTOUCHED
+        if message.content_type in SERVICE_CONTENT and not any(read_event_words(message)):
             return UNTOUCHED
         group_message = to_group_message(message, album)
         outcome = await self._pipeline.handle(group_message, settings)

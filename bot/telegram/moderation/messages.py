@@ -13,6 +13,8 @@ from bot.telegram.moderation.attachments import (
     read_attached_links,
     read_attached_words,
     read_button_texts,
+    read_event_words,
+    read_origin,
     read_outside_quotation,
 )
 from core.messages import Attachment
@@ -58,7 +60,8 @@ def to_group_message(message: Message, parts: Sequence[Message] = ()) -> GroupMe
         text="" if is_forward else text,
         quoted=cut_long(_quoted(message) if outside is None else outside),
         quotes_outside=bool(outside),
-        forwarded=text if is_forward else "",
+        # A forwarded sticker or picture says no more than the name over it.
+        forwarded=(text or read_origin(message)) if is_forward else "",
         is_forward=is_forward,
         links=tuple(dict.fromkeys(link for part in parts for link in _links(part))),
         buttons=tuple(dict.fromkeys(target for part in parts for target in _button_targets(part.reply_markup))),
@@ -89,7 +92,7 @@ def _edited_at(message: Message) -> datetime | None:
 def _all_text(message: Message) -> str:
     """Returns all text of a message: text or caption, rich blocks, attachments, buttons."""
     texts = [message.text or message.caption or "", *_rich_strings(message, "text")]
-    texts += [*read_attached_words(message), *read_button_texts(message.reply_markup)]
+    texts += [*read_attached_words(message), *read_event_words(message), *read_button_texts(message.reply_markup)]
     return "\n".join(dict.fromkeys(text for text in texts if text))
 
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from cachetools import TTLCache
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -16,6 +16,8 @@ from services.pseudonyms import Pseudonyms
 
 CACHE_TTL_S = 1.0
 CACHED_GROUPS = 10_000
+_TABLE = cast("Table", ModerationNewcomerRow.__table__)
+_NEWCOMER = select(_TABLE).where(_TABLE.c.group_id == bindparam("group"), _TABLE.c.member_id == bindparam("member"))
 DEFAULT_RAID_RATE = 30
 """Joins a minute from which a raid is assumed; a group that is linked on a busy page gains about ten."""
 
@@ -165,11 +167,15 @@ class NewcomerStore:
 
     async def find(self, group_id: int, member_id: int) -> Newcomer | None:
         """Returns the entry of a person; None if unknown."""
-        async with self._database.reading() as session:
-            row = await session.get(ModerationNewcomerRow, (group_id, member_id))
-            alias = self._alias(member_id)
-            if row is None and alias is not None:
-                row = await session.get(ModerationNewcomerRow, (group_id, alias))
+        alias = self._alias(member_id)
+
+        def work(connection: Connection) -> Row[Any] | None:
+            own = connection.execute(_NEWCOMER, {"group": group_id, "member": member_id}).one_or_none()
+            if own is not None or alias is None:
+                return own
+            return connection.execute(_NEWCOMER, {"group": group_id, "member": alias}).one_or_none()
+
+        row = await self._database.run(work, reading=True)
         if row is None:
             return None
         if row.member_id != member_id:

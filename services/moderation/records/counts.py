@@ -1,10 +1,10 @@
 """Daily counters per group, as shown by `/moderation stats`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import timedelta
 
-from sqlalchemy import Executable, delete, func, select
+from sqlalchemy import Connection, delete, func, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -39,6 +39,7 @@ class Counts:
     output_tokens: int = 0
 
 
+_NOTHING = Counts()
 COUNTERS = tuple(field.name for field in fields(Counts))
 
 
@@ -53,26 +54,27 @@ class DailyCounts:
         self._database = database
         self._clock = clock
         self._listener = listener
+        insert, row = database.insert(ModerationCountsRow), ModerationCountsRow
+        sums = {name: getattr(row, name) + getattr(insert.excluded, name) for name in COUNTERS}
+        self._add = insert.on_conflict_do_update(index_elements=["group_id", "day"], set_=sums)
 
-    def add_statement(self, group_id: int, more: Counts) -> Executable | None:
-        """Returns the statement that adds to today's counters, for a transaction of the caller; None for zeros."""
-        row = ModerationCountsRow
-        values = {name: getattr(more, name) for name in COUNTERS}
-        sums = {name: getattr(row, name) + value for name, value in values.items() if value}
-        if not sums:
-            return None
-        if self._listener is not None:
+    def announce(self, more: Counts) -> None:
+        """Tells the listener about an addition that has been stored."""
+        if self._listener is not None and more != _NOTHING:
             self._listener(more)
-        day = self._clock.now().date().isoformat()
-        statement = self._database.insert(row).values(group_id=group_id, day=day, **values)
-        return statement.on_conflict_do_update(index_elements=["group_id", "day"], set_=sums)
+
+    def write(self, connection: Connection, group_id: int, more: Counts) -> None:
+        """Adds to today's counters in a transaction of the caller, who announces it once it is committed."""
+        if more != _NOTHING:
+            day = self._clock.now().date().isoformat()
+            connection.execute(self._add, {"group_id": group_id, "day": day, **asdict(more)})
 
     async def add(self, group_id: int, more: Counts) -> None:
         """Adds to today's counters."""
-        statement = self.add_statement(group_id, more)
-        if statement is not None:
-            async with self._database.session() as session:
-                await session.execute(statement)
+        if more == _NOTHING:
+            return
+        await self._database.run(lambda connection: self.write(connection, group_id, more))
+        self.announce(more)
 
     async def total(self, group_id: int, days: int) -> Counts:
         """Returns the sums of the last `days` days, today included."""

@@ -7,8 +7,9 @@ if the replica dies, the lease expires and another one continues from the record
 import json
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Update, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Table, Update, bindparam, or_, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -20,8 +21,8 @@ from services.moderation.domain.verdict import Category
 
 MAX_TEXT = 4000
 BATCH = 50
-UNSYNCHRONISED = {"synchronize_session": False}
-"""Changed rows are read again after the statement."""
+INCIDENTS = cast("Table", ModerationIncidentRow.__table__)
+SELECT_BY_ID = select(INCIDENTS).where(INCIDENTS.c.id == bindparam("incident"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +57,18 @@ class IncidentStore:
             ModerationIncidentRow.message_id == finding.message_ids[0],
             ModerationIncidentRow.version == finding.version,
         )
-        statement = self._database.insert(ModerationIncidentRow).values(**values)
-        async with self._database.session() as session:
-            await session.execute(
-                statement.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"])
-            )
-            return to_incident((await session.scalars(select(ModerationIncidentRow).where(*key))).one())
+        insert = self._database.insert(ModerationIncidentRow)
+        statement = insert.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"])
+
+        def work(connection: Connection) -> Incident:
+            connection.execute(statement, values)
+            return to_incident(connection.execute(select(INCIDENTS).where(*key)).one())
+
+        return await self._database.run(work)
 
     async def get(self, incident_id: int) -> Incident | None:
         """Returns an incident by id."""
-        async with self._database.reading() as session:
-            row = await session.get(ModerationIncidentRow, incident_id)
-        return None if row is None else to_incident(row)
+        return await self._database.run(lambda connection: read_incident(connection, incident_id), reading=True)
 
     async def list_for_message(self, group_id: int, message_id: int) -> list[Incident]:
         """Returns the incidents of all versions of a message, newest first."""
@@ -171,9 +172,8 @@ class IncidentStore:
             incident_id, reopened.values({column: by, row.finished_at: None, row.lease_until: lease_until})
         )
         if resolved is not None:
-            async with self._database.session() as session:
-                others = update(row).where(row.lead_id == incident_id, *is_open).values({column: by})
-                await session.execute(others, execution_options=UNSYNCHRONISED)
+            others = update(row).where(row.lead_id == incident_id, *is_open).values({column: by})
+            await self._database.run(lambda connection: connection.execute(others) and None)
         return resolved
 
     async def list_orphans(self) -> list[Incident]:
@@ -198,18 +198,16 @@ class IncidentStore:
         return await self._update(incident_id, statement)
 
     async def _find(self, *conditions: ColumnElement[bool], limit: int = BATCH) -> list[Incident]:
-        statement = select(ModerationIncidentRow).where(*conditions)
-        async with self._database.reading() as session:
-            rows = await session.scalars(statement.order_by(ModerationIncidentRow.id.desc()).limit(limit))
-            return [to_incident(row) for row in rows]
+        newest = select(INCIDENTS).where(*conditions).order_by(INCIDENTS.c.id.desc()).limit(limit)
+        return await self._database.run(
+            lambda connection: [to_incident(row) for row in connection.execute(newest)], reading=True
+        )
 
     async def _update(self, incident_id: int, statement: Update) -> Incident | None:
-        async with self._database.session() as session:
-            changed = statement.returning(ModerationIncidentRow.id)
-            if (await session.execute(changed, execution_options=UNSYNCHRONISED)).first() is None:
-                return None
-            row = await session.get(ModerationIncidentRow, incident_id)
-            return None if row is None else to_incident(row)
+        def work(connection: Connection) -> Incident | None:
+            return read_incident(connection, incident_id) if connection.execute(statement).rowcount else None
+
+        return await self._database.run(work)
 
 
 def _to_values(finding: Finding) -> dict[str, object]:
@@ -237,7 +235,13 @@ def _to_values(finding: Finding) -> dict[str, object]:
     }
 
 
-def to_incident(row: ModerationIncidentRow) -> Incident:
+def read_incident(connection: Connection, incident_id: int) -> Incident | None:
+    """Returns an incident by id; None if there is none."""
+    row = connection.execute(SELECT_BY_ID, {"incident": incident_id}).one_or_none()
+    return None if row is None else to_incident(row)
+
+
+def to_incident(row: Row[Any]) -> Incident:
     """Returns the incident of a row."""
     ids: list[int] = json.loads(row.message_ids)
     finding = Finding(

@@ -8,9 +8,9 @@ import json
 import zlib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import cast
 
-from sqlalchemy import Executable, delete, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import Connection, Table, bindparam, delete, select, update
 
 from core.clock import Clock
 from core.db.database import Database
@@ -22,6 +22,17 @@ RETENTION = timedelta(days=7)
 """A later edit counts as a new message."""
 ESTABLISHED_MESSAGES = 3
 ESTABLISHED_AFTER = timedelta(days=7)
+VERSIONS, MEMBERS = cast("Table", ProcessedVersionRow.__table__).c, cast("Table", ModerationMemberRow.__table__).c
+# Built once: every message of every group is looked up.
+_IS_AUTHOR = (MEMBERS.group_id == bindparam("group"), MEMBERS.member_id == bindparam("author"))
+_AUTHOR = select(MEMBERS.first_seen, MEMBERS.meaningful).where(*_IS_AUTHOR)
+_LOOK_UP = select(
+    select(VERSIONS.message_id)
+    .where(VERSIONS.group_id == bindparam("group"), VERSIONS.message_id == bindparam("message"))
+    .exists(),
+    select(MEMBERS.first_seen).where(*_IS_AUTHOR).scalar_subquery(),
+    select(MEMBERS.meaningful).where(*_IS_AUTHOR).scalar_subquery(),
+)
 
 
 def message_version(message: GroupMessage) -> str:
@@ -90,47 +101,48 @@ class MessageLog:
         self._database = database
         self._clock = clock
         self._counts = counts
+        insert = database.insert(ProcessedVersionRow)
+        self._insert = insert.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"])
+        # A row comes back only where one was inserted.
+        self._insert_once = self._insert.returning(VERSIONS.message_id)
+        member = database.insert(ModerationMemberRow)
+        sums = {"meaningful": MEMBERS.meaningful + member.excluded.meaningful}
+        self._count_message = member.on_conflict_do_update(index_elements=["group_id", "member_id"], set_=sums)
 
     async def open(self, entry: LogEntry) -> tuple[VersionState, MemberHistory]:
         """Records a version before it is judged; returns its state and its author's history."""
         message = entry.message
-        async with self._database.session() as session:
-            state = await self._record_version(session, entry)
-            return state, await self._read_member(session, message.group_id, message.author.id)
+
+        def work(connection: Connection) -> tuple[VersionState, MemberHistory]:
+            state = self._record_version(connection, entry)
+            return state, self._read_member(connection, message.group_id, message.author.id)
+
+        return await self._database.run(work)
 
     async def look_up(self, entry: LogEntry) -> tuple[bool, MemberHistory]:
         """Returns whether a single message was not seen before, and its author's history, in one statement."""
-        message, row, member = entry.message, ProcessedVersionRow, ModerationMemberRow
-        is_author = (member.group_id == message.group_id, member.member_id == message.author.id)
-        is_seen = select(row.message_id).where(
-            row.group_id == message.group_id, row.message_id == message.message_id
-        ).exists()  # fmt: skip
-        columns = select(
-            is_seen,
-            select(member.first_seen).where(*is_author).scalar_subquery(),
-            select(member.meaningful).where(*is_author).scalar_subquery(),
+        message = entry.message
+        key = {"group": message.group_id, "message": message.message_id, "author": message.author.id}
+        seen, first_seen, meaningful = await self._database.run(
+            lambda connection: connection.execute(_LOOK_UP, key).one(), reading=True
         )
-        async with self._database.reading() as session:
-            seen, first_seen, meaningful = (await session.execute(columns)).one()
-        if first_seen is None:  # pyright: ignore[reportUnnecessaryComparison] - an outer value may be missing
+        if first_seen is None:
             return not seen, MemberHistory(self._clock.now(), 0, is_known=False)
         return not seen, MemberHistory(first_seen, meaningful)
 
     async def pass_at_once(self, entry: LogEntry, counts: Counts, *, is_meaningful: bool | None) -> bool:
         """Records a new message with its outcome, in one transaction; False if it was recorded meanwhile."""
-        message, row = entry.message, ProcessedVersionRow
-        values = {**self._to_values(entry), "message_id": message.message_id, "settled": True}
-        insert = self._database.insert(row).values(values)
-        unique = insert.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"])
-        statements = [self._counts.add_statement(message.group_id, counts)]
-        if is_meaningful is not None:
-            statements.append(self._count_message(message.group_id, message.author.id, is_meaningful=is_meaningful))
-        async with self._database.session() as session:
-            if (await session.execute(unique.returning(row.message_id))).first() is None:
+        values = {**self._to_values(entry), "message_id": entry.message.message_id, "settled": True}
+
+        def work(connection: Connection) -> bool:
+            if connection.execute(self._insert_once, values).first() is None:
                 return False
-            for statement in statements:
-                if statement is not None:
-                    await session.execute(statement)
+            self._count(connection, entry.message, counts, is_meaningful=is_meaningful)
+            return True
+
+        if not await self._database.run(work):
+            return False
+        self._counts.announce(counts)
         return True
 
     async def close(self, entry: LogEntry, counts: Counts, *, is_removed: bool, is_meaningful: bool | None) -> None:
@@ -138,42 +150,40 @@ class MessageLog:
 
         `is_meaningful` is None for a message that does not count for its author.
         """
-        message, row = entry.message, ProcessedVersionRow
+        message, row = entry.message, VERSIONS
         key = (row.group_id == message.group_id, row.message_id.in_(message.message_ids), row.version == entry.version)
-        settle = update(row).where(*key).values(settled=True, removed=is_removed)
-        statements = [settle, self._counts.add_statement(message.group_id, counts)]
-        if is_meaningful is not None:
-            statements.append(self._count_message(message.group_id, message.author.id, is_meaningful=is_meaningful))
-        async with self._database.session() as session:
-            for statement in statements:
-                if statement is not None:
-                    await session.execute(statement)
+        settle = update(ProcessedVersionRow).where(*key).values(settled=True, removed=is_removed)
+
+        def work(connection: Connection) -> None:
+            connection.execute(settle)
+            self._count(connection, message, counts, is_meaningful=is_meaningful)
+
+        await self._database.run(work)
+        self._counts.announce(counts)
 
     async def member(self, group_id: int, member_id: int) -> MemberHistory:
         """Returns a member's history; for an unknown member it starts now."""
-        async with self._database.reading() as session:
-            return await self._read_member(session, group_id, member_id)
+        return await self._database.run(
+            lambda connection: self._read_member(connection, group_id, member_id), reading=True
+        )
 
     async def album_parts(self, group_id: int, album: str) -> tuple[int, ...]:
         """Returns the message ids of an album that any replica has recorded."""
         row = ProcessedVersionRow
         found = select(row.message_id).where(row.group_id == group_id, row.album == album).distinct()
-        async with self._database.reading() as session:
-            return tuple(sorted(await session.scalars(found)))
+        return tuple(sorted(await self._database.run(lambda each: each.execute(found).scalars().all(), reading=True)))
 
     async def list_recent(self, group_id: int, author_id: int, since: datetime) -> tuple[int, ...]:
         """Returns the message ids of an author that were processed since then and are not deleted."""
         row = ProcessedVersionRow
         own = (row.group_id == group_id, row.author_id == author_id, row.seen_at >= since)
         found = select(row.message_id).where(*own, row.removed.is_(False)).distinct()
-        async with self._database.reading() as session:
-            return tuple(sorted(await session.scalars(found)))
+        return tuple(sorted(await self._database.run(lambda each: each.execute(found).scalars().all(), reading=True)))
 
     async def delete_expired(self) -> None:
         """Deletes versions older than `RETENTION`. Member histories stay."""
         expired = delete(ProcessedVersionRow).where(ProcessedVersionRow.seen_at < self._clock.now() - RETENTION)
-        async with self._database.session() as session:
-            await session.execute(expired, execution_options={"synchronize_session": False})
+        await self._database.run(lambda connection: connection.execute(expired) and None)
 
     def _to_values(self, entry: LogEntry) -> dict[str, object]:
         """Returns the row of a version, without the message id."""
@@ -183,20 +193,18 @@ class MessageLog:
             "settled": False, "removed": False, "author_id": entry.message.author.id,
         }  # fmt: skip
 
-    async def _record_version(self, session: AsyncSession, entry: LogEntry) -> VersionState:
+    def _record_version(self, connection: Connection, entry: LogEntry) -> VersionState:
         """Inserts a row per part of an album, and returns the state before that."""
-        row, message, version, album = ProcessedVersionRow, entry.message, entry.version, entry.album
+        row, message, version, album = VERSIONS, entry.message, entry.version, entry.album
         links, common = _link_checksums(message), self._to_values(entry)
-        own_parts = row.message_id.in_(message.message_ids)
-        known = (await session.scalars(select(row).where(row.group_id == message.group_id, own_parts))).all()
-        insert = self._database.insert(row).values(
-            [{**common, "message_id": message_id} for message_id in message.message_ids]
-        )
-        await session.execute(insert.on_conflict_do_nothing(index_elements=["group_id", "message_id", "version"]))
+        own_parts = (row.group_id == message.group_id, row.message_id.in_(message.message_ids))
+        columns = select(row.version, row.settled, row.removed, row.links, row.seen_at)
+        known = connection.execute(columns.where(*own_parts)).all()
+        connection.execute(self._insert, [{**common, "message_id": each} for each in message.message_ids])
         is_removed = any(each.removed for each in known)
         if album is not None and not is_removed:
             removed = select(row.message_id).where(row.group_id == message.group_id, row.album == album, row.removed)
-            is_removed = (await session.scalars(removed.limit(1))).first() is not None
+            is_removed = connection.execute(removed.limit(1)).first() is not None
         earlier = [each for each in known if each.version != version]
         before = max(earlier, key=lambda each: each.seen_at, default=None)
         return VersionState(
@@ -205,18 +213,20 @@ class MessageLog:
             adds_link=message.edited_at is not None and not links <= set(json.loads(before.links) if before else ()),
         )
 
-    async def _read_member(self, session: AsyncSession, group_id: int, member_id: int) -> MemberHistory:
-        row = await session.get(ModerationMemberRow, (group_id, member_id))
+    def _read_member(self, connection: Connection, group_id: int, member_id: int) -> MemberHistory:
+        row = connection.execute(_AUTHOR, {"group": group_id, "author": member_id}).one_or_none()
         if row is None:
             return MemberHistory(self._clock.now(), 0, is_known=False)
         return MemberHistory(row.first_seen, row.meaningful)
 
-    def _count_message(self, group_id: int, member_id: int, *, is_meaningful: bool) -> Executable:
-        row = ModerationMemberRow
-        values = {"group_id": group_id, "member_id": member_id, "first_seen": self._clock.now()}
-        statement = self._database.insert(row).values(**values, meaningful=int(is_meaningful))
-        sums = {"meaningful": row.meaningful + int(is_meaningful)}
-        return statement.on_conflict_do_update(index_elements=["group_id", "member_id"], set_=sums)
+    def _count(
+        self, connection: Connection, message: GroupMessage, counts: Counts, *, is_meaningful: bool | None
+    ) -> None:
+        """Adds to the group's counters, and to the author's messages."""
+        self._counts.write(connection, message.group_id, counts)
+        if is_meaningful is not None:
+            author = {"group_id": message.group_id, "member_id": message.author.id, "first_seen": self._clock.now()}
+            connection.execute(self._count_message, {**author, "meaningful": int(is_meaningful)})
 
 
 def _link_checksums(message: GroupMessage) -> set[int]:

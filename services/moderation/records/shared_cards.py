@@ -6,16 +6,17 @@ others too, and a decision about it is one about all of them. Replicas agree bec
 
 import re
 from dataclasses import dataclass, replace
+from threading import Lock
 
 from cachetools import LRUCache
-from sqlalchemy import ColumnElement, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, case, func, or_, select, update
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.moderation_tables import ModerationGroupRow, ModerationIncidentRow
+from core.db.moderation_tables import ModerationGroupRow
 from services.moderation.domain.incident import Incident, Tally
 from services.moderation.domain.policy import Sanction
-from services.moderation.records.incidents import IncidentTiming, to_incident
+from services.moderation.records.incidents import INCIDENTS, SELECT_BY_ID, IncidentTiming, read_incident, to_incident
 from services.moderation.text.normalise import normalise
 
 MAX_LEADS = 20
@@ -70,6 +71,7 @@ class SharedCards:
         self._clock = clock
         self._timing = timing or IncidentTiming()
         self._campaigns: LRUCache[int, Campaign] = LRUCache(CACHED_CAMPAIGNS)
+        self._lock = Lock()
 
     async def claim(self, incident: Incident, chat_id: int) -> tuple[int, bool]:
         """Returns the id of the incident with the card for this one, and whether that was decided just now.
@@ -77,27 +79,31 @@ class SharedCards:
         Args:
             chat_id: the chat that gets the cards; a card elsewhere than there and in the group is not shared.
         """
-        row, now = ModerationIncidentRow, self._clock.now()
-        async with self._database.session() as session:
-            group = select(ModerationGroupRow.group_id).where(ModerationGroupRow.group_id == incident.finding.group_id)
-            await session.execute(group.with_for_update())
-            own = await session.get_one(row, incident.id)
+        row, now, group_id = INCIDENTS.c, self._clock.now(), incident.finding.group_id
+        group = select(ModerationGroupRow.group_id).where(ModerationGroupRow.group_id == group_id)
+        recent = row.joined_at > now - self._timing.shared_card
+        is_seen = or_(row.card_chat_id.is_(None), row.card_chat_id.in_((chat_id, group_id)))
+        leads = select(INCIDENTS).where(recent, is_seen, *_is_open(incident))
+        leads = leads.order_by(row.joined_at.desc()).limit(MAX_LEADS)
+
+        def work(connection: Connection) -> tuple[int, bool]:
+            connection.execute(group.with_for_update())
+            own = connection.execute(SELECT_BY_ID, {"incident": incident.id}).one()
             if own.lead_id is not None or own.joined_at is not None:
                 return own.lead_id or own.id, False
-            recent = row.joined_at > now - self._timing.shared_card
-            is_seen = or_(row.card_chat_id.is_(None), row.card_chat_id.in_((chat_id, incident.finding.group_id)))
-            query = (
-                select(row).where(recent, is_seen, *_is_open(incident)).order_by(row.joined_at.desc()).limit(MAX_LEADS)
-            )
-            leads = () if incident.is_resolved else (await session.scalars(query)).all()
-            lead = next((lead for lead in leads if self._belong_together(incident, to_incident(lead))), None)
-            own.lead_id = None if lead is None else lead.id
-            (own if lead is None else lead).joined_at = now
-            return own.lead_id or own.id, True
+            found = () if incident.is_resolved else map(to_incident, connection.execute(leads))
+            lead_id = next((lead.id for lead in found if self._belong_together(incident, lead)), None)
+            if lead_id is not None:
+                connection.execute(update(INCIDENTS).where(row.id == own.id).values(lead_id=lead_id))
+            joined = update(INCIDENTS).where(row.id == (lead_id or own.id))
+            connection.execute(joined.values(joined_at=now))
+            return lead_id or own.id, True
+
+        return await self._database.run(work)
 
     async def load(self, lead_id: int) -> Incident | None:
         """Returns an incident with the tally of its card."""
-        row = ModerationIncidentRow
+        row = INCIDENTS.c
         is_restricted = or_(row.sanctioned == "done", row.sanctioned.like("muted%"))
         counts = select(
             func.count(),
@@ -105,22 +111,25 @@ class SharedCards:
             func.count(case((is_restricted, row.author_id)).distinct()),
         ).where(_is_on_card(lead_id))
         texts = select(row.text).where(row.lead_id == lead_id, row.text.is_not(None)).order_by(row.id).limit(MAX_LEADS)
-        async with self._database.reading() as session:
-            lead = await session.get(row, lead_id)
+
+        def work(connection: Connection) -> Incident | None:
+            lead = read_incident(connection, lead_id)
             if lead is None:
                 return None
-            messages, authors, restricted = (await session.execute(counts)).one()
-            found = (await session.scalars(texts)).all() if messages > 1 else ()
-        incident = to_incident(lead)
-        others = _select_distinct(incident.finding.text, [text for text in found if text])
-        return replace(incident, tally=Tally(messages, authors, restricted, others))
+            messages, authors, restricted = connection.execute(counts).one()
+            found = connection.execute(texts).scalars().all() if messages > 1 else ()
+            others = _select_distinct(lead.finding.text, [text for text in found if text])
+            return replace(lead, tally=Tally(messages, authors, restricted, others))
+
+        return await self._database.run(work, reading=True)
 
     async def list_members(self, lead_id: int) -> list[Incident]:
         """Returns the other incidents on an incident's card."""
-        row = ModerationIncidentRow
-        async with self._database.reading() as session:
-            rows = await session.scalars(select(row).where(row.lead_id == lead_id).order_by(row.id).limit(MAX_MEMBERS))
-            return [to_incident(each) for each in rows]
+        row = INCIDENTS.c
+        members = select(INCIDENTS).where(row.lead_id == lead_id).order_by(row.id).limit(MAX_MEMBERS)
+        return await self._database.run(
+            lambda connection: [to_incident(each) for each in connection.execute(members)], reading=True
+        )
 
     def _belong_together(self, incident: Incident, lead: Incident) -> bool:
         # Each warning counts for itself, so each is decided for itself.
@@ -131,15 +140,17 @@ class SharedCards:
         return is_same_author or self._find_campaign(incident).is_same(self._find_campaign(lead))
 
     def _find_campaign(self, incident: Incident) -> Campaign:
-        campaign = self._campaigns.get(incident.id)
-        if campaign is None:
-            campaign = self._campaigns[incident.id] = Campaign.of_text(incident.finding.text)
+        # Several threads of the database lane may be here at once.
+        with self._lock:
+            campaign = self._campaigns.get(incident.id)
+            if campaign is None:
+                campaign = self._campaigns[incident.id] = Campaign.of_text(incident.finding.text)
         return campaign
 
 
 def _is_open(incident: Incident) -> tuple[ColumnElement[bool], ...]:
     """Returns the conditions of a lead with a card that says the same about an incident and awaits a decision."""
-    row, finding = ModerationIncidentRow, incident.finding
+    row, finding = INCIDENTS.c, incident.finding
     return (
         row.group_id == finding.group_id,
         row.dry_run == finding.dry_run,
@@ -154,7 +165,7 @@ def _is_open(incident: Incident) -> tuple[ColumnElement[bool], ...]:
 
 
 def _is_on_card(lead_id: int) -> ColumnElement[bool]:
-    row = ModerationIncidentRow
+    row = INCIDENTS.c
     return or_(row.id == lead_id, row.lead_id == lead_id)
 
 

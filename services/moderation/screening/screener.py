@@ -238,10 +238,13 @@ class Screener:
         name = normalise(message.author.name)
         if not name.text:
             return False
-        if not _PLAIN_NAME.fullmatch(name.text):
+        if not is_plain_name(message.author.name):
             return True
         named = replace(message, text=message.author.name, links=(), buttons=(), is_forward=False, via_bot=None)
-        return await self._scores.score(message.group_id, name, extract_features(named, name)) >= SUSPICIOUS_NAME
+        features = extract_features(named, name)
+        if not RISKY.isdisjoint(features):
+            return True
+        return await self._scores.score(message.group_id, name, features) >= SUSPICIOUS_NAME
 
     async def is_known_ham(self, message: GroupMessage) -> bool:
         """Returns whether an admin marked this text as no spam."""
@@ -253,6 +256,11 @@ class Screener:
             if not await self._known_ham.contains(message.group_id, picture.known_as):
                 return False
         return bool(message.pictures)
+
+
+def is_plain_name(name: str) -> bool:
+    """Returns whether a name is one to three words, and no handle, price or address."""
+    return _PLAIN_NAME.fullmatch(normalise(name).text) is not None
 
 
 def is_meaningful(text: str) -> bool:

@@ -3,9 +3,10 @@
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, cast
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, Row, Table, bindparam, delete, select
 
 from core.clock import Clock
 from core.db.database import Database
@@ -16,6 +17,9 @@ log = structlog.get_logger()
 
 BASE = 0
 """The scope of the base model; no group has this id."""
+_TABLE = cast("Table", SpamScoreRow.__table__)
+_IS_ASKED = _TABLE.c.scope.in_(bindparam("scopes", expanding=True))
+_REVISIONS, _STATES = select(_TABLE.c.scope, _TABLE.c.revision).where(_IS_ASKED), select(_TABLE).where(_IS_ASKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,15 @@ class ScoreStore:
         Args:
             known: revisions by scope, None for none.
         """
-        revisions = select(SpamScoreRow.scope, SpamScoreRow.revision).where(SpamScoreRow.scope.in_(known))
-        async with self._database.reading() as session:
-            found = {row.scope: row.revision for row in await session.execute(revisions)}
+
+        def work(connection: Connection) -> dict[int, StoredWeights | None]:
+            found = {row.scope: row.revision for row in connection.execute(_REVISIONS, {"scopes": list(known)})}
             changed = [scope for scope, revision in found.items() if known[scope] != revision]
-            rows = list(await session.scalars(select(SpamScoreRow).where(SpamScoreRow.scope.in_(changed))))
-        gone = [scope for scope, revision in known.items() if revision is not None and scope not in found]
-        return {row.scope: _to_weights(row) for row in rows} | dict.fromkeys(gone)
+            rows = connection.execute(_STATES, {"scopes": changed}).all() if changed else ()
+            gone = [scope for scope, revision in known.items() if revision is not None and scope not in found]
+            return {row.scope: _to_weights(row) for row in rows} | dict.fromkeys(gone)
+
+        return await self._database.run(work, reading=True)
 
     async def change(self, scope: int, correct: Callable[[Weights], Weights], *, is_spam: bool) -> StoredWeights:
         """Corrects a group's weights under a row lock, so that concurrent corrections add up.
@@ -92,7 +98,7 @@ class ScoreStore:
             await session.execute(delete(SpamScoreRow).where(SpamScoreRow.scope == scope))
 
 
-def _to_weights(row: SpamScoreRow) -> StoredWeights:
+def _to_weights(row: SpamScoreRow | Row[Any]) -> StoredWeights:
     weights = None
     try:
         weights = Weights.from_bytes(row.weights)

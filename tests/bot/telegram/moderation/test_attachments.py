@@ -37,6 +37,10 @@ def video(name: str) -> dict[str, Any]:
         ({"contact": {"phone_number": "1", "first_name": "Ann",
                       "vcard": "BEGIN:VCARD\nFN:Ann\nNOTE:500 a day\nURL;type=x:https://win.example\nEND:VCARD"}},
          "Ann\n500 a day\nhttps://win.example"),
+        # As phones write them: a group before the property, lines broken at 75 octets, other fields.
+        ({"contact": {"phone_number": "1", "first_name": "Ann",
+                      "vcard": "BEGIN:VCARD\r\nitem1.URL:https://win\r\n .example\r\nNICKNAME:500 a day\r\nEND:VCARD"}},
+         "Ann\nhttps://win.example\n500 a day"),
         ({"document": {**FILE, "file_name": "earn_500_a_day.apk"}}, "earn 500 a day.apk"),
         ({"caption": "Look", **video("free-casino-spins.mp4")}, "Look\nfree-casino-spins.mp4"),
         ({"audio": {**FILE, "duration": 1, "performer": "Casino", "title": "Free spins"}}, "Casino Free spins"),
@@ -48,6 +52,14 @@ def video(name: str) -> dict[str, Any]:
         ({"poll": POLL}, "Ready to earn?\nWrite @boss\nNo experience\n500 a day"),
         ({"checklist": {"title": "Earn", "tasks": [{"id": 1, "text": "Write @boss"}]}}, "Earn\nWrite @boss"),
         ({"story": {"chat": CASINO, "id": 1}}, "Casino Bonus"),
+        ({"story": {"chat": {"id": 9, "type": "private", "first_name": "500 a day"}, "id": 1}}, "500 a day"),
+        ({"forum_topic_created": {"name": "500 a day", "icon_color": 1}}, "500 a day"),
+        ({"forum_topic_created": {"name": "Ann", "icon_color": 1, "is_name_implicit": True}}, ""),
+        ({"forum_topic_edited": {"name": "500 a day"}}, "500 a day"),
+        ({"checklist_tasks_added": {"tasks": [{"id": 1, "text": "Write @boss"}]}}, "Write @boss"),
+        ({"poll_option_added": {"option_persistent_id": "a", "option_text": "Write @boss"}}, "Write @boss"),
+        ({"text": "Look", "reply_markup": {"inline_keyboard": [[{"text": "Copy", "copy_text": {"text": "t.me/x"}}]]}},
+         "Look\nCopy\nt.me/x"),
         ({"game": {"title": "Slots", "description": "Free spins", "photo": []}}, "Slots\nFree spins"),
         ({"text": "Look", "reply_markup": {"inline_keyboard": [[{"text": "Claim $500", "url": "https://x.example"}],
                                                                [{"text": "Like", "callback_data": "x"}]]}},
@@ -64,6 +76,24 @@ def test_attachment_of_a_forward_is_not_the_authors() -> None:
     origin = {"type": "channel", "chat": CASINO, "message_id": 1, "date": 1_800_000_000}
     found = convert(contact={"phone_number": "1", "first_name": "Easy money"}, forward_origin=origin)
     assert (found.text, found.forwarded) == ("", "Easy money")
+
+
+@pytest.mark.parametrize(
+    ("origin", "name"),
+    [
+        ({"type": "channel", "chat": CASINO, "message_id": 1}, "Casino Bonus"),
+        ({"type": "chat", "sender_chat": CASINO}, "Casino Bonus"),
+        ({"type": "hidden_user", "sender_user_name": "500 a day @boss"}, "500 a day @boss"),
+        ({"type": "user", "sender_user": {"id": 9, "is_bot": False, "first_name": "500$ a day"}}, "500$ a day"),
+        # The name of a person says nothing.
+        ({"type": "hidden_user", "sender_user_name": "Ann Lee"}, ""),
+        ({"type": "user", "sender_user": {"id": 9, "is_bot": False, "first_name": "Ann", "last_name": "Lee"}}, ""),
+    ],
+)
+def test_name_over_a_forward_without_words_is_read(origin: dict[str, Any], name: str) -> None:
+    found = convert(sticker={**FILE, "type": "regular", "width": 1, "height": 1, "is_animated": False,
+                             "is_video": False}, forward_origin={**origin, "date": 1_800_000_000})  # fmt: skip
+    assert found.forwarded == name
 
 
 def test_links_of_checklists_stories_and_giveaways() -> None:
