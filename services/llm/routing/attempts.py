@@ -233,9 +233,12 @@ class Attempts:
         return None
 
     async def _await_loading(self) -> Attempt | None:
-        """Asks a server again that loads its model, after a pause; None once its timeout has passed."""
+        """Asks a server again that loads its model, after a pause; None once its timeout has passed.
+
+        A request that was found to be at fault would be refused by that server as well.
+        """
         candidate = self.recourse.loading
-        if candidate is None or self.spec.stands_back:
+        if candidate is None or self.spec.stands_back or self.recourse.is_request_at_fault:
             return None
         left_s = self._began + candidate.provider.timeout_s - self.recorder.monotonic()
         if left_s <= self._loading_pause_s:

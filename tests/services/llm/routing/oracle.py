@@ -203,7 +203,9 @@ class Known:
 
     def rests_model(self, provider: str, now: float, seconds: float) -> None:
         if provider not in self.rests or self.rests[provider].until < now + seconds:
-            self.rests[provider] = Span(provider, now, now + seconds)
+            # What has ended by the clock of the replica that writes is dropped, for one whose clock is late as well.
+            kept = {name: span for name, span in self.rests.items() if span.lasts(now)}
+            self.rests = {**kept, provider: Span(provider, now, now + seconds)}
 
     def wakes_model(self, provider: str, began: float) -> None:
         if provider in self.rests and self.rests[provider].since <= began:

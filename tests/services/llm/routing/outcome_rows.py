@@ -35,6 +35,8 @@ class Row:
     too_long: bool = False
     unclear: bool = False
     """Another candidate's answer decides whose fault it is."""
+    loading: bool = False
+    """The server is asked again until it has loaded its model, where all others fail."""
 
 
 def http(
@@ -69,8 +71,8 @@ BEFORE_OUTPUT = {
     "400": Row(lambda: http(400, ModelRequestRejectedError), unclear=True),
     "our bug": Row(lambda: KeyError("x"), surfaces=KeyError),
 }
-REPORTED = {**BEFORE_OUTPUT, "loading": Row(lambda: http(503, words="Loading model"), 10.0)}
-"""With a failure that a request would wait for: its server loads its model."""
+REPORTED = {**BEFORE_OUTPUT, "loading": Row(lambda: http(503, words="Loading model"), 10.0, loading=True)}
+"""With the failure that a request waits for: its server loads its model."""
 AT_ONCE = [name for name, row in BEFORE_OUTPUT.items() if row.cools_for is not None and not row.again]
 AFTER_OUTPUT = {
     "cut": Row(lambda: ModelConnectionError("m", "peer closed connection", phase="read"), COOLDOWN_S),

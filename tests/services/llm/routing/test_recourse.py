@@ -12,7 +12,7 @@ from pydantic_ai.tools import ToolDefinition
 from redis.asyncio import Redis
 
 from core.config.providers import ProviderKind
-from core.errors import AllProvidersFailed
+from core.errors import AllProvidersFailed, RequestRejected
 from core.redis.client import open_redis
 from services.llm.request import ModelChoice
 from services.llm.routing.events import Misconfigured
@@ -123,6 +123,20 @@ async def test_lone_loading_server_is_waited_for(redis: Redis, first: LLMServer,
 
         assert len(first.requests) == 4
         assert replica.cooling() == {}
+
+
+@STREAMED
+async def test_loading_server_is_not_waited_for_with_a_request_at_fault(
+    redis: Redis, first: LLMServer, second: LLMServer, *, streamed: bool
+) -> None:
+    """What two other providers refused, it would refuse as well."""
+    first.default = llm.status(503, LOADING)
+    second.default = llm.status(400, {"error": {"message": "the moon is full"}})
+    providers = [provider("first", first.url), provider("second", second.url), provider("third", second.url)]
+    async with bench(redis, providers, RealSleeps(), timing=FAST) as replica:
+        with pytest.raises(RequestRejected):
+            await replica.ask(streamed=streamed)
+    assert len(first.requests) == 1
 
 
 async def test_wait_for_a_loading_server_ends_at_its_timeout(redis: Redis, first: LLMServer) -> None:

@@ -78,7 +78,8 @@ REPLICAS = (0, 1)
 MOST_IN_FLIGHT = 6
 PATIENCE_S = 10.0
 """Time limit for the replicas to agree; normally they take a few milliseconds."""
-TIMING = RoutingTiming(lease_wait_s=PATIENCE_S, acknowledge_s=PATIENCE_S)
+LOADING_POLL_S = (0.1, 0.3)
+TIMING = RoutingTiming(lease_wait_s=PATIENCE_S, acknowledge_s=PATIENCE_S, loading_poll_s=LOADING_POLL_S)
 """A machine that stalls for a moment does not make a request give up its probe."""
 LEASE_S = TIMEOUT_S + TIMING.lease_margin_s
 
@@ -141,6 +142,10 @@ class Request:
     too_long: bool = False
     unclear: list[str] = field(default_factory=list[str])
     """The providers whose refusal is not settled."""
+    loading: list[str] = field(default_factory=list[str])
+    """The providers whose server loads its model."""
+    pause: float = LOADING_POLL_S[0]
+    """The pause before such a server is asked again."""
 
 
 class FallbackMachine(RuleBasedStateMachine):
@@ -283,6 +288,13 @@ class FallbackMachine(RuleBasedStateMachine):
         known, now = self.known(request.replica), self.now(request.replica)
         candidate = self.run(self._next(request))
         if not request.left or len(request.failed) >= MAX_HOPS:
+            request.left.clear()
+            if self._is_loading_awaited(request):
+                assert candidate == request.loading[0], "where all others fail, the first that loads is waited for"
+                request.pause = min(2 * request.pause, LOADING_POLL_S[1])
+                request.retries = 1
+                self._asked(request, candidate)
+                return
             assert candidate is None, "no more than so many are tried"
             self._exhausted(request)
             return
@@ -300,6 +312,12 @@ class FallbackMachine(RuleBasedStateMachine):
         request.retries = 1
         request.lateness = known.lateness(candidate, now)
         self._asked(request, candidate)
+
+    def _is_loading_awaited(self, request: Request) -> bool:
+        is_at_fault = len(request.unclear) == 2
+        return (
+            bool(request.loading) and not is_at_fault and TIMEOUT_S - (self.elapsed - request.started) > request.pause
+        )
 
     def _lateness(self, request: Request, name: str) -> tuple[int, float]:
         known, now = self.known(request.replica), self.now(request.replica)
@@ -329,7 +347,9 @@ class FallbackMachine(RuleBasedStateMachine):
         if len(request.unclear) == 2:
             expected = RequestRejected
         assert isinstance(error, expected), "the error says what kept everybody from answering"
-        assert [attempt.provider for attempt in request.attempts.failures] == request.failed, "each with its reason"
+        # One that was waited for has a reason for each time.
+        failed = dict.fromkeys(attempt.provider for attempt in request.attempts.failures)
+        assert list(failed) == request.failed, "each with its reason"
         self._over(request)
 
     def _over(self, request: Request) -> None:
@@ -361,10 +381,10 @@ class FallbackMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.in_flight)
-    @rule(number=which, outcome=st.sampled_from(list(BEFORE_OUTPUT)))
+    @rule(number=which, outcome=st.sampled_from(list(REPORTED)))
     def fail(self, number: int, outcome: str) -> None:
         """Fail a request before its first output."""
-        request, row = self.picked(number), BEFORE_OUTPUT[outcome]
+        request, row = self.picked(number), REPORTED[outcome]
         if row.surfaces is not None:
             with pytest.raises(row.surfaces):
                 self.run(request.attempt.failed(row.error()))
@@ -383,10 +403,15 @@ class FallbackMachine(RuleBasedStateMachine):
                 assert self.run(self._next(request)) == provider, "one more try after a hiccup"
                 self._asked(request, provider)
                 return
-        request.failed.append(provider)
+        if provider not in request.failed:
+            request.failed.append(provider)
+        if row.loading:
+            request.loading += [provider] * (provider not in request.loading)
+        elif provider in request.loading:
+            request.loading.remove(provider)
         seconds = row.cools_for
         if row.unclear:
-            request.unclear.append(provider)
+            request.unclear += [provider] * (provider not in request.unclear)
             if len(request.unclear) == 2:
                 request.left.clear()
         elif seconds is None:
