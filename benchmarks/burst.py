@@ -5,17 +5,16 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from benchmarks.bot import Bot, bot
-from benchmarks.measuring import cpu_s, machine, print_table
+from benchmarks.measuring import cpu_s, load, machine, peak_mib, print_table
 from benchmarks.processes import llm_process
 from tests.support.processes.redis_server import RedisServer
 
 WARM_UP = range(900_001, 900_021)
-LOST_MEMORY = "turn.history_unavailable"
+LOST_MEMORY, BLAMED = "turn.history_unavailable", "provider.failed"
 
 
 async def wait_s(daemon: Bot, chat_id: int) -> float:
@@ -38,14 +37,17 @@ async def measure(people: int, pieces: int, pause_s: float) -> list[str]:
         cpu = cpu_s(daemon.pid)
         waits = sorted(await asyncio.gather(*(wait_s(daemon, chat_id) for chat_id in range(1, people + 1))))
         cpu = cpu_s(daemon.pid) - cpu
-        events = Counter(LOST_MEMORY in line for line in (directory / "log").read_text(errors="replace").splitlines())
+        log = (directory / "log").read_text(errors="replace")
         return [
             f"{people:,}",
             f"{waits[0]:.1f} s",
             f"{statistics.median(waits):.1f} s",
             f"{waits[-1]:.1f} s",
             f"{cpu / people * 1000:.0f} ms",
-            str(events[True]),
+            f"{peak_mib(daemon.pid):.0f} MiB",
+            str(log.count(LOST_MEMORY)),
+            str(log.count(BLAMED)),
+            f"{load():.1f}",
         ]
 
 
@@ -53,7 +55,8 @@ async def main(bursts: list[int], pieces: int, pause_s: float) -> None:
     """Measure each burst with a new daemon."""
     print(f"{machine()}; answers of {pieces} pieces, one each {pause_s} s")
     rows = [await measure(people, pieces, pause_s) for people in bursts]
-    print_table(["people", "first", "median", "last", "CPU a turn", "without memory"], rows)
+    header = ["people", "first", "median", "last", "CPU a turn", "peak", "without memory", "provider blamed", "load"]
+    print_table(header, rows)
 
 
 if __name__ == "__main__":
