@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check check-fast format lint imports types tests unit-tests lock clean
+.PHONY: run test check check-fast static format lint imports types compiled tests unit-tests lock clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m bot.supervisor
@@ -11,10 +11,14 @@ run: $(VENV)/.run
 test: check
 
 # Everything that a reviewer runs.
-check: format lint imports types tests
+check: static tests
 
 # The same with the unit tests only: no server, no database, no process of its own.
-check-fast: format lint imports types unit-tests
+check-fast: static unit-tests
+
+# The type checker uses one core; meanwhile another one compiles the tests, once for all processes that run them.
+static: format lint imports
+	@$(MAKE) --no-print-directory --jobs=2 types compiled
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -27,6 +31,11 @@ imports: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	$(BIN)/basedpyright
+
+# A module that cannot be imported is reported by the tests themselves.
+compiled: export PYTHONDONTWRITEBYTECODE =
+compiled: $(VENV)/.dev
+	@$(BIN)/python -m pytest --numprocesses=0 --collect-only -qq -p no:cacheprovider >/dev/null 2>&1 || true
 
 tests: $(VENV)/.dev
 	$(BIN)/python -m pytest

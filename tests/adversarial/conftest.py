@@ -1,20 +1,12 @@
-"""The fork server that starts daemons, and a daemon under attack."""
+"""A daemon under attack."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from tests.adversarial.attack import Attack
 from tests.support.processes.fork_server import ForkServer
-
-
-@pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    """Forks daemons; imports their modules once per session."""
-    server = ForkServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

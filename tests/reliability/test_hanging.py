@@ -67,8 +67,10 @@ async def begin_answers(fleet: Fleet, users: SimulatedUsers, first: Daemon) -> s
 
 
 @pytest.mark.timeout(120)
-async def test_stopped_replica_loses_poll_and_jobs(fork_server: ForkServer, tmp_path: Path, postgres_url: str) -> None:
-    async with Fleet(fork_server, tmp_path, DATABASE_URL=postgres_url) as fleet:
+async def test_stopped_replica_loses_poll_and_jobs(
+    fork_server: ForkServer, tmp_path: Path, migrated_postgres_url: str
+) -> None:
+    async with Fleet(fork_server, tmp_path, DATABASE_URL=migrated_postgres_url) as fleet:
         users = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE, pieces=8, pause_s=0.5)
         first = await start_pair(fleet, users)
         jobs = await begin_answers(fleet, users, first)
@@ -78,7 +80,8 @@ async def test_stopped_replica_loses_poll_and_jobs(fork_server: ForkServer, tmp_
             for person in users.people[:5]:
                 users.ask(person)
             await assert_taken_over(fleet, users, first, jobs, began)
-            await asyncio.sleep(max(0.0, 20 - (time.time() - began)))
+            # It wakes after it has lost everything.
+            await asyncio.sleep(max(0.0, TAKEOVER_S + 1 - (time.time() - began)))
         finally:
             first.signal(signal.SIGCONT)
         await assert_serves_again(fleet, first)
@@ -87,10 +90,10 @@ async def test_stopped_replica_loses_poll_and_jobs(fork_server: ForkServer, tmp_
 
 @pytest.mark.timeout(120)
 async def test_replica_with_a_blocked_loop_loses_poll_and_jobs(
-    fork_server: ForkServer, tmp_path: Path, postgres_url: str
+    fork_server: ForkServer, tmp_path: Path, migrated_postgres_url: str
 ) -> None:
     """Its other threads run on, and must not keep it alive."""
-    async with Fleet(fork_server, tmp_path, DATABASE_URL=postgres_url) as fleet:
+    async with Fleet(fork_server, tmp_path, DATABASE_URL=migrated_postgres_url) as fleet:
         users = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE, pieces=8, pause_s=0.5)
         first = await start_pair(fleet, users, "tests.support.processes.blockable_daemon", BLOCK_S="14")
         jobs = await begin_answers(fleet, users, first)
@@ -103,12 +106,15 @@ async def test_replica_with_a_blocked_loop_loses_poll_and_jobs(
 
 @pytest.mark.timeout(120)
 async def test_replica_without_its_database_loses_poll_and_jobs(
-    fork_server: ForkServer, tmp_path: Path, postgres: PostgresServer, postgres_url: str
+    fork_server: ForkServer, tmp_path: Path, postgres: PostgresServer, migrated_postgres_url: str
 ) -> None:
     """Its connections stay open and nothing comes through; it is not told, and ends its lease by its own clock."""
-    async with TCPProxy(postgres.port) as proxy, Fleet(fork_server, tmp_path, DATABASE_URL=postgres_url) as fleet:
+    async with (
+        TCPProxy(postgres.port) as proxy,
+        Fleet(fork_server, tmp_path, DATABASE_URL=migrated_postgres_url) as fleet,
+    ):
         users = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE, pieces=8, pause_s=0.5)
-        behind_proxy = postgres_url.replace(f":{postgres.port}/", f":{proxy.port}/")
+        behind_proxy = migrated_postgres_url.replace(f":{postgres.port}/", f":{proxy.port}/")
         first = await start_pair(fleet, users, DATABASE_URL=behind_proxy)
         jobs = await begin_answers(fleet, users, first)
         began = time.time()

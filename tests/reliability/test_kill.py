@@ -61,10 +61,12 @@ async def test_sqlite_survives_repeated_kills(fork_server: ForkServer, tmp_path:
 
 
 @pytest.mark.timeout(240)
-async def test_replica_takes_over_from_a_killed_one(fork_server: ForkServer, tmp_path: Path, postgres_url: str) -> None:
+async def test_replica_takes_over_from_a_killed_one(
+    fork_server: ForkServer, tmp_path: Path, migrated_postgres_url: str
+) -> None:
     """The second polls and runs its jobs within 10 s; after SIGTERM a third one polls as soon."""
     chance = seeded()
-    async with Fleet(fork_server, tmp_path, DATABASE_URL=postgres_url, STREAM_MODE="off") as fleet:
+    async with Fleet(fork_server, tmp_path, DATABASE_URL=migrated_postgres_url, STREAM_MODE="off") as fleet:
         fleet.telegram.lag_s = 0.02
         users = SimulatedUsers(fleet.telegram, fleet.llm, people=PEOPLE)
         first = await fleet.start()

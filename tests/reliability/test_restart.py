@@ -67,10 +67,10 @@ async def test_restart_resumes_jobs_in_the_same_messages(fork_server: ForkServer
 
 @pytest.mark.timeout(120)
 async def test_suspended_replica_causes_no_duplicate(
-    fork_server: ForkServer, tmp_path: Path, postgres_url: str
+    fork_server: ForkServer, tmp_path: Path, migrated_postgres_url: str
 ) -> None:
     """It is stopped for four seconds while streaming, beside a second replica."""
-    async with Fleet(fork_server, tmp_path, DATABASE_URL=postgres_url) as fleet:
+    async with Fleet(fork_server, tmp_path, DATABASE_URL=migrated_postgres_url) as fleet:
         users = SimulatedUsers(fleet.telegram, fleet.llm, people=10, pause_s=1.0)
         slow = await fleet.start()
         await slow.wait_for_event("replicas.leadership_acquired")

@@ -14,6 +14,7 @@ from bot.web.server import HttpRoute, WebServer, WebTiming
 from core.clock import Clock
 from services.api.tokens import TokenStore
 from tests.support.settings import settings_for
+from tests.support.sqlite_file import place_database
 from tests.support.web_client import WebClient
 
 TOKEN = "editor-token-0123456789"
@@ -64,6 +65,7 @@ async def endpoint(
     variables.setdefault("API_TOKENS", f"editor={TOKEN},script={OTHER}")
     variables.setdefault("LIMIT_MESSAGES_PER_MINUTE", "0")
     settings = settings_for(directory, providers, **variables)
+    place_database(directory)
     async with open_services(settings, clock) as services:
         tokens = TokenStore(
             services.infra.database, services.infra.clock, settings.named_api_tokens, services.llm.budgets

@@ -15,6 +15,7 @@ from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
 from tests.support.processes.redis_server import free_port
 from tests.support.settings import settings_for
+from tests.support.sqlite_file import place_database
 
 TOKEN = "a-long-random-word-for-tests"
 BOT_TOKEN = "42:token-of-loopback"
@@ -63,6 +64,7 @@ async def running_console(directory: Path, **others: str) -> AsyncIterator[Runni
                 **others,
             },
         )
+        place_database(directory)
         daemon = DaemonServices()
         async with open_services(settings) as services, serve_web(services, {}, daemon=daemon):
             yield RunningConsole(services, servers, base, daemon)

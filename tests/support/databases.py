@@ -9,6 +9,7 @@ import pytest
 
 from core.db.database import Database
 from tests.support.processes.postgres_server import PostgresServer, missing
+from tests.support.sqlite_file import migrate_database, migrated_file
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +37,7 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
 def migrated_postgres(postgres: PostgresServer) -> str:
     """URL of a migrated PostgreSQL database without rows, to copy as `migrated`."""
     url = postgres.create_database()
-    _migrate(url)
+    asyncio.run(migrate_database(url))
     return url
 
 
@@ -79,20 +80,9 @@ async def replica(database: Database, database_url: str) -> AsyncIterator[Databa
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def migrated() -> Path:
     """A migrated SQLite file without rows to copy, because migrating takes a while."""
-    path = tmp_path_factory.mktemp("migrated") / "understudy.db"
-    _migrate(f"sqlite:///{path}")
-    return path
-
-
-def _migrate(url: str) -> None:
-    async def migrate() -> None:
-        database = Database(url)
-        await database.start()
-        await database.close()
-
-    asyncio.run(migrate())
+    return migrated_file()
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ def build_google(spec: ModelSpec) -> Model:
 def build_google_client(spec: ModelSpec) -> Client:
     """Returns a client of Google's API."""
     add_response_hook(spec.http, record_response)
-    # Without these the SDK loads the certificate authorities twice, for clients that are never used.
-    client_args: dict[str, Any] = {"verify": spec.tls}
+    # Without these the SDK loads the certificate authorities three times, for clients and a socket that are never used.
+    client_args: dict[str, Any] = {"verify": spec.tls, "ssl": spec.tls}
     options = HttpOptions(
         # The SDK appends the version.
         base_url=spec.base_url.removesuffix("/v1beta"),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
+import httpx2
 from mistralai.client import Mistral
 from mistralai.client.models import CompletionChunk, CompletionEvent
 from mistralai.client.utils.eventstreaming import EventStreamAsync
@@ -26,6 +27,8 @@ def build_mistral(spec: ModelSpec) -> Model:
         api_key=spec.key,
         # The SDK appends /v1/chat/completions.
         server_url=spec.base_url.removesuffix("/v1"),
+        # Never used, but without it the SDK makes one that loads the certificate authorities again.
+        client=httpx2.Client(verify=spec.tls),
         async_client=spec.http,
         timeout_ms=spec.timeout_ms,
         # No retries.

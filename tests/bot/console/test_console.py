@@ -15,7 +15,7 @@ import pytest
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer, RecordedRequest, refusing_url
 from tests.support.settings import settings_for
-from tests.support.sqlite_file import locked_file
+from tests.support.sqlite_file import locked_file, place_database
 from tests.support.terminal import Console, console
 
 pytestmark = pytest.mark.integration
@@ -29,6 +29,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Opener:
     monkeypatch.setenv("LC_ALL", "en_GB.UTF-8")
 
     def opening(providers: dict[str, str], **variables: str) -> AbstractAsyncContextManager[Console]:
+        place_database(tmp_path / "data")
         return console(settings_for(tmp_path / "data", providers, **variables), monkeypatch)
 
     return opening

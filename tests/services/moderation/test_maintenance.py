@@ -225,7 +225,7 @@ async def test_slow_judgement_holds_up_no_other(harness: ModerationHarness, cloc
     await running
 
 
-@pytest.mark.parametrize("hours", [4, 24])
+@pytest.mark.parametrize(("database_url", "hours"), [("sqlite", 24), ("postgresql", 4)], indirect=["database_url"])
 async def test_outage_of_hours_ends_within_ten_minutes(
     harness: ModerationHarness, clock: ManualClock, hours: int
 ) -> None:

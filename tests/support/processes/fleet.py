@@ -16,6 +16,7 @@ import psycopg
 from tests.support.fake_llm.server import LLMServer
 from tests.support.fake_telegram.server import TOKEN, TelegramServer
 from tests.support.processes.fork_server import Daemon, ForkServer
+from tests.support.sqlite_file import place_database
 
 BOT = int(TOKEN.partition(":")[0])
 
@@ -38,6 +39,8 @@ class Fleet:
         self._numbers = itertools.count(1)
 
     async def __aenter__(self) -> Self:
+        if "DATABASE_URL" not in self._settings:
+            place_database(self._directory)
         await self.telegram.start()
         await self.llm.start()
         return self
