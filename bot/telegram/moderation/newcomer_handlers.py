@@ -214,15 +214,15 @@ class NewcomerHandlers:
         locked = [kind.value for kind in rules.newcomer_media]
         locked += ["links"] if rules.links is LinkPolicy.NOT_FROM_NEWCOMERS else []
         locked += ["forwards"] if rules.forwards is AppliesTo.NEWCOMERS else []
-        no = texts.get("moderation-no", language)
+        no, none = texts.get("moderation-no", language), texts.get("moderation-none", language)
         text = texts.get(
             "moderation-newcomers",
             language,
             gate=label(texts, language, "moderation-gate-kind", Gate(entry.gate)),
-            rate=str(entry.raid_rate) if entry.raid_rate else no,
+            rate=str(entry.raid_rate) if entry.raid_rate else none,
             cleanup=texts.get("moderation-yes", language) if entry.cleanup else no,
-            pictures=str(entry.pictures) if entry.pictures else no,
-            locked=", ".join(locked) or no,
+            pictures=str(entry.pictures) if entry.pictures else none,
+            locked=", ".join(locked) or texts.get("moderation-nothing", language),
         )
         await reply_to(self._delivery, message, text)
 

@@ -108,15 +108,15 @@ class SettingsCard:
     def render_lists(self, settings: GroupSettings) -> str:
         """Renders the written rules and the lists of words and domains."""
         rules, language, texts = settings.rules, settings.language, self._texts
-        nothing = texts.get("moderation-no", language)
+        none = texts.get("moderation-none", language)
         return texts.get(
             "moderation-rules-card",
             language,
             words=settings.house_rules or texts.get("moderation-rules-none", language),
             links=label(texts, language, "moderation-links", rules.links),
             forwards=label(texts, language, "moderation-whom", rules.forwards),
-            banned=", ".join(rules.banned)[:MAX_LIST] or nothing,
-            domains=", ".join(rules.domains)[:MAX_LIST] or nothing,
+            banned=", ".join(rules.banned)[:MAX_LIST] or none,
+            domains=", ".join(rules.domains)[:MAX_LIST] or none,
         )
 
     async def render_page(self, settings: GroupSettings, page: str) -> tuple[str, InlineKeyboardMarkup]:

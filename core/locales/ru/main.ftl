@@ -591,6 +591,8 @@ moderation-preset-standard = обычная
 moderation-preset-strict = строгая
 moderation-yes = да
 moderation-no = нет
+moderation-none = нет
+moderation-nothing = ничего
 moderation-cards-here = эта группа
 moderation-cards-person = администратор, в личном чате
 moderation-cards-chat = чат { $id }
@@ -661,7 +663,7 @@ moderation-newcomers =
     Режим набега включается при вступлениях в минуту: { $rate }
     Удалять последний час новичка, которому запрещено писать: { $cleanup }
     Картинок новичков проверяется в день: { $pictures }
-    Новичкам нельзя: { $locked }
+    Запрещено новичкам: { $locked }
 moderation-newcomers-usage = Как пользоваться: /newcomers gate off, button или question; /newcomers raid <вступлений в минуту, 0 — никогда>; /newcomers cleanup on или off; /newcomers pictures <в день> или off. Просто /newcomers показывает настройки.
 moderation-gate-kind-off = свободный
 moderation-gate-kind-button = по кнопке

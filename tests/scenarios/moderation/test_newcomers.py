@@ -80,4 +80,4 @@ async def test_picture_of_a_newcomer_goes_to_the_model_that_sees_and_is_deleted_
     assert (images(harness.second), harness.first.requests) == ([PICTURE], [])
     assert (message.deleted, group.actions) == (True, ["deleteMessage"])
     shown = await group.command("/newcomers pictures off")
-    assert "pictures judged per day: no" in shown.text
+    assert "pictures judged per day: none" in shown.text
