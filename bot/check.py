@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx2
 
@@ -15,17 +15,22 @@ from bot.web.binding import find_bind_fault, is_own_server
 from core.bounded_json import parse_json
 from core.clock import SystemClock
 from core.config.settings import Settings
+from core.config.tool_servers import ToolServer
 from core.db.database import Database, resolve_url
 from core.errors import ConfigurationError, StartupError
 from core.i18n import Texts
 from core.observability.log import Redactor
 from core.redis.client import REDIS_ERRORS, describe_redis_error, open_redis
+from core.shortening import shorten_line
 from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog
 from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.transport_errors import describe_connection_error
 from services.usage.prices import Prices
+
+if TYPE_CHECKING:
+    from services.mcp.servers import ServerTrial
 
 TIMEOUT_S = 5.0
 TELEGRAM_URL = "https://api.telegram.org"
@@ -60,7 +65,8 @@ async def run(settings: Settings) -> int:
     )
     # After the others: importing the SDKs holds the event loop up, which would be blamed on Redis.
     providers = await _check_providers(settings)
-    lines = [*providers, *await _check_beside_chat(settings), *(line for lines in rest for line in lines)]
+    tools = [*await _check_tool_servers(settings), *await _check_search(settings)]
+    lines = [*providers, *await _check_beside_chat(settings), *tools, *(line for lines in rest for line in lines)]
     answered = any(line.verdict == OK for line in providers)
     broken = any(line.verdict == FAILED for lines in rest for line in lines)
     warnings = [
@@ -132,6 +138,46 @@ async def _check_beside_chat(settings: Settings) -> list[CheckResult]:
     finally:
         await builder.aclose()
     return rows
+
+
+async def _check_tool_servers(settings: Settings) -> list[CheckResult]:
+    """Connects to each MCP server; one that fails stops nothing else."""
+    if not settings.tool_servers:
+        return []
+    # Imported here: a check without servers needs none of it.
+    from services.mcp.servers import McpServers  # noqa: PLC0415 - as above
+
+    servers = McpServers((), SystemClock())
+    trials = await asyncio.gather(*map(servers.try_server, settings.tool_servers))
+    return [_to_tools_row(server, trial) for server, trial in zip(settings.tool_servers, trials, strict=True)]
+
+
+def _to_tools_row(server: ToolServer, trial: "ServerTrial") -> CheckResult:
+    name = f"tools {server.name}"
+    if trial.fault is not None:
+        return CheckResult(name, FAILED, trial.fault)
+    warnings = [f"{server.name} does not offer the tool {each} of allowedTools" for each in trial.missing]
+    warnings += [f"{server.name}: the tool {tool} is left out: {reason}" for tool, reason in trial.left_out.items()]
+    shown = ", ".join(shorten_line(f"{each.name}{' (asks)' if each.is_acting else ''}", 60) for each in trial.tools)
+    allowed = "all are allowed" if server.allowed is None else "those of allowedTools"
+    detail = f"answers in {trial.took_s * 1000:.0f} ms; {allowed}: {shown or 'none'}"
+    return CheckResult(name, OK, detail, tuple(warnings))
+
+
+async def _check_search(settings: Settings) -> list[CheckResult]:
+    if settings.web_search_url is None:
+        return []
+    from services.web.pages import SearxSearch  # noqa: PLC0415 - imports the readers of documents
+
+    search = SearxSearch(settings.web_search_url)
+    began = time.perf_counter()
+    try:
+        fault = await search.find_fault()
+    finally:
+        await search.aclose()
+    if fault is not None:
+        return [CheckResult("web search", FAILED, fault)]
+    return [CheckResult("web search", OK, f"answers in {(time.perf_counter() - began) * 1000:.0f} ms")]
 
 
 def _to_row(probe: ProbeResult, trial: TrialResult | None) -> CheckResult:

@@ -1,34 +1,30 @@
-"""Connections to MCP servers: each in a task of its own that reconnects, so that a dead server fails no turn.
-
-The SDK is imported when the first server is connected: it takes 0.9 s of CPU.
-"""
+"""Connections to MCP servers: each in a task of its own that reconnects, so that a dead server fails no turn."""
 
 import asyncio
 import json
-import logging
-import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import httpx2
 import structlog
 from pydantic import ValidationError
 
 from core.background import BackgroundTasks, cancel_and_wait, wait_first
 from core.clock import Backoff, Clock
 from core.config.tool_servers import ToolServer
+from core.shortening import shorten_line
+from services.mcp.schemas import find_schema_fault
+from services.mcp.transports import Link, TransportLimits, describe_fault, open_link
 
 if TYPE_CHECKING:
-    from mcp import Client
     from mcp.types import CallToolResult, Tool
 
 log = structlog.get_logger()
 
 LONGEST_NAME = 256
 """Characters of a tool's name, as the table of permissions stores it."""
+LONGEST_SHOWN_NAME = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +34,14 @@ class McpLimits:
     Args:
         connect_s: of a connection with its list of tools.
         call_s: of a call.
-        check_s: pause between two looks whether a server still answers, which also update its list of tools.
+        check_s: pause between two looks whether a server still answers, which also update its list of tools; a
+            connection that was held that long begins the pauses of `backoff` anew.
         backoff: pauses before a connection is tried again.
         tools: of a server; the rest is left out.
         schema: characters of a tool's schema; a tool with a longer one is left out.
         description: characters of a tool's description.
         result: characters of a result that the model is given.
+        transport: bounds of what is read.
     """
 
     connect_s: float = 30.0
@@ -54,6 +52,7 @@ class McpLimits:
     schema: int = 8_000
     description: int = 1_000
     result: int = 16_000
+    transport: TransportLimits = field(default_factory=TransportLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +70,36 @@ class ServerTool:
     is_acting: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ServerTrial:
+    """The finding of a trial connection.
+
+    Args:
+        tools: those that may be used.
+        missing: names that the operator allows and the server does not offer.
+        left_out: tools that are allowed but cannot be used, with the reason.
+        fault: why there was no connection.
+        took_s: time to connect and to list the tools.
+    """
+
+    tools: Sequence[ServerTool] = ()
+    missing: Sequence[str] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict[str, str])
+    fault: str | None = None
+    took_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    tools: Sequence[ServerTool]
+    offered: frozenset[str]
+    left_out: Mapping[str, str]
+
+
 @dataclass(slots=True)
 class _Connection:
-    client: "Client"
-    tools: Sequence[ServerTool]
+    link: Link
+    listing: _Listing
     is_lost: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -104,7 +129,19 @@ class McpServers:
 
     def tools(self) -> list[ServerTool]:
         """Returns the tools of the servers that are connected now."""
-        return [tool for connection in self._connections.values() for tool in connection.tools]
+        return [tool for connection in self._connections.values() for tool in connection.listing.tools]
+
+    async def try_server(self, server: ToolServer) -> ServerTrial:
+        """Connects to a server, lists its tools and closes the connection."""
+        began = self._clock.monotonic()
+        try:
+            async with self._connect(server) as connection:
+                listing, took_s = connection.listing, self._clock.monotonic() - began
+        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a server causes is its fault
+            _propagate_cancellation(error)
+            return ServerTrial(fault=describe_fault(error), took_s=self._clock.monotonic() - began)
+        missing = sorted((server.allowed or frozenset()) - listing.offered)
+        return ServerTrial(listing.tools, missing, listing.left_out, took_s=took_s)
 
     async def call(self, server: str, tool: str, arguments: dict[str, Any]) -> str:
         """Calls a tool. Returns its result, or why there is none, as text for the model."""
@@ -113,7 +150,7 @@ class McpServers:
             return f"The server {server} is not connected just now, so nothing was done."
         try:
             async with asyncio.timeout(self._limits.call_s):
-                result = await connection.client.call_tool(tool, arguments)
+                result = await _call(connection.link, tool, arguments)
         except TimeoutError:
             log.warning("mcp.call_timed_out", server=server, tool=tool)
             return f"The server {server} did not answer in time. It is unknown whether the call had an effect."
@@ -126,10 +163,18 @@ class McpServers:
         from mcp.types import CONNECTION_CLOSED  # noqa: PLC0415 - as above
 
         log.warning("mcp.call_failed", server=server, tool=tool, error=type(error).__name__)
+        if isinstance(error, MCPError) and connection.link.is_forgotten:
+            connection.is_lost.set()
+            return (
+                f"The server {server} was started anew, so nothing was done. The tool can be called again in a minute."
+            )
         if isinstance(error, MCPError) and error.code != CONNECTION_CLOSED:
             return self._cut(f"The server {server} refused the call: {error.message}")
         if isinstance(error, ValidationError):
-            return f"The server {server} answered with something that cannot be read."
+            return (
+                f"The server {server} answered with something that cannot be read. It is unknown whether the call had "
+                "an effect."
+            )
         connection.is_lost.set()
         return f"The connection to the server {server} was lost. It is unknown whether the call had an effect."
 
@@ -139,6 +184,10 @@ class McpServers:
             match block.type:
                 case "text":
                     pieces.append(block.text)
+                case "resource" if (text := getattr(block.resource, "text", None)) is not None:
+                    pieces.append(str(text))
+                case "resource_link":
+                    pieces.append(f"[a resource at {block.uri}]")
                 case kind:
                     pieces.append(f"[{kind} that cannot be shown]")
         if not pieces and result.structured_content is not None:
@@ -153,16 +202,21 @@ class McpServers:
     async def _keep_connected(self, server: ToolServer) -> None:
         failures = 0
         while True:
+            began = self._clock.monotonic()
             try:
                 async with self._connect(server) as connection:
-                    failures = 0
-                    await self._watch(server, connection)
-                reason = "closed"
-            except (Exception, BaseExceptionGroup) as error:
-                if (task := asyncio.current_task()) is not None and task.cancelling():
-                    raise
-                reason = _describe(error)
-            failures += 1
+                    log.info("mcp.connected", server=server.name, tools=len(connection.listing.tools))
+                    self._connections[server.name] = connection
+                    try:
+                        await self._watch(server, connection)
+                    finally:
+                        del self._connections[server.name]
+                reason = "the connection was lost"
+            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - whatever a server causes is its fault
+                _propagate_cancellation(error)
+                reason = describe_fault(error)
+            # A server that connects and breaks off at once is no healthier than one that does not connect.
+            failures = 1 if self._clock.monotonic() - began > self._limits.check_s else failures + 1
             pause_s = self._limits.backoff.pause_s(failures)
             log.warning("mcp.unavailable", server=server.name, reason=reason, pause_s=pause_s)
             await self._clock.sleep(pause_s)
@@ -171,14 +225,9 @@ class McpServers:
     async def _connect(self, server: ToolServer) -> AsyncGenerator[_Connection]:
         async with AsyncExitStack() as stack:
             async with asyncio.timeout(self._limits.connect_s):
-                client = await _open(stack, server)
-                connection = _Connection(client, await self._list_tools(server, client))
-            self._connections[server.name] = connection
-            log.info("mcp.connected", server=server.name, tools=len(connection.tools))
-            try:
-                yield connection
-            finally:
-                del self._connections[server.name]
+                link = await stack.enter_async_context(open_link(server, self._limits.transport))
+                listing = await self._list_tools(server, link)
+            yield _Connection(link, listing)
 
     async def _watch(self, server: ToolServer, connection: _Connection) -> None:
         """Returns once a call has found the connection lost; raises where the server does not answer any more."""
@@ -190,73 +239,50 @@ class McpServers:
                 await cancel_and_wait(pause)
             if not connection.is_lost.is_set():
                 async with asyncio.timeout(self._limits.connect_s):
-                    connection.tools = await self._list_tools(server, connection.client)
+                    connection.listing = await self._list_tools(server, connection.link)
 
-    async def _list_tools(self, server: ToolServer, client: "Client") -> list[ServerTool]:
-        found: list[ServerTool] = []
+    async def _list_tools(self, server: ToolServer, link: Link) -> _Listing:
+        found: list[Tool] = []
         cursor: str | None = None
         # At most as many pages as tools: a server may page without end.
         for _ in range(self._limits.tools):
-            page = await client.list_tools(cursor=cursor, cache_mode="refresh")
-            found += [tool for each in page.tools if (tool := self._to_tool(server, each)) is not None]
+            page = await link.client.list_tools(cursor=cursor, cache_mode="refresh")
+            found += [tool for tool in page.tools if server.allowed is None or tool.name in server.allowed]
             cursor = page.next_cursor
             if cursor is None or len(found) >= self._limits.tools:
                 break
-        return found[: self._limits.tools]
+        return await asyncio.to_thread(self._select_tools, server, found[: self._limits.tools])
 
-    def _to_tool(self, server: ToolServer, tool: "Tool") -> ServerTool | None:
-        if server.allowed is not None and tool.name not in server.allowed:
-            return None
-        schema = tool.input_schema
-        is_short = len(json.dumps(schema)) <= self._limits.schema and len(tool.name) <= LONGEST_NAME
-        if not is_short or schema.get("type") != "object":
-            log.warning("mcp.tool_left_out", server=server.name, reason="its name or its schema is not usable")
-            return None
-        is_read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
-        description = (tool.description or "")[: self._limits.description]
-        return ServerTool(server, tool.name, description, schema, is_acting=not is_read_only)
-
-
-async def _open(stack: AsyncExitStack, server: ToolServer) -> "Client":
-    """Connects to a server; the stack closes the connection, and ends the server's process."""
-    mcp = await asyncio.to_thread(_import_sdk)
-    if server.url is not None:
-        http = await stack.enter_async_context(httpx2.AsyncClient(headers=dict(server.headers), timeout=60.0))
-        transport = mcp.streamable_http(server.url, http_client=http)
-    else:
-        # Its standard error may quote people.
-        silence = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))  # noqa: ASYNC230, SIM115 - no disk; the stack closes it
-        parameters = mcp.stdio_parameters(
-            command=server.command, args=list(server.arguments), env=dict(server.environment), cwd=server.directory
-        )
-        transport = mcp.stdio(parameters, silence)
-    return await stack.enter_async_context(mcp.client(transport))
+    def _select_tools(self, server: ToolServer, found: "Sequence[Tool]") -> _Listing:
+        usable: list[ServerTool] = []
+        left_out: dict[str, str] = {}
+        for tool in found:
+            schema = json.dumps(tool.input_schema)
+            fault = "its schema is too long" if len(schema) > self._limits.schema else find_schema_fault(schema)
+            if len(tool.name) > LONGEST_NAME or not tool.name.isprintable():
+                fault = "its name is not usable"
+            if fault is not None:
+                log.warning("mcp.tool_left_out", server=server.name, reason=fault)
+                left_out[shorten_line(tool.name, LONGEST_SHOWN_NAME)] = fault
+                continue
+            is_read_only = tool.annotations is not None and tool.annotations.read_only_hint is True
+            description = (tool.description or "")[: self._limits.description]
+            usable.append(ServerTool(server, tool.name, description, tool.input_schema, is_acting=not is_read_only))
+        return _Listing(usable, frozenset(tool.name for tool in found), left_out)
 
 
-@dataclass(frozen=True, slots=True)
-class _Sdk:
-    """The parts of the SDK, which is imported late."""
-
-    client: Any  # Any: classes and functions of a module that is imported late
-    stdio: Any
-    stdio_parameters: Any
-    streamable_http: Any
+def _propagate_cancellation(error: BaseException) -> None:
+    """Raises the cancellation of the current task, which an error at the end of a connection may have replaced."""
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        raise asyncio.CancelledError from error
 
 
-def _import_sdk() -> _Sdk:
-    from mcp import Client, StdioServerParameters, stdio_client  # noqa: PLC0415 - see the module
-    from mcp.client.streamable_http import streamable_http_client  # noqa: PLC0415 - see the module
+async def _call(link: Link, tool: str, arguments: dict[str, Any]) -> "CallToolResult":
+    """Calls a tool without the SDK's check of the result by the server's own schema.
 
-    # Its records quote what servers say. The events of this module tell what an operator needs.
-    logger = logging.getLogger("mcp")
-    logger.addHandler(logging.NullHandler())
-    logger.propagate = False
-    return _Sdk(Client, stdio_client, StdioServerParameters, streamable_http_client)
+    That check runs the server's regular expressions on the event loop, which a server can make last for hours.
+    """
+    from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult  # noqa: PLC0415 - loaded with the link
 
-
-def _describe(error: BaseException) -> str:
-    """Returns the kinds of an error, without messages, which may quote a server or a key."""
-    if isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        return ", ".join(dict.fromkeys(_describe(each) for each in group.exceptions))
-    return type(error).__name__
+    request = CallToolRequest(params=CallToolRequestParams(name=tool, arguments=arguments))
+    return await link.client.session.send_request(request, CallToolResult)

@@ -23,6 +23,11 @@ log = structlog.get_logger()
 
 ANY_ARGUMENTS = SchemaValidator(core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema()))
 """The server checks the arguments by its own schema."""
+OWN_TOOLS = frozenset(
+    {"current_time", "fetch_page", "web_search", "schedule_message", "list_schedules", "cancel_schedule",
+     "draw_picture", "read_document"}
+)  # fmt: skip
+"""The bot's own tools whose names a tool of a server could have: a name that is there twice ends each turn."""
 LONGEST_ARGUMENTS = 8_000
 SHOWN_ARGUMENTS = 300
 ASKED = (
@@ -162,4 +167,5 @@ def model_name(tool: ServerTool) -> str:
 
 def call_name(server: str, tool: str) -> str:
     """Returns the name by which a model calls a tool of a server."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", f"{server}_{tool}")[:64]
+    name = re.sub(r"[^A-Za-z0-9_-]", "_", f"{server}_{tool}")[:64]
+    return f"{name}_mcp" if name in OWN_TOOLS else name

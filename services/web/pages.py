@@ -12,6 +12,7 @@ import structlog
 
 from core.bounded_json import parse_json
 from services.files.sandbox import DOCUMENT_LIMITS, FileRefused, Refusal, Sandbox, Task
+from services.llm.transport_errors import describe_connection_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,6 +41,8 @@ class WebLimits:
     results: int = 8
 
 
+FORBIDDEN = 403
+"""SearXNG's answer where it does not offer a format."""
 TITLE, SNIPPET, URL = 200, 500, 500
 """Characters of a title, an excerpt and an address; a result with a longer address is left out."""
 
@@ -125,16 +128,33 @@ class SearxSearch:
     async def search(self, query: str) -> list[dict[str, str]] | None:
         """Returns results with `url`, `title` and `excerpt`; None where the server does not answer."""
         try:
-            async with asyncio.timeout(self._limits.search_s):
-                body = await self._request(query)
+            return self._read(await self._ask(query))
         except (TimeoutError, httpx2.HTTPError, ValueError) as error:
             log.warning("web.search_failed", reason=_reason(error))
             return None
-        return self._read(body)
+
+    async def find_fault(self) -> str | None:
+        """Searches once. Returns why that failed; None where it did not."""
+        try:
+            body = await self._ask("understudy")
+        except (TimeoutError, httpx2.HTTPError, ValueError) as error:
+            return _reason(error)
+        return None if isinstance(body, dict) and "results" in body else _reason(ValueError())
 
     async def aclose(self) -> None:
         """Closes the connections."""
         await self._client.aclose()
+
+    async def _ask(self, query: str) -> object:
+        """Returns the answer of the server.
+
+        Raises:
+            TimeoutError: the server is too slow.
+            httpx2.HTTPError: it cannot be reached, or answers with an error.
+            ValueError: its answer cannot be read.
+        """
+        async with asyncio.timeout(self._limits.search_s):
+            return await self._request(query)
 
     async def _request(self, query: str) -> object:
         parameters = {"q": query, "format": "json"}
@@ -194,9 +214,16 @@ def _failed(reason: str) -> dict[str, str]:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, httpx2.HTTPStatusError):
-        return f"HTTP {error.response.status_code}; does the server's search.formats list json?"
-    return type(error).__name__
+    match error:
+        case httpx2.HTTPStatusError():
+            hint = ": search.formats of its settings must list json" if error.response.status_code == FORBIDDEN else ""
+            return f"HTTP {error.response.status_code}{hint}"
+        case ValueError():
+            return "its answer is not that of a SearXNG server, or too long"
+        case TimeoutError():
+            return "it did not answer in time"
+        case _:
+            return describe_connection_error(error)
 
 
 def _line(value: object, most: int) -> str:

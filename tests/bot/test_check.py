@@ -1,14 +1,19 @@
 """`python -m bot check`: a line per configured part, and the exit code."""
 
+import json
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
 from bot import check
 from core.config.settings import Settings
+from tests.support import raw_mcp_server
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer, refusing_url
 from tests.support.fake_telegram.server import TOKEN, TelegramServer
@@ -129,6 +134,44 @@ async def test_check_asks_the_providers_of_what_is_not_chat(
     assert report.rows["transcription groq"] == ("not set", "GROQ_API_KEY is not set")
     assert report.rows["pictures b"] == ("FAILED", "connection refused")
     assert any(warning.startswith("b: draw has no known price") for warning in report.warnings)
+
+
+async def test_check_asks_tool_servers_and_the_search(
+    tmp_path: Path, run_check: CheckRunner, server: LLMServer
+) -> None:
+    """Their tools, what is allowed, plain faults; one that fails stops nothing else, and no key is printed."""
+
+    async def search(request: web.Request) -> web.Response:
+        assert (request.path, request.query["format"]) == ("/search", "json")
+        return web.json_response({"results": []})
+
+    app = web.Application()
+    app.router.add_get("/search", search)
+    raw = {"command": sys.executable, "args": [raw_mcp_server.__file__, str(tmp_path / "lines")]}
+    servers = {
+        "notes": {**raw, "allowedTools": ["append_line", "resource", "gone"]},
+        "strange": {**raw, "args": [*raw["args"], "strange", "--token", "a-secret-of-the-server"]},
+        "broken": {"command": "/nonexistent/a-secret-of-the-server"},
+    }
+    async with TestServer(app) as searx:
+        settings = settings_for(
+            tmp_path, {"a": server.url}, A_API_KEY=KEY, MCP_SERVERS=json.dumps({"mcpServers": servers}),
+            WEB_SEARCH_URL=str(searx.make_url("")).rstrip("/"),
+        )  # fmt: skip
+        report = await run_check(settings)
+    assert report.code == 0
+    verdict, detail = report.rows["tools notes"]
+    assert verdict == "ok"
+    assert detail.endswith("those of allowedTools: append_line (asks), resource")
+    assert report.rows["tools strange"][1].endswith("all are allowed: fine (asks)")
+    assert report.rows["tools broken"] == ("FAILED", "its command or its folder was not found")
+    assert report.rows["web search"][0] == "ok"
+    assert "notes does not offer the tool gone of allowedTools" in report.warnings
+    assert "strange: the tool doubling is left out: its schema is too large" in report.warnings
+    assert "a-secret-of-the-server" not in report.output
+    settings = settings_for(tmp_path, {"a": server.url}, A_API_KEY=KEY, WEB_SEARCH_URL=server.url)
+    verdict, detail = (await run_check(settings)).rows["web search"]
+    assert (verdict, detail[:5]) == ("FAILED", "HTTP ")
 
 
 async def test_check_fails_without_a_working_provider(

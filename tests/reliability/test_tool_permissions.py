@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import raw_mcp_server
 from tests.support.fake_llm.server import answer, gate, tool_call
 from tests.support.fake_telegram.chats import Message
 from tests.support.processes.fleet import Fleet
 from tests.support.processes.fork_server import ForkServer
 
-ROOT = Path(__file__).parents[2]
 GROUP = -100
 TEA, MILK = {"line": "Buy some tea."}, {"line": "Buy some milk."}
 RESULT = f"appended {TEA['line']}"
@@ -37,7 +37,7 @@ async def toast(fleet: Fleet, message: Message, button: str, user_id: int) -> st
 @pytest.mark.timeout(240)
 async def test_permission_survives_kills(fork_server: ForkServer, tmp_path: Path) -> None:
     lines = tmp_path / "lines"
-    command = {"command": sys.executable, "args": ["-m", "tests.support.mcp_server", str(lines)], "cwd": str(ROOT)}
+    command = {"command": sys.executable, "args": [raw_mcp_server.__file__, str(lines)]}
     servers = json.dumps({"mcpServers": {"notes": command}})
     async with Fleet(fork_server, tmp_path, MCP_SERVERS=servers) as fleet:
         daemon = await fleet.start()

@@ -44,6 +44,10 @@ def test_parse_reads_commands_and_urls() -> None:
         (servers(a={"command": "x", "args": "y"}), "list of texts"),
         (servers(a={"command": "x", "env": {"A": 1}}), "from name to text"),
         (servers(a={"url": "http://x", "headers": {"A": "b\r\nC: d"}}), "from name to text"),
+        (servers(a={"url": "http://x", "headers": {"A": "ключ"}}), "headers"),
+        (servers(a={"url": "http://x", "headers": {"A B": "c"}}), "headers"),
+        (servers(a={"command": "x", "env": {"A=B": "c"}}), "names without ="),
+        (servers(a={"command": "x\0"}), "program"),
         (servers(a={"command": "x", "alowedTools": []}), "unknown field"),
     ],
 )
@@ -55,7 +59,18 @@ def test_a_mistake_is_one_line_without_values(text: str, fault: str) -> None:
 
 
 def test_headers_and_keys_are_secrets() -> None:
-    text = servers(a={"url": "http://x", "headers": {"Authorization": "Bearer key-of-a"}})
+    """Wherever they stand in the entry of a server; a key of several lines is admitted."""
+    text = servers(
+        a={
+            "url": "http://me:pass-of-a@x/mcp?api_key=query-of-a&page=one",
+            "headers": {"Authorization": "Bearer key-of-a"},
+        },
+        b={"command": "x", "args": ["--api-key=key-of-b", "--token", "token-of-b", "--port", "8000"]},
+        c={"command": "x", "args": ["--header", "Authorization: Bearer key-of-c"], "env": {"A_SECRET": "line\nof-c"}},
+    )
     settings = load_settings(None, {"MCP_SERVERS": text})
-    assert "key-of-a" in settings.secrets
+    expected = {"pass-of-a", "query-of-a", "key-of-a", "key-of-b", "token-of-b", "key-of-c", "line\nof-c"}
+    assert expected <= set(settings.secrets)
+    assert not {"one", "8000", "--port"} & set(settings.secrets)
+    assert not any(secret in repr(settings.tool_servers) for secret in expected)
     assert "key-of-a" not in repr(settings.mcp_servers)

@@ -8,9 +8,17 @@ import pytest
 from core.config.tool_servers import ToolServer
 from core.db.database import Database
 from core.messages import ConversationKey, Surface
+from services.chat.documents import DocumentTools
+from services.chat.pictures import picture_tools
+from services.chat.store.documents import DocumentStore
+from services.files.sandbox import Sandbox
 from services.mcp.calls import CallStatus, Decision, ToolCalls
 from services.mcp.servers import ServerTool
 from services.mcp.tools import McpTools, describe_call, model_name
+from services.schedule.schedules import Schedules
+from services.schedule.tools import ScheduleTools
+from services.web.pages import PageReader
+from services.web.tools import WebTools
 from tests.support.chat_harness import ANN, BOB, PRIVATE, chat_harness, message, sent_messages
 from tests.support.clock import ManualClock
 from tests.support.fake_llm.server import Behaviour, LLMServer, answer, status, tool_call
@@ -65,6 +73,30 @@ async def test_names_for_models_are_admitted_by_every_provider() -> None:
     long = ServerTool(HOME, "x" * 200, "", SCHEMA, is_acting=False)
     assert model_name(LIGHT) == "home_light_on"
     assert len(model_name(long)) == 64
+
+
+async def test_names_of_the_own_tools_are_never_taken(file: Database, first: LLMServer) -> None:
+    """A server `web` with a tool `search`: two tools of one name would end each turn."""
+    own = [
+        ScheduleTools(Schedules(file, ManualClock())).toolset(),
+        WebTools(PageReader(Sandbox())).toolset(),
+        DocumentTools(DocumentStore(file)).toolset(),
+        picture_tools(),
+    ]
+    names = {name for toolset in own for name in toolset.tools}
+    servers = Servers()
+    servers.offered = [
+        ServerTool(ToolServer(name.partition("_")[0], "program"), name.partition("_")[2], "", SCHEMA, is_acting=False)
+        for name in sorted(names | {"current_time"})
+    ]
+    tools = McpTools(servers, ToolCalls(file, ManualClock()))  # type: ignore[arg-type]
+    async with chat_harness(file, provider("first", first.url), toolsets=[*own, tools]) as harness:
+        first.script(tool_call("current_time_mcp", {}), answer("Done."))
+        reply = await harness.say("What time is it?", origin="job-1")
+    assert reply.text == "Done."
+    assert servers.calls == [("current", "time", {})]
+    sent = [tool["function"]["name"] for tool in first.requests[-1].json["tools"]]
+    assert len(sent) == len(set(sent))
 
 
 async def test_a_tool_that_only_reads_is_called_at_once(

@@ -3,6 +3,7 @@
 import socket
 from typing import Any
 
+import pydantic_ai._ssrf  # noqa: F401 - loaded before a test with a short limit, within which a busy machine imports nothing
 import pytest
 from structlog.testing import capture_logs
 
