@@ -1,6 +1,7 @@
 """Reads a candidate's stream: up to its first output, then to its end, under the provider's deadlines."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -220,8 +221,21 @@ async def _no_events() -> AsyncIterator[Event]:
 def _require_output(response: StreamedResponse, *, has_output: bool, accepts_empty: bool) -> None:
     if has_output:
         require_finish(response)
+        if response.finish_reason == "length" and _ends_in_half_call(response.get().parts):
+            raise AnswerGivenUp("cut within a tool call", response.usage)
     elif not (accepts_empty and response.finish_reason == "length"):
         raise EmptyAnswer(emptiness(response.get().parts), response.usage)
+
+
+def _ends_in_half_call(parts: Sequence[ModelResponsePart]) -> bool:
+    """Returns whether the last part is a tool call with arguments that break off."""
+    if not parts or not isinstance(parts[-1], ToolCallPart) or not isinstance(parts[-1].args, str):
+        return False
+    try:
+        json.loads(parts[-1].args or "{}")
+    except ValueError:
+        return True
+    return False
 
 
 def _is_text(event: Event) -> bool:

@@ -42,6 +42,8 @@ _UNUSUAL: Final = tuple(
         rb'"error"\s*:\s*"',
         rb'"role"\s*:\s*+(?!null|"assistant")',
         rb'"content"\s*:\s*+(?!null|")',
+        rb'"reasoning(?:_content)?"\s*:\s*+(?!null|")',
+        rb'"reasoning_details"\s*:\s*[^n\s]',
         rb'"choices"\s*:\s*[^\[\s]',
         rb'"delta"\s*:\s*[^{\s]',
         rb'"index"\s*:\s*[^\d\s]',
@@ -50,7 +52,18 @@ _UNUSUAL: Final = tuple(
         rb'"created"\s*:\s*+(?!\d+\s*[,}])',
     )
 )
+_END_WORDS: Final = frozenset({b"DONE", b"END"})
+_BEGINNINGS: Final = (b"{", b"[", b"<")
+"""Of objects, lists and error pages."""
+_COUNTS: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
+"""Names of counts, and those of OpenAI's newer protocol and Anthropic's."""
+_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
+_MAX_DIGITS: Final = 12
+"""Of a count or an instant; a longer number is neither."""
 _KNOWN_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter", "error"})
+_GIVEN_UP: Final = frozenset({"abort", "insufficient_system_resource"})
+"""Reasons of vLLM's and DeepSeek's that the reader of the stream knows."""
+_REASONING_DETAILS: Final = frozenset({"reasoning.text", "reasoning.summary", "reasoning.encrypted"})
 _REASONS: Final[Mapping[str, str | None]] = {
     "": None,
     "null": None,
@@ -66,6 +79,14 @@ _REASONS: Final[Mapping[str, str | None]] = {
     "recitation": "content_filter",
     "refusal": "content_filter",
     "network_error": "error",
+    "internal_error": "error",
+    "server_error": "error",
+    "failed": "error",
+    "timeout": "error",
+    "cancelled": "error",
+    "canceled": "error",
+    "aborted": "error",
+    "unload": "error",
     "eos": "stop",
     "eos_token": "stop",
     "end_turn": "stop",
@@ -73,7 +94,7 @@ _REASONS: Final[Mapping[str, str | None]] = {
     "complete": "stop",
     "stop_sequence": "stop",
 }
-"""Finish reasons of other protocols that servers pass on, in lower case. The rest is left as it is."""
+"""Finish reasons of other protocols that servers pass on, in lower case. Any further word counts as `stop`."""
 
 
 class ChatChunks:
@@ -92,6 +113,10 @@ class ChatChunks:
         """Bytes before and after the text in an ordinary chunk."""
         self._is_mergeable = False
         """True if that chunk has no finish reason, whose place between texts counts."""
+        self._has_begun = False
+        """True once a delta brought text or a tool call."""
+        self._usage: Fields = {}
+        """The largest counts so far."""
 
     def merge(self, events: Iterable[bytes]) -> Iterator[bytes]:
         """Yields the data of events that arrived together, as every SDK reads it; neighbours with text only as one."""
@@ -106,7 +131,8 @@ class ChatChunks:
             if texts:
                 yield self._with_text(texts)
                 texts.clear()
-            yield self._repair(data)
+            if repaired := self._repair(data):
+                yield repaired
         if texts:
             yield self._with_text(texts)
 
@@ -114,7 +140,7 @@ class ChatChunks:
         return self._head + b"".join(texts) + self._tail
 
     def _repair(self, data: bytes) -> bytes:
-        """Returns the data of an event as every SDK reads it."""
+        """Returns the data of an event as every SDK reads it; nothing for an event that says nothing."""
         if data == DONE or self._text_of(data) is not None:
             return data
         if not _is_unusual(data):
@@ -123,9 +149,15 @@ class ChatChunks:
         try:
             chunk: object = from_json(data)
         except ValueError:
-            return data
+            if data.strip(b"[] ").upper() in _END_WORDS:
+                return DONE
+            # Half an object is an error. Bare words, such as `keep-alive`, are none: the finish reason tells the end.
+            return data if data.startswith(_BEGINNINGS) else b""
+        if isinstance(chunk, list):
+            # Google's compatible endpoint wraps its errors.
+            chunk = next(iter(cast("list[object]", chunk)), None)
         if not isinstance(chunk, dict):
-            return data
+            return b""
         return _dump(self._repair_chunk(cast("Fields", chunk)))
 
     def _text_of(self, data: bytes) -> bytes | None:
@@ -139,6 +171,7 @@ class ChatChunks:
     def _remember(self, data: bytes) -> None:
         found = _TEXT.search(data)
         if found is not None:
+            self._has_begun = self._has_begun or bool(found[1])
             self._head, self._tail = data[: found.start(1)], data[found.end(1) :]
             self._is_mergeable = bool(_UNFINISHED.search(self._head) or _UNFINISHED.search(self._tail))
 
@@ -149,27 +182,45 @@ class ChatChunks:
         chunk["choices"] = [self._repair_choice(cast("Fields", each)) for each in choices if isinstance(each, dict)]
         for name in ("id", "model"):
             chunk[name] = str(chunk.get(name) or "")
-        created = chunk.get("created")
-        chunk["created"] = int(created) if isinstance(created, int | float) else 0
+        chunk["created"] = _count(chunk.get("created"))
         chunk["object"] = "chat.completion.chunk"
         if "usage" in chunk:
-            chunk["usage"] = _repair_usage(chunk["usage"])
+            chunk["usage"] = self._repair_usage(chunk["usage"])
         return chunk
 
+    def _repair_usage(self, usage: object) -> Fields | None:
+        """Returns usage with whole counts, none of them below what was reported before: each is the sum so far."""
+        if not isinstance(usage, dict):
+            return None
+        fields = {name: value for name, value in cast("Fields", usage).items() if value is not None}
+        for name, other in _COUNTS.items():
+            count = _count(fields.get(name, fields.get(other)))
+            fields[name] = self._usage[name] = max(count, self._usage.get(name, 0))
+        if not any(self._usage.values()):
+            return None
+        fields["total_tokens"] = _count(fields.get("total_tokens")) or sum(self._usage.values())
+        for name in _DETAILS:
+            details = fields.pop(name, None)
+            if isinstance(details, dict):
+                fields[name] = {key: _count(value) for key, value in cast("Fields", details).items()}
+        return fields
+
     def _repair_choice(self, choice: Fields) -> Fields:
-        delta: Fields = choice["delta"] if isinstance(choice.get("delta"), dict) else {}
+        delta = self._find_delta(choice)
         if delta.get("role") not in {None, "assistant"}:
             del delta["role"]
-        if isinstance(delta.get("content"), list):
-            delta["content"] = _join_texts(delta["content"])
+        if "content" in delta:
+            delta["content"] = _repair_content(delta["content"])
+        _repair_reasoning(delta)
         call: Any = delta.pop("function_call", None)
         if call and not delta.get("tool_calls"):
             delta["tool_calls"] = [{"function": call}]
         if delta.get("tool_calls"):
             delta["tool_calls"] = self._repair_tool_calls(delta["tool_calls"])
+        self._has_begun = self._has_begun or bool(delta.get("content") or delta.get("tool_calls"))
         reason = choice.get("finish_reason")
-        if isinstance(reason, str) and reason not in _KNOWN_REASONS:
-            reason = _REASONS.get(reason.lower(), reason.lower() if reason.lower() in _KNOWN_REASONS else reason)
+        if isinstance(reason, str) and reason not in _KNOWN_REASONS | _GIVEN_UP:
+            reason = _REASONS.get(reason.lower(), reason.lower() if reason.lower() in _KNOWN_REASONS else "stop")
         index = choice.get("index")
         return {
             **choice,
@@ -178,13 +229,25 @@ class ChatChunks:
             "finish_reason": reason if isinstance(reason, str) else None,
         }
 
+    def _find_delta(self, choice: Fields) -> Fields:
+        """Returns what a choice adds; servers also send text outside a delta, or the whole message at once."""
+        message, text = choice.pop("message", None), choice.pop("text", None)
+        delta = choice.get("delta")
+        if isinstance(delta, dict) and delta:
+            return cast("Fields", delta)
+        if isinstance(text, str):
+            return {"content": text}
+        # A message after deltas repeats them.
+        return cast("Fields", message) if isinstance(message, dict) and not self._has_begun else {}
+
     def _repair_tool_calls(self, calls: object) -> list[Fields]:
         listed = cast("list[object]", calls if isinstance(calls, list) else [calls])
         found = [cast("Fields", call) for call in listed if isinstance(call, dict)]
         return [self._repair_tool_call(call, position, len(found)) for position, call in enumerate(found)]
 
     def _repair_tool_call(self, call: Fields, position: int, count: int) -> Fields:
-        function: Fields = call["function"] if isinstance(call.get("function"), dict) else {}
+        # Some servers leave out the frame around the name and the arguments.
+        function: Fields = call["function"] if isinstance(call.get("function"), dict) else {**call}
         arguments = function.get("arguments")
         if not isinstance(arguments, str):
             arguments = "" if arguments is None else json.dumps(arguments)
@@ -193,7 +256,7 @@ class ChatChunks:
             **call,
             "index": self._index(call.get("index"), str(call_id or ""), position, count),
             "type": "function",
-            "function": {**function, "name": str(function.get("name") or ""), "arguments": arguments},
+            "function": {"name": str(function.get("name") or ""), "arguments": arguments},
         }
         if call_id is not None:
             repaired["id"] = str(call_id)
@@ -235,11 +298,40 @@ def _find_error(chunk: Fields) -> object:
         return {"message": error} if isinstance(error, str) else error
     if chunk.get("choices"):
         return None
-    is_error = "error" in {chunk.get("object"), chunk.get("type")} or "code" in chunk or "detail" in chunk
+    base: Any = chunk.get("base_resp")
+    if isinstance(base, dict) and cast("Fields", base).get("status_code"):
+        # MiniMax's.
+        return {"message": str(cast("Fields", base).get("status_msg")), "code": cast("Fields", base)["status_code"]}
+    is_error = "error" in {chunk.get("object"), chunk.get("type")} or chunk.get("success") is False
+    is_error = is_error or "code" in chunk or "detail" in chunk
     message: object = chunk.get("message") or chunk.get("detail")
     if not is_error or not isinstance(message, str):
         return None
     return {"message": message, "code": chunk.get("code"), "type": chunk.get("type")}
+
+
+def _repair_content(content: object) -> object:
+    """Returns a content as text; servers also send parts, one part, or a number."""
+    match content:
+        case None | str():
+            return content
+        case list():
+            return _join_texts(cast("list[object]", content))
+        case dict():
+            return _join_texts([cast("object", content)])
+        case _:
+            return str(content)
+
+
+def _repair_reasoning(delta: Fields) -> None:
+    """Leaves out thinking that is no text, and its details of kinds that are unknown."""
+    for name in ("reasoning", "reasoning_content"):
+        if not isinstance(delta.get(name), str | None):
+            del delta[name]
+    details = delta.pop("reasoning_details", None)
+    if isinstance(details, list):
+        found = [cast("Fields", each) for each in cast("list[object]", details) if isinstance(each, dict)]
+        delta["reasoning_details"] = [each for each in found if each.get("type") in _REASONING_DETAILS]
 
 
 def _join_texts(parts: list[object]) -> object:
@@ -254,15 +346,10 @@ def _join_texts(parts: list[object]) -> object:
     return "".join(texts)
 
 
-def _repair_usage(usage: object) -> Fields | None:
-    if not isinstance(usage, dict):
-        return None
-    fields = {name: value for name, value in cast("Fields", usage).items() if value is not None}
-    names = ("prompt_tokens", "completion_tokens")
-    if not any(name in fields for name in names):
-        return None
-    for name in (*names, "total_tokens"):
-        count = fields.get(name, 0)
-        fields[name] = int(count) if isinstance(count, int | float) else 0
-    fields["total_tokens"] = fields["total_tokens"] or sum(fields[name] for name in names)
-    return fields
+def _count(value: object) -> int:
+    """Returns a number of tokens, or an instant, in whatever form it comes; 0 for what is none."""
+    if isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**_MAX_DIGITS:
+        return 0
+    return int(value)

@@ -9,6 +9,7 @@ pieces that are in the common form already pass untouched (four scans in C, no o
 
 import json
 import re
+from collections.abc import Sequence
 
 from services.llm.providers.chat_chunks import DONE, ChatChunks
 from services.llm.providers.native_events import NativeEvents
@@ -121,7 +122,7 @@ class EventStream:
         return b""
 
     def _dispatch(self) -> bytes:
-        data, event = b" ".join(self._data).strip(), self._event
+        data, event = _as_utf8(b" ".join(self._data).strip()), self._event
         self._data, self._data_bytes, self._event = [], 0, b""
         if not data:
             return b""
@@ -131,18 +132,39 @@ class EventStream:
             if repaired is None:
                 return b""
             event, data = repaired
+        if self._chunks is not None:
+            return self._frame([_as_error(data) if event == b"error" else data])
         head = b"event: %b\n" % event if event not in {b"", b"message"} else b""
-        return b"%bdata: %b\n\n" % (head, self._repair(data))
+        return b"%bdata: %b\n\n" % (head, data)
 
     def _pass(self, piece: bytes) -> bytes:
         """Returns events that are in the common form already."""
-        self.is_ended = self.is_ended or piece.endswith(_LAST_EVENT)
+        piece = _as_utf8(piece)
         if self._chunks is None:
+            self.is_ended = self.is_ended or piece.endswith(_LAST_EVENT)
             return piece
-        return b"".join([b"data: %b\n\n" % data for data in self._chunks.merge(piece[6:-2].split(b"\n\ndata: "))])
+        return self._frame(piece[6:-2].split(b"\n\ndata: "))
 
-    def _repair(self, data: bytes) -> bytes:
-        return data if self._chunks is None else b"".join(self._chunks.merge([data]))
+    def read_whole(self, body: bytes) -> bytes:
+        """Returns the events of a body without events: a whole answer, or an error, in place of the stream.
+
+        Raises:
+            ResponseTooLarge: it exceeds MAX_EVENT_BYTES.
+        """
+        if self._chunks is None:
+            return body
+        if len(body) > MAX_EVENT_BYTES:
+            raise ResponseTooLarge("an answer at once exceeds 1 MiB")
+        self.is_ended = True
+        lines = _as_utf8(body).splitlines()
+        # One object a line, or one over several lines.
+        return self._frame([*([b" ".join(lines)] if _is_whole(body) else lines), DONE])
+
+    def _frame(self, events: Sequence[bytes]) -> bytes:
+        """Returns events of a chat-completions stream from their data."""
+        repaired = list(self._chunks.merge(events)) if self._chunks is not None else events
+        self.is_ended = self.is_ended or DONE in repaired
+        return b"".join([b"data: %b\n\n" % data for data in repaired])
 
 
 def _is_common_form(piece: bytes) -> bool:
@@ -158,6 +180,25 @@ def _is_common_form(piece: bytes) -> bool:
         and b"data: \n" not in piece
         and len(piece) <= MAX_EVENT_BYTES
     )
+
+
+def _as_utf8(text: bytes) -> bytes:
+    """Returns a text with a replacement character for each byte that is no UTF-8, as the standard demands."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return text.decode(errors="replace").encode()
+    return text
+
+
+def _as_error(data: bytes) -> bytes:
+    """Returns the data of an event of the name `error` in the form of an error."""
+    try:
+        fields: object = json.loads(data)
+    except ValueError:
+        fields = data.decode(errors="replace")
+    is_framed = isinstance(fields, dict) and "error" in fields
+    return data if is_framed else json.dumps({"error": fields}).encode()
 
 
 def _is_whole(data: bytes) -> bool:

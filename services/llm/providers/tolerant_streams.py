@@ -2,14 +2,15 @@
 
 - Tool calls with the same index, or with none, are told apart by their ids and names.
 - Usage that grows from chunk to chunk is taken once.
-- Thinking between `<think>` tags stays thinking however its tags are split over chunks.
+- Thinking between `<think>` tags, in any model's spelling, stays thinking however its tags are split over chunks.
 - A finish reason that text follows is no finish reason: some servers put one into every chunk.
 
 Overrides private API of pydantic-ai 2.68; the contract tests are tests/services/llm/providers/test_tolerant_streams.py.
 """
 
 import json
-from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+import re
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -19,9 +20,25 @@ from pydantic_ai.messages import ModelResponseStreamEvent
 from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
+_NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
+_ANGLED = tuple(f"</{name}>" for name in _NAMES)
+_OPENINGS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys((f"<{name}>" for name in _NAMES), _ANGLED),
+    # Mistral's, Kimi's, Cohere's, and two of models that were trained on the output of others.
+    "[think]": ("[/think]",),
+    "\u25c1think\u25b7": ("\u25c1/think\u25b7",),
+    "<|start_thinking|>": ("<|end_thinking|>",),
+    "<|begin_of_thought|>": ("<|end_of_thought|>",),
+    "<|thinking|>": ("<|/thinking|>",),
+    # OpenAI's open models, where a server does not read their channels.
+    "<|channel|>analysis<|message|>": ("<|start|>assistant<|channel|>final<|message|>", "<|channel|>final<|message|>"),
+}
+"""Spellings of the tag before thinking, in lower case, each with those that end it. Models mix the names of tags."""
+_LONGEST_OPENING = max(map(len, _OPENINGS))
+
 
 class ThinkingTags:
-    """Splits text so that thinking tags stand alone, as the library's parser expects them.
+    """Splits text so that thinking tags stand alone, in the spelling that the library's parser expects.
 
     An opening tag counts at the beginning of a text only; white space before it is dropped with it.
     """
@@ -29,18 +46,20 @@ class ThinkingTags:
     def __init__(self, opening: str, closing: str) -> None:
         self._opening = opening
         self._closing = closing
+        self._openings = _OPENINGS if opening in _OPENINGS else {**_OPENINGS, opening.lower(): (closing.lower(),)}
+        self._closings: tuple[str, ...] = ()
+        """The tags that end the thinking that has begun."""
         self._held = ""
-        self._is_thinking = False
         self._is_at_start = True
 
     def split(self, piece: str) -> list[str]:
         """Returns the pieces that are known by now; the rest is held back."""
-        if not (self._is_thinking or self._is_at_start):
+        if not (self._closings or self._is_at_start):
             return [piece]
         text, self._held = self._held + piece, ""
         pieces: list[str] = []
         while text:
-            if self._is_thinking:
+            if self._closings:
                 text = self._split_thinking(text, pieces)
             elif self._is_at_start:
                 text = self._split_start(text, pieces)
@@ -51,30 +70,33 @@ class ThinkingTags:
 
     def flush(self, *, is_end: bool) -> list[str]:
         """Returns the text that is held back: all of it at the end, the part outside thinking before a tool call."""
-        if self._is_thinking and not is_end:
+        if self._closings and not is_end:
             return []
         held, self._held = self._held, ""
         return [held] if held else []
 
     def _split_start(self, text: str, pieces: list[str]) -> str:
         stripped = text.lstrip()
-        if stripped.startswith(self._opening):
-            self._is_thinking = True
+        beginning = stripped[:_LONGEST_OPENING].lower()
+        opening = next(filter(beginning.startswith, self._openings), None)
+        if opening is not None:
+            self._closings = self._openings[opening]
             pieces.append(self._opening)
-            return stripped[len(self._opening) :]
-        if self._opening.startswith(stripped):
+            return stripped[len(opening) :]
+        if any(each.startswith(beginning) for each in self._openings):
             self._held = text
             return ""
         self._is_at_start = False
         return text
 
     def _split_thinking(self, text: str, pieces: list[str]) -> str:
-        before, tag, after = text.partition(self._closing)
-        if tag:
-            self._is_thinking = False
-            pieces += [before, tag] if before else [tag]
-            return after
-        held = _overlap(text, self._closing)
+        found = re.search("|".join(map(re.escape, self._closings)), text, re.IGNORECASE)
+        if found is not None:
+            self._closings = ()
+            before = text[: found.start()]
+            pieces += [before, self._closing] if before else [self._closing]
+            return text[found.end() :]
+        held = max(_overlap(text, closing) for closing in self._closings)
         self._held = text[len(text) - held :]
         if rest := text[: len(text) - held]:
             pieces.append(rest)
@@ -83,7 +105,8 @@ class ThinkingTags:
 
 def _overlap(text: str, tag: str) -> int:
     """Returns the length of the longest end of the text that begins the tag."""
-    return next((length for length in range(len(tag) - 1, 0, -1) if text.endswith(tag[:length])), 0)
+    end = text[1 - len(tag) :].lower()
+    return next((length for length in range(len(tag) - 1, 0, -1) if end.endswith(tag[:length])), 0)
 
 
 _MAX_PARSES = 32

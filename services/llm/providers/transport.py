@@ -41,6 +41,11 @@ _NOT_TEXT = re.compile(
     rb'|"(?:error|functionCall|tool_use|input_json_delta|message_stop|message_delta)"|content_block_st|\[DONE\]'
 )
 """Events of the protocols that are handed on at once; a match within text only ends a window early."""
+_STREAMED = re.compile(rb'"stream"\s*:\s*true')
+"""In the body of a request; within a text its quotation marks are escaped."""
+_NO_CODINGS = frozenset({"", "identity", "none", "binary", "chunked", "utf-8", "utf8"})
+"""Values of `Content-Encoding` that servers send with a body that is not compressed."""
+_GZIP_MAGIC = b"\x1f\x8b"
 MAX_HEADER_BYTES = 65_536
 """Gateways copy the headers of their upstreams; aiohttp's default is an eighth of this."""
 
@@ -104,7 +109,8 @@ class Transport(httpx2.AsyncBaseTransport):
                 proxy=self._proxy_for(url),
                 timeout=aiohttp.ClientTimeout(connect=timeout.get("connect"), sock_read=timeout.get("read")),
             )
-        body = _Body(response, self._flood_lock, url.path)
+        is_streamed = _STREAMED.search(request.content) is not None
+        body = _Body(response, self._flood_lock, url.path, is_streamed=is_streamed)
         return httpx2.Response(
             response.status,
             headers=[(name, value) for name, value in response.raw_headers if name.lower() not in DECODED_HEADERS],
@@ -152,14 +158,18 @@ class _Body(httpx2.AsyncByteStream):
         response: the response.
         flood_lock: held by the stream among the provider's fast ones whose turn it is.
         path: of the request, which names the protocol of its events.
+        is_streamed: whether the request asked for a stream; an answer that is none is read as one.
 
     Raises:
         ResponseTooLarge: the body exceeds a bound.
         httpx2.DecodingError: the body is not compressed as its head says.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, flood_lock: asyncio.Lock, path: str) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, flood_lock: asyncio.Lock, path: str, *, is_streamed: bool
+    ) -> None:
         self._response = response
+        self._is_streamed = is_streamed
         self._flood_lock = flood_lock
         self._pacing = current_pacing()
         self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
@@ -173,17 +183,24 @@ class _Body(httpx2.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         pieces = self._read()
+        beginning = b""
         if not self._is_event_stream and not self._is_error:
             beginning = await anext(pieces, b"")
             self._is_event_stream = looks_like_event_stream(beginning)
-            if not self._is_event_stream:
-                yield beginning
-            elif events := self.events.feed(beginning):
+        if self._is_event_stream:
+            async for events in self._iter_events(beginning, pieces):
                 yield events
-        if not self._is_event_stream:
+        elif self._is_streamed and beginning.lstrip().startswith(b"{"):
+            yield self.events.read_whole(b"".join([beginning, *[piece async for piece in pieces]]))
+        else:
+            yield beginning
             async for piece in pieces:
                 yield piece
-            return
+
+    async def _iter_events(self, beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yields the events of the body, as fast as a model writes."""
+        if events := self.events.feed(beginning):
+            yield events
         loop, received = asyncio.get_running_loop(), 0
         began = loop.time()
         async for piece in pieces:
@@ -253,17 +270,19 @@ async def _gather(content: aiohttp.StreamReader, piece: bytes, until: float) -> 
 
 
 def _encoding(response: aiohttp.ClientResponse) -> str:
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return "" if encoding == "identity" else encoding
+    named = response.headers.get("Content-Encoding", "").lower().split(",")
+    return ",".join(coding for each in named if (coding := each.strip()) not in _NO_CODINGS)
 
 
 class _Decoder:
     """Decompresses a body in pieces of bounded length, so that a small body cannot become a large one in memory."""
 
     def __init__(self, encoding: str) -> None:
+        self._inflate = None
+        self._is_first = True
+        self._window_bits = 0
         match encoding:
             case "":
-                self._inflate = None
                 return
             case "gzip" | "x-gzip":
                 self._window_bits = 16 + zlib.MAX_WBITS
@@ -273,12 +292,23 @@ class _Decoder:
                 raise httpx2.DecodingError(f"the answer is compressed in a way that was not asked for: {other[:20]}")
         self._inflate = zlib.decompressobj(self._window_bits)
 
+    def _sniff(self, beginning: bytes) -> None:
+        """Corrects the encoding by the first bytes: proxies decompress and keep the head, servers send bare deflate."""
+        if self._window_bits > zlib.MAX_WBITS and not beginning.startswith(_GZIP_MAGIC[: len(beginning)]):
+            self._inflate = None
+        elif self._window_bits == zlib.MAX_WBITS and beginning[0] & 0x0F != zlib.DEFLATED:
+            self._window_bits = -zlib.MAX_WBITS
+            self._inflate = zlib.decompressobj(self._window_bits)
+
     def decode(self, raw: bytes) -> Iterator[bytes]:
         """Yields the content of a piece of the body.
 
         Raises:
             httpx2.DecodingError: it is not compressed as declared.
         """
+        if self._is_first and raw:
+            self._is_first = False
+            self._sniff(raw)
         if self._inflate is None:
             for start in range(0, len(raw), PIECE_BYTES):
                 yield raw[start : start + PIECE_BYTES]

@@ -179,6 +179,8 @@ _FAULTS: tuple[tuple[type[BaseException], Fault], ...] = (
     (httpx2.TimeoutException, Fault.DOWN),
     (httpx2.ConnectError, Fault.DOWN),
     (httpx2.TransportError, Fault.HICCUP),
+    # A body that cannot be decompressed, or redirects without end.
+    (httpx2.RequestError, Fault.UNREADABLE),
     (TimeoutError, Fault.DOWN),
     (ssl.SSLError, Fault.DOWN),
     (socket.gaierror, Fault.DOWN),

@@ -1,7 +1,11 @@
 """Event streams by the standard: whatever form they come in, one form leaves."""
 
+import json
+from typing import Any
+
 import pytest
 
+from services.llm.providers.chat_chunks import DONE, ChatChunks
 from services.llm.providers.event_stream import MAX_EVENT_BYTES, EventStream, looks_like_event_stream
 from services.llm.transport_errors import ResponseTooLarge
 
@@ -92,3 +96,106 @@ def test_endless_event_is_too_large() -> None:
 )
 def test_looks_like_event_stream(beginning: bytes, *, is_stream: bool) -> None:
     assert looks_like_event_stream(beginning) is is_stream
+
+
+def test_bytes_that_are_no_utf8_are_replaced() -> None:
+    assert rewrite(b'data: {"t":"a\xffb"}\n\n') == 'data: {"t":"a\ufffdb"}\n\n'.encode()
+    assert rewrite(b'data:{"t":"a\xffb"}\n\n') == 'data: {"t":"a\ufffdb"}\n\n'.encode()
+
+
+def of_chat(*events: str, name: str = "") -> list[Any]:
+    """Returns the decoded data of a chat-completions stream as it leaves, without its end marker."""
+    stream = EventStream(ChatChunks())
+    head = f"event: {name}\n" if name else ""
+    sent = "".join(f"{head}data: {data}\n\n" for data in events).encode()
+    left = stream.feed(sent) + stream.finish(is_delimited=False)
+    return [json.loads(data) for each in left.split(b"\n\n") if each and (data := each[6:]) != DONE]
+
+
+TEXT = '{"choices": [{"delta": {"content": "Four"}}]}'
+
+
+@pytest.mark.parametrize("data", ["null", "1", '"ok"', "[]", "keep-alive", "ping"])
+def test_data_that_says_nothing_is_dropped(data: str) -> None:
+    assert len(of_chat(data, TEXT, data)) == 1
+
+
+@pytest.mark.parametrize("data", ["[DONE]", "[done]", "DONE", "[END]"])
+def test_end_marker_in_any_spelling_ends_the_stream(data: str) -> None:
+    stream = EventStream(ChatChunks())
+    assert stream.feed(f"data: {data}\n\n".encode()) == b"data: [DONE]\n\n"
+    assert stream.is_ended
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        '{"message": {"role": "assistant", "content": "Four"}}',
+        '{"delta": {}, "message": {"content": "Four"}}',
+        '{"text": "Four"}',
+        '{"delta": {"content": {"type": "text", "text": "Four"}}}',
+        '{"delta": {"content": "Four", "reasoning": {"text": "Two and two"}}}',
+        '{"delta": {"content": "Four", "reasoning_content": ["Two and two"]}}',
+        '{"delta": {"content": "Four", "reasoning_details": [{"type": "new"}]}}',
+    ],
+)
+def test_text_is_found_wherever_it_stands(choice: str) -> None:
+    [chunk] = of_chat(f'{{"choices": [{choice}]}}')
+    delta = chunk["choices"][0]["delta"]
+    assert delta["content"] == "Four"
+    assert not any(delta.get(name) for name in ("reasoning", "reasoning_content", "reasoning_details"))
+
+
+def test_message_after_deltas_repeats_nothing() -> None:
+    _, last = of_chat(TEXT, '{"choices": [{"message": {"content": "Four"}, "finish_reason": "stop"}]}')
+    assert last["choices"][0]["delta"] == {}
+
+
+def test_tool_call_without_its_frame_is_read() -> None:
+    [chunk] = of_chat('{"choices": [{"delta": {"tool_calls": [{"id": "t1", "name": "x", "arguments": {"n": 1}}]}}]}')
+    assert chunk["choices"][0]["delta"]["tool_calls"][0]["function"] == {"name": "x", "arguments": '{"n": 1}'}
+
+
+@pytest.mark.parametrize(
+    ("reason", "read"),
+    [
+        ("timeout", "error"),
+        ("cancelled", "error"),
+        ("SAFETY", "content_filter"),
+        ("repetition", "stop"),
+        ("abort",) * 2,
+    ],
+)
+def test_finish_reason_is_read_in_any_wording(reason: str, read: str) -> None:
+    [chunk] = of_chat(f'{{"choices": [{{"delta": {{}}, "finish_reason": "{reason}"}}]}}')
+    assert chunk["choices"][0]["finish_reason"] == read
+
+
+@pytest.mark.parametrize(
+    ("reports", "counts"),
+    [
+        (['{"prompt_tokens": "5", "completion_tokens": 3.0}'], (5, 3)),
+        (['{"input_tokens": 5, "output_tokens": 3}'], (5, 3)),
+        (['{"prompt_tokens": 5}', '{"completion_tokens": 3}'], (5, 3)),
+        (['{"prompt_tokens": 5, "completion_tokens": 3}', '{"prompt_tokens": 0, "completion_tokens": 0}'], (5, 3)),
+        (['{"prompt_tokens": 1e999, "completion_tokens": 3}'], (0, 3)),
+        (['{"prompt_tokens": NaN, "completion_tokens": 3}'], (0, 3)),
+        (['{"prompt_tokens": 1000000000000000000000, "completion_tokens": 3}'], (0, 3)),
+        (['{"prompt_tokens": -5, "completion_tokens": 3, "prompt_tokens_details": [], "total_tokens": true}'], (0, 3)),
+    ],
+)
+def test_usage_becomes_whole_counts(reports: list[str], counts: tuple[int, int]) -> None:
+    usage = of_chat(*(f'{{"choices": [], "usage": {report}}}' for report in reports))[-1]["usage"]
+    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (*counts, sum(counts))
+    assert "prompt_tokens_details" not in usage
+
+
+@pytest.mark.parametrize("data", ["the engine died", '{"message": "the engine died"}'])
+def test_event_with_the_name_of_an_error_is_one(data: str) -> None:
+    [chunk] = of_chat(data, name="error")
+    assert "the engine died" in json.dumps(chunk["error"])
+
+
+def test_account_error_of_minimax_is_an_error() -> None:
+    [chunk] = of_chat('{"choices": null, "base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}')
+    assert chunk["error"] == {"message": "insufficient balance", "code": 1008}

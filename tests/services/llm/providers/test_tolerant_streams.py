@@ -62,6 +62,23 @@ def test_text_without_a_tag_at_its_beginning_stays_text(text: str) -> None:
     assert {kind for kind, _ in assemble(*text)} == {TextPart}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<thinking>Two</thinking>Four",
+        "<THINK>Two</Think>Four",
+        "<think>Two</thinking>Four",
+        "<thought>Two</thought>Four",
+        "[THINK]Two[/THINK]Four",
+        "\u25c1think\u25b7Two\u25c1/think\u25b7Four",
+        "<|channel|>analysis<|message|>Two<|start|>assistant<|channel|>final<|message|>Four",
+    ],
+)
+def test_thinking_is_hidden_in_any_spelling_of_its_tags(text: str) -> None:
+    for pieces in ([text], list(text), [text[:4], text[4:]]):
+        assert [part for part in assemble(*pieces) if part[1]] == [(ThinkingPart, "Two"), (TextPart, "Four")]
+
+
 def test_white_space_before_an_opening_tag_is_dropped() -> None:
     assert assemble(" \n", " <thi", "nk>Two", "</think>", "Four") == [(ThinkingPart, "Two"), (TextPart, "Four")]
 
@@ -206,6 +223,20 @@ async def test_error_in_a_stream_is_no_end(
     with pytest.raises(Exception) as raised:  # noqa: PT011 - each library has its own
         await ask(builder.model(provider, provider.default_model), streamed=True)
     assert classify(raised.value, 300).fault in {Fault.DOWN, Fault.UNREADABLE, Fault.UNCLEAR}
+
+
+async def test_whole_answer_in_place_of_a_stream_is_read(server: LLMServer, builder: ModelBuilder) -> None:
+    """Some servers ignore that a stream was asked for."""
+
+    async def do(exchange: Exchange) -> None:
+        await exchange.body(exchange.wire.plain("Four"))
+
+    provider = provider_at(server)
+    server.script(Act(do), Act(do))
+    for streamed in (True, False):
+        response = await ask(builder.model(provider, provider.default_model), streamed=streamed)
+        assert (response.text, response.finish_reason) == ("Four", "stop")
+        assert response.usage.total_tokens
 
 
 @EACH

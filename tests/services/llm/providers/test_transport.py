@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -132,6 +133,28 @@ async def test_compressed_body_is_decompressed_once() -> None:
     """The client decompresses the raw body."""
     body = gzip.compress(b"Hello")
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with serving(saying(head.encode() + body)) as url, client() as asking:
+        assert (await asking.get(url)).text == "Hello"
+
+
+def _bare_deflate(body: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(body) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        ("deflate", zlib.compress(b"Hello")),
+        ("deflate", _bare_deflate(b"Hello")),
+        ("identity, GZIP", gzip.compress(b"Hello")),
+        ("gzip", b"Hello"),
+        ("none", b"Hello"),
+        ("utf-8", b"Hello"),
+    ],
+)
+async def test_body_is_read_whatever_its_head_says_about_compression(coding: str, body: bytes) -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}\r\n\r\n"
     async with serving(saying(head.encode() + body)) as url, client() as asking:
         assert (await asking.get(url)).text == "Hello"
 

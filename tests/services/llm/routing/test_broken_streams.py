@@ -152,3 +152,20 @@ async def test_stream_that_ends_inside_a_tool_call_goes_to_the_next_provider(
             response = await replica.ask(streamed=streamed, parameters=WITH_TOOL)
             assert (answered_by(response), said(response)) == ("second", "from the second")
             assert replica.cooling() == {"first": pytest.approx(300, abs=1)}
+
+
+async def test_tool_call_that_is_cut_by_length_goes_to_the_next() -> None:
+    """Half a call cannot be run, and nothing was shown yet."""
+    call = '{"index": 0, "id": "t1", "function": {"name": "current_time", "arguments": "{\\"zone\\": "}}'
+    data = f'data: {{"choices": [{{"delta": {{"tool_calls": [{call}]}}, "finish_reason": "length"}}]}}\n\n'
+
+    async def do(exchange: Exchange) -> None:
+        await exchange.start_stream()
+        await exchange.chunk(data.encode() + b"data: [DONE]\n\n")
+        await exchange.end()
+
+    async with LLMServer() as first, LLMServer() as second:
+        first.default, second.default = llm.Act(do), llm.answer("from the second")
+        providers = [provider_at(first, id="first"), provider("second", second.url)]
+        async with bench(open_redis(None), providers) as replica:
+            assert answered_by(await replica.ask(streamed=True, parameters=WITH_TOOL)) == "second"
