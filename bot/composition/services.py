@@ -343,7 +343,7 @@ def _open_web(stack: AsyncExitStack, infra: Infrastructure) -> WebTools:
     search = SearxSearch(settings.web_search_url) if settings.web_search_url is not None else None
     if search is not None:
         stack.push_async_callback(search.aclose)
-    return WebTools(PageReader(infra.sandbox), search)
+    return WebTools(PageReader(infra.sandbox), search, is_native=settings.web_search_native)
 
 
 def _open_mcp(stack: AsyncExitStack, infra: Infrastructure) -> ActingTools:

@@ -172,6 +172,7 @@ class CommonVariables(VariableSet):
     )
     mcp_servers: Annotated[SecretStr | None, ToolServers] = Field(default=None, examples=[TOOL_SERVERS_EXAMPLE])
     web_search_url: WebUrl | None = Field(default=None, examples=["http://localhost:8888"])
+    web_search_native: bool = Field(default=True, examples=["true"])
     provider_preferred_ttl: float = Field(default=1800.0, gt=0, allow_inf_nan=False, examples=[1800])
     provider_cooldown: float = Field(default=300.0, gt=0, allow_inf_nan=False, examples=[300])
     provider_max_hops: int = Field(default=3, gt=0, examples=[3])

@@ -29,7 +29,9 @@ class Capability(StrEnum):
 WEB_SEARCH: Final = "web_search"
 """Name of the search tool, which a model with a search of its own gets natively instead."""
 IS_BACKED: Final = "is_backed"
-"""Key of a tool's metadata: whether the tool works without a search of the provider's."""
+"""Key of the search tool's metadata: whether it works without a search of the provider's."""
+IS_NATIVE: Final = "is_native"
+"""Another: whether the search of a provider may take its place. A tool without these keys is a caller's own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from pydantic_ai import FunctionToolset, RunContext
 from pydantic_ai.tools import ToolDefinition
 
 from services.chat.tools import FETCH_PAGE, TurnContext
-from services.llm.request import IS_BACKED, WEB_SEARCH
+from services.llm.request import IS_BACKED, IS_NATIVE, WEB_SEARCH
 from services.web.pages import PageReader, SearxSearch
 
 LONGEST_QUERY = 300
@@ -15,19 +15,20 @@ class WebTools:
 
     Args:
         search: for models without a search of their own; None: those are told that they cannot search.
+        is_native: whether models search by themselves where they can, which some providers bill apart.
     """
 
-    def __init__(self, pages: PageReader, search: SearxSearch | None = None) -> None:
+    def __init__(self, pages: PageReader, search: SearxSearch | None = None, *, is_native: bool = True) -> None:
         self._pages = pages
         self._search = search
+        self._is_native = is_native
 
     def toolset(self) -> FunctionToolset[TurnContext]:
         """Returns the tools. A model that searches by itself is not given `web_search`."""
         tools = FunctionToolset[TurnContext](docstring_format="google", require_parameter_descriptions=True, id="web")
         tools.add_function(self.fetch_page, name=FETCH_PAGE, prepare=_unless_local)
-        tools.add_function(
-            self.web_search, name=WEB_SEARCH, prepare=_unless_local, metadata={IS_BACKED: self._search is not None}
-        )
+        metadata = {IS_BACKED: self._search is not None, IS_NATIVE: self._is_native}
+        tools.add_function(self.web_search, name=WEB_SEARCH, prepare=_unless_local, metadata=metadata)
         return tools
 
     async def fetch_page(self, context: RunContext[TurnContext], url: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import pytest
 
 from core.db.database import FILE_NAME
 from tests.support.bot_harness import ADMIN, FIRST, GROUP, SECOND, BotHarness, told
+from tests.support.documents import pdf
 from tests.support.fake_llm.server import answer, status
 from tests.support.sqlite_file import locked_file
 
@@ -36,6 +37,25 @@ async def test_consent_granted_answers_the_waiting_message(asking: BotHarness) -
     assert told(asking.second.requests[0]) == [("user", "What is the capital of Peru?")]
     # The next message needs no question.
     assert SECOND in (await asking.asks("And of Chile?")).text
+
+
+async def test_no_byte_of_a_document_leaves_before_consent(asking: BotHarness) -> None:
+    """Neither of one that a child reads nor of a long text, of which the model reads parts by a tool."""
+    connections = asking.second.connections
+    asking.says("Sum it up.", document=pdf("Costs rise"), file_name="report.pdf", media_type="application/pdf")
+    question = await asking.seen(lambda message: AGREE in message.labels)
+    asking.presses(question, DECLINE)
+    await asking.until(lambda: "stay on the operator’s own machines" in question.text)
+    asking.says("", document=b"word " * 60_000, file_name="long.txt")
+    question = await asking.seen(lambda message: AGREE in message.labels)
+    await asking.quiet()
+    assert asking.second.connections == connections
+    assert not asking.second.requests
+
+    asking.presses(question, AGREE)
+    assert SECOND in (await asking.answer()).text
+    assert "word word" in told(asking.second.requests[0])[-1][1]
+    assert "Costs rise" not in str(asking.second.requests[0].json)
 
 
 async def test_consent_granted_twice_answers_once(asking: BotHarness) -> None:

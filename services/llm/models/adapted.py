@@ -23,9 +23,10 @@ from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.native_tools import WebSearchTool
 from pydantic_ai.profiles import ModelProfile
 from pydantic_ai.settings import ModelSettings
+from pydantic_ai.tools import ToolDefinition
 
 from services.llm.models.trimming import ANSWER_SHARE, has_earlier_turns, keep_newest_turn, trim
-from services.llm.request import DEFAULT_MAX_TOKENS, IS_BACKED, UNCHANGED, WEB_SEARCH, Adaptation, Capability
+from services.llm.request import DEFAULT_MAX_TOKENS, IS_BACKED, IS_NATIVE, UNCHANGED, WEB_SEARCH, Adaptation, Capability
 from services.llm.routing.faults.outcomes import Outcome
 from services.llm.routing.faults.recourse import TOOL_USE
 from services.llm.usage import estimate_tokens, text_tokens
@@ -55,7 +56,7 @@ class AdaptableRequest:
         parameters = self.parameters
         if (parameters.function_tools or parameters.native_tools) and not parameters.output_tools:
             used |= TOOL_USE
-        if any(tool.name == WEB_SEARCH for tool in parameters.function_tools):
+        if _find_search(parameters) is not None:
             used.add(Capability.WEB_SEARCH)
         if parameters.output_object is not None or parameters.output_mode == "prompted":
             used.add(Capability.STRUCTURED_OUTPUT)
@@ -133,17 +134,25 @@ def fit_web_search(
     parameters: ModelRequestParameters, profile: ModelProfile, adaptation: Adaptation
 ) -> ModelRequestParameters:
     """Returns parameters with the search that fits a model: the provider's, our tool, or a line that there is none."""
-    tool = next((each for each in parameters.function_tools if each.name == WEB_SEARCH), None)
+    tool = _find_search(parameters)
     if tool is None:
         return parameters
+    metadata = tool.metadata or {}
     others = [each for each in parameters.function_tools if each is not tool]
-    if Capability.WEB_SEARCH not in adaptation.without and _searches_itself(profile, has_tools=bool(others)):
+    may_be_native = metadata.get(IS_NATIVE, True) and Capability.WEB_SEARCH not in adaptation.without
+    if may_be_native and _searches_itself(profile, has_tools=bool(others)):
         native = [*parameters.native_tools, WebSearchTool()]
         return replace(parameters, function_tools=others, native_tools=native)
-    if (tool.metadata or {}).get(IS_BACKED):
+    if metadata.get(IS_BACKED):
         return parameters
     told = [*(parameters.instruction_parts or ()), InstructionPart(content=NO_SEARCH)]
     return replace(parameters, function_tools=others, instruction_parts=told)
+
+
+def _find_search(parameters: ModelRequestParameters) -> ToolDefinition | None:
+    """Returns our search tool, not one of this name that a client of the API brought."""
+    named = (tool for tool in parameters.function_tools if tool.name == WEB_SEARCH)
+    return next((tool for tool in named if IS_BACKED in (tool.metadata or {})), None)
 
 
 def _searches_itself(profile: ModelProfile, *, has_tools: bool) -> bool:

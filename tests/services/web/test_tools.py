@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import pytest
+from pydantic_ai import FunctionToolset
 
 from core.config.providers import ProviderKind
 from core.db.database import Database
+from services.chat.tools import TurnContext
 from services.files.sandbox import Sandbox
 from services.llm.request import Capability
 from services.web.pages import PageReader, SearxSearch
@@ -113,6 +115,38 @@ async def test_a_model_with_its_own_search_gets_it_and_the_next_one_ours(
         await harness.say()
         assert "web_search" in offered(second)
     await search.aclose()
+
+
+@pytest.mark.parametrize("is_backed", [True, False])
+async def test_native_search_can_be_switched_off(file: Database, first: LLMServer, is_backed: bool) -> None:
+    """Then ours is used, or there is none; no provider bills a search."""
+    search = SearxSearch("http://127.0.0.1:9") if is_backed else None
+    toolset = WebTools(PageReader(Sandbox()), search, is_native=False).toolset()
+    native = provider_at(first, ProviderKind.OPENROUTER, retries=0)
+    async with chat_harness(file, native, toolsets=[toolset]) as harness:
+        await harness.say()
+    assert not searches_natively(ProviderKind.OPENROUTER, first.requests[-1].json)
+    assert ("web_search" in offered(first)) is is_backed
+    assert (NO_SEARCH in instructions(first.requests[-1])) is not is_backed
+    if search is not None:
+        await search.aclose()
+
+
+async def test_a_search_tool_of_a_client_stays_its_own(file: Database, first: LLMServer) -> None:
+    """A tool of the API's caller that has the name of ours is neither replaced nor dropped."""
+    own = FunctionToolset[TurnContext]()
+
+    @own.tool_plain(name="web_search")
+    def look_up(query: str) -> str:
+        """Search the caller's shelves."""
+        return query
+
+    native = provider_at(first, ProviderKind.OPENROUTER, retries=0)
+    async with chat_harness(file, native, toolsets=[own]) as harness:
+        await harness.say()
+    assert "web_search" in offered(first)
+    assert not searches_natively(ProviderKind.OPENROUTER, first.requests[-1].json)
+    assert NO_SEARCH not in instructions(first.requests[-1])
 
 
 def test_the_refusal_of_a_search_is_a_capability() -> None:
