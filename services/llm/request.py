@@ -83,6 +83,11 @@ class RequestSpec:
         """Returns the request with a choice of its user."""
         return replace(self, choice=choice)
 
+    @property
+    def is_restricted(self) -> bool:
+        """True if the request may be served by some of the models only."""
+        return self.is_pinned or bool(self.models)
+
     def allows(self, provider: str, model: str) -> bool:
         """Returns whether a model may be asked."""
         if (

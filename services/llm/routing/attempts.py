@@ -71,6 +71,7 @@ class Attempts:
         self._loading_pause_s = recorder.timing.loading_poll_s[0]
         self._current: Attempt | None = None
         self._failed: list[tuple[FailedAttempt, Fault]] = []
+        self._is_provider_at_fault = False
 
     def __aiter__(self) -> Self:
         return self
@@ -114,6 +115,7 @@ class Attempts:
         """
         candidate = attempt.candidate
         is_unclear = outcome.fault is Fault.UNCLEAR
+        self._is_provider_at_fault = self._is_provider_at_fault or outcome.cooldown_s is not None
         self.queue.is_reordered = self.queue.is_reordered or (outcome.cooldown_s is None and not is_unclear)
         if outcome.fault is Fault.CONTEXT_WINDOW:
             self.queue.overflowed = candidate
@@ -189,8 +191,9 @@ class Attempts:
             purpose=self.spec.purpose,
             attempts=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],
         )
-        if self._failed:
-            # No candidate failed where all were merely busy.
+        # A healthy provider may be busy or answer in the wrong shape, and others were not asked where the request
+        # names its models: operators are not told that none answers.
+        if self._is_provider_at_fault and not self.spec.is_restricted:
             self.recorder.all_failed(attempts)
         return AllProvidersFailed(attempts)
 

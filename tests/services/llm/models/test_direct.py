@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic_ai.direct import model_request
 from redis.asyncio import Redis
 
 from core.config.providers import ProviderKind
@@ -13,6 +14,8 @@ from core.errors import AllProvidersFailed, ConsentNeeded, ContentRefused, NoUsa
 from core.redis.client import open_redis
 from services.llm.models.factory import StructuredOutput
 from services.llm.models.name_generator import first_words
+from services.llm.request import ModelChoice, RequestSpec
+from services.llm.routing.events import NoProviderAnswers
 from services.moderation.domain.verdict import Verdict
 from tests.support.fake_llm.providers import NETWORKED_KINDS, provider_at
 from tests.support.fake_llm.server import (
@@ -26,7 +29,7 @@ from tests.support.fake_llm.server import (
     status,
     tool_call,
 )
-from tests.support.llm_harness import LLMHarness, bench, provider
+from tests.support.llm_harness import HELLO, LLMHarness, bench, provider
 
 WRONG = {"category": "no such category", "confidence": 3}
 RIGHT = {"category": "ok", "confidence": 97}
@@ -141,6 +144,33 @@ async def test_second_malformed_answer_is_an_error(three: LLMHarness, servers: l
     assert "category" in caught.value.attempts[0].reason
     assert "no such category" not in str(caught.value)
     assert asked(servers) == [1, 1, 0]
+
+
+async def test_malformed_answers_of_all_are_no_outage(store: Redis, servers: list[LLMServer]) -> None:
+    """Chats are answered: operators are told of no outage."""
+    events: list[object] = []
+    for server in servers:
+        server.default = verdict(WRONG)
+    async with bench(store, [provider("a", servers[0].url), provider("b", servers[1].url)]) as replica:
+        replica.fallback.listen(events.append)
+        with pytest.raises(AllProvidersFailed):
+            await replica.factory.create_moderation_model("moderation").ask("Judge.", "Buy now")
+    assert events == []
+
+
+async def test_failure_of_a_request_for_one_model_is_no_outage(store: Redis, servers: list[LLMServer]) -> None:
+    """As in a comparison, or for a token that may use one model: the other providers were not asked."""
+    events: list[object] = []
+    servers[1].default = status(529)
+    async with bench(store, [provider("a", servers[0].url), provider("b", servers[1].url)]) as replica:
+        replica.fallback.listen(events.append)
+        for spec in (
+            RequestSpec("compare", choice=ModelChoice("b", "b-model"), is_pinned=True),
+            RequestSpec("api", models=("b/*",)),
+        ):
+            with pytest.raises(AllProvidersFailed):
+                await model_request(replica.factory.create_routed_model(spec), HELLO)
+    assert not [event for event in events if isinstance(event, NoProviderAnswers)]
 
 
 async def test_failure_moves_on_as_in_a_chat(three: LLMHarness, servers: list[LLMServer]) -> None:
