@@ -47,9 +47,13 @@ class Attack:
     async def __aexit__(self, *arguments: object) -> None:
         await self.fleet.__aexit__(*arguments)
 
-    async def start(self) -> None:
-        """Starts the daemon and has a bystander answered: the first answer imports modules."""
-        self.daemon = await self.fleet.start()
+    async def start(self, entry: str = "bot.__main__") -> None:
+        """Starts the daemon and has a bystander answered: the first answer imports modules.
+
+        Args:
+            entry: module that provides the daemon's `main`.
+        """
+        self.daemon = await self.fleet.start(entry)
         await self.bystander_waits_s(timeout_s=30)
 
     async def bystander_waits_s(self, timeout_s: float) -> float:

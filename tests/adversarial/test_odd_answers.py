@@ -1,8 +1,11 @@
 """The Bot API answers what it never should: the daemon goes on, and others are answered."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.adversarial.attack import ATTACKER, Attack
+from tests.support.processes.fork_server import ForkServer
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -50,17 +53,19 @@ FORGED = (
 )
 
 
-async def test_answers_without_updates_do_not_end_the_daemon(attack: Attack) -> None:
-    """The poll goes on a second later; with several in a row the pauses grow."""
-    for body in NO_UPDATES:
-        fault = attack.telegram.garble("getUpdates", executed=False, body=body)
-        # Its message ends the poll in flight, and the next one meets the fault.
+async def test_answers_without_updates_do_not_end_the_daemon(fork_server: ForkServer, tmp_path: Path) -> None:
+    """The poll goes on a second later; with several in a row the pauses grow. The daemon's clock shortens them."""
+    async with Attack(fork_server, tmp_path) as attack:
+        await attack.start("tests.support.processes.fast_daemon")
+        for body in NO_UPDATES:
+            fault = attack.telegram.garble("getUpdates", executed=False, body=body)
+            # Its message ends the poll in flight, and the next one meets the fault.
+            await attack.bystander_waits_s(timeout_s=30)
+            await attack.telegram.wait_for(lambda fault=fault: fault.times == 0, 30)
+        attack.telegram.garble("getUpdates", 3, executed=False, body=NO_UPDATES[0])
         await attack.bystander_waits_s(timeout_s=30)
-        await attack.telegram.wait_for(lambda fault=fault: fault.times == 0, 30)
-    attack.telegram.garble("getUpdates", 3, executed=False, body=NO_UPDATES[0])
-    await attack.bystander_waits_s(timeout_s=30)
-    await attack.bystander_waits_s(timeout_s=30)
-    assert attack.daemon.is_alive
+        await attack.bystander_waits_s(timeout_s=30)
+        assert attack.daemon.is_alive
 
 
 async def test_garbage_among_updates_is_skipped(attack: Attack) -> None:
