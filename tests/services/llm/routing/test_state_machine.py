@@ -477,12 +477,12 @@ class FallbackMachine(RuleBasedStateMachine):
 
     def _blame(self) -> list[object]:
         states = [self.replicas[replica].shared.routing for replica in REPLICAS]
-        counts = [
-            (one.requests, one.failures)
+        failures = [
+            one.failures
             for replica in REPLICAS
             for one in self.replicas[replica].service.get_provider_status().providers
         ]
-        return [[(known.cooldowns, known.preference, known.force) for known in states], counts]
+        return [[(known.cooldowns, known.preference, known.force) for known in states], failures]
 
     @rule(at=st.lists(replicas, min_size=2, max_size=8), local_only=st.booleans())
     def ask_at_once(self, at: list[int], *, local_only: bool) -> None:
