@@ -8,11 +8,11 @@ from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import structlog
 from aiohttp import web
-from aiohttp.hdrs import ACCEPT_LANGUAGE, ETAG, IF_NONE_MATCH
+from aiohttp.hdrs import ACCEPT_LANGUAGE, ETAG, IF_NONE_MATCH, ORIGIN
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -44,12 +44,14 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
     "; form-action 'self'; base-uri 'none'; frame-ancestors "
 )
+SEC_FETCH_SITE: Final = "Sec-Fetch-Site"
 TELEGRAM_WEB: Final = "https://web.telegram.org"
 """Shows Mini Apps in a frame. A page in a frame has no session but that of its script, since the cookie is strict."""
 HEADERS: Final = {
     "Content-Security-Policy": f"{POLICY}'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # With "no-referrer" browsers would not name the origin of a form, see `is_of_another_site`.
+    "Referrer-Policy": "strict-origin",
     "Cache-Control": "no-store",
 }
 DONE: Final = frozenset(
@@ -164,11 +166,25 @@ class Frame:
 
         async def guarded(request: web.Request, session: OperatorSession) -> web.Response:
             form = await read_form(request)
-            if not is_own_form(session, str(form.get(FORM_FIELD, ""))):
-                raise web.HTTPForbidden(text=self.text(request, "web-foreign-form"), headers=HEADERS)
+            if self.is_of_another_site(request) or not is_own_form(session, str(form.get(FORM_FIELD, ""))):
+                faults = [self.text(request, "web-foreign-form")]
+                return self.render(request, session, "fault.html", status=HTTPStatus.FORBIDDEN, faults=faults)
             return await handler(request, session)
 
         return await self.signed_in(guarded, request)
+
+    def is_of_another_site(self, request: web.Request) -> bool:
+        """Returns whether a browser says that a page of another origin submitted this form.
+
+        A proxy may rewrite the name of the host: `Sec-Fetch-Site`, which browsers send over https, is looked at first.
+        """
+        site, origin = request.headers.get(SEC_FETCH_SITE), request.headers.get(ORIGIN)
+        if site is not None:
+            return site not in {"same-origin", "none"}
+        if origin is None:
+            return False
+        public = self.parts.settings.web_public_url
+        return urlsplit(origin).netloc not in {request.host, urlsplit(public or "").netloc} - {""}
 
     def known(self, request: web.Request) -> ProviderSettings:
         """Returns the provider in the path.

@@ -1,8 +1,8 @@
 """Signing in and out, and the files that a page needs before that."""
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -14,6 +14,14 @@ from bot.web.server import HttpRoute
 from core.redis.client import REDIS_ERRORS
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """The text for an operator who is not signed in."""
+
+    key: str
+    status: HTTPStatus
 
 
 class SignIn:
@@ -55,7 +63,8 @@ class SignIn:
     async def sign_in(self, request: web.Request) -> web.Response:
         """Opens a session by WEB_TOKEN."""
         form = await read_form(request)
-        return await self._open(request, self._frame.access.sign_in(str(form.get("token", ""))), "token")
+        opened = await self._open(request, lambda: self._frame.access.sign_in(str(form.get("token", ""))), "token")
+        return self._enter(request, opened)
 
     async def link_page(self, request: web.Request) -> web.Response:
         """Returns a page with a sign-in button, so that link previews do not use the link up."""
@@ -64,22 +73,17 @@ class SignIn:
 
     async def sign_in_by_link(self, request: web.Request) -> web.Response:
         """Opens a session by a link of `/console`."""
-        return await self._open(request, self._frame.access.sign_in_by_link(request.match_info["code"]), "link")
+        code = request.match_info["code"]
+        return self._enter(request, await self._open(request, lambda: self._frame.access.sign_in_by_link(code), "link"))
 
     async def sign_in_app(self, request: web.Request) -> web.Response:
         """Exchanges a Mini App's init data for a session, whose id its script sends in a header."""
-        form = await read_form(request)
-        try:
-            session = await self._frame.access.sign_in_by_init_data(str(form.get("init_data", "")))
-        except SignInRefused as refused:
-            key, status = refused.key, HTTPStatus.UNAUTHORIZED
-        except REDIS_ERRORS:
-            log.warning("console.sessions_unavailable")
-            key, status = "web-sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE
-        else:
-            await self._frame.parts.audit.try_record(session.actor_id, "console.sign_in", "mini app")
-            return web.json_response({"session": session.id}, headers=HEADERS)
-        return web.json_response({"fault": self._frame.text(request, key)}, status=status, headers=HEADERS)
+        data = str((await read_form(request)).get("init_data", ""))
+        opened = await self._open(request, lambda: self._frame.access.sign_in_by_init_data(data), "mini app")
+        if isinstance(opened, OperatorSession):
+            return web.json_response({"session": opened.id}, headers=HEADERS)
+        fault = self._frame.text(request, opened.key)
+        return web.json_response({"fault": fault}, status=opened.status, headers=HEADERS)
 
     async def sign_out(self, _request: web.Request, session: OperatorSession) -> web.Response:
         """Ends the session."""
@@ -87,21 +91,30 @@ class SignIn:
         return redirect(f"{HOME}/sign-in")
 
     async def _open(
-        self, request: web.Request, sign_in: Coroutine[Any, Any, OperatorSession], way: str
-    ) -> web.Response:
+        self, request: web.Request, sign_in: Callable[[], Awaitable[OperatorSession]], way: str
+    ) -> OperatorSession | _Refusal:
+        if self._frame.is_of_another_site(request):
+            log.info("console.sign_in_refused", reason="another site")
+            return _Refusal("web-sign-in-foreign", HTTPStatus.FORBIDDEN)
         try:
-            session = await sign_in
+            session = await sign_in()
         except SignInRefused as refused:
-            fault, status = refused.key, HTTPStatus.UNAUTHORIZED
+            return _Refusal(refused.key, HTTPStatus.UNAUTHORIZED)
         except REDIS_ERRORS:
             log.warning("console.sessions_unavailable")
-            fault, status = "web-sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE
-        else:
-            await self._frame.parts.audit.try_record(session.actor_id, "console.sign_in", way)
+            return _Refusal("web-sign-in-unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+        await self._frame.parts.audit.try_record(session.actor_id, "console.sign_in", way)
+        return session
+
+    def _enter(self, request: web.Request, opened: OperatorSession | _Refusal) -> web.Response:
+        """Hands a session to the browser, or shows why there is none."""
+        if isinstance(opened, OperatorSession):
             response = redirect(HOME)
-            self._frame.access.set_cookie(response, session, is_secure=self._is_secure(request))
+            self._frame.access.set_cookie(response, opened, is_secure=self._is_secure(request))
             return response
-        return self._frame.render(request, None, "sign_in.html", status=status, title="web-sign-in", fault=fault)
+        return self._frame.render(
+            request, None, "sign_in.html", status=opened.status, title="web-sign-in", fault=opened.key
+        )
 
     def _is_secure(self, request: web.Request) -> bool:
         """Returns whether the browser speaks https, to this server or to the proxy before it."""

@@ -712,6 +712,7 @@ web-sign-in = Sign in
 web-sign-out = Sign out
 web-sign-in-wrong = That is not the value of WEB_TOKEN.
 web-sign-in-unavailable = Redis does not answer, so signing in is not possible now.
+web-sign-in-foreign = This form was sent by a page of another site. Open the console’s own address and sign in there.
 web-link-refused = This link has been used or has expired. Send /console to the bot for a new one.
 web-link-help = The link signs you in once, as the operator who asked the bot for it.
 web-app-expired = Telegram's sign-in is older than an hour. Close this window and open the console from the bot again.

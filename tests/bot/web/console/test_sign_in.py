@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from bot.operators.console_links import ConsoleCommand, ConsoleLinks
 from bot.web.console.access import ConsoleAccess, Credentials
 from services.admin.audit import AuditEntry
-from tests.bot.web.console.conftest import ADMIN, BOT_TOKEN, ConsoleBrowser
+from tests.bot.web.console.conftest import ADMIN, BOT_TOKEN, TOKEN, ConsoleBrowser
 from tests.support.mini_app import init_data, sign
 
 pytestmark = pytest.mark.integration
@@ -50,6 +50,49 @@ async def test_form_that_is_no_text_is_refused(browser: ConsoleBrowser, path: st
     kind = {"Content-Type": "multipart/form-data"}
     async with browser.http.post(f"{browser.base}/console/{path}", data=b"--a", headers=kind) as response:
         assert response.status == 400
+
+
+class TestForeignForm:
+    """A page of another site submits a form: it could sign an operator in as another one, or act in their name."""
+
+    FOREIGN = ({"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "null"},
+               {"Origin": "https://evil.example"}, {"Origin": "http://127.0.0.1:1"})  # fmt: skip
+
+    @pytest.mark.parametrize("headers", FOREIGN)
+    async def test_no_way_signs_in_by_it(self, browser: ConsoleBrowser, headers: dict[str, str]) -> None:
+        code = await links_of(browser).create(ADMIN)
+        data = init_data(BOT_TOKEN, ADMIN, time.time())
+        for path, fields in (
+            ("sign-in", {"token": TOKEN}),
+            (f"link/{code}", {}),
+            ("sign-in/telegram", {"init_data": data}),
+        ):
+            async with browser.http.post(f"{browser.base}/console/{path}", data=fields, headers=headers) as response:
+                assert (response.status, response.cookies) == (403, {}), path
+                assert "another site" in await response.text()
+        # The link was not used up by that.
+        await browser.submit(f"/console/link/{code}", hidden={})
+        assert "alpha answers" in browser.page
+
+    async def test_act_is_refused_even_with_the_field_of_the_session(self, browser: ConsoleBrowser) -> None:
+        await browser.sign_in()
+        for headers in self.FOREIGN:
+            address = f"{browser.base}/console/providers/beta/force"
+            async with browser.http.post(address, data=browser.hidden(), headers=headers) as response:
+                assert response.status == 403
+        assert await browser.answered_by() == "alpha"
+
+    async def test_own_pages_may_submit_behind_a_proxy_too(self, browser: ConsoleBrowser) -> None:
+        for headers in (
+            {"Sec-Fetch-Site": "same-origin", "Origin": "https://name.of.the.proxy"},
+            {"Origin": browser.base},
+            # The proxy has replaced the name of the host.
+            {"Origin": browser.base, "Host": "localhost"},
+        ):
+            async with browser.http.post(
+                f"{browser.base}/console/sign-in", data={"token": TOKEN}, headers=headers
+            ) as response:
+                assert "alpha answers" in await response.text(), headers
 
 
 class TestLink:
