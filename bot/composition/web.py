@@ -146,13 +146,14 @@ def _build_console_routes(
     # Imported here, since a bot without a console does without its template engine.
     from bot.operators.daemon_services import DaemonServices  # noqa: PLC0415 - see above
     from bot.web.console.access import ConsoleAccess, Credentials  # noqa: PLC0415 - see above
-    from bot.web.console.acts import ConsoleActs  # noqa: PLC0415 - see above
+    from bot.web.console.acts import ConsoleActs, UndoActs  # noqa: PLC0415 - see above
     from bot.web.console.broadcast_pages import BroadcastPages  # noqa: PLC0415 - see above
     from bot.web.console.frame import ConsoleParts, Frame  # noqa: PLC0415 - see above
     from bot.web.console.operations import OperationPages  # noqa: PLC0415 - see above
     from bot.web.console.pages import ConsolePages  # noqa: PLC0415 - see above
     from bot.web.console.sign_in import SignIn  # noqa: PLC0415 - see above
     from bot.web.console.token_pages import TokenPages  # noqa: PLC0415 - see above
+    from bot.web.console.undo import UndoStore  # noqa: PLC0415 - see above
     from bot.web.console.usage_pages import UsagePages  # noqa: PLC0415 - see above
 
     parts = ConsoleParts(
@@ -179,8 +180,8 @@ def _build_console_routes(
         ConsoleLinks(infra.redis, settings.redis_prefix),
         infra.clock,
     )
-    frame = Frame(parts, access)
-    pages = (SignIn, ConsolePages, UsagePages, OperationPages, TokenPages, BroadcastPages, ConsoleActs)
+    frame = Frame(parts, access, UndoStore(infra.redis, settings.redis_prefix))
+    pages = (SignIn, ConsolePages, UsagePages, OperationPages, TokenPages, BroadcastPages, ConsoleActs, UndoActs)
     return [route for page in pages for route in page(frame).routes]
 
 

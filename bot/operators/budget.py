@@ -15,10 +15,17 @@ MAX_ID_DIGITS = 19
 
 @dataclass(frozen=True, slots=True)
 class BudgetChange:
-    """A budget that was set: its owner, its state, and whether the audit log has the act."""
+    """A budget that was set.
+
+    Args:
+        name: its owner.
+        before: the former one, as `set_limit` takes it.
+        is_audited: whether the audit log has the act.
+    """
 
     name: str
     state: BudgetState
+    before: str
     is_audited: bool
 
 
@@ -90,13 +97,28 @@ class BudgetCommands:
         if not _is_id(number) or (usd is None and written not in {"none", "default"}):
             return None
         reference = f"{self._surface}:{int(number)}"
+        before = await self.find_limit(kind, number)
         if written == "default":
             await self._budgets.clear_limit(kind, reference)
         else:
             await self._budgets.set_limit(kind, reference, usd)
         name = f"{kind} {int(number)}"
         state = await self._budgets.state(kind, reference)
-        return BudgetChange(name, state, await self._audit.try_record(actor_id, "budget.set", name, written))
+        detail = f"{written}; before: {before}"
+        return BudgetChange(name, state, before, await self._audit.try_record(actor_id, "budget.set", name, detail))
+
+    async def find_limit(self, kind: BudgetKind, number: str) -> str:
+        """Returns the budget of a user or a chat as `set_limit` takes it.
+
+        Raises:
+            StorageError: the database fails.
+        """
+        labels = await self._budgets.labels()
+        label = f"{kind}:{self._surface}:{int(number)}"
+        if label not in labels:
+            return "default"
+        usd = labels[label]
+        return "none" if usd is None else f"{usd:.9f}".rstrip("0").rstrip(".")
 
     async def list_set(self) -> list[tuple[str, BudgetState]]:
         """Returns the budgets of users and chats that operators set, by name.

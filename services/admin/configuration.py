@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy.orm import aliased
 
 from core.clock import Clock
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
@@ -211,15 +212,31 @@ class ProviderConfiguration:
 
         Raises:
             ConfigConflict: a later revision changed one of them, or the earlier values are not kept any more.
+            StorageError: the database failed.
         """
+        if revision not in await self.list_undoable():
+            raise ConfigConflict
         async with self._database.reading() as session:
             rows = list(await session.scalars(select(ConfigValueRow).order_by(ConfigValueRow.revision)))
         changed = {row.name for row in rows if row.revision == revision}
-        if not changed or any(row.name in changed and row.revision > revision for row in rows):
-            raise ConfigConflict
         before = {row.name: row for row in rows if row.revision < revision}
         values = {name: self._opened(before[name]) if name in before else None for name in changed}
         return await self.save(values, actor_id, note=note, revision=self.current.revision)
+
+    async def list_undoable(self) -> frozenset[int]:
+        """Returns the revisions that `undo` takes back: of the last 30 days, their variables not changed later.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        query = select(ConfigValueRow.revision, ConfigValueRow.name)
+        recent = select(ConfigRevisionRow.revision).where(ConfigRevisionRow.at >= self._clock.now() - KEPT)
+        async with self._database.reading() as session:
+            rows = [(revision, name) for revision, name in await session.execute(query)]
+            kept = set(await session.scalars(recent))
+        newest = {name: revision for revision, name in sorted(rows)}
+        replaced = {revision for revision, name in rows if newest[name] > revision}
+        return frozenset(revision for revision, _ in rows if revision in kept) - replaced
 
     def export_lines(self) -> list[str]:
         """Returns the stored variables as lines of a `.env` file. Keys are named without their values."""
@@ -307,14 +324,17 @@ class ProviderConfiguration:
                 raise ConfigConflict
             session.add_all(rows)
             await session.flush()
-            newer = select(func.max(ConfigValueRow.revision)).where(ConfigValueRow.name.in_(changes)).scalar_subquery()
+            # The value before a change is kept as long as the change can be undone.
             old = select(ConfigRevisionRow.revision).where(ConfigRevisionRow.at < now - KEPT)
+            next_row = aliased(ConfigValueRow)
+            replaced_long_ago = exists().where(
+                next_row.name == ConfigValueRow.name,
+                next_row.revision > ConfigValueRow.revision,
+                next_row.revision.in_(old),
+            )
             await session.execute(
-                delete(ConfigValueRow).where(
-                    ConfigValueRow.name.in_(changes),
-                    ConfigValueRow.revision < newer,
-                    ConfigValueRow.revision.in_(old),
-                )
+                delete(ConfigValueRow).where(ConfigValueRow.name.in_(changes), replaced_long_ago),
+                execution_options={"synchronize_session": False},
             )
 
     def _row(self, revision: int, name: str, value: str | None) -> ConfigValueRow:

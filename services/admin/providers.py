@@ -14,6 +14,7 @@ from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.faults.refusal_words import Fault
+from services.llm.routing.state.rules import Standing
 from services.llm.routing.status import ProviderStatus, ServiceStatus
 from services.usage.totals import UsageTotal, UsageTotals
 
@@ -140,6 +141,27 @@ class ProviderAdmin:
         before = self._name_state(provider)
         await self._fallback.control.reset(provider.id)
         return await self._act(provider, actor_id, "reset", 0.0, before)
+
+    def standing(self, provider_id: str = "") -> Standing:
+        """Returns what an act on a provider would replace; without an id, what `clear` would."""
+        return self._fallback.control.standing(provider_id)
+
+    async def undo(self, provider_id: str, before: Standing, after: Standing, actor_id: int) -> bool:
+        """Takes an act back, unless something has changed since; returns whether it did.
+
+        Args:
+            provider_id: empty for `clear`.
+            before: what the act replaced, see `standing`.
+            after: what it left.
+
+        Raises:
+            UnknownProvider: it is not configured any more.
+        """
+        state = _name_leaders(self.status)
+        is_done = await self._fallback.control.restore(provider_id, before, after)
+        if is_done:
+            await self._record(actor_id, "undo", provider_id or None, state)
+        return is_done
 
     async def test(self, provider: ProviderSettings, actor_id: int) -> ProviderTest:
         """Asks the default model of a provider for a few tokens, as chat does: a stream with a tool offered.

@@ -1,25 +1,32 @@
 """Acts of operators: forms that are posted, audited, and end in a redirect."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 
+import structlog
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
 from bot.web.console.frame import HOME, Frame, done, redirect
 from bot.web.console.pages import FORCE_CHOICES, form_page
 from bot.web.console.provider_form import ModelCatalogue, ProviderForm, list_providers
+from bot.web.console.undo import BudgetAct, RoutingAct, TokenAct
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
-from core.errors import ConfigurationError
-from services.admin.configuration import LISTED, SecretsKeyMissing
+from core.errors import ConfigurationError, UnknownProvider
+from core.redis.client import REDIS_ERRORS
+from services.admin.configuration import LISTED, ConfigConflict, SecretsKeyMissing
+from services.api.tokens import UnknownToken
 from services.llm.models.inspection import AspectReport, ProviderInspector
 from services.llm.models.trial import ProviderTrial
 from services.llm.providers.builder import ModelBuilder
 from services.llm.providers.catalog import Catalog, CatalogError
 from services.llm.providers.local_servers import find_local_servers
+
+log = structlog.get_logger()
 
 
 class ConsoleActs:
@@ -52,25 +59,26 @@ class ConsoleActs:
         provider = self._frame.usable(request)
         text = str((await request.post()).get("for", ""))
         seconds = int(text) if text in {str(choice) for choice in FORCE_CHOICES} else FORCE_CHOICES[0]
-        await self._frame.parts.admin.force(provider, session.actor_id, float(seconds))
-        return done("forced", provider.id)
+        admin = self._frame.parts.admin
+        undo = await self._undoable(provider.id, admin.force(provider, session.actor_id, float(seconds)))
+        return done("forced", provider.id, undo=undo)
 
     async def release(self, _request: web.Request, session: OperatorSession) -> web.Response:
         """Ends the force and the preference."""
-        await self._frame.parts.admin.clear(session.actor_id)
-        return done("released")
+        undo = await self._undoable("", self._frame.parts.admin.clear(session.actor_id))
+        return done("released", undo=undo)
 
     async def cool(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks a provider last for a while."""
         provider = self._frame.usable(request)
-        await self._frame.parts.admin.cooldown(provider, session.actor_id)
-        return done("cooled", provider.id)
+        undo = await self._undoable(provider.id, self._frame.parts.admin.cooldown(provider, session.actor_id))
+        return done("cooled", provider.id, undo=undo)
 
     async def reset(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Ends a cooldown."""
         provider = self._frame.usable(request)
-        await self._frame.parts.admin.reset(provider, session.actor_id)
-        return done("reset", provider.id)
+        undo = await self._undoable(provider.id, self._frame.parts.admin.reset(provider, session.actor_id))
+        return done("reset", provider.id, undo=undo)
 
     async def test(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks a provider for a few tokens, as chat would."""
@@ -94,7 +102,7 @@ class ConsoleActs:
         changes = {LISTED: list_providers({name: known[name] for name in names})}
         await self._frame.save(changes, session, form, note=f"order: {', '.join(names)}")
         await self._frame.parts.fallback.control.follow_order()
-        return done("moved", provider.id, undo=self._frame.parts.configuration.current.revision)
+        return done("moved", provider.id, undo=self._undo_path())
 
     async def save_provider(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Saves a form, or tests its values before they are saved."""
@@ -123,7 +131,7 @@ class ConsoleActs:
             return answer(faults=[self._frame.text(request, "web-no-secrets-key")])
         # Saved on purpose: what was known about the former settings says nothing about these.
         await self._frame.parts.fallback.control.reset(form.provider_id)
-        return done("saved", form.provider_id, undo=configuration.current.revision)
+        return done("saved", form.provider_id, undo=self._undo_path())
 
     async def look_for_servers(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks the usual ports of this machine for model servers, and offers a form for each that answers."""
@@ -156,7 +164,7 @@ class ConsoleActs:
         if name not in self._frame.parts.configuration.current.stored:
             raise web.HTTPNotFound
         await self._frame.save({name: None}, session, await request.post(), note=f"reset {name}")
-        return done("reset-setting", name, page="settings", undo=self._frame.parts.configuration.current.revision)
+        return done("reset-setting", name, page="settings", undo=self._undo_path())
 
     async def undo(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Takes one change of the configuration back."""
@@ -164,10 +172,24 @@ class ConsoleActs:
         if not revision.isdecimal() or len(revision) > len(str(2**53)):
             raise web.HTTPNotFound
         note = f"undo of change {revision}"
-        await self._frame.parts.configuration.undo(int(revision), session.actor_id, note=note)
+        try:
+            await self._frame.parts.configuration.undo(int(revision), session.actor_id, note=note)
+        except ConfigConflict:
+            raise web.HTTPConflict(text=self._frame.text(request, "web-undo-late")) from None
         await self._frame.parts.audit.try_record(session.actor_id, "config.undo", revision)
         await self._frame.parts.fallback.control.follow_order()
         return done("undone")
+
+    async def _undoable(self, provider_id: str, act: Awaitable[object]) -> str | None:
+        """Acts on the routing state; returns the path that undoes it."""
+        admin = self._frame.parts.admin
+        before = admin.standing(provider_id)
+        await act
+        kept = RoutingAct(provider=provider_id, before=before, after=admin.standing(provider_id))
+        return await self._frame.undoable.keep(kept)
+
+    def _undo_path(self) -> str:
+        return f"undo/{self._frame.parts.configuration.current.revision}"
 
     async def _inspect(self, provider: ProviderSettings) -> Sequence[AspectReport]:
         """Checks settings that are not saved, over connections of their own."""
@@ -198,3 +220,62 @@ class ConsoleActs:
         except CatalogError as error:
             return answer(faults=[self._frame.text(request, "web-no-catalogue", reason=error.reason)])
         return answer(catalogue=ModelCatalogue.search(models, form.models, query))
+
+
+class UndoActs:
+    """Takes acts back that change no configuration."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+
+    @property
+    def routes(self) -> tuple[HttpRoute, ...]:
+        """The route. It checks the session and the form itself."""
+        return (self._frame.act("/acts/{id}/undo", self.undo),)
+
+    async def undo(self, request: web.Request, session: OperatorSession) -> web.Response:
+        """Takes one act back, or says that something has changed since."""
+        try:
+            act = await self._frame.undoable.take(request.match_info["id"])
+        except REDIS_ERRORS:
+            log.warning("console.undo_unavailable")
+            return self._refuse(request, session, "web-undo-unavailable", HTTPStatus.SERVICE_UNAVAILABLE)
+        if act is None:
+            return self._refuse(request, session, "web-undo-gone", HTTPStatus.CONFLICT)
+        try:
+            match act:
+                case RoutingAct():
+                    is_done, page = await self._undo_routing(act, session), "providers"
+                case BudgetAct():
+                    is_done, page = await self._undo_budget(act, session), "usage"
+                case TokenAct():
+                    is_done, page = await self._undo_token(act, session), "tokens"
+        except (UnknownProvider, UnknownToken):
+            is_done, page = False, ""
+        if not is_done:
+            return self._refuse(request, session, "web-undo-late", HTTPStatus.CONFLICT)
+        return done("undone", page=page)
+
+    async def _undo_routing(self, act: RoutingAct, session: OperatorSession) -> bool:
+        return await self._frame.parts.admin.undo(act.provider, act.before, act.after, session.actor_id)
+
+    async def _undo_budget(self, act: BudgetAct, session: OperatorSession) -> bool:
+        budgets = self._frame.parts.budgets
+        if await budgets.find_limit(act.owner_kind, act.owner) != act.after:
+            return False
+        return await budgets.set_limit(act.owner_kind, act.owner, act.before, session.actor_id) is not None
+
+    async def _undo_token(self, act: TokenAct, session: OperatorSession) -> bool:
+        tokens = self._frame.parts.tokens
+        token = next((each for each in await tokens.all() if each.name == act.name), None)
+        if token is None or token.limits != act.after:
+            return False
+        await tokens.change(act.name, act.before, session.actor_id)
+        log.info("admin.acted", action="token.undo", target=act.name, actor_id=session.actor_id)
+        await self._frame.parts.audit.try_record(session.actor_id, "token.undo", act.name)
+        return True
+
+    def _refuse(self, request: web.Request, session: OperatorSession, key: str, status: HTTPStatus) -> web.Response:
+        return self._frame.render(
+            request, session, "fault.html", status=status, faults=[self._frame.text(request, key)]
+        )

@@ -1,6 +1,7 @@
 """The frame of every page and act: session, anti-forgery field, language, faults, and the template."""
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from bot.operators.budget import BudgetCommands
 from bot.operators.daemon_services import DaemonServices
 from bot.operators.formatting import format_cost
 from bot.web.console.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
+from bot.web.console.undo import UndoStore
 from bot.web.console.views import clock_time
 from bot.web.server import HttpRoute
 from core.clock import Clock
@@ -66,6 +68,7 @@ DONE: Final = frozenset(
         "reset-setting",
         "undone",
         "decided",
+        "let-through",
         "retried",
         "retried-all",
         "dropped",
@@ -79,6 +82,10 @@ DONE: Final = frozenset(
     }
 )
 """Acts that a page reports after its redirect."""
+CONFIG_SAVED: Final = "config.save"
+"""The act whose detail begins with the number of the change."""
+UNDO_PATHS: Final = re.compile(r"undo/\d{1,16}|acts/[\w-]{16,64}/undo|moderation/\d{1,16}/undo", re.ASCII)
+"""Paths of the acts that undo one; a page offers no other one that its address names."""
 STATIC: Final = {
     "tokens.css": "text/css",
     "frame.css": "text/css",
@@ -125,9 +132,10 @@ class ConsoleParts:
 class Frame:
     """Guards and renders the pages of the console."""
 
-    def __init__(self, parts: ConsoleParts, access: ConsoleAccess) -> None:
+    def __init__(self, parts: ConsoleParts, access: ConsoleAccess, undoable: UndoStore) -> None:
         self.parts = parts
         self.access = access
+        self.undoable = undoable
         is_mini_app = parts.settings.telegram_bot_token is not None and parts.settings.web_public_url is not None
         self._headers = HEADERS | ({"Content-Security-Policy": POLICY + TELEGRAM_WEB} if is_mini_app else {})
 
@@ -226,9 +234,9 @@ class Frame:
         configuration = self.parts.configuration
         variables = configuration.variables()
         before = {name: variables.get(name) for name in changes if not is_secret(name)}
-        await configuration.save(changes, session.actor_id, note=note, revision=int(shown))
+        revision = await configuration.save(changes, session.actor_id, note=note, revision=int(shown))
         was = "; ".join(f"{name} was {value or 'not set'}" for name, value in sorted(before.items()))
-        await self.parts.audit.try_record(session.actor_id, "config.save", note, was)
+        await self.parts.audit.try_record(session.actor_id, CONFIG_SAVED, note, f"change {revision}: {was}")
 
     def moment(self, at: datetime) -> str:
         """Returns an instant as the pages show it."""
@@ -262,7 +270,7 @@ class Frame:
                 is_signed_in=session is not None,
                 did=did if did in DONE else None,
                 about=request.query.get("about", "")[:64],
-                undo=undo if undo.isdecimal() else None,
+                undo=undo if UNDO_PATHS.fullmatch(undo) else None,
                 usd=format_cost,
                 asset=_asset,
                 template=template,
@@ -335,9 +343,13 @@ async def read_form(request: web.Request) -> Mapping[str, object]:
     return form
 
 
-def done(did: str, about: str = "", *, page: str = "providers", undo: int | None = None) -> web.Response:
-    """Returns the redirect after an act; the page then says that it was done, and offers to undo a saved change."""
-    query = {"did": did, "about": about} | ({"undo": str(undo)} if undo is not None else {})
+def done(did: str, about: str = "", *, page: str = "providers", undo: str | None = None) -> web.Response:
+    """Returns the redirect after an act; the page then says that it was done, and offers to undo it.
+
+    Args:
+        undo: the path of the act that undoes it, see `UNDO_PATHS`.
+    """
+    query = {"did": did, "about": about} | ({"undo": undo} if undo is not None else {})
     return redirect(f"{HOME}/{page}?{urlencode(query)}")
 
 

@@ -78,7 +78,9 @@ class OperationPages:
             raise web.HTTPNotFound
         if result is not ResolveResult.DONE:
             return self._refuse(request, session, _REFUSALS[result], HTTPStatus.CONFLICT)
-        return done("decided", f"{number}", page="moderation")
+        is_undone = word == Resolution.UNDO
+        undo = None if is_undone else f"moderation/{number}/undo"
+        return done("let-through" if is_undone else "decided", f"{number}", page="moderation", undo=undo)
 
     async def dead(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the newest dead letters, with their reasons and without their content."""

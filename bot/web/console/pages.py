@@ -1,5 +1,6 @@
 """Pages of the console: states of the services, filled into templates."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -10,7 +11,7 @@ from aiohttp import web
 
 from bot.operators.formatting import format_cost
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame, download
+from bot.web.console.frame import CONFIG_SAVED, Frame, download
 from bot.web.console.plots import Spark, Timeline, draw_spark, draw_timeline
 from bot.web.console.provider_form import KINDS, ModelCatalogue, ProviderForm, default_base_url
 from bot.web.console.settings_view import setting_views
@@ -19,7 +20,7 @@ from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, variable_prefix
 from core.durations import format_duration
 from core.errors import StorageError
-from services.admin.audit import AuditKind
+from services.admin.audit import AuditEntry, AuditKind
 from services.admin.configuration import LISTED
 from services.history.figures import Period, join_points
 from services.llm.models.inspection import AspectReport
@@ -142,7 +143,8 @@ class ConsolePages:
         kind = AuditKind(word) if word in set(AuditKind) else None
         before, after = (_id_in(request, name) for name in ("before", "after"))
         page = await self._frame.parts.audit.page(kind, before=before, after=after, limit=AUDIT_ROWS)
-        rows = [(entry, self._frame.moment(entry.at)) for entry in page.entries]
+        undoable = await self._frame.parts.configuration.list_undoable()
+        rows = [(entry, self._frame.moment(entry.at), _undo_of(entry, undoable)) for entry in page.entries]
         return self._frame.render(
             request,
             session,
@@ -252,6 +254,12 @@ class ConsolePages:
             await parts.admin.usage_today(),
             parts.clock.time(),
         )
+
+
+def _undo_of(entry: AuditEntry, undoable: frozenset[int]) -> str | None:
+    """Returns the path of the form that undoes a change of the configuration."""
+    change = re.match(r"change (\d+):", entry.detail or "") if entry.action == CONFIG_SAVED else None
+    return f"undo/{change[1]}" if change is not None and int(change[1]) in undoable else None
 
 
 def _id_in(request: web.Request, name: str) -> int | None:

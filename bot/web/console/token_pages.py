@@ -11,6 +11,7 @@ from aiohttp import web
 
 from bot.web.console.access import OperatorSession
 from bot.web.console.frame import Frame, done
+from bot.web.console.undo import TokenAct
 from bot.web.server import HttpRoute
 from core.errors import StorageError
 from services.api.tokens import ApiToken, TokenExists, TokenLimits, UnknownToken
@@ -85,7 +86,8 @@ class TokenPages:
             return self._form_page(request, session, token, form, fault="web-token-limits-invalid")
         await self._frame.parts.tokens.change(token.name, limits, session.actor_id)
         await self._audit(session, "change", token.name, limits, before=token.limits)
-        return done("token-changed", token.name, page="tokens")
+        kept = TokenAct(name=token.name, before=token.limits, after=(await self._find(request)).limits)
+        return done("token-changed", token.name, page="tokens", undo=await self._frame.undoable.keep(kept))
 
     async def confirm_revoking(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Asks before a program loses its access."""

@@ -15,6 +15,7 @@ from aiohttp import web
 from bot.web.console.access import OperatorSession
 from bot.web.console.frame import Frame, done, download
 from bot.web.console.plots import Plot, draw_plot
+from bot.web.console.undo import BudgetAct
 from bot.web.server import HttpRoute
 from core.errors import StorageError
 from services.history.figures import Period, Point, Series
@@ -59,7 +60,11 @@ class UsagePages:
             )
         if change is None:
             return await self._page(request, session, fields=form)
-        return done("budget-set", change.name, page="usage")
+        budgets = self._frame.parts.budgets
+        owner = form.get("owner", "")
+        after = await budgets.find_limit(BudgetKind(kind), owner)
+        kept = BudgetAct(owner_kind=BudgetKind(kind), owner=owner, before=change.before, after=after)
+        return done("budget-set", change.name, page="usage", undo=await self._frame.undoable.keep(kept))
 
     async def budgets_csv(self, _request: web.Request, _session: OperatorSession) -> web.Response:
         """Returns the budgets of today as CSV."""

@@ -6,7 +6,7 @@ from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
 from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import rules
 from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
-from services.llm.routing.state.rules import Change
+from services.llm.routing.state.rules import Change, Standing
 from services.llm.routing.state.shared_state import SharedRouting
 
 
@@ -60,6 +60,25 @@ class ProviderControl:
         """Ends a provider's cooldown, and a preference for one of lower priority."""
         self._roster.require(provider)
         await self._commit(rules.reset(provider, self._clock.time(), self._roster.usable))
+
+    def standing(self, provider: str) -> Standing:
+        """Returns what an act on a provider would replace."""
+        return rules.standing(self._shared.routing, provider)
+
+    async def restore(self, provider: str, before: Standing, after: Standing) -> bool:
+        """Takes an act back, unless something has changed since; returns whether it did.
+
+        Args:
+            provider: its id, empty for an act on the force alone.
+            before: what the act replaced.
+            after: what it left.
+        """
+        if provider:
+            self._roster.require(provider)
+        if self.standing(provider) != after:
+            return False
+        await self._commit(rules.restored(provider, before, after, self._clock.time()))
+        return True
 
     async def forget(self, provider: str) -> None:
         """Forgets the state of a provider that is no longer configured, on every replica."""

@@ -181,12 +181,35 @@ async def test_values_that_no_longer_fit_the_environment_are_left_aside(database
     assert [each.id for each in after.current.providers] == ["ollama", "groq"]
 
 
-async def test_replaced_values_leave_after_a_month(database: Database) -> None:
+async def test_replaced_values_leave_a_month_after_they_were_replaced(database: Database) -> None:
+    clock = ManualClock()
+    configuration = await opened(database, clock=clock)
+    for revision, key in enumerate(("first", "second", "third")):
+        await configuration.save({"GROQ_API_KEY": key}, 7, note="key", revision=revision)
+        await clock.advance(31 * 86400)
+    await configuration.save({"GROQ_API_KEY": "fourth"}, 7, note="key", revision=3)
+    async with database.reading() as session:
+        assert [row.revision for row in await session.scalars(select(ConfigValueRow))] == [3, 4]
+    assert key_of(configuration, "groq") == "fourth"
+
+
+async def test_value_that_was_in_effect_for_long_comes_back_by_undo(database: Database) -> None:
+    clock = ManualClock()
+    configuration = await opened(database, clock=clock)
+    await configuration.save({"GROQ_API_KEY": "first"}, 7, note="key", revision=0)
+    await clock.advance(90 * 86400)
+    await configuration.save({"GROQ_API_KEY": "second"}, 7, note="key", revision=1)
+    assert await configuration.list_undoable() == {2}
+    await configuration.undo(2, 7, note="undo")
+    assert key_of(configuration, "groq") == "first"
+
+
+async def test_change_of_more_than_a_month_ago_is_not_undone(database: Database) -> None:
     clock = ManualClock()
     configuration = await opened(database, clock=clock)
     await configuration.save({"GROQ_API_KEY": "first"}, 7, note="key", revision=0)
     await clock.advance(31 * 86400)
-    await configuration.save({"GROQ_API_KEY": "second"}, 7, note="key", revision=1)
-    async with database.reading() as session:
-        assert [row.revision for row in await session.scalars(select(ConfigValueRow))] == [2]
-    assert key_of(configuration, "groq") == "second"
+    assert await configuration.list_undoable() == frozenset()
+    with pytest.raises(ConfigConflict):
+        await configuration.undo(1, 7, note="undo")
+    assert key_of(configuration, "groq") == "first"

@@ -76,6 +76,14 @@ class Cooldown:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """The force, and the cooldown of one provider: what an operator's act replaces."""
+
+    force: Force | None
+    cooldown: Cooldown | None
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to probe a half-open provider, held by one request over all replicas."""
 
@@ -354,6 +362,32 @@ def removed(provider: str, now: float) -> Change:
             force = None
         kept = preference is None or preference.provider != provider or preference.since > newest
         return replace(forget(routing), force=force, preference=preference if kept else None)
+
+    return change
+
+
+def standing(routing: Routing, provider: str) -> Standing:
+    """Returns what an operator's act on a provider may replace."""
+    return Standing(routing.force, routing.cooldowns.get(provider))
+
+
+def restored(provider: str, before: Standing, after: Standing, now: float) -> Change:
+    """Takes an operator's act back: what it replaced holds again for the rest of its time.
+
+    Nothing changes if the force or the provider's cooldown is not the one that the act left.
+    """
+
+    def change(routing: Routing) -> Routing:
+        if standing(routing, provider) != after:
+            return routing
+        force, cooldown = before.force, before.cooldown
+        rest = _without(routing.cooldowns, provider)
+        return replace(
+            routing,
+            force=force if force is not None and force.until > now else None,
+            cooldowns=rest if cooldown is None else {**rest, provider: cooldown},
+            probes=_without(routing.probes, provider),
+        )
 
     return change
 

@@ -161,9 +161,11 @@ class TestModeration:
         await browser.submit(f"/console/moderation/{number}/ban")
         assert f"Card {number} is decided" in browser.page
         assert ("ban", NEWCOMER) in group.actions
-        await browser.open("/console/moderation?show=done")
+        # The report offers to take it back.
+        assert f'action="/console/moderation/{number}/undo"' in browser.page.partition("<h1>")[0]
         await browser.submit(f"/console/moderation/{number}/undo")
         assert ("unban", NEWCOMER) in group.actions
+        assert f"Card {number} is undone" in browser.page
         page = await browser.open("/console/audit")
         assert "moderation.ban" in page
         assert str(GROUP) in page

@@ -264,3 +264,36 @@ def test_cooled_keeps_the_begin_of_an_outage() -> None:
     assert again.cooldowns["a"].outage_since == NOW - 50
     answered = routing.proven("a", NOW, NOW, 1800, ("a", "b"), prefer=True)(again)
     assert cooled("a", 300)(answered).cooldowns["a"].outage_since == NOW
+
+
+def undone(act: Change, before: Routing, provider: str = "a", since: Change = lambda known: known) -> Routing:
+    """Take an act back, a minute later and after what has changed since."""
+    after = act(before)
+    stood, stands = (routing.standing(known, provider) for known in (before, after))
+    return routing.restored(provider, stood, stands, NOW + 60)(since(after))
+
+
+@pytest.mark.parametrize(
+    ("before", "act"),
+    [
+        (Routing(), routing.forced("a", NOW, 300)),
+        (state(force=force("b")), routing.forced("a", NOW, 300)),
+        (state(force=force("b")), routing.cleared(NOW)),
+        (state(cooling("b")), routing.cooled("a", "set", NOW, 300, "admin")),
+        (state(cooling("a"), cooling("b")), routing.cooled("a", "set", NOW, 300, "admin")),
+        (state(cooling("a")), routing.reset("a", NOW, ABC)),
+        (state(cooling("a", -1)), routing.reset("a", NOW, ABC)),
+    ],
+)
+def test_restored_takes_an_act_back(before: Routing, act: Change) -> None:
+    assert act(before) != before
+    assert undone(act, before) == before
+
+
+def test_restored_leaves_what_has_changed_since() -> None:
+    act, newer = routing.forced("a", NOW, 300), routing.forced("b", NOW + 30, 300)
+    assert undone(act, Routing(), since=newer) == newer(act(Routing()))
+
+
+def test_restored_does_not_bring_back_a_force_that_has_ended() -> None:
+    assert undone(routing.cleared(NOW), state(force=force("b", 30))) == Routing()

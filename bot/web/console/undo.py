@@ -1,0 +1,90 @@
+"""Undo of acts that change no configuration: forces, cooldowns, budgets and limits of tokens.
+
+What an act has replaced is kept for a while. It holds again only if nothing has changed since.
+"""
+
+import re
+import secrets
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from redis.asyncio import Redis
+
+from core.redis.client import REDIS_ERRORS
+from services.api.tokens import TokenLimits
+from services.llm.routing.admission.budget_guard import BudgetKind
+from services.llm.routing.state.rules import Standing
+
+KEPT_S: Final = 1800
+"""How long an act can be undone, in seconds."""
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{16,64}")
+
+
+class RoutingAct(BaseModel):
+    """A force, its end, or a cooldown; `provider` is empty where the act was on the force alone."""
+
+    kind: Literal["routing"] = "routing"
+    provider: str
+    before: Standing
+    after: Standing
+
+
+class BudgetAct(BaseModel):
+    """A budget that was set, as it is written in the form."""
+
+    kind: Literal["budget"] = "budget"
+    owner_kind: BudgetKind
+    owner: str
+    before: str
+    after: str
+
+
+class TokenAct(BaseModel):
+    """Limits of a token that were changed."""
+
+    kind: Literal["token"] = "token"
+    name: str
+    before: TokenLimits
+    after: TokenLimits
+
+
+Act = RoutingAct | BudgetAct | TokenAct
+_ACT: Final[TypeAdapter[Act]] = TypeAdapter(Annotated[Act, Field(discriminator="kind")])
+
+
+class UndoStore:
+    """Acts that can be undone, shared by all replicas.
+
+    Args:
+        redis: a client with `decode_responses=True`.
+        prefix: of all keys.
+    """
+
+    def __init__(self, redis: Redis, prefix: str) -> None:
+        self._redis = redis
+        self._prefix = f"{prefix}:console:undo:"
+
+    async def keep(self, act: Act) -> str | None:
+        """Returns the path of the form that undoes an act; None if nothing changed, or if Redis does not answer."""
+        if act.before == act.after:
+            return None
+        act_id = secrets.token_urlsafe(18)
+        try:
+            await self._redis.set(self._prefix + act_id, act.model_dump_json(), ex=KEPT_S)
+        except REDIS_ERRORS:
+            return None
+        return f"acts/{act_id}/undo"
+
+    async def take(self, act_id: str) -> Act | None:
+        """Returns an act once; None if it is unknown, was taken or is too old.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
+        if _ID.fullmatch(act_id) is None:
+            return None
+        stored = await self._redis.getdel(self._prefix + act_id)
+        try:
+            return None if stored is None else _ACT.validate_json(stored)
+        except ValidationError:
+            return None
