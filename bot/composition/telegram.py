@@ -227,10 +227,11 @@ def _offered(
     for_console.moderation = ModerationQueue(
         moderation.incidents, moderation.actions, moderation.groups, moderation.admins, audit
     )
+    for_console.work = queued.inbox
     try:
         yield
     finally:
-        for_console.dead_letters = for_console.moderation = None
+        for_console.dead_letters = for_console.moderation = for_console.work = None
 
 
 async def _report_failure(notices: AdminNotices, stamp: FailureStamp, clock: Clock, error: InboxError) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -100,12 +101,27 @@ class ModerationQueue:
         return actor_id > 0 and await self._admins.fetch_standing(group_id, actor_id) is Standing.ADMIN
 
 
+class WorkQueue(Protocol):
+    """Messages and presses of this process."""
+
+    @property
+    def running(self) -> int:
+        """Those that are at work."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Those that were taken in here and have not started."""
+        ...
+
+
 @dataclass(slots=True)
 class DaemonServices:
     """Services that exist while the daemon works; None before its start, and in processes without Telegram."""
 
     dead_letters: DeadLetterCommands | None = None
     moderation: ModerationQueue | None = None
+    work: WorkQueue | None = None
 
 
 def _open_decisions(incident: Incident) -> tuple[Resolution, ...]:

@@ -15,7 +15,7 @@ from bot.web.console.frame import CONFIG_SAVED, Frame, download
 from bot.web.console.plots import Spark, Timeline, draw_spark, draw_timeline
 from bot.web.console.provider_form import KINDS, ModelCatalogue, ProviderForm, default_base_url
 from bot.web.console.settings_view import setting_views
-from bot.web.console.views import ProviderView, provider_views
+from bot.web.console.views import ProviderFacts, ProviderView, provider_views
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, variable_prefix
 from core.durations import format_duration
@@ -70,7 +70,10 @@ class ConsolePages:
     async def overview(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the page of the answering provider, the figures of today, and the faults that need an operator."""
         views = await self._views()
+        timeline = await self._timeline()
+        letters, cards = await self._count_letters(), await self._count_cards()
         order = {name: rank for rank, name in enumerate(self._frame.parts.fallback.order())}
+        chain = sorted(views, key=lambda view: (view.is_over_cap, order.get(view.id, len(order))))
         today = [view.today for view in views if view.today is not None]
         return self._frame.render(
             request,
@@ -79,18 +82,22 @@ class ConsolePages:
             title="web-overview",
             page="overview",
             views=views,
-            chain=sorted(views, key=lambda view: order.get(view.id, len(order))),
-            first=next((view for view in views if order.get(view.id) == 0), None),
+            chain=chain,
+            first=next((view for view in chain if view.id in order and not view.is_over_cap), None),
             shared=self._frame.parts.admin.status.shared,
             requests=sum(each.requests for each in today),
             failures=sum(each.failures for each in today),
             cost=format_cost(sum(each.cost_usd for each in today)),
             unpriced=sum(each.unpriced for each in today),
             has_figures=bool(today) or not views,
-            timeline=await self._timeline(),
+            timeline=timeline,
+            work=self._work(views),
             sparks=await self._sparks(),
-            letters=await self._count_letters(),
-            cards=await self._count_cards(),
+            failover_spark=draw_spark([] if timeline is None else timeline.failovers),
+            max_hops=self._frame.parts.settings.provider_max_hops,
+            letters=letters,
+            cards=cards,
+            needs=sum(view.needs_attention for view in views) + bool(letters) + bool(cards),
         )
 
     async def providers(self, request: web.Request, session: OperatorSession) -> web.Response:
@@ -195,6 +202,13 @@ class ConsolePages:
             if any(point.requests for point in points)
         }
 
+    def _work(self, views: Sequence[ProviderView]) -> tuple[int, int]:
+        """Returns the messages at work in this process and those that wait; without Telegram, the requests."""
+        queue = self._frame.parts.daemon.work
+        if queue is None:
+            return sum(view.status.in_flight for view in views), 0
+        return queue.running, queue.waiting
+
     async def _count_letters(self) -> int:
         letters = self._frame.parts.daemon.dead_letters
         try:
@@ -246,14 +260,9 @@ class ConsolePages:
             for name, each in configured.items()
             if each.api_key is not None
         }
-        return provider_views(
-            parts.admin.status,
-            parts.fallback.order(),
-            {name: each.remote for name, each in configured.items()},
-            sources,
-            await parts.admin.usage_today(),
-            parts.clock.time(),
-        )
+        today, now = await parts.admin.usage_today(), parts.clock.time()
+        facts = ProviderFacts(parts.fallback.order(), configured, sources, today, now, parts.settings.zone)
+        return provider_views(parts.admin.status, facts)
 
 
 def _undo_of(entry: AuditEntry, undoable: frozenset[int]) -> str | None:

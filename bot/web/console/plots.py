@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 from itertools import pairwise
 from typing import Final
 
-from services.history.figures import DAY, Point, Series
+from services.history.figures import DAY, HOUR, Point, Series
 from services.history.states import RecordedState, Span
 
 NARROWEST_S: Final = 180
@@ -82,11 +82,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The states of a day: a lane of bars for each provider, times of day below, and the newest changes."""
+    """The states of a day: a lane of bars for each provider, times of day below, and the newest changes.
+
+    `failovers` counts by the hour how often a provider took over from one before it in the order.
+    """
 
     lanes: Sequence[tuple[str, Sequence[Bar]]]
     hours: Sequence[tuple[str, str]]
     events: Sequence[Event]
+    failovers: Sequence[int]
 
 
 def draw_timeline(spans: Mapping[str, Sequence[Span]], order: Sequence[str], now: float, zone: tzinfo) -> Timeline:
@@ -122,7 +126,23 @@ def draw_timeline(spans: Mapping[str, Sequence[Span]], order: Sequence[str], now
         [(name, [bar(span) for span in _merged(found)]) for name, found in known],
         [(_percent(share / 4), clock(begin + DAY * share / 4)) for share in range(4)],
         [Event(name, span.state, STATE_LOOKS[span.state], span.reason, clock(at)) for at, name, span in newest],
+        _count_failovers(known, begin),
     )
+
+
+def _count_failovers(known: Sequence[tuple[str, Sequence[Span]]], begin: float) -> Sequence[int]:
+    """Counts the times at which a provider began to answer in place of one before it in the order, by the hour."""
+    leads = sorted(
+        (span.began_at, rank)
+        for rank, (_, spans) in enumerate(known)
+        for span in spans
+        if span.state is RecordedState.ANSWERS
+    )
+    hours = [0] * 24
+    for (_, before), (at, after) in pairwise(leads):
+        if after > before and at >= begin:
+            hours[min(23, int((at - begin) // HOUR))] += 1
+    return hours
 
 
 def _merged(spans: Sequence[Span]) -> Sequence[Span]:

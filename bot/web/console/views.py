@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
-from core.durations import format_duration
+from core.config.providers import ProviderSettings
+from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.status import ProviderState, ProviderStatus, ServiceStatus, percentile_95
 from services.usage.totals import UsageTotal
 
@@ -19,16 +20,36 @@ class Look:
     key: str
 
 
+_COOLING = Look("cool", "i-cool", "web-state-cooling")
 _LOOKS = {
     ProviderState.FORCED: Look("forced", "i-forced", "web-state-forced"),
     ProviderState.PREFERRED: Look("ok", "i-ok", "web-state-stands-by"),
     ProviderState.HEALTHY: Look("ok", "i-ok", "web-state-stands-by"),
     ProviderState.PROBING: Look("cool", "i-probe", "web-state-probing"),
     ProviderState.HALF_OPEN: Look("cool", "i-probe", "web-state-half-open"),
-    ProviderState.COOLING: Look("cool", "i-cool", "web-state-cooling"),
+    ProviderState.COOLING: _COOLING,
     ProviderState.NOT_CONFIGURED: Look("off", "i-off", "web-state-not-configured"),
 }
 _ANSWERS = Look("live", "i-live", "web-state-answers")
+_OVER_CAP = Look("off", "i-cap", "web-state-over-cap")
+_CAUSES = {
+    Fault.HICCUP: Look("cool", "i-cool", "web-cause-errors"),
+    Fault.DOWN: Look("cool", "i-cool", "web-cause-down"),
+    Fault.LOADING: Look("cool", "i-cool", "web-cause-loading"),
+    Fault.RATE_LIMITED: Look("cool", "i-cool", "web-cause-quota"),
+    Fault.UNREADABLE: Look("cool", "i-cool", "web-cause-unreadable"),
+    Fault.MODEL_GONE: Look("fail", "i-fail", "web-cause-model"),
+    Fault.MISCONFIGURED: Look("fail", "i-fail", "web-cause-settings"),
+}
+_MISCONFIGURED = {
+    "HTTP 401": Look("fail", "i-fail", "web-cause-key"),
+    "HTTP 403": Look("fail", "i-fail", "web-cause-key"),
+    "HTTP 402": Look("fail", "i-fail", "web-cause-account"),
+    "HTTP 429": Look("fail", "i-fail", "web-cause-account"),
+}
+"""By the beginning of the reason. An empty account is refused by 429 too, with a code of its own."""
+_ENDING = frozenset({ProviderState.FORCED, ProviderState.COOLING})
+"""States of which the end is shown."""
 _WELL = frozenset({ProviderState.PREFERRED, ProviderState.HEALTHY})
 
 
@@ -38,7 +59,7 @@ class ProviderView:
 
     Args:
         position: from 1, by priority.
-        left: the time until its state ends, in words; empty if it has no end.
+        until: the time of day at which its force or cooldown ends; empty if it has no end.
         first_output: seconds, as median and 95th percentile; None before the first answer.
         today: usage over all replicas; None while the database does not answer.
     """
@@ -47,7 +68,7 @@ class ProviderView:
     position: int
     look: Look
     status: ProviderStatus
-    left: str
+    until: str
     is_remote: bool
     key_source: str | None
     first_output: tuple[str, str] | None
@@ -57,6 +78,22 @@ class ProviderView:
     def can_answer(self) -> bool:
         """True if it is configured."""
         return self.status.state is not ProviderState.NOT_CONFIGURED
+
+    @property
+    def is_over_cap(self) -> bool:
+        """True if its spending of today passes it over."""
+        return self.look is _OVER_CAP
+
+    @property
+    def needs_operator(self) -> bool:
+        """True if its key, account, model or address is at fault."""
+        return self.is_resting and self.look.css == "fail"
+
+    @property
+    def needs_attention(self) -> bool:
+        """True if it is left out, over its cap, or resting with the words of its server."""
+        is_failing = self.is_resting and (self.needs_operator or self.status.last_words is not None)
+        return not self.can_answer or self.is_over_cap or is_failing
 
     @property
     def is_forced(self) -> bool:
@@ -69,35 +106,60 @@ class ProviderView:
         return self.status.state in {ProviderState.COOLING, ProviderState.HALF_OPEN, ProviderState.PROBING}
 
 
-def provider_views(
-    status: ServiceStatus,
-    order: Sequence[str],
-    remote: Mapping[str, bool],
-    key_sources: Mapping[str, str | None],
-    today: Mapping[str, UsageTotal] | None,
-    now: float,
-) -> list[ProviderView]:
-    """Returns all providers by priority.
+@dataclass(frozen=True, slots=True)
+class ProviderFacts:
+    """What the views are made from.
 
     Args:
-        order: ids in the order of the next request; the first one answers it.
+        order: ids in the order of the next request.
+        configured: by id.
+        key_sources: where each key comes from.
+        today: usage over all replicas by provider; None while the database does not answer.
         now: seconds since the epoch.
+        zone: of the times that are shown.
     """
-    first = order[0] if order else None
+
+    order: Sequence[str]
+    configured: Mapping[str, ProviderSettings]
+    key_sources: Mapping[str, str | None]
+    today: Mapping[str, UsageTotal] | None
+    now: float
+    zone: tzinfo
+
+
+def provider_views(status: ServiceStatus, facts: ProviderFacts) -> list[ProviderView]:
+    """Returns all providers by priority. The first of the order that is not over its cap answers."""
+    used = {each.provider: (facts.today or {}).get(each.provider, UsageTotal()) for each in status.providers}
+    caps = {name: each.budget_day_usd for name, each in facts.configured.items()}
+    over = {name for name, total in used.items() if (cap := caps.get(name)) is not None and total.cost_usd >= cap}
+    first = next((name for name in facts.order if name not in over), None)
     return [
         ProviderView(
             id=each.provider,
             position=position,
-            look=_ANSWERS if each.provider == first and each.state in _WELL else _LOOKS[each.state],
+            look=_look(each, is_first=each.provider == first, is_over=each.provider in over),
             status=each,
-            left=format_duration(each.until - now) if each.until is not None else "",
-            is_remote=remote[each.provider],
-            key_source=key_sources.get(each.provider),
+            until=clock_time(each.until, facts.now, facts.zone)
+            if each.until is not None and each.state in _ENDING
+            else "",
+            is_remote=facts.configured[each.provider].remote,
+            key_source=facts.key_sources.get(each.provider),
             first_output=_first_output(each.first_output_s),
-            today=None if today is None else today.get(each.provider, UsageTotal()),
+            today=None if facts.today is None else used[each.provider],
         )
         for position, each in enumerate(status.providers, start=1)
     ]
+
+
+def _look(status: ProviderStatus, *, is_first: bool, is_over: bool) -> Look:
+    if is_over and status.state is not ProviderState.NOT_CONFIGURED:
+        return _OVER_CAP
+    if status.state is ProviderState.COOLING and status.fault is not None:
+        begins = next((look for text, look in _MISCONFIGURED.items() if (status.reason or "").startswith(text)), None)
+        if status.fault is Fault.MISCONFIGURED and begins is not None:
+            return begins
+        return _CAUSES.get(status.fault, _COOLING)
+    return _ANSWERS if is_first and status.state in _WELL else _LOOKS[status.state]
 
 
 def clock_time(at: float, now: float, zone: tzinfo) -> str:

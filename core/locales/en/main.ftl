@@ -725,12 +725,16 @@ web-token-help = The value of WEB_TOKEN. Operators can also send /console to the
 web-open = Open the console
 web-now = Who answers now
 web-answers = { $provider } answers
-web-beside = { $provider }: { $state }{ $left ->
+web-beside = { $provider }: { $state }{ $until ->
     [none] {""}
-   *[other] , { $left } left
+   *[other] {" "}until { $until }
 }{ $reason ->
     [none] .
    *[other] {" "}({ $reason }).
+}
+web-beside-more = { $count ->
+    [one] One more provider.
+   *[other] { $count } more providers.
 }
 web-order = Order of the next request
 web-state-answers = Answers
@@ -740,6 +744,26 @@ web-state-cooling = Cooling down
 web-state-probing = Being probed
 web-state-half-open = To be probed next
 web-state-not-configured = Not configured
+web-state-over-cap = Over its cap
+web-cause-key = Key refused
+web-cause-account = Account empty or blocked
+web-cause-model = Model not found
+web-cause-settings = Settings refused
+web-cause-quota = Over its quota
+web-cause-down = Does not answer
+web-cause-errors = Rests after errors
+web-cause-loading = Loads its model
+web-cause-unreadable = Unreadable answers
+web-until = until { $at }
+web-asked-last = It is asked last until that is mended.
+web-over-cap-help = Today’s spending has reached its daily cap. It is passed over until midnight.
+web-raise-cap = Raise the cap
+web-replace-key = Replace the key
+web-mend = Mend
+web-why-first = First in your order.
+web-why-forced = Forced until { $until }.
+web-why-preferred = It took over, and keeps answering for a while.
+web-why-instead = Those before it cannot be asked now.
 web-median = median { $seconds } s
 web-first-output = First output
 web-latency = median { $median } s, p95 { $p95 } s
@@ -750,6 +774,10 @@ web-database-unavailable = The database does not answer. Providers are not affec
 web-requests-today = Requests today
 web-failed-today = Failed today
 web-cost-today = Cost today
+web-failovers = Failovers, 24 h
+web-failovers-hour = { $count } in the last hour
+web-work-now = Work now
+web-work-waiting = { $count } waiting
 web-unpriced = { $count ->
     [one] 1 request without a known price
    *[other] { $count } requests without a known price
@@ -757,7 +785,6 @@ web-unpriced = { $count ->
 web-needs-you = Needs attention
 web-needs-nothing = Nothing needs attention
 web-is-left-out = { $provider } is left out
-web-is-failing = { $provider } is failing
 web-look = Look
 web-set-up = Set up
 web-use-again = Use again now

@@ -726,12 +726,17 @@ web-token-help = Значение WEB_TOKEN. Операторы могут та�
 web-open = Открыть консоль
 web-now = Кто отвечает сейчас
 web-answers = Отвечает { $provider }
-web-beside = { $provider }: { $state }{ $left ->
+web-beside = { $provider }: { $state }{ $until ->
     [none] {""}
-   *[other] , осталось { $left }
+   *[other] {" "}до { $until }
 }{ $reason ->
     [none] .
    *[other] {" "}({ $reason }).
+}
+web-beside-more = { $count ->
+    [one] И ещё { $count } провайдер.
+    [few] И ещё { $count } провайдера.
+   *[other] И ещё { $count } провайдеров.
 }
 web-order = Порядок следующего запроса
 web-state-answers = Отвечает
@@ -741,6 +746,26 @@ web-state-cooling = На паузе
 web-state-probing = Проверяется
 web-state-half-open = Ждёт проверки
 web-state-not-configured = Не настроен
+web-state-over-cap = Сверх лимита
+web-cause-key = Ключ отклонён
+web-cause-account = Счёт пуст или заблокирован
+web-cause-model = Модель не найдена
+web-cause-settings = Настройки отклонены
+web-cause-quota = Квота исчерпана
+web-cause-down = Не отвечает
+web-cause-errors = Пауза после ошибок
+web-cause-loading = Загружает модель
+web-cause-unreadable = Ответы не разобрать
+web-until = до { $at }
+web-asked-last = Пока это не исправлено, его спрашивают последним.
+web-over-cap-help = Расход за сегодня достиг дневного лимита. До полуночи его пропускают.
+web-raise-cap = Поднять лимит
+web-replace-key = Заменить ключ
+web-mend = Исправить
+web-why-first = Первый в вашем порядке.
+web-why-forced = Назначен до { $until }.
+web-why-preferred = Подменил другого и пока продолжает отвечать.
+web-why-instead = Тех, кто раньше в порядке, сейчас спросить нельзя.
 web-median = медиана { $seconds } с
 web-first-output = Первый текст
 web-latency = медиана { $median } с, p95 { $p95 } с
@@ -751,6 +776,10 @@ web-database-unavailable = База данных не отвечает. На п�
 web-requests-today = Запросов сегодня
 web-failed-today = Сбоев сегодня
 web-cost-today = Стоимость сегодня
+web-failovers = Подмены за 24 ч
+web-failovers-hour = за последний час: { $count }
+web-work-now = Сейчас в работе
+web-work-waiting = ждут: { $count }
 web-unpriced = { $count ->
     [one] { $count } запрос без известной цены
     [few] { $count } запроса без известной цены
@@ -759,7 +788,6 @@ web-unpriced = { $count ->
 web-needs-you = Требует внимания
 web-needs-nothing = Ничего не требует внимания
 web-is-left-out = { $provider } не используется
-web-is-failing = { $provider } даёт сбои
 web-look = Посмотреть
 web-set-up = Настроить
 web-use-again = Вернуть сейчас

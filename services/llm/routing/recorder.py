@@ -148,7 +148,8 @@ class OutcomeRecorder:
         before = self._leader()
         known = self._shared.routing.cooldowns.get(provider)
         replica = self._shared.replica
-        self._shared.apply(rules.cooled(provider, outcome.reason, now, cooldown_s, replica, outcome.words))
+        fault = outcome.fault.value
+        self._shared.apply(rules.cooled(provider, outcome.reason, now, cooldown_s, replica, outcome.words, fault))
         if outcome.fault in _FOR_OPERATORS and (known is None or known.reason != outcome.reason):
             # Notify once: concurrent requests fail together, and each probe fails until an operator acts.
             self._notify(Misconfigured(provider, outcome.reason, outcome.words))

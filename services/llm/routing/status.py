@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from core.config.settings import ProviderSettings
+from services.llm.routing.faults.refusal_words import Fault
 from services.llm.routing.state.model_rules import active_limits
-from services.llm.routing.state.rules import CircuitPhase, ModelLimits, RestingModel, Routing
+from services.llm.routing.state.rules import CircuitPhase, Cooldown, ModelLimits, RestingModel, Routing
 
 LATENCIES_KEPT = 200
 
@@ -57,6 +58,8 @@ class ProviderStatus:
     """Refusals of its models, and the windows that it named."""
     limit: int | None = None
     """Maximum of concurrent requests over all replicas; None for no limit."""
+    fault: Fault | None = None
+    """The kind of the failure that began the cooldown; None for an operator's, or if it is not known."""
 
 
 def percentile_95(seconds: Sequence[float]) -> float:
@@ -138,4 +141,10 @@ def provider_status(
         resting=tuple(entry for entry in state.resting.values() if entry.provider == provider.id and entry.until > now),
         limits=active_limits(state, provider.id, now),
         limit=provider.max_concurrency,
+        fault=None if cooldown is None else _known_fault(cooldown),
     )
+
+
+def _known_fault(cooldown: Cooldown) -> Fault | None:
+    """Returns the kind of a failure, unless a newer version wrote one that this one does not know."""
+    return next((fault for fault in Fault if fault.value == cooldown.fault), None)

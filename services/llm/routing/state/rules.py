@@ -59,6 +59,7 @@ class Cooldown:
         reporter: a replica's id or an admin.
         failing_since: begin of an earlier cooldown, where the provider has not answered since; None for the first.
         words: the server's own, without secrets; only operators see them.
+        fault: the kind of the failure; None for an operator's act, and in entries of an earlier version.
     """
 
     provider: str
@@ -68,6 +69,7 @@ class Cooldown:
     reporter: str
     failing_since: float | None = None
     words: str | None = None
+    fault: str | None = None
 
     @property
     def outage_since(self) -> float:
@@ -266,7 +268,13 @@ def preference_ended(now: float) -> Change:
 
 
 def cooled(
-    provider: str, reason: str, now: float, duration_s: float, reporter: str, words: str | None = None
+    provider: str,
+    reason: str,
+    now: float,
+    duration_s: float,
+    reporter: str,
+    words: str | None = None,
+    fault: str | None = None,
 ) -> Change:
     """Sets a cooldown, after a failure or by an admin. Of two cooldowns the later end is kept."""
 
@@ -277,7 +285,7 @@ def cooled(
             cooldown = standing
         else:
             failing_since = standing.outage_since if standing is not None else None
-            cooldown = Cooldown(provider, reason, now, until, reporter, failing_since, words)
+            cooldown = Cooldown(provider, reason, now, until, reporter, failing_since, words, fault)
         preference = routing.preference
         if preference is not None and preference.provider == provider:
             preference = None

@@ -91,3 +91,23 @@ def test_plot_ends_at_a_round_value(largest: float, top: str) -> None:
     drawn = draw_plot(series, ["own"], lambda point: point.cost_usd, lambda value: f"{value:g}", UTC)
     assert drawn is not None
     assert drawn.top == top
+
+
+def test_failovers_are_counted_by_the_hour_and_returns_are_not() -> None:
+    hour = 3600
+    first = [
+        Span(RecordedState.ANSWERS, None, NOW - 20 * hour, NOW - 5 * hour),
+        Span(RecordedState.COOLING, "HTTP 500", NOW - 5 * hour, NOW - 4 * hour),
+        Span(RecordedState.ANSWERS, None, NOW - 4 * hour, NOW - 60),
+        Span(RecordedState.COOLING, "HTTP 500", NOW - 60, NOW),
+    ]
+    second = [
+        Span(RecordedState.STANDS_BY, None, NOW - 20 * hour, NOW - 5 * hour),
+        Span(RecordedState.ANSWERS, None, NOW - 5 * hour, NOW - 4 * hour),
+        Span(RecordedState.STANDS_BY, None, NOW - 4 * hour, NOW - 60),
+        Span(RecordedState.ANSWERS, None, NOW - 60, NOW),
+    ]
+    timeline = draw_timeline({"a": first, "b": second}, ["a", "b"], NOW, UTC)
+    assert (sum(timeline.failovers), timeline.failovers[19], timeline.failovers[23]) == (2, 1, 1)
+    # A change of the order is no failover.
+    assert sum(draw_timeline({"a": first[:1], "b": second[3:]}, ["b", "a"], NOW, UTC).failovers) == 0
