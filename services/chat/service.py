@@ -255,8 +255,8 @@ class ChatService:
         return picture
 
     def _drawing(self, run: TurnRun) -> Callable[[str], Awaitable[bool]] | None:
-        """Returns the function behind the model's drawing tool; None where no picture can be shown."""
-        if self._image_generator is None or run.incoming.key.surface is not Surface.TELEGRAM:
+        """Returns the function behind the model's drawing tool; None where no provider draws."""
+        if self._image_generator is None:
             return None
 
         async def draw(description: str) -> bool:

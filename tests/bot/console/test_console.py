@@ -323,9 +323,11 @@ class TestCommands:
             assert f"Saved the picture as {picture}\n" in shown
             assert picture.read_bytes() == llm.PNG
             assert picture.stat().st_mode & 0o777 == 0o600
-            session.type("/forget yes")
+            server.script(llm.tool_call("draw_picture", {"description": "a red fox"}), llm.answer("Here it is."))
+            session.type("Draw me a fox", "/forget yes")
+            await session.until("Here it is.\nSaved the picture as ")
             await session.until("erased")
-            assert not picture.exists()
+            assert not picture.parent.exists()
 
     async def test_commands_of_telegram_and_settings_are_answered(self, opened: Opener, server: LLMServer) -> None:
         async with opened({"a": server.url}) as session:
