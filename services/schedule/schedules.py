@@ -13,7 +13,8 @@ from core.db.database import Database
 from core.db.schedule_tables import ScheduleRow, UserZoneRow
 from core.errors import ScheduleRefused
 from core.messages import ChatKind, ConversationKey, Speaker, Surface, UserRef, user_ref
-from services.schedule.times import Recurrence, When, parse_when
+from services.schedule.phrases import parse_when
+from services.schedule.times import Recurrence, When
 
 log = structlog.get_logger()
 

@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from core.errors import ScheduleRefused
-from services.schedule.times import Frequency, Recurrence, parse_when
+from services.schedule.phrases import parse_when
+from services.schedule.times import Frequency, Recurrence
 
 NOW = datetime(2027, 1, 15, 8, 0, tzinfo=UTC)
 """A Friday, 09:00 in Berlin."""
@@ -49,6 +50,45 @@ BERLIN = ZoneInfo("Europe/Berlin")
         ("every month 10:00 call", "2027-01-15 10:00", "month 10:00 15"),
         ("каждый месяц 1 числа в 9:00 позвонить", "2027-02-01 09:00", "month 09:00 1"),
         ("every 2 hours call", "2027-01-15 11:00", "hours 2"),
+        # Half of the time must not become part of the text.
+        ("in 1 hour 30 minutes call", "2027-01-15 10:30", None),
+        ("через 1 час 30 минут позвонить", "2027-01-15 10:30", None),
+        ("in half an hour call", "2027-01-15 09:30", None),
+        ("через полчаса позвонить", "2027-01-15 09:30", None),
+        ("через полтора часа позвонить", "2027-01-15 10:30", None),
+        ("in 1.5 hours call", "2027-01-15 10:30", None),
+        ("in 2 days at 9 call", "2027-01-17 09:00", None),
+        ("через неделю в 10:00 позвонить", "2027-01-22 10:00", None),
+        ("in a month call", "2027-02-15 09:00", None),
+        ("через год позвонить", "2028-01-15 09:00", None),
+        ("завтра в 9 вечера позвонить", "2027-01-16 21:00", None),
+        ("завтра вечером в 9 позвонить", "2027-01-16 21:00", None),
+        ("завтра в 9 часов утра позвонить", "2027-01-16 09:00", None),
+        ("завтра в час дня позвонить", "2027-01-16 13:00", None),
+        ("завтра в 2 часа ночи позвонить", "2027-01-16 02:00", None),
+        ("tomorrow at 9 o'clock call", "2027-01-16 09:00", None),
+        ("tomorrow at 9 in the evening call", "2027-01-16 21:00", None),
+        ("tomorrow morning at 9 call", "2027-01-16 09:00", None),
+        ("tonight at 8 call", "2027-01-15 20:00", None),
+        ("tonight at 8pm call", "2027-01-15 20:00", None),
+        ("tomorrow at nine call", "2027-01-16 09:00", None),
+        ("завтра в девять тридцать позвонить", "2027-01-16 09:30", None),
+        ("завтра в полдень позвонить", "2027-01-16 12:00", None),
+        ("at midnight call", "2027-01-16 00:00", None),
+        ("8:00 tomorrow call", "2027-01-16 08:00", None),
+        ("10:00 on friday call", "2027-01-15 10:00", None),
+        ("в 9:30 завтра позвонить", "2027-01-16 09:30", None),
+        ("on December 1 at 9:00 call", "2027-12-01 09:00", None),
+        ("1 декабря в 9:00 позвонить", "2027-12-01 09:00", None),
+        ("5 января 9:00 позвонить", "2028-01-05 09:00", None),
+        ("29.02 09:00 call", "2028-02-29 09:00", None),
+        ("2027-12-01T09:00:00 call", "2027-12-01 09:00", None),
+        ("2027-12-01T09:00:00Z call", "2027-12-01 10:00", None),
+        ("2027-12-01T09:00:00+03:00 call", "2027-12-01 07:00", None),
+        ("по понедельникам в 9 позвонить", "2027-01-18 09:00", "week 09:00 0"),
+        ("по будням в 10 позвонить", "2027-01-15 10:00", "week 10:00 0,1,2,3,4"),
+        ("every weekend 10:00 call", "2027-01-16 10:00", "week 10:00 5,6"),
+        ("every evening at 8 call", "2027-01-15 20:00", "day 20:00"),
         ("каждый час позвонить", "2027-01-15 10:00", "hours 1"),
     ],
 )
@@ -75,6 +115,11 @@ def test_parse_when_reads_each_form(text: str, due: str, rule: str | None) -> No
         ("every 0 hours call", "schedule-unreadable"),
         ("every month 40 09:00 call", "schedule-unreadable"),
         ("13 pm call", "schedule-unreadable"),
+        ("tomorrow at half past nine call", "schedule-unreadable"),
+        ("завтра в 9 дня рождения не забыть", "schedule-unreadable"),
+        ("через пару минут позвонить", "schedule-unreadable"),
+        ("at 9 call", "schedule-unreadable"),  # of which day or which half
+        ("30 февраля 9:00 позвонить", "schedule-unreadable"),
         ("today 08:00 call", "schedule-past"),
         ("2020-01-01 09:00 call", "schedule-past"),
     ],
@@ -93,6 +138,29 @@ def test_recurrence_keeps_the_local_time_over_clock_changes() -> None:
 def test_a_skipped_local_time_is_due_as_much_later() -> None:
     due = Recurrence.parse("day 02:30").next_after(datetime(2027, 3, 27, 12, tzinfo=UTC), NOW, BERLIN)
     assert f"{due.astimezone(BERLIN):%Y-%m-%d %H:%M}" == "2027-03-28 03:30"
+
+
+@pytest.mark.parametrize(
+    ("text", "now", "zone", "due"),
+    [
+        ("tomorrow at nine call", "2026-11-28T23:59", "Asia/Kathmandu", "2026-11-29T09:00+05:45"),
+        ("завтра в девять позвонить", "2026-12-31T23:59", "Pacific/Kiritimati", "2027-01-01T09:00+14:00"),
+        ("9:00 call", "2026-11-28T23:59", "Pacific/Chatham", "2026-11-29T09:00+13:45"),
+        # A day keeps the local time over a clock change, 24 hours do not.
+        ("in 1 day call", "2027-03-27T12:00", "Europe/Berlin", "2027-03-28T12:00+02:00"),
+        ("in 24 hours call", "2027-03-27T12:00", "Europe/Berlin", "2027-03-28T13:00+02:00"),
+        ("in 30 minutes call", "2027-03-28T01:45", "Europe/Berlin", "2027-03-28T03:15+02:00"),
+        # A local time that is skipped, one that comes twice, and a day that begins at one.
+        ("tomorrow 02:30 call", "2027-03-27T12:00", "Europe/Berlin", "2027-03-28T03:30+02:00"),
+        ("tomorrow 02:30 call", "2027-10-30T12:00", "Europe/Berlin", "2027-10-31T02:30+02:00"),
+        ("at midnight call", "2026-09-05T12:00", "America/Santiago", "2026-09-06T01:00-03:00"),
+        ("in a month call", "2027-01-31T12:00", "America/St_Johns", "2027-02-28T12:00-03:30"),
+    ],
+)
+def test_parse_when_in_odd_zones_and_over_clock_changes(text: str, now: str, zone: str, due: str) -> None:
+    where = ZoneInfo(zone)
+    when, _ = parse_when(text, datetime.fromisoformat(now).replace(tzinfo=where).astimezone(UTC), where)
+    assert when.first.astimezone(where).isoformat(timespec="minutes") == due
 
 
 def test_a_short_month_has_its_last_day() -> None:

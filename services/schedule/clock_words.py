@@ -1,0 +1,125 @@
+"""Reads times of day at the beginning of a text: `9:30`, `at nine`, `9 pm`, `в 9 вечера`, `noon`."""
+
+import re
+from collections.abc import Mapping
+from datetime import time
+from typing import TypeVar
+
+from core.errors import ScheduleRefused
+
+T = TypeVar("T")
+AM, PM, MORNING, AFTERNOON, EVENING, NIGHT = "am", "pm", "morning", "afternoon", "evening", "night"
+_PARTS_BEFORE: Mapping[str, str] = {
+    r"(?:in the )?morning|утром": MORNING,
+    r"(?:in the )?afternoon|дн[её]м": AFTERNOON,
+    r"(?:in the )?evening|вечером": EVENING,
+    r"(?:at )?night|ночью": NIGHT,
+}
+_PARTS_AFTER: Mapping[str, str] = {
+    r"am|a\.m\.?": AM,
+    r"pm|p\.m\.?": PM,
+    r"in the morning|утра": MORNING,
+    r"in the afternoon|дня": AFTERNOON,
+    r"in the evening|вечера": EVENING,
+    r"at night|ночи": NIGHT,
+}
+_SPELLED_HOURS = tuple(
+    rf"(?:at|в)\s+(?:{words})"
+    for words in (
+        "one|час", "two|два", "three|три", "four|четыре", "five|пять", "six|шесть", "seven|семь", "eight|восемь",
+        "nine|девять", "ten|десять", "eleven|одиннадцать", "twelve|двенадцать",
+    )
+)  # fmt: skip
+_MINUTE_WORDS: Mapping[str, int] = {
+    r"fifteen|пятнадцать": 15,
+    r"thirty|тридцать": 30,
+    r"forty[- ]five|сорок пять": 45,
+}
+_NAMED_HOURS: Mapping[str, int] = {
+    r"(?:(?:at|в)\s+)?(?:noon|midday|полдень)": 12,
+    r"(?:(?:at|в)\s+)?(?:midnight|полночь)": 0,
+}
+_AT = r"(?:(?:at|в)\s+)?"
+_AFTER = rf"(?P<clock>\s*(?:o['’]?\s?clock|час(?:а|ов)?))?(?:\s*(?P<part>{'|'.join(_PARTS_AFTER)}))?"
+"""Words after an hour."""
+
+
+class Words:
+    """A text that is read from its beginning, ignoring case."""
+
+    def __init__(self, text: str) -> None:
+        self.rest = text
+
+    def take(self, pattern: str) -> re.Match[str] | None:
+        """Removes a match that ends at the end of a word, with the white space and punctuation after it."""
+        found = re.match(rf"(?:{pattern})(?![\w:]|['’]\w)", self.rest, re.IGNORECASE)
+        if found is not None:
+            self.rest = self.rest[found.end() :].lstrip(" \t\r\n,")
+        return found
+
+    def take_key(self, table: Mapping[str, T]) -> T | None:
+        """Removes the first pattern of a table that matches. Returns its value."""
+        return next((value for pattern, value in table.items() if self.take(pattern)), None)
+
+    def take_index(self, patterns: tuple[str, ...]) -> int | None:
+        """Removes the first of several patterns that matches. Returns its number."""
+        return next((number for number, pattern in enumerate(patterns) if self.take(pattern)), None)
+
+
+def require_clock(words: Words, part: str | None = None) -> time:
+    """Reads a time of day.
+
+    Args:
+        part: of the day, where the words before named one.
+    """
+    part = words.take_key(_PARTS_BEFORE) or part
+    found = take_clock(words, part=part)
+    if found is None:
+        raise ScheduleRefused("schedule-unreadable")
+    return found
+
+
+def take_clock(words: Words, *, part: str | None = None, needs_mark: bool = False) -> time | None:
+    """Reads a time of day. Returns None if there is none.
+
+    Args:
+        needs_mark: whether a bare number is no time, since it may belong to the text.
+    """
+    if (hour := words.take_key(_NAMED_HOURS)) is not None:
+        return time(hour)
+    before = words.rest
+    if (digits := words.take(rf"{_AT}(\d{{1,2}})(?:[:.](\d{{2}}))?{_AFTER}")) is not None:
+        hour, minute, is_marked = int(digits.group(1)), int(digits.group(2) or 0), digits.group(2) is not None
+        after = digits
+    elif (spelled := words.take_index(_SPELLED_HOURS)) is not None:
+        hour, minute, is_marked = spelled + 1, words.take_key(_MINUTE_WORDS) or 0, False
+        after = words.take(_AFTER.lstrip())
+    else:
+        return None
+    own_part = _find_part(after.group("part") or "") if after is not None else None
+    is_marked = is_marked or own_part is not None or (after is not None and after.group("clock") is not None)
+    if needs_mark and not is_marked:
+        words.rest = before
+        return None
+    return _to_time(hour, minute, own_part or part)
+
+
+def _find_part(text: str) -> str | None:
+    return next((part for words, part in _PARTS_AFTER.items() if re.fullmatch(words, text, re.IGNORECASE)), None)
+
+
+def _to_time(hour: int, minute: int, part: str | None) -> time:
+    """Returns a time of day, of which a half may be named: 9 in the evening is 21:00."""
+    if part is None:
+        return time(hour, minute)
+    if not 1 <= hour <= 12:  # noqa: PLR2004 - hours of a half day
+        # As in `21:00 вечера`.
+        if part in {AM, PM, MORNING} or not hour:
+            raise ScheduleRefused("schedule-unreadable")
+        return time(hour, minute)
+    hour %= 12
+    if part == AFTERNOON and 6 < hour < 10:  # noqa: PLR2004 - 9 дня is no time
+        raise ScheduleRefused("schedule-unreadable")
+    # 2 at night is before dawn, 11 at night before midnight; 11 дня is before noon.
+    is_later = {AM: False, PM: True, MORNING: False, AFTERNOON: hour < 10, EVENING: True, NIGHT: hour >= 6}  # noqa: PLR2004 - as above
+    return time(hour + 12 * is_later[part], minute)

@@ -1,0 +1,289 @@
+"""Reads times at the beginning of a text, in English and Russian.
+
+A form that is not known is refused rather than guessed: what follows a time is the text of the reminder, so that half a
+time that is read becomes a reminder at the wrong hour.
+"""
+
+import calendar
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+from core.errors import ScheduleRefused
+from services.schedule.clock_words import EVENING, MORNING, NIGHT, Words, require_clock, take_clock
+from services.schedule.times import Frequency, Recurrence, When, to_instant
+
+MOST_HOURS = 24 * 7
+"""Longest pause of a recurrence in hours."""
+LEAP_YEARS = 9
+"""Years within which each date occurs."""
+
+
+def parse_when(text: str, now: datetime, zone: tzinfo) -> tuple[When, str]:
+    """Reads the time at the beginning of a text. Returns it with the rest of the text.
+
+    Raises:
+        ScheduleRefused: the text begins with no time, or with one that is over.
+    """
+    words = Words(text.strip())
+    local = now.astimezone(zone)
+    try:
+        when = _read_pause(words, local) or _read_recurrence(words, now, zone) or _read_date(words, local, zone)
+    except (ValueError, OverflowError):
+        raise ScheduleRefused("schedule-unreadable") from None
+    if when is None:
+        raise ScheduleRefused("schedule-unreadable")
+    return when, words.rest
+
+
+_SHORT_UNITS = {
+    r"(?:minutes?|mins?|минут[уы]?|мин)": timedelta(minutes=1),
+    r"(?:hours?|hrs?|h|час(?:а|ов)?|ч)": timedelta(hours=1),
+}
+_LONG_UNITS: Mapping[str, tuple[int, int]] = {
+    # Days and months: they keep the local time over clock changes.
+    r"(?:days?|день|дня|дней)": (1, 0),
+    r"(?:weeks?|недел[юиь])": (7, 0),
+    r"(?:months?|месяц(?:а|ев)?)": (0, 1),
+    r"(?:years?|год|года|лет)": (0, 12),
+}
+_FRACTIONS = {
+    r"half an hour|полчаса": timedelta(minutes=30),
+    r"an hour and a half|полтора часа": timedelta(minutes=90),
+}
+_WEEKDAYS = (
+    r"(?:mondays?|mon|понедельник\w*|пн)",
+    r"(?:tuesdays?|tues?|вторник\w*|вт)",
+    r"(?:wednesdays?|wed|сред[ауые]\w*|ср)",
+    r"(?:thursdays?|thurs?|четверг\w*|чт)",
+    r"(?:fridays?|fri|пятниц\w*|пт)",
+    r"(?:saturdays?|sat|суббот\w*|сб)",
+    r"(?:sundays?|sun|воскресень\w*|вс)",
+)
+_MONTHS = (
+    r"(?:january|jan|январ[ья])", r"(?:february|feb|феврал[ья])", r"(?:march|mar|марта?)", r"(?:april|apr|апрел[ья])",
+    r"(?:may|ма[йя])", r"(?:june|jun|июн[ья])", r"(?:july|jul|июл[ья])", r"(?:august|aug|августа?)",
+    r"(?:september|sept?|сентябр[ья])", r"(?:october|oct|октябр[ья])", r"(?:november|nov|ноябр[ья])",
+    r"(?:december|dec|декабр[ья])",
+)  # fmt: skip
+_RELATIVE_DAYS: Mapping[str, int] = {
+    r"(?:today|tonight|сегодня)": 0,
+    r"(?:tomorrow|завтра)": 1,
+    r"(?:(?:the )?day after tomorrow|послезавтра)": 2,
+}
+_EVERY = r"(?:every|each|кажд(?:ый|ую|ое|ые))"
+_ON = r"on|next|this|в(?=\s+\D)|во|(?:эт|следующ)(?:ий|ую|ее|ей|у|от|о)"
+_OFFSET = r"(?:\s*(z|[+-]\d{2}:?\d{2}))?"
+
+
+@dataclass(slots=True)
+class _Pause:
+    short: timedelta = timedelta()
+    days: int = 0
+    months: int = 0
+    is_read: bool = False
+
+
+def _read_pause(words: Words, local: datetime) -> When | None:
+    if not words.take(r"in|через"):
+        return None
+    pause = _Pause()
+    while _read_amount(words, pause):
+        words.take(r"and|и")
+    if not pause.is_read:
+        raise ScheduleRefused("schedule-unreadable")
+    day = _add_months(local.date(), pause.months) + timedelta(days=pause.days)
+    if day == local.date():
+        return When(local.astimezone(UTC) + pause.short)
+    # The local time of day stays over days; a pause in hours counts hours that pass.
+    at = local.time()
+    if not pause.short:
+        at = take_clock(words, needs_mark=not re.match(r"(?:at|в)\s", words.rest, re.IGNORECASE)) or at
+    return When(to_instant(day, at, local.tzinfo or UTC) + pause.short)
+
+
+def _read_amount(words: Words, pause: _Pause) -> bool:
+    """Reads a number with its unit, such as `30 minutes`. Returns whether there was one."""
+    if (fraction := words.take_key(_FRACTIONS)) is not None:
+        pause.short += fraction
+        pause.is_read = True
+        return True
+    before = words.rest
+    number = words.take(r"\d{1,6}(?:[.,]5)?|an?|один|одну")
+    if number is None and pause.is_read:
+        return False
+    text = number.group().replace(",", ".") if number is not None else ""
+    amount = float(text) if text[:1].isdecimal() else 1.0
+    if (short := words.take_key(_SHORT_UNITS)) is not None:
+        pause.short += amount * short
+    elif amount.is_integer() and (unit := words.take_key(_LONG_UNITS)) is not None:
+        pause.days += int(amount) * unit[0]
+        pause.months += int(amount) * unit[1]
+    else:
+        # The text begins with a number.
+        words.rest = before
+        return False
+    pause.is_read = True
+    return True
+
+
+def _add_months(day: date, months: int) -> date:
+    """Returns the same day of a later month, or its last day."""
+    number = day.month - 1 + months
+    year, month = day.year + number // 12, number % 12 + 1
+    return date(year, month, min(day.day, calendar.monthrange(year, month)[1]))
+
+
+def _read_recurrence(words: Words, now: datetime, zone: tzinfo) -> When | None:
+    recurrence = _read_rule(words, now.astimezone(zone))
+    return When(recurrence.next_after(now, now, zone), recurrence) if recurrence is not None else None
+
+
+_DAYS = {
+    r"days?|день": None,
+    r"morning|утро": MORNING,
+    r"evening|вечер": EVENING,
+    r"night|ночь": NIGHT,
+}
+_WORKDAYS, _WEEKEND = (0, 1, 2, 3, 4), (5, 6)
+
+
+def _read_rule(words: Words, local: datetime) -> Recurrence | None:
+    if words.take(r"daily|ежедневно"):
+        return Recurrence(Frequency.DAY, at=require_clock(words))
+    if words.take(r"по(?=\s+(?:будн|рабоч|выходн|понед|втор|сред|четв|пятн|субб|воскр))"):
+        return _read_days(words)
+    if words.take(r"weekly|еженедельно"):
+        return _read_week(words, local)
+    return _read_every(words, local) if words.take(_EVERY) else None
+
+
+def _read_every(words: Words, local: datetime) -> Recurrence:
+    if hours := words.take(r"(?:(\d{1,3})\s*)?(?:hours?|час(?:а|ов)?)"):
+        count = int(hours.group(1) or 1)
+        if not 1 <= count <= MOST_HOURS:
+            raise ScheduleRefused("schedule-unreadable")
+        return Recurrence(Frequency.HOURS, hours=count)
+    for pattern, part in _DAYS.items():
+        if words.take(pattern):
+            return Recurrence(Frequency.DAY, at=require_clock(words, part))
+    if words.take(r"weeks?|неделю"):
+        return _read_week(words, local)
+    if words.take(r"months?|месяц"):
+        return _read_month(words, local)
+    return _read_days(words)
+
+
+def _read_days(words: Words) -> Recurrence:
+    if words.take(r"weekdays?|workdays?|будн\w+(?:\s+дн\w+)?|рабоч\w+\s+д\w+"):
+        days: tuple[int, ...] = _WORKDAYS
+    elif words.take(r"weekends?|выходн\w+"):
+        days = _WEEKEND
+    else:
+        days = _read_weekdays(words)
+    if not days:
+        raise ScheduleRefused("schedule-unreadable")
+    return Recurrence(Frequency.WEEK, at=require_clock(words), days=days)
+
+
+def _read_week(words: Words, local: datetime) -> Recurrence:
+    words.take(r"on|по|в(?=\s+\D)|во")
+    days = _read_weekdays(words) or (local.weekday(),)
+    return Recurrence(Frequency.WEEK, at=require_clock(words), days=days)
+
+
+def _read_month(words: Words, local: datetime) -> Recurrence:
+    day = words.take(r"(?:on\s+)?(?:the\s+)?(\d{1,2})(?:st|nd|rd|th)?(?:\s*числа)?(?=\s+(?:at\s+|в\s+)?\d)")
+    number = int(day.group(1)) if day is not None else local.day
+    if not 1 <= number <= 31:  # noqa: PLR2004 - days of the longest month
+        raise ScheduleRefused("schedule-unreadable")
+    return Recurrence(Frequency.MONTH, at=require_clock(words), days=(number,))
+
+
+def _read_weekdays(words: Words) -> tuple[int, ...]:
+    found: set[int] = set()
+    while (day := words.take_index(_WEEKDAYS)) is not None:
+        found.add(day)
+        words.take(r"and|и")
+    return tuple(sorted(found))
+
+
+def _read_date(words: Words, local: datetime, zone: tzinfo) -> When | None:
+    words.take(_ON)
+    if iso := words.take(rf"(\d{{4}}-\d{{2}}-\d{{2}})(?:T|\s+)(\d{{1,2}}:\d{{2}}):00(?:\.0+)?{_OFFSET}"):
+        # An instant as models write it, with seconds.
+        at = time.fromisoformat(iso.group(2).zfill(5))
+        offset = datetime.fromisoformat(f"2000-01-01T00:00:00{iso.group(3)}").tzinfo if iso.group(3) else zone
+        return _at(date.fromisoformat(iso.group(1)), at, local, offset or zone)
+    # Or without.
+    words.rest = re.sub(r"^(\d{4}-\d{2}-\d{2})T(?=\d)", r"\1 ", words.rest)
+    if (day := _read_calendar_day(words)) is not None:
+        year, month, number = day
+        at = require_clock(words)
+        if year is not None:
+            return _at(date(year, month, number), at, local, zone)
+        return When(_next_date(month, number, at, local, zone))
+    is_tonight = words.rest[:7].lower() == "tonight"
+    if (distance := words.take_key(_RELATIVE_DAYS)) is not None:
+        at = require_clock(words, EVENING if is_tonight else None)
+        return _at(local.date() + timedelta(days=distance), at, local, zone)
+    if (weekday := words.take_index(_WEEKDAYS)) is not None:
+        return _on_weekday(weekday, require_clock(words), local, zone)
+    return _read_clock_first(words, local, zone)
+
+
+def _read_clock_first(words: Words, local: datetime, zone: tzinfo) -> When | None:
+    """Reads a time of day, and the day after it if there is one: `9:00 tomorrow`."""
+    at = take_clock(words, needs_mark=True)
+    if at is None:
+        return None
+    if (distance := words.take_key(_RELATIVE_DAYS)) is not None:
+        return _at(local.date() + timedelta(days=distance), at, local, zone)
+    before = words.rest
+    words.take(_ON)
+    if (weekday := words.take_index(_WEEKDAYS)) is not None:
+        return _on_weekday(weekday, at, local, zone)
+    words.rest = before
+    is_over = to_instant(local.date(), at, zone) <= local
+    return _at(local.date() + timedelta(days=is_over), at, local, zone)
+
+
+def _read_calendar_day(words: Words) -> tuple[int | None, int, int] | None:
+    """Reads a date: year, if any, month and day."""
+    if iso := words.take(r"(\d{4})-(\d{1,2})-(\d{1,2})"):
+        year, month, day = map(int, iso.groups())
+        return year, month, day
+    if dotted := words.take(r"(\d{1,2})\.(\d{1,2})(?:\.(\d{4})|(?=\.?\s+(?:at\s+|в\s+)?\d))"):
+        day, month, year = dotted.groups()
+        return int(year) if year else None, int(month), int(day)
+    for number, name in enumerate(_MONTHS, 1):
+        year = r"(?:,?\s+(\d{4})(?:\s+года)?)?"
+        if found := words.take(rf"(?:the\s+)?(\d{{1,2}})(?:st|nd|rd|th)?(?:\s+of)?\s+{name}\.?{year}"):
+            return int(found.group(2)) if found.group(2) else None, number, int(found.group(1))
+        if found := words.take(rf"{name}\.?\s+(\d{{1,2}})(?:st|nd|rd|th)?{year}"):
+            return int(found.group(2)) if found.group(2) else None, number, int(found.group(1))
+    return None
+
+
+def _next_date(month: int, day: int, at: time, local: datetime, zone: tzinfo) -> datetime:
+    for year in range(local.year, local.year + LEAP_YEARS):
+        if (
+            day <= calendar.monthrange(year, month)[1]
+            and (found := to_instant(date(year, month, day), at, zone)) > local
+        ):
+            return found
+    raise ScheduleRefused("schedule-unreadable")
+
+
+def _on_weekday(weekday: int, at: time, local: datetime, zone: tzinfo) -> When:
+    day = local.date() + timedelta(days=(weekday - local.weekday()) % 7)
+    is_over = to_instant(day, at, zone) <= local
+    return _at(day + timedelta(days=7 * is_over), at, local, zone)
+
+
+def _at(day: date, at: time, local: datetime, zone: tzinfo) -> When:
+    instant = to_instant(day, at, zone)
+    if instant <= local:
+        raise ScheduleRefused("schedule-past")
+    return When(instant)
