@@ -103,6 +103,8 @@ def _build_operator_commands(services: Services, chat: ConsoleChat, terminal: Te
         audit=operators.audit_reports,
         statistics=operators.statistics,
         bans=operators.ban_commands,
+        broadcasts=operators.broadcasts,
+        broadcast_reports=operators.broadcast_reports,
         contests=services.chat.contests,
         votes=services.chat.votes,
     )

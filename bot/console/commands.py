@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bot.command_table import COMMANDS
 from bot.console.chat import KEY, USER_ID, ConsoleChat
+from bot.console.operator_commands import BROADCAST_ACTS
 from bot.console.terminal import Terminal
 from bot.operators.budget import BudgetCommands
 from bot.operators.provider import ProviderCommands
@@ -146,6 +147,8 @@ class Commands:
                 words = [model for each in self._fallback.providers if each.id == name for model in each.models]
             case ["/compare", *named] if len(named) < 2:  # noqa: PLR2004 - a pair
                 words = [f"{each.id}/{model}" for each in self._fallback.providers for model in each.models]
+            case ["/broadcast"]:
+                words = sorted(BROADCAST_ACTS)
             case ["/audit"]:
                 words = [kind.value for kind in AuditKind]
             case _:

@@ -7,25 +7,31 @@ from uuid import uuid4
 from bot.console.chat import KEY, USER_ID, ConsoleChat
 from bot.console.terminal import Terminal
 from bot.operators.audit import AuditReports, AuditText
+from bot.operators.broadcasts import BroadcastReports
 from bot.operators.people import BanCommands, StatisticsReports
 from bot.operators.votes import VoteReports
 from core.background import cancel_and_wait
 from core.i18n import Texts
 from core.messages import Incoming, user_ref
+from services.admin.broadcasts import MAX_KEPT, Broadcast, Broadcasts
 from services.chat.reply import Reply, ReplyPhase
 from services.compare.contest import Contest, Contests, PairUnavailable
 from services.compare.votes import Votes, Winner
 
 OLDER, NEWER = "older", "newer"
+BROADCAST_ACTS = frozenset({"send", "stop", "discard"})
+LONGEST_BROADCAST = 4096
+"""UTF-16 units of a Telegram message."""
 
 
 class OperatorCommands:
-    """Runs `/stats`, `/audit`, `/ban_user`, `/unban_user`, `/compare` and `/vote`.
+    """Runs `/stats`, `/audit`, `/broadcast`, `/ban_user`, `/unban_user`, `/compare` and `/vote`.
 
-    The user of the console is the operator; ids of banned people are those of Telegram.
+    The user of the console is the operator; ids of banned people are those of Telegram. Broadcasts are sent by the
+    Telegram daemon that shares the database.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each command uses one or two of them
         self,
         chat: ConsoleChat,
         terminal: Terminal,
@@ -34,6 +40,8 @@ class OperatorCommands:
         audit: AuditReports,
         statistics: StatisticsReports,
         bans: BanCommands,
+        broadcasts: Broadcasts,
+        broadcast_reports: BroadcastReports,
         contests: Contests,
         votes: Votes,
     ) -> None:
@@ -43,6 +51,8 @@ class OperatorCommands:
         self._audit = audit
         self._statistics = statistics
         self._bans = bans
+        self._broadcasts = broadcasts
+        self._broadcast_reports = broadcast_reports
         self._contests = contests
         self._votes = votes
         self._reports = VoteReports(votes, texts)
@@ -57,6 +67,7 @@ class OperatorCommands:
             "/vote": self._vote,
             "/stats": self._stats,
             "/audit": self._audit_log,
+            "/broadcast": self._broadcast,
             "/ban_user": self._ban,
             "/unban_user": self._unban,
         }
@@ -86,6 +97,41 @@ class OperatorCommands:
 
     async def _unban(self, arguments: str) -> None:
         self._terminal.print(await self._bans.unban(arguments, USER_ID, self._chat.language))
+
+    async def _broadcast(self, arguments: str) -> None:
+        """Counts the people that a text would go to; a word alone acts on the newest broadcast of the console."""
+        language = self._chat.language
+        if not arguments:
+            self._terminal.print(await self._broadcast_reports.overview(language))
+        elif arguments.lower() in BROADCAST_ACTS:
+            await self._act_on_broadcast(arguments.lower())
+        elif len(arguments.encode("utf-16-le")) // 2 > LONGEST_BROADCAST:
+            self._print("web-broadcast-invalid")
+        else:
+            draft = await self._broadcasts.draft(USER_ID, arguments, formatting=None, language=language)
+            self._terminal.print(self._broadcast_reports.progress(draft, language))
+            self._print("console-broadcast-acts")
+
+    async def _act_on_broadcast(self, act: str) -> None:
+        # Never that of an operator in Telegram, which may have been drafted meanwhile.
+        own = [each for each in await self._broadcasts.newest(MAX_KEPT) if each.actor_id == USER_ID]
+        newest = next(iter(own), None)
+        if newest is None:
+            self._print("broadcast-gone")
+            return
+        changed: Broadcast | None = None
+        match act:
+            case "send" if changed := await self._broadcasts.start(newest.id, USER_ID):
+                self._print("console-broadcast-started")
+            case "stop":
+                changed = await self._broadcasts.stop(newest.id, USER_ID)
+            case "discard" if await self._broadcasts.discard(newest.id):
+                self._print("broadcast-discarded")
+                return
+            case _:
+                pass
+        # An act that does not fit shows the present state.
+        self._terminal.print(self._broadcast_reports.progress(changed or newest, self._chat.language))
 
     async def _compare(self, arguments: str) -> None:
         language = self._chat.language

@@ -260,6 +260,7 @@ console-help-more =
     /settings: how answers appear and sound
     /stats: people, chats, answers and cost of the whole bot
     /audit: actions of operators and group admins
+    /broadcast <text>: write to everyone who has a private chat with the bot; /broadcast send, stop or discard
     /ban_user, /unban_user: block or unblock a person or a chat in Telegram
     /quit: exit
 
@@ -271,6 +272,8 @@ console-embedded-store = REDIS_URL is not set: provider state is kept in this pr
 console-hint = /help lists the commands, Ctrl-C stops an answer, Ctrl-D or /quit exits.
 console-asking = asking { $provider } …
 console-telegram-only = { $command } works in Telegram only.
+console-broadcast-acts = Nothing is sent yet. /broadcast send sends it, /broadcast discard drops it.
+console-broadcast-started = The Telegram bot that shares this database sends it while it runs. /broadcast shows the progress, /broadcast stop stops it.
 console-nothing-to-stop = Nothing is running. Ctrl-C stops an answer.
 console-picture-saved = Saved the picture as { $path }
 console-picture-unsaved = The picture could not be saved as { $path }: { $reason }

@@ -262,6 +262,7 @@ console-help-more =
     /settings: как выглядят и звучат ответы
     /stats: люди, чаты, ответы и стоимость по всему боту
     /audit: действия операторов и админов групп
+    /broadcast <текст>: написать всем, у кого есть личный чат с ботом; /broadcast send, stop или discard
     /ban_user, /unban_user: кому бот не отвечает в Telegram
     /quit: выйти
 
@@ -273,6 +274,8 @@ console-embedded-store = REDIS_URL не задан: состояние пров�
 console-hint = /help показывает команды, Ctrl-C останавливает ответ, Ctrl-D или /quit завершает работу.
 console-asking = спрашиваю { $provider } …
 console-telegram-only = { $command } работает только в Telegram.
+console-broadcast-acts = Пока ничего не отправлено. /broadcast send — отправить, /broadcast discard — отказаться.
+console-broadcast-started = Отправит Telegram-бот с этой же базой данных, пока он работает. /broadcast покажет ход рассылки, /broadcast stop остановит её.
 console-nothing-to-stop = Сейчас ничего не выполняется. Ctrl-C прерывает ответ.
 console-picture-saved = Картинка сохранена: { $path }
 console-picture-unsaved = Не удалось сохранить картинку { $path }: { $reason }

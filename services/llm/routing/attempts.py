@@ -186,7 +186,9 @@ class Attempts:
             _, refusal = next(iter(unpaid.values()))
             log.info("provider.budget_exhausted", purpose=self.spec.purpose, budget=refusal.kind)
             return BudgetExhausted(refusal.kind, refusal.renews_at)
-        log.error(
+        # A provider that is busy has not failed; background work gives way to people's requests.
+        write = log.error if self._failed else log.info
+        write(
             "provider.all_failed",
             purpose=self.spec.purpose,
             attempts=[{"provider": attempt.provider, "reason": attempt.reason} for attempt in attempts],

@@ -277,6 +277,26 @@ class TestCommands:
             await session.until("The ban of 9 is lifted")
             assert "banned: telegram:9 (spam)" in await session.until("moderated groups: 0, bans: 0")
 
+    async def test_broadcast_is_counted_and_confirmed(self, opened: Opener, server: LLMServer) -> None:
+        async with opened({"a": server.url}) as session:
+            session.type("/broadcast send")
+            await session.until("This broadcast no longer exists.")
+            session.type("/broadcast Hello to all", "/broadcast")
+            await session.until("This message would go to 0 people")
+            await session.until("Nothing is sent yet.")
+            assert "“Hello to all”\nThis message would go to" in await session.until("/broadcast <text> writes")
+            session.type(
+                "/broadcast send", "/broadcast discard", "/broadcast stop", "/broadcast send", "/broadcast stop"
+            )
+            await session.until("shares this database sends it")
+            assert "Nothing was sent" not in await session.until("Stopped at 0 of 0.")
+            await session.until("Stopped at 0 of 0.")
+            session.type("/broadcast Another", "/broadcast discard", f"/broadcast {'x' * 4097}", "/audit operation")
+            await session.until("Nothing was sent.")
+            await session.until("1 to 4,096 characters")
+            await session.until("stopped a broadcast")
+        assert server.requests == []
+
     async def test_compare_prints_both_answers_and_takes_a_vote(
         self, opened: Opener, server: LLMServer, second: LLMServer
     ) -> None:
@@ -296,7 +316,7 @@ class TestCommands:
         assert not server.requests
         listed = re.findall(r"^/(\w+)", shown, re.MULTILINE)
         chat = {"new", "threads", "compact", "model", "retry"}
-        operator = {"compare", "stats", "audit", "ban_user"}
+        operator = {"compare", "stats", "audit", "broadcast", "ban_user"}
         assert set(listed) == {
             *chat,
             *operator,
