@@ -14,9 +14,11 @@ test: check
 check: static tests
 
 # The same with the unit tests only: no server, no database, no process of its own.
-check-fast: static unit-tests
+# The type checker uses one core, hence beside them.
+check-fast: format lint imports
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types unit-tests
 
-# The type checker uses one core; meanwhile another one compiles the tests, once for all processes that run them.
+# While the type checker uses one core, another one compiles the tests, once for all processes that run them.
 static: format lint imports
 	@$(MAKE) --no-print-directory --jobs=2 types compiled
 

@@ -23,14 +23,22 @@ import_aiogram()
 # Available to all tests; pytest accepts this only in the top-level conftest.
 pytest_plugins = ["tests.support.databases", "tests.support.fake_llm.fixtures"]
 
-SERVERS = frozenset({"database", "file", "first", "postgres", "queue", "redis_server", "second", "server"})
+SERVERS = frozenset(
+    {
+        "database", "database_url", "file", "first", "fork_server", "migrated", "migrated_postgres_url", "postgres",
+        "postgres_url", "queue", "redis_server", "second", "server",
+    }
+)  # fmt: skip
 """Fixtures that start a server on loopback or open a database."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Use two workers more than there are cores: two thirds of a test's time are waits for a process or a deadline."""
-    del config
-    return len(os.sched_getaffinity(0)) + 2
+    """Use two workers more than there are cores: two thirds of a test's time are waits for a process or a deadline.
+
+    The unit tests alone wait for nothing.
+    """
+    are_units = config.getoption("markexpr") == "not integration"
+    return len(os.sched_getaffinity(0)) + (0 if are_units else 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,8 @@ from tests.support.fake_llm.server import LLMServer, answer
 from tests.support.processes.redis_server import free_port
 from tests.support.settings import variables_for
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 TOKEN = "editor-token-0123456789"
 

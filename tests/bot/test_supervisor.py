@@ -11,6 +11,8 @@ import pytest
 from bot.__main__ import run_process
 from bot.supervisor import CRASHED, RestartTiming, Supervisor, is_crash
 
+pytestmark = pytest.mark.integration
+
 QUICK = RestartTiming(first_s=0.01, longest_s=0.04)
 
 

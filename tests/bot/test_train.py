@@ -11,6 +11,8 @@ from core.clock import SystemClock
 from core.db.database import Database
 from services.moderation.spam_score.store import BASE, ScoreStore, StoredWeights
 
+pytestmark = pytest.mark.integration
+
 LINES = [
     {"label": label, "text": f"{word} {source} {number}", "source": source}
     for label, word in (("spam", "zorb"), ("ham", "quux"))

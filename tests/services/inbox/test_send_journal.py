@@ -68,6 +68,7 @@ async def test_file_is_rewritten_without_delivered_answers(path: Path) -> None:
     again.shut()
 
 
+@pytest.mark.integration
 async def test_file_survives_a_killed_process(path: Path) -> None:
     """The note is in the file as soon as the call returns."""
     script = (

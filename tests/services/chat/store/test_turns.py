@@ -172,6 +172,7 @@ async def test_close_turn_keeps_a_deleted_thread_deleted(turns: TurnStore, datab
         await turns.open_turn(thread, ALICE, prompt("again"))
 
 
+@pytest.mark.integration
 async def test_warm_builds_the_serialisers_without_the_database(tmp_path: Path) -> None:
     """In a fresh interpreter, before the database exists."""
     code = (
