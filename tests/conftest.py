@@ -26,7 +26,7 @@ pytest_plugins = ["tests.support.databases", "tests.support.fake_llm.fixtures"]
 SERVERS = frozenset(
     {
         "database", "database_url", "file", "first", "fork_server", "migrated", "migrated_postgres_url", "postgres",
-        "postgres_url", "queue", "redis_server", "second", "server",
+        "postgres_url", "queue", "redis_server", "second", "server", "server_url",
     }
 )  # fmt: skip
 """Fixtures that start a server on loopback or open a database."""

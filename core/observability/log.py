@@ -4,6 +4,7 @@ Records of the standard library's `logging` (aiogram, SQLAlchemy, ...) pass thro
 formatted and redacted alike.
 """
 
+import asyncio
 import logging
 import re
 import sys
@@ -150,6 +151,7 @@ def configure_logging(
         cache_logger_on_first_use=False,
     )
     handler = _Handler(stream)
+    handler.addFilter(_name_dropped_connection)
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -186,6 +188,19 @@ def log_uncaught() -> None:
 def _keep_first_line(record: logging.LogRecord) -> bool:
     """Cuts an asyncio message to its first line: the rest is the `repr` of a task, which may quote user content."""
     record.msg, record.args = record.getMessage().partition("\n")[0], None
+    return True
+
+
+def _name_dropped_connection(record: logging.LogRecord) -> bool:
+    """Replaces SQLAlchemy's traceback of a cancelled rollback by an event.
+
+    A task that is cancelled while it gives a connection back ends that connection; the next session opens another one.
+    The loggers are named by the class of the pool, hence a filter of the handler.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    if record.name.startswith("sqlalchemy.pool") and isinstance(error, asyncio.CancelledError):
+        record.msg, record.args, record.exc_info = "database.connection_dropped", None, None
+        record.levelno, record.levelname = logging.INFO, "INFO"
     return True
 
 

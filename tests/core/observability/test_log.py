@@ -11,9 +11,13 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import aiosqlite
 import pytest
 import structlog
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import AsyncAdaptedQueuePool
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.util import greenlet_spawn
 
 from core.errors import StorageError
 from core.observability.log import MASK, LogFormat, Redactor, _Handler, configure_logging, log_uncaught
@@ -338,6 +342,25 @@ class TestSecrets:
         assert event["event"] == "Task exception was never retrieved"
         assert "in fails" in event["exception"]
         assert "meet me" not in stream.getvalue()
+
+    async def test_connection_that_a_cancelled_task_drops_is_an_event_without_traceback(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stream = configured()
+
+        async def cancelled(_connection: aiosqlite.Connection) -> None:
+            raise asyncio.CancelledError
+
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=AsyncAdaptedQueuePool)
+        connection = await engine.raw_connection()
+        monkeypatch.setattr(aiosqlite.Connection, "rollback", cancelled)
+        with pytest.raises(asyncio.CancelledError):
+            await greenlet_spawn(connection.close)
+        await engine.dispose()
+        assert [(event["event"], event["level"]) for event in events(stream)] == [
+            ("database.connection_dropped", "info")
+        ]
+        assert "exception" not in stream.getvalue()
 
     def test_redactor_masks_the_repr_of_objects(self) -> None:
         class Client:

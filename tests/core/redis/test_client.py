@@ -45,10 +45,10 @@ def _running(directory: Path, *arguments: str) -> Iterator[None]:
             process.terminate()
 
 
-def _until(port: int, *command: str | int, answers: str) -> None:
+def _until(port: int, *command: str | int, answers: str, password: str | None = None) -> None:
     """Wait until the server answers that. Blocking, for a synchronous fixture outside the event loop."""
     deadline = time.monotonic() + 10
-    with redis.Redis(port=port, decode_responses=True) as client:
+    with redis.Redis(port=port, password=password, decode_responses=True) as client:
         while time.monotonic() < deadline:
             with contextlib.suppress(RedisError):
                 if answers in str(client.execute_command(*command)):
@@ -70,6 +70,8 @@ def sentinel_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _running(directory / "master", "--port", str(master), "--save", "", "--requirepass", "secret"),
         _running(directory, str(configuration), "--sentinel"),
     ):
+        # A sentinel speaks for a master that has not started, until it misses it.
+        _until(master, "PING", answers="True", password="secret")
         _until(sentinel, "SENTINEL", "CKQUORUM", "stage", answers="OK")
         yield f"redis+sentinel://:secret@127.0.0.1:{sentinel}/stage/2"
 
@@ -87,7 +89,7 @@ def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["server", "sentinel", "cluster"])
-async def url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+async def server_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
     """The URL of a running server of each kind."""
     if request.param == "server":
         if BINARY is None:
@@ -113,15 +115,15 @@ async def test_open_redis_without_url_opens_a_store_of_its_own() -> None:
         assert await other.get("{t}:text") is None
 
 
-async def test_client_decodes_responses_from_each_kind_of_server(url: str) -> None:
-    async with open_redis(url) as client:
+async def test_client_decodes_responses_from_each_kind_of_server(server_url: str) -> None:
+    async with open_redis(server_url) as client:
         await _round_trip(client)
 
 
-async def test_shared_routing_works_on_each_kind_of_server(url: str) -> None:
+async def test_shared_routing_works_on_each_kind_of_server(server_url: str) -> None:
     """Reads, optimistic writes, their announcement to another replica, and recovery after a data loss."""
     clock = SystemClock()
-    async with open_redis(url) as one, open_redis(url) as two:
+    async with open_redis(server_url) as one, open_redis(server_url) as two:
         first, second = SharedRouting(one, "test", clock), SharedRouting(two, "test", clock)
         await first.start()
         await second.start()
@@ -155,10 +157,10 @@ async def test_shared_routing_works_on_each_kind_of_server(url: str) -> None:
             await one.delete("test:{llm}:routing")
 
 
-async def test_load_shedding_works_on_each_kind_of_server(url: str) -> None:
+async def test_load_shedding_works_on_each_kind_of_server(server_url: str) -> None:
     """Slots are taken, refused, awaited and released over two replicas, and affinity is shared."""
     busy = ProviderSettings(id="busy", kind=ProviderKind.OPENAI_COMPATIBLE, models=("m",), max_concurrency=1)
-    async with open_redis(url) as one, open_redis(url) as two:
+    async with open_redis(server_url) as one, open_redis(server_url) as two:
         first, second = LoadShedding(one, "test", SystemClock()), LoadShedding(two, "test", SystemClock())
         held = await first.limiter.take(busy)
         assert held is not None
