@@ -3,8 +3,10 @@
 from typing import Any
 
 import pytest
+from aiogram.types import Message
 from redis.asyncio import Redis
 
+from bot.telegram.moderation.gateway import ModerationGateway
 from bot.telegram.moderation.messages import to_group_message
 from core.db.database import Database
 from services.moderation.domain.message import GroupMessage
@@ -143,9 +145,13 @@ async def harness(file: Database, shared_redis: Redis, clock: ManualClock) -> Mo
     return harness
 
 
-def convert(fields: dict[str, Any], number: int = 5) -> GroupMessage:
+def received(fields: dict[str, Any], number: int = 5) -> Message:
     shown: dict[str, Any] = {"chat": telegram.GROUP, "message_id": number, **fields}
-    return to_group_message(telegram.message(**shown))
+    return telegram.message(**shown)
+
+
+def convert(fields: dict[str, Any], number: int = 5) -> GroupMessage:
+    return to_group_message(received(fields, number))
 
 
 @pytest.mark.parametrize(("fields", "words"), ADVERTS)
@@ -153,7 +159,8 @@ async def test_judge_reads_an_advert_wherever_a_newcomer_puts_it(
     harness: ModerationHarness, fields: dict[str, Any], words: str
 ) -> None:
     message = convert(fields)
-    await harness.pipeline.handle(message, harness.settings)
+    gateway = ModerationGateway(harness.groups, harness.pipeline, harness.newcomers, 42)
+    await gateway.moderate(telegram.update(message=received(fields)))
     assert harness.judge.request_count == 1
     assert words in "\n".join(part.text for part in collect_parts(message, normalise(message.text)))
 
@@ -170,3 +177,10 @@ async def test_honest_look_alikes_are_not_touched_while_no_provider_answers(
         assert outcome.stage in {Stage.WAITS, Stage.PASSED}, fields
         assert not outcome.removed, fields
     assert (harness.group.actions, harness.group.cards) == ([], [])
+
+
+@pytest.mark.parametrize("event", [{"forum_topic_closed": {}}, {"new_chat_members": [telegram.BOB]}])
+async def test_event_without_words_is_no_message(harness: ModerationHarness, event: dict[str, Any]) -> None:
+    gateway = ModerationGateway(harness.groups, harness.pipeline, harness.newcomers, 42)
+    outcome = await gateway.moderate(telegram.update(message=received({**event, **named("500$ @boss")})))
+    assert (outcome.stage, harness.judge.request_count) == (Stage.EXEMPT, 0)
