@@ -1,6 +1,7 @@
 """Reads the files of a message: downloads them within bounds, and converts sounds for transcription."""
 
 import asyncio
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -162,7 +163,7 @@ class FileReader:
         if message.photo:
             return _largest_photo(message.photo)
         if (sound := message.voice or message.audio or message.video_note) is not None:
-            return self._find_sound(sound)
+            return self._find_sound(sound, sound.duration)
         if message.video or message.paid_media:
             # Answering the caption without the video would miss its subject.
             return Unreadable("unsupported-media")
@@ -173,6 +174,9 @@ class FileReader:
 
     def _find_document(self, document: Document) -> _File | Unreadable:
         name, media_type, size = document.file_name or "file", document.mime_type or "", document.file_size or 0
+        if media_type.startswith("audio/"):
+            # Sent as a file; the sound itself tells how long it is.
+            return self._find_sound(document, 0)
         if media_type in IMAGE_TYPES:
             kind = _Kind.IMAGE
         elif self._sandbox is not None and _document_kind(name, media_type) is not None:
@@ -183,10 +187,10 @@ class FileReader:
             return Unreadable("unsupported-media")
         return _checked(_File(document.file_id, kind, media_type, size, name))
 
-    def _find_sound(self, sound: Voice | Audio | VideoNote) -> _File | Unreadable:
+    def _find_sound(self, sound: Voice | Audio | VideoNote | Document, seconds: int) -> _File | Unreadable:
         if not self._hears or self._sandbox is None:
             return Unreadable("cannot-hear-audio")
-        if sound.duration > LONGEST_SOUND_S:
+        if seconds > LONGEST_SOUND_S:
             return _TOO_LONG
         return _checked(_File(sound.file_id, _Kind.SOUND, OGG_OPUS, sound.file_size or 0))
 
@@ -199,10 +203,11 @@ class FileReader:
             return _largest_photo(original.photo)
         sound = original.voice or original.audio or original.video_note
         if sound is not None and self._hears:
-            return self._find_sound(sound)
+            return self._find_sound(sound, sound.duration)
         if original.document is not None and self._sandbox is not None:
             found = self._find_document(original.document)
-            return None if found == Unreadable("unsupported-media") else found
+            is_left_out = isinstance(found, Unreadable) and found.key in {"unsupported-media", "cannot-hear-audio"}
+            return None if is_left_out else found
         return None
 
     async def _read(self, bot: Bot, file: _File, allowance: _Allowance) -> Attachment | TextFile | Unreadable:
@@ -213,7 +218,8 @@ class FileReader:
             case _Kind.TEXT | _Kind.DOCUMENT if self._sandbox is not None and data.startswith(_BINARY):
                 return await self._read_in_child(self._sandbox, data, file.name or "file", "text")
             case _Kind.TEXT:
-                return TextFile(file.name or "file", data.decode(errors="replace"))
+                text = _decode(data)
+                return TextFile(file.name or "file", text) if text.strip() else _EMPTY
             case _Kind.DOCUMENT:
                 return await self._read_document(data, file.name or "file", file.media_type)
             case _Kind.SOUND:
@@ -225,9 +231,13 @@ class FileReader:
         """Returns the text of a document; that of a long text file without a child."""
         kind = _document_kind(name, media_type)
         if kind is None or self._sandbox is None:
-            text = data.decode(errors="replace")
+            text = _decode(data)
             is_cut = len(text) > MAX_DOCUMENT_CHARACTERS
-            return TextFile(name, text[:MAX_DOCUMENT_CHARACTERS], by_part=True, is_cut=is_cut)
+            return (
+                _EMPTY
+                if not text.strip()
+                else TextFile(name, text[:MAX_DOCUMENT_CHARACTERS], by_part=True, is_cut=is_cut)
+            )
         return await self._read_in_child(self._sandbox, data, name, kind)
 
     async def _read_in_child(self, sandbox: Sandbox, data: bytes, name: str, kind: str) -> TextFile | Unreadable:
@@ -261,12 +271,32 @@ _BINARY = (
     b"MZ\x90",
 )
 """Beginnings of files that are no text, whatever their name says."""
+_MARKS: Sequence[tuple[bytes, str]] = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Beginnings of text that name its encoding; that of UTF-32 begins as that of UTF-16."""
+_CYRILLIC = re.compile("[а-яё]{3}", re.IGNORECASE)
+_LOOKED_AT = 65_536
+_EMPTY = Unreadable(f"document-{Refusal.EMPTY}")
 _TOO_LONG = Unreadable("audio-too-long", {"minutes": LONGEST_SOUND_S // 60})
 _SOUND_REFUSALS: Mapping[Refusal, Unreadable] = {
     Refusal.TOO_LONG: _TOO_LONG,
     Refusal.NO_SOUND: Unreadable("audio-silent"),
     Refusal.EMPTY: Unreadable("audio-silent"),
 }
+
+
+def _decode(data: bytes) -> str:
+    """Returns the text of a file: of the encoding that its mark names, UTF-8, or Windows-1251 if that gives Russian."""
+    encoding = next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        is_russian = encoding == "utf-8" and _CYRILLIC.search(data[:_LOOKED_AT].decode("cp1251", "replace"))
+        return data.decode("cp1251" if is_russian else encoding, "replace")
 
 
 def _document_kind(name: str, media_type: str) -> str | None:

@@ -257,6 +257,9 @@ async def test_a_recording_that_cannot_be_heard_has_a_reason(
         (b"%PDF-1.7 and no more", {"file_name": "a.pdf"}, "document-broken"),
         (b"an image, perhaps", {"file_name": "a.bin", "mime_type": "application/pdf"}, "document-mislabelled"),
         (b"", {"file_name": "a.xlsx"}, "document-empty"),
+        (b"", {"file_name": "a.txt"}, "document-empty"),
+        (b" \n\t", {"file_name": "a.csv"}, "document-empty"),
+        (b"no sound at all", {"file_name": "a.mp3", "mime_type": "audio/mpeg"}, "audio-broken"),
         # A text that is none.
         (b"\x89PNG\r\n\x1a\n" + bytes(50), {"file_name": "a.txt"}, "document-mislabelled"),
         (b"%PDF-1.7 and no more", {"file_name": "a.md"}, "document-broken"),
@@ -269,6 +272,30 @@ async def test_a_document_that_cannot_be_read_has_a_reason(
 ) -> None:
     file = {"file_id": server.add_file(data, "documents/a"), "file_unique_id": "u", **document}
     assert await hear(traffic, document=file) == Unreadable(key)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1251"])
+async def test_a_text_is_read_in_its_encoding(traffic: Traffic, server: TelegramServer, encoding: str) -> None:
+    """By its mark, or as Windows-1251 if that gives Russian words."""
+    text = "Цена; сколько\nЧай; 3"
+    file_id = server.add_file(text.encode(encoding), "documents/a")
+    document = {"file_id": file_id, "file_unique_id": "u", "file_name": "prices.csv", "mime_type": "text/csv"}
+    incoming = await hear(traffic, document=document)
+    assert isinstance(incoming, Incoming)
+    assert [file.text for file in incoming.files] == [text]
+
+
+async def test_a_sound_that_is_sent_as_a_file_is_heard(traffic: Traffic, server: TelegramServer) -> None:
+    """Where the bot hears nothing, a group's question about another text is not declined for it."""
+    document = {"file_id": server.add_file(wav(0.5), "documents/a"), "file_unique_id": "u", "file_name": "a.wav",
+                "mime_type": "audio/x-wav"}  # fmt: skip
+    incoming = await hear(traffic, document=document)
+    assert isinstance(incoming, Incoming)
+    assert incoming.attachments[0].media_type == "audio/ogg"
+    assert await read(traffic, None, document=document) == Unreadable("cannot-hear-audio")
+    original = {"message_id": 1, "date": 1, "chat": GROUP, "from": BOB, "document": document}
+    asked = message("@understudy_bot what is new?", traffic.bot, chat=GROUP, reply_to_message=original)
+    assert isinstance(await to_incoming(asked, traffic.bot, "What is new?", reader=FileReader(Sandbox())), Incoming)
 
 
 async def test_a_long_text_is_read_by_part(traffic: Traffic, server: TelegramServer) -> None:
