@@ -32,6 +32,7 @@ from bot.telegram.daemon import (
     Daemon,
     Runtime,
 )
+from bot.telegram.delivery.calls import OutgoingFile
 from bot.telegram.delivery.delivery import Delivery
 from bot.telegram.handlers.administration import BroadcastDelivery
 from bot.telegram.ingress.admission import AccessList, Admission, AdmissionLimits
@@ -127,7 +128,7 @@ async def _open_runtime(
         moderation = build_moderation(services, bot, delivery)
         services.chat.namer.listen(_name_topic(delivery))
         stack.push_async_callback(moderation.close)
-        stack.enter_context(_offered(for_console, services, queued, moderation))
+        stack.enter_context(_offered(for_console, services, queued, moderation, delivery))
         notices = AdminNotices(infra.redis, settings.redis_prefix, clock, _send_to(delivery, infra))
         llm.fallback.listen(notices.put)
         for beside_chat in llm.capabilities.fallbacks.values():
@@ -217,7 +218,11 @@ def _dispatcher(services: Services, queued: InboxServices, bot: Bot, access: Acc
 
 @contextmanager
 def _offered(
-    for_console: DaemonServices, services: Services, queued: InboxServices, moderation: Moderation
+    for_console: DaemonServices,
+    services: Services,
+    queued: InboxServices,
+    moderation: Moderation,
+    delivery: Delivery,
 ) -> Generator[None]:
     """Registers the daemon's services for the web console during the context."""
     audit = services.operators.audit
@@ -228,10 +233,17 @@ def _offered(
         moderation.incidents, moderation.actions, moderation.groups, moderation.admins, audit
     )
     for_console.work = queued.inbox
+    for_console.send_file = partial(_send_file, delivery)
     try:
         yield
     finally:
-        for_console.dead_letters = for_console.moderation = for_console.work = None
+        for_console.dead_letters = for_console.moderation = None
+        for_console.work = for_console.send_file = None
+
+
+async def _send_file(delivery: Delivery, person: int, name: str, data: bytes) -> bool:
+    """Sends a file of the web console to an operator, who waits for it: it is tried once."""
+    return (await delivery.post(person, Rendered(name), file=OutgoingFile(name, data), final=False)).sent is not None
 
 
 async def _report_failure(notices: AdminNotices, stamp: FailureStamp, clock: Clock, error: InboxError) -> None:

@@ -1,7 +1,7 @@
 """The services of the Telegram daemon that the console uses while the daemon runs in the same process."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,6 +115,10 @@ class WorkQueue(Protocol):
         ...
 
 
+FileSender = Callable[[int, str, bytes], Awaitable[bool]]
+"""Sends a file of this name to a person, once; returns whether it arrived."""
+
+
 @dataclass(slots=True)
 class DaemonServices:
     """Services that exist while the daemon works; None before its start, and in processes without Telegram."""
@@ -122,6 +126,7 @@ class DaemonServices:
     dead_letters: DeadLetterCommands | None = None
     moderation: ModerationQueue | None = None
     work: WorkQueue | None = None
+    send_file: FileSender | None = None
 
 
 def _open_decisions(incident: Incident) -> tuple[Resolution, ...]:

@@ -1,20 +1,32 @@
 """A running console: real services, a database file, the embedded Redis, and providers on loopback."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from pydantic_ai.direct import model_request
 from pydantic_ai.messages import ModelRequest
 
 from bot.composition.services import Services, open_services
 from bot.composition.web import serve_web
-from bot.operators.daemon_services import DaemonServices
+from bot.operators.daemon_services import DaemonServices, ModerationQueue
+from bot.operators.dead_letters import DeadLetterCommands
+from services.inbox.album_parts import AlbumParts
+from services.inbox.dead_letters import CrashCounter, DeadLetters
+from services.inbox.inbox import Inbox
+from services.inbox.job import Job, Receipt
+from services.inbox.sent_messages import SentMessages
+from services.moderation.domain.ports import Administrators
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import LLMServer
+from tests.support.moderation_harness import SCAM, ModerationHarness, RecordingGroup, ScriptedJudge
 from tests.support.processes.redis_server import free_port
 from tests.support.settings import settings_for
+
+if TYPE_CHECKING:
+    from services.inbox.dbos_queue import JobQueue
 from tests.support.sqlite_file import place_database
 
 TOKEN = "a-long-random-word-for-tests"
@@ -68,3 +80,46 @@ async def running_console(directory: Path, **others: str) -> AsyncIterator[Runni
         daemon = DaemonServices()
         async with open_services(settings) as services, serve_web(services, {}, daemon=daemon):
             yield RunningConsole(services, servers, base, daemon)
+
+
+class LetterQueue:
+    """A queue that keeps the jobs of letters that are retried."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    async def put(self, jobs: Sequence[Job]) -> Receipt:
+        self.jobs.extend(jobs)
+        return Receipt()
+
+
+async def offer_dead_letters(console: RunningConsole, *reasons: str) -> LetterQueue:
+    """Let the daemon have given up a message for each reason."""
+    infra, queue = console.services.infra, LetterQueue()
+    letters = DeadLetters(infra.database, infra.clock)
+    for number, reason in enumerate(reasons):
+        await letters.add(Job(f"tg-{number}", "telegram:7:0", 0, '{"text": "a private word"}'), reason)
+    inbox = Inbox(
+        lambda _run: cast("JobQueue", queue),
+        CrashCounter(infra.database, infra.clock),
+        letters,
+        SentMessages(infra.database, infra.clock),
+        AlbumParts(infra.database, infra.clock),
+        infra.clock,
+    )
+    console.daemon.dead_letters = DeadLetterCommands(inbox, console.services.operators.audit, infra.settings.zone)
+    return queue
+
+
+async def offer_moderation(console: RunningConsole, *, admin: int = ADMIN) -> tuple[ModerationHarness, RecordingGroup]:
+    """Moderate a group whose admin is `admin`, with a judge to which every message is a scam."""
+    infra, group = console.services.infra, RecordingGroup()
+    group.admins = Administrators(frozenset({admin}))
+    judge = ScriptedJudge()
+    judge.default, judge.fixed_score = SCAM, 99
+    harness = ModerationHarness(infra.database, infra.redis, infra.clock, group, judge)
+    await harness.groups.put(harness.settings)
+    console.daemon.moderation = ModerationQueue(
+        harness.incidents, harness.actions, harness.groups, group, console.services.operators.audit
+    )
+    return harness, group

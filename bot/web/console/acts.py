@@ -10,9 +10,10 @@ import structlog
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import HOME, Frame, done, redirect
+from bot.web.console.frame import Frame
 from bot.web.console.pages import FORCE_CHOICES, form_page
 from bot.web.console.provider_form import ModelCatalogue, ProviderForm, list_providers
+from bot.web.console.responses import HOME, done, redirect
 from bot.web.console.undo import BudgetAct, RoutingAct, TokenAct
 from bot.web.server import HttpRoute
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix

@@ -6,7 +6,8 @@ from typing import Final
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame, done
+from bot.web.console.frame import Frame
+from bot.web.console.responses import done
 from bot.web.server import HttpRoute
 
 SHOWN: Final = 20

@@ -1,7 +1,7 @@
 """The frame of every page and act: session, anti-forgery field, language, faults, and the template."""
 
+import asyncio
 import hashlib
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from functools import cache, partial
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -21,6 +21,17 @@ from bot.operators.budget import BudgetCommands
 from bot.operators.daemon_services import DaemonServices
 from bot.operators.formatting import format_cost
 from bot.web.console.access import FORM_FIELD, ConsoleAccess, OperatorSession, is_own_form
+from bot.web.console.responses import (
+    DONE,
+    HEADERS,
+    HOME,
+    POLICY,
+    UNDO_PATHS,
+    done,
+    file_name,
+    read_form,
+    redirect,
+)
 from bot.web.console.undo import UndoStore
 from bot.web.console.views import clock_time
 from bot.web.server import HttpRoute
@@ -41,51 +52,13 @@ from services.usage.totals import UsageTotals
 
 log = structlog.get_logger()
 
-HOME: Final = "/console"
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
-    "; form-action 'self'; base-uri 'none'; frame-ancestors "
-)
+FILE_PATIENCE_S: Final = 30.0
+"""Longest time of sending a file to Telegram."""
 SEC_FETCH_SITE: Final = "Sec-Fetch-Site"
 TELEGRAM_WEB: Final = "https://web.telegram.org"
 """Shows Mini Apps in a frame. A page in a frame has no session but that of its script, since the cookie is strict."""
-HEADERS: Final = {
-    "Content-Security-Policy": f"{POLICY}'none'",
-    "X-Content-Type-Options": "nosniff",
-    # With "no-referrer" browsers would not name the origin of a form, see `is_of_another_site`.
-    "Referrer-Policy": "strict-origin",
-    "Cache-Control": "no-store",
-}
-DONE: Final = frozenset(
-    {
-        "forced",
-        "released",
-        "cooled",
-        "reset",
-        "moved",
-        "saved",
-        "removed",
-        "reset-setting",
-        "undone",
-        "decided",
-        "let-through",
-        "retried",
-        "retried-all",
-        "dropped",
-        "token-changed",
-        "token-revoked",
-        "budget-set",
-        "broadcast-drafted",
-        "broadcast-send",
-        "broadcast-stop",
-        "broadcast-discard",
-    }
-)
-"""Acts that a page reports after its redirect."""
 CONFIG_SAVED: Final = "config.save"
 """The act whose detail begins with the number of the change."""
-UNDO_PATHS: Final = re.compile(r"undo/\d{1,16}|acts/[\w-]{16,64}/undo|moderation/\d{1,16}/undo", re.ASCII)
-"""Paths of the acts that undo one; a page offers no other one that its address names."""
 STATIC: Final = {
     "tokens.css": "text/css",
     "frame.css": "text/css",
@@ -146,6 +119,32 @@ class Frame:
     def act(self, path: str, handler: Page) -> HttpRoute:
         """Returns the route of an act below `HOME`, which checks the session and the form."""
         return HttpRoute("POST", HOME + path, partial(self.posted, handler), is_guarded=False)
+
+    def file(self, path: str, handler: Page, page: str) -> tuple[HttpRoute, HttpRoute]:
+        """Returns the routes of a file that is downloaded, or sent to the operator in Telegram.
+
+        Args:
+            page: that has the link, and reports that the file was sent.
+        """
+        return self.page(path, handler), self.act(f"{path}/send", partial(self._send_file, handler, page))
+
+    async def _send_file(
+        self, handler: Page, page: str, request: web.Request, session: OperatorSession
+    ) -> web.Response:
+        """Sends a file to the operator in Telegram, whose Mini Apps cannot download."""
+        send, response = self.parts.daemon.send_file, await handler(request, session)
+        name, body = file_name(response), response.body
+        if send is None or session.actor_id <= 0 or not isinstance(body, bytes):
+            raise web.HTTPConflict(text=self.text(request, "web-file-no-telegram"))
+        try:
+            async with asyncio.timeout(FILE_PATIENCE_S):
+                is_sent = await send(session.actor_id, name, body)
+        except TimeoutError:
+            is_sent = False
+        if not is_sent:
+            raise web.HTTPConflict(text=self.text(request, "web-file-not-sent"))
+        await self.parts.audit.try_record(session.actor_id, "console.file", name)
+        return done("file-sent", name, page=page)
 
     async def signed_in(self, handler: Page, request: web.Request) -> web.Response:
         """Answers a request of an operator who is signed in; other requests are redirected to the form to sign in."""
@@ -326,39 +325,3 @@ def _icons() -> Markup:
 
 def _translate(texts: Texts, language: str, key: str, /, **values: str | float) -> str:
     return texts.get(key, language, **values)
-
-
-async def read_form(request: web.Request) -> Mapping[str, object]:
-    """Returns the fields of a submitted form.
-
-    Raises:
-        HTTPBadRequest: they are no text, or in an encoding that does not exist.
-    """
-    try:
-        form = await request.post()
-        for name, value in form.items():
-            f"{name}{value}".encode()
-    except (ValueError, LookupError, AssertionError):  # a UnicodeError is a ValueError
-        raise web.HTTPBadRequest(headers=HEADERS) from None
-    return form
-
-
-def done(did: str, about: str = "", *, page: str = "providers", undo: str | None = None) -> web.Response:
-    """Returns the redirect after an act; the page then says that it was done, and offers to undo it.
-
-    Args:
-        undo: the path of the act that undoes it, see `UNDO_PATHS`.
-    """
-    query = {"did": did, "about": about} | ({"undo": undo} if undo is not None else {})
-    return redirect(f"{HOME}/{page}?{urlencode(query)}")
-
-
-def redirect(path: str) -> web.Response:
-    """Returns a redirect that is fetched by GET."""
-    return web.Response(status=HTTPStatus.SEE_OTHER, headers={**HEADERS, "Location": path})
-
-
-def download(text: str, content_type: str, name: str) -> web.Response:
-    """Returns a file to be saved."""
-    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
-    return web.Response(text=text, content_type=content_type, headers=headers)

@@ -10,7 +10,8 @@ from aiohttp import web
 from bot.operators.daemon_services import NotAnAdmin, QueuedIncident
 from bot.operators.dead_letters import DeadLetterCommands
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame, done
+from bot.web.console.frame import Frame
+from bot.web.console.responses import done
 from bot.web.server import HttpRoute
 from services.moderation.actions import ResolveResult
 from services.moderation.domain.incident import Resolution

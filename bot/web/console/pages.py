@@ -11,9 +11,10 @@ from aiohttp import web
 
 from bot.operators.formatting import format_cost
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import CONFIG_SAVED, Frame, download
+from bot.web.console.frame import CONFIG_SAVED, Frame
 from bot.web.console.plots import Spark, Timeline, draw_spark, draw_timeline
 from bot.web.console.provider_form import KINDS, ModelCatalogue, ProviderForm, default_base_url
+from bot.web.console.responses import download
 from bot.web.console.settings_view import setting_views
 from bot.web.console.views import ProviderFacts, ProviderView, provider_views
 from bot.web.server import HttpRoute
@@ -63,9 +64,9 @@ class ConsolePages:
             "/audit": self.audit,
             "/more": self.more,
             "/settings": self.settings,
-            "/settings.env": self.export,
         }
-        return tuple(self._frame.page(path, handler) for path, handler in handlers.items())
+        pages = tuple(self._frame.page(path, handler) for path, handler in handlers.items())
+        return (*pages, *self._frame.file("/settings.env", self.export, "settings"))
 
     async def overview(self, request: web.Request, session: OperatorSession) -> web.Response:
         """Returns the page of the answering provider, the figures of today, and the faults that need an operator."""

@@ -51,6 +51,10 @@ def _default(name: str) -> str:
     default: object = None if field is None else field.get_default(call_default_factory=True)
     if default is None:
         return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, float):
+        return f"{default:g}"
     if isinstance(default, str) or not isinstance(default, Iterable):
         return str(default)
     return ", ".join(str(each) for each in cast("Iterable[object]", default))

@@ -9,7 +9,8 @@ from aiohttp import web
 from aiohttp.hdrs import X_FORWARDED_PROTO
 
 from bot.web.console.access import OperatorSession, SignInRefused
-from bot.web.console.frame import HEADERS, HOME, STATIC, Frame, read_form, redirect, static_file
+from bot.web.console.frame import STATIC, Frame, static_file
+from bot.web.console.responses import HEADERS, HOME, read_form, redirect
 from bot.web.server import HttpRoute
 from core.redis.client import REDIS_ERRORS
 

@@ -10,7 +10,8 @@ import structlog
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame, done
+from bot.web.console.frame import Frame
+from bot.web.console.responses import done
 from bot.web.console.undo import TokenAct
 from bot.web.server import HttpRoute
 from core.errors import StorageError

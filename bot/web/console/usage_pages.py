@@ -13,8 +13,9 @@ import structlog
 from aiohttp import web
 
 from bot.web.console.access import OperatorSession
-from bot.web.console.frame import Frame, done, download
+from bot.web.console.frame import Frame
 from bot.web.console.plots import Plot, draw_plot
+from bot.web.console.responses import done, download
 from bot.web.console.undo import BudgetAct
 from bot.web.server import HttpRoute
 from core.errors import StorageError
@@ -40,8 +41,8 @@ class UsagePages:
         page, act = self._frame.page, self._frame.act
         return (
             page("/usage", self.usage),
-            page("/usage.csv", self.usage_csv),
-            page("/budgets.csv", self.budgets_csv),
+            *self._frame.file("/usage.csv", self.usage_csv, "usage"),
+            *self._frame.file("/budgets.csv", self.budgets_csv, "usage"),
             act("/budgets", self.set_budget),
         )
 
@@ -98,7 +99,7 @@ class UsagePages:
             periods=list(PERIODS),
             zone=self._frame.parts.totals.zone_name,
             measured={name: series.total(name) for name in rows} if series is not None else {},
-            plots=self._plots(series, order) if series is not None else None,
+            plots=self._plots(request, series, order) if series is not None else None,
         )
 
     async def usage_csv(self, request: web.Request, _session: OperatorSession) -> web.Response:
@@ -130,13 +131,16 @@ class UsagePages:
         points = {name: each[-kept:] for name, each in series.points.items()}
         return replace(series, instants=series.instants[-kept:], points=points)
 
-    def _plots(self, series: Series, order: Sequence[str]) -> list[tuple[str, Plot | None]]:
+    def _plots(self, request: web.Request, series: Series, order: Sequence[str]) -> list[tuple[str, Plot | None]]:
         draw = partial(draw_plot, series, order, zone=self._frame.parts.settings.zone)
         return [
             ("web-requests", draw(lambda point: float(point.requests), show=_count)),
             ("web-failed", draw(lambda point: float(point.failures), show=_count)),
             ("web-cost", draw(lambda point: point.cost_usd, show=_cost)),
-            ("web-first-output", draw(_median, show=lambda seconds: f"{seconds:g} s")),
+            (
+                "web-first-output",
+                draw(_median, show=lambda value: self._frame.text(request, "web-seconds", seconds=f"{value:g}")),
+            ),
         ]
 
 

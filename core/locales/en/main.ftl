@@ -768,6 +768,8 @@ web-why-forced = Forced until { $until }.
 web-why-preferred = It took over, and keeps answering for a while.
 web-why-instead = Those before it cannot be asked now.
 web-median = median { $seconds } s
+web-seconds = { $seconds } s
+web-all-providers = All { $count } providers
 web-first-output = First output
 web-latency = median { $median } s, p95 { $p95 } s
 web-no-provider = No provider can be asked
@@ -788,6 +790,11 @@ web-unpriced = { $count ->
 web-needs-you = Needs attention
 web-needs-nothing = Nothing needs attention
 web-is-left-out = { $provider } is left out
+web-left-out-more = { $count ->
+    [one] One more provider is left out
+   *[other] { $count } more providers are left out
+}
+web-first-lanes = The first { $count } of your order
 web-look = Look
 web-set-up = Set up
 web-use-again = Use again now
@@ -983,6 +990,10 @@ web-is-set = set
 web-is-not-set = not set
 web-reset = Reset
 web-export = Export as .env
+web-send-to-me = Send to me in Telegram
+web-file-no-telegram = The file can be sent in Telegram only to an operator who signed in there, while the bot runs.
+web-file-not-sent = Telegram did not take the file. Open a private chat with the bot and try again.
+web-did-file-sent = { $about } is in your private chat with the bot.
 web-undo = Undo
 web-undo-decision = Undo: lift what the bot did, allow the text
 web-undo-late = Something has changed since, so this cannot be undone.

@@ -770,6 +770,8 @@ web-why-forced = Назначен до { $until }.
 web-why-preferred = Подменил другого и пока продолжает отвечать.
 web-why-instead = Тех, кто раньше в порядке, сейчас спросить нельзя.
 web-median = медиана { $seconds } с
+web-seconds = { $seconds } с
+web-all-providers = Все провайдеры: { $count }
 web-first-output = Первый текст
 web-latency = медиана { $median } с, p95 { $p95 } с
 web-no-provider = Нет доступных провайдеров
@@ -791,6 +793,12 @@ web-unpriced = { $count ->
 web-needs-you = Требует внимания
 web-needs-nothing = Ничего не требует внимания
 web-is-left-out = { $provider } не используется
+web-left-out-more = { $count ->
+    [one] Не используется ещё { $count } провайдер
+    [few] Не используются ещё { $count } провайдера
+   *[other] Не используются ещё { $count } провайдеров
+}
+web-first-lanes = Первые { $count } в вашем порядке
 web-look = Посмотреть
 web-set-up = Настроить
 web-use-again = Вернуть сейчас
@@ -988,6 +996,10 @@ web-is-set = задано
 web-is-not-set = не задано
 web-reset = Вернуть
 web-export = Выгрузить как .env
+web-send-to-me = Прислать мне в Telegram
+web-file-no-telegram = Прислать файл можно только оператору, вошедшему через Telegram, пока бот работает.
+web-file-not-sent = Telegram не принял файл. Откройте личный чат с ботом и попробуйте ещё раз.
+web-did-file-sent = { $about } — в вашем личном чате с ботом.
 web-undo = Отменить действие
 web-undo-decision = Отменить: снять меры бота, разрешить текст
 web-undo-late = С тех пор что-то изменилось, отменить уже нельзя.

@@ -91,6 +91,7 @@ function show(page, url, { isRefresh = false, isResult = false, hash = "" }) {
   if (isSame) Idiomorph.morph(before, after, { callbacks: isRefresh ? KEEP : isResult ? KEEP_KEYS : {} });
   else before.replaceWith(document.adoptNode(after));
   if (!isRefresh) remember(url);
+  offerFiles();
   if (isSame) {
     if (document.activeElement === document.body) refocus(anchors);
   } else {
@@ -214,7 +215,7 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   if (!session || !link || link.origin !== location.origin || link.getAttribute("href").startsWith("#")) return;
   event.preventDefault();
-  if (link.hasAttribute("download")) save(link);
+  if (link.hasAttribute("download")) sendFile(link);
   else go(link.href);
 });
 
@@ -227,16 +228,17 @@ document.addEventListener("keydown", (event) => {
 
 addEventListener("popstate", () => { if (!session) go(location.href); });
 
-async function save(link) {
-  await busy(async () => {
-    const response = await send(link.href);
-    const name = /filename="([^"]+)"/.exec(response.headers.get("Content-Disposition") ?? "")?.[1] ?? "";
-    const file = document.createElement("a");
-    file.href = URL.createObjectURL(await response.blob());
-    file.download = name;
-    file.click();
-    setTimeout(() => URL.revokeObjectURL(file.href), 60_000);
-  });
+/** Telegram's Mini Apps cannot download: there the bot sends the file to the operator. */
+function offerFiles() {
+  if (!session) return;
+  for (const link of document.querySelectorAll("a[download]")) link.lastChild.textContent = ` ${document.getElementById("main").dataset.send}`;
+}
+
+async function sendFile(link) {
+  const url = new URL(link.href);
+  url.pathname += "/send";
+  const body = new URLSearchParams({ form: document.querySelector("input[name=form]").value });
+  await busy(async () => present(await send(url, { method: "POST", body }), { isPost: true }));
 }
 
 // Telegram.

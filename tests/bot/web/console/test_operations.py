@@ -1,32 +1,19 @@
 """Moderation queue, dead letters, API tokens and budgets in the console, over HTTP."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import pytest
 
 from bot.operators.console_links import ConsoleLinks
-from bot.operators.daemon_services import ModerationQueue
-from bot.operators.dead_letters import DeadLetterCommands
 from core.messages import ConversationKey, Surface
 from services.admin.broadcasts import BroadcastState
-from services.inbox.album_parts import AlbumParts
-from services.inbox.dead_letters import CrashCounter, DeadLetters
-from services.inbox.inbox import Inbox
-from services.inbox.job import Job, Receipt
-from services.inbox.sent_messages import SentMessages
 from services.llm.routing.admission.budget_guard import BudgetKind
-from services.moderation.domain.ports import Administrators
 from tests.bot.web.console.conftest import ADMIN, ConsoleBrowser
-from tests.support.console_harness import running_console
+from tests.support.console_harness import offer_dead_letters, offer_moderation, running_console
 from tests.support.fake_llm import server as llm
-from tests.support.moderation_harness import GROUP, NEWCOMER, SCAM, ModerationHarness, RecordingGroup, ScriptedJudge
-
-if TYPE_CHECKING:
-    from services.inbox.dbos_queue import JobQueue
+from tests.support.moderation_harness import GROUP, NEWCOMER, RecordingGroup
 
 pytestmark = pytest.mark.integration
 
@@ -34,47 +21,10 @@ PAGES = ("/moderation", "/dead", "/broadcasts", "/tokens", "/more", "/usage")
 ADVERT = "remote work x, 2 hours a day, write to https://t.me/scam <b>now</b>"
 
 
-class Queue:
-    """A queue that keeps the jobs."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-
-    async def put(self, jobs: Sequence[Job]) -> Receipt:
-        self.jobs.extend(jobs)
-        return Receipt()
-
-
-async def with_letters(browser: ConsoleBrowser, *reasons: str) -> Queue:
-    """Let the daemon have given up a message for each reason."""
-    infra, queue = browser.services.infra, Queue()
-    letters = DeadLetters(infra.database, infra.clock)
-    for number, reason in enumerate(reasons):
-        await letters.add(Job(f"tg-{number}", "telegram:7:0", 0, '{"text": "a private word"}'), reason)
-    inbox = Inbox(
-        lambda _run: cast("JobQueue", queue),
-        CrashCounter(infra.database, infra.clock),
-        letters,
-        SentMessages(infra.database, infra.clock),
-        AlbumParts(infra.database, infra.clock),
-        infra.clock,
-    )
-    browser.daemon.dead_letters = DeadLetterCommands(inbox, browser.services.operators.audit, infra.settings.zone)
-    return queue
-
-
 async def with_moderation(browser: ConsoleBrowser, *, admin: int = ADMIN) -> RecordingGroup:
     """Moderate a group whose admin is `admin`, and let the bot have deleted one advert in it."""
-    infra, group = browser.services.infra, RecordingGroup()
-    group.admins = Administrators(frozenset({admin}))
-    judge = ScriptedJudge()
-    judge.default, judge.fixed_score = SCAM, 99
-    harness = ModerationHarness(infra.database, infra.redis, infra.clock, group, judge)
-    await harness.groups.put(harness.settings)
+    harness, group = await offer_moderation(browser, admin=admin)
     await harness.pipeline.handle(harness.message(ADVERT), harness.settings)
-    browser.daemon.moderation = ModerationQueue(
-        harness.incidents, harness.actions, harness.groups, group, browser.services.operators.audit
-    )
     return group
 
 
@@ -87,7 +37,7 @@ async def sign_in_as_person(browser: ConsoleBrowser) -> None:
 class TestPages:
     @pytest.mark.parametrize("language", ["en", "ru"])
     async def test_page_has_every_text_and_obeys_the_policy(self, browser: ConsoleBrowser, language: str) -> None:
-        await with_letters(browser, "a bug")
+        await offer_dead_letters(browser, "a bug")
         await with_moderation(browser)
         await sign_in_as_person(browser)
         paths = [*PAGES, "/moderation?show=done", "/dead/1/drop"]
@@ -106,7 +56,7 @@ class TestPages:
             assert 'name="token"' in await browser.open(f"/console{path}"), path
 
     async def test_act_without_the_field_of_the_session_is_refused(self, browser: ConsoleBrowser) -> None:
-        await with_letters(browser, "a bug")
+        await offer_dead_letters(browser, "a bug")
         await browser.sign_in()
         for path in ("/tokens", "/dead/retry", "/dead/1/drop", "/moderation/1/ban", "/budgets"):
             await browser.submit(f"/console{path}", hidden={"form": "guessed"}, name="x")
@@ -123,7 +73,7 @@ class TestPages:
 
 class TestDeadLetters:
     async def test_letter_is_queued_again_and_its_content_is_not_shown(self, browser: ConsoleBrowser) -> None:
-        queue = await with_letters(browser, "TypeError: a bug")
+        queue = await offer_dead_letters(browser, "TypeError: a bug")
         await browser.sign_in()
         assert "1 dead letter" in browser.page
         page = await browser.open("/console/dead")
@@ -135,7 +85,7 @@ class TestDeadLetters:
         assert "dead.replay" in await browser.open("/console/audit")
 
     async def test_discarding_asks_first(self, browser: ConsoleBrowser) -> None:
-        await with_letters(browser, "a bug")
+        await offer_dead_letters(browser, "a bug")
         await browser.sign_in()
         await browser.open("/console/dead/1/drop")
         await browser.submit("/console/dead/1/drop")
@@ -144,11 +94,45 @@ class TestDeadLetters:
         assert browser.status == 409
 
     async def test_all_letters_are_queued_the_oldest_first(self, browser: ConsoleBrowser) -> None:
-        queue = await with_letters(browser, "first", "second")
+        queue = await offer_dead_letters(browser, "first", "second")
         await browser.sign_in()
         await browser.open("/console/dead")
         await browser.submit("/console/dead/retry")
         assert [job.id.split(":")[0][:4] for job in queue.jobs] == ["tg-0", "tg-1"]
+
+
+class TestFiles:
+    @pytest.mark.parametrize("path", ["usage.csv", "budgets.csv", "settings.env"])
+    async def test_file_is_sent_to_the_operator_who_signed_in_by_telegram(
+        self, browser: ConsoleBrowser, path: str
+    ) -> None:
+        sent: list[tuple[int, str, bytes]] = []
+        is_taken = True
+
+        async def send_file(person: int, name: str, data: bytes) -> bool:
+            sent.append((person, name, data))
+            return is_taken
+
+        await sign_in_as_person(browser)
+        await browser.submit(f"/console/{path}/send")
+        assert browser.status == 409, "no Telegram in this process"
+        browser.daemon.send_file = send_file
+        await browser.submit(f"/console/{path}/send")
+        assert "is in your private chat with the bot" in browser.page
+        async with browser.http.get(f"{browser.base}/console/{path}") as response:
+            assert [(ADMIN, response.content_disposition.filename, await response.read())] == sent  # pyright: ignore[reportOptionalMemberAccess]
+        is_taken = False
+        await browser.submit(f"/console/{path}/send")
+        assert (browser.status, "did not take the file" in browser.page) == (409, True)
+
+    async def test_holder_of_the_token_has_no_chat_to_send_it_to(self, browser: ConsoleBrowser) -> None:
+        async def send_file(_person: int, _name: str, _data: bytes) -> bool:
+            raise AssertionError
+
+        browser.daemon.send_file = send_file
+        await browser.sign_in()
+        await browser.submit("/console/usage.csv/send")
+        assert browser.status == 409
 
 
 class TestModeration:

@@ -1,0 +1,92 @@
+"""Responses of the console beside its pages: redirects after acts, files, their headers; and the fields of a form."""
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+HOME: Final = "/console"
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'"
+    "; form-action 'self'; base-uri 'none'; frame-ancestors "
+)
+HEADERS: Final = {
+    "Content-Security-Policy": f"{POLICY}'none'",
+    "X-Content-Type-Options": "nosniff",
+    # With "no-referrer" browsers would not name the origin of a form, see `is_of_another_site`.
+    "Referrer-Policy": "strict-origin",
+    "Cache-Control": "no-store",
+}
+DONE: Final = frozenset(
+    {
+        "forced",
+        "released",
+        "cooled",
+        "reset",
+        "moved",
+        "saved",
+        "removed",
+        "reset-setting",
+        "undone",
+        "decided",
+        "let-through",
+        "retried",
+        "retried-all",
+        "dropped",
+        "token-changed",
+        "token-revoked",
+        "budget-set",
+        "file-sent",
+        "broadcast-drafted",
+        "broadcast-send",
+        "broadcast-stop",
+        "broadcast-discard",
+    }
+)
+"""Acts that a page reports after its redirect."""
+UNDO_PATHS: Final = re.compile(r"undo/\d{1,16}|acts/[\w-]{16,64}/undo|moderation/\d{1,16}/undo", re.ASCII)
+"""Paths of the acts that undo one; a page offers no other one that its address names."""
+
+
+async def read_form(request: web.Request) -> Mapping[str, object]:
+    """Returns the fields of a submitted form.
+
+    Raises:
+        HTTPBadRequest: they are no text, or in an encoding that does not exist.
+    """
+    try:
+        form = await request.post()
+        for name, value in form.items():
+            f"{name}{value}".encode()
+    except (ValueError, LookupError, AssertionError):  # a UnicodeError is a ValueError
+        raise web.HTTPBadRequest(headers=HEADERS) from None
+    return form
+
+
+def done(did: str, about: str = "", *, page: str = "providers", undo: str | None = None) -> web.Response:
+    """Returns the redirect after an act; the page then says that it was done, and offers to undo it.
+
+    Args:
+        undo: the path of the act that undoes it, see `UNDO_PATHS`.
+    """
+    query = {"did": did, "about": about} | ({"undo": undo} if undo is not None else {})
+    return redirect(f"{HOME}/{page}?{urlencode(query)}")
+
+
+def redirect(path: str) -> web.Response:
+    """Returns a redirect that is fetched by GET."""
+    return web.Response(status=HTTPStatus.SEE_OTHER, headers={**HEADERS, "Location": path})
+
+
+def file_name(response: web.Response) -> str:
+    """Returns the name of a file to be saved."""
+    return response.headers["Content-Disposition"].partition('"')[2].rstrip('"')
+
+
+def download(text: str, content_type: str, name: str) -> web.Response:
+    """Returns a file to be saved."""
+    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    return web.Response(text=text, content_type=content_type, headers=headers)
