@@ -22,6 +22,10 @@ class Capability(StrEnum):
     IMAGES = "images"
     STRUCTURED_OUTPUT = "structured_output"
     STREAMING = "streaming"
+    SETTINGS = "settings"
+    """The limit of the answer, the sampling and the options of the stream; without them, the server's own apply.
+
+    A limit that a model refuses is above its own, so that budgets, which reserve by it, hold."""
     WEB_SEARCH = "web_search"
     """The provider's own search; without it, the model gets ours, or is told that it cannot search."""
 

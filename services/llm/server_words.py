@@ -5,11 +5,15 @@ A message may quote the prompt where the request itself is at fault. It is then 
 or cut off, and escaped characters.
 """
 
+import base64
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, cast
+from unicodedata import normalize
 
 from pydantic import SecretStr
 from pydantic_ai.exceptions import (
@@ -127,6 +131,11 @@ def _search(body: object, depth: int) -> str:
         case dict() if depth > 0:
             fields = cast("Mapping[str, object]", body)
             found = next(filter(None, (_search(fields.get(name), depth - 1) for name in _MESSAGE_FIELDS)), "")
+            place = fields.get("loc")
+            if found and isinstance(place, list | tuple):
+                # FastAPI's: the field that the message is about.
+                names = [str(name) for name in cast("list[object]", place) if name != "body"]
+                found = f"{'.'.join(names)}: {found}" if names else found
             metadata = fields.get("metadata")
             # OpenRouter's message is "Provider returned error", and the provider's own is in here.
             raw = cast("Mapping[str, object]", metadata).get("raw") if isinstance(metadata, dict) else None
@@ -151,13 +160,77 @@ def mask_secrets(text: str, secrets: Iterable[str]) -> str:
         if len(secret) < _MIN_KEY_LENGTH:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", MASK, text)
             continue
-        text = text.replace(secret, MASK)
+        text = _mask_spelled(text.replace(secret, MASK), secret)
         text = _TOKEN.sub(lambda match, secret=secret: _mask_part(match[0], secret), text)
     text = _BEARER.sub(rf"\1 {MASK}", text)
     return _SECRETS_BY_FORM.sub(MASK, mask_secret_forms(text))
 
 
-_GAP = re.compile(r"(?P<begin>.*?)(?:\.{2,}|…|\*+)+(?P<end>.*)", re.DOTALL)
+_SIGN = re.compile(
+    r"""
+    &\#x([0-9a-f]{1,6});? | &\#([0-9]{1,7});?                             # of HTML
+    | \\u\{?([0-9a-f]{4,6})\}? | \\x([0-9a-f]{2}) | %(?:25)*([0-9a-f]{2})  # of JSON, of Python, of an URL
+    | (.)
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+"""One character of a text, as itself or in an escaped form."""
+_GRAM = 8
+"""Letters and digits of a key, in their order, that prove a repetition of it in another spelling."""
+
+
+def _mask_spelled(text: str, secret: str) -> str:
+    """Returns a text without a key that is in another case, escaped, encoded, reversed, or broken up."""
+    grams = {needle[at : at + _GRAM] for needle in _spellings(secret) for at in range(len(needle) - _GRAM + 1)}
+    if not grams:
+        return text
+    letters: list[str] = []
+    spans: list[tuple[int, int]] = []
+    for match in _SIGN.finditer(text):
+        for letter in _skeleton(_read_sign(match)):
+            letters.append(letter)
+            spans.append(match.span())
+    skeleton = "".join(letters)
+    masked: list[str] = []
+    done, at = 0, 0
+    while at <= len(skeleton) - _GRAM:
+        if skeleton[at : at + _GRAM] not in grams:
+            at += 1
+            continue
+        begin = at
+        while skeleton[at : at + _GRAM] in grams:
+            at += 1
+        at += _GRAM - 1
+        masked += [text[done : spans[begin][0]], MASK]
+        done = spans[at - 1][1]
+    return "".join([*masked, text[done:]])
+
+
+def _read_sign(match: re.Match[str]) -> str:
+    hexadecimal, decimal = match[1] or match[3] or match[4] or match[5], match[2]
+    if not (hexadecimal or decimal):
+        return match[6]
+    code = int(hexadecimal, 16) if hexadecimal else int(decimal)
+    return chr(code) if code <= sys.maxunicode else ""
+
+
+def _skeleton(text: str) -> str:
+    """Returns the letters and digits of a text, in one case and one width."""
+    return "".join(filter(str.isalnum, normalize("NFKC", text).casefold()))
+
+
+@lru_cache(maxsize=64)
+def _spellings(secret: str) -> tuple[str, ...]:
+    """Returns the skeletons of a key: plain, reversed, in hexadecimal, as numbers, and as a part of a base64 text."""
+    key = secret.encode(errors="surrogateescape")
+    # The letters at the edges hold bits of what stands beside the key.
+    encoded = [
+        base64.b64encode(b"\0" * before + key).decode()[-(-before * 4 // 3) :].rstrip("=")[:-1] for before in range(3)
+    ]
+    return tuple(map(_skeleton, (secret, secret[::-1], key.hex(), "".join(map(str, key)), *encoded)))
+
+
+_GAP = re.compile(r"(?P<begin>.*?)(?:\.{2,}|…|\*+|[xX#•●]{4,})+(?P<end>.*)", re.DOTALL)
 
 
 def _mask_part(token: str, secret: str) -> str:

@@ -116,7 +116,7 @@ UNREADABLE: list[tuple[ProviderKind, llm.Behaviour, bool, type[Exception]]] = [
     (ProviderKind.OPENAI_COMPATIBLE, llm.empty_body(), True, UnexpectedModelBehavior),
     (ProviderKind.OPENAI_COMPATIBLE, llm.empty_stream(), True, UnexpectedModelBehavior),
     (ProviderKind.OPENAI_COMPATIBLE, llm.html_page(), True, UnexpectedModelBehavior),
-    (ProviderKind.OPENAI_COMPATIBLE, llm.error_object_in_200(), True, UnexpectedModelBehavior),
+    (ProviderKind.OPENAI_COMPATIBLE, llm.error_object_in_200(), True, ModelServerError),
     (ProviderKind.OPENAI_COMPATIBLE, llm.garbage_in_stream(), True, ModelAPIError),
     (ProviderKind.OPENAI_COMPATIBLE, llm.no_choices(), True, ModelAPIError),
     (ProviderKind.OPENAI_COMPATIBLE, llm.no_finish_reason(), True, ModelAPIError),
@@ -150,7 +150,7 @@ UNREADABLE: list[tuple[ProviderKind, llm.Behaviour, bool, type[Exception]]] = [
     (ProviderKind.GROQ, llm.empty_body(), True, UnexpectedModelBehavior),
     (ProviderKind.GROQ, llm.empty_stream(), True, UnexpectedModelBehavior),
     (ProviderKind.GROQ, llm.html_page(), True, UnexpectedModelBehavior),
-    (ProviderKind.GROQ, llm.error_object_in_200(), True, UnexpectedModelBehavior),
+    (ProviderKind.GROQ, llm.error_object_in_200(), True, ModelServerError),
     (ProviderKind.GROQ, llm.garbage_in_stream(), True, ModelAPIError),
     # Mistral, plain
     (ProviderKind.MISTRAL, llm.empty_body(), False, ModelAPIError),

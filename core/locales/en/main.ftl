@@ -1187,6 +1187,7 @@ tested-tools = tools
 tested-no-tools = no tools
 tested-system_role = system message
 tested-no-system_role = no system message
+without-settings = a limit of the answer and other settings
 without-streaming = a stream
 without-tools = tools
 without-tool_choice = a choice of the tool

@@ -1198,6 +1198,7 @@ tested-tools = инструменты
 tested-no-tools = без инструментов
 tested-system_role = системное сообщение
 tested-no-system_role = без системного сообщения
+without-settings = предел ответа и другие настройки
 without-streaming = поток
 without-tools = инструменты
 without-tool_choice = выбор инструмента

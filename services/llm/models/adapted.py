@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from pydantic_ai.messages import (
     BaseToolCallPart,
@@ -32,6 +33,9 @@ from services.llm.routing.faults.recourse import TOOL_USE
 from services.llm.usage import estimate_tokens, text_tokens
 
 UNSEEN_IMAGE = "[an image that you cannot see]"
+_LIMITS = frozenset(
+    {"max_tokens", "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "logit_bias"}
+)
 NO_SEARCH = "You cannot search the web. Say so where an answer would need it."
 
 
@@ -52,7 +56,7 @@ class AdaptableRequest:
 
     def uses(self) -> frozenset[Capability]:
         """Returns the capabilities that the request needs."""
-        used = set(self.extra)
+        used = {*self.extra, Capability.SETTINGS}
         parameters = self.parameters
         if (parameters.function_tools or parameters.native_tools) and not parameters.output_tools:
             used |= TOOL_USE
@@ -123,7 +127,8 @@ class AdaptableRequest:
             messages = [_without_tool_parts(message) for message in messages]
         if Capability.SYSTEM_ROLE in without:
             messages, parameters = _without_system_role(messages, parameters)
-        return messages, _within(self.settings, adaptation), parameters
+        settings = _without_limits(self.settings) if Capability.SETTINGS in without else self.settings
+        return messages, _within(settings, adaptation), parameters
 
     def _estimate(self, adaptation: Adaptation) -> int:
         messages, _, parameters = self.apply(adaptation)
@@ -177,6 +182,12 @@ def _instructions(messages: Sequence[ModelMessage], parameters: ModelRequestPara
         return [part.content for part in parameters.instruction_parts]
     newest = next((message for message in reversed(messages) if isinstance(message, ModelRequest)), None)
     return [newest.instructions] if newest is not None and newest.instructions else []
+
+
+def _without_limits(settings: ModelSettings | None) -> ModelSettings:
+    """Returns settings without the limit of the answer and the sampling."""
+    left = {name: value for name, value in (settings or {}).items() if name not in _LIMITS}
+    return cast("ModelSettings", left)
 
 
 def _within(settings: ModelSettings | None, adaptation: Adaptation) -> ModelSettings | None:

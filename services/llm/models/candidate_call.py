@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from services.llm.models.stream_reader import (
     unfinished_reason,
 )
 from services.llm.providers.builder import ModelBuilder
-from services.llm.providers.response_hooks import Pacing, omit_tool_choice, pace_responses
+from services.llm.providers.response_hooks import Pacing, omit_fields, pace_responses
 from services.llm.request import Adaptation, Candidate, Capability
 from services.llm.routing.attempt import Attempt
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, ModelNotBuilt
@@ -205,15 +205,28 @@ def _open(
     if Capability.STREAMING in attempt.adaptation.without:
         return _complete_stream(attempt.candidate, call, attempt.adaptation.without)
     opening = call.model.request_stream(call.messages, call.settings, call.parameters, run_context)
-    return _without_tool_choice(opening) if Capability.TOOL_CHOICE in attempt.adaptation.without else opening
+    omitted = _omitted_fields(attempt.adaptation.without)
+    return _without_fields(opening, omitted) if omitted else opening
+
+
+_ALWAYS_SENT = {
+    # OpenAI's and Anthropic's, then Google's.
+    Capability.TOOL_CHOICE: frozenset({"tool_choice", "parallel_tool_calls", "toolConfig"}),
+    Capability.SETTINGS: frozenset({"stream_options"}),
+}
+"""Fields of requests that the SDKs send whatever the settings are."""
+
+
+def _omitted_fields(without: frozenset[Capability]) -> frozenset[str]:
+    return frozenset[str]().union(*(names for each, names in _ALWAYS_SENT.items() if each in without))
 
 
 @asynccontextmanager
-async def _without_tool_choice(
-    opening: AbstractAsyncContextManager[StreamedResponse],
+async def _without_fields(
+    opening: AbstractAsyncContextManager[StreamedResponse], omitted: frozenset[str]
 ) -> AsyncGenerator[StreamedResponse]:
     async with AsyncExitStack() as stack:
-        with omit_tool_choice():
+        with omit_fields(omitted):
             stream = await stack.enter_async_context(opening)
         yield stream
 
@@ -239,9 +252,8 @@ async def _complete_stream(
 async def _request(candidate: Candidate, call: PreparedCall, without: frozenset[Capability]) -> ModelResponse:
     timeout_s = candidate.provider.timeout_s
     try:
-        omitted = omit_tool_choice() if Capability.TOOL_CHOICE in without else nullcontext()
         async with asyncio.timeout(timeout_s):
-            with omitted:
+            with omit_fields(_omitted_fields(without)):
                 return await call.model.request(call.messages, call.settings, call.parameters)
     except TimeoutError as error:
         raise ModelRequestTimeout(candidate.model, timeout_s) from error

@@ -329,7 +329,8 @@ class StreamReader:
             self._end_as_cut("more than 8 MiB in all")
             return StopAsyncIteration()
         if lacks_end_marker_only(self.response, error):
-            return StopAsyncIteration()
+            failed = unfinished_reason(self.response.finish_reason, self.response.provider_details)
+            return AnswerGivenUp(failed, self.response.usage) if failed else StopAsyncIteration()
         if isinstance(error, TimeoutError):
             is_whole = self._end_by <= self._stalled_by
             return TimeoutError(

@@ -14,7 +14,7 @@ _END_MARKER: Final = b"[DONE]"
 _DRAIN_TIMEOUT_S: Final = 0.1
 """Longest wait for the end of a response after its end marker; both are sent together."""
 
-_omits_tool_choice: ContextVar[bool] = ContextVar("omits_tool_choice", default=False)
+_omitted: ContextVar[frozenset[str]] = ContextVar("omitted", default=frozenset())
 _pacing: ContextVar["Pacing | None"] = ContextVar("pacing", default=None)
 _collected: ContextVar[list[httpx2.Response] | None] = ContextVar("collected", default=None)
 
@@ -27,24 +27,22 @@ def add_response_hook(client: httpx2.AsyncClient, hook: Callable[[httpx2.Respons
 
 
 @contextmanager
-def omit_tool_choice() -> Generator[None]:
-    """Leaves the choice of the tool out of the requests within the context; the SDKs send one with all tools."""
-    token = _omits_tool_choice.set(True)
+def omit_fields(names: frozenset[str]) -> Generator[None]:
+    """Leaves fields that the SDKs always send out of the requests within the context."""
+    token = _omitted.set(names)
     try:
         yield
     finally:
-        _omits_tool_choice.reset(token)
+        _omitted.reset(token)
 
 
 def finish_body(body: bytes) -> bytes:
     """Returns the body of a request as it is sent."""
-    if not _omits_tool_choice.get() or not body.startswith(b"{"):
+    omitted = _omitted.get()
+    if not omitted or not body.startswith(b"{"):
         return body
     fields = json.loads(body)
-    # OpenAI's and Anthropic's, then Google's.
-    for name in ("tool_choice", "toolConfig", "parallel_tool_calls"):
-        fields.pop(name, None)
-    return json.dumps(fields).encode()
+    return json.dumps({name: value for name, value in fields.items() if name not in omitted}).encode()
 
 
 @dataclass(slots=True)

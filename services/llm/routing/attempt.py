@@ -345,7 +345,11 @@ class Attempt:
         self._end(AttemptResult.SURFACED, outcome.fault)
         match outcome.fault:
             case Fault.REFUSED:
-                surfaced: Exception = ContentRefused(provider, provider_message(error) or outcome.reason)
+                key = self.candidate.provider.api_key
+                known = [key.get_secret_value()] if key is not None else []
+                surfaced: Exception = ContentRefused(
+                    provider, mask_secrets(provider_message(error) or "", known) or outcome.reason
+                )
             case _:
                 return error
         surfaced.__cause__ = error

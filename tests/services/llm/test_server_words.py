@@ -1,5 +1,6 @@
 """A server's own words: found in each layout, without keys, and never with a user's prompt."""
 
+import base64
 import json
 import time
 
@@ -21,6 +22,7 @@ KEY = "kx-9f3ab27c51d04e68-Zz"
         ({"code": "invalid-argument", "error": "Incorrect API key"}, "Incorrect API key"),  # xAI
         ({"detail": "Not Found"}, "Not Found"),  # FastAPI
         ({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required"),
+        ({"detail": [{"loc": ["body", "tools", 0], "msg": "extra inputs"}]}, "tools.0: extra inputs"),
         ({"message": {"detail": [{"msg": "bad temperature"}]}}, "bad temperature"),  # Mistral
         ([{"error": {"message": "API key not valid"}}], "API key not valid"),  # Google's stream
         ({"errors": [{"message": "no such account"}]}, "no such account"),  # Cloudflare
@@ -55,6 +57,18 @@ def test_find_message_reads_each_layout(body: object, message: str) -> None:
         ("key ending in …e68-Zz", "key ending in ***"),
         ("the key kx-9f3ab2 is unknown", "the key *** is unknown"),  # its beginning alone
         ("key suffix d04e68-Zz.", "key suffix ***."),
+        (f"key {KEY.upper()} is unknown", "key *** is unknown"),
+        (f"the key {' '.join(KEY)}.", "the key ***."),
+        (f"the key {KEY[:9]}' + '{KEY[9:]}.", "the key ***."),
+        (f"no {base64.b64encode(b'Basic:' + KEY.encode()).decode()}", "no ***"),
+        (f"no {''.join(f'%{byte:02x}' for byte in KEY.encode())}", "no ***"),
+        (f"no {''.join(f'%25{byte:02X}' for byte in KEY.encode())}", "no ***"),
+        (f"no {''.join(f'&#{byte};' for byte in KEY.encode())}", "no ***"),
+        (f"no {''.join(f'{chr(92)}u{byte:04x}' for byte in KEY.encode())}", "no ***"),
+        (f"no {KEY.encode().hex()}", "no ***"),
+        (f"no {KEY[::-1]}", "no ***"),
+        (f"no {list(KEY.encode())}", "no [***]"),
+        ("no kx-9f3xxxxxxxxxx8-Zz", "no ***"),
         ("Bearer abcdef123", "Bearer ***"),
         ("Invalid bearer token", "Invalid bearer token"),  # no secret in it
         ("not sk-proj-1234567890abc", "not ***"),  # another's

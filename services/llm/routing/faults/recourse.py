@@ -19,6 +19,7 @@ REFUSALS_FOR_A_VERDICT = 2
 """So many candidates that refuse the same request prove that the request is at fault."""
 SHORTEST_SHARE = 4
 """A named window leads to no shorter limit than this part of it; no tokens are so much shorter than estimated."""
+_SETTINGS = frozenset({Capability.SETTINGS})
 TOOL_USE = frozenset({Capability.TOOLS, Capability.TOOL_CHOICE})
 
 
@@ -111,7 +112,12 @@ class Recourse:
 
     def next_resort(self) -> LastResort | None:
         """Returns the next attempt after all candidates have failed; None if there is none."""
-        return self._last_resorts.popleft() if self._last_resorts else None
+        while self._last_resorts:
+            resort = self._last_resorts.popleft()
+            # The settings suit one server or another; two that refuse have something else in mind.
+            if not (resort.learned == _SETTINGS and self.is_request_at_fault):
+                return resort
+        return None
 
     def without_refused(self, candidate: Candidate, current: Adaptation, outcome: Outcome) -> Adaptation | None:
         """Returns the request without the capability that the model refuses; None if it cannot be left out.
@@ -207,7 +213,7 @@ class Recourse:
         return unclear
 
     def _reductions(self, candidate: Candidate, current: Adaptation) -> list[LastResort]:
-        """Returns the requests that a lone candidate may take: without tools, then with the newest turn only."""
+        """Returns the requests that a lone candidate may take: without tools, settings, earlier turns."""
         optional = frozenset(
             each for each in self._shape.uses() if not self._is_required(each) and each not in current.without
         )
@@ -217,7 +223,10 @@ class Recourse:
             reductions.append(
                 LastResort(candidate, replace(current, without=current.without | tools), tools & {Capability.TOOLS})
             )
-        rest = optional - tools - {Capability.STREAMING}
+        settings = optional & _SETTINGS
+        if settings:
+            reductions.append(LastResort(candidate, replace(current, without=current.without | settings), settings))
+        rest = optional - tools - settings - {Capability.STREAMING}
         if rest or self._shape.has_earlier_turns():
             bare = replace(current, without=current.without | optional, is_newest_turn=self._shape.has_earlier_turns())
             reductions.append(LastResort(candidate, bare, rest & {Capability.SYSTEM_ROLE}))

@@ -62,6 +62,7 @@ _TOOL_CHOICE: Final = Meaning(Fault.CAPABILITY, Capability.TOOL_CHOICE)
 _SYSTEM: Final = Meaning(Fault.CAPABILITY, Capability.SYSTEM_ROLE)
 _IMAGES: Final = Meaning(Fault.CAPABILITY, Capability.IMAGES)
 _STRUCTURE: Final = Meaning(Fault.CAPABILITY, Capability.STRUCTURED_OUTPUT)
+_SETTINGS: Final = Meaning(Fault.CAPABILITY, Capability.SETTINGS)
 _STREAMING: Final = Meaning(Fault.CAPABILITY, Capability.STREAMING)
 
 CODES: Final[Mapping[str, Meaning]] = {
@@ -73,6 +74,8 @@ CODES: Final[Mapping[str, Meaning]] = {
     "data_inspection_failed": _FILTERED,
     "DataInspectionFailed": _FILTERED,
     "1301": _FILTERED,
+    "invalid_prompt": _FILTERED,
+    "InputTextSensitiveContentDetected": _FILTERED,
     # Groq, with a 400: a removed model, terms that are not accepted, a blocked account.
     "model_decommissioned": _GONE,
     "model_terms_required": _OPERATOR,
@@ -101,11 +104,20 @@ CODES: Final[Mapping[str, Meaning]] = {
     "1261": _TOO_LONG,
     # Google, with a 400: an account without billing or in an unsupported country.
     "FAILED_PRECONDITION": _OPERATOR,
+    # Gateways of the one-api family, with a 403 or a 503, and LiteLLM's for keys and teams.
+    "insufficient_user_quota": _OPERATOR,
+    "key_model_access_denied": _OPERATOR,
+    "team_model_access_denied": _OPERATOR,
+    "AllocationQuota.FreeTierOnly": _OPERATOR,
+    # Fireworks and Hugging Face, while a server is started for the model.
+    "DEPLOYMENT_SCALING_UP": _LOADING,
     # LiteLLM's proxy, with a 400 or a 429.
     "budget_exceeded": _OPERATOR,
     # llama.cpp, with a 400 or a 500.
     "exceed_context_size_error": _TOO_LONG,
     "context_length_exceeded": _TOO_LONG,
+    "model_max_prompt_tokens_exceeded": _TOO_LONG,
+    "request_too_large": _TOO_LONG,
     "string_above_max_length": _TOO_LONG,
 }
 """Meanings of the `code` or `type` of an error, where the HTTP status alone is ambiguous."""
@@ -114,6 +126,19 @@ ALWAYS: Final[Words] = (
     # With any status: some servers send these with a 429 or a 500.
     (_FILTERED, (r"litellm\.contentpolicyviolationerror",)),
     (_OPERATOR, (r"budget has been exceeded",)),
+    (
+        # The longest answer, where it is not the context window that it exceeds.
+        _SETTINGS,
+        (
+            (
+                r"^(?!.*(context (length|window)|max_new_tokens|input))"
+                r".*\bmax(imum)?[_ ]((completion|output)[_ ])?tokens\b.{0,60}?"
+                r"(too (large|high|big)|must be (less|at most|between|in|<)|less than or equal|should be|> \d)"
+            ),
+            r"(invalid|range of|range for)\b[^.]{0,30}\bmax_(completion_|output_)?tokens",
+            r"maximum (allowed )?number of output tokens",
+        ),
+    ),
     (
         _TOO_LONG,
         (
@@ -135,8 +160,11 @@ ALWAYS: Final[Words] = (
     (
         _LOADING,
         (
-            r"loading model|model (\S+ )?is (currently |still |being )*load(ing|ed into)|still loading|warming up",
-            r"(server|model|engine) is (still )?(starting|initiali[sz]ing)",
+            r"loading (the )?model|model (\S+ )?is (currently |still |being )*load(ing|ed\b)|still loading|warming up",
+            r"(server|service|model|engine)( \S+)?( is)?( currently| still)? (starting|initiali[sz]ing|loading)\b",
+            r"(model|engine|server|service)( \S+)? (is )?not (yet )?ready|not ready yet|^loading\b",
+            r"waiting for (the )?(model|llama|server|runner|engine)\b.{0,20}\b(load|start)",
+            r"cold start|scaling up|scale up from zero|being (loaded|started)",
         ),
     ),
     (
@@ -145,13 +173,30 @@ ALWAYS: Final[Words] = (
             # llama.cpp sends its refusals with a 500.
             r"tools? param requires --jinja|unsupported param: tools",
             r"--enable-auto-tool-choice|--tool-call-parser",
-            r"support(s|ed|ing)? (the )?(native )?(tool|function)s?\b(?!_choice| choice)",
+            r"support(s|ed|ing)? (the )?(native )?[`'\"]?(tool|function)s?\b(?![`'\"]?[_ ]choice)",
+            r"cannot use tools|\b(tools|functions)[`'\"]?:? extra",
         ),
     ),
-    (_IMAGES, (r"image input is not supported|mmproj|at most 0 image|not a multimodal model",)),
+    (
+        _IMAGES,
+        (
+            r"image input is not supported|mmproj|at most 0 image|not a multimodal model",
+            r"missing data required for image|(not|n't) support images?\b",
+        ),
+    ),
 )
 FOR_REFUSALS: Final[Words] = (
-    # Not with a 429: rate limits speak of quotas and plans too.
+    # Not with a 429: rate limits speak of quotas, plans and tokens too.
+    (
+        _TOO_LONG,
+        (
+            r"context (length|window|size)\b.{0,60}\bexceeded|too long to fit|input token length",
+            r"(exceed\w*|greater than) max_(seq|model)_len|token limit: \d",
+            r"context (window |length )?(is )?(full|exceeds)",
+            r"(prompt|input|message|total)s?( token)?s?( count)?\b.{0,40}\bexceed\w* (the |its |a )?(token )?limit",
+            r"total tokens\b.{0,40}\bexceed|exceed\w* (the |model )*token limit",
+        ),
+    ),
     (
         _WEB_SEARCH,
         (
@@ -163,7 +208,7 @@ FOR_REFUSALS: Final[Words] = (
         _TOOL_CHOICE,
         (
             r"tool[_ ]choice\W+([^ .]+ ){0,3}(is |are )?(not|unsupported|only) ",
-            r"support (this |the |a )?[`'\"]?tool[_ ]choice",
+            r"support (this |the |a )?[`'\"]?tool[_ ]choice|tool[_ ]choice forces",
             r"(invalid|unsupported|unknown) (value |parameter )?(for |in )?:? ?[`'\"]?tool[_ ]choice",
         ),
     ),
@@ -181,7 +226,7 @@ FOR_REFUSALS: Final[Words] = (
         _SYSTEM,
         (
             r"system role|role[`'\" :]+system|developer instruction|only user and assistant roles|roles must alternate",
-            r"system (message|prompt|instruction)s?\b[^.]{0,30}\b(not|unsupported)\b",
+            r"system (message|prompt|instruction)s?\b[^.]{0,30}\b(not|unsupported|must be (at the beginning|first))\b",
             r"role\b[^.]{0,40}support [`'\"]?(system|developer)|not support (a |the )?(system|developer) ",
         ),
     ),
@@ -190,6 +235,7 @@ FOR_REFUSALS: Final[Words] = (
         (
             r"(image|vision|picture|multi-?modal)\w*\b[^.]{0,40}\b(not|unsupported|only supported|disabled)\b",
             r"(not support|that support|unknown variant)\b[^.]{0,20}[`'\" ](image|vision|multi-?modal)",
+            r"\bcontent\b[^.]{0,20}must be a string",
         ),
     ),
     (
@@ -197,25 +243,49 @@ FOR_REFUSALS: Final[Words] = (
         (
             r"(response[_ ]format|json[_ ](schema|mode|object)|structured output)\w*\b[^.]{0,50}\b(not|must be)\b",
             r"(response[_ ]format|json[_ ]schema|structured output)\w*\b[^.]{0,50}\b(unavailable|invalid)\b",
+            r"response_format\.type",
             r"(not support|unsupported)\b[^.]{0,30}\b(response[_ ]format|json[_ ](schema|mode)|structured output)",
+        ),
+    ),
+    (
+        _SETTINGS,
+        (
+            (
+                r"(unsupported|unrecognized|unknown|unexpected|extra|invalid|not support\w*)\b[^.]{0,60}"
+                r"\b(max_(completion_|output_)?tokens|stream_options|temperature|top_p|include_usage)\b"
+            ),
+            (
+                r"\b(max_(completion_|output_)?tokens|stream_options|temperature|top_p)\b[^.]{0,60}"
+                r"(\bnot\b|unsupported|deprecated|extra|unexpected|cannot|only the default)"
+            ),
         ),
     ),
     (
         _STREAMING,
         (
             r"stream(ing)?[`'\"]? (is |are |does )?(not|unsupported)\b|not support (the )?[`'\"]?stream",
-            r"verified to stream",
+            r"verified to stream|unsupported (parameter|value)\W+[`'\"]?stream\b[`'\"]?",
         ),
     ),
     (
         _FILTERED,
-        (r"content exists risk|content management policy|content policy|inappropriate content|safety system",),
+        (
+            r"content exists risk|content management policy|content policy|inappropriate content|safety system",
+            r"(content|prompt|input|output)\b.{0,60}\b(usage (polic|guideline)|flagged )|by (the |our )?content filter",
+            r"sensitive (information|content|words)|new_sensitive|不安全|敏感内容",
+        ),
     ),
     (
         _GONE,
         (
             r"not a valid model|(invalid|unknown) model\b|no such model|model[_ ]not[_ ](found|exist)|模型不存在",
-            r"no models? (are |is )?(loaded|available)|failed to load model|try pulling it",
+            r"no models? (are |is )?(loaded|available)|(failed|could not|unable) to load model|could not load model",
+            r"try pulling it|multiple models are loaded|model has (crashed|unloaded)|无可用渠道|无权访问模型",
+            r"model (identifier|id|name)\b[^.]{0,30}\binvalid|could not resolve the foundation model",
+            r"on-demand throughput",
+            r"no (allowed|available) (providers|channels?)\b|no endpoints found matching|not supported model",
+            r"model\b.{0,80}\b(end[- ]of[- ]life|shut ?down|sunset)",
+            r"model \S+ (is )?not (supported|enabled|allowed)(?! with)",
             r"model\b.{0,80}\b(does not exist|not found|not exist|not loaded|is not available|unloaded)",
             r"model\b.{0,80}\b(decommissioned|deprecated|removed|retired|discontinued|no longer (available|supported))",
             r"no endpoints found for|no healthy deployment|deployment\b[^.]{0,40}\bnot exist",
@@ -225,14 +295,18 @@ FOR_REFUSALS: Final[Words] = (
     (
         _OPERATOR,
         (
-            r"(incorrect|invalid|wrong|missing|expired|no) (api|access|auth\w*)[- ]?(key|token|credential)",
-            r"(api|access)[- _]?(key|token)\b[^.]{0,20}\b(valid|invalid|expired|incorrect|revoked|missing)",
+            r"(incorrect|invalid|wrong|missing|expired|no) (api|access|auth\w*)[- ]?(key|token|credential|header)",
+            r"(api|access)[- _]?(key|token)\b[^.]{0,20}\b(valid|invalid|expired|incorrect|revoked|missing|leaked)",
+            r"provide (an|your) api key|reported as leaked|key limit exceeded|user not found|令牌|login fail",
+            r"subscription|free tier\b.{0,30}\b(exhausted|exceeded|ended)|denied access|has not been used in project",
+            r"额度(不足|已用尽)|quota failed|insufficient_\w*quota|api usage limits|balance is not enough",
+            r"(key|team|user|project) not allowed to access|prompt tokens limit exceeded",
             r"invalid x-api-key|unauthori[sz]ed|authentication|not authenticated|permission denied|access denied",
             r"good standing|arrear|overdue|insufficient (balance|credit|fund|quota)|balance is too low|余额不足|欠费",
             r"billing|payment required|exceeded your (current|monthly) quota|out of credit",
             r"spend(ing)? limit|more credits",
             r"account (is |has been |was )?(not active|deactivated|suspended|disabled|restricted|blocked|locked)",
-            r"(location|country|region)\b[^.]{0,30}\bnot (supported|available)",
+            r"(location|country|region)\b[^.]{0,30}\bnot (supported|available)|not available in your (region|country)",
             r"organi[sz]ation (has been|is) (restricted|disabled)",
         ),
     ),

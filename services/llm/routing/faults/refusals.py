@@ -49,13 +49,32 @@ def _opening(body: object) -> str:
     return _LONG_QUOTE.sub("''", message)[:_SEARCHED_LENGTH].lower()
 
 
-_N = r"(\d[\d,]*)"
+_N = r"(\d[\d,_]*k?)\b"
+_NO_COUNT: Final = re.compile(
+    r"""
+    \d{4}-\d\d-\d\d(?:[t ][\d:.z+]+)?               # an instant
+    | \b(?:error|errno|code|status|http|line|column|index|id|attempt|port)\W{1,3}\d+
+    | \b(?:by|in|after)\s\d[\d,.]*                  # the excess, a time
+    | (?<![\w.])[a-z][\w.]*+(?:[-/][\w.]++|:(?!\d+\b)[\w.]++)+  # the name of a model
+    | \brequest\s\d+ | \(2013\)                       # MiniMax's code of this refusal
+    """,
+    re.VERBOSE,
+)
+"""Numbers in a message that are no counts of tokens."""
 _WINDOWS: Final = (
+    rf"\d[\d,]* (?:tokens )?(?:\+ \d[\d,]* )?> {_N}",
+    rf"context length {_N}\)",
+    rf"(?:longer than|exceeds?) (?:the )?max\w*(?: model)? (?:length|len) (?:of )?{_N}",
+    rf"max_(?:seq|model)_len(?:gth)? (?:of )?\(?{_N}",
+    rf"maximum number of tokens allowed(?: is)?:? {_N}",
+    rf"only supports? up to {_N}",
+    rf"maximum: {_N}",
+    rf"limit for this model is {_N}",
     rf"maximum input length of {_N}",
     rf"(?:context|prompt|sequence|input) (?:length|window|size) (?:is|of)(?: only)? {_N}",
     rf"with {_N} maximum context",
-    rf"> {_N} maximum",
-    rf"context (?:length|window|size)(?:(?! by )\D){{0,30}}{_N}",
+    rf"{_N}(?:[ -]tokens?)? (?:maximum )?(?:context|input|prompt)[ -](?:window|length|size|limit)",
+    rf"context (?:length|window|size)\D{{0,30}}{_N}",
     rf"tokens allowed \({_N}\)",
     rf"must (?:have less than|be <=) {_N}",
     rf"length should be \[\d+, {_N}\]",
@@ -82,7 +101,7 @@ _SENT_FIELDS = ("n_prompt_tokens", "prompt_tokens")
 
 def find_window(body: object) -> tuple[int | None, int | None]:
     """Returns the context window and the size of the request that a refusal names, in tokens; None if it does not."""
-    message = " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH].lower()
+    message = _NO_COUNT.sub(" ", " ".join(find_message(body).split())[: 2 * _SEARCHED_LENGTH].lower())
     window = _numeric_field(body, _WINDOW_FIELDS) or _first_number(_WINDOWS, message)
     sent = _numeric_field(body, _SENT_FIELDS) or _first_number(_SENT, message)
     if window is not None and not _SMALLEST_WINDOW <= window <= _LARGEST_WINDOW:
@@ -97,7 +116,8 @@ def _first_number(patterns: Iterable[str], text: str) -> int | None:
     for pattern in patterns:
         found = re.search(pattern, text)
         if found is not None:
-            return int(found[1].replace(",", ""))
+            digits = found[1].replace(",", "").replace("_", "")
+            return int(digits.removesuffix("k")) * (1024 if digits.endswith("k") else 1)
     return None
 
 

@@ -33,12 +33,13 @@ KEY, GONE, LONG, FILTER, LOADING = (
     Fault.LOADING,
 )
 UNCLEAR = Fault.UNCLEAR
-TOOLS, CHOICE, SYSTEM, IMAGES, STREAM = (
+TOOLS, CHOICE, SYSTEM, IMAGES, STREAM, SETTINGS = (
     Capability.TOOLS,
     Capability.TOOL_CHOICE,
     Capability.SYSTEM_ROLE,
     Capability.IMAGES,
     Capability.STREAMING,
+    Capability.SETTINGS,
 )
 
 
@@ -134,6 +135,8 @@ REFUSALS: list[Refusal] = [
     Refusal("OpenAI images", OPENAI, 400, openai("Invalid content type. image_url is only supported by certain models."), IMAGES),
     Refusal("OpenAI streaming", OPENAI, 400, openai("Your organization must be verified to stream this model.", "unsupported_value"), STREAM),
     Refusal("o1 streaming", AZURE, 400, openai("Unsupported value: 'stream' does not support true with this model.", "unsupported_value"), STREAM),
+    Refusal("OpenAI answer limit", OPENAI, 400, openai("max_tokens is too large: 4096. This model supports at most 2048 completion tokens.", "invalid_value"), SETTINGS),
+    Refusal("Together stream options", COMPATIBLE, 422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}]}, SETTINGS),
     # The context window
     Refusal("llama.cpp", COMPATIBLE, 400, {"error": {"code": 400, "message": "the request exceeds the available context size, try increasing it", "type": "exceed_context_size_error", "n_prompt_tokens": 4157, "n_ctx": 4096}}, LONG),
     Refusal("OpenAI", OPENAI, 400, openai("This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens.", "context_length_exceeded"), LONG),

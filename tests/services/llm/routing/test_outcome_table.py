@@ -299,6 +299,14 @@ async def test_unfinished_answer_is_a_failure(harness: FallbackHarness, finish: 
             assert replica.cooling() == {"first": pytest.approx(300)}
 
 
+async def test_unfinished_answer_without_an_end_marker_is_a_failure(harness: FallbackHarness) -> None:
+    """The silence or the cut after its finish reason makes no whole answer of it."""
+    harness.first.default = replace(llm.cut_after_the_finish(), finish="error")
+
+    assert said(await harness.replica.ask(streamed=False)) == "from the second"
+    assert harness.replica.cooling() == {"first": pytest.approx(300)}
+
+
 @STREAMED
 async def test_unknown_finish_reason_is_an_end(harness: FallbackHarness, *, streamed: bool) -> None:
     """Some servers send neither "stop" nor "length"."""

@@ -67,6 +67,8 @@ def is_refused(refusal: Refusal, exchange: Exchange) -> bool:
             return "image/png" in sent
         case Capability.STREAMING:
             return exchange.request.streamed
+        case Capability.SETTINGS:
+            return not body.keys().isdisjoint({"max_tokens", "max_completion_tokens", "stream_options"})
         case Fault.CONTEXT_WINDOW:
             return len(sent) > 2 * TURN_CHARACTERS
         case _:
