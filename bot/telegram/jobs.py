@@ -4,9 +4,8 @@ Payloads are stored: a field that is added is optional, and jobs of earlier vers
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from aiogram import Bot
 from aiogram.types import Message, Update, User
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from bot.telegram.api.messages import is_group, message_speaker, to_speaker
 from core.messages import ChatKind, Speaker
 from services.chat.store.conversation import Turn
-from services.inbox.job import LARGEST_PRIORITY, Job
+from services.inbox.job import LARGEST_PRIORITY, Job, JobSink
 from services.mcp.calls import ToolCall
 from services.schedule.schedules import Schedule
 
@@ -99,14 +98,6 @@ class CallDecided(BaseModel):
     chat_kind: ChatKind
     chat_title: str | None = None
     reply_to: int | None = None
-
-
-class JobSink(Protocol):
-    """Stores jobs; the inbox."""
-
-    async def put(self, jobs: Sequence[Job]) -> list[Job]:
-        """Stores jobs and returns those that were refused because their lane is full."""
-        ...
 
 
 Payload = UpdateArrived | UpdateRejected | RegenerateTurn | ScheduleDue | JobErased | CallDecided

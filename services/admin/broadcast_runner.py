@@ -14,7 +14,7 @@ import structlog
 from core.background import cancel_and_wait
 from core.clock import Clock
 from core.errors import StorageError
-from services.admin.broadcasts import Broadcast, Broadcasts, Receipt
+from services.admin.broadcasts import Broadcast, BroadcastResult, Broadcasts
 
 log = structlog.get_logger()
 
@@ -50,7 +50,7 @@ class BroadcastRunner:
     def __init__(
         self,
         broadcasts: Broadcasts,
-        send: Callable[[Broadcast, int], Awaitable[Receipt]],
+        send: Callable[[Broadcast, int], Awaitable[BroadcastResult]],
         show: Callable[[Broadcast], Awaitable[None]],
         clock: Clock,
         owner: str,

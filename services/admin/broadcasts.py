@@ -38,7 +38,7 @@ class BroadcastState(StrEnum):
     DONE = "done"
 
 
-class Receipt(StrEnum):
+class BroadcastResult(StrEnum):
     """Result of sending a broadcast to one chat; the values are the columns that count them."""
 
     SENT = "sent"
@@ -187,7 +187,7 @@ class Broadcasts:
         values = {"owned_until": self._clock.now() + timedelta(seconds=lease_s)}
         await self._change(number, tuple(BroadcastState), values, BroadcastRow.owner == owner)
 
-    async def record(self, number: int, owner: str, chat_id: int, receipt: Receipt) -> bool:
+    async def record(self, number: int, owner: str, chat_id: int, receipt: BroadcastResult) -> bool:
         """Records that a chat was served. Returns whether this process should continue."""
         column = getattr(BroadcastRow, receipt.value)
         change = (

@@ -14,7 +14,7 @@ from services.llm.models.trial import ProviderTrial, TrialResult
 from services.llm.providers.builder import ModelBuilder
 from services.llm.routing.fallback import LLMProviderFallback
 from services.llm.routing.faults.refusal_words import Fault
-from services.llm.routing.state.rules import Standing
+from services.llm.routing.state.rules import OperatorOverrides
 from services.llm.routing.status import ProviderStatus, ServiceStatus
 from services.usage.totals import UsageTotal, UsageTotals
 
@@ -142,11 +142,11 @@ class ProviderAdmin:
         await self._fallback.control.reset(provider.id)
         return await self._act(provider, actor_id, "reset", 0.0, before)
 
-    def standing(self, provider_id: str = "") -> Standing:
+    def standing(self, provider_id: str = "") -> OperatorOverrides:
         """Returns what an act on a provider would replace; without an id, what `clear` would."""
         return self._fallback.control.standing(provider_id)
 
-    async def undo(self, provider_id: str, before: Standing, after: Standing, actor_id: int) -> bool:
+    async def undo(self, provider_id: str, before: OperatorOverrides, after: OperatorOverrides, actor_id: int) -> bool:
         """Takes an act back, unless something has changed since; returns whether it did.
 
         Args:

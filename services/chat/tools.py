@@ -115,17 +115,17 @@ async def recall(context: RunContext[TurnContext]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CitedPage:
     """A web page that an answer rests on."""
 
     url: str
     title: str
 
 
-def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[Source]:
+def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[CitedPage]:
     """Returns the pages that were read, and the results of searches that the answer cites, or the first if none."""
-    read: dict[str, Source] = {}
-    found: dict[str, Source] = {}
+    read: dict[str, CitedPage] = {}
+    found: dict[str, CitedPage] = {}
     for message in messages:
         for part in message.parts:
             if isinstance(part, BaseToolReturnPart) and part.tool_name in {FETCH_PAGE, WEB_SEARCH}:
@@ -138,7 +138,7 @@ def find_sources(messages: Sequence[ModelMessage], answer: str) -> list[Source]:
     return list(chosen.values())[:MOST_SOURCES]
 
 
-def _pages(content: object, depth: int) -> Iterator[Source]:
+def _pages(content: object, depth: int) -> Iterator[CitedPage]:
     """Yields every page in a tool's result: of our own tools, or of a provider's own search."""
     if isinstance(content, list) and depth:
         for each in cast("list[object]", content):
@@ -148,7 +148,7 @@ def _pages(content: object, depth: int) -> Iterator[Source]:
         url = fields.get("url") or fields.get("uri")
         if isinstance(url, str) and url.startswith(("http://", "https://")) and url.isprintable() and len(url) <= 300:  # noqa: PLR2004 - shown on a line
             title = fields.get("title")
-            yield Source(url, " ".join(title.split())[:80] if isinstance(title, str) else "")
+            yield CitedPage(url, " ".join(title.split())[:80] if isinstance(title, str) else "")
         else:
             for each in fields.values():
                 yield from _pages(each, depth - 1)

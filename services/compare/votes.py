@@ -42,7 +42,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ModelVotes:
     """Votes about one model.
 
     Args:
@@ -142,7 +142,7 @@ class Votes:
 
         return await self._database.run(store)
 
-    async def standings(self) -> Sequence[Standing]:
+    async def standings(self) -> Sequence[ModelVotes]:
         """Returns the votes by model, the model with the largest share of won comparisons first."""
         pairs = (
             select(ComparisonRow.model_a, ComparisonRow.model_b, ComparisonRow.winner, func.count())
@@ -152,8 +152,8 @@ class Votes:
         ups = func.sum(case((AnswerVoteRow.value > 0, 1), else_=0))
         thumbs = select(AnswerVoteRow.model, ups, func.count()).group_by(AnswerVoteRow.model)
 
-        def read(connection: Connection) -> Mapping[str, Standing]:
-            found: defaultdict[str, Standing] = defaultdict(lambda: Standing(""))
+        def read(connection: Connection) -> Mapping[str, ModelVotes]:
+            found: defaultdict[str, ModelVotes] = defaultdict(lambda: ModelVotes(""))
             for model_a, model_b, winner, count in connection.execute(pairs):
                 for model, own in ((model_a, Winner.A), (model_b, Winner.B)):
                     found[model] = _add(found[model], Winner(winner), own, count)
@@ -166,7 +166,7 @@ class Votes:
         return sorted(standings, key=lambda each: (-each.share, -each.wins, each.down - each.up, each.model))
 
 
-def _add(standing: Standing, winner: Winner, own: Winner, count: int) -> Standing:
+def _add(standing: ModelVotes, winner: Winner, own: Winner, count: int) -> ModelVotes:
     """Adds comparisons with the same result to the standing of one side."""
     if winner is Winner.TIE:
         return replace(standing, ties=standing.ties + count)

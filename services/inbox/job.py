@@ -1,6 +1,8 @@
 """Jobs: units of work that survive the process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 LARGEST_PRIORITY = 2**31 - 1
 """Priorities are stored as 32-bit integers."""
@@ -34,6 +36,14 @@ class Job:
     def replay(self, number: int) -> "Job":
         """Returns a copy with an id of its own, because a finished id never runs again."""
         return Job(f"{self.origin}{REPLAY_MARK}{number}", self.lane, self.priority, self.payload)
+
+
+class JobSink(Protocol):
+    """Stores jobs; the inbox."""
+
+    async def put(self, jobs: Sequence[Job]) -> list[Job]:
+        """Stores jobs and returns those that were refused because their lane is full."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
 """Enqueues due schedules as jobs of the inbox, on every replica; the job id makes each run once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
 from core.clock import Clock
 from core.errors import StorageError
-from services.inbox.job import Job
+from services.inbox.job import Job, JobSink
 from services.schedule.schedules import Schedule, Schedules
 
 log = structlog.get_logger()
@@ -26,14 +25,6 @@ class DispatchTiming:
 
     longest_s: float = 15.0
     batch: int = 100
-
-
-class JobSink(Protocol):
-    """Stores jobs; the inbox."""
-
-    async def put(self, jobs: Sequence[Job]) -> list[Job]:
-        """Stores jobs and returns those that were refused because their lane is full."""
-        ...
 
 
 class ScheduleDispatcher:

@@ -20,7 +20,7 @@ from bot.telegram.delivery.delivery import Delivery, edit_text, reply_to
 from bot.telegram.markdown.render import Rendered, utf16_length
 from core.i18n import Texts
 from services.admin.audit import AuditKind
-from services.admin.broadcasts import Broadcast, Broadcasts, BroadcastState, Receipt
+from services.admin.broadcasts import Broadcast, BroadcastResult, Broadcasts, BroadcastState
 
 log = structlog.get_logger()
 
@@ -205,12 +205,12 @@ class BroadcastDelivery:
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
 
-    async def send(self, broadcast: Broadcast, chat_id: int) -> Receipt:
+    async def send(self, broadcast: Broadcast, chat_id: int) -> BroadcastResult:
         """Sends a broadcast to one chat."""
         outcome = await self._delivery.post(chat_id, Rendered(broadcast.text, load_entities(broadcast.formatting)))
         if outcome.result is SendResult.UNREACHABLE:
-            return Receipt.BLOCKED
-        return Receipt.SENT if outcome.result is SendResult.SHOWN else Receipt.FAILED
+            return BroadcastResult.BLOCKED
+        return BroadcastResult.SENT if outcome.result is SendResult.SHOWN else BroadcastResult.FAILED
 
 
 def dump_entities(content: Rendered) -> str | None:

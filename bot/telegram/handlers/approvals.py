@@ -8,11 +8,11 @@ from bot.telegram.answers.display import DecideCall
 from bot.telegram.answers.responder import Responder
 from bot.telegram.api.messages import conversation_key, is_group, to_speaker
 from bot.telegram.delivery.delivery import Delivery
-from bot.telegram.jobs import CallDecided, JobSink, call_job
+from bot.telegram.jobs import CallDecided, call_job
 from core.clock import Clock
 from core.i18n import Texts
 from core.messages import ChatKind, Incoming
-from services.inbox.job import Job
+from services.inbox.job import Job, JobSink
 from services.mcp.calls import CallStatus, Decision, ToolCall, ToolCalls
 from services.mcp.tools import McpTools, describe_call
 

@@ -86,7 +86,7 @@ class AdmissionLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class AdmissionRefusal:
     """An update over a limit.
 
     Args:
@@ -157,12 +157,12 @@ class Admission:
         is_told = self._rates.is_full(origin.notice("rate", now, of_group=False))
         return is_told and self._rates.is_full(origin.event(of_group=False, limits=self._limits))
 
-    async def judge(self, updates: Sequence[Update]) -> list[Refusal | None]:
+    async def judge(self, updates: Sequence[Update]) -> list[AdmissionRefusal | None]:
         """Returns for each update, in order, its refusal, or None if it is admitted. Idempotent.
 
         A person's surplus does not count against the group.
         """
-        refusals: list[Refusal | None] = [None] * len(updates)
+        refusals: list[AdmissionRefusal | None] = [None] * len(updates)
         origins = {
             index: origin
             for index, update in enumerate(updates)
@@ -175,7 +175,7 @@ class Admission:
             for index, event, is_admitted in zip(counted, events, await self._rates.admit(events), strict=True):
                 if not is_admitted:
                     refused.append(index)
-                    refusals[index] = Refusal(
+                    refusals[index] = AdmissionRefusal(
                         is_told=False, renewal_s=round(self._rates.renewal_s(event.window, event.at))
                     )
                     del origins[index]
@@ -183,7 +183,7 @@ class Admission:
         for index, is_told in zip(sorted(refused), told, strict=True):
             refusal = refusals[index]
             if refusal is not None and is_told:
-                refusals[index] = Refusal(is_told=True, renewal_s=refusal.renewal_s)
+                refusals[index] = AdmissionRefusal(is_told=True, renewal_s=refusal.renewal_s)
         return refusals
 
     async def are_told(self, notices: Sequence[tuple[str, Update]]) -> list[bool]:

@@ -26,7 +26,6 @@ from bot.telegram.ingress.album_buffer import AlbumBuffer
 from bot.telegram.jobs import (
     MODERATION_LANE,
     OWN_LANE,
-    JobSink,
     RejectionReason,
     UpdateArrived,
     UpdateRejected,
@@ -35,7 +34,7 @@ from bot.telegram.jobs import (
 from core.clock import Clock
 from core.errors import StorageError
 from services.inbox.album_parts import AlbumPart
-from services.inbox.job import Job
+from services.inbox.job import Job, JobSink
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from bot.telegram.moderation.attachments import (
     read_outside_quotation,
 )
 from core.messages import Attachment
-from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind, Picture
+from services.moderation.domain.message import Author, AuthorKind, GroupMessage, MediaKind, PictureRef
 from services.moderation.text.excerpt import LONGEST, cut_long
 
 LARGEST_EDGE = 1600
@@ -148,15 +148,15 @@ def _button_targets(markup: InlineKeyboardMarkup | None) -> Iterator[str]:
                 yield button.login_url.url
 
 
-def _pictures(message: Message) -> Iterator[Picture]:
+def _pictures(message: Message) -> Iterator[PictureRef]:
     """Yields a photo in the size that a model reads best, or a picture that was sent as a file."""
     fitting = [size for size in message.photo or () if max(size.width, size.height) <= LARGEST_EDGE]
     if message.photo:
         best = max(fitting or message.photo[:1], key=lambda size: size.width * size.height)
-        yield Picture(best.file_id, best.file_unique_id)
+        yield PictureRef(best.file_id, best.file_unique_id)
     document = message.document
     if document is not None and document.mime_type in IMAGE_TYPES and (document.file_size or 0) <= MAX_IMAGE_BYTES:
-        yield Picture(document.file_id, document.file_unique_id, document.mime_type or "image/jpeg")
+        yield PictureRef(document.file_id, document.file_unique_id, document.mime_type or "image/jpeg")
 
 
 class PictureFiles:
@@ -165,7 +165,7 @@ class PictureFiles:
     def __init__(self, bot: KnownBot) -> None:
         self._bot = bot
 
-    async def fetch(self, picture: Picture) -> Attachment | None:
+    async def fetch(self, picture: PictureRef) -> Attachment | None:
         """Returns a picture's content; None where it cannot be had, or is too large."""
         return await download_picture(self._bot, picture.file_id, picture.media_type)
 

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from core.redis.client import REDIS_ERRORS
 from services.api.tokens import TokenLimits
 from services.llm.routing.admission.budget_guard import BudgetKind
-from services.llm.routing.state.rules import Standing
+from services.llm.routing.state.rules import OperatorOverrides
 
 KEPT_S: Final = 1800
 """How long an act can be undone, in seconds."""
@@ -25,8 +25,8 @@ class RoutingAct(BaseModel):
 
     kind: Literal["routing"] = "routing"
     provider: str
-    before: Standing
-    after: Standing
+    before: OperatorOverrides
+    after: OperatorOverrides
 
 
 class BudgetAct(BaseModel):

@@ -6,7 +6,7 @@ from services.llm.routing.recorder import OutcomeRecorder, RoutingTiming
 from services.llm.routing.roster import ProviderRoster
 from services.llm.routing.state import rules
 from services.llm.routing.state.clock_bounds import SET_BY_ADMIN
-from services.llm.routing.state.rules import Change, Standing
+from services.llm.routing.state.rules import Change, OperatorOverrides
 from services.llm.routing.state.shared_state import SharedRouting
 
 
@@ -61,11 +61,11 @@ class ProviderControl:
         self._roster.require(provider)
         await self._commit(rules.reset(provider, self._clock.time(), self._roster.usable))
 
-    def standing(self, provider: str) -> Standing:
+    def standing(self, provider: str) -> OperatorOverrides:
         """Returns what an act on a provider would replace."""
         return rules.standing(self._shared.routing, provider)
 
-    async def restore(self, provider: str, before: Standing, after: Standing) -> bool:
+    async def restore(self, provider: str, before: OperatorOverrides, after: OperatorOverrides) -> bool:
         """Takes an act back, unless something has changed since; returns whether it did.
 
         Args:

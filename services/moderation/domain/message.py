@@ -45,7 +45,7 @@ class Author:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class PictureRef:
     """A picture of a message: an id to fetch it by, one that equal pictures share, and its MIME type."""
 
     file_id: str
@@ -97,7 +97,7 @@ class GroupMessage:
     album: str | None = None
     topic_id: int = 0
     reply_to: int | None = None
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[PictureRef, ...] = ()
 
     @property
     def message_id(self) -> int:

@@ -12,7 +12,7 @@ import structlog
 from core.errors import ContentRefused, ProviderError
 from core.messages import Attachment, ChatRef, Surface, chat_ref
 from services.llm.models.direct import Answer
-from services.moderation.domain.message import GroupMessage, Picture
+from services.moderation.domain.message import GroupMessage, PictureRef
 from services.moderation.domain.settings import GroupSettings
 from services.moderation.domain.verdict import Evidence, Judged, Judgement, NoVerdictReason, Unjudged, Verdict
 from services.moderation.judging.judge import CONTEXT, Budget, RemoteConsent
@@ -46,7 +46,7 @@ class PictureModels(Protocol):
 class PictureSource(Protocol):
     """Fetches pictures."""
 
-    async def fetch(self, picture: Picture) -> Attachment | None:
+    async def fetch(self, picture: PictureRef) -> Attachment | None:
         """Returns a picture's content; None where it cannot be had, or is too large."""
         ...
 

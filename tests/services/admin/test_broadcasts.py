@@ -12,7 +12,7 @@ from core.db.database import Database
 from core.messages import ConversationKey, Surface
 from services.admin.audit import Audit
 from services.admin.broadcast_runner import BroadcastRunner, BroadcastTiming
-from services.admin.broadcasts import MAX_KEPT, Broadcast, Broadcasts, BroadcastState, Receipt
+from services.admin.broadcasts import MAX_KEPT, Broadcast, BroadcastResult, Broadcasts, BroadcastState
 from services.chat.store.turns import TurnStore
 from tests.support.clock import ManualClock, until
 
@@ -30,11 +30,11 @@ class Recipients:
         self.gate: asyncio.Event | None = None
         self._blocked = frozenset(blocked)
 
-    async def send(self, _broadcast: Broadcast, chat_id: int) -> Receipt:
+    async def send(self, _broadcast: Broadcast, chat_id: int) -> BroadcastResult:
         self.sent.append(chat_id)
         if self.gate is not None:
             await self.gate.wait()
-        return Receipt.BLOCKED if chat_id in self._blocked else Receipt.SENT
+        return BroadcastResult.BLOCKED if chat_id in self._blocked else BroadcastResult.SENT
 
     async def show(self, broadcast: Broadcast) -> None:
         self.shown.append(broadcast)
@@ -103,7 +103,7 @@ async def test_another_process_goes_on_where_one_died(
     draft = await broadcasts.draft(ADMIN, "Hello", formatting=None, language=None)
     await broadcasts.start(draft.id, ADMIN)
     assert await broadcasts.claim("dead", TIMING.lease_s) is not None
-    assert await broadcasts.record(draft.id, "dead", 3, Receipt.SENT)
+    assert await broadcasts.record(draft.id, "dead", 3, BroadcastResult.SENT)
     other = Broadcasts(replica, clock, Audit(replica, clock), lambda chat_id: chat_id != BANNED)
     recipients = Recipients()
     async with running(other, recipients, clock, "alive"):
@@ -112,7 +112,7 @@ async def test_another_process_goes_on_where_one_died(
         done = await reach(clock, other, draft.id, BroadcastState.DONE)
     assert recipients.sent == [8, 13]
     assert done.served == 3
-    assert not await broadcasts.record(draft.id, "dead", 8, Receipt.SENT), "it owns the broadcast no more"
+    assert not await broadcasts.record(draft.id, "dead", 8, BroadcastResult.SENT), "it owns the broadcast no more"
 
 
 async def test_a_shutdown_records_the_message_on_its_way(file: Database, clock: ManualClock) -> None:

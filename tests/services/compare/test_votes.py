@@ -7,7 +7,7 @@ from core.db.database import Database
 from core.messages import ConversationKey, Surface, UserRef
 from services.chat.store.conversation import TurnStatus
 from services.chat.store.turns import TurnStore
-from services.compare.votes import OPEN_FOR, Standing, Votes, Winner
+from services.compare.votes import OPEN_FOR, ModelVotes, Votes, Winner
 from services.pseudonyms import load_pseudonyms
 from tests.support.clock import ManualClock
 
@@ -50,12 +50,12 @@ async def test_standings_add_comparisons_and_thumbs(database: Database, clock: M
     assert await thumb(BOB, -1)
     assert not await thumb(BOB, 1, 52), "no answer"
     assert await votes.standings() == [
-        Standing("a/m", wins=2, ties=1, up=1, down=1),
-        Standing("b/n", losses=2, ties=1),
+        ModelVotes("a/m", wins=2, ties=1, up=1, down=1),
+        ModelVotes("b/n", losses=2, ties=1),
     ]
     await thumb(ANN, -1)
     await thumb(BOB, 0)
-    assert (await votes.standings())[0] == Standing("a/m", wins=2, ties=1, down=1)
+    assert (await votes.standings())[0] == ModelVotes("a/m", wins=2, ties=1, down=1)
 
 
 async def test_comparisons_without_a_vote_expire(file: Database, clock: ManualClock) -> None:

@@ -78,7 +78,7 @@ class Cooldown:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class OperatorOverrides:
     """The force, and the cooldown of one provider: what an operator's act replaces."""
 
     force: Force | None
@@ -374,12 +374,12 @@ def removed(provider: str, now: float) -> Change:
     return change
 
 
-def standing(routing: Routing, provider: str) -> Standing:
+def standing(routing: Routing, provider: str) -> OperatorOverrides:
     """Returns what an operator's act on a provider may replace."""
-    return Standing(routing.force, routing.cooldowns.get(provider))
+    return OperatorOverrides(routing.force, routing.cooldowns.get(provider))
 
 
-def restored(provider: str, before: Standing, after: Standing, now: float) -> Change:
+def restored(provider: str, before: OperatorOverrides, after: OperatorOverrides, now: float) -> Change:
     """Takes an operator's act back: what it replaced holds again for the rest of its time.
 
     Nothing changes if the force or the provider's cooldown is not the one that the act left.

@@ -11,7 +11,7 @@ from core.messages import Attachment
 from core.redis.client import open_redis
 from services.llm.models.direct import Answer
 from services.moderation.domain.incident import Resolution
-from services.moderation.domain.message import GroupMessage, MediaKind, Picture
+from services.moderation.domain.message import GroupMessage, MediaKind, PictureRef
 from services.moderation.domain.settings import GroupSettings, Mode
 from services.moderation.domain.verdict import Category, Judged, NoVerdictReason, Unjudged, Verdict
 from services.moderation.judging.judge import Budget
@@ -32,7 +32,7 @@ FILE = Attachment(b"\xff\xd8\xff\xe0 picture", "image/jpeg")
 
 def picture_message(unique: str = "u1", author: int = NEWCOMER, number: int = 1, text: str = "") -> GroupMessage:
     return message(
-        text, author=author, number=number, media=(MediaKind.PHOTO,), pictures=(Picture(f"f-{unique}", unique),)
+        text, author=author, number=number, media=(MediaKind.PHOTO,), pictures=(PictureRef(f"f-{unique}", unique),)
     )
 
 
@@ -61,7 +61,7 @@ class Files:
     def __init__(self) -> None:
         self.lost: set[str] = set()
 
-    async def fetch(self, picture: Picture) -> Attachment | None:
+    async def fetch(self, picture: PictureRef) -> Attachment | None:
         return None if picture.unique_id in self.lost else FILE
 
 
