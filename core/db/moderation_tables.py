@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Boolean, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.db.tables import Base, PlainText, RowId, UtcDateTime
@@ -198,3 +198,16 @@ class ModerationCountsRow(Base):
     unjudged: Mapped[int] = mapped_column(Integer)
     input_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
+
+
+class SpamScoreRow(Base):
+    """Learned spam-score weights of a group, as an npz file of hashed columns; scope 0 is the shared base model."""
+
+    __tablename__ = "local_scores"
+
+    scope: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    revision: Mapped[str] = mapped_column(String(32))
+    weights: Mapped[bytes] = mapped_column(LargeBinary)
+    spam_count: Mapped[int] = mapped_column(Integer)
+    ham_count: Mapped[int] = mapped_column(Integer)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

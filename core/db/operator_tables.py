@@ -1,11 +1,46 @@
-"""Tables of operators: people who are banned, broadcasts, and votes about models."""
+"""Tables of operators: their acts, the configuration, people who are banned, broadcasts, and votes about models."""
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Integer, String
+from sqlalchemy import BigInteger, ForeignKey, Integer, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.db.tables import Base, PlainText, RowId, UtcDateTime
+
+
+class AuditRow(Base):
+    """An admin action. Append-only."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    actor_id: Mapped[int] = mapped_column(BigInteger)
+    action: Mapped[str] = mapped_column(PlainText)
+    target: Mapped[str | None] = mapped_column(PlainText)
+    detail: Mapped[str | None] = mapped_column(PlainText)
+
+
+class ConfigRevisionRow(Base):
+    """A change of the stored configuration. Two operators who change the same revision conflict on its successor."""
+
+    __tablename__ = "config_revisions"
+
+    revision: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor_id: Mapped[int] = mapped_column(BigInteger)
+    note: Mapped[str] = mapped_column(PlainText)
+
+
+class ConfigValueRow(Base):
+    """A variable as a revision set it. The newest row of a name is in effect; one without a value resets it."""
+
+    __tablename__ = "config_values"
+
+    revision: Mapped[int] = mapped_column(ForeignKey("config_revisions.revision", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(PlainText, primary_key=True)
+    value: Mapped[str | None] = mapped_column(PlainText)
+    sealed: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
 class BanRow(Base):

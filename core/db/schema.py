@@ -5,6 +5,7 @@ from sqlalchemy import Connection, inspect, text
 from core.db import (  # noqa: F401 - they register the schema
     account_tables,  # pyright: ignore[reportUnusedImport] - as above
     history_tables,  # pyright: ignore[reportUnusedImport] - as above
+    inbox_tables,  # pyright: ignore[reportUnusedImport] - as above
     moderation_tables,  # pyright: ignore[reportUnusedImport] - as above
     operator_tables,  # pyright: ignore[reportUnusedImport] - as above
     schedule_tables,  # pyright: ignore[reportUnusedImport] - as above

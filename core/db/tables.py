@@ -1,4 +1,4 @@
-"""Tables, the same on SQLite and PostgreSQL.
+"""Types of all tables, the same on SQLite and PostgreSQL, and the tables of conversations and of usage.
 
 Every change needs a revision in `core/db/migrations/versions`; a test compares the two.
 """
@@ -252,19 +252,6 @@ class EmbeddingSpaceRow(Base):
     dimensions: Mapped[int] = mapped_column(Integer)
 
 
-class AuditRow(Base):
-    """An admin action. Append-only."""
-
-    __tablename__ = "audit"
-
-    id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-    actor_id: Mapped[int] = mapped_column(BigInteger)
-    action: Mapped[str] = mapped_column(PlainText)
-    target: Mapped[str | None] = mapped_column(PlainText)
-    detail: Mapped[str | None] = mapped_column(PlainText)
-
-
 class UsageRequestRow(Base):
     """Usage of one provider request, kept for some months; daily totals are in `usage_days`.
 
@@ -314,115 +301,3 @@ class UsageDayRow(Base):
     input_tokens: Mapped[int] = mapped_column(BigInteger)
     output_tokens: Mapped[int] = mapped_column(BigInteger)
     cost_nanousd: Mapped[int] = mapped_column(BigInteger)
-
-
-class ReplicaRow(Base):
-    """Lease of a process that shares the inbox, PostgreSQL only. Its unique name is the fencing token.
-
-    The row exists from the registration of the replica until it ends or is replaced; `expires_at` is by the clock of
-    the database.
-    """
-
-    __tablename__ = "replicas"
-
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class PendingSendRow(Base):
-    """A page of an answer that is being sent; see `services/inbox/send_journal.py`. PostgreSQL only."""
-
-    __tablename__ = "pending_sends"
-
-    turn_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True)
-    page: Mapped[int] = mapped_column(Integer, primary_key=True)
-    floor: Mapped[int] = mapped_column(BigInteger)
-    shared_floor: Mapped[int] = mapped_column(BigInteger)
-    message_id: Mapped[int | None] = mapped_column(BigInteger)
-
-
-class AlbumPartRow(Base):
-    """One message of an album, which Telegram delivers part by part. `taken_by` is the job that handles it."""
-
-    __tablename__ = "album_parts"
-
-    chat_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    album: Mapped[str] = mapped_column(String(64), primary_key=True)
-    message_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    update: Mapped[str] = mapped_column(Text)
-    taken_by: Mapped[str | None] = mapped_column(String(64))
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-
-
-class SentMessageRow(Base):
-    """A message sent by a job, so that a retry does not send it again. `place` is its sequence number in the chat."""
-
-    __tablename__ = "said"
-
-    job_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    chat_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    place: Mapped[int] = mapped_column(Integer, primary_key=True)
-    message_id: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-
-
-class CrashCountRow(Base):
-    """Restarts of a job that did not finish; `alone` counts the restarts in isolation."""
-
-    __tablename__ = "job_attempts"
-
-    job_id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    begun: Mapped[int] = mapped_column(Integer)
-    alone: Mapped[int] = mapped_column(Integer)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-
-
-class DeadLetterRow(Base):
-    """A job that exhausted its retries, kept for an admin."""
-
-    __tablename__ = "dead_letters"
-    # Without it SQLite reuses ids, and a button under an old list would drop another letter.
-    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - read by SQLAlchemy, never mutated
-
-    id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    job_id: Mapped[str] = mapped_column(String(64), unique=True)
-    lane: Mapped[str] = mapped_column(String(128))
-    priority: Mapped[int] = mapped_column(BigInteger)
-    payload: Mapped[str] = mapped_column(Text)
-    reason: Mapped[str] = mapped_column(PlainText)
-    failed_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-
-
-class SpamScoreRow(Base):
-    """Learned spam-score weights of a group, as an npz file of hashed columns; scope 0 is the shared base model."""
-
-    __tablename__ = "local_scores"
-
-    scope: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    revision: Mapped[str] = mapped_column(String(32))
-    weights: Mapped[bytes] = mapped_column(LargeBinary)
-    spam_count: Mapped[int] = mapped_column(Integer)
-    ham_count: Mapped[int] = mapped_column(Integer)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class ConfigRevisionRow(Base):
-    """A change of the stored configuration. Two operators who change the same revision conflict on its successor."""
-
-    __tablename__ = "config_revisions"
-
-    revision: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
-    at: Mapped[datetime] = mapped_column(UtcDateTime)
-    actor_id: Mapped[int] = mapped_column(BigInteger)
-    note: Mapped[str] = mapped_column(PlainText)
-
-
-class ConfigValueRow(Base):
-    """A variable as a revision set it. The newest row of a name is in effect; one without a value resets it."""
-
-    __tablename__ = "config_values"
-
-    revision: Mapped[int] = mapped_column(ForeignKey("config_revisions.revision", ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(PlainText, primary_key=True)
-    value: Mapped[str | None] = mapped_column(PlainText)
-    sealed: Mapped[bytes | None] = mapped_column(LargeBinary)

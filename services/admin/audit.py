@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, not_, or_, select
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.tables import AuditRow
+from core.db.operator_tables import AuditRow
 from core.errors import StorageError
 from core.shortening import shorten
 

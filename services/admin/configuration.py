@@ -17,7 +17,7 @@ from core.clock import Clock
 from core.config.providers import ProviderSettings, ProviderVariables, variable_prefix
 from core.config.settings import read_providers
 from core.db.database import Database
-from core.db.tables import ConfigRevisionRow, ConfigValueRow
+from core.db.operator_tables import ConfigRevisionRow, ConfigValueRow
 from core.errors import ConfigurationError, StorageError, UnderstudyError
 from core.secrets import SecretBox, SecretUnreadable
 

@@ -8,9 +8,10 @@ from sqlalchemy import func, select
 
 from core.clock import Clock
 from core.db.database import Database
+from core.db.inbox_tables import DeadLetterRow
 from core.db.moderation_tables import ModerationGroupRow, ModerationIncidentRow
 from core.db.operator_tables import BanRow
-from core.db.tables import DeadLetterRow, ThreadRow
+from core.db.tables import ThreadRow
 from services.usage.totals import UsageTotal, UsageTotals
 
 PERIODS = (1, 7, 30)

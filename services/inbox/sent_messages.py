@@ -25,8 +25,8 @@ from sqlalchemy import delete, select
 
 from core.clock import Clock
 from core.db.database import Database
+from core.db.inbox_tables import SentMessageRow
 from core.db.queues import GroupCommit
-from core.db.tables import SentMessageRow
 from core.errors import StorageError
 
 log = structlog.get_logger()

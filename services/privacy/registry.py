@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement
 
 from core.db.account_tables import BudgetLimitRow
+from core.db.inbox_tables import SentMessageRow
 from core.db.moderation_tables import (
     ModerationEntryRow,
     ModerationGroupRow,
@@ -19,18 +20,9 @@ from core.db.moderation_tables import (
     ModerationWarningRow,
     ProcessedVersionRow,
 )
-from core.db.operator_tables import BanRow, BroadcastRow
+from core.db.operator_tables import BanRow, BroadcastRow, ConfigRevisionRow
 from core.db.schedule_tables import ScheduleRow, UserZoneRow
-from core.db.tables import (
-    ApiTokenRow,
-    ConfigRevisionRow,
-    LanguageRow,
-    NoteRow,
-    PreferenceRow,
-    SentMessageRow,
-    ThreadRow,
-    UsageRequestRow,
-)
+from core.db.tables import ApiTokenRow, LanguageRow, NoteRow, PreferenceRow, ThreadRow, UsageRequestRow
 from core.db.tool_tables import ToolCallRow, ToolGrantRow
 from core.messages import ChatRef, Surface, UserRef, chat_ref, user_ref
 

@@ -8,18 +8,10 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, or_, select, update
 
 from core.db.database import Database
+from core.db.inbox_tables import AlbumPartRow, DeadLetterRow
 from core.db.moderation_tables import ModerationIncidentRow, ModerationNewcomerRow, ModerationPendingRow
-from core.db.tables import (
-    AlbumPartRow,
-    AttachmentRow,
-    AuditRow,
-    Base,
-    DeadLetterRow,
-    ThreadMemoryRow,
-    ThreadRow,
-    TurnRow,
-    UsageDayRow,
-)
+from core.db.operator_tables import AuditRow
+from core.db.tables import AttachmentRow, Base, ThreadMemoryRow, ThreadRow, TurnRow, UsageDayRow
 from core.messages import Surface
 from services.privacy.redaction import ERASED_PAYLOAD, NameErasure, erase_json, speaker_name
 from services.privacy.registry import ANYONE, TABLES, Changed, Deleted, Person

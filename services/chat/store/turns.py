@@ -10,8 +10,9 @@ from sqlalchemy import BigInteger, Connection, Select, and_, delete, literal, se
 
 from core.clock import Clock
 from core.db.database import Database
+from core.db.inbox_tables import SentMessageRow
 from core.db.queues import GroupCommit
-from core.db.tables import AnswerMessageRow, AttachmentRow, SentMessageRow, ThreadRow, TurnRow
+from core.db.tables import AnswerMessageRow, AttachmentRow, ThreadRow, TurnRow
 from core.errors import StorageError
 from core.messages import ConversationKey
 from services.chat.store import transcript

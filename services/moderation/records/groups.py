@@ -20,8 +20,8 @@ from core.db.moderation_tables import (
     ModerationReportRow,
     ModerationWarningRow,
     ProcessedVersionRow,
+    SpamScoreRow,
 )
-from core.db.tables import SpamScoreRow
 from services.moderation.domain.rule_set import RuleSet
 from services.moderation.domain.settings import GroupSettings, Mode, Preset
 

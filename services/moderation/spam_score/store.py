@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, Table, bindparam, delete, select
 
 from core.clock import Clock
 from core.db.database import Database
-from core.db.tables import SpamScoreRow
+from core.db.moderation_tables import SpamScoreRow
 from services.moderation.spam_score.weights import Weights
 
 log = structlog.get_logger()

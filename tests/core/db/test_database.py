@@ -23,7 +23,8 @@ from sqlalchemy import Connection, select, text
 
 from core.db.database import Database, resolve_url
 from core.db.migrations import HEAD
-from core.db.tables import AuditRow, Base, NoteRow, PreferenceRow, TurnRow
+from core.db.operator_tables import AuditRow
+from core.db.tables import Base, NoteRow, PreferenceRow, TurnRow
 from core.errors import ConfigurationError, StartupError, StorageError
 from tests.support.processes.postgres_server import PostgresServer
 

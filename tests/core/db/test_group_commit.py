@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import event, select
 
 from core.db.database import Database
+from core.db.inbox_tables import SentMessageRow
 from core.db.queues import GroupCommit
-from core.db.tables import SentMessageRow
 from core.errors import StorageError
 
 MANY = 40

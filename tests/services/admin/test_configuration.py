@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from core.background import cancel_and_wait
 from core.config.settings import read_providers
 from core.db.database import Database
-from core.db.tables import ConfigValueRow
+from core.db.operator_tables import ConfigValueRow
 from core.errors import ConfigurationError
 from core.secrets import SecretBox
 from services.admin.configuration import (
