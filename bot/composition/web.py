@@ -116,7 +116,7 @@ def build_api_routes(services: Services, tokens: TokenStore) -> Sequence[HttpRou
         ChatCompletions(directory, llm.models, gateway, clock).route,
         *Battleground(directory, llm.models, gateway, chat.votes).routes,
         *_build_capabilities(llm, directory, gateway),
-        *gateway.unknown(["/v1/{rest:.*}"]),
+        *gateway.unknown(["/v1{rest:(?s:/.*)?}"]),
     )
 
 

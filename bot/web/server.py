@@ -180,6 +180,9 @@ class WebServer:
             raise
         except (asyncio.CancelledError, ConnectionError):
             raise
+        except web.RequestPayloadError:
+            log.info("web.bad_request", error="RequestPayloadError")
+            return web.Response(status=400, text="The body cannot be read.\n")
         except Exception as error:
             if is_late and isinstance(error, TimeoutError):
                 log.info("web.slow_body", method=request.method, path=request.path[:100])
@@ -259,7 +262,8 @@ def _log_without_quoting(record: logging.LogRecord) -> bool:
     if isinstance(error, ConnectionError):
         log.info("web.client_gone")
         return False
-    if not isinstance(error, HttpProcessingError):
+    # A body that breaks while the rest of it is read after the response.
+    if not isinstance(error, HttpProcessingError | web.RequestPayloadError):
         return True
     log.info("web.bad_request", error=type(error).__name__)
     return False

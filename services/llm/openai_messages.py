@@ -23,6 +23,8 @@ from pydantic_ai.messages import (
 
 IMAGE_TYPES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 MAX_MESSAGES = 10_000
+FAULT_LENGTH = 300
+"""Longest description of a fault, in characters: some quote the value."""
 
 ValueT = TypeVar("ValueT")
 
@@ -132,7 +134,7 @@ def validate(adapter: TypeAdapter[ValueT], value: object, prefix: str = "") -> V
         # Without the branches of unions, which are names of ours.
         place = [str(part) for part in fault["loc"] if isinstance(part, int) or part.isidentifier()]
         param = ".".join(filter(None, [prefix, *(part for part in place if not part.startswith("_"))]))
-        raise InvalidRequest(f"{param or 'the body'}: {fault['msg']}", param or None) from None
+        raise InvalidRequest(f"{param or 'the body'}: {fault['msg'][:FAULT_LENGTH]}", param or None) from None
 
 
 def parse_messages(messages: object) -> list[ModelMessage]:

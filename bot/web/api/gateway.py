@@ -196,7 +196,9 @@ class ApiGateway:
             return await handler(request, call)
 
     async def _authenticate(self, request: web.Request) -> ApiToken:
-        scheme, _, shown = request.headers.get(AUTHORIZATION, "").partition(" ")
+        # Of two headers a proxy in front may have checked the other one.
+        sent = request.headers.getall(AUTHORIZATION, ())
+        scheme, _, shown = (sent[0] if len(sent) == 1 else "").partition(" ")
         token = await self._tokens.find(shown.strip()) if scheme.lower() == "bearer" and shown else None
         if token is None:
             log.info("api.unauthorized", method=request.method, path=request.path[:100])
@@ -223,6 +225,8 @@ class ApiGateway:
         except TimeoutError:
             message = "The body did not arrive in time."
             raise ApiError(HTTPStatus.REQUEST_TIMEOUT, message, is_retryable=True) from None
+        except web.RequestPayloadError:
+            raise invalid("The body cannot be read: it is broken, or not in its Content-Encoding.") from None
         except web.HTTPException as error:
             raise ApiError(error.status, error.reason) from None
         return b"".join(pieces)

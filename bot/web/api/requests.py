@@ -14,6 +14,9 @@ from services.llm.openai_messages import MAX_MESSAGES, InvalidRequest, Message, 
 from services.llm.request import Capability
 
 MAX_TOOLS = 1000
+MAX_STOPS = 16
+"""OpenAI takes 4, others more."""
+MAX_TOKENS = 2**31 - 1
 
 
 class _Function(WirePart):
@@ -53,7 +56,7 @@ _ToolChoice = (
 
 
 class _Schema(WirePart):
-    name: str
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
     description: str | None = None
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
     strict: bool | None = None
@@ -73,6 +76,7 @@ class _StreamOptions(WirePart):
 
 
 _Number = Annotated[float, Field(allow_inf_nan=False)]
+_TokenCount = Annotated[int, Field(ge=1, le=MAX_TOKENS)]
 
 
 class _ChatBody(WirePart):
@@ -84,13 +88,13 @@ class _ChatBody(WirePart):
     stream_options: _StreamOptions | None = None
     temperature: Annotated[_Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[_Number, Field(ge=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
+    max_tokens: _TokenCount | None = None
+    max_completion_tokens: _TokenCount | None = None
+    stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     presence_penalty: Annotated[_Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[_Number, Field(ge=-2, le=2)] | None = None
-    logit_bias: dict[str, int] | None = None
+    logit_bias: dict[str, Annotated[int, Field(ge=-100, le=100)]] | None = None
     n: int | None = None
     tools: list[_FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: _ToolChoice | None = None

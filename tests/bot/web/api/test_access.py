@@ -12,6 +12,7 @@ import aiohttp
 import openai
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from bot.web.server import HttpRoute, WebTiming
 from services.api.tokens import FRESH_S, TokenExists, TokenLimits, TokenStore, UnknownToken
@@ -244,7 +245,10 @@ BROKEN = [
     (chat(tool_choice={"type": "function", "function": {"name": "none"}}), 400),
     (chat(response_format={"type": "xml"}), 400),
     (chat(model=None), 400), (chat(model=["auto"]), 400),
-    (chat(messages={}), 400),
+    (chat(messages={}), 400), (chat(messages=[{"role": "x" * 100_000, "content": "x"}]), 400),
+    (chat(seed=2**63), 400), (chat(max_tokens=2**31), 400), (chat(stop=["x"] * 17), 400),
+    (chat(logit_bias={"1": 101}), 400),
+    (chat(response_format={"type": "json_schema", "json_schema": {"name": "a b"}}), 400),
 ]  # fmt: skip
 
 
@@ -256,8 +260,39 @@ async def test_a_broken_request_is_refused_and_asks_no_provider(
         code, found, headers = await post(api, body)
     assert code == status, found
     assert found["error"]["type"] == "invalid_request_error"
-    assert found["error"]["message"]
+    assert 0 < len(found["error"]["message"]) < 500
     assert headers["x-should-retry"] == "false"
+    assert not first.requests
+
+
+HEAD = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n"
+JSON_HEAD = HEAD + "Content-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status", "code"),
+    [
+        (JSON_HEAD + "Content-Encoding: gzip\r\nContent-Length: 9\r\n", b"no gzip, ", 400, None),
+        (JSON_HEAD + "Content-Encoding: deflate\r\nContent-Length: 9\r\n", b"no deflat", 400, None),
+        (JSON_HEAD + f"Authorization: Bearer {OTHER}\r\nContent-Length: 2\r\n", b"{}", 401, "invalid_api_key"),
+        (HEAD.replace("POST /v1/chat/completions", "GET /v1"), b"", 404, "unknown_url"),
+        (HEAD.replace("/chat/completions", "/models/a%2Fm%0d%0aX:y"), b"", 404, "unknown_url"),
+    ],
+)  # fmt: skip
+async def test_tricks_with_headers_bodies_and_paths_get_errors_in_openais_shape(
+    first: LLMServer, tmp_path: Path, *, head: str, body: bytes, status: int, code: str | None
+) -> None:
+    with capture_logs() as logs:
+        async with endpoint(tmp_path, {"a": first.url}) as api:
+            reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
+            writer.write(head.encode() + b"\r\n" + body)
+            received = await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+    assert received.startswith(f"HTTP/1.1 {status} ".encode()), received
+    error = json.loads(received.partition(b"\r\n\r\n")[2])["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["code"] == code
+    assert not [line for line in logs if line["log_level"] in {"warning", "error"}]
     assert not first.requests
 
 
