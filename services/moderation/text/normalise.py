@@ -21,7 +21,14 @@ _BLANK = re.compile("[^\\S\n]+|\u2800+")
 
 _SPACED_LETTERS = re.compile(r"(?<![^\W_])[^\W\d_](?:([ .*_|/·•-]{1,2})[^\W\d_])(?:\1[^\W\d_]){2,}(?![^\W_])")
 """Four or more letters with equal separators: s p e l l e d."""
-_BOXED_LETTERS = re.compile("[\U0001f150-\U0001f169\U0001f170-\U0001f189]{3,}")
+_BOXED_LETTERS = re.compile(
+    "[\U0001f150-\U0001f169\U0001f170-\U0001f189]"
+    "|(?<![\U0001f1e6-\U0001f1ff])[\U0001f1e6-\U0001f1ff](?![\U0001f1e6-\U0001f1ff])"
+)
+"""Emoji of letters. A regional indicator is one unless it is half of a flag."""
+_FIRST_INDICATOR = 0x1F1E6
+_FEWEST_BOXED = 3
+"""Such letters from which a text is written in them: single ones are signs of a car park or of a blood group."""
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´", "'") | {"ё": "е"})
 
 
@@ -73,12 +80,14 @@ def _normalise_fully(text: str) -> str:
 
 def _join_letters(text: str) -> str:
     """Joins letters that are spaced out or boxed."""
-    text = _BOXED_LETTERS.sub(_unbox, text)
+    if len(_BOXED_LETTERS.findall(text)) >= _FEWEST_BOXED:
+        text = _BOXED_LETTERS.sub(_unbox, text)
     return _SPACED_LETTERS.sub(lambda letters: letters[0].replace(letters[1], ""), text)
 
 
-def _unbox(boxes: re.Match[str]) -> str:
-    return "".join(chr(ord("A") + (ord(box) - 0x1F150) % 0x20) for box in boxes[0])
+def _unbox(box: re.Match[str]) -> str:
+    code = ord(box[0])
+    return chr(ord("A") + (code - _FIRST_INDICATOR if code >= _FIRST_INDICATOR else (code - 0x1F150) % 0x20))
 
 
 def _fold_for_comparison(text: str) -> str:

@@ -85,6 +85,8 @@ ADVERTS: list[tuple[dict[str, Any], str]] = [
     ({"text": "Ｅａｓｙ ｍｏｎｅｙ, write me in private"}, "Easy money"),
     ({"text": "E\u200ba\u200bs\u200by m\u200bo\u200bn\u200be\u200by, write to me in private"}, "Easy money"),
     ({"text": "c\u00ada\u00ads\u00adi\u00adn\u00ado, 100 free spins for all"}, "casino, 100 free spins"),
+    ({"text": "🅴🅰🆂🆈 🅼🅾🅽🅴🆈"}, "🅼🅾🅽🅴🆈"),
+    ({"text": "🇪 🇦 🇸 🇾 🇲 🇴 🇳 🇪 🇾 🇼 🇷 🇮 🇹 🇪"}, "🇪 🇦 🇸 🇾"),
     ({"text": "Look", "reply_markup": {"inline_keyboard": [[{"text": "Claim 500 $", "url": "https://x.example"}]]}},
      "Claim 500 $"),
     ({"text": "Look", "reply_markup": {"inline_keyboard": [[{"text": "Copy", "copy_text": {"text": "t.me/+win500"}}]]}},

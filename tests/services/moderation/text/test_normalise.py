@@ -36,6 +36,8 @@ TRICKY = st.lists(
         ("𝐅𝐫𝐞𝐞 𝓶𝓸𝓷𝓮𝔂 ＮＯＷ Ⓝⓞⓦ", "free money now now"),
         ("ᴡᴏʀᴋ ꜰʀᴏᴍ ʜᴏᴍᴇ", "work from home"),
         ("🅿🅰🆈🅿🅰🅻", "paypal"),
+        ("🅴🅰🆂🆈 🅼🅾🅽🅴🆈 🅼🅴", "easy money me"),
+        ("🇪 🇦 🇸 🇾", "easy"),  # regional indicators that make no flag
         ("з а р а б о т о к", "заработок"),
         ("к.а.з.и.н.о и c-a-s-i-n-o", "казино и casino"),
         ("h̶e̶l̶l̶o̶ p̴̛̗͚r̸̢̛͓i̷̛͎͇z̵̧̢e̶̟͂", "hello prize"),
@@ -69,6 +71,7 @@ def test_normalise_folds_tricks(written: str, folded: str) -> None:
         "สวัสดีครับ",
         "tiếng Việt, Ñandú, naïve, œuvre, Łódź",
         "👩‍❤️‍👨 👨‍👩‍👧‍👦 🏴󠁧󠁢󠁥󠁮󠁧󠁿 🏳️‍🌈 🇩🇪🇷🇺 👍🏽 ❤️ 1️⃣ ☺️",
+        "🅿️ behind the house, blood group 🅰️, 🇺🇦🇵🇱🇩🇪 and 🇫🇷",
         "µTorrent, 5 кОм, 10 kΩ, ΔT, x² + y²",
         "VPNом, iPhoneов, VPNа, SMMщик, it-шник, wi-fi-роутер",  # names with endings
         r"¯\_(ツ)_/¯ ಠ_ಠ (╯°□°)╯",
