@@ -8,7 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import structlog
@@ -88,10 +88,11 @@ class _Pending:
     """The event loop's time from which it may be named."""
     tries: int = 0
     naming: asyncio.Task[str | None] | None = None
+    chat: str = field(init=False)
 
-    @property
-    def chat(self) -> str:
-        return self.beginning.thread.key.chat_ref
+    def __post_init__(self) -> None:
+        # Compared with each chat in which a turn begins or ends.
+        self.chat = self.beginning.thread.key.chat_ref
 
 
 class ThreadNamer:
