@@ -1,40 +1,34 @@
-"""Answers messages: one turn recalls the history, asks the agent, streams into a reply and is recorded."""
+"""The life of a turn: it recalls the history, has the answer produced into a reply, and is recorded."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from datetime import UTC, tzinfo
-from functools import partial
 
 import structlog
 from cachetools import TTLCache
 from pydantic import BaseModel
-from pydantic_ai import Agent, AgentRun
-from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai import Agent
+from pydantic_ai.messages import ModelMessage, ModelRequest, ModelResponse, TextPart
 
 from core.clock import Clock
-from core.errors import AllProvidersFailed, StorageError, UnknownProvider
+from core.errors import StorageError
 from core.i18n import Texts
-from core.messages import ChatKind, ConversationKey, Incoming, Surface, UserRef
-from services.chat.activity import describe_calls
-from services.chat.agent import LIMITS, prompt_text, to_prompt
+from core.messages import ConversationKey, Incoming, Surface, UserRef
+from services.chat.agent import prompt_text, to_prompt
+from services.chat.answering import AnswerProducer
 from services.chat.footers import Footers
-from services.chat.framing import mentions_parts
-from services.chat.hearing import VOICE, SpeechToText, has_recording, quote_transcripts, transcribe
+from services.chat.hearing import SpeechToText, quote_transcripts
 from services.chat.memory import Compaction, ConversationMemory, MemoryLimits
-from services.chat.personas import instructions
-from services.chat.pictures import IMAGES, MOST_PICTURES, TextToImage, find_description, picture_prompt
-from services.chat.reply import AskedCall, Reply, ReplyPhase, ShownPicture
+from services.chat.pictures import TextToImage, find_description, picture_prompt
+from services.chat.reply import AskedCall, Reply, ReplyPhase
 from services.chat.stand_ins import StandInNotices
 from services.chat.store.conversation import ANSWERED, Turn, TurnStatus
 from services.chat.thread_names import Beginning, ThreadNamer
 from services.chat.tools import TurnContext
 from services.chat.turn import TurnObserver, TurnOutcome, TurnRun, classify_failure, replay_outcome
 from services.chat.turn_records import ChatStores, TurnRecords
-from services.llm.capabilities.asking import Picture
 from services.llm.models.factory import CHAT, LLMModelFactory
-from services.llm.models.routed import RoutedModel
 from services.llm.request import ModelChoice, RequestSpec
 
 log = structlog.get_logger()
@@ -78,11 +72,8 @@ class ChatService:
         image_generator: TextToImage | None = None,
         find_asked: Callable[[str], Awaitable[Sequence[AskedCall]]] | None = None,
     ) -> None:
-        self._agent = agent
-        self._image_generator = image_generator
-        self._transcriber = transcriber
         self._find_asked = find_asked
-        self._models = models
+        self._draws = image_generator is not None
         self._stores = stores
         self._texts = texts
         self._clock = clock
@@ -94,6 +85,10 @@ class ChatService:
         self._zone = zone
         self._told: TTLCache[tuple[str, str], bool] = TTLCache(MAX_TOLD, TOLD_S, timer=clock.monotonic)
         self._records = TurnRecords(stores, self._memory)
+        self._producer = AnswerProducer(
+            agent=agent, models=models, records=self._records, notes=stores.notes, texts=texts,
+            clock=clock, asks_consent=asks_consent, transcriber=transcriber, image_generator=image_generator,
+        )  # fmt: skip
         self._footers = Footers(texts, demo_ids)
         self._observer = observer or TurnObserver()
 
@@ -191,7 +186,7 @@ class ChatService:
             history = await self._records.open(run)
             if run.is_answered:
                 return TurnOutcome(ReplyPhase.COMPLETE)
-            task = asyncio.create_task(self._run_agent(run, history), name="turn.answer")
+            task = asyncio.create_task(self._producer.produce(run, history), name="turn.answer")
             run.reply.on_stop(task.cancel)
             await task
         except asyncio.CancelledError:
@@ -216,7 +211,7 @@ class ChatService:
     async def _replay(self, run: TurnRun) -> None:
         """Writes the answer of an earlier process to the reply again, since its delivery may be incomplete."""
         run.reply.heading = quote_transcripts(run.prompt)
-        if self._image_generator is not None:
+        if self._draws:
             await self._records.restore_pictures(run)
         for message in run.messages if find_description(run.prompt) is None else ():
             for part in message.parts:
@@ -230,107 +225,6 @@ class ChatService:
         await self._note_asked(run)
         self._end(run, replay_outcome(status), is_blind=is_blind, is_saved=True)
 
-    async def _listen(self, run: TurnRun) -> None:
-        """Puts the text of a voice message in its place, also in the stored turn, where a Retry finds it."""
-        if has_recording(run.prompt):
-            spec = replace(self._spec(run), purpose=VOICE, choice=None)
-            run.prompt = await transcribe(run.prompt, run.incoming, self._transcriber, spec)
-            run.is_heard = True
-            await self._records.keep_transcript(run)
-        run.reply.heading = quote_transcripts(run.prompt)
-
-    async def _draw(self, run: TurnRun, description: str) -> Picture:
-        """Draws a picture for an answer, and stores it, so that it can be sent as a file later.
-
-        Raises:
-            ProviderError: it was not drawn.
-        """
-        if self._image_generator is None:
-            raise AllProvidersFailed(())
-        spec = replace(self._spec(run), purpose=IMAGES, choice=None)
-        picture = await self._image_generator.draw(description, spec)
-        number = len(run.reply.pictures)
-        run.reply.pictures.append(ShownPicture(picture.data, picture.name))
-        await self._records.keep_picture(run, number, picture)
-        return picture
-
-    def _drawing(self, run: TurnRun) -> Callable[[str], Awaitable[bool]] | None:
-        """Returns the function behind the model's drawing tool; None where no provider draws."""
-        if self._image_generator is None:
-            return None
-
-        async def draw(description: str) -> bool:
-            if len(run.reply.pictures) >= MOST_PICTURES:
-                return False
-            await self._draw(run, description)
-            return True
-
-        return draw
-
-    async def _run_agent(self, run: TurnRun, history: Sequence[ModelMessage]) -> None:
-        if (description := find_description(run.prompt)) is not None:
-            if run.reply.is_resumed:
-                # An earlier attempt may have been cut off after it was drawn.
-                await self._records.restore_pictures(run)
-            if not run.reply.pictures:
-                picture = await self._draw(run, description)
-                run.reply.provider, run.reply.model = picture.provider, picture.model
-            run.messages = [ModelResponse([TextPart(f"[A picture of: {description}]")])]
-            return
-        await self._listen(run)
-        await self._records.keep_documents(run)
-        history = await self._fit(run, history)
-        incoming = run.incoming
-        context = TurnContext(
-            clock=self._clock,
-            notes=self._stores.notes,
-            user_id=incoming.speaker.user_id,
-            user_name=incoming.speaker.name,
-            scope=incoming.key.chat_ref,
-            chat_kind=incoming.chat_kind,
-            conversation=incoming.key,
-            chat_title=incoming.chat_title,
-            language=incoming.speaker.language,
-            origin=run.acts_for,
-            is_local_only=self._is_local_only(run),
-            draw=self._drawing(run),
-            has_documents=any(
-                mentions_parts(prompt_text(each)) for each in (*history, run.prompt) if isinstance(each, ModelRequest)
-            ),
-            persona=self._persona(run),
-        )
-        async with self._agent.iter(
-            message_history=[*history, run.prompt, *run.prelude],
-            model=self._model(run),
-            deps=context,
-            usage_limits=LIMITS,
-        ) as agent_run:
-            try:
-                await _stream(agent_run, partial(self._note_calls, run))
-            finally:
-                run.messages = [*run.prelude, *agent_run.new_messages()]
-
-    def _persona(self, run: TurnRun) -> str | None:
-        """Returns the instructions of the thread's persona, or of the chat's."""
-        stored = run.thread.persona if run.thread is not None else None
-        # In a group every speaker would change the beginning of the next one's request.
-        is_group = run.incoming.chat_kind is ChatKind.GROUP
-        language = None if is_group else run.incoming.speaker.language
-        return instructions(self._texts, stored if stored is not None else run.preference.persona, language)
-
-    def _note_calls(self, run: TurnRun, calls: Sequence[ToolCallPart]) -> None:
-        line = describe_calls(calls, self._texts, run.incoming.speaker.language)
-        if line is not None:
-            run.reply.show_activity(line)
-
-    async def _fit(self, run: TurnRun, history: Sequence[ModelMessage]) -> Sequence[ModelMessage]:
-        """Drops turns where the history has outgrown its budget; a Retry keeps what the first answer was given."""
-        if run.thread is None or run.recall is None or not run.recall.is_over or run.replaces_id is not None:
-            return history
-        fitted = await self._memory.fit(run.thread, run.recall, self._spec(run))
-        run.is_first_drop = fitted.is_first_drop
-        return fitted.history
-
     async def compact(self, key: ConversationKey, user: UserRef) -> Compaction:
         """Summarises the current thread of a chat at a user's request.
 
@@ -342,31 +236,6 @@ class ChatService:
         is_local_only = self._asks_consent and not preference.remote_consent
         spec = RequestSpec(CHAT, user=user, chat=key.chat_ref, local_only=is_local_only)
         return await self._memory.compact(thread, spec)
-
-    def _spec(self, run: TurnRun) -> RequestSpec:
-        choice = run.choice
-        if choice is None and run.preference.provider is not None:
-            choice = ModelChoice(run.preference.provider, run.preference.model)
-        return RequestSpec(
-            CHAT,
-            user=run.incoming.user_ref,
-            chat=run.incoming.key.chat_ref,
-            choice=choice,
-            local_only=self._is_local_only(run),
-        )
-
-    def _model(self, run: TurnRun) -> RoutedModel:
-        spec = self._spec(run)
-        try:
-            return self._models.create_routed_model(spec, listener=run.reply)
-        except UnknownProvider as error:
-            # A stored choice may no longer be configured.
-            log.info("turn.choice_unavailable", provider=error.provider)
-            return self._models.create_routed_model(replace(spec, choice=None), listener=run.reply)
-
-    def _is_local_only(self, run: TurnRun) -> bool:
-        # Also while the database is unavailable: a failure on our side must not send messages out.
-        return self._asks_consent and not run.preference.remote_consent
 
     async def _close(self, run: TurnRun, outcome: TurnOutcome) -> None:
         """Saves the result of the turn and ends the reply, also when saving fails."""
@@ -428,7 +297,7 @@ class ChatService:
                 message=run.incoming.text or prompt_text(run.prompt),
                 answer=run.reply.text,
                 language=run.incoming.speaker.language,
-                local_only=self._is_local_only(run),
+                local_only=self._producer.is_local_only(run),
                 is_demo=run.reply.provider in self._demo_ids,
             )
         )
@@ -449,18 +318,3 @@ async def _finish(work: Coroutine[object, object, None]) -> None:
         finally:
             task.cancel()
         raise
-
-
-async def _stream(agent_run: AgentRun[TurnContext, str], note_calls: Callable[[list[ToolCallPart]], None]) -> None:
-    """Runs the agent to its end; its model writes text to the reply as it arrives.
-
-    Args:
-        note_calls: called with the tool calls of a response before they are carried out.
-    """
-    async for node in agent_run:
-        if Agent.is_model_request_node(node):
-            async with node.stream(agent_run.ctx) as events:
-                async for _ in events:
-                    pass
-        elif Agent.is_call_tools_node(node) and (calls := node.model_response.tool_calls):
-            note_calls(calls)

@@ -20,6 +20,7 @@ from services.chat.store.turns import TurnStore
 from services.chat.turn import DeferredWrites, TurnOutcome, TurnRun
 from services.llm.capabilities.asking import Picture
 from services.llm.models.routed import last_provenance
+from services.llm.request import RequestSpec
 from services.preferences import PreferenceStore
 
 log = structlog.get_logger()
@@ -91,6 +92,18 @@ class TurnRecords:
             except StorageError as error:
                 log.error("turn.prompt_not_saved", error=str(error))  # noqa: TRY400 - as above
         return history
+
+    async def fit(self, run: TurnRun, history: Sequence[ModelMessage], spec: RequestSpec) -> Sequence[ModelMessage]:
+        """Drops turns where the history has outgrown its budget; a Retry keeps what the first answer was given.
+
+        Args:
+            spec: of the answer; a summary of the dropped turns is requested alike.
+        """
+        if run.thread is None or run.recall is None or not run.recall.is_over or run.replaces_id is not None:
+            return history
+        fitted = await self._memory.fit(run.thread, run.recall, spec)
+        run.is_first_drop = fitted.is_first_drop
+        return fitted.history
 
     async def _begin(self, run: TurnRun) -> Sequence[ModelMessage] | None:
         """Reads the history and saves the prompt together. Returns None where the database accepts only one of them."""
