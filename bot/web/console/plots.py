@@ -43,6 +43,10 @@ STATE_LOOKS: Final = {
 }
 
 
+_REFUSED: Final = StateLook("fail", "i-fail", _FULL, "url(#p-fail)")
+_REFUSALS: Final = ("HTTP 401", "HTTP 402", "HTTP 403")
+"""Beginnings of the reasons of a pause that only an operator can end."""
+
 _BY_SEVERITY: Final = (
     RecordedState.COOLING,
     RecordedState.NOT_CONFIGURED,
@@ -106,7 +110,7 @@ def draw_timeline(spans: Mapping[str, Sequence[Span]], order: Sequence[str], now
     def bar(span: Span) -> Bar:
         start, end = max(begin, span.began_at), min(now, span.seen_at)
         width = max(NARROWEST_S, end - start)
-        look = STATE_LOOKS[span.state]
+        look = _look(span)
         x = min(start - begin, DAY - width)
         y, height = look.place
         return Bar(
@@ -125,7 +129,7 @@ def draw_timeline(spans: Mapping[str, Sequence[Span]], order: Sequence[str], now
     return Timeline(
         [(name, [bar(span) for span in _merged(found)]) for name, found in known],
         [(_percent(share / 4), clock(begin + DAY * share / 4)) for share in range(4)],
-        [Event(name, span.state, STATE_LOOKS[span.state], span.reason, clock(at)) for at, name, span in newest],
+        [Event(name, span.state, _look(span), span.reason, clock(at)) for at, name, span in newest],
         _count_failovers(known, begin),
     )
 
@@ -143,6 +147,11 @@ def _count_failovers(known: Sequence[tuple[str, Sequence[Span]]], begin: float) 
         if after > before and at >= begin:
             hours[min(23, int((at - begin) // HOUR))] += 1
     return hours
+
+
+def _look(span: Span) -> StateLook:
+    is_refused = span.state is RecordedState.COOLING and (span.reason or "").startswith(_REFUSALS)
+    return _REFUSED if is_refused else STATE_LOOKS[span.state]
 
 
 def _merged(spans: Sequence[Span]) -> Sequence[Span]:

@@ -730,7 +730,7 @@ web-now = Who answers now
 web-answers = { $provider } answers
 web-beside = { $provider }: { $state }{ $until ->
     [none] {""}
-   *[other] {" "}until { $until }
+   *[other] , { $until }
 }{ $reason ->
     [none] .
    *[other] {" "}({ $reason }).
@@ -758,6 +758,8 @@ web-cause-errors = Rests after errors
 web-cause-loading = Loads its model
 web-cause-unreadable = Unreadable answers
 web-until = until { $at }
+web-next-try = next try { $at }
+web-state-refused = Needs a fix
 web-asked-last = It is asked last until that is mended.
 web-over-cap-help = Today’s spending has reached its daily cap. It is passed over until midnight.
 web-raise-cap = Raise the cap

@@ -731,7 +731,7 @@ web-now = Кто отвечает сейчас
 web-answers = Отвечает { $provider }
 web-beside = { $provider }: { $state }{ $until ->
     [none] {""}
-   *[other] {" "}до { $until }
+   *[other] , { $until }
 }{ $reason ->
     [none] .
    *[other] {" "}({ $reason }).
@@ -760,6 +760,8 @@ web-cause-errors = Пауза после ошибок
 web-cause-loading = Загружает модель
 web-cause-unreadable = Ответы не разобрать
 web-until = до { $at }
+web-next-try = следующая попытка в { $at }
+web-state-refused = Нужно исправить
 web-asked-last = Пока это не исправлено, его спрашивают последним.
 web-over-cap-help = Расход за сегодня достиг дневного лимита. До полуночи его пропускают.
 web-raise-cap = Поднять лимит
