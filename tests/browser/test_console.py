@@ -295,5 +295,7 @@ async def test_second_replica_follows_at_once(operator: Operator, tmp_path: Path
             async with asyncio.timeout(30):
                 while await second.answered_by() != "alpha":
                     await asyncio.sleep(0.02)
+            # A page that refreshes itself while the console closes would report it.
+            await page.context.close()
     finally:
         await server.stop()

@@ -1042,6 +1042,7 @@ web-waiting = Waiting
 web-decided = Decided
 web-moderation-help = Cards of all groups, the newest 50. A text is shown to admins of its group only, and is erased after 7 days.
 web-no-cards = No cards
+web-card-keys = Keys of a card that has the focus: J next, K previous, C confirm, U undo.
 web-cards-wait = { $count ->
     [one] 1 moderation card waits
    *[other] { $count } moderation cards wait

@@ -91,7 +91,7 @@ function show(page, url, { isRefresh = false, isResult = false, hash = "" }) {
   if (isSame) Idiomorph.morph(before, after, { callbacks: isRefresh ? KEEP : isResult ? KEEP_KEYS : {} });
   else before.replaceWith(document.adoptNode(after));
   if (!isRefresh) remember(url);
-  offerFiles();
+  decorate();
   if (isSame) {
     if (document.activeElement === document.body) refocus(anchors);
   } else {
@@ -123,8 +123,12 @@ function isEdited(node) {
 
 function focusAnchors() {
   const anchors = [];
-  for (let node = document.activeElement; node && node !== document.body; node = node.parentElement) if (node.id) anchors.push(node.id);
-  return anchors;
+  for (let node = document.activeElement; node && node !== document.body; node = node.parentElement) {
+    if (node.id) anchors.push(node.id);
+    // A card that was decided leaves: the next one has the focus then.
+    if (node.matches("li[id]")) anchors.push(node.nextElementSibling?.id, node.previousElementSibling?.id);
+  }
+  return anchors.filter(Boolean);
 }
 
 /** Moves the focus that a page has lost to the nearest place that is still there: never to a button, which acts. */
@@ -219,6 +223,18 @@ document.addEventListener("click", (event) => {
   else go(link.href);
 });
 
+/** Keys of a card that has the focus, by their place: letters differ between layouts. */
+function pressOnCard(event) {
+  const card = event.target.closest("li[id^=card-]");
+  if (!card || event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.code === "KeyJ") card.nextElementSibling?.focus();
+  else if (event.code === "KeyK") card.previousElementSibling?.focus();
+  else if (event.code === "KeyC") card.querySelector("form[action$='/confirm'] button")?.click();
+  else if (event.code === "KeyU") card.querySelector("form[action$='/undo'] button")?.click();
+}
+
+document.addEventListener("keydown", pressOnCard);
+
 document.addEventListener("keydown", (event) => {
   const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
   if (!menu) return;
@@ -228,8 +244,9 @@ document.addEventListener("keydown", (event) => {
 
 addEventListener("popstate", () => { if (!session) go(location.href); });
 
-/** Telegram's Mini Apps cannot download: there the bot sends the file to the operator. */
-function offerFiles() {
+/** Shows what works with scripts only. Mini Apps cannot download: there the bot sends the file to the operator. */
+function decorate() {
+  for (const hint of document.querySelectorAll("[data-scripted]")) hint.hidden = false;
   if (!session) return;
   for (const link of document.querySelectorAll("a[download]")) link.lastChild.textContent = ` ${document.getElementById("main").dataset.send}`;
 }
@@ -307,5 +324,6 @@ if (initData) {
 } else {
   const { hash } = location;
   history.replaceState(null, "", `${clean(new URL(location.href))}${hash}`);
+  decorate();
   schedule();
 }
