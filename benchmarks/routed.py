@@ -9,9 +9,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import structlog
+from pydantic_ai.messages import ModelMessage, ModelResponse
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.wrapper import WrapperModel
 from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.settings import ModelSettings
 
 from benchmarks.measuring import Rounds, Work, compare, machine, print_table
 from benchmarks.processes import Contestant, contestant, llm_process
@@ -21,6 +25,7 @@ from tests.support.processes.redis_server import RedisServer
 
 BARE = "the agent on a bare model"
 OWN = "the agent on the bot's model, not routed"
+OWN_COLLECTED = "the agent on the bot's model, collected from a stream, not routed"
 ROUTED, ROUTED_DOWN = "routed, healthy", "routed, primary in cooldown"
 FALLBACK, FALLBACK_DOWN = "pydantic-ai's `FallbackModel`, healthy", "pydantic-ai's `FallbackModel`, primary down"
 LITELLM_BARE = "LiteLLM's `acompletion`"
@@ -41,9 +46,11 @@ async def measure_pydantic_ai(
         bare, dead = library_model(healthy), library_model(refusing)
         own = well.builder.model(up[0], "m")
         stock, stock_down = FallbackModel(bare, library_model(healthy)), FallbackModel(dead, library_model(healthy))
+        collected = Collected(own)
         models = {
             BARE: lambda: bare,
             OWN: lambda: own,
+            OWN_COLLECTED: lambda: collected,
             ROUTED: lambda: well.model,
             ROUTED_DOWN: lambda: ill.model,
             FALLBACK: lambda: stock,
@@ -54,9 +61,26 @@ async def measure_pydantic_ai(
             works: dict[str, Work] = {
                 name: lambda ask=ask, model=model: asyncio.wait_for(ask(model()), CALL_S)
                 for name, model in models.items()
+                if way == "plain" or name != OWN_COLLECTED
             }
             measured[way] = await compare(works, rounds=rounds, repeat=repeat)
         return measured
+
+
+class Collected(WrapperModel):
+    """A model whose plain requests are collected streams, as those of a routed model are."""
+
+    async def request(
+        self,
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
+    ) -> ModelResponse:
+        """Read a stream to its end."""
+        async with self.wrapped.request_stream(messages, model_settings, model_request_parameters) as stream:
+            async for _ in stream:
+                pass
+            return stream.get()
 
 
 def library_model(url: str) -> OpenAIChatModel:
@@ -74,12 +98,12 @@ async def measure_litellm(rival: Contestant, rounds: int, repeat: int) -> Mappin
 
 
 def to_rows(way: str, measured: Rounds, bare: str, pairs: Mapping[str, str]) -> list[list[str]]:
-    """Return table rows: each alternative against the bare model, and a primary that is down against a healthy one."""
+    """Return table rows: each alternative against the bare model, and some against a line of their own."""
     shown: list[list[str]] = []
     for name in measured.figures:
         to_bare = measured.ratio(name, bare).text() if name != bare else "1"
-        to_healthy = measured.ratio(name, pairs[name]).text() if name in pairs else ""
-        shown.append([way, name, f"{measured.spread(name).median:.2f} ms", to_bare, to_healthy])
+        to_paired = measured.ratio(name, pairs[name]).text() if name in pairs else ""
+        shown.append([way, name, f"{measured.spread(name).median:.2f} ms", to_bare, to_paired])
     return shown
 
 
@@ -103,10 +127,12 @@ async def main(rounds: int, repeat: int, litellm: str | None) -> None:
             print("LiteLLM's column is left out: no interpreter that has it was given (--litellm /path/to/python)")
     table: list[list[str]] = []
     for way in WAYS:
-        table += to_rows(way, measured[way], BARE, {ROUTED_DOWN: ROUTED, FALLBACK_DOWN: FALLBACK})
+        unrouted = OWN_COLLECTED if way == "plain" else OWN
+        pairs = {ROUTED: unrouted, ROUTED_DOWN: ROUTED, FALLBACK_DOWN: FALLBACK}
+        table += to_rows(way, measured[way], BARE, pairs)
         if way in theirs:
             table += to_rows(way, theirs[way], LITELLM_BARE, {LITELLM_DOWN: LITELLM})
-    print_table(["", "", "CPU a request", "to its bare model", "to its healthy case"], table)
+    print_table(["", "", "CPU a request", "to its bare model", "to the same not routed, or healthy"], table)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ from services.llm.usage import TokenUse, used_whole
 
 log = structlog.get_logger()
 
+COLLECTED_WINDOW_S = 2.0
+"""Longest time for which the text of a plain request is held: it is read as a whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
@@ -103,7 +106,8 @@ async def request_answer(
     try:
         async with AsyncExitStack() as stack:
             start = await _start_stream(stack, attempt, prepare, None, accepts_empty_at_length=is_parsed)
-            reader = StreamReader(start.opened, attempt.candidate, start.began, attempt.longest_stream_s)
+            start.hold_text(COLLECTED_WINDOW_S, attempt.candidate)
+            reader = StreamReader(start.opened, attempt.candidate, start.began, attempt.longest_stream_s, start.pacing)
             response = await _collect(reader)
     except Exception as error:  # noqa: BLE001 - `failed` classifies it and re-raises bugs of ours
         await attempt.failed(error)
@@ -134,6 +138,10 @@ class StreamStart:
     opened: OpenedStream
     began: float
     pacing: Pacing
+
+    def hold_text(self, window_s: float, candidate: Candidate) -> None:
+        """Lets text that arrives within a window be held from now on; it must not look like a stall."""
+        self.pacing.window_s = min(window_s, candidate.provider.stall_timeout_s / 4)
 
 
 async def request_stream_start(

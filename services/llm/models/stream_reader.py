@@ -24,7 +24,8 @@ from pydantic_ai.models import StreamedResponse
 from pydantic_ai.usage import RequestUsage
 
 from services.llm.models.bounds import AnswerBounds, Deadline
-from services.llm.providers.tolerant_streams import FinishKnown, TolerantStream
+from services.llm.providers.response_hooks import Pacing
+from services.llm.providers.tolerant_streams import TolerantStream
 from services.llm.request import Candidate
 from services.llm.routing.faults.outcomes import AnswerGivenUp, EmptyAnswer, classify
 from services.llm.routing.faults.refusal_words import Fault
@@ -268,10 +269,14 @@ class StreamReader:
         candidate: its stall timeout applies.
         began: the event loop's time at which the request was made.
         longest_s: longest time in all.
+        pacing: the pace at which it is handed on.
     """
 
-    def __init__(self, opened: OpenedStream, candidate: Candidate, began: float, longest_s: float) -> None:
+    def __init__(
+        self, opened: OpenedStream, candidate: Candidate, began: float, longest_s: float, pacing: Pacing
+    ) -> None:
         self.response = opened.response
+        self._pacing = pacing
         self.is_over = False
         self._events = opened.events
         self._held = opened.held
@@ -298,7 +303,7 @@ class StreamReader:
             raise StopAsyncIteration
         now = self._loop.time()
         self._end_by += now - self._passed_on
-        self._stalled_by = now + self._stall_s
+        self._stalled_by = now + self._stall_s - self._pacing.held_s
         self._deadline.until = min(self._stalled_by, self._end_by, now + AFTER_FINISH_S)
         try:
             with self._deadline:
@@ -357,7 +362,7 @@ class StreamReader:
 
 def is_finished(response: StreamedResponse) -> bool:
     """Returns whether a provider gave a finish reason, its own wording included, that no text has followed."""
-    if isinstance(response, FinishKnown) and not response.is_finish_reliable:
+    if isinstance(response, TolerantStream) and not response.is_finish_reliable:
         return response.is_ended_by_server
     return response.finish_reason is not None or bool((response.provider_details or {}).get("finish_reason"))
 

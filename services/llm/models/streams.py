@@ -59,10 +59,9 @@ class CommittedStream:
         listener: Listener | None = None,
     ) -> None:
         opened = start.opened
-        self._reader = StreamReader(opened, attempt.candidate, start.began, attempt.longest_stream_s)
+        self._reader = StreamReader(opened, attempt.candidate, start.began, attempt.longest_stream_s, start.pacing)
         if listener is not None:
-            # Text that is held must not look like a stall.
-            start.pacing.window_s = min(listener.window_s, attempt.candidate.provider.stall_timeout_s / 4)
+            start.hold_text(listener.window_s, attempt.candidate)
         self._response = opened.response
         self._listener = listener
         self._attempt = attempt

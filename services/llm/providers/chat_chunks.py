@@ -23,7 +23,6 @@ DONE: Final = b"[DONE]"
 _TEXT: Final = re.compile(rb'"content"\s*:\s*"([^"\\]*)"')
 _STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*')
 """The inside of a JSON string."""
-_UNFINISHED: Final = re.compile(rb'"finish_reason"\s*:\s*null')
 _PADDING: Final = re.compile(rb',\s*"obfuscation"\s*:\s*"[^"\\]*"')
 """OpenAI's, of random length, against eavesdroppers who would count characters."""
 _REQUIRED: Final = (
@@ -112,7 +111,7 @@ class ChatChunks:
         self._head = self._tail = b""
         """Bytes before and after the text in an ordinary chunk."""
         self._is_mergeable = False
-        """True if that chunk has no finish reason, whose place between texts counts."""
+        """True if that chunk has text only: no finish reason, whose place between texts counts, and no thinking."""
         self._has_begun = False
         """True once a delta brought text or a tool call."""
         self._usage: Fields = {}
@@ -173,7 +172,7 @@ class ChatChunks:
         if found is not None:
             self._has_begun = self._has_begun or bool(found[1])
             self._head, self._tail = data[: found.start(1)], data[found.end(1) :]
-            self._is_mergeable = bool(_UNFINISHED.search(self._head) or _UNFINISHED.search(self._tail))
+            self._is_mergeable = _has_text_only(data)
 
     def _repair_chunk(self, chunk: Fields) -> Fields:
         if error := _find_error(chunk):
@@ -277,6 +276,21 @@ class ChatChunks:
             index = position if count > 1 else self._last_index
         self._last_index = index
         return index
+
+
+def _has_text_only(data: bytes) -> bool:
+    """Returns whether a chunk says nothing but the text of its one choice."""
+    try:
+        chunk: object = from_json(data)
+    except ValueError:
+        return False
+    match chunk:
+        case {"choices": [{"delta": dict()}]}:
+            choice = cast("Fields", chunk)["choices"][0]
+            said: Fields = {**choice, **choice["delta"]}
+            return not any(value for name, value in said.items() if name not in {"index", "delta", "role", "content"})
+        case _:
+            return False
 
 
 def _is_unusual(data: bytes) -> bool:

@@ -44,10 +44,10 @@ ResponseT = TypeVar("ResponseT")
 
 
 class _Completions(AsyncCompletions):
-    """Chat completions that send messages unchanged.
+    """Chat completions that send messages and tools unchanged.
 
-    The SDK compares each message with every message type to find fields with another name on the wire. There are
-    none. It copies `extra_body` into the request unchanged.
+    The SDK compares each message with every message type, and each schema of a tool field by field, to find fields with
+    another name on the wire. There are none. It copies `extra_body` into the request unchanged.
     """
 
     async def create(
@@ -60,6 +60,9 @@ class _Completions(AsyncCompletions):
         """Requests an answer. Arguments and result are those of the SDK."""
         # The SDK types `extra_body` as object, and merges it as a mapping.
         body = {"messages": list(messages), **cast("dict[str, object]", extra_body or {})}
+        if isinstance(tools := arguments.get("tools"), list):
+            body["tools"] = cast("list[object]", tools)
+            arguments["tools"] = ()
         create = cast("Callable[..., Awaitable[Any]]", super().create)
         return await create(messages=(), extra_body=body, **arguments)
 

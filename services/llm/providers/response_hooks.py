@@ -52,14 +52,19 @@ class Pacing:
     Args:
         window_s: longest time for which text is held, so that it is handed on together with the text that follows.
             Nothing else is held: no end, error, tool call, usage or finish reason.
+        held_s: time between the arrival of the newest text and the end of its window. Deadlines count from the arrival.
     """
 
     window_s: float = 0.0
+    held_s: float = 0.0
 
 
 @contextmanager
 def pace_responses() -> Generator[Pacing]:
-    """Sets the pace of the responses to the requests that are made within the context."""
+    """Sets the pace of the responses to the requests that are made within the context.
+
+    Their reader enforces the deadlines between pieces: the transport has none for them.
+    """
     pacing = Pacing()
     token = _pacing.set(pacing)
     try:
@@ -68,9 +73,9 @@ def pace_responses() -> Generator[Pacing]:
         _pacing.reset(token)
 
 
-def current_pacing() -> Pacing:
+def find_pacing() -> Pacing | None:
     """Returns the pace of the surrounding `pace_responses`; without one nothing is held."""
-    return _pacing.get() or Pacing()
+    return _pacing.get()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import re
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from pydantic_ai._parts_manager import ModelResponsePartsManager
 from pydantic_ai.messages import ModelResponseStreamEvent
@@ -211,21 +211,6 @@ class TolerantParts(ModelResponsePartsManager):
         yield from super().handle_tool_call_delta_events(vendor_part_id=vendor_part_id, **more)
 
 
-@runtime_checkable
-class FinishKnown(Protocol):
-    """A stream that knows whether its finish reasons can be relied on."""
-
-    @property
-    def is_finish_reliable(self) -> bool:
-        """False if text has followed a finish reason."""
-        ...
-
-    @property
-    def is_ended_by_server(self) -> bool:
-        """True if the end marker has arrived, or a body of known length has ended."""
-        ...
-
-
 @dataclass
 class TolerantStream(StreamedResponse):
     """Common base of the streams with this protocol; it comes before the library's own class."""
@@ -241,6 +226,11 @@ class TolerantStream(StreamedResponse):
     def is_finish_reliable(self) -> bool:
         """False if text has followed a finish reason."""
         return self._is_finish_reliable
+
+    @property
+    def is_ended_by_server(self) -> bool:
+        """True if the end marker has arrived, or a body of known length has ended."""
+        raise NotImplementedError
 
     async def _get_event_iterator(self) -> AsyncIterator[ModelResponseStreamEvent]:
         # A finish reason is no end: a tag may go on behind it.

@@ -7,8 +7,8 @@ an answer of 200 pieces takes 12 ms less CPU, a sixth of the agent's total (`pyt
 import asyncio
 import re
 import zlib
-from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from contextlib import aclosing, contextmanager
 from ssl import SSLContext
 
 import aiohttp
@@ -18,8 +18,9 @@ from yarl import URL
 
 from services.llm.providers.chat_chunks import ChatChunks
 from services.llm.providers.event_stream import EVENTS, EventStream, looks_like_event_stream
+from services.llm.providers.gathering import gather_text
 from services.llm.providers.native_events import NativeEvents, find_repair
-from services.llm.providers.response_hooks import current_pacing, finish_body
+from services.llm.providers.response_hooks import Pacing, find_pacing, finish_body
 from services.llm.transport_errors import ResponseTooLarge
 
 MAX_BODY_BYTES = 8 << 20
@@ -34,13 +35,6 @@ STREAM_BYTES_PER_S = 256 << 10
 """Bytes of an event stream that are read at once each second beyond those: a thousand tokens with their envelopes."""
 FLOOD_PAUSE_S = 0.01
 """Pause before each piece of the streams that send more, of which one is read at a time."""
-GATHERED_BYTES = 16 << 10
-"""Bytes that end a window early: far more than a model writes in it."""
-_NOT_TEXT = re.compile(
-    rb'"(?:finish_?[rR]eason|stop_reason|refusal)"\s*:\s*"|"(?:usage|tool_calls|function_call)"\s*:\s*[{\[]'
-    rb'|"(?:error|functionCall|tool_use|input_json_delta|message_stop|message_delta)"|content_block_st|\[DONE\]'
-)
-"""Events of the protocols that are handed on at once; a match within text only ends a window early."""
 _STREAMED = re.compile(rb'"stream"\s*:\s*true')
 """In the body of a request; within a text its quotation marks are escaped."""
 _NO_CODINGS = frozenset({"", "identity", "none", "binary", "chunked", "utf-8", "utf8"})
@@ -97,8 +91,9 @@ class Transport(httpx2.AsyncBaseTransport):
             httpx2.TransportError: the request failed without a response.
         """
         timeout = request.extensions.get("timeout", {})
+        pacing = find_pacing()
         # The client has turned credentials in the URL into a header, and aiohttp rejects both at once.
-        url = request.url.copy_with(userinfo=b"")
+        url = request.url.copy_with(userinfo=b"") if request.url.userinfo else request.url
         with _translate_errors():
             response = await self._open_session().request(
                 request.method,
@@ -107,10 +102,14 @@ class Transport(httpx2.AsyncBaseTransport):
                 data=finish_body(await request.aread()) or None,
                 allow_redirects=False,
                 proxy=self._proxy_for(url),
-                timeout=aiohttp.ClientTimeout(connect=timeout.get("connect"), sock_read=timeout.get("read")),
+                timeout=aiohttp.ClientTimeout(
+                    connect=timeout.get("connect"),
+                    # The readers of paced streams have deadlines. aiohttp would set a timer anew with each piece.
+                    sock_read=None if pacing else timeout.get("read"),
+                ),
             )
         is_streamed = _STREAMED.search(request.content) is not None
-        body = _Body(response, self._flood_lock, url.path, is_streamed=is_streamed)
+        body = _Body(response, self._flood_lock, url.path, pacing or Pacing(), is_streamed=is_streamed)
         return httpx2.Response(
             response.status,
             headers=[(name, value) for name, value in response.raw_headers if name.lower() not in DECODED_HEADERS],
@@ -158,6 +157,7 @@ class _Body(httpx2.AsyncByteStream):
         response: the response.
         flood_lock: held by the stream among the provider's fast ones whose turn it is.
         path: of the request, which names the protocol of its events.
+        pacing: the pace at which the body is read.
         is_streamed: whether the request asked for a stream; an answer that is none is read as one.
 
     Raises:
@@ -166,12 +166,18 @@ class _Body(httpx2.AsyncByteStream):
     """
 
     def __init__(
-        self, response: aiohttp.ClientResponse, flood_lock: asyncio.Lock, path: str, *, is_streamed: bool
+        self,
+        response: aiohttp.ClientResponse,
+        flood_lock: asyncio.Lock,
+        path: str,
+        pacing: Pacing,
+        *,
+        is_streamed: bool,
     ) -> None:
         self._response = response
         self._is_streamed = is_streamed
         self._flood_lock = flood_lock
-        self._pacing = current_pacing()
+        self._pacing = pacing
         self._is_error = response.status >= 400  # noqa: PLR2004 - HTTP's own number
         content_type = response.headers.get("Content-Type", "")
         self._is_event_stream = "event-stream" in content_type and not self._is_error
@@ -182,22 +188,24 @@ class _Body(httpx2.AsyncByteStream):
         )
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        pieces = self._read()
-        beginning = b""
-        if not self._is_event_stream and not self._is_error:
-            beginning = await anext(pieces, b"")
-            self._is_event_stream = looks_like_event_stream(beginning)
-        if self._is_event_stream:
-            async for events in self._iter_events(beginning, pieces):
-                yield events
-        elif self._is_streamed and beginning.lstrip().startswith(b"{"):
-            yield self.events.read_whole(b"".join([beginning, *[piece async for piece in pieces]]))
-        else:
-            yield beginning
-            async for piece in pieces:
-                yield piece
+        # A generator that is left to the garbage collector is closed by a task of its own.
+        async with aclosing(self._receive()) as received, aclosing(self._read(received)) as pieces:
+            beginning = b""
+            if not self._is_event_stream and not self._is_error:
+                beginning = await anext(pieces, b"")
+                self._is_event_stream = looks_like_event_stream(beginning)
+            if self._is_event_stream:
+                async with aclosing(self._iter_events(beginning, pieces)) as found:
+                    async for events in found:
+                        yield events
+            elif self._is_streamed and beginning.lstrip().startswith(b"{"):
+                yield self.events.read_whole(b"".join([beginning, *[piece async for piece in pieces]]))
+            else:
+                yield beginning
+                async for piece in pieces:
+                    yield piece
 
-    async def _iter_events(self, beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _iter_events(self, beginning: bytes, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Yields the events of the body, as fast as a model writes."""
         if events := self.events.feed(beginning):
             yield events
@@ -214,11 +222,11 @@ class _Body(httpx2.AsyncByteStream):
         if events := self.events.finish(is_delimited=is_delimited):
             yield events
 
-    async def _read(self) -> AsyncIterator[bytes]:
+    async def _read(self, received: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
         """Yields the body decompressed and in short pieces, up to its bound."""
         left = MAX_ERROR_BYTES if self._is_error else MAX_BODY_BYTES
         decoder = _Decoder(_encoding(self._response))
-        async for raw in self._receive():
+        async for raw in received:
             for count, piece in enumerate(decoder.decode(raw)):
                 if count:
                     # A long piece must not hold the event loop.
@@ -230,16 +238,17 @@ class _Body(httpx2.AsyncByteStream):
                         return
                     raise ResponseTooLarge("the answer exceeds 8 MiB")
 
-    async def _receive(self) -> AsyncIterator[bytes]:
+    async def _receive(self) -> AsyncGenerator[bytes]:
         content, loop = self._response.content, asyncio.get_running_loop()
         is_compressed = bool(_encoding(self._response))
         passed_on = loop.time()
         with _translate_errors():
             try:
                 while piece := await content.readany():
-                    window_s = self._pacing.window_s
+                    window_s, held_s = self._pacing.window_s, 0.0
                     if window_s and not is_compressed and loop.time() < passed_on + window_s:
-                        piece = await _gather(content, piece, passed_on + window_s)
+                        piece, held_s = await gather_text(content, piece, passed_on + window_s)
+                    self._pacing.held_s = held_s
                     yield piece
                     passed_on = loop.time()
             except aiohttp.ClientError:
@@ -255,18 +264,6 @@ class _Body(httpx2.AsyncByteStream):
     async def aclose(self) -> None:
         # If the response was not read to its end, this closes the connection.
         self._response.release()
-
-
-async def _gather(content: aiohttp.StreamReader, piece: bytes, until: float) -> bytes:
-    """Returns a piece with what arrives until an instant, until something that is not text, or until it is long."""
-    pieces, size = [piece], len(piece)
-    # An error comes again when the rest is read.
-    with suppress(aiohttp.ClientError, RuntimeError, TimeoutError):
-        async with asyncio.timeout_at(until):
-            while size < GATHERED_BYTES and not _NOT_TEXT.search(pieces[-1]) and (piece := await content.readany()):
-                pieces.append(piece)
-                size += len(piece)
-    return b"".join(pieces)
 
 
 def _encoding(response: aiohttp.ClientResponse) -> str:

@@ -1,17 +1,24 @@
 """Listeners of streamed answers, and streams that fall silent or break off after their finish reason."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from pydantic_ai import Agent
 from pydantic_ai.direct import model_request_stream
-from pydantic_ai.messages import ModelResponse, PartDeltaEvent, TextPart
+from pydantic_ai.messages import ModelResponse, PartDeltaEvent, TextPart, TextPartDelta
+from pydantic_ai.models import CompletedStreamedResponse, ModelRequestParameters
 
 from core.errors import AnswerInterrupted
 from core.redis.client import open_redis
-from services.llm.request import RequestSpec
+from services.llm.models.bounds import AnswerBounds
+from services.llm.models.stream_reader import Event, OpenedStream, StreamReader
+from services.llm.providers.openai import LeanOpenAI
+from services.llm.providers.response_hooks import Pacing
+from services.llm.request import Candidate, RequestSpec
 from tests.services.llm.providers.bent_streams import chunk
 from tests.support.fake_llm import server as llm
 from tests.support.fake_llm.server import Act, Exchange, LLMServer
@@ -66,6 +73,46 @@ async def test_listener_gets_the_text_and_the_consumer_no_deltas(replica: LLMHar
 async def test_consumer_without_a_listener_gets_all_events(replica: LLMHarness) -> None:
     """As from any other model's stream."""
     assert [piece async for piece in replica.pieces()] == ["one", " two", " three"]
+
+
+async def test_plain_request_reads_its_text_as_one_piece(
+    replica: LLMHarness, servers: tuple[LLMServer, LLMServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the first output; thirty pieces that arrive one by one are parsed together."""
+    first_read = asyncio.Event()
+    pieces = [f" {number}" for number in range(30)]
+    servers[0].script(llm.gate(first_read, after_pieces=1, then=llm.answer(pieces=pieces, pause_s=0.001)))
+    parsed = 0
+    parse = LeanOpenAI._process_response_data
+
+    def count(client: LeanOpenAI, **arguments: Any) -> object:
+        nonlocal parsed
+        parsed += 1
+        first_read.set()
+        return parse(client, **arguments)
+
+    monkeypatch.setattr(LeanOpenAI, "_process_response_data", count)
+    response = await replica.ask(streamed=False)
+    assert said(response) == "".join(pieces)
+    assert response.usage.output_tokens
+    assert parsed < 8
+
+
+async def test_stall_counts_from_the_arrival_of_held_text() -> None:
+    """Text that was held as long as a provider may be silent leaves no time to wait."""
+
+    async def silence() -> AsyncIterator[Event]:
+        await asyncio.Event().wait()
+        yield PartDeltaEvent(index=0, delta=TextPartDelta("late"))
+
+    response = CompletedStreamedResponse(ModelResponse([]), model_request_parameters=ModelRequestParameters())
+    now = asyncio.get_running_loop().time()
+    opened = OpenedStream(response, silence(), deque(), now, AnswerBounds())
+    candidate = Candidate(provider("first", "http://127.0.0.1:1", stall_timeout_s=60.0), "m")
+    reader = StreamReader(opened, candidate, now, 600.0, Pacing(held_s=60.0))
+    with pytest.raises(TimeoutError, match="stalled"):
+        await reader.read()
+    reader.close()
 
 
 async def test_listener_gets_nothing_of_a_failed_candidate(

@@ -85,6 +85,12 @@ def test_chunks_with_a_finish_reason_each_are_not_merged() -> None:
     assert merged(events) == events
 
 
+def test_equal_pieces_of_thinking_are_not_merged() -> None:
+    """Servers send an empty text beside them."""
+    events = [chunk("", delta={"reasoning_content": "ha"})] * 3
+    assert merged(events) == events
+
+
 def test_padding_of_openai_keeps_no_texts_apart() -> None:
     events = [chunk(piece, obfuscation="x" * (number + 1)) for number, piece in enumerate("abcd")]
     assert texts(merged(events)) == ["a", "bcd"]
@@ -200,6 +206,7 @@ async def test_text_is_handed_on_together_when_the_window_ends(server: Server) -
         await asyncio.sleep(0.3)
         assert "".join(other.read) == "abcdef"
         assert len(other.pieces) <= 4
+        assert 0 < other.pacing.held_s < 1, "the last text waited for the end of its window"
         reading.cancel()
         await asyncio.wait([reading])
 
