@@ -11,6 +11,7 @@ from bot.console.banner import is_any_ready, print_banner
 from bot.console.chat import KEY, USER_ID, ConsoleChat, current_speaker
 from bot.console.commands import Commands
 from bot.console.input import PipedInput, open_input
+from bot.console.model_commands import ModelCommands
 from bot.console.operator_commands import OperatorCommands
 from bot.console.session import Session, run_until_interrupted
 from bot.console.terminal import Terminal
@@ -81,9 +82,16 @@ async def _chat(session: Session, settings: Settings) -> None:
             budgets=services.operators.budgets,
             providers=services.operators.providers,
             fallback=llm.fallback,
-            catalog=llm.catalog,
+            models=ModelCommands(
+                conversation,
+                terminal,
+                infra.texts,
+                infra.clock,
+                preferences=chat.preferences,
+                fallback=llm.fallback,
+                catalog=llm.catalog,
+            ),
             texts=infra.texts,
-            clock=infra.clock,
             terminal=terminal,
             eraser=eraser,
             languages=infra.languages,

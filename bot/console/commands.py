@@ -3,19 +3,17 @@
 import asyncio
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 
 from bot.command_table import COMMANDS
 from bot.console.chat import KEY, USER_ID, ConsoleChat
+from bot.console.model_commands import ModelCommands
 from bot.console.operator_commands import BROADCAST_ACTS
 from bot.console.terminal import Terminal
 from bot.operators.budget import BudgetCommands
 from bot.operators.provider import ProviderCommands
 from bot.operators.usage import UsageReports
-from core.clock import Clock
-from core.config.providers import ProviderSettings
 from core.i18n import Texts
 from core.messages import user_ref
 from services.admin.audit import AuditKind
@@ -24,16 +22,11 @@ from services.chat.service import ChatService
 from services.chat.store.thread_list import ListedThread, ThreadList
 from services.chat.store.turns import TurnStore
 from services.languages import Languages
-from services.llm.providers.catalog import Catalog, CatalogError
-from services.llm.providers.probe import ProbeResult, probe_providers
 from services.llm.request import ModelChoice
 from services.llm.routing.fallback import LLMProviderFallback
 from services.preferences import Consent, PreferenceStore
 from services.privacy.erasure import Eraser
 
-CATALOG_TIMEOUT_S = 2.0
-SHOWN_MODELS = 12
-"""Names shown of a list that may have hundreds."""
 SHOWN_THREADS = 30
 LEAVING = frozenset({"/quit", "/exit", "quit", "exit"})
 BARE_HELP = "help"
@@ -63,9 +56,8 @@ class Commands:
         budgets: BudgetCommands,
         providers: ProviderCommands,
         fallback: LLMProviderFallback,
-        catalog: Catalog,
+        models: ModelCommands,
         texts: Texts,
-        clock: Clock,
         terminal: Terminal,
         eraser: Eraser,
         languages: Languages,
@@ -83,9 +75,8 @@ class Commands:
         self._budgets = budgets
         self._providers = providers
         self._fallback = fallback
-        self._catalog = catalog
+        self._models = models
         self._texts = texts
-        self._clock = clock
         self._terminal = terminal
         self._eraser = eraser
         self._languages = languages
@@ -100,7 +91,7 @@ class Commands:
             "/settings": self._settings,
             "/new": self._new,
             "/compact": self._compact,
-            "/model": self._model,
+            "/model": models.run,
             "/provider": self._provider,
             "/retry": self._retry,
             "/privacy": self._privacy,
@@ -195,7 +186,7 @@ class Commands:
     async def _retry(self, arguments: str) -> None:
         choice: ModelChoice | None = None
         if arguments:
-            provider = self._find_provider(arguments)
+            provider = self._models.find_provider(arguments)
             if provider is None:
                 return
             choice = ModelChoice(provider.id)
@@ -295,73 +286,6 @@ class Commands:
         stored = personas.built_in(name) if name in {*personas.BUILT_IN, STANDARD} else personas.own(arguments)
         await self._thread_list.set_persona(KEY, thread.id, stored)
         self._print("console-persona-set", name=personas.describe(self._texts, stored, language))
-
-    async def _model(self, arguments: str) -> None:
-        name, _, model = arguments.partition(" ")
-        if not name:
-            await self._list_models()
-        elif name.lower() == "footers":
-            await self._footers(model.strip())
-        elif name.lower() == "auto":
-            await self._preferences.clear_model(self._scope)
-            self._print("model-automatic-set")
-        elif (provider := self._find_provider(name)) is not None:
-            await self._pick(provider, model.strip() or provider.default_model)
-
-    async def _footers(self, argument: str) -> None:
-        if argument not in {"on", "off"}:
-            self._print("console-model-usage")
-            return
-        await self._preferences.set_footers(self._scope, shown=argument == "on")
-        self._print("footers-shown" if argument == "on" else "footers-hidden")
-
-    async def _list_models(self) -> None:
-        language = self._chat.language
-        preference = await self._preferences.get(self._scope)
-        automatic = self._texts.get("model-automatic", language)
-        current = f"{preference.provider} {preference.model or ''}".strip() if preference.provider else automatic
-        probes = await probe_providers(self._catalog, self._fallback.providers, CATALOG_TIMEOUT_S, self._clock)
-        self._print("model-title", current=current)
-        self._terminal.print("\n".join(["", *map(self._describe_models, probes), ""]))
-        self._print("console-model-usage")
-
-    def _describe_models(self, probe: ProbeResult) -> str:
-        texts, language = self._texts, self._chat.language
-        line = f"  {probe.provider.id}: {', '.join(probe.provider.models)}"
-        is_open = probe.provider.live_models.is_open_to(is_admin=True)
-        others = [name for name in probe.models if is_open and name not in probe.provider.models]
-        if probe.reason is not None:
-            return f"{line} ({probe.reason})"
-        if not others:
-            return line
-        return f"{line}; {texts.get('console-model-others', language, models=self._shorten(others))}"
-
-    async def _pick(self, provider: ProviderSettings, model: str) -> None:
-        if model not in provider.models:
-            offered: tuple[str, ...] = ()
-            if provider.live_models.is_open_to(is_admin=True):  # the console is the operator's
-                with suppress(CatalogError):
-                    offered = await self._catalog.recent_models(provider, timeout_s=CATALOG_TIMEOUT_S)
-            if model not in offered:
-                known = self._shorten(list(dict.fromkeys([*provider.models, *offered])))
-                self._print("console-unknown-model", name=model, provider=provider.id, known=known)
-                return
-        await self._preferences.set_model(self._scope, provider.id, model)
-        self._print("model-set", provider=provider.id, model=model)
-
-    def _find_provider(self, name: str) -> ProviderSettings | None:
-        """Returns the named provider, or None after saying that there is none."""
-        providers = self._fallback.providers
-        for provider in providers:
-            if provider.id.casefold() == name.casefold():
-                return provider
-        self._print("console-unknown-provider", name=name, known=", ".join(provider.id for provider in providers))
-        return None
-
-    def _shorten(self, names: Sequence[str]) -> str:
-        shown = ", ".join(names[:SHOWN_MODELS])
-        rest = len(names) - SHOWN_MODELS
-        return f"{shown}, …, +{rest}" if rest > 0 else shown
 
     def _print(self, key: str, **arguments: str) -> None:
         self._terminal.print(self._texts.get(key, self._chat.language, **arguments))
