@@ -7,29 +7,29 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, cast
 
-from pydantic_ai import InlineDefsJsonSchemaTransformer
-from pydantic_ai.profiles.google import GoogleJsonSchemaTransformer
-from pydantic_ai.profiles.openai import OpenAIJsonSchemaTransformer
-
 from core.bounded_json import parse_json
 
 DEEPEST = 32
 """Levels of nesting; the conversions need several calls each."""
 MOST_VALUES = 4_000
 """Values once references are inlined: a few short definitions that name each other become thousands."""
-CONVERSIONS = (InlineDefsJsonSchemaTransformer, OpenAIJsonSchemaTransformer, GoogleJsonSchemaTransformer)
 
 
 @lru_cache(maxsize=512)
 def find_schema_fault(text: str) -> str | None:
     """Returns why a schema, as JSON text, cannot be offered to models; None if it can. Cached: servers repeat them."""
+    # Imported here: without a server none of it is needed.
+    from pydantic_ai import InlineDefsJsonSchemaTransformer  # noqa: PLC0415 - as above
+    from pydantic_ai.profiles.google import GoogleJsonSchemaTransformer  # noqa: PLC0415 - as above
+    from pydantic_ai.profiles.openai import OpenAIJsonSchemaTransformer  # noqa: PLC0415 - as above
+
     try:
         schema = cast("dict[str, Any]", parse_json(text))  # Any: JSON
         if schema.get("type") != "object":
             return "its arguments are no object"
         if not _is_shallow(schema) or _count_values(schema, schema, {}) > MOST_VALUES:
             return "its schema is too large"
-        for conversion in CONVERSIONS:
+        for conversion in (InlineDefsJsonSchemaTransformer, OpenAIJsonSchemaTransformer, GoogleJsonSchemaTransformer):
             conversion(schema).walk()
     except Exception:  # noqa: BLE001 - whatever a conversion raises, it would raise in every turn
         return "its schema is not valid"

@@ -29,7 +29,8 @@ OWN_TOOLS = frozenset(
 )  # fmt: skip
 """The bot's own tools whose names a tool of a server could have: a name that is there twice ends each turn."""
 LONGEST_ARGUMENTS = 8_000
-SHOWN_ARGUMENTS = 300
+SHOWN_BEGINNING, SHOWN_END = 400, 200
+LONGEST_SHOWN_TOOL = 100
 ASKED = (
     "Not carried out yet: the user is asked below your answer whether they allow it. End your answer now with one "
     "sentence on what you want to do, and do not call the tool again."
@@ -154,10 +155,16 @@ def _recorded_result(call: ToolCall) -> str:
 
 
 def describe_call(call: ToolCall) -> str:
-    """Returns the server, the tool and the arguments of a call on one bounded line, for people."""
-    arguments = shorten_line(json.dumps(call.arguments, ensure_ascii=False), SHOWN_ARGUMENTS)
-    shown = "".join(each if each.isprintable() else " " for each in f"{call.server}: {call.tool} {arguments}")
-    return shown[: SHOWN_ARGUMENTS + 300]
+    """Returns the server, the tool and the arguments of a call on one bounded line, for people.
+
+    Of long arguments both ends and the number of characters between them are shown: an act must not hide behind a long
+    beginning.
+    """
+    arguments = " ".join(json.dumps(call.arguments, ensure_ascii=False).split())
+    if (hidden := len(arguments) - SHOWN_BEGINNING - SHOWN_END) > 0:
+        arguments = f"{arguments[:SHOWN_BEGINNING]} […{hidden}…] {arguments[-SHOWN_END:]}"
+    line = f"{call.server}: {shorten_line(call.tool, LONGEST_SHOWN_TOOL)} {arguments}"
+    return "".join(each if each.isprintable() else " " for each in line)
 
 
 def model_name(tool: ServerTool) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import codecs
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from io import BytesIO
@@ -35,6 +36,9 @@ MAX_SOUND_BYTES = 20 * 1024 * 1024
 """The largest file that the Bot API hands out."""
 LONGEST_SOUND_S = 20 * 60
 DOWNLOAD_TIMEOUT_S = 30
+LARGE_BYTES = 1024 * 1024
+LARGE_AT_ONCE = 4
+"""Files over `LARGE_BYTES` that are in memory at once, over all chats; others wait, and smaller ones do not."""
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 TEXT_TYPES = re.compile(r"text/|application/(json|xml|yaml|x-yaml|toml|javascript|x-sh|sql|x-python|x-ndjson)")
 TEXT_NAMES = re.compile(
@@ -134,6 +138,7 @@ class FileReader:
     def __init__(self, sandbox: Sandbox | None = None, *, hears: bool = False) -> None:
         self._sandbox = sandbox
         self._hears = hears
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     async def read(self, message: Message, parts: Sequence[Message], bot: Bot) -> ReadFiles | Unreadable:
         """Returns the files of a message; of an album, those of all its parts."""
@@ -211,6 +216,11 @@ class FileReader:
         return None
 
     async def _read(self, bot: Bot, file: _File, allowance: _Allowance) -> Attachment | TextFile | Unreadable:
+        is_large = file.size > LARGE_BYTES or (not file.size and _LIMITS[file.kind].file > LARGE_BYTES)
+        async with self._large if is_large else nullcontext():
+            return await self._read_now(bot, file, allowance)
+
+    async def _read_now(self, bot: Bot, file: _File, allowance: _Allowance) -> Attachment | TextFile | Unreadable:
         data = await _download(bot, file, allowance)
         if isinstance(data, Unreadable):
             return data

@@ -1,5 +1,6 @@
 """McpTools in a turn: permissions, one act however often a job is repeated, and what a chat is offered."""
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -139,6 +140,18 @@ async def test_a_tool_that_acts_waits_for_its_user(
         await harness.say("Thanks")
         assert "done" in results(first)
     assert servers.calls == [("home", "light.on", KITCHEN)]
+
+
+async def test_a_question_shows_both_ends_of_long_arguments(calls: ToolCalls) -> None:
+    """Without what could turn the line round."""
+    long = {"command": f"echo {'a' * 3000}; rm -rf /", "note": "\u202eevil"}
+    call, _ = await calls.open("job-1", PRIVATE, ANN.user_id, "home", "run\nit", long, CallStatus.ASKED)
+    shown = describe_call(call)
+    assert shown.startswith('home: run it {"command": "echo aaa')
+    assert "; rm -rf /" in shown
+    assert "\u202e" not in shown
+    assert len(shown) < 800
+    assert re.search(r"\[…2\d{3}…\]", shown)
 
 
 async def test_a_denied_call_is_not_carried_out(servers: Servers, tools: McpTools, calls: ToolCalls) -> None:

@@ -1,10 +1,14 @@
 """Conversion of Telegram messages to core messages."""
 
-from typing import Any
+import asyncio
+from io import BytesIO
+from typing import Any, cast
 
 import pytest
+from aiogram.types import Message
 
 from bot.telegram.api.files import (
+    LARGE_AT_ONCE,
     LONGEST_SOUND_S,
     MAX_DOCUMENT_BYTES,
     MAX_DOCUMENT_CHARACTERS,
@@ -12,11 +16,13 @@ from bot.telegram.api.files import (
     MAX_SOUND_BYTES,
     MAX_TEXT_FILE_BYTES,
     FileReader,
+    ReadFiles,
     Unreadable,
 )
 from bot.telegram.api.messages import conversation_key, message_speaker, to_incoming
 from core.messages import Attachment, ChatKind, Incoming, Speaker, Surface, TextFile
 from services.files.sandbox import Sandbox
+from tests.support.clock import until
 from tests.support.fake_telegram.messages import ANN, BOB, BOT, GROUP, message
 from tests.support.fake_telegram.server import TelegramServer
 from tests.support.fake_telegram.traffic import Traffic
@@ -296,6 +302,37 @@ async def test_a_sound_that_is_sent_as_a_file_is_heard(traffic: Traffic, server:
     original = {"message_id": 1, "date": 1, "chat": GROUP, "from": BOB, "document": document}
     asked = message("@understudy_bot what is new?", traffic.bot, chat=GROUP, reply_to_message=original)
     assert isinstance(await to_incoming(asked, traffic.bot, "What is new?", reader=FileReader(Sandbox())), Incoming)
+
+
+async def test_few_large_files_are_in_memory_at_once(traffic: Traffic) -> None:
+    """Forty documents of 20 MB from forty people; a small one passes them by."""
+    going, most, release = 0, 0, asyncio.Event()
+
+    class Downloads:
+        async def download(self, file_id: str, destination: BytesIO, timeout: int) -> None:  # noqa: ASYNC109 - as aiogram's
+            nonlocal going, most
+            del timeout
+            if file_id == "large":
+                going += 1
+                most = max(most, going)
+                await release.wait()
+                going -= 1
+            destination.write(b"words")
+
+    def document(name: str, size: int) -> Message:
+        fields = {"file_id": name, "file_unique_id": "u", "file_name": "a.log", "file_size": size}
+        return message(None, traffic.bot, document=fields)
+
+    reader, bot = FileReader(Sandbox()), cast("Any", Downloads())
+    large = document("large", 20 * 2**20)
+    reading = [asyncio.create_task(reader.read(large, [large], bot)) for _ in range(40)]
+    small = document("small", 100)
+    assert await reader.read(small, [small], bot) == ReadFiles((), (TextFile("a.log", "words"),))
+    await until(lambda: going == LARGE_AT_ONCE)
+    assert going == LARGE_AT_ONCE
+    release.set()
+    assert all(isinstance(each, ReadFiles) for each in await asyncio.gather(*reading))
+    assert most == LARGE_AT_ONCE
 
 
 async def test_a_long_text_is_read_by_part(traffic: Traffic, server: TelegramServer) -> None:
